@@ -1,0 +1,45 @@
+"""The `n2n-edge` command: one thin file per command, errors turned into one line and an exit code here."""
+
+import sys
+
+import typer
+
+from n2n_edge.cli.bench import bench
+from n2n_edge.cli.compress import compress
+from n2n_edge.cli.gate import gate
+from n2n_edge.cli.inspect import inspect
+from n2n_edge.cli.profiles import profiles_app
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="n2n-edge",
+    help="Make a trained neural network fit a real embedded board.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(compress)
+app.command()(bench)
+app.command()(inspect)
+app.command()(gate)
+app.add_typer(profiles_app, name="profiles")
+
+
+def main() -> None:
+    """Run the command line; exit codes: 0 done, 1 budget missed, 2 bad input, 3 can't tell, 4 out of memory."""
+    from n2n_edge.errors import N2NError
+
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    try:
+        app()
+    except N2NError as error:
+        if debug:
+            raise
+        print(f"n2n-edge: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("n2n-edge: interrupted", file=sys.stderr)
+        sys.exit(130)

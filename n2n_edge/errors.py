@@ -1,0 +1,34 @@
+"""The errors that people see: one line that says what was given, what is wrong and what to do.
+
+An error is raised where it is understood; only ``n2n_edge.cli`` turns it into an exit code.
+"""
+
+__all__ = ["BudgetMissedError", "InputError", "MemoryLimitError", "N2NError", "UnsuitableEnvironmentError"]
+
+
+class N2NError(Exception):
+    """Base of every error that n2n-edge raises on purpose; `exit_code` is what the command line returns."""
+
+    exit_code = 2
+
+
+class InputError(N2NError):
+    """Wrong usage or bad input: a file, an option, a profile, a data set (exit code 2)."""
+
+
+class BudgetMissedError(N2NError):
+    """A budget or gate failed, or can't be reached (exit code 1)."""
+
+    exit_code = 1
+
+
+class UnsuitableEnvironmentError(N2NError):
+    """The result is inconclusive, or this environment can't tell: a package or tool is missing (exit code 3)."""
+
+    exit_code = 3
+
+
+class MemoryLimitError(N2NError):
+    """The memory budget was exceeded while running (exit code 4)."""
+
+    exit_code = 4

@@ -1,0 +1,43 @@
+"""A number that says where it comes from."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["MB", "SCHEMA_VERSION", "Figure", "FigureJson", "Provenance"]
+
+MB = 1_000_000
+"""Bytes in a megabyte: sizes and memory are decimal everywhere."""
+
+SCHEMA_VERSION = 1
+"""Version of every JSON document that a command prints or a run writes."""
+
+Provenance = Literal["measured", "host-limited", "calibrated", "analytic", "computed"]
+"""Where a number comes from.
+
+``measured``: timed or counted by running it. ``host-limited``: measured on this machine within a profile's limits.
+``calibrated``: predicted, fitted on measurements of that device. ``analytic``: predicted from data-sheet figures.
+``computed``: follows exactly from the file or the graph (params, bytes, MACs, the memory bound).
+"""
+
+FigureJson = dict[str, float | int | str]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One value with its unit and provenance; `low`, `high` bound it and `n` counts observations where they apply."""
+
+    value: float
+    unit: str
+    provenance: Provenance
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+
+    def to_json(self) -> FigureJson:
+        """Return ``{value, unit, provenance[, low, high, n]}``, absent fields left out."""
+        document: FigureJson = {"value": self.value, "unit": self.unit, "provenance": self.provenance}
+        for name in ("low", "high", "n"):
+            bound = getattr(self, name)
+            if bound is not None:
+                document[name] = bound
+        return document
