@@ -1,0 +1,24 @@
+"""The ONNX graph: load, layers, channel groups, architectures, `build()` and what a graph costs."""
+
+from n2n_edge.graph.architecture import Architecture
+from n2n_edge.graph.costs import Costs, NodeCost, costs, node_costs
+from n2n_edge.graph.groups import ChannelGroup
+from n2n_edge.graph.layers import Layer
+from n2n_edge.graph.load import load_model, save_model, serialize
+from n2n_edge.graph.teacher import Teacher, Trunk, build
+
+__all__ = [
+    "Architecture",
+    "ChannelGroup",
+    "Costs",
+    "Layer",
+    "NodeCost",
+    "Teacher",
+    "Trunk",
+    "build",
+    "costs",
+    "load_model",
+    "node_costs",
+    "save_model",
+    "serialize",
+]

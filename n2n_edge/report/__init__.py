@@ -1,0 +1,35 @@
+"""The HTML report and the model card of a run."""
+
+from n2n_edge.report.document import (
+    ArchitectureJson,
+    BudgetJson,
+    CandidateJson,
+    DeviceJson,
+    EpochJson,
+    GroupJson,
+    ModelJson,
+    ParityJson,
+    RunReport,
+    SearchJson,
+    TrainingJson,
+)
+from n2n_edge.report.html import render_html, write_html
+from n2n_edge.report.model_card import render_model_card, write_model_card
+
+__all__ = [
+    "ArchitectureJson",
+    "BudgetJson",
+    "CandidateJson",
+    "DeviceJson",
+    "EpochJson",
+    "GroupJson",
+    "ModelJson",
+    "ParityJson",
+    "RunReport",
+    "SearchJson",
+    "TrainingJson",
+    "render_html",
+    "render_model_card",
+    "write_html",
+    "write_model_card",
+]

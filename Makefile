@@ -1,0 +1,75 @@
+# Everything happens in environments of its own (.venv, .venv-wheel); stamp files make a second run quick.
+#   make demo         compress the built-in example for a Raspberry Pi 4
+#   make test         run the tests
+#   make lint         formatting, lint rules, types, import contracts
+#   make wheel-check  install the wheel alone into a clean environment and use it there
+
+PYTHON ?= python3
+DEVICE ?= raspberry-pi-4
+MAX_MB ?= 0.12
+MAX_LATENCY_MS ?= 1.5
+
+VENV := .venv
+BIN := $(VENV)/bin
+WHEEL_VENV := .venv-wheel
+WHEEL_BIN := $(CURDIR)/$(WHEEL_VENV)/bin
+DEMO_RUN := demo-run
+
+.PHONY: help demo test lint wheel-check clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.installed-compress
+	@rm -rf $(DEMO_RUN)
+	$(BIN)/n2n-edge compress --device $(DEVICE) --max-mb $(MAX_MB) --max-latency-ms $(MAX_LATENCY_MS) \
+	    --effort quick --out $(DEMO_RUN)
+	@echo
+	@echo "student  $(DEMO_RUN)/student.onnx"
+	@echo "report   $(DEMO_RUN)/report.html"
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# A board installs the wheel without extras: what it needs must work there, and `compress` must say what is missing.
+wheel-check: $(VENV)/.installed-dev
+	@rm -rf $(WHEEL_VENV)
+	$(PYTHON) -m venv $(WHEEL_VENV)
+	$(BIN)/python -m build --wheel --outdir $(WHEEL_VENV)/dist .
+	$(WHEEL_BIN)/pip install --quiet -c constraints.txt $(WHEEL_VENV)/dist/*.whl
+	cd $(WHEEL_VENV) && $(WHEEL_BIN)/n2n-edge --version
+	cd $(WHEEL_VENV) && $(WHEEL_BIN)/n2n-edge --help
+	cd $(WHEEL_VENV) && $(WHEEL_BIN)/n2n-edge profiles list
+	cd $(WHEEL_VENV) && \
+	    $(WHEEL_BIN)/python -c 'from n2n_edge._example import teacher_path; print(teacher_path())' > teacher-path && \
+	    $(WHEEL_BIN)/n2n-edge inspect "$$(cat teacher-path)" && \
+	    $(WHEEL_BIN)/n2n-edge bench "$$(cat teacher-path)" && \
+	    $(WHEEL_BIN)/n2n-edge gate "$$(cat teacher-path)" --max-mb 2
+	cd $(WHEEL_VENV) && status=0; $(WHEEL_BIN)/n2n-edge compress --max-mb 0.1 2> stderr || status=$$?; \
+	    cat stderr; \
+	    test $$status -eq 3 || { echo "compress without torch: exit $$status, not 3"; exit 1; }; \
+	    test "$$(wc -l < stderr)" -eq 1 || { echo "compress without torch: not one line"; exit 1; }; \
+	    grep -q 'n2n-edge\[compress' stderr || { echo "compress without torch: the line names no extra"; exit 1; }
+	@echo "wheel-check passed"
+
+clean:
+	rm -rf $(VENV) $(WHEEL_VENV) $(DEMO_RUN) dist
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("n2n-edge needs Python 3.11 or newer; set PYTHON=" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-compress: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[compress,example]"
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[compress,example,dev]"
+	@touch $@ $(VENV)/.installed-compress

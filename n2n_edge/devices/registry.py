@@ -1,0 +1,126 @@
+"""Where profiles are found: a path, the user's own folder, then the ones that ship."""
+
+import os
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+
+from pydantic import ValidationError
+
+import n2n_edge
+from n2n_edge.devices.host import HOST_FIELDS, host_values
+from n2n_edge.devices.profile import Profile
+from n2n_edge.errors import InputError
+
+__all__ = ["list_profiles", "load_profile", "read_profile", "user_profile_folder"]
+
+
+def load_profile(name_or_path: str) -> Profile:
+    """Return the profile at a path ending in ``.toml``, or the one with this name or alias.
+
+    The user's own folder comes before the shipped profiles, so that a person can correct one. A name comes before an
+    alias.
+
+    Raises:
+        InputError: no such file or device (with the nearest names), or a file that is not a valid profile.
+    """
+    if name_or_path.endswith(".toml"):
+        path = Path(name_or_path).expanduser()
+        if not path.is_file():
+            raise InputError(f"{name_or_path}: no such profile file; check the path, or see `n2n-edge profiles list`")
+        return read_profile(path)
+    layers = [_read_folder(folder) for folder in (user_profile_folder(), _shipped_folder())]
+    wanted = name_or_path.strip().lower()
+    for profiles in layers:
+        for profile in profiles:
+            if wanted == profile.name:
+                return profile
+        for profile in profiles:
+            if wanted in profile.aliases:
+                return profile
+    known = sorted({name for profiles in layers for profile in profiles for name in (profile.name, *profile.aliases)})
+    near = get_close_matches(wanted, known, n=3, cutoff=0.4)
+    hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}"
+    raise InputError(f"unknown device '{name_or_path}' ({hint}); see `n2n-edge profiles list`, or give a .toml file")
+
+
+def list_profiles() -> tuple[Profile, ...]:
+    """Return every profile that a name can reach, by name; the user's own hide shipped ones of the same name.
+
+    Raises:
+        InputError: a file in the user's folder is not a valid profile.
+    """
+    by_name = {profile.name: profile for profile in _read_folder(_shipped_folder())}
+    by_name |= {profile.name: profile for profile in _read_folder(user_profile_folder())}
+    return tuple(by_name[name] for name in sorted(by_name))
+
+
+def read_profile(path: Path) -> Profile:
+    """Return the profile in a TOML file, ``"host"`` values filled in from this machine.
+
+    Raises:
+        InputError: one line with the file and the fields that are unknown, missing, out of range or contradictory.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: not a readable TOML profile: {error}") from error
+    asked = [field for field in HOST_FIELDS if values.get(field) == "host"]
+    if asked:
+        if values.get("is_host") is not True:
+            raise InputError(
+                f"{path}: field '{asked[0]}': \"host\" is only allowed where is_host = true; give a number"
+            )
+        here = host_values()
+        values |= {field: here[field] for field in asked}
+    try:
+        return Profile.model_validate(values)
+    except ValidationError as error:
+        complaints = "; ".join(
+            _complaint(list(detail["loc"]), detail["type"], detail["msg"]) for detail in error.errors()
+        )
+        raise InputError(f"{path}: {complaints}") from error
+
+
+def user_profile_folder() -> Path:
+    """Return the folder of the user's own profiles: below ``$XDG_CONFIG_HOME``, else ``~/.config``."""
+    configured = os.environ.get("XDG_CONFIG_HOME")
+    base = Path(configured) if configured else Path.home() / ".config"
+    return base / "n2n-edge" / "profiles"
+
+
+def _complaint(location: list[int | str], kind: str, message: str) -> str:
+    """Turn one of pydantic's errors into a phrase that names the field."""
+    field = ".".join(str(part) for part in location)
+    if kind == "extra_forbidden":
+        return f"field '{field}': unknown key; remove it or correct its spelling"
+    if kind == "missing":
+        return f"field '{field}': missing"
+    text = message.removeprefix("Value error, ")
+    if field:
+        return f"field '{field}': {text[:1].lower()}{text[1:]}"
+    named, _, rest = text.partition(": ")
+    return f"field '{named}': {rest}"
+
+
+def _shipped_folder() -> Path:
+    """Return the folder of the shipped profiles: inside an installed package, or beside it in a checkout."""
+    package = Path(n2n_edge.__path__[0]).resolve()
+    installed = package / "_profiles"
+    return installed if installed.is_dir() else package.parent / "profiles"
+
+
+def _read_folder(folder: Path) -> tuple[Profile, ...]:
+    """Return the profiles of a folder by file name; two that share a name or alias are refused."""
+    if not folder.is_dir():
+        return ()
+    owners: dict[str, Path] = {}
+    profiles = []
+    for path in sorted(folder.glob("*.toml")):
+        profile = read_profile(path)
+        for name in (profile.name, *profile.aliases):
+            if name in owners:
+                raise InputError(f"{path}: field 'name': '{name}' is already taken by {owners[name].name}; rename one")
+            owners[name] = path
+        profiles.append(profile)
+    return tuple(profiles)

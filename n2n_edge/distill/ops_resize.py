@@ -1,0 +1,128 @@
+"""Resize and Upsample: nearest and linear, in every coordinate convention but cropping.
+
+Formulas: ONNX operator Resize, "coordinate_transformation_mode" and "nearest_mode".
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from n2n_edge.distill.op_registry import Kernel, NodeView, register
+
+__all__: list[str] = []
+
+_TRANSFORMS = ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "asymmetric", "align_corners")
+_NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+
+
+@lru_cache(maxsize=256)
+def _coordinates(size: int, resized: int, scale: float, transform: str) -> Tensor:
+    """Give the place in the input (float64) of each of the `resized` places in the output."""
+    x = torch.arange(resized, dtype=torch.float64)
+    if transform == "asymmetric":
+        return x / scale
+    if transform == "align_corners":
+        return x * (size - 1) / (resized - 1) if resized > 1 else torch.zeros(resized, dtype=torch.float64)
+    if transform == "pytorch_half_pixel" and resized == 1:
+        return torch.zeros(1, dtype=torch.float64)
+    if transform == "half_pixel_symmetric":
+        shift = size / 2 * (1 - resized / (scale * size))
+        return shift + (x + 0.5) / scale - 0.5
+    return (x + 0.5) / scale - 0.5
+
+
+def _nearest(x: Tensor, axis: int, places: Tensor, rounding: str) -> Tensor:
+    chosen = {
+        "floor": lambda: places.floor(),
+        "ceil": lambda: places.ceil(),
+        "round_prefer_floor": lambda: (places - 0.5).ceil(),
+        "round_prefer_ceil": lambda: (places + 0.5).floor(),
+    }[rounding]()
+    return x.index_select(axis, chosen.clamp(0, x.shape[axis] - 1).to(torch.int64).to(x.device))
+
+
+def _linear(x: Tensor, axis: int, places: Tensor) -> Tensor:
+    places = places.clamp(0, x.shape[axis] - 1)
+    low = places.floor().to(torch.int64)
+    high = (low + 1).clamp(max=x.shape[axis] - 1)
+    share = (places - low).to(x.dtype).reshape(-1, *(1,) * (x.dim() - axis - 1)).to(x.device)
+    first, second = x.index_select(axis, low.to(x.device)), x.index_select(axis, high.to(x.device))
+    return first + (second - first) * share
+
+
+def _resizer(mode: str, transform: str, rounding: str) -> Callable[[Tensor, Sequence[int], Sequence[float]], Tensor]:
+    def resize(x: Tensor, sizes: Sequence[int], scales: Sequence[float]) -> Tensor:
+        for axis, (resized, scale) in enumerate(zip(sizes, scales, strict=True)):
+            size = x.shape[axis]
+            if resized == size and scale == 1.0:
+                continue
+            places = _coordinates(size, resized, scale, transform)
+            x = _nearest(x, axis, places, rounding) if mode == "nearest" else _linear(x, axis, places)
+        return x
+
+    return resize
+
+
+def _read_floats(view: NodeView, index: int) -> Callable[[Sequence[Tensor | None]], tuple[float, ...]]:
+    known = view.constant(index)
+    if not view.has(index):
+        return lambda _: ()
+    if known is not None:
+        baked = tuple(known.reshape(-1).tolist())
+        return lambda _: baked
+
+    def read(arguments: Sequence[Tensor | None]) -> tuple[float, ...]:
+        value = arguments[index] if index < len(arguments) else None
+        return () if value is None else tuple(value.reshape(-1).tolist())
+
+    return read
+
+
+@register("Resize")
+def _resize(view: NodeView) -> Kernel:
+    mode = view.string("mode", "nearest")
+    # opset 10 had neither coordinate nor rounding modes: x / scale, rounded down
+    transform = view.string("coordinate_transformation_mode", "half_pixel") if view.opset > 10 else "asymmetric"
+    rounding = view.string("nearest_mode", "round_prefer_floor") if view.opset > 10 else "floor"
+    if mode not in ("nearest", "linear") or transform not in _TRANSFORMS or rounding not in _NEAREST:
+        raise view.unsupported(f"with mode '{mode}', '{transform}', '{rounding}'")
+    if view.int("antialias", 0) or view.string("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise view.unsupported("with antialias or keep_aspect_ratio_policy")
+    axes = view.ints("axes")
+    resize = _resizer(mode, transform, rounding)
+    read_scales = _read_floats(view, 2 if view.opset > 10 else 1)
+    read_sizes = view.integers("", 3)
+
+    def run(*arguments: Tensor) -> Tensor:
+        x = arguments[0]
+        chosen = tuple(range(x.dim())) if axes is None else axes
+        sizes, scales = list(x.shape), [1.0] * x.dim()
+        given = read_sizes(arguments) if len(arguments) > 3 else None
+        if given:
+            for axis, size in zip(chosen, given, strict=True):
+                sizes[axis], scales[axis] = size, size / x.shape[axis]
+        else:
+            for axis, scale in zip(chosen, read_scales(arguments), strict=True):
+                sizes[axis], scales[axis] = int(x.shape[axis] * scale), scale
+        return resize(x, sizes, scales)
+
+    return run
+
+
+@register("Upsample")
+def _upsample(view: NodeView) -> Kernel:
+    mode = view.string("mode", "nearest")
+    if mode not in ("nearest", "linear"):
+        raise view.unsupported(f"with mode '{mode}'")
+    attribute = view.floats("scales")
+    read_scales = _read_floats(view, 1)
+    resize = _resizer(mode, "asymmetric", "floor")
+
+    def run(*arguments: Tensor) -> Tensor:
+        x = arguments[0]
+        scales = attribute or read_scales(arguments)
+        return resize(x, [int(size * scale) for size, scale in zip(x.shape, scales, strict=True)], scales)
+
+    return run

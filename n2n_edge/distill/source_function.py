@@ -1,0 +1,108 @@
+"""Images from a person's own code: ``package.module:function`` that gives a torch Dataset."""
+
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from n2n_edge.distill.samples import Samples, Source, fit_all
+from n2n_edge.distill.source_npz import as_bytes, as_labels
+from n2n_edge.errors import InputError
+
+__all__ = ["matches", "read"]
+
+_SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+class _Dataset(Protocol):
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> object: ...
+
+
+def matches(spec: str) -> bool:
+    """Tell whether `spec` has the form ``package.module:function``."""
+    return _SPEC.fullmatch(spec) is not None
+
+
+@contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    """Let a script beside the person be imported, as ``python -m`` would."""
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+
+
+def _call(spec: str) -> object:
+    module_name, _, function_name = spec.partition(":")
+    with _current_folder_importable():
+        try:
+            module = importlib.import_module(module_name)
+        except Exception as error:
+            raise InputError(f"data '{spec}': module '{module_name}' can't be imported ({error})") from error
+        function = getattr(module, function_name, None)
+        if not callable(function):
+            raise InputError(f"data '{spec}': module '{module_name}' has no function '{function_name}'")
+        try:
+            result: object = function()
+        except Exception as error:
+            raise InputError(f"data '{spec}': the function failed ({type(error).__name__}: {error})") from error
+    return result
+
+
+def _pixels(where: str, image: object, channels: int) -> NDArray[np.generic]:
+    """Give one image as an array: PIL images in the teacher's mode, tensors and arrays as they are."""
+    if isinstance(image, Image.Image):
+        modes = {1: "L", 3: "RGB"}
+        return np.asarray(image.convert(modes[channels]) if channels in modes else image)
+    if isinstance(image, torch.Tensor):
+        return cast("NDArray[np.generic]", image.detach().cpu().numpy())
+    if isinstance(image, np.ndarray):
+        return image
+    raise InputError(f"{where} gives a {type(image).__name__}: give PIL images, tensors or numpy arrays")
+
+
+def _read_part(spec: str, dataset: object, input_shape: tuple[int, int, int]) -> Samples:
+    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        raise InputError(f"data '{spec}' gives a {type(dataset).__name__}: give a Dataset with a length and items")
+    items = cast("_Dataset", dataset)
+    images: list[NDArray[np.uint8]] = []
+    labels: list[int] = []
+    for index in range(len(items)):
+        where = f"item {index} of data '{spec}'"
+        item = items[index]
+        image, label = (item[0], item[1]) if isinstance(item, (tuple, list)) and len(item) > 1 else (item, None)
+        if isinstance(image, (tuple, list)) and len(image) == 1:
+            image = image[0]
+        images.append(as_bytes(where, _pixels(where, image, input_shape[0])[np.newaxis], input_shape)[0])
+        if label is not None:
+            labels.append(int(as_labels(where, np.asarray(label).reshape(1), 1)[0]))
+    if not images:
+        raise InputError(f"data '{spec}' holds no images")
+    if labels and len(labels) != len(images):
+        raise InputError(f"data '{spec}' has labels for {len(labels)} of {len(images)} images: give all or none")
+    return Samples(fit_all(np.stack(images), input_shape), np.asarray(labels, dtype=np.int64) if labels else None)
+
+
+def read(spec: str, input_shape: tuple[int, int, int]) -> Source:
+    """Call the function and read the Dataset it gives, or the training and the test Dataset."""
+    result = _call(spec)
+    if isinstance(result, tuple):
+        if len(result) != 2:
+            raise InputError(f"data '{spec}' gives {len(result)} values: give one Dataset, or a training and a test one")
+        train, test = (_read_part(spec, dataset, input_shape) for dataset in result)
+        if (train.labels is None) != (test.labels is None):
+            raise InputError(f"data '{spec}' has labels for one of its two Datasets only: give them for both or none")
+        return Source(train, test=test)
+    return Source(_read_part(spec, result, input_shape))

@@ -1,0 +1,43 @@
+"""The figures of one model file that budgets are held against."""
+
+import dataclasses
+from pathlib import Path
+
+from n2n_edge.devices import Profile, predict_latency
+from n2n_edge.figures import MB, Figure
+from n2n_edge.graph import Costs, costs, load_model
+from n2n_edge.measure import Measurement, bench, file_size_bytes
+
+__all__ = ["file_figures", "latency_figure", "static_figures"]
+
+
+def static_figures(costs: Costs) -> dict[str, Figure]:
+    """Return size_mb, params, macs and memory_bound_mb as figures with provenance ``computed``."""
+    return {
+        "size_mb": Figure(costs.size_bytes / MB, "MB", "computed"),
+        "params": Figure(costs.params, "params", "computed"),
+        "macs": Figure(costs.macs, "MACs", "computed"),
+        "memory_bound_mb": Figure(costs.memory_bound_bytes / MB, "MB", "computed"),
+    }
+
+
+def file_figures(path: Path) -> dict[str, Figure]:
+    """Return the static figures of an ONNX file; its size is that on disk, external data included.
+
+    Nothing is run. Raises `InputError` for a file that isn't a model.
+    """
+    model = load_model(path)
+    return static_figures(dataclasses.replace(costs(model), size_bytes=file_size_bytes(path)))
+
+
+def latency_figure(path: Path, profile: Profile, threads: int | None = None) -> tuple[Figure, tuple[str, ...]]:
+    """Return the latency of one inference on a device, and what is doubtful about it.
+
+    Measured if the device is this host, predicted otherwise; the figure's provenance says which. `threads` default to
+    the profile's.
+    """
+    if profile.is_host:
+        measurement: Measurement = bench(path, threads=profile.default_threads if threads is None else threads)
+        return measurement.latency(), measurement.warnings
+    figure = predict_latency(load_model(path), profile, threads)
+    return figure, (f"latency on {profile.name} is predicted, not measured: bench the model on the device",)

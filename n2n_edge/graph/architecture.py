@@ -1,0 +1,92 @@
+"""An architecture is a value: which layers stay, and how wide each channel group is."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+__all__ = ["Architecture"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Which of a teacher's layers are kept and the width of its channel groups; every change gives a new value.
+
+    `removed` and `widths` hold only what differs from the teacher, so equal architectures compare equal. `names` is
+    the teacher's vocabulary and takes no part in comparison: it is what lets a wrong name be refused at once.
+    """
+
+    removed: frozenset[str] = frozenset()
+    widths: tuple[tuple[str, int], ...] = ()
+    names: "Vocabulary" = field(default_factory=lambda: Vocabulary(), compare=False, repr=False)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Names of the layers that stay, in order."""
+        return tuple(name for name, _ in self.names.layers if name not in self.removed)
+
+    def width(self, group: str) -> int:
+        """Return the width of `group`."""
+        full = self.names.full_width(group)
+        return dict(self.widths).get(group, full)
+
+    def remove(self, *layers: str) -> "Architecture":
+        """Return the architecture without `layers`.
+
+        Raises:
+            ValueError: a name that the teacher doesn't have, or a layer that can't be removed (with the reason).
+        """
+        reasons = dict(self.names.layers)
+        for layer in layers:
+            if layer not in reasons:
+                raise ValueError(f"no layer is called {layer!r}; layers: {_some(reasons)}")
+            if reasons[layer]:
+                raise ValueError(f"layer {layer!r} can't be removed: it {reasons[layer]}")
+        return Architecture(self.removed | set(layers), self.widths, self.names)
+
+    def resize(self, group: str, width: int) -> "Architecture":
+        """Return the architecture with `width` units in `group`.
+
+        Raises:
+            ValueError: a name that the teacher doesn't have, a group that can't shrink, or a width outside 1..full.
+        """
+        full = self.names.full_width(group)
+        if isinstance(width, bool) or not isinstance(width, int) or not 1 <= width <= full:
+            raise ValueError(f"width {width!r} of group {group!r} is not within 1..{full}")
+        reason = dict((name, why) for name, _, why in self.names.groups)[group]
+        if reason and width != full:
+            raise ValueError(f"group {group!r} can't be resized: {reason}")
+        widths = {**dict(self.widths), group: width}
+        if width == full:
+            del widths[group]
+        order = {name: index for index, (name, _, _) in enumerate(self.names.groups)}
+        return Architecture(self.removed, tuple(sorted(widths.items(), key=lambda item: order[item[0]])), self.names)
+
+    @property
+    def key(self) -> str:
+        """Short stable identity: journal rows and caches are keyed by it."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, object]:
+        """Return ``{"removed": [...], "widths": {...}}``."""
+        order = {name: index for index, (name, _) in enumerate(self.names.layers)}
+        return {"removed": sorted(self.removed, key=lambda name: order.get(name, 0)), "widths": dict(self.widths)}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The names that an architecture of one teacher may use: (layer, why not removable), (group, width, why fixed)."""
+
+    layers: tuple[tuple[str, str], ...] = ()
+    groups: tuple[tuple[str, int, str], ...] = ()
+
+    def full_width(self, group: str) -> int:
+        """Return the teacher's width of `group`, refusing unknown names with ValueError."""
+        for name, width, _ in self.groups:
+            if name == group:
+                return width
+        raise ValueError(f"no channel group is called {group!r}; groups: {_some(n for n, _, _ in self.groups)}")
+
+
+def _some(names: object) -> str:
+    listed = [str(name) for name in names]  # type: ignore[attr-defined]
+    return ", ".join(listed[:8]) + (f", ... ({len(listed)} in all)" if len(listed) > 8 else "")

@@ -1,0 +1,113 @@
+"""Channel groups: units of labels that live or die together, gathered by the weights that they touch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from n2n_edge.graph.labels import NO_LABEL, DimKey, Labels
+from n2n_edge.graph.layers import Layer
+
+__all__ = ["ChannelGroup", "find_groups", "unit_importance"]
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that share one width; `reason` says why it can't shrink and is empty where it can.
+
+    `units` are the labels that a width counts, in channel order; `layers` are the layers whose weights they index;
+    `dims` are the weight axes.
+    """
+
+    name: str
+    width: int
+    reason: str
+    layers: tuple[str, ...]
+    units: tuple[int, ...]
+    dims: tuple[DimKey, ...]
+
+    @property
+    def shrinkable(self) -> bool:
+        """Whether an architecture may give this group another width."""
+        return not self.reason
+
+
+def find_groups(labels: Labels, model: ir.Model, layers: Sequence[Layer]) -> tuple[ChannelGroup, ...]:
+    """Return the channel groups in execution order, named ``g0``, ``g1``, ..."""
+    keys = [key for key in labels.dims if not key[0].startswith(("input:", "pad:"))]
+    frozen = labels.frozen()
+    signature = _signatures(labels, keys)
+    first_seen: dict[int, tuple[int, int]] = {}
+    touched: dict[int, list[DimKey]] = {}
+    for position, key in enumerate(keys):
+        roots, index = np.unique(labels.dims[key], return_index=True)
+        for root, place in zip(roots.tolist(), index.tolist(), strict=True):
+            if root != NO_LABEL:
+                first_seen.setdefault(root, (position, place))
+                touched.setdefault(root, []).append(key)
+    members: dict[tuple[int, str], list[int]] = {}
+    for root in sorted(first_seen, key=lambda item: first_seen[item]):
+        members.setdefault((int(signature[root]), frozen.get(root, "")), []).append(root)
+    owners = _owners(model, layers)
+    groups = []
+    for (_, reason), units in members.items():
+        dims = touched[units[0]]
+        names = dict.fromkeys(owners[key[0]] for key in dims if key[0] in owners)
+        ordered = [layer.name for layer in layers if layer.name in names]
+        if not reason and len(units) == 1:
+            reason = "holds a single unit"
+        groups.append(ChannelGroup(f"g{len(groups)}", len(units), reason, tuple(ordered), tuple(units), tuple(dims)))
+    return tuple(groups)
+
+
+def unit_importance(labels: Labels, model: ir.Model) -> NDArray[np.float64]:
+    """Return how much each label matters (indexed by label): mean over its weight axes of its squared L2 norm.
+
+    Every axis is normalised to mean one before averaging, as in group-level magnitude pruning (DepGraph, CVPR 2023,
+    section 3.3), so that layers of different scale count alike.
+    """
+    total = np.zeros(labels.count)
+    seen = np.zeros(labels.count)
+    for (name, axis), row in labels.dims.items():
+        value = model.graph.initializers.get(name)
+        if value is None or value.const_value is None:
+            continue
+        weight = value.const_value.numpy()
+        if weight.ndim < 2 or not np.issubdtype(weight.dtype, np.floating):
+            continue
+        other = tuple(i for i in range(weight.ndim) if i != axis)
+        norm = np.square(weight.astype(np.float64)).sum(axis=other)
+        summed = np.bincount(row, weights=norm, minlength=labels.count)
+        present = np.bincount(row, minlength=labels.count) > 0
+        mean = summed[present].mean()
+        if mean > 0:
+            total += summed / mean
+            seen += present
+    return np.divide(total, seen, out=np.zeros_like(total), where=seen > 0)
+
+
+def _signatures(labels: Labels, keys: Sequence[DimKey]) -> NDArray[np.uint64]:
+    """Hash, per label, the set of weight axes that it indexes."""
+    generator = np.random.default_rng(0)
+    codes = generator.integers(1, 2**63, size=len(keys), dtype=np.uint64)
+    signature = np.zeros(labels.count, np.uint64)
+    for key, code in zip(keys, codes, strict=True):
+        signature[np.unique(labels.dims[key])] += code
+    return signature
+
+
+def _owners(model: ir.Model, layers: Sequence[Layer]) -> Mapping[str, str]:
+    """Map initializers to the layer whose nodes read them."""
+    layer_of = {node: layer.name for layer in layers for node in layer.nodes}
+    owners: dict[str, str] = {}
+    for node in model.graph:
+        owner = layer_of.get(str(node.name))
+        if owner is None:
+            continue
+        for value in node.inputs:
+            if value is not None and value.const_value is not None:
+                owners.setdefault(str(value.name), owner)
+    return owners
+

@@ -1,0 +1,211 @@
+"""Layers: a weighted op with the norm and activation that follow it, and whether it can be removed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from n2n_edge.graph.costs import node_costs
+from n2n_edge.graph.shapes import Shape, is_constant, shapes_of
+
+__all__ = ["ACTIVATION_OPS", "WIDTH_PASSING_OPS", "Layer", "find_layers", "weight_index"]
+
+_NORM_OPS = frozenset({"BatchNormalization", "InstanceNormalization"})
+ACTIVATION_OPS = frozenset(
+    "Relu LeakyRelu PRelu Clip Sigmoid HardSigmoid HardSwish Tanh Softplus Elu Selu Celu Gelu Mish Swish".split()
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer; `reason` says why it can't be removed and is empty where it can.
+
+    `nodes` are the names of its nodes in order: the weighted op, then the bias, norm and activation that follow.
+    `kernel`, `stride` and `padding` are (rows, columns) for a Conv and (1, 1), (1, 1), (0, 0) for a matrix product.
+    `skip_start`: what it reads is read by others too; `skip_end`: what it gives is joined with another branch.
+    """
+
+    name: str
+    op_type: str
+    nodes: tuple[str, ...]
+    weight: str
+    source: str
+    output: str
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    groups: int
+    skip_start: bool
+    skip_end: bool
+    params: int
+    macs: int
+    reason: str
+
+    @property
+    def removable(self) -> bool:
+        """Whether an architecture may leave this layer out."""
+        return not self.reason
+
+
+def weight_index(node: ir.Node) -> int | None:
+    """Return which input of `node` is its constant weight matrix or kernel; None where it isn't a weighted op."""
+    if node.op_type in ("Conv", "ConvTranspose", "Gemm"):
+        candidates: tuple[int, ...] = (1,)
+    elif node.op_type == "MatMul":
+        candidates = (1, 0)
+    else:
+        return None
+    for index in candidates:
+        weight, other = node.inputs[index], node.inputs[1 - index]
+        if weight is not None and other is not None and is_constant(weight) and not is_constant(other):
+            return index
+    return None
+
+
+def find_layers(model: ir.Model) -> tuple[Layer, ...]:
+    """Return the layers of a normalised model in execution order."""
+    shapes = shapes_of(model)
+    costs = {cost.name: cost for cost in node_costs(model)}
+    names: set[str] = set()
+    layers = []
+    for node in model.graph:
+        index = weight_index(node)
+        if index is None:
+            continue
+        chain = _chain(node)
+        name = _layer_name(node, index, names)
+        names.add(name)
+        source = node.inputs[1 - index] if node.op_type == "MatMul" else node.inputs[0]
+        weight = node.inputs[index]
+        assert source is not None
+        assert weight is not None
+        output = chain[-1].outputs[0]
+        in_shape, out_shape = shapes[str(source.name)], shapes[str(output.name)]
+        axis = 1 if node.op_type != "MatMul" or len(in_shape) == 2 else -1
+        layers.append(
+            Layer(
+                name=name,
+                op_type=node.op_type,
+                nodes=tuple(str(item.name) for item in chain),
+                weight=str(weight.name),
+                source=str(source.name),
+                output=str(output.name),
+                in_channels=in_shape[axis],
+                out_channels=out_shape[axis],
+                kernel=_pair(node.attributes.get_ints("kernel_shape") or shapes[str(weight.name)][2:], 1),
+                stride=_pair(node.attributes.get_ints("strides"), 1),
+                padding=_pair(node.attributes.get_ints("pads"), 0),
+                groups=node.attributes.get_int("group", 1) or 1,
+                skip_start=len({use.node for use in source.uses()}) > 1,
+                skip_end=any(_joins(use.node) for use in output.uses()),
+                params=sum(costs[str(item.name)].params for item in chain),
+                macs=costs[str(node.name)].macs,
+                reason=_why_not(node, source, output, shapes),
+            )
+        )
+    return tuple(layers)
+
+
+def _chain(node: ir.Node) -> list[ir.Node]:
+    """Follow bias Add, norm and activation as long as each is the only reader of what came before."""
+    chain = [node]
+    norm = activation = bias = False
+    while True:
+        value = chain[-1].outputs[0]
+        uses = list(value.uses())
+        if len(uses) != 1 or value.is_graph_output():
+            return chain
+        following = uses[0].node
+        constant_rest = all(item is None or item is value or is_constant(item) for item in following.inputs)
+        if following.op_type in _NORM_OPS and uses[0].idx == 0 and not norm and not activation:
+            norm = True
+        elif following.op_type in ACTIVATION_OPS and uses[0].idx == 0 and constant_rest and not activation:
+            activation = True
+        elif following.op_type == "Add" and constant_rest and not (bias or norm or activation):
+            bias = True
+        else:
+            return chain
+        chain.append(following)
+
+
+def _layer_name(node: ir.Node, index: int, taken: set[str]) -> str:
+    """Name a layer after its weight (``layer1.0.conv2.weight``) or, where exporters number weights, after its node."""
+    weight = str(node.inputs[index].name)  # type: ignore[union-attr]
+    stem = weight.removesuffix(".weight").removesuffix("_weight").removesuffix("/kernel")
+    if stem == weight and ("::" in weight or weight.isdecimal() or weight.startswith(("const_fold", "val_"))):
+        stem = str(node.name).strip("/").removesuffix(f"/{node.op_type}").replace("/", ".")
+    name, count = stem, 2
+    while name in taken:
+        name, count = f"{stem}#{count}", count + 1
+    return name
+
+
+def _why_not(node: ir.Node, source: ir.Value, output: ir.Value, shapes: Mapping[str, Shape]) -> str:
+    if output.is_graph_output():
+        return f"gives the graph output '{output.name}'"
+    before, after = shapes[str(source.name)], shapes[str(output.name)]
+    if len(before) != len(after):
+        return f"changes the rank from {len(before)} to {len(after)}"
+    channel = 1 if node.op_type != "MatMul" or len(before) == 2 else len(before) - 1
+    for axis, (old, new) in enumerate(zip(before, after, strict=True)):
+        if old != new and axis != channel:
+            return f"changes the size from {_size(before)} to {_size(after)}"
+    if before != after:
+        blocker = refit_blocker(output, after[channel])
+        if blocker:
+            return f"changes the width from {before[channel]} to {after[channel]} and {blocker}"
+    return ""
+
+
+WIDTH_PASSING_OPS = (ACTIVATION_OPS - {"PRelu"}) | frozenset(
+    "MaxPool AveragePool GlobalAveragePool GlobalMaxPool Dropout Flatten Reshape Identity".split()
+)
+"""Ops that give whatever width they are given."""
+
+
+def refit_blocker(value: ir.Value, width: int) -> str:
+    """Return what keeps the readers of `value` from taking another width; empty where each can be re-fitted."""
+    if value.is_graph_output():
+        return f"it is the graph output '{value.name}'"
+    for use in value.uses():
+        node = use.node
+        label = f"{node.op_type} '{node.name}'"
+        index = weight_index(node)
+        if index is not None and node.op_type in ("Conv", "Gemm") and use.idx == 0:
+            if node.attributes.get_int("group", 1) != 1 or node.attributes.get_int("transA", 0):
+                return f"{label} ties its input to its output"
+            continue
+        others_constant = all(item is None or item is value or item.const_value is not None for item in node.inputs)
+        if node.op_type not in WIDTH_PASSING_OPS or not others_constant:
+            return f"{label} can't take another width"
+        if node.op_type == "Reshape" and not _flattens(node, width):
+            return f"{label} can't take another width"
+        if node.op_type == "Flatten" and node.attributes.get_int("axis", 1) != 1:
+            return f"{label} can't take another width"
+        blocker = refit_blocker(node.outputs[0], width)
+        if blocker:
+            return blocker
+    return ""
+
+
+def _flattens(node: ir.Node, width: int) -> bool:
+    shape = node.outputs[0].shape
+    return shape is not None and len(shape) == 2 and isinstance(shape[1], int) and shape[1] % width == 0
+
+
+def _joins(node: ir.Node) -> bool:
+    computed = [value for value in node.inputs if value is not None and not is_constant(value)]
+    return node.op_type in ("Add", "Concat", "Mul", "Sum") and len(computed) > 1
+
+
+def _pair(values: object, default: int) -> tuple[int, int]:
+    numbers = [int(item) for item in values] if isinstance(values, (tuple, list)) else []
+    if not numbers:
+        return (default, default)
+    return (numbers[0], numbers[1] if len(numbers) > 1 else numbers[0])
+
+
+def _size(shape: Shape) -> str:
+    return "x".join(str(size) for size in shape[2:]) or "x".join(str(size) for size in shape)

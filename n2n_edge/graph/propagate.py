@@ -1,0 +1,104 @@
+"""Give every value and weight axis of a normalised graph its labels (label propagation, DESIGN.md)."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from n2n_edge.graph import rules_elementwise as elementwise
+from n2n_edge.graph import rules_moving as moving
+from n2n_edge.graph import rules_weighted as weighted
+from n2n_edge.graph.labels import DimKey, LabelArray, Labels, compress
+from n2n_edge.graph.shapes import is_constant, shapes_of
+
+__all__ = ["ELEMENTWISE_OPS", "KNOWN_OPS", "UNARY_OPS", "propagate"]
+
+Rule = Callable[[ir.Node, Labels], None]
+
+UNARY_OPS = frozenset(
+    "Abs Cast Ceil Celu Clip Cos Dropout Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity LeakyRelu Log Mish Neg "
+    "Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu".split()
+)
+ELEMENTWISE_OPS = frozenset(
+    "Add Sub Mul Div Pow Min Max Sum Mean PRelu Where Equal Greater Less GreaterOrEqual LessOrEqual And Or Not".split()
+)
+_POOLING = "MaxPool AveragePool GlobalAveragePool GlobalMaxPool LpPool GlobalLpPool".split()
+_REDUCTIONS = (
+    "ReduceMean ReduceSum ReduceMax ReduceMin ReduceL1 ReduceL2 ReduceSumSquare ReduceProd ReduceLogSumExp".split()
+)
+
+_RULES: dict[str, Rule] = {
+    **dict.fromkeys(UNARY_OPS, elementwise.passing),
+    **dict.fromkeys(ELEMENTWISE_OPS, elementwise.elementwise),
+    **dict.fromkeys(_POOLING, elementwise.pooling),
+    **dict.fromkeys(_REDUCTIONS, elementwise.reduction),
+    **dict.fromkeys(["Softmax", "LogSoftmax", "Hardmax"], elementwise.softmax),
+    **dict.fromkeys(["BatchNormalization", "InstanceNormalization"], weighted.batch_norm),
+    **dict.fromkeys(
+        ["LayerNormalization", "GroupNormalization", "LRN", "LpNormalization", "MeanVarianceNormalization"],
+        weighted.layer_norm,
+    ),
+    "Conv": weighted.conv,
+    "ConvTranspose": weighted.conv_transpose,
+    "Gemm": weighted.gemm,
+    "MatMul": weighted.matmul,
+    "Reshape": moving.reshape,
+    "Flatten": moving.reshape,
+    "Transpose": moving.transpose,
+    "Squeeze": moving.squeeze,
+    "Unsqueeze": moving.unsqueeze,
+    "Concat": moving.concat,
+    "Split": moving.split,
+    "Slice": moving.slice_,
+    "Gather": moving.gather,
+    "Pad": moving.pad,
+    "Expand": moving.expand,
+    "Tile": moving.tile,
+    "Resize": moving.resize,
+    "Upsample": moving.resize,
+    "DepthToSpace": moving.depth_to_space,
+    "SpaceToDepth": moving.space_to_depth,
+}
+
+KNOWN_OPS = frozenset(_RULES)
+
+
+def propagate(model: ir.Model, seed: Mapping[DimKey, LabelArray] | None = None, size: int = 1) -> Labels:
+    """Return the labels of `model` (normalised); `seed` and `size` continue an earlier analysis of its teacher."""
+    labels = Labels(seed, size)
+    labels.shapes = shapes_of(model)
+    for value in model.graph.inputs:
+        _label_input(value, labels)
+    for node in model.graph:
+        if all(value is None or is_constant(value) for value in node.inputs):
+            continue
+        rule = _RULES.get(node.op_type, elementwise.unknown) if node.domain in ("", "ai.onnx") else elementwise.unknown
+        if any(not output.name for output in node.outputs[:1]):
+            rule = elementwise.unknown
+        rule(node, labels)
+    for value in model.graph.outputs:
+        labels.freeze(labels.of(value), f"graph output '{value.name}'")
+    _settle(model, labels)
+    return labels
+
+
+def _label_input(value: ir.Value, labels: Labels) -> None:
+    shape = labels.shape(value)
+    if len(shape) < 2 or shape[1] < 2:
+        return
+    row = labels.fresh((f"input:{value.name}", 1), shape[1])
+    labels.freeze(row, f"graph input '{value.name}'")
+    labels.set(value, row.reshape((1, -1) + (1,) * (len(shape) - 2)))
+
+
+def _settle(model: ir.Model, labels: Labels) -> None:
+    """Tie until the labels of every value vary along one axis alone (rectangularity), then resolve all arrays."""
+    suspects = [name for name, array in labels.values.items() if sum(size > 1 for size in array.shape) > 1]
+    while any([labels.make_rectangular(labels.values[name]) for name in suspects]):
+        pass
+    for name, array in labels.values.items():
+        labels.values[name] = labels.find(np.array(array))
+    for key, row in labels.dims.items():
+        labels.dims[key] = labels.find(np.array(row))
+    for name in suspects:
+        labels.values[name] = compress(labels.values[name])

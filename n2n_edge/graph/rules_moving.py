@@ -1,0 +1,243 @@
+"""How labels pass through ops that only move data: the op is applied to the label array itself."""
+
+import numpy as np
+import onnx_ir as ir
+
+from n2n_edge.graph.labels import NO_LABEL, LabelArray, Labels
+from n2n_edge.graph.operands import axes_of, constant_ints, pad_amounts, slice_plan, split_sizes
+
+__all__ = [
+    "concat", "depth_to_space", "expand", "gather", "pad", "reshape", "resize", "slice_", "space_to_depth", "split",
+    "squeeze", "tile", "transpose", "unsqueeze",
+]  # fmt: skip
+
+
+def reshape(node: ir.Node, labels: Labels) -> None:
+    """Reshape and Flatten."""
+    source = _source(node)
+    array = labels.of(source)
+    target = labels.shape(node.outputs[0])
+    if not array.any():
+        return
+    full = np.broadcast_to(array, labels.shape(source))
+    moved = np.ascontiguousarray(full).reshape(target)
+    labels.set(node.outputs[0], moved)
+    labels.make_rectangular(moved)
+
+
+def transpose(node: ir.Node, labels: Labels) -> None:
+    """Transpose."""
+    source = _source(node)
+    array = labels.of(source)
+    order = node.attributes.get_ints("perm") or tuple(range(array.ndim))[::-1]
+    labels.set(node.outputs[0], array.transpose(order))
+
+
+def squeeze(node: ir.Node, labels: Labels) -> None:
+    """Squeeze."""
+    _same_elements(node, labels)
+
+
+def unsqueeze(node: ir.Node, labels: Labels) -> None:
+    """Unsqueeze."""
+    _same_elements(node, labels)
+
+
+def concat(node: ir.Node, labels: Labels) -> None:
+    """Concat: rows one after the other along the axis; label arrays broadcast along the others."""
+    axis = node.attributes.get_int("axis", 0)
+    assert axis is not None
+    axis %= len(labels.shape(node.outputs[0]))
+    values = [value for value in node.inputs if value is not None]
+    arrays = []
+    for value in values:
+        array = labels.of(value)
+        if array.shape[axis] != labels.shape(value)[axis]:
+            sizes = list(array.shape)
+            sizes[axis] = labels.shape(value)[axis]
+            array = np.broadcast_to(array, sizes)
+        arrays.append(array)
+    sizes = [max(array.shape[i] for array in arrays) for i in range(arrays[0].ndim)]
+    full = [
+        np.broadcast_to(array, [array.shape[i] if i == axis else size for i, size in enumerate(sizes)])
+        for array in arrays
+    ]
+    joined = np.concatenate(full, axis=axis)
+    labels.set(node.outputs[0], joined)
+    others = [i for i, size in enumerate(joined.shape) if size > 1 and i != axis]
+    for other in others:  # parts are joined along one axis while channels lie along another: they meet
+        along = np.moveaxis(joined, other, 0).reshape(joined.shape[other], -1)
+        labels.unite(along[:, :1], along)
+        mixed = (along == NO_LABEL).any(axis=1)
+        labels.freeze(along[mixed], f"Concat '{node.name}' joins them with unlabelled elements")
+
+
+def split(node: ir.Node, labels: Labels) -> None:
+    """Split."""
+    source = _source(node)
+    array = labels.of(source)
+    axis = node.attributes.get_int("axis", 0)
+    assert axis is not None
+    axis %= array.ndim
+    if array.shape[axis] == 1:
+        for output in node.outputs:
+            labels.set(output, array)
+        return
+    start = 0
+    for output, size in zip(node.outputs, split_sizes(node, labels.shape(source)[axis]), strict=True):
+        labels.set(output, array.take(range(start, start + size), axis=axis))
+        start += size
+
+
+def slice_(node: ir.Node, labels: Labels) -> None:
+    """Slice with constant bounds."""
+    source = _source(node)
+    array = labels.of(source)
+    plan = slice_plan(node, labels.shape(source))
+    if plan is None:
+        _not_understood(node, labels)
+        return
+    for axis, positions in plan.items():
+        if array.shape[axis] > 1:
+            array = array.take(list(positions), axis=axis)
+    labels.set(node.outputs[0], array)
+
+
+def gather(node: ir.Node, labels: Labels) -> None:
+    """Gather with constant indices."""
+    source = _source(node)
+    array = labels.of(source)
+    axis = node.attributes.get_int("axis", 0)
+    assert axis is not None
+    axis %= array.ndim
+    indices = constant_ints(node, 1)
+    shape = node.inputs[1].shape if node.inputs[1] is not None else None
+    if indices is None or shape is None:
+        _not_understood(node, labels)
+        return
+    rank = len(shape)
+    if array.shape[axis] == 1:
+        moved = array.reshape((*array.shape[:axis], *(1,) * rank, *array.shape[axis + 1 :]))
+    else:
+        moved = array.take(np.asarray(indices).reshape([int(size) for size in shape]), axis=axis)  # type: ignore[arg-type]
+    labels.set(node.outputs[0], moved)
+
+
+def pad(node: ir.Node, labels: Labels) -> None:
+    """Pad: new channels get labels of their own, to be tied to whatever they are added to."""
+    source = _source(node)
+    array = labels.of(source)
+    amounts = pad_amounts(node, array.ndim)
+    if amounts is None:
+        _not_understood(node, labels)
+        return
+    padded = [axis for axis, (before, after) in enumerate(amounts) if (before or after) and array.shape[axis] > 1]
+    constant_mode = node.attributes.get_string("mode", "constant") == "constant"
+    fill = node.inputs[2] if len(node.inputs) > 2 else None
+    nonzero = fill is not None and (fill.const_value is None or bool(np.any(fill.const_value.numpy())))
+    for axis in padded:
+        before, after = amounts[axis]
+        if not constant_mode or nonzero or before < 0 or after < 0 or len(padded) > 1:
+            labels.freeze(array, f"Pad '{node.name}' extends the channel axis with something else than zeros")
+        key = f"pad:{node.outputs[0].name}"
+        parts = [
+            _along(axis, array.ndim, labels.fresh((key, 0), before)),
+            array,
+            _along(axis, array.ndim, labels.fresh((key, 1), after)),
+        ]
+        sizes = [max(part.shape[i] for part in parts) for i in range(array.ndim)]
+        array = np.concatenate(
+            [np.broadcast_to(part, [part.shape[i] if i == axis else sizes[i] for i in range(array.ndim)]) for part in parts],
+            axis=axis,
+        )
+    labels.set(node.outputs[0], array)
+
+
+def expand(node: ir.Node, labels: Labels) -> None:
+    """Expand."""
+    source = _source(node)
+    array = labels.of(source)
+    rank = len(labels.shape(node.outputs[0]))
+    labels.set(node.outputs[0], array.reshape((1,) * (rank - array.ndim) + array.shape))
+
+
+def tile(node: ir.Node, labels: Labels) -> None:
+    """Tile: repeats of a channel are the same channel."""
+    source = _source(node)
+    array = labels.of(source)
+    repeats = constant_ints(node, 1)
+    if repeats is None:
+        _not_understood(node, labels)
+        return
+    varying = [axis for axis, size in enumerate(array.shape) if size > 1 and repeats[axis] > 1]
+    if varying:
+        labels.freeze(array, f"Tile '{node.name}' repeats the channel axis")
+    labels.set(node.outputs[0], np.tile(array, [n if size > 1 else 1 for n, size in zip(repeats, array.shape, strict=True)]))
+
+
+def resize(node: ir.Node, labels: Labels) -> None:
+    """Resize and Upsample: channels pass where only the other axes change size."""
+    source = _source(node)
+    array = labels.of(source)
+    before, after = labels.shape(source), labels.shape(node.outputs[0])
+    for axis in labels.varying(source):
+        if before[axis] != after[axis]:
+            labels.freeze(array, f"{node.op_type} '{node.name}' changes the size of the channel axis")
+            return
+    labels.set(node.outputs[0], array)
+
+
+def depth_to_space(node: ir.Node, labels: Labels) -> None:
+    """DepthToSpace: the b*b input channels of an output channel are tied."""
+    source = _source(node)
+    row = labels.row(source, 1)
+    block = node.attributes.get_int("blocksize", 1)
+    assert block is not None
+    column_major = node.attributes.get_string("mode", "DCR") == "DCR"
+    table = row.reshape(block * block, -1).T if column_major else row.reshape(-1, block * block)
+    labels.unite(table[:, :1], table)
+    labels.set(node.outputs[0], table[:, 0].reshape(1, -1, 1, 1))
+
+
+def space_to_depth(node: ir.Node, labels: Labels) -> None:
+    """SpaceToDepth: an input channel lives on in b*b output channels."""
+    source = _source(node)
+    row = labels.row(source, 1)
+    block = node.attributes.get_int("blocksize", 1)
+    assert block is not None
+    labels.set(node.outputs[0], np.tile(row, block * block).reshape(1, -1, 1, 1))
+
+
+def _source(node: ir.Node) -> ir.Value:
+    source = node.inputs[0]
+    assert source is not None
+    return source
+
+
+def _same_elements(node: ir.Node, labels: Labels) -> None:
+    """Squeeze and Unsqueeze: axes of length one come or go."""
+    source = _source(node)
+    array = labels.of(source)
+    axes = axes_of(node)
+    if node.op_type == "Squeeze":
+        shape = labels.shape(source)
+        gone = (
+            {axis % len(shape) for axis in axes} if axes is not None else {i for i, size in enumerate(shape) if size == 1}
+        )
+        labels.set(node.outputs[0], array.reshape([size for i, size in enumerate(array.shape) if i not in gone]))
+        return
+    assert axes is not None
+    rank = array.ndim + len(axes)
+    new = {axis % rank for axis in axes}
+    old = iter(array.shape)
+    labels.set(node.outputs[0], array.reshape([1 if i in new else next(old) for i in range(rank)]))
+
+
+def _along(axis: int, rank: int, row: LabelArray) -> LabelArray:
+    return row.reshape([-1 if i == axis else 1 for i in range(rank)])
+
+
+def _not_understood(node: ir.Node, labels: Labels) -> None:
+    for value in node.inputs:
+        if value is not None:
+            labels.freeze(labels.of(value), f"{node.op_type} '{node.name}' has bounds that aren't constant")

@@ -1,0 +1,190 @@
+"""How labels pass through ops that hold weights: convolutions, matrix products, norms."""
+
+import numpy as np
+import onnx_ir as ir
+
+from n2n_edge.graph.labels import LabelArray, Labels
+from n2n_edge.graph.shapes import is_constant
+
+__all__ = ["batch_norm", "conv", "conv_transpose", "gemm", "layer_norm", "matmul"]
+
+
+def conv(node: ir.Node, labels: Labels) -> None:
+    """Conv: weight ``(O, I/g, ...)``; fresh labels on O, the input's on I; depthwise passes labels through."""
+    source, weight, bias = _operands(node, labels)
+    if weight is None:
+        return
+    _end_elsewhere(node, labels, source, 1)
+    out_count, per_group = labels.shape(weight)[:2]
+    groups = node.attributes.get_int("group", 1)
+    assert groups is not None
+    incoming = labels.row(source, 1)
+    if groups == 1:
+        labels.assign((str(weight.name), 1), incoming)
+        outgoing = labels.fresh((str(weight.name), 0), out_count)
+    elif per_group == 1:
+        outgoing = np.repeat(incoming, out_count // groups)
+        labels.assign((str(weight.name), 0), outgoing)
+    else:
+        outgoing = _tie_groups(labels, labels.fresh((str(weight.name), 0), out_count), groups)
+        labels.assign((str(weight.name), 1), _tie_groups(labels, incoming, groups)[:per_group])
+    _finish(node, labels, outgoing, bias)
+
+
+def conv_transpose(node: ir.Node, labels: Labels) -> None:
+    """ConvTranspose: weight ``(I, O/g, ...)``."""
+    source, weight, bias = _operands(node, labels)
+    if weight is None:
+        return
+    _end_elsewhere(node, labels, source, 1)
+    in_count, out_per_group = labels.shape(weight)[:2]
+    groups = node.attributes.get_int("group", 1)
+    assert groups is not None
+    incoming = labels.row(source, 1)
+    if groups > 1 and in_count == groups and out_per_group == 1:
+        outgoing = incoming
+        labels.assign((str(weight.name), 0), incoming)
+    elif groups > 1:
+        incoming = _tie_groups(labels, incoming, groups)
+        labels.assign((str(weight.name), 0), incoming)
+        row = labels.fresh((str(weight.name), 1), out_per_group)
+        outgoing = np.tile(row, groups)
+    else:
+        labels.assign((str(weight.name), 0), incoming)
+        outgoing = labels.fresh((str(weight.name), 1), out_per_group)
+    _finish(node, labels, outgoing, bias)
+
+
+def gemm(node: ir.Node, labels: Labels) -> None:
+    """Gemm: ``alpha A B + beta C`` with a constant B."""
+    source, weight, bias = _operands(node, labels)
+    if weight is None:
+        return
+    transposed_input = node.attributes.get_int("transA", 0)
+    transposed = node.attributes.get_int("transB", 0)
+    contraction = 0 if transposed_input else 1
+    _end_elsewhere(node, labels, source, contraction)
+    labels.assign((str(weight.name), 1 if transposed else 0), labels.row(source, contraction))
+    out_axis = 0 if transposed else 1
+    outgoing = labels.fresh((str(weight.name), out_axis), labels.shape(weight)[out_axis])
+    if bias is not None and is_constant(bias):
+        _label_vector(labels, bias, outgoing)
+    elif bias is not None:
+        labels.freeze(outgoing, f"Gemm '{node.name}' adds a computed value")
+        labels.freeze(labels.of(bias), f"Gemm '{node.name}' adds it")
+    labels.set(node.outputs[0], outgoing.reshape(1, -1))
+
+
+def matmul(node: ir.Node, labels: Labels) -> None:
+    """MatMul: a constant on either side is a weight; of two activations, batch and contracted axes meet."""
+    first, second = node.inputs[0], node.inputs[1]
+    assert first is not None
+    assert second is not None
+    if is_constant(second) and not is_constant(first) and len(labels.shape(second)) == 2:
+        _end_elsewhere(node, labels, first, -1)
+        labels.assign((str(second.name), 0), labels.row(first, -1))
+        outgoing = labels.fresh((str(second.name), 1), labels.shape(second)[1])
+        labels.set(node.outputs[0], outgoing.reshape((1,) * (len(labels.shape(node.outputs[0])) - 1) + (-1,)))
+    elif is_constant(first) and not is_constant(second) and len(labels.shape(first)) == 2:
+        _end_elsewhere(node, labels, second, -2)
+        labels.assign((str(first.name), 1), labels.row(second, -2))
+        outgoing = labels.fresh((str(first.name), 0), labels.shape(first)[0])
+        labels.set(node.outputs[0], outgoing.reshape((1,) * (len(labels.shape(node.outputs[0])) - 2) + (-1, 1)))
+    elif len(labels.shape(first)) >= 2 and len(labels.shape(second)) == len(labels.shape(first)):
+        _matmul_of_activations(node, labels, first, second)
+    else:
+        for value in (first, second):
+            labels.freeze(labels.of(value), f"MatMul '{node.name}' of this form isn't understood")
+
+
+def batch_norm(node: ir.Node, labels: Labels) -> None:
+    """BatchNormalization, InstanceNormalization: per-channel vectors follow axis 1."""
+    source = node.inputs[0]
+    assert source is not None
+    row = labels.row(source, 1)
+    for vector in node.inputs[1:]:
+        if vector is not None and is_constant(vector):
+            labels.assign((str(vector.name), 0), row)
+        elif vector is not None:
+            labels.freeze(row, f"{node.op_type} '{node.name}' computes its parameters")
+    labels.set(node.outputs[0], labels.of(source))
+
+
+def layer_norm(node: ir.Node, labels: Labels) -> None:
+    """Norms that average over channels: dropping one would change the others, so they are frozen."""
+    source = node.inputs[0]
+    assert source is not None
+    labels.freeze(labels.of(source), f"{node.op_type} '{node.name}' averages over these channels")
+    labels.set(node.outputs[0], labels.of(source))
+
+
+def _operands(node: ir.Node, labels: Labels) -> tuple[ir.Value, ir.Value | None, ir.Value | None]:
+    source, weight = node.inputs[0], node.inputs[1]
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    assert source is not None
+    assert weight is not None
+    if is_constant(weight) and not is_constant(source):
+        return source, weight, bias
+    for value in node.inputs:
+        if value is not None and not is_constant(value):
+            labels.freeze(labels.of(value), f"{node.op_type} '{node.name}' computes its weight")
+    return source, None, None
+
+
+def _finish(node: ir.Node, labels: Labels, outgoing: LabelArray, bias: ir.Value | None) -> None:
+    if bias is not None and is_constant(bias):
+        labels.assign((str(bias.name), 0), outgoing)
+    elif bias is not None:
+        labels.freeze(outgoing, f"{node.op_type} '{node.name}' computes its bias")
+    rank = len(labels.shape(node.outputs[0]))
+    labels.set(node.outputs[0], outgoing.reshape((1, -1) + (1,) * (rank - 2)))
+
+
+def _end_elsewhere(node: ir.Node, labels: Labels, source: ir.Value, axis: int) -> None:
+    """Freeze labels of `source` that vary along other axes than `axis`: the op mixes or loses them."""
+    others = labels.varying(source, beside=[axis])
+    if others:
+        labels.freeze(labels.of(source), f"{node.op_type} '{node.name}' reads them along axis {others[0]}")
+
+
+def _tie_groups(labels: Labels, row: LabelArray, groups: int) -> LabelArray:
+    """Tie the k-th channel of every convolution group."""
+    table = row.reshape(groups, -1)
+    labels.unite(table[:1], table)
+    return row
+
+
+def _label_vector(labels: Labels, vector: ir.Value, row: LabelArray) -> None:
+    shape = labels.shape(vector)
+    if shape and shape[-1] == len(row) and len(row) > 1:
+        labels.assign((str(vector.name), len(shape) - 1), row)
+    elif shape and shape[-1] == len(row):
+        labels.freeze(row, "the only channel of its layer")
+
+
+def _matmul_of_activations(node: ir.Node, labels: Labels, first: ir.Value, second: ir.Value) -> None:
+    left, right = labels.of(first), labels.of(second)
+    contracted = labels.row(first, -1), labels.row(second, -2)
+    labels.unite(*contracted)
+    for row, other in (contracted, contracted[::-1]):
+        labels.freeze(row[(other == 0) & (row != 0)], f"MatMul '{node.name}' contracts them with an unlabelled axis")
+    batch = [np.moveaxis(array, (-2, -1), (0, 1))[0, 0] for array in (left, right)]
+    labels.unite(*batch)
+    rank = left.ndim
+    lead = np.where(batch[0] != 0, batch[0], batch[1])
+    output = np.broadcast_to(
+        lead.reshape((*lead.shape, 1, 1)),
+        (*lead.shape, *(1, 1)),
+    )
+    rows = labels.row(first, -2) if left.shape[-2] > 1 else np.zeros(1, np.int64)
+    columns = labels.row(second, -1) if right.shape[-1] > 1 else np.zeros(1, np.int64)
+    kinds = [array for array in (output, rows, columns) if (array != 0).any()]
+    if len(kinds) > 1:
+        for array in kinds:
+            labels.freeze(np.asarray(array), f"MatMul '{node.name}' joins two labelled axes")
+        return
+    if rows.any():
+        output = rows.reshape((1,) * (rank - 2) + (-1, 1))
+    elif columns.any():
+        output = columns.reshape((1,) * (rank - 1) + (-1,))
+    labels.set(node.outputs[0], output)

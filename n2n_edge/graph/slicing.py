@@ -1,0 +1,255 @@
+"""Drop channels from a labelled graph: slice weights and re-derive every constant that speaks of a shape."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from n2n_edge.graph.labels import LabelArray, Labels
+from n2n_edge.graph.load import drop_unused_initializers
+from n2n_edge.graph.operands import constant_ints, pad_amounts, slice_plan, split_sizes
+
+__all__ = ["drop_channels"]
+
+_Alive = NDArray[np.bool_]
+
+
+def drop_channels(model: ir.Model, labels: Labels, dropped: Iterable[int]) -> ir.Model:
+    """Return a copy of `model` without the channels whose label is in `dropped`; the rest keep order and weights."""
+    alive: _Alive = np.ones(labels.count, bool)
+    alive[list(dropped)] = False
+    model = model.clone()
+    if alive.all():
+        return model
+    for node in model.graph:
+        _mend(model, node, labels, alive)
+    drop_unused_initializers(model)
+    for name, value in model.graph.initializers.items():
+        _slice_weight(name, value, labels, alive)
+    for value in [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]:
+        _note_shape(value, labels, alive)
+    return model
+
+
+def _slice_weight(name: str, value: ir.Value, labels: Labels, alive: _Alive) -> None:
+    tensor = value.const_value
+    assert tensor is not None
+    weight = None
+    for axis in range(len(tensor.shape)):
+        row = labels.dims.get((name, axis))
+        if row is None:
+            continue
+        keep = alive[row]
+        if not keep.all():
+            weight = (tensor.numpy() if weight is None else weight).compress(keep, axis=axis)
+    if weight is not None:
+        value.const_value = ir.tensor(np.ascontiguousarray(weight), name=value.name)
+        value.shape = ir.Shape(weight.shape)
+
+
+def _note_shape(value: ir.Value, labels: Labels, alive: _Alive) -> None:
+    array = labels.values.get(str(value.name))
+    if array is None or value.shape is None:
+        return
+    sizes = list(value.shape)
+    changed = False
+    for axis, keep in _survivors(array, alive).items():
+        if not keep.all() and isinstance(sizes[axis], int):
+            sizes[axis] = int(keep.sum())
+            changed = True
+    if changed:
+        value.shape = ir.Shape(sizes)
+
+
+def _survivors(array: LabelArray, alive: _Alive) -> dict[int, _Alive]:
+    """Return, for every axis along which labels vary, which positions stay."""
+    standing = alive[array]
+    return {
+        axis: standing.any(axis=tuple(i for i in range(array.ndim) if i != axis))
+        for axis, size in enumerate(array.shape)
+        if size > 1
+    }
+
+
+def _kept_along(value: ir.Value | None, axis: int, labels: Labels, alive: _Alive) -> _Alive:
+    """Return which positions of `value` along `axis` stay (full length)."""
+    assert value is not None
+    size = labels.shapes[str(value.name)][axis]
+    array = labels.values.get(str(value.name))
+    if array is None:
+        return np.ones(size, bool)
+    return _survivors(array, alive).get(axis, np.ones(size, bool))
+
+
+def _mend(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
+    match node.op_type:
+        case "Conv" | "ConvTranspose":
+            _mend_groups(node, labels, alive)
+        case "Reshape" | "Expand":
+            _mend_target(model, node, labels, alive)
+        case "Split":
+            _mend_split(model, node, labels, alive)
+        case "Slice" | "Gather":
+            _mend_selection(model, node, labels, alive)
+        case "Pad":
+            _mend_pad(model, node, labels, alive)
+        case "Resize":
+            _mend_resize(model, node, labels, alive)
+
+
+def _mend_groups(node: ir.Node, labels: Labels, alive: _Alive) -> None:
+    groups = node.attributes.get_int("group", 1)
+    source = node.inputs[0]
+    assert source is not None
+    if groups is None or groups == 1 or groups != labels.shapes[str(source.name)][1]:
+        return
+    kept = int(_kept_along(source, 1, labels, alive).sum())
+    node.attributes["group"] = ir.AttrInt64("group", kept)
+
+
+def _mend_target(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
+    target = constant_ints(node, 1)
+    array = labels.values.get(str(node.outputs[0].name))
+    if target is None or array is None:
+        return
+    offset = array.ndim - len(target)
+    sizes = list(target)
+    for axis, keep in _survivors(array, alive).items():
+        if not keep.all() and axis >= offset and sizes[axis - offset] > 1:
+            sizes[axis - offset] = int(keep.sum())
+    if tuple(sizes) != target:
+        _replace(model, node, 1, sizes)
+
+
+def _mend_split(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
+    source = node.inputs[0]
+    assert source is not None
+    rank = len(labels.shapes[str(source.name)])
+    axis = (node.attributes.get_int("axis", 0) or 0) % rank
+    keep = _kept_along(source, axis, labels, alive)
+    if keep.all():
+        return
+    bounds = np.cumsum([0, *split_sizes(node, len(keep))])
+    sizes = [int(keep[start:end].sum()) for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+    if "split" in node.attributes or len(node.inputs) < 2 and _old_split(model):
+        node.attributes["split"] = ir.AttrInt64s("split", sizes)
+    else:
+        node.attributes.pop("num_outputs", None)
+        _replace(model, node, 1, sizes)
+
+
+def _mend_selection(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
+    """Slice and Gather along a labelled axis become a Gather of the positions that stay."""
+    source = node.inputs[0]
+    assert source is not None
+    shape = labels.shapes[str(source.name)]
+    if node.op_type == "Slice":
+        plan = {axis: list(taken) for axis, taken in (slice_plan(node, shape) or {}).items()}
+    else:
+        indices = constant_ints(node, 1)
+        plan = {} if indices is None else {(node.attributes.get_int("axis", 0) or 0) % len(shape): list(indices)}
+    for axis, taken in plan.items():
+        keep = _kept_along(source, axis, labels, alive)
+        if keep.all():
+            continue
+        place = np.cumsum(keep) - 1
+        kept = [int(place[position]) for position in taken if keep[position]]
+        if node.op_type == "Gather":
+            _replace(model, node, 1, kept)
+        else:
+            _slice_to(model, node, len(shape), axis, kept)
+
+
+def _slice_to(model: ir.Model, node: ir.Node, rank: int, axis: int, kept: list[int]) -> None:
+    """Give a Slice new bounds along `axis`; where the survivors aren't evenly spaced, gather them first."""
+    steps = {b - a for a, b in zip(kept, kept[1:], strict=False)} or {1}
+    if len(steps) == 1 and next(iter(steps)) > 0 and "starts" not in node.attributes:
+        _set_bound(model, node, rank, axis, kept[0], kept[-1] + 1, next(iter(steps)))
+        return
+    source = node.inputs[0]
+    assert source is not None
+    indices = _constant(model, f"{node.outputs[0].name}.kept", kept)
+    gathered = ir.Node("", "Gather", [source, indices], [ir.AttrInt64("axis", axis)], name=f"{node.name}.kept")
+    gathered.outputs[0].name = f"{node.outputs[0].name}.gathered"
+    if source.shape is not None:
+        sizes = list(source.shape)
+        sizes[axis] = len(kept)
+        gathered.outputs[0].shape = ir.Shape(sizes)
+    gathered.outputs[0].dtype = source.dtype
+    model.graph.insert_before(node, gathered)
+    node.replace_input_with(0, gathered.outputs[0])
+    if "starts" in node.attributes:
+        axes = list(node.attributes.get_ints("axes") or range(rank))
+        starts, ends = list(node.attributes.get_ints("starts") or ()), list(node.attributes.get_ints("ends") or ())
+        position = [item % rank for item in axes].index(axis)
+        starts[position], ends[position] = 0, len(kept)
+        node.attributes["starts"] = ir.AttrInt64s("starts", starts)
+        node.attributes["ends"] = ir.AttrInt64s("ends", ends)
+    else:
+        _set_bound(model, node, rank, axis, 0, len(kept), 1)
+
+
+def _set_bound(model: ir.Model, node: ir.Node, rank: int, axis: int, start: int, end: int, step: int) -> None:
+    starts, ends = list(constant_ints(node, 1) or ()), list(constant_ints(node, 2) or ())
+    axes = list(constant_ints(node, 3) or range(len(starts)))
+    steps = list(constant_ints(node, 4) or [1] * len(starts))
+    position = [item % rank for item in axes].index(axis)
+    starts[position], ends[position], steps[position] = start, end, step
+    for index, values in enumerate((starts, ends, axes, steps), start=1):
+        _replace(model, node, index, values)
+
+
+def _mend_pad(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
+    source = node.inputs[0]
+    assert source is not None
+    rank = len(labels.shapes[str(source.name)])
+    table = pad_amounts(node, rank)
+    key = f"pad:{node.outputs[0].name}"
+    if table is None or (key, 0) not in labels.dims:
+        return
+    array = labels.values[str(node.outputs[0].name)]
+    axis = next(i for i, size in enumerate(array.shape) if size > 1)
+    amounts = [list(pair) for pair in table]
+    amounts[axis] = [int(alive[labels.dims[(key, side)]].sum()) for side in (0, 1)]
+    pads = [pair[0] for pair in amounts] + [pair[1] for pair in amounts]
+    if "pads" in node.attributes:
+        node.attributes["pads"] = ir.AttrInt64s("pads", pads)
+        return
+    _replace(model, node, 1, pads)
+    if len(node.inputs) > 3 and node.inputs[3] is not None:
+        _replace(model, node, 3, list(range(rank)))
+
+
+def _mend_resize(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
+    sizes = constant_ints(node, 3)
+    array = labels.values.get(str(node.outputs[0].name))
+    if sizes is None or array is None or len(sizes) != array.ndim:
+        return
+    for axis, keep in _survivors(array, alive).items():
+        sizes = (*sizes[:axis], int(keep.sum()), *sizes[axis + 1 :])
+    if sizes != constant_ints(node, 3):
+        _replace(model, node, 3, sizes)
+
+
+def _replace(model: ir.Model, node: ir.Node, index: int, values: Iterable[int]) -> None:
+    """Give `node` a constant integer input of its own (constants may be shared between nodes)."""
+    constant = _constant(model, f"{node.outputs[0].name}.{node.op_type.lower()}{index}", list(values))
+    while len(node.inputs) <= index:
+        node.resize_inputs(len(node.inputs) + 1)
+    node.replace_input_with(index, constant)
+
+
+def _constant(model: ir.Model, name: str, values: list[int]) -> ir.Value:
+    known = model.graph.initializers.get(name)
+    constant = known if known is not None else ir.Value(name=name)
+    constant.const_value = ir.tensor(np.array(values, np.int64), name=name)
+    constant.shape, constant.dtype = ir.Shape([len(values)]), ir.DataType.INT64
+    if known is None:
+        model.graph.register_initializer(constant)
+    return constant
+
+
+def _old_split(model: ir.Model) -> bool:
+    return (model.opset_imports.get("") or 18) < 13
+

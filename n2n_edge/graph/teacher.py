@@ -1,0 +1,194 @@
+"""The teacher: a normalised graph, its layers and channel groups, and `build()`, which makes candidates of it."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from n2n_edge.graph.architecture import Architecture, Vocabulary
+from n2n_edge.graph.groups import ChannelGroup, find_groups, unit_importance
+from n2n_edge.graph.labels import Labels
+from n2n_edge.graph.layers import Layer, find_layers
+from n2n_edge.graph.load import load_model
+from n2n_edge.graph.normalise import normalise
+from n2n_edge.graph.propagate import propagate
+from n2n_edge.graph.remove import RemovalConflictError, remove_layers
+from n2n_edge.graph.slicing import drop_channels
+
+__all__ = ["Teacher", "Trunk", "build"]
+
+_TRUNKS_KEPT = 64
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """The teacher at full width without some layers: what every width assignment of one stage-1 choice is cut from.
+
+    `groups` are the channel groups that are left, named after the first teacher group in each; `aliases` maps every
+    teacher group that lives on to the one it has become part of.
+    """
+
+    model: ir.Model
+    labels: Labels
+    groups: tuple[ChannelGroup, ...]
+    aliases: Mapping[str, str]
+    importance: NDArray[np.float64]
+
+
+class Teacher:
+    """A trained network to be made smaller.
+
+    >>> teacher = Teacher.load("resnet.onnx")
+    >>> student = build(teacher, teacher.full.remove("layer1.0.conv2").resize("g3", 24))
+    """
+
+    def __init__(self, model: ir.Model, input_shape: tuple[int, ...] | None = None) -> None:
+        """Analyse `model`; `input_shape` (without batch) fills free axes of the first input.
+
+        Raises:
+            InputError: the model is quantized, or ONNX Runtime can't run it.
+        """
+        self.source = model
+        self.model = normalise(model, input_shape)
+        self.layers: tuple[Layer, ...] = find_layers(self.model)
+        self._labels = propagate(self.model)
+        self.groups: tuple[ChannelGroup, ...] = find_groups(self._labels, self.model, self.layers)
+        self._trunks: OrderedDict[frozenset[str], Trunk] = OrderedDict()
+
+    @classmethod
+    def load(cls, path: Path | str, input_shape: tuple[int, ...] | None = None) -> "Teacher":
+        """Load and analyse an ONNX file; raises InputError as `load_model` does."""
+        return cls(load_model(path), input_shape)
+
+    @cached_property
+    def full(self) -> Architecture:
+        """Everything kept, every width as it is."""
+        return Architecture(
+            names=Vocabulary(
+                layers=tuple((layer.name, layer.reason) for layer in self.layers),
+                groups=tuple((group.name, group.width, group.reason) for group in self.groups),
+            )
+        )
+
+    def trunk(self, removed: frozenset[str]) -> Trunk:
+        """Return the full-width graph without the layers called `removed` (kept in a small cache).
+
+        Raises:
+            ValueError: the removals leave an op with inputs of different widths.
+        """
+        known = self._trunks.get(removed)
+        if known is None:
+            known = self._make_trunk(removed)
+            self._trunks[removed] = known
+            while len(self._trunks) > _TRUNKS_KEPT:
+                self._trunks.popitem(last=False)
+        self._trunks.move_to_end(removed)
+        return known
+
+    def repaired(self, removed: frozenset[str]) -> frozenset[str]:
+        """Return `removed` less the layers that can't be removed together with the others."""
+        while True:
+            try:
+                self.trunk(removed)
+                return removed
+            except RemovalConflictError as conflict:
+                removed = removed - {conflict.layer}
+
+    def architecture(self, removed: Sequence[str], widths: Mapping[str, int]) -> Architecture:
+        """Return the architecture of a journal row; raises ValueError for names that this teacher doesn't have."""
+        architecture = self.full.remove(*removed)
+        for group, width in widths.items():
+            architecture = architecture.resize(group, width)
+        return architecture
+
+    def _make_trunk(self, removed: frozenset[str]) -> Trunk:
+        if not removed:
+            aliases = {group.name: group.name for group in self.groups}
+            return Trunk(self.model, self._labels, self.groups, aliases, unit_importance(self._labels, self.model))
+        model = remove_layers(self.model, self.layers, removed)
+        labels = propagate(model, seed=self._labels.dims, size=self._labels.count)
+        kept = [layer for layer in self.layers if layer.name not in removed]
+        groups, aliases = self._named_after_teacher(find_groups(labels, model, kept), labels)
+        return Trunk(model, labels, groups, aliases, unit_importance(labels, model))
+
+    def _named_after_teacher(
+        self, groups: Sequence[ChannelGroup], labels: Labels
+    ) -> tuple[tuple[ChannelGroup, ...], dict[str, str]]:
+        home = {unit: index for index, group in enumerate(groups) for unit in group.units}
+        aliases: dict[str, str] = {}
+        named: dict[int, ChannelGroup] = {}
+        for group in self.groups:
+            for root in dict.fromkeys(labels.find(np.array(group.units)).tolist()):
+                index = home.get(root)
+                if index is None:
+                    continue
+                if index not in named and group.name not in {item.name for item in named.values()}:
+                    old = groups[index]
+                    named[index] = ChannelGroup(group.name, old.width, old.reason, old.layers, old.units, old.dims)
+                if index in named:
+                    aliases.setdefault(group.name, named[index].name)
+        return tuple(named[index] for index in sorted(named)), aliases
+
+
+def build(
+    teacher: Teacher, architecture: Architecture, keep: Mapping[str, Sequence[int]] | None = None
+) -> ir.Model:
+    """Return the candidate that `architecture` describes, with the teacher's weights.
+
+    Each group keeps its most important units (see `unit_importance`) unless `keep` names the unit indices that survive,
+    which must be as many as the architecture's width where that is given.
+
+    Raises:
+        ValueError: a bad group name or index in `keep`, or removals that don't go together.
+    """
+    trunk = teacher.trunk(architecture.removed)
+    widths = _widths(trunk, architecture)
+    chosen = _chosen(trunk, architecture, keep or {})
+    dropped: list[int] = []
+    for group in trunk.groups:
+        if group.name in chosen:
+            standing = {group.units[index] for index in chosen[group.name]}
+        elif widths.get(group.name, group.width) < group.width:
+            units = np.array(group.units)
+            order = np.argsort(-trunk.importance[units], kind="stable")[: widths[group.name]]
+            standing = set(units[order].tolist())
+        else:
+            continue
+        dropped += [unit for unit in group.units if unit not in standing]
+    return drop_channels(trunk.model, trunk.labels, dropped)
+
+
+def _widths(trunk: Trunk, architecture: Architecture) -> dict[str, int]:
+    """Return the width of each group of the trunk; of groups that have become one, the narrowest counts."""
+    widths: dict[str, int] = {}
+    for name, width in architecture.widths:
+        target = trunk.aliases.get(name)
+        if target is not None:
+            widths[target] = min(width, widths.get(target, width))
+    return widths
+
+
+def _chosen(
+    trunk: Trunk, architecture: Architecture, keep: Mapping[str, Sequence[int]]
+) -> dict[str, tuple[int, ...]]:
+    groups = {group.name: group for group in trunk.groups}
+    chosen = {}
+    for name, indices in keep.items():
+        group = groups.get(trunk.aliases.get(name, name))
+        if group is None:
+            raise ValueError(f"no channel group is called {name!r}; groups: {', '.join(groups)}")
+        if group.reason and len(set(indices)) != group.width:
+            raise ValueError(f"group {name!r} can't be resized: {group.reason}")
+        bad = [index for index in indices if not 0 <= index < group.width]
+        if bad or not indices or len(set(indices)) != len(indices):
+            raise ValueError(f"keep[{name!r}] must name distinct units within 0..{group.width - 1}, got {list(indices)}")
+        wanted = dict(architecture.widths).get(name)
+        if wanted is not None and wanted != len(indices):
+            raise ValueError(f"keep[{name!r}] names {len(indices)} units, but the architecture's width is {wanted}")
+        chosen[group.name] = tuple(indices)
+    return chosen

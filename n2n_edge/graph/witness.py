@@ -1,0 +1,100 @@
+"""One run of ONNX Runtime with every intermediate value as an output: shapes and shape arithmetic as they really are."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from n2n_edge.errors import InputError
+from n2n_edge.graph.load import serialize
+
+__all__ = ["DEFAULT_SPATIAL_SIZE", "Array", "witness", "witness_inputs"]
+
+Array = np.ndarray
+
+DEFAULT_SPATIAL_SIZE = 224
+"""Assumed for a free axis of the input that isn't the batch, unless the user gives the input's shape."""
+
+
+def witness_inputs(
+    model: ir.Model, batch: int, input_shape: tuple[int, ...] | None = None, *, seed: int = 0
+) -> dict[str, Array]:
+    """Return random inputs for `model`: a free first axis becomes `batch`, other free axes come from `input_shape`.
+
+    `input_shape` is that of the first input without its batch axis, such as ``(3, 224, 224)``.
+    """
+    generator = np.random.default_rng(seed)
+    inputs = {}
+    for index, value in enumerate(model.graph.inputs):
+        if value.shape is None or value.dtype is None:
+            raise InputError(f"input '{value.name}' of the model has no shape; export it with one")
+        sizes = []
+        for axis, size in enumerate(value.shape):
+            fixed = isinstance(size, int) and size > 0
+            if axis == 0:
+                sizes.append(int(size) if fixed else batch)  # type: ignore[arg-type]
+            elif index == 0 and input_shape is not None:
+                sizes.append(input_shape[axis - 1])
+            else:
+                sizes.append(int(size) if fixed else DEFAULT_SPATIAL_SIZE)  # type: ignore[arg-type]
+        dtype = value.dtype.numpy()
+        if np.issubdtype(dtype, np.floating):
+            inputs[str(value.name)] = generator.standard_normal(sizes).astype(dtype)
+        else:
+            inputs[str(value.name)] = np.ones(sizes, dtype)
+    return inputs
+
+
+def witness(model: ir.Model, inputs: Mapping[str, Array], names: set[str] | None = None) -> dict[str, Array]:
+    """Return the values called `names` (default: all node outputs) for `inputs`, graph optimisation off.
+
+    Raises:
+        InputError: ONNX Runtime can't run the model.
+    """
+    import onnxruntime
+
+    traced = model.clone()
+    declared = {value.name for value in traced.graph.outputs}
+    wanted = [
+        value
+        for node in traced.graph
+        for value in node.outputs
+        if value.name and (names is None or value.name in names)
+    ]
+    for value in wanted:
+        value.shape = None
+        if value.name not in declared:
+            traced.graph.outputs.append(value)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(
+            _with_types(traced), options, providers=["CPUExecutionProvider"]
+        )
+        outputs = [str(value.name) for value in wanted]
+        return dict(zip(outputs, session.run(outputs, dict(inputs)), strict=True))
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        first = str(error).strip().split("\n")[0]
+        raise InputError(f"ONNX Runtime can't run the model: {first}") from error
+
+
+def _with_types(model: ir.Model) -> bytes:
+    """Serialise with every graph output typed; ONNX Runtime refuses outputs without a type."""
+    import onnx
+
+    proto = onnx.ModelProto.FromString(serialize(model))
+    untyped = [value for value in proto.graph.output if not value.type.tensor_type.elem_type]
+    if untyped:
+        bare = onnx.ModelProto()
+        bare.CopyFrom(proto)
+        missing = {value.name for value in untyped}
+        declared = [value for value in proto.graph.output if value.name not in missing]
+        del bare.graph.output[:]
+        bare.graph.output.extend(declared)
+        inferred = onnx.shape_inference.infer_shapes(bare)
+        types = {value.name: value.type.tensor_type.elem_type for value in inferred.graph.value_info}
+        for value in untyped:
+            value.type.tensor_type.elem_type = types.get(value.name, onnx.TensorProto.FLOAT)
+    return bytes(proto.SerializeToString())

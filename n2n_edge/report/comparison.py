@@ -1,0 +1,115 @@
+"""Teacher and student side by side, figure by figure, with provenance."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from n2n_edge.figures import Figure, FigureJson, Provenance
+from n2n_edge.gate import PREDICTED, PROVENANCE_WORDS, format_interval, format_value
+from n2n_edge.report.document import ModelJson, RunReport
+
+__all__ = ["Cell", "Row", "cell_of", "comparison_rows", "figure_of", "provenances_of"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure in words; `note` holds its interval, count and provenance."""
+
+    value: str
+    note: str
+    predicted: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of both models; `change` says what became of it, empty where a model lacks the figure."""
+
+    name: str
+    teacher: Cell | None
+    student: Cell | None
+    change: str
+
+
+def figure_of(document: FigureJson) -> Figure:
+    """Return the figure that a JSON document holds; raises ValueError for a provenance that doesn't exist."""
+    provenance = str(document["provenance"])
+    if provenance not in PROVENANCE_WORDS:
+        raise ValueError(f"{provenance!r} is not a provenance; known are {', '.join(PROVENANCE_WORDS)}")
+    bounds = {name: float(document[name]) for name in ("low", "high") if name in document}
+    return Figure(
+        float(document["value"]),
+        str(document["unit"]),
+        cast(Provenance, provenance),
+        low=bounds.get("low"),
+        high=bounds.get("high"),
+        n=int(document["n"]) if "n" in document else None,
+    )
+
+
+def cell_of(figure: Figure) -> Cell:
+    """Return the figure in words: value, and a note such as ``1.4 to 2.5 ms, analytic``."""
+    parts = []
+    if figure.low is not None and figure.high is not None:
+        parts.append(format_interval(figure.low, figure.high, figure.unit))
+    if figure.n is not None:
+        parts.append(f"n = {figure.n:,}")
+    parts.append(figure.provenance)
+    return Cell(_bare(figure.value, figure.unit), ", ".join(parts), figure.provenance in PREDICTED)
+
+
+def comparison_rows(document: RunReport) -> tuple[Row, ...]:
+    """Return the rows of the table: accuracy or fidelity, params, size, MACs, memory bound, latency per device."""
+    teacher, student = (_figures(document[role]) for role in ("teacher", "student"))
+    names = dict.fromkeys([*teacher, *student])
+    return tuple(_row(name, teacher.get(name), student.get(name)) for name in names)
+
+
+def provenances_of(document: RunReport) -> dict[Provenance, str]:
+    """Return the provenances that occur in the comparison with their meaning."""
+    figures = [figure for role in ("teacher", "student") for figure in _figures(document[role]).values()]
+    present = {figure.provenance for figure in figures} | {
+        figure_of(budget["reached"]).provenance for budget in document["budgets"]
+    }
+    return {provenance: words for provenance, words in PROVENANCE_WORDS.items() if provenance in present}
+
+
+def _figures(model: ModelJson) -> Mapping[str, Figure]:
+    figures: dict[str, FigureJson | None] = {
+        "Accuracy (test split)": model.get("accuracy"),
+        "Fidelity to the teacher": model.get("fidelity"),
+        "Params": model["params"],
+        "File size": model["size_mb"],
+        "MACs": model["macs"],
+        "Memory bound": model["memory_bound_mb"],
+        **{f"Latency, {device}": figure for device, figure in model["latency_ms"].items()},
+    }
+    return {name: figure_of(figure) for name, figure in figures.items() if figure is not None}
+
+
+def _row(name: str, teacher: Figure | None, student: Figure | None) -> Row:
+    change = _change(teacher, student) if teacher is not None and student is not None else ""
+    return Row(
+        name,
+        cell_of(teacher) if teacher is not None else None,
+        cell_of(student) if student is not None else None,
+        change,
+    )
+
+
+def _change(teacher: Figure, student: Figure) -> str:
+    if student.unit in ("fraction", "%"):
+        points = (student.value - teacher.value) * (100 if student.unit == "fraction" else 1)
+        return f"{points:+.1f} points".replace("-", "−")
+    if teacher.value <= 0 or student.value <= 0:
+        return ""
+    ratio = teacher.value / student.value
+    if abs(ratio - 1) < 0.005:
+        return "same"
+    word = "faster" if student.unit == "ms" else "fewer" if student.unit in ("params", "MACs") else "smaller"
+    opposite = {"faster": "slower", "fewer": "more", "smaller": "larger"}[word]
+    return f"{ratio:.3g}× {word}" if ratio > 1 else f"{1 / ratio:.3g}× {opposite}"
+
+
+def _bare(value: float, unit: str) -> str:
+    """The row's name already says params and MACs."""
+    return format_value(value, unit).removesuffix(" params").removesuffix(" MACs")

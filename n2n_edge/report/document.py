@@ -1,0 +1,136 @@
+"""The form of a run's `report.json`, which the HTML report and the model card are written from."""
+
+from typing import NotRequired, TypedDict
+
+from n2n_edge.figures import FigureJson
+
+__all__ = [
+    "ArchitectureJson",
+    "BudgetJson",
+    "CandidateJson",
+    "DeviceJson",
+    "EpochJson",
+    "GroupJson",
+    "ModelJson",
+    "ParityJson",
+    "RunReport",
+    "SearchJson",
+    "TrainingJson",
+]
+
+
+class ModelJson(TypedDict):
+    """One model's figures; `accuracy` where there are labels, `fidelity` to the teacher where there are none."""
+
+    path: str
+    accuracy: NotRequired[FigureJson | None]
+    fidelity: NotRequired[FigureJson | None]
+    params: FigureJson
+    size_mb: FigureJson
+    macs: FigureJson
+    memory_bound_mb: FigureJson
+    latency_ms: dict[str, FigureJson]
+    """Latency per device name."""
+
+
+class BudgetJson(TypedDict):
+    """One budget of the run and what the shipped file reached."""
+
+    cost: str
+    option: str
+    limit: float
+    reached: FigureJson
+    met: bool
+
+
+class ParityJson(TypedDict):
+    """How well torch and ONNX Runtime agree on `n` real inputs."""
+
+    max_relative_error: float
+    top1_agreement: float | None
+    n: int
+
+
+class DeviceJson(TypedDict):
+    """The device that the run was for."""
+
+    name: str
+    description: str
+
+
+class CandidateJson(TypedDict):
+    """One candidate in the order in which it was judged; what was not found out is None."""
+
+    stage: int
+    index: int
+    reward: float
+    accuracy: float | None
+    feasible: bool
+    params: int
+    size_mb: float
+    macs: int
+    latency_ms: float | None
+    trained: bool
+
+
+class SearchJson(TypedDict):
+    """How the search went; `objective` is the cost that was minimised, `winner` the place of the winner in the list."""
+
+    policy: str
+    seed: int
+    effort: str
+    candidates: list[CandidateJson]
+    objective: NotRequired[str]
+    winner: NotRequired[int | None]
+
+
+class GroupJson(TypedDict):
+    """One channel group's width in the teacher and in the student."""
+
+    name: str
+    before: int
+    after: int
+    layers: list[str]
+
+
+class ArchitectureJson(TypedDict):
+    """What the student lacks: whole layers, and channels of groups."""
+
+    removed: list[str]
+    groups: list[GroupJson]
+
+
+class EpochJson(TypedDict):
+    """One epoch of the final training; `validation` is the metric on the validation split."""
+
+    epoch: int
+    loss: float
+    validation: float
+
+
+class TrainingJson(TypedDict):
+    """The final training of the winner."""
+
+    epochs: list[EpochJson]
+    best_epoch: int | None
+    seconds: float
+
+
+class RunReport(TypedDict):
+    """A run's `report.json`."""
+
+    schema_version: int
+    n2n_edge_version: str
+    command: str
+    created: str
+    teacher: ModelJson
+    student: ModelJson
+    budgets: list[BudgetJson]
+    parity: ParityJson
+    device: DeviceJson
+    search: SearchJson
+    architecture: ArchitectureJson
+    training: TrainingJson
+    data: dict[str, object]
+    environment: dict[str, object]
+    warnings: list[str]

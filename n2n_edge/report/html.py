@@ -1,0 +1,129 @@
+"""A run as one HTML file that needs nothing but itself."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import jinja2
+
+from n2n_edge.gate import format_value
+from n2n_edge.report.candidates import COST_NAMES, candidate_charts, metric_name, reward_chart
+from n2n_edge.report.chart import Chart
+from n2n_edge.report.comparison import Cell, Row, cell_of, comparison_rows, figure_of, provenances_of
+from n2n_edge.report.document import BudgetJson, CandidateJson, GroupJson, RunReport
+from n2n_edge.report.training import training_chart
+
+__all__ = ["facts_of", "render_html", "write_html", "write_text"]
+
+
+class _BudgetRow(TypedDict):
+    name: str
+    option: str
+    bound: str
+    limit: str
+    reached: Cell
+    met: bool
+
+
+class _WidthBar(TypedDict):
+    name: str
+    layers: str
+    before: int
+    after: int
+    before_share: float
+    after_share: float
+
+
+def write_html(document: RunReport, run_rows: Sequence[CandidateJson], path: Path) -> None:
+    """Write the report of a run to `path`; `run_rows` are the candidates in the order judged.
+
+    The file is self-contained: no scripts, no fonts, no requests.
+    """
+    write_text(path, render_html(document, run_rows))
+
+
+def render_html(document: RunReport, run_rows: Sequence[CandidateJson]) -> str:
+    """Return the report as text."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("n2n_edge.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    search_charts: tuple[Chart, ...] = (
+        (*candidate_charts(document, run_rows), reward_chart(run_rows)) if run_rows else ()
+    )
+    groups = document["architecture"]["groups"]
+    return environment.get_template("report.html.j2").render(
+        document=document,
+        passed=all(budget["met"] for budget in document["budgets"]),
+        budgets=[_budget_row(budget) for budget in document["budgets"]],
+        comparison=comparison_rows(document),
+        headline=_headline(comparison_rows(document)),
+        provenances=provenances_of(document),
+        search_charts=search_charts,
+        candidate_count=len(run_rows),
+        trained_count=sum(row["trained"] for row in run_rows),
+        training=training_chart(document["training"], metric_name(document)),
+        widths=[_width_bar(group, groups) for group in groups if group["before"] != group["after"]],
+        unchanged=[group for group in groups if group["before"] == group["after"]],
+        data=facts_of(document["data"]),
+        environment=facts_of(document["environment"]),
+    )
+
+
+def facts_of(mapping: Mapping[str, object]) -> dict[str, str]:
+    """Return free-form facts as words; lists are joined, nested facts get lines of their own."""
+    facts: dict[str, str] = {}
+    for key, value in mapping.items():
+        name = key.replace("_", " ")
+        if isinstance(value, Mapping):
+            facts.update({f"{name} {inner}": text for inner, text in facts_of(value).items()})
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            facts[name] = ", ".join(str(one) for one in value)
+        elif value is not None:
+            facts[name] = str(value)
+    return facts
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` in one step, so that a reader never sees half of it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _budget_row(budget: BudgetJson) -> _BudgetRow:
+    reached = figure_of(budget["reached"])
+    return {
+        "name": COST_NAMES.get(budget["cost"], budget["cost"]),
+        "option": budget["option"],
+        "bound": "at least" if budget["option"].startswith("--min") else "at most",
+        "limit": format_value(budget["limit"], reached.unit),
+        "reached": cell_of(reached),
+        "met": budget["met"],
+    }
+
+
+def _headline(rows: Sequence[Row]) -> list[tuple[str, str, bool]]:
+    """Pick the figures that open the report: what was lost, and what was gained; predictions are marked."""
+    wanted = ("Accuracy", "Fidelity", "Params", "File size", "Latency")
+    return [
+        (row.name, row.change, bool(row.student and row.student.predicted))
+        for row in rows
+        if row.change and row.name.startswith(wanted)
+    ]
+
+
+def _width_bar(group: GroupJson, groups: Sequence[GroupJson]) -> _WidthBar:
+    widest = max(one["before"] for one in groups)
+    return {
+        "name": group["name"],
+        "layers": ", ".join(group["layers"]),
+        "before": group["before"],
+        "after": group["after"],
+        "before_share": round(100 * group["before"] / widest, 2),
+        "after_share": round(100 * group["after"] / widest, 2),
+    }

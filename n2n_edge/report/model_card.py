@@ -1,0 +1,116 @@
+"""The model card: what the student is, for whoever receives the file without the report."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from n2n_edge.report.comparison import Cell, cell_of, comparison_rows, figure_of, provenances_of
+from n2n_edge.report.document import RunReport
+from n2n_edge.report.html import facts_of, write_text
+
+__all__ = ["render_model_card", "write_model_card"]
+
+
+def write_model_card(document: RunReport, path: Path) -> None:
+    """Write the model card of the student to `path` as Markdown."""
+    write_text(path, render_model_card(document))
+
+
+def render_model_card(document: RunReport) -> str:
+    """Return the model card as Markdown."""
+    sections = [
+        _opening(document),
+        _figures(document),
+        _budgets(document),
+        _making(document),
+        _use(document),
+        _limits(document),
+        f"## Made again by\n\n```sh\n{document['command']}\n```",
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _opening(document: RunReport) -> str:
+    device = document["device"]
+    return (
+        f"# Student of {_plain(Path(document['teacher']['path']).name)} for {_plain(device['name'])}\n\n"
+        f"A smaller network made from the teacher `{document['teacher']['path']}` by n2n-edge "
+        f"{document['n2n_edge_version']} for {_plain(device['name'])} ({_plain(device['description'])}), "
+        f"{document['created']}."
+    )
+
+
+def _figures(document: RunReport) -> str:
+    rows = [(row.name, _words(row.teacher), _words(row.student), row.change or "") for row in comparison_rows(document)]
+    meanings = "; ".join(f"*{name}*: {words}" for name, words in provenances_of(document).items() if name != words)
+    table = _table(("figure", "teacher", "student", "change"), rows)
+    return f"## Figures\n\n{table}\n\n{meanings}." if meanings else f"## Figures\n\n{table}"
+
+
+def _budgets(document: RunReport) -> str:
+    if not document["budgets"]:
+        return ""
+    rows = [
+        (
+            f"`{budget['option']} {budget['limit']:.10g}`",
+            _words(cell_of(figure_of(budget["reached"]))),
+            "met" if budget["met"] else "**missed**",
+        )
+        for budget in document["budgets"]
+    ]
+    return f"## Budgets\n\n{_table(('budget', 'reached', 'verdict'), rows)}"
+
+
+def _making(document: RunReport) -> str:
+    search, architecture, training = document["search"], document["architecture"], document["training"]
+    shrunk = [group for group in architecture["groups"] if group["before"] != group["after"]]
+    removed = ", ".join(f"`{name}`" for name in architecture["removed"]) or "none"
+    widths = ", ".join(f"`{group['name']}` {group['before']} to {group['after']}" for group in shrunk) or "none"
+    lines = [
+        f"- Search: policy {search['policy']}, effort {search['effort']}, seed {search['seed']}, "
+        f"{len(search['candidates'])} candidates.",
+        f"- Layers removed: {removed}.",
+        f"- Channel groups shrunk: {widths}.",
+        f"- Training: distilled from the teacher for {len(training['epochs'])} epochs"
+        + (f", weights of epoch {training['best_epoch']}." if training["best_epoch"] is not None else "."),
+        *(f"- Data, {name}: {_plain(value)}" for name, value in facts_of(document["data"]).items()),
+    ]
+    return "## How it was made\n\n" + "\n".join(lines)
+
+
+def _use(document: RunReport) -> str:
+    parity = document["parity"]
+    same = f", the same class in {100 * parity['top1_agreement']:.4g}%" if parity["top1_agreement"] is not None else ""
+    return (
+        "## Use\n\n"
+        "```python\n"
+        "import onnxruntime\n\n"
+        'session = onnxruntime.InferenceSession("student.onnx")\n'
+        "outputs = session.run(None, {session.get_inputs()[0].name: batch})\n"
+        "```\n\n"
+        "Inputs have the teacher's shape and normalisation; the batch axis is free. "
+        f"The file agrees with the trained network on {parity['n']} inputs: largest relative error "
+        f"{parity['max_relative_error']:.2g}{same}."
+    )
+
+
+def _limits(document: RunReport) -> str:
+    lines = [
+        "- It inherits the teacher's limits: what the teacher was not trained for, the student can't do either.",
+        "- Accuracy was taken on the data named above; on other data it may differ more than the teacher's does.",
+        *(f"- {_plain(warning)}" for warning in document["warnings"]),
+    ]
+    return "## Limits\n\n" + "\n".join(lines)
+
+
+def _words(cell: Cell | None) -> str:
+    return f"{cell.value} ({cell.note})" if cell is not None else ""
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_plain(text) for text in line) + " |" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """Keep free text from breaking a table or a line, or from bringing markup of its own."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,117 @@
+"""A run's document as a real run writes it, made from a seed, for the tests of the report."""
+
+import random
+
+from n2n_edge.figures import Figure
+from n2n_edge.report import CandidateJson, ModelJson, RunReport
+
+__all__ = ["sample_document"]
+
+
+def _model(path: str, accuracy: float, params: int, macs: int, host_ms: float, device_ms: float) -> ModelJson:
+    return {
+        "path": path,
+        "accuracy": Figure(accuracy, "fraction", "measured", n=360).to_json(),
+        "params": Figure(params, "params", "computed").to_json(),
+        "size_mb": Figure(4 * params / 1e6 + 0.006, "MB", "computed").to_json(),
+        "macs": Figure(macs, "MACs", "computed").to_json(),
+        "memory_bound_mb": Figure(4 * params / 1e6 + 0.05, "MB", "computed").to_json(),
+        "latency_ms": {
+            "cpu": Figure(host_ms, "ms", "measured", low=0.98 * host_ms, high=1.03 * host_ms, n=412).to_json(),
+            "raspberry-pi-4": Figure(device_ms, "ms", "analytic", low=0.5 * device_ms, high=2 * device_ms).to_json(),
+        },
+    }
+
+
+def _candidates(count: int) -> list[CandidateJson]:
+    source = random.Random(7)
+    rows: list[CandidateJson] = []
+    for index in range(count):
+        stage = 1 if index < count // 3 else 2
+        skill = index / count
+        share = max(0.03, source.gauss(0.75 - 0.4 * skill if stage == 1 else 0.3 - 0.25 * skill, 0.1))
+        params = int(308_210 * share)
+        feasible = 4 * params / 1e6 + 0.006 <= 0.12
+        trained = feasible or stage == 1
+        accuracy = min(0.99, 0.9 + 0.08 * skill + source.gauss(0, 0.012)) if trained else None
+        gain = 1 - share
+        rows.append(
+            {
+                "stage": stage,
+                "index": index,
+                "reward": gain * (2 - gain) * (accuracy or 0.9) if feasible else -share,
+                "accuracy": accuracy,
+                "feasible": feasible,
+                "params": params,
+                "size_mb": 4 * params / 1e6 + 0.006,
+                "macs": int(11e6 * share),
+                "latency_ms": 2.4 * share + 0.2 if feasible else None,
+                "trained": trained,
+            }
+        )
+    return rows
+
+
+def sample_document(candidates: int = 120) -> RunReport:
+    """Return the document of a run on the built-in example that met its budgets."""
+    rows = _candidates(candidates)
+    winner = max((row for row in rows if row["feasible"]), key=lambda row: row["reward"])
+    return {
+        "schema_version": 1,
+        "n2n_edge_version": "0.1.0",
+        "command": "n2n-edge compress --device raspberry-pi-4 --max-mb 0.12 --max-latency-ms 1.5 --effort quick "
+        "--seed 0 --out demo-run",
+        "created": "2026-01-31 12:00 UTC",
+        "teacher": _model("digits_teacher.onnx", 0.9944, 308_210, 11_020_480, 0.62, 2.4),
+        "student": _model("student.onnx", 0.9889, winner["params"], winner["macs"], 0.18, 0.41),
+        "budgets": [
+            {
+                "cost": "size_mb",
+                "option": "--max-mb",
+                "limit": 0.12,
+                "reached": Figure(winner["size_mb"], "MB", "computed").to_json(),
+                "met": True,
+            },
+            {
+                "cost": "latency_ms",
+                "option": "--max-latency-ms",
+                "limit": 1.5,
+                "reached": Figure(0.41, "ms", "analytic", low=0.2, high=0.82).to_json(),
+                "met": True,
+            },
+        ],
+        "parity": {"max_relative_error": 2.1e-6, "top1_agreement": 1.0, "n": 256},
+        "device": {"name": "raspberry-pi-4", "description": "Raspberry Pi 4 Model B, 4x Cortex-A72 at 1.8 GHz"},
+        "search": {"policy": "reinforce", "seed": 0, "effort": "quick", "candidates": rows},
+        "architecture": {
+            "removed": ["/layers.1/1/conv1", "/layers.1/1/conv2"],
+            "groups": [
+                {
+                    "name": "g1",
+                    "before": 24,
+                    "after": 8,
+                    "layers": ["/conv1", "/layers.0/0/conv2", "/layers.0/1/conv2"],
+                },
+                {"name": "g2", "before": 24, "after": 16, "layers": ["/layers.0/0/conv1"]},
+                {"name": "g3", "before": 48, "after": 16, "layers": ["/layers.1/0/conv2", "/layers.1/0/shortcut/0"]},
+                {"name": "g4", "before": 48, "after": 48, "layers": ["/layers.1/0/conv1"]},
+                {"name": "g5", "before": 80, "after": 24, "layers": ["/layers.2/0/conv2", "/layers.2/0/shortcut/0"]},
+                {"name": "g6", "before": 80, "after": 32, "layers": ["/layers.2/0/conv1"]},
+            ],
+        },
+        "training": {
+            "epochs": [
+                {
+                    "epoch": epoch,
+                    "loss": 1.4 / epoch + 0.1,
+                    "validation": 0.985 - 0.3 / epoch**1.5 + 0.004 * (epoch % 3),
+                }
+                for epoch in range(1, 25)
+            ],
+            "best_epoch": 23,
+            "seconds": 48.2,
+        },
+        "data": {"source": "builtin:digits", "train": 1149, "validation": 288, "test": 360, "classes": list(range(10))},
+        "environment": {"python": "3.11.7", "onnxruntime": "1.31.1", "torch": "2.13.0", "host": {"cores": 2}},
+        "warnings": ["latency on raspberry-pi-4 is predicted from data-sheet figures; measure it on the board"],
+    }
