@@ -18,11 +18,11 @@ LOW_RATIO, HIGH_RATIO = 0.7, 6.0
 """Bounds of real over analytic latency where nothing is calibrated.
 
 Even a fitted roofline of three terms is off by 12 to 32% (median) on boards; data-sheet peaks err much more, and to
-one side, since hardly a kernel reaches them. In ncnn's public table for a Raspberry Pi 4 with four threads, 21 CNNs take
-0.8 to 9 times 2 x MACs / peak (median 3.7; with one thread 0.4 to 2.7): large 3x3 convolutions least, since Winograd
-needs fewer multiplications than are counted, depthwise and very small networks most. Memory traffic and overhead,
-which are counted here, explain part of the upper end. Read the value as a floor and a means to rank, until a
-calibration says more.
+one side, since hardly a kernel reaches them. In ncnn's public table for a Raspberry Pi 4 with four threads, 21 CNNs
+take 0.8 to 9 times 2 x MACs / peak (median 3.7; with one thread 0.4 to 2.7): large 3x3 convolutions least, since
+Winograd needs fewer multiplications than are counted, depthwise and very small networks most. Memory traffic and
+overhead, which are counted here, explain part of the upper end. Read the value as a floor and a means to rank, until
+a calibration says more.
 """
 
 Limit = Literal["compute", "memory", "overhead", "fused", "free"]

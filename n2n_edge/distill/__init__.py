@@ -1,0 +1,45 @@
+"""Training engine: an ONNX graph executed in torch, real data, and distillation from a teacher to a student."""
+
+from n2n_edge.distill.augment import augment, normalise
+from n2n_edge.distill.compute import native_bf16
+from n2n_edge.distill.data import Data, Split, load_data
+from n2n_edge.distill.evaluation import Evaluation, MetricName, evaluate, evaluate_onnx, metric_name
+from n2n_edge.distill.executor import GraphModule, load_student, write_back
+from n2n_edge.distill.losses import distillation_loss, normalised_error, tempered_kl
+from n2n_edge.distill.op_registry import OPS, UnsupportedOpError
+from n2n_edge.distill.outputs import OutputKind, output_kind
+from n2n_edge.distill.reports import EpochReport, StepReport
+from n2n_edge.distill.settings import DistillSettings
+from n2n_edge.distill.short import Judgement, ShortDistiller
+from n2n_edge.distill.training import DistillResult, distill
+
+__all__ = [
+    "OPS",
+    "Data",
+    "DistillResult",
+    "DistillSettings",
+    "EpochReport",
+    "Evaluation",
+    "GraphModule",
+    "Judgement",
+    "MetricName",
+    "OutputKind",
+    "ShortDistiller",
+    "Split",
+    "StepReport",
+    "UnsupportedOpError",
+    "augment",
+    "distill",
+    "distillation_loss",
+    "evaluate",
+    "evaluate_onnx",
+    "load_data",
+    "load_student",
+    "metric_name",
+    "native_bf16",
+    "normalise",
+    "normalised_error",
+    "output_kind",
+    "tempered_kl",
+    "write_back",
+]

@@ -94,7 +94,9 @@ def _check_labels(spec: str, source: Source, classes: int | None) -> None:
         )
 
 
-def _check_normalisation(name: str, values: tuple[float, ...] | None, channels: int, default: float) -> tuple[float, ...]:
+def _check_normalisation(
+    name: str, values: tuple[float, ...] | None, channels: int, default: float
+) -> tuple[float, ...]:
     if values is None:
         return (default,) * channels
     if len(values) == 1:
@@ -153,5 +155,11 @@ def load_data(
     names = source.class_names
     if not names and train.labels is not None:
         names = tuple(str(kind) for kind in range(classes or int(train.labels.max()) + 1))
-    splits = [Split(part.images, part.labels) for part in (train, validation, test)]
-    return Data(*splits, class_names=names, mean=mean, std=std)
+    return Data(
+        train=Split(train.images, train.labels),
+        validation=Split(validation.images, validation.labels),
+        test=Split(test.images, test.labels),
+        class_names=names,
+        mean=mean,
+        std=std,
+    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import onnx_ir as ir
 import torch
@@ -11,8 +12,9 @@ from n2n_edge.distill.op_registry import Mode
 from n2n_edge.distill.plan import make_plan
 from n2n_edge.distill.tensors import tensor_to_ir
 from n2n_edge.distill.trained_weights import constant_tensor
+from n2n_edge.graph import load_model
 
-__all__ = ["GraphModule", "write_back"]
+__all__ = ["GraphModule", "load_student", "write_back"]
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
@@ -92,11 +94,16 @@ class GraphModule(nn.Module):
         """Give what training changes, weights and BatchNorm statistics, keyed by initializer name (no copies)."""
         tensors: dict[str, Tensor] = {}
         for name, attribute in self._attributes.items():
-            tensor = self._parameters.get(attribute)
-            tensor = self._buffers.get(attribute) if tensor is None else tensor
-            if tensor is not None:
-                tensors[name] = tensor.detach()
+            tensors[name] = self._tensor(attribute).detach()
         return tensors
+
+    def _tensor(self, attribute: str) -> Tensor:
+        tensor: Tensor | None = self._parameters.get(attribute)
+        if tensor is None:
+            tensor = self._buffers[attribute]
+        if tensor is None:
+            raise RuntimeError(f"'{attribute}' was removed from the module")
+        return tensor
 
     @torch.no_grad()
     def load_learned(self, tensors: dict[str, Tensor]) -> None:
@@ -147,3 +154,11 @@ def write_back(model: ir.Model, module: GraphModule) -> ir.Model:
         else:
             producer.attributes["value"] = ir.AttrTensor("value", new)
     return clone
+
+
+def load_student(path: str | Path) -> nn.Module:
+    """Load a shipped ONNX file as a torch module in evaluation mode, ready to run or to train on.
+
+    Raises InputError for a file that can't be read, UnsupportedOpError for an op without a torch meaning here.
+    """
+    return GraphModule(load_model(path))

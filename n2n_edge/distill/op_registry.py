@@ -54,37 +54,37 @@ class NodeView:
         """Give the shape of input `index` where it is a weight or constant."""
         return self.shapes[index] if index < len(self.shapes) else None
 
-    def int(self, name: str, default: int) -> int:
+    def get_int(self, name: str, default: int) -> int:
         """Read an integer attribute."""
         attribute = self.node.attributes.get(name)
         return default if attribute is None else attribute.as_int()
 
-    def float(self, name: str, default: float) -> float:
+    def get_float(self, name: str, default: float) -> float:
         """Read a float attribute."""
         attribute = self.node.attributes.get(name)
         return default if attribute is None else attribute.as_float()
 
-    def string(self, name: str, default: str) -> str:
+    def get_string(self, name: str, default: str) -> str:
         """Read a string attribute."""
         attribute = self.node.attributes.get(name)
         return default if attribute is None else attribute.as_string()
 
-    def ints(self, name: str) -> tuple["int", ...] | None:
+    def get_ints(self, name: str) -> tuple[int, ...] | None:
         """Read an attribute that is a list of integers."""
         attribute = self.node.attributes.get(name)
         return None if attribute is None else tuple(attribute.as_ints())
 
-    def floats(self, name: str) -> tuple["float", ...] | None:
+    def get_floats(self, name: str) -> tuple[float, ...] | None:
         """Read an attribute that is a list of floats."""
         attribute = self.node.attributes.get(name)
         return None if attribute is None else tuple(attribute.as_floats())
 
-    def integers(self, name: str, index: int) -> Callable[[Sequence[Tensor | None]], tuple["int", ...] | None]:
+    def integers(self, name: str, index: int) -> Callable[[Sequence[Tensor | None]], tuple[int, ...] | None]:
         """Give a reader of an integer list that is an attribute in old opsets and input `index` in newer ones.
 
         What is known before running is read once, here.
         """
-        attribute = self.ints(name)
+        attribute = self.get_ints(name)
         known = self.constant(index)
         if attribute is not None or not self.has(index):
             return lambda _: attribute

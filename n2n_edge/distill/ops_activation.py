@@ -18,7 +18,7 @@ def _relu(view: NodeView) -> Kernel:
 
 @register("LeakyRelu")
 def _leaky_relu(view: NodeView) -> Kernel:
-    slope = view.float("alpha", 0.01)
+    slope = view.get_float("alpha", 0.01)
     return lambda x: F.leaky_relu(x, slope)
 
 
@@ -57,33 +57,36 @@ def _clip(view: NodeView) -> Kernel:
 
 @register("HardSigmoid")
 def _hard_sigmoid(view: NodeView) -> Kernel:
-    alpha, beta = view.float("alpha", 0.2), view.float("beta", 0.5)
+    alpha, beta = view.get_float("alpha", 0.2), view.get_float("beta", 0.5)
     return lambda x: (alpha * x + beta).clamp(0, 1)
 
 
 @register("Elu")
 def _elu(view: NodeView) -> Kernel:
-    alpha = view.float("alpha", 1.0)
+    alpha = view.get_float("alpha", 1.0)
     return lambda x: F.elu(x, alpha)
 
 
 @register("Selu")
 def _selu(view: NodeView) -> Kernel:
-    alpha, gamma = view.float("alpha", 1.67326319217681884765625), view.float("gamma", 1.05070102214813232421875)
+    alpha, gamma = (
+        view.get_float("alpha", 1.67326319217681884765625),
+        view.get_float("gamma", 1.05070102214813232421875),
+    )
     return lambda x: gamma * F.elu(x, alpha)
 
 
 @register("Gelu")
 def _gelu(view: NodeView) -> Kernel:
-    approximate = view.string("approximate", "none")
+    approximate = view.get_string("approximate", "none")
     return lambda x: F.gelu(x, approximate=approximate)
 
 
 def _softmax_like(view: NodeView, function: Callable[[Tensor, int], Tensor]) -> Kernel:
     if view.opset >= 13:
-        axis = view.int("axis", -1)
+        axis = view.get_int("axis", -1)
         return lambda x: function(x, axis)
-    first = view.int("axis", 1)
+    first = view.get_int("axis", 1)
 
     def run(x: Tensor) -> Tensor:
         # until opset 12 everything from `axis` on is one flattened axis
@@ -103,15 +106,16 @@ def _log_softmax(view: NodeView) -> Kernel:
     return _softmax_like(view, lambda x, axis: torch.log_softmax(x, axis))
 
 
-def _plain(function: Callable[[Tensor], Tensor]) -> Callable[[NodeView], Kernel]:
+def _plain(function: Callable[..., Tensor]) -> Callable[[NodeView], Kernel]:
     return lambda view: function
 
 
-for _name, _function in {
+_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "Sigmoid": torch.sigmoid,
     "HardSwish": F.hardswish,
     "Tanh": torch.tanh,
     "Softplus": F.softplus,
     "Mish": F.mish,
-}.items():
+}
+for _name, _function in _FUNCTIONS.items():
     register(_name)(_plain(_function))

@@ -31,7 +31,7 @@ def _weight_window(view: NodeView) -> Window:
 def _conv(view: NodeView) -> Kernel:
     window = _weight_window(view)
     convolve = _CONV[len(window.kernel)]
-    groups = view.int("group", 1)
+    groups = view.get_int("group", 1)
     strides, dilations = window.strides, window.dilations
 
     if window.symmetric:
@@ -54,13 +54,13 @@ def _conv_transpose(view: NodeView) -> Kernel:
     window = _weight_window(view)
     rank = len(window.kernel)
     convolve = _CONV_TRANSPOSE[rank]
-    groups = view.int("group", 1)
-    output_padding = view.ints("output_padding") or (0,) * rank
-    output_shape = view.ints("output_shape")
+    groups = view.get_int("group", 1)
+    output_padding = view.get_ints("output_padding") or (0,) * rank
+    output_shape = view.get_ints("output_shape")
     strides, dilations, reach = window.strides, window.dilations, window.reach
-    fits_torch = all(
-        extra < max(s, d) for extra, s, d in zip(output_padding, strides, dilations, strict=True)
-    ) and all(pad <= span - 1 for pad, span in zip(window.begin, reach, strict=True))
+    fits_torch = all(extra < max(s, d) for extra, s, d in zip(output_padding, strides, dilations, strict=True)) and all(
+        pad <= span - 1 for pad, span in zip(window.begin, reach, strict=True)
+    )
 
     if window.symmetric and output_shape is None and fits_torch:
         padding = window.begin
@@ -96,8 +96,8 @@ def _conv_transpose(view: NodeView) -> Kernel:
 
 @register("Gemm")
 def _gemm(view: NodeView) -> Kernel:
-    alpha, beta = view.float("alpha", 1.0), view.float("beta", 1.0)
-    transpose_a, transpose_b = bool(view.int("transA", 0)), bool(view.int("transB", 0))
+    alpha, beta = view.get_float("alpha", 1.0), view.get_float("beta", 1.0)
+    transpose_a, transpose_b = bool(view.get_int("transA", 0)), bool(view.get_int("transB", 0))
     bias_shape = view.shape(2)
     vector_bias = not view.has(2) or (bias_shape is not None and len(bias_shape) == 1 and bias_shape[0] > 1)
 
@@ -122,5 +122,5 @@ def _matmul(view: NodeView) -> Kernel:
 
 @register("Einsum")
 def _einsum(view: NodeView) -> Kernel:
-    equation = view.string("equation", "")
+    equation = view.get_string("equation", "")
     return lambda *operands: torch.einsum(equation, *operands)

@@ -61,7 +61,7 @@ def _slice(view: NodeView) -> Kernel:
 
 @register("Gather")
 def _gather(view: NodeView) -> Kernel:
-    axis = view.int("axis", 0)
+    axis = view.get_int("axis", 0)
     known = view.constant(1)
     if known is not None and known.dim() == 0:
         position = int(known)
@@ -91,12 +91,12 @@ def _mirror(size: int, before: int, after: int, mode: str) -> Tensor:
 
 @register("Pad")
 def _pad(view: NodeView) -> Kernel:
-    mode = view.string("mode", "constant")
+    mode = view.get_string("mode", "constant")
     if mode not in ("constant", "reflect", "edge", "wrap"):
         raise view.unsupported(f"with mode '{mode}'")
     read_pads, read_axes = view.integers("pads", 1), view.integers("axes", 3)
     known_value = view.constant(2)
-    value = view.float("value", 0.0) if known_value is None else float(known_value)
+    value = view.get_float("value", 0.0) if known_value is None else float(known_value)
     dynamic_value = view.has(2) and known_value is None
 
     def run(*arguments: Tensor) -> Tensor:

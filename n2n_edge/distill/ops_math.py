@@ -15,11 +15,11 @@ def _plain(function: Callable[..., Tensor]) -> Callable[[NodeView], Kernel]:
     return lambda view: function
 
 
-def _variadic(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[NodeView], Kernel]:
+def _variadic(function: Callable[..., Tensor]) -> Callable[[NodeView], Kernel]:
     return lambda view: lambda *terms: reduce(function, terms)
 
 
-for _name, _function in {
+_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "Exp": torch.exp,
     "Log": torch.log,
     "Sqrt": torch.sqrt,
@@ -43,10 +43,12 @@ for _name, _function in {
     "Less": torch.lt,
     "LessOrEqual": torch.le,
     "Where": torch.where,
-}.items():
+}
+for _name, _function in _FUNCTIONS.items():
     register(_name)(_plain(_function))
 
-for _name, _pairwise in {"Min": torch.minimum, "Max": torch.maximum, "Sum": torch.add}.items():
+_PAIRWISE: dict[str, Callable[..., Tensor]] = {"Min": torch.minimum, "Max": torch.maximum, "Sum": torch.add}
+for _name, _pairwise in _PAIRWISE.items():
     register(_name)(_variadic(_pairwise))
 
 
@@ -71,7 +73,7 @@ def _pow(view: NodeView) -> Kernel:
 
 @register("Cast")
 def _cast(view: NodeView) -> Kernel:
-    dtype = torch_dtype(view.int("to", 1))
+    dtype = torch_dtype(view.get_int("to", 1))
     if dtype is None:
         raise view.unsupported("to a type that torch does not have")
     return lambda x: x.to(dtype)
@@ -81,8 +83,8 @@ def _reduction(function: Callable[[Tensor, tuple[int, ...], bool], Tensor]) -> C
     """Build a reduction whose axes are an attribute in old opsets and an input in newer ones."""
 
     def build(view: NodeView) -> Kernel:
-        keep = bool(view.int("keepdims", 1))
-        nothing_means_nothing = bool(view.int("noop_with_empty_axes", 0))
+        keep = bool(view.get_int("keepdims", 1))
+        nothing_means_nothing = bool(view.get_int("noop_with_empty_axes", 0))
         read_axes = view.integers("axes", 1)
 
         def run(*arguments: Tensor) -> Tensor:
@@ -98,7 +100,7 @@ def _reduction(function: Callable[[Tensor, tuple[int, ...], bool], Tensor]) -> C
     return build
 
 
-for _name, _reduce in {
+_REDUCTIONS: dict[str, Callable[[Tensor, tuple[int, ...], bool], Tensor]] = {
     "ReduceMean": lambda x, axes, keep: x.mean(axes, keepdim=keep),
     "ReduceSum": lambda x, axes, keep: x.sum(axes, keepdim=keep),
     "ReduceMax": lambda x, axes, keep: x.amax(axes, keepdim=keep),
@@ -106,13 +108,14 @@ for _name, _reduce in {
     "ReduceL1": lambda x, axes, keep: x.abs().sum(axes, keepdim=keep),
     "ReduceL2": lambda x, axes, keep: x.square().sum(axes, keepdim=keep).sqrt(),
     "ReduceSumSquare": lambda x, axes, keep: x.square().sum(axes, keepdim=keep),
-}.items():
+}
+for _name, _reduce in _REDUCTIONS.items():
     register(_name)(_reduction(_reduce))
 
 
 @register("ArgMax")
 def _arg_max(view: NodeView) -> Kernel:
-    axis, keep = view.int("axis", 0), bool(view.int("keepdims", 1))
-    if view.int("select_last_index", 0):
+    axis, keep = view.get_int("axis", 0), bool(view.get_int("keepdims", 1))
+    if view.get_int("select_last_index", 0):
         return lambda x: x.shape[axis] - 1 - x.flip(axis).argmax(axis, keepdim=keep)
     return lambda x: x.argmax(axis, keepdim=keep)

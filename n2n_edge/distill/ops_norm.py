@@ -12,10 +12,12 @@ __all__: list[str] = []
 @register("BatchNormalization")
 def _batch_norm(view: NodeView) -> Kernel:
     view.only_first_output()
-    if view.int("spatial", 1) != 1:
+    if view.get_int("spatial", 1) != 1:
         raise view.unsupported("with spatial=0")
-    epsilon = view.float("epsilon", 1e-5)
-    newest = 1.0 - view.float("momentum", 0.9)  # ONNX gives the weight of the old value, torch wants that of the new
+    epsilon = view.get_float("epsilon", 1e-5)
+    newest = 1.0 - view.get_float(
+        "momentum", 0.9
+    )  # ONNX gives the weight of the old value, torch wants that of the new
     mode = view.mode
     # two norms that share one tensor of statistics can't each follow their own batches: they keep the given ones
     follows = not view.shared_statistics and view.shape(3) is not None and view.shape(4) is not None
@@ -31,15 +33,15 @@ def _batch_norm(view: NodeView) -> Kernel:
 
 @register("InstanceNormalization")
 def _instance_norm(view: NodeView) -> Kernel:
-    epsilon = view.float("epsilon", 1e-5)
+    epsilon = view.get_float("epsilon", 1e-5)
     return lambda x, scale, bias: F.instance_norm(x, weight=scale, bias=bias, eps=epsilon)
 
 
 @register("LayerNormalization")
 def _layer_norm(view: NodeView) -> Kernel:
     view.only_first_output()
-    axis = view.int("axis", -1)
-    epsilon = view.float("epsilon", 1e-5)
+    axis = view.get_int("axis", -1)
+    epsilon = view.get_float("epsilon", 1e-5)
 
     def run(x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
         normalized = x.shape[axis:]
@@ -53,8 +55,8 @@ def _layer_norm(view: NodeView) -> Kernel:
 
 @register("GroupNormalization")
 def _group_norm(view: NodeView) -> Kernel:
-    groups = view.int("num_groups", 1)
-    epsilon = view.float("epsilon", 1e-5)
+    groups = view.get_int("num_groups", 1)
+    epsilon = view.get_float("epsilon", 1e-5)
     per_group = view.opset < 21  # until opset 20 scale and bias had one value a group, since then one a channel
 
     def run(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
@@ -68,8 +70,8 @@ def _group_norm(view: NodeView) -> Kernel:
 
 @register("LRN")
 def _local_response_norm(view: NodeView) -> Kernel:
-    size = view.int("size", 1)
-    alpha, beta, bias = view.float("alpha", 1e-4), view.float("beta", 0.75), view.float("bias", 1.0)
+    size = view.get_int("size", 1)
+    alpha, beta, bias = view.get_float("alpha", 1e-4), view.get_float("beta", 0.75), view.get_float("bias", 1.0)
     before, after = (size - 1) // 2, size // 2  # of an even window, the longer half is the later one
 
     def run(x: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def _max_pool(view: NodeView) -> Kernel:
 @register("AveragePool")
 def _average_pool(view: NodeView) -> Kernel:
     window, native = _pool_window(view)
-    include = bool(view.int("count_include_pad", 0))
+    include = bool(view.get_int("count_include_pad", 0))
     kernel, strides, padding = window.kernel, window.strides, window.begin
     if native and all(dilation == 1 for dilation in window.dilations):
         pool = _AVG_POOL[len(kernel)]
@@ -77,7 +77,7 @@ def _average_pool(view: NodeView) -> Kernel:
 @register("LpPool")
 def _lp_pool(view: NodeView) -> Kernel:
     window, _ = _pool_window(view)
-    power = view.int("p", 2)
+    power = view.get_int("p", 2)
 
     def run(x: Tensor) -> Tensor:
         before, after = window.amounts(x.shape[2:])

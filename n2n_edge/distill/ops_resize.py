@@ -82,15 +82,15 @@ def _read_floats(view: NodeView, index: int) -> Callable[[Sequence[Tensor | None
 
 @register("Resize")
 def _resize(view: NodeView) -> Kernel:
-    mode = view.string("mode", "nearest")
+    mode = view.get_string("mode", "nearest")
     # opset 10 had neither coordinate nor rounding modes: x / scale, rounded down
-    transform = view.string("coordinate_transformation_mode", "half_pixel") if view.opset > 10 else "asymmetric"
-    rounding = view.string("nearest_mode", "round_prefer_floor") if view.opset > 10 else "floor"
+    transform = view.get_string("coordinate_transformation_mode", "half_pixel") if view.opset > 10 else "asymmetric"
+    rounding = view.get_string("nearest_mode", "round_prefer_floor") if view.opset > 10 else "floor"
     if mode not in ("nearest", "linear") or transform not in _TRANSFORMS or rounding not in _NEAREST:
         raise view.unsupported(f"with mode '{mode}', '{transform}', '{rounding}'")
-    if view.int("antialias", 0) or view.string("keep_aspect_ratio_policy", "stretch") != "stretch":
+    if view.get_int("antialias", 0) or view.get_string("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise view.unsupported("with antialias or keep_aspect_ratio_policy")
-    axes = view.ints("axes")
+    axes = view.get_ints("axes")
     resize = _resizer(mode, transform, rounding)
     read_scales = _read_floats(view, 2 if view.opset > 10 else 1)
     read_sizes = view.integers("", 3)
@@ -113,10 +113,10 @@ def _resize(view: NodeView) -> Kernel:
 
 @register("Upsample")
 def _upsample(view: NodeView) -> Kernel:
-    mode = view.string("mode", "nearest")
+    mode = view.get_string("mode", "nearest")
     if mode not in ("nearest", "linear"):
         raise view.unsupported(f"with mode '{mode}'")
-    attribute = view.floats("scales")
+    attribute = view.get_floats("scales")
     read_scales = _read_floats(view, 1)
     resize = _resizer(mode, "asymmetric", "floor")
 

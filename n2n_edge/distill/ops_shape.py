@@ -13,7 +13,7 @@ __all__: list[str] = []
 
 @register("Reshape")
 def _reshape(view: NodeView) -> Kernel:
-    allow_zero = bool(view.int("allowzero", 0))
+    allow_zero = bool(view.get_int("allowzero", 0))
     read_shape = view.integers("shape", 1)
     known = read_shape(()) if view.constant(1) is not None else None
     if known is not None and (allow_zero or 0 not in known):
@@ -30,7 +30,7 @@ def _reshape(view: NodeView) -> Kernel:
 
 @register("Flatten")
 def _flatten(view: NodeView) -> Kernel:
-    axis = view.int("axis", 1)
+    axis = view.get_int("axis", 1)
     if axis == 1:
         return lambda x: x.flatten(1) if x.dim() > 1 else x.reshape(x.shape[0], -1)
 
@@ -68,10 +68,16 @@ def _unsqueeze(view: NodeView) -> Kernel:
 
 @register("Transpose")
 def _transpose(view: NodeView) -> Kernel:
-    order = view.ints("perm")
+    order = view.get_ints("perm")
     if order is None:
         return lambda x: x.permute(tuple(reversed(range(x.dim()))))
     return lambda x: x.permute(order)
+
+
+def _broadcast(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
+    rank = max(len(first), len(second))
+    pairs = zip((1,) * (rank - len(first)) + first, (1,) * (rank - len(second)) + second, strict=True)
+    return tuple(b if a == 1 else a for a, b in pairs)
 
 
 @register("Expand")
@@ -80,7 +86,7 @@ def _expand(view: NodeView) -> Kernel:
 
     def run(*arguments: Tensor) -> Tensor:
         x = arguments[0]
-        return x.expand(torch.broadcast_shapes(x.shape, read_shape(arguments) or ()))
+        return x.expand(_broadcast(tuple(x.shape), read_shape(arguments) or ()))
 
     return run
 
@@ -97,30 +103,30 @@ def _tile(view: NodeView) -> Kernel:
 
 @register("Concat")
 def _concat(view: NodeView) -> Kernel:
-    axis = view.int("axis", 0)
+    axis = view.get_int("axis", 0)
     return lambda *parts: torch.cat(parts, axis)
 
 
 @register("Split")
 def _split(view: NodeView) -> Kernel:
-    axis = view.int("axis", 0)
-    parts = view.int("num_outputs", len(view.node.outputs))
+    axis = view.get_int("axis", 0)
+    parts = view.get_int("num_outputs", len(view.node.outputs))
     read_sizes = view.integers("split", 1)
 
     def run(*arguments: Tensor) -> tuple[Tensor, ...]:
         x, sizes = arguments[0], read_sizes(arguments)
         if sizes is None:
             size = -(-x.shape[axis] // parts)  # all equal but the last, which may be smaller
-            return tuple(x.split(size, axis))
-        return tuple(x.split(sizes, axis))
+            return torch.split(x, size, axis)
+        return torch.split(x, list(sizes), axis)
 
     return run
 
 
 @register("DepthToSpace")
 def _depth_to_space(view: NodeView) -> Kernel:
-    block = view.int("blocksize", 1)
-    columns_first = view.string("mode", "DCR") == "CRD"
+    block = view.get_int("blocksize", 1)
+    columns_first = view.get_string("mode", "DCR") == "CRD"
 
     def run(x: Tensor) -> Tensor:
         n, c, h, w = x.shape
@@ -136,7 +142,7 @@ def _depth_to_space(view: NodeView) -> Kernel:
 
 @register("SpaceToDepth")
 def _space_to_depth(view: NodeView) -> Kernel:
-    block = view.int("blocksize", 1)
+    block = view.get_int("blocksize", 1)
 
     def run(x: Tensor) -> Tensor:
         n, c, h, w = x.shape
@@ -160,7 +166,7 @@ def _dropout(view: NodeView) -> Kernel:
 
 @register("Shape")
 def _shape(view: NodeView) -> Kernel:
-    start, attribute = view.int("start", 0), view.node.attributes.get("end")
+    start, attribute = view.get_int("start", 0), view.node.attributes.get("end")
     end = None if attribute is None else attribute.as_int()
     return lambda x: torch.tensor(x.shape[start:end], dtype=torch.int64)
 

@@ -65,22 +65,22 @@ class Window:
 
 def read_window(view: NodeView, kernel: tuple[int, ...] | None = None) -> Window:
     """Read the window of a Conv or pool node; `kernel` where the weight tells it."""
-    kernel = view.ints("kernel_shape") or kernel
+    kernel = view.get_ints("kernel_shape") or kernel
     if not kernel:
         raise view.unsupported("without a kernel shape that is known before running")
     rank = len(kernel)
-    pads = view.ints("pads") or (0,) * (2 * rank)
-    auto_pad = view.string("auto_pad", "NOTSET")
+    pads = view.get_ints("pads") or (0,) * (2 * rank)
+    auto_pad = view.get_string("auto_pad", "NOTSET")
     if auto_pad == "VALID":
         pads = (0,) * (2 * rank)
     return Window(
         kernel=kernel,
-        strides=view.ints("strides") or (1,) * rank,
-        dilations=view.ints("dilations") or (1,) * rank,
+        strides=view.get_ints("strides") or (1,) * rank,
+        dilations=view.get_ints("dilations") or (1,) * rank,
         begin=pads[:rank],
         end=pads[rank:],
         auto_pad=auto_pad,
-        ceil_mode=bool(view.int("ceil_mode", 0)),
+        ceil_mode=bool(view.get_int("ceil_mode", 0)),
     )
 
 

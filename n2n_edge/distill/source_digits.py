@@ -36,7 +36,5 @@ def read(spec: str, input_shape: tuple[int, int, int]) -> Source:
         first, second = round(len(members) * _TRAIN), round(len(members) * (_TRAIN + _VALIDATION))
         for part, chosen in zip(parts, np.split(members, [first, second]), strict=True):
             part.extend(chosen.tolist())
-    train, validation, test = (
-        Samples(images[sorted(part)], labels[sorted(part)]) for part in parts
-    )
+    train, validation, test = (Samples(images[sorted(part)], labels[sorted(part)]) for part in parts)
     return Source(train, validation, test, tuple(str(digit) for digit in range(10)))

@@ -35,9 +35,10 @@ def _folders(folder: Path) -> list[Path]:
 def _decode(path: str, mode: str, height: int, width: int) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
-            # lets the JPEG decoder skip detail that the scaling would throw away
-            image.draft(mode, (2 * width, 2 * height))
-            pixels = np.asarray(fit(image.convert(mode), height, width))
+            if image.width > 2 * width and image.height > 2 * height:
+                # lets the JPEG decoder skip detail that the scaling would throw away
+                image.draft(mode, (2 * width, 2 * height))
+            pixels = np.asarray(fit(image if image.mode == mode else image.convert(mode), height, width))
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"image '{path}' can't be read ({error}): repair or remove it") from error
     return pixels.reshape(height, width, -1)
@@ -101,7 +102,7 @@ def read(folder: Path, input_shape: tuple[int, int, int]) -> Source:
     """
     if input_shape[0] not in _MODES:
         raise InputError(
-            f"the teacher takes {input_shape[0]} channels, images in the folder '{folder}' have 1 or 3: use an .npz file"
+            f"the teacher takes {input_shape[0]} channels, images in a folder have 1 or 3: use an .npz file"
         )
     if not (folder / "train").is_dir():
         names = _class_names(folder)

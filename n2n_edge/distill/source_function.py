@@ -100,7 +100,9 @@ def read(spec: str, input_shape: tuple[int, int, int]) -> Source:
     result = _call(spec)
     if isinstance(result, tuple):
         if len(result) != 2:
-            raise InputError(f"data '{spec}' gives {len(result)} values: give one Dataset, or a training and a test one")
+            raise InputError(
+                f"data '{spec}' gives {len(result)} values: give one Dataset, or a training and a test one"
+            )
         train, test = (_read_part(spec, dataset, input_shape) for dataset in result)
         if (train.labels is None) != (test.labels is None):
             raise InputError(f"data '{spec}' has labels for one of its two Datasets only: give them for both or none")

@@ -21,7 +21,9 @@ def _channels_last(where: str, images: NDArray[np.generic], channels: int) -> ND
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if images.ndim != 4:
-        raise InputError(f"{where} has the shape {images.shape}: images must be (N, H, W), (N, H, W, C) or (N, C, H, W)")
+        raise InputError(
+            f"{where} has the shape {images.shape}: images must be (N, H, W), (N, H, W, C) or (N, C, H, W)"
+        )
     if images.shape[-1] == channels:
         return images
     if images.shape[1] == channels:
@@ -78,8 +80,8 @@ def read(path: Path, input_shape: tuple[int, int, int]) -> Source:
     if not path.is_file():
         raise InputError(f"no such file '{path}': give a folder of images, an .npz file, or package.module:function")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
         raise InputError(f"'{path}' can't be read as an .npz file of plain arrays ({error}): write it anew") from error
     key = next((key for key in _IMAGE_KEYS if key in arrays), None)

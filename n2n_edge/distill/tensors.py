@@ -18,7 +18,7 @@ def tensor_from_ir(tensor: ir.TensorProtocol) -> Tensor:
     return torch.from_numpy(array)
 
 
-def tensor_to_ir(tensor: Tensor, like: ir.TensorProtocol, name: str) -> ir.Tensor:
+def tensor_to_ir(tensor: Tensor, like: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
     """Copy a torch tensor into an ONNX tensor with the element type of `like`."""
     array = tensor.detach().cpu().contiguous().to(torch.float32 if tensor.is_floating_point() else tensor.dtype).numpy()
     return ir.Tensor(np.ascontiguousarray(array).astype(like.numpy().dtype), dtype=like.dtype, name=name)

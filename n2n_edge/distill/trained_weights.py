@@ -98,10 +98,10 @@ def find_weights(graph: ir.Graph) -> Weights:
     for node in graph:
         if node.op_type != "BatchNormalization":
             continue
-        for value in node.inputs[3:5]:
-            if value is None or value.name is None or constant_tensor(value) is None:
+        for statistic in node.inputs[3:5]:
+            if statistic is None or statistic.name is None or constant_tensor(statistic) is None:
                 continue
-            statistics.add(value.name)
-            if len(value.uses()) > 1:
-                shared.add(value.name)
+            statistics.add(statistic.name)
+            if len(statistic.uses()) > 1:
+                shared.add(statistic.name)
     return Weights(frozenset(trained), frozenset(statistics), frozenset(shared))

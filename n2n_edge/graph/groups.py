@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from n2n_edge.graph.labels import NO_LABEL, DimKey, Labels
+from n2n_edge.graph.labels import NO_LABEL, DimKey, LabelArray, Labels
 from n2n_edge.graph.layers import Layer
 
 __all__ = ["ChannelGroup", "find_groups", "unit_importance"]
@@ -38,7 +38,7 @@ def find_groups(labels: Labels, model: ir.Model, layers: Sequence[Layer]) -> tup
     """Return the channel groups in execution order, named ``g0``, ``g1``, ..."""
     keys = [key for key in labels.dims if not key[0].startswith(("input:", "pad:"))]
     frozen = labels.frozen()
-    signature = _signatures(labels, keys)
+    signature = _signatures([*(labels.dims[key] for key in keys), *_parts(labels, model)], labels.count)
     first_seen: dict[int, tuple[int, int]] = {}
     touched: dict[int, list[DimKey]] = {}
     for position, key in enumerate(keys):
@@ -88,13 +88,18 @@ def unit_importance(labels: Labels, model: ir.Model) -> NDArray[np.float64]:
     return np.divide(total, seen, out=np.zeros_like(total), where=seen > 0)
 
 
-def _signatures(labels: Labels, keys: Sequence[DimKey]) -> NDArray[np.uint64]:
-    """Hash, per label, the set of weight axes that it indexes."""
-    generator = np.random.default_rng(0)
-    codes = generator.integers(1, 2**63, size=len(keys), dtype=np.uint64)
-    signature = np.zeros(labels.count, np.uint64)
-    for key, code in zip(keys, codes, strict=True):
-        signature[np.unique(labels.dims[key])] += code
+def _parts(labels: Labels, model: ir.Model) -> list[LabelArray]:
+    """Return the labels of every value that holds part of the channels of another: a group must not empty it."""
+    cutting = [node for node in model.graph if node.op_type in ("Slice", "Split", "Gather")]
+    return [labels.of(output) for node in cutting for output in node.outputs if str(output.name) in labels.values]
+
+
+def _signatures(rows: Sequence[LabelArray], count: int) -> NDArray[np.uint64]:
+    """Hash, per label, the set of `rows` that hold it."""
+    codes = np.random.default_rng(0).integers(1, 2**63, size=len(rows), dtype=np.uint64)
+    signature = np.zeros(count, np.uint64)
+    for row, code in zip(rows, codes, strict=True):
+        signature[np.unique(row)] += code
     return signature
 
 
@@ -110,4 +115,3 @@ def _owners(model: ir.Model, layers: Sequence[Layer]) -> Mapping[str, str]:
             if value is not None and value.const_value is not None:
                 owners.setdefault(str(value.name), owner)
     return owners
-

@@ -33,6 +33,7 @@ class Labels:
         self._parent: LabelArray = np.arange(max(size, 1), dtype=np.int64)
         self._seed = dict(seed or {})
         self._frozen: list[tuple[LabelArray, str]] = []
+        self._pinned: dict[str, str] = {}
 
     @property
     def count(self) -> int:
@@ -55,9 +56,13 @@ class Labels:
     def assign(self, key: DimKey, row: LabelArray) -> None:
         """Say that the elements of weight axis `key` belong to the labels in `row` (tied where it is used twice)."""
         if key in self.dims:
-            self.unite(self.dims[key], row)
+            self.tie(self.dims[key], row, f"weight '{key[0]}' is read in different ways")
         else:
             self.dims[key] = row
+
+    def pin(self, name: str, reason: str) -> None:
+        """Forbid slicing the constant `name`: something reads it that can't tell channels."""
+        self._pinned.setdefault(name, reason)
 
     def find(self, labels: LabelArray) -> LabelArray:
         """Return the representative of each label."""
@@ -82,6 +87,13 @@ class Labels:
             first, second = first[differ], second[differ]
             np.minimum.at(self._parent, np.maximum(first, second), np.minimum(first, second))
 
+    def tie(self, first: LabelArray, second: LabelArray, reason: str) -> None:
+        """Unite labels pairwise; a label that meets an element without one is frozen for `reason`."""
+        self.unite(first, second)
+        first, second = np.broadcast_arrays(first, second)
+        self.freeze(first[second == NO_LABEL], reason)
+        self.freeze(second[first == NO_LABEL], reason)
+
     def freeze(self, labels: LabelArray, reason: str) -> None:
         """Forbid dropping any of `labels`, remembering why."""
         labels = labels[labels != NO_LABEL]
@@ -90,10 +102,12 @@ class Labels:
 
     def frozen(self) -> dict[int, str]:
         """Return the reason of every frozen representative (the first one given)."""
+        pinned = [(row, self._pinned[name]) for (name, _), row in self.dims.items() if name in self._pinned]
         reasons: dict[int, str] = {}
-        for labels, reason in self._frozen:
-            for root in np.unique(self.find(labels)).tolist():
-                reasons.setdefault(root, reason)
+        for labels, reason in [*self._frozen, *pinned]:
+            for root in np.unique(self.find(np.array(labels))).tolist():
+                if root != NO_LABEL:
+                    reasons.setdefault(root, reason)
         return reasons
 
     def of(self, value: ir.Value | None) -> LabelArray:
@@ -119,8 +133,13 @@ class Labels:
         axis %= labels.ndim
         moved = np.moveaxis(labels, axis, 0).reshape(labels.shape[axis], -1)
         if moved.shape[1] > 1:
-            self.unite(moved[:, :1], moved)
-        return np.broadcast_to(moved[:, 0], (self.shape(value)[axis],))
+            self.tie_rows(moved, f"they share '{value.name}' with elements that have no channel")
+        return np.broadcast_to(moved.max(axis=1), (self.shape(value)[axis],))
+
+    def tie_rows(self, table: LabelArray, reason: str) -> None:
+        """Unite all labels in each row of a 2-D `table`; where a row has elements without one, freeze for `reason`."""
+        some = table.max(axis=1, keepdims=True)
+        self.tie(some, table, reason)
 
     def varying(self, value: ir.Value, *, beside: Iterable[int] = ()) -> list[int]:
         """Return the axes along which labels vary, those of `beside` left out."""
@@ -129,15 +148,22 @@ class Labels:
         return [axis for axis, size in enumerate(labels.shape) if size > 1 and axis not in skipped]
 
     def make_rectangular(self, labels: LabelArray) -> bool:
-        """Tie labels until they vary along one axis only: the axis that leaves most units; tell whether any was tied."""
-        roots = compress(self.find(labels))
+        """Tie labels until they vary along one axis only, the one that leaves most units; tell whether any was tied."""
+        roots = compress(self.find(np.array(labels)))
         axes = [axis for axis, size in enumerate(roots.shape) if size > 1]
         if len(axes) < 2:
             return False
-        kept = max(axes, key=lambda axis: (roots.shape[axis], -axis))
-        along = np.moveaxis(roots, kept, 0).reshape(roots.shape[kept], -1)
-        self.unite(along[:, :1], along)
+        tables = [np.moveaxis(roots, axis, 0).reshape(roots.shape[axis], -1) for axis in axes]
+        best = max(tables, key=self._units_after_tying)
+        self.tie_rows(best, "they share a value with elements that have no channel")
         return True
+
+    def _units_after_tying(self, table: LabelArray) -> int:
+        before = self._parent.copy()
+        self.unite(table.max(axis=1, keepdims=True), table)
+        units = len(np.unique(self.find(table.max(axis=1))))
+        self._parent = before
+        return units
 
 
 def compress(labels: LabelArray) -> LabelArray:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from n2n_edge.graph.costs import node_costs
+from n2n_edge.graph.operands import layer_input, weight_index
+from n2n_edge.graph.propagate import is_understood
+from n2n_edge.graph.refit import ACTIVATION_OPS, refit_blocker
 from n2n_edge.graph.shapes import Shape, is_constant, shapes_of
 
-__all__ = ["ACTIVATION_OPS", "WIDTH_PASSING_OPS", "Layer", "find_layers", "weight_index"]
+__all__ = ["Layer", "find_layers"]
 
 _NORM_OPS = frozenset({"BatchNormalization", "InstanceNormalization"})
-ACTIVATION_OPS = frozenset(
-    "Relu LeakyRelu PRelu Clip Sigmoid HardSigmoid HardSwish Tanh Softplus Elu Selu Celu Gelu Mish Swish".split()
-)
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,6 @@ class Layer:
         return not self.reason
 
 
-def weight_index(node: ir.Node) -> int | None:
-    """Return which input of `node` is its constant weight matrix or kernel; None where it isn't a weighted op."""
-    if node.op_type in ("Conv", "ConvTranspose", "Gemm"):
-        candidates: tuple[int, ...] = (1,)
-    elif node.op_type == "MatMul":
-        candidates = (1, 0)
-    else:
-        return None
-    for index in candidates:
-        weight, other = node.inputs[index], node.inputs[1 - index]
-        if weight is not None and other is not None and is_constant(weight) and not is_constant(other):
-            return index
-    return None
-
-
 def find_layers(model: ir.Model) -> tuple[Layer, ...]:
     """Return the layers of a normalised model in execution order."""
     shapes = shapes_of(model)
@@ -77,13 +62,11 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
         chain = _chain(node)
         name = _layer_name(node, index, names)
         names.add(name)
-        source = node.inputs[1 - index] if node.op_type == "MatMul" else node.inputs[0]
+        source, axis = layer_input(node)
         weight = node.inputs[index]
-        assert source is not None
         assert weight is not None
         output = chain[-1].outputs[0]
         in_shape, out_shape = shapes[str(source.name)], shapes[str(output.name)]
-        axis = 1 if node.op_type != "MatMul" or len(in_shape) == 2 else -1
         layers.append(
             Layer(
                 name=name,
@@ -102,7 +85,7 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
                 skip_end=any(_joins(use.node) for use in output.uses()),
                 params=sum(costs[str(item.name)].params for item in chain),
                 macs=costs[str(node.name)].macs,
-                reason=_why_not(node, source, output, shapes),
+                reason=_why_not(source, output, axis, shapes),
             )
         )
     return tuple(layers)
@@ -142,57 +125,27 @@ def _layer_name(node: ir.Node, index: int, taken: set[str]) -> str:
     return name
 
 
-def _why_not(node: ir.Node, source: ir.Value, output: ir.Value, shapes: Mapping[str, Shape]) -> str:
+def _why_not(source: ir.Value, output: ir.Value, channel: int, shapes: Mapping[str, Shape]) -> str:
     if output.is_graph_output():
         return f"gives the graph output '{output.name}'"
+    stranger = _stranger(source, output)
+    if stranger is not None:
+        return f"touches op {stranger.op_type} '{stranger.name}', which isn't understood"
     before, after = shapes[str(source.name)], shapes[str(output.name)]
     if len(before) != len(after):
         return f"changes the rank from {len(before)} to {len(after)}"
-    channel = 1 if node.op_type != "MatMul" or len(before) == 2 else len(before) - 1
-    for axis, (old, new) in enumerate(zip(before, after, strict=True)):
-        if old != new and axis != channel:
-            return f"changes the size from {_size(before)} to {_size(after)}"
-    if before != after:
-        blocker = refit_blocker(output, after[channel])
-        if blocker:
-            return f"changes the width from {before[channel]} to {after[channel]} and {blocker}"
-    return ""
+    if any(old != new and axis != channel for axis, (old, new) in enumerate(zip(before, after, strict=True))):
+        return f"changes the size from {_size(before)} to {_size(after)}"
+    if before == after:
+        return ""
+    blocker = refit_blocker(output, after[channel]) if channel == 1 else "its channels aren't on axis 1"
+    return f"changes the width from {before[channel]} to {after[channel]} and {blocker}" if blocker else ""
 
 
-WIDTH_PASSING_OPS = (ACTIVATION_OPS - {"PRelu"}) | frozenset(
-    "MaxPool AveragePool GlobalAveragePool GlobalMaxPool Dropout Flatten Reshape Identity".split()
-)
-"""Ops that give whatever width they are given."""
-
-
-def refit_blocker(value: ir.Value, width: int) -> str:
-    """Return what keeps the readers of `value` from taking another width; empty where each can be re-fitted."""
-    if value.is_graph_output():
-        return f"it is the graph output '{value.name}'"
-    for use in value.uses():
-        node = use.node
-        label = f"{node.op_type} '{node.name}'"
-        index = weight_index(node)
-        if index is not None and node.op_type in ("Conv", "Gemm") and use.idx == 0:
-            if node.attributes.get_int("group", 1) != 1 or node.attributes.get_int("transA", 0):
-                return f"{label} ties its input to its output"
-            continue
-        others_constant = all(item is None or item is value or item.const_value is not None for item in node.inputs)
-        if node.op_type not in WIDTH_PASSING_OPS or not others_constant:
-            return f"{label} can't take another width"
-        if node.op_type == "Reshape" and not _flattens(node, width):
-            return f"{label} can't take another width"
-        if node.op_type == "Flatten" and node.attributes.get_int("axis", 1) != 1:
-            return f"{label} can't take another width"
-        blocker = refit_blocker(node.outputs[0], width)
-        if blocker:
-            return blocker
-    return ""
-
-
-def _flattens(node: ir.Node, width: int) -> bool:
-    shape = node.outputs[0].shape
-    return shape is not None and len(shape) == 2 and isinstance(shape[1], int) and shape[1] % width == 0
+def _stranger(source: ir.Value, output: ir.Value) -> ir.Node | None:
+    """Return an op outside the known set that gives what the layer reads, or reads what it gives."""
+    neighbours = [source.producer(), *(use.node for use in output.uses())]
+    return next((node for node in neighbours if node is not None and not is_understood(node)), None)
 
 
 def _joins(node: ir.Node) -> bool:

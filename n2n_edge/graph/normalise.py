@@ -143,9 +143,7 @@ def _note_shapes(model: ir.Model, one: dict[str, Array], two: dict[str, Array]) 
         if name not in one:
             continue
         first, second = one[name].shape, two[name].shape
-        value.shape = ir.Shape(
-            [a if a == b else batch_dim(a) for a, b in zip(first, second, strict=True)]
-        )
+        value.shape = ir.Shape([a if a == b else batch_dim(a) for a, b in zip(first, second, strict=True)])
         value.dtype = ir.DataType.from_numpy(one[name].dtype)
     for value in model.graph.initializers.values():
         assert value.const_value is not None

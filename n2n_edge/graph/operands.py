@@ -4,9 +4,56 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from n2n_edge.graph.shapes import Shape
+from n2n_edge.graph.shapes import Shape, is_constant
 
-__all__ = ["axes_of", "constant_ints", "pad_amounts", "slice_plan", "split_sizes"]
+__all__ = [
+    "axes_of", "constant_ints", "is_computed", "layer_input", "opset_of", "pad_amounts", "slice_plan", "split_sizes", "values_read",
+    "weight_index",
+]  # fmt: skip
+
+
+def weight_index(node: ir.Node) -> int | None:
+    """Return which input of `node` is its constant weight matrix or kernel; None where it isn't a weighted op."""
+    if node.op_type in ("Conv", "ConvTranspose", "Gemm"):
+        candidates: tuple[int, ...] = (1,)
+    elif node.op_type == "MatMul":
+        candidates = (1, 0)
+    else:
+        return None
+    for index in candidates:
+        weight, other = node.inputs[index], node.inputs[1 - index]
+        if weight is not None and other is not None and is_constant(weight) and not is_constant(other):
+            return index
+    return None
+
+
+def layer_input(node: ir.Node) -> tuple[ir.Value, int]:
+    """Return the activation that a weighted op (with noted shapes) reads and its channel axis, counted from the front."""
+    index = weight_index(node)
+    source = None if index is None else node.inputs[1 - index]
+    assert source is not None
+    assert source.shape is not None
+    if node.op_type != "MatMul":
+        return source, 1
+    return source, len(source.shape) - (1 if index == 1 else 2)
+
+
+def values_read(node: ir.Node) -> tuple[ir.Value, ...]:
+    """Return what `node` reads: its inputs, and for control flow what its bodies take from outside."""
+    read = {id(value): value for value in node.inputs if value is not None}
+    for attribute in node.attributes.values():
+        bodies = [attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else []
+        bodies += attribute.as_graphs() if attribute.type == ir.AttributeType.GRAPHS else []
+        for body in bodies:
+            inner = [value for item in body for value in values_read(item)]
+            read |= {id(value): value for value in [*inner, *body.outputs] if value.graph is not body}
+    return tuple(read.values())
+
+
+def opset_of(node: ir.Node) -> int:
+    """Return the version of the standard operators that the graph of `node` imports."""
+    assert node.graph is not None
+    return node.graph.opset_imports.get("") or node.graph.opset_imports.get("ai.onnx") or 1
 
 
 def constant_ints(node: ir.Node, index: int) -> tuple[int, ...] | None:
@@ -15,6 +62,12 @@ def constant_ints(node: ir.Node, index: int) -> tuple[int, ...] | None:
     if value is None or value.const_value is None:
         return None
     return tuple(int(item) for item in value.const_value.numpy().ravel())
+
+
+def is_computed(node: ir.Node, index: int) -> bool:
+    """Tell whether input `index` is there but isn't constant."""
+    value = node.inputs[index] if index < len(node.inputs) else None
+    return value is not None and not is_constant(value)
 
 
 def axes_of(node: ir.Node) -> tuple[int, ...] | None:
@@ -59,8 +112,7 @@ def slice_plan(node: ir.Node, shape: Shape) -> dict[int, range] | None:
     else:
         starts, ends = constant_ints(node, 1), constant_ints(node, 2)
         axes, steps = constant_ints(node, 3), constant_ints(node, 4)
-        computed = [value for value in node.inputs[1:] if value is not None and value.const_value is None]
-        if computed:
+        if any(is_computed(node, index) for index in range(1, len(node.inputs))):
             return None
     if starts is None or ends is None:
         return None

@@ -9,9 +9,10 @@ from n2n_edge.graph import rules_elementwise as elementwise
 from n2n_edge.graph import rules_moving as moving
 from n2n_edge.graph import rules_weighted as weighted
 from n2n_edge.graph.labels import DimKey, LabelArray, Labels, compress
+from n2n_edge.graph.operands import values_read
 from n2n_edge.graph.shapes import is_constant, shapes_of
 
-__all__ = ["ELEMENTWISE_OPS", "KNOWN_OPS", "UNARY_OPS", "propagate"]
+__all__ = ["ELEMENTWISE_OPS", "KNOWN_OPS", "UNARY_OPS", "is_understood", "propagate"]
 
 Rule = Callable[[ir.Node, Labels], None]
 
@@ -61,6 +62,18 @@ _RULES: dict[str, Rule] = {
 }
 
 KNOWN_OPS = frozenset(_RULES)
+"""Ops of the standard domain that labels can pass."""
+
+
+_SLICES_WEIGHTS = ELEMENTWISE_OPS | {
+    "Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "InstanceNormalization",
+}  # fmt: skip
+"""Ops whose rule says which channel each element of a constant belongs to."""
+
+
+def is_understood(node: ir.Node) -> bool:
+    """Tell whether `node` is of the known set; another op makes untouchable what it touches."""
+    return node.domain in ("", "ai.onnx") and node.op_type in KNOWN_OPS
 
 
 def propagate(model: ir.Model, seed: Mapping[DimKey, LabelArray] | None = None, size: int = 1) -> Labels:
@@ -70,16 +83,21 @@ def propagate(model: ir.Model, seed: Mapping[DimKey, LabelArray] | None = None, 
     for value in model.graph.inputs:
         _label_input(value, labels)
     for node in model.graph:
-        if all(value is None or is_constant(value) for value in node.inputs):
-            continue
-        rule = _RULES.get(node.op_type, elementwise.unknown) if node.domain in ("", "ai.onnx") else elementwise.unknown
-        if any(not output.name for output in node.outputs[:1]):
-            rule = elementwise.unknown
-        rule(node, labels)
+        if node.op_type not in _SLICES_WEIGHTS or not is_understood(node):
+            _pin_constants(node, labels)
+        if any(not is_constant(value) for value in values_read(node)):
+            rule = _RULES[node.op_type] if is_understood(node) else elementwise.unknown
+            rule(node, labels)
     for value in model.graph.outputs:
         labels.freeze(labels.of(value), f"graph output '{value.name}'")
     _settle(model, labels)
     return labels
+
+
+def _pin_constants(node: ir.Node, labels: Labels) -> None:
+    for value in values_read(node):
+        if is_constant(value):
+            labels.pin(str(value.name), f"{node.op_type} '{node.name}' reads a weight of theirs")
 
 
 def _label_input(value: ir.Value, labels: Labels) -> None:

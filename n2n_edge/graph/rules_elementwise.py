@@ -3,11 +3,14 @@
 import numpy as np
 import onnx_ir as ir
 
-from n2n_edge.graph.labels import LabelArray, Labels
-from n2n_edge.graph.operands import axes_of
+from n2n_edge.graph.labels import NO_LABEL, LabelArray, Labels
+from n2n_edge.graph.operands import axes_of, is_computed, opset_of, values_read
 from n2n_edge.graph.shapes import is_constant
 
 __all__ = ["elementwise", "passing", "pooling", "reduction", "softmax", "unknown"]
+
+_ADDING_REDUCTIONS = frozenset({"ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"})
+"""Reductions to which a channel of zeros adds nothing."""
 
 
 def passing(node: ir.Node, labels: Labels) -> None:
@@ -24,28 +27,25 @@ def elementwise(node: ir.Node, labels: Labels) -> None:
     for value in computed:
         array = _lift(labels.of(value), rank)
         labels.unite(merged, array)
-        merged = np.where(merged != 0, merged, array)
-    merged = np.asarray(merged)
+        merged = np.where(merged != NO_LABEL, merged, array)
     for value in computed:
         _freeze_where_unlabelled(node, labels, value, merged)
-    for value in node.inputs:
-        if value is not None and is_constant(value):
-            _label_constant(labels, value, merged)
+    for constant in node.inputs:
+        if constant is not None and is_constant(constant):
+            _label_constant(node, labels, constant, merged)
     labels.set(output, merged)
-    labels.make_rectangular(merged)
 
 
 def pooling(node: ir.Node, labels: Labels) -> None:
-    """Pooling works on each channel by itself."""
+    """Pooling works on each channel by itself; the positions that MaxPool gives count all channels."""
     source = node.inputs[0]
     assert source is not None
     others = labels.varying(source, beside=[0, 1])
-    if others:
-        labels.freeze(labels.of(source), f"{node.op_type} '{node.name}' pools over them")
+    positions = [output for output in node.outputs[1:] if output.uses() or output.is_graph_output()]
+    if others or positions:
+        labels.freeze(labels.of(source), f"{node.op_type} '{node.name}' runs over these channels")
         return
-    for output in node.outputs:
-        if output.name and str(output.name) in labels.shapes:
-            labels.set(output, labels.of(source))
+    labels.set(node.outputs[0], labels.of(source))
 
 
 def reduction(node: ir.Node, labels: Labels) -> None:
@@ -53,40 +53,40 @@ def reduction(node: ir.Node, labels: Labels) -> None:
     source = node.inputs[0]
     assert source is not None
     array = labels.of(source)
+    if is_computed(node, 1):
+        labels.freeze(array, f"{node.op_type} '{node.name}' has axes that aren't constant")
+        return
     given = axes_of(node)
+    if not given and node.attributes.get_int("noop_with_empty_axes", 0):
+        given = ()
     axes = {axis % array.ndim for axis in given} if given is not None else set(range(array.ndim))
-    varying = [axis for axis in axes if array.shape[axis] > 1]
-    if varying and node.op_type not in ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"):
-        labels.freeze(array, f"{node.op_type} '{node.name}' runs over these channels")
-    if varying:
-        array = array.take([0], axis=varying[0]) * 0 if len(labels.varying(source)) == 1 else array
-        labels.make_rectangular(array)
-    kept = node.attributes.get_int("keepdims", 1)
-    reduced = array
-    for axis in axes:
-        reduced = reduced.take([0], axis=axis)
-    if not kept:
-        reduced = reduced.reshape([size for axis, size in enumerate(reduced.shape) if axis not in axes])
-    labels.set(node.outputs[0], reduced)
+    if any(array.shape[axis] > 1 for axis in axes):
+        if node.op_type not in _ADDING_REDUCTIONS or len(labels.varying(source)) > 1:
+            labels.freeze(array, f"{node.op_type} '{node.name}' runs over these channels")
+        return
+    if not node.attributes.get_int("keepdims", 1):
+        array = array.reshape([size for axis, size in enumerate(array.shape) if axis not in axes])
+    labels.set(node.outputs[0], array)
 
 
 def softmax(node: ir.Node, labels: Labels) -> None:
-    """Softmax over channels would change when one goes, so they are frozen."""
+    """Softmax over channels would change when one goes, so they are frozen; before opset 13 it takes all axes from one on."""
     source = node.inputs[0]
     assert source is not None
     array = labels.of(source)
-    opset_default = -1
-    axis = node.attributes.get_int("axis", opset_default)
+    old = opset_of(node) < 13
+    axis = node.attributes.get_int("axis", 1 if old else -1)
     assert axis is not None
-    if array.shape[axis] > 1:
+    axis %= array.ndim
+    if any(size > 1 for size in array.shape[axis : None if old else axis + 1]):
         labels.freeze(array, f"{node.op_type} '{node.name}' runs over these channels")
     labels.set(node.outputs[0], array)
 
 
 def unknown(node: ir.Node, labels: Labels) -> None:
     """An op outside the known set: whatever reaches it stays as it is."""
-    for value in node.inputs:
-        if value is not None and not is_constant(value):
+    for value in values_read(node):
+        if not is_constant(value) and str(value.name) in labels.shapes:
             labels.freeze(labels.of(value), f"op {node.op_type} '{node.name}' isn't understood")
 
 
@@ -96,28 +96,25 @@ def _lift(array: LabelArray, rank: int) -> LabelArray:
 
 def _freeze_where_unlabelled(node: ir.Node, labels: Labels, value: ir.Value, merged: LabelArray) -> None:
     """A labelled channel that meets an element without a label (not by broadcasting) can't be dropped."""
-    rank = merged.ndim
-    shape = (1,) * (rank - len(labels.shape(value))) + tuple(labels.shape(value))
-    array = _lift(labels.of(value), rank)
-    for axis, size in enumerate(merged.shape):
-        if size > 1 and array.shape[axis] == 1 and shape[axis] > 1:
-            labels.freeze(merged, f"{node.op_type} '{node.name}' joins them with values that have no channels")
-            return
-    meets = np.broadcast_to(array, np.broadcast_shapes(array.shape, merged.shape)) == 0
-    real = [axis for axis in range(rank) if shape[axis] > 1]
-    if meets.any() and array.any() and real:
+    shape = labels.shape(value)
+    real = (1,) * (merged.ndim - len(shape)) + tuple(shape)
+    array = _lift(labels.of(value), merged.ndim)
+    stretched = [axis for axis, size in enumerate(merged.shape) if size > 1 and real[axis] == 1]
+    if array.any() or any(size > 1 and axis not in stretched for axis, size in enumerate(merged.shape)):
+        meets = np.broadcast_to(array, np.broadcast_shapes(array.shape, merged.shape)) == NO_LABEL
         labels.freeze(
             np.broadcast_to(merged, meets.shape)[meets],
             f"{node.op_type} '{node.name}' joins them with values that have no channels",
         )
 
 
-def _label_constant(labels: Labels, value: ir.Value, merged: LabelArray) -> None:
+def _label_constant(node: ir.Node, labels: Labels, value: ir.Value, merged: LabelArray) -> None:
     shape = labels.shape(value)
-    lifted = (1,) * (merged.ndim - len(shape)) + tuple(shape)
-    for axis, size in enumerate(merged.shape):
-        if size > 1 and lifted[axis] > 1:
-            along = np.moveaxis(merged, axis, 0).reshape(size, -1)
-            if along.shape[1] > 1:
-                labels.unite(along[:, :1], along)
-            labels.assign((str(value.name), axis - (merged.ndim - len(shape))), along[:, 0])
+    offset = merged.ndim - len(shape)
+    for axis, size in enumerate(shape):
+        along = np.moveaxis(merged, axis + offset, 0).reshape(merged.shape[axis + offset], -1)
+        if len(along) > 1 and size > 1:
+            labels.tie_rows(along, f"{node.op_type} '{node.name}' joins them with values that have no channels")
+            labels.assign((str(value.name), axis), along.max(axis=1))
+        elif size > 1:
+            labels.assign((str(value.name), axis), np.zeros(size, np.int64))

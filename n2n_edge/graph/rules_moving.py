@@ -3,8 +3,8 @@
 import numpy as np
 import onnx_ir as ir
 
-from n2n_edge.graph.labels import NO_LABEL, LabelArray, Labels
-from n2n_edge.graph.operands import axes_of, constant_ints, pad_amounts, slice_plan, split_sizes
+from n2n_edge.graph.labels import LabelArray, Labels
+from n2n_edge.graph.operands import axes_of, constant_ints, is_computed, pad_amounts, slice_plan, split_sizes
 
 __all__ = [
     "concat", "depth_to_space", "expand", "gather", "pad", "reshape", "resize", "slice_", "space_to_depth", "split",
@@ -16,13 +16,11 @@ def reshape(node: ir.Node, labels: Labels) -> None:
     """Reshape and Flatten."""
     source = _source(node)
     array = labels.of(source)
-    target = labels.shape(node.outputs[0])
-    if not array.any():
-        return
-    full = np.broadcast_to(array, labels.shape(source))
-    moved = np.ascontiguousarray(full).reshape(target)
-    labels.set(node.outputs[0], moved)
-    labels.make_rectangular(moved)
+    if node.op_type == "Reshape" and is_computed(node, 1):
+        _not_understood(node, labels)
+    elif array.any():
+        full = np.broadcast_to(array, labels.shape(source))
+        labels.set(node.outputs[0], full.reshape(labels.shape(node.outputs[0])))
 
 
 def transpose(node: ir.Node, labels: Labels) -> None:
@@ -67,9 +65,7 @@ def concat(node: ir.Node, labels: Labels) -> None:
     others = [i for i, size in enumerate(joined.shape) if size > 1 and i != axis]
     for other in others:  # parts are joined along one axis while channels lie along another: they meet
         along = np.moveaxis(joined, other, 0).reshape(joined.shape[other], -1)
-        labels.unite(along[:, :1], along)
-        mixed = (along == NO_LABEL).any(axis=1)
-        labels.freeze(along[mixed], f"Concat '{node.name}' joins them with unlabelled elements")
+        labels.tie_rows(along, f"Concat '{node.name}' joins them with values that have no channels")
 
 
 def split(node: ir.Node, labels: Labels) -> None:
@@ -79,6 +75,9 @@ def split(node: ir.Node, labels: Labels) -> None:
     axis = node.attributes.get_int("axis", 0)
     assert axis is not None
     axis %= array.ndim
+    if is_computed(node, 1):
+        _not_understood(node, labels)
+        return
     if array.shape[axis] == 1:
         for output in node.outputs:
             labels.set(output, array)
@@ -116,10 +115,13 @@ def gather(node: ir.Node, labels: Labels) -> None:
         _not_understood(node, labels)
         return
     rank = len(shape)
+    if array.shape[axis] > 1 and rank != 1:
+        labels.freeze(array, f"Gather '{node.name}' turns them into {rank} axes")
+        return
     if array.shape[axis] == 1:
         moved = array.reshape((*array.shape[:axis], *(1,) * rank, *array.shape[axis + 1 :]))
     else:
-        moved = array.take(np.asarray(indices).reshape([int(size) for size in shape]), axis=axis)  # type: ignore[arg-type]
+        moved = array.take(indices, axis=axis)
     labels.set(node.outputs[0], moved)
 
 
@@ -131,26 +133,24 @@ def pad(node: ir.Node, labels: Labels) -> None:
     if amounts is None:
         _not_understood(node, labels)
         return
-    padded = [axis for axis, (before, after) in enumerate(amounts) if (before or after) and array.shape[axis] > 1]
-    constant_mode = node.attributes.get_string("mode", "constant") == "constant"
-    fill = node.inputs[2] if len(node.inputs) > 2 else None
-    nonzero = fill is not None and (fill.const_value is None or bool(np.any(fill.const_value.numpy())))
-    for axis in padded:
-        before, after = amounts[axis]
-        if not constant_mode or nonzero or before < 0 or after < 0 or len(padded) > 1:
-            labels.freeze(array, f"Pad '{node.name}' extends the channel axis with something else than zeros")
-        key = f"pad:{node.outputs[0].name}"
-        parts = [
-            _along(axis, array.ndim, labels.fresh((key, 0), before)),
-            array,
-            _along(axis, array.ndim, labels.fresh((key, 1), after)),
-        ]
-        sizes = [max(part.shape[i] for part in parts) for i in range(array.ndim)]
-        array = np.concatenate(
-            [np.broadcast_to(part, [part.shape[i] if i == axis else sizes[i] for i in range(array.ndim)]) for part in parts],
-            axis=axis,
-        )
-    labels.set(node.outputs[0], array)
+    padded = [axis for axis, pair in enumerate(amounts) if any(pair) and array.shape[axis] > 1]
+    if not padded:
+        labels.set(node.outputs[0], array)
+        return
+    (axis, *more) = padded
+    before, after = amounts[axis]
+    if more or min(before, after) < 0 or not _pads_with_zeros(node):
+        labels.freeze(array, f"Pad '{node.name}' extends the channel axis with something else than zeros")
+        return
+    key = f"pad:{node.outputs[0].name}"
+    parts = [
+        _along(axis, array.ndim, labels.fresh((key, 0), before)),
+        array,
+        _along(axis, array.ndim, labels.fresh((key, 1), after)),
+    ]
+    sizes = [[part.shape[i] if i == axis else size for i, size in enumerate(array.shape)] for part in parts]
+    joined = [np.broadcast_to(part, size) for part, size in zip(parts, sizes, strict=True)]
+    labels.set(node.outputs[0], np.concatenate(joined, axis=axis))
 
 
 def expand(node: ir.Node, labels: Labels) -> None:
@@ -158,21 +158,24 @@ def expand(node: ir.Node, labels: Labels) -> None:
     source = _source(node)
     array = labels.of(source)
     rank = len(labels.shape(node.outputs[0]))
+    if is_computed(node, 1):
+        _not_understood(node, labels)
+        return
     labels.set(node.outputs[0], array.reshape((1,) * (rank - array.ndim) + array.shape))
 
 
 def tile(node: ir.Node, labels: Labels) -> None:
-    """Tile: repeats of a channel are the same channel."""
+    """Tile: channels pass where only other axes are repeated."""
     source = _source(node)
     array = labels.of(source)
     repeats = constant_ints(node, 1)
     if repeats is None:
         _not_understood(node, labels)
         return
-    varying = [axis for axis, size in enumerate(array.shape) if size > 1 and repeats[axis] > 1]
-    if varying:
+    if any(size > 1 and count > 1 for size, count in zip(array.shape, repeats, strict=True)):
         labels.freeze(array, f"Tile '{node.name}' repeats the channel axis")
-    labels.set(node.outputs[0], np.tile(array, [n if size > 1 else 1 for n, size in zip(repeats, array.shape, strict=True)]))
+        return
+    labels.set(node.outputs[0], array)
 
 
 def resize(node: ir.Node, labels: Labels) -> None:
@@ -180,6 +183,9 @@ def resize(node: ir.Node, labels: Labels) -> None:
     source = _source(node)
     array = labels.of(source)
     before, after = labels.shape(source), labels.shape(node.outputs[0])
+    if any(is_computed(node, index) for index in range(1, len(node.inputs))):
+        _not_understood(node, labels)
+        return
     for axis in labels.varying(source):
         if before[axis] != after[axis]:
             labels.freeze(array, f"{node.op_type} '{node.name}' changes the size of the channel axis")
@@ -214,6 +220,14 @@ def _source(node: ir.Node) -> ir.Value:
     return source
 
 
+def _pads_with_zeros(node: ir.Node) -> bool:
+    fill = node.inputs[2] if len(node.inputs) > 2 else None
+    if fill is not None and (fill.const_value is None or bool(np.any(fill.const_value.numpy()))):
+        return False
+    zero_attribute = node.attributes.get_float("value", 0.0) == 0
+    return zero_attribute and node.attributes.get_string("mode", "constant") == "constant"
+
+
 def _same_elements(node: ir.Node, labels: Labels) -> None:
     """Squeeze and Unsqueeze: axes of length one come or go."""
     source = _source(node)
@@ -222,7 +236,9 @@ def _same_elements(node: ir.Node, labels: Labels) -> None:
     if node.op_type == "Squeeze":
         shape = labels.shape(source)
         gone = (
-            {axis % len(shape) for axis in axes} if axes is not None else {i for i, size in enumerate(shape) if size == 1}
+            {axis % len(shape) for axis in axes}
+            if axes is not None
+            else {i for i, size in enumerate(shape) if size == 1}
         )
         labels.set(node.outputs[0], array.reshape([size for i, size in enumerate(array.shape) if i not in gone]))
         return
@@ -240,4 +256,4 @@ def _along(axis: int, rank: int, row: LabelArray) -> LabelArray:
 def _not_understood(node: ir.Node, labels: Labels) -> None:
     for value in node.inputs:
         if value is not None:
-            labels.freeze(labels.of(value), f"{node.op_type} '{node.name}' has bounds that aren't constant")
+            labels.freeze(labels.of(value), f"{node.op_type} '{node.name}' has sizes or positions that aren't constant")

@@ -26,8 +26,8 @@ def conv(node: ir.Node, labels: Labels) -> None:
         outgoing = np.repeat(incoming, out_count // groups)
         labels.assign((str(weight.name), 0), outgoing)
     else:
-        outgoing = _tie_groups(labels, labels.fresh((str(weight.name), 0), out_count), groups)
-        labels.assign((str(weight.name), 1), _tie_groups(labels, incoming, groups)[:per_group])
+        outgoing = _tie_groups(node, labels, labels.fresh((str(weight.name), 0), out_count), groups)
+        labels.assign((str(weight.name), 1), _tie_groups(node, labels, incoming, groups)[:per_group])
     _finish(node, labels, outgoing, bias)
 
 
@@ -45,7 +45,7 @@ def conv_transpose(node: ir.Node, labels: Labels) -> None:
         outgoing = incoming
         labels.assign((str(weight.name), 0), incoming)
     elif groups > 1:
-        incoming = _tie_groups(labels, incoming, groups)
+        incoming = _tie_groups(node, labels, incoming, groups)
         labels.assign((str(weight.name), 0), incoming)
         row = labels.fresh((str(weight.name), 1), out_per_group)
         outgoing = np.tile(row, groups)
@@ -147,10 +147,10 @@ def _end_elsewhere(node: ir.Node, labels: Labels, source: ir.Value, axis: int) -
         labels.freeze(labels.of(source), f"{node.op_type} '{node.name}' reads them along axis {others[0]}")
 
 
-def _tie_groups(labels: Labels, row: LabelArray, groups: int) -> LabelArray:
+def _tie_groups(node: ir.Node, labels: Labels, row: LabelArray, groups: int) -> LabelArray:
     """Tie the k-th channel of every convolution group."""
-    table = row.reshape(groups, -1)
-    labels.unite(table[:1], table)
+    reason = f"{node.op_type} '{node.name}' groups them with elements that have no channel"
+    labels.tie_rows(row.reshape(groups, -1).T, reason)
     return row
 
 
@@ -158,33 +158,31 @@ def _label_vector(labels: Labels, vector: ir.Value, row: LabelArray) -> None:
     shape = labels.shape(vector)
     if shape and shape[-1] == len(row) and len(row) > 1:
         labels.assign((str(vector.name), len(shape) - 1), row)
-    elif shape and shape[-1] == len(row):
-        labels.freeze(row, "the only channel of its layer")
 
 
 def _matmul_of_activations(node: ir.Node, labels: Labels, first: ir.Value, second: ir.Value) -> None:
+    """Contracted axes meet and end; what is left of both label arrays must lie along one axis."""
     left, right = labels.of(first), labels.of(second)
-    contracted = labels.row(first, -1), labels.row(second, -2)
-    labels.unite(*contracted)
-    for row, other in (contracted, contracted[::-1]):
-        labels.freeze(row[(other == 0) & (row != 0)], f"MatMul '{node.name}' contracts them with an unlabelled axis")
-    batch = [np.moveaxis(array, (-2, -1), (0, 1))[0, 0] for array in (left, right)]
-    labels.unite(*batch)
-    rank = left.ndim
-    lead = np.where(batch[0] != 0, batch[0], batch[1])
-    output = np.broadcast_to(
-        lead.reshape((*lead.shape, 1, 1)),
-        (*lead.shape, *(1, 1)),
-    )
-    rows = labels.row(first, -2) if left.shape[-2] > 1 else np.zeros(1, np.int64)
-    columns = labels.row(second, -1) if right.shape[-1] > 1 else np.zeros(1, np.int64)
-    kinds = [array for array in (output, rows, columns) if (array != 0).any()]
-    if len(kinds) > 1:
-        for array in kinds:
-            labels.freeze(np.asarray(array), f"MatMul '{node.name}' joins two labelled axes")
+    if max(len(labels.varying(first)), len(labels.varying(second))) > 1:
+        _freeze_both(node, labels, left, right)
         return
-    if rows.any():
-        output = rows.reshape((1,) * (rank - 2) + (-1, 1))
-    elif columns.any():
-        output = columns.reshape((1,) * (rank - 1) + (-1,))
-    labels.set(node.outputs[0], output)
+    if left.shape[-1] > 1 or right.shape[-2] > 1:
+        reason = f"MatMul '{node.name}' contracts them with values that have no channels"
+        labels.tie(labels.row(first, -1), labels.row(second, -2), reason)
+        left = left if left.shape[-1] == 1 else np.zeros((1,) * left.ndim, np.int64)
+        right = right if right.shape[-2] == 1 else np.zeros((1,) * right.ndim, np.int64)
+    axes = {axis for array in (left, right) for axis, size in enumerate(array.shape) if size > 1}
+    if len(axes) > 1:
+        _freeze_both(node, labels, left, right)
+        return
+    merged = np.where(left != 0, left, right)
+    for array, value in ((left, first), (right, second)):
+        met = [axis for axis in axes if axis < merged.ndim - 2 and labels.shape(value)[axis] > 1]
+        if met:
+            labels.tie(array, merged, f"MatMul '{node.name}' joins them with values that have no channels")
+    labels.set(node.outputs[0], merged)
+
+
+def _freeze_both(node: ir.Node, labels: Labels, left: LabelArray, right: LabelArray) -> None:
+    for array in (left, right):
+        labels.freeze(array, f"MatMul '{node.name}' joins two labelled axes")

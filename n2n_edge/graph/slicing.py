@@ -252,4 +252,3 @@ def _constant(model: ir.Model, name: str, values: list[int]) -> ir.Value:
 
 def _old_split(model: ir.Model) -> bool:
     return (model.opset_imports.get("") or 18) < 13
-

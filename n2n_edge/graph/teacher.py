@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -120,24 +120,24 @@ class Teacher:
         self, groups: Sequence[ChannelGroup], labels: Labels
     ) -> tuple[tuple[ChannelGroup, ...], dict[str, str]]:
         home = {unit: index for index, group in enumerate(groups) for unit in group.units}
-        aliases: dict[str, str] = {}
-        named: dict[int, ChannelGroup] = {}
+        names: dict[int, str] = {}
+        homes: dict[str, list[int]] = {}
         for group in self.groups:
-            for root in dict.fromkeys(labels.find(np.array(group.units)).tolist()):
-                index = home.get(root)
-                if index is None:
-                    continue
-                if index not in named and group.name not in {item.name for item in named.values()}:
-                    old = groups[index]
-                    named[index] = ChannelGroup(group.name, old.width, old.reason, old.layers, old.units, old.dims)
-                if index in named:
-                    aliases.setdefault(group.name, named[index].name)
-        return tuple(named[index] for index in sorted(named)), aliases
+            roots = labels.find(np.array(group.units)).tolist()
+            homes[group.name] = list(dict.fromkeys(home[root] for root in roots if root in home))
+            for index in homes[group.name]:
+                if index not in names and group.name not in names.values():
+                    names[index] = group.name
+        own = {name: index for index, name in names.items()}
+        aliases = {
+            name: names[own.get(name, indices[0])]
+            for name, indices in homes.items()
+            if indices and own.get(name, indices[0]) in names
+        }
+        return tuple(replace(groups[index], name=names[index]) for index in sorted(names)), aliases
 
 
-def build(
-    teacher: Teacher, architecture: Architecture, keep: Mapping[str, Sequence[int]] | None = None
-) -> ir.Model:
+def build(teacher: Teacher, architecture: Architecture, keep: Mapping[str, Sequence[int]] | None = None) -> ir.Model:
     """Return the candidate that `architecture` describes, with the teacher's weights.
 
     Each group keeps its most important units (see `unit_importance`) unless `keep` names the unit indices that survive,
@@ -153,7 +153,7 @@ def build(
     for group in trunk.groups:
         if group.name in chosen:
             standing = {group.units[index] for index in chosen[group.name]}
-        elif widths.get(group.name, group.width) < group.width:
+        elif not group.reason and widths.get(group.name, group.width) < group.width:
             units = np.array(group.units)
             order = np.argsort(-trunk.importance[units], kind="stable")[: widths[group.name]]
             standing = set(units[order].tolist())
@@ -173,9 +173,7 @@ def _widths(trunk: Trunk, architecture: Architecture) -> dict[str, int]:
     return widths
 
 
-def _chosen(
-    trunk: Trunk, architecture: Architecture, keep: Mapping[str, Sequence[int]]
-) -> dict[str, tuple[int, ...]]:
+def _chosen(trunk: Trunk, architecture: Architecture, keep: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
     groups = {group.name: group for group in trunk.groups}
     chosen = {}
     for name, indices in keep.items():
@@ -186,7 +184,9 @@ def _chosen(
             raise ValueError(f"group {name!r} can't be resized: {group.reason}")
         bad = [index for index in indices if not 0 <= index < group.width]
         if bad or not indices or len(set(indices)) != len(indices):
-            raise ValueError(f"keep[{name!r}] must name distinct units within 0..{group.width - 1}, got {list(indices)}")
+            raise ValueError(
+                f"keep[{name!r}] must name distinct units within 0..{group.width - 1}, got {list(indices)}"
+            )
         wanted = dict(architecture.widths).get(name)
         if wanted is not None and wanted != len(indices):
             raise ValueError(f"keep[{name!r}] names {len(indices)} units, but the architecture's width is {wanted}")

@@ -70,9 +70,7 @@ def witness(model: ir.Model, inputs: Mapping[str, Array], names: set[str] | None
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(
-            _with_types(traced), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(_with_types(traced), options, providers=["CPUExecutionProvider"])
         outputs = [str(value.name) for value in wanted]
         return dict(zip(outputs, session.run(outputs, dict(inputs)), strict=True))
     except Exception as error:  # onnxruntime's exceptions share no public base class

@@ -1,0 +1,21 @@
+"""The search for a student: policies, reward, the two stages, and the journal of a run."""
+
+from n2n_edge.search.costing import CandidateCosts, CostMeter, fit_widths
+from n2n_edge.search.driver import Progress, SearchPlan, SearchResult, search
+from n2n_edge.search.evaluator import Evaluator, Judged, Objective
+from n2n_edge.search.journal import Candidate, Journal
+
+__all__ = [
+    "Candidate",
+    "CandidateCosts",
+    "CostMeter",
+    "Evaluator",
+    "Journal",
+    "Judged",
+    "Objective",
+    "Progress",
+    "SearchPlan",
+    "SearchResult",
+    "fit_widths",
+    "search",
+]

@@ -52,6 +52,8 @@ class DecisionProblem:
             raise ValueError("choices differ from the number of allowed actions in mask")
         if self.bias is not None and self.bias.shape != self.mask.shape:
             raise ValueError(f"bias has shape {self.bias.shape}; expected {self.mask.shape}")
+        if self.bias is not None and not np.isfinite(self.bias[self.mask]).all():
+            raise ValueError("bias holds values that are not finite for allowed actions")
         for step, action in enumerate(self.default):
             if not (0 <= action < self.actions and self.mask[step, action]):
                 raise ValueError(f"default action {action} of step {step} is not allowed")

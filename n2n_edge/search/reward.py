@@ -2,8 +2,11 @@
 
 import math
 from collections.abc import Mapping
+from typing import TypeVar
 
 __all__ = ["compression_reward", "infeasible_reward", "violation"]
+
+_Name = TypeVar("_Name", bound=str)
 
 _SHARPENING = 3.0
 _LEAST_PENALTY = 1e-9
@@ -14,8 +17,8 @@ def compression_reward(
 ) -> float:
     """Return ``R = C (2 - C) (A / A_teacher)^sharpness`` in [0, 1], with ``C = 1 - cost / cost_teacher``.
 
-    `accuracy_ratio` is A / A_teacher and `cost_ratio` cost / cost_teacher, both against the *original* teacher. The form
-    is that of N2N Learning (Ashok et al., ICLR 2018, section 3.3).
+    `accuracy_ratio` is A / A_teacher and `cost_ratio` cost / cost_teacher, both against the *original* teacher. The
+    form is that of N2N Learning (Ashok et al., ICLR 2018, section 3.3).
 
     `target_ratio` is the cost ratio that the budgets ask for. Somebody who sets budgets wants the most accurate student
     inside them, yet the plain form keeps paying for compression beyond the budget with accuracy. So C saturates at
@@ -33,19 +36,19 @@ def compression_reward(
     if target_ratio is not None:
         compression = min(compression, 1.0 - target_ratio)
     compression = min(max(compression, 0.0), 1.0)
-    return min(compression * (2.0 - compression) * accuracy_ratio**sharpness, 1.0)
+    return min(compression * (2.0 - compression) * math.pow(accuracy_ratio, sharpness), 1.0)
 
 
 def violation(
-    reached: Mapping[str, float], maximums: Mapping[str, float], minimums: Mapping[str, float] | None = None
-) -> dict[str, float]:
+    reached: Mapping[_Name, float], maximums: Mapping[_Name, float], minimums: Mapping[_Name, float] | None = None
+) -> dict[_Name, float]:
     """Return the budgets that are missed and by how much, relative to the limit; empty if all are met.
 
     For a maximum the excess is ``reached / limit - 1``, for a minimum (an accuracy) ``1 - reached / limit``. Costs are
     found out cheapest first, so a budget whose figure is not in `reached` yet is not judged. A figure that is not a
     number counts as infinitely far off. Raises ValueError for a limit that isn't positive.
     """
-    excesses: dict[str, float] = {}
+    excesses: dict[_Name, float] = {}
     for name, limit in maximums.items():
         if name in reached:
             excesses[name] = _number(reached[name], math.inf) / _positive(name, limit) - 1.0
@@ -58,9 +61,9 @@ def violation(
 def infeasible_reward(excesses: Mapping[str, float], progress: float) -> float:
     """Return the reward in [-1, 0) of a candidate that misses budgets by `excesses` (see `violation`).
 
-    ``-s / (1 + s)`` with ``s = (1 + 3 progress) log(1 + sum of excesses)``: it falls with every excess, on a log scale so
-    that there is a slope to follow from ten times over the budget as well as from a tenth over. `progress` in [0, 1] is
-    the share of the search that is done; as it grows, the same miss costs more.
+    ``-s / (1 + s)`` with ``s = (1 + 3 progress) log(1 + sum of excesses)``: it falls with every excess, on a log scale
+    so that there is a slope to follow from ten times over the budget as well as from a tenth over. `progress` in [0, 1]
+    is the share of the search that is done; as it grows, the same miss costs more.
 
     Raises ValueError if nothing is missed: such a candidate has a reward of its own.
     """

@@ -1,6 +1,6 @@
 """The one interface behind which every search policy stands."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -69,9 +69,7 @@ def numpy_generator(*key: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(key))
 
 
-def varied(
-    problem: DecisionProblem, proposal: Proposal, generator: np.random.Generator, changes: int = 1
-) -> Proposal:
+def varied(problem: DecisionProblem, proposal: Proposal, generator: np.random.Generator, changes: int = 1) -> Proposal:
     """Return `proposal` with the actions of up to `changes` random steps moved to a neighbouring allowed action."""
     free = [step for step, choices in enumerate(problem.choices) if choices > 1]
     result = list(proposal)
@@ -84,7 +82,7 @@ def varied(
 
 
 def choose_distinct(
-    problem: DecisionProblem, draws: Iterator[Proposal], count: int, generator: np.random.Generator
+    problem: DecisionProblem, draws: Iterable[Proposal], count: int, generator: np.random.Generator
 ) -> list[Proposal]:
     """Return `count` proposals out of `draws` in order, each once; what is missing is filled with variations of them.
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from n2n_edge.errors import InputError
 from n2n_edge.search.policies.base import Observation, choose_distinct, numpy_generator, varied
 from n2n_edge.search.problem import DecisionProblem, Proposal
 
@@ -53,7 +54,9 @@ class GreedyPolicy:
         return {}
 
     def load_state_dict(self, state: "Mapping[str, Tensor]") -> None:
-        """Ignore `state`: this policy carries nothing from one network to another."""
+        """Raise InputError for any `state` that holds something: this policy has no use for it."""
+        if state:
+            raise InputError("policy greedy learns nothing that transfers: start from another run with reinforce only")
 
     def _move(self) -> bool:
         changes = list(_changes(self._problem, self._current))

@@ -32,9 +32,7 @@ class RemovalNetwork(nn.Module):
 
     def __init__(self, features: int, actions: int, hidden: int) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(
-            features + _POSITION_FEATURES, hidden, num_layers=2, bidirectional=True, batch_first=True
-        )
+        self.lstm = nn.LSTM(features + _POSITION_FEATURES, hidden, num_layers=2, bidirectional=True, batch_first=True)
         self.head = _zero_linear(2 * hidden, actions)
 
     def logits(self, features: Tensor, offset: Tensor, actions: Tensor) -> Tensor:

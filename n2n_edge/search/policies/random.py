@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from n2n_edge.errors import InputError
 from n2n_edge.search.policies.base import Observation, choose_distinct, numpy_generator
 from n2n_edge.search.problem import DecisionProblem, Proposal
 
@@ -46,7 +47,9 @@ class RandomPolicy:
         return {}
 
     def load_state_dict(self, state: "Mapping[str, Tensor]") -> None:
-        """Ignore `state`: this policy does not learn."""
+        """Raise InputError for any `state` that holds something: this policy has no use for it."""
+        if state:
+            raise InputError("policy random learns nothing that transfers: start from another run with reinforce only")
 
 
 def _draw(problem: DecisionProblem, generator: np.random.Generator) -> Proposal:

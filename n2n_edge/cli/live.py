@@ -1,0 +1,201 @@
+"""What a person sees while a run goes on: a live panel on a terminal, plain lines anywhere else; always on stderr."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from n2n_edge.distill import EpochReport, StepReport
+    from n2n_edge.search import Progress
+    from n2n_edge.ship import CompressSettings, Observer
+
+__all__ = ["live_view"]
+
+_COSTS = {
+    "size_mb": ("size", "MB"),
+    "params": ("params", ""),
+    "macs": ("MACs", ""),
+    "memory_bound_mb": ("memory", "MB"),
+    "latency_ms": ("latency", "ms"),
+}
+_LINE_EVERY_S = 10.0
+
+
+@contextmanager
+def live_view(settings: "CompressSettings", as_json: bool) -> "Iterator[Observer]":
+    """Give an observer that shows the run: a panel where stderr is a terminal, lines where it isn't."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal and not as_json:
+        from rich.live import Live
+
+        panel = _Panel(settings, console)
+        with Live(get_renderable=panel.render, console=console, refresh_per_second=4, transient=True):
+            yield panel
+    else:
+        yield _Lines(settings)
+
+
+class _State:
+    """What both views know."""
+
+    def __init__(self, settings: "CompressSettings") -> None:
+        self.limits = {budget.cost: budget.limit for budget in settings.budgets if budget.direction == "max"}
+        self.seconds_per_candidate = 0.0
+        self.trained = 0
+
+    def eta(self, progress: "Progress") -> str:
+        """Return the time that the rest of the stage will take, from the candidates trained so far."""
+        if progress.judged.fresh:
+            self.trained += 1
+            self.seconds_per_candidate += (progress.seconds - self.seconds_per_candidate) / self.trained
+        if not self.trained:
+            return ""
+        return duration((progress.total - progress.done) * self.seconds_per_candidate)
+
+    def costs(self, progress: "Progress") -> str:
+        """Return the best candidate's costs, each against its budget."""
+        best = progress.best
+        if best is None:
+            return "none meets the budgets yet"
+        known = best.costs.as_mapping()
+        parts = []
+        for cost, (label, unit) in _COSTS.items():
+            if cost not in known or (self.limits and cost not in self.limits):
+                continue
+            limit = f" of {_short(self.limits[cost])}" if cost in self.limits else ""
+            parts.append(f"{label} {_short(known[cost])}{limit}{' ' + unit if unit else ''}")
+        return ", ".join(parts)
+
+
+class _Lines:
+    """Plain lines: one when something new is known, at most one every ten seconds otherwise."""
+
+    def __init__(self, settings: "CompressSettings") -> None:
+        self._state = _State(settings)
+        self._last = 0.0
+        self._best: float | None = None
+        self._stage = ""
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def candidate(self, progress: "Progress") -> None:
+        eta = self._state.eta(progress)
+        best = progress.best.reward if progress.best is not None else None
+        new_best = best is not None and (self._best is None or best > self._best)
+        over = progress.done >= progress.total
+        now = time.monotonic()
+        if not (new_best or over or progress.stage != self._stage or now - self._last > _LINE_EVERY_S):
+            return
+        self._last, self._stage = now, progress.stage
+        accuracy = "-"
+        if progress.best is not None and progress.best.accuracy is not None:
+            self._best = best
+            accuracy = f"{progress.best.accuracy:.1%}"
+        self.say(
+            f"{progress.stage} {progress.done}/{progress.total}: best reward {_short(best)}, accuracy {accuracy}, "
+            f"{self._state.costs(progress)}{f'; {eta} left' if eta and not over else ''}"
+        )
+
+    def step(self, report: "StepReport") -> None:
+        now = time.monotonic()
+        if now - self._last > 3 * _LINE_EVERY_S:
+            self._last = now
+            self.say(
+                f"training epoch {report.epoch}/{report.epochs}, step {report.step}/{report.steps}, "
+                f"{report.images_per_s:.0f} images/s; {duration(report.eta_s)} left"
+            )
+
+    def epoch(self, report: "EpochReport") -> None:
+        self.say(
+            f"training epoch {report.epoch}/{report.epochs}: loss {report.train_loss:.3f}, "
+            f"validation {report.validation:.2%}{' (best)' if report.best else ''}"
+        )
+
+
+class _Panel:
+    """The live panel: stage, candidates done, best so far, costs against budgets, time left."""
+
+    def __init__(self, settings: "CompressSettings", console: "Console") -> None:
+        self._state = _State(settings)
+        self._console = console
+        self._progress: Progress | None = None
+        self._eta = ""
+        self._step: StepReport | None = None
+        self._epochs: list[EpochReport] = []
+
+    def say(self, text: str) -> None:
+        self._console.print(text, highlight=False)
+
+    def candidate(self, progress: "Progress") -> None:
+        self._eta = self._state.eta(progress)
+        self._progress = progress
+
+    def step(self, report: "StepReport") -> None:
+        self._step = report
+
+    def epoch(self, report: "EpochReport") -> None:
+        self._epochs.append(report)
+
+    def render(self) -> "Table":
+        """Return what the panel shows now."""
+        from rich.table import Table
+
+        table = Table.grid(padding=(0, 2))
+        if self._step is not None or self._epochs:
+            self._training(table)
+        elif self._progress is not None:
+            self._search(table, self._progress)
+        return table
+
+    def _search(self, table: "Table", progress: "Progress") -> None:
+        from rich.progress_bar import ProgressBar
+
+        table.add_row(f"[bold]{progress.stage}[/bold]", ProgressBar(progress.total, progress.done, width=40))
+        table.add_row("candidates", f"{progress.done} of {progress.total}; {self._eta} left" if self._eta else f"{progress.done} of {progress.total}")
+        best = progress.best
+        if best is not None and best.accuracy is not None:
+            table.add_row("best", f"reward {best.reward:.4f}, accuracy {best.accuracy:.1%} after a short distillation")
+        table.add_row("costs", self._state.costs(progress))
+        if progress.entropy is not None:
+            table.add_row("policy", f"entropy {progress.entropy:.2f} (1 undecided, 0 settled)")
+
+    def _training(self, table: "Table") -> None:
+        from rich.progress_bar import ProgressBar
+
+        step = self._step
+        if step is not None:
+            done = (step.epoch - 1) * step.steps + step.step
+            table.add_row("[bold]training[/bold]", ProgressBar(step.epochs * step.steps, done, width=40))
+            table.add_row(
+                "epoch", f"{step.epoch} of {step.epochs}; {step.images_per_s:.0f} images/s; {duration(step.eta_s)} left"
+            )
+        if self._epochs:
+            best = max(self._epochs, key=lambda report: report.validation)
+            table.add_row("best", f"validation {best.validation:.2%} after epoch {best.epoch}")
+
+
+def duration(seconds: float) -> str:
+    """Return ``45 s``, ``3 min 20 s`` or ``1 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _short(value: float | None) -> str:
+    if value is None:
+        return "-"
+    for bound, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= bound:
+            return f"{value / bound * (10 if suffix == 'k' else 1):.3g}{suffix}"
+    return f"{value:.3g}"

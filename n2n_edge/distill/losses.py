@@ -1,0 +1,52 @@
+"""Distillation losses."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from n2n_edge.distill.outputs import OutputKind, as_logits
+
+__all__ = ["distillation_loss", "normalised_error", "tempered_kl"]
+
+
+def tempered_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Mean KL divergence of the softened teacher from the softened student, times T² `(N, classes)`.
+
+    Hinton et al., Distilling the Knowledge in a Neural Network, 2015, section 2: the factor keeps the size of the
+    gradients independent of the temperature.
+    """
+    student = F.log_softmax(student_logits / temperature, dim=1)
+    teacher = F.log_softmax(teacher_logits / temperature, dim=1)
+    return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+def normalised_error(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared error in units of the teacher's variance: 0 is equal, 1 as bad as always giving the mean."""
+    student, teacher = student.float(), teacher.float()
+    return (student - teacher).square().mean() / (teacher.var(correction=0) + 1e-8)
+
+
+def distillation_loss(
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    labels: Tensor | None,
+    *,
+    kind: OutputKind,
+    temperature: float,
+    kd_weight: float,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Give the loss of one batch of outputs.
+
+    Classifiers: ``kd_weight`` times the tempered KL plus the rest times the cross entropy, or the KL alone without
+    labels. Any other model: the normalised error, averaged over its outputs.
+    """
+    if kind == "other":
+        return torch.stack([normalised_error(s, t) for s, t in zip(student, teacher, strict=True)]).mean()
+    logits = as_logits(student[0], kind)
+    divergence = tempered_kl(logits, as_logits(teacher[0], kind), temperature)
+    if labels is None:
+        return divergence
+    return kd_weight * divergence + (1.0 - kd_weight) * F.cross_entropy(logits, labels, label_smoothing=label_smoothing)

@@ -1,0 +1,33 @@
+"""What a distillation tells while it runs."""
+
+from dataclasses import dataclass
+
+__all__ = ["EpochReport", "StepReport"]
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One finished epoch (counted from 1): mean training loss, validation metric in 0..1, and whether it is the best.
+
+    `images_per_s` counts training alone, `seconds` everything.
+    """
+
+    epoch: int
+    epochs: int
+    train_loss: float
+    validation: float
+    best: bool
+    images_per_s: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Progress inside an epoch; `eta_s` is the time left until the last epoch would end."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    images_per_s: float
+    eta_s: float

@@ -1,0 +1,58 @@
+"""How a distillation is run."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from n2n_edge.errors import InputError
+
+__all__ = ["DistillSettings", "Precision"]
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """Settings of a distillation; the defaults are for small image classifiers.
+
+    `learning_rate` is the peak of a cosine schedule after a short warm-up; `weight_decay` touches weights of two or
+    more axes only. `patience` is the number of epochs without a better validation after which to stop. `flip` None
+    means: images of three channels may be mirrored, others (digits, characters) not. `images_per_epoch` limits an epoch
+    to so many images, freshly drawn. `precision` ``auto`` calculates in bfloat16 where the CPU has instructions for it;
+    what is judged and shipped is always evaluated in float32. `threads` None leaves torch's number as it is.
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    learning_rate: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    temperature: float = 4.0
+    kd_weight: float = 0.9
+    label_smoothing: float = 0.0
+    gradient_clip: float = 5.0
+    patience: int | None = None
+    seed: int = 0
+    flip: bool | None = None
+    augment: bool = True
+    images_per_epoch: int | None = None
+    calibration_images: int = 1024
+    precision: Precision = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "patience", "images_per_epoch", "calibration_images", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}: must be at least 1")
+        for name in ("learning_rate", "temperature", "gradient_clip"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}: must be above 0")
+        for name in ("momentum", "kd_weight", "label_smoothing"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}: must lie between 0 and 1")
+        if self.weight_decay < 0:
+            raise InputError(f"weight_decay is {self.weight_decay}: must not be negative")
+
+    def flips(self, channels: int) -> bool:
+        """Whether images of so many channels are mirrored."""
+        return channels == 3 if self.flip is None else self.flip

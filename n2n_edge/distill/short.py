@@ -1,0 +1,141 @@
+"""The quick judgement of a candidate: a short distillation on a fixed set of images with cached teacher outputs."""
+
+import time
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from n2n_edge.distill.augment import augment, normalise
+from n2n_edge.distill.batches import as_bytes, subset, training_order
+from n2n_edge.distill.calibration import recalibrate
+from n2n_edge.distill.compute import autocast, deterministic, generator
+from n2n_edge.distill.data import Data
+from n2n_edge.distill.evaluation import Evaluation, compare, outputs_of
+from n2n_edge.distill.executor import GraphModule, write_back
+from n2n_edge.distill.losses import distillation_loss
+from n2n_edge.distill.optimiser import Optimiser
+from n2n_edge.distill.outputs import as_tuple, output_kind
+from n2n_edge.distill.settings import DistillSettings
+from n2n_edge.distill.training import chooses_bf16, image_module
+
+__all__ = ["Judgement", "ShortDistiller"]
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a short distillation made of a candidate.
+
+    `accuracy` is the validation metric in 0..1 (fidelity where there are no labels), `loss` the distillation loss on
+    the validation images, `model` the candidate as it was judged.
+    """
+
+    accuracy: float
+    loss: float
+    seconds: float
+    model: ir.Model
+
+
+class ShortDistiller:
+    """Judges candidates on equal terms.
+
+    A fixed set of augmented training images is prepared once, with the teacher's outputs for them; each candidate gets
+    `passes` passes over it and is judged on a fixed part of the validation split. A judgement depends on the candidate
+    and the seed alone, not on what was judged before. `teacher` holds the teacher's own evaluation on the same images.
+    """
+
+    def __init__(
+        self,
+        teacher: ir.Model,
+        data: Data,
+        images: int,
+        settings: DistillSettings,
+        *,
+        passes: int = 1,
+        validation_images: int = 1000,
+    ) -> None:
+        self._data, self._passes = data, passes
+        self._settings = replace(settings, images_per_epoch=None)
+        self._kind = output_kind(teacher)
+        self._mean, self._std = torch.tensor(data.mean), torch.tensor(data.std)
+        self._validation = subset(data.validation, validation_images, settings.seed)
+        labels = self._validation.labels
+        self._validation_labels = None if labels is None else torch.from_numpy(labels)
+        with deterministic(settings.threads):
+            module = image_module(teacher, "teacher")
+            bf16 = chooses_bf16(settings, teacher, data)
+            self._images, self._labels = self._draw(images)
+            self._taught = self._teach(module, bf16)
+            self._reference = list(outputs_of(module, data, self._validation))
+        self.teacher: Evaluation = compare(self._reference, self._reference, self._validation_labels, self._kind)
+
+    def _draw(self, images: int) -> tuple[Tensor, Tensor | None]:
+        """Draw the fixed set: each training image at most once more often than any other, each time augmented anew."""
+        train, settings = self._data.train, self._settings
+        randomness = generator(settings.seed, 2**32)
+        rounds = -(-images // len(train))
+        chosen = torch.cat([torch.randperm(len(train), generator=randomness) for _ in range(rounds)])[:images]
+        drawn = as_bytes(train, chosen)
+        if settings.augment:
+            flip = settings.flips(drawn.shape[-1])
+            drawn = torch.cat([augment(part, randomness, flip=flip) for part in torch.split(drawn, _BATCH)])
+        labels = None if train.labels is None else torch.from_numpy(train.labels[chosen.numpy()])
+        return drawn, labels
+
+    def _inputs(self, chosen: Tensor) -> Tensor:
+        return normalise(self._images[chosen], self._mean, self._std)
+
+    def _teach(self, module: GraphModule, bf16: bool) -> tuple[Tensor, ...]:
+        """Give the teacher's outputs for the whole fixed set."""
+        parts = []
+        for chosen in torch.split(torch.arange(len(self._images)), _BATCH):
+            with torch.inference_mode(), autocast(bf16):
+                parts.append(as_tuple(module(self._inputs(chosen))))
+        return tuple(torch.cat([output.float() for output in outputs]) for outputs in zip(*parts, strict=True))
+
+    def judge(self, candidate: ir.Model, *, seed: int) -> Judgement:
+        """Recalibrate a candidate, train it shortly towards the teacher, and judge it; the candidate stays as it is."""
+        start = time.monotonic()
+        settings = replace(self._settings, seed=seed)
+        with deterministic(settings.threads):
+            module = image_module(candidate, "candidate")
+            bf16 = chooses_bf16(settings, candidate, self._data)
+            recalibrate(module, self._data, settings.calibration_images, self._settings.seed)
+            self._train(module, settings, bf16)
+            recalibrate(module, self._data, settings.calibration_images, self._settings.seed)
+            outputs = list(outputs_of(module, self._data, self._validation))
+            evaluation = compare(outputs, self._reference, self._validation_labels, self._kind)
+            loss = self._loss(outputs)
+        return Judgement(evaluation.metric, loss, time.monotonic() - start, write_back(candidate, module))
+
+    def _train(self, module: GraphModule, settings: DistillSettings, bf16: bool) -> None:
+        orders = [training_order(len(self._images), settings, epoch) for epoch in range(1, self._passes + 1)]
+        steps = sum(order.steps for order in orders)
+        optimiser = Optimiser(module, settings, steps=steps, kind=self._kind, bf16=bf16)
+        module.train()
+        batches = (chosen for order in orders for chosen in order)
+        for index, chosen in enumerate(batches):
+            labels = None if self._labels is None else self._labels[chosen]
+            teacher = tuple(output[chosen] for output in self._taught)
+            optimiser.step(index, self._inputs(chosen), labels, teacher)
+
+    def _loss(self, outputs: list[tuple[Tensor, ...]]) -> float:
+        """Give the distillation loss over the validation images, weighing each image alike."""
+        total, seen = 0.0, 0
+        for own, reference in zip(outputs, self._reference, strict=True):
+            count = len(own[0])
+            labels = None if self._validation_labels is None else self._validation_labels[seen : seen + count]
+            loss = distillation_loss(
+                own,
+                reference,
+                labels,
+                kind=self._kind,
+                temperature=self._settings.temperature,
+                kd_weight=self._settings.kd_weight,
+            )
+            total += float(loss) * count
+            seen += count
+        return total / seen

@@ -1,0 +1,187 @@
+"""The distillation of a student to the end: epochs, validation, early stop, checkpoints."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from n2n_edge.distill.batches import evaluation_batches, training_batches, training_order
+from n2n_edge.distill.calibration import recalibrate
+from n2n_edge.distill.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
+from n2n_edge.distill.compute import autocast, deterministic, use_bf16
+from n2n_edge.distill.data import Data
+from n2n_edge.distill.evaluation import compare, outputs_of
+from n2n_edge.distill.executor import GraphModule, write_back
+from n2n_edge.distill.optimiser import Optimiser, trains_in_bf16
+from n2n_edge.distill.outputs import as_tuple, output_kind
+from n2n_edge.distill.reports import EpochReport, StepReport
+from n2n_edge.distill.settings import DistillSettings
+from n2n_edge.errors import InputError
+
+__all__ = ["DistillResult", "distill"]
+
+
+@dataclass(frozen=True)
+class DistillResult:
+    """The student as it was after its best epoch (0: as it came); `best_validation` is in 0..1."""
+
+    model: ir.Model
+    history: tuple[EpochReport, ...]
+    best_epoch: int
+    best_validation: float
+
+
+def image_module(model: ir.Model, what: str) -> GraphModule:
+    """Make the torch module of a model that takes one batch of images; raises InputError for any other."""
+    inputs = [value for value in model.graph.inputs if not value.is_initializer()]
+    if len(inputs) != 1:
+        raise InputError(f"the {what} takes {len(inputs)} inputs: distillation feeds models of one image input")
+    return GraphModule(model)
+
+
+def chooses_bf16(settings: DistillSettings, student: ir.Model, data: Data) -> bool:
+    """Decide on bfloat16; under ``auto`` only when the student's graph runs in it."""
+    if not use_bf16(settings.precision):
+        return False
+    return settings.precision == "bf16" or trains_in_bf16(student, next(evaluation_batches(data, data.train, 8)).inputs)
+
+
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+class _Distillation:
+    """One run of `distill`: the two modules, the best weights so far, and the clock."""
+
+    def __init__(self, student: ir.Model, teacher: ir.Model, data: Data, settings: DistillSettings) -> None:
+        self.student_model, self.data, self.settings = student, data, settings
+        self.student, self.teacher = image_module(student, "student"), image_module(teacher, "teacher")
+        self.kind = output_kind(student)
+        self.bf16 = chooses_bf16(settings, student, data)
+        self.fingerprint = fingerprint(student, self.student, data, settings, self.bf16)
+        self.steps = training_order(len(data.train), settings, 1).steps
+        self.optimiser = Optimiser(
+            self.student, settings, steps=self.steps * settings.epochs, kind=self.kind, bf16=self.bf16
+        )
+        self.history: tuple[EpochReport, ...] = ()
+        self.judged_by_labels = data.validation.labels is not None and self.kind != "other"
+        self.reference: list[tuple[Tensor, ...]] = []
+        self.best = _copies(self.student.learned())
+        self.best_epoch, self.best_validation = 0, float("-inf")
+
+    def validate(self) -> float:
+        """Judge the student in float32 on the validation split."""
+        split = self.data.validation
+        if self.judged_by_labels and split.labels is not None:
+            outputs = outputs_of(self.student, self.data, split)
+            return compare(outputs, None, torch.from_numpy(split.labels), self.kind).metric
+        if self.kind == "other":
+            return compare(
+                outputs_of(self.student, self.data, split), outputs_of(self.teacher, self.data, split), None, self.kind
+            ).metric
+        # scores of classes are few numbers an image: worth keeping
+        self.reference = self.reference or list(outputs_of(self.teacher, self.data, split))
+        return compare(outputs_of(self.student, self.data, split), self.reference, None, self.kind).metric
+
+    def keep_if_best(self, epoch: int) -> tuple[float, bool]:
+        validation = self.validate()
+        # of equals the later: it has seen more images at lower rates
+        best = validation >= self.best_validation
+        if best:
+            self.best, self.best_epoch, self.best_validation = _copies(self.student.learned()), epoch, validation
+        return validation, best
+
+    def teach(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        with torch.inference_mode(), autocast(self.bf16):
+            outputs = as_tuple(self.teacher(inputs))
+        return tuple(output.float().clone() for output in outputs)  # copies, which autograd may save
+
+    def run_epoch(self, epoch: int, on_step: Callable[[StepReport], None] | None) -> None:
+        start = time.monotonic()
+        self.student.train()
+        loss, images = 0.0, 0
+        for step, batch in enumerate(training_batches(self.data, self.settings, epoch)):
+            index = (epoch - 1) * self.steps + step
+            loss += self.optimiser.step(index, batch.inputs, batch.labels, self.teach(batch.inputs))
+            images += len(batch.inputs)
+            if on_step is not None:
+                elapsed = time.monotonic() - start
+                left = self.steps * self.settings.epochs - index - 1
+                report = StepReport(
+                    epoch, self.settings.epochs, step + 1, self.steps, images / elapsed, elapsed / (step + 1) * left
+                )
+                on_step(report)
+        rate = images / max(time.monotonic() - start, 1e-9)
+        recalibrate(self.student, self.data, self.settings.calibration_images, self.settings.seed)
+        validation, best = self.keep_if_best(epoch)
+        seconds = time.monotonic() - start
+        report_now = EpochReport(epoch, self.settings.epochs, loss / self.steps, validation, best, rate, seconds)
+        self.history = (*self.history, report_now)
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        self.student.load_learned(checkpoint.learned)
+        self.optimiser.sgd.load_state_dict(checkpoint.optimiser)
+        self.history = checkpoint.history
+        self.best, self.best_epoch = checkpoint.best, checkpoint.best_epoch
+        self.best_validation = checkpoint.best_validation
+
+    def checkpoint(self, epoch: int) -> Checkpoint:
+        return Checkpoint(
+            fingerprint=self.fingerprint,
+            epoch=epoch,
+            learned=self.student.learned(),
+            optimiser=self.optimiser.sgd.state_dict(),
+            best=self.best,
+            best_epoch=self.best_epoch,
+            best_validation=self.best_validation,
+            history=self.history,
+        )
+
+    def stops_early(self, epoch: int) -> bool:
+        patience = self.settings.patience
+        return patience is not None and epoch - self.best_epoch >= patience
+
+    def result(self) -> DistillResult:
+        self.student.load_learned(self.best)
+        model = write_back(self.student_model, self.student)
+        return DistillResult(model, self.history, self.best_epoch, self.best_validation)
+
+
+def distill(
+    student: ir.Model,
+    teacher: ir.Model,
+    data: Data,
+    settings: DistillSettings,
+    *,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+    on_step: Callable[[StepReport], None] | None = None,
+) -> DistillResult:
+    """Train a copy of `student` towards `teacher`, and give it as it was after its best epoch.
+
+    Judged on the validation split by accuracy, or by fidelity where there are no labels; a student that no epoch
+    improves comes back as it was. With a `checkpoint` path every epoch is saved there, and a later call with the same
+    arguments goes on from it and ends with the same weights, bit for bit, on the same machine and threads.
+    Raises InputError when a model takes other than one input, or the checkpoint belongs to something else.
+    """
+    with deterministic(settings.threads):
+        run = _Distillation(student, teacher, data, settings)
+        saved = None if checkpoint is None else load_checkpoint(checkpoint, run.fingerprint)
+        epoch = 0
+        if saved is None:
+            run.keep_if_best(0)
+        else:
+            run.resume(saved)
+            epoch = saved.epoch
+        while epoch < settings.epochs and not run.stops_early(epoch):
+            epoch += 1
+            run.run_epoch(epoch, on_step)
+            if checkpoint is not None:
+                save_checkpoint(checkpoint, run.checkpoint(epoch))
+            if on_epoch is not None:
+                on_epoch(run.history[-1])
+        return run.result()

@@ -1,0 +1,126 @@
+"""Give the readers of a value another number of channels: which can take it, and how their weights change."""
+
+from collections.abc import Iterator, Sequence
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+
+from n2n_edge.graph.operands import weight_index
+from n2n_edge.graph.shapes import is_constant
+
+__all__ = ["ACTIVATION_OPS", "WIDTH_PASSING_OPS", "refit_blocker", "refit_reader"]
+
+ACTIVATION_OPS = frozenset(
+    "Relu LeakyRelu PRelu Clip Sigmoid HardSigmoid HardSwish Tanh Softplus Elu Selu Celu Gelu Mish Swish".split()
+)
+WIDTH_PASSING_OPS = (ACTIVATION_OPS - {"PRelu"}) | frozenset(
+    "MaxPool AveragePool GlobalAveragePool GlobalMaxPool Dropout Flatten Reshape Identity".split()
+)
+"""Ops that give whatever width they are given."""
+
+
+def refit_blocker(value: ir.Value, width: int) -> str:
+    """Return what keeps the readers of `value` (`width` channels) from taking another width; empty where nothing does."""
+    if value.is_graph_output():
+        return f"it is the graph output '{value.name}'"
+    return next((blocker for use in value.uses() if (blocker := _reader_blocker(use.node, use.idx, width))), "")
+
+
+def refit_reader(model: ir.Model, node: ir.Node, index: int, old: int, new: int) -> str:
+    """Make `node`, which took `old` channels at input `index`, take `new`; return what prevents it, empty where done.
+
+    Weights keep the rows of the channels that correspond and get zeros elsewhere (N2N, ICLR 2018, section 3.1).
+    """
+    blocker = _reader_blocker(node, index, old)
+    if not blocker:
+        _refit(model, node, new, 1)
+    return blocker
+
+
+def _reader_blocker(node: ir.Node, index: int, width: int) -> str:
+    label = f"{node.op_type} '{node.name}'"
+    weight = weight_index(node)
+    if weight is not None:
+        return "" if _takes_any_width(node, index, weight) else f"{label} ties its input to its output"
+    constant_rest = all(item is None or position == index or is_constant(item) for position, item in _inputs(node))
+    passes = node.op_type in WIDTH_PASSING_OPS and index == 0 and constant_rest and len(node.outputs) == 1
+    if node.op_type == "Flatten":
+        passes = passes and node.attributes.get_int("axis", 1) == 1
+    if node.op_type == "Reshape":
+        passes = passes and _flattens(node, width)
+    return refit_blocker(node.outputs[0], width) if passes else f"{label} can't take another width"
+
+
+def _takes_any_width(node: ir.Node, index: int, weight_at: int) -> bool:
+    weight = node.inputs[weight_at]
+    if weight is None or index != 1 - weight_at or len(weight.uses()) > 1:
+        return False
+    match node.op_type:
+        case "Conv":
+            return node.attributes.get_int("group", 1) == 1
+        case "Gemm":
+            return not node.attributes.get_int("transA", 0)
+        case "MatMul":
+            source = node.inputs[index]
+            return weight_at == 1 and source is not None and source.shape is not None and len(source.shape) == 2
+        case _:
+            return False
+
+
+def _flattens(node: ir.Node, width: int) -> bool:
+    shape = node.outputs[0].shape
+    return shape is not None and len(shape) == 2 and isinstance(shape[1], int) and shape[1] % width == 0
+
+
+def _refit(model: ir.Model, node: ir.Node, width: int, inner: int) -> None:
+    """Make `node` take `width` channels of `inner` elements each, and so on behind ops that pass the width on."""
+    weight_at = weight_index(node)
+    if weight_at is not None:
+        _refit_weight(node, weight_at, width, inner)
+        return
+    source, output = node.inputs[0], node.outputs[0]
+    assert source is not None
+    assert source.shape is not None
+    assert output.shape is not None
+    if node.op_type in ("Flatten", "Reshape"):
+        inner *= prod(_sizes(source.shape[2:]))
+    if node.op_type == "Reshape":
+        _flatten_to_any_width(model, node)
+    output.shape = ir.Shape([output.shape[0], width * inner, *output.shape[2:]])
+    for use in list(output.uses()):
+        _refit(model, use.node, width, inner)
+
+
+def _refit_weight(node: ir.Node, weight_at: int, width: int, inner: int) -> None:
+    value = node.inputs[weight_at]
+    assert value is not None
+    assert value.const_value is not None
+    weight = value.const_value.numpy()
+    axis = 1 if node.op_type == "Conv" or node.attributes.get_int("transB", 0) else 0
+    rows = np.moveaxis(weight, axis, 0)
+    fitted = np.zeros((width * inner, *rows.shape[1:]), weight.dtype)
+    shared = min(len(fitted), len(rows))
+    fitted[:shared] = rows[:shared]
+    result = np.ascontiguousarray(np.moveaxis(fitted, 0, axis))
+    value.const_value = ir.tensor(result, name=value.name)
+    value.shape = ir.Shape(result.shape)
+
+
+def _flatten_to_any_width(model: ir.Model, node: ir.Node) -> None:
+    name = f"{node.outputs[0].name}.flat"
+    target = model.graph.initializers.get(name)
+    if target is None:
+        target = ir.Value(name=name)
+        target.const_value = ir.tensor(np.array([0, -1], np.int64), name=name)
+        target.shape, target.dtype = ir.Shape([2]), ir.DataType.INT64
+        model.graph.register_initializer(target)
+    node.replace_input_with(1, target)
+
+
+def _inputs(node: ir.Node) -> Iterator[tuple[int, ir.Value | None]]:
+    return enumerate(node.inputs)
+
+
+def _sizes(shape: Sequence[int | ir.SymbolicDim]) -> list[int]:
+    return [size for size in shape if isinstance(size, int)]

@@ -1,0 +1,202 @@
+"""What a candidate costs, cheapest facts first, and the widths that the budgets leave it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from n2n_edge.devices import Profile, predict_latency
+from n2n_edge.figures import MB, Figure
+from n2n_edge.gate import Budget
+from n2n_edge.graph import Architecture, ChannelGroup, Teacher, build, costs, serialize
+from n2n_edge.measure import WarmWorker
+from n2n_edge.search.journal import Journal
+from n2n_edge.search.reward import violation
+
+__all__ = ["METADATA_BYTES", "CandidateCosts", "CostMeter", "fit_widths", "rounded_width"]
+
+METADATA_BYTES = 4096
+"""Room kept in a size budget for what shipping writes into the file: profile, provenance, normalisation."""
+
+_LATENCY_HEADROOM = 0.97
+"""Share of a measured latency budget that candidates may use: the same file timed again differs by a few percent."""
+
+_BISECTIONS = 9
+_LATENCY_ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class CandidateCosts:
+    """Costs of one candidate for one device; `latency` is None where nobody has to know it."""
+
+    size_mb: float
+    params: int
+    macs: int
+    memory_bound_mb: float
+    latency: Figure | None = None
+
+    def as_mapping(self) -> dict[str, float]:
+        """Return the costs that are known, by the names that budgets use."""
+        known = {
+            "size_mb": self.size_mb,
+            "params": float(self.params),
+            "macs": float(self.macs),
+            "memory_bound_mb": self.memory_bound_mb,
+        }
+        return known if self.latency is None else {**known, "latency_ms": self.latency.value}
+
+
+class CostMeter:
+    """Tells what architectures cost on a device, remembering measured latencies in the journal."""
+
+    def __init__(
+        self, teacher: Teacher, profile: Profile, budgets: Sequence[Budget], journal: Journal, worker: WarmWorker
+    ) -> None:
+        self.teacher = teacher
+        self.profile = profile
+        self.limits = {budget.cost: budget.limit for budget in budgets if budget.direction == "max"}
+        self._journal = journal
+        self._worker = worker
+        self._timed = profile.is_host and "latency_ms" in self.limits
+        self._measured_over_predicted: dict[frozenset[str], float] = {}
+
+    def static(self, model: ir.Model) -> CandidateCosts:
+        """Return what the graph alone tells."""
+        counted = costs(model)
+        return CandidateCosts(
+            size_mb=(counted.size_bytes + METADATA_BYTES) / MB,
+            params=counted.params,
+            macs=counted.macs,
+            memory_bound_mb=counted.memory_bound_bytes / MB,
+        )
+
+    def excesses(self, found: CandidateCosts) -> dict[str, float]:
+        """Return the budgets that `found` misses and by how much (see `violation`)."""
+        limits = dict(self.limits)
+        if self._timed:
+            limits["latency_ms"] *= _LATENCY_HEADROOM
+        return violation(found.as_mapping(), limits)
+
+    def judge(self, architecture: Architecture, model: ir.Model) -> CandidateCosts:
+        """Return the costs of a candidate; its latency is only found out where its other costs meet their budgets."""
+        found = self.static(model)
+        if self.profile.is_host:
+            if not self._timed or self.excesses(found):
+                return found
+            return replace(found, latency=self.measured(architecture, model))
+        return replace(found, latency=predict_latency(model, self.profile))
+
+    def measured(self, architecture: Architecture, model: ir.Model) -> Figure:
+        """Return the latency of a candidate on this host, timed once per architecture."""
+        key = f"{architecture.key}/{self.profile.name}/{self.profile.default_threads}"
+        known = self._journal.cached("latency", key)
+        if known is None:
+            figure = self._worker.measure(
+                serialize(model),
+                threads=self.profile.default_threads,
+                providers=list(self.profile.providers),
+                min_time_s=0.2,
+                max_time_s=1.0,
+            ).latency()
+            known = dict(figure.to_json())
+            self._journal.store("latency", key, known)
+        return Figure(**known)
+
+    def fitted(self, removed: frozenset[str], ratios: Mapping[str, float]) -> Architecture:
+        """Return the widest architecture in proportion to `ratios` (by group) that the budgets allow.
+
+        Without budgets the ratios are taken as they are. A measured latency is met by predicting, timing, and correcting
+        the prediction for the layers that are left.
+        """
+        if not self.limits:
+            return _at_scale(self.teacher, removed, ratios, 1.0, self.profile.channel_multiple)
+        if not self._timed:
+            return self._fit(removed, ratios, self._within_budgets)
+        limit = self.limits["latency_ms"] * _LATENCY_HEADROOM
+        correction = self._measured_over_predicted.get(removed) or self._teacher_correction()
+        best: Architecture | None = None
+        for _ in range(_LATENCY_ROUNDS):
+            ceiling = limit / correction
+            architecture = self._fit(removed, ratios, lambda model, top=ceiling: self._within(model, top))  # type: ignore[misc]
+            model = build(self.teacher, architecture)
+            if self.excesses(self.static(model)):
+                return architecture
+            measured = self.measured(architecture, model).value
+            correction = measured / predict_latency(model, self.profile).value
+            if measured <= limit:
+                best = architecture
+                if measured >= 0.94 * limit:
+                    break
+            else:
+                correction *= 1.01
+        self._measured_over_predicted.setdefault(removed, correction)
+        return best if best is not None else architecture
+
+    def _teacher_correction(self) -> float:
+        full = self.teacher.full
+        model = build(self.teacher, full)
+        return self.measured(full, model).value / predict_latency(model, self.profile).value
+
+    def _within_budgets(self, model: ir.Model) -> bool:
+        found = self.static(model)
+        if self.excesses(found):
+            return False
+        if "latency_ms" not in self.limits:
+            return True
+        return not self.excesses(replace(found, latency=predict_latency(model, self.profile)))
+
+    def _within(self, model: ir.Model, ceiling_ms: float) -> bool:
+        return not self.excesses(self.static(model)) and predict_latency(model, self.profile).value <= ceiling_ms
+
+    def _fit(
+        self, removed: frozenset[str], ratios: Mapping[str, float], fits: Callable[[ir.Model], bool]
+    ) -> Architecture:
+        return fit_widths(self.teacher, removed, ratios, fits, self.profile.channel_multiple)
+
+
+def fit_widths(
+    teacher: Teacher,
+    removed: frozenset[str],
+    ratios: Mapping[str, float],
+    fits: Callable[[ir.Model], bool],
+    multiple: int = 1,
+) -> Architecture:
+    """Return the widest architecture in proportion to `ratios` for which ``fits(model)`` holds (bisection).
+
+    Where not even the narrowest fits, that one is returned: its reward says how far off it is.
+    """
+    low, high = 0.0, 1.0 / max(min(ratios.values(), default=1.0), 1e-3)
+    top = _at_scale(teacher, removed, ratios, high, multiple)
+    if fits(build(teacher, top)):
+        return top
+    best = _at_scale(teacher, removed, ratios, low, multiple)
+    tried: dict[str, bool] = {}
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        architecture = _at_scale(teacher, removed, ratios, middle, multiple)
+        if architecture.key not in tried:
+            tried[architecture.key] = fits(build(teacher, architecture))
+        if tried[architecture.key]:
+            low, best = middle, architecture
+        else:
+            high = middle
+    return best
+
+
+def rounded_width(group: ChannelGroup, ratio: float, multiple: int) -> int:
+    """Return `ratio` of the group's width, rounded to the device's channel multiple and kept within 1 and full."""
+    if ratio >= 1 or group.width <= multiple:
+        least = min(group.width, multiple)
+        return group.width if ratio >= 1 else max(1, min(group.width, max(round(ratio * group.width), least // 2)))
+    return min(group.width, max(multiple, round(ratio * group.width / multiple) * multiple))
+
+
+def _at_scale(
+    teacher: Teacher, removed: frozenset[str], ratios: Mapping[str, float], scale: float, multiple: int
+) -> Architecture:
+    architecture = teacher.full.remove(*sorted(removed))
+    for group in teacher.trunk(removed).groups:
+        if group.shrinkable:
+            width = rounded_width(group, min(1.0, ratios.get(group.name, 1.0) * scale), multiple)
+            architecture = architecture.resize(group.name, min(width, architecture.width(group.name)))
+    return architecture

@@ -1,0 +1,122 @@
+"""Judge one architecture: costs against budgets, then, only if they are met, a short distillation."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from n2n_edge.distill import ShortDistiller
+from n2n_edge.gate import Budget
+from n2n_edge.graph import Architecture, Teacher, build
+from n2n_edge.search.costing import CandidateCosts, CostMeter
+from n2n_edge.search.journal import Journal
+from n2n_edge.search.reward import compression_reward, infeasible_reward
+
+__all__ = ["Evaluator", "Judged", "Objective"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The cost that the reward counts, its base (the original teacher's), and the ratio that budgets ask for."""
+
+    cost: str
+    base: float
+    target_ratio: float | None
+
+    @classmethod
+    def choose(cls, wanted: str | None, teacher: CandidateCosts, budgets: Sequence[Budget]) -> "Objective":
+        """Return the user's objective, or the tightest budget's cost where the user names none, or params.
+
+        With a budget on the objective's cost the compression that is paid for ends at the budget.
+        """
+        base = teacher.as_mapping()
+        ratios = {budget.cost: budget.limit / base[budget.cost] for budget in budgets if budget.cost in base}
+        tight = {cost: ratio for cost, ratio in ratios.items() if ratio < 1}
+        cost = wanted or (min(tight, key=lambda name: tight[name]) if tight else "params")
+        return cls(cost, base[cost], tight.get(cost))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A judged candidate; `accuracy` (or fidelity) is None where it missed a budget and was never trained."""
+
+    architecture: Architecture
+    costs: CandidateCosts
+    excesses: Mapping[str, float]
+    accuracy: float | None
+    reward: float
+    fresh: bool
+
+    @property
+    def feasible(self) -> bool:
+        """Whether it met every budget on its costs."""
+        return not self.excesses
+
+    @property
+    def cost_ratio(self) -> float:
+        """Sum of the excesses, nought where it is feasible."""
+        return sum(self.excesses.values())
+
+
+class Evaluator:
+    """Judges architectures, each once: what the journal knows is looked up."""
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        meter: CostMeter,
+        distiller: ShortDistiller,
+        teacher_accuracy: float,
+        objective: Objective,
+        journal: Journal,
+        seed: int,
+    ) -> None:
+        self.teacher = teacher
+        self.meter = meter
+        self.objective = objective
+        self.teacher_accuracy = teacher_accuracy
+        self._distiller = distiller
+        self._journal = journal
+        self._seed = seed
+
+    def judge(self, architecture: Architecture, progress: float) -> Judged:
+        """Return the candidate's costs, accuracy and reward; `progress` in [0, 1] sharpens the penalty of a miss."""
+        model = build(self.teacher, architecture)
+        found = self.meter.judge(architecture, model)
+        excesses = self.meter.excesses(found)
+        if excesses:
+            return Judged(architecture, found, excesses, None, infeasible_reward(excesses, progress), fresh=False)
+        accuracy, fresh = self._accuracy(architecture, model)
+        return Judged(architecture, found, {}, accuracy, self._reward(found, accuracy), fresh)
+
+    def refine(self, finalists: Sequence[Judged], make: Callable[[], ShortDistiller]) -> dict[str, float]:
+        """Return the accuracy of each finalist (by key) after the longer distillation that ``make()`` prepares."""
+        found: dict[str, float] = {}
+        distiller: ShortDistiller | None = None
+        for judged in finalists:
+            key = judged.architecture.key
+            known = self._journal.cached("final_accuracy", key)
+            if known is None:
+                distiller = distiller or make()
+                model = build(self.teacher, judged.architecture)
+                known = {"accuracy": distiller.judge(model, seed=self._seed).accuracy}
+                self._journal.store("final_accuracy", key, known)
+            found[key] = float(known["accuracy"])
+        return found
+
+    def _accuracy(self, architecture: Architecture, model: ir.Model) -> tuple[float, bool]:
+        known = self._journal.cached("accuracy", architecture.key)
+        if known is not None:
+            return float(known["accuracy"]), False
+        judgement = self._distiller.judge(model, seed=self._seed)
+        self._journal.store(
+            "accuracy", architecture.key, {"accuracy": judgement.accuracy, "seconds": judgement.seconds}
+        )
+        return judgement.accuracy, True
+
+    def _reward(self, found: CandidateCosts, accuracy: float) -> float:
+        costs = found.as_mapping()
+        cost = costs.get(self.objective.cost, self.objective.base)
+        return compression_reward(
+            accuracy / max(self.teacher_accuracy, 1e-9), cost / self.objective.base, self.objective.target_ratio
+        )

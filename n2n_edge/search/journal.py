@@ -1,0 +1,283 @@
+"""A run's memory: one SQLite file that holds everything decided and measured."""
+
+import fcntl
+import json
+import math
+import sqlite3
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from n2n_edge.errors import InputError
+
+__all__ = ["SCHEMA", "Candidate", "Event", "Journal", "JsonObject"]
+
+JsonObject = dict[str, Any]
+"""A JSON document as Python holds it."""
+
+SCHEMA = 1
+"""Version of the tables; a journal of a newer one is refused."""
+
+_APPLICATION_ID = 0x6E326E65  # "n2ne": tells a journal from any other SQLite file
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE candidates (
+    stage TEXT NOT NULL, position INTEGER NOT NULL, batch INTEGER NOT NULL, actions TEXT NOT NULL, key TEXT NOT NULL,
+    architecture TEXT NOT NULL, costs TEXT NOT NULL, reward REAL NOT NULL, accuracy REAL, feasible INTEGER NOT NULL,
+    provenance TEXT NOT NULL, created_s REAL NOT NULL, PRIMARY KEY (stage, position)) WITHOUT ROWID;
+CREATE TABLE facts (kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, key)) WITHOUT ROWID;
+CREATE TABLE epochs (
+    training TEXT NOT NULL, epoch INTEGER NOT NULL, figures TEXT NOT NULL, PRIMARY KEY (training, epoch)) WITHOUT ROWID;
+CREATE TABLE events (id INTEGER PRIMARY KEY, created_s REAL NOT NULL, kind TEXT NOT NULL, details TEXT NOT NULL);
+"""
+
+_held: set[Path] = set()  # POSIX locks don't exclude the process that holds them
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One judged candidate: the `position`-th of its stage, proposed in `batch` by taking `actions`."""
+
+    stage: str
+    position: int
+    batch: int
+    actions: tuple[int, ...]
+    key: str
+    architecture: JsonObject
+    costs: JsonObject
+    reward: float
+    accuracy: float | None
+    feasible: bool
+    provenance: str
+    created_s: float = 0.0
+    """Unix time; `Journal.record_candidate` sets it."""
+
+
+_CANDIDATE_COLUMNS = tuple(field.name for field in fields(Candidate))
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something worth telling about a run: a worker that died, a resume."""
+
+    kind: str
+    details: JsonObject
+    created_s: float
+
+
+class Journal:
+    """The journal of one run, open for this process alone; every method has committed when it returns.
+
+    >>> with Journal.create(folder / "journal.sqlite", {"seed": 0}) as journal:
+    ...     journal.store("evaluation", f"{architecture_key}/{settings_hash}", {"accuracy": 0.91})
+    ...     journal.cached("evaluation", f"{architecture_key}/{settings_hash}")
+
+    Killing the process at any instant loses nothing that was committed. `create` and `open` raise InputError if another
+    process holds the run.
+    """
+
+    def __init__(self, path: Path, lock: TextIO) -> None:
+        self.path = path
+        self._lock = lock
+        self._database = sqlite3.connect(path, isolation_level=None, timeout=10.0)
+
+    @classmethod
+    def create(cls, path: Path, meta: Mapping[str, object] | None = None) -> Self:
+        """Start a journal at `path` that holds `meta`; a journal never exists without it, even after a kill.
+
+        Raises InputError if there is a file already, or the folder can't be written.
+        """
+        lock = _acquire(path)
+        try:
+            if path.exists():
+                raise InputError(f"{path} exists already: resume that run with --resume, or choose another --out")
+            _write_tables(path, meta or {})
+            return cls._start(path, lock)
+        except BaseException:
+            _release(path, lock)
+            raise
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open the journal at `path`; raises InputError if it isn't one, or a newer n2n-edge wrote it."""
+        if not path.is_file():
+            raise InputError(f"{path} doesn't exist: there is no run to resume, start one without --resume")
+        lock = _acquire(path)
+        try:
+            return cls._start(path, lock)
+        except BaseException:
+            _release(path, lock)
+            raise
+
+    @classmethod
+    def _start(cls, path: Path, lock: TextIO) -> Self:
+        journal = cls(path, lock)
+        try:
+            application = journal._database.execute("PRAGMA application_id").fetchone()[0]
+            version = journal._database.execute("PRAGMA user_version").fetchone()[0]
+            if application != _APPLICATION_ID:
+                raise InputError(f"{path} is not the journal of a run: give the folder that a compress run wrote")
+            if version > SCHEMA:
+                raise InputError(f"{path} has schema {version}, this n2n-edge knows {SCHEMA}: update n2n-edge")
+            journal._database.execute("PRAGMA journal_mode=WAL")
+            journal._database.execute("PRAGMA synchronous=FULL")
+        except sqlite3.DatabaseError as error:
+            journal._database.close()
+            raise InputError(f"{path} is not a readable journal ({error}): give the folder of a run") from error
+        except BaseException:
+            journal._database.close()
+            raise
+        return journal
+
+    def close(self) -> None:
+        """Close the file and let go of the run; closing again does nothing."""
+        if not self._lock.closed:
+            self._database.close()
+            _release(self.path, self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def set_meta(self, key: str, value: object) -> None:
+        """Keep `value` (anything JSON can hold) under `key`, in place of an earlier one."""
+        self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, _dump(value)))
+
+    def meta(self) -> JsonObject:
+        """Return everything that `create` and `set_meta` kept."""
+        return {key: json.loads(value) for key, value in self._database.execute("SELECT key, value FROM meta")}
+
+    def record_candidate(self, candidate: Candidate) -> None:
+        """Add a judged candidate; raises ValueError if its place is taken or its reward isn't finite."""
+        if not math.isfinite(candidate.reward):
+            raise ValueError(f"the reward of a candidate must be finite, not {candidate.reward}")
+        row = (
+            candidate.stage,
+            candidate.position,
+            candidate.batch,
+            _dump(candidate.actions),
+            candidate.key,
+            _dump(candidate.architecture),
+            _dump(candidate.costs),
+            float(candidate.reward),
+            None if candidate.accuracy is None else float(candidate.accuracy),
+            int(candidate.feasible),
+            candidate.provenance,
+            time.time(),
+        )
+        try:
+            self._database.execute(f"INSERT INTO candidates VALUES ({', '.join('?' * len(row))})", row)
+        except sqlite3.IntegrityError as error:
+            raise ValueError(
+                f"candidate {candidate.position} of stage {candidate.stage} is recorded already"
+            ) from error
+
+    def candidates(self, stage: str | None = None) -> list[Candidate]:
+        """Return the candidates of `stage`, or of all stages, each stage in the order of their positions."""
+        rows = self._database.execute(
+            f"SELECT {', '.join(_CANDIDATE_COLUMNS)} FROM candidates"
+            " WHERE :stage IS NULL OR stage = :stage ORDER BY stage, position",
+            {"stage": stage},
+        )
+        return [_candidate(row) for row in rows]
+
+    def store(self, kind: str, key: str, value: Mapping[str, object]) -> None:
+        """Keep what was found out, such as an evaluation or a latency, in place of an earlier value for `key`."""
+        self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (kind, key, _dump(value)))
+
+    def cached(self, kind: str, key: str) -> JsonObject | None:
+        """Return what `store` kept for `key`, or None."""
+        row = self._database.execute("SELECT value FROM facts WHERE kind = ? AND key = ?", (kind, key)).fetchone()
+        if row is None:
+            return None
+        value: JsonObject = json.loads(row[0])
+        return value
+
+    def record_epoch(self, training: str, epoch: int, figures: Mapping[str, object]) -> None:
+        """Keep the figures of one epoch of a training, such as the final distillation."""
+        self._database.execute("INSERT OR REPLACE INTO epochs VALUES (?, ?, ?)", (training, epoch, _dump(figures)))
+
+    def epochs(self, training: str) -> dict[int, JsonObject]:
+        """Return the figures of a training by epoch, in order."""
+        rows = self._database.execute(
+            "SELECT epoch, figures FROM epochs WHERE training = ? ORDER BY epoch", (training,)
+        )
+        return {epoch: json.loads(figures) for epoch, figures in rows}
+
+    def record_event(self, kind: str, details: Mapping[str, object]) -> None:
+        """Note that something happened, with the time."""
+        self._database.execute(
+            "INSERT INTO events (created_s, kind, details) VALUES (?, ?, ?)", (time.time(), kind, _dump(details))
+        )
+
+    def events(self) -> list[Event]:
+        """Return the events in the order in which they happened."""
+        rows = self._database.execute("SELECT kind, details, created_s FROM events ORDER BY id")
+        return [Event(kind, json.loads(details), created_s) for kind, details, created_s in rows]
+
+
+def _candidate(row: tuple[Any, ...]) -> Candidate:
+    values = dict(zip(_CANDIDATE_COLUMNS, row, strict=True))
+    for column in ("actions", "architecture", "costs"):
+        values[column] = json.loads(values[column])
+    return Candidate(**{**values, "actions": tuple(values["actions"]), "feasible": bool(values["feasible"])})
+
+
+def _write_tables(path: Path, meta: Mapping[str, object]) -> None:
+    """Write a complete journal beside `path`, then move it there in one step."""
+    new = path.with_name(path.name + ".new")
+    for leftover in (new, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+        leftover.unlink(missing_ok=True)
+    database = sqlite3.connect(new, isolation_level=None)
+    try:
+        database.executescript(
+            f"BEGIN; {_TABLES} PRAGMA application_id={_APPLICATION_ID}; PRAGMA user_version={SCHEMA}; COMMIT;"
+        )
+        database.executemany("INSERT INTO meta VALUES (?, ?)", [(key, _dump(value)) for key, value in meta.items()])
+    finally:
+        database.close()
+    new.replace(path)
+
+
+def _acquire(path: Path) -> TextIO:
+    """Lock the run of the journal at `path` for this process; the lock goes when the process does, however it ends."""
+    lock_path = path.with_name(path.name + ".lock")
+    taken = InputError(f"{path.parent} is in use by another n2n-edge process: wait for it to end, or stop it")
+    if lock_path.resolve() in _held:
+        raise taken
+    try:
+        lock = lock_path.open("a")
+    except OSError as error:
+        raise InputError(f"{path.parent} can't be written ({error.strerror}): choose another --out") from error
+    try:
+        # lockf, not flock: a data loader's child doesn't inherit it, so an orphan can't keep a run locked.
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise taken from error
+    _held.add(lock_path.resolve())
+    return lock
+
+
+def _release(path: Path, lock: TextIO) -> None:
+    _held.discard(path.with_name(path.name + ".lock").resolve())
+    lock.close()
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), default=_plain)
+
+
+def _plain(value: object) -> object:
+    """Turn a numpy scalar into the Python number it stands for; anything else isn't JSON."""
+    item = getattr(value, "item", None)
+    if callable(item):
+        return item()
+    raise TypeError(f"{type(value).__name__} can't be kept in a journal")

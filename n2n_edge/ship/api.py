@@ -1,0 +1,56 @@
+"""`n2n_edge.compress(...)`: the command line's main job as a function."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from n2n_edge.errors import UnsuitableEnvironmentError
+from n2n_edge.ship.folder import RunFolder
+from n2n_edge.ship.settings import CompressSettings
+
+if TYPE_CHECKING:
+    from n2n_edge.ship.run import CompressResult, Observer
+
+__all__ = ["INSTALL_HINT", "compress", "require_training_packages"]
+
+INSTALL_HINT = 'compressing needs torch, which is not installed; run: pip install "n2n-edge[compress]"'
+
+
+def require_training_packages() -> None:
+    """Raise UnsuitableEnvironmentError, saying what to install, where the extra ``[compress]`` is missing."""
+    from importlib.util import find_spec
+
+    missing = [name for name in ("torch", "safetensors", "PIL") if find_spec(name) is None]
+    if missing:
+        raise UnsuitableEnvironmentError(INSTALL_HINT.replace("torch", {"PIL": "pillow"}.get(missing[0], missing[0]), 1))
+
+
+def compress(
+    teacher: Path | str | None = None,
+    *,
+    out: Path | str,
+    resume: bool = False,
+    observer: "Observer | None" = None,
+    **given: object,
+) -> "CompressResult":
+    """Compress `teacher` (an ONNX file; None for the built-in example) into the folder `out`.
+
+    Further keywords are the fields of `CompressSettings`, named like the command's options:
+
+    >>> result = n2n_edge.compress("teacher.onnx", data="images/", device="raspberry-pi-4", max_mb=0.5, out="run")
+    >>> result.met, result.student
+
+    With `resume` the run in `out` goes on with its own settings.
+
+    Raises:
+        InputError: anything wrong with teacher, data, device, options or folder.
+        BudgetMissedError: no architecture meets the budgets.
+        UnsuitableEnvironmentError: torch is missing, or the exported file isn't what was trained.
+    """
+    require_training_packages()
+    from n2n_edge.ship.run import run_compress
+
+    if resume:
+        folder, known = RunFolder.resume(Path(out))
+        return run_compress(folder, known, observer)
+    wanted = CompressSettings(teacher=None if teacher is None else str(teacher), **given)  # type: ignore[arg-type]
+    return run_compress(RunFolder.start(Path(out), wanted), wanted, observer)

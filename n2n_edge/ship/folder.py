@@ -1,0 +1,78 @@
+"""The folder of a run: who may write there, and what lies in it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from n2n_edge.errors import InputError
+from n2n_edge.ship.settings import CompressSettings, read_settings, write_settings
+
+__all__ = ["RunFolder"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def settings(self) -> Path:
+        """What was asked."""
+        return self.path / "run.toml"
+
+    @property
+    def journal(self) -> Path:
+        """Everything decided and measured."""
+        return self.path / "journal.sqlite"
+
+    @property
+    def student(self) -> Path:
+        """The model that ships."""
+        return self.path / "student.onnx"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The final distillation under way; gone when the run is done."""
+        return self.path / "training.checkpoint"
+
+    @property
+    def policy(self) -> Path:
+        """What the policies have learned, for `--policy-from`."""
+        return self.path / "policy.safetensors"
+
+    @property
+    def report_json(self) -> Path:
+        """The run's figures."""
+        return self.path / "report.json"
+
+    @property
+    def report_html(self) -> Path:
+        """The same for people."""
+        return self.path / "report.html"
+
+    @property
+    def model_card(self) -> Path:
+        """What a user of the student has to know."""
+        return self.path / "model-card.md"
+
+    @classmethod
+    def start(cls, path: Path, settings: CompressSettings) -> "RunFolder":
+        """Make the folder of a new run; raises InputError where another run, or anything else, lies there."""
+        folder = cls(path)
+        if folder.settings.exists() or folder.journal.exists():
+            raise InputError(f"{path} holds another run; give another --out, or --resume to continue that one")
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(f"{path} is not an empty folder; give another --out")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_settings(settings, folder.settings)
+        except OSError as error:
+            raise InputError(f"{path} can't be written ({error.strerror}); give another --out") from error
+        return folder
+
+    @classmethod
+    def resume(cls, path: Path) -> tuple["RunFolder", CompressSettings]:
+        """Return the folder and the settings of a run that was begun; raises InputError where there is none."""
+        folder = cls(path)
+        return folder, read_settings(folder.settings)
+

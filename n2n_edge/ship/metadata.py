@@ -1,0 +1,51 @@
+"""What a shipped model says about itself: version, teacher, device, budgets, figures with their provenance."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+
+from n2n_edge.devices import Profile
+from n2n_edge.distill import Data
+from n2n_edge.figures import Figure
+from n2n_edge.gate import Budget
+from n2n_edge.ship.normalisation import MEAN_KEY, STD_KEY
+
+__all__ = ["with_metadata"]
+
+
+def with_metadata(
+    model: ir.Model,
+    *,
+    version: str,
+    teacher_sha256: str,
+    profile: Profile,
+    budgets: Sequence[Budget],
+    figures: Mapping[str, Figure],
+    data: Data,
+) -> ir.Model:
+    """Return `model` with what it is and where its figures come from in its metadata.
+
+    Only what follows from the run's settings goes in, nothing that was timed: equal runs ship equal files.
+    """
+    model = model.clone()
+    entries: dict[str, object] = {
+        "n2n_edge.version": version,
+        "n2n_edge.teacher_sha256": teacher_sha256,
+        "n2n_edge.device": profile.name,
+        "n2n_edge.profile": {
+            "runtime": profile.runtime,
+            "providers": profile.providers,
+            "threads": profile.default_threads,
+            "channel_multiple": profile.channel_multiple,
+        },
+        "n2n_edge.budgets": {budget.cost: budget.limit for budget in budgets},
+        "n2n_edge.figures": {name: figure.to_json() for name, figure in figures.items()},
+        MEAN_KEY: data.mean,
+        STD_KEY: data.std,
+    }
+    for key, value in entries.items():
+        model.metadata_props[key] = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    model.producer_name = "n2n-edge"
+    model.producer_version = version
+    return model

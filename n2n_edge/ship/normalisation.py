@@ -1,0 +1,88 @@
+"""How a teacher wants its images: from its metadata, from the user, or found out by trying."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from n2n_edge.distill import Data, evaluate
+from n2n_edge.errors import InputError
+
+__all__ = ["MEAN_KEY", "STD_KEY", "Normalisation", "choose_normalisation", "metadata_normalisation"]
+
+MEAN_KEY, STD_KEY = "n2n_edge.mean", "n2n_edge.std"
+"""Metadata of an ONNX file: JSON lists, per channel, on pixels in 0..1."""
+
+_TRIED_IMAGES = 512
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """A pixel x in 0..1 goes in as ``(x - mean) / std`` per channel; `note` says where the figures come from."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    note: str
+
+
+_COMMON: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "CIFAR": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "0..1": ((0.0,), (1.0,)),
+    "-1..1": ((0.5,), (0.5,)),
+    "0..255": ((0.0,), (1 / 255,)),
+    "MNIST": ((0.1307,), (0.3081,)),
+}
+
+
+def metadata_normalisation(metadata: Mapping[str, str]) -> Normalisation | None:
+    """Return what a model's metadata says; None where it says nothing.
+
+    Raises:
+        InputError: the metadata is there but not lists of numbers.
+    """
+    if MEAN_KEY not in metadata or STD_KEY not in metadata:
+        return None
+    try:
+        mean, std = (tuple(float(item) for item in json.loads(metadata[key])) for key in (MEAN_KEY, STD_KEY))
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"the model's metadata {MEAN_KEY}, {STD_KEY} aren't lists of numbers; give --mean and --std"
+        ) from error
+    return Normalisation(mean, std, "the teacher's metadata")
+
+
+def choose_normalisation(teacher: ir.Model, data: Data) -> Normalisation:
+    """Return the usual normalisation under which the teacher does best on some training images.
+
+    Without labels there is nothing to go by: ImageNet's for three channels, 0..1 otherwise.
+    """
+    channels = data.input_shape[0]
+    usual = {
+        name: (mean * channels if len(mean) == 1 else mean, std * channels if len(std) == 1 else std)
+        for name, (mean, std) in _COMMON.items()
+        if len(mean) in (1, channels)
+    }
+    sample = data.validation
+    if len(sample) > _TRIED_IMAGES:
+        step = len(sample) // _TRIED_IMAGES
+        sample = replace(
+            sample, images=sample.images[::step], labels=None if sample.labels is None else sample.labels[::step]
+        )
+    if sample.labels is None:
+        name = "ImageNet" if channels == 3 else "0..1"
+        return Normalisation(*usual[name], f"{name}'s, assumed: the teacher says nothing; check, or give --mean and --std")
+    accuracy = {}
+    for name, (mean, std) in usual.items():
+        judged = evaluate(teacher, sample, replace(data, mean=mean, std=std)).accuracy
+        if judged is None:
+            return Normalisation(*usual["0..1"], "0..1, assumed: the teacher says nothing; check, or give --mean and --std")
+        accuracy[name] = judged
+    best = max(accuracy, key=lambda name: accuracy[name])
+    others = sorted((value for name, value in accuracy.items() if name != best), reverse=True)
+    return Normalisation(
+        *usual[best],
+        f"{best}'s, found by trying: the teacher says nothing, and this gives it {accuracy[best]:.1%} "
+        f"on validation images (next best {others[0]:.1%})",
+    )

@@ -1,0 +1,72 @@
+"""Proof that the shipped file computes what was trained."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from n2n_edge.distill import Data, GraphModule
+from n2n_edge.errors import UnsuitableEnvironmentError
+
+__all__ = ["MAX_RELATIVE_ERROR", "MIN_TOP1_AGREEMENT", "Parity", "check_parity"]
+
+MAX_RELATIVE_ERROR = 1e-3
+MIN_TOP1_AGREEMENT = 0.99
+_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How torch and ONNX Runtime agree on `n` real images.
+
+    `max_relative_error` is the largest difference of any output element, relative to the largest magnitude of that
+    output; `top1_agreement` is None for outputs that aren't class scores.
+    """
+
+    max_relative_error: float
+    top1_agreement: float | None
+    n: int
+
+
+def check_parity(trained: ir.Model, shipped: Path, data: Data) -> Parity:
+    """Run the trained graph in torch and the shipped file in ONNX Runtime on the same real images and compare.
+
+    Raises:
+        UnsuitableEnvironmentError: they differ by more than the bounds of this module; the file must not be used.
+    """
+    import onnxruntime
+    import torch
+
+    from n2n_edge.distill import normalise
+
+    images = torch.from_numpy(np.ascontiguousarray(data.validation.images[:_IMAGES]))
+    inputs = normalise(images, torch.tensor(data.mean), torch.tensor(data.std))
+    session = onnxruntime.InferenceSession(str(shipped), providers=["CPUExecutionProvider"])
+    declared = session.get_inputs()[0]
+    size = declared.shape[0] if isinstance(declared.shape[0], int) else len(inputs)
+    module = GraphModule(trained)
+    module.eval()
+    worst, agreeing, seen = 0.0, 0, 0
+    classifier = False
+    for start in range(0, len(inputs) - size + 1, size):
+        batch = inputs[start : start + size]
+        with torch.inference_mode():
+            outputs = module(batch)
+        own = [item.numpy() for item in (outputs if isinstance(outputs, tuple) else (outputs,))]
+        theirs = session.run(None, {declared.name: batch.contiguous().numpy()})
+        for mine, other in zip(own, theirs, strict=True):
+            scale = max(float(np.abs(mine).max()), 1e-12)
+            worst = max(worst, float(np.abs(mine - other).max()) / scale)
+        classifier = len(own) == 1 and own[0].ndim == 2
+        if classifier:
+            agreeing += int((own[0].argmax(1) == theirs[0].argmax(1)).sum())
+        seen += size
+    agreement = agreeing / seen if classifier and seen else None
+    if not np.isfinite(worst) or worst > MAX_RELATIVE_ERROR or (agreement is not None and agreement < MIN_TOP1_AGREEMENT):
+        raise UnsuitableEnvironmentError(
+            f"{shipped}: ONNX Runtime and torch differ (relative error {worst:.2g}, bound {MAX_RELATIVE_ERROR:g}; "
+            f"top-1 agreement {agreement if agreement is not None else 'not applicable'}); "
+            "the file isn't what was trained: don't use it, and report this"
+        )
+    return Parity(worst, agreement, seen)

@@ -1,0 +1,158 @@
+"""The settings of a run, as a person gives them and as `run.toml` keeps them."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from n2n_edge.errors import InputError
+from n2n_edge.gate import Budget
+
+__all__ = ["EFFORTS", "CompressSettings", "Effort", "EffortName", "read_settings", "write_settings"]
+
+EffortName = Literal["quick", "standard", "thorough"]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much work a run does.
+
+    Trained candidates per stage, images of a candidate's short distillation, finalists (judged again on four times the
+    images), and images of the final distillation in all, which with the data's size gives its epochs.
+    """
+
+    removal_candidates: int
+    shrinkage_candidates: int
+    short_images: int
+    finalists: int
+    final_images: int
+    least_epochs: int
+    most_epochs: int
+
+    def epochs(self, train_images: int) -> int:
+        """Return the epochs of the final distillation for so many training images."""
+        return max(self.least_epochs, min(self.most_epochs, round(self.final_images / train_images)))
+
+
+EFFORTS: Mapping[str, Effort] = {
+    "quick": Effort(12, 16, 1024, 3, 120_000, 2, 60),
+    "standard": Effort(40, 60, 2560, 4, 720_000, 8, 150),
+    "thorough": Effort(150, 250, 5120, 6, 3_000_000, 20, 400),
+}
+
+
+@dataclass(frozen=True)
+class CompressSettings:
+    """Everything that decides what a run does; equal settings, data and teacher give the same student.
+
+    `teacher` None means the built-in example. Budgets are in MB (10^6 bytes), ms, and fractions of one.
+    """
+
+    teacher: str | None = None
+    data: str | None = None
+    device: str = "cpu"
+    max_mb: float | None = None
+    max_latency_ms: float | None = None
+    max_memory_mb: float | None = None
+    max_params: float | None = None
+    max_macs: float | None = None
+    min_accuracy: float | None = None
+    objective: str | None = None
+    effort: str = "standard"
+    candidates: int | None = None
+    minutes: float | None = None
+    epochs: int | None = None
+    seed: int = 0
+    policy: str = "reinforce"
+    policy_from: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.effort not in EFFORTS:
+            raise InputError(f"--effort {self.effort}: no such effort; give one of {', '.join(EFFORTS)}")
+        for name in ("candidates", "minutes", "epochs"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"--{name} {value:g}: must be above 0")
+        objectives = ("params", "size_mb", "macs", "memory_bound_mb", "latency_ms")
+        if self.objective is not None and self.objective not in objectives:
+            raise InputError(f"--objective {self.objective}: no such cost; give one of {', '.join(objectives)}")
+        if self.teacher is not None and self.data is None:
+            raise InputError(f"no data given for teacher {self.teacher}; add --data with images like those it was trained on")
+        _ = self.budgets
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """The limits that were given, in the order of DESIGN.md's costs."""
+        given = (
+            ("size_mb", self.max_mb),
+            ("latency_ms", self.max_latency_ms),
+            ("memory_bound_mb", self.max_memory_mb),
+            ("params", self.max_params),
+            ("macs", self.max_macs),
+            ("accuracy", self.min_accuracy),
+        )
+        return tuple(Budget(cost, limit) for cost, limit in given if limit is not None)  # type: ignore[arg-type]
+
+    @property
+    def amount(self) -> Effort:
+        """The effort in figures, `candidates` taken into account."""
+        effort = EFFORTS[self.effort]
+        if self.candidates is None:
+            return effort
+        removal = round(self.candidates * effort.removal_candidates / (effort.removal_candidates + effort.shrinkage_candidates))
+        removal = min(max(1, removal), self.candidates)
+        shrinkage = max(1, self.candidates - removal)
+        return Effort(
+            removal, shrinkage, effort.short_images, min(effort.finalists, self.candidates), effort.final_images,
+            effort.least_epochs, effort.most_epochs,
+        )  # fmt: skip
+
+    def command(self, out: Path) -> str:
+        """Return the command line that repeats the run."""
+        words = ["n2n-edge", "compress"]
+        if self.teacher is not None:
+            words.append(_quoted(self.teacher))
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name == "teacher" or value == item.default:
+                continue
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [f"--{item.name.replace('_', '-')}", _quoted(text)]
+        return " ".join([*words, "--out", _quoted(str(out))])
+
+
+def write_settings(settings: CompressSettings, path: Path) -> None:
+    """Write the settings that differ from nothing as TOML."""
+    lines = ["# settings of this run; `n2n-edge compress --resume --out FOLDER` reads them"]
+    for name, value in asdict(settings).items():
+        if value is not None:
+            lines.append(f"{name} = {json.dumps(list(value) if isinstance(value, tuple) else value)}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def read_settings(path: Path) -> CompressSettings:
+    """Read what `write_settings` wrote; raises InputError where that isn't what is there."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path.parent} holds no run to resume: {path.name} is missing") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as TOML ({error}); restore it or start a new run") from error
+    known = {item.name for item in fields(CompressSettings)}
+    unknown = sorted(set(document) - known)
+    if unknown:
+        raise InputError(f"{path}: unknown setting '{unknown[0]}'; known: {', '.join(sorted(known))}")
+    for name in ("mean", "std"):
+        if name in document:
+            document[name] = tuple(document[name])
+    return CompressSettings(**document)
+
+
+def _quoted(text: str) -> str:
+    import shlex
+
+    return shlex.quote(text)

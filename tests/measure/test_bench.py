@@ -1,0 +1,157 @@
+from pathlib import Path
+
+import pytest
+
+from n2n_edge.errors import InputError
+from n2n_edge.figures import Figure
+from n2n_edge.measure import MeasurementError, WarmWorker, bench, environment, usable_cores
+from tests.measure.small_models import write_conv_model, write_failing_model, write_gemm_model
+
+
+def test_bench_measures_a_model_on_this_host(tmp_path: Path) -> None:
+    path = write_conv_model(tmp_path / "model.onnx")
+
+    measurement = bench(path, threads=1, min_time_s=0.05, max_time_s=1.0)
+
+    assert measurement.provenance == "measured"
+    assert 0 < measurement.min_ms <= measurement.p50_low_ms <= measurement.p50_ms <= measurement.p50_high_ms
+    assert measurement.p50_ms <= measurement.p90_ms <= measurement.p99_ms <= measurement.max_ms
+    assert measurement.n >= 6
+    assert (measurement.threads, measurement.batch, measurement.providers) == (1, 1, ("CPUExecutionProvider",))
+    assert measurement.runtime.startswith("onnxruntime ")
+    assert path.stat().st_size == measurement.file_size_bytes
+    assert measurement.first_run_ms > 0
+    assert measurement.session_ms > 0
+    assert measurement.latency() == Figure(
+        measurement.p50_ms,
+        "ms",
+        "measured",
+        low=measurement.p50_low_ms,
+        high=measurement.p50_high_ms,
+        n=measurement.n,
+    )
+
+
+def test_a_tolerance_that_cannot_be_reached_is_said_out_loud(tmp_path: Path) -> None:
+    path = write_conv_model(tmp_path / "model.onnx")
+
+    measurement = bench(path, threads=1, min_time_s=0.0, max_time_s=0.1, tolerance=1e-9)
+
+    assert not measurement.converged
+    assert any(warning.startswith("not settled after 0.1 s") for warning in measurement.warnings)
+
+
+def test_memory_growth_holds_the_weights_and_not_what_the_parent_uses(tmp_path: Path) -> None:
+    ballast = bytearray(300_000_000)
+    ballast[::4096] = b"\1" * len(ballast[::4096])
+    path = write_gemm_model(tmp_path / "wide.onnx", 2500)
+
+    with WarmWorker() as worker:
+        fresh = worker.measure(path, threads=1, min_time_s=0.0, max_time_s=0.05)
+        used = worker.measure(path, threads=1, min_time_s=0.0, max_time_s=0.05)
+
+    assert fresh.rss_growth_bytes is not None
+    assert 25_000_000 < fresh.rss_growth_bytes < 200_000_000
+    assert used.rss_growth_bytes is None
+
+
+def test_a_free_batch_axis_takes_the_batch(tmp_path: Path) -> None:
+    path = write_conv_model(tmp_path / "model.onnx")
+
+    measurement = bench(path, threads=1, batch=3, min_time_s=0.0, max_time_s=0.1)
+
+    assert measurement.batch == 3
+
+
+def test_a_fixed_batch_is_refused_or_warned_of(tmp_path: Path) -> None:
+    path = write_conv_model(tmp_path / "four.onnx", batch=4)
+
+    with WarmWorker() as worker:
+        with pytest.raises(InputError, match="fixed batch of 4; 3 was asked for"):
+            worker.measure(path, threads=1, batch=3)
+        measurement = worker.measure(path, threads=1, min_time_s=0.0, max_time_s=0.1)
+
+    assert any("fixed first axis of 4" in warning for warning in measurement.warnings)
+
+
+def test_other_free_axes_become_one_and_are_named(tmp_path: Path) -> None:
+    path = write_conv_model(tmp_path / "model.onnx")
+    free = tmp_path / "free.onnx"
+    import onnx
+
+    model = onnx.load(path)
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[2].dim_param = "height"
+    free.write_bytes(model.SerializeToString())
+
+    measurement = bench(free, threads=1, min_time_s=0.0, max_time_s=0.1)
+
+    assert "input 'x': free axis 2 (height) was set to 1" in measurement.warnings
+
+
+def test_more_threads_than_cores_is_warned_of(tmp_path: Path) -> None:
+    path = write_conv_model(tmp_path / "model.onnx")
+    threads = usable_cores() + 1
+
+    measurement = bench(path, threads=threads, min_time_s=0.0, max_time_s=0.1)
+
+    assert any(warning.startswith(f"{threads} threads share") for warning in measurement.warnings)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"threads": 0}, "threads 0"),
+        ({"batch": 0}, "batch 0"),
+        ({"max_time_s": 0.0, "min_time_s": 0.0}, "max_time_s 0"),
+        ({"min_time_s": 3.0, "max_time_s": 2.0}, "min_time_s 3"),
+        ({"tolerance": float("nan")}, "tolerance nan"),
+    ],
+)
+def test_options_out_of_range_are_refused(tmp_path: Path, options: dict[str, float], says: str) -> None:
+    path = write_conv_model(tmp_path / "model.onnx")
+
+    with pytest.raises(InputError, match=says):
+        bench(path, **options)  # type: ignore[arg-type]
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing\.onnx: no such file"):
+        bench(tmp_path / "nothing.onnx")
+
+
+def test_an_unknown_provider_is_refused_with_the_ones_there_are(tmp_path: Path) -> None:
+    path = write_conv_model(tmp_path / "model.onnx")
+
+    with pytest.raises(InputError, match=r"NoSuchExecutionProvider.*it has .*CPUExecutionProvider"):
+        bench(path, providers=["NoSuchExecutionProvider"])
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", None])
+def test_a_corrupt_file_is_refused_in_one_line(tmp_path: Path, content: bytes | None) -> None:
+    path = write_conv_model(tmp_path / "model.onnx")
+    path.write_bytes(path.read_bytes()[:200] if content is None else content)
+
+    with pytest.raises(InputError) as caught:
+        bench(path)
+
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_fails_when_it_runs_is_a_failed_measurement(tmp_path: Path) -> None:
+    path = write_failing_model(tmp_path / "bad.onnx")
+
+    with pytest.raises(MeasurementError, match="the run failed in its first run") as caught:
+        bench(path)
+
+    assert caught.value.exit_code == 3
+    assert "\n" not in str(caught.value)
+
+
+def test_the_environment_names_machine_and_runtime() -> None:
+    found = environment()
+
+    assert {"cpu", "cores", "os", "python", "onnxruntime"} <= set(found)
+    assert found["onnxruntime"] != "unknown"
+    assert found == environment()
