@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING
 # Builds of ONNX Runtime report usage over the network unless told otherwise before their import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+# Torch's worker threads wait for each other by spinning; where another program wants the core too, that makes training
+# many times slower. Sleep soon instead. Has to be set before torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 if TYPE_CHECKING:
     from n2n_edge.devices import Profile, load_profile
     from n2n_edge.distill import load_student

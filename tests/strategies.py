@@ -4,8 +4,8 @@
 ... def test_something(model: ir.Model) -> None: ...
 
 The networks are small (inputs of 8x8 to 12x12, up to four blocks) and mix the pieces that real families are made of:
-plain chains, residual blocks with identity, projection and padded shortcuts, separable and inverted residual blocks, fire
-modules, dense blocks, grouped convolutions, squeeze-and-excite gates, splits and channel shuffles.
+plain chains, residual blocks with identity, projection and padded shortcuts, separable and inverted residual blocks,
+fire modules, dense blocks, grouped convolutions, squeeze-and-excite gates, splits and channel shuffles.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,7 @@
 """The `n2n-edge` command: one thin file per command, errors turned into one line and an exit code here."""
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -19,6 +20,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from n2n_edge import __version__
+
+        print(f"n2n-edge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Make a trained neural network fit a real embedded board."""
+
+
 app.command()(compress)
 app.command()(bench)
 app.command()(inspect)

@@ -79,7 +79,7 @@ def compress(
     ] = False,
 ) -> None:
     """Search for a smaller student, train it by distillation, and ship it with proof that it meets the budgets."""
-    from n2n_edge.ship import CompressSettings, RunFolder, require_training_packages, run_compress
+    from n2n_edge.ship import CompressSettings, RunFolder, require_training_packages
 
     require_training_packages()
     settings = CompressSettings(
@@ -111,6 +111,7 @@ def compress(
         _check_before_writing(settings)
         folder = RunFolder.start(out, settings)
     from n2n_edge.cli.live import live_view
+    from n2n_edge.ship import run_compress
 
     with live_view(settings, as_json) as observer:
         result = run_compress(folder, settings, observer)

@@ -56,14 +56,16 @@ def _take(images: NDArray[np.uint8], chosen: NDArray[np.int64]) -> NDArray[np.ui
 
 
 def fit(image: Image.Image, height: int, width: int) -> Image.Image:
-    """Scale an image so that it covers `height` x `width`, and keep the centre."""
+    """Keep the centre of an image, as much of it as has the wanted proportions, scaled to `height` x `width`."""
     if image.size == (width, height):
         return image
     scale = max(width / image.width, height / image.height)
-    kept_width, kept_height = width / scale, height / scale
-    left, top = (image.width - kept_width) / 2, (image.height - kept_height) / 2
-    box = (max(left, 0.0), max(top, 0.0), min(left + kept_width, image.width), min(top + kept_height, image.height))
-    return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    kept_width = min(image.width, max(1, round(width / scale)))
+    kept_height = min(image.height, max(1, round(height / scale)))
+    left, top = (image.width - kept_width) // 2, (image.height - kept_height) // 2
+    # cut before scaling: the filter of a scaling with a box would look beyond the box
+    centre = image.crop((left, top, left + kept_width, top + kept_height))
+    return centre.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def fit_all(images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:

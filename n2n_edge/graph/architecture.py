@@ -2,7 +2,11 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 __all__ = ["Architecture"]
 
@@ -43,19 +47,19 @@ class Architecture:
                 raise ValueError(f"layer {layer!r} can't be removed: it {reasons[layer]}")
         return Architecture(self.removed | set(layers), self.widths, self.names)
 
-    def resize(self, group: str, width: int) -> "Architecture":
+    def resize(self, group: str, width: int | np.integer[Any]) -> "Architecture":
         """Return the architecture with `width` units in `group`.
 
         Raises:
             ValueError: a name that the teacher doesn't have, a group that can't shrink, or a width outside 1..full.
         """
         full = self.names.full_width(group)
-        if isinstance(width, bool) or not isinstance(width, int) or not 1 <= width <= full:
+        if not isinstance(width, int | np.integer) or isinstance(width, bool) or not 1 <= width <= full:
             raise ValueError(f"width {width!r} of group {group!r} is not within 1..{full}")
-        reason = dict((name, why) for name, _, why in self.names.groups)[group]
+        reason = {name: why for name, _, why in self.names.groups}[group]
         if reason and width != full:
             raise ValueError(f"group {group!r} can't be resized: {reason}")
-        widths = {**dict(self.widths), group: width}
+        widths = {**dict(self.widths), group: int(width)}
         if width == full:
             del widths[group]
         order = {name: index for index, (name, _, _) in enumerate(self.names.groups)}
@@ -87,6 +91,6 @@ class Vocabulary:
         raise ValueError(f"no channel group is called {group!r}; groups: {_some(n for n, _, _ in self.groups)}")
 
 
-def _some(names: object) -> str:
-    listed = [str(name) for name in names]  # type: ignore[attr-defined]
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
     return ", ".join(listed[:8]) + (f", ... ({len(listed)} in all)" if len(listed) > 8 else "")

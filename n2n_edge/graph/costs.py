@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 
 import onnx_ir as ir
 
-from n2n_edge.graph.load import serialize
 from n2n_edge.graph.shapes import Shape, is_constant, shapes_of
 
 __all__ = ["Costs", "NodeCost", "costs", "node_costs"]
@@ -14,13 +13,17 @@ __all__ = ["Costs", "NodeCost", "costs", "node_costs"]
 _VIEW_OPS = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout"})
 """Ops whose output can share its input's memory."""
 
+_FIRST_SETTING = {"BatchNormalization": 3, "Clip": 1, "Dropout": 1, "Pad": 1, "Resize": 1, "Upsample": 1}
+"""From which input on an op reads running statistics or settings instead of weights."""
+
 
 @dataclass(frozen=True)
 class Costs:
     """Costs that follow exactly from a graph, for a batch of one.
 
-    `params` counts the elements of all float weights, without the running statistics of BatchNorm; `size_bytes` is the
-    serialised file; `memory_bound_bytes` is the initialisers plus the largest live set of activations in execution order.
+    `params` counts the elements of all float weights, without the running statistics of BatchNorm and without settings
+    such as the bounds of a Clip; `size_bytes` is the serialised file; `memory_bound_bytes` is the initialisers plus the
+    largest live set of activations in execution order.
     """
 
     params: int
@@ -49,7 +52,7 @@ def costs(model: ir.Model) -> Costs:
     shapes = shapes_of(model)
     return Costs(
         params=_params(model),
-        size_bytes=len(serialize(model)),
+        size_bytes=ir.to_proto(model).ByteSize(),
         macs=sum(_macs(node, shapes) for node in model.graph),
         memory_bound_bytes=_memory_bound(model, shapes),
     )
@@ -101,10 +104,7 @@ def _macs(node: ir.Node, shapes: Mapping[str, Shape]) -> int:
             first, output = shape(node.inputs[0]), shape(node.outputs[0])
             transposed = node.attributes.get_int("transA", 0)
             return prod(output) * first[0 if transposed else 1] if first else 0
-        case "MatMul" | "MatMulInteger":
-            first, output = shape(node.inputs[0]), shape(node.outputs[0])
-            return prod(output) * first[-1] if first else 0
-        case "QLinearMatMul":
+        case "MatMul" | "MatMulInteger" | "QLinearMatMul":
             first, output = shape(node.inputs[0]), shape(node.outputs[0])
             return prod(output) * first[-1] if first else 0
         case _:
@@ -114,15 +114,15 @@ def _macs(node: ir.Node, shapes: Mapping[str, Shape]) -> int:
 def _memory_bound(model: ir.Model, shapes: Mapping[str, Shape]) -> int:
     storage = _Storage(model)
     constants = sum(_constant_bytes(value) for value in model.graph.initializers.values())
-    size = dict.fromkeys(set(storage.root.values()), 0)
+    size = dict.fromkeys(storage.root.values(), 0)
     for name, root in storage.root.items():
-        size[root] = max(size[root], storage.itemsize[name] * prod(shapes.get(name, ())))
+        size[root] = max(size[root], ceil(storage.itemsize[name] * prod(shapes.get(name, ()))))
     live = peak = sum(size[root] for root in {storage.root[str(value.name)] for value in storage.graph_inputs})
-    for step, node in enumerate(model.graph):
-        live += sum(size[root] for root in storage.born[step])
+    for born, dying in zip(storage.born, storage.dies, strict=True):
+        live += sum(size[root] for root in born)
         peak = max(peak, live)
-        live -= sum(size[root] for root in storage.dies[step])
-    return int(constants + peak)
+        live -= sum(size[root] for root in dying)
+    return constants + peak
 
 
 class _Storage:
@@ -169,8 +169,10 @@ def _weight_elements(value: ir.Value) -> int:
     tensor = value.const_value
     if tensor is None or not tensor.dtype.is_floating_point() or not tensor.shape:
         return 0
-    statistics = all(use.node.op_type == "BatchNormalization" and use.idx >= 3 for use in value.uses())
-    return 0 if value.uses() and statistics else prod(tensor.shape.numpy())
+    uses = value.uses()
+    if uses and all(use.idx >= _FIRST_SETTING.get(use.node.op_type, 99) for use in uses):
+        return 0
+    return prod(tensor.shape.numpy())
 
 
 def _constant_bytes(value: ir.Value) -> int:

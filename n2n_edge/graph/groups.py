@@ -51,7 +51,7 @@ def find_groups(labels: Labels, model: ir.Model, layers: Sequence[Layer]) -> tup
     for root in sorted(first_seen, key=lambda item: first_seen[item]):
         members.setdefault((int(signature[root]), frozen.get(root, "")), []).append(root)
     owners = _owners(model, layers)
-    groups = []
+    groups: list[ChannelGroup] = []
     for (_, reason), units in members.items():
         dims = touched[units[0]]
         names = dict.fromkeys(owners[key[0]] for key in dims if key[0] in owners)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from n2n_edge.graph.costs import node_costs
-from n2n_edge.graph.operands import layer_input, weight_index
+from n2n_edge.graph.operands import layer_input, nodes_within, weight_index
 from n2n_edge.graph.propagate import is_understood
 from n2n_edge.graph.refit import ACTIVATION_OPS, refit_blocker
 from n2n_edge.graph.shapes import Shape, is_constant, shapes_of
@@ -53,6 +53,7 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
     """Return the layers of a normalised model in execution order."""
     shapes = shapes_of(model)
     costs = {cost.name: cost for cost in node_costs(model)}
+    holders = {inner: node for node in model.graph for inner in nodes_within(node)}
     names: set[str] = set()
     layers = []
     for node in model.graph:
@@ -85,7 +86,7 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
                 skip_end=any(_joins(use.node) for use in output.uses()),
                 params=sum(costs[str(item.name)].params for item in chain),
                 macs=costs[str(node.name)].macs,
-                reason=_why_not(source, output, axis, shapes),
+                reason=_why_not(source, output, axis, shapes, holders),
             )
         )
     return tuple(layers)
@@ -101,6 +102,8 @@ def _chain(node: ir.Node) -> list[ir.Node]:
         if len(uses) != 1 or value.is_graph_output():
             return chain
         following = uses[0].node
+        if following.graph is not node.graph:
+            return chain
         constant_rest = all(item is None or item is value or is_constant(item) for item in following.inputs)
         if following.op_type in _NORM_OPS and uses[0].idx == 0 and not norm and not activation:
             norm = True
@@ -125,10 +128,12 @@ def _layer_name(node: ir.Node, index: int, taken: set[str]) -> str:
     return name
 
 
-def _why_not(source: ir.Value, output: ir.Value, channel: int, shapes: Mapping[str, Shape]) -> str:
+def _why_not(
+    source: ir.Value, output: ir.Value, channel: int, shapes: Mapping[str, Shape], holders: Mapping[ir.Node, ir.Node]
+) -> str:
     if output.is_graph_output():
         return f"gives the graph output '{output.name}'"
-    stranger = _stranger(source, output)
+    stranger = _stranger(source, output, holders)
     if stranger is not None:
         return f"touches op {stranger.op_type} '{stranger.name}', which isn't understood"
     before, after = shapes[str(source.name)], shapes[str(output.name)]
@@ -142,9 +147,12 @@ def _why_not(source: ir.Value, output: ir.Value, channel: int, shapes: Mapping[s
     return f"changes the width from {before[channel]} to {after[channel]} and {blocker}" if blocker else ""
 
 
-def _stranger(source: ir.Value, output: ir.Value) -> ir.Node | None:
-    """Return an op outside the known set that gives what the layer reads, or reads what it gives."""
-    neighbours = [source.producer(), *(use.node for use in output.uses())]
+def _stranger(source: ir.Value, output: ir.Value, holders: Mapping[ir.Node, ir.Node]) -> ir.Node | None:
+    """Return an op outside the known set that gives what the layer reads, or reads what it gives.
+
+    `holders` maps the nodes in bodies of control flow to the op that holds them.
+    """
+    neighbours = [source.producer(), *(holders.get(use.node, use.node) for use in output.uses())]
     return next((node for node in neighbours if node is not None and not is_understood(node)), None)
 
 

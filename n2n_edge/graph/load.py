@@ -4,7 +4,7 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx_ir.passes import common
 
 from n2n_edge.errors import InputError
@@ -27,6 +27,8 @@ def load_model(path: Path | str) -> ir.Model:
     _check_external_data(proto, path)
     try:
         onnx.load_external_data_for_model(proto, str(path.parent))
+        for tensor in proto.graph.initializer:
+            tensor.ClearField("data_location")
         onnx.checker.check_model(proto)
         model = ir.from_proto(proto)
     except (onnx.checker.ValidationError, ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:

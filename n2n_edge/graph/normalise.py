@@ -92,7 +92,7 @@ def _fold_static(model: ir.Model, one: dict[str, Array], two: dict[str, Array]) 
         old = node.outputs[0]
         if old.is_graph_output():
             continue
-        constant = ir.Value(name=f"{names[0]}.folded", const_value=ir.tensor(one[names[0]]))
+        constant = ir.Value(name=f"{names[0]}.folded", const_value=ir.Tensor(one[names[0]]))
         constant.shape = ir.Shape(one[names[0]].shape)
         constant.dtype = ir.DataType.from_numpy(one[names[0]].dtype)
         graph.register_initializer(constant)
@@ -119,7 +119,7 @@ def _free_batch_in_reshapes(model: ir.Model, one: dict[str, Array], two: dict[st
         else:
             constant_target = np.where(np.arange(len(first)) == varying[0], -1, first)
         constant = ir.Value(
-            name=f"{node.outputs[0].name}.shape", const_value=ir.tensor(constant_target.astype(np.int64))
+            name=f"{node.outputs[0].name}.shape", const_value=ir.Tensor(constant_target.astype(np.int64))
         )
         model.graph.register_initializer(constant)
         node.replace_input_with(1, constant)
@@ -140,7 +140,7 @@ def _note_shapes(model: ir.Model, one: dict[str, Array], two: dict[str, Array]) 
     values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
     for value in values:
         name = str(value.name)
-        if name not in one:
+        if name not in one or one[name].dtype == object:  # sequences and strings
             continue
         first, second = one[name].shape, two[name].shape
         value.shape = ir.Shape([a if a == b else batch_dim(a) for a, b in zip(first, second, strict=True)])

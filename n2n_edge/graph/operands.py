@@ -7,8 +7,8 @@ import onnx_ir as ir
 from n2n_edge.graph.shapes import Shape, is_constant
 
 __all__ = [
-    "axes_of", "constant_ints", "is_computed", "layer_input", "opset_of", "pad_amounts", "slice_plan", "split_sizes", "values_read",
-    "weight_index",
+    "axes_of", "constant_ints", "is_computed", "layer_input", "nodes_within", "opset_of", "pad_amounts", "slice_plan",
+    "split_sizes", "values_read", "weight_index",
 ]  # fmt: skip
 
 
@@ -28,7 +28,7 @@ def weight_index(node: ir.Node) -> int | None:
 
 
 def layer_input(node: ir.Node) -> tuple[ir.Value, int]:
-    """Return the activation that a weighted op (with noted shapes) reads and its channel axis, counted from the front."""
+    """Return the activation that a weighted op (with noted shapes) reads and the position of its channel axis."""
     index = weight_index(node)
     source = None if index is None else node.inputs[1 - index]
     assert source is not None
@@ -40,14 +40,26 @@ def layer_input(node: ir.Node) -> tuple[ir.Value, int]:
 
 def values_read(node: ir.Node) -> tuple[ir.Value, ...]:
     """Return what `node` reads: its inputs, and for control flow what its bodies take from outside."""
-    read = {id(value): value for value in node.inputs if value is not None}
+    read = {value: None for value in node.inputs if value is not None}
+    for body in _bodies(node):
+        inner = [value for item in body for value in values_read(item)]
+        read |= {value: None for value in [*inner, *body.outputs] if value.graph is not body}
+    return tuple(read)
+
+
+def nodes_within(node: ir.Node) -> tuple[ir.Node, ...]:
+    """Return the nodes in the bodies of a control-flow op, those of nested ones included."""
+    return tuple(found for body in _bodies(node) for item in body for found in (item, *nodes_within(item)))
+
+
+def _bodies(node: ir.Node) -> list[ir.Graph]:
+    bodies: list[ir.Graph] = []
     for attribute in node.attributes.values():
-        bodies = [attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else []
-        bodies += attribute.as_graphs() if attribute.type == ir.AttributeType.GRAPHS else []
-        for body in bodies:
-            inner = [value for item in body for value in values_read(item)]
-            read |= {id(value): value for value in [*inner, *body.outputs] if value.graph is not body}
-    return tuple(read.values())
+        if attribute.type == ir.AttributeType.GRAPH:
+            bodies.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            bodies += attribute.as_graphs()
+    return bodies
 
 
 def opset_of(node: ir.Node) -> int:
@@ -78,10 +90,9 @@ def axes_of(node: ir.Node) -> tuple[int, ...] | None:
 
 def split_sizes(node: ir.Node, total: int) -> tuple[int, ...]:
     """Return the size of each output of a Split along its axis of length `total`."""
-    sizes = node.attributes.get_ints("split")
-    given = tuple(sizes) if sizes is not None else constant_ints(node, 1)
-    if given is not None:
-        return given
+    given = node.attributes.get_ints("split") or constant_ints(node, 1)
+    if given:
+        return tuple(given)
     count = len(node.outputs)
     chunk = -(-total // count)
     return tuple(min(chunk, total - chunk * index) for index in range(count))
@@ -93,9 +104,7 @@ def pad_amounts(node: ir.Node, rank: int) -> tuple[tuple[int, int], ...] | None:
     amounts: Sequence[int] | None = attribute if attribute is not None else constant_ints(node, 1)
     if amounts is None:
         return None
-    axes = constant_ints(node, 3)
-    if axes is None:
-        axes = tuple(range(rank))
+    axes = constant_ints(node, 3) or tuple(range(rank))
     table = [(0, 0)] * rank
     for position, axis in enumerate(axes):
         table[axis % rank] = (amounts[position], amounts[position + len(axes)])
@@ -104,22 +113,17 @@ def pad_amounts(node: ir.Node, rank: int) -> tuple[tuple[int, int], ...] | None:
 
 def slice_plan(node: ir.Node, shape: Shape) -> dict[int, range] | None:
     """Return the positions that a Slice takes along each axis it names; None where its bounds are computed."""
-    starts: Sequence[int] | None
-    ends: Sequence[int] | None
-    if "starts" in node.attributes:
-        starts, ends = node.attributes.get_ints("starts"), node.attributes.get_ints("ends")
-        axes, steps = node.attributes.get_ints("axes"), None
-    else:
-        starts, ends = constant_ints(node, 1), constant_ints(node, 2)
-        axes, steps = constant_ints(node, 3), constant_ints(node, 4)
-        if any(is_computed(node, index) for index in range(1, len(node.inputs))):
-            return None
+    if any(is_computed(node, index) for index in range(1, len(node.inputs))):
+        return None
+    starts, ends, axes = (
+        node.attributes.get_ints(name) or constant_ints(node, index)
+        for index, name in enumerate(("starts", "ends", "axes"), start=1)
+    )
     if starts is None or ends is None:
         return None
-    named = axes if axes is not None else tuple(range(len(starts)))
-    strides = steps if steps is not None else (1,) * len(starts)
+    steps = constant_ints(node, 4) or (1,) * len(starts)
     plan = {}
-    for start, end, axis, step in zip(starts, ends, named, strides, strict=True):
+    for start, end, axis, step in zip(starts, ends, axes or range(len(starts)), steps, strict=True):
         place = axis % len(shape)
         plan[place] = range(shape[place])[slice(start, _end(end, shape[place], step), step)]
     return plan

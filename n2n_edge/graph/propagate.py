@@ -16,17 +16,20 @@ __all__ = ["ELEMENTWISE_OPS", "KNOWN_OPS", "UNARY_OPS", "is_understood", "propag
 
 Rule = Callable[[ir.Node, Labels], None]
 
-UNARY_OPS = frozenset(
-    "Abs Cast Ceil Celu Clip Cos Dropout Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity LeakyRelu Log Mish Neg "
-    "Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu".split()
-)
-ELEMENTWISE_OPS = frozenset(
-    "Add Sub Mul Div Pow Min Max Sum Mean PRelu Where Equal Greater Less GreaterOrEqual LessOrEqual And Or Not".split()
-)
-_POOLING = "MaxPool AveragePool GlobalAveragePool GlobalMaxPool LpPool GlobalLpPool".split()
-_REDUCTIONS = (
-    "ReduceMean ReduceSum ReduceMax ReduceMin ReduceL1 ReduceL2 ReduceSumSquare ReduceProd ReduceLogSumExp".split()
-)
+UNARY_OPS = frozenset({
+    "Abs", "Cast", "Ceil", "Celu", "Clip", "Cos", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid",
+    "HardSwish", "Identity", "LeakyRelu", "Log", "Mish", "Neg", "Reciprocal", "Relu", "Round", "Selu", "Shrink",
+    "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
+})  # fmt: skip
+ELEMENTWISE_OPS = frozenset({
+    "Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Sum", "Mean", "PRelu", "Where", "Equal", "Greater", "Less",
+    "GreaterOrEqual", "LessOrEqual", "And", "Or", "Not",
+})  # fmt: skip
+_POOLING = ["MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "GlobalLpPool"]
+_REDUCTIONS = [
+    "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceProd",
+    "ReduceLogSumExp",
+]  # fmt: skip
 
 _RULES: dict[str, Rule] = {
     **dict.fromkeys(UNARY_OPS, elementwise.passing),
@@ -112,7 +115,7 @@ def _label_input(value: ir.Value, labels: Labels) -> None:
 def _settle(model: ir.Model, labels: Labels) -> None:
     """Tie until the labels of every value vary along one axis alone (rectangularity), then resolve all arrays."""
     suspects = [name for name, array in labels.values.items() if sum(size > 1 for size in array.shape) > 1]
-    while any([labels.make_rectangular(labels.values[name]) for name in suspects]):
+    while sum(labels.make_rectangular(labels.values[name]) for name in suspects):
         pass
     for name, array in labels.values.items():
         labels.values[name] = labels.find(np.array(array))

@@ -11,17 +11,18 @@ from n2n_edge.graph.shapes import is_constant
 
 __all__ = ["ACTIVATION_OPS", "WIDTH_PASSING_OPS", "refit_blocker", "refit_reader"]
 
-ACTIVATION_OPS = frozenset(
-    "Relu LeakyRelu PRelu Clip Sigmoid HardSigmoid HardSwish Tanh Softplus Elu Selu Celu Gelu Mish Swish".split()
-)
-WIDTH_PASSING_OPS = (ACTIVATION_OPS - {"PRelu"}) | frozenset(
-    "MaxPool AveragePool GlobalAveragePool GlobalMaxPool Dropout Flatten Reshape Identity".split()
-)
+ACTIVATION_OPS = frozenset({
+    "Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Softplus", "Elu", "Selu",
+    "Celu", "Gelu", "Mish", "Swish",
+})  # fmt: skip
+WIDTH_PASSING_OPS = (ACTIVATION_OPS - {"PRelu"}) | {
+    "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Dropout", "Flatten", "Reshape", "Identity",
+}  # fmt: skip
 """Ops that give whatever width they are given."""
 
 
 def refit_blocker(value: ir.Value, width: int) -> str:
-    """Return what keeps the readers of `value` (`width` channels) from taking another width; empty where nothing does."""
+    """Return what keeps the readers of `value` (`width` channels) from taking another width, or an empty text."""
     if value.is_graph_output():
         return f"it is the graph output '{value.name}'"
     return next((blocker for use in value.uses() if (blocker := _reader_blocker(use.node, use.idx, width))), "")
@@ -97,13 +98,13 @@ def _refit_weight(node: ir.Node, weight_at: int, width: int, inner: int) -> None
     assert value is not None
     assert value.const_value is not None
     weight = value.const_value.numpy()
-    axis = 1 if node.op_type == "Conv" or node.attributes.get_int("transB", 0) else 0
+    axis = 1 if node.op_type == "Conv" else int(node.attributes.get_int("transB", 0) or 0)
     rows = np.moveaxis(weight, axis, 0)
     fitted = np.zeros((width * inner, *rows.shape[1:]), weight.dtype)
     shared = min(len(fitted), len(rows))
     fitted[:shared] = rows[:shared]
     result = np.ascontiguousarray(np.moveaxis(fitted, 0, axis))
-    value.const_value = ir.tensor(result, name=value.name)
+    value.const_value = ir.Tensor(result, name=value.name)
     value.shape = ir.Shape(result.shape)
 
 
@@ -112,7 +113,7 @@ def _flatten_to_any_width(model: ir.Model, node: ir.Node) -> None:
     target = model.graph.initializers.get(name)
     if target is None:
         target = ir.Value(name=name)
-        target.const_value = ir.tensor(np.array([0, -1], np.int64), name=name)
+        target.const_value = ir.Tensor(np.array([0, -1], np.int64), name=name)
         target.shape, target.dtype = ir.Shape([2]), ir.DataType.INT64
         model.graph.register_initializer(target)
     node.replace_input_with(1, target)

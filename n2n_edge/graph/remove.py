@@ -1,6 +1,7 @@
 """Take layers out of a graph: what read a layer's output reads its input instead, re-fitted where the width differs."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -34,7 +35,7 @@ def remove_layers(model: ir.Model, layers: Sequence[Layer], removed: Iterable[st
     model = model.clone()
     nodes = {str(node.name): node for node in model.graph}
     doubled = {node.name for node in model.graph if _adds_to_itself(node)}
-    readers: list[tuple[ir.Node, int, Layer]] = []
+    readers: list[_Reader] = []
     for layer in layers:
         if layer.name not in gone:
             continue
@@ -42,37 +43,62 @@ def remove_layers(model: ir.Model, layers: Sequence[Layer], removed: Iterable[st
         source, axis = layer_input(chain[0])
         output = chain[-1].outputs[0]
         if axis == 1:  # widths can only change along axis 1
-            readers += [(use.node, use.idx, layer) for use in output.uses()]
+            readers += [_Reader(use.node, use.idx, layer.out_channels, layer.name) for use in output.uses()]
         ir.convenience.replace_all_uses_with(output, source)
         model.graph.remove(chain, safe=True)
-    _collapse_empty_branches(model, doubled)
-    for node, index, layer in readers:
-        _refit_where_needed(model, node, index, layer)
+    readers += _collapse_empty_branches(model, doubled, readers)
+    position = {node: index for index, node in enumerate(model.graph)}
+    for reader in sorted((reader for reader in readers if reader.node in position), key=lambda r: position[r.node]):
+        _refit_where_needed(model, reader)
     drop_unused_initializers(model)
     return model
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Input `index` of `node`, which used to take `width` channels and reads something else since `layer` is gone."""
+
+    node: ir.Node
+    index: int
+    width: int
+    layer: str
 
 
 def _adds_to_itself(node: ir.Node) -> bool:
     return node.op_type == "Add" and node.inputs[0] is node.inputs[1]
 
 
-def _collapse_empty_branches(model: ir.Model, doubled: set[str | None]) -> None:
-    """Let an Add whose operands have become one value pass it through; those in `doubled` were so in the teacher."""
+def _collapse_empty_branches(model: ir.Model, doubled: set[str | None], readers: Sequence[_Reader]) -> list[_Reader]:
+    """Let an Add whose operands have become one value pass it through, and return who reads that value now.
+
+    Those in `doubled` added a value to itself in the teacher already.
+    """
+    before = {reader.node: reader for reader in readers}
+    passed_on = []
     for node in list(model.graph):
         source = node.inputs[0] if _adds_to_itself(node) and node.name not in doubled else None
-        if source is not None and not node.outputs[0].is_graph_output():
-            ir.convenience.replace_all_uses_with(node.outputs[0], source)
-            model.graph.remove(node, safe=True)
+        output = node.outputs[0]
+        if source is None or output.is_graph_output():
+            continue
+        if node in before:
+            new = [replace(before[node], node=use.node, index=use.idx) for use in output.uses()]
+            before |= {reader.node: reader for reader in new}
+            passed_on += new
+        ir.convenience.replace_all_uses_with(output, source)
+        model.graph.remove(node, safe=True)
+    return passed_on
 
 
-def _refit_where_needed(model: ir.Model, node: ir.Node, index: int, layer: Layer) -> None:
-    """Re-fit a reader of what `layer` gave, unless it is gone itself or reads a value of the same width."""
-    value = node.inputs[index] if node.graph is not None else None
+def _refit_where_needed(model: ir.Model, reader: _Reader) -> None:
+    """Re-fit a reader, unless it reads a value of the same width."""
+    value = reader.node.inputs[reader.index]
     if value is None or value.shape is None:
         return
     width = value.shape[1]
-    if not isinstance(width, int) or width == layer.out_channels:
+    if not isinstance(width, int) or width == reader.width:
         return
-    blocker = refit_reader(model, node, index, layer.out_channels, width)
+    blocker = refit_reader(model, reader.node, reader.index, reader.width, width)
     if blocker:
-        raise RemovalConflictError(f"layer {layer.name!r} can't be removed together with others: {blocker}", layer.name)
+        raise RemovalConflictError(
+            f"layer {reader.layer!r} can't be removed together with others: {blocker}", reader.layer
+        )

@@ -57,7 +57,7 @@ def reduction(node: ir.Node, labels: Labels) -> None:
         labels.freeze(array, f"{node.op_type} '{node.name}' has axes that aren't constant")
         return
     given = axes_of(node)
-    if not given and node.attributes.get_int("noop_with_empty_axes", 0):
+    if not given and node.attributes.get_int("noop_with_empty_axes"):
         given = ()
     axes = {axis % array.ndim for axis in given} if given is not None else set(range(array.ndim))
     if any(array.shape[axis] > 1 for axis in axes):
@@ -70,7 +70,10 @@ def reduction(node: ir.Node, labels: Labels) -> None:
 
 
 def softmax(node: ir.Node, labels: Labels) -> None:
-    """Softmax over channels would change when one goes, so they are frozen; before opset 13 it takes all axes from one on."""
+    """Over channels it would change when one goes, so they are frozen.
+
+    Before opset 13 it runs over `axis` and all later axes together.
+    """
     source = node.inputs[0]
     assert source is not None
     array = labels.of(source)

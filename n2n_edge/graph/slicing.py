@@ -1,6 +1,7 @@
 """Drop channels from a labelled graph: slice weights and re-derive every constant that speaks of a shape."""
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import numpy as np
 import onnx_ir as ir
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from n2n_edge.graph.labels import LabelArray, Labels
 from n2n_edge.graph.load import drop_unused_initializers
-from n2n_edge.graph.operands import constant_ints, pad_amounts, slice_plan, split_sizes
+from n2n_edge.graph.operands import constant_ints, opset_of, pad_amounts, slice_plan, split_sizes
 
 __all__ = ["drop_channels"]
 
@@ -44,7 +45,7 @@ def _slice_weight(name: str, value: ir.Value, labels: Labels, alive: _Alive) -> 
         if not keep.all():
             weight = (tensor.numpy() if weight is None else weight).compress(keep, axis=axis)
     if weight is not None:
-        value.const_value = ir.tensor(np.ascontiguousarray(weight), name=value.name)
+        value.const_value = ir.Tensor(np.ascontiguousarray(weight), name=value.name)
         value.shape = ir.Shape(weight.shape)
 
 
@@ -52,21 +53,18 @@ def _note_shape(value: ir.Value, labels: Labels, alive: _Alive) -> None:
     array = labels.values.get(str(value.name))
     if array is None or value.shape is None:
         return
-    sizes = list(value.shape)
-    changed = False
-    for axis, keep in _survivors(array, alive).items():
-        if not keep.all() and isinstance(sizes[axis], int):
-            sizes[axis] = int(keep.sum())
-            changed = True
-    if changed:
-        value.shape = ir.Shape(sizes)
+    kept = _survivors(array, alive)
+    if kept:
+        value.shape = ir.Shape([int(kept[i].sum()) if i in kept else size for i, size in enumerate(value.shape)])
 
 
 def _survivors(array: LabelArray, alive: _Alive) -> dict[int, _Alive]:
-    """Return, for every axis along which labels vary, which positions stay."""
+    """Return, for every axis along which labels vary, which positions stay; nothing where all do."""
     standing = alive[array]
+    if standing.all():
+        return {}
     return {
-        axis: standing.any(axis=tuple(i for i in range(array.ndim) if i != axis))
+        axis: np.asarray(standing.any(axis=tuple(i for i in range(array.ndim) if i != axis)), bool)
         for axis, size in enumerate(array.shape)
         if size > 1
     }
@@ -116,7 +114,7 @@ def _mend_target(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) 
     offset = array.ndim - len(target)
     sizes = list(target)
     for axis, keep in _survivors(array, alive).items():
-        if not keep.all() and axis >= offset and sizes[axis - offset] > 1:
+        if axis >= offset and sizes[axis - offset] > 1:
             sizes[axis - offset] = int(keep.sum())
     if tuple(sizes) != target:
         _replace(model, node, 1, sizes)
@@ -131,8 +129,8 @@ def _mend_split(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -
     if keep.all():
         return
     bounds = np.cumsum([0, *split_sizes(node, len(keep))])
-    sizes = [int(keep[start:end].sum()) for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
-    if "split" in node.attributes or len(node.inputs) < 2 and _old_split(model):
+    sizes = [int(keep[start:end].sum()) for start, end in pairwise(bounds)]
+    if "split" in node.attributes or opset_of(node) < 13:
         node.attributes["split"] = ir.AttrInt64s("split", sizes)
     else:
         node.attributes.pop("num_outputs", None)
@@ -163,7 +161,7 @@ def _mend_selection(model: ir.Model, node: ir.Node, labels: Labels, alive: _Aliv
 
 def _slice_to(model: ir.Model, node: ir.Node, rank: int, axis: int, kept: list[int]) -> None:
     """Give a Slice new bounds along `axis`; where the survivors aren't evenly spaced, gather them first."""
-    steps = {b - a for a, b in zip(kept, kept[1:], strict=False)} or {1}
+    steps = {b - a for a, b in pairwise(kept)} or {1}
     if len(steps) == 1 and next(iter(steps)) > 0 and "starts" not in node.attributes:
         _set_bound(model, node, rank, axis, kept[0], kept[-1] + 1, next(iter(steps)))
         return
@@ -176,7 +174,7 @@ def _slice_to(model: ir.Model, node: ir.Node, rank: int, axis: int, kept: list[i
         sizes = list(source.shape)
         sizes[axis] = len(kept)
         gathered.outputs[0].shape = ir.Shape(sizes)
-    gathered.outputs[0].dtype = source.dtype
+    gathered.outputs[0].type = source.type
     model.graph.insert_before(node, gathered)
     node.replace_input_with(0, gathered.outputs[0])
     if "starts" in node.attributes:
@@ -243,12 +241,8 @@ def _replace(model: ir.Model, node: ir.Node, index: int, values: Iterable[int]) 
 def _constant(model: ir.Model, name: str, values: list[int]) -> ir.Value:
     known = model.graph.initializers.get(name)
     constant = known if known is not None else ir.Value(name=name)
-    constant.const_value = ir.tensor(np.array(values, np.int64), name=name)
+    constant.const_value = ir.Tensor(np.array(values, np.int64), name=name)
     constant.shape, constant.dtype = ir.Shape([len(values)]), ir.DataType.INT64
     if known is None:
         model.graph.register_initializer(constant)
     return constant
-
-
-def _old_split(model: ir.Model) -> bool:
-    return (model.opset_imports.get("") or 18) < 13

@@ -161,16 +161,20 @@ def fit_widths(
     fits: Callable[[ir.Model], bool],
     multiple: int = 1,
 ) -> Architecture:
-    """Return the widest architecture in proportion to `ratios` for which ``fits(model)`` holds (bisection).
+    """Return the widest architecture in proportion to `ratios` for which ``fits(model)`` holds.
 
-    Where not even the narrowest fits, that one is returned: its reward says how far off it is.
+    A common scale is found by bisection; what rounding to the channel multiple leaves of the budget is given to single
+    groups, those furthest below their ratio first. Where not even the narrowest fits, that one is returned: its reward
+    says how far off it is.
     """
     low, high = 0.0, 1.0 / max(min(ratios.values(), default=1.0), 1e-3)
     top = _at_scale(teacher, removed, ratios, high, multiple)
     if fits(build(teacher, top)):
         return top
     best = _at_scale(teacher, removed, ratios, low, multiple)
-    tried: dict[str, bool] = {}
+    if not fits(build(teacher, best)):
+        return best
+    tried = {best.key: True, top.key: False}
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         architecture = _at_scale(teacher, removed, ratios, middle, multiple)
@@ -180,7 +184,29 @@ def fit_widths(
             low, best = middle, architecture
         else:
             high = middle
-    return best
+    return _filled(teacher, best, {name: ratio * low for name, ratio in ratios.items()}, fits, multiple)
+
+
+def _filled(
+    teacher: Teacher,
+    architecture: Architecture,
+    targets: Mapping[str, float],
+    fits: Callable[[ir.Model], bool],
+    multiple: int,
+) -> Architecture:
+    """Widen single groups by one multiple each as long as the budgets hold, the most short-changed first."""
+    groups = [group for group in teacher.trunk(architecture.removed).groups if group.shrinkable]
+
+    def shortfall(group: ChannelGroup) -> float:
+        return targets.get(group.name, 1.0) - architecture.width(group.name) / group.width
+
+    for group in sorted(groups, key=shortfall, reverse=True):
+        width = min(group.width, architecture.width(group.name) + multiple)
+        if width > architecture.width(group.name):
+            wider = architecture.resize(group.name, width)
+            if fits(build(teacher, wider)):
+                architecture = wider
+    return architecture
 
 
 def rounded_width(group: ChannelGroup, ratio: float, multiple: int) -> int:

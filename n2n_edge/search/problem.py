@@ -42,6 +42,8 @@ class DecisionProblem:
 
     def __post_init__(self) -> None:
         steps = len(self.default)
+        if not steps:
+            raise ValueError("a problem without steps has nothing to decide")
         if self.features.ndim != 2 or self.features.shape[0] != steps:
             raise ValueError(f"features have shape {self.features.shape}; expected ({steps}, F)")
         if not np.isfinite(self.features).all():

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import sqrt
 
 import onnx_ir as ir
 
@@ -14,7 +15,7 @@ __all__ = ["MEAN_KEY", "STD_KEY", "Normalisation", "choose_normalisation", "meta
 MEAN_KEY, STD_KEY = "n2n_edge.mean", "n2n_edge.std"
 """Metadata of an ONNX file: JSON lists, per channel, on pixels in 0..1."""
 
-_TRIED_IMAGES = 512
+_TRIED_IMAGES = 2048
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ def metadata_normalisation(metadata: Mapping[str, str]) -> Normalisation | None:
 
 
 def choose_normalisation(teacher: ir.Model, data: Data) -> Normalisation:
-    """Return the usual normalisation under which the teacher does best on some training images.
+    """Return the usual normalisation under which the teacher does best on validation images.
 
-    Without labels there is nothing to go by: ImageNet's for three channels, 0..1 otherwise.
+    Of several that do equally well, within one standard error, the most usual is taken. Without labels there is nothing to go by: ImageNet's for three channels, 0..1 otherwise.
     """
     channels = data.input_shape[0]
     usual = {
@@ -79,7 +80,9 @@ def choose_normalisation(teacher: ir.Model, data: Data) -> Normalisation:
         if judged is None:
             return Normalisation(*usual["0..1"], "0..1, assumed: the teacher says nothing; check, or give --mean and --std")
         accuracy[name] = judged
-    best = max(accuracy, key=lambda name: accuracy[name])
+    top = max(accuracy.values())
+    tolerance = sqrt(max(top * (1 - top), 0.25 / len(sample)) / len(sample))  # one standard error
+    best = next(name for name, value in accuracy.items() if value >= top - tolerance)
     others = sorted((value for name, value in accuracy.items() if name != best), reverse=True)
     return Normalisation(
         *usual[best],

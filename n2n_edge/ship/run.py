@@ -32,7 +32,7 @@ from n2n_edge.measure import WarmWorker
 from n2n_edge.report import RunReport, write_html, write_model_card
 from n2n_edge.search import CostMeter, Evaluator, Journal, Judged, Objective, Progress, SearchPlan, SearchResult, search
 from n2n_edge.ship.document import run_report, write_json
-from n2n_edge.ship.example import EXAMPLE_DATA, example_teacher
+from n2n_edge._example import teacher_path as example_teacher
 from n2n_edge.ship.folder import RunFolder
 from n2n_edge.ship.metadata import with_metadata
 from n2n_edge.ship.normalisation import Normalisation, choose_normalisation, metadata_normalisation
@@ -43,8 +43,13 @@ from n2n_edge.ship.trainable import shipped_form, trainable_teacher
 
 __all__ = ["CompressResult", "Observer", "SilentObserver", "run_compress"]
 
+_EXAMPLE_DATA = "builtin:digits"
+
 _SEARCH_SHARE = 0.4
 """Share of `--minutes` that the search may take; the rest is for the final distillation."""
+
+_SHORT_LEARNING_RATE = 0.02
+"""Peak rate of a candidate's short distillation: lower than the final one's, which has time to recover."""
 
 
 class Observer(Protocol):
@@ -124,7 +129,7 @@ def run_compress(folder: RunFolder, settings: CompressSettings, observer: Observ
     digest = hashlib.sha256(teacher_path.read_bytes()).hexdigest()
     with _open_journal(folder, digest) as journal:
         prepared = _prepare(settings, teacher, teacher_path, profile, observer)
-        base = _base_figures(prepared)
+        base = file_figures(prepared.teacher_path)
         with WarmWorker() as worker:
             meter = CostMeter(prepared.teacher, profile, settings.budgets, journal, worker)
             found = _search(settings, prepared, meter, journal, observer)
@@ -167,7 +172,7 @@ def _prepare(
     settings: CompressSettings, teacher: Teacher, teacher_path: Path, profile: Profile, observer: Observer
 ) -> _Prepared:
     warnings: list[str] = []
-    spec = settings.data or EXAMPLE_DATA
+    spec = settings.data or _EXAMPLE_DATA
     data = _load(settings, teacher, spec)
     given = Normalisation(settings.mean or (), settings.std or (), "given") if settings.mean or settings.std else None
     chosen = given or metadata_normalisation(teacher.source.metadata_props) or choose_normalisation(teacher.model, data)
@@ -209,15 +214,11 @@ def _load(settings: CompressSettings, teacher: Teacher, spec: str) -> Data:
     )
 
 
-def _base_figures(prepared: _Prepared) -> dict[str, Figure]:
-    return file_figures(prepared.teacher_path)
-
-
 def _search(
     settings: CompressSettings, prepared: _Prepared, meter: CostMeter, journal: Journal, observer: Observer
 ) -> SearchResult:
     effort = settings.amount
-    short = replace(prepared.distilling, learning_rate=0.02)
+    short = replace(prepared.distilling, learning_rate=_SHORT_LEARNING_RATE, calibration_images=512)
     distiller = ShortDistiller(prepared.teacher.model, prepared.data, effort.short_images, short)
 
     def finals() -> ShortDistiller:

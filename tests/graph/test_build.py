@@ -128,7 +128,7 @@ PRODUCING_AXIS = {"Conv": 0, "ConvTranspose": 1, "MatMul": 1}
 
 
 def with_dead_channels(teacher: Teacher, dead: list[int]) -> ir.Model:
-    """The teacher's model with whatever produces the channels labelled `dead` set to zero; readers keep their weights."""
+    """The teacher's model with whatever produces the channels labelled `dead` set to zero; readers stay as they are."""
     model = teacher.model.clone()
     labels = teacher.trunk(frozenset()).labels
     for node in model.graph:

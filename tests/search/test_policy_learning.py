@@ -12,7 +12,7 @@ from n2n_edge.search.policies import Observation, make_policy
 from n2n_edge.search.problem import DecisionProblem, Proposal
 from n2n_edge.search.reward import compression_reward, infeasible_reward, violation
 
-SEEDS = range(7)
+SEEDS = range(5)
 BATCH = 8
 
 

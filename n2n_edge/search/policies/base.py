@@ -99,6 +99,6 @@ def choose_distinct(
         for proposal in start:
             if len(chosen) < count:
                 chosen.setdefault(varied(problem, proposal, generator, changes))
-        start, changes = list(chosen) or start, changes % max(problem.steps, 1) + 1
+        start, changes = list(chosen) or start, changes % problem.steps + 1
     proposals = list(chosen)
     return [proposals[i % len(proposals)] for i in range(count)]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GreedyPolicy"]
 
-_DRAWS_PER_PROPOSAL = 8
+_DRAWS_PER_PROPOSAL = 32
 
 
 class GreedyPolicy:
@@ -75,7 +75,9 @@ class GreedyPolicy:
             if proposal not in self._rewards:
                 yield proposal
         for attempt in range(_DRAWS_PER_PROPOSAL * count):
-            neighbour = varied(self._problem, self._current, generator, changes=1 + attempt // (2 * count))
+            neighbour = self._current
+            for _ in range(1 + attempt // (8 * count)):
+                neighbour = varied(self._problem, neighbour, generator)
             if neighbour not in self._rewards:
                 yield neighbour
 

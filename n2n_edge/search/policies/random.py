@@ -40,6 +40,8 @@ class RandomPolicy:
 
     def observe(self, results: Sequence[Observation]) -> None:
         """Count the results; nothing is learnt from them."""
+        for result in results:
+            self._problem.check(result.actions)
         self._observed += len(results)
 
     def state_dict(self) -> "dict[str, Tensor]":

@@ -1,0 +1,228 @@
+"""`n2n-edge inspect`: what a model is made of, what can be removed or shrunk, what can't and why, and what it costs."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from n2n_edge.errors import InputError
+from n2n_edge.figures import MB, SCHEMA_VERSION, Figure
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from n2n_edge.devices import Profile
+    from n2n_edge.graph import ChannelGroup, Layer, Teacher
+
+__all__ = ["inspect"]
+
+NAMES_SHOWN = 4
+
+
+def inspect(
+    model: Annotated[Path, typer.Argument(help="ONNX file to look into.", show_default=False)],
+    device: Annotated[str, typer.Option(help="Profile name or .toml file; its latency is predicted.")] = "cpu",
+    input_shape: Annotated[
+        str | None,
+        typer.Option(
+            help="Shape of the first input without its batch, such as 3x224x224, if the model leaves it free."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Show layers and channel groups, what can be removed or shrunk and what can't and why, and costs on a device."""
+    from n2n_edge.devices import load_profile
+    from n2n_edge.graph import Teacher
+
+    profile = load_profile(device)
+    teacher = Teacher.load(model, _shape(input_shape) if input_shape is not None else None)
+    figures = _figures(model, teacher, profile)
+    touchable = _touchable(teacher)
+    if as_json:
+        print(json.dumps(_document(teacher, figures, touchable), indent=2, allow_nan=False))
+    else:
+        _print(model, profile.name, teacher, figures, touchable)
+
+
+@dataclass(frozen=True)
+class _Touchable:
+    """Shares, from 0 to 1, that lie in layers which can be removed or of which some width can shrink."""
+
+    params_share: float
+    macs_share: float
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    parts = re.split(r"[x,]", text.strip().lower())
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(f"--input-shape {text}: not a shape; give positive sizes such as 3x224x224, without the batch")
+    return tuple(int(part) for part in parts)
+
+
+def _figures(path: Path, teacher: "Teacher", profile: "Profile") -> dict[str, Figure]:
+    from n2n_edge.devices import predict_latency
+    from n2n_edge.graph import costs
+    from n2n_edge.measure import file_size_bytes
+
+    found = costs(teacher.model)
+    return {
+        "size_mb": Figure(file_size_bytes(path) / MB, "MB", "computed"),
+        "params": Figure(found.params, "params", "computed"),
+        "macs": Figure(found.macs, "MACs", "computed"),
+        "memory_bound_mb": Figure(found.memory_bound_bytes / MB, "MB", "computed"),
+        "latency_ms": predict_latency(teacher.model, profile),
+    }
+
+
+def _touchable(teacher: "Teacher") -> _Touchable:
+    shrinkable = {name for group in teacher.groups if group.shrinkable for name in group.layers}
+    within = [layer for layer in teacher.layers if layer.removable or layer.name in shrinkable]
+
+    def share(part: Sequence[int], whole: Sequence[int]) -> float:
+        return sum(part) / sum(whole) if sum(whole) else 0.0
+
+    return _Touchable(
+        share([layer.params for layer in within], [layer.params for layer in teacher.layers]),
+        share([layer.macs for layer in within], [layer.macs for layer in teacher.layers]),
+    )
+
+
+def _document(teacher: "Teacher", figures: dict[str, Figure], touchable: _Touchable) -> dict[str, object]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "layers": [
+            {
+                "name": layer.name,
+                "op_type": layer.op_type,
+                "removable": layer.removable,
+                "reason": layer.reason,
+                "in_channels": layer.in_channels,
+                "out_channels": layer.out_channels,
+                "kernel": list(layer.kernel),
+                "stride": list(layer.stride),
+                "groups": layer.groups,
+                "params": layer.params,
+                "macs": layer.macs,
+            }
+            for layer in teacher.layers
+        ],
+        "groups": [
+            {
+                "name": group.name,
+                "width": group.width,
+                "shrinkable": group.shrinkable,
+                "reason": group.reason,
+                "layers": list(group.layers),
+            }
+            for group in teacher.groups
+        ],
+        "costs": {name: figure.to_json() for name, figure in figures.items()},
+        "touchable": {"params_share": touchable.params_share, "macs_share": touchable.macs_share},
+    }
+
+
+def _print(path: Path, device: str, teacher: "Teacher", figures: dict[str, Figure], touchable: _Touchable) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(_layer_table(teacher.layers))
+    console.print(_group_table(teacher.groups))
+    console.print(_cost_table(path, device, figures))
+    removable = sum(layer.removable for layer in teacher.layers)
+    shrinkable = sum(group.shrinkable for group in teacher.groups)
+    console.print(
+        f"{removable} of {len(teacher.layers)} layers can be removed, {shrinkable} of {len(teacher.groups)} channel "
+        f"groups can shrink: together they touch {touchable.params_share:.1%} of the params and "
+        f"{touchable.macs_share:.1%} of the MACs of all layers"
+    )
+
+
+def _layer_table(layers: "Sequence[Layer]") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="layers", title_justify="left")
+    table.add_column("layer", overflow="fold")
+    table.add_column("op", no_wrap=True)
+    table.add_column("width", no_wrap=True)
+    for name in ("params", "MACs"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("removable", overflow="fold", ratio=1)
+    for layer in layers:
+        table.add_row(
+            Text(layer.name),
+            _op(layer),
+            f"{layer.in_channels}->{layer.out_channels}",
+            _short(layer.params),
+            _short(layer.macs),
+            _yes_or(layer.reason),
+        )
+    return table
+
+
+def _group_table(groups: "Sequence[ChannelGroup]") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="channel groups", title_justify="left")
+    table.add_column("group", no_wrap=True)
+    table.add_column("width", justify="right", no_wrap=True)
+    table.add_column("layers", overflow="fold", ratio=2)
+    table.add_column("shrinkable", overflow="fold", ratio=1)
+    for group in groups:
+        table.add_row(group.name, str(group.width), Text(_names(group.layers)), _yes_or(group.reason))
+    return table
+
+
+def _cost_table(path: Path, device: str, figures: dict[str, Figure]) -> "Table":
+    from rich.table import Table
+
+    latency = figures["latency_ms"]
+    bounded = latency.low is not None and latency.high is not None
+    interval = f" ({latency.low:.3g} to {latency.high:.3g})" if bounded else ""
+    table = Table(title=f"costs of {path.name}, batch 1", title_justify="left")
+    table.add_column("cost", no_wrap=True)
+    table.add_column("value", justify="right", overflow="fold")
+    table.add_column("source", overflow="fold")
+    table.add_row("size MB", f"{figures['size_mb'].value:.3f}", "computed")
+    table.add_row("params", f"{figures['params'].value:,.0f}", "computed")
+    table.add_row("MACs", f"{figures['macs'].value:,.0f}", "computed")
+    table.add_row("memory bound MB", f"{figures['memory_bound_mb'].value:.3f}", "computed")
+    table.add_row("latency ms", f"{latency.value:.3g}{interval}", f"{latency.provenance}: predicted for {device}")
+    return table
+
+
+def _op(layer: "Layer") -> str:
+    parts = [layer.op_type]
+    if layer.op_type in ("Conv", "ConvTranspose"):
+        parts.append(f"{layer.kernel[0]}x{layer.kernel[1]}")
+    if layer.stride != (1, 1):
+        rows, columns = layer.stride
+        parts.append(f"/{rows}" if rows == columns else f"/{rows}x{columns}")
+    if layer.groups > 1:
+        parts.append("dw" if layer.groups == layer.in_channels else f"g{layer.groups}")
+    return " ".join(parts)
+
+
+def _names(names: Sequence[str]) -> str:
+    if len(names) <= NAMES_SHOWN:
+        return ", ".join(names)
+    return f"{', '.join(names[: NAMES_SHOWN - 1])} ... {names[-1]} ({len(names)} in all)"
+
+
+def _yes_or(reason: str) -> str:
+    from rich.markup import escape
+
+    return "[green]yes[/]" if not reason else f"[dim]no: {escape(reason)}[/]"
+
+
+def _short(count: int) -> str:
+    """Write a count in at most five characters: 937, 9.41k, 2.36M."""
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return str(count)

@@ -1,0 +1,159 @@
+"""Channel groups of known networks: what is tied, what is fixed and why, and that names don't change between runs."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from n2n_edge.graph import ChannelGroup, Teacher, build, serialize
+from tests.graph.running import inputs_of, run
+from tests.strategies import BLOCKS, Sketch, Tensor
+
+
+def teacher_of(sketch: Sketch, x: Tensor) -> Teacher:
+    output = sketch.dense(sketch.flatten(sketch.global_pool(x, "GlobalAveragePool")), 3)
+    return Teacher(ir.from_proto(sketch.to_proto(3, 8, output, free_batch=True, batch=1)))
+
+
+def of(teacher: Teacher, layer: int, axis: int = 0) -> ChannelGroup:
+    return next(group for group in teacher.groups if (teacher.layers[layer].weight, axis) in group.dims)
+
+
+@pytest.mark.parametrize("name", ["resnet20_jpeg", "resnet56_jpeg"])
+def test_the_padded_stream_of_a_real_resnet_falls_out_as_three_groups(teachers: Path, name: str) -> None:
+    teacher = Teacher.load(teachers / f"{name}.onnx")
+    blocks = (len(teacher.layers) - 2) // 6
+
+    streams = [group for group in teacher.groups if len(group.layers) > 2 and group.shrinkable]
+    inner = [group for group in teacher.groups if len(group.layers) == 2 and group.shrinkable]
+
+    # 16 channels run through all three stages; the first Pad adds 16 (8 on either side), the second one 32
+    assert [group.width for group in streams] == [16, 16, 32]
+    assert [16] * blocks + [32] * blocks + [64] * blocks == [group.width for group in inner]
+    assert {1} == {int(group.name[1:]) - index for index, group in enumerate(teacher.groups[1:])}
+    assert len(streams[0].layers) > len(streams[1].layers) > len(streams[2].layers)
+    again = Teacher.load(teachers / f"{name}.onnx")
+    assert teacher.groups == again.groups
+    assert teacher.layers == again.layers
+
+
+def test_the_padded_stream_shrinks_in_a_real_resnet(teachers: Path) -> None:
+    teacher = Teacher.load(teachers / "resnet20_jpeg.onnx")
+    architecture = teacher.full
+    for group in teacher.groups:
+        if group.shrinkable:
+            architecture = architecture.resize(group.name, group.width * 3 // 4)
+
+    student = build(teacher, architecture)
+
+    assert [array.shape for array in run(student, inputs_of(student, 3))] == [(3, 10)]
+
+
+@pytest.mark.parametrize("path", ["mlperftiny_ic_resnet8_fp32", "mlperftiny_vww_mbv1_025_fp32", "yunet_n_320_320"])
+def test_real_exports_of_other_tools_shrink(shared_data: Path, path: str) -> None:
+    teacher = Teacher.load(shared_data / "models" / f"{path}.onnx")
+    inputs = inputs_of(teacher.model, 1)
+    full = run(build(teacher, teacher.full), inputs)
+    architecture = teacher.full
+    for group in teacher.groups:
+        if group.shrinkable:
+            architecture = architecture.resize(group.name, max(1, group.width // 2))
+
+    student = build(teacher, architecture)
+
+    assert [array.tobytes() for array in run(teacher.source, inputs)] == [array.tobytes() for array in full]
+    assert [array.shape for array in full] == [array.shape for array in run(student, inputs)]
+    assert len(serialize(student)) < 0.6 * len(serialize(teacher.model))
+
+
+def test_a_residual_stream_is_one_group_and_inner_widths_are_their_own() -> None:
+    sketch = Sketch(17, np.random.default_rng(0))
+    x = sketch.conv(Tensor("input", 3, (8, 8)), 8)
+    teacher = teacher_of(sketch, BLOCKS["residual"](sketch, BLOCKS["residual"](sketch, x, 8, 1), 8, 1))
+
+    assert of(teacher, 0) == of(teacher, 2) == of(teacher, 4)
+    assert len({of(teacher, layer).name for layer in (0, 1, 3)}) == 3
+    assert of(teacher, 0).layers[:5] == ("conv0", "conv3", "conv6", "conv10", "conv13")
+
+
+def test_a_padded_shortcut_gives_old_channels_and_new_ones() -> None:
+    sketch = Sketch(17, np.random.default_rng(0))
+    teacher = teacher_of(sketch, BLOCKS["padded"](sketch, sketch.conv(Tensor("input", 3, (8, 8)), 4), 10, 2))
+
+    widths = {group.width for group in teacher.groups if (teacher.layers[2].weight, 0) in group.dims}
+
+    assert widths == {4, 6}
+
+
+def test_a_gate_is_tied_to_what_it_gates_but_its_inner_width_is_free() -> None:
+    sketch = Sketch(17, np.random.default_rng(0))
+    teacher = teacher_of(sketch, BLOCKS["gated"](sketch, sketch.conv(Tensor("input", 3, (8, 8)), 4), 8, 1))
+    gated, squeeze, excite = 1, 2, 3
+
+    assert of(teacher, gated) == of(teacher, excite) == of(teacher, squeeze, axis=1)
+    assert of(teacher, squeeze).width == 4
+    assert of(teacher, squeeze).shrinkable
+
+
+def test_parts_of_a_concat_are_groups_of_their_own() -> None:
+    sketch = Sketch(17, np.random.default_rng(0))
+    teacher = teacher_of(sketch, BLOCKS["fire"](sketch, sketch.conv(Tensor("input", 3, (8, 8)), 4), 5, 1))
+
+    assert [of(teacher, layer).width for layer in (2, 3)] == [5, 5]
+    assert of(teacher, 2) != of(teacher, 3)
+
+
+def test_groups_of_a_convolution_lose_channels_evenly() -> None:
+    sketch = Sketch(17, np.random.default_rng(0))
+    teacher = teacher_of(sketch, BLOCKS["grouped"](sketch, sketch.conv(Tensor("input", 3, (8, 8)), 4), 8, 1))
+    grouped = teacher.layers[2]
+    assert grouped.groups == 2
+
+    student = build(teacher, teacher.full.resize(of(teacher, 1).name, 3).resize(of(teacher, 2).name, 1))
+
+    weight = student.graph.initializers[grouped.weight].shape
+    assert tuple(weight or ()) == (2, 3, 3, 3)
+
+
+def test_halves_of_a_split_shrink_apart_so_that_none_becomes_empty() -> None:
+    sketch = Sketch(17, np.random.default_rng(0))
+    x = sketch.conv(Tensor("input", 3, (8, 8)), 8)
+    first, second = sketch.split(x)
+    pooled = [sketch.op("MaxPool", [part.name], kernel_shape=[1, 1]) for part in (second, first)]
+    teacher = teacher_of(sketch, sketch.conv(sketch.concat(*(Tensor(name, 4, x.size) for name in pooled)), 8))
+
+    halves = [group for group in teacher.groups if (teacher.layers[0].weight, 0) in group.dims]
+
+    assert [group.width for group in halves] == [4, 4]
+    student = build(teacher, teacher.full.resize(halves[0].name, 1).resize(halves[1].name, 3))
+    assert [array.shape for array in run(student, inputs_of(student, 2))] == [(2, 3)]
+
+
+def test_what_is_fixed_says_why() -> None:
+    sketch = Sketch(17, np.random.default_rng(0))
+    teacher = teacher_of(sketch, sketch.conv(Tensor("input", 3, (8, 8)), 4))
+
+    assert [group.reason for group in teacher.groups] == ["graph input 'input'", "", "graph output 'logits'"]
+    assert [layer.reason for layer in teacher.layers[-1:]] == ["gives the graph output 'logits'"]
+
+
+def test_the_most_important_channels_stay() -> None:
+    sketch = Sketch(17, np.random.default_rng(0), batch_norm=False)
+    x = sketch.conv(sketch.conv(Tensor("input", 3, (8, 8)), 6), 4)
+    teacher = teacher_of(sketch, x)
+    weights = teacher.model.graph.initializers
+    inputs = inputs_of(teacher.model, 1)
+    for name, factor in (("conv0.weight", 10.0), ("conv2.weight", 10.0)):
+        value = weights[name]
+        assert value.const_value is not None
+        array = value.const_value.numpy().copy()
+        np.moveaxis(array, 0 if name == "conv0.weight" else 1, 0)[[1, 4]] *= factor
+        value.const_value = ir.tensor(array, name=name)
+    teacher = Teacher(teacher.model)
+    group = of(teacher, 0)
+
+    student = build(teacher, teacher.full.resize(group.name, 2))
+
+    chosen = build(teacher, teacher.full, keep={group.name: (1, 4)})
+    assert run(chosen, inputs)[0].tobytes() == run(student, inputs)[0].tobytes()

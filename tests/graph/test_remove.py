@@ -1,0 +1,232 @@
+"""Removing layers: the same as an identity in their place, for random networks, and what happens to groups."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from n2n_edge.graph import Layer, Teacher, build, serialize
+from n2n_edge.graph.remove import RemovalConflictError
+from tests.graph.running import architectures, assert_same_outputs, inputs_of, run
+from tests.strategies import BLOCKS, GRAPH_SETTINGS, Sketch, Tensor, cnn_models
+
+
+@GRAPH_SETTINGS
+@given(cnn_models(), st.data())
+def test_removing_layers_equals_identities_in_their_place(model: ir.Model, data: st.DataObject) -> None:
+    teacher = Teacher(model)
+    same_width = [layer for layer in teacher.layers if layer.removable and layer.in_channels == layer.out_channels]
+    if not same_width:
+        return
+    removed = data.draw(st.sets(st.sampled_from(same_width), min_size=1))
+    expected = with_identities(teacher.model, removed)
+
+    student = build(teacher, teacher.full.remove(*(layer.name for layer in removed)))
+
+    inputs = inputs_of(model, 2)
+    assert_same_outputs(run(expected, inputs), run(student, inputs))
+    assert len(list(student.graph)) < len(list(teacher.model.graph))
+
+
+@GRAPH_SETTINGS
+@given(cnn_models(blocks=["plain", "bottleneck", "separable", "fire", "grouped"], free_batch=True), st.data())
+def test_removing_a_layer_that_changes_the_width_refits_its_readers(model: ir.Model, data: st.DataObject) -> None:
+    teacher = Teacher(model)
+    changing = [layer for layer in teacher.layers if layer.removable and layer.in_channels != layer.out_channels]
+    if not changing:
+        return
+    layer = data.draw(st.sampled_from(changing))
+    expected = with_identities(teacher.model, [layer])
+
+    student = build(teacher, teacher.full.remove(layer.name))
+
+    inputs = inputs_of(model, 2)
+    assert_same_outputs(run(expected, inputs), run(student, inputs))
+
+
+@GRAPH_SETTINGS
+@given(cnn_models(max_blocks=3), st.data())
+def test_a_shrunk_student_is_a_teacher_again(model: ir.Model, data: st.DataObject) -> None:
+    teacher = Teacher(model)
+    student = build(teacher, data.draw(architectures(teacher)))
+
+    again = Teacher(student)
+
+    assert serialize(student) == serialize(build(again, again.full))
+    assert {layer.name for layer in again.layers} <= {layer.name for layer in teacher.layers}
+
+
+@pytest.mark.parametrize("kind", ["plain", "residual", "padded", "inverted", "dense"])
+def test_every_name_of_a_trunk_is_the_teachers(kind: str) -> None:
+    teacher = Teacher(one_network(kind))
+    names = {group.name for group in teacher.groups}
+    for layer in teacher.layers:
+        if not layer.removable:
+            continue
+        trunk = teacher.trunk(frozenset([layer.name]))
+        kept = [group.name for group in trunk.groups]
+        assert set(kept) <= names
+        assert len(kept) == len(set(kept))
+        assert set(trunk.aliases.values()) <= set(kept)
+        assert all(trunk.aliases[name] == name for name in kept)
+        assert all(layer.name not in group.layers for group in trunk.groups)
+
+
+def test_groups_that_become_one_take_the_narrowest_width() -> None:
+    teacher = Teacher(one_network("residual"))
+    stem, first, second = teacher.layers[:3]
+    stream, inner = group_of_output(teacher, stem), group_of_output(teacher, first)
+    apart = teacher.full.resize(stream, 5).resize(inner, 3)
+    joined = apart.remove(second.name)
+
+    assert (weight_of(build(teacher, apart), stem).shape[0], weight_of(build(teacher, apart), first).shape[0]) == (5, 3)
+    student = build(teacher, joined)
+
+    assert {stream: stream, inner: stream}.items() <= teacher.trunk(joined.removed).aliases.items()
+    assert (weight_of(student, stem).shape[0], weight_of(student, first).shape[0]) == (3, 3)
+    assert_same_outputs(
+        run(student, inputs_of(student)), run(build(teacher, joined.resize(stream, 3)), inputs_of(student))
+    )
+
+
+def test_a_group_that_goes_with_its_layer_is_no_longer_there() -> None:
+    teacher = Teacher(one_network("plain"))
+    layer = teacher.layers[2]
+    gone = group_of_output(teacher, layer)
+
+    assert gone not in teacher.trunk(frozenset([layer.name])).aliases
+    without = teacher.full.remove(layer.name)
+    assert serialize(build(teacher, without)) == serialize(build(teacher, without.resize(gone, 1)))
+
+
+def test_the_width_of_a_group_that_joins_a_fixed_one_has_no_effect() -> None:
+    teacher = Teacher(one_network("plain", channels=8))
+    stem = teacher.layers[0]
+    assert stem.removable
+
+    student = build(teacher, teacher.full.remove(stem.name).resize(group_of_output(teacher, stem), 2))
+
+    assert teacher.model.graph.inputs[0].shape == student.graph.inputs[0].shape
+    assert weight_of(student, teacher.layers[1]).shape[1] == 8
+
+
+def test_a_residual_branch_without_layers_passes_the_skip_through() -> None:
+    teacher = Teacher(one_network("residual"))
+    inner = [layer for layer in teacher.layers if layer.removable]
+
+    student = build(teacher, teacher.full.remove(*(layer.name for layer in inner)))
+
+    assert "Add" not in {node.op_type for node in student.graph}
+    inputs = inputs_of(teacher.model, 2)
+    assert_same_outputs(run(with_identities(teacher.model, inner), inputs), run(student, inputs))
+
+
+def test_an_add_of_a_value_to_itself_in_the_teacher_stays() -> None:
+    sketch = Sketch(13, np.random.default_rng(0))
+    x = sketch.conv(Tensor("input", 3, (8, 8)), 8)
+    x = sketch.conv(sketch.add(x, x), 8)
+    teacher = Teacher(finished(sketch, sketch.dense(sketch.flatten(sketch.global_pool(x, "GlobalAveragePool")), 3)))
+    layer = teacher.layers[1]
+
+    student = build(teacher, teacher.full.remove(layer.name))
+
+    assert "Add" in {node.op_type for node in student.graph}
+    inputs = inputs_of(teacher.model, 1)
+    assert_same_outputs(run(with_identities(teacher.model, [layer]), inputs), run(student, inputs))
+
+
+def test_removals_that_leave_two_widths_are_refused_and_repaired() -> None:
+    sketch = Sketch(13, np.random.default_rng(0))
+    x = sketch.conv(Tensor("input", 3, (8, 8)), 4)
+    wide = sketch.conv(x, 8)
+    x = sketch.add(sketch.conv(wide, 8), sketch.conv(x, 8))
+    teacher = Teacher(finished(sketch, sketch.dense(sketch.flatten(sketch.global_pool(x, "GlobalAveragePool")), 3)))
+    widening, after = (layer.name for layer in teacher.layers[1:3])
+    both = frozenset([widening, after])
+
+    with pytest.raises(RemovalConflictError, match=f"layer '{after}' can't be removed together with others: Add"):
+        build(teacher, teacher.full.remove(*both))
+
+    assert frozenset([widening]) == teacher.repaired(both)
+
+
+def with_identities(model: ir.Model, removed: Iterable[Layer]) -> ir.Model:
+    """The definition of removal: every removed layer gives its input, cut or filled with zero channels to its width.
+
+    An Add both of whose operands come to the same value that way passes it through.
+    """
+    model = model.clone()
+    gone = list(removed)
+    values = {str(value.name): value for node in model.graph for value in node.outputs}
+    values |= {str(value.name): value for value in model.graph.inputs}
+    origin = {name: name for name in values}
+    doubled = {node for node in model.graph if node.op_type == "Add" and node.inputs[0] is node.inputs[1]}
+    for node in list(model.graph):
+        for layer in (layer for layer in gone if layer.output == node.outputs[0].name):
+            same = adapted(model, node, values[layer.source], layer)
+            origin[layer.output] = origin[layer.source]
+            ir.convenience.replace_all_uses_with(values[layer.output], same)
+            values[layer.output] = same
+            origin[str(same.name)] = origin[layer.source]
+        if node.op_type == "Add" and node not in doubled:
+            first, second = node.inputs
+            if first is not None and second is not None and origin.get(str(first.name)) == origin.get(str(second.name)):
+                ir.convenience.replace_all_uses_with(node.outputs[0], first)
+                origin[str(node.outputs[0].name)] = origin[str(first.name)]
+                for layer in gone:  # a later layer may name the Add as its source
+                    if layer.source == node.outputs[0].name:
+                        values[layer.source] = first
+    return model
+
+
+def adapted(model: ir.Model, after: ir.Node, source: ir.Value, layer: Layer) -> ir.Value:
+    """`source` with as many channels as `layer` gave."""
+    assert source.shape is not None
+    difference = layer.out_channels - layer.in_channels
+    if difference == 0:
+        return source
+    rank = len(source.shape)
+    if difference > 0:
+        pads = [0] * (2 * rank)
+        pads[rank + 1] = difference
+        node = ir.node("Pad", [source, constant(model, f"{layer.name}.pads", pads)])
+    else:
+        bounds = [
+            constant(model, f"{layer.name}.{key}", [item])
+            for key, item in (("starts", 0), ("ends", layer.out_channels), ("axes", 1))
+        ]
+        node = ir.node("Slice", [source, *bounds])
+    node.outputs[0].name = f"{layer.name}.adapted"
+    model.graph.insert_after(after, node)
+    return node.outputs[0]
+
+
+def constant(model: ir.Model, name: str, numbers: list[int]) -> ir.Value:
+    value = ir.Value(name=name, const_value=ir.tensor(np.array(numbers, np.int64), name=name))
+    model.graph.register_initializer(value)
+    return value
+
+
+def one_network(kind: str, channels: int = 3) -> ir.Model:
+    """A fixed network of one kind of block between a stem of width 8 and a classifier."""
+    sketch = Sketch(17, np.random.default_rng(1))
+    x = BLOCKS[kind](sketch, sketch.conv(Tensor("input", channels, (8, 8)), 8), 8, 1)
+    x = sketch.conv(x, 6)
+    return finished(sketch, sketch.dense(sketch.flatten(sketch.global_pool(x, "GlobalAveragePool")), 3), channels)
+
+
+def finished(sketch: Sketch, output: Tensor, channels: int = 3) -> ir.Model:
+    return ir.from_proto(sketch.to_proto(channels, 8, output, free_batch=True, batch=1))
+
+
+def group_of_output(teacher: Teacher, layer: Layer) -> str:
+    return next(group.name for group in teacher.groups if (layer.weight, 0) in group.dims)
+
+
+def weight_of(model: ir.Model, layer: Layer) -> np.ndarray:
+    value = model.graph.initializers[layer.weight].const_value
+    assert value is not None
+    return value.numpy()
