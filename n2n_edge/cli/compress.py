@@ -29,10 +29,14 @@ def compress(
         typer.Option(help="Folder of images (per class, or unlabelled), .npz file, or package.module:function."),
     ] = None,
     device: Annotated[str, typer.Option(help="Profile name or .toml file; see `n2n-edge profiles list`.")] = "cpu",
-    max_mb: Annotated[float | None, typer.Option(help="Largest file, MB (10^6 bytes).", rich_help_panel=_BUDGETS)] = None,
+    max_mb: Annotated[
+        float | None, typer.Option(help="Largest file, MB (10^6 bytes).", rich_help_panel=_BUDGETS)
+    ] = None,
     max_latency_ms: Annotated[
         float | None,
-        typer.Option(help="Longest latency on the device: measured if it is this host, else predicted.", rich_help_panel=_BUDGETS),
+        typer.Option(
+            help="Longest latency on the device: measured if it is this host, else predicted.", rich_help_panel=_BUDGETS
+        ),
     ] = None,
     max_memory_mb: Annotated[
         float | None, typer.Option(help="Largest memory bound, MB.", rich_help_panel=_BUDGETS)
@@ -48,7 +52,8 @@ def compress(
     objective: Annotated[
         str | None,
         typer.Option(
-            help="Cost to minimise: params, size_mb, macs, memory_bound_mb, latency_ms [default: the tightest budget's, or params].",
+            help="Cost to minimise: params, size_mb, macs, memory_bound_mb, latency_ms "
+            "[default: the tightest budget's, or params].",
             rich_help_panel=_SEARCH,
         ),
     ] = None,
@@ -56,7 +61,9 @@ def compress(
     candidates: Annotated[
         int | None, typer.Option(help="Candidates to train, over both stages.", rich_help_panel=_SEARCH)
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Time limit for the whole run.", rich_help_panel=_SEARCH)] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Time limit for the whole run.", rich_help_panel=_SEARCH)
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Epochs of the final distillation.", rich_help_panel=_SEARCH)
     ] = None,
@@ -109,7 +116,7 @@ def compress(
         settings = known
     else:
         _check_before_writing(settings)
-        folder = RunFolder.start(out, settings)
+        folder = RunFolder.new(out)
     from n2n_edge.cli.live import live_view
     from n2n_edge.ship import run_compress
 
@@ -142,11 +149,9 @@ def _check_before_writing(settings: "CompressSettings") -> None:
 
 
 def _refuse_other_settings(context: typer.Context, given: "CompressSettings", known: "CompressSettings") -> None:
-    from click.core import ParameterSource
-
     for name in known.__dataclass_fields__:
-        named = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if named and getattr(given, name) != getattr(known, name):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE" and getattr(given, name) != getattr(known, name):
             option = name if name == "teacher" else f"--{name.replace('_', '-')}"
             raise InputError(
                 f"{option} {getattr(given, name)}: this run was begun with {getattr(known, name)}; leave it out, "

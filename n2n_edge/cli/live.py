@@ -159,7 +159,12 @@ class _Panel:
         from rich.progress_bar import ProgressBar
 
         table.add_row(f"[bold]{progress.stage}[/bold]", ProgressBar(progress.total, progress.done, width=40))
-        table.add_row("candidates", f"{progress.done} of {progress.total}; {self._eta} left" if self._eta else f"{progress.done} of {progress.total}")
+        table.add_row(
+            "candidates",
+            f"{progress.done} of {progress.total}; {self._eta} left"
+            if self._eta
+            else f"{progress.done} of {progress.total}",
+        )
         best = progress.best
         if best is not None and best.accuracy is not None:
             table.add_row("best", f"reward {best.reward:.4f}, accuracy {best.accuracy:.1%} after a short distillation")

@@ -6,6 +6,7 @@ from math import ceil, prod
 
 import onnx_ir as ir
 
+from n2n_edge.graph.load import to_proto
 from n2n_edge.graph.shapes import Shape, is_constant, shapes_of
 
 __all__ = ["Costs", "NodeCost", "costs", "node_costs"]
@@ -52,7 +53,7 @@ def costs(model: ir.Model) -> Costs:
     shapes = shapes_of(model)
     return Costs(
         params=_params(model),
-        size_bytes=ir.to_proto(model).ByteSize(),
+        size_bytes=to_proto(model).ByteSize(),
         macs=sum(_macs(node, shapes) for node in model.graph),
         memory_bound_bytes=_memory_bound(model, shapes),
     )

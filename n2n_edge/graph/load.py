@@ -9,7 +9,7 @@ from onnx_ir.passes import common
 
 from n2n_edge.errors import InputError
 
-__all__ = ["drop_unused_initializers", "load_model", "save_model", "serialize"]
+__all__ = ["drop_unused_initializers", "load_model", "save_model", "serialize", "to_proto"]
 
 
 def load_model(path: Path | str) -> ir.Model:
@@ -41,7 +41,17 @@ def load_model(path: Path | str) -> ir.Model:
 
 def serialize(model: ir.Model) -> bytes:
     """Return the bytes of the model as one ONNX file."""
-    return bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+    return bytes(to_proto(model).SerializeToString(deterministic=True))
+
+
+def to_proto(model: ir.Model) -> onnx.ModelProto:
+    """Return the model as protobuf, without the shapes and types that every weight tells itself."""
+    proto = ir.to_proto(model)
+    if proto.graph.value_info:
+        infos = [info for info in proto.graph.value_info if info.name not in model.graph.initializers]
+        del proto.graph.value_info[:]
+        proto.graph.value_info.extend(infos)
+    return proto
 
 
 def save_model(model: ir.Model, path: Path) -> None:

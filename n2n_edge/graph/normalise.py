@@ -147,8 +147,16 @@ def _note_shapes(model: ir.Model, one: dict[str, Array], two: dict[str, Array]) 
         value.dtype = ir.DataType.from_numpy(one[name].dtype)
     for value in model.graph.initializers.values():
         assert value.const_value is not None
+        value.const_value = _as_array(value.const_value)
         value.shape = ir.Shape(tuple(int(size) for size in value.const_value.shape.numpy()))
         value.dtype = value.const_value.dtype
+
+
+def _as_array(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    """Hold a tensor as a numpy array: candidates slice it again and again."""
+    if not isinstance(tensor, ir.TensorProtoTensor) or tensor.dtype == ir.DataType.STRING or tensor.dtype.itemsize < 1:
+        return tensor
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
 
 
 def _name_nodes(model: ir.Model) -> None:

@@ -110,11 +110,10 @@ def gather(node: ir.Node, labels: Labels) -> None:
     assert axis is not None
     axis %= array.ndim
     indices = constant_ints(node, 1)
-    shape = node.inputs[1].shape if node.inputs[1] is not None else None
-    if indices is None or shape is None:
+    if indices is None or node.inputs[1] is None:
         _not_understood(node, labels)
         return
-    rank = len(shape)
+    rank = len(labels.shape(node.inputs[1]))
     if array.shape[axis] > 1 and rank != 1:
         labels.freeze(array, f"Gather '{node.name}' turns them into {rank} axes")
         return

@@ -26,26 +26,26 @@ def drop_channels(model: ir.Model, labels: Labels, dropped: Iterable[int]) -> ir
     for node in model.graph:
         _mend(model, node, labels, alive)
     drop_unused_initializers(model)
-    for name, value in model.graph.initializers.items():
-        _slice_weight(name, value, labels, alive)
+    _slice_weights(model, labels, alive)
     for value in [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]:
         _note_shape(value, labels, alive)
     return model
 
 
-def _slice_weight(name: str, value: ir.Value, labels: Labels, alive: _Alive) -> None:
-    tensor = value.const_value
-    assert tensor is not None
-    weight = None
-    for axis in range(len(tensor.shape)):
-        row = labels.dims.get((name, axis))
-        if row is None:
-            continue
+def _slice_weights(model: ir.Model, labels: Labels, alive: _Alive) -> None:
+    cuts: dict[str, list[tuple[int, _Alive]]] = {}
+    for (name, axis), row in labels.dims.items():
         keep = alive[row]
         if not keep.all():
-            weight = (tensor.numpy() if weight is None else weight).compress(keep, axis=axis)
-    if weight is not None:
-        value.const_value = ir.Tensor(np.ascontiguousarray(weight), name=value.name)
+            cuts.setdefault(name, []).append((axis, keep))
+    for name, axes in cuts.items():
+        value = model.graph.initializers.get(name)
+        if value is None or value.const_value is None:
+            continue
+        weight = value.const_value.numpy()
+        for axis, keep in axes:
+            weight = weight.compress(keep, axis=axis)
+        value.const_value = ir.Tensor(np.ascontiguousarray(weight), dtype=value.const_value.dtype, name=name)
         value.shape = ir.Shape(weight.shape)
 
 

@@ -54,7 +54,7 @@ class CostMeter:
     ) -> None:
         self.teacher = teacher
         self.profile = profile
-        self.limits = {budget.cost: budget.limit for budget in budgets if budget.direction == "max"}
+        self.limits: dict[str, float] = {b.cost: b.limit for b in budgets if b.direction == "max"}
         self._journal = journal
         self._worker = worker
         self._timed = profile.is_host and "latency_ms" in self.limits
@@ -105,8 +105,8 @@ class CostMeter:
     def fitted(self, removed: frozenset[str], ratios: Mapping[str, float]) -> Architecture:
         """Return the widest architecture in proportion to `ratios` (by group) that the budgets allow.
 
-        Without budgets the ratios are taken as they are. A measured latency is met by predicting, timing, and correcting
-        the prediction for the layers that are left.
+        Without budgets the ratios are taken as they are. A measured latency is met by predicting, timing, and
+        correcting the prediction for the layers that are left.
         """
         if not self.limits:
             return _at_scale(self.teacher, removed, ratios, 1.0, self.profile.channel_multiple)

@@ -30,7 +30,7 @@ class Objective:
         With a budget on the objective's cost the compression that is paid for ends at the budget.
         """
         base = teacher.as_mapping()
-        ratios = {budget.cost: budget.limit / base[budget.cost] for budget in budgets if budget.cost in base}
+        ratios: dict[str, float] = {b.cost: b.limit / base[b.cost] for b in budgets if b.cost in base}
         tight = {cost: ratio for cost, ratio in ratios.items() if ratio < 1}
         cost = wanted or (min(tight, key=lambda name: tight[name]) if tight else "params")
         return cls(cost, base[cost], tight.get(cost))

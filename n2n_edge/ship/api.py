@@ -21,7 +21,9 @@ def require_training_packages() -> None:
 
     missing = [name for name in ("torch", "safetensors", "PIL") if find_spec(name) is None]
     if missing:
-        raise UnsuitableEnvironmentError(INSTALL_HINT.replace("torch", {"PIL": "pillow"}.get(missing[0], missing[0]), 1))
+        raise UnsuitableEnvironmentError(
+            INSTALL_HINT.replace("torch", {"PIL": "pillow"}.get(missing[0], missing[0]), 1)
+        )
 
 
 def compress(
@@ -53,4 +55,4 @@ def compress(
         folder, known = RunFolder.resume(Path(out))
         return run_compress(folder, known, observer)
     wanted = CompressSettings(teacher=None if teacher is None else str(teacher), **given)  # type: ignore[arg-type]
-    return run_compress(RunFolder.start(Path(out), wanted), wanted, observer)
+    return run_compress(RunFolder.new(Path(out)), wanted, observer)

@@ -82,7 +82,8 @@ def run_report(
         "architecture": _architecture(teacher, winner),
         "training": {
             "epochs": [
-                {"epoch": item.epoch, "loss": item.train_loss, "validation": item.validation} for item in training.history
+                {"epoch": item.epoch, "loss": item.train_loss, "validation": item.validation}
+                for item in training.history
             ],
             "best_epoch": training.best_epoch,
             "seconds": training_seconds,

@@ -56,23 +56,27 @@ class RunFolder:
         return self.path / "model-card.md"
 
     @classmethod
-    def start(cls, path: Path, settings: CompressSettings) -> "RunFolder":
-        """Make the folder of a new run; raises InputError where another run, or anything else, lies there."""
+    def new(cls, path: Path) -> "RunFolder":
+        """Return the folder of a new run, not made yet; raises InputError where another run, or anything else, lies."""
         folder = cls(path)
         if folder.settings.exists() or folder.journal.exists():
             raise InputError(f"{path} holds another run; give another --out, or --resume to continue that one")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(f"{path} is not an empty folder; give another --out")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            write_settings(settings, folder.settings)
-        except OSError as error:
-            raise InputError(f"{path} can't be written ({error.strerror}); give another --out") from error
         return folder
+
+    def begin(self, settings: CompressSettings) -> None:
+        """Make the folder and write the settings, unless that is done; raises InputError where it can't be written."""
+        if self.settings.exists():
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_settings(settings, self.settings)
+        except OSError as error:
+            raise InputError(f"{self.path} can't be written ({error.strerror}); give another --out") from error
 
     @classmethod
     def resume(cls, path: Path) -> tuple["RunFolder", CompressSettings]:
         """Return the folder and the settings of a run that was begun; raises InputError where there is none."""
         folder = cls(path)
         return folder, read_settings(folder.settings)
-

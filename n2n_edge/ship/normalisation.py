@@ -57,7 +57,8 @@ def metadata_normalisation(metadata: Mapping[str, str]) -> Normalisation | None:
 def choose_normalisation(teacher: ir.Model, data: Data) -> Normalisation:
     """Return the usual normalisation under which the teacher does best on validation images.
 
-    Of several that do equally well, within one standard error, the most usual is taken. Without labels there is nothing to go by: ImageNet's for three channels, 0..1 otherwise.
+    Of several that do equally well, within one standard error, the most usual is taken. Without labels there is nothing
+    to go by: ImageNet's for three channels, 0..1 otherwise.
     """
     channels = data.input_shape[0]
     usual = {
@@ -73,12 +74,16 @@ def choose_normalisation(teacher: ir.Model, data: Data) -> Normalisation:
         )
     if sample.labels is None:
         name = "ImageNet" if channels == 3 else "0..1"
-        return Normalisation(*usual[name], f"{name}'s, assumed: the teacher says nothing; check, or give --mean and --std")
+        return Normalisation(
+            *usual[name], f"{name}'s, assumed: the teacher says nothing; check, or give --mean and --std"
+        )
     accuracy = {}
     for name, (mean, std) in usual.items():
         judged = evaluate(teacher, sample, replace(data, mean=mean, std=std)).accuracy
         if judged is None:
-            return Normalisation(*usual["0..1"], "0..1, assumed: the teacher says nothing; check, or give --mean and --std")
+            return Normalisation(
+                *usual["0..1"], "0..1, assumed: the teacher says nothing; check, or give --mean and --std"
+            )
         accuracy[name] = judged
     top = max(accuracy.values())
     tolerance = sqrt(max(top * (1 - top), 0.25 / len(sample)) / len(sample))  # one standard error

@@ -63,7 +63,11 @@ def check_parity(trained: ir.Model, shipped: Path, data: Data) -> Parity:
             agreeing += int((own[0].argmax(1) == theirs[0].argmax(1)).sum())
         seen += size
     agreement = agreeing / seen if classifier and seen else None
-    if not np.isfinite(worst) or worst > MAX_RELATIVE_ERROR or (agreement is not None and agreement < MIN_TOP1_AGREEMENT):
+    if (
+        not np.isfinite(worst)
+        or worst > MAX_RELATIVE_ERROR
+        or (agreement is not None and agreement < MIN_TOP1_AGREEMENT)
+    ):
         raise UnsuitableEnvironmentError(
             f"{shipped}: ONNX Runtime and torch differ (relative error {worst:.2g}, bound {MAX_RELATIVE_ERROR:g}; "
             f"top-1 agreement {agreement if agreement is not None else 'not applicable'}); "

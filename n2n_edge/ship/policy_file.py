@@ -34,7 +34,9 @@ def load_policies(run: Path) -> "dict[str, dict[str, Tensor]]":
 
     path = run / "policy.safetensors" if run.is_dir() else run
     if not path.is_file():
-        raise InputError(f"--policy-from {run}: holds no trained policy; give the folder of a finished run with policy reinforce")
+        raise InputError(
+            f"--policy-from {run}: holds no trained policy; give the folder of a finished run with policy reinforce"
+        )
     try:
         tensors = load_file(str(path))
     except SafetensorError as error:

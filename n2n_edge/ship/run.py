@@ -2,14 +2,12 @@
 
 import hashlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
 
-import onnx_ir as ir
-
+from n2n_edge._example import teacher_path as example_teacher
 from n2n_edge.devices import Profile, load_profile, predict_latency
 from n2n_edge.distill import (
     Data,
@@ -32,7 +30,6 @@ from n2n_edge.measure import WarmWorker
 from n2n_edge.report import RunReport, write_html, write_model_card
 from n2n_edge.search import CostMeter, Evaluator, Journal, Judged, Objective, Progress, SearchPlan, SearchResult, search
 from n2n_edge.ship.document import run_report, write_json
-from n2n_edge._example import teacher_path as example_teacher
 from n2n_edge.ship.folder import RunFolder
 from n2n_edge.ship.metadata import with_metadata
 from n2n_edge.ship.normalisation import Normalisation, choose_normalisation, metadata_normalisation
@@ -127,9 +124,10 @@ def run_compress(folder: RunFolder, settings: CompressSettings, observer: Observ
     _refuse_untouchable(teacher, teacher_path)
     observer.say(_summary(teacher, teacher_path))
     digest = hashlib.sha256(teacher_path.read_bytes()).hexdigest()
+    prepared = _prepare(settings, teacher, teacher_path, profile, observer)
+    base = file_figures(prepared.teacher_path)
+    folder.begin(settings)
     with _open_journal(folder, digest) as journal:
-        prepared = _prepare(settings, teacher, teacher_path, profile, observer)
-        base = file_figures(prepared.teacher_path)
         with WarmWorker() as worker:
             meter = CostMeter(prepared.teacher, profile, settings.budgets, journal, worker)
             found = _search(settings, prepared, meter, journal, observer)
@@ -164,7 +162,9 @@ def _open_journal(folder: RunFolder, digest: str) -> Journal:
     known = journal.meta().get("teacher_sha256")
     if known != digest:
         journal.close()
-        raise InputError(f"{folder.path}: the teacher has changed since this run began; start a new run with another --out")
+        raise InputError(
+            f"{folder.path}: the teacher has changed since this run began; start a new run with another --out"
+        )
     return journal
 
 
@@ -264,7 +264,9 @@ def _winner_or_refusal(found: SearchResult, settings: CompressSettings) -> Judge
         for cost, excess in nearest.excesses.items()
         if cost in limits
     )
-    raise BudgetMissedError(f"no architecture of this teacher meets the budgets; the nearest misses {misses}; allow more")
+    raise BudgetMissedError(
+        f"no architecture of this teacher meets the budgets; the nearest misses {misses}; allow more"
+    )
 
 
 def _train(
@@ -300,9 +302,7 @@ def _train(
     return result, max(spent, time.monotonic() - start)
 
 
-def _epochs(
-    settings: CompressSettings, prepared: _Prepared, winner: Judged, journal: Journal, started: float
-) -> int:
+def _epochs(settings: CompressSettings, prepared: _Prepared, winner: Judged, journal: Journal, started: float) -> int:
     """Return the epochs of the final distillation; what `--minutes` leaves is worked out once and journalled."""
     if settings.epochs is not None:
         return settings.epochs

@@ -81,7 +81,9 @@ class CompressSettings:
         if self.objective is not None and self.objective not in objectives:
             raise InputError(f"--objective {self.objective}: no such cost; give one of {', '.join(objectives)}")
         if self.teacher is not None and self.data is None:
-            raise InputError(f"no data given for teacher {self.teacher}; add --data with images like those it was trained on")
+            raise InputError(
+                f"no data given for teacher {self.teacher}; add --data with images like those it was trained on"
+            )
         _ = self.budgets
 
     @property
@@ -103,7 +105,9 @@ class CompressSettings:
         effort = EFFORTS[self.effort]
         if self.candidates is None:
             return effort
-        removal = round(self.candidates * effort.removal_candidates / (effort.removal_candidates + effort.shrinkage_candidates))
+        removal = round(
+            self.candidates * effort.removal_candidates / (effort.removal_candidates + effort.shrinkage_candidates)
+        )
         removal = min(max(1, removal), self.candidates)
         shrinkage = max(1, self.candidates - removal)
         return Effort(
@@ -126,12 +130,14 @@ class CompressSettings:
 
 
 def write_settings(settings: CompressSettings, path: Path) -> None:
-    """Write the settings that differ from nothing as TOML."""
+    """Write the settings that were given, as TOML, in one step."""
     lines = ["# settings of this run; `n2n-edge compress --resume --out FOLDER` reads them"]
     for name, value in asdict(settings).items():
         if value is not None:
             lines.append(f"{name} = {json.dumps(list(value) if isinstance(value, tuple) else value)}")
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def read_settings(path: Path) -> CompressSettings:

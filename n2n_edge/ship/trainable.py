@@ -36,7 +36,7 @@ def _calibration_batches(model: ir.Model, data: Data) -> Iterator[dict[str, np.n
     mean, std = (np.array(item, np.float32).reshape(1, -1, 1, 1) for item in (data.mean, data.std))
     count = min(len(data.train), _CALIBRATION_BATCHES * _CALIBRATION_BATCH)
     step = max(1, len(data.train) // count)
-    chosen = data.train.images[:: step][:count]
+    chosen = data.train.images[::step][:count]
     for start in range(0, len(chosen) - size + 1, size):
         pixels = chosen[start : start + size].transpose(0, 3, 1, 2).astype(np.float32) / 255
         yield {str(source.name): ((pixels - mean) / std).astype(np.float32)}

@@ -1,0 +1,49 @@
+"""What the two stages show a policy, and what its actions mean."""
+
+import numpy as np
+import pytest
+
+from n2n_edge._example import teacher_path
+from n2n_edge.devices import load_profile
+from n2n_edge.graph import Teacher
+from n2n_edge.search.stages import FEATURES, WIDTH_RATIOS, RemovalStage, ShrinkageStage
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Teacher:
+    return Teacher.load(teacher_path())
+
+
+def test_states_are_normalised_and_of_one_length(teacher: Teacher) -> None:
+    profile = load_profile("jetson")
+    for problem in (RemovalStage(teacher, profile).problem, ShrinkageStage(teacher, profile, frozenset()).problem):
+        assert problem.features.shape == (problem.steps, FEATURES)
+        assert np.abs(problem.features).max() <= 2
+        assert len(np.unique(problem.features, axis=0)) > problem.steps // 2  # steps can be told apart
+
+
+def test_the_same_layer_weighs_differently_on_different_devices(teacher: Teacher) -> None:
+    pi, jetson = (RemovalStage(teacher, load_profile(name)).problem for name in ("raspberry-pi-4", "jetson"))
+    assert not np.allclose(pi.features, jetson.features)
+
+
+def test_only_removable_layers_can_go(teacher: Teacher) -> None:
+    stage = RemovalStage(teacher, load_profile("cpu"))
+    removable = [layer.removable for layer in teacher.layers]
+    assert [bool(row[0]) for row in stage.problem.mask] == removable
+    assert stage.removed(stage.problem.default) == frozenset()
+    everything = tuple(0 if possible else 1 for possible in removable)
+    assert stage.removed(everything) <= {layer.name for layer in teacher.layers if layer.removable}
+
+
+def test_full_width_is_the_default_of_stage_two(teacher: Teacher) -> None:
+    stage = ShrinkageStage(teacher, load_profile("cpu"), frozenset())
+    assert set(stage.ratios(stage.problem.default).values()) == {1.0}
+    assert tuple(sorted(WIDTH_RATIOS)) == WIDTH_RATIOS
+
+
+def test_stage_two_sees_only_what_stage_one_left(teacher: Teacher) -> None:
+    removed = frozenset([next(layer.name for layer in teacher.layers if layer.removable)])
+    before = ShrinkageStage(teacher, load_profile("cpu"), frozenset())
+    after = ShrinkageStage(teacher, load_profile("cpu"), removed)
+    assert len(after.groups) < len(before.groups)

@@ -1,0 +1,83 @@
+"""The settings of a run: kept, read back, refused."""
+
+from pathlib import Path
+
+import pytest
+
+from n2n_edge.errors import InputError
+from n2n_edge.ship import CompressSettings, RunFolder, read_settings, write_settings
+
+
+def test_settings_survive_the_file(tmp_path: Path) -> None:
+    settings = CompressSettings(
+        teacher="a b.onnx", data='images "x"', max_mb=0.5, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0), policy="greedy"
+    )
+    write_settings(settings, tmp_path / "run.toml")
+    assert read_settings(tmp_path / "run.toml") == settings
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"max_mb": 0.0}, "--max-mb 0"),
+        ({"max_latency_ms": -1.0}, "--max-latency-ms -1"),
+        ({"max_params": float("nan")}, "--max-params nan"),
+        ({"effort": "huge"}, "quick, standard, thorough"),
+        ({"objective": "speed"}, "latency_ms"),
+        ({"candidates": 0}, "--candidates 0"),
+        ({"minutes": -3.0}, "--minutes -3"),
+        ({"min_accuracy": 90.0}, "fraction"),
+        ({"teacher": "t.onnx"}, "--data"),
+    ],
+)
+def test_nonsense_is_refused_with_what_was_given(given: dict[str, object], text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        CompressSettings(**given)  # type: ignore[arg-type]
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_that_repeats_a_run_names_what_differs_from_the_defaults() -> None:
+    settings = CompressSettings(teacher="my teacher.onnx", data="d", device="jetson", max_mb=0.5, mean=(0.5, 0.25))
+    command = settings.command(Path("out"))
+    assert (
+        command == "n2n-edge compress 'my teacher.onnx' --data d --device jetson --max-mb 0.5 --mean 0.5,0.25 --out out"
+    )
+
+
+def test_candidates_are_shared_between_the_stages() -> None:
+    for count in (1, 2, 7, 100):
+        effort = CompressSettings(candidates=count).amount
+        assert effort.removal_candidates >= 1
+        assert effort.shrinkage_candidates >= 1
+        assert effort.removal_candidates + effort.shrinkage_candidates == max(2, count)
+
+
+def test_a_folder_with_another_run_is_left_alone(tmp_path: Path) -> None:
+    RunFolder.new(tmp_path / "run").begin(CompressSettings())
+    before = (tmp_path / "run" / "run.toml").read_bytes()
+    with pytest.raises(InputError, match="holds another run"):
+        RunFolder.new(tmp_path / "run")
+    assert (tmp_path / "run" / "run.toml").read_bytes() == before
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="not an empty folder"):
+        RunFolder.new(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_resuming_what_was_never_begun_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no run to resume"):
+        RunFolder.resume(tmp_path)
+
+
+def test_a_damaged_or_foreign_run_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("seed = ")
+    with pytest.raises(InputError, match="not readable as TOML"):
+        read_settings(path)
+    path.write_text("sede = 3\n")
+    with pytest.raises(InputError, match="unknown setting 'sede'"):
+        read_settings(path)
