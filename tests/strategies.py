@@ -5,7 +5,7 @@
 
 The networks are small (inputs of 8x8 to 12x12, up to four blocks) and mix the pieces that real families are made of:
 plain chains, residual blocks with identity, projection and padded shortcuts, separable and inverted residual blocks,
-fire modules, dense blocks, grouped convolutions, squeeze-and-excite gates, splits and channel shuffles.
+fire modules, dense blocks, grouped convolutions, squeeze-and-excite gates, splits, channel shuffles and self-attention.
 """
 
 from collections.abc import Callable, Sequence
@@ -279,6 +279,17 @@ def _shuffled(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
     return s.shuffle(s.concat(first, s.conv(second, second.channels)), 2)
 
 
+def _attention(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+    places = int(np.prod(x.size, dtype=np.int64))
+    query, key = (s.conv(x, width, kernel=1, norm=False, act=False) for _ in range(2))
+    value = s.conv(x, x.channels, kernel=1, norm=False, act=False)
+    rows = [s.op("Reshape", [part.name, s.ints(0, part.channels, places)]) for part in (query, key, value)]
+    turned = s.op("Transpose", [rows[0]], perm=[0, 2, 1])
+    weights = s.op("Softmax", [s.op("MatMul", [turned, rows[1]])], axis=-1)
+    mixed = s.op("MatMul", [rows[2], weights])
+    return s.add(x, s._like(x, s.op("Reshape", [mixed, s.ints(0, x.channels, *x.size)])))
+
+
 BLOCKS: dict[str, Block] = {
     "plain": _plain,
     "residual": _residual,
@@ -293,6 +304,7 @@ BLOCKS: dict[str, Block] = {
     "gated": _gated,
     "two_ways": _two_ways,
     "shuffled": _shuffled,
+    "attention": _attention,
 }
 """Every kind of block by name."""
 

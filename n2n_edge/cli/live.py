@@ -200,7 +200,7 @@ def duration(seconds: float) -> str:
 def _short(value: float | None) -> str:
     if value is None:
         return "-"
-    for bound, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(value) >= bound:
-            return f"{value / bound * (10 if suffix == 'k' else 1):.3g}{suffix}"
+    for unit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 10 * unit:
+            return f"{value / unit:.3g}{suffix}"
     return f"{value:.3g}"

@@ -148,7 +148,7 @@ def _names(node: ir.Node) -> Sequence[str]:
 def _constant(model: ir.Model, name: str, array: Array) -> ir.Value:
     value = model.graph.initializers.get(name) or ir.Value(name=name)
     value.const_value = ir.Tensor(np.ascontiguousarray(array), name=name)
-    value.shape, value.dtype = ir.Shape(array.shape), value.const_value.dtype
+    value.shape, value.dtype = value.const_value.shape, value.const_value.dtype
     if name not in model.graph.initializers:
         model.graph.register_initializer(value)
     return value

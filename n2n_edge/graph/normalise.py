@@ -10,6 +10,7 @@ from onnx_ir.passes import common
 
 from n2n_edge.errors import InputError
 from n2n_edge.graph.load import drop_unused_initializers
+from n2n_edge.graph.operands import is_computed
 from n2n_edge.graph.shapes import batch_dim
 from n2n_edge.graph.witness import Array, witness, witness_inputs
 
@@ -93,8 +94,6 @@ def _fold_static(model: ir.Model, one: dict[str, Array], two: dict[str, Array]) 
         if old.is_graph_output():
             continue
         constant = ir.Value(name=f"{names[0]}.folded", const_value=ir.Tensor(one[names[0]]))
-        constant.shape = ir.Shape(one[names[0]].shape)
-        constant.dtype = ir.DataType.from_numpy(one[names[0]].dtype)
         graph.register_initializer(constant)
         static.add(str(constant.name))
         ir.convenience.replace_all_uses_with(old, constant)
@@ -102,27 +101,31 @@ def _fold_static(model: ir.Model, one: dict[str, Array], two: dict[str, Array]) 
 
 
 def _free_batch_in_reshapes(model: ir.Model, one: dict[str, Array], two: dict[str, Array]) -> None:
-    """Give a Reshape whose target is computed from the batch a constant target with -1 in the batch's place."""
+    """Give a Reshape whose target is computed from the batch a constant target that leaves the batch open."""
     for node in model.graph:
-        target = node.inputs[1] if node.op_type == "Reshape" else None
-        if target is None or target.const_value is not None:
+        if node.op_type != "Reshape" or not is_computed(node, 1):
             continue
-        first, second = one[str(target.name)], two[str(target.name)]
-        varying = np.flatnonzero(first != second)
-        if len(varying) != 1 or (-1 in first and int(first[varying[0]]) != -1):
-            if list(varying) != [0]:
-                continue
-            source_varies = one[str(node.inputs[0].name)].shape[0] == first[0]  # type: ignore[union-attr]
-            if not source_varies:
-                continue
-            constant_target = np.where(np.arange(len(first)) == 0, 0, first)
-        else:
-            constant_target = np.where(np.arange(len(first)) == varying[0], -1, first)
-        constant = ir.Value(
-            name=f"{node.outputs[0].name}.shape", const_value=ir.Tensor(constant_target.astype(np.int64))
-        )
-        model.graph.register_initializer(constant)
-        node.replace_input_with(1, constant)
+        source, target = node.inputs[0], node.inputs[1]
+        assert source is not None
+        assert target is not None
+        free = _free_target(one[str(target.name)], two[str(target.name)], one[str(source.name)].shape)
+        if free is not None:
+            constant = ir.Value(name=f"{node.outputs[0].name}.shape", const_value=ir.Tensor(free))
+            model.graph.register_initializer(constant)
+            node.replace_input_with(1, constant)
+
+
+def _free_target(first: Array, second: Array, source: tuple[int, ...]) -> Array | None:
+    """Return a Reshape target for every batch from those for a batch of one and of two; None where none serves both."""
+    varying = np.flatnonzero(first != second)
+    if len(varying) != 1:
+        return None
+    place = int(varying[0])
+    if -1 not in first:
+        return np.where(np.arange(len(first)) == place, -1, first).astype(np.int64)
+    if place == 0 and first[0] == source[0]:  # 0 copies the axis of the input
+        return np.where(np.arange(len(first)) == 0, 0, first).astype(np.int64)
+    return None
 
 
 def _drop_dropout(model: ir.Model) -> None:
@@ -148,8 +151,7 @@ def _note_shapes(model: ir.Model, one: dict[str, Array], two: dict[str, Array]) 
     for value in model.graph.initializers.values():
         assert value.const_value is not None
         value.const_value = _as_array(value.const_value)
-        value.shape = ir.Shape(tuple(int(size) for size in value.const_value.shape.numpy()))
-        value.dtype = value.const_value.dtype
+        value.shape, value.dtype = ir.Shape(value.const_value.shape.numpy()), value.const_value.dtype
 
 
 def _as_array(tensor: ir.TensorProtocol) -> ir.TensorProtocol:

@@ -104,8 +104,8 @@ def _refit_weight(node: ir.Node, weight_at: int, width: int, inner: int) -> None
     shared = min(len(fitted), len(rows))
     fitted[:shared] = rows[:shared]
     result = np.ascontiguousarray(np.moveaxis(fitted, 0, axis))
-    value.const_value = ir.Tensor(result, name=value.name)
-    value.shape = ir.Shape(result.shape)
+    value.const_value = ir.Tensor(result, dtype=value.const_value.dtype, name=value.name)
+    value.shape = value.const_value.shape
 
 
 def _flatten_to_any_width(model: ir.Model, node: ir.Node) -> None:
@@ -114,7 +114,7 @@ def _flatten_to_any_width(model: ir.Model, node: ir.Node) -> None:
     if target is None:
         target = ir.Value(name=name)
         target.const_value = ir.Tensor(np.array([0, -1], np.int64), name=name)
-        target.shape, target.dtype = ir.Shape([2]), ir.DataType.INT64
+        target.shape, target.dtype = target.const_value.shape, ir.DataType.INT64
         model.graph.register_initializer(target)
     node.replace_input_with(1, target)
 

@@ -46,7 +46,7 @@ def _slice_weights(model: ir.Model, labels: Labels, alive: _Alive) -> None:
         for axis, keep in axes:
             weight = weight.compress(keep, axis=axis)
         value.const_value = ir.Tensor(np.ascontiguousarray(weight), dtype=value.const_value.dtype, name=name)
-        value.shape = ir.Shape(weight.shape)
+        value.shape = value.const_value.shape
 
 
 def _note_shape(value: ir.Value, labels: Labels, alive: _Alive) -> None:
@@ -242,7 +242,7 @@ def _constant(model: ir.Model, name: str, values: list[int]) -> ir.Value:
     known = model.graph.initializers.get(name)
     constant = known if known is not None else ir.Value(name=name)
     constant.const_value = ir.Tensor(np.array(values, np.int64), name=name)
-    constant.shape, constant.dtype = ir.Shape([len(values)]), ir.DataType.INT64
+    constant.shape, constant.dtype = constant.const_value.shape, ir.DataType.INT64
     if known is None:
         model.graph.register_initializer(constant)
     return constant

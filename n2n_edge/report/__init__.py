@@ -1,5 +1,6 @@
 """The HTML report and the model card of a run."""
 
+from n2n_edge.report.comparison import figure_of
 from n2n_edge.report.document import (
     ArchitectureJson,
     BudgetJson,
@@ -28,6 +29,7 @@ __all__ = [
     "RunReport",
     "SearchJson",
     "TrainingJson",
+    "figure_of",
     "render_html",
     "render_model_card",
     "write_html",

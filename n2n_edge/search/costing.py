@@ -18,7 +18,7 @@ __all__ = ["METADATA_BYTES", "CandidateCosts", "CostMeter", "fit_widths", "round
 METADATA_BYTES = 4096
 """Room kept in a size budget for what shipping writes into the file: profile, provenance, normalisation."""
 
-_LATENCY_HEADROOM = 0.97
+_LATENCY_HEADROOM = 0.96
 """Share of a measured latency budget that candidates may use: the same file timed again differs by a few percent."""
 
 _BISECTIONS = 9

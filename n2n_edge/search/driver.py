@@ -60,12 +60,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The winner (None where nothing met the budgets), the nearest miss, and what the policies have learned."""
+    """The winner (None where nothing met the budgets), the nearest miss, and what the policies have learned.
+
+    `objective` is the cost that the reward counted.
+    """
 
     winner: Judged | None
     nearest: Judged | None
     policy_states: Mapping[str, "Mapping[str, Tensor]"]
-    candidates: int
+    objective: str
 
 
 @dataclass
@@ -140,7 +143,7 @@ def search(
         )  # fmt: skip
 
     winner = _final(evaluator, plan, standing, finals)
-    return SearchResult(winner, standing.nearest, states, len(standing.feasible))
+    return SearchResult(winner, standing.nearest, states, evaluator.objective.cost)
 
 
 @dataclass(frozen=True)

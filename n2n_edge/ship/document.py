@@ -8,16 +8,17 @@ from typing import cast
 
 from n2n_edge.devices import Profile
 from n2n_edge.distill import Data, DistillResult
+from n2n_edge.errors import InputError
 from n2n_edge.figures import SCHEMA_VERSION, Figure
-from n2n_edge.gate import Verdict
+from n2n_edge.gate import Budget, Cost, Verdict, judge
 from n2n_edge.graph import Teacher
 from n2n_edge.measure import environment
-from n2n_edge.report import ArchitectureJson, CandidateJson, ModelJson, RunReport
+from n2n_edge.report import ArchitectureJson, CandidateJson, ModelJson, RunReport, figure_of
 from n2n_edge.search import Candidate, Judged
 from n2n_edge.ship.parity import Parity
 from n2n_edge.ship.settings import CompressSettings
 
-__all__ = ["ModelFigures", "run_report", "write_json"]
+__all__ = ["ModelFigures", "read_report", "run_report", "verdicts_of", "write_json"]
 
 _STAGES = {"removal": 1, "shrinkage": 2}
 
@@ -39,6 +40,7 @@ def run_report(
     profile: Profile,
     candidates: Sequence[Candidate],
     winner: Judged,
+    objective: str,
     training: DistillResult,
     training_seconds: float,
     data: Data,
@@ -75,7 +77,7 @@ def run_report(
             "policy": settings.policy,
             "seed": settings.seed,
             "effort": settings.effort,
-            "objective": settings.objective or "params",
+            "objective": objective,
             "winner": keys.index(winner.architecture.key) if winner.architecture.key in keys else None,
             "candidates": rows,
         },
@@ -101,6 +103,24 @@ def run_report(
         "environment": dict(environment()),
         "warnings": list(warnings),
     }
+
+
+def verdicts_of(report: RunReport) -> tuple[Verdict, ...]:
+    """Return the verdicts that a report holds."""
+    budgets = [Budget(cast("Cost", item["cost"]), item["limit"]) for item in report["budgets"]]
+    figures = {item["cost"]: figure_of(item["reached"]) for item in report["budgets"]}
+    return judge(figures, budgets)
+
+
+def read_report(path: Path) -> RunReport:
+    """Read a `report.json`; raises InputError where it isn't one."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["schema_version"] != SCHEMA_VERSION:
+            raise InputError(f"{path}: schema {document['schema_version']}, this n2n-edge knows {SCHEMA_VERSION}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not the report of a run ({error}); start a new run with another --out") from error
+    return cast("RunReport", document)
 
 
 def write_json(document: RunReport, path: Path) -> None:

@@ -29,7 +29,7 @@ from n2n_edge.graph import Teacher, build, costs, save_model
 from n2n_edge.measure import WarmWorker
 from n2n_edge.report import RunReport, write_html, write_model_card
 from n2n_edge.search import CostMeter, Evaluator, Journal, Judged, Objective, Progress, SearchPlan, SearchResult, search
-from n2n_edge.ship.document import run_report, write_json
+from n2n_edge.ship.document import read_report, run_report, verdicts_of, write_json
 from n2n_edge.ship.folder import RunFolder
 from n2n_edge.ship.metadata import with_metadata
 from n2n_edge.ship.normalisation import Normalisation, choose_normalisation, metadata_normalisation
@@ -117,6 +117,10 @@ def run_compress(folder: RunFolder, settings: CompressSettings, observer: Observ
         BudgetMissedError: no architecture meets the budgets; the message names the nearest and how far it is off.
     """
     observer = observer or SilentObserver()
+    if folder.report_json.exists() and folder.student.exists():
+        observer.say(f"the run in {folder.path} is finished")
+        report = read_report(folder.report_json)
+        return CompressResult(folder.path, folder.student, report, verdicts_of(report))
     started = time.monotonic()
     profile = load_profile(settings.device)
     teacher_path = example_teacher() if settings.teacher is None else Path(settings.teacher)
@@ -134,7 +138,9 @@ def run_compress(folder: RunFolder, settings: CompressSettings, observer: Observ
             winner = _winner_or_refusal(found, settings)
         save_policies(found.policy_states, folder.policy)
         result, seconds = _train(settings, prepared, winner, folder, journal, observer, started)
-        return _ship(folder, settings, prepared, winner, result, seconds, base, journal, digest, observer)
+        return _ship(
+            folder, settings, prepared, winner, found.objective, result, seconds, base, journal, digest, observer
+        )
 
 
 def _refuse_untouchable(teacher: Teacher, path: Path) -> None:
@@ -327,6 +333,7 @@ def _ship(
     settings: CompressSettings,
     prepared: _Prepared,
     winner: Judged,
+    objective: str,
     result: DistillResult,
     seconds: float,
     teacher_figures: dict[str, Figure],
@@ -380,14 +387,15 @@ def _ship(
         profile=profile,
         candidates=journal.candidates(),
         winner=winner,
+        objective=objective,
         training=result,
         training_seconds=seconds,
         data=data,
         warnings=warnings,
     )
-    write_json(report, folder.report_json)
     write_html(report, report["search"]["candidates"], folder.report_html)
     write_model_card(report, folder.model_card)
+    write_json(report, folder.report_json)  # last: a run that has it is finished
     folder.checkpoint.unlink(missing_ok=True)
     return CompressResult(folder.path, folder.student, report, verdicts)
 

@@ -157,3 +157,14 @@ def test_the_most_important_channels_stay() -> None:
 
     chosen = build(teacher, teacher.full, keep={group.name: (1, 4)})
     assert run(chosen, inputs)[0].tobytes() == run(student, inputs)[0].tobytes()
+
+
+def test_self_attention_ties_query_and_key_and_leaves_the_values_in_the_stream() -> None:
+    sketch = Sketch(17, np.random.default_rng(0))
+    teacher = teacher_of(sketch, BLOCKS["attention"](sketch, sketch.conv(Tensor("input", 3, (8, 8)), 6), 4, 1))
+    stem, query, key, value = range(4)
+
+    assert of(teacher, query) == of(teacher, key)
+    assert of(teacher, query).shrinkable
+    assert of(teacher, value) == of(teacher, stem)
+    assert of(teacher, stem).shrinkable

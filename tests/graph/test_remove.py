@@ -103,11 +103,15 @@ def test_a_group_that_goes_with_its_layer_is_no_longer_there() -> None:
 
 
 def test_the_width_of_a_group_that_joins_a_fixed_one_has_no_effect() -> None:
-    teacher = Teacher(one_network("plain", channels=8))
+    teacher = Teacher(one_network("residual", channels=8))
     stem = teacher.layers[0]
+    stream = group_of_output(teacher, stem)
+    fixed = group_of_output(teacher, stem, axis=1)
     assert stem.removable
 
-    student = build(teacher, teacher.full.remove(stem.name).resize(group_of_output(teacher, stem), 2))
+    student = build(teacher, teacher.full.remove(stem.name).resize(stream, 2))
+
+    assert teacher.trunk(frozenset([stem.name])).aliases[stream] == fixed
 
     assert teacher.model.graph.inputs[0].shape == student.graph.inputs[0].shape
     assert weight_of(student, teacher.layers[1]).shape[1] == 8
@@ -122,6 +126,23 @@ def test_a_residual_branch_without_layers_passes_the_skip_through() -> None:
     assert "Add" not in {node.op_type for node in student.graph}
     inputs = inputs_of(teacher.model, 2)
     assert_same_outputs(run(with_identities(teacher.model, inner), inputs), run(student, inputs))
+
+
+def test_what_follows_an_empty_branch_is_refitted_where_the_width_before_it_changed() -> None:
+    sketch = Sketch(13, np.random.default_rng(0))
+    x = sketch.conv(sketch.conv(Tensor("input", 3, (8, 8)), 6), 5)
+    before = sketch.conv(x, 5)
+    x = sketch.act(sketch.add(before, sketch.conv(sketch.conv(before, 5), 5, act=False)))
+    x = sketch.conv(x, 4)
+    teacher = Teacher(finished(sketch, sketch.dense(sketch.flatten(sketch.global_pool(x, "GlobalAveragePool")), 3)))
+    _, narrowing, *same, last, _ = teacher.layers
+
+    student = build(teacher, teacher.full.remove(narrowing.name, *(layer.name for layer in same)))
+
+    assert weight_of(student, last).shape[:2] == (4, 6)
+    np.testing.assert_array_equal(weight_of(student, last)[:, :5], weight_of(teacher.model, last))
+    assert not weight_of(student, last)[:, 5:].any()
+    assert run(student, inputs_of(student, 2))[0].shape == (2, 3)
 
 
 def test_an_add_of_a_value_to_itself_in_the_teacher_stays() -> None:
@@ -222,8 +243,8 @@ def finished(sketch: Sketch, output: Tensor, channels: int = 3) -> ir.Model:
     return ir.from_proto(sketch.to_proto(channels, 8, output, free_batch=True, batch=1))
 
 
-def group_of_output(teacher: Teacher, layer: Layer) -> str:
-    return next(group.name for group in teacher.groups if (layer.weight, 0) in group.dims)
+def group_of_output(teacher: Teacher, layer: Layer, axis: int = 0) -> str:
+    return next(group.name for group in teacher.groups if (layer.weight, axis) in group.dims)
 
 
 def weight_of(model: ir.Model, layer: Layer) -> np.ndarray:

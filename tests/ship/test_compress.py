@@ -127,3 +127,10 @@ def test_a_changed_teacher_stops_a_resumed_run(result: CompressResult, tmp_path:
     onnx.save(model, teacher)
     with pytest.raises(InputError, match="teacher has changed"):
         n2n_edge.compress(out=out, resume=True)
+
+
+def test_resuming_a_finished_run_changes_nothing(result: CompressResult) -> None:
+    before = {path.name: path.read_bytes() for path in result.folder.iterdir() if path.suffix != ".sqlite"}
+    again = n2n_edge.compress(out=result.folder, resume=True)
+    assert again.verdicts == result.verdicts
+    assert before == {path.name: path.read_bytes() for path in result.folder.iterdir() if path.suffix != ".sqlite"}
