@@ -3,6 +3,8 @@
 An error is raised where it is understood; only ``n2n_edge.cli`` turns it into an exit code.
 """
 
+from collections.abc import Mapping
+
 __all__ = ["BudgetMissedError", "InputError", "MemoryLimitError", "N2NError", "UnsuitableEnvironmentError"]
 
 
@@ -17,9 +19,13 @@ class InputError(N2NError):
 
 
 class BudgetMissedError(N2NError):
-    """A budget or gate failed, or can't be reached (exit code 1)."""
+    """A budget or gate failed, or can't be reached (exit code 1); `details` is what a program would want to know."""
 
     exit_code = 1
+
+    def __init__(self, message: str, details: Mapping[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.details = dict(details or {})
 
 
 class UnsuitableEnvironmentError(N2NError):

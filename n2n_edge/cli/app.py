@@ -61,6 +61,13 @@ def main() -> None:
             raise
         print(f"n2n-edge: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("n2n-edge: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except (
+        Exception
+    ) as error:  # a bug, or something about this machine: one line too, never the code of a failed budget
+        if debug:
+            raise
+        text = " ".join(str(error).split()) or "no message"
+        print(
+            f"n2n-edge: unexpected {type(error).__name__}: {text}; run again with --debug for details", file=sys.stderr
+        )
+        sys.exit(3)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from n2n_edge.errors import BudgetMissedError, InputError
+from n2n_edge.figures import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from n2n_edge.ship import CompressResult, CompressSettings
@@ -77,6 +78,13 @@ def compress(
         typer.Option(help="Mean per channel of pixels in 0..1, with commas [default: the teacher's metadata]."),
     ] = None,
     std: Annotated[str | None, typer.Option(help="Standard deviation per channel, likewise.")] = None,
+    input_shape: Annotated[
+        str | None, typer.Option(help="Channels, height, width, such as 3x224x224, if the teacher leaves them free.")
+    ] = None,
+    flip: Annotated[
+        bool | None,
+        typer.Option("--flip/--no-flip", help="Mirror training images [default: yes for three channels, no for one]."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run.", rich_help_panel=_RUN)] = Path("n2n-run"),
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, with its own settings.", rich_help_panel=_RUN)
@@ -86,44 +94,51 @@ def compress(
     ] = False,
 ) -> None:
     """Search for a smaller student, train it by distillation, and ship it with proof that it meets the budgets."""
-    from n2n_edge.ship import CompressSettings, RunFolder, require_training_packages
+    from n2n_edge.ship import CompressSettings, RunFolder, absolute_paths, require_training_packages
 
     require_training_packages()
-    settings = CompressSettings(
-        teacher=None if teacher is None else str(teacher),
-        data=data if data is not None or teacher is not None or resume else None,
-        device=device,
-        max_mb=max_mb,
-        max_latency_ms=max_latency_ms,
-        max_memory_mb=max_memory_mb,
-        max_params=max_params,
-        max_macs=max_macs,
-        min_accuracy=min_accuracy,
-        objective=objective,
-        effort=effort,
-        candidates=candidates,
-        minutes=minutes,
-        epochs=epochs,
-        seed=seed,
-        policy=policy,
-        policy_from=None if policy_from is None else str(policy_from),
-        mean=_numbers("--mean", mean),
-        std=_numbers("--std", std),
+    given = absolute_paths(
+        {
+            "teacher": teacher,
+            "data": data,
+            "device": device,
+            "max_mb": max_mb,
+            "max_latency_ms": max_latency_ms,
+            "max_memory_mb": max_memory_mb,
+            "max_params": max_params,
+            "max_macs": max_macs,
+            "min_accuracy": min_accuracy,
+            "objective": objective,
+            "effort": effort,
+            "candidates": candidates,
+            "minutes": minutes,
+            "epochs": epochs,
+            "seed": seed,
+            "policy": policy,
+            "policy_from": policy_from,
+            "mean": _numbers("--mean", mean),
+            "std": _numbers("--std", std),
+            "input_shape": _shape(input_shape),
+            "flip": flip,
+        }
     )
     if resume:
-        folder, known = RunFolder.resume(out)
-        _refuse_other_settings(context, settings, known)
-        settings = known
+        folder, settings = RunFolder.resume(out)
+        _refuse_other_settings(context, given, settings)
     else:
-        _check_before_writing(settings)
-        folder = RunFolder.new(out)
+        folder, settings = RunFolder.new(out), CompressSettings(**given)  # type: ignore[arg-type]
     from n2n_edge.cli.live import live_view
     from n2n_edge.ship import run_compress
 
-    with live_view(settings, as_json) as observer:
-        result = run_compress(folder, settings, observer)
+    try:
+        with live_view(settings, as_json) as observer:
+            result = run_compress(folder, settings, observer)
+    except BudgetMissedError as error:
+        if as_json:
+            print(json.dumps({"schema_version": SCHEMA_VERSION, "passed": False, "error": str(error), **error.details}))
+        raise
     if as_json:
-        print(json.dumps(result.report, indent=2))
+        print(json.dumps(result.report, indent=2, allow_nan=False))
     else:
         _print(result)
     if not result.met:
@@ -131,32 +146,24 @@ def compress(
         raise BudgetMissedError("; ".join(f"{verdict.budget.option}: {verdict.reason}" for verdict in missed))
 
 
-def _check_before_writing(settings: "CompressSettings") -> None:
-    """Find what is plainly wrong before a folder is made for the run."""
-    from n2n_edge.devices import load_profile
-    from n2n_edge.search.policies import POLICY_NAMES
-    from n2n_edge.ship.policy_file import load_policies
-
-    load_profile(settings.device)
-    if settings.policy not in POLICY_NAMES:
-        raise InputError(f"--policy {settings.policy}: no such policy; give one of {', '.join(POLICY_NAMES)}")
-    if settings.teacher is not None:
-        from n2n_edge.graph import load_model
-
-        load_model(Path(settings.teacher))
-    if settings.policy_from is not None:
-        load_policies(Path(settings.policy_from))
-
-
-def _refuse_other_settings(context: typer.Context, given: "CompressSettings", known: "CompressSettings") -> None:
-    for name in known.__dataclass_fields__:
+def _refuse_other_settings(context: typer.Context, given: dict[str, object], known: "CompressSettings") -> None:
+    for name, value in given.items():
         source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE" and getattr(given, name) != getattr(known, name):
+        if source is not None and source.name == "COMMANDLINE" and value != getattr(known, name):
             option = name if name == "teacher" else f"--{name.replace('_', '-')}"
             raise InputError(
-                f"{option} {getattr(given, name)}: this run was begun with {getattr(known, name)}; leave it out, "
+                f"{option} {value}: this run was begun with {getattr(known, name)}; leave it out, "
                 "or start a new run with another --out"
             )
+
+
+def _shape(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    parts = text.lower().replace(",", "x").split("x")
+    if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(f"--input-shape {text}: not channels, height and width; give such as 3x224x224")
+    return tuple(int(part) for part in parts)
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:

@@ -15,7 +15,7 @@ from n2n_edge.errors import InputError
 __all__ = ["list_profiles", "load_profile", "read_profile", "user_profile_folder"]
 
 
-def load_profile(name_or_path: str) -> Profile:
+def load_profile(name_or_path: str | Path) -> Profile:
     """Return the profile at a path ending in ``.toml``, or the one with this name or alias.
 
     The user's own folder comes before the shipped profiles, so that a person can correct one. A name comes before an
@@ -24,6 +24,7 @@ def load_profile(name_or_path: str) -> Profile:
     Raises:
         InputError: no such file or device (with the nearest names), or a file that is not a valid profile.
     """
+    name_or_path = str(name_or_path)
     if name_or_path.endswith(".toml"):
         path = Path(name_or_path).expanduser()
         if not path.is_file():

@@ -16,6 +16,8 @@ __all__ = ["read"]
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"})
 _MODES = {1: "L", 3: "RGB"}
+_GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
+_LOOKED_AT = 16
 _CHUNK = 256
 
 
@@ -46,6 +48,7 @@ def _decode(path: str, mode: str, height: int, width: int) -> NDArray[np.uint8]:
 
 def _decode_all(paths: Sequence[str], input_shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     channels, height, width = input_shape
+    _check_channels(paths, channels)
     images = allocate(len(paths), input_shape)
 
     def decode_chunk(start: int) -> None:
@@ -61,6 +64,23 @@ def _decode_all(paths: Sequence[str], input_shape: tuple[int, int, int]) -> NDAr
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return images
+
+
+def _check_channels(paths: Sequence[str], channels: int) -> None:
+    """Refuse images that all have another number of channels than the teacher; single ones are converted."""
+    step = max(1, len(paths) // _LOOKED_AT)
+    found = set()
+    for path in paths[::step][:_LOOKED_AT]:
+        try:
+            with Image.open(path) as image:
+                found.add(1 if image.mode in _GREY_MODES else 3)
+        except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError):
+            return  # decoding says which one, and why
+    if found and channels not in found:
+        raise InputError(
+            f"images such as '{paths[0]}' have {found.pop()} channel(s), but the teacher takes {channels}: "
+            "convert them, or give the data it was trained on"
+        )
 
 
 def _read_part(folder: Path, input_shape: tuple[int, int, int], class_names: tuple[str, ...]) -> Samples:

@@ -37,7 +37,11 @@ def latency_figure(path: Path, profile: Profile, threads: int | None = None) -> 
     the profile's.
     """
     if profile.is_host:
-        measurement: Measurement = bench(path, threads=profile.default_threads if threads is None else threads)
+        measurement: Measurement = bench(
+            path,
+            threads=profile.default_threads if threads is None else threads,
+            providers=profile.providers,
+        )
         return measurement.latency(), measurement.warnings
     figure = predict_latency(load_model(path), profile, threads)
     return figure, (f"latency on {profile.name} is predicted, not measured: bench the model on the device",)

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from n2n_edge.errors import InputError
+from n2n_edge.graph.free_batch import free_batch
 from n2n_edge.graph.load import drop_unused_initializers
 from n2n_edge.graph.operands import is_computed
 from n2n_edge.graph.shapes import batch_dim
@@ -35,6 +36,7 @@ def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir
             f"the model is quantized ({', '.join(quantized)}); give the float model that it was made from: "
             "compress that one and quantize the student"
         )
+    model = free_batch(model, input_shape)
     one, two = _witness_two_batches(model, input_shape)
     _fold_static(model, one, two)
     _free_batch_in_reshapes(model, one, two)

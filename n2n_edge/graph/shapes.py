@@ -4,7 +4,7 @@ import onnx
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError
-from n2n_edge.graph.witness import witness, witness_inputs
+from n2n_edge.graph.witness import DEFAULT_SPATIAL_SIZE, witness, witness_inputs
 
 __all__ = ["Shape", "batch_dim", "is_constant", "shapes_of"]
 
@@ -68,9 +68,9 @@ def _size(size: int | ir.SymbolicDim, axis: int) -> int | None:
 def _inferred(model: ir.Model) -> dict[str, Shape]:
     proto = ir.to_proto(model)
     for value in proto.graph.input:
-        for size in value.type.tensor_type.shape.dim:
+        for axis, size in enumerate(value.type.tensor_type.shape.dim):
             if size.WhichOneof("value") != "dim_value" or size.dim_value < 1:
-                size.dim_value = 1
+                size.dim_value = DEFAULT_SPATIAL_SIZE if axis else 1
     for value in proto.graph.output:
         value.type.tensor_type.ClearField("shape")
     del proto.graph.value_info[:]

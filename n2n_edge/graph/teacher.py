@@ -19,6 +19,7 @@ from n2n_edge.graph.normalise import normalise
 from n2n_edge.graph.propagate import propagate
 from n2n_edge.graph.remove import RemovalConflictError, remove_layers
 from n2n_edge.graph.slicing import drop_channels
+from n2n_edge.graph.torch_export import export_module
 
 __all__ = ["Teacher", "Trunk", "build"]
 
@@ -64,6 +65,16 @@ class Teacher:
     def load(cls, path: Path | str, input_shape: tuple[int, ...] | None = None) -> "Teacher":
         """Load and analyse an ONNX file; raises InputError as `load_model` does."""
         return cls(load_model(path), input_shape)
+
+    @classmethod
+    def from_torch(cls, module: object, example_input: object) -> "Teacher":
+        """Export and analyse a `torch.nn.Module`; `example_input` is a tensor ``(N, C, H, W)``, its batch left open.
+
+        Raises:
+            InputError: torch can't export the module.
+            UnsuitableEnvironmentError: torch isn't installed.
+        """
+        return cls(export_module(module, example_input))
 
     @cached_property
     def full(self) -> Architecture:

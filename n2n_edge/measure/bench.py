@@ -22,7 +22,7 @@ BUSY_CORES = 0.3
 
 
 def bench(
-    model: Path,
+    model: Path | str,
     *,
     threads: int | None = None,
     batch: int = 1,
@@ -44,7 +44,7 @@ def bench(
     """
     with WarmWorker() as worker:
         return worker.measure(
-            model,
+            Path(model),
             threads=threads,
             batch=batch,
             providers=providers,

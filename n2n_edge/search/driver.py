@@ -174,7 +174,8 @@ def _run_stage(
     trained: set[str] = set()
     position = batch = 0
     while len(trained) < stage.candidates and position < stage.candidates * _PROPOSALS_PER_CANDIDATE:
-        if clock.stage_is_over(stage.name, batch, stage.share):
+        replaying = (stage.name, position) in recorded
+        if not replaying and clock.stage_is_over(stage.name, batch, stage.share):
             break
         wanted = min(_BATCH, stage.candidates - len(trained))
         proposals = list(stage.given) if batch == 0 else stage.policy.propose(wanted)

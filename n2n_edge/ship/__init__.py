@@ -1,13 +1,16 @@
 """From the winner to the file that ships: final distillation, parity proof, budgets, report, model card."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from n2n_edge.ship.api import compress, require_training_packages
 from n2n_edge.ship.folder import RunFolder
-from n2n_edge.ship.settings import EFFORTS, CompressSettings, read_settings, write_settings
+from n2n_edge.ship.settings import EFFORTS, CompressSettings, absolute_paths, read_settings, write_settings
 
 if TYPE_CHECKING:
-    from n2n_edge.ship.run import CompressResult, Observer, run_compress
+    from n2n_edge.ship.finish import CompressResult
+    from n2n_edge.ship.observer import Observer
+    from n2n_edge.ship.run import run_compress
 
 __all__ = [
     "EFFORTS",
@@ -15,6 +18,7 @@ __all__ = [
     "CompressSettings",
     "Observer",
     "RunFolder",
+    "absolute_paths",
     "compress",
     "read_settings",
     "require_training_packages",
@@ -23,10 +27,11 @@ __all__ = [
 ]
 
 
+_HOME_OF = {"CompressResult": "finish", "Observer": "observer", "run_compress": "run"}
+
+
 def __getattr__(name: str) -> object:
     """Import what needs torch when it is first used."""
-    if name in ("CompressResult", "Observer", "run_compress"):
-        from n2n_edge.ship import run as module
-
-        return getattr(module, name)
-    raise AttributeError(f"module 'n2n_edge.ship' has no attribute {name!r}")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'n2n_edge.ship' has no attribute {name!r}")
+    return getattr(import_module(f"n2n_edge.ship.{_HOME_OF[name]}"), name)

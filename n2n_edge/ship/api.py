@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 from n2n_edge.errors import UnsuitableEnvironmentError
 from n2n_edge.ship.folder import RunFolder
-from n2n_edge.ship.settings import CompressSettings
+from n2n_edge.ship.settings import CompressSettings, absolute_paths
 
 if TYPE_CHECKING:
-    from n2n_edge.ship.run import CompressResult, Observer
+    from n2n_edge.ship.finish import CompressResult
+    from n2n_edge.ship.observer import Observer
 
 __all__ = ["INSTALL_HINT", "compress", "require_training_packages"]
 
@@ -54,5 +55,5 @@ def compress(
     if resume:
         folder, known = RunFolder.resume(Path(out))
         return run_compress(folder, known, observer)
-    wanted = CompressSettings(teacher=None if teacher is None else str(teacher), **given)  # type: ignore[arg-type]
+    wanted = CompressSettings(**absolute_paths({**given, "teacher": teacher}))  # type: ignore[arg-type]
     return run_compress(RunFolder.new(Path(out)), wanted, observer)

@@ -1,5 +1,6 @@
 """The folder of a run: who may write there, and what lies in it."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,15 +66,27 @@ class RunFolder:
             raise InputError(f"{path} is not an empty folder; give another --out")
         return folder
 
-    def begin(self, settings: CompressSettings) -> None:
-        """Make the folder and write the settings, unless that is done; raises InputError where it can't be written."""
+    def begin(self, settings: CompressSettings) -> bool:
+        """Make the folder and write the settings; tell whether that was still to do.
+
+        Raises:
+            InputError: the folder can't be written.
+        """
         if self.settings.exists():
-            return
+            return False
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_settings(settings, self.settings)
         except OSError as error:
             raise InputError(f"{self.path} can't be written ({error.strerror}); give another --out") from error
+        return True
+
+    def abandon(self) -> None:
+        """Take back `begin` where nothing has been worked out yet, so that a corrected command can use the folder."""
+        if not self.journal.exists():
+            self.settings.unlink(missing_ok=True)
+            with suppress(OSError):  # other files have come: leave them
+                self.path.rmdir()
 
     @classmethod
     def resume(cls, path: Path) -> tuple["RunFolder", CompressSettings]:

@@ -37,11 +37,11 @@ _COMMON: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 
 
-def metadata_normalisation(metadata: Mapping[str, str]) -> Normalisation | None:
+def metadata_normalisation(metadata: Mapping[str, str], channels: int) -> Normalisation | None:
     """Return what a model's metadata says; None where it says nothing.
 
     Raises:
-        InputError: the metadata is there but not lists of numbers.
+        InputError: the metadata is there but not lists of numbers, one per channel.
     """
     if MEAN_KEY not in metadata or STD_KEY not in metadata:
         return None
@@ -51,6 +51,11 @@ def metadata_normalisation(metadata: Mapping[str, str]) -> Normalisation | None:
         raise InputError(
             f"the model's metadata {MEAN_KEY}, {STD_KEY} aren't lists of numbers; give --mean and --std"
         ) from error
+    mean, std = (item * channels if len(item) == 1 else item for item in (mean, std))
+    if len(mean) != channels or len(std) != channels or not all(value > 0 for value in std):
+        raise InputError(
+            f"the model's metadata {MEAN_KEY}, {STD_KEY} don't fit its {channels} channels; give --mean and --std"
+        )
     return Normalisation(mean, std, "the teacher's metadata")
 
 

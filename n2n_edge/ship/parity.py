@@ -49,19 +49,22 @@ def check_parity(trained: ir.Model, shipped: Path, data: Data) -> Parity:
     module.eval()
     worst, agreeing, seen = 0.0, 0, 0
     classifier = False
-    for start in range(0, len(inputs) - size + 1, size):
+    for start in range(0, len(inputs), size):
         batch = inputs[start : start + size]
+        count = len(batch)
+        if count < size:  # a fixed batch axis: fill up by repeating
+            batch = torch.cat([batch] * -(-size // count))[:size]
         with torch.inference_mode():
             outputs = module(batch)
-        own = [item.numpy() for item in (outputs if isinstance(outputs, tuple) else (outputs,))]
-        theirs = session.run(None, {declared.name: batch.contiguous().numpy()})
+        own = [item.numpy()[:count] for item in (outputs if isinstance(outputs, tuple) else (outputs,))]
+        theirs = [item[:count] for item in session.run(None, {declared.name: batch.contiguous().numpy()})]
         for mine, other in zip(own, theirs, strict=True):
-            scale = max(float(np.abs(mine).max()), 1e-12)
-            worst = max(worst, float(np.abs(mine - other).max()) / scale)
+            error = float(np.abs(mine - other).max()) / max(float(np.abs(mine).max()), 1e-12)
+            worst = max(worst, error if np.isfinite(error) else np.inf)
         classifier = len(own) == 1 and own[0].ndim == 2
         if classifier:
             agreeing += int((own[0].argmax(1) == theirs[0].argmax(1)).sum())
-        seen += size
+        seen += count
     agreement = agreeing / seen if classifier and seen else None
     if (
         not np.isfinite(worst)

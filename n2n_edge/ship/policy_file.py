@@ -9,7 +9,9 @@ from n2n_edge.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["load_policies", "save_policies"]
+__all__ = ["PolicyStates", "load_policies", "save_policies"]
+
+PolicyStates = Mapping[str, Mapping[str, "Tensor"]]
 
 
 def save_policies(states: "Mapping[str, Mapping[str, Tensor]]", path: Path) -> None:

@@ -1,16 +1,26 @@
 """The settings of a run, as a person gives them and as `run.toml` keeps them."""
 
 import json
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from math import isfinite
 from pathlib import Path
 from typing import Literal
 
 from n2n_edge.errors import InputError
 from n2n_edge.gate import Budget
 
-__all__ = ["EFFORTS", "CompressSettings", "Effort", "EffortName", "read_settings", "write_settings"]
+__all__ = [
+    "EFFORTS",
+    "CompressSettings",
+    "Effort",
+    "EffortName",
+    "absolute_paths",
+    "read_settings",
+    "write_settings",
+]
 
 EffortName = Literal["quick", "standard", "thorough"]
 
@@ -69,14 +79,20 @@ class CompressSettings:
     policy_from: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    input_shape: tuple[int, ...] | None = None
+    flip: bool | None = None
 
     def __post_init__(self) -> None:
         if self.effort not in EFFORTS:
             raise InputError(f"--effort {self.effort}: no such effort; give one of {', '.join(EFFORTS)}")
         for name in ("candidates", "minutes", "epochs"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"--{name} {value:g}: must be above 0")
+            if value is not None and not (value > 0 and isfinite(value)):
+                raise InputError(f"--{name} {value:g}: must be a number above 0")
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed}: must not be negative")
+        if (self.mean is None) != (self.std is None):
+            raise InputError("--mean and --std belong together; give both or neither")
         objectives = ("params", "size_mb", "macs", "memory_bound_mb", "latency_ms")
         if self.objective is not None and self.objective not in objectives:
             raise InputError(f"--objective {self.objective}: no such cost; give one of {', '.join(objectives)}")
@@ -119,14 +135,18 @@ class CompressSettings:
         """Return the command line that repeats the run."""
         words = ["n2n-edge", "compress"]
         if self.teacher is not None:
-            words.append(_quoted(self.teacher))
+            words.append(shlex.quote(self.teacher))
         for item in fields(self):
             value = getattr(self, item.name)
             if item.name == "teacher" or value == item.default:
                 continue
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            words += [f"--{item.name.replace('_', '-')}", _quoted(text)]
-        return " ".join([*words, "--out", _quoted(str(out))])
+            if isinstance(value, bool):
+                words.append(f"--{'' if value else 'no-'}{item.name}")
+                continue
+            joint = "x" if item.name == "input_shape" else ","
+            text = joint.join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [f"--{item.name.replace('_', '-')}", shlex.quote(text)]
+        return " ".join([*words, "--out", shlex.quote(str(out))])
 
 
 def write_settings(settings: CompressSettings, path: Path) -> None:
@@ -152,13 +172,26 @@ def read_settings(path: Path) -> CompressSettings:
     unknown = sorted(set(document) - known)
     if unknown:
         raise InputError(f"{path}: unknown setting '{unknown[0]}'; known: {', '.join(sorted(known))}")
-    for name in ("mean", "std"):
-        if name in document:
-            document[name] = tuple(document[name])
-    return CompressSettings(**document)
+    try:
+        for name in ("mean", "std", "input_shape"):
+            if name in document:
+                document[name] = tuple(document[name])
+        return CompressSettings(**document)
+    except TypeError as error:
+        raise InputError(f"{path}: a setting has the wrong type ({error}); restore it or start a new run") from error
 
 
-def _quoted(text: str) -> str:
-    import shlex
+_PATHS = ("teacher", "data", "policy_from", "device")
 
-    return shlex.quote(text)
+
+def absolute_paths(given: Mapping[str, object]) -> dict[str, object]:
+    """Return settings as text with paths made absolute, so that a run can be resumed from any folder."""
+    settings = dict(given)
+    for name in _PATHS:
+        value = settings.get(name)
+        if value is None:
+            continue
+        path = Path(str(value)).expanduser()
+        is_path = path.exists() if name != "device" else path.suffix == ".toml"
+        settings[name] = str(path.absolute()) if is_path else str(value)
+    return settings

@@ -37,6 +37,8 @@ def _calibration_batches(model: ir.Model, data: Data) -> Iterator[dict[str, np.n
     count = min(len(data.train), _CALIBRATION_BATCHES * _CALIBRATION_BATCH)
     step = max(1, len(data.train) // count)
     chosen = data.train.images[::step][:count]
+    if len(chosen) < size:  # fewer images than one batch: repeat them
+        chosen = np.concatenate([chosen] * -(-size // len(chosen)))[:size]
     for start in range(0, len(chosen) - size + 1, size):
         pixels = chosen[start : start + size].transpose(0, 3, 1, 2).astype(np.float32) / 255
         yield {str(source.name): ((pixels - mean) / std).astype(np.float32)}

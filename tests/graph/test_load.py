@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from n2n_edge.errors import InputError
-from n2n_edge.graph import Teacher, load_model, serialize
+from n2n_edge.graph import Teacher, build, load_model, serialize
 from tests.graph.running import inputs_of, run
 from tests.graph.test_costs import small_network
 
@@ -202,3 +202,37 @@ def test_constants_in_nodes_and_functions_are_understood(tmp_path: Path) -> None
 
 def constant_node(name: str, array: np.ndarray) -> onnx.NodeProto:
     return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array))
+
+
+def test_a_torch_module_comes_in_with_its_batch_norm_kept() -> None:
+    torch = pytest.importorskip("torch", reason="exporting a module needs torch")
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1, bias=False), torch.nn.BatchNorm2d(8), torch.nn.ReLU(),
+        torch.nn.Conv2d(8, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+        torch.nn.Linear(8, 4),
+    )  # fmt: skip
+    module.train()
+    teacher = Teacher.from_torch(module, torch.zeros(2, 3, 16, 16))
+    assert module.training  # left as it was
+    assert "BatchNormalization" in {node.op_type for node in teacher.model.graph}
+    assert len(teacher.layers) == 3
+    group = next(group for group in teacher.groups if group.shrinkable)
+    smaller = build(teacher, teacher.full.resize(group.name, 4))
+    images = np.random.default_rng(0).standard_normal((5, 3, 16, 16)).astype(np.float32)
+    module.eval()
+    with torch.no_grad():
+        expected = module(torch.from_numpy(images)).numpy()
+    (full,) = run(build(teacher, teacher.full), {"input": images})
+    np.testing.assert_allclose(full, expected, rtol=1e-4, atol=1e-5)
+    assert run(smaller, {"input": images})[0].shape == (5, 4)
+
+
+def test_a_module_that_cannot_be_exported_is_one_line() -> None:
+    torch = pytest.importorskip("torch", reason="exporting a module needs torch")
+
+    class Odd(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def forward(self, x):  # type: ignore[no-untyped-def]
+            raise RuntimeError("nothing to see\nhere")
+
+    with pytest.raises(InputError, match="torch can't export Odd: nothing to see; give an ONNX file instead"):
+        Teacher.from_torch(Odd(), torch.zeros(1, 3, 8, 8))

@@ -1,0 +1,158 @@
+"""The end of a run: write the student, prove parity, check every budget on the file itself, report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import n2n_edge
+from n2n_edge.devices import Profile, predict_latency
+from n2n_edge.distill import DistillResult, evaluate_onnx, metric_name
+from n2n_edge.figures import Figure
+from n2n_edge.gate import Verdict, file_figures, judge, latency_figure
+from n2n_edge.graph import costs, save_model
+from n2n_edge.report import RunReport, write_html, write_model_card
+from n2n_edge.search import Candidate, Judged
+from n2n_edge.ship.document import run_report, write_json
+from n2n_edge.ship.folder import RunFolder
+from n2n_edge.ship.metadata import with_metadata
+from n2n_edge.ship.observer import Observer
+from n2n_edge.ship.parity import check_parity
+from n2n_edge.ship.prepare import Prepared
+from n2n_edge.ship.settings import CompressSettings
+from n2n_edge.ship.trainable import shipped_form
+
+__all__ = ["CompressResult", "Trained", "ship"]
+
+
+@dataclass(frozen=True)
+class CompressResult:
+    """A finished run: its folder, the student's file, the report, and whether every budget is met."""
+
+    folder: Path
+    student: Path
+    report: RunReport
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def met(self) -> bool:
+        """Whether the shipped file meets every budget."""
+        return all(verdict.met for verdict in self.verdicts)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The winner after its final distillation of `seconds`; `objective` is the cost that the search counted."""
+
+    winner: Judged
+    objective: str
+    result: DistillResult
+    seconds: float
+
+
+def ship(
+    folder: RunFolder,
+    settings: CompressSettings,
+    prepared: Prepared,
+    trained: Trained,
+    candidates: Sequence[Candidate],
+    observer: Observer,
+) -> CompressResult:
+    """Write the student, prove parity, check every budget on the file itself, judge it on the test images once.
+
+    Raises:
+        UnsuitableEnvironmentError: the exported file isn't what was trained; no student is left behind.
+    """
+    profile, data = prepared.profile, prepared.data
+    unproven = folder.student.with_name("student.unproven.onnx")
+    _write(unproven, settings, prepared, trained)
+    try:
+        parity = check_parity(trained.result.model, unproven, data)
+        unproven.replace(folder.student)
+    finally:
+        unproven.unlink(missing_ok=True)
+    observer.say(
+        f"parity of torch and ONNX Runtime on {parity.n} images: relative error {parity.max_relative_error:.1e}"
+        + (f", top-1 agreement {parity.top1_agreement:.1%}" if parity.top1_agreement is not None else "")
+    )
+    warnings = list(prepared.warnings)
+    teacher_figures, student_figures = dict(prepared.figures), file_figures(folder.student)
+    for path, figures in ((prepared.teacher_path, teacher_figures), (folder.student, student_figures)):
+        figures |= _latencies(path, prepared, warnings)
+        figures |= _quality(path, prepared)
+    verdicts = judge(_reached(student_figures, profile), settings.budgets)
+    if profile.is_host and any(not verdict.met and verdict.budget.cost == "latency_ms" for verdict in verdicts):
+        warnings.append("the latency was over the budget when first timed, and was timed again")
+        student_figures |= _latencies(folder.student, prepared, warnings)
+        verdicts = judge(_reached(student_figures, profile), settings.budgets)
+    report = run_report(
+        version=n2n_edge.__version__,
+        settings=settings,
+        out=folder.path,
+        teacher=prepared.teacher,
+        teacher_path=prepared.teacher_path,
+        teacher_figures=teacher_figures,
+        student_figures=student_figures,
+        verdicts=verdicts,
+        parity=parity,
+        profile=profile,
+        candidates=candidates,
+        winner=trained.winner,
+        objective=trained.objective,
+        training=trained.result,
+        training_seconds=trained.seconds,
+        data=data,
+        warnings=warnings,
+    )
+    write_html(report, report["search"]["candidates"], folder.report_html)
+    write_model_card(report, folder.model_card)
+    write_json(report, folder.report_json)  # last: a run that has it is finished
+    folder.checkpoint.unlink(missing_ok=True)
+    return CompressResult(folder.path, folder.student, report, verdicts)
+
+
+def _write(path: Path, settings: CompressSettings, prepared: Prepared, trained: Trained) -> None:
+    model = shipped_form(trained.result.model, prepared.restored)
+    counted = costs(model)
+    figures = {
+        "params": Figure(counted.params, "params", "computed"),
+        "macs": Figure(counted.macs, "MACs", "computed"),
+    }
+    if not prepared.profile.is_host:
+        figures["latency_ms"] = predict_latency(model, prepared.profile)
+    stamped = with_metadata(
+        model,
+        version=n2n_edge.__version__,
+        teacher_sha256=prepared.teacher_sha256,
+        profile=prepared.profile,
+        budgets=settings.budgets,
+        figures=figures,
+        data=prepared.data,
+    )
+    save_model(stamped, path)
+
+
+def _reached(figures: dict[str, Figure], profile: Profile) -> dict[str, Figure]:
+    """Return the figures by the names that budgets use; fidelity stands in for accuracy where there are no labels."""
+    reached = {**figures, "latency_ms": figures[f"latency_ms:{profile.name}"]}
+    if "fidelity" in reached:
+        reached["accuracy"] = reached["fidelity"]
+    return reached
+
+
+def _latencies(path: Path, prepared: Prepared, warnings: list[str]) -> dict[str, Figure]:
+    """Return the measured latency on this host, and on the device where that is another."""
+    found = {}
+    for profile in dict.fromkeys((prepared.host.name, prepared.profile.name)):
+        device = prepared.profile if profile == prepared.profile.name else prepared.host
+        figure, doubts = latency_figure(path, device)
+        found[f"latency_ms:{profile}"] = figure
+        warnings.extend(doubt for doubt in doubts if doubt not in warnings)
+    return found
+
+
+def _quality(path: Path, prepared: Prepared) -> dict[str, Figure]:
+    name = metric_name(prepared.teacher.model, prepared.data)
+    found = evaluate_onnx(
+        path, prepared.data.test, prepared.data, teacher=prepared.teacher_path if name == "fidelity" else None
+    )
+    return {name: Figure(found.metric, "fraction", "measured", n=found.n)}

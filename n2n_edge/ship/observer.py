@@ -1,0 +1,40 @@
+"""What a run tells while it goes on."""
+
+from typing import Protocol
+
+from n2n_edge.distill import EpochReport, StepReport
+from n2n_edge.search import Progress
+
+__all__ = ["Observer", "SilentObserver"]
+
+
+class Observer(Protocol):
+    """What a live view is told while a run goes on."""
+
+    def say(self, text: str) -> None:
+        """Take one line about what happens now."""
+
+    def candidate(self, progress: Progress) -> None:
+        """Take a judged candidate."""
+
+    def step(self, report: StepReport) -> None:
+        """Take a step of the final distillation."""
+
+    def epoch(self, report: EpochReport) -> None:
+        """Take a finished epoch of the final distillation."""
+
+
+class SilentObserver:
+    """Shows nothing."""
+
+    def say(self, text: str) -> None:
+        """Ignore the line."""
+
+    def candidate(self, progress: Progress) -> None:
+        """Ignore the candidate."""
+
+    def step(self, report: StepReport) -> None:
+        """Ignore the step."""
+
+    def epoch(self, report: EpochReport) -> None:
+        """Ignore the epoch."""

@@ -1,0 +1,168 @@
+"""What a run needs before its first candidate, and everything about teacher and data that can be refused at once."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx_ir as ir
+
+from n2n_edge._example import teacher_path as example_teacher
+from n2n_edge.devices import Profile, load_profile
+from n2n_edge.distill import Data, DistillSettings, GraphModule, evaluate, load_data, metric_name, output_kind
+from n2n_edge.errors import InputError
+from n2n_edge.figures import Figure
+from n2n_edge.gate import file_figures
+from n2n_edge.graph import Teacher
+from n2n_edge.search.policies import POLICY_NAMES
+from n2n_edge.ship.normalisation import Normalisation, choose_normalisation, metadata_normalisation
+from n2n_edge.ship.observer import Observer
+from n2n_edge.ship.policy_file import PolicyStates, load_policies
+from n2n_edge.ship.settings import CompressSettings
+from n2n_edge.ship.trainable import trainable_teacher
+
+__all__ = ["Prepared", "prepare"]
+
+_EXAMPLE_DATA = "builtin:digits"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Teacher, data and device as a run uses them.
+
+    `teacher` is trainable: `restored` names the BatchNorms that were put back. `figures` are the costs of the teacher's
+    own file, `metric` its accuracy or fidelity on the validation images, `host` the profile of this machine.
+    """
+
+    teacher: Teacher
+    teacher_path: Path
+    teacher_sha256: str
+    figures: dict[str, Figure]
+    metric: float
+    profile: Profile
+    host: Profile
+    data: Data
+    distilling: DistillSettings
+    policy_states: PolicyStates
+    warnings: tuple[str, ...]
+    restored: tuple[str, ...]
+
+
+def prepare(settings: CompressSettings, profile: Profile, observer: Observer) -> Prepared:
+    """Load and check everything that `settings` name.
+
+    Raises:
+        InputError: anything wrong with teacher, data, policy or normalisation.
+    """
+    if settings.policy not in POLICY_NAMES:
+        raise InputError(f"--policy {settings.policy}: no such policy; give one of {', '.join(POLICY_NAMES)}")
+    states = load_policies(Path(settings.policy_from)) if settings.policy_from else {}
+    path = example_teacher() if settings.teacher is None else Path(settings.teacher)
+    teacher = Teacher.load(path, settings.input_shape)
+    _refuse_untouchable(teacher, path)
+    observer.say(_summary(teacher, path))
+    GraphModule(teacher.model)  # an op that can't be trained is found before anything is begun
+    spec = settings.data or _EXAMPLE_DATA
+    data, normalisation, warnings = _normalised(settings, teacher, _load(settings, teacher, path, spec))
+    observer.say(
+        f"data {spec}: {len(data.train)} training, {len(data.validation)} validation, {len(data.test)} test images, "
+        f"{'labelled' if data.labelled else 'without labels'}; normalisation {normalisation.note}"
+    )
+    metric, doubts = _teacher_metric(teacher, data, observer)
+    trained, restored = trainable_teacher(teacher, data)
+    if restored:
+        observer.say(f"put back the BatchNorm of {len(restored)} layers that had been folded away")
+    return Prepared(
+        teacher=trained,
+        teacher_path=path,
+        teacher_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        figures=file_figures(path),
+        metric=metric,
+        profile=profile,
+        host=profile if profile.is_host else load_profile("cpu"),
+        data=data,
+        distilling=DistillSettings(seed=settings.seed, flip=settings.flip),
+        policy_states=states,
+        warnings=(*warnings, *doubts),
+        restored=restored,
+    )
+
+
+def _refuse_untouchable(teacher: Teacher, path: Path) -> None:
+    if any(layer.removable for layer in teacher.layers) or any(group.shrinkable for group in teacher.groups):
+        return
+    reasons = [layer.reason for layer in teacher.layers] or ["it holds no weighted layer"]
+    raise InputError(f"{path}: nothing in this model can be removed or shrunk ({reasons[0]}); see `n2n-edge inspect`")
+
+
+def _summary(teacher: Teacher, path: Path) -> str:
+    removable = sum(layer.removable for layer in teacher.layers)
+    shrinkable = sum(group.shrinkable for group in teacher.groups)
+    text = (
+        f"teacher {path.name}: {removable} of {len(teacher.layers)} layers can be removed, "
+        f"{shrinkable} of {len(teacher.groups)} channel groups can shrink"
+    )
+    unknown = sorted({group.reason for group in teacher.groups if group.reason.startswith("op ")})
+    return text + (f"; untouched: {'; '.join(unknown)}" if unknown else "")
+
+
+def _load(settings: CompressSettings, teacher: Teacher, path: Path, spec: str) -> Data:
+    given = teacher.source.graph.inputs[0]
+    free = given.shape is not None and any(not isinstance(size, int) or size < 1 for size in list(given.shape)[1:])
+    if free and settings.input_shape is None:
+        raise InputError(
+            f"{path}: input '{given.name}' leaves its height and width free; give --input-shape such as 3x224x224"
+        )
+    value = teacher.model.graph.inputs[0]
+    sizes = [size for size in list(value.shape or ())[1:] if isinstance(size, int)]
+    if len(sizes) != 3:
+        raise InputError(
+            f"{path}: input '{value.name}' has shape {value.shape}; images need (N, channels, height, width)"
+        )
+    if value.dtype != ir.DataType.FLOAT:
+        raise InputError(f"{path}: input '{value.name}' is {value.dtype}; give a float32 model")
+    if value.shape is not None and isinstance(value.shape[0], int):
+        raise InputError(
+            f"{path}: takes {value.shape[0]} image at a time and can't be opened; export it with a free batch axis"
+        )
+    outputs = teacher.model.graph.outputs
+    if any(output.dtype is not None and not output.dtype.is_floating_point() for output in outputs):
+        raise InputError(f"{path}: gives whole numbers, which can't be distilled; export it without its final ArgMax")
+    classes = None
+    if output_kind(teacher.model) != "other" and outputs[0].shape is not None:
+        classes = int(outputs[0].shape[1])  # type: ignore[arg-type]
+    return load_data(
+        spec,
+        input_shape=(sizes[0], sizes[1], sizes[2]),
+        classes=classes,
+        mean=settings.mean,
+        std=settings.std,
+        seed=settings.seed,
+    )
+
+
+def _normalised(
+    settings: CompressSettings, teacher: Teacher, data: Data
+) -> tuple[Data, Normalisation, tuple[str, ...]]:
+    if settings.mean is not None and settings.std is not None:
+        return data, Normalisation(data.mean, data.std, "given"), ()
+    channels = data.input_shape[0]
+    chosen = metadata_normalisation(teacher.source.metadata_props, channels) or choose_normalisation(
+        teacher.model, data
+    )
+    doubts = (f"normalisation: {chosen.note}",) if "found by" in chosen.note or "assumed" in chosen.note else ()
+    return replace(data, mean=chosen.mean, std=chosen.std), chosen, doubts
+
+
+def _teacher_metric(teacher: Teacher, data: Data, observer: Observer) -> tuple[float, tuple[str, ...]]:
+    """Return the teacher's accuracy on validation images (fidelity to itself is 1), and doubts about it."""
+    if metric_name(teacher.model, data) == "fidelity":
+        return 1.0, ()
+    accuracy = evaluate(teacher.model, data.validation, data).metric
+    observer.say(f"teacher's accuracy on the validation images: {accuracy:.1%}")
+    chance = 1 / max(2, len(data.class_names))
+    if accuracy > 1.5 * chance:
+        return accuracy, ()
+    return accuracy, (
+        f"the teacher gets {accuracy:.1%} of the validation images right, hardly more than chance ({chance:.1%}): "
+        "check the normalisation, and that classes are numbered as the teacher learned them",
+    )
