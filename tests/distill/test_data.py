@@ -76,11 +76,19 @@ def test_images_without_class_folders_have_no_labels(tmp_path: Path) -> None:
     assert len(data.train) + len(data.validation) + len(data.test) == 20
 
 
-def test_images_take_the_teachers_channels_and_size(tmp_path: Path) -> None:
+def test_single_images_take_the_teachers_channels_and_all_its_size(tmp_path: Path) -> None:
     make_folder(tmp_path, {"a": 5, "b": 5}, size=(40, 24))
-    grey = load_data(str(tmp_path), input_shape=GREY, classes=2)
-    assert grey.train.images.shape[1:] == (8, 8, 1)
-    assert grey.input_shape == GREY
+    first = tmp_path / "a" / "000.png"
+    Image.open(first).convert("L").save(first)  # a grey photograph among coloured ones
+    data = load_data(str(tmp_path), input_shape=RGB, classes=2)
+    assert data.train.images.shape[1:] == (8, 8, 3)
+    assert data.input_shape == RGB
+
+
+def test_images_that_all_have_other_channels_are_refused(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a": 5, "b": 5})
+    with pytest.raises(InputError, match=r"have 3 channel\(s\), but the teacher takes 1"):
+        load_data(str(tmp_path), input_shape=GREY, classes=2)
 
 
 def test_scaling_keeps_the_centre_of_a_larger_image(tmp_path: Path) -> None:

@@ -38,11 +38,25 @@ def test_nonsense_is_refused_with_what_was_given(given: dict[str, object], text:
 
 
 def test_the_command_that_repeats_a_run_names_what_differs_from_the_defaults() -> None:
-    settings = CompressSettings(teacher="my teacher.onnx", data="d", device="jetson", max_mb=0.5, mean=(0.5, 0.25))
-    command = settings.command(Path("out"))
-    assert (
-        command == "n2n-edge compress 'my teacher.onnx' --data d --device jetson --max-mb 0.5 --mean 0.5,0.25 --out out"
+    settings = CompressSettings(
+        teacher="my teacher.onnx",
+        data="d",
+        device="jetson",
+        mean=(0.5, 0.25),
+        std=(1.0,),
+        input_shape=(3, 8, 8),
+        flip=False,
     )
+    assert settings.command(Path("out")) == (
+        "n2n-edge compress 'my teacher.onnx' --data d --device jetson --mean 0.5,0.25 --std 1.0 "
+        "--input-shape 3x8x8 --no-flip --out out"
+    )
+
+
+@pytest.mark.parametrize("given", [{"mean": (0.5,)}, {"std": (0.5,)}])
+def test_half_a_normalisation_is_refused(given: dict[str, tuple[float, ...]]) -> None:
+    with pytest.raises(InputError, match="belong together"):
+        CompressSettings(**given)  # type: ignore[arg-type]
 
 
 def test_candidates_are_shared_between_the_stages() -> None:
