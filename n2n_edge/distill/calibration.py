@@ -2,27 +2,38 @@
 
 import torch
 
-from n2n_edge.distill.batches import evaluation_batches, subset
+from n2n_edge.distill.augment import augment, normalise
+from n2n_edge.distill.batches import as_bytes
+from n2n_edge.distill.compute import generator
 from n2n_edge.distill.data import Data
 from n2n_edge.distill.executor import GraphModule
+from n2n_edge.distill.settings import DistillSettings
 
 __all__ = ["recalibrate"]
 
 _BATCH = 128
+_STREAM = 2**33
+"""Tells this use of the seed from others."""
 
 
 @torch.no_grad()
-def recalibrate(module: GraphModule, data: Data, images: int, seed: int) -> None:
-    """Set the running statistics to the average over batches of `images` training images, in float32; no weight moves.
+def recalibrate(module: GraphModule, data: Data, settings: DistillSettings) -> None:
+    """Set the running statistics to the average over batches of training images, in float32; no weight moves.
 
-    Leaves the module in evaluation mode. Which images are used depends on `seed` alone.
+    The images are what the weights were trained under: in random order, since batches of one class vary less than the
+    data does, and augmented like a training batch. The seed alone decides which. Leaves the module in evaluation mode.
     """
     if module.has_batch_norm:
         module.train()
-        chosen = subset(data.train, images, seed)
-        for count, batch in enumerate(evaluation_batches(data, chosen, _BATCH), start=1):
-            if count > 1 and len(batch.inputs) < _BATCH:
+        randomness = generator(settings.seed, _STREAM)
+        mean, std = torch.tensor(data.mean, dtype=torch.float32), torch.tensor(data.std, dtype=torch.float32)
+        order = torch.randperm(len(data.train), generator=randomness)[: settings.calibration_images]
+        for count, chosen in enumerate(torch.split(order, _BATCH), start=1):
+            if count > 1 and len(chosen) < _BATCH:
                 break  # a small last batch would weigh as much as a full one
+            images = as_bytes(data.train, chosen)
+            if settings.augment:
+                images = augment(images, randomness, flip=settings.flips(images.shape[-1]))
             with module.batch_norm_momentum(1.0 / count):
-                module(batch.inputs)
+                module(normalise(images, mean, std))
     module.eval()

@@ -35,7 +35,7 @@ class DistillSettings:
     flip: bool | None = None
     augment: bool = True
     images_per_epoch: int | None = None
-    calibration_images: int = 1024
+    calibration_images: int = 4096
     precision: Precision = "auto"
     threads: int | None = None
 

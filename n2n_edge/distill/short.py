@@ -103,9 +103,9 @@ class ShortDistiller:
         with deterministic(settings.threads):
             module = image_module(candidate, "candidate")
             bf16 = chooses_bf16(settings, candidate, self._data)
-            recalibrate(module, self._data, settings.calibration_images, self._settings.seed)
+            recalibrate(module, self._data, self._settings)
             self._train(module, settings, bf16)
-            recalibrate(module, self._data, settings.calibration_images, self._settings.seed)
+            recalibrate(module, self._data, self._settings)
             outputs = list(outputs_of(module, self._data, self._validation))
             evaluation = compare(outputs, self._reference, self._validation_labels, self._kind)
             loss = self._loss(outputs)

@@ -116,7 +116,7 @@ class _Distillation:
                 )
                 on_step(report)
         rate = images / max(time.monotonic() - start, 1e-9)
-        recalibrate(self.student, self.data, self.settings.calibration_images, self.settings.seed)
+        recalibrate(self.student, self.data, self.settings)
         validation, best = self.keep_if_best(epoch)
         seconds = time.monotonic() - start
         report_now = EpochReport(epoch, self.settings.epochs, loss / self.steps, validation, best, rate, seconds)
