@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -97,16 +97,15 @@ def _row(
 
 def _figures(row: _Row) -> dict[str, Figure]:
     """Return every figure of this machine and of the graph; predictions are kept apart."""
+    from n2n_edge.gate import static_figures
+
     timed = row.measured
     figures = {"p50_ms": timed.latency()}
     for name in ("p90_ms", "p99_ms", "min_ms", "max_ms"):
         figures[name] = Figure(getattr(timed, name), "ms", timed.provenance, n=timed.n)
     for name in ("first_run_ms", "session_ms"):
         figures[name] = Figure(getattr(timed, name), "ms", timed.provenance, n=1)
-    figures["size_mb"] = Figure(timed.file_size_bytes / MB, "MB", "computed")
-    figures["params"] = Figure(row.costs.params, "params", "computed")
-    figures["macs"] = Figure(row.costs.macs, "MACs", "computed")
-    figures["memory_bound_mb"] = Figure(row.costs.memory_bound_bytes / MB, "MB", "computed")
+    figures |= static_figures(replace(row.costs, size_bytes=timed.file_size_bytes))
     if timed.rss_growth_bytes is not None:
         figures["rss_growth_mb"] = Figure(timed.rss_growth_bytes / MB, "MB", timed.provenance)
     return figures

@@ -3,14 +3,14 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from n2n_edge.errors import InputError
-from n2n_edge.figures import MB, SCHEMA_VERSION, Figure
+from n2n_edge.figures import SCHEMA_VERSION, Figure
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -65,17 +65,12 @@ def _shape(text: str) -> tuple[int, ...]:
 
 def _figures(path: Path, teacher: "Teacher", profile: "Profile") -> dict[str, Figure]:
     from n2n_edge.devices import predict_latency
+    from n2n_edge.gate import static_figures
     from n2n_edge.graph import costs
     from n2n_edge.measure import file_size_bytes
 
-    found = costs(teacher.model)
-    return {
-        "size_mb": Figure(file_size_bytes(path) / MB, "MB", "computed"),
-        "params": Figure(found.params, "params", "computed"),
-        "macs": Figure(found.macs, "MACs", "computed"),
-        "memory_bound_mb": Figure(found.memory_bound_bytes / MB, "MB", "computed"),
-        "latency_ms": predict_latency(teacher.model, profile),
-    }
+    found = replace(costs(teacher.model), size_bytes=file_size_bytes(path))
+    return {**static_figures(found), "latency_ms": predict_latency(teacher.model, profile)}
 
 
 def _touchable(teacher: "Teacher") -> _Touchable:

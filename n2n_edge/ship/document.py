@@ -13,7 +13,7 @@ from n2n_edge.figures import SCHEMA_VERSION, Figure
 from n2n_edge.gate import Budget, Cost, Verdict, judge
 from n2n_edge.graph import Teacher
 from n2n_edge.measure import environment
-from n2n_edge.report import ArchitectureJson, CandidateJson, ModelJson, RunReport, figure_of
+from n2n_edge.report import ArchitectureJson, CandidateJson, ModelJson, RunReport, figure_of, write_text
 from n2n_edge.search import Candidate, Judged
 from n2n_edge.ship.parity import Parity
 from n2n_edge.ship.settings import CompressSettings
@@ -125,9 +125,7 @@ def read_report(path: Path) -> RunReport:
 
 def write_json(document: RunReport, path: Path) -> None:
     """Write the document in one step."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_text(path, json.dumps(document, indent=2) + "\n")
 
 
 def _model(path: str, figures: ModelFigures) -> ModelJson:
