@@ -5,7 +5,11 @@
 
 The networks are small (inputs of 8x8 to 12x12, up to four blocks) and mix the pieces that real families are made of:
 plain chains, residual blocks with identity, projection and padded shortcuts, separable and inverted residual blocks,
-fire modules, dense blocks, grouped convolutions, squeeze-and-excite gates, splits, channel shuffles and self-attention.
+fire modules, dense blocks, grouped convolutions, squeeze-and-excite gates, splits, channel shuffles, self-attention
+with one head and with several, ConvNeXt blocks, pre-activation, nested branches, resizing and transposed convolutions,
+response, instance and group normalisation.
+
+A failing test prints the `Recipe` of its network: ``build_cnn(Recipe(...))`` makes it again.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,11 +18,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 import onnx_ir as ir
-from hypothesis import settings
+from hypothesis import note, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["BLOCKS", "GRAPH_SETTINGS", "HEADS", "Sketch", "Tensor", "cnn_models", "cnn_protos"]
+__all__ = ["BLOCKS", "GRAPH_SETTINGS", "HEADS", "Recipe", "Sketch", "Tensor", "build_cnn", "cnn_models", "cnn_protos"]
 
 GRAPH_SETTINGS = settings(deadline=None, derandomize=True, max_examples=25)
 """For property tests over graphs: the same examples on every run, and no limit on the time of one."""
@@ -47,7 +51,7 @@ class Sketch:
     def constant(self, stem: str, array: np.ndarray) -> str:
         """Add an initializer; weights are called ``conv7.weight``, other constants ``shift.12``."""
         name = stem if stem.endswith(".weight") else f"{stem}.{len(self.initializers)}"
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.initializers.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
     def ints(self, *values: int) -> str:
@@ -164,6 +168,24 @@ class Sketch:
             return Tensor(self.op("Gemm", [x.name, self.constant(stem, weight)]), width, ())
         product = self.op("MatMul", [x.name, self.constant(stem, weight)])
         return Tensor(self.op("Add", [product, self._vector("bias", width)]), width, ())
+
+    def linear(self, name: str, inputs: int, outputs: int) -> str:
+        """MatMul over the last axis, and its bias."""
+        weight = self.rng.normal(0, inputs**-0.5, (inputs, outputs)).astype(np.float32)
+        product = self.op("MatMul", [name, self.constant(f"linear{len(self.nodes)}.weight", weight)])
+        return self.op("Add", [product, self._vector("bias", outputs)])
+
+    def layer_norm(self, name: str, channels: int) -> str:
+        """LayerNormalization over the last axis, spelled out before opset 17."""
+        scale = self.constant("scale", self.rng.uniform(0.5, 1.5, channels).astype(np.float32))
+        shift = self._vector("shift", channels)
+        if self.opset >= 17:
+            return self.op("LayerNormalization", [name, scale, shift], axis=-1)
+        two, epsilon = (self.constant("number", np.array(number, np.float32)) for number in (2, 1e-5))
+        centred = self.op("Sub", [name, self.op("ReduceMean", [name], axes=[-1])])
+        variance = self.op("ReduceMean", [self.op("Pow", [centred, two])], axes=[-1])
+        spread = self.op("Sqrt", [self.op("Add", [variance, epsilon])])
+        return self.op("Add", [self.op("Mul", [self.op("Div", [centred, spread]), scale]), shift])
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Two halves of the channels."""
@@ -290,6 +312,115 @@ def _attention(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
     return s.add(x, s._like(x, s.op("Reshape", [mixed, s.ints(0, x.channels, *x.size)])))
 
 
+def _many_heads(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+    heads, depth = 2 + width % 2, 2
+    places = int(np.prod(x.size, dtype=np.int64))
+    rows = s.op("Transpose", [s.op("Reshape", [x.name, s.ints(0, x.channels, places)])], perm=[0, 2, 1])
+    mixed = s.linear(rows, x.channels, 3 * heads * depth)
+    apart = s.op("Reshape", [mixed, s.ints(0, places, 3, heads, depth)])
+    turned = s.op("Transpose", [apart], perm=[2, 0, 3, 1, 4])
+    index = [s.constant("index", np.array(i, np.int64)) for i in range(3)]
+    query, key, value = (s.op("Gather", [turned, i], axis=0) for i in index)
+    products = s.op("MatMul", [query, s.op("Transpose", [key], perm=[0, 1, 3, 2])])
+    scale = s.constant("scale", np.array(depth**-0.5, np.float32))
+    weights = s.op("Softmax", [s.op("Mul", [products, scale])], axis=3)
+    joined = s.op("Transpose", [s.op("MatMul", [weights, value])], perm=[0, 2, 1, 3])
+    flat = s.op("Reshape", [joined, s.ints(0, places, heads * depth)])
+    back = s.op("Transpose", [s.linear(flat, heads * depth, x.channels)], perm=[0, 2, 1])
+    return s.add(x, s._like(x, s.op("Reshape", [back, s.ints(0, x.channels, *x.size)])))
+
+
+def _convnext(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+    y = s.conv(x, x.channels, groups=x.channels, norm=False, act=False)
+    last = s.op("Transpose", [y.name], perm=[0, 2, 3, 1])
+    normed = s.layer_norm(last, x.channels)
+    hidden = s.linear(normed, x.channels, 2 * width)
+    half, root, one = (s.constant("number", np.array(number, np.float32)) for number in (0.5, 2**-0.5, 1.0))
+    gelu = s.op("Mul", [s.op("Mul", [hidden, half]), s.op("Add", [s.op("Erf", [s.op("Mul", [hidden, root])]), one])])
+    scaled = s.op("Mul", [s.linear(gelu, 2 * width, x.channels), s._vector("gamma", x.channels)])
+    return s.add(x, s._like(x, s.op("Transpose", [scaled], perm=[0, 3, 1, 2])))
+
+
+def _preactivated(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+    y = s.conv(s.act(s.norm(x)), width, norm=False, act=False)
+    return s.add(x, s.conv(s.act(s.norm(y)), x.channels, norm=False, act=False))
+
+
+def _nested(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+    y = s.conv(x, width)
+    inner = s.add(y, s.conv(s.conv(y, max(2, width // 2)), width, act=False))
+    side = s.conv(x, x.channels, kernel=1, act=False)
+    return s.add(s.add(x, side), s.conv(inner, x.channels, act=False))
+
+
+def _resized(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+    y = s.conv(x, width, stride=2)
+    scales = s.constant("scales", np.array([1, 1, 2, 2], np.float32))
+    roi = s.constant("roi", np.zeros(0, np.float32))
+    name = s.op("Resize", [y.name, roi, scales], mode="nearest", coordinate_transformation_mode="asymmetric")
+    up = Tensor(name, width, tuple(2 * edge for edge in y.size))
+    if s.rng.random() < 0.5 and up.size == x.size:
+        return s.concat(x, up)
+    return up
+
+
+def _transposed(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+    y = s.conv(x, width, stride=2)
+    weight = s.rng.normal(0, 0.3, (width, x.channels, 2, 2)).astype(np.float32)
+    inputs = [y.name, s.constant(f"deconv{len(s.nodes)}.weight", weight), s._vector("bias", x.channels)]
+    name = s.op("ConvTranspose", inputs, kernel_shape=[2, 2], strides=[2, 2])
+    up = Tensor(name, x.channels, tuple(2 * edge for edge in y.size))
+    return s.act(s.add(x, up) if up.size == x.size else up)
+
+
+def _responding(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+    y = s.conv(x, width)
+    return s.conv(s._like(y, s.op("LRN", [y.name], size=3)), width)
+
+
+def _instance_normed(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+    y = s.conv(x, max(4, width), norm=False, act=False)
+    first, second = s.split(y)
+    vectors = [s.constant("scale", s.rng.uniform(0.5, 1.5, first.channels).astype(np.float32))]
+    vectors.append(s._vector("shift", first.channels))
+    normed = s._like(first, s.op("InstanceNormalization", [first.name, *vectors]))
+    return s.act(s.concat(normed, s.norm(second)))
+
+
+def _group_normed(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+    groups = 2
+    y = s.conv(x, width + width % 2, norm=False, act=False)
+    ones, zeros = (s.constant("vector", np.full(groups, number, np.float32)) for number in (1, 0))
+    rows = s.op("InstanceNormalization", [s.op("Reshape", [y.name, s.ints(0, groups, -1)]), ones, zeros])
+    back = s.op("Reshape", [rows, s.ints(0, y.channels, *y.size)])
+    scale = s.constant("scale", s.rng.uniform(0.5, 1.5, (y.channels, 1, 1)).astype(np.float32))
+    return s.act(s._like(y, s.op("Mul", [back, scale])))
+
+
+def _shuffled_groups(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+    groups = 2 + width % 2
+    wide = s.conv(x, groups * (groups + 1), kernel=1)
+    y = s.shuffle(s.conv(wide, wide.channels, kernel=1, groups=groups), groups)
+    y = s.conv(y, wide.channels, groups=wide.channels, act=False)
+    return s.add(wide, s.conv(y, wide.channels, kernel=1, groups=groups, act=False))
+
+
+def _sliced(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+    y = s.conv(x, max(4, width))
+    half = y.channels // 2
+    parts = []
+    for start, end in ((0, half), (half, y.channels)):
+        name = s.op("Slice", [y.name, s.ints(start), s.ints(end), s.ints(1)])
+        parts.append(Tensor(name, end - start, y.size))
+    return s.concat(parts[1], s.conv(parts[0], half))
+
+
+def _hard_gated(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+    y = s.conv(x, width, stride=stride)
+    gate = s.conv(s.global_pool(y, "GlobalAveragePool"), width, kernel=1, norm=False, act=False)
+    return Tensor(s.op("Mul", [s.op("HardSigmoid", [gate.name], alpha=1 / 6), y.name]), width, y.size)
+
+
 BLOCKS: dict[str, Block] = {
     "plain": _plain,
     "residual": _residual,
@@ -305,6 +436,18 @@ BLOCKS: dict[str, Block] = {
     "two_ways": _two_ways,
     "shuffled": _shuffled,
     "attention": _attention,
+    "many_heads": _many_heads,
+    "convnext": _convnext,
+    "preactivated": _preactivated,
+    "nested": _nested,
+    "resized": _resized,
+    "transposed": _transposed,
+    "responding": _responding,
+    "instance_normed": _instance_normed,
+    "group_normed": _group_normed,
+    "shuffled_groups": _shuffled_groups,
+    "sliced": _sliced,
+    "hard_gated": _hard_gated,
 }
 """Every kind of block by name."""
 
@@ -330,6 +473,34 @@ HEADS = {"pooled": _pooled_head, "mean": _mean_head, "flat": _flat_head, "conv":
 """Every kind of classifier head by name."""
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a random network; `blocks` are (kind, stride, width)."""
+
+    opset: int
+    seed: int
+    batch_norm: bool
+    activation: str
+    channels: int
+    size: int
+    stem: int
+    blocks: tuple[tuple[str, int, int], ...]
+    head: str
+    classes: int
+    free_batch: bool
+    batch: int
+
+
+def build_cnn(recipe: Recipe) -> onnx.ModelProto:
+    """Make the network of a recipe; a stride is left out where the image has become too small for it."""
+    sketch = Sketch(recipe.opset, np.random.default_rng(recipe.seed), recipe.batch_norm, recipe.activation)
+    x = sketch.conv(Tensor("input", recipe.channels, (recipe.size, recipe.size)), recipe.stem)
+    for kind, stride, width in recipe.blocks:
+        x = BLOCKS[kind](sketch, x, width, stride if min(x.size) >= 4 else 1)
+    output = HEADS[recipe.head](sketch, x, recipe.classes)
+    return sketch.to_proto(recipe.channels, recipe.size, output, free_batch=recipe.free_batch, batch=recipe.batch)
+
+
 @st.composite
 def cnn_protos(
     draw: st.DrawFn,
@@ -346,22 +517,23 @@ def cnn_protos(
     """
     opset = draw(st.integers(11, 20), label="opset")
     known = [name for name in activations if name != "HardSwish" or opset >= 14]
-    sketch = Sketch(
+    block = st.tuples(st.sampled_from(list(blocks)), st.sampled_from([1, 2]), st.integers(2, 8))
+    recipe = Recipe(
         opset=opset,
-        rng=np.random.default_rng(draw(st.integers(0, 2**16), label="seed")),
+        seed=draw(st.integers(0, 2**16), label="seed"),
         batch_norm=draw(st.booleans(), label="batch_norm") if batch_norm is None else batch_norm,
         activation=draw(st.sampled_from(known), label="activation"),
+        channels=draw(st.sampled_from([1, 3]), label="channels"),
+        size=draw(st.integers(8, 12), label="size"),
+        stem=draw(st.integers(3, 6), label="stem"),
+        blocks=tuple(draw(st.lists(block, min_size=1, max_size=max_blocks), label="blocks")),
+        head=draw(st.sampled_from(list(heads)), label="head"),
+        classes=draw(st.integers(2, 5), label="classes"),
+        free_batch=draw(st.booleans(), label="free_batch") if free_batch is None else free_batch,
+        batch=draw(st.integers(1, 2), label="batch"),
     )
-    channels, size = draw(st.sampled_from([1, 3]), label="channels"), draw(st.integers(8, 12), label="size")
-    x = sketch.conv(Tensor("input", channels, (size, size)), draw(st.integers(3, 6), label="stem"))
-    for name in draw(st.lists(st.sampled_from(list(blocks)), min_size=1, max_size=max_blocks), label="blocks"):
-        stride = draw(st.sampled_from([1, 2]), label="stride") if min(x.size) >= 4 else 1
-        x = BLOCKS[name](sketch, x, draw(st.integers(2, 8), label="width"), stride)
-    output = HEADS[draw(st.sampled_from(list(heads)), label="head")](
-        sketch, x, draw(st.integers(2, 5), label="classes")
-    )
-    free = draw(st.booleans(), label="free_batch") if free_batch is None else free_batch
-    return sketch.to_proto(channels, size, output, free_batch=free, batch=draw(st.integers(1, 2), label="batch"))
+    note(f"build_cnn({recipe})")
+    return build_cnn(recipe)
 
 
 def cnn_models(

@@ -1,4 +1,4 @@
-"""Collect finished runs into results.json and rewards.svg (best reward so far against trained candidates)."""
+"""Collect finished runs into results.json and, per teacher, the best reward so far against trained candidates."""
 
 import argparse
 import json
@@ -11,17 +11,20 @@ COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#57606a")
 
 
 def best_so_far(report: dict[str, Any]) -> list[float]:
-    """Return the best reward after each trained candidate, in the order in which they were judged."""
+    """Return the best reward after each trained candidate, in order; one that comes again was trained once."""
     best: list[float] = []
+    seen = set()
     for row in report["search"]["candidates"]:
-        if row["trained"]:
+        known = (row["params"], row["macs"], row["size_mb"], row["accuracy"]) in seen
+        seen.add((row["params"], row["macs"], row["size_mb"], row["accuracy"]))
+        if row["trained"] and not known:
             best.append(max(row["reward"], best[-1] if best else float("-inf")))
     return best
 
 
 def summary(run: Path) -> dict[str, Any]:
     """Return what the table shows of one run."""
-    report = json.loads((run / "report.json").read_text())
+    report = without_folders(json.loads((run / "report.json").read_text()))
     return {
         "run": run.name,
         "command": report["command"],
@@ -32,11 +35,22 @@ def summary(run: Path) -> dict[str, Any]:
         "parity": report["parity"],
         "removed": report["architecture"]["removed"],
         "training": {"epochs": len(report["training"]["epochs"]), "seconds": report["training"]["seconds"]},
-        "candidates_trained": sum(row["trained"] for row in report["search"]["candidates"]),
+        "candidates_trained": len(best_so_far(report)),
         "candidates_judged": len(report["search"]["candidates"]),
         "best_reward": best_so_far(report),
         "environment": report["environment"],
     }
+
+
+def without_folders(item: Any) -> Any:
+    """Cut absolute paths, also those within a command, to their last part."""
+    if isinstance(item, dict):
+        return {key: without_folders(value) for key, value in item.items()}
+    if isinstance(item, list):
+        return [without_folders(value) for value in item]
+    if isinstance(item, str):
+        return " ".join(Path(word).name if word.startswith("/") else word for word in item.split(" "))
+    return item
 
 
 def curve_svg(runs: list[dict[str, Any]]) -> str:
@@ -74,11 +88,14 @@ def main() -> None:
     """Read the run folders named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--curve", default="rewards.svg", help="name of the picture, beside results.json")
     arguments = parser.parse_args()
     runs = [summary(run) for run in arguments.runs]
     (HERE / "results.json").write_text(json.dumps({"runs": runs}, indent=1) + "\n")
-    (HERE / arguments.curve).write_text(curve_svg(runs))
+    by_teacher: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        by_teacher.setdefault(Path(run["teacher"]["path"]).stem, []).append(run)
+    for teacher_name, group in by_teacher.items():
+        (HERE / f"rewards-{teacher_name}.svg").write_text(curve_svg(group))
     for run in runs:
         student, teacher = run["student"], run["teacher"]
         print(

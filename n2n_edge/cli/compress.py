@@ -23,7 +23,18 @@ _RUN = "Run"
 def compress(
     context: typer.Context,
     teacher: Annotated[
-        Path | None, typer.Argument(help="ONNX model to compress; left out: the built-in example.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="What to compress: an ONNX file, a .pt2 program, package.module:function that gives a torch module, "
+            "torchvision:NAME or timm:NAME; left out: the built-in example.",
+            show_default=False,
+        ),
+    ] = None,
+    teacher_option: Annotated[
+        str | None, typer.Option("--teacher", help="The same as an option.", show_default=False)
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="State dict for a torch teacher, saved by torch.save or as safetensors.")
     ] = None,
     data: Annotated[
         str | None,
@@ -97,9 +108,12 @@ def compress(
     from n2n_edge.ship import CompressSettings, RunFolder, absolute_paths, require_training_packages
 
     require_training_packages()
+    if teacher is not None and teacher_option is not None:
+        raise InputError(f"--teacher {teacher_option}: {teacher} is given as the teacher already; give one of them")
     given = absolute_paths(
         {
-            "teacher": teacher,
+            "teacher": teacher if teacher is not None else teacher_option,
+            "weights": weights,
             "data": data,
             "device": device,
             "max_mb": max_mb,
@@ -148,7 +162,8 @@ def compress(
 
 def _refuse_other_settings(context: typer.Context, given: dict[str, object], known: "CompressSettings") -> None:
     for name, value in given.items():
-        source = context.get_parameter_source(name)
+        asked = "teacher_option" if name == "teacher" and context.params.get("teacher_option") else name
+        source = context.get_parameter_source(asked)
         if source is not None and source.name == "COMMANDLINE" and value != getattr(known, name):
             option = name if name == "teacher" else f"--{name.replace('_', '-')}"
             raise InputError(

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +24,15 @@ NAMES_SHOWN = 4
 
 
 def inspect(
-    model: Annotated[Path, typer.Argument(help="ONNX file to look into.", show_default=False)],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="ONNX file to look into, or a torch network: a .pt2 program, package.module:function, "
+            "torchvision:NAME, timm:NAME.",
+            show_default=False,
+        ),
+    ],
+    weights: Annotated[str | None, typer.Option(help="State dict for a torch network; see `compress`.")] = None,
     device: Annotated[str, typer.Option(help="Profile name or .toml file; its latency is predicted.")] = "cpu",
     input_shape: Annotated[
         str | None,
@@ -36,24 +44,14 @@ def inspect(
 ) -> None:
     """Show layers and channel groups, what can be removed or shrunk and what can't and why, and costs on a device."""
     from n2n_edge.devices import load_profile
-    from n2n_edge.graph import Teacher
 
     profile = load_profile(device)
-    teacher = Teacher.load(model, _shape(input_shape) if input_shape is not None else None)
-    figures = _figures(model, teacher, profile)
-    touchable = _touchable(teacher)
+    teacher = _load(model, weights, _shape(input_shape) if input_shape is not None else None)
+    figures = _figures(Path(model), teacher, profile)
     if as_json:
-        print(json.dumps(_document(teacher, figures, touchable), indent=2, allow_nan=False))
+        print(json.dumps(_document(teacher, figures), indent=2, allow_nan=False))
     else:
-        _print(model, profile.name, teacher, figures, touchable)
-
-
-@dataclass(frozen=True)
-class _Touchable:
-    """Shares, from 0 to 1, that lie in layers which can be removed or of which some width can shrink."""
-
-    params_share: float
-    macs_share: float
+        _print(Path(model), profile.name, teacher, figures)
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -63,30 +61,36 @@ def _shape(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+def _load(model: str, weights: str | None, input_shape: tuple[int, ...] | None) -> "Teacher":
+    from n2n_edge.graph import Teacher
+
+    if Path(model).suffix != ".pt2" and (":" not in model or Path(model).exists()):
+        if weights is not None:
+            raise InputError(f"--weights {weights}: an ONNX file holds its weights; leave it out")
+        return Teacher.load(model, input_shape)
+    from n2n_edge.ship import require_training_packages
+
+    require_training_packages()
+    from n2n_edge.distill import is_torch_teacher, torch_teacher
+
+    if not is_torch_teacher(model):
+        raise InputError(f"{model}: no such file; give an ONNX model or a torch network (see --help)")
+    return Teacher(torch_teacher(model, weights, input_shape), input_shape)
+
+
 def _figures(path: Path, teacher: "Teacher", profile: "Profile") -> dict[str, Figure]:
     from n2n_edge.devices import predict_latency
     from n2n_edge.gate import static_figures
     from n2n_edge.graph import costs
     from n2n_edge.measure import file_size_bytes
 
-    found = replace(costs(teacher.model), size_bytes=file_size_bytes(path))
+    found = costs(teacher.model)
+    if path.is_file() and path.suffix != ".pt2":
+        found = replace(found, size_bytes=file_size_bytes(path))
     return {**static_figures(found), "latency_ms": predict_latency(teacher.model, profile)}
 
 
-def _touchable(teacher: "Teacher") -> _Touchable:
-    shrinkable = {name for group in teacher.groups if group.shrinkable for name in group.layers}
-    within = [layer for layer in teacher.layers if layer.removable or layer.name in shrinkable]
-
-    def share(part: Sequence[int], whole: Sequence[int]) -> float:
-        return sum(part) / sum(whole) if sum(whole) else 0.0
-
-    return _Touchable(
-        share([layer.params for layer in within], [layer.params for layer in teacher.layers]),
-        share([layer.macs for layer in within], [layer.macs for layer in teacher.layers]),
-    )
-
-
-def _document(teacher: "Teacher", figures: dict[str, Figure], touchable: _Touchable) -> dict[str, object]:
+def _document(teacher: "Teacher", figures: dict[str, Figure]) -> dict[str, object]:
     return {
         "schema_version": SCHEMA_VERSION,
         "layers": [
@@ -116,11 +120,14 @@ def _document(teacher: "Teacher", figures: dict[str, Figure], touchable: _Toucha
             for group in teacher.groups
         ],
         "costs": {name: figure.to_json() for name, figure in figures.items()},
-        "touchable": {"params_share": touchable.params_share, "macs_share": touchable.macs_share},
+        "touchable": {
+            "params_share": teacher.touchable.params_share,
+            "macs_share": teacher.touchable.macs_share,
+        },
     }
 
 
-def _print(path: Path, device: str, teacher: "Teacher", figures: dict[str, Figure], touchable: _Touchable) -> None:
+def _print(path: Path, device: str, teacher: "Teacher", figures: dict[str, Figure]) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -131,8 +138,8 @@ def _print(path: Path, device: str, teacher: "Teacher", figures: dict[str, Figur
     shrinkable = sum(group.shrinkable for group in teacher.groups)
     console.print(
         f"{removable} of {len(teacher.layers)} layers can be removed, {shrinkable} of {len(teacher.groups)} channel "
-        f"groups can shrink: together they touch {touchable.params_share:.1%} of the params and "
-        f"{touchable.macs_share:.1%} of the MACs of all layers"
+        f"groups can shrink: together they touch {teacher.touchable.params_share:.1%} of the params and "
+        f"{teacher.touchable.macs_share:.1%} of the MACs of all layers"
     )
 
 

@@ -11,6 +11,7 @@ from n2n_edge.distill.outputs import OutputKind, output_kind
 from n2n_edge.distill.reports import EpochReport, StepReport
 from n2n_edge.distill.settings import DistillSettings
 from n2n_edge.distill.short import Judgement, ShortDistiller
+from n2n_edge.distill.torch_teachers import is_torch_teacher, torch_teacher
 from n2n_edge.distill.training import DistillResult, distill
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "distillation_loss",
     "evaluate",
     "evaluate_onnx",
+    "is_torch_teacher",
     "load_data",
     "load_student",
     "metric_name",
@@ -41,5 +43,6 @@ __all__ = [
     "normalised_error",
     "output_kind",
     "tempered_kl",
+    "torch_teacher",
     "write_back",
 ]

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n_edge.distill import source_digits, source_folder, source_function, source_npz
+from n2n_edge.distill.importing import is_function_name
 from n2n_edge.distill.samples import Samples, Source
 from n2n_edge.errors import InputError
 
@@ -116,7 +117,7 @@ def _read(spec: str, input_shape: tuple[int, int, int]) -> Source:
         return source_folder.read(path, input_shape)
     if path.is_file() or path.suffix == ".npz":
         return source_npz.read(path, input_shape)
-    if source_function.matches(spec):
+    if is_function_name(spec):
         return source_function.read(spec, input_shape)
     raise InputError(f"no data '{spec}': give a folder of images, an .npz file, or package.module:function")
 

@@ -76,6 +76,30 @@ def _selu(view: NodeView) -> Kernel:
     return lambda x: gamma * F.elu(x, alpha)
 
 
+@register("Celu")
+def _celu(view: NodeView) -> Kernel:
+    alpha = view.get_float("alpha", 1.0)
+    return lambda x: F.celu(x, alpha)
+
+
+@register("ThresholdedRelu")
+def _thresholded_relu(view: NodeView) -> Kernel:
+    alpha = view.get_float("alpha", 1.0)
+    return lambda x: torch.where(x > alpha, x, torch.zeros_like(x))
+
+
+@register("Shrink")
+def _shrink(view: NodeView) -> Kernel:
+    bias, bound = view.get_float("bias", 0.0), view.get_float("lambd", 0.5)
+    return lambda x: torch.where(x < -bound, x + bias, torch.where(x > bound, x - bias, torch.zeros_like(x)))
+
+
+@register("Swish")
+def _swish(view: NodeView) -> Kernel:
+    alpha = view.get_float("alpha", 1.0)
+    return lambda x: x * torch.sigmoid(alpha * x)
+
+
 @register("Gelu")
 def _gelu(view: NodeView) -> Kernel:
     approximate = view.get_string("approximate", "none")
@@ -116,6 +140,7 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "Tanh": torch.tanh,
     "Softplus": F.softplus,
     "Mish": F.mish,
+    "Softsign": F.softsign,
 }
 for _name, _function in _FUNCTIONS.items():
     register(_name)(_plain(_function))

@@ -1,4 +1,4 @@
-"""Ops that pick or add elements along axes: Slice, Gather, Pad."""
+"""Ops that pick or add elements along axes: Slice, Gather, Pad, TopK and their like."""
 
 from collections.abc import Sequence
 
@@ -112,5 +112,69 @@ def _pad(view: NodeView) -> Kernel:
             if before or after:
                 x = x.index_select(axis, _mirror(x.shape[axis], before, after, mode).to(x.device))
         return x
+
+    return run
+
+
+@register("TopK")
+def _top_k(view: NodeView) -> Kernel:
+    axis = view.get_int("axis", -1)
+    largest = bool(view.get_int("largest", 1))
+
+    def run(x: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        # of equals ONNX takes the one that comes first, which a stable sort keeps
+        values, places = torch.sort(x, dim=axis, descending=largest, stable=True)
+        taken = int(count.reshape(-1)[0])
+        values, places = values.narrow(axis, 0, taken), places.narrow(axis, 0, taken)
+        return values, places
+
+    return run
+
+
+@register("GatherElements")
+def _gather_elements(view: NodeView) -> Kernel:
+    axis = view.get_int("axis", 0)
+
+    def run(x: Tensor, places: Tensor) -> Tensor:
+        return x.gather(axis, torch.where(places < 0, places + x.shape[axis], places).to(torch.int64))
+
+    return run
+
+
+@register("GatherND")
+def _gather_nd(view: NodeView) -> Kernel:
+    batched = view.get_int("batch_dims", 0)
+
+    def run(x: Tensor, places: Tensor) -> Tensor:
+        lead = x.shape[:batched]
+        rows = x.reshape(-1, *x.shape[batched:])
+        picked = places.reshape(len(rows), -1, places.shape[-1]).to(torch.int64)
+        batch = torch.arange(len(rows), device=x.device).reshape(-1, 1)
+        found = rows[(batch, *picked.unbind(-1))]
+        return found.reshape(*lead, *places.shape[batched:-1], *rows.shape[1 + places.shape[-1] :])
+
+    return run
+
+
+@register("NonZero")
+def _non_zero(view: NodeView) -> Kernel:
+    return lambda x: x.nonzero().T
+
+
+@register("Trilu")
+def _triangle(view: NodeView) -> Kernel:
+    keep = torch.triu if view.get_int("upper", 1) else torch.tril
+    return lambda x, *shift: keep(x, int(shift[0].reshape(-1)[0]) if shift else 0)
+
+
+@register("ScatterND")
+def _scatter_nd(view: NodeView) -> Kernel:
+    mode = view.get_string("reduction", "none")
+    if mode not in ("none", "add"):
+        raise view.unsupported(f"with reduction '{mode}'")
+
+    def run(x: Tensor, places: Tensor, updates: Tensor) -> Tensor:
+        chosen = tuple(places.to(torch.int64).unbind(-1))
+        return x.index_put(chosen, updates.to(x.dtype), accumulate=mode == "add")
 
     return run

@@ -31,6 +31,11 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "Ceil": torch.ceil,
     "Round": torch.round,
     "Sign": torch.sign,
+    "Sin": torch.sin,
+    "Cos": torch.cos,
+    "Tan": torch.tan,
+    "IsNaN": torch.isnan,
+    "Xor": torch.logical_xor,
     "Not": torch.logical_not,
     "And": torch.logical_and,
     "Or": torch.logical_or,
@@ -50,6 +55,29 @@ for _name, _function in _FUNCTIONS.items():
 _PAIRWISE: dict[str, Callable[..., Tensor]] = {"Min": torch.minimum, "Max": torch.maximum, "Sum": torch.add}
 for _name, _pairwise in _PAIRWISE.items():
     register(_name)(_variadic(_pairwise))
+
+
+@register("Mean")
+def _mean(view: NodeView) -> Kernel:
+    return lambda *terms: reduce(torch.add, terms) / len(terms)
+
+
+@register("Mod")
+def _mod(view: NodeView) -> Kernel:
+    return torch.fmod if view.get_int("fmod", 0) else torch.remainder
+
+
+@register("CumSum")
+def _cumulative_sum(view: NodeView) -> Kernel:
+    exclusive, backwards = bool(view.get_int("exclusive", 0)), bool(view.get_int("reverse", 0))
+
+    def run(x: Tensor, axis: Tensor) -> Tensor:
+        along = int(axis.reshape(-1)[0])
+        x = x.flip(along) if backwards else x
+        total = x.cumsum(along) - x if exclusive else x.cumsum(along)
+        return total.flip(along) if backwards else total
+
+    return run
 
 
 @register("Div")
@@ -108,14 +136,22 @@ _REDUCTIONS: dict[str, Callable[[Tensor, tuple[int, ...], bool], Tensor]] = {
     "ReduceL1": lambda x, axes, keep: x.abs().sum(axes, keepdim=keep),
     "ReduceL2": lambda x, axes, keep: x.square().sum(axes, keepdim=keep).sqrt(),
     "ReduceSumSquare": lambda x, axes, keep: x.square().sum(axes, keepdim=keep),
+    "ReduceLogSum": lambda x, axes, keep: x.sum(axes, keepdim=keep).log(),
+    "ReduceLogSumExp": lambda x, axes, keep: x.logsumexp(axes, keepdim=keep),
+    "ReduceProd": lambda x, axes, keep: (
+        reduce(lambda y, axis: y.prod(axis, keepdim=True), axes, x)
+        if keep
+        else reduce(lambda y, axis: y.prod(axis), sorted((axis % x.dim() for axis in axes), reverse=True), x)
+    ),
 }
 for _name, _reduce in _REDUCTIONS.items():
     register(_name)(_reduction(_reduce))
 
 
-@register("ArgMax")
+@register("ArgMax", "ArgMin")
 def _arg_max(view: NodeView) -> Kernel:
     axis, keep = view.get_int("axis", 0), bool(view.get_int("keepdims", 1))
+    choose = torch.argmax if view.node.op_type == "ArgMax" else torch.argmin
     if view.get_int("select_last_index", 0):
-        return lambda x: x.shape[axis] - 1 - x.flip(axis).argmax(axis, keepdim=keep)
-    return lambda x: x.argmax(axis, keepdim=keep)
+        return lambda x: x.shape[axis] - 1 - choose(x.flip(axis), axis, keepdim=keep)
+    return lambda x: choose(x, axis, keepdim=keep)

@@ -81,3 +81,25 @@ def _local_response_norm(view: NodeView) -> Kernel:
         return x / (bias + alpha / size * total).pow(beta)
 
     return run
+
+
+@register("LpNormalization")
+def _lp_normalization(view: NodeView) -> Kernel:
+    axis, power = view.get_int("axis", -1), view.get_int("p", 2)
+
+    def run(x: Tensor) -> Tensor:
+        size = torch.linalg.vector_norm(x, ord=power, dim=axis, keepdim=True)
+        return torch.where(size > 0, x / torch.where(size > 0, size, torch.ones_like(size)), torch.zeros_like(x))
+
+    return run
+
+
+@register("MeanVarianceNormalization")
+def _mean_variance(view: NodeView) -> Kernel:
+    axes = view.get_ints("axes") or (0, 2, 3)
+
+    def run(x: Tensor) -> Tensor:
+        centred = x - x.mean(axes, keepdim=True)
+        return centred / (centred.square().mean(axes, keepdim=True).sqrt() + 1e-9)
+
+    return run

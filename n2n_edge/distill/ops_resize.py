@@ -19,14 +19,14 @@ _NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 
 @lru_cache(maxsize=256)
 def _coordinates(size: int, resized: int, scale: float, transform: str) -> Tensor:
-    """Give the place in the input (float64) of each of the `resized` places in the output."""
-    x = torch.arange(resized, dtype=torch.float64)
+    """Give the place in the input of each of the `resized` places in the output, in float32 as ONNX Runtime does."""
+    x = torch.arange(resized, dtype=torch.float32)
     if transform == "asymmetric":
         return x / scale
     if transform == "align_corners":
-        return x * (size - 1) / (resized - 1) if resized > 1 else torch.zeros(resized, dtype=torch.float64)
+        return x * (size - 1) / (resized - 1) if resized > 1 else torch.zeros(resized)
     if transform == "pytorch_half_pixel" and resized == 1:
-        return torch.zeros(1, dtype=torch.float64)
+        return torch.zeros(1)
     if transform == "half_pixel_symmetric":
         shift = size / 2 * (1 - resized / (scale * size))
         return shift + (x + 0.5) / scale - 0.5

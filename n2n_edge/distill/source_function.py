@@ -1,11 +1,5 @@
 """Images from a person's own code: ``package.module:function`` that gives a torch Dataset."""
 
-import importlib
-import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Protocol, cast
 
 import numpy as np
@@ -13,52 +7,17 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from n2n_edge.distill.importing import call_by_name
 from n2n_edge.distill.samples import Samples, Source, fit_all
 from n2n_edge.distill.source_npz import as_bytes, as_labels
 from n2n_edge.errors import InputError
 
-__all__ = ["matches", "read"]
-
-_SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+__all__ = ["read"]
 
 
 class _Dataset(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> object: ...
-
-
-def matches(spec: str) -> bool:
-    """Tell whether `spec` has the form ``package.module:function``."""
-    return _SPEC.fullmatch(spec) is not None
-
-
-@contextmanager
-def _current_folder_importable() -> Iterator[None]:
-    """Let a script beside the person be imported, as ``python -m`` would."""
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        if folder in sys.path:
-            sys.path.remove(folder)
-
-
-def _call(spec: str) -> object:
-    module_name, _, function_name = spec.partition(":")
-    with _current_folder_importable():
-        try:
-            module = importlib.import_module(module_name)
-        except Exception as error:
-            raise InputError(f"data '{spec}': module '{module_name}' can't be imported ({error})") from error
-        function = getattr(module, function_name, None)
-        if not callable(function):
-            raise InputError(f"data '{spec}': module '{module_name}' has no function '{function_name}'")
-        try:
-            result: object = function()
-        except Exception as error:
-            raise InputError(f"data '{spec}': the function failed ({type(error).__name__}: {error})") from error
-    return result
 
 
 def _pixels(where: str, image: object, channels: int) -> NDArray[np.generic]:
@@ -97,7 +56,7 @@ def _read_part(spec: str, dataset: object, input_shape: tuple[int, int, int]) ->
 
 def read(spec: str, input_shape: tuple[int, int, int]) -> Source:
     """Call the function and read the Dataset it gives, or the training and the test Dataset."""
-    result = _call(spec)
+    result = call_by_name("data", spec)
     if isinstance(result, tuple):
         if len(result) != 2:
             raise InputError(

@@ -5,7 +5,8 @@ from n2n_edge.graph.costs import Costs, NodeCost, costs, node_costs
 from n2n_edge.graph.groups import ChannelGroup
 from n2n_edge.graph.layers import Layer
 from n2n_edge.graph.load import load_model, save_model, serialize
-from n2n_edge.graph.teacher import Teacher, Trunk, build
+from n2n_edge.graph.teacher import Teacher, Touchable, Trunk, build
+from n2n_edge.graph.torch_export import export_module, export_program
 
 __all__ = [
     "Architecture",
@@ -14,9 +15,12 @@ __all__ = [
     "Layer",
     "NodeCost",
     "Teacher",
+    "Touchable",
     "Trunk",
     "build",
     "costs",
+    "export_module",
+    "export_program",
     "load_model",
     "node_costs",
     "save_model",

@@ -4,8 +4,10 @@ import numpy as np
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError
+from n2n_edge.graph.fold import fold_static
 from n2n_edge.graph.operands import constant_ints
 from n2n_edge.graph.shapes import batch_dim
+from n2n_edge.graph.trace import constant_names, trace_model
 from n2n_edge.graph.witness import witness, witness_inputs
 
 __all__ = ["free_batch"]
@@ -20,7 +22,15 @@ def free_batch(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> i
     inputs = model.graph.inputs
     if not inputs or any(value.shape is None or len(value.shape) < 2 or value.shape[0] != 1 for value in inputs):
         return model
+    one = witness_inputs(model, 1, input_shape)
     freed = model.clone()
+    constants = constant_names(freed)
+    if constants:
+        try:
+            known = trace_model(freed, one)
+        except InputError:  # what fails here fails again, with its message, where it is needed
+            return model
+        fold_static(freed, known, known, constants)
     for value in freed.graph.inputs:
         assert value.shape is not None
         value.shape = ir.Shape([batch_dim(1), *list(value.shape)[1:]])
@@ -29,11 +39,10 @@ def free_batch(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> i
         for value in node.outputs:
             value.shape = None
     names = {str(value.name) for value in model.graph.outputs}
-    one = witness_inputs(model, 1, input_shape)
     try:
         once = witness(model, one, names)
         twice = witness(freed, {name: np.concatenate([item, item]) for name, item in one.items()}, names)
-    except InputError:  # what fails here fails again, with its message, where it is needed
+    except InputError:
         return model
     for name, array in once.items():
         expected = np.concatenate([array, array]) if array.ndim else array
@@ -51,3 +60,4 @@ def _open_reshape(model: ir.Model, node: ir.Node) -> None:
     constant = ir.Value(name=f"{node.outputs[0].name}.open", const_value=ir.tensor(opened))
     model.graph.register_initializer(constant)
     node.replace_input_with(1, constant)
+    node.attributes.pop("allowzero", None)

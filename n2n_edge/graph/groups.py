@@ -39,17 +39,10 @@ def find_groups(labels: Labels, model: ir.Model, layers: Sequence[Layer]) -> tup
     keys = [key for key in labels.dims if not key[0].startswith(("input:", "pad:"))]
     frozen = labels.frozen()
     signature = _signatures([*(labels.dims[key] for key in keys), *_parts(labels, model)], labels.count)
-    first_seen: dict[int, tuple[int, int]] = {}
-    touched: dict[int, list[DimKey]] = {}
-    for position, key in enumerate(keys):
-        roots, index = np.unique(labels.dims[key], return_index=True)
-        for root, place in zip(roots.tolist(), index.tolist(), strict=True):
-            if root != NO_LABEL:
-                first_seen.setdefault(root, (position, place))
-                touched.setdefault(root, []).append(key)
     members: dict[tuple[int, str], list[int]] = {}
-    for root in sorted(first_seen, key=lambda item: first_seen[item]):
+    for root in _in_order([labels.dims[key] for key in keys], labels.count):
         members.setdefault((int(signature[root]), frozen.get(root, "")), []).append(root)
+    touched = _touched(keys, labels, [units[0] for units in members.values()])
     owners = _owners(model, layers)
     groups: list[ChannelGroup] = []
     for (_, reason), units in members.items():
@@ -77,15 +70,21 @@ def unit_importance(labels: Labels, model: ir.Model) -> NDArray[np.float64]:
         weight = value.const_value.numpy()
         if weight.ndim < 2 or not np.issubdtype(weight.dtype, np.floating):
             continue
-        other = tuple(i for i in range(weight.ndim) if i != axis)
-        norm = np.square(weight.astype(np.float64)).sum(axis=other)
-        summed = np.bincount(row, weights=norm, minlength=labels.count)
-        present = np.bincount(row, minlength=labels.count) > 0
+        norm = _norms(np.square(weight.astype(np.float64)), axis, row)
+        summed = np.bincount(row.ravel(), weights=norm, minlength=labels.count)
+        present = np.bincount(row.ravel(), minlength=labels.count) > 0
         mean = summed[present].mean()
         if mean > 0:
             total += summed / mean
             seen += present
     return np.divide(total, seen, out=np.zeros_like(total), where=seen > 0)
+
+
+def _norms(squares: NDArray[np.float64], axis: int, row: LabelArray) -> NDArray[np.float64]:
+    """Sum `squares` per element of `row`, the labels along `axis`: one row, or one for each block of axis 0."""
+    blocks = np.split(squares, len(row) if row.ndim > 1 else 1)
+    other = tuple(i for i in range(squares.ndim) if i != axis)
+    return np.concatenate([block.sum(axis=other) for block in blocks])
 
 
 def _parts(labels: Labels, model: ir.Model) -> list[LabelArray]:
@@ -101,6 +100,31 @@ def _signatures(rows: Sequence[LabelArray], count: int) -> NDArray[np.uint64]:
     for row, code in zip(rows, codes, strict=True):
         signature[np.unique(row)] += code
     return signature
+
+
+def _in_order(rows: Sequence[LabelArray], count: int) -> list[int]:
+    """Return the labels of all `rows` in the order in which they first appear."""
+    new = np.ones(count, bool)
+    new[NO_LABEL] = False
+    order: list[int] = []
+    for row in rows:
+        roots, index = np.unique(row, return_index=True)
+        fresh = new[roots]
+        order += roots[fresh][np.argsort(index[fresh])].tolist()
+        new[roots] = False
+    return order
+
+
+def _touched(keys: Sequence[DimKey], labels: Labels, units: Sequence[int]) -> dict[int, list[DimKey]]:
+    """Return, for each of `units`, the weight axes that hold it."""
+    wanted = np.array(units, np.int64)
+    touched: dict[int, list[DimKey]] = {unit: [] for unit in units}
+    for key in keys:
+        present = np.zeros(labels.count, bool)
+        present[labels.dims[key]] = True
+        for unit in wanted[present[wanted]].tolist():
+            touched[unit].append(key)
+    return touched
 
 
 def _owners(model: ir.Model, layers: Sequence[Layer]) -> Mapping[str, str]:

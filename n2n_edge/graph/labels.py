@@ -17,7 +17,10 @@ __all__ = ["NO_LABEL", "DimKey", "LabelArray", "Labels", "compress"]
 LabelArray = NDArray[np.int64]
 
 DimKey = tuple[str, int]
-"""One axis of one weight, ``(initializer name, axis)``, or one side of a Pad, ``("pad:<value>", 0 or 1)``."""
+"""One axis of one weight, ``(initializer name, axis)``, or one side of a Pad, ``("pad:<value>", 0 or 1)``.
+
+The row of labels of an axis that stands for other channels in every block of a grouped convolution is 2-D, one row a
+block."""
 
 NO_LABEL = 0
 
@@ -34,6 +37,7 @@ class Labels:
         self._seed = dict(seed or {})
         self._frozen: list[tuple[LabelArray, str]] = []
         self._pinned: dict[str, str] = {}
+        self.partitions: list[tuple[LabelArray, int]] = []
 
     @property
     def count(self) -> int:
@@ -141,6 +145,16 @@ class Labels:
         some = table.max(axis=1, keepdims=True)
         self.tie(some, table, reason)
 
+    def balance(self, row: LabelArray, groups: int, reason: str) -> None:
+        """Note that `row` is read or given in so many equal blocks, which must stay equal (see `tie_balanced`).
+
+        Where the row has elements without a label, all of it is frozen for `reason`.
+        """
+        if (row == NO_LABEL).any():
+            self.freeze(row, reason)
+        else:
+            self.partitions.append((row, groups))
+
     def varying(self, value: ir.Value, *, beside: Iterable[int] = ()) -> list[int]:
         """Return the axes along which labels vary, those of `beside` left out."""
         labels = self.of(value)
@@ -156,7 +170,7 @@ class Labels:
         tables = [np.moveaxis(roots, axis, 0).reshape(roots.shape[axis], -1) for axis in axes]
         best = max(tables, key=self._units_after_tying)
         self.tie_rows(best, "they share a value with elements that have no channel")
-        return True
+        return not np.array_equal(self.find(np.array(best)), best)
 
     def _units_after_tying(self, table: LabelArray) -> int:
         before = self._parent.copy()

@@ -1,5 +1,6 @@
 """Read an ONNX file, refusing with one line whatever can't be a model."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import onnx
@@ -44,14 +45,42 @@ def serialize(model: ir.Model) -> bytes:
     return bytes(to_proto(model).SerializeToString(deterministic=True))
 
 
-def to_proto(model: ir.Model) -> onnx.ModelProto:
-    """Return the model as protobuf, without the shapes and types that every weight tells itself."""
-    proto = ir.to_proto(model)
-    if proto.graph.value_info:
-        infos = [info for info in proto.graph.value_info if info.name not in model.graph.initializers]
-        del proto.graph.value_info[:]
-        proto.graph.value_info.extend(infos)
+def to_proto(model: ir.Model, *, without: Collection[str] = ()) -> onnx.ModelProto:
+    """Return the model as protobuf, without the shapes of activations and weights: every reader infers them.
+
+    `without` names weights to leave out.
+
+    Shapes would be a third of the time it takes to write a candidate down, and a part of its size.
+    """
+    graph = model.graph
+    shell = ir.Graph((), (), nodes=(), opset_imports=graph.opset_imports, name=graph.name, doc_string=graph.doc_string)
+    shell.metadata_props.update(graph.metadata_props)
+    proto = ir.to_proto(_with_graph(model, shell))
+    for value in graph.inputs:
+        ir.serde.serialize_value_into(proto.graph.input.add(), value)
+    for name, value in graph.initializers.items():
+        if value.const_value is not None and name not in without:
+            value.const_value.name = name
+            ir.serde.serialize_tensor_into(proto.graph.initializer.add(), value.const_value)
+    for node in graph:
+        ir.serde.serialize_node_into(proto.graph.node.add(), node)
+    for value in graph.outputs:
+        ir.serde.serialize_value_into(proto.graph.output.add(), value)
     return proto
+
+
+def _with_graph(model: ir.Model, graph: ir.Graph) -> ir.Model:
+    return ir.Model(
+        graph,
+        ir_version=model.ir_version,
+        producer_name=model.producer_name,
+        producer_version=model.producer_version,
+        domain=model.domain,
+        model_version=model.model_version,
+        doc_string=model.doc_string,
+        functions=tuple(model.functions.values()),
+        metadata_props=model.metadata_props,
+    )
 
 
 def save_model(model: ir.Model, path: Path) -> None:

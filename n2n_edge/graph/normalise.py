@@ -9,10 +9,12 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from n2n_edge.errors import InputError
+from n2n_edge.graph.fold import fold_static, put_constant
 from n2n_edge.graph.free_batch import free_batch
 from n2n_edge.graph.load import drop_unused_initializers
-from n2n_edge.graph.operands import is_computed
+from n2n_edge.graph.operands import is_computed, nodes_within
 from n2n_edge.graph.shapes import batch_dim
+from n2n_edge.graph.trace import Trace, trace_model
 from n2n_edge.graph.witness import Array, witness, witness_inputs
 
 __all__ = ["normalise"]
@@ -20,7 +22,6 @@ __all__ = ["normalise"]
 _QUANTIZED_OPS = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
 )
-_RANDOM_OPS = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial"})
 
 
 def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir.Model:
@@ -37,12 +38,16 @@ def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir
             "compress that one and quantize the student"
         )
     model = free_batch(model, input_shape)
-    one, two = _witness_two_batches(model, input_shape)
-    _fold_static(model, one, two)
+    one, two = _trace_two_batches(model, input_shape)
+    fold_static(model, one, two)
+    while _inline_settled_branches(model):
+        one, two = _trace_two_batches(model, input_shape)
+        fold_static(model, one, two)
+    _broadcast_fills(model, one, two, input_shape)
     _free_batch_in_reshapes(model, one, two)
     common.RemoveUnusedNodesPass()(model)
     _drop_dropout(model)
-    common.IdentityEliminationPass()(model)
+    _drop_identities(model)
     common.RemoveUnusedNodesPass()(model)
     drop_unused_initializers(model)
     _note_shapes(model, one, two)
@@ -60,49 +65,64 @@ def _without_boilerplate(model: ir.Model) -> ir.Model:
     return model
 
 
-def _witness_two_batches(
-    model: ir.Model, input_shape: tuple[int, ...] | None
-) -> tuple[dict[str, Array], dict[str, Array]]:
+def _trace_two_batches(model: ir.Model, input_shape: tuple[int, ...] | None) -> tuple[Trace, Trace]:
     one_in, two_in = (witness_inputs(model, batch, input_shape) for batch in (1, 2))
-    one = {**witness(model, one_in), **one_in}
+    one = trace_model(model, one_in)
     if all(one_in[name].shape == two_in[name].shape for name in one_in):
         return one, one
     try:
-        return one, {**witness(model, two_in), **two_in}
+        return one, trace_model(model, two_in, runnable=True)
     except InputError:  # the batch axis is free in name only: some constant inside fixes it to one
         for value in model.graph.inputs:
             value.shape = ir.Shape(one_in[str(value.name)].shape)
         return one, one
 
 
-def _fold_static(model: ir.Model, one: dict[str, Array], two: dict[str, Array]) -> None:
-    """Turn values that follow from constants and shapes alone, whatever the batch, into initializers."""
-    graph = model.graph
-    static: set[str] = set(graph.initializers)
-    for node in list(graph):
-        if node.op_type in _RANDOM_OPS or any(
-            attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-            for attribute in node.attributes.values()
-        ):
+def _broadcast_fills(model: ir.Model, one: Trace, two: Trace, input_shape: tuple[int, ...] | None) -> None:
+    """Turn a float constant repeated for every image (the zero state of a recurrent gate) into one for all of them.
+
+    Done where the rest of the graph broadcasts it: the outputs for two images have to stay as they were.
+    """
+    fills = [
+        (node.outputs[0].name, name)
+        for node in model.graph
+        for name, value in ((str(value.name), value) for value in node.outputs)
+        if name in one.values
+        and any(str(use.node.outputs[0].name) not in one.values for use in value.uses())
+        and _repeats(one.values[name], two.values[name])
+    ]
+    if not fills:
+        return
+    outputs = {str(value.name) for value in model.graph.outputs}
+    inputs = {name: np.concatenate([array, array]) for name, array in witness_inputs(model, 1, input_shape).items()}
+    expected = witness(model, inputs, outputs)
+    for first, name in fills:
+        trial = model.clone()
+        put_constant(trial, _value_of(trial, first, name), one.values[name])
+        try:
+            seen = witness(trial, inputs, outputs)
+        except InputError:
             continue
-        from_shapes = node.op_type in ("Shape", "Size")
-        if not from_shapes and not all(value is None or str(value.name) in static for value in node.inputs):
-            continue
-        names = [str(value.name) for value in node.outputs]
-        static.update(names)
-        if len(names) != 1 or not np.array_equal(one[names[0]], two[names[0]]):
-            continue
-        old = node.outputs[0]
-        if old.is_graph_output():
-            continue
-        constant = ir.Value(name=f"{names[0]}.folded", const_value=ir.Tensor(one[names[0]]))
-        graph.register_initializer(constant)
-        static.add(str(constant.name))
-        ir.convenience.replace_all_uses_with(old, constant)
-        graph.remove(node, safe=True)
+        if all(np.array_equal(seen[output], expected[output], equal_nan=True) for output in outputs):
+            put_constant(model, _value_of(model, first, name), one.values[name])
 
 
-def _free_batch_in_reshapes(model: ir.Model, one: dict[str, Array], two: dict[str, Array]) -> None:
+def _value_of(model: ir.Model, first: str | None, name: str) -> ir.Value:
+    node = next(node for node in model.graph if node.outputs[0].name == first)
+    return next(value for value in node.outputs if value.name == name)
+
+
+def _repeats(first: Array, second: Array) -> bool:
+    """Tell whether `second`, a float array for two images, is `first` twice."""
+    return (
+        np.issubdtype(first.dtype, np.floating)
+        and second.shape == (2, *first.shape[1:])
+        and first.shape[:1] == (1,)
+        and np.array_equal(second, np.concatenate([first, first]))
+    )
+
+
+def _free_batch_in_reshapes(model: ir.Model, one: Trace, two: Trace) -> None:
     """Give a Reshape whose target is computed from the batch a constant target that leaves the batch open."""
     for node in model.graph:
         if node.op_type != "Reshape" or not is_computed(node, 1):
@@ -110,7 +130,10 @@ def _free_batch_in_reshapes(model: ir.Model, one: dict[str, Array], two: dict[st
         source, target = node.inputs[0], node.inputs[1]
         assert source is not None
         assert target is not None
-        free = _free_target(one[str(target.name)], two[str(target.name)], one[str(source.name)].shape)
+        name = str(target.name)
+        if name not in one.values:
+            continue
+        free = _free_target(one.values[name], two.values[name], one.shapes[str(source.name)])
         if free is not None:
             constant = ir.Value(name=f"{node.outputs[0].name}.shape", const_value=ir.Tensor(free))
             model.graph.register_initializer(constant)
@@ -130,6 +153,41 @@ def _free_target(first: Array, second: Array, source: tuple[int, ...]) -> Array 
     return None
 
 
+def _inline_settled_branches(model: ir.Model) -> bool:
+    """Put the branch that is always taken in the place of an If whose condition is constant; tell whether any was."""
+    settled = [node for node in model.graph if node.op_type == "If" and not is_computed(node, 0)]
+    for node in settled:
+        condition = node.inputs[0]
+        assert condition is not None
+        assert condition.const_value is not None
+        taken = "then_branch" if bool(condition.const_value.numpy().ravel()[0]) else "else_branch"
+        body = node.attributes[taken].as_graph()
+        given = list(body.outputs)
+        body.outputs.clear()
+        for name, value in list(body.initializers.items()):
+            del body.initializers[name]
+            model.graph.register_initializer(value)
+        inner = list(body)
+        body.remove(inner)
+        model.graph.insert_before(node, inner)
+        for output, value in zip(node.outputs, given, strict=True):
+            ir.convenience.replace_all_uses_with(output, value, replace_graph_outputs=True)
+        model.graph.remove(node, safe=True)
+    return bool(settled)
+
+
+def _drop_identities(model: ir.Model) -> None:
+    if not any(nodes_within(node) for node in model.graph):
+        common.IdentityEliminationPass()(model)
+        return
+    # a body of control flow may not give a value of the graph around it, so what is within bodies stays
+    for node in list(model.graph):
+        source = node.inputs[0] if node.op_type == "Identity" else None
+        if source is not None and not node.outputs[0].is_graph_output():
+            ir.convenience.replace_all_uses_with(node.outputs[0], source)
+            model.graph.remove(node, safe=True)
+
+
 def _drop_dropout(model: ir.Model) -> None:
     for node in list(model.graph):
         source = node.inputs[0] if node.op_type == "Dropout" else None
@@ -141,15 +199,15 @@ def _drop_dropout(model: ir.Model) -> None:
         model.graph.remove(node, safe=True)
 
 
-def _note_shapes(model: ir.Model, one: dict[str, Array], two: dict[str, Array]) -> None:
+def _note_shapes(model: ir.Model, one: Trace, two: Trace) -> None:
     values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
     for value in values:
         name = str(value.name)
-        if name not in one or one[name].dtype == object:  # sequences and strings
+        if name not in one.shapes:  # sequences and strings
             continue
-        first, second = one[name].shape, two[name].shape
+        first, second = one.shapes[name], two.shapes[name]
         value.shape = ir.Shape([a if a == b else batch_dim(a) for a, b in zip(first, second, strict=True)])
-        value.dtype = ir.DataType.from_numpy(one[name].dtype)
+        value.dtype = ir.DataType.from_numpy(one.dtypes[name])
     for value in model.graph.initializers.values():
         assert value.const_value is not None
         value.const_value = _as_array(value.const_value)

@@ -8,6 +8,7 @@ import onnx_ir as ir
 from n2n_edge.graph import rules_elementwise as elementwise
 from n2n_edge.graph import rules_moving as moving
 from n2n_edge.graph import rules_weighted as weighted
+from n2n_edge.graph.balance import tie_balanced
 from n2n_edge.graph.labels import DimKey, LabelArray, Labels, compress
 from n2n_edge.graph.operands import values_read
 from n2n_edge.graph.shapes import is_constant, shapes_of
@@ -113,9 +114,9 @@ def _label_input(value: ir.Value, labels: Labels) -> None:
 
 
 def _settle(model: ir.Model, labels: Labels) -> None:
-    """Tie until the labels of every value vary along one axis alone (rectangularity), then resolve all arrays."""
+    """Tie until the labels of every value vary along one axis alone (rectangularity) and blocks stay equal; resolve."""
     suspects = [name for name, array in labels.values.items() if sum(size > 1 for size in array.shape) > 1]
-    while sum(labels.make_rectangular(labels.values[name]) for name in suspects):
+    while sum(labels.make_rectangular(labels.values[name]) for name in suspects) or tie_balanced(labels):
         pass
     for name, array in labels.values.items():
         labels.values[name] = labels.find(np.array(array))

@@ -60,6 +60,7 @@ def reduction(node: ir.Node, labels: Labels) -> None:
     if not given and node.attributes.get_int("noop_with_empty_axes"):
         given = ()
     axes = {axis % array.ndim for axis in given} if given is not None else set(range(array.ndim))
+    array = _tied_within(labels, source, axes)
     if any(array.shape[axis] > 1 for axis in axes):
         if node.op_type not in _ADDING_REDUCTIONS or len(labels.varying(source)) > 1:
             labels.freeze(array, f"{node.op_type} '{node.name}' runs over these channels")
@@ -81,9 +82,24 @@ def softmax(node: ir.Node, labels: Labels) -> None:
     axis = node.attributes.get_int("axis", 1 if old else -1)
     assert axis is not None
     axis %= array.ndim
-    if any(size > 1 for size in array.shape[axis : None if old else axis + 1]):
+    axes = set(range(axis, array.ndim if old else axis + 1))
+    array = _tied_within(labels, source, axes)
+    if any(array.shape[place] > 1 for place in axes):
         labels.freeze(array, f"{node.op_type} '{node.name}' runs over these channels")
     labels.set(node.outputs[0], array)
+
+
+def _tied_within(labels: Labels, source: ir.Value, axes: set[int]) -> LabelArray:
+    """Return the labels of `source`; those that vary along `axes` and one other axis, as of stacked branches, are tied.
+
+    Channels then lie along the other axis alone, and an op that runs over `axes` leaves them alone.
+    """
+    varying = labels.varying(source)
+    others = [axis for axis in varying if axis not in axes]
+    if len(others) != 1 or len(varying) == 1:
+        return labels.of(source)
+    row = labels.row(source, others[0])
+    return row.reshape([-1 if axis == others[0] else 1 for axis in range(labels.of(source).ndim)])
 
 
 def unknown(node: ir.Node, labels: Labels) -> None:

@@ -114,13 +114,13 @@ def gather(node: ir.Node, labels: Labels) -> None:
         _not_understood(node, labels)
         return
     rank = len(labels.shape(node.inputs[1]))
-    if array.shape[axis] > 1 and rank != 1:
+    if array.shape[axis] > 1 and rank > 1:
         labels.freeze(array, f"Gather '{node.name}' turns them into {rank} axes")
         return
     if array.shape[axis] == 1:
         moved = array.reshape((*array.shape[:axis], *(1,) * rank, *array.shape[axis + 1 :]))
     else:
-        moved = array.take(indices, axis=axis)
+        moved = array.take(indices[0] if rank == 0 else indices, axis=axis)
     labels.set(node.outputs[0], moved)
 
 

@@ -26,8 +26,10 @@ def conv(node: ir.Node, labels: Labels) -> None:
         outgoing = np.repeat(incoming, out_count // groups)
         labels.assign((str(weight.name), 0), outgoing)
     else:
-        outgoing = _tie_groups(node, labels, labels.fresh((str(weight.name), 0), out_count), groups)
-        labels.assign((str(weight.name), 1), _tie_groups(node, labels, incoming, groups)[:per_group])
+        outgoing = labels.fresh((str(weight.name), 0), out_count)
+        labels.assign((str(weight.name), 1), incoming.reshape(groups, per_group))
+        for row in (incoming, outgoing):
+            _balance(node, labels, row, groups)
     _finish(node, labels, outgoing, bias)
 
 
@@ -45,7 +47,7 @@ def conv_transpose(node: ir.Node, labels: Labels) -> None:
         outgoing = incoming
         labels.assign((str(weight.name), 0), incoming)
     elif groups > 1:
-        incoming = _tie_groups(node, labels, incoming, groups)
+        _balance(node, labels, incoming, groups)
         labels.assign((str(weight.name), 0), incoming)
         row = labels.fresh((str(weight.name), 1), out_per_group)
         outgoing = np.tile(row, groups)
@@ -147,11 +149,8 @@ def _end_elsewhere(node: ir.Node, labels: Labels, source: ir.Value, axis: int) -
         labels.freeze(labels.of(source), f"{node.op_type} '{node.name}' reads them along axis {others[0]}")
 
 
-def _tie_groups(node: ir.Node, labels: Labels, row: LabelArray, groups: int) -> LabelArray:
-    """Tie the k-th channel of every convolution group."""
-    reason = f"{node.op_type} '{node.name}' groups them with elements that have no channel"
-    labels.tie_rows(row.reshape(groups, -1).T, reason)
-    return row
+def _balance(node: ir.Node, labels: Labels, row: LabelArray, groups: int) -> None:
+    labels.balance(row, groups, f"{node.op_type} '{node.name}' groups them with elements that have no channel")
 
 
 def _label_vector(labels: Labels, vector: ir.Value, row: LabelArray) -> None:
@@ -161,9 +160,17 @@ def _label_vector(labels: Labels, vector: ir.Value, row: LabelArray) -> None:
 
 
 def _matmul_of_activations(node: ir.Node, labels: Labels, first: ir.Value, second: ir.Value) -> None:
-    """Contracted axes meet and end; what is left of both label arrays must lie along one axis."""
+    """Contracted axes meet and end; what is left of both label arrays must lie along one axis.
+
+    Where labels vary along an axis of the stack of matrices too, as with the heads of an attention, each matrix lives
+    or dies as a whole.
+    """
+    stacked = {axis for value in (first, second) for axis in labels.varying(value, beside=[-1, -2])}
+    if len(stacked) == 1:
+        _matmul_of_stacks(node, labels, first, second, stacked.pop())
+        return
     left, right = labels.of(first), labels.of(second)
-    if max(len(labels.varying(first)), len(labels.varying(second))) > 1:
+    if stacked or max(len(labels.varying(first)), len(labels.varying(second))) > 1:
         _freeze_both(node, labels, left, right)
         return
     if left.shape[-1] > 1 or right.shape[-2] > 1:
@@ -175,12 +182,16 @@ def _matmul_of_activations(node: ir.Node, labels: Labels, first: ir.Value, secon
     if len(axes) > 1:
         _freeze_both(node, labels, left, right)
         return
-    merged = np.where(left != 0, left, right)
-    for array, value in ((left, first), (right, second)):
-        met = [axis for axis in axes if axis < merged.ndim - 2 and labels.shape(value)[axis] > 1]
-        if met:
-            labels.tie(array, merged, f"MatMul '{node.name}' joins them with values that have no channels")
-    labels.set(node.outputs[0], merged)
+    labels.set(node.outputs[0], np.where(left != 0, left, right))
+
+
+def _matmul_of_stacks(node: ir.Node, labels: Labels, first: ir.Value, second: ir.Value, axis: int) -> None:
+    """Tie all labels of each matrix along `axis` of the stack, on both sides unless one side is broadcast."""
+    rows = [labels.row(value, axis) for value in (first, second) if labels.shape(value)[axis] > 1]
+    for row in rows[1:]:
+        labels.tie(rows[0], row, f"MatMul '{node.name}' joins them with values that have no channels")
+    rank = len(labels.shape(node.outputs[0]))
+    labels.set(node.outputs[0], rows[0].reshape([-1 if i == axis else 1 for i in range(rank)]))
 
 
 def _freeze_both(node: ir.Node, labels: Labels, left: LabelArray, right: LabelArray) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -43,10 +44,16 @@ def _slice_weights(model: ir.Model, labels: Labels, alive: _Alive) -> None:
         if value is None or value.const_value is None:
             continue
         weight = value.const_value.numpy()
-        for axis, keep in axes:
-            weight = weight.compress(keep, axis=axis)
+        for axis, keep in sorted(axes, key=lambda cut: -cut[1].ndim):  # blocks as long as they are whole
+            weight = weight.compress(keep, axis=axis) if keep.ndim == 1 else _compress_blocks(weight, keep, axis)
         value.const_value = ir.Tensor(np.ascontiguousarray(weight), dtype=value.const_value.dtype, name=name)
         value.shape = value.const_value.shape
+
+
+def _compress_blocks(weight: NDArray[Any], keep: _Alive, axis: int) -> NDArray[Any]:
+    """Cut, in each block of output channels, the input channels that this block reads."""
+    blocks = np.split(weight, len(keep))
+    return np.concatenate([block.compress(kept, axis=axis) for block, kept in zip(blocks, keep, strict=True)])
 
 
 def _note_shape(value: ir.Value, labels: Labels, alive: _Alive) -> None:
@@ -154,7 +161,7 @@ def _mend_selection(model: ir.Model, node: ir.Node, labels: Labels, alive: _Aliv
         place = np.cumsum(keep) - 1
         kept = [int(place[position]) for position in taken if keep[position]]
         if node.op_type == "Gather":
-            _replace(model, node, 1, kept)
+            _replace(model, node, 1, kept if _rank(node.inputs[1]) else kept[0])
         else:
             _slice_to(model, node, len(shape), axis, kept)
 
@@ -227,18 +234,22 @@ def _mend_resize(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) 
     for axis, keep in _survivors(array, alive).items():
         sizes = (*sizes[:axis], int(keep.sum()), *sizes[axis + 1 :])
     if sizes != constant_ints(node, 3):
-        _replace(model, node, 3, sizes)
+        _replace(model, node, 3, list(sizes))
 
 
-def _replace(model: ir.Model, node: ir.Node, index: int, values: Iterable[int]) -> None:
+def _rank(value: ir.Value | None) -> int:
+    return 0 if value is None or value.const_value is None else len(value.const_value.shape)
+
+
+def _replace(model: ir.Model, node: ir.Node, index: int, values: list[int] | int) -> None:
     """Give `node` a constant integer input of its own (constants may be shared between nodes)."""
-    constant = _constant(model, f"{node.outputs[0].name}.{node.op_type.lower()}{index}", list(values))
+    constant = _constant(model, f"{node.outputs[0].name}.{node.op_type.lower()}{index}", values)
     while len(node.inputs) <= index:
         node.resize_inputs(len(node.inputs) + 1)
     node.replace_input_with(index, constant)
 
 
-def _constant(model: ir.Model, name: str, values: list[int]) -> ir.Value:
+def _constant(model: ir.Model, name: str, values: list[int] | int) -> ir.Value:
     known = model.graph.initializers.get(name)
     constant = known if known is not None else ir.Value(name=name)
     constant.const_value = ir.Tensor(np.array(values, np.int64), name=name)

@@ -1,15 +1,19 @@
 """One run of ONNX Runtime with every intermediate value as an output: shapes and shape arithmetic as they are."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError
-from n2n_edge.graph.load import serialize
+from n2n_edge.graph.load import to_proto
 
-__all__ = ["DEFAULT_SPATIAL_SIZE", "Array", "witness", "witness_each", "witness_inputs"]
+if TYPE_CHECKING:
+    import onnxruntime
+
+__all__ = ["DEFAULT_SPATIAL_SIZE", "Array", "session_for", "witness", "witness_each", "witness_inputs"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 """Of whatever element type a value of the graph has."""
@@ -63,8 +67,6 @@ def witness_each(
     Raises:
         InputError: ONNX Runtime can't run the model.
     """
-    import onnxruntime
-
     traced = model.clone()
     declared = {value.name for value in traced.graph.outputs}
     wanted = [
@@ -72,26 +74,48 @@ def witness_each(
         for node in traced.graph
         for value in node.outputs
         if value.name and (names is None or value.name in names)
+        # a body of control flow may give a value of the graph around it, which then can't be an output of both
+        if not value.is_graph_output() or value.name in declared
     ]
     for value in wanted:
         value.shape = None
         if value.name not in declared:
             traced.graph.outputs.append(value)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
     outputs = [str(value.name) for value in wanted]
     session = None
     for inputs in batches:
         try:
             if session is None:
-                session = onnxruntime.InferenceSession(_with_types(traced), options, providers=["CPUExecutionProvider"])
+                session = session_for(_with_types(traced))
             arrays = session.run(outputs, dict(inputs))
+        except InputError:
+            raise
         except Exception as error:  # onnxruntime's exceptions share no public base class
-            first = str(error).strip().split("\n")[0]
-            raise InputError(f"ONNX Runtime can't run the model: {first}") from error
+            raise _refusal(error) from error
         yield {name: array for name, array in zip(outputs, arrays, strict=True) if isinstance(array, np.ndarray)}
+
+
+def session_for(proto: onnx.ModelProto) -> "onnxruntime.InferenceSession":
+    """Open a model as it stands, graph optimisation off, on one thread.
+
+    Raises:
+        InputError: ONNX Runtime refuses it.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        raise _refusal(error) from error
+
+
+def _refusal(error: Exception) -> InputError:
+    first = str(error).strip().split("\n")[0]
+    return InputError(f"ONNX Runtime can't run the model: {first}")
 
 
 def _check_input_shape(value: ir.Value, declared: list[int | None], input_shape: tuple[int, ...]) -> None:
@@ -104,11 +128,9 @@ def _check_input_shape(value: ir.Value, declared: list[int | None], input_shape:
         raise InputError(f"input shape {given} doesn't fit the model's input '{value.name}', which is {wanted}")
 
 
-def _with_types(model: ir.Model) -> bytes:
-    """Serialise with every graph output typed; ONNX Runtime refuses outputs without a type."""
-    import onnx
-
-    proto = onnx.ModelProto.FromString(serialize(model))
+def _with_types(model: ir.Model) -> onnx.ModelProto:
+    """Return the model with every graph output typed; ONNX Runtime refuses outputs without a type."""
+    proto = to_proto(model)
     untyped = [value for value in proto.graph.output if not value.type.WhichOneof("value")]
     if untyped:
         bare = onnx.ModelProto()
@@ -126,4 +148,4 @@ def _with_types(model: ir.Model) -> bytes:
                     value.type.tensor_type.ClearField("shape")
             else:
                 value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
-    return bytes(proto.SerializeToString())
+    return proto

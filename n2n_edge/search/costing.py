@@ -75,6 +75,7 @@ class CostMeter:
         self._timed = profile.is_host and ("latency_ms" in self.limits or objective == "latency_ms")
         self._meets_all: bool | None = None
         self._corrections: dict[frozenset[str], float] = {}  # measured over predicted, by what is removed
+        self._foretold: dict[str, CandidateCosts] = {}
 
     def static(self, model: ir.Model) -> CandidateCosts:
         """Return what the graph alone tells."""
@@ -176,19 +177,27 @@ class CostMeter:
             self._meets_all = not self.excesses(self.judge(self.teacher.full, build(self.teacher, self.teacher.full)))
         return self._meets_all
 
-    def _within_budgets(self, model: ir.Model) -> bool:
-        found = self.static(model)
-        if self.excesses(found):
-            return False
-        if "latency_ms" not in self.limits:
-            return True
-        return not self.excesses(replace(found, latency=predict_latency(model, self.profile)))
+    def _within_budgets(self, architecture: Architecture) -> bool:
+        return not self.excesses(self._foretell(architecture))
 
-    def _within(self, model: ir.Model, ceiling_ms: float) -> bool:
-        return not self.excesses(self.static(model)) and predict_latency(model, self.profile).value <= ceiling_ms
+    def _within(self, architecture: Architecture, ceiling_ms: float) -> bool:
+        found = self._foretell(architecture)
+        in_time = found.latency is not None and found.latency.value <= ceiling_ms
+        return in_time and not self.excesses(replace(found, latency=None))
+
+    def _foretell(self, architecture: Architecture) -> CandidateCosts:
+        """Return static costs and, where it is budgeted, the predicted latency: many fits ask for the same ones."""
+        known = self._foretold.get(architecture.key)
+        if known is None:
+            model = build(self.teacher, architecture)
+            known = self.static(model)
+            if "latency_ms" in self.limits:
+                known = replace(known, latency=predict_latency(model, self.profile))
+            self._foretold[architecture.key] = known
+        return known
 
     def _fit(
-        self, removed: frozenset[str], ratios: Mapping[str, float], fits: Callable[[ir.Model], bool]
+        self, removed: frozenset[str], ratios: Mapping[str, float], fits: Callable[[Architecture], bool]
     ) -> Architecture:
         top = 1.0 if self._teacher_meets_all() else None
         return fit_widths(self.teacher, removed, ratios, fits, self.profile.channel_multiple, top)
@@ -198,11 +207,11 @@ def fit_widths(
     teacher: Teacher,
     removed: frozenset[str],
     ratios: Mapping[str, float],
-    fits: Callable[[ir.Model], bool],
+    fits: Callable[[Architecture], bool],
     multiple: int = 1,
     largest_scale: float | None = None,
 ) -> Architecture:
-    """Return the widest architecture in proportion to `ratios` for which ``fits(model)`` holds.
+    """Return the widest architecture in proportion to `ratios` for which ``fits`` holds.
 
     Ratios may be scaled up to `largest_scale`; None allows what brings every group to its full width.
 
@@ -212,17 +221,17 @@ def fit_widths(
     """
     low, high = 0.0, largest_scale or 1.0 / max(min(ratios.values(), default=1.0), 1e-3)
     top = _at_scale(teacher, removed, ratios, high, multiple)
-    if fits(build(teacher, top)):
+    if fits(top):
         return top
     best = _at_scale(teacher, removed, ratios, low, multiple)
-    if not fits(build(teacher, best)):
+    if not fits(best):
         return best
     tried = {best.key: True, top.key: False}
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         architecture = _at_scale(teacher, removed, ratios, middle, multiple)
         if architecture.key not in tried:
-            tried[architecture.key] = fits(build(teacher, architecture))
+            tried[architecture.key] = fits(architecture)
         if tried[architecture.key]:
             low, best = middle, architecture
         else:
@@ -234,7 +243,7 @@ def _filled(
     teacher: Teacher,
     architecture: Architecture,
     targets: Mapping[str, float],
-    fits: Callable[[ir.Model], bool],
+    fits: Callable[[Architecture], bool],
     multiple: int,
 ) -> Architecture:
     """Widen single groups by one multiple each as long as the budgets hold, the most short-changed first."""
@@ -247,7 +256,7 @@ def _filled(
         width = min(group.width, architecture.width(group.name) + multiple)
         if width > architecture.width(group.name):
             wider = architecture.resize(group.name, width)
-            if fits(build(teacher, wider)):
+            if fits(wider):
                 architecture = wider
     return architecture
 

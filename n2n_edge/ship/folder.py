@@ -27,6 +27,11 @@ class RunFolder:
         return self.path / "journal.sqlite"
 
     @property
+    def teacher(self) -> Path:
+        """The teacher as it was exported, where it came as a torch network."""
+        return self.path / "teacher.onnx"
+
+    @property
     def student(self) -> Path:
         """The model that ships."""
         return self.path / "student.onnx"
@@ -84,6 +89,7 @@ class RunFolder:
     def abandon(self) -> None:
         """Take back `begin` where nothing has been worked out yet, so that a corrected command can use the folder."""
         if not self.journal.exists():
+            self.teacher.unlink(missing_ok=True)
             self.settings.unlink(missing_ok=True)
             with suppress(OSError):  # other files have come: leave them
                 self.path.rmdir()

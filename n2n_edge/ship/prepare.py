@@ -8,12 +8,23 @@ import onnx_ir as ir
 
 from n2n_edge._example import teacher_path as example_teacher
 from n2n_edge.devices import Profile, load_profile
-from n2n_edge.distill import Data, DistillSettings, GraphModule, evaluate, load_data, metric_name, output_kind
+from n2n_edge.distill import (
+    Data,
+    DistillSettings,
+    GraphModule,
+    evaluate,
+    is_torch_teacher,
+    load_data,
+    metric_name,
+    output_kind,
+    torch_teacher,
+)
 from n2n_edge.errors import InputError
 from n2n_edge.figures import Figure
 from n2n_edge.gate import file_figures
-from n2n_edge.graph import Teacher
+from n2n_edge.graph import Teacher, save_model
 from n2n_edge.search.policies import POLICY_NAMES
+from n2n_edge.ship.folder import RunFolder
 from n2n_edge.ship.normalisation import Normalisation, choose_normalisation, metadata_normalisation
 from n2n_edge.ship.observer import Observer
 from n2n_edge.ship.policy_file import PolicyStates, load_policies
@@ -23,6 +34,7 @@ from n2n_edge.ship.trainable import trainable_teacher
 __all__ = ["Prepared", "prepare"]
 
 _EXAMPLE_DATA = "builtin:digits"
+_NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -47,8 +59,8 @@ class Prepared:
     restored: tuple[str, ...]
 
 
-def prepare(settings: CompressSettings, profile: Profile, observer: Observer) -> Prepared:
-    """Load and check everything that `settings` name.
+def prepare(settings: CompressSettings, profile: Profile, folder: RunFolder, observer: Observer) -> Prepared:
+    """Load and check everything that `settings` name; a torch teacher is exported to `folder` once.
 
     Raises:
         InputError: anything wrong with teacher, data, policy or normalisation.
@@ -56,7 +68,7 @@ def prepare(settings: CompressSettings, profile: Profile, observer: Observer) ->
     if settings.policy not in POLICY_NAMES:
         raise InputError(f"--policy {settings.policy}: no such policy; give one of {', '.join(POLICY_NAMES)}")
     states = load_policies(Path(settings.policy_from)) if settings.policy_from else {}
-    path = example_teacher() if settings.teacher is None else Path(settings.teacher)
+    path = _teacher_file(settings, folder, observer)
     teacher = Teacher.load(path, settings.input_shape)
     _refuse_untouchable(teacher, path)
     observer.say(_summary(teacher, path))
@@ -87,6 +99,17 @@ def prepare(settings: CompressSettings, profile: Profile, observer: Observer) ->
     )
 
 
+def _teacher_file(settings: CompressSettings, folder: RunFolder, observer: Observer) -> Path:
+    if settings.teacher is not None and is_torch_teacher(settings.teacher):
+        if not folder.teacher.exists():
+            observer.say(f"exporting {settings.teacher}")
+            save_model(torch_teacher(settings.teacher, settings.weights, settings.input_shape), folder.teacher)
+        return folder.teacher
+    if settings.weights is not None:
+        raise InputError(f"--weights {settings.weights}: an ONNX teacher holds its weights; leave it out")
+    return example_teacher() if settings.teacher is None else Path(settings.teacher)
+
+
 def _refuse_untouchable(teacher: Teacher, path: Path) -> None:
     if any(layer.removable for layer in teacher.layers) or any(group.shrinkable for group in teacher.groups):
         return
@@ -101,8 +124,11 @@ def _summary(teacher: Teacher, path: Path) -> str:
         f"teacher {path.name}: {removable} of {len(teacher.layers)} layers can be removed, "
         f"{shrinkable} of {len(teacher.groups)} channel groups can shrink"
     )
-    unknown = sorted({group.reason for group in teacher.groups if group.reason.startswith("op ")})
-    return text + (f"; untouched: {'; '.join(unknown)}" if unknown else "")
+    touchable = teacher.touchable
+    text += f": {touchable.params_share:.1%} of the params and {touchable.macs_share:.1%} of the MACs of all layers"
+    kept = [f"{name} ({reason})" for name, reason in touchable.reasons.items()]
+    more = f" and {len(kept) - _NAMES_SHOWN} more, see `n2n-edge inspect`" if len(kept) > _NAMES_SHOWN else ""
+    return text + (f"; untouched: {', '.join(kept[:_NAMES_SHOWN])}{more}" if kept else "")
 
 
 def _load(settings: CompressSettings, teacher: Teacher, path: Path, spec: str) -> Data:

@@ -45,7 +45,7 @@ def run_compress(folder: RunFolder, settings: CompressSettings, observer: Observ
     profile = _profile(folder, settings)
     begun = folder.begin(settings)
     try:
-        prepared = prepare(settings, profile, observer)
+        prepared = prepare(settings, profile, folder, observer)
     except N2NError:
         if begun:
             folder.abandon()

@@ -57,10 +57,12 @@ EFFORTS: Mapping[str, Effort] = {
 class CompressSettings:
     """Everything that decides what a run does; equal settings, data and teacher give the same student.
 
-    `teacher` None means the built-in example. Budgets are in MB (10^6 bytes), ms, and fractions of one.
+    `teacher` is an ONNX file or a torch network (see `torch_teacher`); None means the built-in example. Budgets are in
+    MB (10^6 bytes), ms, and fractions of one.
     """
 
     teacher: str | None = None
+    weights: str | None = None
     data: str | None = None
     device: str = "cpu"
     max_mb: float | None = None
@@ -181,7 +183,7 @@ def read_settings(path: Path) -> CompressSettings:
         raise InputError(f"{path}: a setting has the wrong type ({error}); restore it or start a new run") from error
 
 
-_PATHS = ("teacher", "data", "policy_from", "device")
+_PATHS = ("teacher", "weights", "data", "policy_from", "device")
 
 
 def absolute_paths(given: Mapping[str, object]) -> dict[str, object]:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from n2n_edge.graph import Teacher, build, costs, serialize
 from n2n_edge.graph.witness import witness
+from tests.graph.dead import with_dead_channels
 from tests.graph.running import architectures, assert_same_outputs, has_free_batch, inputs_of, run
 from tests.strategies import GRAPH_SETTINGS, cnn_models
 
@@ -122,27 +123,3 @@ def noted_size(size: int | ir.SymbolicDim, batch: int) -> int:
 def array_of(value: ir.Value) -> np.ndarray:
     assert value.const_value is not None
     return value.const_value.numpy()
-
-
-PRODUCING_AXIS = {"Conv": 0, "ConvTranspose": 1, "MatMul": 1}
-
-
-def with_dead_channels(teacher: Teacher, dead: list[int]) -> ir.Model:
-    """The teacher's model with whatever produces the channels labelled `dead` set to zero; readers stay as they are."""
-    model = teacher.model.clone()
-    labels = teacher.trunk(frozenset()).labels
-    for node in model.graph:
-        for value in node.inputs[1:]:
-            if value is None or value.const_value is None or value.dtype != ir.DataType.FLOAT:
-                continue
-            array = array_of(value).copy()
-            axes = range(array.ndim)
-            if array.ndim > 1 and node.op_type in (*PRODUCING_AXIS, "Gemm"):
-                transposed = 0 if node.attributes.get_int("transB", 0) else 1
-                axes = [PRODUCING_AXIS.get(node.op_type, transposed)]
-            for axis in axes:
-                row = labels.dims.get((str(value.name), axis))
-                if row is not None:
-                    np.moveaxis(array, axis, 0)[np.isin(row, dead)] = 0
-            value.const_value = ir.tensor(array, name=value.name)
-    return model

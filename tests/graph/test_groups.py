@@ -168,3 +168,39 @@ def test_self_attention_ties_query_and_key_and_leaves_the_values_in_the_stream()
     assert of(teacher, query).shrinkable
     assert of(teacher, value) == of(teacher, stem)
     assert of(teacher, stem).shrinkable
+
+
+def test_the_heads_of_an_attention_can_go_and_its_width_stays() -> None:
+    sketch = Sketch(17, np.random.default_rng(0))
+    teacher = teacher_of(sketch, BLOCKS["many_heads"](sketch, sketch.conv(Tensor("input", 3, (8, 8)), 6), 3, 1))
+
+    mixing = next(layer for layer in teacher.layers if layer.op_type == "MatMul")
+    heads = next(group for group in teacher.groups if (mixing.weight, 1) in group.dims)
+    assert (heads.width, heads.reason) == (3, "")
+    student = build(teacher, teacher.full.resize(heads.name, 1))
+    assert run(student, inputs_of(student))[0].shape == run(teacher.model, inputs_of(student))[0].shape
+
+
+def test_a_convnext_block_shrinks_inside_and_says_why_not_outside() -> None:
+    sketch = Sketch(17, np.random.default_rng(0))
+    teacher = teacher_of(sketch, BLOCKS["convnext"](sketch, sketch.conv(Tensor("input", 3, (8, 8)), 6), 4, 1))
+
+    first = next(layer for layer in teacher.layers if layer.op_type == "MatMul")
+    inside = next(group for group in teacher.groups if (first.weight, 1) in group.dims)
+    outside = next(group for group in teacher.groups if (first.weight, 0) in group.dims)
+    assert (inside.width, inside.reason) == (8, "")
+    assert "LayerNormalization" in outside.reason
+    assert "averages over these channels" in outside.reason
+
+
+def test_channels_of_stacked_branches_are_tied_where_they_are_averaged() -> None:
+    sketch = Sketch(17, np.random.default_rng(0))
+    x = sketch.conv(Tensor("input", 3, (8, 8)), 4)
+    branches = [sketch.op("Unsqueeze", [sketch.conv(x, 6).name, sketch.ints(0)]) for _ in range(2)]
+    mean = sketch.op("ReduceMean", [sketch.op("Concat", branches, axis=0)], axes=[0], keepdims=0)
+    teacher = teacher_of(sketch, Tensor(mean, 6, (8, 8)))
+
+    assert of(teacher, 1) == of(teacher, 2)
+    assert (of(teacher, 1).width, of(teacher, 1).reason) == (6, "")
+    student = build(teacher, teacher.full.resize(of(teacher, 1).name, 2))
+    assert run(student, inputs_of(student, 2))[0].shape == (2, 3)

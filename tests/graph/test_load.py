@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -236,3 +237,89 @@ def test_a_module_that_cannot_be_exported_is_one_line() -> None:
 
     with pytest.raises(InputError, match="torch can't export Odd: nothing to see; give an ONNX file instead"):
         Teacher.from_torch(Odd(), torch.zeros(1, 3, 8, 8))
+
+
+def zero_state_model(last: list[onnx.NodeProto]) -> ir.Model:
+    """A convolution whose pooled output meets zeros that are made for every image, then `last`."""
+    weight = numpy_helper.from_array(np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32), "w")
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["conv"], pads=[1, 1, 1, 1]),
+        helper.make_node("GlobalAveragePool", ["conv"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Shape", ["flat"], ["shape"]),
+        helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+        *last,
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [weight],
+    )
+    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9))
+
+
+def test_zeros_made_for_every_image_become_one_constant_where_they_are_broadcast() -> None:
+    model = zero_state_model([helper.make_node("Add", ["flat", "zeros"], ["y"])])
+    teacher = Teacher(model)
+
+    assert {"Shape", "ConstantOfShape"}.isdisjoint(node.op_type for node in teacher.model.graph)
+    for batch in (1, 3):
+        inputs = inputs_of(teacher.model, batch)
+        assert run(model, inputs)[0].tobytes() == run(teacher.model, inputs)[0].tobytes()
+
+
+def test_zeros_made_for_every_image_stay_where_they_are_joined() -> None:
+    model = zero_state_model([helper.make_node("Concat", ["flat", "zeros"], ["y"], axis=1)])
+    teacher = Teacher(model)
+
+    assert "ConstantOfShape" in {node.op_type for node in teacher.model.graph}
+    inputs = inputs_of(teacher.model, 3)
+    assert run(model, inputs)[0].tobytes() == run(teacher.model, inputs)[0].tobytes()
+
+
+def test_a_branch_that_is_always_taken_takes_the_place_of_its_if() -> None:
+    scale = numpy_helper.from_array(np.full((1,), 2, np.float32), "two")
+    doubled = helper.make_graph(
+        [helper.make_node("Mul", ["conv", "two"], ["doubled"])],
+        "doubled",
+        [],
+        [helper.make_tensor_value_info("doubled", TensorProto.FLOAT, None)],
+        [scale],
+    )
+    same = helper.make_graph(
+        [helper.make_node("Identity", ["conv"], ["same"])],
+        "same",
+        [],
+        [helper.make_tensor_value_info("same", TensorProto.FLOAT, None)],
+    )
+    for size, expected in ((4, "Mul"), (5, "Conv")):
+        model = ir.from_proto(
+            helper.make_model(
+                helper.make_graph(
+                    [
+                        helper.make_node("Conv", ["x", "w"], ["conv"], pads=[1, 1, 1, 1]),
+                        helper.make_node("Shape", ["conv"], ["shape"]),
+                        helper.make_node("Gather", ["shape", "one"], ["width"], axis=0),
+                        helper.make_node("Equal", ["width", "four"], ["is_four"]),
+                        helper.make_node("If", ["is_four"], ["y"], then_branch=doubled, else_branch=same),
+                    ],
+                    "graph",
+                    [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8])],
+                    [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+                    [
+                        numpy_helper.from_array(np.ones((size, 3, 3, 3), np.float32), "w"),
+                        numpy_helper.from_array(np.array(1, np.int64), "one"),
+                        numpy_helper.from_array(np.array(4, np.int64), "four"),
+                    ],
+                ),
+                opset_imports=[helper.make_opsetid("", 17)],
+                ir_version=9,
+            )
+        )
+        teacher = Teacher(model)
+
+        assert [node.op_type for node in teacher.model.graph][-1] == expected
+        inputs = inputs_of(teacher.model, 2)
+        assert run(model, inputs)[0].tobytes() == run(teacher.model, inputs)[0].tobytes()

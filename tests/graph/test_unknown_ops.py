@@ -32,8 +32,9 @@ def network_with(op_type: str) -> ir.Model:
 
 
 def conditional(sketch: Sketch, x: Tensor) -> str:
-    """An If whose branches take `x` from outside."""
-    condition = sketch.constant("condition", np.array(True))
+    """An If that depends on the image and whose branches take `x` from outside."""
+    brightest = sketch.op("ReduceMax", ["input"], keepdims=0)
+    condition = sketch.op("Greater", [brightest, sketch.constant("bound", np.array(0, np.float32))])
     branches = []
     for op_type in ("Neg", "Abs"):
         output = helper.make_tensor_value_info(f"{op_type}_out", TensorProto.FLOAT, None)

@@ -28,7 +28,11 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 def test_fitted_widths_use_the_budget_and_never_break_it(teacher: Teacher, share: float) -> None:
     limit = costs(teacher.model).params * share
     architecture = fit_widths(
-        teacher, frozenset(), {group.name: 1.0 for group in teacher.groups}, lambda m: costs(m).params <= limit, 4
+        teacher,
+        frozenset(),
+        {group.name: 1.0 for group in teacher.groups},
+        lambda a: costs(build(teacher, a)).params <= limit,
+        4,
     )
     params = costs(build(teacher, architecture)).params
     assert 0.85 * limit <= params <= limit
@@ -38,21 +42,21 @@ def test_fitted_widths_follow_the_ratios(teacher: Teacher) -> None:
     groups = [group for group in teacher.groups if group.shrinkable]
     favoured = max(groups, key=lambda group: group.width)
     ratios = {group.name: 0.25 for group in groups} | {favoured.name: 1.0}
-    architecture = fit_widths(teacher, frozenset(), ratios, lambda m: costs(m).params <= 60_000)
+    architecture = fit_widths(teacher, frozenset(), ratios, lambda a: costs(build(teacher, a)).params <= 60_000)
     share = {group.name: architecture.width(group.name) / group.width for group in groups}
     assert share[favoured.name] > 2 * max(value for name, value in share.items() if name != favoured.name)
 
 
 def test_where_nothing_fits_the_narrowest_comes_back(teacher: Teacher) -> None:
     ratios = {group.name: 1.0 for group in teacher.groups}
-    architecture = fit_widths(teacher, frozenset(), ratios, lambda m: False, 4)
+    architecture = fit_widths(teacher, frozenset(), ratios, lambda _: False, 4)
     narrower = costs(build(teacher, architecture)).params
     assert narrower < costs(teacher.model).params / 20
 
 
 def test_widths_are_multiples_of_what_the_device_likes(teacher: Teacher) -> None:
     ratios = {group.name: 1.0 for group in teacher.groups}
-    architecture = fit_widths(teacher, frozenset(), ratios, lambda m: costs(m).params <= 70_000, 8)
+    architecture = fit_widths(teacher, frozenset(), ratios, lambda a: costs(build(teacher, a)).params <= 70_000, 8)
     assert architecture.widths
     assert all(width % 8 == 0 for _, width in architecture.widths)
 

@@ -205,3 +205,52 @@ def test_images_of_the_wrong_colour_depth(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"have 3 channel\(s\), but the teacher takes 1"):
         n2n_edge.compress(teacher_path(), data=folder, out=tmp_path / "run", **TINY)  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()
+
+
+TORCH_NETWORK = """
+from torch import nn
+
+def network():
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 24, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 4),
+    )
+
+def frozen():
+    return nn.Sequential(nn.Flatten(), nn.Linear(432, 4))
+"""
+
+
+def test_a_torch_network_is_exported_once_and_resumed_from_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch_network.py").write_text(TORCH_NETWORK)
+    monkeypatch.chdir(tmp_path)
+    data = images_npz(tmp_path / "d.npz")
+    settings = {**TINY, "data": data, "mean": (0.5,), "std": (0.5,), "max_params": 2_000.0, "input_shape": (3, 12, 12)}
+
+    result = n2n_edge.compress("torch_network:network", out=tmp_path / "run", **settings)  # type: ignore[arg-type]
+
+    assert result.met
+    assert result.report["teacher"]["params"]["value"] == 4_044
+    (tmp_path / "torch_network.py").unlink()
+    again = n2n_edge.compress(out=tmp_path / "run", resume=True)
+    assert again.report == result.report
+
+
+def test_a_torch_network_that_cannot_be_touched_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch_network.py").write_text(TORCH_NETWORK)
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(InputError, match="nothing in this model can be removed or shrunk"):
+        n2n_edge.compress(
+            "torch_network:frozen", data=images_npz(tmp_path / "d.npz"), input_shape=(3, 12, 12), out=tmp_path / "run"
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_belong_to_torch_networks(tmp_path: Path, compress: Compress) -> None:
+    with pytest.raises(InputError, match="an ONNX teacher holds its weights; leave it out"):
+        compress(teacher_file(tmp_path / "t.onnx"), images_npz(tmp_path / "d.npz"), weights="weights.pt")

@@ -1,0 +1,202 @@
+"""What n2n-edge makes of one ONNX model: is it cut, does the cut run, and is what was done right."""
+
+import random
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import torch
+
+from n2n_edge.distill import GraphModule
+from n2n_edge.graph import Architecture, Teacher, build, costs, load_model, serialize
+from tests.graph.dead import with_dead_channels
+
+__all__ = ["judge"]
+
+Arrays = dict[str, np.ndarray]
+
+_EXECUTOR_BOUND = 1e-4
+_DEAD_BOUND = 1e-4
+"""Of dead channels: sums of fewer terms are rounded otherwise, and deep networks with random weights amplify that."""
+
+_NOT_ZERO_AT_ZERO = {"Sigmoid", "HardSigmoid", "Exp", "Softplus", "Cos", "Softmax"}
+
+
+def judge(path: Path) -> dict[str, object]:
+    """Return one row of results; raises what the library raises."""
+    source = load_model(path)
+    start = time.perf_counter()
+    teacher = Teacher(source)
+    analysed = time.perf_counter() - start
+    nodes = len(list(teacher.model.graph))
+    inputs = _inputs(teacher.model)
+    expected = _run(serialize(teacher.model), inputs)
+    row: dict[str, object] = {
+        "nodes": nodes,
+        "params": costs(teacher.model).params,
+        "layers": len(teacher.layers),
+        "removable": sum(layer.removable for layer in teacher.layers),
+        "groups": len(teacher.groups),
+        "shrinkable": sum(group.shrinkable for group in teacher.groups),
+        "analysis_s": round(analysed, 3),
+        "reasons": _reasons(teacher),
+    }
+    row["full"] = _check_full(teacher, source, inputs)
+    architecture = _architecture(teacher)
+    student, seconds = _built(teacher, architecture)
+    row["build_s"] = round(seconds, 4)
+    row["build_full_depth_s"] = round(_built(teacher, _half_widths(teacher))[1], 4)
+    row["macs_fall"] = round(1 - costs(student).macs / max(1, costs(teacher.model).macs), 3)
+    got = _run(serialize(student), inputs)
+    runs = [array.shape for array in got] == [array.shape for array in expected]
+    row["cut"] = "ok" if runs else "the student's outputs have other shapes"
+    row["executor"] = _check_executor(teacher.model, expected, student, got, inputs)
+    row["dead"] = _check_dead(teacher, inputs)
+    return row
+
+
+def _reasons(teacher: Teacher) -> dict[str, int]:
+    """Count why groups can't shrink, names left out."""
+    counted: dict[str, int] = {}
+    for group in teacher.groups:
+        if group.reason:
+            stem = re.sub(r" '[^']*'", "", group.reason)
+            counted[stem] = counted.get(stem, 0) + group.width
+    return counted
+
+
+def _architecture(teacher: Teacher) -> Architecture:
+    """Widths near one half, and a third of the layers that can go removed."""
+    chooser = random.Random(0)
+    removable = [layer.name for layer in teacher.layers if layer.removable]
+    gone = frozenset(chooser.sample(removable, len(removable) // 3))
+    return _shrunk(teacher, teacher.full.remove(*teacher.repaired(gone)), chooser)
+
+
+def _half_widths(teacher: Teacher) -> Architecture:
+    return _shrunk(teacher, teacher.full, random.Random(1))
+
+
+def _shrunk(teacher: Teacher, architecture: Architecture, chooser: random.Random) -> Architecture:
+    for group in teacher.groups:
+        if group.shrinkable:
+            width = max(1, round(group.width * chooser.uniform(0.4, 0.6)))
+            architecture = architecture.resize(group.name, width)
+    return architecture
+
+
+def _built(teacher: Teacher, architecture: Architecture) -> tuple[ir.Model, float]:
+    """Build, and time a second build: the first one takes the layers out, which later widths share."""
+    build(teacher, architecture)
+    start = time.perf_counter()
+    student = build(teacher, architecture)
+    return student, time.perf_counter() - start
+
+
+def _check_full(teacher: Teacher, source: ir.Model, inputs: Arrays) -> str:
+    """The full architecture against the file as it came."""
+    file, full = serialize(source), serialize(build(teacher, teacher.full))
+    error = 0.0
+    for optimised in (True, False):  # a folded constant may get another kernel where ONNX Runtime doesn't fold it too
+        expected, got = _run(file, inputs, optimised=optimised), _run(full, inputs, optimised=optimised)
+        if all(np.array_equal(a, b, equal_nan=True) for a, b in zip(expected, got, strict=True)):
+            return "ok"
+        error = max(error, _error(expected, got))
+    return f"differs from the teacher by {error:.1e}"
+
+
+def _check_executor(
+    teacher: ir.Model, expected: Sequence[np.ndarray], student: ir.Model, got: Sequence[np.ndarray], inputs: Arrays
+) -> str:
+    for name, model, wanted in (("teacher", teacher, expected), ("student", student, got)):
+        module = GraphModule(model)
+        with torch.no_grad():
+            outputs = module(*(torch.from_numpy(inputs[str(value.name)]) for value in model.graph.inputs))
+        arrays = [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
+        error = _error(wanted, arrays)
+        if not error <= _EXECUTOR_BOUND:
+            return f"differs from ONNX Runtime by {error:.1e} on the {name}"
+    return "ok"
+
+
+def _check_dead(teacher: Teacher, inputs: Arrays) -> str:
+    """Kill about half of every group at once; where that changes outputs, name the groups that do."""
+    chooser = random.Random(2)
+    keep = {}
+    for group in teacher.groups:
+        if group.shrinkable:
+            count = chooser.randint(1, max(1, group.width // 2))
+            keep[group.name] = tuple(sorted(chooser.sample(range(group.width), count)))
+    if not keep:
+        return "ok"
+    error = _dead_error(teacher, keep, inputs)
+    if error <= _DEAD_BOUND:
+        return "ok"
+    lifted = any(node.op_type in _NOT_ZERO_AT_ZERO for node in teacher.model.graph)
+    if lifted and _dead_error(teacher, keep, inputs, ignored=True) <= _DEAD_BOUND:
+        return "ok"
+    return f"dropping dead channels changes outputs by {error:.1e}: {', '.join(_guilty(teacher, keep, inputs)[:3])}"
+
+
+def _guilty(teacher: Teacher, keep: dict[str, tuple[int, ...]], inputs: Arrays) -> list[str]:
+    """Halve the set of groups until those that fail by themselves are left."""
+    if len(keep) == 1:
+        return list(keep)
+    names = list(keep)
+    halves = [{name: keep[name] for name in part} for part in (names[: len(names) // 2], names[len(names) // 2 :])]
+    for half in halves:
+        if not _dead_error(teacher, half, inputs) <= _DEAD_BOUND:
+            return _guilty(teacher, half, inputs)
+    return [f"{len(keep)} groups together"]
+
+
+def _dead_error(teacher: Teacher, keep: dict[str, tuple[int, ...]], inputs: Arrays, *, ignored: bool = False) -> float:
+    groups = {group.name: group for group in teacher.groups}
+    dead = [unit for name, kept in keep.items() for i, unit in enumerate(groups[name].units) if i not in set(kept)]
+    model = with_dead_channels(teacher, dead, ignored=ignored)
+    dying = Teacher(model)
+    if [group.dims for group in dying.groups] != [group.dims for group in teacher.groups]:
+        raise RuntimeError("the groups of a model depend on its weights")
+    cut = build(dying, dying.full, keep=keep)
+    return _error(_run(serialize(model), inputs), _run(serialize(cut), inputs))
+
+
+def _error(expected: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> float:
+    """Return the largest difference relative to the largest figure of the same output."""
+    worst = 0.0
+    for wanted, array in zip(expected, got, strict=True):
+        if wanted.shape != array.shape:
+            return float("inf")
+        if not wanted.size:
+            continue
+        scale = max(float(np.abs(wanted).max()), 1e-6)
+        worst = max(worst, float(np.abs(wanted.astype(np.float64) - array).max()) / scale)
+    return worst
+
+
+def _inputs(model: ir.Model) -> Arrays:
+    generator = np.random.default_rng(0)
+    arrays = {}
+    for value in model.graph.inputs:
+        assert value.shape is not None
+        sizes = [size if isinstance(size, int) else 1 for size in value.shape]
+        arrays[str(value.name)] = generator.standard_normal(sizes).astype(np.float32)
+    return arrays
+
+
+def _run(data: bytes, inputs: Arrays, *, optimised: bool = True) -> list[np.ndarray]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception:  # its pad fusion makes a pooling of shakeshakeresnet that it then refuses
+        if not optimised:
+            raise
+        return _run(data, inputs, optimised=False)
+    return list(session.run(None, inputs))
