@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from families import Family
 
+from n2n_edge.graph import export_module, save_model
+
 __all__ = ["Exported", "export", "module_of", "tensors_of"]
 
 Exported = tuple[torch.nn.Module, torch.Tensor]
-_OPSET = 17
 
 
 def module_of(family: Family) -> Exported:
@@ -39,21 +40,9 @@ def module_of(family: Family) -> Exported:
 
 
 def export(family: Family, path: Path) -> None:
-    """Write the network to `path` by the TorchScript exporter, BatchNorms kept, the batch axis free."""
+    """Write the network to `path` as `compress` would export it, BatchNorms kept, the batch axis free."""
     module, example = module_of(family)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module,
-            (example,),
-            str(path),
-            dynamo=False,
-            training=torch.onnx.TrainingMode.PRESERVE,
-            do_constant_folding=False,
-            opset_version=_OPSET,
-            input_names=["input"],
-            dynamic_axes={"input": {0: "N"}},
-        )
+    save_model(export_module(module, example), path)
 
 
 def _amplification(module: torch.nn.Module, example: torch.Tensor) -> float:

@@ -40,7 +40,7 @@ def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir
     model = free_batch(model, input_shape)
     one, two = _trace_two_batches(model, input_shape)
     fold_static(model, one, two)
-    while _inline_settled_branches(model):
+    while _settle_casts(model, one) or _inline_settled_branches(model):
         one, two = _trace_two_batches(model, input_shape)
         fold_static(model, one, two)
     _broadcast_fills(model, one, two, input_shape)
@@ -63,6 +63,20 @@ def _without_boilerplate(model: ir.Model) -> ir.Model:
     common.RemoveInitializersFromInputsPass()(model)
     common.RemoveUnusedNodesPass()(model)
     return model
+
+
+def _settle_casts(model: ir.Model, traced: Trace) -> bool:
+    """Make a Cast of every CastLike, whose second input counts by its type alone; tell whether there was any."""
+    found = [node for node in model.graph if node.op_type == "CastLike"]
+    for node in found:
+        source, output = node.inputs[0], node.outputs[0]
+        kind = ir.DataType.from_numpy(traced.dtypes[str(output.name)])
+        cast = ir.Node("", "Cast", [source], [ir.AttrInt64("to", int(kind))], name=node.name)
+        model.graph.insert_before(node, cast)
+        ir.convenience.replace_all_uses_with(output, cast.outputs[0], replace_graph_outputs=True)
+        model.graph.remove(node, safe=True)
+        cast.outputs[0].name = output.name
+    return bool(found)
 
 
 def _trace_two_batches(model: ir.Model, input_shape: tuple[int, ...] | None) -> tuple[Trace, Trace]:

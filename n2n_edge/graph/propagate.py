@@ -60,6 +60,7 @@ _RULES: dict[str, Rule] = {
     "Expand": moving.expand,
     "Tile": moving.tile,
     "Resize": moving.resize,
+    "Shape": moving.shape,
     "Upsample": moving.resize,
     "DepthToSpace": moving.depth_to_space,
     "SpaceToDepth": moving.space_to_depth,

@@ -7,8 +7,8 @@ from n2n_edge.graph.labels import LabelArray, Labels
 from n2n_edge.graph.operands import axes_of, constant_ints, is_computed, pad_amounts, slice_plan, split_sizes
 
 __all__ = [
-    "concat", "depth_to_space", "expand", "gather", "pad", "reshape", "resize", "slice_", "space_to_depth", "split",
-    "squeeze", "tile", "transpose", "unsqueeze",
+    "concat", "depth_to_space", "expand", "gather", "pad", "reshape", "resize", "shape", "slice_", "space_to_depth",
+    "split", "squeeze", "tile", "transpose", "unsqueeze",
 ]  # fmt: skip
 
 
@@ -150,6 +150,20 @@ def pad(node: ir.Node, labels: Labels) -> None:
     sizes = [[part.shape[i] if i == axis else size for i, size in enumerate(array.shape)] for part in parts]
     joined = [np.broadcast_to(part, size) for part, size in zip(parts, sizes, strict=True)]
     labels.set(node.outputs[0], np.concatenate(joined, axis=axis))
+
+
+def shape(node: ir.Node, labels: Labels) -> None:
+    """Shape: who asks for the batch alone doesn't mind how many channels there are."""
+    readers = [use.node for use in node.outputs[0].uses()]
+    of_batch = node.attributes.get_int("start", 0) == 0 and node.attributes.get_int("end", 0) == 1
+    if not of_batch and not all(_takes_the_first(reader) for reader in readers):
+        labels.freeze(labels.of(_source(node)), f"Shape '{node.name}' tells their number")
+
+
+def _takes_the_first(node: ir.Node) -> bool:
+    if node.op_type == "Gather":
+        return constant_ints(node, 1) == (0,)
+    return node.op_type == "Slice" and slice_plan(node, (4,)) == {0: range(1)}
 
 
 def expand(node: ir.Node, labels: Labels) -> None:

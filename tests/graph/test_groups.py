@@ -204,3 +204,16 @@ def test_channels_of_stacked_branches_are_tied_where_they_are_averaged() -> None
     assert (of(teacher, 1).width, of(teacher, 1).reason) == (6, "")
     student = build(teacher, teacher.full.resize(of(teacher, 1).name, 2))
     assert run(student, inputs_of(student, 2))[0].shape == (2, 3)
+
+
+def test_asking_for_the_batch_leaves_channels_alone() -> None:
+    sketch = Sketch(17, np.random.default_rng(0))
+    x = sketch.conv(sketch.conv(Tensor("input", 3, (8, 8)), 6), 6)
+    batch = sketch.op("Gather", [sketch.op("Shape", [x.name]), sketch.ints(0)], axis=0)
+    scaled = Tensor(sketch.op("Mul", [x.name, sketch.op("Cast", [batch], to=1)]), 6, (8, 8))
+    teacher = teacher_of(sketch, scaled)
+
+    assert "Shape" in {node.op_type for node in teacher.model.graph}
+    assert (of(teacher, 1).width, of(teacher, 1).reason) == (6, "")
+    student = build(teacher, teacher.full.resize(of(teacher, 1).name, 2))
+    assert run(student, inputs_of(student, 2))[0].shape == (2, 3)

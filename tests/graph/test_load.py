@@ -323,3 +323,26 @@ def test_a_branch_that_is_always_taken_takes_the_place_of_its_if() -> None:
         assert [node.op_type for node in teacher.model.graph][-1] == expected
         inputs = inputs_of(teacher.model, 2)
         assert run(model, inputs)[0].tobytes() == run(teacher.model, inputs)[0].tobytes()
+
+
+def test_a_cast_to_the_type_of_the_image_is_a_constant() -> None:
+    nodes = [
+        helper.make_node("CastLike", ["half", "x"], ["bias"]),
+        helper.make_node("Conv", ["x", "w", "bias"], ["y"], pads=[1, 1, 1, 1]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array(np.ones((4, 3, 3, 3), np.float32), "w"),
+            numpy_helper.from_array(np.full(4, 0.5, np.float16), "half"),
+        ],
+    )
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9))
+    teacher = Teacher(model)
+
+    assert [node.op_type for node in teacher.model.graph] == ["Conv"]
+    inputs = inputs_of(teacher.model, 2)
+    assert run(model, inputs)[0].tobytes() == run(teacher.model, inputs)[0].tobytes()
