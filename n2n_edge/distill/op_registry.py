@@ -46,6 +46,11 @@ class NodeView:
         """Tell whether input `index` is connected."""
         return index < len(self.node.inputs) and self.node.inputs[index] is not None
 
+    def gives(self, index: int) -> bool:
+        """Tell whether output `index` is in use."""
+        outputs = self.node.outputs
+        return index < len(outputs) and bool(outputs[index].uses() or outputs[index].is_graph_output())
+
     def constant(self, index: int) -> Tensor | None:
         """Give input `index` where it is a known constant."""
         return self.constants[index] if index < len(self.constants) else None

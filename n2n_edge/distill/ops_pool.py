@@ -35,10 +35,18 @@ def _window_sums(x: Tensor, window: Window) -> Tensor:
 
 @register("MaxPool")
 def _max_pool(view: NodeView) -> Kernel:
-    view.only_first_output()
     window, native = _pool_window(view)
     pool = _MAX_POOL[len(window.kernel)]
     kernel, strides, dilations, padding = window.kernel, window.strides, window.dilations, window.begin
+    if native and not view.get_int("storage_order", 0) and view.gives(1):
+
+        def with_places(x: Tensor) -> tuple[Tensor, Tensor]:
+            values, places = pool(x, kernel, strides, padding, dilations, return_indices=True)
+            planes = torch.arange(x.shape[0] * x.shape[1], device=x.device) * x[0, 0].numel()
+            return values, places + planes.reshape(*x.shape[:2], *(1,) * len(kernel))  # ONNX counts through all planes
+
+        return with_places
+    view.only_first_output()
     if native:
         return lambda x: pool(x, kernel, strides, padding, dilations)
 

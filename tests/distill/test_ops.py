@@ -181,6 +181,7 @@ CASES = [
     case("ArgMax", floats(2, 3, 4), axis=1, keepdims=0),
     case("ArgMax", np.array([[1, 3, 3], [2, 2, 0]], np.float32), axis=-1, select_last_index=1, note="last"),
     # pools
+    case("MaxPool", IMAGE, kernel_shape=[3, 2], strides=[2, 2], pads=[1, 0, 1, 0], outputs=2, note="places"),
     case("MaxPool", IMAGE, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
     case("MaxPool", IMAGE, kernel_shape=[3, 2], strides=[2, 2], pads=[0, 0, 1, 1], note="asymmetric"),
     case("MaxPool", IMAGE, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1, note="ceil"),
@@ -352,7 +353,7 @@ def test_every_registered_op_has_a_case() -> None:
     [
         (case("Det", floats(2, 3, 3)), "Det"),
         (case("Resize", EVEN, None, np.array([1, 1, 2, 2], np.float32), known=(2,), mode="cubic"), "cubic"),
-        (case("MaxPool", IMAGE, kernel_shape=[2, 2], outputs=2), "output"),
+        (case("MaxPool", IMAGE, kernel_shape=[2, 2], outputs=2, ceil_mode=1, strides=[2, 2]), "output"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
