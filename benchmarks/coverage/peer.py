@@ -53,9 +53,10 @@ def judge_peer(family: Family) -> dict[str, object]:
 def _heads(module: torch.nn.Module, outputs: list[torch.Tensor]) -> list[torch.nn.Module]:
     """Layers as wide as an output: the classifier, or the last convolutions of a dense prediction."""
     widths = {int(item.shape[1]) for item in outputs if item.dim() > 1}
-    layers = [item for item in module.modules() if isinstance(item, torch.nn.Linear | torch.nn.Conv2d)]
+    convolutions = (torch.nn.Conv2d, torch.nn.ConvTranspose2d)
+    layers = [item for item in module.modules() if isinstance(item, (torch.nn.Linear, *convolutions))]
     linear = [item for item in layers if isinstance(item, torch.nn.Linear) and item.out_features in widths]
-    return linear or [item for item in layers if isinstance(item, torch.nn.Conv2d) and item.out_channels in widths]
+    return linear or [item for item in layers if isinstance(item, convolutions) and item.out_channels in widths]
 
 
 def _export_error(module: torch.nn.Module, example: torch.Tensor, wanted: list[torch.Tensor]) -> float:
