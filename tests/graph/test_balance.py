@@ -94,3 +94,14 @@ def test_a_shuffled_pair_of_grouped_convolutions_can_shrink(groups: int) -> None
         if group.shrinkable:
             half = half.resize(group.name, (group.width + 1) // 2)
     assert costs(build(teacher, half)).macs < 0.6 * costs(teacher.model).macs
+
+
+def test_making_rectangular_ends_where_some_elements_have_no_channel() -> None:
+    labels = Labels()
+    table = labels.fresh(("weight", 0), 6).reshape(2, 3).copy()
+    table[0] = 0  # one of two stacked branches carries no channels
+
+    labels.make_rectangular(table)
+
+    assert not labels.make_rectangular(table)
+    assert set(labels.frozen().values()) == {"they share a value with elements that have no channel"}
