@@ -105,7 +105,7 @@ class NodeView:
 
     def only_first_output(self) -> None:
         """Refuse a node whose second or later output is used: they exist for training or for unpooling."""
-        if any(output.uses() or output.is_graph_output() for output in self.node.outputs[1:]):
+        if any(self.gives(index) for index in range(1, len(self.node.outputs))):
             raise self.unsupported("with more than its first output in use")
 
     def unsupported(self, what: str) -> UnsupportedOpError:

@@ -11,15 +11,14 @@ from math import prod
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 
 from n2n_edge.errors import InputError
 from n2n_edge.graph.load import to_proto
 from n2n_edge.graph.witness import Array, session_for, witness
 
-__all__ = ["RANDOM_OPS", "Trace", "constant_names", "trace_model"]
+__all__ = ["Trace", "constant_names", "trace_model"]
 
-RANDOM_OPS = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial"})
+_RANDOM_OPS = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial"})
 
 _SMALL = 4096
 """Elements up to which a constant may be a setting (sizes, axes, scales) whose content shapes depend on."""
@@ -77,7 +76,7 @@ def _static_nodes(model: ir.Model, *, shapes: bool = True) -> list[ir.Node]:
         )
         from_shapes = shapes and node.op_type in ("Shape", "Size")
         known = all(value is None or str(value.name) in static for value in node.inputs)
-        if node.op_type not in RANDOM_OPS and not holds_graph and (from_shapes or known):
+        if node.op_type not in _RANDOM_OPS and not holds_graph and (from_shapes or known):
             static.update(str(value.name) for value in node.outputs)
             nodes.append(node)
     return nodes
@@ -172,6 +171,8 @@ class _Forward:
         if any(name not in self._values for name in names):
             self.infer(node)
             return
+        from onnx.reference import ReferenceEvaluator  # loads hundreds of ops, which few models need
+
         evaluator = ReferenceEvaluator(ir.serde.serialize_node(node), opsets=self._opsets)
         outputs = evaluator.run(None, {name: self._values[name] for name in names})
         for value, output in zip(node.outputs, outputs, strict=False):
