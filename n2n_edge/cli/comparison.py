@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from n2n_edge.report import RunReport
+    from n2n_edge.report import ConditionsJson, RunReport
 
-__all__ = ["comparison_table"]
+__all__ = ["comparison_table", "conditions_table"]
 
 
 def comparison_table(report: "RunReport") -> "Table":
@@ -32,4 +32,20 @@ def comparison_table(report: "RunReport") -> "Table":
             note,
             style="dim" if student is not None and student.predicted else None,
         )
+    return table
+
+
+def conditions_table(conditions: "ConditionsJson") -> "Table":
+    """Return a table of teacher and student under corruptions."""
+    from rich.table import Table
+
+    from n2n_edge.report import condition_table
+
+    words = condition_table(conditions)
+    table = Table(title=words["title"], title_justify="left")
+    table.add_column("severity")
+    for severity in words["severities"]:
+        table.add_column(str(severity), justify="right")
+    for name, cells in words["rows"]:
+        table.add_row(name, *cells)
     return table

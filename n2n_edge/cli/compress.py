@@ -80,7 +80,9 @@ def compress(
         int | None, typer.Option(help="Epochs of the final distillation.", rich_help_panel=_SEARCH)
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of splits, policies and training.", rich_help_panel=_SEARCH)] = 0,
-    policy: Annotated[str, typer.Option(help="reinforce, random or greedy.", rich_help_panel=_SEARCH)] = "reinforce",
+    policy: Annotated[
+        str, typer.Option(help="reinforce, n2n, random, greedy or evolution.", rich_help_panel=_SEARCH)
+    ] = "reinforce",
     policy_from: Annotated[
         Path | None, typer.Option(help="Folder of a run whose trained policy to start from.", rich_help_panel=_SEARCH)
     ] = None,
@@ -96,6 +98,13 @@ def compress(
         bool | None,
         typer.Option("--flip/--no-flip", help="Mirror training images [default: yes for three channels, no for one]."),
     ] = None,
+    corruptions: Annotated[
+        bool,
+        typer.Option(
+            "--corruptions/--no-corruptions",
+            help="Judge teacher and student under noise, blur, darkness, low contrast and JPEG, too.",
+        ),
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder of the run.", rich_help_panel=_RUN)] = Path("n2n-run"),
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, with its own settings.", rich_help_panel=_RUN)
@@ -134,6 +143,7 @@ def compress(
             "std": _numbers("--std", std),
             "input_shape": _shape(input_shape),
             "flip": flip,
+            "corruptions": corruptions,
         }
     )
     if resume:
@@ -193,13 +203,15 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
 def _print(result: "CompressResult") -> None:
     from rich.console import Console
 
-    from n2n_edge.cli.comparison import comparison_table
+    from n2n_edge.cli.comparison import comparison_table, conditions_table
     from n2n_edge.gate import verdict_table
 
     console = Console(width=None if sys.stdout.isatty() else 110)
     console.print(comparison_table(result.report))
     if result.verdicts:
         console.print(verdict_table(result.verdicts))
+    if "conditions" in result.report:
+        console.print(conditions_table(result.report["conditions"]))
     for warning in result.report["warnings"]:
         console.print(f"note: {warning}", style="yellow", highlight=False)
     console.print(f"student: {result.student}", highlight=False, soft_wrap=True)

@@ -5,14 +5,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from n2n_edge.devices.profile import Profile
 from n2n_edge.errors import InputError
 from n2n_edge.figures import Figure
-from n2n_edge.graph import NodeCost, node_costs
+from n2n_edge.graph import Amounts, NodeCost, Place, node_costs
 
-__all__ = ["NodeLatency", "predict_latency", "predict_node_latencies", "roofline"]
+__all__ = ["NodeLatency", "predict_latencies", "predict_latency", "predict_node_latencies", "roofline"]
 
 LOW_RATIO, HIGH_RATIO = 0.7, 6.0
 """Bounds of real over analytic latency where nothing is calibrated.
@@ -93,32 +95,79 @@ def roofline(
     Raises:
         InputError: more threads than the device has cores, or fewer than one.
     """
-    peak_flop_per_ms = _peak_gflops(profile, threads) * 1e6
-    bytes_per_ms = profile.bandwidth_gb_s * 1e6
-    overhead_ms = profile.launch_overhead_us / 1000
+    rates = _Rates.of(profile, threads)
+    latencies = []
+    for node, placed in zip(nodes, _placed(nodes, graph_outputs), strict=True):
+        latency_ms = 0.0
+        limited_by: Limit | None = placed
+        if placed is None:
+            compute_ms, memory_ms = rates.compute_ms(node.macs), rates.memory_ms(_traffic(node))
+            latency_ms = max(compute_ms, memory_ms) + rates.overhead_ms
+            limited_by = "compute" if compute_ms >= memory_ms else "memory"
+            if rates.overhead_ms > max(compute_ms, memory_ms):
+                limited_by = "overhead"
+        assert limited_by is not None
+        latencies.append(NodeLatency(node.name, node.op_type, latency_ms, limited_by))
+    return tuple(latencies)
+
+
+def predict_latencies(
+    places: Sequence[Place], amounts: Amounts, profile: Profile, graph_outputs: Collection[str]
+) -> NDArray[np.float64]:
+    """Return what `predict_latency` says, in ms `(N,)`, for N candidates of one graph at once."""
+    rates = _Rates.of(profile, None)
+    own = [i for i, placed in enumerate(_placed(places, graph_outputs)) if placed is None]
+    moved = amounts.node_input_bytes[own] + amounts.node_weight_bytes[own] + amounts.node_output_bytes[own]
+    slower = np.maximum(amounts.node_macs[own] * rates.compute_ms(1), moved * rates.memory_ms(1))
+    total: NDArray[np.float64] = slower.sum(axis=0) + len(own) * rates.overhead_ms
+    return total if profile.calibration is None else total * profile.calibration.ratio
+
+
+@dataclass(frozen=True)
+class _Rates:
+    """A device's data-sheet rates in units of one ms."""
+
+    flop_per_ms: float
+    bytes_per_ms: float
+    overhead_ms: float
+
+    @classmethod
+    def of(cls, profile: Profile, threads: int | None) -> "_Rates":
+        return cls(
+            _peak_gflops(profile, threads) * 1e6, profile.bandwidth_gb_s * 1e6, profile.launch_overhead_us / 1000
+        )
+
+    def compute_ms(self, macs: int) -> float:
+        return 2 * macs / self.flop_per_ms
+
+    def memory_ms(self, moved: int) -> float:
+        return moved / self.bytes_per_ms
+
+
+def _traffic(node: NodeCost) -> int:
+    return node.input_bytes + node.weight_bytes + node.output_bytes
+
+
+def _placed(
+    nodes: Sequence[NodeCost] | Sequence[Place], graph_outputs: Collection[str]
+) -> list[Literal["free", "fused"] | None]:
+    """Tell of each operator whether it costs nothing of its own, and why; None where it is a kernel."""
     readers = Counter(name for node in nodes for name in node.inputs)
     readers.update(graph_outputs)
     open_to: dict[str, str] = {}  # value -> op type of the fused kernel that could still take in its only reader
-    latencies = []
+    found: list[Literal["free", "fused"] | None] = []
     for node in nodes:
         kernel = next((open_to[name] for name in node.inputs if name in open_to and readers[name] == 1), None)
-        limited_by: Limit
+        placed: Literal["free", "fused"] | None = None
         if node.op_type in FREE:
-            latency_ms, limited_by = 0.0, "free"
+            placed = "free"
         elif kernel is not None and _fuses(kernel, node.op_type):
-            latency_ms, limited_by = 0.0, "fused"
-        else:
-            compute_ms = 2 * node.macs / peak_flop_per_ms
-            memory_ms = (node.input_bytes + node.weight_bytes + node.output_bytes) / bytes_per_ms
-            latency_ms = max(compute_ms, memory_ms) + overhead_ms
-            limited_by = "compute" if compute_ms >= memory_ms else "memory"
-            if overhead_ms > max(compute_ms, memory_ms):
-                limited_by = "overhead"
-        following = _kernel_after(kernel if limited_by == "fused" else None, node.op_type)
+            placed = "fused"
+        following = _kernel_after(kernel if placed == "fused" else None, node.op_type)
         if following is not None and node.outputs:
             open_to[node.outputs[0]] = following
-        latencies.append(NodeLatency(node.name, node.op_type, latency_ms, limited_by))
-    return tuple(latencies)
+        found.append(placed)
+    return found
 
 
 def _fuses(kernel: str, op_type: str) -> bool:

@@ -1,13 +1,16 @@
 """Training engine: an ONNX graph executed in torch, real data, and distillation from a teacher to a student."""
 
 from n2n_edge.distill.augment import augment, normalise
+from n2n_edge.distill.batches import subset
 from n2n_edge.distill.compute import native_bf16
+from n2n_edge.distill.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from n2n_edge.distill.data import Data, Split, load_data
 from n2n_edge.distill.evaluation import Evaluation, MetricName, evaluate, evaluate_onnx, metric_name
 from n2n_edge.distill.executor import GraphModule, load_student, write_back
 from n2n_edge.distill.losses import distillation_loss, normalised_error, tempered_kl
 from n2n_edge.distill.op_registry import OPS, UnsupportedOpError
 from n2n_edge.distill.outputs import OutputKind, output_kind
+from n2n_edge.distill.reconstruct import Kept, reconstructed
 from n2n_edge.distill.reports import EpochReport, StepReport
 from n2n_edge.distill.settings import DistillSettings
 from n2n_edge.distill.short import Judgement, ShortDistiller
@@ -15,7 +18,9 @@ from n2n_edge.distill.torch_teachers import is_torch_teacher, torch_teacher
 from n2n_edge.distill.training import DistillResult, distill
 
 __all__ = [
+    "CORRUPTIONS",
     "OPS",
+    "SEVERITIES",
     "Data",
     "DistillResult",
     "DistillSettings",
@@ -23,6 +28,7 @@ __all__ = [
     "Evaluation",
     "GraphModule",
     "Judgement",
+    "Kept",
     "MetricName",
     "OutputKind",
     "ShortDistiller",
@@ -30,6 +36,7 @@ __all__ = [
     "StepReport",
     "UnsupportedOpError",
     "augment",
+    "corrupted",
     "distill",
     "distillation_loss",
     "evaluate",
@@ -42,6 +49,8 @@ __all__ = [
     "normalise",
     "normalised_error",
     "output_kind",
+    "reconstructed",
+    "subset",
     "tempered_kl",
     "torch_teacher",
     "write_back",

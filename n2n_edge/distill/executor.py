@@ -1,8 +1,9 @@
 """An ONNX graph as a torch module: run it, train it, and write what it learned back to the graph."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import onnx_ir as ir
 import torch
@@ -12,9 +13,10 @@ from n2n_edge.distill.op_registry import Mode
 from n2n_edge.distill.plan import make_plan
 from n2n_edge.distill.tensors import tensor_to_ir
 from n2n_edge.distill.trained_weights import constant_tensor
+from n2n_edge.errors import InputError
 from n2n_edge.graph import load_model
 
-__all__ = ["GraphModule", "load_student", "write_back"]
+__all__ = ["GraphModule", "Visitor", "image_module", "load_student", "write_back"]
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
@@ -40,6 +42,7 @@ class GraphModule(nn.Module):
         self._momentum: float | None = None
         plan = make_plan(model, self._mode)
         self._steps = tuple((step.run, step.inputs, step.outputs, step.finished) for step in plan.steps)
+        self._nodes = tuple(step.node for step in plan.steps)
         self._slots = plan.slots
         self._inputs, self._outputs = plan.inputs, plan.outputs
         self._input_names = tuple(str(value.name) for value in model.graph.inputs if not value.is_initializer())
@@ -61,6 +64,13 @@ class GraphModule(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run the graph on its inputs, in the graph's order."""
+        return self._run(inputs, None)
+
+    def visit(self, visitor: "Visitor", *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Run like `forward`, and let `visitor` see every node that isn't folded away before it runs and after it."""
+        return self._run(inputs, visitor)
+
+    def _run(self, inputs: tuple[Tensor, ...], visitor: "Visitor | None") -> Tensor | tuple[Tensor, ...]:
         if len(inputs) != len(self._inputs):
             raise ValueError(f"{len(inputs)} inputs given, the graph has {len(self._inputs)}: {self._input_names}")
         self._mode.training, self._mode.momentum = self.training, self._momentum
@@ -72,8 +82,12 @@ class GraphModule(nn.Module):
             values[slot] = buffers[attribute]
         for slot, tensor in zip(self._inputs, inputs, strict=True):
             values[slot] = _channels_last(tensor)
-        for run, reads, fills, finished in self._steps:
+        for index, (run, reads, fills, finished) in enumerate(self._steps):
+            if visitor is not None:
+                visitor.before(self._nodes[index], [values[slot] for slot in reads])
             result = run(*[values[slot] for slot in reads])
+            if visitor is not None:
+                visitor.after(self._nodes[index], result if isinstance(result, tuple) else (result,))
             if isinstance(result, tuple):
                 for slot, part in zip(fills, result, strict=False):
                     values[slot] = part
@@ -129,6 +143,16 @@ class GraphModule(nn.Module):
             self._momentum = before
 
 
+class Visitor(Protocol):
+    """What `GraphModule.visit` tells; tensors may be overwritten later in the pass, so keep copies."""
+
+    def before(self, node: ir.Node, inputs: Sequence[Tensor | None]) -> None:
+        """Take a node and its inputs; weights changed here are the ones that the node runs with."""
+
+    def after(self, node: ir.Node, outputs: Sequence[Tensor]) -> None:
+        """Take a node and its outputs."""
+
+
 def write_back(model: ir.Model, module: GraphModule) -> ir.Model:
     """Give a copy of `model` with the weights and BatchNorm statistics of `module`; `model` stays as it is.
 
@@ -154,6 +178,14 @@ def write_back(model: ir.Model, module: GraphModule) -> ir.Model:
         else:
             producer.attributes["value"] = ir.AttrTensor("value", new)
     return clone
+
+
+def image_module(model: ir.Model, what: str) -> GraphModule:
+    """Make the torch module of a model that takes one batch of images; raises InputError for any other."""
+    inputs = [value for value in model.graph.inputs if not value.is_initializer()]
+    if len(inputs) != 1:
+        raise InputError(f"the {what} takes {len(inputs)} inputs: distillation feeds models of one image input")
+    return GraphModule(model)
 
 
 def load_student(path: str | Path) -> nn.Module:

@@ -45,6 +45,12 @@ class Window:
             after.append(large if self.auto_pad == "SAME_UPPER" else small)
         return before, after
 
+    def places(self, spatial: Sequence[int]) -> tuple[int, ...]:
+        """Give how many windows there are along each axis for an input of these sizes, ceil_mode left aside."""
+        before, after = self.amounts(spatial)
+        reached = zip(spatial, before, after, self.reach, self.strides, strict=True)
+        return tuple((size + b + a - reach) // stride + 1 for size, b, a, reach, stride in reached)
+
     def overhang(self, spatial: Sequence[int], before: Sequence[int], after: Sequence[int]) -> list[int]:
         """Give how far the last window of ceil_mode reaches beyond the padded input, per axis.
 

@@ -25,6 +25,7 @@ NOTHING = 0
 class Step:
     """One node to run: slots it reads, slots it fills, and slots that nobody reads after it."""
 
+    node: ir.Node
     run: Kernel
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
@@ -130,7 +131,7 @@ class _Planner:
             fills = tuple(self.slot(value) for value in node.outputs)
             done = {self.slot(value) for value in node.inputs if value is not None and last_reader[value] is node}
             unread = {self.slot(v) for v in node.outputs if not v.uses() and not v.is_graph_output()}
-            steps.append(Step(kernel, reads, fills, tuple(sorted((done | unread) - set(outputs)))))
+            steps.append(Step(node, kernel, reads, fills, tuple(sorted((done | unread) - set(outputs)))))
         changing = {value: tensor for value, tensor in self.changing.items() if value in self.slots}
         return Plan(
             steps=tuple(steps),

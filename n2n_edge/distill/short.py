@@ -13,12 +13,13 @@ from n2n_edge.distill.calibration import recalibrate
 from n2n_edge.distill.compute import autocast, deterministic, generator
 from n2n_edge.distill.data import Data
 from n2n_edge.distill.evaluation import Evaluation, compare, outputs_of
-from n2n_edge.distill.executor import GraphModule, write_back
+from n2n_edge.distill.executor import GraphModule, image_module, write_back
 from n2n_edge.distill.losses import distillation_loss
 from n2n_edge.distill.optimiser import Optimiser
 from n2n_edge.distill.outputs import as_tuple, output_kind
+from n2n_edge.distill.reconstruct import FeatureTargets, Kept, reconstruct
 from n2n_edge.distill.settings import DistillSettings
-from n2n_edge.distill.training import chooses_bf16, image_module
+from n2n_edge.distill.training import chooses_bf16
 
 __all__ = ["Judgement", "ShortDistiller"]
 
@@ -43,8 +44,9 @@ class ShortDistiller:
     """Judges candidates on equal terms.
 
     A fixed set of augmented training images is prepared once, with the teacher's outputs for them; each candidate gets
-    `passes` passes over it and is judged on a fixed part of the validation split. A judgement depends on the candidate
-    and the seed alone, not on what was judged before. `teacher` holds the teacher's own evaluation on the same images.
+    `passes` passes over it (with none it is only refitted, on `feature_images` images) and is judged on a fixed part of
+    the validation split. A judgement depends on the candidate and the seed alone, not on what was judged before.
+    `teacher` holds the teacher's own evaluation on the same images.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class ShortDistiller:
         *,
         passes: int = 1,
         validation_images: int = 1000,
+        feature_images: int = 512,
     ) -> None:
         self._data, self._passes = data, passes
         self._settings = replace(settings, images_per_epoch=None)
@@ -66,6 +69,7 @@ class ShortDistiller:
         self._validation_labels = None if labels is None else torch.from_numpy(labels)
         with deterministic(settings.threads):
             module = image_module(teacher, "teacher")
+            self._features = FeatureTargets(module, data, self._settings, feature_images)
             bf16 = chooses_bf16(settings, teacher, data)
             self._images, self._labels = self._draw(images)
             self._taught = self._teach(module, bf16)
@@ -96,16 +100,22 @@ class ShortDistiller:
                 parts.append(as_tuple(module(self._inputs(chosen))))
         return tuple(torch.cat([output.float() for output in outputs]) for outputs in zip(*parts, strict=True))
 
-    def judge(self, candidate: ir.Model, *, seed: int) -> Judgement:
-        """Recalibrate a candidate, train it shortly towards the teacher, and judge it; the candidate stays as it is."""
+    def judge(self, candidate: ir.Model, kept: Kept | None = None, *, seed: int) -> Judgement:
+        """Train a candidate shortly towards the teacher and judge it; the candidate stays as it is.
+
+        With `kept` its layers are first refitted to the teacher's (see `reconstruct`), which is worth more than the
+        training that follows.
+        """
         start = time.monotonic()
         settings = replace(self._settings, seed=seed)
         with deterministic(settings.threads):
             module = image_module(candidate, "candidate")
-            bf16 = chooses_bf16(settings, candidate, self._data)
-            recalibrate(module, self._data, self._settings)
-            self._train(module, settings, bf16)
-            recalibrate(module, self._data, self._settings)
+            if kept is not None:
+                reconstruct(module, self._features, kept)
+            if self._passes:
+                self._train(module, settings, chooses_bf16(settings, candidate, self._data))
+            if self._passes or kept is None:
+                recalibrate(module, self._data, self._settings)
             outputs = list(outputs_of(module, self._data, self._validation))
             evaluation = compare(outputs, self._reference, self._validation_labels, self._kind)
             loss = self._loss(outputs)

@@ -15,12 +15,11 @@ from n2n_edge.distill.checkpoint import Checkpoint, fingerprint, load_checkpoint
 from n2n_edge.distill.compute import autocast, deterministic, use_bf16
 from n2n_edge.distill.data import Data
 from n2n_edge.distill.evaluation import compare, outputs_of
-from n2n_edge.distill.executor import GraphModule, write_back
+from n2n_edge.distill.executor import image_module, write_back
 from n2n_edge.distill.optimiser import Optimiser, trains_in_bf16
 from n2n_edge.distill.outputs import as_tuple, output_kind
 from n2n_edge.distill.reports import EpochReport, StepReport
 from n2n_edge.distill.settings import DistillSettings
-from n2n_edge.errors import InputError
 
 __all__ = ["DistillResult", "distill"]
 
@@ -33,14 +32,6 @@ class DistillResult:
     history: tuple[EpochReport, ...]
     best_epoch: int
     best_validation: float
-
-
-def image_module(model: ir.Model, what: str) -> GraphModule:
-    """Make the torch module of a model that takes one batch of images; raises InputError for any other."""
-    inputs = [value for value in model.graph.inputs if not value.is_initializer()]
-    if len(inputs) != 1:
-        raise InputError(f"the {what} takes {len(inputs)} inputs: distillation feeds models of one image input")
-    return GraphModule(model)
 
 
 def chooses_bf16(settings: DistillSettings, student: ir.Model, data: Data) -> bool:

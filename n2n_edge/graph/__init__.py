@@ -1,22 +1,26 @@
 """The ONNX graph: load, layers, channel groups, architectures, `build()` and what a graph costs."""
 
 from n2n_edge.graph.architecture import Architecture
-from n2n_edge.graph.costs import Costs, NodeCost, costs, node_costs
+from n2n_edge.graph.costs import Amounts, Costs, NodeCost, Place, costs, node_costs
 from n2n_edge.graph.groups import ChannelGroup
 from n2n_edge.graph.layers import Layer
 from n2n_edge.graph.load import load_model, save_model, serialize
-from n2n_edge.graph.teacher import Teacher, Touchable, Trunk, build
+from n2n_edge.graph.teacher import Teacher, Touchable, Trunk, build, surviving
 from n2n_edge.graph.torch_export import export_module, export_program
+from n2n_edge.graph.width_costs import WidthCosts
 
 __all__ = [
+    "Amounts",
     "Architecture",
     "ChannelGroup",
     "Costs",
     "Layer",
     "NodeCost",
+    "Place",
     "Teacher",
     "Touchable",
     "Trunk",
+    "WidthCosts",
     "build",
     "costs",
     "export_module",
@@ -25,4 +29,5 @@ __all__ = [
     "node_costs",
     "save_model",
     "serialize",
+    "surviving",
 ]

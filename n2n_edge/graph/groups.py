@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from n2n_edge.graph.labels import NO_LABEL, DimKey, LabelArray, Labels
 from n2n_edge.graph.layers import Layer
 
-__all__ = ["ChannelGroup", "find_groups", "unit_importance"]
+__all__ = ["ChannelGroup", "find_groups", "importance_order", "unit_importance"]
 
 
 @dataclass(frozen=True)
@@ -55,29 +56,52 @@ def find_groups(labels: Labels, model: ir.Model, layers: Sequence[Layer]) -> tup
     return tuple(groups)
 
 
-def unit_importance(labels: Labels, model: ir.Model) -> NDArray[np.float64]:
+def unit_importance(
+    labels: Labels, model: ir.Model, scores: Mapping[str, NDArray[np.floating[Any]]] | None = None
+) -> NDArray[np.float64]:
     """Return how much each label matters (indexed by label): mean over its weight axes of its squared L2 norm.
 
     Every axis is normalised to mean one before averaging, as in group-level magnitude pruning (DepGraph, CVPR 2023,
-    section 3.3), so that layers of different scale count alike.
+    section 3.3), so that layers of different scale count alike. `scores` gives other figures than squares for the
+    elements of weights, by name, such as squared first-order Taylor terms; labels that none of them touches keep
+    their norm.
     """
-    total = np.zeros(labels.count)
-    seen = np.zeros(labels.count)
-    for (name, axis), row in labels.dims.items():
-        value = model.graph.initializers.get(name)
-        if value is None or value.const_value is None:
-            continue
-        weight = value.const_value.numpy()
-        if weight.ndim < 2 or not np.issubdtype(weight.dtype, np.floating):
-            continue
-        norm = _norms(np.square(weight.astype(np.float64)), axis, row)
-        summed = np.bincount(row.ravel(), weights=norm, minlength=labels.count)
-        present = np.bincount(row.ravel(), minlength=labels.count) > 0
-        mean = summed[present].mean()
-        if mean > 0:
-            total += summed / mean
-            seen += present
+    total, seen = np.zeros(labels.count), np.zeros(labels.count)
+    squares = {
+        name: np.square(value.const_value.numpy().astype(np.float64))
+        for name, value in model.graph.initializers.items()
+        if value.const_value is not None
+        and len(value.const_value.shape) > 1
+        and value.const_value.dtype.is_floating_point()
+    }
+    for given in (squares, _fitting(scores or {}, model)):
+        sums, counts = np.zeros(labels.count), np.zeros(labels.count)
+        for (name, axis), row in labels.dims.items():
+            if name not in given:
+                continue
+            summed = np.bincount(row.ravel(), weights=_norms(given[name], axis, row), minlength=labels.count)
+            present = np.bincount(row.ravel(), minlength=labels.count) > 0
+            mean = summed[present].mean()
+            if mean > 0:
+                sums += summed / mean
+                counts += present
+        total, seen = np.where(counts > 0, sums, total), np.where(counts > 0, counts, seen)
     return np.divide(total, seen, out=np.zeros_like(total), where=seen > 0)
+
+
+def _fitting(scores: Mapping[str, NDArray[np.floating[Any]]], model: ir.Model) -> dict[str, NDArray[np.float64]]:
+    """Return the scores of weights that are still there in the shape that they were given for."""
+    weights = model.graph.initializers
+    return {
+        name: score.astype(np.float64)
+        for name, score in scores.items()
+        if name in weights and weights[name].shape is not None and weights[name].shape == score.shape
+    }
+
+
+def importance_order(group: ChannelGroup, importance: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the positions of the group's units, the most important first: the order in which widths keep them."""
+    return np.argsort(-importance[np.array(group.units)], kind="stable")
 
 
 def _norms(squares: NDArray[np.float64], axis: int, row: LabelArray) -> NDArray[np.float64]:

@@ -2,16 +2,18 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from n2n_edge.graph.architecture import Architecture, Vocabulary
-from n2n_edge.graph.groups import ChannelGroup, find_groups, unit_importance
+from n2n_edge.graph.groups import ChannelGroup, find_groups, importance_order, unit_importance
 from n2n_edge.graph.labels import Labels
 from n2n_edge.graph.layers import Layer, find_layers
 from n2n_edge.graph.load import load_model
@@ -21,7 +23,7 @@ from n2n_edge.graph.remove import RemovalConflictError, remove_layers
 from n2n_edge.graph.slicing import drop_channels
 from n2n_edge.graph.torch_export import export_module
 
-__all__ = ["Teacher", "Touchable", "Trunk", "build"]
+__all__ = ["Teacher", "Touchable", "Trunk", "build", "surviving"]
 
 _TRUNKS_KEPT = 64
 
@@ -71,6 +73,7 @@ class Teacher:
         self.layers: tuple[Layer, ...] = find_layers(self.model)
         self._labels = propagate(self.model)
         self.groups: tuple[ChannelGroup, ...] = find_groups(self._labels, self.model, self.layers)
+        self._scores: Mapping[str, NDArray[np.floating[Any]]] = {}
         self._trunks: OrderedDict[frozenset[str], Trunk] = OrderedDict()
 
     @classmethod
@@ -125,6 +128,12 @@ class Teacher:
         self._trunks.move_to_end(removed)
         return known
 
+    def scored(self, scores: Mapping[str, NDArray[np.floating[Any]]]) -> "Teacher":
+        """Return a teacher that keeps the units with the largest `scores` of weights (see `unit_importance`)."""
+        other = copy(self)
+        other._scores, other._trunks = dict(scores), OrderedDict()
+        return other
+
     def repaired(self, removed: frozenset[str]) -> frozenset[str]:
         """Return `removed` less the layers that can't be removed together with the others."""
         while True:
@@ -144,12 +153,14 @@ class Teacher:
     def _make_trunk(self, removed: frozenset[str]) -> Trunk:
         if not removed:
             aliases = {group.name: group.name for group in self.groups}
-            return Trunk(self.model, self._labels, self.groups, aliases, unit_importance(self._labels, self.model))
+            return Trunk(
+                self.model, self._labels, self.groups, aliases, unit_importance(self._labels, self.model, self._scores)
+            )
         model = remove_layers(self.model, self.layers, removed)
         labels = propagate(model, seed=self._labels.dims, size=self._labels.count)
         kept = [layer for layer in self.layers if layer.name not in removed]
         groups, aliases = self._named_after_teacher(find_groups(labels, model, kept), labels)
-        return Trunk(model, labels, groups, aliases, unit_importance(labels, model))
+        return Trunk(model, labels, groups, aliases, unit_importance(labels, model, self._scores))
 
     def _named_after_teacher(
         self, groups: Sequence[ChannelGroup], labels: Labels
@@ -186,20 +197,44 @@ def build(teacher: Teacher, architecture: Architecture, keep: Mapping[str, Seque
         ValueError: a bad group name or index in `keep`, or removals that don't go together.
     """
     trunk = teacher.trunk(architecture.removed)
+    return drop_channels(trunk.model, trunk.labels, _dropped(trunk, architecture, keep or {}))
+
+
+def surviving(teacher: Teacher, architecture: Architecture) -> dict[str, NDArray[np.intp]]:
+    """Return, for every value of `build(teacher, architecture)`, which of the trunk's channels (axis 1) it holds.
+
+    A value whose channels are all there is left out.
+
+    Raises:
+        ValueError: removals that don't go together.
+    """
+    trunk = teacher.trunk(architecture.removed)
+    alive = np.ones(trunk.labels.count, bool)
+    alive[_dropped(trunk, architecture, {})] = False
+    kept = {}
+    for name, array in trunk.labels.values.items():
+        if array.ndim > 1 and array.shape[1] > 1:
+            standing = np.moveaxis(alive[array], 1, 0).reshape(array.shape[1], -1).any(axis=1)
+            if not standing.all():
+                kept[name] = np.flatnonzero(standing)
+    return kept
+
+
+def _dropped(trunk: Trunk, architecture: Architecture, keep: Mapping[str, Sequence[int]]) -> list[int]:
+    """Return the units that `architecture` leaves out."""
     widths = _widths(trunk, architecture)
-    chosen = _chosen(trunk, architecture, keep or {})
+    chosen = _chosen(trunk, architecture, keep)
     dropped: list[int] = []
     for group in trunk.groups:
         if group.name in chosen:
             standing = {group.units[index] for index in chosen[group.name]}
         elif not group.reason and widths.get(group.name, group.width) < group.width:
-            units = np.array(group.units)
-            order = np.argsort(-trunk.importance[units], kind="stable")[: widths[group.name]]
-            standing = set(units[order].tolist())
+            order = importance_order(group, trunk.importance)[: widths[group.name]]
+            standing = set(np.array(group.units)[order].tolist())
         else:
             continue
         dropped += [unit for unit in group.units if unit not in standing]
-    return drop_channels(trunk.model, trunk.labels, dropped)
+    return dropped
 
 
 def _widths(trunk: Trunk, architecture: Architecture) -> dict[str, int]:

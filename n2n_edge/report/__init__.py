@@ -1,10 +1,13 @@
 """The HTML report and the model card of a run."""
 
 from n2n_edge.report.comparison import figure_of
+from n2n_edge.report.conditions import condition_table
 from n2n_edge.report.document import (
     ArchitectureJson,
     BudgetJson,
     CandidateJson,
+    ConditionJson,
+    ConditionsJson,
     DeviceJson,
     EpochJson,
     GroupJson,
@@ -21,6 +24,8 @@ __all__ = [
     "ArchitectureJson",
     "BudgetJson",
     "CandidateJson",
+    "ConditionJson",
+    "ConditionsJson",
     "DeviceJson",
     "EpochJson",
     "GroupJson",
@@ -29,6 +34,7 @@ __all__ = [
     "RunReport",
     "SearchJson",
     "TrainingJson",
+    "condition_table",
     "figure_of",
     "render_html",
     "render_model_card",

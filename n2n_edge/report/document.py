@@ -8,6 +8,8 @@ __all__ = [
     "ArchitectureJson",
     "BudgetJson",
     "CandidateJson",
+    "ConditionJson",
+    "ConditionsJson",
     "DeviceJson",
     "EpochJson",
     "GroupJson",
@@ -116,6 +118,25 @@ class TrainingJson(TypedDict):
     seconds: float
 
 
+class ConditionJson(TypedDict):
+    """How teacher and student do on images that are corrupted at a severity of 1 to 5.
+
+    `teacher` is None where the metric is fidelity to it.
+    """
+
+    corruption: str
+    severity: int
+    teacher: FigureJson | None
+    student: FigureJson
+
+
+class ConditionsJson(TypedDict):
+    """Accuracy, or fidelity, on test images under several conditions."""
+
+    metric: str
+    rows: list[ConditionJson]
+
+
 class RunReport(TypedDict):
     """A run's `report.json`."""
 
@@ -131,6 +152,7 @@ class RunReport(TypedDict):
     search: SearchJson
     architecture: ArchitectureJson
     training: TrainingJson
+    conditions: NotRequired[ConditionsJson]
     data: dict[str, object]
     environment: dict[str, object]
     warnings: list[str]

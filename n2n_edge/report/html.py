@@ -11,6 +11,7 @@ from n2n_edge.gate import format_value
 from n2n_edge.report.candidates import COST_NAMES, candidate_charts, metric_name, reward_chart
 from n2n_edge.report.chart import Chart
 from n2n_edge.report.comparison import Cell, Row, cell_of, comparison_rows, figure_of, provenances_of
+from n2n_edge.report.conditions import condition_table
 from n2n_edge.report.document import BudgetJson, CandidateJson, GroupJson, RunReport
 from n2n_edge.report.training import training_chart
 
@@ -69,6 +70,7 @@ def render_html(document: RunReport, run_rows: Sequence[CandidateJson]) -> str:
         training=training_chart(document["training"], metric_name(document)),
         widths=[_width_bar(group, groups) for group in groups if group["before"] != group["after"]],
         unchanged=[group for group in groups if group["before"] == group["after"]],
+        conditions=condition_table(document["conditions"]) if "conditions" in document else None,
         data=facts_of(document["data"]),
         environment=facts_of(document["environment"]),
     )

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from n2n_edge.report.comparison import Cell, cell_of, comparison_rows, figure_of, provenances_of
+from n2n_edge.report.conditions import condition_table
 from n2n_edge.report.document import RunReport
 from n2n_edge.report.html import facts_of, write_text
 
@@ -21,6 +22,7 @@ def render_model_card(document: RunReport) -> str:
         _opening(document),
         _figures(document),
         _budgets(document),
+        _conditions(document),
         _making(document),
         _use(document),
         _limits(document),
@@ -58,6 +60,15 @@ def _budgets(document: RunReport) -> str:
         for budget in document["budgets"]
     ]
     return f"## Budgets\n\n{_table(('budget', 'reached', 'verdict'), rows)}"
+
+
+def _conditions(document: RunReport) -> str:
+    if "conditions" not in document:
+        return ""
+    words = condition_table(document["conditions"])
+    head = ("severity", *(str(severity) for severity in words["severities"]))
+    table = _table(head, [(name, *cells) for name, cells in words["rows"]])
+    return f"## Under other conditions\n\n{_plain(words['title'])}:\n\n{table}"
 
 
 def _making(document: RunReport) -> str:

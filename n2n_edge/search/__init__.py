@@ -1,8 +1,9 @@
 """The search for a student: policies, reward, the two stages, and the journal of a run."""
 
-from n2n_edge.search.costing import CandidateCosts, CostMeter, fit_widths
+from n2n_edge.search.costing import CandidateCosts, CostMeter
 from n2n_edge.search.driver import Progress, SearchPlan, SearchResult, search
 from n2n_edge.search.evaluator import Evaluator, Judged, Objective
+from n2n_edge.search.fitting import fit_widths
 from n2n_edge.search.journal import Candidate, Journal
 
 __all__ = [

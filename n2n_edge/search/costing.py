@@ -1,21 +1,24 @@
 """What a candidate costs, cheapest facts first, and the widths that the budgets leave it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
-from n2n_edge.devices import Profile, predict_latency
+from n2n_edge.devices import Profile, predict_latencies, predict_latency
 from n2n_edge.errors import InputError
 from n2n_edge.figures import MB, Figure
 from n2n_edge.gate import Budget
-from n2n_edge.graph import Architecture, ChannelGroup, Teacher, build, costs, serialize
+from n2n_edge.graph import Architecture, Teacher, WidthCosts, build, costs, serialize
 from n2n_edge.measure import MeasurementError, WarmWorker
+from n2n_edge.search.fitting import Ratios, Widths, fit_widths, widths_at
 from n2n_edge.search.journal import Journal, JsonObject
 from n2n_edge.search.reward import violation
 
-__all__ = ["METADATA_BYTES", "CandidateCosts", "CostMeter", "fit_widths", "rounded_width"]
+__all__ = ["METADATA_BYTES", "CandidateCosts", "CostMeter"]
 
 METADATA_BYTES = 4096
 """Room kept in a size budget for what shipping writes into the file: profile, provenance, normalisation."""
@@ -26,8 +29,12 @@ _LATENCY_HEADROOM = 0.96
 _FAILED_EXCESS = 100.0
 """The excess that stands for a candidate that the runtime couldn't run."""
 
-_BISECTIONS = 9
 _LATENCY_ROUNDS = 4
+
+_SIZE_SLACK = 512
+"""Bytes by which a file may be larger than its tensors tell: indices that cuts add."""
+
+_WIDTH_COSTS_KEPT = 256
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,9 @@ class CostMeter:
         self._timed = profile.is_host and ("latency_ms" in self.limits or objective == "latency_ms")
         self._meets_all: bool | None = None
         self._corrections: dict[frozenset[str], float] = {}  # measured over predicted, by what is removed
-        self._foretold: dict[str, CandidateCosts] = {}
+        self._width_costs: dict[frozenset[str], WidthCosts] = {}
+        self.timings = 0
+        """How often a timing has corrected what is foretold."""
 
     def static(self, model: ir.Model) -> CandidateCosts:
         """Return what the graph alone tells."""
@@ -141,29 +150,89 @@ class CostMeter:
         Without budgets, or where the teacher meets them all, the ratios are taken as they are and only scaled down. A
         measured latency is met by predicting, timing, and correcting the prediction for the layers that are left.
         """
-        if not self.limits:
-            return _at_scale(self.teacher, removed, ratios, 1.0, self.profile.channel_multiple)
+        groups = self.teacher.trunk(removed).groups
+        table = np.array([[ratios.get(group.name, 1.0) for group in groups]])
         if not self._timed or "latency_ms" not in self.limits:
-            return self._fit(removed, ratios, self._within_budgets)
+            return self._named(removed, self.fitted_many(removed, table)[0])
         limit = self.limits["latency_ms"] * _LATENCY_HEADROOM
-        correction = self._corrections.get(removed) or self._teacher_correction()
         best: Architecture | None = None
         for _ in range(_LATENCY_ROUNDS):
-            ceiling = limit / correction
-            architecture = self._fit(removed, ratios, partial(self._within, ceiling_ms=ceiling))
+            architecture = self._named(removed, self.fitted_many(removed, table)[0])
             model = build(self.teacher, architecture)
             measured = None if self.excesses(self.static(model)) else self.measured(architecture, model)
             if measured is None:
                 return architecture
             correction = measured.value / predict_latency(model, self.profile).value
+            self._corrections[removed] = correction * (1.01 if measured.value > limit else 1.0)
+            self.timings += 1
             if measured.value > limit:
-                correction *= 1.01
                 continue
             best = architecture
             if measured.value >= 0.94 * limit:
                 break
-        self._corrections.setdefault(removed, correction)
         return best if best is not None else architecture
+
+    def fitted_many(self, removed: frozenset[str], ratios: Ratios, *, roughly: bool = False) -> Widths:
+        """Return `fitted` for each row of `ratios`, in the order of the trunk's groups, without timing anything.
+
+        `roughly` leaves a little of the budget unused.
+        """
+        groups = self.teacher.trunk(removed).groups
+        if not self.limits:
+            return widths_at(groups, ratios, np.ones(len(ratios)), self.profile.channel_multiple)
+        top = 1.0 if self._teacher_meets_all() else None
+        fits = partial(self._fits, removed)
+        return fit_widths(groups, ratios, fits, self.profile.channel_multiple, top, roughly=roughly)
+
+    def foretold(self, removed: frozenset[str], widths: Widths) -> dict[str, NDArray[np.float64]]:
+        """Return the costs at each row of `widths`, by the names that budgets use, without building a graph.
+
+        The latency is predicted; on this host it is corrected by what was measured so far.
+        """
+        at = self._costs_at(removed)
+        found = at.costs(widths)
+        outputs = [str(value.name) for value in self.teacher.trunk(removed).model.graph.outputs]
+        return {
+            "size_mb": (at.size_bytes(found) + METADATA_BYTES + _SIZE_SLACK) / MB,
+            "params": found.params,
+            "macs": found.macs,
+            "memory_bound_mb": found.memory_bound_bytes / MB,
+            "latency_ms": predict_latencies(at.plan.places, found, self.profile, outputs) * self._correction(removed),
+        }
+
+    def foretold_excesses(self, known: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Return the summed excesses of `foretold` costs over the budgets, `(N,)`, nought where all are met."""
+        total = np.zeros(len(known["params"]))
+        for name, limit in self.limits.items():
+            headroom = _LATENCY_HEADROOM if self._timed and name == "latency_ms" else 1.0
+            total += np.maximum(known[name] / (limit * headroom) - 1.0, 0.0)
+        return total
+
+    def _fits(self, removed: frozenset[str], widths: Widths) -> NDArray[np.bool_]:
+        return self.foretold_excesses(self.foretold(removed, widths)) <= 0
+
+    def _correction(self, removed: frozenset[str]) -> float:
+        """Return measured over predicted latency: of this choice of layers, or of the choice that is most like it."""
+        if not self._timed:
+            return 1.0
+        if not self._corrections:
+            self._corrections[frozenset()] = self._teacher_correction()
+        return self._corrections[min(self._corrections, key=lambda known: len(known ^ removed))]
+
+    def _named(self, removed: frozenset[str], widths: NDArray[np.int64]) -> Architecture:
+        architecture = self.teacher.full.remove(*sorted(removed))
+        for group, width in zip(self.teacher.trunk(removed).groups, widths.tolist(), strict=True):
+            if group.shrinkable:
+                architecture = architecture.resize(group.name, min(width, architecture.width(group.name)))
+        return architecture
+
+    def _costs_at(self, removed: frozenset[str]) -> WidthCosts:
+        known = self._width_costs.get(removed)
+        if known is None:
+            if len(self._width_costs) >= _WIDTH_COSTS_KEPT:
+                self._width_costs.clear()
+            known = self._width_costs[removed] = WidthCosts(self.teacher.trunk(removed))
+        return known
 
     def _teacher_correction(self) -> float:
         full = self.teacher.full
@@ -176,105 +245,3 @@ class CostMeter:
         if self._meets_all is None:
             self._meets_all = not self.excesses(self.judge(self.teacher.full, build(self.teacher, self.teacher.full)))
         return self._meets_all
-
-    def _within_budgets(self, architecture: Architecture) -> bool:
-        return not self.excesses(self._foretell(architecture))
-
-    def _within(self, architecture: Architecture, ceiling_ms: float) -> bool:
-        found = self._foretell(architecture)
-        in_time = found.latency is not None and found.latency.value <= ceiling_ms
-        return in_time and not self.excesses(replace(found, latency=None))
-
-    def _foretell(self, architecture: Architecture) -> CandidateCosts:
-        """Return static costs and, where it is budgeted, the predicted latency: many fits ask for the same ones."""
-        known = self._foretold.get(architecture.key)
-        if known is None:
-            model = build(self.teacher, architecture)
-            known = self.static(model)
-            if "latency_ms" in self.limits:
-                known = replace(known, latency=predict_latency(model, self.profile))
-            self._foretold[architecture.key] = known
-        return known
-
-    def _fit(
-        self, removed: frozenset[str], ratios: Mapping[str, float], fits: Callable[[Architecture], bool]
-    ) -> Architecture:
-        top = 1.0 if self._teacher_meets_all() else None
-        return fit_widths(self.teacher, removed, ratios, fits, self.profile.channel_multiple, top)
-
-
-def fit_widths(
-    teacher: Teacher,
-    removed: frozenset[str],
-    ratios: Mapping[str, float],
-    fits: Callable[[Architecture], bool],
-    multiple: int = 1,
-    largest_scale: float | None = None,
-) -> Architecture:
-    """Return the widest architecture in proportion to `ratios` for which ``fits`` holds.
-
-    Ratios may be scaled up to `largest_scale`; None allows what brings every group to its full width.
-
-    A common scale is found by bisection; what rounding to the channel multiple leaves of the budget is given to single
-    groups, those furthest below their ratio first. Where not even the narrowest fits, that one is returned: its reward
-    says how far off it is.
-    """
-    low, high = 0.0, largest_scale or 1.0 / max(min(ratios.values(), default=1.0), 1e-3)
-    top = _at_scale(teacher, removed, ratios, high, multiple)
-    if fits(top):
-        return top
-    best = _at_scale(teacher, removed, ratios, low, multiple)
-    if not fits(best):
-        return best
-    tried = {best.key: True, top.key: False}
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        architecture = _at_scale(teacher, removed, ratios, middle, multiple)
-        if architecture.key not in tried:
-            tried[architecture.key] = fits(architecture)
-        if tried[architecture.key]:
-            low, best = middle, architecture
-        else:
-            high = middle
-    return _filled(teacher, best, {name: ratio * low for name, ratio in ratios.items()}, fits, multiple)
-
-
-def _filled(
-    teacher: Teacher,
-    architecture: Architecture,
-    targets: Mapping[str, float],
-    fits: Callable[[Architecture], bool],
-    multiple: int,
-) -> Architecture:
-    """Widen single groups by one multiple each as long as the budgets hold, the most short-changed first."""
-    groups = [group for group in teacher.trunk(architecture.removed).groups if group.shrinkable]
-
-    def shortfall(group: ChannelGroup) -> float:
-        return targets.get(group.name, 1.0) - architecture.width(group.name) / group.width
-
-    for group in sorted(groups, key=shortfall, reverse=True):
-        width = min(group.width, architecture.width(group.name) + multiple)
-        if width > architecture.width(group.name):
-            wider = architecture.resize(group.name, width)
-            if fits(wider):
-                architecture = wider
-    return architecture
-
-
-def rounded_width(group: ChannelGroup, ratio: float, multiple: int) -> int:
-    """Return `ratio` of the group's width, rounded to the device's channel multiple and kept within 1 and full."""
-    if ratio >= 1 or group.width <= multiple:
-        least = min(group.width, multiple)
-        return group.width if ratio >= 1 else max(1, min(group.width, max(round(ratio * group.width), least // 2)))
-    return min(group.width, max(multiple, round(ratio * group.width / multiple) * multiple))
-
-
-def _at_scale(
-    teacher: Teacher, removed: frozenset[str], ratios: Mapping[str, float], scale: float, multiple: int
-) -> Architecture:
-    architecture = teacher.full.remove(*sorted(removed))
-    for group in teacher.trunk(removed).groups:
-        if group.shrinkable:
-            width = rounded_width(group, min(1.0, ratios.get(group.name, 1.0) * scale), multiple)
-            architecture = architecture.resize(group.name, min(width, architecture.width(group.name)))
-    return architecture

@@ -4,16 +4,20 @@ A run is deterministic given its journal: policies are replayed, what the journa
 missing is worked out. That is all there is to resuming.
 """
 
+import heapq
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from n2n_edge.graph import Architecture
+import numpy as np
+
 from n2n_edge.search.evaluator import Evaluator, Judged
 from n2n_edge.search.journal import Candidate, Journal
-from n2n_edge.search.policies import Observation, Policy, make_policy
-from n2n_edge.search.problem import Proposal
+from n2n_edge.search.policies import Observation, Policy, PractisingPolicy, make_policy
+from n2n_edge.search.policies.base import numpy_generator, varied
+from n2n_edge.search.problem import DecisionProblem, Proposal
+from n2n_edge.search.rehearsal import Design, Expected, Rehearsal
 from n2n_edge.search.stages import RemovalStage, ShrinkageStage
 
 if TYPE_CHECKING:
@@ -24,6 +28,21 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "SearchPlan", "SearchResult", "search"]
 
 _BATCH = 8
+_REHEARSED_BATCH = 4
+"""Candidates judged before the policy learns again; few where it can practise in between."""
+
+_ROUNDS = {"removal": 6, "shrinkage": 10}
+_SAMPLES = {"removal": 24, "shrinkage": 96}
+"""Rounds of practice before each batch, and designs in each: every new choice of layers has to be analysed."""
+
+_CLIMBS = 2
+_CLIMBERS = 6
+_TRIES = 6
+"""Local search in the surrogate: steps, how many of the best designs take part, and changes tried of each."""
+
+_BOLDNESS_START, _BOLDNESS_END = 1.5, 0.3
+"""How many standard deviations of doubt count as promise when candidates are chosen to be judged."""
+
 _PROPOSALS_PER_CANDIDATE = 8
 """A stage ends after so many proposals per wanted candidate: most were infeasible, or had been judged already."""
 
@@ -93,113 +112,202 @@ def search(
     plan: SearchPlan,
     journal: Journal,
     finals: "Callable[[], ShortDistiller]",
+    profiler: "Callable[[], ShortDistiller]",
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> SearchResult:
     """Return the best architecture that `plan` finds; every candidate becomes a row of `journal`.
 
     Stage 1 judges a choice of layers at the widths that the budgets leave it, all groups shrunk alike; stage 2 varies
-    the widths of the best choice. `finals` makes
-    what judges the best few again after a longer distillation.
+    the widths of the best choice. `finals` makes what judges the best few again after a longer distillation,
+    `profiler` what refits without training, for the sensitivity profile.
+
+    With policy ``reinforce`` the policy practises before every batch: a surrogate of accuracy, which starts from the
+    sensitivity profile and learns from every real judgement, tells what sampled candidates are expected to earn at
+    their true costs, and those most worth knowing are judged. Every other policy proposes what is judged.
     """
     standing = _Standing()
     states: dict[str, Mapping[str, Tensor]] = {}
-    meter = evaluator.meter
-    clock = _Clock(journal, plan.deadline_s)
+    teacher, profile = evaluator.teacher, evaluator.meter.profile
+    run = _Search(evaluator, plan, journal, standing, _Clock(journal, plan.deadline_s), on_progress)
+    if plan.policy == "reinforce":
+        most = plan.removal_candidates + plan.shrinkage_candidates
+        run.rehearsal = Rehearsal(evaluator, evaluator.sensitivity(profiler, most))
 
-    removal = RemovalStage(evaluator.teacher, meter.profile)
-    if any(layer.removable for layer in evaluator.teacher.layers):
-        uniform: Mapping[str, float] = {group.name: 1.0 for group in evaluator.teacher.groups}
-        states["removal"] = _run_stage(
-            _Stage(
-                "removal",
-                make_policy(
-                    plan.policy, removal.problem, seed=plan.seed, expected_candidates=plan.removal_candidates
-                ),
-                plan.removal_candidates,
-                lambda proposal: meter.fitted(removal.removed(proposal), uniform),
-                share=0.4,
-                given=(removal.problem.default,),
-            ),
-            evaluator, plan, journal, standing, clock, on_progress,
-        )  # fmt: skip
+    removal = RemovalStage(teacher, profile)
+    if any(layer.removable for layer in teacher.layers):
+        stage = _Stage(
+            "removal",
+            make_policy(plan.policy, removal.problem, seed=plan.seed, expected_candidates=plan.removal_candidates),
+            removal.problem,
+            plan.removal_candidates,
+            lambda proposal: Design(removal.removed(proposal), {}),
+            share=0.4,
+        )
+        states["removal"] = run.stage(stage)
 
-    layers_gone = standing.best.architecture.removed if standing.best is not None else frozenset()
-    if standing.best is None and standing.nearest is not None:
-        layers_gone = standing.nearest.architecture.removed
-    shrinkage = ShrinkageStage(evaluator.teacher, meter.profile, layers_gone)
+    leader = run.leader()
+    layers_gone = leader.architecture.removed if leader is not None else frozenset()
+    shrinkage = ShrinkageStage(teacher, profile, layers_gone)
     if shrinkage.groups:
-        states["shrinkage"] = _run_stage(
-            _Stage(
-                "shrinkage",
-                make_policy(
-                    plan.policy, shrinkage.problem, seed=plan.seed + 1, expected_candidates=plan.shrinkage_candidates
-                ),
-                plan.shrinkage_candidates,
-                lambda proposal: meter.fitted(layers_gone, shrinkage.ratios(proposal)),
-                share=1.0,
-                given=(shrinkage.problem.default,),
+        stage = _Stage(
+            "shrinkage",
+            make_policy(
+                plan.policy, shrinkage.problem, seed=plan.seed + 1, expected_candidates=plan.shrinkage_candidates
             ),
-            evaluator, plan, journal, standing, clock, on_progress,
-        )  # fmt: skip
+            shrinkage.problem,
+            plan.shrinkage_candidates,
+            lambda proposal: Design(layers_gone, shrinkage.ratios(proposal)),
+            share=1.0,
+        )
+        states["shrinkage"] = run.stage(stage)
 
-    winner = _final(evaluator, plan, standing, finals)
-    return SearchResult(winner, standing.nearest, states, evaluator.objective.cost)
+    return SearchResult(run.winner(finals), standing.nearest, states, evaluator.objective.cost)
 
 
 @dataclass(frozen=True)
 class _Stage:
-    """One stage: its policy, how many candidates to train, and what a proposal means; `given` is judged first."""
+    """One stage: its policy, how many candidates to train, and what a proposal means."""
 
     name: str
     policy: Policy
+    problem: DecisionProblem
     candidates: int
-    architecture: Callable[[Proposal], Architecture]
+    design: Callable[[Proposal], Design]
     share: float
-    given: Sequence[Proposal]
 
 
-def _run_stage(
-    stage: _Stage,
-    evaluator: Evaluator,
-    plan: SearchPlan,
-    journal: Journal,
-    standing: _Standing,
-    clock: "_Clock",
-    on_progress: Callable[[Progress], None],
-) -> "Mapping[str, Tensor]":
-    """Judge what the stage's policy proposes until enough candidates are trained; return what it has learned."""
-    if stage.name in plan.policy_states:
-        stage.policy.load_state_dict(plan.policy_states[stage.name])
-    recorded = {(row.stage, row.position) for row in journal.candidates(stage.name)}
-    trained: set[str] = set()
-    position = batch = 0
-    while len(trained) < stage.candidates and position < stage.candidates * _PROPOSALS_PER_CANDIDATE:
-        replaying = (stage.name, position) in recorded
-        if not replaying and clock.stage_is_over(stage.name, batch, stage.share):
-            break
-        wanted = min(_BATCH, stage.candidates - len(trained))
-        proposals = list(stage.given) if batch == 0 else stage.policy.propose(wanted)
-        observations = []
-        for proposal in proposals:
-            start = time.monotonic()
+@dataclass
+class _Search:
+    """One search under way."""
+
+    evaluator: Evaluator
+    plan: SearchPlan
+    journal: Journal
+    standing: _Standing
+    clock: "_Clock"
+    on_progress: Callable[[Progress], None]
+    rehearsal: Rehearsal | None = None
+
+    def stage(self, stage: _Stage) -> "Mapping[str, Tensor]":
+        """Judge what the stage's policy proposes until enough candidates are trained; return what it has learned.
+
+        The untouched choice comes first.
+        """
+        if stage.name in self.plan.policy_states:
+            stage.policy.load_state_dict(self.plan.policy_states[stage.name])
+        recorded = {(row.stage, row.position) for row in self.journal.candidates(stage.name)}
+        trained: set[str] = set()
+        judged_before: set[Proposal] = set()
+        position = batch = 0
+        while len(trained) < stage.candidates and position < stage.candidates * _PROPOSALS_PER_CANDIDATE:
+            replaying = (stage.name, position) in recorded
+            if not replaying and self.clock.stage_is_over(stage.name, batch, stage.share):
+                break
             progress = min(1.0, len(trained) / stage.candidates)
-            judged = evaluator.judge(stage.architecture(proposal), progress)
-            standing.add(judged)
-            if judged.feasible:
-                trained.add(judged.architecture.key)
-            if (stage.name, position) not in recorded:
-                journal.record_candidate(_row(stage.name, position, batch, proposal, judged))
-            position += 1
-            observations.append(_observation(proposal, judged, evaluator))
-            on_progress(
-                Progress(
-                    stage.name, len(trained), stage.candidates, judged, standing.best,
-                    time.monotonic() - start, stage.policy.entropy,
-                )
-            )  # fmt: skip
-        stage.policy.observe(observations)
-        batch += 1
-    return stage.policy.state_dict()
+            wanted = stage.candidates - len(trained)
+            proposals = [stage.problem.default] if batch == 0 else self.propose(stage, wanted, judged_before, progress)
+            observations = []
+            for proposal in proposals:
+                start = time.monotonic()
+                progress = min(1.0, len(trained) / stage.candidates)
+                design = stage.design(proposal)
+                architecture = self.evaluator.meter.fitted(design.removed, design.ratios)
+                judged = self.evaluator.judge(architecture, progress)
+                self.standing.add(judged)
+                if self.rehearsal is not None:
+                    self.rehearsal.learn([judged])
+                if judged.feasible:
+                    trained.add(judged.architecture.key)
+                if (stage.name, position) not in recorded:
+                    self.journal.record_candidate(_row(stage.name, position, batch, proposal, judged))
+                position += 1
+                judged_before.add(proposal)
+                observations.append(_observation(proposal, judged, self.evaluator))
+                self.on_progress(
+                    Progress(
+                        stage.name, len(trained), stage.candidates, judged, self.standing.best,
+                        time.monotonic() - start, stage.policy.entropy,
+                    )
+                )  # fmt: skip
+            stage.policy.observe(observations)
+            batch += 1
+        return stage.policy.state_dict()
+
+    def propose(self, stage: _Stage, wanted: int, judged_before: set[Proposal], progress: float) -> list[Proposal]:
+        """Return the next proposals to judge: the policy's own, or those most worth knowing after it has practised."""
+        if self.rehearsal is None or not isinstance(stage.policy, PractisingPolicy):
+            return stage.policy.propose(min(_BATCH, wanted))
+        known: dict[Proposal, Expected] = {}
+        for _ in range(_ROUNDS[stage.name]):
+            samples = stage.policy.sample(_SAMPLES[stage.name])
+            self.expect(stage, samples, known, progress)
+            stage.policy.practise(samples, [known[sample].reward for sample in samples])
+        generator = numpy_generator(self.plan.seed, len(judged_before), 2)
+        for _ in range(_CLIMBS):
+            best = heapq.nlargest(_CLIMBERS, known, key=lambda proposal: known[proposal].reward)
+            steps = [
+                varied(stage.problem, proposal, generator, changes=int(generator.integers(1, 3)))
+                for proposal in best
+                for _ in range(_TRIES)
+            ]
+            self.expect(stage, steps, known, progress)
+        count = min(_REHEARSED_BATCH, wanted)
+        chosen = self.most_worth_knowing(known, judged_before, count, progress)
+        return chosen or stage.policy.propose(count)
+
+    def expect(
+        self, stage: _Stage, proposals: Sequence[Proposal], known: dict[Proposal, Expected], progress: float
+    ) -> None:
+        """Add to `known` what those of `proposals` are expected to earn that aren't in it."""
+        assert self.rehearsal is not None
+        new = [proposal for proposal in dict.fromkeys(proposals) if proposal not in known]
+        known.update(zip(new, self.rehearsal.expect([stage.design(one) for one in new], progress), strict=True))
+
+    def most_worth_knowing(
+        self, known: Mapping[Proposal, Expected], judged_before: set[Proposal], count: int, progress: float
+    ) -> list[Proposal]:
+        """Return up to `count` proposals that haven't been judged, each another architecture."""
+        assert self.rehearsal is not None
+        done = {known[proposal].identity for proposal in judged_before if proposal in known}
+        fresh: dict[object, Proposal] = {}
+        for proposal, expected in known.items():
+            if proposal not in judged_before and expected.identity not in done:
+                fresh.setdefault(expected.identity, proposal)
+        feasible = [proposal for proposal in fresh.values() if known[proposal].feasible]
+        boldness = _BOLDNESS_START + progress * (_BOLDNESS_END - _BOLDNESS_START)
+        places = self.rehearsal.surrogate.choose(
+            [known[proposal].sketch for proposal in feasible],
+            np.array([known[proposal].reward for proposal in feasible]),
+            np.array([known[proposal].slope for proposal in feasible]),
+            count,
+            boldness,
+        )
+        chosen = [feasible[place] for place in places]
+        others = [proposal for proposal in fresh.values() if not known[proposal].feasible]
+        others.sort(key=lambda proposal: -known[proposal].reward)
+        return chosen + others[: count - len(chosen)]
+
+    def reward(self, judged: Judged) -> float:
+        """Return what a judged candidate earns, by the surrogate's better knowledge where there is one."""
+        return judged.reward if self.rehearsal is None else self.rehearsal.reward_of(judged)
+
+    def leader(self) -> Judged | None:
+        """Return the best feasible candidate so far, or what comes nearest."""
+        return max(self.standing.feasible.values(), key=self.reward, default=self.standing.nearest)
+
+    def winner(self, finals: "Callable[[], ShortDistiller]") -> Judged | None:
+        """Return the best of the finalists after a longer distillation; None where nothing met the budgets."""
+        rewards = {key: self.reward(judged) for key, judged in self.standing.feasible.items()}
+        ranked = sorted(self.standing.feasible.values(), key=lambda judged: -rewards[judged.architecture.key])
+        ranked = ranked[: self.plan.finalists]
+        if len(ranked) < 2:
+            return ranked[0] if ranked else None
+        again = self.evaluator.refine(ranked, finals)
+
+        def refined_reward(judged: Judged) -> float:
+            return judged.reward * again[judged.architecture.key] / max(judged.accuracy or 0.0, 1e-9)
+
+        return max(ranked, key=refined_reward)
 
 
 class _Clock:
@@ -222,20 +330,6 @@ class _Clock:
             known = {"batch": batch}
             self._journal.store("stage_end", stage, known)
         return known is not None and batch >= int(known["batch"])
-
-
-def _final(
-    evaluator: Evaluator, plan: SearchPlan, standing: _Standing, finals: "Callable[[], ShortDistiller]"
-) -> Judged | None:
-    ranked = sorted(standing.feasible.values(), key=lambda judged: -judged.reward)[: plan.finalists]
-    if len(ranked) < 2:
-        return standing.best
-    again = evaluator.refine(ranked, finals)
-
-    def refined_reward(judged: Judged) -> float:
-        return judged.reward * again[judged.architecture.key] / max(judged.accuracy or 0.0, 1e-9)
-
-    return max(ranked, key=refined_reward)
 
 
 def _observation(proposal: Proposal, judged: Judged, evaluator: Evaluator) -> Observation:

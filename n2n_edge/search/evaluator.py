@@ -7,12 +7,16 @@ import onnx_ir as ir
 
 from n2n_edge.distill import ShortDistiller
 from n2n_edge.gate import Budget
-from n2n_edge.graph import Architecture, Teacher, build
+from n2n_edge.graph import Architecture, Teacher, build, surviving
 from n2n_edge.search.costing import CandidateCosts, CostMeter
 from n2n_edge.search.journal import Journal
 from n2n_edge.search.reward import compression_reward, infeasible_reward
+from n2n_edge.search.surrogate import Sensitivity
 
 __all__ = ["Evaluator", "Judged", "Objective"]
+
+_LARGEST_RISE = 20.0
+"""A loss that rises by more than this says no more than that the cut is fatal."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ class Evaluator:
         self._distiller = distiller
         self._journal = journal
         self._seed = seed
+        self._params = sum(layer.params for layer in teacher.layers) or 1
+        self._macs = sum(layer.macs for layer in teacher.layers) or 1
 
     def judge(self, architecture: Architecture, progress: float) -> Judged:
         """Return the candidate's costs, accuracy and reward; `progress` in [0, 1] sharpens the penalty of a miss."""
@@ -99,16 +105,61 @@ class Evaluator:
             if known is None:
                 distiller = distiller or make()
                 model = build(self.teacher, judged.architecture)
-                known = {"accuracy": distiller.judge(model, seed=self._seed).accuracy}
+                kept = surviving(self.teacher, judged.architecture)
+                known = {"accuracy": distiller.judge(model, kept, seed=self._seed).accuracy}
                 self._journal.store("final_accuracy", key, known)
             found[key] = float(known["accuracy"])
         return found
+
+    def sensitivity(self, make: Callable[[], ShortDistiller], most: int) -> Sensitivity:
+        """Return the teacher's profile: the rise of the loss for each removable layer and each group cut alone.
+
+        `make()` prepares what refits without training. At most `most` parts are tried, those with the largest share of
+        the params and MACs first; the others are taken to be like the average.
+        """
+        parts = self._parts()
+        tried = parts[:most]
+        distiller: ShortDistiller | None = None
+        rises: dict[str, float] = {}
+        for name, architecture in [("", self.teacher.full), *tried]:
+            known = self._journal.cached("sensitivity", name)
+            if known is None:
+                distiller = distiller or make()
+                judgement = distiller.judge(
+                    build(self.teacher, architecture), surviving(self.teacher, architecture), seed=self._seed
+                )
+                known = {"loss": judgement.loss}
+                self._journal.store("sensitivity", name, known)
+            rises[name] = float(known["loss"])
+        base = rises.pop("")
+        rises = {name: min(max(rise - base, 0.0), _LARGEST_RISE) for name, rise in rises.items()}
+        layers = {layer.name for layer in self.teacher.layers if layer.removable}
+        ratios = Sensitivity().ratios
+        groups = [group.name for group in self.teacher.groups if group.shrinkable]
+        wholes = _filled({name: rises[name] for name in rises if name in layers}, sorted(layers))
+        widths = [_filled({g: rises[f"{g}@{r}"] for g in groups if f"{g}@{r}" in rises}, groups) for r in ratios]
+        return Sensitivity(wholes, {name: tuple(of_ratio[name] for of_ratio in widths) for name in groups}, ratios)
+
+    def _parts(self) -> list[tuple[str, Architecture]]:
+        """Return every single cut with its name, those of the largest layers first."""
+        share = {layer.name: layer.params / self._params + layer.macs / self._macs for layer in self.teacher.layers}
+        cuts: list[tuple[float, str, Architecture]] = []
+        for layer in self.teacher.layers:
+            if layer.removable and self.teacher.repaired(frozenset({layer.name})):
+                cuts.append((share[layer.name], layer.name, self.teacher.full.remove(layer.name)))
+        for group in self.teacher.groups:
+            if group.shrinkable:
+                size = sum(share.get(name, 0.0) for name in group.layers)
+                for ratio in Sensitivity().ratios:
+                    narrow = self.teacher.full.resize(group.name, max(1, round(ratio * group.width)))
+                    cuts.append((size, f"{group.name}@{ratio}", narrow))
+        return [(name, architecture) for _, name, architecture in sorted(cuts, key=lambda cut: -cut[0])]
 
     def _accuracy(self, architecture: Architecture, model: ir.Model) -> tuple[float, bool]:
         known = self._journal.cached("accuracy", architecture.key)
         if known is not None:
             return float(known["accuracy"]), False
-        judgement = self._distiller.judge(model, seed=self._seed)
+        judgement = self._distiller.judge(model, surviving(self.teacher, architecture), seed=self._seed)
         self._journal.store(
             "accuracy", architecture.key, {"accuracy": judgement.accuracy, "seconds": judgement.seconds}
         )
@@ -120,3 +171,9 @@ class Evaluator:
         return compression_reward(
             accuracy / max(self.teacher_accuracy, 1e-9), cost / self.objective.base, self.objective.target_ratio
         )
+
+
+def _filled(known: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
+    """Return a figure for every name: the known one, or the mean of all that are known."""
+    mean = sum(known.values()) / len(known) if known else 0.0
+    return {name: known.get(name, mean) for name in names}

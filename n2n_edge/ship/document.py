@@ -13,7 +13,7 @@ from n2n_edge.figures import SCHEMA_VERSION, Figure
 from n2n_edge.gate import Budget, Cost, Verdict, judge
 from n2n_edge.graph import Teacher
 from n2n_edge.measure import environment
-from n2n_edge.report import ArchitectureJson, CandidateJson, ModelJson, RunReport, figure_of, write_text
+from n2n_edge.report import ArchitectureJson, CandidateJson, ConditionsJson, ModelJson, RunReport, figure_of, write_text
 from n2n_edge.search import Candidate, Judged
 from n2n_edge.ship.parity import Parity
 from n2n_edge.ship.settings import CompressSettings
@@ -45,12 +45,13 @@ def run_report(
     training_seconds: float,
     data: Data,
     warnings: Sequence[str],
+    conditions: ConditionsJson | None,
 ) -> RunReport:
     """Return the document that the HTML report, the model card and other programs read."""
     ordered = sorted(candidates, key=lambda row: (_STAGES[row.stage], row.position))
     rows = [_candidate(row) for row in ordered]
     keys = [row.key for row in ordered]
-    return {
+    document: RunReport = {
         "schema_version": SCHEMA_VERSION,
         "n2n_edge_version": version,
         "command": settings.command(out),
@@ -103,6 +104,9 @@ def run_report(
         "environment": dict(environment()),
         "warnings": list(warnings),
     }
+    if conditions is not None:
+        document["conditions"] = conditions
+    return document
 
 
 def verdicts_of(report: RunReport) -> tuple[Verdict, ...]:

@@ -6,11 +6,20 @@ from pathlib import Path
 
 import n2n_edge
 from n2n_edge.devices import Profile, predict_latency
-from n2n_edge.distill import DistillResult, evaluate_onnx, metric_name
-from n2n_edge.figures import Figure
+from n2n_edge.distill import (
+    CORRUPTIONS,
+    SEVERITIES,
+    DistillResult,
+    Split,
+    corrupted,
+    evaluate_onnx,
+    metric_name,
+    subset,
+)
+from n2n_edge.figures import Figure, FigureJson
 from n2n_edge.gate import Verdict, file_figures, judge, latency_figure
 from n2n_edge.graph import costs, save_model
-from n2n_edge.report import RunReport, write_html, write_model_card
+from n2n_edge.report import ConditionJson, ConditionsJson, RunReport, write_html, write_model_card
 from n2n_edge.search import Candidate, Judged
 from n2n_edge.ship.document import run_report, write_json
 from n2n_edge.ship.folder import RunFolder
@@ -22,6 +31,9 @@ from n2n_edge.ship.settings import CompressSettings
 from n2n_edge.ship.trainable import shipped_form
 
 __all__ = ["CompressResult", "Trained", "ship"]
+
+_CONDITION_IMAGES = 1000
+"""Test images that are judged under each corruption and severity."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +114,7 @@ def ship(
         training_seconds=trained.seconds,
         data=data,
         warnings=warnings,
+        conditions=_conditions(folder.student, prepared, observer) if settings.corruptions else None,
     )
     write_html(report, report["search"]["candidates"], folder.report_html)
     write_model_card(report, folder.model_card)
@@ -156,3 +169,30 @@ def _quality(path: Path, prepared: Prepared) -> dict[str, Figure]:
         path, prepared.data.test, prepared.data, teacher=prepared.teacher_path if name == "fidelity" else None
     )
     return {name: Figure(found.metric, "fraction", "measured", n=found.n)}
+
+
+def _conditions(student: Path, prepared: Prepared, observer: Observer) -> ConditionsJson:
+    """Judge teacher and student on corrupted test images, each corruption at every severity."""
+    data = prepared.data
+    observer.say(f"judging under {len(CORRUPTIONS)} corruptions at {len(SEVERITIES)} severities")
+    name = metric_name(prepared.teacher.model, data)
+    images = subset(data.test, _CONDITION_IMAGES, prepared.distilling.seed)
+    rows: list[ConditionJson] = []
+    for corruption in CORRUPTIONS:
+        for severity in SEVERITIES:
+            split = corrupted(images, corruption, severity, prepared.distilling.seed)
+
+            def figure(path: Path, teacher: Path | None, split: Split = split) -> FigureJson:
+                found = evaluate_onnx(path, split, data, teacher=teacher)
+                return Figure(found.metric, "fraction", "measured", n=found.n).to_json()
+
+            reference = prepared.teacher_path if name == "fidelity" else None
+            rows.append(
+                {
+                    "corruption": corruption,
+                    "severity": severity,
+                    "teacher": None if reference is not None else figure(prepared.teacher_path, None),
+                    "student": figure(student, reference),
+                }
+            )
+    return {"metric": name, "rows": rows}

@@ -4,9 +4,9 @@ import time
 from dataclasses import replace
 
 from n2n_edge.devices import Profile, load_profile, predict_latency
-from n2n_edge.distill import DistillResult, EpochReport, ShortDistiller, distill
+from n2n_edge.distill import DistillResult, EpochReport, ShortDistiller, distill, reconstructed
 from n2n_edge.errors import BudgetMissedError, InputError, N2NError
-from n2n_edge.graph import build
+from n2n_edge.graph import build, surviving
 from n2n_edge.measure import WarmWorker
 from n2n_edge.search import CostMeter, Evaluator, Journal, Judged, Objective, SearchPlan, SearchResult, search
 from n2n_edge.ship.document import read_report, verdicts_of
@@ -97,6 +97,11 @@ def _search(
             prepared.teacher.model, prepared.data, 4 * effort.short_images, short, validation_images=5000
         )
 
+    def profiler() -> ShortDistiller:
+        return ShortDistiller(
+            prepared.teacher.model, prepared.data, 1, short, passes=0, validation_images=512, feature_images=128
+        )
+
     base = meter.static(build(prepared.teacher, prepared.teacher.full))
     if not prepared.profile.is_host:
         base = replace(base, latency=predict_latency(prepared.teacher.model, prepared.profile))
@@ -119,7 +124,7 @@ def _search(
         policy_states=prepared.policy_states,
         deadline_s=settings.minutes * 60 * _SEARCH_SHARE if settings.minutes else None,
     )
-    return search(evaluator, plan, journal, finals, observer.candidate)
+    return search(evaluator, plan, journal, finals, profiler, observer.candidate)
 
 
 def _winner_or_refusal(found: SearchResult, settings: CompressSettings) -> Judged:
@@ -156,7 +161,10 @@ def _train(
 ) -> tuple[DistillResult, float]:
     """Distil the winner to the end; a killed training goes on from its last epoch."""
     epochs = _epochs(settings, prepared, winner, journal, started)
-    student = build(prepared.teacher, winner.architecture)
+    kept = surviving(prepared.teacher, winner.architecture)
+    student = reconstructed(
+        build(prepared.teacher, winner.architecture), prepared.teacher.model, prepared.data, prepared.distilling, kept
+    )
     observer.say(f"training the winner for {epochs} epochs of {len(prepared.data.train)} images")
     start = time.monotonic()
 

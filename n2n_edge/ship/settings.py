@@ -83,6 +83,7 @@ class CompressSettings:
     std: tuple[float, ...] | None = None
     input_shape: tuple[int, ...] | None = None
     flip: bool | None = None
+    corruptions: bool = False
 
     def __post_init__(self) -> None:
         if self.effort not in EFFORTS:

@@ -3,14 +3,17 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from n2n_edge._example import teacher_path
 from n2n_edge.devices import load_profile
 from n2n_edge.gate import Budget
-from n2n_edge.graph import Teacher, build, costs
+from n2n_edge.graph import Teacher, WidthCosts, build, costs
 from n2n_edge.measure import WarmWorker
 from n2n_edge.search import CostMeter, Journal, fit_widths
+from n2n_edge.search.fitting import Widths
 
 
 @pytest.fixture(scope="module")
@@ -24,41 +27,52 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
         yield opened
 
 
+def params_at(teacher: Teacher, widths: Widths) -> NDArray[np.int64]:
+    return WidthCosts(teacher.trunk(frozenset())).costs(widths).params
+
+
 @pytest.mark.parametrize("share", [0.5, 0.2, 0.08])
 def test_fitted_widths_use_the_budget_and_never_break_it(teacher: Teacher, share: float) -> None:
     limit = costs(teacher.model).params * share
-    architecture = fit_widths(
-        teacher,
-        frozenset(),
-        {group.name: 1.0 for group in teacher.groups},
-        lambda a: costs(build(teacher, a)).params <= limit,
-        4,
-    )
-    params = costs(build(teacher, architecture)).params
-    assert 0.85 * limit <= params <= limit
+    ratios = np.random.default_rng(0).uniform(0.25, 1.0, (5, len(teacher.groups)))
+    ratios[0] = 1.0
+    params = params_at(teacher, fit_widths(teacher.groups, ratios, lambda w: params_at(teacher, w) <= limit, 4))
+    assert (params <= limit).all()
+    assert (params >= 0.85 * limit).all()
+
+
+def test_many_are_fitted_as_each_alone(teacher: Teacher) -> None:
+    ratios = np.random.default_rng(0).uniform(0.25, 1.0, (6, len(teacher.groups)))
+
+    def fits(widths: Widths) -> NDArray[np.bool_]:
+        return params_at(teacher, widths) <= 60_000
+
+    together = fit_widths(teacher.groups, ratios, fits, 4)
+    assert (together == np.concatenate([fit_widths(teacher.groups, row[None], fits, 4) for row in ratios])).all()
 
 
 def test_fitted_widths_follow_the_ratios(teacher: Teacher) -> None:
-    groups = [group for group in teacher.groups if group.shrinkable]
-    favoured = max(groups, key=lambda group: group.width)
-    ratios = {group.name: 0.25 for group in groups} | {favoured.name: 1.0}
-    architecture = fit_widths(teacher, frozenset(), ratios, lambda a: costs(build(teacher, a)).params <= 60_000)
-    share = {group.name: architecture.width(group.name) / group.width for group in groups}
-    assert share[favoured.name] > 2 * max(value for name, value in share.items() if name != favoured.name)
+    full = np.array([group.width for group in teacher.groups])
+    favoured = max((g for g, group in enumerate(teacher.groups) if group.shrinkable), key=lambda g: int(full[g]))
+    ratios = np.full((1, len(full)), 0.25)
+    ratios[0, favoured] = 1.0
+    share = fit_widths(teacher.groups, ratios, lambda w: params_at(teacher, w) <= 60_000)[0] / full
+    others = [share[g] for g, group in enumerate(teacher.groups) if group.shrinkable and g != favoured]
+    assert share[favoured] > 2 * max(others)
 
 
 def test_where_nothing_fits_the_narrowest_comes_back(teacher: Teacher) -> None:
-    ratios = {group.name: 1.0 for group in teacher.groups}
-    architecture = fit_widths(teacher, frozenset(), ratios, lambda _: False, 4)
-    narrower = costs(build(teacher, architecture)).params
-    assert narrower < costs(teacher.model).params / 20
+    ratios = np.ones((1, len(teacher.groups)))
+    widths = fit_widths(teacher.groups, ratios, lambda w: np.zeros(len(w), bool), 4)
+    assert params_at(teacher, widths)[0] < costs(teacher.model).params / 20
 
 
 def test_widths_are_multiples_of_what_the_device_likes(teacher: Teacher) -> None:
-    ratios = {group.name: 1.0 for group in teacher.groups}
-    architecture = fit_widths(teacher, frozenset(), ratios, lambda a: costs(build(teacher, a)).params <= 70_000, 8)
-    assert architecture.widths
-    assert all(width % 8 == 0 for _, width in architecture.widths)
+    ratios = np.ones((1, len(teacher.groups)))
+    widths = fit_widths(teacher.groups, ratios, lambda w: params_at(teacher, w) <= 70_000, 8)[0]
+    changed = [int(w) for w, group in zip(widths, teacher.groups, strict=True) if w < group.width]
+    assert changed
+    assert all(width % 8 == 0 for width in changed)
 
 
 def test_a_board_is_predicted_and_the_budget_holds_for_the_prediction(teacher: Teacher, journal: Journal) -> None:

@@ -164,7 +164,7 @@ def test_yardsticks_say_that_they_carry_nothing_over(name: str) -> None:
 
 
 def test_an_unknown_policy_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match="no policy 'ppo': choose one of reinforce, random, greedy"):
+    with pytest.raises(InputError, match="no policy 'ppo': choose one of reinforce, n2n, random, greedy, evolution"):
         make_policy("ppo", make_problem("removal"), seed=0, expected_candidates=10)
 
 

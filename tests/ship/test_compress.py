@@ -21,7 +21,7 @@ SMALL = {"device": "raspberry-pi-4", "effort": "quick", "candidates": 3, "epochs
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> CompressResult:
     out = tmp_path_factory.mktemp("runs") / "run"
-    return n2n_edge.compress(out=out, max_mb=0.4, max_latency_ms=0.6, max_macs=6e6, **SMALL)  # type: ignore[arg-type]
+    return n2n_edge.compress(out=out, max_mb=0.4, max_latency_ms=0.6, max_macs=6e6, corruptions=True, **SMALL)  # type: ignore[arg-type]
 
 
 def test_the_run_folder_holds_what_other_programs_rely_on(result: CompressResult) -> None:
@@ -55,6 +55,22 @@ def test_every_figure_says_where_it_comes_from(result: CompressResult) -> None:
         assert model["params"]["provenance"] == "computed"
 
 
+def test_other_conditions_are_judged_at_every_severity(result: CompressResult) -> None:
+    conditions = result.report["conditions"]
+    assert conditions["metric"] == "accuracy"
+    assert len(conditions["rows"]) == 25
+    for row in conditions["rows"]:
+        assert row["teacher"] is not None
+        assert 0 <= float(row["student"]["value"]) <= 1
+        assert row["student"]["n"] == result.report["data"]["test"]
+    noise = [
+        float(row["teacher"]["value"]) for row in conditions["rows"] if row["teacher"] and row["corruption"] == "noise"
+    ]
+    assert noise[-1] < noise[0]
+    for name in ("report.html", "model-card.md"):
+        assert "Under other conditions" in (result.folder / name).read_text()
+
+
 def test_torch_and_onnxruntime_agree_and_the_student_loads_as_a_module(result: CompressResult) -> None:
     import torch
 
@@ -86,7 +102,9 @@ def test_the_journal_holds_every_candidate(result: CompressResult) -> None:
 
 
 def test_equal_settings_ship_equal_files(result: CompressResult, tmp_path: Path) -> None:
-    again = n2n_edge.compress(out=tmp_path / "again", max_mb=0.4, max_latency_ms=0.6, max_macs=6e6, **SMALL)  # type: ignore[arg-type]
+    again = n2n_edge.compress(
+        out=tmp_path / "again", max_mb=0.4, max_latency_ms=0.6, max_macs=6e6, corruptions=True, **SMALL
+    )  # type: ignore[arg-type]
     assert again.student.read_bytes() == result.student.read_bytes()
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from n2n_edge.search.problem import DecisionProblem, Proposal
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Observation", "Policy", "choose_distinct", "numpy_generator", "varied"]
+__all__ = ["Observation", "Policy", "PractisingPolicy", "choose_distinct", "numpy_generator", "varied"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,19 @@ class Policy(Protocol):
 
     def load_state_dict(self, state: "Mapping[str, Tensor]") -> None:
         """Continue from another run's `state_dict`; raises InputError if it doesn't fit this policy."""
+        ...
+
+
+@runtime_checkable
+class PractisingPolicy(Policy, Protocol):
+    """A policy that can also learn from what its candidates are only expected to earn."""
+
+    def sample(self, count: int) -> list[Proposal]:
+        """Return `count` candidates as the policy draws them now, repeats among them."""
+        ...
+
+    def practise(self, proposals: Sequence[Proposal], rewards: Sequence[float]) -> None:
+        """Learn from expected rewards; nothing of it counts as observed."""
         ...
 
 

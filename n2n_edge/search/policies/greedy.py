@@ -56,7 +56,9 @@ class GreedyPolicy:
     def load_state_dict(self, state: "Mapping[str, Tensor]") -> None:
         """Raise InputError for any `state` that holds something: this policy has no use for it."""
         if state:
-            raise InputError("policy greedy learns nothing that transfers: start from another run with reinforce only")
+            raise InputError(
+                "policy greedy learns nothing that transfers: start from another run with reinforce or n2n only"
+            )
 
     def _move(self) -> bool:
         changes = list(_changes(self._problem, self._current))

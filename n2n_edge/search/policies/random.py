@@ -51,7 +51,9 @@ class RandomPolicy:
     def load_state_dict(self, state: "Mapping[str, Tensor]") -> None:
         """Raise InputError for any `state` that holds something: this policy has no use for it."""
         if state:
-            raise InputError("policy random learns nothing that transfers: start from another run with reinforce only")
+            raise InputError(
+                "policy random learns nothing that transfers: start from another run with reinforce or n2n only"
+            )
 
 
 def _draw(problem: DecisionProblem, generator: np.random.Generator) -> Proposal:

@@ -18,6 +18,7 @@ from n2n_edge.search.problem import DecisionProblem, Proposal
 __all__ = ["ReinforcePolicy", "ReinforceSettings"]
 
 _TRIES_PER_NEIGHBOUR = 10
+_LEAST_PRACTICE = 4
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class ReinforceSettings:
     """... and shrinkage with log-probabilities that fall by this much with every notch."""
     draws_per_proposal: int = 4
 
+    @classmethod
+    def plain(cls) -> "ReinforceSettings":
+        """Return REINFORCE as N2N Learning has it (section 3.3): one step a batch, no imitation, no neighbourhoods."""
+        return cls(updates=1, ratio_clip=math.inf, elites=0, elite_weight=0.0, neighbour_share=0.0)
+
 
 class ReinforcePolicy:
     """Samples candidates from an LSTM and follows the policy gradient of their rewards (Williams, 1992).
@@ -61,8 +67,6 @@ class ReinforcePolicy:
     bonus keeps it from settling on the first good one.
     """
 
-    name = "reinforce"
-
     def __init__(
         self,
         problem: DecisionProblem,
@@ -74,6 +78,7 @@ class ReinforcePolicy:
         self._problem = problem
         self._seed = seed
         self._expected_candidates = max(expected_candidates, 1)
+        self.name = "reinforce" if settings is None else "n2n"
         self._settings = settings or ReinforceSettings()
         self._features = torch.from_numpy(problem.features.astype("float32"))
         self._offset = _log_prior(problem, self._settings)
@@ -83,6 +88,7 @@ class ReinforcePolicy:
             self._network = network(problem.features.shape[1], problem.actions, self._settings.hidden)
         self._optimizer = torch.optim.Adam(self._network.parameters(), lr=self._settings.learning_rate)
         self._observed = 0
+        self._practised = 0
         self._rewards: dict[Proposal, float] = {}
         self._baseline = 0.0
         self._variance = 0.0
@@ -109,6 +115,29 @@ class ReinforcePolicy:
             sampled = self._network.sample(self._features, self._offset, number, sampler)
         draws = sorted((tuple(actions) for actions in sampled.tolist()), key=lambda actions: actions in self._rewards)
         return choose_distinct(self._problem, chain(around, draws), count, generator)
+
+    def sample(self, count: int) -> list[Proposal]:
+        """Return `count` samples of the policy as it is, repeats among them; other ones after every `practise`."""
+        sampler = torch.Generator().manual_seed(
+            int(numpy_generator(self._seed, self._observed, self._practised, 1).integers(2**62))
+        )
+        with torch.no_grad():
+            sampled = self._network.sample(self._features, self._offset, count, sampler)
+        return [tuple(actions) for actions in sampled.tolist()]
+
+    def practise(self, proposals: Sequence[Proposal], rewards: Sequence[float]) -> None:
+        """Learn from rewards that are only expected: a policy-gradient step like any other, in its own units."""
+        self._practised += 1
+        if not any(choices > 1 for choices in self._problem.choices) or len(proposals) < _LEAST_PRACTICE:
+            return
+        values = torch.tensor(rewards, dtype=torch.float64)
+        spread = float(values.std())
+        if spread <= 0:
+            return
+        advantages = ((values - values.mean()) / spread).clamp(
+            -self._settings.advantage_clip, self._settings.advantage_clip
+        )
+        self._learn(torch.tensor(proposals), advantages.float(), imitate=False)
 
     def observe(self, results: Sequence[Observation]) -> None:
         """Learn from a batch of results; raises ValueError for an action not allowed or a reward that isn't finite."""
@@ -171,10 +200,10 @@ class ReinforcePolicy:
         scaled = deviations / math.sqrt(self._variance + 1e-8)
         return scaled.clamp(-settings.advantage_clip, settings.advantage_clip).float()
 
-    def _learn(self, actions: Tensor, advantages: Tensor) -> None:
+    def _learn(self, actions: Tensor, advantages: Tensor, *, imitate: bool = True) -> None:
         settings = self._settings
-        elites = torch.tensor(self._elites())
-        together = torch.cat([actions, elites])
+        elites = self._elites() if imitate else []
+        together = torch.cat([actions, torch.tensor(elites)]) if elites else actions
         count = len(actions)
         done = min(self._observed / self._expected_candidates, 1.0)
         entropy_weight = settings.entropy_start + done * (settings.entropy_end - settings.entropy_start)
@@ -186,7 +215,7 @@ class ReinforcePolicy:
             ratio = (log_probability[:count] - before).exp()
             clipped = ratio.clamp(1 - settings.ratio_clip, 1 + settings.ratio_clip)
             gain = torch.minimum(ratio * weight, clipped * weight).mean()
-            imitation = log_probability[count:].mean()
+            imitation = log_probability[count:].mean() if elites else log_probability.new_zeros(())
             bonus = entropy[:count].mean()
             loss = -(gain + settings.elite_weight * imitation + entropy_weight * bonus)
             self._optimizer.zero_grad()

@@ -1,0 +1,142 @@
+"""What a trunk costs at many widths at once, worked out from its labels without building a graph."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from n2n_edge.graph.costs import Amounts, CostPlan, Figures
+from n2n_edge.graph.groups import importance_order
+from n2n_edge.graph.labels import LabelArray
+from n2n_edge.graph.load import to_proto
+from n2n_edge.graph.shapes import Shape, shapes_of
+from n2n_edge.graph.teacher import Trunk
+
+__all__ = ["WidthCosts"]
+
+Widths = NDArray[np.int64]
+
+_ALWAYS = -1
+"""Rank of a label that no width drops."""
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """The length of one axis: what always stays, and per group how many positions each width keeps.
+
+    `shared` are positions that stay as long as any of several groups keeps one unit: (group, rank) pairs.
+    """
+
+    fixed: int
+    tables: tuple[tuple[int, NDArray[np.int64]], ...]
+    shared: tuple[tuple[tuple[int, int], ...], ...]
+
+    def length(self, widths: Widths) -> NDArray[np.int64]:
+        total = np.full(len(widths), self.fixed, np.int64)
+        for group, table in self.tables:
+            total += table[widths[:, group]]
+        for position in self.shared:
+            total += np.any([widths[:, group] > rank for group, rank in position], axis=0)
+        return total
+
+
+class WidthCosts:
+    """Costs of one trunk as a function of its groups' widths: those of `build()`, but for a few bytes of the file.
+
+    >>> at = WidthCosts(teacher.trunk(frozenset()))
+    >>> at.costs(np.array([[16, 16, 32], [8, 16, 24]])).macs     # widths in the order of the trunk's groups
+    """
+
+    def __init__(self, trunk: Trunk) -> None:
+        self.groups = trunk.groups
+        self.plan = CostPlan(trunk.model)
+        self._ranks = self._rank_labels(trunk)
+        known: dict[bytes, int] = {}
+        self._axes: list[_Axis] = []
+        varying: dict[tuple[str, int], int] = {}
+        for key, row in self._rows(trunk):
+            content = row.tobytes()
+            if content not in known:
+                known[content] = len(self._axes)
+                self._axes.append(self._axis(row))
+            varying[key] = known[content]
+        self._lay_out(shapes_of(trunk.model), varying)
+        full = self.costs(np.array([[group.width for group in trunk.groups]], np.int64))
+        self._other_bytes = to_proto(trunk.model).ByteSize() - float(full.constant_bytes[0])
+
+    def costs(self, widths: Widths) -> Amounts:
+        """Return the costs at `widths`, `(N, groups)` in the order of `groups`."""
+        lengths = np.ones((len(self._axes) + 1, len(widths)))  # the last one stands for what doesn't vary
+        for index, axis in enumerate(self._axes):
+            lengths[index] = axis.length(widths)
+        elements = self._fixed_elements[:, None] * lengths[self._element_axes].prod(axis=1)
+        return self.plan.at(elements, self._fixed_lengths[:, None] * lengths[self._length_axes])
+
+    def size_bytes(self, found: Amounts) -> Figures:
+        """Return the bytes of the files, `(N,)`."""
+        total: Figures = found.constant_bytes + self._other_bytes
+        return total
+
+    def _lay_out(self, shapes: Mapping[str, Shape], varying: Mapping[tuple[str, int], int]) -> None:
+        """Note for every value what doesn't vary of its size, and which axes do."""
+        still = len(self._axes)
+        elements, element_axes = [], []
+        for name in self.plan.values:
+            shape = shapes.get(name)
+            moving = [] if shape is None else [i for i in range(len(shape)) if (name, i) in varying]
+            rest = [size for i, size in enumerate(shape or ()) if i not in moving]
+            elements.append(0.0 if shape is None else float(prod(rest)))
+            element_axes.append([varying[name, i] for i in moving])
+        most = max((len(axes) for axes in element_axes), default=0)
+        self._fixed_elements = np.array(elements)
+        self._element_axes = np.array([[*axes, *[still] * (most + 1 - len(axes))] for axes in element_axes], np.int64)
+        lengths, length_axes = [], []
+        for name, axis in self.plan.axes:
+            shape = shapes.get(name, ())
+            position = axis % len(shape) if shape else axis
+            length_axes.append(varying.get((name, position), still))
+            lengths.append(float(shape[position]) if shape and length_axes[-1] == still else float(bool(shape)))
+        self._fixed_lengths = np.array(lengths)
+        self._length_axes = np.array(length_axes, np.int64)
+
+    @staticmethod
+    def _rank_labels(trunk: Trunk) -> NDArray[np.int64]:
+        """Return (labels, 2): the group of each label and its rank there, or `_ALWAYS`."""
+        ranks = np.full((trunk.labels.count, 2), _ALWAYS, np.int64)
+        for index, group in enumerate(trunk.groups):
+            if group.shrinkable:
+                units = np.array(group.units)[importance_order(group, trunk.importance)]
+                ranks[units, 0], ranks[units, 1] = index, np.arange(len(units))
+        return ranks
+
+    def _rows(self, trunk: Trunk) -> list[tuple[tuple[str, int], LabelArray]]:
+        """Return, for every axis that may get shorter, the labels of its positions: `(positions, labels of each)`."""
+        rows: list[tuple[tuple[str, int], LabelArray]] = []
+        for key, row in trunk.labels.dims.items():
+            first = row if row.ndim == 1 else row[0]  # blocks of a grouped convolution stay equally long
+            rows.append((key, first[:, None]))
+        for name, array in trunk.labels.values.items():
+            for axis, size in enumerate(array.shape):
+                if size > 1:
+                    rows.append(((name, axis), np.moveaxis(array, axis, 0).reshape(size, -1)))
+        return [(key, np.ascontiguousarray(row)) for key, row in rows if (self._ranks[row, 0] != _ALWAYS).any()]
+
+    def _axis(self, row: LabelArray) -> _Axis:
+        groups, ranks = self._ranks[row, 0], self._ranks[row, 1]
+        fixed = (groups == _ALWAYS).any(axis=1)
+        single = ~fixed & (groups == groups[:, :1]).all(axis=1)
+        tables = []
+        for group in np.unique(groups[single, 0]).tolist():
+            members = single & (groups[:, 0] == group)
+            counts = np.bincount(ranks[members].min(axis=1), minlength=self.groups[group].width)
+            tables.append((group, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)))
+        shared = []
+        for position in np.flatnonzero(~fixed & ~single).tolist():
+            pairs = zip(groups[position].tolist(), ranks[position].tolist(), strict=True)
+            lowest: dict[int, int] = {}
+            for group, rank in pairs:
+                lowest[group] = min(rank, lowest.get(group, rank))
+            shared.append(tuple(lowest.items()))
+        return _Axis(int(fixed.sum()), tuple(tables), tuple(shared))

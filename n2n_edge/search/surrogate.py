@@ -1,0 +1,225 @@
+"""What accuracy an architecture that nobody trained is likely to reach: a Gaussian process over those that were."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Sensitivity", "Sketch", "Surrogate"]
+
+Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+
+_LEAST_RATIO = 0.05
+_FLOOR = 0.05
+"""Sensitivity that even the least sensitive part is given, as a share of the mean: profiles are taken one by one."""
+
+_NOISES = (0.05, 0.15, 0.4)
+_LOCALS = (0.1, 0.4, 1.0)
+_LENGTHS = (0.5, 1.0, 2.0)
+"""Grids of the hyperparameters: noise and local variation in units of the spread of what was seen, length scale."""
+
+_TREND_VARIANCE = 4.0
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """An architecture as the surrogate sees it: the layers that go, the width ratios of groups, and two cost shares.
+
+    `ratios` names the groups that are narrower than the teacher's; shares are of the teacher's params and MACs.
+    """
+
+    removed: frozenset[str]
+    ratios: Mapping[str, float]
+    params_share: float
+    macs_share: float
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """The teacher's profile: how much the loss rises when one thing alone is cut and the rest refitted, not trained.
+
+    `layers`: by removable layer; `groups`: by group, the rise at each of `ratios` (ascending, below one).
+    """
+
+    layers: Mapping[str, float] = field(default_factory=dict)
+    groups: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    ratios: tuple[float, ...] = (0.25, 0.5)
+
+    def rise(self, sketch: Sketch) -> tuple[float, float]:
+        """Return the summed rises of what `sketch` removes, and of what it narrows."""
+        removed = sum(max(self.layers.get(name, 0.0), 0.0) for name in sketch.removed)
+        narrowed = 0.0
+        for name, ratio in sketch.ratios.items():
+            if name in self.groups:
+                rises = [max(rise, 0.0) for rise in self.groups[name]]
+                narrowed += float(np.interp(ratio, [0.0, *self.ratios, 1.0], [2 * rises[0], *rises, 0.0]))
+        return removed, narrowed
+
+
+class Surrogate:
+    """Predicts accuracies, with a standard deviation, from those observed so far.
+
+    A trend in the profile's summed rises and the logarithms of the cost shares, plus a smooth departure from it over
+    which layers go and how narrow groups are, each weighed by its sensitivity: a Gaussian process (Rasmussen and
+    Williams, Gaussian Processes for Machine Learning, 2006, sections 2.2 and 2.7) whose noise and scales maximise the
+    marginal likelihood over a small grid. Before the first observation it knows the order that the profile suggests,
+    and is very unsure.
+    """
+
+    def __init__(self, layers: Sequence[str], groups: Sequence[str], profile: Sensitivity) -> None:
+        self._layers, self._groups, self._profile = tuple(layers), tuple(groups), profile
+        self._weights = np.concatenate(
+            [
+                _relative([max(profile.layers.get(name, 0.0), 0.0) for name in self._layers]),
+                _relative([max([*profile.groups.get(name, (0.0,)), 0.0]) for name in self._groups]),
+            ]
+        )
+        self._trends: Matrix = np.zeros((0, 5))
+        self._points: Matrix = np.zeros((0, len(self._weights)))
+        self._values: Vector = np.zeros(0)
+        self._fit: _Fit | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of observations."""
+        return len(self._values)
+
+    def observe(self, sketches: Sequence[Sketch], accuracies: Sequence[float]) -> None:
+        """Take in measured accuracies."""
+        if not sketches:
+            return
+        trends, points = self._encoded(sketches)
+        self._trends = np.concatenate([self._trends, trends])
+        self._points = np.concatenate([self._points, points])
+        self._values = np.concatenate([self._values, np.asarray(accuracies, np.float64)])
+        self._fit = None
+
+    def predict(self, sketches: Sequence[Sketch]) -> tuple[Vector, Vector]:
+        """Return the expected accuracy of each architecture, and its standard deviation, both `(N,)`."""
+        trends, points = self._encoded(sketches)
+        if not len(self._values):
+            return 1.0 / (1.0 + trends[:, 1] + trends[:, 2]), np.ones(len(sketches))
+        return self._fitted().predict(trends, points)
+
+    def choose(
+        self, sketches: Sequence[Sketch], worth: Vector, slope: Vector, count: int, boldness: float
+    ) -> list[int]:
+        """Return the positions of the `count` architectures most worth judging, the best first.
+
+        `worth` `(N,)` is what each is expected to earn and `slope` by how much that grows with its accuracy. The
+        upper confidence bound decides; after each choice the others are as sure as if its outcome were known
+        (Desautels, Krause and Burdick, Parallelizing Exploration-Exploitation Tradeoffs, JMLR 2014).
+        """
+        trends, points = self._encoded(sketches)
+        taken: list[int] = []
+        state = self._fitted() if len(self._values) else None
+        for _ in range(min(count, len(sketches))):
+            deviation = np.ones(len(sketches)) if state is None else state.predict(trends, points)[1]
+            bound = worth + boldness * slope * deviation
+            bound[taken] = -np.inf
+            best = int(np.argmax(bound))
+            taken.append(best)
+            if state is not None:
+                state = state.believing(trends[best : best + 1], points[best : best + 1])
+        return taken
+
+    def _encoded(self, sketches: Sequence[Sketch]) -> tuple[Matrix, Matrix]:
+        trends, points = [], []
+        for sketch in sketches:
+            removed, narrowed = self._profile.rise(sketch)
+            trends.append([1.0, np.sqrt(removed), np.sqrt(narrowed), *np.log([sketch.params_share, sketch.macs_share])])
+            gone = [float(name in sketch.removed) for name in self._layers]
+            narrow = [-np.log(max(sketch.ratios.get(name, 1.0), _LEAST_RATIO)) for name in self._groups]
+            points.append(np.array([*gone, *narrow]) * self._weights)
+        return np.array(trends), np.array(points)
+
+    def _fitted(self) -> "_Fit":
+        if self._fit is None:
+            fits = [
+                _Fit.of(self._trends, self._points, self._values, noise, local, length)
+                for noise, local, length in product(_NOISES, _LOCALS, _LENGTHS)
+            ]
+            self._fit = max(fits, key=lambda fit: fit.evidence)
+        return self._fit
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """A Gaussian process with chosen hyperparameters, conditioned on observations."""
+
+    trends: Matrix
+    points: Matrix
+    values: Vector
+    centre: Vector
+    scale: Vector
+    mean: float
+    spread: float
+    noise: float
+    local: float
+    length: float
+    inverse: Matrix
+    evidence: float
+
+    @classmethod
+    def of(cls, trends: Matrix, points: Matrix, values: Vector, noise: float, local: float, length: float) -> "_Fit":
+        """Condition on `values`; figures are in units of their spread."""
+        centre, scale = trends.mean(axis=0), np.maximum(trends.std(axis=0), 1e-3)
+        centre[0], scale[0] = 0.0, 1.0
+        mean, spread = float(values.mean()), max(float(values.std()), 0.01)
+        bare = cls(trends, points, values, centre, scale, mean, spread, noise, local, length, np.zeros((0, 0)), -np.inf)
+        covariance = bare._kernel(trends, points, trends, points) + noise**2 * np.eye(len(values))
+        factor = np.linalg.cholesky(covariance)
+        half = np.linalg.solve(factor, (values - mean) / spread)
+        evidence = -0.5 * float(half @ half) - float(np.log(np.diag(factor)).sum())
+        inverse: Matrix = np.linalg.inv(covariance).astype(np.float64)
+        return cls(trends, points, values, centre, scale, mean, spread, noise, local, length, inverse, evidence)
+
+    def predict(self, trends: Matrix, points: Matrix) -> tuple[Vector, Vector]:
+        """Return mean and standard deviation of the accuracy itself, without the noise of judging it."""
+        across = self._kernel(trends, points, self.trends, self.points)
+        mean = self.mean + self.spread * (across @ self.inverse @ ((self.values - self.mean) / self.spread))
+        prior = _TREND_VARIANCE * (self._scaled(trends) ** 2).sum(axis=1) / trends.shape[1] + self.local**2
+        variance = prior - np.einsum("ij,jk,ik->i", across, self.inverse, across)
+        return mean, self.spread * np.sqrt(np.maximum(variance, 1e-9))
+
+    def believing(self, trends: Matrix, points: Matrix) -> "_Fit":
+        """Return the process after it has seen its own expectation at one more point: only its doubt changes."""
+        across = self._kernel(trends, points, self.trends, self.points)[0]
+        own = self._kernel(trends, points, trends, points)[0, 0] + self.noise**2
+        passed = self.inverse @ across
+        left = max(float(own - across @ passed), 1e-9)
+        corner = np.concatenate([-passed, [1.0]])[:, None]
+        size = len(self.inverse)
+        inverse = np.zeros((size + 1, size + 1))
+        inverse[:size, :size] = self.inverse
+        inverse += corner @ corner.T / left
+        expected = self.predict(trends, points)[0]
+        return _Fit(
+            np.concatenate([self.trends, trends]), np.concatenate([self.points, points]),
+            np.concatenate([self.values, expected]), self.centre, self.scale, self.mean, self.spread,
+            self.noise, self.local, self.length, inverse, self.evidence,
+        )  # fmt: skip
+
+    def _scaled(self, trends: Matrix) -> Matrix:
+        scaled: Matrix = (trends - self.centre) / self.scale
+        return scaled
+
+    def _kernel(self, trends: Matrix, points: Matrix, other_trends: Matrix, other_points: Matrix) -> Matrix:
+        linear = _TREND_VARIANCE * self._scaled(trends) @ self._scaled(other_trends).T / trends.shape[1]
+        squares = (points**2).sum(axis=1)[:, None] + (other_points**2).sum(axis=1)[None]
+        distance = np.maximum(squares - 2 * points @ other_points.T, 0.0)
+        kernel: Matrix = linear + self.local**2 * np.exp(-0.5 * distance / self.length**2)
+        return kernel
+
+
+def _relative(rises: Sequence[float]) -> Vector:
+    """Return square roots of sensitivities in units of their mean, with a floor: weights of the distance."""
+    values = np.asarray(rises, np.float64)
+    if not len(values):
+        return values
+    mean = values.mean()
+    weights: Vector = np.sqrt(values / mean + _FLOOR) if mean > 0 else np.ones(len(values))
+    return weights

@@ -1,0 +1,99 @@
+"""The surrogate: it learns an accuracy that depends on what is cut, and knows what it doesn't know."""
+
+import numpy as np
+import pytest
+
+from n2n_edge.search.surrogate import Sensitivity, Sketch, Surrogate
+
+LAYERS = tuple(f"layer{i}" for i in range(8))
+GROUPS = tuple(f"g{i}" for i in range(6))
+PROFILE = Sensitivity(
+    layers={name: 0.1 * (i + 1) for i, name in enumerate(LAYERS)},
+    groups={name: (0.5 / (i + 1), 0.1 / (i + 1)) for i, name in enumerate(GROUPS)},
+)
+
+
+def sketches(count: int, seed: int) -> list[Sketch]:
+    random = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        removed = frozenset(name for name in LAYERS if random.random() < 0.3)
+        ratios = {name: float(random.uniform(0.3, 1.0)) for name in GROUPS}
+        share = (1 - 0.08 * len(removed)) * float(np.mean(list(ratios.values())))
+        found.append(Sketch(removed, ratios, share, share**1.5))
+    return found
+
+
+def truth(sketch: Sketch) -> float:
+    """Cuts cost as much as the profile says, save that layer3 is free and g5 dear, which it doesn't know."""
+    removed, narrowed = PROFILE.rise(sketch)
+    removed -= 0.4 * ("layer3" in sketch.removed)
+    return 0.9 - 0.1 * removed - 0.15 * narrowed - 0.1 * (1 - sketch.ratios["g5"])
+
+
+def seen(count: int, noise: float = 0.005) -> Surrogate:
+    surrogate = Surrogate(LAYERS, GROUPS, PROFILE)
+    known = sketches(count, seed=1)
+    random = np.random.default_rng(2)
+    surrogate.observe(known, [truth(one) + float(random.normal(0, noise)) for one in known])
+    return surrogate
+
+
+def correlation(surrogate: Surrogate) -> float:
+    others = sketches(200, seed=3)
+    return float(np.corrcoef(surrogate.predict(others)[0], [truth(one) for one in others])[0, 1])
+
+
+def test_the_profile_alone_ranks() -> None:
+    assert correlation(Surrogate(LAYERS, GROUPS, PROFILE)) > 0.6
+
+
+def test_more_observations_make_it_better() -> None:
+    few, many = correlation(seen(8)), correlation(seen(80))
+    assert many > few
+    assert many > 0.95
+
+
+def test_its_doubt_covers_its_errors_and_shrinks() -> None:
+    others = sketches(200, seed=3)
+    few, many = seen(10), seen(80)
+    for surrogate in (few, many):
+        mean, deviation = surrogate.predict(others)
+        errors = np.abs(mean - [truth(one) for one in others])
+        assert float((errors < 2 * deviation).mean()) > 0.7
+    assert float(many.predict(others)[1].mean()) < float(few.predict(others)[1].mean())
+
+
+def test_a_layer_that_the_profile_misjudges_is_found_out() -> None:
+    surrogate = seen(120)
+    base = Sketch(frozenset(), dict.fromkeys(GROUPS, 0.7), 0.7, 0.6)
+    worst = {
+        name: float(surrogate.predict([Sketch(frozenset({name}), base.ratios, 0.64, 0.55)])[0][0]) for name in LAYERS
+    }
+    assert worst["layer3"] > worst["layer7"]
+    assert worst["layer3"] > worst["layer4"]
+
+
+def test_bold_choices_differ_from_each_other() -> None:
+    """Near-copies of the most promising candidate are not all chosen: the first one's outcome tells of the others."""
+    surrogate = seen(20)
+    one = Sketch(frozenset({"layer0"}), dict.fromkeys(GROUPS, 0.9), 0.85, 0.8)
+    copies = [Sketch(one.removed, {**one.ratios, "g0": 0.9 - 1e-6 * i}, 0.85, 0.8) for i in range(6)]
+    other = Sketch(frozenset({"layer1", "layer2"}), dict.fromkeys(GROUPS, 0.85), 0.7, 0.65)
+    together = [*copies, other]
+    worth = surrogate.predict(together)[0]
+    chosen = surrogate.choose(together, worth, np.ones(7), 3, boldness=8.0)
+    assert 6 in chosen
+    assert len(set(chosen)) == 3
+    timid = surrogate.choose(together, worth, np.ones(7), 1, boldness=0.0)
+    assert timid == [int(np.argmax(worth))]
+
+
+def test_equal_observations_do_no_harm() -> None:
+    surrogate = Surrogate(LAYERS, GROUPS, PROFILE)
+    one = sketches(1, seed=0)
+    for _ in range(5):
+        surrogate.observe(one, [0.8])
+    mean, deviation = surrogate.predict(one)
+    assert mean[0] == pytest.approx(0.8, abs=0.01)
+    assert np.isfinite(deviation).all()
