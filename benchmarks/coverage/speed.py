@@ -21,6 +21,7 @@ from zoo import export
 from n2n_edge.graph import Architecture, Teacher, build, load_model
 
 HERE = Path(__file__).parent
+ANALYSES = 5
 NETWORKS = (
     *(Family(name, "classification", name, (32, 32)) for name in ("resnet20_cifar10", "resnet56_cifar10")),
     *(Family(name, "classification", name, (32, 32)) for name in ("resnet110_cifar10", "resnet272bn_cifar10")),
@@ -50,14 +51,20 @@ def main() -> None:
 
 def measure(path: Path, builds: int) -> dict[str, float]:
     """Return seconds and, per 1,000 nodes, the same."""
-    Teacher(load_model(path))  # imports and caches
-    source = load_model(path)
-    start = time.perf_counter()
-    teacher = Teacher(source)
-    analysis = time.perf_counter() - start
+    teacher = Teacher(load_model(path))  # imports and caches
+    times = []
+    for _ in range(ANALYSES):
+        source = load_model(path)
+        start = time.perf_counter()
+        teacher = Teacher(source)
+        times.append(time.perf_counter() - start)
     nodes = len(list(teacher.model.graph))
     shallow, full = _architecture(teacher, remove=True), _architecture(teacher, remove=False)
-    seconds = {"analysis": analysis, "first_build": _timed(teacher, shallow, 1), "build": _timed(teacher, full, builds)}
+    seconds = {
+        "analysis": statistics.median(times),
+        "first_build": _timed(teacher, shallow, 1),
+        "build": _timed(teacher, full, builds),
+    }
     row: dict[str, float] = {"nodes": nodes}
     for name, value in seconds.items():
         row[f"{name}_s"] = round(value, 4)

@@ -1,7 +1,7 @@
 """Best reward against candidates for every policy, over several seeds, and started from another run's policy.
 
 ``python benchmarks/policy/run.py [--seeds 5] [--candidates 40]`` searches students of the built-in example for a
-Raspberry Pi 4 with real short distillations, without training any winner, and writes ``results.json`` and ``results.md``.
+Raspberry Pi 4 with real short distillations, without training any winner; writes ``results.json`` and ``results.md``.
 ``transferred`` is `reinforce` that starts from the policies of a search for a Jetson with another seed.
 """
 

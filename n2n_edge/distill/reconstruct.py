@@ -29,6 +29,9 @@ _MOST_FEATURES = 4_608
 _RIDGE = 0.03
 """Weight of staying near the inherited weights, as a share of the mean squared input."""
 
+_NEAR_ENOUGH = 1e-4
+"""A layer whose output is off by no more than this share of the largest figure stays as it is."""
+
 _LEAST_SCALE = 1e-3
 """A norm's scale (in units of its deviation) below which it can't be undone."""
 
@@ -51,6 +54,7 @@ class FeatureTargets:
 
     def __init__(self, teacher: GraphModule, data: Data, settings: DistillSettings, images: int = _MOST_IMAGES) -> None:
         self.values: dict[str, Tensor] = {}
+        self._places: dict[tuple[int, int], Tensor] = {}
         order = torch.randperm(len(data.train), generator=generator(settings.seed, _STREAM))
         mean, std = torch.tensor(data.mean), torch.tensor(data.std)
         self._look(teacher, normalise(as_bytes(data.train, order[:1]), mean, std))
@@ -58,6 +62,14 @@ class FeatureTargets:
         count = max(_LEAST_IMAGES, min(images, _MOST_BYTES // max(each, 1)))
         self.images = normalise(as_bytes(data.train, order[:count]), mean, std)
         self._look(teacher, self.images)
+
+    def places(self, positions: int, each: int) -> Tensor:
+        """Return `each` random places out of so many positions for every image `(images, each)`, always the same."""
+        key = (positions, each)
+        if key not in self._places:
+            order = torch.rand(len(self.images), positions, generator=generator(0)).argsort(dim=1)
+            self._places[key] = order[:, :each].contiguous()
+        return self._places[key]
 
     def _look(self, teacher: GraphModule, images: Tensor) -> None:
         with torch.no_grad():
@@ -183,7 +195,7 @@ class _Refit:
             return
         samples = min(_MOST_SAMPLES, max(_LEAST_SAMPLES, _SAMPLES_PER_FEATURE * features))
         each = min(rows * columns, -(-samples // count))
-        places = torch.rand(count, rows * columns, generator=generator(0)).argsort(dim=1)[:, :each]
+        places = self.targets.places(rows * columns, each)
         patches = _patches(inputs, places, columns, weight.shape[2:], window)
         values = wanted.permute(0, 2, 3, 1).reshape(count, rows * columns, outputs)
         values = values.gather(1, places[..., None].expand(-1, -1, outputs)).reshape(-1, outputs)
@@ -236,10 +248,14 @@ def _solve(inputs: Tensor, wanted: Tensor, start: Tensor, bias: Tensor | None) -
     """Return (outputs, features) weights, and a bias where there was one, nearest to `wanted` in the least squares."""
     constant = None
     centre, aim = torch.zeros(inputs.shape[1]), torch.zeros(wanted.shape[1])
+    scale = wanted.abs().max()
     if bias is not None:
         centre, aim = inputs.mean(dim=0), wanted.mean(dim=0)
-        inputs = inputs - centre
-    rest = wanted - aim - inputs @ start.t() if bias is not None else wanted - inputs @ start.t()
+        inputs, wanted = inputs - centre, wanted - aim
+    rest = wanted - inputs @ start.t()
+    shifted = 0.0 if bias is None else (aim - start @ centre - bias).abs().max()
+    if max(rest.abs().max(), shifted) <= _NEAR_ENOUGH * scale:
+        return start, bias
     gram = inputs.t() @ inputs
     gram.diagonal().add_(_RIDGE * gram.diagonal().mean() + 1e-8)
     factor, failed = torch.linalg.cholesky_ex(gram)

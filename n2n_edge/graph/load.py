@@ -10,7 +10,7 @@ from onnx_ir.passes import common
 
 from n2n_edge.errors import InputError
 
-__all__ = ["drop_unused_initializers", "load_model", "save_model", "serialize", "to_proto"]
+__all__ = ["as_array", "drop_unused_initializers", "load_model", "save_model", "serialize", "to_proto"]
 
 
 def load_model(path: Path | str) -> ir.Model:
@@ -36,8 +36,15 @@ def load_model(path: Path | str) -> ir.Model:
         raise InputError(f"{path}: not a valid ONNX model ({_first_line(error)}); export it again") from error
     common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
     for value in model.graph.initializers.values():
-        _check_tensor(value, path)
+        _read_tensor(value, path)
     return model
+
+
+def as_array(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    """Return a tensor that is held as a numpy array: candidates slice it again and again."""
+    if not isinstance(tensor, ir.TensorProtoTensor) or tensor.dtype == ir.DataType.STRING or tensor.dtype.itemsize < 1:
+        return tensor
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
 
 
 def serialize(model: ir.Model) -> bytes:
@@ -126,11 +133,12 @@ def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
             raise InputError(f"{path}: external data '{location}' is missing; put it beside the model")
 
 
-def _check_tensor(value: ir.Value, path: Path) -> None:
+def _read_tensor(value: ir.Value, path: Path) -> None:
     tensor = value.const_value
     assert tensor is not None
     try:
-        tensor.numpy()
+        value.const_value = as_array(tensor)
+        value.const_value.numpy()
     except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(
             f"{path}: weight '{value.name}' is damaged ({_first_line(error)}); export or copy the file again"

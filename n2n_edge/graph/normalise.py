@@ -11,7 +11,7 @@ from onnx_ir.passes import common
 from n2n_edge.errors import InputError
 from n2n_edge.graph.fold import fold_static, put_constant
 from n2n_edge.graph.free_batch import free_batch
-from n2n_edge.graph.load import drop_unused_initializers
+from n2n_edge.graph.load import as_array, drop_unused_initializers
 from n2n_edge.graph.operands import is_computed, nodes_within
 from n2n_edge.graph.shapes import batch_dim
 from n2n_edge.graph.trace import Trace, trace_model
@@ -224,15 +224,8 @@ def _note_shapes(model: ir.Model, one: Trace, two: Trace) -> None:
         value.dtype = ir.DataType.from_numpy(one.dtypes[name])
     for value in model.graph.initializers.values():
         assert value.const_value is not None
-        value.const_value = _as_array(value.const_value)
+        value.const_value = as_array(value.const_value)
         value.shape, value.dtype = ir.Shape(value.const_value.shape.numpy()), value.const_value.dtype
-
-
-def _as_array(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    """Hold a tensor as a numpy array: candidates slice it again and again."""
-    if not isinstance(tensor, ir.TensorProtoTensor) or tensor.dtype == ir.DataType.STRING or tensor.dtype.itemsize < 1:
-        return tensor
-    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
 
 
 def _name_nodes(model: ir.Model) -> None:

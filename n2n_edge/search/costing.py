@@ -144,6 +144,12 @@ class CostMeter:
                 self._journal.record_event("timing failed", {"candidate": key, "error": failure})
         return {"failed": failure}
 
+    def headroom(self) -> dict[str, float]:
+        """Return, by cost, what share of the teacher's the budgets leave."""
+        groups = self.teacher.groups
+        base = self.foretold(frozenset(), np.array([[group.width for group in groups]], np.int64))
+        return {cost: limit / max(float(base[cost][0]), 1e-12) for cost, limit in self.limits.items()}
+
     def fitted(self, removed: frozenset[str], ratios: Mapping[str, float]) -> Architecture:
         """Return the widest architecture in proportion to `ratios` (by group) that the budgets allow.
 

@@ -133,7 +133,8 @@ def search(
         most = plan.removal_candidates + plan.shrinkage_candidates
         run.rehearsal = Rehearsal(evaluator, evaluator.sensitivity(profiler, most))
 
-    removal = RemovalStage(teacher, profile)
+    headroom = evaluator.meter.headroom()
+    removal = RemovalStage(teacher, profile, headroom)
     if any(layer.removable for layer in teacher.layers):
         stage = _Stage(
             "removal",
@@ -147,7 +148,7 @@ def search(
 
     leader = run.leader()
     layers_gone = leader.architecture.removed if leader is not None else frozenset()
-    shrinkage = ShrinkageStage(teacher, profile, layers_gone)
+    shrinkage = ShrinkageStage(teacher, profile, headroom, layers_gone)
     if shrinkage.groups:
         stage = _Stage(
             "shrinkage",

@@ -9,12 +9,15 @@ from n2n_edge.devices import Profile, predict_node_latencies
 from n2n_edge.graph import ChannelGroup, Layer, Teacher
 from n2n_edge.search.problem import DecisionProblem, Proposal
 
-__all__ = ["FEATURES", "WIDTH_RATIOS", "RemovalStage", "ShrinkageStage"]
+__all__ = ["FEATURES", "HEADROOM", "WIDTH_RATIOS", "RemovalStage", "ShrinkageStage"]
+
+HEADROOM = ("params", "size_mb", "macs", "memory_bound_mb", "latency_ms")
+"""Costs of which the state says what share of the teacher's the budgets leave, one where there is no budget."""
 
 WIDTH_RATIOS = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 """Width ratios among which stage 2 picks for every channel group."""
 
-FEATURES = 18
+FEATURES = 18 + len(HEADROOM)
 """Length of a step's state; equal for every network and both stages, so that policies transfer."""
 
 _KEEP_LOG_ODDS = 1.4  # a fresh policy keeps four layers of five
@@ -27,9 +30,10 @@ class RemovalStage:
 
     name = "removal"
 
-    def __init__(self, teacher: Teacher, profile: Profile) -> None:
+    def __init__(self, teacher: Teacher, profile: Profile, headroom: Mapping[str, float]) -> None:
+        """`headroom` gives, by cost, what share of the teacher's the budgets leave (see `HEADROOM`)."""
         self.teacher = teacher
-        states = _layer_states(teacher, profile)
+        states = _layer_states(teacher, profile, headroom)
         self._layers = tuple(layer.name for layer in teacher.layers)
         steps = len(self._layers)
         mask = np.ones((steps, 2), bool)
@@ -57,9 +61,12 @@ class ShrinkageStage:
 
     name = "shrinkage"
 
-    def __init__(self, teacher: Teacher, profile: Profile, removed: frozenset[str]) -> None:
+    def __init__(
+        self, teacher: Teacher, profile: Profile, headroom: Mapping[str, float], removed: frozenset[str]
+    ) -> None:
+        """Decide on the groups that are left without the layers `removed`; `headroom` as in `RemovalStage`."""
         self.groups = tuple(group for group in teacher.trunk(removed).groups if group.shrinkable)
-        states = _layer_states(teacher, profile)
+        states = _layer_states(teacher, profile, headroom)
         actions = len(WIDTH_RATIOS)
         steps = len(self.groups)
         features = [_group_state(group, states, index / max(1, steps - 1)) for index, group in enumerate(self.groups)]
@@ -77,8 +84,8 @@ class ShrinkageStage:
         return {group.name: WIDTH_RATIOS[action] for group, action in zip(self.groups, proposal, strict=True)}
 
 
-def _layer_states(teacher: Teacher, profile: Profile) -> dict[str, _Vector]:
-    """Return the state of every layer: its type and form, its skips, its shares of the teacher's costs, its place."""
+def _layer_states(teacher: Teacher, profile: Profile, headroom: Mapping[str, float]) -> dict[str, _Vector]:
+    """Return the state of every layer: type and form, skips, shares of the teacher's costs, place; and the headroom."""
     latencies = {item.name: item.latency_ms for item in predict_node_latencies(teacher.model, profile)}
     spent = [sum(latencies.get(node, 0.0) for node in layer.nodes) for layer in teacher.layers]
     total = {
@@ -106,6 +113,7 @@ def _layer_states(teacher: Teacher, profile: Profile) -> dict[str, _Vector]:
                 np.sqrt(time / total["latency"]),
                 index / last,
                 1.0,
+                *(min(headroom.get(cost, 1.0), 1.0) for cost in HEADROOM),
             ],
             np.float32,
         )

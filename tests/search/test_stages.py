@@ -16,19 +16,22 @@ def teacher() -> Teacher:
 
 def test_states_are_normalised_and_of_one_length(teacher: Teacher) -> None:
     profile = load_profile("jetson")
-    for problem in (RemovalStage(teacher, profile).problem, ShrinkageStage(teacher, profile, frozenset()).problem):
+    for problem in (
+        RemovalStage(teacher, profile, {}).problem,
+        ShrinkageStage(teacher, profile, {}, frozenset()).problem,
+    ):
         assert problem.features.shape == (problem.steps, FEATURES)
         assert np.abs(problem.features).max() <= 2
         assert len(np.unique(problem.features, axis=0)) > problem.steps // 2  # steps can be told apart
 
 
 def test_the_same_layer_weighs_differently_on_different_devices(teacher: Teacher) -> None:
-    pi, jetson = (RemovalStage(teacher, load_profile(name)).problem for name in ("raspberry-pi-4", "jetson"))
+    pi, jetson = (RemovalStage(teacher, load_profile(name), {}).problem for name in ("raspberry-pi-4", "jetson"))
     assert not np.allclose(pi.features, jetson.features)
 
 
 def test_only_removable_layers_can_go(teacher: Teacher) -> None:
-    stage = RemovalStage(teacher, load_profile("cpu"))
+    stage = RemovalStage(teacher, load_profile("cpu"), {})
     removable = [layer.removable for layer in teacher.layers]
     assert [bool(row[0]) for row in stage.problem.mask] == removable
     assert stage.removed(stage.problem.default) == frozenset()
@@ -37,13 +40,25 @@ def test_only_removable_layers_can_go(teacher: Teacher) -> None:
 
 
 def test_full_width_is_the_default_of_stage_two(teacher: Teacher) -> None:
-    stage = ShrinkageStage(teacher, load_profile("cpu"), frozenset())
+    stage = ShrinkageStage(teacher, load_profile("cpu"), {}, frozenset())
     assert set(stage.ratios(stage.problem.default).values()) == {1.0}
     assert tuple(sorted(WIDTH_RATIOS)) == WIDTH_RATIOS
 
 
 def test_stage_two_sees_only_what_stage_one_left(teacher: Teacher) -> None:
     removed = frozenset([next(layer.name for layer in teacher.layers if layer.removable)])
-    before = ShrinkageStage(teacher, load_profile("cpu"), frozenset())
-    after = ShrinkageStage(teacher, load_profile("cpu"), removed)
+    before = ShrinkageStage(teacher, load_profile("cpu"), {}, frozenset())
+    after = ShrinkageStage(teacher, load_profile("cpu"), {}, removed)
     assert len(after.groups) < len(before.groups)
+
+
+def test_the_state_says_how_much_the_budgets_leave(teacher: Teacher) -> None:
+    profile = load_profile("cpu")
+    free, tight, loose = (
+        RemovalStage(teacher, profile, headroom).problem.features
+        for headroom in ({}, {"params": 0.25}, {"params": 3.0})
+    )
+    different = (free != tight).any(axis=0)
+    assert different.sum() == 1
+    assert (tight[:, different] == 0.25).all()
+    assert (loose == free).all()
