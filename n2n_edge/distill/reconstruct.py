@@ -1,4 +1,4 @@
-"""Weights that make up for what was cut: every layer refitted by least squares to give what the teacher's gives."""
+"""Weights that make up for what was cut: layers refitted by least squares to give what the teacher's give."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ _STREAM = 2**34
 """Tells this use of the seed from others."""
 
 _MOST_IMAGES = 512
-_LEAST_IMAGES = 16
+_LEAST_IMAGES = 2
 _MOST_BYTES = 1_500_000_000
 
 Kept = Mapping[str, NDArray[np.intp]]
@@ -79,24 +79,31 @@ class FeatureTargets:
         """Ignore the inputs."""
 
     def after(self, node: ir.Node, outputs: Sequence[Tensor]) -> None:
-        """Keep what a layer or a sum gives."""
-        if node.op_type in ("Conv", "Gemm", "MatMul", "Add") and outputs[0].dim() in (2, 4):
+        """Keep what a layer or a sum gives that `reconstruct` may aim at."""
+        plain = node.op_type == "Gemm" or (node.op_type == "Conv" and node.attributes.get_int("group", 1) == 1)
+        summed = node.op_type == "Add" and all(v is not None and v.const_value is None for v in node.inputs)
+        if (plain or summed) and outputs[0].dim() in (2, 4):
             self.values[str(node.outputs[0].name)] = outputs[0].clone()
 
 
-def reconstruct(student: GraphModule, targets: FeatureTargets, kept: Kept) -> None:
+def reconstruct(student: GraphModule, targets: FeatureTargets, kept: Kept) -> int:
     """Refit the student's layers in order, each on what the layers before it, already refitted, feed it.
+
+    Returns how many were looked at.
 
     A layer's new weights minimise the squared distance to the teacher's output of the same layer, over sampled images
     and positions, with a ridge towards the inherited weights. Where the output goes through a norm into a sum, the
     distance is that of the sum: then a layer makes up for layers that were removed before it. After the
     reconstruction of He, Zhang and Sun (Channel Pruning for Accelerating Very Deep Neural Networks, ICCV 2017).
 
-    Layers that are grouped or very wide stay as they are. Weights change in place; the module is left in evaluation
-    mode.
+    Plain 2-D convolutions and Gemms are refitted; grouped, transposed, 1-D and 3-D convolutions, MatMuls, layers that
+    share their weights and those that read very many inputs stay as they are. Weights change in place; the module is
+    left in evaluation mode.
     """
+    refit = _Refit(student, targets, kept)
     with torch.no_grad():
-        student.eval().visit(_Refit(student, targets, kept), targets.images)
+        student.eval().visit(refit, targets.images)
+    return refit.done
 
 
 def reconstructed(student: ir.Model, teacher: ir.Model, data: Data, settings: DistillSettings, kept: Kept) -> ir.Model:
@@ -119,6 +126,7 @@ class _Refit:
     def __post_init__(self) -> None:
         self.weights = self.student.learned()
         self.sums: dict[str, Tensor] = {}
+        self.done = 0
 
     def after(self, node: ir.Node, outputs: Sequence[Tensor]) -> None:
         """Keep what may be added to a layer's output later."""
@@ -199,6 +207,7 @@ class _Refit:
         patches = _patches(inputs, places, columns, weight.shape[2:], window)
         values = wanted.permute(0, 2, 3, 1).reshape(count, rows * columns, outputs)
         values = values.gather(1, places[..., None].expand(-1, -1, outputs)).reshape(-1, outputs)
+        self.done += 1
         matrix, constant = _solve(patches, values, weight.reshape(outputs, features), bias)
         weight.copy_(matrix.reshape(weight.shape))
         if bias is not None and constant is not None:
@@ -211,6 +220,7 @@ class _Refit:
         if wanted.shape != (len(inputs), weight.shape[0 if _flag(node, "transB") else 1]):
             return
         turned = _flag(node, "transB")
+        self.done += 1
         matrix, constant = _solve(inputs, wanted, weight if turned else weight.t(), bias)
         weight.copy_(matrix if turned else matrix.t())
         if bias is not None and constant is not None:

@@ -31,12 +31,13 @@ class Judgement:
     """What a short distillation made of a candidate.
 
     `accuracy` is the validation metric in 0..1 (fidelity where there are no labels), `loss` the distillation loss on
-    the validation images, `model` the candidate as it was judged.
+    the validation images, `training_seconds` the part of the time that training took, `model` the candidate as judged.
     """
 
     accuracy: float
     loss: float
     seconds: float
+    training_seconds: float
     model: ir.Model
 
 
@@ -110,16 +111,18 @@ class ShortDistiller:
         settings = replace(self._settings, seed=seed)
         with deterministic(settings.threads):
             module = image_module(candidate, "candidate")
-            if kept is not None:
-                reconstruct(module, self._features, kept)
+            refitted = 0 if kept is None else reconstruct(module, self._features, kept)
+            before_training = time.monotonic()
             if self._passes:
                 self._train(module, settings, chooses_bf16(settings, candidate, self._data))
-            if self._passes or kept is None:
+            training_seconds = time.monotonic() - before_training
+            if self._passes or not refitted:
                 recalibrate(module, self._data, self._settings)
             outputs = list(outputs_of(module, self._data, self._validation))
             evaluation = compare(outputs, self._reference, self._validation_labels, self._kind)
             loss = self._loss(outputs)
-        return Judgement(evaluation.metric, loss, time.monotonic() - start, write_back(candidate, module))
+        seconds = time.monotonic() - start
+        return Judgement(evaluation.metric, loss, seconds, training_seconds, write_back(candidate, module))
 
     def _train(self, module: GraphModule, settings: DistillSettings, bf16: bool) -> None:
         orders = [training_order(len(self._images), settings, epoch) for epoch in range(1, self._passes + 1)]

@@ -66,37 +66,37 @@ def unit_importance(
     elements of weights, by name, such as squared first-order Taylor terms; labels that none of them touches keep
     their norm.
     """
-    total, seen = np.zeros(labels.count), np.zeros(labels.count)
-    squares = {
-        name: np.square(value.const_value.numpy().astype(np.float64))
-        for name, value in model.graph.initializers.items()
-        if value.const_value is not None
-        and len(value.const_value.shape) > 1
-        and value.const_value.dtype.is_floating_point()
-    }
-    for given in (squares, _fitting(scores or {}, model)):
-        sums, counts = np.zeros(labels.count), np.zeros(labels.count)
-        for (name, axis), row in labels.dims.items():
-            if name not in given:
-                continue
-            summed = np.bincount(row.ravel(), weights=_norms(given[name], axis, row), minlength=labels.count)
-            present = np.bincount(row.ravel(), minlength=labels.count) > 0
-            mean = summed[present].mean()
-            if mean > 0:
-                sums += summed / mean
-                counts += present
-        total, seen = np.where(counts > 0, sums, total), np.where(counts > 0, counts, seen)
-    return np.divide(total, seen, out=np.zeros_like(total), where=seen > 0)
-
-
-def _fitting(scores: Mapping[str, NDArray[np.floating[Any]]], model: ir.Model) -> dict[str, NDArray[np.float64]]:
-    """Return the scores of weights that are still there in the shape that they were given for."""
     weights = model.graph.initializers
-    return {
-        name: score.astype(np.float64)
-        for name, score in scores.items()
-        if name in weights and weights[name].shape is not None and weights[name].shape == score.shape
-    }
+    by_norm, by_score = _Mean(labels.count), _Mean(labels.count)
+    for (name, axis), row in labels.dims.items():
+        value = weights.get(name)
+        if value is None or value.const_value is None or not value.const_value.dtype.is_floating_point():
+            continue
+        shape = tuple(value.const_value.shape.numpy())
+        score = (scores or {}).get(name)
+        if score is not None and score.shape == shape:
+            by_score.add(row, _norms(score.astype(np.float64), axis, row))
+        if len(shape) > 1:
+            by_norm.add(row, _norms(np.square(value.const_value.numpy().astype(np.float64)), axis, row))
+    return np.where(by_score.seen > 0, by_score.value(), by_norm.value())
+
+
+class _Mean:
+    """The mean per label over weight axes, each of which is brought to mean one."""
+
+    def __init__(self, count: int) -> None:
+        self.total, self.seen = np.zeros(count), np.zeros(count)
+
+    def add(self, row: LabelArray, norm: NDArray[np.float64]) -> None:
+        summed = np.bincount(row.ravel(), weights=norm, minlength=len(self.total))
+        present = np.bincount(row.ravel(), minlength=len(self.total)) > 0
+        mean = summed[present].mean()
+        if mean > 0:
+            self.total += summed / mean
+            self.seen += present
+
+    def value(self) -> NDArray[np.float64]:
+        return np.divide(self.total, self.seen, out=np.zeros_like(self.total), where=self.seen > 0)
 
 
 def importance_order(group: ChannelGroup, importance: NDArray[np.float64]) -> NDArray[np.intp]:

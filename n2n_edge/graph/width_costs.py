@@ -43,7 +43,10 @@ class _Axis:
 
 
 class WidthCosts:
-    """Costs of one trunk as a function of its groups' widths: those of `build()`, but for a few bytes of the file.
+    """Costs of one trunk as a function of its groups' widths: those of `build()`.
+
+    But for constants that a cut adds or doubles, such as the new sizes of a Split whose old ones several nodes shared:
+    a few bytes each, of the file and of the memory bound.
 
     >>> at = WidthCosts(teacher.trunk(frozenset()))
     >>> at.costs(np.array([[16, 16, 32], [8, 16, 24]])).macs     # widths in the order of the trunk's groups

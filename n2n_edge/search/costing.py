@@ -1,5 +1,6 @@
 """What a candidate costs, cheapest facts first, and the widths that the budgets leave it."""
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,7 +35,9 @@ _LATENCY_ROUNDS = 4
 _SIZE_SLACK = 512
 """Bytes by which a file may be larger than its tensors tell: indices that cuts add."""
 
-_WIDTH_COSTS_KEPT = 256
+_WIDTH_COSTS_KEPT = 16
+
+_FILE_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ class CostMeter:
         self._timed = profile.is_host and ("latency_ms" in self.limits or objective == "latency_ms")
         self._meets_all: bool | None = None
         self._corrections: dict[frozenset[str], float] = {}  # measured over predicted, by what is removed
-        self._width_costs: dict[frozenset[str], WidthCosts] = {}
+        self._surplus: dict[frozenset[str], tuple[float, float]] = {}  # MB of file and memory beyond what is foretold
+        self._width_costs: OrderedDict[frozenset[str], WidthCosts] = OrderedDict()
         self.timings = 0
         """How often a timing has corrected what is foretold."""
 
@@ -159,11 +163,11 @@ class CostMeter:
         groups = self.teacher.trunk(removed).groups
         table = np.array([[ratios.get(group.name, 1.0) for group in groups]])
         if not self._timed or "latency_ms" not in self.limits:
-            return self._named(removed, self.fitted_many(removed, table)[0])
+            return self._fitted_file(removed, table)
         limit = self.limits["latency_ms"] * _LATENCY_HEADROOM
         best: Architecture | None = None
         for _ in range(_LATENCY_ROUNDS):
-            architecture = self._named(removed, self.fitted_many(removed, table)[0])
+            architecture = self._fitted_file(removed, table)
             model = build(self.teacher, architecture)
             measured = None if self.excesses(self.static(model)) else self.measured(architecture, model)
             if measured is None:
@@ -177,6 +181,25 @@ class CostMeter:
             if measured.value >= 0.94 * limit:
                 break
         return best if best is not None else architecture
+
+    def _fitted_file(self, removed: frozenset[str], table: Ratios) -> Architecture:
+        """Return the one architecture of `fitted_many` whose file meets the budgets, too.
+
+        Where cuts add constants to the file that are not foretold, the difference is learned and the fit repeated.
+        """
+        for _ in range(_FILE_ROUNDS):
+            widths = self.fitted_many(removed, table)
+            architecture = self._named(removed, widths[0])
+            exact = self.static(build(self.teacher, architecture))
+            if not self.excesses(exact):
+                break
+            known = self.foretold(removed, widths)
+            before = self._surplus.get(removed, (0.0, 0.0))
+            more = (exact.size_mb - known["size_mb"][0], exact.memory_bound_mb - known["memory_bound_mb"][0])
+            if max(more) <= 0:
+                break  # not even the narrowest fits
+            self._surplus[removed] = (before[0] + max(more[0], 0.0), before[1] + max(more[1], 0.0))
+        return architecture
 
     def fitted_many(self, removed: frozenset[str], ratios: Ratios, *, roughly: bool = False) -> Widths:
         """Return `fitted` for each row of `ratios`, in the order of the trunk's groups, without timing anything.
@@ -198,11 +221,12 @@ class CostMeter:
         at = self._costs_at(removed)
         found = at.costs(widths)
         outputs = [str(value.name) for value in self.teacher.trunk(removed).model.graph.outputs]
+        size, memory = self._surplus.get(removed, (0.0, 0.0))
         return {
-            "size_mb": (at.size_bytes(found) + METADATA_BYTES + _SIZE_SLACK) / MB,
+            "size_mb": (at.size_bytes(found) + METADATA_BYTES + _SIZE_SLACK) / MB + size,
             "params": found.params,
             "macs": found.macs,
-            "memory_bound_mb": found.memory_bound_bytes / MB,
+            "memory_bound_mb": found.memory_bound_bytes / MB + memory,
             "latency_ms": predict_latencies(at.plan.places, found, self.profile, outputs) * self._correction(removed),
         }
 
@@ -235,9 +259,9 @@ class CostMeter:
     def _costs_at(self, removed: frozenset[str]) -> WidthCosts:
         known = self._width_costs.get(removed)
         if known is None:
-            if len(self._width_costs) >= _WIDTH_COSTS_KEPT:
-                self._width_costs.clear()
             known = self._width_costs[removed] = WidthCosts(self.teacher.trunk(removed))
+            if len(self._width_costs) > _WIDTH_COSTS_KEPT:
+                self._width_costs.popitem(last=False)
         return known
 
     def _teacher_correction(self) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 
 from n2n_edge.search.evaluator import Evaluator, Judged
 from n2n_edge.search.journal import Candidate, Journal
-from n2n_edge.search.policies import Observation, Policy, PractisingPolicy, make_policy
+from n2n_edge.search.policies import Observation, Policy, PractisingPolicy, RandomPolicy, make_policy
 from n2n_edge.search.policies.base import numpy_generator, varied
 from n2n_edge.search.problem import DecisionProblem, Proposal
 from n2n_edge.search.rehearsal import Design, Expected, Rehearsal
@@ -34,6 +34,12 @@ _REHEARSED_BATCH = 4
 _ROUNDS = {"removal": 6, "shrinkage": 10}
 _SAMPLES = {"removal": 24, "shrinkage": 96}
 """Rounds of practice before each batch, and designs in each: every new choice of layers has to be analysed."""
+
+_PROFILE_SHARE = 0.15
+"""Share of the search's time limit that the sensitivity profile may take."""
+
+_STRANGERS = {"removal": 32, "shrinkage": 96}
+"""Random designs of every size that join them: what the policy would never sample may still be worth knowing."""
 
 _CLIMBS = 2
 _CLIMBERS = 6
@@ -131,7 +137,7 @@ def search(
     run = _Search(evaluator, plan, journal, standing, _Clock(journal, plan.deadline_s), on_progress)
     if plan.policy == "reinforce":
         most = plan.removal_candidates + plan.shrinkage_candidates
-        run.rehearsal = Rehearsal(evaluator, evaluator.sensitivity(profiler, most))
+        run.rehearsal = Rehearsal(evaluator, evaluator.sensitivity(profiler, most, run.profile_is_over))
 
     headroom = evaluator.meter.headroom()
     removal = RemovalStage(teacher, profile, headroom)
@@ -207,6 +213,8 @@ class _Search:
             progress = min(1.0, len(trained) / stage.candidates)
             wanted = stage.candidates - len(trained)
             proposals = [stage.problem.default] if batch == 0 else self.propose(stage, wanted, judged_before, progress)
+            if not proposals:
+                break  # nothing is left that would be another architecture
             observations = []
             for proposal in proposals:
                 start = time.monotonic()
@@ -234,8 +242,15 @@ class _Search:
             batch += 1
         return stage.policy.state_dict()
 
+    def profile_is_over(self, tried: int) -> bool:
+        """Tell whether the sensitivity profile has had its share of the time."""
+        return self.clock.stage_is_over("profile", tried, _PROFILE_SHARE)
+
     def propose(self, stage: _Stage, wanted: int, judged_before: set[Proposal], progress: float) -> list[Proposal]:
-        """Return the next proposals to judge: the policy's own, or those most worth knowing after it has practised."""
+        """Return the next proposals to judge: the policy's own, or those most worth knowing after it has practised.
+
+        None where practice finds nothing that would be another architecture.
+        """
         if self.rehearsal is None or not isinstance(stage.policy, PractisingPolicy):
             return stage.policy.propose(min(_BATCH, wanted))
         known: dict[Proposal, Expected] = {}
@@ -244,6 +259,8 @@ class _Search:
             self.expect(stage, samples, known, progress)
             stage.policy.practise(samples, [known[sample].reward for sample in samples])
         generator = numpy_generator(self.plan.seed, len(judged_before), 2)
+        strangers = RandomPolicy(stage.problem, seed=int(generator.integers(2**31)))
+        self.expect(stage, strangers.propose(_STRANGERS[stage.name]), known, progress)
         for _ in range(_CLIMBS):
             best = heapq.nlargest(_CLIMBERS, known, key=lambda proposal: known[proposal].reward)
             steps = [
@@ -253,8 +270,7 @@ class _Search:
             ]
             self.expect(stage, steps, known, progress)
         count = min(_REHEARSED_BATCH, wanted)
-        chosen = self.most_worth_knowing(known, judged_before, count, progress)
-        return chosen or stage.policy.propose(count)
+        return self.most_worth_knowing(known, judged_before, count, progress)
 
     def expect(
         self, stage: _Stage, proposals: Sequence[Proposal], known: dict[Proposal, Expected], progress: float

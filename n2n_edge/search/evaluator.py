@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import onnx_ir as ir
 
@@ -111,24 +112,28 @@ class Evaluator:
             found[key] = float(known["accuracy"])
         return found
 
-    def sensitivity(self, make: Callable[[], ShortDistiller], most: int) -> Sensitivity:
+    def sensitivity(
+        self, make: Callable[[], ShortDistiller], most: int, out_of_time: Callable[[int], bool]
+    ) -> Sensitivity:
         """Return the teacher's profile: the rise of the loss for each removable layer and each group cut alone.
 
         `make()` prepares what refits without training. At most `most` parts are tried, those with the largest share of
-        the params and MACs first; the others are taken to be like the average.
+        the params and MACs first, and no more once ``out_of_time(tried)``; the others are taken to be like the average.
         """
         parts = self._parts()
         tried = parts[:most]
         distiller: ShortDistiller | None = None
         rises: dict[str, float] = {}
-        for name, architecture in [("", self.teacher.full), *tried]:
+        for count, (name, architecture) in enumerate([("", self.teacher.full), *tried]):
+            if out_of_time(count):
+                break
             known = self._journal.cached("sensitivity", name)
             if known is None:
                 distiller = distiller or make()
                 judgement = distiller.judge(
                     build(self.teacher, architecture), surviving(self.teacher, architecture), seed=self._seed
                 )
-                known = {"loss": judgement.loss}
+                known = {"loss": judgement.loss if isfinite(judgement.loss) else _LARGEST_RISE}
                 self._journal.store("sensitivity", name, known)
             rises[name] = float(known["loss"])
         base = rises.pop("")
@@ -161,7 +166,13 @@ class Evaluator:
             return float(known["accuracy"]), False
         judgement = self._distiller.judge(model, surviving(self.teacher, architecture), seed=self._seed)
         self._journal.store(
-            "accuracy", architecture.key, {"accuracy": judgement.accuracy, "seconds": judgement.seconds}
+            "accuracy",
+            architecture.key,
+            {
+                "accuracy": judgement.accuracy,
+                "seconds": judgement.seconds,
+                "training_seconds": judgement.training_seconds,
+            },
         )
         return judgement.accuracy, True
 

@@ -16,6 +16,8 @@ __all__ = ["Design", "Expected", "Rehearsal"]
 
 _RATIO_DIGITS = 4
 
+_FITTED_KEPT = 5000
+
 _MOST_ACCURACY = 1.2
 """Expectations are held below this share of the teacher's accuracy."""
 
@@ -66,9 +68,10 @@ class Rehearsal:
         )
         self._full = {group.name: group.width for group in teacher.groups}
         base = self._meter.foretold(frozenset(), self._widths_of(frozenset(), {}))
-        self._params, self._macs = float(base["params"][0]), float(base["macs"][0])
+        self._params, self._macs = max(float(base["params"][0]), 1.0), max(float(base["macs"][0]), 1.0)
         self._seen: set[str] = set()
         self._fitted: dict[object, _Fitted] = {}
+        self._timings = 0
 
     def learn(self, judged: Sequence[Judged]) -> None:
         """Take in the accuracies of real judgements, each architecture once."""
@@ -90,7 +93,10 @@ class Rehearsal:
         """Return what each design is expected to earn at `progress` of the search (see `infeasible_reward`)."""
         if not designs:
             return []
-        keys = [(self._meter.timings, design.removed, tuple(sorted(design.ratios.items()))) for design in designs]
+        keys = [(design.removed, tuple(sorted(design.ratios.items()))) for design in designs]
+        if self._timings != self._meter.timings or len(self._fitted) > _FITTED_KEPT:
+            self._fitted.clear()
+            self._timings = self._meter.timings
         new = {key: design for key, design in zip(keys, designs, strict=True) if key not in self._fitted}
         self._fitted.update(zip(new, self._fit(list(new.values())), strict=True))
         fitted = [self._fitted[key] for key in keys]

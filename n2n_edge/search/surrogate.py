@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from math import fsum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
 _LEAST_RATIO = 0.05
+_LEAST_SHARE = 1e-6
 _FLOOR = 0.05
 """Sensitivity that even the least sensitive part is given, as a share of the mean: profiles are taken one by one."""
 
@@ -50,13 +52,13 @@ class Sensitivity:
 
     def rise(self, sketch: Sketch) -> tuple[float, float]:
         """Return the summed rises of what `sketch` removes, and of what it narrows."""
-        removed = sum(max(self.layers.get(name, 0.0), 0.0) for name in sketch.removed)
-        narrowed = 0.0
+        removed = fsum(max(self.layers.get(name, 0.0), 0.0) for name in sketch.removed)  # exact: sets have no order
+        narrowed = []
         for name, ratio in sketch.ratios.items():
             if name in self.groups:
                 rises = [max(rise, 0.0) for rise in self.groups[name]]
-                narrowed += float(np.interp(ratio, [0.0, *self.ratios, 1.0], [2 * rises[0], *rises, 0.0]))
-        return removed, narrowed
+                narrowed.append(float(np.interp(ratio, [0.0, *self.ratios, 1.0], [2 * rises[0], *rises, 0.0])))
+        return removed, fsum(narrowed)
 
 
 class Surrogate:
@@ -130,7 +132,14 @@ class Surrogate:
         trends, points = [], []
         for sketch in sketches:
             removed, narrowed = self._profile.rise(sketch)
-            trends.append([1.0, np.sqrt(removed), np.sqrt(narrowed), *np.log([sketch.params_share, sketch.macs_share])])
+            trends.append(
+                [
+                    1.0,
+                    np.sqrt(removed),
+                    np.sqrt(narrowed),
+                    *np.log(np.maximum([sketch.params_share, sketch.macs_share], _LEAST_SHARE)),
+                ]
+            )
             gone = [float(name in sketch.removed) for name in self._layers]
             narrow = [-np.log(max(sketch.ratios.get(name, 1.0), _LEAST_RATIO)) for name in self._groups]
             points.append(np.array([*gone, *narrow]) * self._weights)

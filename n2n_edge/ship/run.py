@@ -197,8 +197,8 @@ def _epochs(settings: CompressSettings, prepared: Prepared, winner: Judged, jour
     known = journal.cached("final", "epochs")
     if known is None:
         left = settings.minutes * 60 - (time.monotonic() - started)
-        judged = journal.cached("accuracy", winner.architecture.key)
-        seconds = float(judged["seconds"]) if judged is not None else 1.0
+        judged = journal.cached("accuracy", winner.architecture.key) or {}
+        seconds = float(judged.get("training_seconds", 1.0))
         # the short distillation had its teacher's outputs ready, the final one works them out: about twice the time
         per_epoch = 2.0 * seconds * images / settings.amount.short_images
         known = {"epochs": max(1, min(epochs, int(left / per_epoch)))}

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 from n2n_edge._example import teacher_path
 from n2n_edge.devices import load_profile
@@ -106,3 +109,56 @@ def test_a_missed_budget_is_told_in_proportion(teacher: Teacher, journal: Journa
         meter = CostMeter(teacher, load_profile("raspberry-pi-4"), [Budget("params", 154_105.0)], journal, worker)
         found = meter.judge(teacher.full, teacher.model)
     assert meter.excesses(found) == {"params": pytest.approx(1.0)}
+
+
+def shuffled_with_shared_constants(blocks: int = 12) -> ir.Model:
+    """Blocks of Split, convolution, Concat and channel shuffle that share one constant for each kind of shape."""
+    random = np.random.default_rng(0)
+    constants = {
+        "stem.weight": random.normal(size=(64, 3, 3, 3)).astype(np.float32),
+        "halves": np.array([32, 32]),
+        "apart": np.array([0, 2, 32, 16, 16]),
+        "together": np.array([0, 64, 16, 16]),
+        "fc.weight": random.normal(size=(10, 64)).astype(np.float32),
+    }
+    nodes = [helper.make_node("Conv", ["x", "stem.weight"], ["v0"], pads=[1] * 4)]
+    for i in range(blocks):
+        constants[f"{i}.weight"] = random.normal(size=(32, 32, 1, 1)).astype(np.float32)
+        nodes += [
+            helper.make_node("Split", [f"v{i}", "halves"], [f"a{i}", f"b{i}"], axis=1),
+            helper.make_node("Conv", [f"b{i}", f"{i}.weight"], [f"c{i}"]),
+            helper.make_node("Relu", [f"c{i}"], [f"r{i}"]),
+            helper.make_node("Concat", [f"a{i}", f"r{i}"], [f"j{i}"], axis=1),
+            helper.make_node("Reshape", [f"j{i}", "apart"], [f"s{i}"]),
+            helper.make_node("Transpose", [f"s{i}"], [f"t{i}"], perm=[0, 2, 1, 3, 4]),
+            helper.make_node("Reshape", [f"t{i}", "together"], [f"v{i + 1}"]),
+        ]
+    nodes += [
+        helper.make_node("GlobalAveragePool", [f"v{blocks}"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "fc.weight"], ["y"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 16, 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 10])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+
+
+@pytest.mark.parametrize(("cost", "shares"), [("size_mb", (0.75, 0.8, 0.85)), ("memory_bound_mb", (0.9, 0.92, 0.95))])
+def test_what_cuts_add_to_the_file_is_reckoned_with(
+    journal: Journal, cost: Literal["size_mb", "memory_bound_mb"], shares: tuple[float, ...]
+) -> None:
+    teacher = Teacher(shuffled_with_shared_constants())
+    profile = load_profile("raspberry-pi-4")
+    with WarmWorker() as worker:
+        full = CostMeter(teacher, profile, [], journal, worker).static(build(teacher, teacher.full)).as_mapping()[cost]
+        for share in shares:
+            meter = CostMeter(teacher, profile, [Budget(cost, share * full)], journal, worker)
+            architecture = meter.fitted(frozenset(), {group.name: 1.0 for group in teacher.groups})
+            found = meter.static(build(teacher, architecture))
+            assert not meter.excesses(found)
+            assert found.as_mapping()[cost] > 0.9 * share * full

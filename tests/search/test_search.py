@@ -45,7 +45,7 @@ class MadeUp:
             ratio = 0.0 if value is None or value.shape is None else int(value.shape[0]) / full  # type: ignore[arg-type]
             lost += dear * (1.0 - ratio) ** 2
         self.judged.append(1.0 - lost)
-        return Judgement(1.0 - lost, 5.0 * lost, 0.0, model)
+        return Judgement(1.0 - lost, 5.0 * lost, 0.0, 0.0, model)
 
 
 Run = Callable[..., tuple[SearchResult, Journal, MadeUp]]

@@ -32,9 +32,9 @@ class Policy(Protocol):
     >>> proposals = policy.propose(8)
     >>> policy.observe([judge(actions) for actions in proposals])
 
-    Proposals are a pure function of the seed and the observations so far: asking again before `observe` gives the same
-    answer, and a resumed run that replays its observations in the same batches stands where the first one stood, bit
-    for bit. No global random state is read or written.
+    Proposals are a pure function of the seed, the observations so far and what was practised in between: asking again
+    before `observe` gives the same answer, and a resumed run that replays its observations in the same batches stands
+    where the first one stood, bit for bit. No global random state is read or written.
     """
 
     @property

@@ -132,7 +132,7 @@ class ReinforcePolicy:
             return
         values = torch.tensor(rewards, dtype=torch.float64)
         spread = float(values.std())
-        if spread <= 0:
+        if not spread > 0:
             return
         advantages = ((values - values.mean()) / spread).clamp(
             -self._settings.advantage_clip, self._settings.advantage_clip
