@@ -1,55 +1,64 @@
 """Analysis and `build()` against the number of nodes: residual networks of growing depth, exported once each.
 
-Writes ``speed.json``: seconds of analysis (from the loaded file to `Teacher`), of the first build of an architecture
-with a third of its removable layers gone, and of the builds after it, which is what a search repeats.
+Writes ``speed.json``: seconds of analysis (from the loaded file to `Teacher`, median of five), of the first build of an
+architecture with a third of its removable layers gone, and of the builds after it, which is what a search repeats.
+Every network is measured in a process of its own, which like `n2n-edge inspect` never imports torch.
 """
 
 import argparse
 import json
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-from families import Family
-from zoo import export
-
 from n2n_edge.graph import Architecture, Teacher, build, load_model
 
 HERE = Path(__file__).parent
-ANALYSES = 5
-NETWORKS = (
-    *(Family(name, "classification", name, (32, 32)) for name in ("resnet20_cifar10", "resnet56_cifar10")),
-    *(Family(name, "classification", name, (32, 32)) for name in ("resnet110_cifar10", "resnet272bn_cifar10")),
-    *(Family(name, "classification", name, (224, 224)) for name in ("resnet18", "resnet50", "resnet101", "resnet152")),
-    Family("densenet201", "classification", "densenet201", (224, 224)),
-)
+ANALYSES, BUILDS = 5, 5
+NETWORKS = {
+    **dict.fromkeys(("resnet20_cifar10", "resnet56_cifar10", "resnet110_cifar10", "resnet272bn_cifar10"), (32, 32)),
+    **dict.fromkeys(("resnet18", "resnet50", "resnet101", "resnet152", "densenet201"), (224, 224)),
+}
 
 
 def main() -> None:
-    """Measure and write the results."""
+    """Export, measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--zoo", type=Path, help="folder where exported networks are kept; default: a temporary one")
-    parser.add_argument("--builds", type=int, default=5)
+    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(options.one)))
+        return
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         zoo = options.zoo or Path(folder)
         zoo.mkdir(parents=True, exist_ok=True)
-        for network in NETWORKS:
-            path = zoo / f"speed-{network.name}.onnx"
+        for name, size in NETWORKS.items():
+            path = zoo / f"speed-{name}.onnx"
             if not path.exists():
-                export(network, path)
-            rows.append({"network": network.name, "input": list(network.size), **measure(path, options.builds)})
+                export_to(path, name, size)
+            command = [sys.executable, "-W", "ignore", __file__, "--one", str(path)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            rows.append({"network": name, "input": list(size), **json.loads(done.stdout.strip().splitlines()[-1])})
             print(json.dumps(rows[-1]), flush=True)
     (HERE / "speed.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def measure(path: Path, builds: int) -> dict[str, float]:
+def export_to(path: Path, name: str, size: tuple[int, int]) -> None:
+    """Export a network of pytorchcv."""
+    sys.path.insert(0, str(HERE.parents[1]))
+    from families import Family
+    from zoo import export
+
+    export(Family(name, "classification", name, size), path)
+
+
+def measure(path: Path) -> dict[str, float]:
     """Return seconds and, per 1,000 nodes, the same."""
     teacher = Teacher(load_model(path))  # imports and caches
     times = []
@@ -63,7 +72,7 @@ def measure(path: Path, builds: int) -> dict[str, float]:
     seconds = {
         "analysis": statistics.median(times),
         "first_build": _timed(teacher, shallow, 1),
-        "build": _timed(teacher, full, builds),
+        "build": _timed(teacher, full, BUILDS),
     }
     row: dict[str, float] = {"nodes": nodes}
     for name, value in seconds.items():
