@@ -154,8 +154,8 @@ def search(
 
     leader = run.leader()
     layers_gone = leader.architecture.removed if leader is not None else frozenset()
-    shrinkage = ShrinkageStage(teacher, profile, headroom, layers_gone)
-    if shrinkage.groups:
+    if any(group.shrinkable for group in teacher.trunk(layers_gone).groups):
+        shrinkage = ShrinkageStage(teacher, profile, headroom, layers_gone)
         stage = _Stage(
             "shrinkage",
             make_policy(

@@ -64,14 +64,19 @@ class ShrinkageStage:
     def __init__(
         self, teacher: Teacher, profile: Profile, headroom: Mapping[str, float], removed: frozenset[str]
     ) -> None:
-        """Decide on the groups that are left without the layers `removed`; `headroom` as in `RemovalStage`."""
+        """Decide on the groups that are left without the layers `removed`; `headroom` as in `RemovalStage`.
+
+        Raises ValueError where no group is left that could shrink.
+        """
         self.groups = tuple(group for group in teacher.trunk(removed).groups if group.shrinkable)
+        if not self.groups:
+            raise ValueError("no channel group is left that could shrink")
         states = _layer_states(teacher, profile, headroom)
         actions = len(WIDTH_RATIOS)
         steps = len(self.groups)
         features = [_group_state(group, states, index / max(1, steps - 1)) for index, group in enumerate(self.groups)]
         self.problem = DecisionProblem(
-            features=np.stack(features) if features else np.zeros((0, FEATURES), np.float32),
+            features=np.stack(features),
             choices=(actions,) * steps,
             actions=actions,
             mask=np.ones((steps, actions), bool),
