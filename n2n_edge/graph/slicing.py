@@ -12,7 +12,7 @@ from n2n_edge.graph.labels import LabelArray, Labels
 from n2n_edge.graph.load import drop_unused_initializers
 from n2n_edge.graph.operands import constant_ints, opset_of, pad_amounts, slice_plan, split_sizes
 
-__all__ = ["drop_channels"]
+__all__ = ["drop_channels", "survivors"]
 
 _Alive = NDArray[np.bool_]
 
@@ -60,12 +60,12 @@ def _note_shape(value: ir.Value, labels: Labels, alive: _Alive) -> None:
     array = labels.values.get(str(value.name))
     if array is None or value.shape is None:
         return
-    kept = _survivors(array, alive)
+    kept = survivors(array, alive)
     if kept:
         value.shape = ir.Shape([int(kept[i].sum()) if i in kept else size for i, size in enumerate(value.shape)])
 
 
-def _survivors(array: LabelArray, alive: _Alive) -> dict[int, _Alive]:
+def survivors(array: LabelArray, alive: _Alive) -> dict[int, _Alive]:
     """Return, for every axis along which labels vary, which positions stay; nothing where all do."""
     standing = alive[array]
     if standing.all():
@@ -84,7 +84,7 @@ def _kept_along(value: ir.Value | None, axis: int, labels: Labels, alive: _Alive
     array = labels.values.get(str(value.name))
     if array is None:
         return np.ones(size, bool)
-    return _survivors(array, alive).get(axis, np.ones(size, bool))
+    return survivors(array, alive).get(axis, np.ones(size, bool))
 
 
 def _mend(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
@@ -120,7 +120,7 @@ def _mend_target(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) 
         return
     offset = array.ndim - len(target)
     sizes = list(target)
-    for axis, keep in _survivors(array, alive).items():
+    for axis, keep in survivors(array, alive).items():
         if axis >= offset and sizes[axis - offset] > 1:
             sizes[axis - offset] = int(keep.sum())
     if tuple(sizes) != target:
@@ -231,7 +231,7 @@ def _mend_resize(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) 
     array = labels.values.get(str(node.outputs[0].name))
     if sizes is None or array is None or len(sizes) != array.ndim:
         return
-    for axis, keep in _survivors(array, alive).items():
+    for axis, keep in survivors(array, alive).items():
         sizes = (*sizes[:axis], int(keep.sum()), *sizes[axis + 1 :])
     if sizes != constant_ints(node, 3):
         _replace(model, node, 3, list(sizes))

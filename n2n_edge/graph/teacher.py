@@ -20,7 +20,7 @@ from n2n_edge.graph.load import load_model
 from n2n_edge.graph.normalise import normalise
 from n2n_edge.graph.propagate import propagate
 from n2n_edge.graph.remove import RemovalConflictError, remove_layers
-from n2n_edge.graph.slicing import drop_channels
+from n2n_edge.graph.slicing import drop_channels, survivors
 from n2n_edge.graph.torch_export import export_module
 
 __all__ = ["Teacher", "Touchable", "Trunk", "build", "surviving"]
@@ -213,10 +213,9 @@ def surviving(teacher: Teacher, architecture: Architecture) -> dict[str, NDArray
     alive[_dropped(trunk, architecture, {})] = False
     kept = {}
     for name, array in trunk.labels.values.items():
-        if array.ndim > 1 and array.shape[1] > 1:
-            standing = np.moveaxis(alive[array], 1, 0).reshape(array.shape[1], -1).any(axis=1)
-            if not standing.all():
-                kept[name] = np.flatnonzero(standing)
+        standing = survivors(array, alive).get(1)
+        if standing is not None and not standing.all():
+            kept[name] = np.flatnonzero(standing)
     return kept
 
 

@@ -6,7 +6,7 @@ from math import isfinite
 
 import onnx_ir as ir
 
-from n2n_edge.distill import ShortDistiller
+from n2n_edge.distill import Judgement, ShortDistiller
 from n2n_edge.gate import Budget
 from n2n_edge.graph import Architecture, Teacher, build, surviving
 from n2n_edge.search.costing import CandidateCosts, CostMeter
@@ -106,8 +106,7 @@ class Evaluator:
             if known is None:
                 distiller = distiller or make()
                 model = build(self.teacher, judged.architecture)
-                kept = surviving(self.teacher, judged.architecture)
-                known = {"accuracy": distiller.judge(model, kept, seed=self._seed).accuracy}
+                known = {"accuracy": self._judgement(distiller, judged.architecture, model).accuracy}
                 self._journal.store("final_accuracy", key, known)
             found[key] = float(known["accuracy"])
         return found
@@ -120,19 +119,15 @@ class Evaluator:
         `make()` prepares what refits without training. At most `most` parts are tried, those with the largest share of
         the params and MACs first, and no more once ``out_of_time(tried)``; the others are taken to be like the average.
         """
-        parts = self._parts()
-        tried = parts[:most]
         distiller: ShortDistiller | None = None
         rises: dict[str, float] = {}
-        for count, (name, architecture) in enumerate([("", self.teacher.full), *tried]):
+        for count, (name, architecture) in enumerate([("", self.teacher.full), *self._parts()[:most]]):
             if out_of_time(count):
                 break
             known = self._journal.cached("sensitivity", name)
             if known is None:
                 distiller = distiller or make()
-                judgement = distiller.judge(
-                    build(self.teacher, architecture), surviving(self.teacher, architecture), seed=self._seed
-                )
+                judgement = self._judgement(distiller, architecture, build(self.teacher, architecture))
                 known = {"loss": judgement.loss if isfinite(judgement.loss) else _LARGEST_RISE}
                 self._journal.store("sensitivity", name, known)
             rises[name] = float(known["loss"])
@@ -160,11 +155,14 @@ class Evaluator:
                     cuts.append((size, f"{group.name}@{ratio}", narrow))
         return [(name, architecture) for _, name, architecture in sorted(cuts, key=lambda cut: -cut[0])]
 
+    def _judgement(self, distiller: ShortDistiller, architecture: Architecture, model: ir.Model) -> Judgement:
+        return distiller.judge(model, surviving(self.teacher, architecture), seed=self._seed)
+
     def _accuracy(self, architecture: Architecture, model: ir.Model) -> tuple[float, bool]:
         known = self._journal.cached("accuracy", architecture.key)
         if known is not None:
             return float(known["accuracy"]), False
-        judgement = self._distiller.judge(model, surviving(self.teacher, architecture), seed=self._seed)
+        judgement = self._judgement(self._distiller, architecture, model)
         self._journal.store(
             "accuracy",
             architecture.key,

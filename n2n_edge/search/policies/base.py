@@ -6,12 +6,21 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
+from n2n_edge.errors import InputError
 from n2n_edge.search.problem import DecisionProblem, Proposal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Observation", "Policy", "PractisingPolicy", "choose_distinct", "numpy_generator", "varied"]
+__all__ = [
+    "NothingTransfers",
+    "Observation",
+    "Policy",
+    "PractisingPolicy",
+    "choose_distinct",
+    "numpy_generator",
+    "varied",
+]
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,23 @@ class Policy(Protocol):
     def load_state_dict(self, state: "Mapping[str, Tensor]") -> None:
         """Continue from another run's `state_dict`; raises InputError if it doesn't fit this policy."""
         ...
+
+
+class NothingTransfers:
+    """The part of a policy whose findings hold for its own network only."""
+
+    name: str
+
+    def state_dict(self) -> "dict[str, Tensor]":
+        """Return nothing: there is nothing that another run could continue from."""
+        return {}
+
+    def load_state_dict(self, state: "Mapping[str, Tensor]") -> None:
+        """Raise InputError for any `state` that holds something: this policy has no use for it."""
+        if state:
+            raise InputError(
+                f"policy {self.name} learns nothing that transfers: start from another run with reinforce or n2n only"
+            )
 
 
 @runtime_checkable

@@ -1,18 +1,13 @@
 """The third yardstick: a population that ages, as in regularised evolution."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from n2n_edge.errors import InputError
-from n2n_edge.search.policies.base import Observation, choose_distinct, numpy_generator, varied
+from n2n_edge.search.policies.base import NothingTransfers, Observation, choose_distinct, numpy_generator, varied
 from n2n_edge.search.policies.random import RandomPolicy
 from n2n_edge.search.problem import DecisionProblem, Proposal
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = ["EvolutionPolicy"]
 
@@ -22,7 +17,7 @@ _DRAWS_PER_PROPOSAL = 8
 _MOST_CHANGES = 2
 
 
-class EvolutionPolicy:
+class EvolutionPolicy(NothingTransfers):
     """Starts from random candidates; then each is the winner of a small tournament with a step or two changed.
 
     The oldest of the population makes room for every newcomer, however good it is (Real et al., Regularized Evolution
@@ -55,17 +50,6 @@ class EvolutionPolicy:
         for result in results:
             self._population.append((result.actions, result.reward))
             self._seen.add(result.actions)
-
-    def state_dict(self) -> "dict[str, Tensor]":
-        """Return nothing: what was found holds for this network only."""
-        return {}
-
-    def load_state_dict(self, state: "Mapping[str, Tensor]") -> None:
-        """Raise InputError for any `state` that holds something: this policy has no use for it."""
-        if state:
-            raise InputError(
-                "policy evolution learns nothing that transfers: start from another run with reinforce or n2n only"
-            )
 
     def _children(self, count: int, generator: np.random.Generator) -> Iterator[Proposal]:
         members = list(self._population)

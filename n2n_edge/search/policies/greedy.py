@@ -1,23 +1,18 @@
 """The second yardstick: step by step downhill, as NetAdapt does."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from n2n_edge.errors import InputError
-from n2n_edge.search.policies.base import Observation, choose_distinct, numpy_generator, varied
+from n2n_edge.search.policies.base import NothingTransfers, Observation, choose_distinct, numpy_generator, varied
 from n2n_edge.search.problem import DecisionProblem, Proposal
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = ["GreedyPolicy"]
 
 _DRAWS_PER_PROPOSAL = 32
 
 
-class GreedyPolicy:
+class GreedyPolicy(NothingTransfers):
     """Tries every single change of the current architecture and moves to the best of them, while that is better.
 
     It starts from the untouched network; a change removes one more layer or makes one more group a notch narrower. When
@@ -48,17 +43,6 @@ class GreedyPolicy:
             self._rewards[result.actions] = result.reward
         while self._move():
             pass
-
-    def state_dict(self) -> "dict[str, Tensor]":
-        """Return nothing: what was found holds for this network only."""
-        return {}
-
-    def load_state_dict(self, state: "Mapping[str, Tensor]") -> None:
-        """Raise InputError for any `state` that holds something: this policy has no use for it."""
-        if state:
-            raise InputError(
-                "policy greedy learns nothing that transfers: start from another run with reinforce or n2n only"
-            )
 
     def _move(self) -> bool:
         changes = list(_changes(self._problem, self._current))

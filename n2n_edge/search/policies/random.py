@@ -1,23 +1,18 @@
 """The first yardstick: random candidates of every size."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from n2n_edge.errors import InputError
-from n2n_edge.search.policies.base import Observation, choose_distinct, numpy_generator
+from n2n_edge.search.policies.base import NothingTransfers, Observation, choose_distinct, numpy_generator
 from n2n_edge.search.problem import DecisionProblem, Proposal
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = ["RandomPolicy"]
 
 _DRAWS_PER_PROPOSAL = 4
 
 
-class RandomPolicy:
+class RandomPolicy(NothingTransfers):
     """Draws candidates at random and learns nothing: each has a rate of change of its own, then independent steps.
 
     The rate makes all sizes about equally likely. Independent steps without it would give networks of one size only,
@@ -43,17 +38,6 @@ class RandomPolicy:
         for result in results:
             self._problem.check(result.actions)
         self._observed += len(results)
-
-    def state_dict(self) -> "dict[str, Tensor]":
-        """Return nothing: there is nothing that another run could continue from."""
-        return {}
-
-    def load_state_dict(self, state: "Mapping[str, Tensor]") -> None:
-        """Raise InputError for any `state` that holds something: this policy has no use for it."""
-        if state:
-            raise InputError(
-                "policy random learns nothing that transfers: start from another run with reinforce or n2n only"
-            )
 
 
 def _draw(problem: DecisionProblem, generator: np.random.Generator) -> Proposal:
