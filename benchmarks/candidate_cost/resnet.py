@@ -10,10 +10,10 @@ __all__ = ["CifarResNet"]
 class CifarResNet(nn.Module):
     """ResNet-``6n+2`` for ``(N, 3, 32, 32)``; ResNet-56 has n = 9 blocks a stage."""
 
-    def __init__(self, blocks_a_stage: int = 9, classes: int = 10) -> None:
+    def __init__(self, blocks_a_stage: int = 9, classes: int = 10, base: int = 16) -> None:
         super().__init__()
-        self.stem = _conv_norm(3, 16, 1)
-        widths = [(16, 16), (16, 32), (32, 64)]
+        self.stem = _conv_norm(3, base, 1)
+        widths = [(base, base), (base, 2 * base), (2 * base, 4 * base)]
         self.blocks = nn.Sequential(
             *(
                 _Block(before if first else after, after, 2 if first and before != after else 1)
@@ -21,7 +21,7 @@ class CifarResNet(nn.Module):
                 for first in [True] + [False] * (blocks_a_stage - 1)
             )
         )
-        self.head = nn.Linear(64, classes)
+        self.head = nn.Linear(4 * base, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits ``(N, classes)``."""

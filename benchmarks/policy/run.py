@@ -1,123 +1,198 @@
-"""Best reward against candidates for every policy, over several seeds, and started from another run's policy.
+"""Best reward against candidates for every policy, over several seeds, from scratch and transferred.
 
-``python benchmarks/policy/run.py [--seeds 5] [--candidates 30]`` searches students of the built-in example for a
-Raspberry Pi 4 with real short distillations, without training any winner; writes ``results.json`` and ``results.md``.
-``transferred`` is `reinforce` that starts from the policies of a search for a Jetson with another seed.
+``python benchmarks/policy/run.py TEACHERS CIFAR [--seeds 5] [--candidates 30]`` searches students of ResNet-20 for a
+Raspberry Pi 4 with real short distillations, without training any winner; TEACHERS is the folder with
+``resnet20_jpeg.onnx`` and ``resnet56_jpeg.onnx``. Writes ``results.json`` and ``results.md``; rows that are there are
+kept. Transfers start `reinforce` from the policies of a search for another device, network, or data.
 """
 
 import argparse
 import json
 import statistics
 import tempfile
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
 
 from n2n_edge._example import teacher_path
-from n2n_edge.devices import load_profile
+from n2n_edge.devices import load_profile, predict_latency
 from n2n_edge.distill import DistillSettings, ShortDistiller, load_data
 from n2n_edge.gate import Budget
 from n2n_edge.graph import Teacher, build
 from n2n_edge.measure import WarmWorker
 from n2n_edge.search import CostMeter, Evaluator, Journal, Objective, Progress, SearchPlan, search
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 HERE = Path(__file__).parent
-POLICIES = ("reinforce", "n2n", "random", "greedy", "evolution")
+POLICIES, OTHERS = ("reinforce", "random", "n2n"), ("evolution", "greedy")
 REMOVAL_SHARE = 0.4
-BUDGET_SHARE = 0.04
-"""Params that the student may have, of the teacher's."""
+PARAMS_SHARE, LATENCY_SHARE = 0.3, 0.5
+"""Budgets: params and predicted latency that the student may have, of the teacher's."""
+
+States = Mapping[str, "Mapping[str, Tensor]"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is searched."""
+
+    network: str
+    device: str
+
+
+PI = Task("resnet20", "raspberry-pi-4")
+TRANSFERS = {
+    "from the Jetson": (Task("resnet20", "jetson"), PI),
+    "from the digits": (Task("digits", "raspberry-pi-4"), PI),
+    "ResNet-56 from scratch": (None, Task("resnet56", "raspberry-pi-4")),
+    "ResNet-56 from ResNet-20": (PI, Task("resnet56", "raspberry-pi-4")),
+}
 
 
 def main() -> None:
-    """Run every policy with every seed; rows that are there are kept."""
+    """Run every policy with every seed."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("teachers", type=Path)
+    parser.add_argument("data")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--other-seeds", type=int, default=3, help="of transfers, evolution and greedy")
     parser.add_argument("--candidates", type=int, default=30)
     parser.add_argument("--images", type=int, default=512, help="images of a short distillation")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     rows = json.loads(options.out.read_text()) if options.out.exists() else {}
-    bench = Bench(options.images)
-    for seed in range(options.seeds):
-        for policy in (*POLICIES, "transferred"):
-            key = f"{policy}/{seed}"
-            if key in rows:
-                continue
-            states: Mapping[str, object] = {}
-            if policy == "transferred":
-                states = bench.run("reinforce", seed + 100, options.candidates, {}, device="jetson")[1]
-            rows[key] = bench.run(policy, seed, options.candidates, states)[0]
-            print(key, round(max(rows[key]), 4), flush=True)
-            options.out.write_text(json.dumps(rows, indent=1) + "\n")
-    write_table(rows, options.out.with_suffix(".md"))
+    networks: dict[str, Network] = {}
+
+    def run(policy: str, task: Task, seed: int, states: States) -> tuple[dict[str, object], States]:
+        if task.network not in networks:
+            networks[task.network] = Network(task.network, options.teachers, options.data, options.images)
+        return networks[task.network].search(policy, task.device, seed, options.candidates, states)
+
+    def keep(key: str, row: dict[str, object]) -> None:
+        rows[key] = row
+        print(key, row["best"][-1], row["seconds"], flush=True)  # type: ignore[index]
+        options.out.write_text(json.dumps(rows, indent=1) + "\n")
+        write_table(rows, options.out.with_suffix(".md"))
+
+    def fill(policies: tuple[str, ...], seeds: int) -> None:
+        for seed in range(seeds):
+            for policy in policies:
+                if f"{policy}/{seed}" not in rows:
+                    keep(f"{policy}/{seed}", run(policy, PI, seed, {})[0])
+
+    fill(POLICIES, options.seeds)
+    for seed in range(options.other_seeds):
+        for name, (source, target) in TRANSFERS.items():
+            if f"{name}/{seed}" not in rows:
+                states = run("reinforce", source, seed + 100, {})[1] if source is not None else {}
+                keep(f"{name}/{seed}", run("reinforce", target, seed, states)[0])
+    fill(OTHERS, options.other_seeds)
 
 
-class Bench:
-    """The example's teacher, its data and one distiller that all policies share."""
+class Network:
+    """A teacher, its data and one distiller that all policies share."""
 
-    def __init__(self, images: int) -> None:
-        self.teacher = Teacher.load(teacher_path())
-        self.data = load_data("builtin:digits", input_shape=(1, 16, 16), classes=10, mean=(0.3054,), std=(0.3187,))
-        self.settings = DistillSettings(calibration_images=512, learning_rate=0.02)
-        self.distiller = ShortDistiller(self.teacher.model, self.data, images, self.settings, validation_images=360)
+    def __init__(self, name: str, teachers: Path, data: str, images: int) -> None:
+        if name == "digits":
+            path, shape = teacher_path(), (1, 16, 16)
+            data, mean, std = "builtin:digits", (0.3054,), (0.3187,)
+        else:
+            path, shape = teachers / f"{name}_jpeg.onnx", (3, 32, 32)
+            mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # type: ignore[assignment]
+        self.teacher = Teacher.load(path)
+        loaded = load_data(data, input_shape=shape, classes=10, mean=mean, std=std)
+        settings = DistillSettings(calibration_images=512)
+        self.distiller = ShortDistiller(self.teacher.model, loaded, images, settings)
         self.profiler = ShortDistiller(
-            self.teacher.model, self.data, 1, self.settings, passes=0, validation_images=360, feature_images=128
+            self.teacher.model, loaded, 1, settings, passes=0, validation_images=256, feature_images=128
         )
 
-    def run(
-        self, policy: str, seed: int, candidates: int, states: Mapping[str, object], device: str = "raspberry-pi-4"
-    ) -> tuple[list[float], Mapping[str, object]]:
-        """Return the best reward after each trained candidate, and what the policies learned."""
-        rewards: list[float] = []
+    def search(
+        self, policy: str, device: str, seed: int, candidates: int, states: States
+    ) -> tuple[dict[str, object], States]:
+        """Return the best reward and the seconds after each trained candidate, and what the policies learned."""
+        best: list[float] = []
+        seconds: list[float] = []
         seen: set[str] = set()
+        start = time.perf_counter()
 
         def watch(progress: Progress) -> None:
             judged = progress.judged
             if judged.feasible and judged.architecture.key not in seen:
                 seen.add(judged.architecture.key)
-                rewards.append(judged.reward)
+                best.append(max([judged.reward, *best[-1:]]))
+                seconds.append(round(time.perf_counter() - start, 1))
 
-        budgets = [Budget("params", BUDGET_SHARE * sum(layer.params for layer in self.teacher.layers))]
+        profile = load_profile(device)
+        budgets = [
+            Budget("params", PARAMS_SHARE * sum(layer.params for layer in self.teacher.layers)),
+            Budget("latency_ms", LATENCY_SHARE * predict_latency(self.teacher.model, profile).value),
+        ]
         with (
             tempfile.TemporaryDirectory() as folder,
             WarmWorker() as worker,
             Journal.create(Path(folder) / "journal.sqlite") as journal,
         ):
-            meter = CostMeter(self.teacher, load_profile(device), budgets, journal, worker)
+            meter = CostMeter(self.teacher, profile, budgets, journal, worker)
             base = meter.static(build(self.teacher, self.teacher.full))
             objective = Objective.choose(None, base, budgets)
-            accuracy = self.distiller.teacher.metric
-            evaluator = Evaluator(self.teacher, meter, self.distiller, accuracy, objective, journal, seed)
+            known = self.distiller
+            evaluator = Evaluator(
+                self.teacher, meter, known, known.teacher.metric, known.teacher_loss, objective, journal, seed
+            )
             removal = round(REMOVAL_SHARE * candidates)
-            name = "reinforce" if policy == "transferred" else policy
-            plan = SearchPlan(name, seed, removal, candidates - removal, 1, states)  # type: ignore[arg-type]
-            found = search(evaluator, plan, journal, lambda: self.distiller, lambda: self.profiler, watch)
-        best = [max(rewards[: count + 1]) for count in range(len(rewards))]
-        return best, found.policy_states
+            plan = SearchPlan(policy, seed, removal, candidates - removal, states)
+            found = search(evaluator, plan, journal, [], lambda: self.profiler, watch)
+        assert found.winner is not None
+        row = {
+            "best": [round(value, 5) for value in best],
+            "seconds": seconds,
+            "winner": found.winner.architecture.to_json(),
+        }
+        return row, found.policy_states
 
 
-def write_table(rows: Mapping[str, list[float]], path: Path) -> None:
-    """Write medians over seeds: the best reward at the end, and after how many candidates random's best is reached."""
-    by_policy: dict[str, dict[str, list[float]]] = {}
-    for key, curve in rows.items():
-        policy, _, seed = key.partition("/")
-        by_policy.setdefault(policy, {})[seed] = curve
-    marks = {policy: statistics.median(c[-1] for c in curves.values()) for policy, curves in by_policy.items()}
+def write_table(rows: Mapping[str, Mapping[str, list[float]]], path: Path) -> None:
+    """Write medians over seeds: the best reward at the end, and what it takes to reach the best of other policies."""
+    by_policy: dict[str, list[Mapping[str, list[float]]]] = {}
+    for key, row in rows.items():
+        by_policy.setdefault(key.rpartition("/")[0], []).append(row)
+    marks = {name: statistics.median(row["best"][-1] for row in found) for name, found in by_policy.items()}
     lines = [
-        "| policy | best reward, median (lowest to highest) | candidates to random's best | to n2n's best |",
-        "| --- | --- | --- | --- |",
+        "| policy | seeds | best reward: median (least to most) | candidates to random's best | to n2n's best "
+        "| to its best from scratch | s to random's best | s in all |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for policy, curves in by_policy.items():
-        ends = [curve[-1] for curve in curves.values()]
-        needed = [_needed(list(curves.values()), marks[mark]) for mark in ("random", "n2n")]
+    for policy, found in by_policy.items():
+        ends = [row["best"][-1] for row in found]
+        large = policy.startswith("ResNet-56")
+        scratch = "ResNet-56 from scratch" if large else "reinforce"
+        cells = [_needed(found, marks.get(mark), "count") if not large else "" for mark in ("random", "n2n")]
+        cells.append(_needed(found, marks.get(scratch), "count") if policy in TRANSFERS else "")
+        cells.append("" if large else _needed(found, marks.get("random"), "seconds"))
         spread = f"{statistics.median(ends):.4f} ({min(ends):.4f} to {max(ends):.4f})"
-        lines.append(f"| {policy} | {spread} | {needed[0]} | {needed[1]} |")
+        total = statistics.median(row["seconds"][-1] for row in found)
+        lines.append(f"| {policy} | {len(found)} | {spread} | {' | '.join(cells)} | {total:.0f} |")
     path.write_text("\n".join(lines) + "\n")
 
 
-def _needed(curves: list[list[float]], mark: float) -> str:
-    counts = sorted(next((i + 1 for i, best in enumerate(curve) if best >= mark), 10**9) for curve in curves)
-    middle = counts[len(counts) // 2]
-    return str(middle) if middle < 10**9 else "not reached"
+def _needed(rows: list[Mapping[str, list[float]]], mark: float | None, unit: str) -> str:
+    if mark is None:
+        return ""
+    found = []
+    for row in rows:
+        place = next((place for place, best in enumerate(row["best"]) if best >= mark), None)
+        found.append(float("inf") if place is None else place + 1 if unit == "count" else row["seconds"][place])
+    middle = statistics.median(found)
+    return "not reached" if middle == float("inf") else f"{middle:.0f}"
 
 
 if __name__ == "__main__":

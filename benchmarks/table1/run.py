@@ -55,11 +55,11 @@ def main() -> None:
 def measure(name: str) -> dict[str, float]:
     """Return median seconds of a training step and of a test pass, and the growth of the peak memory, in MB."""
     import torch
-    from pytorchcv.model_provider import get_model
+    from pytorchcv.models import resnet
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     torch.manual_seed(0)
-    network = get_model(name)
+    network = getattr(resnet, name)()
     images, labels = torch.randn(BATCH, 3, SIZE, SIZE), torch.randint(0, 1000, (BATCH,))
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
 

@@ -67,13 +67,13 @@ def training_order(count: int, settings: DistillSettings, epoch: int) -> Order:
 
 
 def training_batches(data: Data, settings: DistillSettings, epoch: int) -> Iterator[Batch]:
-    """Give the augmented batches of an epoch; (seed, epoch) alone decide them."""
+    """Give the batches of an epoch, augmented from the second on; (seed, epoch) alone decide them."""
     mean, std = _statistics(data)
     randomness = generator(settings.seed, epoch, 1)
     flip = settings.flips(len(data.mean))
     for chosen in training_order(len(data.train), settings, epoch):
         images = as_bytes(data.train, chosen)
-        if settings.augment:
+        if settings.augments(epoch):
             images = augment(images, randomness, flip=flip)
         yield Batch(normalise(images, mean, std), _labels(data.train, chosen))
 

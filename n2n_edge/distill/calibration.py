@@ -17,11 +17,11 @@ _STREAM = 2**33
 
 
 @torch.no_grad()
-def recalibrate(module: GraphModule, data: Data, settings: DistillSettings) -> None:
+def recalibrate(module: GraphModule, data: Data, settings: DistillSettings, epoch: int) -> None:
     """Set the running statistics to the average over batches of training images, in float32; no weight moves.
 
     The images are what the weights were trained under: in random order, since batches of one class vary less than the
-    data does, and augmented like a training batch. The seed alone decides which. Leaves the module in evaluation mode.
+    data does, and augmented like those of `epoch`. The seed alone decides which. Leaves the module in evaluation mode.
     """
     if module.has_batch_norm:
         module.train()
@@ -32,7 +32,7 @@ def recalibrate(module: GraphModule, data: Data, settings: DistillSettings) -> N
             if count > 1 and len(chosen) < _BATCH:
                 break  # a small last batch would weigh as much as a full one
             images = as_bytes(data.train, chosen)
-            if settings.augment:
+            if settings.augments(epoch):
                 images = augment(images, randomness, flip=settings.flips(images.shape[-1]))
             with module.batch_norm_momentum(1.0 / count):
                 module(normalise(images, mean, std))

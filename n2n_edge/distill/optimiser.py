@@ -1,6 +1,7 @@
 """One step of stochastic gradient descent towards the teacher, and the schedule of its learning rate."""
 
 import math
+from collections.abc import Mapping
 
 import onnx_ir as ir
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from n2n_edge.distill.compute import autocast
 from n2n_edge.distill.executor import GraphModule
+from n2n_edge.distill.hints import FeatureHints
 from n2n_edge.distill.losses import distillation_loss
 from n2n_edge.distill.outputs import OutputKind, as_tuple
 from n2n_edge.distill.settings import DistillSettings
@@ -29,8 +31,17 @@ class Optimiser:
     """Trains one module over a known number of steps."""
 
     def __init__(
-        self, module: GraphModule, settings: DistillSettings, *, steps: int, kind: OutputKind, bf16: bool
+        self,
+        module: GraphModule,
+        settings: DistillSettings,
+        *,
+        steps: int,
+        kind: OutputKind,
+        bf16: bool,
+        hints: FeatureHints | None = None,
+        hint_steps: int | None = None,
     ) -> None:
+        self.hints, self.hint_steps = hints, hint_steps or steps
         self.module, self.settings, self.steps, self.kind, self.bf16 = module, settings, steps, kind, bf16
         parameters = list(module.parameters())
         self.parameters = parameters
@@ -45,12 +56,28 @@ class Optimiser:
             nesterov=settings.momentum > 0,
         )
 
-    def step(self, index: int, inputs: Tensor, labels: Tensor | None, teacher: tuple[Tensor, ...]) -> float:
-        """Take step `index` on a batch and give its loss; a batch whose loss isn't finite changes no weight."""
+    def step(
+        self,
+        index: int,
+        inputs: Tensor,
+        labels: Tensor | None,
+        teacher: tuple[Tensor, ...],
+        features: Mapping[str, Tensor] | None = None,
+    ) -> float:
+        """Take step `index` on a batch and give its loss; a batch whose loss isn't finite changes no weight.
+
+        `features` are the teacher's feature maps for the hints, which count less and less until `hint_steps`.
+        """
         for group in self.sgd.param_groups:
             group["lr"] = learning_rate(index, self.steps, self.settings.learning_rate)
+        found: Tensor | tuple[Tensor, ...]
+        own: Mapping[str, Tensor] = {}
         with autocast(self.bf16):
-            outputs = as_tuple(self.module(inputs))
+            if self.hints is None or not features:
+                found = self.module(inputs)
+            else:
+                found, own = self.hints.run(self.module, inputs)
+        outputs = as_tuple(found)
         loss = distillation_loss(
             outputs,
             teacher,
@@ -60,6 +87,9 @@ class Optimiser:
             kd_weight=self.settings.kd_weight,
             label_smoothing=self.settings.label_smoothing,
         )
+        if self.hints is not None and features:
+            weight = self.settings.hint_weight * max(0.0, 1.0 - index / self.hint_steps)
+            loss = loss + weight * self.hints.distance(own, features)
         self.sgd.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)

@@ -15,9 +15,12 @@ class DistillSettings:
     """Settings of a distillation; the defaults are for small image classifiers.
 
     `learning_rate` is the peak of a cosine schedule after a short warm-up; `weight_decay` touches weights of two or
-    more axes only. `patience` is the number of epochs without a better validation after which to stop. `flip` None
+    more axes only. `patience` is the number of epochs without a better validation after which to stop. `augment`
+    shifts and mirrors images from the second epoch on (benchmarks/distillation); `flip` None
     means: images of three channels may be mirrored, others (digits, characters) not. `images_per_epoch` limits an epoch
-    to so many images, freshly drawn. `precision` ``auto`` calculates in bfloat16 where the CPU has instructions for it;
+    to so many images, freshly drawn. `hint_weight` is what feature hints count at the start (see `FeatureHints`);
+    after `teacher_images` augmented images they come back with the teacher's outputs for them (see `Teaching`).
+    `precision` ``auto`` calculates in bfloat16 where the CPU has instructions for it;
     what is judged and shipped is always evaluated in float32. `threads` None leaves torch's number as it is.
     """
 
@@ -29,6 +32,8 @@ class DistillSettings:
     temperature: float = 4.0
     kd_weight: float = 0.9
     label_smoothing: float = 0.0
+    hint_weight: float = 1.0
+    teacher_images: int = 200_000
     gradient_clip: float = 5.0
     patience: int | None = None
     seed: int = 0
@@ -40,7 +45,15 @@ class DistillSettings:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "patience", "images_per_epoch", "calibration_images", "threads"):
+        for name in (
+            "epochs",
+            "batch_size",
+            "patience",
+            "images_per_epoch",
+            "teacher_images",
+            "calibration_images",
+            "threads",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}: must be at least 1")
@@ -50,8 +63,13 @@ class DistillSettings:
         for name in ("momentum", "kd_weight", "label_smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}: must lie between 0 and 1")
-        if self.weight_decay < 0:
-            raise InputError(f"weight_decay is {self.weight_decay}: must not be negative")
+        for name in ("weight_decay", "hint_weight"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} is {getattr(self, name)}: must not be negative")
+
+    def augments(self, epoch: int) -> bool:
+        """Whether the images of an epoch, the first being 1, are augmented: what is new is seen as it is."""
+        return self.augment and epoch > 1
 
     def flips(self, channels: int) -> bool:
         """Whether images of so many channels are mirrored."""

@@ -44,10 +44,11 @@ class Judgement:
 class ShortDistiller:
     """Judges candidates on equal terms.
 
-    A fixed set of augmented training images is prepared once, with the teacher's outputs for them; each candidate gets
+    A fixed set of training images is prepared once, with the teacher's outputs for them; each candidate gets
     `passes` passes over it (with none it is only refitted, on `feature_images` images) and is judged on a fixed part of
     the validation split. A judgement depends on the candidate and the seed alone, not on what was judged before.
-    `teacher` holds the teacher's own evaluation on the same images.
+    `teacher` holds the teacher's own evaluation on the same images, `teacher_loss` its loss, `teaching_seconds` the
+    time that it took for the training images.
     """
 
     def __init__(
@@ -73,20 +74,25 @@ class ShortDistiller:
             self._features = FeatureTargets(module, data, self._settings, feature_images)
             bf16 = chooses_bf16(settings, teacher, data)
             self._images, self._labels = self._draw(images)
+            start = time.monotonic()
             self._taught = self._teach(module, bf16)
+            self.teaching_seconds = time.monotonic() - start
             self._reference = list(outputs_of(module, data, self._validation))
         self.teacher: Evaluation = compare(self._reference, self._reference, self._validation_labels, self._kind)
+        self.teacher_loss = self._loss(self._reference)
 
     def _draw(self, images: int) -> tuple[Tensor, Tensor | None]:
-        """Draw the fixed set: each training image at most once more often than any other, each time augmented anew."""
+        """Draw the fixed set: each training image as it is, those that are drawn again augmented anew each time."""
         train, settings = self._data.train, self._settings
         randomness = generator(settings.seed, 2**32)
         rounds = -(-images // len(train))
         chosen = torch.cat([torch.randperm(len(train), generator=randomness) for _ in range(rounds)])[:images]
         drawn = as_bytes(train, chosen)
-        if settings.augment:
+        if settings.augments(rounds):
             flip = settings.flips(drawn.shape[-1])
-            drawn = torch.cat([augment(part, randomness, flip=flip) for part in torch.split(drawn, _BATCH)])
+            new, again = drawn[: len(train)], drawn[len(train) :]
+            drawn = torch.cat([new, *(augment(part, randomness, flip=flip) for part in torch.split(again, _BATCH))])
+        self._rounds = rounds
         labels = None if train.labels is None else torch.from_numpy(train.labels[chosen.numpy()])
         return drawn, labels
 
@@ -117,7 +123,7 @@ class ShortDistiller:
                 self._train(module, settings, chooses_bf16(settings, candidate, self._data))
             training_seconds = time.monotonic() - before_training
             if self._passes or not refitted:
-                recalibrate(module, self._data, self._settings)
+                recalibrate(module, self._data, self._settings, self._rounds)
             outputs = list(outputs_of(module, self._data, self._validation))
             evaluation = compare(outputs, self._reference, self._validation_labels, self._kind)
             loss = self._loss(outputs)

@@ -9,17 +9,20 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from n2n_edge.distill.batches import evaluation_batches, training_batches, training_order
+from n2n_edge.distill.batches import evaluation_batches, training_order
 from n2n_edge.distill.calibration import recalibrate
 from n2n_edge.distill.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
-from n2n_edge.distill.compute import autocast, deterministic, use_bf16
+from n2n_edge.distill.compute import deterministic, use_bf16
 from n2n_edge.distill.data import Data
 from n2n_edge.distill.evaluation import compare, outputs_of
 from n2n_edge.distill.executor import image_module, write_back
+from n2n_edge.distill.hints import FeatureHints
 from n2n_edge.distill.optimiser import Optimiser, trains_in_bf16
-from n2n_edge.distill.outputs import as_tuple, output_kind
+from n2n_edge.distill.outputs import output_kind
+from n2n_edge.distill.reconstruct import Kept
 from n2n_edge.distill.reports import EpochReport, StepReport
 from n2n_edge.distill.settings import DistillSettings
+from n2n_edge.distill.teaching import Teaching
 
 __all__ = ["DistillResult", "distill"]
 
@@ -48,15 +51,29 @@ def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 class _Distillation:
     """One run of `distill`: the two modules, the best weights so far, and the clock."""
 
-    def __init__(self, student: ir.Model, teacher: ir.Model, data: Data, settings: DistillSettings) -> None:
+    def __init__(
+        self, student: ir.Model, teacher: ir.Model, data: Data, settings: DistillSettings, kept: Kept | None
+    ) -> None:
         self.student_model, self.data, self.settings = student, data, settings
         self.student, self.teacher = image_module(student, "student"), image_module(teacher, "teacher")
         self.kind = output_kind(student)
         self.bf16 = chooses_bf16(settings, student, data)
         self.fingerprint = fingerprint(student, self.student, data, settings, self.bf16)
         self.steps = training_order(len(data.train), settings, 1).steps
+        hints: FeatureHints | None = None
+        if kept is not None and settings.hint_weight:
+            images = next(evaluation_batches(data, data.train, 1)).inputs
+            hints = FeatureHints(self.student, self.teacher, kept, images)
+            hints = hints if hints.count else None
+        self.teaching = Teaching(self.teacher, data, settings, hints, bf16=self.bf16)
         self.optimiser = Optimiser(
-            self.student, settings, steps=self.steps * settings.epochs, kind=self.kind, bf16=self.bf16
+            self.student,
+            settings,
+            steps=self.steps * settings.epochs,
+            kind=self.kind,
+            bf16=self.bf16,
+            hints=hints,
+            hint_steps=self.steps * self.teaching.rounds,
         )
         self.history: tuple[EpochReport, ...] = ()
         self.judged_by_labels = data.validation.labels is not None and self.kind != "other"
@@ -86,18 +103,13 @@ class _Distillation:
             self.best, self.best_epoch, self.best_validation = _copies(self.student.learned()), epoch, validation
         return validation, best
 
-    def teach(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        with torch.inference_mode(), autocast(self.bf16):
-            outputs = as_tuple(self.teacher(inputs))
-        return tuple(output.float().clone() for output in outputs)  # copies, which autograd may save
-
     def run_epoch(self, epoch: int, on_step: Callable[[StepReport], None] | None) -> None:
         start = time.monotonic()
         self.student.train()
         loss, images = 0.0, 0
-        for step, batch in enumerate(training_batches(self.data, self.settings, epoch)):
+        for step, (batch, outputs, features) in enumerate(self.teaching.epoch(epoch)):
             index = (epoch - 1) * self.steps + step
-            loss += self.optimiser.step(index, batch.inputs, batch.labels, self.teach(batch.inputs))
+            loss += self.optimiser.step(index, batch.inputs, batch.labels, outputs, features)
             images += len(batch.inputs)
             if on_step is not None:
                 elapsed = time.monotonic() - start
@@ -107,7 +119,7 @@ class _Distillation:
                 )
                 on_step(report)
         rate = images / max(time.monotonic() - start, 1e-9)
-        recalibrate(self.student, self.data, self.settings)
+        recalibrate(self.student, self.data, self.settings, epoch)
         validation, best = self.keep_if_best(epoch)
         seconds = time.monotonic() - start
         report_now = EpochReport(epoch, self.settings.epochs, loss / self.steps, validation, best, rate, seconds)
@@ -148,6 +160,7 @@ def distill(
     data: Data,
     settings: DistillSettings,
     *,
+    kept: Kept | None = None,
     checkpoint: Path | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
@@ -155,12 +168,14 @@ def distill(
     """Train a copy of `student` towards `teacher`, and give it as it was after its best epoch.
 
     Judged on the validation split by accuracy, or by fidelity where there are no labels; a student that no epoch
-    improves comes back as it was. With a `checkpoint` path every epoch is saved there, and a later call with the same
-    arguments goes on from it and ends with the same weights, bit for bit, on the same machine and threads.
+    improves comes back as it was. `kept` tells which of the teacher's channels the student still has (see
+    `surviving`): with it, feature hints join the loss. With a `checkpoint` path every epoch is saved there, and a later
+    call with the same arguments goes on from it and ends with the same weights, bit for bit, on the same machine and
+    threads.
     Raises InputError when a model takes other than one input, or the checkpoint belongs to something else.
     """
     with deterministic(settings.threads):
-        run = _Distillation(student, teacher, data, settings)
+        run = _Distillation(student, teacher, data, settings, kept)
         saved = None if checkpoint is None else load_checkpoint(checkpoint, run.fingerprint)
         epoch = 0
         if saved is None:

@@ -1,7 +1,7 @@
 """The search for a student: policies, reward, the two stages, and the journal of a run."""
 
 from n2n_edge.search.costing import CandidateCosts, CostMeter
-from n2n_edge.search.driver import Progress, SearchPlan, SearchResult, search
+from n2n_edge.search.driver import Progress, Rung, SearchPlan, SearchResult, search
 from n2n_edge.search.evaluator import Evaluator, Judged, Objective
 from n2n_edge.search.fitting import fit_widths
 from n2n_edge.search.journal import Candidate, Journal
@@ -15,6 +15,7 @@ __all__ = [
     "Judged",
     "Objective",
     "Progress",
+    "Rung",
     "SearchPlan",
     "SearchResult",
     "fit_widths",

@@ -4,20 +4,18 @@ A run is deterministic given its journal: policies are replayed, what the journa
 missing is worked out. That is all there is to resuming.
 """
 
-import heapq
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from n2n_edge.search.evaluator import Evaluator, Judged
 from n2n_edge.search.journal import Candidate, Journal
-from n2n_edge.search.policies import Observation, Policy, PractisingPolicy, RandomPolicy, make_policy
-from n2n_edge.search.policies.base import numpy_generator, varied
-from n2n_edge.search.problem import DecisionProblem, Proposal
-from n2n_edge.search.rehearsal import Design, Expected, Rehearsal
+from n2n_edge.search.policies import Observation, Policy, PractisingPolicy, make_policy
+from n2n_edge.search.practice import Practice
+from n2n_edge.search.problem import Proposal
+from n2n_edge.search.rehearsal import Design, Rehearsal
 from n2n_edge.search.stages import RemovalStage, ShrinkageStage
 
 if TYPE_CHECKING:
@@ -25,29 +23,22 @@ if TYPE_CHECKING:
 
     from n2n_edge.distill import ShortDistiller
 
-__all__ = ["Progress", "SearchPlan", "SearchResult", "search"]
+__all__ = ["Progress", "Rung", "SearchPlan", "SearchResult", "search"]
 
 _BATCH = 8
-_REHEARSED_BATCH = 4
-"""Candidates judged before the policy learns again; few where it can practise in between."""
-
-_ROUNDS = {"removal": 6, "shrinkage": 10}
-_SAMPLES = {"removal": 24, "shrinkage": 96}
-"""Rounds of practice before each batch, and designs in each: every new choice of layers has to be analysed."""
+"""Candidates that a policy which doesn't practise proposes at once."""
 
 _PROFILE_SHARE = 0.15
 """Share of the search's time limit that the sensitivity profile may take."""
 
-_STRANGERS = {"removal": 32, "shrinkage": 96}
-"""Random designs of every size that join them: what the policy would never sample may still be worth knowing."""
+_STAGE_SHARES = {"removal": 0.4, "shrinkage": 1.0}
+"""Share of the search's time limit after which each stage ends."""
 
-_CLIMBS = 2
-_CLIMBERS = 6
-_TRIES = 6
-"""Local search in the surrogate: steps, how many of the best designs take part, and changes tried of each."""
+_SHRINKAGE_ROUNDS = 3
+"""Parts of stage 2; before each of them, practice chooses anew which layers are gone."""
 
-_BOLDNESS_START, _BOLDNESS_END = 1.5, 0.3
-"""How many standard deviations of doubt count as promise when candidates are chosen to be judged."""
+_RUNG_SHARE = 0.2
+"""Share of the search's time limit that comparing finalists once more may take, each time."""
 
 _PROPOSALS_PER_CANDIDATE = 8
 """A stage ends after so many proposals per wanted candidate: most were infeasible, or had been judged already."""
@@ -55,7 +46,7 @@ _PROPOSALS_PER_CANDIDATE = 8
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """How much to search: trained candidates per stage, finalists, and the policy.
+    """How much to search: trained candidates per stage, and the policy.
 
     `policy_states` (by stage) starts the policies from those of another run; `deadline_s` is a limit on the search's
     wall-clock seconds, None for no limit.
@@ -65,9 +56,20 @@ class SearchPlan:
     seed: int
     removal_candidates: int
     shrinkage_candidates: int
-    finalists: int
     policy_states: Mapping[str, "Mapping[str, Tensor]"] = field(default_factory=dict)
     deadline_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One step of successive halving: so many of the best are judged again, on `times` the images of a candidate.
+
+    Jamieson and Talwalkar, Non-stochastic Best Arm Identification and Hyperparameter Optimization, AISTATS 2016.
+    """
+
+    finalists: int
+    times: int
+    make: "Callable[[], ShortDistiller]"
 
 
 @dataclass(frozen=True)
@@ -117,70 +119,48 @@ def search(
     evaluator: Evaluator,
     plan: SearchPlan,
     journal: Journal,
-    finals: "Callable[[], ShortDistiller]",
+    rungs: Sequence[Rung],
     profiler: "Callable[[], ShortDistiller]",
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> SearchResult:
     """Return the best architecture that `plan` finds; every candidate becomes a row of `journal`.
 
-    Stage 1 judges a choice of layers at the widths that the budgets leave it, all groups shrunk alike; stage 2 varies
-    the widths of the best choice. `finals` makes what judges the best few again after a longer distillation,
-    `profiler` what refits without training, for the sensitivity profile.
+    Stage 1 judges a choice of layers at widths that the budgets leave it; stage 2 varies the widths of the best choice.
+    `rungs` judge the best few again after longer distillations, `profiler` makes what refits without training, for the
+    sensitivity profile.
 
     With policy ``reinforce`` the policy practises before every batch: a surrogate of accuracy, which starts from the
     sensitivity profile and learns from every real judgement, tells what sampled candidates are expected to earn at
-    their true costs, and those most worth knowing are judged. Every other policy proposes what is judged.
+    their true costs, and those most worth knowing are judged. Stage 1 then judges choices of layers at the widths that
+    the profile suggests, and stage 2 asks now and then whether another choice of layers promises more. Every other
+    policy proposes what is judged; all groups are shrunk alike in its stage 1.
     """
-    standing = _Standing()
-    states: dict[str, Mapping[str, Tensor]] = {}
-    teacher, profile = evaluator.teacher, evaluator.meter.profile
-    run = _Search(evaluator, plan, journal, standing, _Clock(journal, plan.deadline_s), on_progress)
+    run = _Search(evaluator, plan, journal, _Clock(journal, plan.deadline_s), on_progress)
     if plan.policy == "reinforce":
         most = plan.removal_candidates + plan.shrinkage_candidates
-        run.rehearsal = Rehearsal(evaluator, evaluator.sensitivity(profiler, most, run.profile_is_over))
-
-    headroom = evaluator.meter.headroom()
-    removal = RemovalStage(teacher, profile, headroom)
-    if any(layer.removable for layer in teacher.layers):
-        stage = _Stage(
-            "removal",
-            make_policy(plan.policy, removal.problem, seed=plan.seed, expected_candidates=plan.removal_candidates),
-            removal.problem,
-            plan.removal_candidates,
-            lambda proposal: Design(removal.removed(proposal), {}),
-            share=0.4,
-        )
-        states["removal"] = run.stage(stage)
-
-    leader = run.leader()
-    layers_gone = leader.architecture.removed if leader is not None else frozenset()
-    if any(group.shrinkable for group in teacher.trunk(layers_gone).groups):
-        shrinkage = ShrinkageStage(teacher, profile, headroom, layers_gone)
-        stage = _Stage(
-            "shrinkage",
-            make_policy(
-                plan.policy, shrinkage.problem, seed=plan.seed + 1, expected_candidates=plan.shrinkage_candidates
-            ),
-            shrinkage.problem,
-            plan.shrinkage_candidates,
-            lambda proposal: Design(layers_gone, shrinkage.ratios(proposal)),
-            share=1.0,
-        )
-        states["shrinkage"] = run.stage(stage)
-
-    return SearchResult(run.winner(finals), standing.nearest, states, evaluator.objective.cost)
+        profile = evaluator.sensitivity(profiler, most, run.profile_is_over)
+        run.practice = Practice(Rehearsal(evaluator, profile), plan.seed)
+    run.remove_layers()
+    run.shrink_layers()
+    return SearchResult(run.winner(rungs), run.standing.nearest, run.policy_states, evaluator.objective.cost)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Stage:
-    """One stage: its policy, how many candidates to train, and what a proposal means."""
+    """One stage under way: its decisions, its policy, what was judged, and the batches so far."""
 
-    name: str
+    problem: RemovalStage | ShrinkageStage
     policy: Policy
-    problem: DecisionProblem
-    candidates: int
-    design: Callable[[Proposal], Design]
-    share: float
+    judged: set[Proposal] = field(default_factory=set)
+
+
+@dataclass
+class _Count:
+    """What a stage has done, over all choices of layers: rows of the journal, batches, and architectures trained."""
+
+    position: int = 0
+    batches: int = 0
+    trained: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -190,141 +170,137 @@ class _Search:
     evaluator: Evaluator
     plan: SearchPlan
     journal: Journal
-    standing: _Standing
     clock: "_Clock"
     on_progress: Callable[[Progress], None]
-    rehearsal: Rehearsal | None = None
-
-    def stage(self, stage: _Stage) -> "Mapping[str, Tensor]":
-        """Judge what the stage's policy proposes until enough candidates are trained; return what it has learned.
-
-        The untouched choice comes first.
-        """
-        if stage.name in self.plan.policy_states:
-            stage.policy.load_state_dict(self.plan.policy_states[stage.name])
-        recorded = {(row.stage, row.position) for row in self.journal.candidates(stage.name)}
-        trained: set[str] = set()
-        judged_before: set[Proposal] = set()
-        position = batch = 0
-        while len(trained) < stage.candidates and position < stage.candidates * _PROPOSALS_PER_CANDIDATE:
-            replaying = (stage.name, position) in recorded
-            if not replaying and self.clock.stage_is_over(stage.name, batch, stage.share):
-                break
-            progress = min(1.0, len(trained) / stage.candidates)
-            wanted = stage.candidates - len(trained)
-            proposals = [stage.problem.default] if batch == 0 else self.propose(stage, wanted, judged_before, progress)
-            if not proposals:
-                break  # nothing is left that would be another architecture
-            observations = []
-            for proposal in proposals:
-                start = time.monotonic()
-                progress = min(1.0, len(trained) / stage.candidates)
-                design = stage.design(proposal)
-                architecture = self.evaluator.meter.fitted(design.removed, design.ratios)
-                judged = self.evaluator.judge(architecture, progress)
-                self.standing.add(judged)
-                if self.rehearsal is not None:
-                    self.rehearsal.learn([judged])
-                if judged.feasible:
-                    trained.add(judged.architecture.key)
-                if (stage.name, position) not in recorded:
-                    self.journal.record_candidate(_row(stage.name, position, batch, proposal, judged))
-                position += 1
-                judged_before.add(proposal)
-                observations.append(_observation(proposal, judged, self.evaluator))
-                self.on_progress(
-                    Progress(
-                        stage.name, len(trained), stage.candidates, judged, self.standing.best,
-                        time.monotonic() - start, stage.policy.entropy,
-                    )
-                )  # fmt: skip
-            stage.policy.observe(observations)
-            batch += 1
-        return stage.policy.state_dict()
+    standing: _Standing = field(default_factory=_Standing)
+    practice: Practice | None = None
+    policy_states: "dict[str, Mapping[str, Tensor]]" = field(default_factory=dict)
+    counts: dict[str, _Count] = field(default_factory=dict)
 
     def profile_is_over(self, tried: int) -> bool:
         """Tell whether the sensitivity profile has had its share of the time."""
         return self.clock.stage_is_over("profile", tried, _PROFILE_SHARE)
 
-    def propose(self, stage: _Stage, wanted: int, judged_before: set[Proposal], progress: float) -> list[Proposal]:
-        """Return the next proposals to judge: the policy's own, or those most worth knowing after it has practised.
+    def remove_layers(self) -> None:
+        """Run stage 1, if any layer is removable."""
+        teacher, meter = self.evaluator.teacher, self.evaluator.meter
+        if any(layer.removable for layer in teacher.layers):
+            problem = RemovalStage(teacher, meter.profile, meter.headroom())
+            self.judge_until(self.begun(problem), self.plan.removal_candidates, self.plan.removal_candidates)
 
-        None where practice finds nothing that would be another architecture.
-        """
-        if self.rehearsal is None or not isinstance(stage.policy, PractisingPolicy):
-            return stage.policy.propose(min(_BATCH, wanted))
-        known: dict[Proposal, Expected] = {}
-        for _ in range(_ROUNDS[stage.name]):
-            samples = stage.policy.sample(_SAMPLES[stage.name])
-            self.expect(stage, samples, known, progress)
-            stage.policy.practise(samples, [known[sample].reward for sample in samples])
-        generator = numpy_generator(self.plan.seed, len(judged_before), 2)
-        strangers = RandomPolicy(stage.problem, seed=int(generator.integers(2**31)))
-        self.expect(stage, strangers.propose(_STRANGERS[stage.name]), known, progress)
-        for _ in range(_CLIMBS):
-            best = heapq.nlargest(_CLIMBERS, known, key=lambda proposal: known[proposal].reward)
-            steps = [
-                varied(stage.problem, proposal, generator, changes=int(generator.integers(1, 3)))
-                for proposal in best
-                for _ in range(_TRIES)
-            ]
-            self.expect(stage, steps, known, progress)
-        count = min(_REHEARSED_BATCH, wanted)
-        return self.most_worth_knowing(known, judged_before, count, progress)
+    def shrink_layers(self) -> None:
+        """Run stage 2 on the layers that stage 1 left, where a group of them can shrink."""
+        teacher, meter = self.evaluator.teacher, self.evaluator.meter
+        total = self.plan.shrinkage_candidates
+        rounds = _SHRINKAGE_ROUNDS if self.practice is not None else 1
+        stage: _Stage | None = None
+        for part in range(rounds):
+            gone = self.leading_layers(part / rounds)
+            if not any(group.shrinkable for group in teacher.trunk(gone).groups):
+                continue
+            if stage is None or not isinstance(stage.problem, ShrinkageStage) or stage.problem.removed != gone:
+                stage = self.begun(ShrinkageStage(teacher, meter.profile, meter.headroom(), gone))
+            self.judge_until(stage, total * (part + 1) // rounds, total)
 
-    def expect(
-        self, stage: _Stage, proposals: Sequence[Proposal], known: dict[Proposal, Expected], progress: float
-    ) -> None:
-        """Add to `known` what those of `proposals` are expected to earn that aren't in it."""
-        assert self.rehearsal is not None
-        new = [proposal for proposal in dict.fromkeys(proposals) if proposal not in known]
-        known.update(zip(new, self.rehearsal.expect([stage.design(one) for one in new], progress), strict=True))
-
-    def most_worth_knowing(
-        self, known: Mapping[Proposal, Expected], judged_before: set[Proposal], count: int, progress: float
-    ) -> list[Proposal]:
-        """Return up to `count` proposals that haven't been judged, each another architecture."""
-        assert self.rehearsal is not None
-        done = {known[proposal].identity for proposal in judged_before if proposal in known}
-        fresh: dict[object, Proposal] = {}
-        for proposal, expected in known.items():
-            if proposal not in judged_before and expected.identity not in done:
-                fresh.setdefault(expected.identity, proposal)
-        feasible = [proposal for proposal in fresh.values() if known[proposal].feasible]
-        boldness = _BOLDNESS_START + progress * (_BOLDNESS_END - _BOLDNESS_START)
-        places = self.rehearsal.surrogate.choose(
-            [known[proposal].sketch for proposal in feasible],
-            np.array([known[proposal].reward for proposal in feasible]),
-            np.array([known[proposal].slope for proposal in feasible]),
-            count,
-            boldness,
+    def begun(self, problem: RemovalStage | ShrinkageStage) -> _Stage:
+        """Return a stage whose policy goes on from what was learned in this run, or in the one to start from."""
+        removal = problem.name == "removal"
+        policy = make_policy(
+            self.plan.policy,
+            problem.problem,
+            seed=self.plan.seed if removal else self.plan.seed + 1,
+            expected_candidates=self.plan.removal_candidates if removal else self.plan.shrinkage_candidates,
         )
-        chosen = [feasible[place] for place in places]
-        others = [proposal for proposal in fresh.values() if not known[proposal].feasible]
-        others.sort(key=lambda proposal: -known[proposal].reward)
-        return chosen + others[: count - len(chosen)]
+        learned = self.policy_states.get(problem.name, self.plan.policy_states.get(problem.name))
+        if learned is not None:
+            policy.load_state_dict(learned)
+        return _Stage(problem, policy)
+
+    def leading_layers(self, progress: float) -> frozenset[str]:
+        """Return which layers stage 2 is to be without."""
+        feasible = list(self.standing.feasible.values())
+        if self.practice is not None and feasible:
+            return self.practice.leading_layers(self.evaluator.teacher, feasible, progress)
+        leader = max(feasible, key=self.reward, default=self.standing.nearest)
+        return leader.architecture.removed if leader is not None else frozenset()
+
+    def judge_until(self, stage: _Stage, wanted: int, total: int) -> None:
+        """Judge what the stage's policy proposes until `wanted` candidates are trained of `total` in all.
+
+        What a stage starts with comes first.
+        """
+        name = stage.problem.name
+        count = self.counts.setdefault(name, _Count())
+        recorded = {(row.stage, row.position) for row in self.journal.candidates(name)}
+        share = _STAGE_SHARES[name]
+        while len(count.trained) < wanted and count.position < total * _PROPOSALS_PER_CANDIDATE:
+            replaying = (name, count.position) in recorded
+            if not replaying and self.clock.stage_is_over(name, count.batches, share):
+                break
+            proposals = self.propose(stage, wanted - len(count.trained), len(count.trained) / total)
+            if not proposals:
+                break  # nothing is left that would be another architecture
+            observations = []
+            for proposal in proposals:
+                start = time.monotonic()
+                progress = min(1.0, len(count.trained) / total)
+                judged = self.judge(stage, proposal, progress)
+                if judged.feasible:
+                    count.trained.add(judged.architecture.key)
+                if (name, count.position) not in recorded:
+                    self.journal.record_candidate(_row(name, count.position, count.batches, proposal, judged))
+                count.position += 1
+                observations.append(_observation(proposal, judged, self.evaluator))
+                self.on_progress(
+                    Progress(
+                        name, len(count.trained), total, judged, self.standing.best,
+                        time.monotonic() - start, stage.policy.entropy,
+                    )
+                )  # fmt: skip
+            stage.policy.observe(observations)
+            count.batches += 1
+        self.policy_states[name] = stage.policy.state_dict()
+
+    def judge(self, stage: _Stage, proposal: Proposal, progress: float) -> Judged:
+        """Judge one proposal at the widths that the budgets leave it."""
+        design = (
+            _design(stage.problem, proposal) if self.practice is None else self.practice.design(stage.problem, proposal)
+        )
+        architecture = self.evaluator.meter.fitted(design.removed, design.ratios)
+        judged = self.evaluator.judge(architecture, progress)
+        stage.judged.add(proposal)
+        self.standing.add(judged)
+        if self.practice is not None:
+            self.practice.rehearsal.learn([judged])
+        return judged
+
+    def propose(self, stage: _Stage, wanted: int, progress: float) -> list[Proposal]:
+        """Return the next proposals to judge: what the stage starts with, then what practice or the policy chooses."""
+        if not stage.judged:
+            return [stage.problem.problem.default] if self.practice is None else self.practice.starts(stage.problem)
+        if self.practice is None or not isinstance(stage.policy, PractisingPolicy):
+            return stage.policy.propose(min(_BATCH, wanted))
+        return self.practice.propose(stage.problem, stage.policy, wanted, stage.judged, progress)
 
     def reward(self, judged: Judged) -> float:
         """Return what a judged candidate earns, by the surrogate's better knowledge where there is one."""
-        return judged.reward if self.rehearsal is None else self.rehearsal.reward_of(judged)
+        return judged.reward if self.practice is None else self.practice.rehearsal.reward_of(judged)
 
-    def leader(self) -> Judged | None:
-        """Return the best feasible candidate so far, or what comes nearest."""
-        return max(self.standing.feasible.values(), key=self.reward, default=self.standing.nearest)
-
-    def winner(self, finals: "Callable[[], ShortDistiller]") -> Judged | None:
-        """Return the best of the finalists after a longer distillation; None where nothing met the budgets."""
+    def winner(self, rungs: Sequence[Rung]) -> Judged | None:
+        """Return the best after successive halving; None where nothing met the budgets."""
         rewards = {key: self.reward(judged) for key, judged in self.standing.feasible.items()}
         ranked = sorted(self.standing.feasible.values(), key=lambda judged: -rewards[judged.architecture.key])
-        ranked = ranked[: self.plan.finalists]
-        if len(ranked) < 2:
-            return ranked[0] if ranked else None
-        again = self.evaluator.refine(ranked, finals)
-
-        def refined_reward(judged: Judged) -> float:
-            return judged.reward * again[judged.architecture.key] / max(judged.accuracy or 0.0, 1e-9)
-
-        return max(ranked, key=refined_reward)
+        for place, rung in enumerate(rungs):
+            ranked = ranked[: self.clock.affordable(f"rung{place}", rung, ranked)]
+            if len(ranked) < 2:
+                break
+            again = self.evaluator.refine(ranked, f"rung{place}", rung.make)
+            rewards = {
+                judged.architecture.key: judged.reward * again[judged.architecture.key] / max(judged.quality, 1e-9)
+                for judged in ranked
+            }
+            ranked.sort(key=lambda judged: -rewards[judged.architecture.key])
+        return ranked[0] if ranked else None
 
 
 class _Clock:
@@ -347,6 +323,25 @@ class _Clock:
             known = {"batch": batch}
             self._journal.store("stage_end", stage, known)
         return known is not None and batch >= int(known["batch"])
+
+    def affordable(self, name: str, rung: Rung, finalists: Sequence[Judged]) -> int:
+        """Return how many of `finalists` the time allows for a rung, one at least."""
+        if self._deadline_s is None:
+            return rung.finalists
+        known = self._journal.cached("rung_size", name)
+        if known is None:
+            rows = [self._journal.cached("accuracy", judged.architecture.key) or {} for judged in finalists]
+            each = rung.times * statistics.median([float(row.get("seconds", 0.0)) for row in rows] or [0.0])
+            number = rung.finalists if each <= 0 else int(_RUNG_SHARE * self._deadline_s / each)
+            known = {"finalists": max(1, min(rung.finalists, number))}
+            self._journal.store("rung_size", name, known)
+        return int(known["finalists"])
+
+
+def _design(problem: RemovalStage | ShrinkageStage, proposal: Proposal) -> Design:
+    if isinstance(problem, ShrinkageStage):
+        return Design(problem.removed, problem.ratios(proposal))
+    return Design(problem.removed(proposal), {})
 
 
 def _observation(proposal: Proposal, judged: Judged, evaluator: Evaluator) -> Observation:

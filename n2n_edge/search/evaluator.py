@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import exp, isfinite
 
 import onnx_ir as ir
 
@@ -10,7 +10,7 @@ from n2n_edge.distill import Judgement, ShortDistiller
 from n2n_edge.gate import Budget
 from n2n_edge.graph import Architecture, Teacher, build, surviving
 from n2n_edge.search.costing import CandidateCosts, CostMeter
-from n2n_edge.search.journal import Journal
+from n2n_edge.search.journal import Journal, JsonObject
 from n2n_edge.search.reward import compression_reward, infeasible_reward
 from n2n_edge.search.surrogate import Sensitivity
 
@@ -18,6 +18,13 @@ __all__ = ["Evaluator", "Judged", "Objective"]
 
 _LARGEST_RISE = 20.0
 """A loss that rises by more than this says no more than that the cut is fatal."""
+
+
+_HALF_OF_QUARTER = 0.5
+"""The rise at half the width, in units of that at a quarter, where none is known."""
+
+_LOSS_WEIGHT = 0.1
+"""How much the logarithm of a candidate's quality falls with its loss (benchmarks/ranking)."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +50,16 @@ class Objective:
 
 @dataclass(frozen=True)
 class Judged:
-    """A judged candidate; `accuracy` (or fidelity) is None where it missed a budget and was never trained."""
+    """A judged candidate; `accuracy` (or fidelity) is None where it missed a budget and was never trained.
+
+    `quality` is what the reward counts: the accuracy, in a run with budgets less what its loss tells against it.
+    """
 
     architecture: Architecture
     costs: CandidateCosts
     excesses: Mapping[str, float]
     accuracy: float | None
+    quality: float
     reward: float
     fresh: bool
 
@@ -72,6 +83,7 @@ class Evaluator:
         meter: CostMeter,
         distiller: ShortDistiller,
         teacher_accuracy: float,
+        teacher_loss: float,
         objective: Objective,
         journal: Journal,
         seed: int,
@@ -80,6 +92,7 @@ class Evaluator:
         self.meter = meter
         self.objective = objective
         self.teacher_accuracy = teacher_accuracy
+        self._teacher_loss = teacher_loss
         self._distiller = distiller
         self._journal = journal
         self._seed = seed
@@ -92,32 +105,37 @@ class Evaluator:
         found = self.meter.judge(architecture, model)
         excesses = self.meter.excesses(found)
         if excesses:
-            return Judged(architecture, found, excesses, None, infeasible_reward(excesses, progress), fresh=False)
-        accuracy, fresh = self._accuracy(architecture, model)
-        return Judged(architecture, found, {}, accuracy, self._reward(found, accuracy), fresh)
+            reward = infeasible_reward(excesses, progress)
+            return Judged(architecture, found, excesses, None, 0.0, reward, fresh=False)
+        known, fresh = self._known("accuracy", architecture, lambda: self._distiller, model)
+        quality = self._quality(known)
+        reward = self._reward(found, quality)
+        return Judged(architecture, found, {}, float(known["accuracy"]), quality, reward, fresh)
 
-    def refine(self, finalists: Sequence[Judged], make: Callable[[], ShortDistiller]) -> dict[str, float]:
-        """Return the accuracy of each finalist (by key) after the longer distillation that ``make()`` prepares."""
-        found: dict[str, float] = {}
+    def refine(self, finalists: Sequence[Judged], rung: str, make: Callable[[], ShortDistiller]) -> dict[str, float]:
+        """Return the quality of each finalist (by key) after the longer distillation that ``make()`` prepares.
+
+        The journal keeps them under the name `rung`.
+        """
         distiller: ShortDistiller | None = None
-        for judged in finalists:
-            key = judged.architecture.key
-            known = self._journal.cached("final_accuracy", key)
-            if known is None:
-                distiller = distiller or make()
-                model = build(self.teacher, judged.architecture)
-                known = {"accuracy": self._judgement(distiller, judged.architecture, model).accuracy}
-                self._journal.store("final_accuracy", key, known)
-            found[key] = float(known["accuracy"])
-        return found
+
+        def made() -> ShortDistiller:
+            nonlocal distiller
+            distiller = distiller or make()
+            return distiller
+
+        return {
+            judged.architecture.key: self._quality(self._known(rung, judged.architecture, made)[0])
+            for judged in finalists
+        }
 
     def sensitivity(
         self, make: Callable[[], ShortDistiller], most: int, out_of_time: Callable[[int], bool]
     ) -> Sensitivity:
         """Return the teacher's profile: the rise of the loss for each removable layer and each group cut alone.
 
-        `make()` prepares what refits without training. At most `most` parts are tried, those with the largest share of
-        the params and MACs first, and no more once ``out_of_time(tried)``; the others are taken to be like the average.
+        `make()` prepares what refits without training. At most `most` parts are tried, layers and the narrowest groups
+        first, of those the largest, and no more once ``out_of_time(tried)``; the others count as average.
         """
         distiller: ShortDistiller | None = None
         rises: dict[str, float] = {}
@@ -137,48 +155,72 @@ class Evaluator:
         ratios = Sensitivity().ratios
         groups = [group.name for group in self.teacher.groups if group.shrinkable]
         wholes = _filled({name: rises[name] for name in rises if name in layers}, sorted(layers))
-        widths = [_filled({g: rises[f"{g}@{r}"] for g in groups if f"{g}@{r}" in rises}, groups) for r in ratios]
-        return Sensitivity(wholes, {name: tuple(of_ratio[name] for of_ratio in widths) for name in groups}, ratios)
+        narrow, half = ({g: rises[f"{g}@{r}"] for g in groups if f"{g}@{r}" in rises} for r in ratios)
+        narrow = _filled(narrow, groups)
+        both = sum(narrow[name] for name in half)
+        falls = sum(half.values()) / both if both else _HALF_OF_QUARTER
+        return Sensitivity(
+            wholes, {name: (narrow[name], half.get(name, falls * narrow[name])) for name in groups}, ratios
+        )
 
     def _parts(self) -> list[tuple[str, Architecture]]:
-        """Return every single cut with its name, those of the largest layers first."""
+        """Return every single cut with its name: whole layers, then groups at each ratio, the largest first."""
         share = {layer.name: layer.params / self._params + layer.macs / self._macs for layer in self.teacher.layers}
-        cuts: list[tuple[float, str, Architecture]] = []
+        cuts: list[tuple[int, float, str, Architecture]] = []
         for layer in self.teacher.layers:
             if layer.removable and self.teacher.repaired(frozenset({layer.name})):
-                cuts.append((share[layer.name], layer.name, self.teacher.full.remove(layer.name)))
+                cuts.append((0, share[layer.name], layer.name, self.teacher.full.remove(layer.name)))
         for group in self.teacher.groups:
             if group.shrinkable:
                 size = sum(share.get(name, 0.0) for name in group.layers)
-                for ratio in Sensitivity().ratios:
+                for turn, ratio in enumerate(Sensitivity().ratios):
                     narrow = self.teacher.full.resize(group.name, max(1, round(ratio * group.width)))
-                    cuts.append((size, f"{group.name}@{ratio}", narrow))
-        return [(name, architecture) for _, name, architecture in sorted(cuts, key=lambda cut: -cut[0])]
+                    cuts.append((turn, size, f"{group.name}@{ratio}", narrow))
+        cuts.sort(key=lambda cut: (cut[0], -cut[1]))
+        return [(name, architecture) for _, _, name, architecture in cuts]
 
     def _judgement(self, distiller: ShortDistiller, architecture: Architecture, model: ir.Model) -> Judgement:
         return distiller.judge(model, surviving(self.teacher, architecture), seed=self._seed)
 
-    def _accuracy(self, architecture: Architecture, model: ir.Model) -> tuple[float, bool]:
-        known = self._journal.cached("accuracy", architecture.key)
+    def _known(
+        self,
+        kind: str,
+        architecture: Architecture,
+        distiller: Callable[[], ShortDistiller],
+        model: ir.Model | None = None,
+    ) -> tuple[JsonObject, bool]:
+        """Return what a distillation of this kind makes of a candidate, and whether it had to be run."""
+        known = self._journal.cached(kind, architecture.key)
         if known is not None:
-            return float(known["accuracy"]), False
-        judgement = self._judgement(self._distiller, architecture, model)
-        self._journal.store(
-            "accuracy",
-            architecture.key,
-            {
-                "accuracy": judgement.accuracy,
-                "seconds": judgement.seconds,
-                "training_seconds": judgement.training_seconds,
-            },
-        )
-        return judgement.accuracy, True
+            return known, False
+        judgement = self._judgement(distiller(), architecture, model or build(self.teacher, architecture))
+        known = {
+            "accuracy": judgement.accuracy,
+            "loss": judgement.loss if isfinite(judgement.loss) else None,
+            "seconds": judgement.seconds,
+            "training_seconds": judgement.training_seconds,
+        }
+        self._journal.store(kind, architecture.key, known)
+        return known, True
 
-    def _reward(self, found: CandidateCosts, accuracy: float) -> float:
+    def _quality(self, known: JsonObject) -> float:
+        """Return the accuracy, in a run with budgets times ``exp(-rise of the loss / 10)``.
+
+        Of candidates that cost the same the loss tells more of their order than the hits among some images do. Where
+        compression is traded for accuracy, the accuracy stays as it is.
+        """
+        accuracy = float(known["accuracy"])
+        if self.objective.target_ratio is None:
+            return accuracy
+        loss = known.get("loss")
+        rise = _LARGEST_RISE if loss is None else min(max(float(loss) - self._teacher_loss, 0.0), _LARGEST_RISE)
+        return accuracy * exp(-_LOSS_WEIGHT * rise)
+
+    def _reward(self, found: CandidateCosts, quality: float) -> float:
         costs = found.as_mapping()
         cost = costs.get(self.objective.cost, self.objective.base)
         return compression_reward(
-            accuracy / max(self.teacher_accuracy, 1e-9), cost / self.objective.base, self.objective.target_ratio
+            quality / max(self.teacher_accuracy, 1e-9), cost / self.objective.base, self.objective.target_ratio
         )
 
 

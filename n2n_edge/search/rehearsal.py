@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from n2n_edge.graph import Architecture
+from n2n_edge.graph import Architecture, Layer
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.evaluator import Evaluator, Judged
 from n2n_edge.search.reward import compression_reward, infeasible_reward
@@ -17,6 +17,12 @@ __all__ = ["Design", "Expected", "Rehearsal"]
 _RATIO_DIGITS = 4
 
 _FITTED_KEPT = 5000
+
+_PRICES = tuple(10.0**power for power in (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0))
+"""Prices of cost in loss, around what a group costs and suffers on average, that `shaped` tries."""
+
+_SHAPES = np.linspace(0.1, 1.0, 19)
+"""Width ratios among which it picks for each group."""
 
 _MOST_ACCURACY = 1.2
 """Expectations are held below this share of the teacher's accuracy."""
@@ -68,19 +74,30 @@ class Rehearsal:
         )
         self._full = {group.name: group.width for group in teacher.groups}
         base = self._meter.foretold(frozenset(), self._widths_of(frozenset(), {}))
+        self.profile = profile
+        self._shaped: dict[frozenset[str], Mapping[str, float]] = {}
         self._params, self._macs = max(float(base["params"][0]), 1.0), max(float(base["macs"][0]), 1.0)
         self._seen: set[str] = set()
         self._fitted: dict[object, _Fitted] = {}
         self._timings = 0
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether any budget asks for less than the teacher costs."""
+        return any(left < 1 for left in self._meter.headroom().values())
+
+    def share(self, layer: Layer) -> float:
+        """Return a layer's share of the params and of the MACs, summed."""
+        return layer.params / self._params + layer.macs / self._macs
+
     def learn(self, judged: Sequence[Judged]) -> None:
-        """Take in the accuracies of real judgements, each architecture once."""
+        """Take in the qualities of real judgements, each architecture once."""
         fresh: dict[str, Judged] = {}
         for one in judged:
             if one.accuracy is not None and one.architecture.key not in self._seen:
                 fresh.setdefault(one.architecture.key, one)
         self._seen.update(fresh)
-        ratios = [self._ratio(float(one.accuracy or 0.0)) for one in fresh.values()]
+        ratios = [self._ratio(one.quality) for one in fresh.values()]
         self.surrogate.observe([self.sketch(one.architecture) for one in fresh.values()], ratios)
 
     def sketch(self, architecture: Architecture) -> Sketch:
@@ -103,6 +120,55 @@ class Rehearsal:
         accuracy = self.surrogate.predict([one.sketch for one in fitted])[0]
         return [self._worth(one, float(ratio), progress) for one, ratio in zip(fitted, accuracy, strict=True)]
 
+    def shaped(self, removed: frozenset[str]) -> Mapping[str, float]:
+        """Return width ratios by group that the sensitivity profile suggests where layers `removed` are gone.
+
+        Each group gets the ratio at which the rise of its loss and the price of what it saves of the costs over budget
+        are least together; of several prices that one whose widths, fitted to the budgets, suffer least in sum. Equal
+        ratios for all are tried, too, and stand where no budget asks for anything.
+        """
+        known = self._shaped.get(removed)
+        if known is None:
+            known = self._shaped[removed] = self._shape(removed)
+        return known
+
+    def ratios_of(self, architecture: Architecture) -> Mapping[str, float]:
+        """Return the width ratio of every group that `architecture` may shrink."""
+        groups = self._meter.teacher.trunk(architecture.removed).groups
+        widths = dict(architecture.widths)
+        return {group.name: widths.get(group.name, group.width) / group.width for group in groups if group.shrinkable}
+
+    def _shape(self, removed: frozenset[str]) -> Mapping[str, float]:
+        groups = self._meter.teacher.trunk(removed).groups
+        free = [place for place, group in enumerate(groups) if group.shrinkable]
+        equal = {groups[place].name: 1.0 for place in free}
+        saved = self._saved(removed, free)
+        if not free or not saved.any():
+            return equal
+        rises = np.array([[self.profile.of_group(groups[place].name, ratio) for ratio in _SHAPES] for place in free])
+        table = np.ones((len(_PRICES) + 1, len(groups)))
+        unit = max(float(rises.mean()), 1e-9) / max(float(saved.mean()), 1e-9)
+        for row, price in enumerate(_PRICES):
+            table[row, free] = _SHAPES[np.argmin(rises + price * unit * saved[:, None] * _SHAPES, axis=1)]
+        widths = self._meter.fitted_many(removed, table, roughly=True)
+        known = self._meter.foretold(removed, widths)
+        suffered = [self.profile.rise(sketch)[1] for sketch in self._sketches(removed, widths, known)]
+        best = int(np.argmin(np.array(suffered) + 1e6 * self._meter.foretold_excesses(known)))
+        return {groups[place].name: float(table[best, place]) for place in free}
+
+    def _saved(self, removed: frozenset[str], free: Sequence[int]) -> NDArray[np.float64]:
+        """Return what halving each group of `free` saves of the costs that are over budget, in units of the limits."""
+        full = self._widths_of(removed, {})
+        table = np.repeat(full, len(free) + 1, axis=0)
+        for row, place in enumerate(free):
+            table[row, place] = max(1, table[row, place] // 2)
+        known = self._meter.foretold(removed, table)
+        saved = np.zeros(len(free))
+        for cost, limit in self._meter.limits.items():
+            if known[cost][-1] > limit:
+                saved += np.maximum(known[cost][-1] - known[cost][:-1], 0.0) / limit
+        return saved
+
     def _fit(self, designs: Sequence[Design]) -> list["_Fitted"]:
         by_layers: dict[frozenset[str], list[int]] = {}
         for index, design in enumerate(designs):
@@ -124,7 +190,7 @@ class Rehearsal:
         if judged.accuracy is None:
             return judged.reward
         expected = float(self.surrogate.predict([self.sketch(judged.architecture)])[0][0])
-        return judged.reward * max(expected, 0.0) / max(self._ratio(judged.accuracy), 1e-9)
+        return judged.reward * max(expected, 0.0) / max(self._ratio(judged.quality), 1e-9)
 
     def _worth(self, fitted: "_Fitted", accuracy: float, progress: float) -> Expected:
         if fitted.excess > 0:

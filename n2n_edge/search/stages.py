@@ -1,6 +1,7 @@
 """The two stages as decision problems: what a policy sees of each step, and what its actions mean."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +51,31 @@ class RemovalStage:
             bias=bias,
         )
 
+    @cached_property
+    def branches(self) -> tuple[tuple[int, ...], ...]:
+        """The steps of removable layers, those together that lie on one residual branch; others alone."""
+        found: list[tuple[int, ...]] = []
+        run: list[int] = []
+        for step, layer in enumerate(self.teacher.layers):
+            if layer.skip_start or not layer.removable:
+                found += [(one,) for one in run]
+                run = []
+            if layer.removable and (layer.skip_start or run):
+                run.append(step)
+                if layer.skip_end:
+                    found.append(tuple(run))
+                    run = []
+            elif layer.removable:
+                found.append((step,))
+        return (*found, *((one,) for one in run))
+
+    def without(self, steps: Iterable[int]) -> Proposal:
+        """Return the proposal that removes the layers of `steps` and no other."""
+        actions = list(self.problem.default)
+        for step in steps:
+            actions[step] = 0
+        return tuple(actions)
+
     def removed(self, proposal: Proposal) -> frozenset[str]:
         """Return the layers that `proposal` takes out, less those that can't go together."""
         chosen = frozenset(name for name, action in zip(self._layers, proposal, strict=True) if action == 0)
@@ -68,6 +94,7 @@ class ShrinkageStage:
 
         Raises ValueError where no group is left that could shrink.
         """
+        self.removed = removed
         self.groups = tuple(group for group in teacher.trunk(removed).groups if group.shrinkable)
         if not self.groups:
             raise ValueError("no channel group is left that could shrink")
@@ -87,6 +114,13 @@ class ShrinkageStage:
     def ratios(self, proposal: Proposal) -> Mapping[str, float]:
         """Return the width ratio of each group that `proposal` picks."""
         return {group.name: WIDTH_RATIOS[action] for group, action in zip(self.groups, proposal, strict=True)}
+
+    def nearest(self, ratios: Mapping[str, float]) -> Proposal:
+        """Return the proposal whose ratios are nearest to those given (by group), in proportion to the largest."""
+        wanted = np.array([ratios.get(group.name, 1.0) for group in self.groups])
+        wanted = np.maximum(wanted / wanted.max(), WIDTH_RATIOS[0])
+        distances = np.abs(np.log(wanted)[:, None] - np.log(WIDTH_RATIOS))
+        return tuple(int(action) for action in distances.argmin(axis=1))
 
 
 def _layer_states(teacher: Teacher, profile: Profile, headroom: Mapping[str, float]) -> dict[str, _Vector]:

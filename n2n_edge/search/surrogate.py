@@ -53,12 +53,15 @@ class Sensitivity:
     def rise(self, sketch: Sketch) -> tuple[float, float]:
         """Return the summed rises of what `sketch` removes, and of what it narrows."""
         removed = fsum(max(self.layers.get(name, 0.0), 0.0) for name in sketch.removed)  # exact: sets have no order
-        narrowed = []
-        for name, ratio in sketch.ratios.items():
-            if name in self.groups:
-                rises = [max(rise, 0.0) for rise in self.groups[name]]
-                narrowed.append(float(np.interp(ratio, [0.0, *self.ratios, 1.0], [2 * rises[0], *rises, 0.0])))
-        return removed, fsum(narrowed)
+        narrowed = fsum(self.of_group(name, ratio) for name, ratio in sketch.ratios.items())
+        return removed, narrowed
+
+    def of_group(self, name: str, ratio: float) -> float:
+        """Return the rise of one group at `ratio`, between what was tried; nought for a group that wasn't."""
+        if name not in self.groups:
+            return 0.0
+        rises = [max(rise, 0.0) for rise in self.groups[name]]
+        return float(np.interp(ratio, [0.0, *self.ratios, 1.0], [2 * rises[0], *rises, 0.0]))
 
 
 class Surrogate:

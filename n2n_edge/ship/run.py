@@ -2,13 +2,14 @@
 
 import time
 from dataclasses import replace
+from functools import partial
 
 from n2n_edge.devices import Profile, load_profile, predict_latency
 from n2n_edge.distill import DistillResult, EpochReport, ShortDistiller, distill, reconstructed
 from n2n_edge.errors import BudgetMissedError, InputError, N2NError
 from n2n_edge.graph import build, surviving
 from n2n_edge.measure import WarmWorker
-from n2n_edge.search import CostMeter, Evaluator, Journal, Judged, Objective, SearchPlan, SearchResult, search
+from n2n_edge.search import CostMeter, Evaluator, Journal, Judged, Objective, Rung, SearchPlan, SearchResult, search
 from n2n_edge.ship.document import read_report, verdicts_of
 from n2n_edge.ship.finish import CompressResult, Trained, ship
 from n2n_edge.ship.folder import RunFolder
@@ -22,8 +23,8 @@ __all__ = ["run_compress"]
 _SEARCH_SHARE = 0.4
 """Share of `--minutes` that the search may take; the rest is for the final distillation."""
 
-_SHORT_LEARNING_RATE = 0.02
-"""Peak rate of a candidate's short distillation: lower than the final one's, which has time to recover."""
+_SHORT_LEARNING_RATE = 0.05
+"""Peak rate of a candidate's short distillation (benchmarks/ranking)."""
 
 _LEAST_OVER = 0.001
 
@@ -91,15 +92,16 @@ def _search(
     effort = settings.amount
     short = replace(prepared.distilling, learning_rate=_SHORT_LEARNING_RATE, calibration_images=512)
     distiller = ShortDistiller(prepared.teacher.model, prepared.data, effort.short_images, short)
+    if journal.cached("final", "teaching") is None:
+        journal.store("final", "teaching", {"seconds_per_image": distiller.teaching_seconds / effort.short_images})
 
-    def finals() -> ShortDistiller:
-        return ShortDistiller(
-            prepared.teacher.model, prepared.data, 4 * effort.short_images, short, validation_images=5000
-        )
+    def finals(times: int) -> ShortDistiller:
+        images = times * effort.short_images
+        return ShortDistiller(prepared.teacher.model, prepared.data, images, short, validation_images=5000)
 
     def profiler() -> ShortDistiller:
         return ShortDistiller(
-            prepared.teacher.model, prepared.data, 1, short, passes=0, validation_images=512, feature_images=128
+            prepared.teacher.model, prepared.data, 1, short, passes=0, validation_images=256, feature_images=128
         )
 
     base = meter.static(build(prepared.teacher, prepared.teacher.full))
@@ -113,18 +115,19 @@ def _search(
         f"{effort.shrinkage_candidates} for stage 2; objective {objective.cost}"
     )
     evaluator = Evaluator(
-        prepared.teacher, meter, distiller, distiller.teacher.metric, objective, journal, settings.seed
-    )
+        prepared.teacher, meter, distiller, distiller.teacher.metric, distiller.teacher_loss, objective, journal,
+        settings.seed,
+    )  # fmt: skip
     plan = SearchPlan(
         policy=settings.policy,
         seed=settings.seed,
         removal_candidates=effort.removal_candidates,
         shrinkage_candidates=effort.shrinkage_candidates,
-        finalists=effort.finalists,
         policy_states=prepared.policy_states,
         deadline_s=settings.minutes * 60 * _SEARCH_SHARE if settings.minutes else None,
     )
-    return search(evaluator, plan, journal, finals, profiler, observer.candidate)
+    rungs = [Rung(finalists, times, partial(finals, times)) for finalists, times in effort.rungs]
+    return search(evaluator, plan, journal, rungs, profiler, observer.candidate)
 
 
 def _winner_or_refusal(found: SearchResult, settings: CompressSettings) -> Judged:
@@ -178,6 +181,7 @@ def _train(
         prepared.teacher.model,
         prepared.data,
         replace(prepared.distilling, epochs=epochs, patience=max(10, epochs // 2)),
+        kept=kept,
         checkpoint=folder.checkpoint,
         on_epoch=on_epoch,
         on_step=observer.step,
@@ -198,9 +202,12 @@ def _epochs(settings: CompressSettings, prepared: Prepared, winner: Judged, jour
     if known is None:
         left = settings.minutes * 60 - (time.monotonic() - started)
         judged = journal.cached("accuracy", winner.architecture.key) or {}
-        seconds = float(judged.get("training_seconds", 1.0))
-        # the short distillation had its teacher's outputs ready, the final one works them out: about twice the time
-        per_epoch = 2.0 * seconds * images / settings.amount.short_images
-        known = {"epochs": max(1, min(epochs, int(left / per_epoch)))}
+        student = float(judged.get("training_seconds", 1.0)) / settings.amount.short_images * images
+        teacher = float((journal.cached("final", "teaching") or {}).get("seconds_per_image", 0.0)) * images
+        rounds = -(-prepared.distilling.teacher_images // images)
+        affordable = left / (student + teacher)
+        if affordable > rounds:
+            affordable = (left - rounds * teacher) / student
+        known = {"epochs": max(1, min(epochs, int(affordable)))}
         journal.store("final", "epochs", known)
     return int(known["epochs"])

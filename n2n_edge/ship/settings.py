@@ -29,14 +29,15 @@ EffortName = Literal["quick", "standard", "thorough"]
 class Effort:
     """How much work a run does.
 
-    Trained candidates per stage, images of a candidate's short distillation, finalists (judged again on four times the
-    images), and images of the final distillation in all, which with the data's size gives its epochs.
+    Trained candidates per stage, images of a candidate's short distillation, rungs on which the best are judged again
+    (how many, and on how many times the images), and images of the final distillation in all, which with the data's
+    size gives its epochs.
     """
 
     removal_candidates: int
     shrinkage_candidates: int
     short_images: int
-    finalists: int
+    rungs: tuple[tuple[int, int], ...]
     final_images: int
     least_epochs: int
     most_epochs: int
@@ -47,9 +48,9 @@ class Effort:
 
 
 EFFORTS: Mapping[str, Effort] = {
-    "quick": Effort(12, 16, 1024, 3, 120_000, 2, 60),
-    "standard": Effort(40, 60, 2560, 4, 720_000, 8, 150),
-    "thorough": Effort(150, 250, 5120, 6, 3_000_000, 20, 400),
+    "quick": Effort(12, 16, 1024, ((6, 2), (2, 6)), 120_000, 2, 60),
+    "standard": Effort(40, 60, 1024, ((12, 4), (4, 16)), 720_000, 8, 150),
+    "thorough": Effort(150, 250, 2560, ((20, 4), (6, 16)), 3_000_000, 20, 400),
 }
 
 
@@ -130,8 +131,8 @@ class CompressSettings:
         removal = min(max(1, removal), self.candidates)
         shrinkage = max(1, self.candidates - removal)
         return Effort(
-            removal, shrinkage, effort.short_images, min(effort.finalists, self.candidates), effort.final_images,
-            effort.least_epochs, effort.most_epochs,
+            removal, shrinkage, effort.short_images, effort.rungs, effort.final_images, effort.least_epochs,
+            effort.most_epochs,
         )  # fmt: skip
 
     def command(self, out: Path) -> str:

@@ -1,6 +1,6 @@
 """The whole search against an accuracy that is made up, so that it costs nothing and its best is known to be hard."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -14,7 +14,7 @@ from n2n_edge.distill import Judgement, Kept
 from n2n_edge.gate import Budget
 from n2n_edge.graph import Teacher, build
 from n2n_edge.measure import WarmWorker
-from n2n_edge.search import CostMeter, Evaluator, Journal, Objective, SearchPlan, SearchResult, search
+from n2n_edge.search import CostMeter, Evaluator, Journal, Objective, Rung, SearchPlan, SearchResult, search
 
 SEEDS = (0, 1, 2)
 
@@ -55,7 +55,9 @@ Run = Callable[..., tuple[SearchResult, Journal, MadeUp]]
 def run(teacher: Teacher, tmp_path: Path) -> Iterator[Run]:
     opened: list[Journal] = []
 
-    def start(policy: str, seed: int = 0, name: str = "", **more: object) -> tuple[SearchResult, Journal, MadeUp]:
+    def start(
+        policy: str, seed: int = 0, name: str = "", rungs: Sequence[Rung] = (), **more: object
+    ) -> tuple[SearchResult, Journal, MadeUp]:
         path = tmp_path / f"{policy}-{seed}{name}.sqlite"
         journal = Journal.open(path) if path.exists() else Journal.create(path)
         opened.append(journal)
@@ -65,9 +67,10 @@ def run(teacher: Teacher, tmp_path: Path) -> Iterator[Run]:
             meter = CostMeter(teacher, load_profile("raspberry-pi-4"), budgets, journal, worker)
             base = meter.static(build(teacher, teacher.full))
             objective = Objective.choose(None, base, budgets)
-            evaluator = Evaluator(teacher, meter, judge, 1.0, objective, journal, seed)  # type: ignore[arg-type]
-            plan = SearchPlan(policy, seed, 12, 16, 2, **more)  # type: ignore[arg-type]
-            found = search(evaluator, plan, journal, lambda: judge, lambda: judge)  # type: ignore[arg-type, return-value]
+            evaluator = Evaluator(teacher, meter, judge, 1.0, 0.0, objective, journal, seed)  # type: ignore[arg-type]
+            plan = SearchPlan(policy, seed, 12, 16, **more)  # type: ignore[arg-type]
+            steps = rungs or [Rung(2, 4, lambda: judge)]  # type: ignore[arg-type, return-value]
+            found = search(evaluator, plan, journal, steps, lambda: judge)  # type: ignore[arg-type, return-value]
         return found, journal, judge
 
     yield start
@@ -115,3 +118,57 @@ def test_a_policy_goes_on_from_another_run(run: Run) -> None:
     assert set(first.policy_states) == {"removal", "shrinkage"}
     second, _, _ = run("reinforce", 5, name="-from", policy_states=first.policy_states)
     assert best_reward(second) > 0.9 * best_reward(first)
+
+
+def test_practice_shapes_the_widths_of_every_choice_of_layers(run: Run, teacher: Teacher) -> None:
+    _, journal, _ = run("reinforce", 2)
+    full = {group.name: group.width for group in teacher.groups}
+    trained = [row.architecture["widths"] for row in journal.candidates("removal") if row.feasible]
+    shares = [{round(width / full[group], 1) for group, width in widths.items()} for widths in trained]
+    assert any(len(one) > 2 for one in shares)  # not all alike: what suffers little gets narrower
+
+
+def test_of_candidates_with_equal_hits_the_lower_loss_earns_more_where_there_are_budgets(
+    teacher: Teacher, tmp_path: Path
+) -> None:
+    class Says:
+        def __init__(self, loss: float) -> None:
+            self.loss = loss
+
+        def judge(self, model: ir.Model, kept: Kept | None = None, *, seed: int) -> Judgement:
+            return Judgement(0.8, self.loss, 0.0, 0.0, model)
+
+    rewards: dict[tuple[bool, float], float] = {}
+    losses = (1.0, 4.0, float("nan"))
+    for bound in (True, False):
+        for loss in losses:
+            budgets = [Budget("params", 0.5 * sum(layer.params for layer in teacher.layers))] if bound else []
+            with WarmWorker() as worker, Journal.create(tmp_path / f"{bound}{loss}.sqlite") as journal:
+                meter = CostMeter(teacher, load_profile("raspberry-pi-4"), budgets, journal, worker)
+                objective = Objective.choose("params", meter.static(build(teacher, teacher.full)), budgets)
+                evaluator = Evaluator(teacher, meter, Says(loss), 1.0, 0.5, objective, journal, 0)  # type: ignore[arg-type]
+                judged = evaluator.judge(meter.fitted(frozenset(), {}), 0.0)
+                assert judged.accuracy == 0.8
+                rewards[bound, loss] = judged.reward
+    bound_rewards, free_rewards = ([rewards[bound, loss] for loss in losses] for bound in (True, False))
+    assert bound_rewards[0] > bound_rewards[1] > bound_rewards[2] > 0
+    assert len(set(free_rewards)) == 1
+
+
+def test_finalists_are_halved_on_more_and_more_images(run: Run, teacher: Teacher) -> None:
+    judged: list[tuple[int, int]] = []
+
+    class Longer(MadeUp):
+        def __init__(self, rung: int) -> None:
+            super().__init__(teacher)
+            self.rung = rung
+
+        def judge(self, model: ir.Model, kept: Kept | None = None, *, seed: int) -> Judgement:
+            found = super().judge(model, kept, seed=seed)
+            judged.append((self.rung, len(judged)))
+            return found
+
+    rungs = [Rung(5, 2, lambda: Longer(0)), Rung(2, 8, lambda: Longer(1))]  # type: ignore[arg-type, return-value]
+    result, _, _ = run("random", 3, rungs=rungs)
+    assert [rung for rung, _ in judged] == [0] * 5 + [1] * 2
+    assert result.winner is not None

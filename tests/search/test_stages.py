@@ -62,3 +62,33 @@ def test_the_state_says_how_much_the_budgets_leave(teacher: Teacher) -> None:
     assert different.sum() == 1
     assert (tight[:, different] == 0.25).all()
     assert (loose == free).all()
+
+
+def test_branches_hold_every_removable_layer_once(teacher: Teacher) -> None:
+    stage = RemovalStage(teacher, load_profile("cpu"), {})
+    steps = [step for branch in stage.branches for step in branch]
+    assert sorted(steps) == [step for step, layer in enumerate(teacher.layers) if layer.removable]
+    assert len(steps) == len(set(steps))
+    together = next(branch for branch in stage.branches if len(branch) > 1)
+    assert teacher.layers[together[0]].skip_start
+    assert teacher.layers[together[-1]].skip_end
+
+
+def test_a_branch_without_its_layers_is_gone(teacher: Teacher) -> None:
+    stage = RemovalStage(teacher, load_profile("cpu"), {})
+    together = next(branch for branch in stage.branches if len(branch) > 1)
+    removed = stage.removed(stage.without(together))
+    assert removed == {teacher.layers[step].name for step in together}
+    adds = [sum(node.op_type == "Add" for node in teacher.trunk(gone).model.graph) for gone in (frozenset(), removed)]
+    assert adds[1] == adds[0] - 1
+
+
+def test_the_nearest_proposal_keeps_proportions(teacher: Teacher) -> None:
+    stage = ShrinkageStage(teacher, load_profile("cpu"), {}, frozenset())
+    first, second = stage.groups[0].name, stage.groups[1].name
+    wanted = {group.name: 0.6 for group in stage.groups} | {first: 0.3, second: 0.01}
+    got = stage.ratios(stage.nearest(wanted))
+    assert got[first] == 0.5  # half of the largest
+    assert got[second] == WIDTH_RATIOS[0]
+    assert {ratio for name, ratio in got.items() if name not in (first, second)} == {1.0}
+    assert stage.nearest({}) == stage.problem.default

@@ -1,0 +1,166 @@
+"""Ways to choose a student, on equal terms: the same budget, the same images, the same distillation.
+
+From the repository's root: ``python -m benchmarks.peers.run TEACHERS CIFAR WORK`` fills ``results.json`` and writes
+``results.md``; rows that are there are kept. TEACHERS holds ``resnet20_jpeg.onnx`` and ``resnet56_jpeg.onnx``, WORK
+gets the students. ``--networks``, ``--budgets``, ``--ways`` and ``--seeds`` choose a part. ``torch-pruning`` is needed
+for its row alone (``pip install --no-deps torch-pruning``).
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+
+from benchmarks.peers.others import by_hand, pruned_by_magnitude
+from n2n_edge.devices import load_profile
+from n2n_edge.distill import DistillSettings, Kept, ShortDistiller, distill, evaluate, load_data, reconstructed
+from n2n_edge.gate import Budget
+from n2n_edge.graph import Teacher, build, costs, save_model, surviving
+from n2n_edge.measure import WarmWorker
+from n2n_edge.search import CostMeter, Evaluator, Journal, Objective, Rung, SearchPlan, search
+
+HERE = Path(__file__).parent
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SEARCHED = ("reinforce", "n2n", "random", "evolution", "greedy")
+WAYS = (*SEARCHED, "all groups alike", "smaller ResNet by hand", "torch-pruning")
+BUDGETS = {"params/2": ("params", 0.5), "params/4": ("params", 0.25), "latency/2": ("latency_ms", 0.5)}
+CANDIDATES, SHORT_IMAGES, REMOVAL_SHARE = 30, 512, 0.4
+EPOCHS, IMAGES_PER_EPOCH = 2, 32_000
+
+
+@dataclass
+class Bench:
+    """A teacher, its data, and what judges candidates."""
+
+    name: str
+    teachers: Path
+    data_path: str
+
+    def __post_init__(self) -> None:
+        self.teacher = Teacher.load(self.teachers / f"{self.name}_jpeg.onnx")
+        self.data = load_data(self.data_path, input_shape=(3, 32, 32), classes=10, mean=MEAN, std=STD)
+        short = DistillSettings(calibration_images=512)
+        self.short = ShortDistiller(self.teacher.model, self.data, SHORT_IMAGES, short)
+        self.profiler = ShortDistiller(
+            self.teacher.model, self.data, 1, short, passes=0, validation_images=256, feature_images=128
+        )
+        self.longer = ShortDistiller(self.teacher.model, self.data, 8 * SHORT_IMAGES, short, validation_images=5000)
+
+    def student(self, way: str, budget: str, seed: int) -> tuple[ir.Model, Kept | None, dict[str, object]]:
+        """Return an untrained student, what it kept of the teacher if that is known, and what choosing it took."""
+        cost, share = BUDGETS[budget]
+        start = time.perf_counter()
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            WarmWorker() as worker,
+            Journal.create(Path(folder) / "journal.sqlite") as journal,
+        ):
+            profile = load_profile("cpu")
+            probe = CostMeter(self.teacher, profile, [], journal, worker)
+            base = probe.static(self.teacher.model).as_mapping()
+            if cost == "latency_ms":
+                measured = probe.measured(self.teacher.full, self.teacher.model)
+                assert measured is not None
+                base["latency_ms"] = measured.value
+            limit = Budget(cost, share * base[cost])  # type: ignore[arg-type]
+            meter = CostMeter(self.teacher, profile, [limit], journal, worker)
+            if way == "smaller ResNet by hand":
+                return by_hand(self.name, budget, limit, meter, seed), None, {}
+            if way == "torch-pruning":
+                return pruned_by_magnitude(self.name, self.teacher.model, limit, meter), None, {}
+            architecture = meter.fitted(frozenset(), {})
+            found: dict[str, object] = {}
+            if way in SEARCHED:
+                full = meter.judge(self.teacher.full, self.teacher.model)
+                evaluator = Evaluator(
+                    self.teacher, meter, self.short, self.short.teacher.metric, self.short.teacher_loss,
+                    Objective.choose(None, full, [limit]), journal, 0,
+                )  # fmt: skip
+                removal = round(REMOVAL_SHARE * CANDIDATES)
+                plan = SearchPlan(way, seed, removal, CANDIDATES - removal)
+                winner = search(
+                    evaluator, plan, journal, [Rung(4, 8, lambda: self.longer)], lambda: self.profiler
+                ).winner
+                assert winner is not None
+                architecture = winner.architecture
+                found = {"search_s": round(time.perf_counter() - start, 1)}
+        kept = surviving(self.teacher, architecture)
+        return build(self.teacher, architecture), kept, {**found, "architecture": architecture.to_json()}
+
+    def row(self, way: str, budget: str, seed: int, out: Path) -> dict[str, object]:
+        """Choose, train and judge one student."""
+        student, kept, found = self.student(way, budget, seed)
+        settings = DistillSettings(epochs=EPOCHS, images_per_epoch=IMAGES_PER_EPOCH, seed=seed)
+        if kept is not None:
+            student = reconstructed(student, self.teacher.model, self.data, settings, kept)
+        start = time.perf_counter()
+        trained = distill(student, self.teacher.model, self.data, settings, kept=kept)
+        found["train_s"] = round(time.perf_counter() - start, 1)
+        counted = costs(trained.model)
+        save_model(trained.model, out)
+        accuracy = evaluate(trained.model, self.data.test, self.data).metric
+        return {"accuracy": accuracy, "params": counted.params, "macs": counted.macs, **found}
+
+
+def main() -> None:
+    """Fill in what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("teachers", type=Path)
+    parser.add_argument("data")
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--networks", nargs="*", default=["resnet20", "resnet56"])
+    parser.add_argument("--budgets", nargs="*", default=list(BUDGETS))
+    parser.add_argument("--ways", nargs="*", default=list(WAYS))
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=HERE / "results.json")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    options.work.mkdir(parents=True, exist_ok=True)
+    rows = json.loads(options.out.read_text()) if options.out.exists() else {}
+    for network in options.networks:
+        bench: Bench | None = None
+        for seed in options.seeds:
+            for budget in options.budgets:
+                for way in options.ways:
+                    key = f"{network} | {budget} | {way} | {seed}"
+                    if key in rows:
+                        continue
+                    bench = bench or Bench(network, options.teachers, options.data)
+                    path = options.work / (key.replace(" | ", "-").replace("/", "-").replace(" ", "-") + ".onnx")
+                    rows[key] = bench.row(way, budget, seed, path)
+                    print(key, {k: v for k, v in rows[key].items() if k != "architecture"}, flush=True)
+                    options.out.write_text(json.dumps(rows, indent=1) + "\n")
+                    write_table(rows, options.out.with_suffix(".md"))
+
+
+def write_table(rows: dict[str, dict[str, float]], path: Path) -> None:
+    """Write means over seeds with the range of accuracies."""
+    lines = [
+        "| teacher | budget | way | test accuracy (least to most) | seeds | params | MACs | ms | search, s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    found: dict[str, list[dict[str, float]]] = {}
+    for key, row in sorted(rows.items()):
+        found.setdefault(key.rpartition(" | ")[0], []).append(row)
+    for key, of_seeds in sorted(
+        found.items(), key=lambda item: (item[0].split(" | ")[:2], -statistics.mean(row["accuracy"] for row in item[1]))
+    ):
+        accuracies = [row["accuracy"] for row in of_seeds]
+        cells = [f"{statistics.mean(accuracies):.2%} ({min(accuracies):.2%} to {max(accuracies):.2%})", len(of_seeds)]
+        cells += [f"{statistics.mean(row[name] for row in of_seeds):,.0f}" for name in ("params", "macs")]
+        for name, form in (("latency_ms", ".3f"), ("search_s", ".0f")):
+            known = [row[name] for row in of_seeds if name in row]
+            cells.append(f"{statistics.mean(known):{form}}" if known else "")
+        lines.append(f"| {key} | {' | '.join(map(str, cells))} |")
+    path.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""What the teacher says to every batch, worked out once where batches come back."""
+
+from collections.abc import Iterator, Mapping
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from n2n_edge.distill.batches import Batch, training_batches
+from n2n_edge.distill.compute import autocast
+from n2n_edge.distill.data import Data
+from n2n_edge.distill.executor import GraphModule
+from n2n_edge.distill.hints import FeatureHints
+from n2n_edge.distill.outputs import as_tuple
+from n2n_edge.distill.settings import DistillSettings
+
+__all__ = ["Lesson", "Teaching"]
+
+_MOST_BYTES = 500_000_000
+"""Teacher outputs that are kept; those beyond are worked out again."""
+
+Lesson = tuple[Batch, tuple[Tensor, ...], Mapping[str, Tensor]]
+"""A batch, the teacher's outputs for it, and its feature maps where hints count."""
+
+
+class Teaching:
+    """Gives the batches of every epoch with what the teacher says to them.
+
+    After ``ceil(teacher_images / training images)`` epochs their batches come back in turn, augmented as they were, and
+    the teacher's outputs with them: a teacher many times as large as its student would cost most of the time. Hints
+    count until then.
+    """
+
+    def __init__(
+        self, teacher: GraphModule, data: Data, settings: DistillSettings, hints: FeatureHints | None, *, bf16: bool
+    ) -> None:
+        self._teacher, self._data, self._settings, self._hints, self._bf16 = teacher, data, settings, hints, bf16
+        self.rounds = settings.epochs
+        if settings.images_per_epoch is None:
+            self.rounds = min(settings.epochs, ceil(settings.teacher_images / len(data.train)))
+        self._known: dict[tuple[int, int], tuple[Tensor, ...]] = {}
+        self._bytes = 0
+
+    def epoch(self, epoch: int) -> Iterator[Lesson]:
+        """Give the lessons of an epoch, the first being 1."""
+        place = epoch
+        if epoch > self.rounds:  # the first isn't augmented: it comes back only where it is the only one
+            place = 2 + (epoch - 2) % (self.rounds - 1) if self.rounds > 1 else 1
+        for step, batch in enumerate(training_batches(self._data, self._settings, place)):
+            hints = self._hints if epoch <= self.rounds else None
+            outputs = self._known.get((place, step))
+            if outputs is None or hints is not None:
+                outputs, features = self._look(batch.inputs, hints)
+                self._keep(place, step, outputs)
+                yield batch, outputs, features
+            else:
+                yield batch, outputs, {}
+
+    def _keep(self, place: int, step: int, outputs: tuple[Tensor, ...]) -> None:
+        size = sum(output.numel() * output.element_size() for output in outputs)
+        if self.rounds < self._settings.epochs and self._bytes + size <= _MOST_BYTES:
+            self._bytes += size
+            self._known[place, step] = outputs
+
+    def _look(self, inputs: Tensor, hints: FeatureHints | None) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        features: Mapping[str, Tensor] = {}
+        with torch.inference_mode(), autocast(self._bf16):
+            if hints is None:
+                outputs = as_tuple(self._teacher(inputs))
+            else:
+                found, features = hints.run(self._teacher, inputs)
+                outputs = as_tuple(found)
+        # copies, which autograd may save
+        return tuple(o.float().clone() for o in outputs), {name: f.float().clone() for name, f in features.items()}
