@@ -181,11 +181,9 @@ def compressed(
 
 
 def summary(report: dict[str, dict[str, dict[str, float]]]) -> dict[str, object]:
-    """Return params and accuracies of teacher and student."""
-    return {
-        who: {key: report[who].get(key) for key in ("params", "macs", "size_mb", "accuracy")}
-        for who in ("teacher", "student")
-    }
+    """Return costs and accuracies of teacher and student."""
+    names = ("params", "macs", "size_mb", "accuracy")
+    return {who: {name: report[who][name]["value"] for name in names} for who in ("teacher", "student")}
 
 
 if __name__ == "__main__":

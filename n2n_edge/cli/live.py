@@ -57,7 +57,7 @@ class _State:
             self.seconds_per_candidate += (progress.seconds - self.seconds_per_candidate) / self.trained
         if not self.trained:
             return ""
-        return duration((progress.total - progress.done) * self.seconds_per_candidate)
+        return duration(max(0, progress.total - progress.done) * self.seconds_per_candidate)
 
     def costs(self, progress: "Progress") -> str:
         """Return the best candidate's costs, each against its budget."""

@@ -14,6 +14,7 @@ from n2n_edge.distill.reconstruct import Kept, reconstructed
 from n2n_edge.distill.reports import EpochReport, StepReport
 from n2n_edge.distill.settings import DistillSettings
 from n2n_edge.distill.short import Judgement, ShortDistiller
+from n2n_edge.distill.teaching import affordable_epochs
 from n2n_edge.distill.torch_teachers import is_torch_teacher, torch_teacher
 from n2n_edge.distill.training import DistillResult, distill
 
@@ -35,6 +36,7 @@ __all__ = [
     "Split",
     "StepReport",
     "UnsupportedOpError",
+    "affordable_epochs",
     "augment",
     "corrupted",
     "distill",

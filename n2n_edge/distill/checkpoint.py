@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,15 @@ class Checkpoint:
     history: tuple[EpochReport, ...]
 
 
-def fingerprint(student: ir.Model, module: GraphModule, data: Data, settings: DistillSettings, bf16: bool) -> str:
-    """Give a digest of what decides the result: the student as it starts, the settings, the size of the data."""
+def fingerprint(
+    student: ir.Model, module: GraphModule, data: Data, settings: DistillSettings, bf16: bool, hints: Sequence[str]
+) -> str:
+    """Give a digest of what decides the result: student as it starts, settings, size of the data, names of hints."""
     digest = hashlib.sha256()
     chosen = {name: value for name, value in asdict(settings).items() if name not in ("threads", "precision")}
     nodes = [(node.op_type, len(node.inputs)) for node in student.graph]
     sizes = (len(data.train), len(data.validation), data.input_shape, data.mean, data.std)
-    digest.update(repr((sorted(chosen.items()), bf16, nodes, sizes)).encode())
+    digest.update(repr((sorted(chosen.items()), bf16, nodes, sizes, tuple(hints))).encode())
     for name, tensor in sorted(module.learned().items()):
         digest.update(name.encode())
         digest.update(tensor.contiguous().numpy().tobytes())

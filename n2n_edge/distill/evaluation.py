@@ -27,12 +27,14 @@ class Evaluation:
     """What `n` images showed; shares in 0..1, None where there is nothing to compare with.
 
     `accuracy`: top-1 agreement with the labels. `fidelity`: top-1 agreement with the teacher for classifiers; for any
-    other model 1 minus the squared error in units of the teacher's variance, averaged over outputs, at least 0.
+    other model 1 minus `error`, at least 0. `error`: the squared error in units of the teacher's variance, averaged
+    over outputs; None for classifiers.
     """
 
     accuracy: float | None
     fidelity: float | None
     n: int
+    error: float | None = None
 
     @property
     def metric(self) -> float:
@@ -104,8 +106,8 @@ def compare(
                 agreeing += int((chosen == teacher_outputs[0].argmax(1)).sum())
         seen += count
     if kind == "other":
-        fidelity = 1.0 - sum(error.share() for error in errors) / len(errors) if errors else None
-        return Evaluation(None, None if fidelity is None else max(0.0, fidelity), seen)
+        share = sum(error.share() for error in errors) / len(errors) if errors else None
+        return Evaluation(None, None if share is None else max(0.0, 1.0 - share), seen, share)
     return Evaluation(
         None if labels is None else correct / seen, None if teacher_batches is None else agreeing / seen, seen
     )

@@ -1,6 +1,7 @@
 """How a distillation is run."""
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal
 
 from n2n_edge.errors import InputError
@@ -66,6 +67,12 @@ class DistillSettings:
         for name in ("weight_decay", "hint_weight"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}: must not be negative")
+
+    def rounds(self, images: int) -> int:
+        """Epochs over so many training images after which batches come back: the first, then those augmented."""
+        if self.images_per_epoch is not None:
+            return self.epochs
+        return min(self.epochs, 1 + ceil(self.teacher_images / images))
 
     def augments(self, epoch: int) -> bool:
         """Whether the images of an epoch, the first being 1, are augmented: what is new is seen as it is."""

@@ -47,8 +47,8 @@ class ShortDistiller:
     A fixed set of training images is prepared once, with the teacher's outputs for them; each candidate gets
     `passes` passes over it (with none it is only refitted, on `feature_images` images) and is judged on a fixed part of
     the validation split. A judgement depends on the candidate and the seed alone, not on what was judged before.
-    `teacher` holds the teacher's own evaluation on the same images, `teacher_loss` its loss, `teaching_seconds` the
-    time that it took for the training images.
+    `teacher` holds the teacher's own evaluation on the same images, `teacher_loss` its loss, `teaching_seconds` and
+    `teaching_bytes` what its outputs for the training images took.
     """
 
     def __init__(
@@ -77,9 +77,10 @@ class ShortDistiller:
             start = time.monotonic()
             self._taught = self._teach(module, bf16)
             self.teaching_seconds = time.monotonic() - start
+            self.teaching_bytes = sum(output.numel() * output.element_size() for output in self._taught)
             self._reference = list(outputs_of(module, data, self._validation))
         self.teacher: Evaluation = compare(self._reference, self._reference, self._validation_labels, self._kind)
-        self.teacher_loss = self._loss(self._reference)
+        self.teacher_loss = self._loss(self._reference, self.teacher)
 
     def _draw(self, images: int) -> tuple[Tensor, Tensor | None]:
         """Draw the fixed set: each training image as it is, those that are drawn again augmented anew each time."""
@@ -126,7 +127,7 @@ class ShortDistiller:
                 recalibrate(module, self._data, self._settings, self._rounds)
             outputs = list(outputs_of(module, self._data, self._validation))
             evaluation = compare(outputs, self._reference, self._validation_labels, self._kind)
-            loss = self._loss(outputs)
+            loss = self._loss(outputs, evaluation)
         seconds = time.monotonic() - start
         return Judgement(evaluation.metric, loss, seconds, training_seconds, write_back(candidate, module))
 
@@ -141,8 +142,10 @@ class ShortDistiller:
             teacher = tuple(output[chosen] for output in self._taught)
             optimiser.step(index, self._inputs(chosen), labels, teacher)
 
-    def _loss(self, outputs: list[tuple[Tensor, ...]]) -> float:
+    def _loss(self, outputs: list[tuple[Tensor, ...]], evaluation: Evaluation) -> float:
         """Give the distillation loss over the validation images, weighing each image alike."""
+        if evaluation.error is not None:
+            return evaluation.error
         total, seen = 0.0, 0
         for own, reference in zip(outputs, self._reference, strict=True):
             count = len(own[0])

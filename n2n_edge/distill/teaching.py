@@ -1,7 +1,6 @@
 """What the teacher says to every batch, worked out once where batches come back."""
 
 from collections.abc import Iterator, Mapping
-from math import ceil
 
 import torch
 from torch import Tensor
@@ -14,10 +13,26 @@ from n2n_edge.distill.hints import FeatureHints
 from n2n_edge.distill.outputs import as_tuple
 from n2n_edge.distill.settings import DistillSettings
 
-__all__ = ["Lesson", "Teaching"]
+__all__ = ["Lesson", "Teaching", "affordable_epochs"]
 
 _MOST_BYTES = 500_000_000
 """Teacher outputs that are kept; those beyond are worked out again."""
+
+
+def affordable_epochs(
+    settings: DistillSettings, images: int, seconds: float, student_s: float, teacher_s: float, teacher_bytes: float
+) -> int:
+    """Return the epochs over so many images that fit into `seconds`, at most those of `settings`, one at least.
+
+    `student_s` and `teacher_s` are seconds per image, `teacher_bytes` what the teacher's outputs for one image take.
+    """
+    rounds = settings.rounds(images)
+    kept = min(1.0, _MOST_BYTES / max(teacher_bytes * images * (rounds - 1), 1.0))
+    epochs = seconds / (images * (student_s + teacher_s))
+    if epochs > rounds:
+        epochs = (seconds / images - rounds * kept * teacher_s) / (student_s + (1.0 - kept) * teacher_s)
+    return max(1, min(settings.epochs, int(epochs)))
+
 
 Lesson = tuple[Batch, tuple[Tensor, ...], Mapping[str, Tensor]]
 """A batch, the teacher's outputs for it, and its feature maps where hints count."""
@@ -26,26 +41,22 @@ Lesson = tuple[Batch, tuple[Tensor, ...], Mapping[str, Tensor]]
 class Teaching:
     """Gives the batches of every epoch with what the teacher says to them.
 
-    After ``ceil(teacher_images / training images)`` epochs their batches come back in turn, augmented as they were, and
-    the teacher's outputs with them: a teacher many times as large as its student would cost most of the time. Hints
-    count until then.
+    After ``settings.rounds()`` epochs the augmented batches come back in turn as they were, and the teacher's outputs
+    with them: a teacher many times as large as its student would cost most of the time. Hints count until then.
     """
 
     def __init__(
         self, teacher: GraphModule, data: Data, settings: DistillSettings, hints: FeatureHints | None, *, bf16: bool
     ) -> None:
         self._teacher, self._data, self._settings, self._hints, self._bf16 = teacher, data, settings, hints, bf16
-        self.rounds = settings.epochs
-        if settings.images_per_epoch is None:
-            self.rounds = min(settings.epochs, ceil(settings.teacher_images / len(data.train)))
+        self.rounds = settings.rounds(len(data.train))
         self._known: dict[tuple[int, int], tuple[Tensor, ...]] = {}
         self._bytes = 0
 
     def epoch(self, epoch: int) -> Iterator[Lesson]:
         """Give the lessons of an epoch, the first being 1."""
-        place = epoch
-        if epoch > self.rounds:  # the first isn't augmented: it comes back only where it is the only one
-            place = 2 + (epoch - 2) % (self.rounds - 1) if self.rounds > 1 else 1
+        # the first isn't augmented and doesn't come back
+        place = epoch if epoch <= self.rounds else 2 + (epoch - 2) % (self.rounds - 1)
         for step, batch in enumerate(training_batches(self._data, self._settings, place)):
             hints = self._hints if epoch <= self.rounds else None
             outputs = self._known.get((place, step))
@@ -58,7 +69,7 @@ class Teaching:
 
     def _keep(self, place: int, step: int, outputs: tuple[Tensor, ...]) -> None:
         size = sum(output.numel() * output.element_size() for output in outputs)
-        if self.rounds < self._settings.epochs and self._bytes + size <= _MOST_BYTES:
+        if place > 1 and self.rounds < self._settings.epochs and self._bytes + size <= _MOST_BYTES:
             self._bytes += size
             self._known[place, step] = outputs
 

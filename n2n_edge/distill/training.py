@@ -58,13 +58,14 @@ class _Distillation:
         self.student, self.teacher = image_module(student, "student"), image_module(teacher, "teacher")
         self.kind = output_kind(student)
         self.bf16 = chooses_bf16(settings, student, data)
-        self.fingerprint = fingerprint(student, self.student, data, settings, self.bf16)
         self.steps = training_order(len(data.train), settings, 1).steps
         hints: FeatureHints | None = None
         if kept is not None and settings.hint_weight:
             images = next(evaluation_batches(data, data.train, 1)).inputs
             hints = FeatureHints(self.student, self.teacher, kept, images)
-            hints = hints if hints.count else None
+            hints = hints if hints.names else None
+        names = hints.names if hints is not None else ()
+        self.fingerprint = fingerprint(student, self.student, data, settings, self.bf16, names)
         self.teaching = Teaching(self.teacher, data, settings, hints, bf16=self.bf16)
         self.optimiser = Optimiser(
             self.student,

@@ -35,7 +35,7 @@ _LATENCY_ROUNDS = 4
 _SIZE_SLACK = 512
 """Bytes by which a file may be larger than its tensors tell: indices that cuts add."""
 
-_WIDTH_COSTS_KEPT = 128
+_WIDTH_COSTS_KEPT = 64
 
 _FILE_ROUNDS = 3
 
@@ -104,9 +104,7 @@ class CostMeter:
         """Return the budgets that `found` misses and by how much (see `violation`)."""
         if found.failed:
             return {"latency_ms": _FAILED_EXCESS}
-        limits = dict(self.limits)
-        if self._timed and "latency_ms" in limits:
-            limits["latency_ms"] *= _LATENCY_HEADROOM
+        limits = {cost: limit * self.share_to_use(cost) for cost, limit in self.limits.items()}
         return violation(found.as_mapping(), limits)
 
     def judge(self, architecture: Architecture, model: ir.Model) -> CandidateCosts:
@@ -234,9 +232,12 @@ class CostMeter:
         """Return the summed excesses of `foretold` costs over the budgets, `(N,)`, nought where all are met."""
         total = np.zeros(len(known["params"]))
         for name, limit in self.limits.items():
-            headroom = _LATENCY_HEADROOM if self._timed and name == "latency_ms" else 1.0
-            total += np.maximum(known[name] / (limit * headroom) - 1.0, 0.0)
+            total += np.maximum(known[name] / (limit * self.share_to_use(name)) - 1.0, 0.0)
         return total
+
+    def share_to_use(self, cost: str) -> float:
+        """Return the share of a budget that candidates may use: all of it, but for a latency that is measured."""
+        return _LATENCY_HEADROOM if self._timed and cost == "latency_ms" else 1.0
 
     def _fits(self, removed: frozenset[str], widths: Widths) -> NDArray[np.bool_]:
         return self.foretold_excesses(self.foretold(removed, widths)) <= 0

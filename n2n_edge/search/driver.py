@@ -147,7 +147,7 @@ def search(
 
 @dataclass
 class _Stage:
-    """One stage under way: its decisions, its policy, what was judged, and the batches so far."""
+    """One stage under way: its decisions, its policy, and what was judged."""
 
     problem: RemovalStage | ShrinkageStage
     policy: Policy
@@ -193,14 +193,14 @@ class _Search:
         teacher, meter = self.evaluator.teacher, self.evaluator.meter
         total = self.plan.shrinkage_candidates
         rounds = _SHRINKAGE_ROUNDS if self.practice is not None else 1
-        stage: _Stage | None = None
+        stages: dict[frozenset[str], _Stage] = {}
         for part in range(rounds):
             gone = self.leading_layers(part / rounds)
             if not any(group.shrinkable for group in teacher.trunk(gone).groups):
                 continue
-            if stage is None or not isinstance(stage.problem, ShrinkageStage) or stage.problem.removed != gone:
-                stage = self.begun(ShrinkageStage(teacher, meter.profile, meter.headroom(), gone))
-            self.judge_until(stage, total * (part + 1) // rounds, total)
+            if gone not in stages:
+                stages[gone] = self.begun(ShrinkageStage(teacher, meter.profile, meter.headroom(), gone))
+            self.judge_until(stages[gone], total * (part + 1) // rounds, total)
 
     def begun(self, problem: RemovalStage | ShrinkageStage) -> _Stage:
         """Return a stage whose policy goes on from what was learned in this run, or in the one to start from."""
@@ -233,7 +233,7 @@ class _Search:
         count = self.counts.setdefault(name, _Count())
         recorded = {(row.stage, row.position) for row in self.journal.candidates(name)}
         share = _STAGE_SHARES[name]
-        while len(count.trained) < wanted and count.position < total * _PROPOSALS_PER_CANDIDATE:
+        while len(count.trained) < wanted and count.position < wanted * _PROPOSALS_PER_CANDIDATE:
             replaying = (name, count.position) in recorded
             if not replaying and self.clock.stage_is_over(name, count.batches, share):
                 break
@@ -277,7 +277,8 @@ class _Search:
     def propose(self, stage: _Stage, wanted: int, progress: float) -> list[Proposal]:
         """Return the next proposals to judge: what the stage starts with, then what practice or the policy chooses."""
         if not stage.judged:
-            return [stage.problem.problem.default] if self.practice is None else self.practice.starts(stage.problem)
+            starts = [stage.problem.problem.default] if self.practice is None else self.practice.starts(stage.problem)
+            return starts[: max(1, wanted)]  # what is left over is among the first that practice looks at
         if self.practice is None or not isinstance(stage.policy, PractisingPolicy):
             return stage.policy.propose(min(_BATCH, wanted))
         return self.practice.propose(stage.problem, stage.policy, wanted, stage.judged, progress)
@@ -294,11 +295,7 @@ class _Search:
             ranked = ranked[: self.clock.affordable(f"rung{place}", rung, ranked)]
             if len(ranked) < 2:
                 break
-            again = self.evaluator.refine(ranked, f"rung{place}", rung.make)
-            rewards = {
-                judged.architecture.key: judged.reward * again[judged.architecture.key] / max(judged.quality, 1e-9)
-                for judged in ranked
-            }
+            rewards = self.evaluator.refine(ranked, f"rung{place}", rung.make)
             ranked.sort(key=lambda judged: -rewards[judged.architecture.key])
         return ranked[0] if ranked else None
 
@@ -318,11 +315,17 @@ class _Clock:
         self._journal.set_meta("search_seconds", spent)
         if self._deadline_s is None:
             return False
+        begun = self._journal.cached("stage_begun", stage)
+        if begun is not None and batch <= int(begun["batch"]):
+            return False
         known = self._journal.cached("stage_end", stage)
         if known is None and batch > 0 and spent > self._deadline_s * share:
             known = {"batch": batch}
             self._journal.store("stage_end", stage, known)
-        return known is not None and batch >= int(known["batch"])
+        if known is not None and batch >= int(known["batch"]):
+            return True
+        self._journal.store("stage_begun", stage, {"batch": batch})
+        return False
 
     def affordable(self, name: str, rung: Rung, finalists: Sequence[Judged]) -> int:
         """Return how many of `finalists` the time allows for a rung, one at least."""

@@ -23,6 +23,9 @@ _LARGEST_RISE = 20.0
 _HALF_OF_QUARTER = 0.5
 """The rise at half the width, in units of that at a quarter, where none is known."""
 
+_LEAST_ACCURACY = 0.01
+"""What a fidelity of nought counts: the loss still tells such candidates apart."""
+
 _LOSS_WEIGHT = 0.1
 """How much the logarithm of a candidate's quality falls with its loss (benchmarks/ranking)."""
 
@@ -113,7 +116,7 @@ class Evaluator:
         return Judged(architecture, found, {}, float(known["accuracy"]), quality, reward, fresh)
 
     def refine(self, finalists: Sequence[Judged], rung: str, make: Callable[[], ShortDistiller]) -> dict[str, float]:
-        """Return the quality of each finalist (by key) after the longer distillation that ``make()`` prepares.
+        """Return the reward of each finalist (by key) after the longer distillation that ``make()`` prepares.
 
         The journal keeps them under the name `rung`.
         """
@@ -125,7 +128,9 @@ class Evaluator:
             return distiller
 
         return {
-            judged.architecture.key: self._quality(self._known(rung, judged.architecture, made)[0])
+            judged.architecture.key: self._reward(
+                judged.costs, self._quality(self._known(rung, judged.architecture, made)[0])
+            )
             for judged in finalists
         }
 
@@ -140,9 +145,9 @@ class Evaluator:
         distiller: ShortDistiller | None = None
         rises: dict[str, float] = {}
         for count, (name, architecture) in enumerate([("", self.teacher.full), *self._parts()[:most]]):
-            if out_of_time(count):
-                break
             known = self._journal.cached("sensitivity", name)
+            if known is None and out_of_time(count):
+                break
             if known is None:
                 distiller = distiller or make()
                 judgement = self._judgement(distiller, architecture, build(self.teacher, architecture))
@@ -214,7 +219,7 @@ class Evaluator:
             return accuracy
         loss = known.get("loss")
         rise = _LARGEST_RISE if loss is None else min(max(float(loss) - self._teacher_loss, 0.0), _LARGEST_RISE)
-        return accuracy * exp(-_LOSS_WEIGHT * rise)
+        return max(accuracy, _LEAST_ACCURACY) * exp(-_LOSS_WEIGHT * rise)
 
     def _reward(self, found: CandidateCosts, quality: float) -> float:
         costs = found.as_mapping()

@@ -129,7 +129,9 @@ class Rehearsal:
         """
         known = self._shaped.get(removed)
         if known is None:
-            known = self._shaped[removed] = self._shape(removed)
+            known = self._shape(removed)
+            if any(ratio < 1 for ratio in known.values()):  # else a timing may still show that it has to shrink
+                self._shaped[removed] = known
         return known
 
     def ratios_of(self, architecture: Architecture) -> Mapping[str, float]:
@@ -142,8 +144,10 @@ class Rehearsal:
         groups = self._meter.teacher.trunk(removed).groups
         free = [place for place, group in enumerate(groups) if group.shrinkable]
         equal = {groups[place].name: 1.0 for place in free}
+        if not free or not self._meter.limits:
+            return equal
         saved = self._saved(removed, free)
-        if not free or not saved.any():
+        if not saved.any():
             return equal
         rises = np.array([[self.profile.of_group(groups[place].name, ratio) for ratio in _SHAPES] for place in free])
         table = np.ones((len(_PRICES) + 1, len(groups)))
@@ -165,7 +169,7 @@ class Rehearsal:
         known = self._meter.foretold(removed, table)
         saved = np.zeros(len(free))
         for cost, limit in self._meter.limits.items():
-            if known[cost][-1] > limit:
+            if known[cost][-1] > limit * self._meter.share_to_use(cost):
                 saved += np.maximum(known[cost][-1] - known[cost][:-1], 0.0) / limit
         return saved
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from n2n_edge.devices import Profile, load_profile, predict_latency
-from n2n_edge.distill import DistillResult, EpochReport, ShortDistiller, distill, reconstructed
+from n2n_edge.distill import DistillResult, EpochReport, ShortDistiller, affordable_epochs, distill, reconstructed
 from n2n_edge.errors import BudgetMissedError, InputError, N2NError
 from n2n_edge.graph import build, surviving
 from n2n_edge.measure import WarmWorker
@@ -21,7 +21,7 @@ from n2n_edge.ship.settings import CompressSettings
 __all__ = ["run_compress"]
 
 _SEARCH_SHARE = 0.4
-"""Share of `--minutes` that the search may take; the rest is for the final distillation."""
+"""Share of `--minutes` that the two stages may take; the rest is for the finalists and the final distillation."""
 
 _SHORT_LEARNING_RATE = 0.05
 """Peak rate of a candidate's short distillation (benchmarks/ranking)."""
@@ -52,6 +52,7 @@ def run_compress(folder: RunFolder, settings: CompressSettings, observer: Observ
             folder.abandon()
         raise
     with _open_journal(folder, prepared) as journal:
+        started -= float(journal.meta().get("search_seconds", 0.0))  # what a run before this one has spent
         with WarmWorker() as worker:
             meter = CostMeter(prepared.teacher, profile, settings.budgets, journal, worker, settings.objective)
             found = _search(settings, prepared, meter, journal, observer)
@@ -93,7 +94,8 @@ def _search(
     short = replace(prepared.distilling, learning_rate=_SHORT_LEARNING_RATE, calibration_images=512)
     distiller = ShortDistiller(prepared.teacher.model, prepared.data, effort.short_images, short)
     if journal.cached("final", "teaching") is None:
-        journal.store("final", "teaching", {"seconds_per_image": distiller.teaching_seconds / effort.short_images})
+        each = {"seconds": distiller.teaching_seconds, "bytes": distiller.teaching_bytes}
+        journal.store("final", "teaching", {name: value / effort.short_images for name, value in each.items()})
 
     def finals(times: int) -> ShortDistiller:
         images = times * effort.short_images
@@ -200,14 +202,17 @@ def _epochs(settings: CompressSettings, prepared: Prepared, winner: Judged, jour
         return epochs
     known = journal.cached("final", "epochs")
     if known is None:
-        left = settings.minutes * 60 - (time.monotonic() - started)
         judged = journal.cached("accuracy", winner.architecture.key) or {}
-        student = float(judged.get("training_seconds", 1.0)) / settings.amount.short_images * images
-        teacher = float((journal.cached("final", "teaching") or {}).get("seconds_per_image", 0.0)) * images
-        rounds = -(-prepared.distilling.teacher_images // images)
-        affordable = left / (student + teacher)
-        if affordable > rounds:
-            affordable = (left - rounds * teacher) / student
-        known = {"epochs": max(1, min(epochs, int(affordable)))}
+        teaching = journal.cached("final", "teaching") or {}
+        known = {
+            "epochs": affordable_epochs(
+                replace(prepared.distilling, epochs=epochs),
+                images,
+                settings.minutes * 60 - (time.monotonic() - started),
+                float(judged.get("training_seconds", 1.0)) / settings.amount.short_images,
+                float(teaching.get("seconds", 0.0)),
+                float(teaching.get("bytes", 0.0)),
+            )
+        }
         journal.store("final", "epochs", known)
     return int(known["epochs"])

@@ -56,7 +56,13 @@ def run(teacher: Teacher, tmp_path: Path) -> Iterator[Run]:
     opened: list[Journal] = []
 
     def start(
-        policy: str, seed: int = 0, name: str = "", rungs: Sequence[Rung] = (), **more: object
+        policy: str,
+        seed: int = 0,
+        name: str = "",
+        rungs: Sequence[Rung] = (),
+        removal: int = 12,
+        shrinkage: int = 16,
+        **more: object,
     ) -> tuple[SearchResult, Journal, MadeUp]:
         path = tmp_path / f"{policy}-{seed}{name}.sqlite"
         journal = Journal.open(path) if path.exists() else Journal.create(path)
@@ -68,7 +74,7 @@ def run(teacher: Teacher, tmp_path: Path) -> Iterator[Run]:
             base = meter.static(build(teacher, teacher.full))
             objective = Objective.choose(None, base, budgets)
             evaluator = Evaluator(teacher, meter, judge, 1.0, 0.0, objective, journal, seed)  # type: ignore[arg-type]
-            plan = SearchPlan(policy, seed, 12, 16, **more)  # type: ignore[arg-type]
+            plan = SearchPlan(policy, seed, removal, shrinkage, **more)  # type: ignore[arg-type]
             steps = rungs or [Rung(2, 4, lambda: judge)]  # type: ignore[arg-type, return-value]
             found = search(evaluator, plan, journal, steps, lambda: judge)  # type: ignore[arg-type, return-value]
         return found, journal, judge
@@ -172,3 +178,20 @@ def test_finalists_are_halved_on_more_and_more_images(run: Run, teacher: Teacher
     result, _, _ = run("random", 3, rungs=rungs)
     assert [rung for rung, _ in judged] == [0] * 5 + [1] * 2
     assert result.winner is not None
+
+
+def test_a_search_with_a_time_limit_is_repeated_as_it_was(run: Run) -> None:
+    first, journal, _ = run("reinforce", 4, deadline_s=3600.0)
+    rows = [(row.stage, row.position, row.actions, row.key) for row in journal.candidates()]
+    journal.set_meta("search_seconds", 3600.0)  # it took all of its time, and was killed just before it was done
+    journal.close()
+    again, journal, silent = run("reinforce", 4, deadline_s=3600.0)
+    assert not silent.judged
+    assert [(row.stage, row.position, row.actions, row.key) for row in journal.candidates()] == rows
+    assert best_reward(again) == best_reward(first)
+
+
+def test_no_more_is_trained_than_was_asked_for(run: Run) -> None:
+    _, journal, _ = run("reinforce", 6, removal=1, shrinkage=1)
+    for stage in ("removal", "shrinkage"):
+        assert len({row.key for row in journal.candidates(stage) if row.feasible}) == 1
