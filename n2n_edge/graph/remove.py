@@ -25,7 +25,8 @@ def remove_layers(model: ir.Model, layers: Sequence[Layer], removed: Iterable[st
     """Return a copy of `model` (normalised) without the layers called `removed`.
 
     A removed layer becomes the identity. Where all layers of a residual branch are gone, both operands of its Add are
-    the same value: the Add passes the skip through instead of doubling it. Where the width changes, the weights of
+    the same value: the Add passes the skip through instead of doubling it, and a Relu behind it that would only repeat
+    the one before goes, too. Where the width changes, the weights of
     every reader keep the rows of the channels that correspond and get zeros elsewhere (N2N, section 3.1).
 
     Raises:
@@ -35,6 +36,7 @@ def remove_layers(model: ir.Model, layers: Sequence[Layer], removed: Iterable[st
     model = model.clone()
     nodes = {str(node.name): node for node in model.graph}
     doubled = {node.name for node in model.graph if _adds_to_itself(node)}
+    repeated = {node.name for node in model.graph if _rectifies_again(node)}
     readers: list[_Reader] = []
     for layer in layers:
         if layer.name not in gone:
@@ -50,6 +52,7 @@ def remove_layers(model: ir.Model, layers: Sequence[Layer], removed: Iterable[st
     position = {node: index for index, node in enumerate(model.graph)}
     for reader in sorted((reader for reader in readers if reader.node in position), key=lambda r: position[r.node]):
         _refit_where_needed(model, reader)
+    _drop_repeated_rectifiers(model, repeated)
     drop_unused_initializers(model)
     return model
 
@@ -87,6 +90,25 @@ def _collapse_empty_branches(model: ir.Model, doubled: set[str | None], readers:
         ir.convenience.replace_all_uses_with(output, source)
         model.graph.remove(node, safe=True)
     return passed_on
+
+
+def _rectifies_again(node: ir.Node) -> bool:
+    before = node.inputs[0].producer() if node.op_type == "Relu" and node.inputs[0] is not None else None
+    return before is not None and before.op_type == "Relu"
+
+
+def _drop_repeated_rectifiers(model: ir.Model, repeated: set[str | None]) -> None:
+    """Take out a Relu of what is a Relu already: where a whole branch is gone the one behind its Add does nothing.
+
+    Those in `repeated` did nothing in the teacher already.
+    """
+    for node in list(model.graph):
+        source, output = node.inputs[0] if node.inputs else None, node.outputs[0]
+        if source is None or node.name in repeated or not _rectifies_again(node):
+            continue
+        if not output.is_graph_output():
+            ir.convenience.replace_all_uses_with(output, source)
+            model.graph.remove(node, safe=True)
 
 
 def _refit_where_needed(model: ir.Model, reader: _Reader) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from n2n_edge._example import teacher_path
 from n2n_edge.graph import Layer, Teacher, build, serialize
 from n2n_edge.graph.remove import RemovalConflictError
 from tests.graph.running import architectures, assert_same_outputs, inputs_of, run
@@ -126,6 +127,20 @@ def test_a_residual_branch_without_layers_passes_the_skip_through() -> None:
     assert "Add" not in {node.op_type for node in student.graph}
     inputs = inputs_of(teacher.model, 2)
     assert_same_outputs(run(with_identities(teacher.model, inner), inputs), run(student, inputs))
+
+
+def test_no_rectifier_is_left_that_only_repeats_another() -> None:
+    teacher = Teacher.load(teacher_path())
+    first = next(place for place, layer in enumerate(teacher.layers) if layer.removable and layer.skip_start)
+    branch = teacher.layers[first : first + 2]
+    assert branch[-1].skip_end
+
+    student = build(teacher, teacher.full.remove(*(layer.name for layer in branch)))
+
+    rectifiers = [sum(node.op_type == "Relu" for node in model.graph) for model in (teacher.model, student)]
+    assert rectifiers[1] == rectifiers[0] - 2  # the one between the layers, and the one behind their Add
+    inputs = inputs_of(teacher.model, 2)
+    assert_same_outputs(run(with_identities(teacher.model, branch), inputs), run(student, inputs))
 
 
 def test_what_follows_an_empty_branch_is_refitted_where_the_width_before_it_changed() -> None:
