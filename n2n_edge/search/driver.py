@@ -271,7 +271,7 @@ class _Search:
         stage.judged.add(proposal)
         self.standing.add(judged)
         if self.practice is not None:
-            self.practice.rehearsal.learn([judged])
+            self.practice.learn(judged)
         return judged
 
     def propose(self, stage: _Stage, wanted: int, progress: float) -> list[Proposal]:

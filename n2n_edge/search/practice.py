@@ -54,6 +54,14 @@ class Practice:
     rehearsal: Rehearsal
     seed: int
     _asked: int = field(default=0, init=False)
+    _best: dict[frozenset[str], Judged] = field(default_factory=dict, init=False)
+
+    def learn(self, judged: Judged) -> None:
+        """Take in a real judgement."""
+        self.rehearsal.learn([judged])
+        best = self._best.get(judged.architecture.removed)
+        if judged.feasible and (best is None or judged.reward > best.reward):
+            self._best[judged.architecture.removed] = judged
 
     def propose(
         self,
@@ -85,12 +93,15 @@ class Practice:
     def starts(self, stage: RemovalStage | ShrinkageStage) -> list[Proposal]:
         """Return what a stage begins with.
 
-        Everything as wide as the budgets allow comes first; in stage 1 networks without the branches that the profile
-        finds least important follow, in stage 2 the widths that it suggests.
+        Stage 1 with everything as wide as the budgets allow, and without the branches that the profile finds least
+        important; stage 2 with the best widths that were judged for its layers, and those that the profile suggests.
         """
         if isinstance(stage, ShrinkageStage):
-            shaped = stage.nearest(self.rehearsal.shaped(stage.removed))
-            return list(dict.fromkeys([stage.problem.default, shaped]))
+            best = self._best.get(stage.removed)
+            first = (
+                stage.problem.default if best is None else stage.nearest(self.rehearsal.ratios_of(best.architecture))
+            )
+            return list(dict.fromkeys([first, stage.nearest(self.rehearsal.shaped(stage.removed))]))
         if not self.rehearsal.is_bound:
             return [stage.problem.default]
         layers = stage.teacher.layers
