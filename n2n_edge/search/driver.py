@@ -330,7 +330,7 @@ class _Clock:
     def affordable(self, name: str, rung: Rung, finalists: Sequence[Judged]) -> int:
         """Return how many of `finalists` the time allows for a rung, one at least."""
         if self._deadline_s is None:
-            return rung.finalists
+            return max(1, rung.finalists)
         known = self._journal.cached("rung_size", name)
         if known is None:
             rows = [self._journal.cached("accuracy", judged.architecture.key) or {} for judged in finalists]

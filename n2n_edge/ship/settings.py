@@ -4,7 +4,7 @@ import json
 import shlex
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite
 from pathlib import Path
 from typing import Literal
@@ -121,7 +121,7 @@ class CompressSettings:
 
     @property
     def amount(self) -> Effort:
-        """The effort in figures, `candidates` taken into account."""
+        """The effort in figures, `candidates` taken into account: no more than a quarter of them are judged again."""
         effort = EFFORTS[self.effort]
         if self.candidates is None:
             return effort
@@ -130,10 +130,8 @@ class CompressSettings:
         )
         removal = min(max(1, removal), self.candidates)
         shrinkage = max(1, self.candidates - removal)
-        return Effort(
-            removal, shrinkage, effort.short_images, effort.rungs, effort.final_images, effort.least_epochs,
-            effort.most_epochs,
-        )  # fmt: skip
+        rungs = tuple((min(finalists, self.candidates // 4), times) for finalists, times in effort.rungs)
+        return replace(effort, removal_candidates=removal, shrinkage_candidates=shrinkage, rungs=rungs)
 
     def command(self, out: Path) -> str:
         """Return the command line that repeats the run."""

@@ -195,3 +195,9 @@ def test_no_more_is_trained_than_was_asked_for(run: Run) -> None:
     _, journal, _ = run("reinforce", 6, removal=1, shrinkage=1)
     for stage in ("removal", "shrinkage"):
         assert len({row.key for row in journal.candidates(stage) if row.feasible}) == 1
+
+
+def test_without_finalists_the_best_candidate_wins(run: Run, teacher: Teacher) -> None:
+    result, journal, _ = run("random", 7, rungs=[Rung(0, 4, lambda: MadeUp(teacher))], removal=2, shrinkage=2)  # type: ignore[arg-type, return-value]
+    assert result.winner is not None
+    assert result.winner.reward == max(row.reward for row in journal.candidates())

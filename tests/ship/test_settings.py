@@ -95,3 +95,12 @@ def test_a_damaged_or_foreign_run_file_is_refused(tmp_path: Path) -> None:
     path.write_text("sede = 3\n")
     with pytest.raises(InputError, match="unknown setting 'sede'"):
         read_settings(path)
+
+
+def test_few_candidates_have_fewer_finalists() -> None:
+    whole = CompressSettings(effort="standard").amount
+    few = CompressSettings(effort="standard", candidates=8).amount
+    assert few.removal_candidates + few.shrinkage_candidates == 8
+    assert [finalists for finalists, _ in few.rungs] == [2, 2]
+    assert [times for _, times in few.rungs] == [times for _, times in whole.rungs]
+    assert all(finalists == 0 for finalists, _ in CompressSettings(candidates=2).amount.rungs)
