@@ -47,9 +47,7 @@ class Bench:
         self.data = load_data(self.data_path, input_shape=(3, 32, 32), classes=10, mean=MEAN, std=STD)
         short = DistillSettings(calibration_images=512)
         self.short = ShortDistiller(self.teacher.model, self.data, SHORT_IMAGES, short)
-        self.profiler = ShortDistiller(
-            self.teacher.model, self.data, 1, short, passes=0, validation_images=256, feature_images=128
-        )
+        self.profiler = ShortDistiller.refitting(self.teacher.model, self.data, short)
         self.longer = ShortDistiller(self.teacher.model, self.data, 8 * SHORT_IMAGES, short, validation_images=5000)
 
     def student(self, way: str, budget: str, seed: int) -> tuple[ir.Model, Kept | None, dict[str, object]]:

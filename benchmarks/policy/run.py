@@ -113,9 +113,7 @@ class Network:
         loaded = load_data(data, input_shape=shape, classes=10, mean=mean, std=std)
         settings = DistillSettings(calibration_images=512)
         self.distiller = ShortDistiller(self.teacher.model, loaded, images, settings)
-        self.profiler = ShortDistiller(
-            self.teacher.model, loaded, 1, settings, passes=0, validation_images=256, feature_images=128
-        )
+        self.profiler = ShortDistiller.refitting(self.teacher.model, loaded, settings)
 
     def search(
         self, policy: str, task: Task, seed: int, candidates: int, states: States

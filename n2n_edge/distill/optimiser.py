@@ -72,11 +72,12 @@ class Optimiser:
             group["lr"] = learning_rate(index, self.steps, self.settings.learning_rate)
         found: Tensor | tuple[Tensor, ...]
         own: Mapping[str, Tensor] = {}
+        hints = self.hints if features else None
         with autocast(self.bf16):
-            if self.hints is None or not features:
+            if hints is None:
                 found = self.module(inputs)
             else:
-                found, own = self.hints.run(self.module, inputs)
+                found, own = hints.run(self.module, inputs)
         outputs = as_tuple(found)
         loss = distillation_loss(
             outputs,
@@ -87,9 +88,9 @@ class Optimiser:
             kd_weight=self.settings.kd_weight,
             label_smoothing=self.settings.label_smoothing,
         )
-        if self.hints is not None and features:
+        if hints is not None and features:
             weight = self.settings.hint_weight * max(0.0, 1.0 - index / self.hint_steps)
-            loss = loss + weight * self.hints.distance(own, features)
+            loss = loss + weight * hints.distance(own, features)
         self.sgd.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)

@@ -82,6 +82,11 @@ class ShortDistiller:
         self.teacher: Evaluation = compare(self._reference, self._reference, self._validation_labels, self._kind)
         self.teacher_loss = self._loss(self._reference, self.teacher)
 
+    @classmethod
+    def refitting(cls, teacher: ir.Model, data: Data, settings: DistillSettings) -> "ShortDistiller":
+        """Return what refits without training, on few images: enough for a sensitivity profile."""
+        return cls(teacher, data, 1, settings, passes=0, validation_images=256, feature_images=128)
+
     def _draw(self, images: int) -> tuple[Tensor, Tensor | None]:
         """Draw the fixed set: each training image as it is, those that are drawn again augmented anew each time."""
         train, settings = self._data.train, self._settings

@@ -26,8 +26,8 @@ def remove_layers(model: ir.Model, layers: Sequence[Layer], removed: Iterable[st
 
     A removed layer becomes the identity. Where all layers of a residual branch are gone, both operands of its Add are
     the same value: the Add passes the skip through instead of doubling it, and a Relu behind it that would only repeat
-    the one before goes, too. Where the width changes, the weights of
-    every reader keep the rows of the channels that correspond and get zeros elsewhere (N2N, section 3.1).
+    the one before goes, too. Where the width changes, the weights of every reader keep the rows of the channels that
+    correspond and get zeros elsewhere (N2N, section 3.1).
 
     Raises:
         RemovalConflictError: the removals leave an op with inputs of different widths.
@@ -103,10 +103,10 @@ def _drop_repeated_rectifiers(model: ir.Model, repeated: set[str | None]) -> Non
     Those in `repeated` did nothing in the teacher already.
     """
     for node in list(model.graph):
-        source, output = node.inputs[0] if node.inputs else None, node.outputs[0]
-        if source is None or node.name in repeated or not _rectifies_again(node):
+        output = node.outputs[0]
+        if not _rectifies_again(node) or node.name in repeated or output.is_graph_output():
             continue
-        if not output.is_graph_output():
+        if (source := node.inputs[0]) is not None:
             ir.convenience.replace_all_uses_with(output, source)
             model.graph.remove(node, safe=True)
 

@@ -162,7 +162,7 @@ class CostMeter:
         table = np.array([[ratios.get(group.name, 1.0) for group in groups]])
         if not self._timed or "latency_ms" not in self.limits:
             return self._fitted_file(removed, table)
-        limit = self.limits["latency_ms"] * _LATENCY_HEADROOM
+        limit = self.limits["latency_ms"] * self.share_to_use("latency_ms")
         best: Architecture | None = None
         for _ in range(_LATENCY_ROUNDS):
             architecture = self._fitted_file(removed, table)

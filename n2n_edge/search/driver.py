@@ -15,7 +15,7 @@ from n2n_edge.search.journal import Candidate, Journal
 from n2n_edge.search.policies import Observation, Policy, PractisingPolicy, make_policy
 from n2n_edge.search.practice import Practice
 from n2n_edge.search.problem import Proposal
-from n2n_edge.search.rehearsal import Design, Rehearsal
+from n2n_edge.search.rehearsal import Rehearsal
 from n2n_edge.search.stages import RemovalStage, ShrinkageStage
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ class _Search:
     def judge(self, stage: _Stage, proposal: Proposal, progress: float) -> Judged:
         """Judge one proposal at the widths that the budgets leave it."""
         design = (
-            _design(stage.problem, proposal) if self.practice is None else self.practice.design(stage.problem, proposal)
+            stage.problem.design(proposal) if self.practice is None else self.practice.design(stage.problem, proposal)
         )
         architecture = self.evaluator.meter.fitted(design.removed, design.ratios)
         judged = self.evaluator.judge(architecture, progress)
@@ -339,12 +339,6 @@ class _Clock:
             known = {"finalists": max(1, min(rung.finalists, number))}
             self._journal.store("rung_size", name, known)
         return int(known["finalists"])
-
-
-def _design(problem: RemovalStage | ShrinkageStage, proposal: Proposal) -> Design:
-    if isinstance(problem, ShrinkageStage):
-        return Design(problem.removed, problem.ratios(proposal))
-    return Design(problem.removed(proposal), {})
 
 
 def _observation(proposal: Proposal, judged: Judged, evaluator: Evaluator) -> Observation:

@@ -12,8 +12,8 @@ from n2n_edge.search.evaluator import Judged
 from n2n_edge.search.policies import PractisingPolicy, RandomPolicy
 from n2n_edge.search.policies.base import numpy_generator, varied
 from n2n_edge.search.problem import Proposal
-from n2n_edge.search.rehearsal import Design, Expected, Rehearsal
-from n2n_edge.search.stages import RemovalStage, ShrinkageStage
+from n2n_edge.search.rehearsal import Expected, Rehearsal
+from n2n_edge.search.stages import Design, RemovalStage, ShrinkageStage
 
 __all__ = ["Practice"]
 
@@ -116,10 +116,10 @@ class Practice:
 
     def design(self, stage: RemovalStage | ShrinkageStage, proposal: Proposal) -> Design:
         """Return what a proposal means: a choice of layers takes the widths that the sensitivity profile suggests."""
+        design = stage.design(proposal)
         if isinstance(stage, ShrinkageStage):
-            return Design(stage.removed, stage.ratios(proposal))
-        removed = stage.removed(proposal)
-        return Design(removed, self.rehearsal.shaped(removed))
+            return design
+        return Design(design.removed, self.rehearsal.shaped(design.removed))
 
     def leading_layers(self, teacher: Teacher, feasible: Sequence[Judged], progress: float) -> frozenset[str]:
         """Return the choice of layers to remove whose best widths are expected to earn most.

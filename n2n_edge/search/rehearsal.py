@@ -10,9 +10,10 @@ from n2n_edge.graph import Architecture, Layer
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.evaluator import Evaluator, Judged
 from n2n_edge.search.reward import compression_reward, infeasible_reward
+from n2n_edge.search.stages import Design
 from n2n_edge.search.surrogate import Sensitivity, Sketch, Surrogate
 
-__all__ = ["Design", "Expected", "Rehearsal"]
+__all__ = ["Expected", "Rehearsal"]
 
 _RATIO_DIGITS = 4
 
@@ -26,14 +27,6 @@ _SHAPES = np.linspace(0.1, 1.0, 19)
 
 _MOST_ACCURACY = 1.2
 """Expectations are held below this share of the teacher's accuracy."""
-
-
-@dataclass(frozen=True)
-class Design:
-    """What a proposal asks for: layers to remove, and width ratios by group before the budgets scale them."""
-
-    removed: frozenset[str]
-    ratios: Mapping[str, float]
 
 
 @dataclass(frozen=True)

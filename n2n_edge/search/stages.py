@@ -1,6 +1,7 @@
 """The two stages as decision problems: what a policy sees of each step, and what its actions mean."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -10,7 +11,7 @@ from n2n_edge.devices import Profile, predict_node_latencies
 from n2n_edge.graph import ChannelGroup, Layer, Teacher
 from n2n_edge.search.problem import DecisionProblem, Proposal
 
-__all__ = ["FEATURES", "HEADROOM", "WIDTH_RATIOS", "RemovalStage", "ShrinkageStage"]
+__all__ = ["FEATURES", "HEADROOM", "WIDTH_RATIOS", "Design", "RemovalStage", "ShrinkageStage"]
 
 HEADROOM = ("params", "size_mb", "macs", "memory_bound_mb", "latency_ms")
 """Costs of which the state says what share of the teacher's the budgets leave, one where there is no budget."""
@@ -24,6 +25,14 @@ FEATURES = 18 + len(HEADROOM)
 _KEEP_LOG_ODDS = 1.4  # a fresh policy keeps four layers of five
 
 _Vector = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a proposal asks for: layers to remove, and width ratios by group before the budgets scale them."""
+
+    removed: frozenset[str]
+    ratios: Mapping[str, float]
 
 
 class RemovalStage:
@@ -81,6 +90,10 @@ class RemovalStage:
         chosen = frozenset(name for name, action in zip(self._layers, proposal, strict=True) if action == 0)
         return self.teacher.repaired(chosen)
 
+    def design(self, proposal: Proposal) -> Design:
+        """Return what `proposal` asks for, all groups shrunk alike."""
+        return Design(self.removed(proposal), {})
+
 
 class ShrinkageStage:
     """Stage 2: a width ratio for each channel group that the chosen layers leave."""
@@ -114,6 +127,10 @@ class ShrinkageStage:
     def ratios(self, proposal: Proposal) -> Mapping[str, float]:
         """Return the width ratio of each group that `proposal` picks."""
         return {group.name: WIDTH_RATIOS[action] for group, action in zip(self.groups, proposal, strict=True)}
+
+    def design(self, proposal: Proposal) -> Design:
+        """Return what `proposal` asks for."""
+        return Design(self.removed, self.ratios(proposal))
 
     def nearest(self, ratios: Mapping[str, float]) -> Proposal:
         """Return the proposal whose ratios are nearest to those given (by group), in proportion to the largest."""

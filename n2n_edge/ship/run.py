@@ -102,9 +102,7 @@ def _search(
         return ShortDistiller(prepared.teacher.model, prepared.data, images, short, validation_images=5000)
 
     def profiler() -> ShortDistiller:
-        return ShortDistiller(
-            prepared.teacher.model, prepared.data, 1, short, passes=0, validation_images=256, feature_images=128
-        )
+        return ShortDistiller.refitting(prepared.teacher.model, prepared.data, short)
 
     base = meter.static(build(prepared.teacher, prepared.teacher.full))
     if not prepared.profile.is_host:
