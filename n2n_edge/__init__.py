@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from n2n_edge.figures import Figure
     from n2n_edge.gate import Budget, Verdict
     from n2n_edge.graph import Architecture, ChannelGroup, Costs, Layer, Teacher, build, costs
-    from n2n_edge.measure import Measurement, bench
+    from n2n_edge.measure import BenchOptions, Measurement, bench
     from n2n_edge.ship import CompressResult, compress
 
 __all__ = [
     "Architecture",
+    "BenchOptions",
     "Budget",
     "ChannelGroup",
     "CompressResult",
@@ -61,7 +62,7 @@ _HOMES = {
     "figures": ("Figure",),
     "gate": ("Budget", "Verdict"),
     "graph": ("Architecture", "ChannelGroup", "Costs", "Layer", "Teacher", "build", "costs"),
-    "measure": ("Measurement", "bench"),
+    "measure": ("BenchOptions", "Measurement", "bench"),
     "ship": ("CompressResult", "compress"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -7,6 +7,7 @@ import typer
 
 from n2n_edge.cli.bench import bench
 from n2n_edge.cli.compress import compress
+from n2n_edge.cli.device import device_app
 from n2n_edge.cli.gate import gate
 from n2n_edge.cli.inspect import inspect
 from n2n_edge.cli.profiles import profiles_app
@@ -44,6 +45,7 @@ app.command()(compress)
 app.command()(bench)
 app.command()(inspect)
 app.command()(gate)
+app.add_typer(device_app, name="device")
 app.add_typer(profiles_app, name="profiles")
 
 

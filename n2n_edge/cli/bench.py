@@ -1,179 +1,221 @@
-"""`n2n-edge bench`: time ONNX models on this machine, and predict them for a board."""
+"""`n2n-edge bench`: time ONNX models on this machine or a board, and predict them for a device."""
 
 import json
 import sys
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from n2n_edge.errors import InputError, N2NError
-from n2n_edge.figures import MB, SCHEMA_VERSION, Figure
+from n2n_edge.errors import InputError
 
 if TYPE_CHECKING:
     from n2n_edge.devices import Profile
-    from n2n_edge.graph import Costs
-    from n2n_edge.measure import Measurement
+    from n2n_edge.measure import BenchOptions, Target
+    from n2n_edge.measure.suite import Suite
+    from n2n_edge.report.bench_document import Benched, BenchJson
 
 __all__ = ["bench"]
 
-MODELS_A_TABLE = 2
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One model: timed on this machine (`measured`), and `predicted` for the named device where that is another one."""
-
-    path: Path
-    measured: "Measurement"
-    costs: "Costs"
-    device: str | None
-    predicted: Figure | None
+DEFAULT_THRESHOLD = "5%"
+MB = 1_000_000
 
 
 def bench(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="ONNX files to time.", show_default=False)],
     device: Annotated[str, typer.Option(help="Profile name or .toml file; a board is predicted, not timed.")] = "cpu",
+    target: Annotated[
+        str,
+        typer.Option(
+            help="Where to run: host; host-limited (this host with --device's cores and memory); or "
+            "ssh://[user@]host[:port][/folder][?python=PATH]."
+        ),
+    ] = "host",
     threads: Annotated[int | None, typer.Option(min=1, help="Intra-op threads [default: the usable cores].")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Size of a free batch axis.")] = 1,
-    providers: Annotated[str | None, typer.Option(help="Execution providers in order, with commas between.")] = None,
+    providers: Annotated[
+        str | None, typer.Option(help="Execution providers in order, with commas between: tensorrt,cuda,cpu.")
+    ] = None,
+    provider_option: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE for the first provider; fp16=1 for half precision. Repeatable.")
+    ] = None,
+    streams: Annotated[
+        int | None, typer.Option(min=1, help="Find the throughput of so many inferences at once, too.")
+    ] = None,
     min_time: Annotated[float, typer.Option(min=0, help="Seconds to run each model at least.")] = 1.0,
     max_time: Annotated[float, typer.Option(help="Seconds after which a model that hasn't settled is stopped.")] = 10.0,
+    threshold: Annotated[
+        str, typer.Option(help="Smallest difference between models that matters.")
+    ] = DEFAULT_THRESHOLD,
+    aa: Annotated[
+        bool, typer.Option("--aa", help="Time the first model against itself, too: the noise floor.")
+    ] = False,
+    per_op: Annotated[bool, typer.Option("--per-op", help="Show where the time goes, by operator and layer.")] = False,
+    max_memory_mb: Annotated[
+        float | None, typer.Option(help="Limit of the worker's memory in MB; exit code 4 where it isn't enough.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="Write the figures to a CSV file.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the tables to a Markdown file.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the JSON document to a file.")] = None,
+    compare: Annotated[Path | None, typer.Option(help="Compare with a document of an earlier --save.")] = None,
 ) -> None:
-    """Time ONNX models on this machine, each in a process of its own; with --device, predict that board as well."""
+    """Time ONNX models, each in a process of its own; several are timed in turns and compared with the first.
+
+    Examples: n2n-edge bench student.onnx --per-op
+
+    n2n-edge bench old.onnx new.onnx --threads 1
+
+    n2n-edge bench student.onnx --target ssh://pi@raspberrypi.local
+    """
     from n2n_edge.devices import load_profile
-    from n2n_edge.measure import environment
+    from n2n_edge.gate import parse_percent
+    from n2n_edge.measure.suite import run_suite
+    from n2n_edge.report.bench_document import bench_document
+    from n2n_edge.report.bench_history import read_bench
 
     profile = load_profile(device)
-    wanted = [name.strip() for name in providers.split(",") if name.strip()] if providers else None
-    rows: list[_Row] = []
-    failures: list[tuple[Path, N2NError]] = []
-    for path in models:
-        try:
-            rows.append(_row(path, profile, threads, batch, wanted, (min(min_time, max_time), max_time)))
-        except N2NError as error:
-            if len(models) == 1:
-                raise
-            failures.append((path, error))
+    allowed = parse_percent(threshold, "--threshold")
+    if allowed == 0:
+        raise InputError(f"--threshold {threshold}: must be more than 0%")
+    _check_writable(csv, markdown, save)
+    earlier = read_bench(compare) if compare is not None else None
+    options = _options(profile, target, threads, batch, providers, provider_option or [], min_time, max_time)
+    with _target(target, profile, max_memory_mb) as place:
+        suite = run_suite(models, options, place, threshold=allowed, with_itself=aa, streams=streams, watch=_say)
+        _say("")
+        rows = _rows(suite, profile, place, options)
+        document = bench_document(suite, rows, place)
+        _write(document, suite, rows, csv, markdown, save)
+        failures = [entry.error for entry in suite.entries if entry.error is not None]
+        if failures and len(models) == 1:
+            raise failures[0]
+        for error in failures:
             print(f"n2n-edge: {' '.join(str(error).split())}", file=sys.stderr)
-    if as_json:
-        documents = [_row_json(row) for row in rows]
-        documents += [{"path": str(path), "error": " ".join(str(error).split())} for path, error in failures]
-        print(
-            json.dumps({"schema_version": SCHEMA_VERSION, "environment": environment(), "models": documents}, indent=2)
-        )
-    elif rows:
-        _print_tables(rows)
+        if as_json:
+            print(json.dumps(document, indent=2, allow_nan=False))
+        elif len(failures) < len(models):
+            _print(suite, rows, place, per_op)
+    if earlier is not None:
+        _print_changes(earlier, document, as_json)
     if failures:
-        raise typer.Exit(max(error.exit_code for _, error in failures))
+        raise typer.Exit(max(error.exit_code for error in failures))
 
 
-def _row(
-    path: Path,
+def _options(
     profile: "Profile",
+    target: str,
     threads: int | None,
     batch: int,
-    providers: list[str] | None,
-    time_s: tuple[float, float],
-) -> _Row:
+    providers: str | None,
+    settings: list[str],
+    min_time: float,
+    max_time: float,
+) -> "BenchOptions":
+    from n2n_edge.measure import BenchOptions, parse_providers
+
+    if not max_time > 0:
+        raise InputError(f"--max-time {max_time:g}: must be more than 0 seconds")
+    if settings and providers is None:
+        raise InputError(f"--provider-option {settings[0]}: of which provider? name it with --providers")
+    names, provider_options = parse_providers(providers, tuple(settings)) if providers is not None else ((), {})
+    if profile.is_host and target == "host":
+        threads = threads or profile.default_threads
+        names = names or profile.providers
+    if target == "host-limited":
+        threads = threads or profile.default_threads
+    return BenchOptions(
+        threads=threads,
+        batch=batch,
+        providers=tuple(names),
+        provider_options=provider_options,
+        min_time_s=min(min_time, max_time),
+        max_time_s=max_time,
+    )
+
+
+def _target(name: str, profile: "Profile", max_memory_mb: float | None) -> "Target":
+    from n2n_edge.measure import HostTarget, open_target
+
+    if max_memory_mb is not None and not max_memory_mb > 0:
+        raise InputError(f"--max-memory-mb {max_memory_mb:g}: must be more than 0")
+    limit_bytes = None if max_memory_mb is None else round(max_memory_mb * MB)
+    if name != "host-limited":
+        return open_target(name, limit_bytes)
+    if profile.is_host:
+        raise InputError("--target host-limited: within the limits of which board? name it with --device")
+    own_bytes = round(profile.usable_memory_mb * MB)
+    return HostTarget(limit_bytes=limit_bytes or own_bytes, limited_to=profile.name, cores=profile.cores)
+
+
+def _rows(suite: "Suite", profile: "Profile", target: "Target", options: "BenchOptions") -> "list[Benched]":
     from n2n_edge.devices import predict_latency
     from n2n_edge.graph import costs, load_model
-    from n2n_edge.measure import bench as measure
+    from n2n_edge.report.bench_document import Benched
 
-    if not time_s[1] > 0:
-        raise InputError(f"--max-time {time_s[1]:g}: must be more than 0 seconds")
-    model = load_model(path)
-    predicted = None if profile.is_host else predict_latency(model, profile, threads)
-    if profile.is_host:
-        threads = threads or profile.default_threads
-        providers = providers or list(profile.providers)
-    measured = measure(
-        path, threads=threads, batch=batch, providers=providers, min_time_s=time_s[0], max_time_s=time_s[1]
-    )
-    return _Row(path, measured, costs(model), None if profile.is_host else profile.name, predicted)
-
-
-def _figures(row: _Row) -> dict[str, Figure]:
-    """Return every figure of this machine and of the graph; predictions are kept apart."""
-    from n2n_edge.gate import static_figures
-
-    timed = row.measured
-    figures = {"p50_ms": timed.latency()}
-    for name in ("p90_ms", "p99_ms", "min_ms", "max_ms"):
-        figures[name] = Figure(getattr(timed, name), "ms", timed.provenance, n=timed.n)
-    for name in ("first_run_ms", "session_ms"):
-        figures[name] = Figure(getattr(timed, name), "ms", timed.provenance, n=1)
-    figures |= static_figures(replace(row.costs, size_bytes=timed.file_size_bytes))
-    if timed.rss_growth_bytes is not None:
-        figures["rss_growth_mb"] = Figure(timed.rss_growth_bytes / MB, "MB", timed.provenance)
-    return figures
+    rows = []
+    for entry in suite.entries:
+        readable = entry.error is None and entry.path.suffix != ".ort"
+        model = load_model(entry.path) if readable else None
+        predicted = None
+        if model is not None and not profile.is_host and target.provenance == "measured":
+            within = options.threads if options.threads is None or options.threads <= profile.cores else None
+            predicted = predict_latency(model, profile, within)
+        device = None if predicted is None else profile.name
+        rows.append(Benched(entry, None if model is None else costs(model), device, predicted))
+    return rows
 
 
-def _row_json(row: _Row) -> dict[str, object]:
-    timed = row.measured
-    document: dict[str, object] = {
-        "path": str(row.path),
-        "target": "host",
-        "runtime": timed.runtime,
-        "providers": list(timed.providers),
-        "threads": timed.threads,
-        "batch": timed.batch,
-        "n": timed.n,
-        "converged": timed.converged,
-        "warnings": list(timed.warnings),
-    }
-    document |= {name: figure.to_json() for name, figure in _figures(row).items()}
-    if row.device is not None and row.predicted is not None:
-        document["predicted_latency_ms"] = {row.device: row.predicted.to_json()}
-    return document
+def _check_writable(*files: Path | None) -> None:
+    """Refuse before anything is measured what couldn't be written after it."""
+    for file in files:
+        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+            raise InputError(f"{file}: can't be written, its folder doesn't exist or it is one; give another path")
 
 
-def _print_tables(rows: list[_Row]) -> None:
+def _write(
+    document: "BenchJson",
+    suite: "Suite",
+    rows: "list[Benched]",
+    csv: Path | None,
+    markdown: Path | None,
+    save: Path | None,
+) -> None:
+    from n2n_edge.report import write_text
+    from n2n_edge.report.bench_files import bench_csv, bench_markdown
+
+    if csv is not None:
+        write_text(csv, bench_csv(document))
+    if markdown is not None:
+        write_text(markdown, bench_markdown(suite, rows, document))
+    if save is not None:
+        write_text(save, json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def _print(suite: "Suite", rows: "list[Benched]", target: "Target", per_op: bool) -> None:
     from rich.console import Console
-    from rich.table import Table
+
+    from n2n_edge.report.bench_terminal import bench_on_terminal
 
     console = Console()
-    for first in range(0, len(rows), MODELS_A_TABLE):
-        part = rows[first : first + MODELS_A_TABLE]
-        table = Table(title="measured on this host", title_justify="left")
-        table.add_column("")
-        for row in part:
-            table.add_column(row.path.name, justify="right", overflow="fold")
-        cells = [_cells(row) for row in part]
-        for label in cells[0]:
-            table.add_row(label, *(cell[label] for cell in cells))
-        console.print(table)
-        for row in part:
-            for warning in row.measured.warnings:
-                console.print(f"{row.path.name}: warning: {warning}", soft_wrap=True, markup=False)
-    if rows[0].device is not None:
-        table = Table("model", "device", "latency ms (interval)", "provenance", title="predicted, not measured")
-        for row in rows:
-            if row.predicted is not None:
-                figure = row.predicted
-                interval = f"{figure.value:.3g} ({figure.low:.3g} to {figure.high:.3g})"
-                table.add_row(row.path.name, row.device, interval, figure.provenance)
-        console.print(table)
+    for part in bench_on_terminal(suite, rows, target, per_op):
+        console.print(part, soft_wrap=not hasattr(part, "columns"))
 
 
-def _cells(row: _Row) -> dict[str, str]:
-    timed = row.measured
-    growth = "unknown" if timed.rss_growth_bytes is None else f"{timed.rss_growth_bytes / MB:.1f}"
-    return {
-        "p50 ms (95% interval)": f"{timed.p50_ms:.3f} ({timed.p50_low_ms:.3f} to {timed.p50_high_ms:.3f})",
-        "p90 ms": f"{timed.p90_ms:.3f}",
-        "p99 ms": f"{timed.p99_ms:.3f}",
-        "min ms": f"{timed.min_ms:.3f}",
-        "runs": str(timed.n),
-        "first run ms": f"{timed.first_run_ms:.3f}",
-        "runtime": timed.runtime,
-        "providers": ", ".join(name.removesuffix("ExecutionProvider") for name in timed.providers),
-        "threads, batch": f"{timed.threads}, {timed.batch}",
-        "size MB": f"{timed.file_size_bytes / MB:.3f}",
-        "params": f"{row.costs.params:,}",
-        "MACs (batch 1)": f"{row.costs.macs:,}",
-        "memory bound MB": f"{row.costs.memory_bound_bytes / MB:.3f}",
-        "RSS growth MB": growth,
-    }
+def _print_changes(earlier: "BenchJson", document: "BenchJson", as_json: bool) -> None:
+    from n2n_edge.report.bench_history import changes_since
+
+    stream = sys.stderr if as_json else sys.stdout
+    changes = changes_since(earlier, document)
+    if not changes:
+        print("compared with the earlier document: no model is in both", file=stream)
+    for change in changes:
+        print(change.words, file=stream)
+        for doubt in change.doubts:
+            print(f"{change.name}: warning: {doubt}", file=stream)
+
+
+def _say(stage: str) -> None:
+    """Show what is going on, on one line of a terminal that is overwritten."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{stage}", end="", file=sys.stderr, flush=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from n2n_edge.devices import Profile, predict_latency
 from n2n_edge.figures import MB, Figure
 from n2n_edge.graph import Costs, costs, load_model
-from n2n_edge.measure import Measurement, bench, file_size_bytes
+from n2n_edge.measure import BenchOptions, bench, file_size_bytes
 
 __all__ = ["file_figures", "latency_figure", "static_figures"]
 
@@ -37,11 +37,10 @@ def latency_figure(path: Path, profile: Profile, threads: int | None = None) -> 
     the profile's.
     """
     if profile.is_host:
-        measurement: Measurement = bench(
-            path,
-            threads=profile.default_threads if threads is None else threads,
-            providers=profile.providers,
+        options = BenchOptions(
+            threads=profile.default_threads if threads is None else threads, providers=profile.providers
         )
+        measurement = bench(path, options, profiled=False).measurement
         return measurement.latency(), measurement.warnings
     figure = predict_latency(load_model(path), profile, threads)
     return figure, (f"latency on {profile.name} is predicted, not measured: bench the model on the device",)

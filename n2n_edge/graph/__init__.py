@@ -3,7 +3,7 @@
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.costs import Amounts, Costs, NodeCost, Place, costs, node_costs
 from n2n_edge.graph.groups import ChannelGroup
-from n2n_edge.graph.layers import Layer
+from n2n_edge.graph.layers import Layer, layers_by_name
 from n2n_edge.graph.load import load_model, save_model, serialize
 from n2n_edge.graph.teacher import Teacher, Touchable, Trunk, build, surviving
 from n2n_edge.graph.torch_export import export_module, export_program
@@ -25,6 +25,7 @@ __all__ = [
     "costs",
     "export_module",
     "export_program",
+    "layers_by_name",
     "load_model",
     "node_costs",
     "save_model",

@@ -1,6 +1,6 @@
 """Layers: a weighted op with the norm and activation that follow it, and whether it can be removed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -11,7 +11,7 @@ from n2n_edge.graph.propagate import is_understood
 from n2n_edge.graph.refit import ACTIVATION_OPS, refit_blocker
 from n2n_edge.graph.shapes import Shape, is_constant, shapes_of
 
-__all__ = ["Layer", "find_layers"]
+__all__ = ["Layer", "find_layers", "layers_by_name"]
 
 _NORM_OPS = frozenset({"BatchNormalization", "InstanceNormalization"})
 
@@ -54,15 +54,9 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
     shapes = shapes_of(model)
     costs = {cost.name: cost for cost in node_costs(model)}
     holders = {inner: node for node in model.graph for inner in nodes_within(node)}
-    names: set[str] = set()
     layers = []
-    for node in model.graph:
-        index = weight_index(node)
-        if index is None:
-            continue
-        chain = _chain(node)
-        name = _layer_name(node, index, names)
-        names.add(name)
+    for name, index, chain in _weighted_chains(model):
+        node = chain[0]
         source, axis = layer_input(node)
         weight = node.inputs[index]
         assert weight is not None
@@ -90,6 +84,31 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
             )
         )
     return tuple(layers)
+
+
+def layers_by_name(model: ir.Model) -> dict[str, str]:
+    """Map the name of every node of a layer, and of every value that they give, to the layer's name.
+
+    Takes any graph, normalised or not.
+    """
+    found: dict[str, str] = {}
+    for name, _, chain in _weighted_chains(model):
+        for node in chain:
+            for known in (node.name, *(value.name for value in node.outputs)):
+                if known:
+                    found[known] = name
+    return found
+
+
+def _weighted_chains(model: ir.Model) -> Iterator[tuple[str, int, list[ir.Node]]]:
+    """Yield the name of each layer, which input of its first node is the weight, and its nodes."""
+    names: set[str] = set()
+    for node in model.graph:
+        index = weight_index(node)
+        if index is not None:
+            name = _layer_name(node, index, names)
+            names.add(name)
+            yield name, index, _chain(node)
 
 
 def _chain(node: ir.Node) -> list[ir.Node]:

@@ -1,17 +1,41 @@
-"""Timing one model in an isolated worker, and what the numbers are worth."""
+"""Timing models in isolated workers, on this machine or a board, and what the numbers are worth."""
 
-from n2n_edge.measure.bench import WarmWorker, bench, file_size_bytes
+from n2n_edge.measure.bench import Bench, Throughput, WarmWorker, bench, file_size_bytes, run_throughput
+from n2n_edge.measure.board import BoardState
+from n2n_edge.measure.comparison import Compared, Comparison, compare
 from n2n_edge.measure.environment import environment, usable_cores
-from n2n_edge.measure.measurement import Measurement, MeasurementError, Quantiles, summarise
+from n2n_edge.measure.measurement import ConnectionLostError, Measurement, MeasurementError, Quantiles, summarise
+from n2n_edge.measure.options import BenchOptions, parse_providers
+from n2n_edge.measure.per_op import Kernel, OpProfile
+from n2n_edge.measure.ssh import SshAddress, SshTarget, open_target
+from n2n_edge.measure.target import HostTarget, MemoryLimit, Target
 
 __all__ = [
+    "Bench",
+    "BenchOptions",
+    "BoardState",
+    "Compared",
+    "Comparison",
+    "ConnectionLostError",
+    "HostTarget",
+    "Kernel",
     "Measurement",
     "MeasurementError",
+    "MemoryLimit",
+    "OpProfile",
     "Quantiles",
+    "SshAddress",
+    "SshTarget",
+    "Target",
+    "Throughput",
     "WarmWorker",
     "bench",
+    "compare",
     "environment",
     "file_size_bytes",
+    "open_target",
+    "parse_providers",
+    "run_throughput",
     "summarise",
     "usable_cores",
 ]

@@ -1,58 +1,98 @@
 """Timing a model: `bench` in a fresh worker, `WarmWorker` for many models in a row."""
 
-import base64
-import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-import psutil
+from n2n_edge.measure.board import BoardState
+from n2n_edge.measure.doubts import doubts_of_load, doubts_of_sample, doubts_of_state, refuse_throttled
+from n2n_edge.measure.measurement import ConnectionLostError, Energy, Measurement, MeasurementError, summarise
+from n2n_edge.measure.options import BenchOptions
+from n2n_edge.measure.per_op import OpProfile
+from n2n_edge.measure.process import Event, WorkerProcess
+from n2n_edge.measure.target import HostTarget, Target
 
-from n2n_edge.errors import InputError
-from n2n_edge.measure.environment import usable_cores
-from n2n_edge.measure.measurement import Measurement, summarise
-from n2n_edge.measure.process import WORKER_SCRIPT, Event, WorkerProcess
+__all__ = ["Bench", "Throughput", "WarmWorker", "bench", "file_size_bytes", "run_throughput", "twice", "with_profile"]
 
-__all__ = ["WarmWorker", "bench"]
+IDLE_S = 1.0
+"""How long the board's power is watched at rest before a measurement, where it tells of it."""
+WARM = BenchOptions(min_time_s=0.2, max_time_s=2.0, timeout_s=60.0)
 
-NOISY_RATIO = 1.5
-BUSY_CORES = 0.3
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What `bench` found: the measurement, the profile by operator (None if it wasn't made), and the board's state."""
+
+    measurement: Measurement
+    profile: OpProfile | None
+    before: BoardState
+    after: BoardState
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Inferences per second of several streams at once; `low` to `high` is the range over ten windows of the time."""
+
+    streams: int
+    per_second: float
+    low: float
+    high: float
+    p50_ms: float
+    p99_ms: float
+    n: int
 
 
 def bench(
     model: Path | str,
+    options: BenchOptions | None = None,
     *,
-    threads: int | None = None,
-    batch: int = 1,
-    providers: Sequence[str] | None = None,
-    min_time_s: float = 1.0,
-    max_time_s: float = 10.0,
-    tolerance: float = 0.02,
-    timeout_s: float = 600.0,
-) -> Measurement:
-    """Time an ONNX file on this machine, in a process of its own.
+    target: Target | None = None,
+    profiled: bool = True,
+) -> Bench:
+    """Time an ONNX file in a process of its own, on this machine or another target.
 
-    Runs are repeated for at least `min_time_s`, until the 95% interval of the median lies within `tolerance` (a share)
-    of the median, or `max_time_s` is up. `threads` defaults to the usable cores. `timeout_s` bounds the whole
-    measurement, session creation and first run (which may build an engine) included.
+    With `profiled` it runs under the runtime's profiler afterwards, for the memory of its arena and the time of each
+    operator; with other providers than the CPU's it always does, to see that they took part. A connection that is
+    lost is made once more.
 
     Raises:
-        InputError: no such file, a model that onnxruntime refuses, an unknown provider, an option out of range.
-        MeasurementError: the runtime crashed, hung, ran out of memory or failed.
+        InputError: no such file, a model that onnxruntime refuses, an unknown provider.
+        MeasurementError: the runtime crashed, hung, ran out of memory or failed; a provider that was asked for did
+            nothing; the board was being throttled.
+        MemoryLimitError: the worker went over the target's memory limit.
     """
-    with WarmWorker() as worker:
-        return worker.measure(
-            Path(model),
-            threads=threads,
-            batch=batch,
-            providers=providers,
-            min_time_s=min_time_s,
-            max_time_s=max_time_s,
-            tolerance=tolerance,
-            timeout_s=timeout_s,
-        )
+    options = BenchOptions() if options is None else options
+    target = HostTarget() if target is None else target
+    path = Path(model)
+    return twice(target, lambda: _bench(path, options, target, profiled))
+
+
+def run_throughput(model: Path, options: BenchOptions, target: Target, streams: int) -> Throughput:
+    """Run a model in several streams at once, each with its share of the threads, for `max_time_s` at most.
+
+    Raises:
+        InputError, MeasurementError, MemoryLimitError: as `bench`.
+    """
+    threads = options.threads or max(1, target.cores // streams)
+
+    def run() -> Throughput:
+        label = str(model)
+        with target.start() as process:
+            process.request("open", label, options.timeout_s, **request_fields(target, model, options, threads))
+            seconds = min(max(options.min_time_s, 2.0), options.max_time_s)
+            event = process.request("throughput", label, options.timeout_s, streams=streams, seconds=seconds)
+        if not event["samples_ms"]:
+            raise MeasurementError(f"{label}: not one run ended within {seconds:g} s; allow more time (--max-time)")
+        rates = [count / (event["seconds"] / len(event["window_counts"])) for count in event["window_counts"]]
+        quantiles = summarise(event["samples_ms"])
+        per_second = sum(event["window_counts"]) / event["seconds"]
+        return Throughput(streams, per_second, min(rates), max(rates), quantiles.p50_ms, quantiles.p99_ms, quantiles.n)
+
+    return twice(target, run)
 
 
 class WarmWorker:
@@ -62,11 +102,11 @@ class WarmWorker:
 
         with WarmWorker() as worker:
             for path in paths:
-                print(worker.measure(path, threads=1).p50_ms)
+                print(worker.measure(path).p50_ms)
     """
 
-    def __init__(self, script: Path = WORKER_SCRIPT) -> None:
-        self._script = script
+    def __init__(self, target: Target | None = None) -> None:
+        self._target = HostTarget() if target is None else target
         self._process: WorkerProcess | None = None
 
     @property
@@ -82,54 +122,19 @@ class WarmWorker:
     ) -> None:
         self.close()
 
-    def measure(
-        self,
-        model: Path | bytes,
-        *,
-        threads: int | None = None,
-        batch: int = 1,
-        providers: Sequence[str] | None = None,
-        min_time_s: float = 0.2,
-        max_time_s: float = 2.0,
-        tolerance: float = 0.02,
-        timeout_s: float = 60.0,
-        seed: int = 0,
-    ) -> Measurement:
-        """Time one model, a file or the bytes of one; see `bench`. The inputs are random by `seed`.
+    def measure(self, model: Path | bytes, options: BenchOptions = WARM) -> Measurement:
+        """Time one model, a file or the bytes of one; see `bench`.
 
         Raises:
-            InputError: no such file, a model that onnxruntime refuses, an unknown provider, an option out of range.
+            InputError: no such file, a model that onnxruntime refuses, an unknown provider.
             MeasurementError: the runtime crashed, hung, ran out of memory or failed; the next call starts a new worker.
         """
-        threads = usable_cores() if threads is None else threads
-        _check_options(threads, batch, min_time_s, max_time_s, tolerance, timeout_s)
-        request: dict[str, Any] = {
-            "threads": threads,
-            "batch": batch,
-            "providers": list(providers or ()),
-            "min_time_s": min_time_s,
-            "max_time_s": max_time_s,
-            "tolerance": tolerance,
-            "seed": seed,
-        }
-        if isinstance(model, bytes):
-            label = "model"
-            request["model_base64"] = base64.b64encode(model).decode()
-        else:
-            label = str(model)
-            if not model.is_file():
-                raise InputError(f"{model}: no such file; give the path of an ONNX model")
-            request["model_path"] = str(model.resolve())
         process = self._living()
-        busy_s, start = _busy_s(), time.monotonic()
         try:
-            event = process.measure(request, label, timeout_s)
+            return measure_with(process, self._target, model, options)
         finally:
             if not process.alive:
                 self.close()
-        others = max(0.0, _busy_s() - busy_s - event["cpu_s"]) / (time.monotonic() - start)
-        size_bytes = len(model) if isinstance(model, bytes) else file_size_bytes(model)
-        return _measurement(event, process, threads, batch, size_bytes, max_time_s, others)
 
     def close(self) -> None:
         """Stop the worker; the next `measure` starts another."""
@@ -141,7 +146,7 @@ class WarmWorker:
         if self._process is not None and not self._process.alive:
             self.close()
         if self._process is None:
-            self._process = WorkerProcess(self._script)
+            self._process = self._target.start()
         return self._process
 
 
@@ -160,57 +165,118 @@ def file_size_bytes(model: Path) -> int:
     return model.stat().st_size + sum((model.parent / name).stat().st_size for name in from_outside)
 
 
-def _measurement(
-    event: Event, process: WorkerProcess, threads: int, batch: int, size_bytes: int, max_time_s: float, others: float
+def twice(target: Target, action: Callable[[], T]) -> T:
+    """Return what an action gives; if the connection to the target is lost meanwhile, it is tried once more."""
+    try:
+        return action()
+    except ConnectionLostError:
+        target.reconnect()
+        return action()
+
+
+def request_fields(target: Target, model: Path | bytes, options: BenchOptions, threads: int) -> dict[str, Any]:
+    """Return the fields of a worker's request for one model."""
+    fields: dict[str, Any] = {**options.request(threads), **target.place(model), "affinity": target.affinity}
+    if options.builds_engines:
+        fields["engine_cache"] = target.scratch()
+    return fields
+
+
+def measure_with(process: WorkerProcess, target: Target, model: Path | bytes, options: BenchOptions) -> Measurement:
+    """Time one model in a worker that is running."""
+    threads = target.cores if options.threads is None else options.threads
+    label = "model" if isinstance(model, bytes) else str(model)
+    fields = request_fields(target, model, options, threads)
+    event = process.request("measure", label, options.timeout_s, **fields, idle_s=IDLE_S)
+    return to_measurement(event, process.ready, target, model, options, fresh=process.served == 1)
+
+
+def to_measurement(
+    event: Event, ready: Event, target: Target, model: Path | bytes, options: BenchOptions, *, fresh: bool
 ) -> Measurement:
+    """Turn what a worker answered into a measurement, with what is doubtful about it.
+
+    `ready` is what it said when it was started, `fresh` whether it had run no other model before.
+    """
+    threads = target.cores if options.threads is None else options.threads
     quantiles = summarise(event["samples_ms"])
-    baseline, peak = process.ready["baseline_rss_bytes"], event["peak_rss_bytes"]
-    known = baseline is not None and peak is not None and process.served == 1
-    warnings = list(event["warnings"])
-    if not event["converged"]:
-        half_width = max(quantiles.p50_high_ms - quantiles.p50_ms, quantiles.p50_ms - quantiles.p50_low_ms)
-        warnings.append(
-            f"not settled after {max_time_s:g} s and {quantiles.n} runs: the median is known to "
-            f"{100 * half_width / quantiles.p50_ms:.1f}%; allow more time or quieten the machine"
-        )
-    if quantiles.p90_ms > NOISY_RATIO * quantiles.p50_ms:
-        ratio = quantiles.p90_ms / quantiles.p50_ms
-        warnings.append(f"noisy: one run in ten took more than {ratio:.1f} times the median")
-    if threads > usable_cores():
-        warnings.append(f"{threads} threads share {usable_cores()} cores")
-    elif others + threads > (psutil.cpu_count() or 1) + BUSY_CORES:
-        warnings.append(
-            f"the machine was busy: other programs used {others:.1f} of {psutil.cpu_count()} cores meanwhile"
-        )
+    baseline, peak = ready["baseline_rss_bytes"], event["peak_rss_bytes"]
+    known = baseline is not None and peak is not None and fresh
+    machine = target.describe()
+    doubts = [
+        *event["warnings"],
+        *doubts_of_sample(event["samples_ms"], quantiles, event["converged"], options.max_time_s),
+        *doubts_of_load(event["others_cores"], threads, target.cores, int(machine["logical_cpus"])),
+    ]
     return Measurement(
-        **asdict(quantiles),
+        quantiles=quantiles,
+        samples_ms=tuple(event["samples_ms"]),
         first_run_ms=event["first_run_ms"],
         session_ms=event["session_ms"],
-        file_size_bytes=size_bytes,
+        engine_ms=event["engine_ms"],
+        file_size_bytes=len(model) if isinstance(model, bytes) else file_size_bytes(model),
+        arena_bytes=None,
+        arena_in_use_bytes=None,
         rss_growth_bytes=max(0, peak - baseline) if known else None,
+        energy=_energy(event["energy"]),
         threads=threads,
-        batch=batch,
+        batch=options.batch,
         providers=tuple(event["providers"]),
-        runtime=str(process.ready["runtime"]),
+        runtime=str(ready["runtime"]),
+        target=target.name,
         converged=bool(event["converged"]),
-        warnings=tuple(warnings),
+        provenance=target.provenance,
+        warnings=tuple(doubts),
     )
 
 
-def _check_options(
-    threads: int, batch: int, min_time_s: float, max_time_s: float, tolerance: float, timeout_s: float
-) -> None:
-    for name, value in (("threads", threads), ("batch", batch)):
-        if value < 1:
-            raise InputError(f"{name} {value}: must be at least 1")
-    for name, seconds in (("max_time_s", max_time_s), ("timeout_s", timeout_s), ("tolerance", tolerance)):
-        if not seconds > 0:
-            raise InputError(f"{name} {seconds:g}: must be more than 0")
-    if not 0 <= min_time_s <= max_time_s:
-        raise InputError(f"min_time_s {min_time_s:g}: must lie between 0 and max_time_s ({max_time_s:g})")
+def _bench(path: Path, options: BenchOptions, target: Target, profiled: bool) -> Bench:
+    before = target.state()
+    refuse_throttled(str(path), target.name, before)
+    with target.start() as process:
+        fields = request_fields(target, path, options, target.cores if options.threads is None else options.threads)
+        event = process.request("measure", str(path), options.timeout_s, **fields, idle_s=IDLE_S)
+        found = to_measurement(event, process.ready, target, path, options, fresh=True)
+        after = target.state()
+        refuse_throttled(str(path), target.name, after)
+    profile = None
+    if profiled or not options.only_cpu:
+        profile, found = with_profile(found, path, options, target)
+    doubts = (*found.warnings, *doubts_of_state(before, after, event["clock_mhz"]))
+    return Bench(replace(found, warnings=doubts), profile, before, after)
 
 
-def _busy_s() -> float:
-    """Return the seconds that all cores together have spent working since the machine started."""
-    times = psutil.cpu_times()
-    return float(times.user + times.system)
+def with_profile(
+    found: Measurement, path: Path, options: BenchOptions, target: Target
+) -> tuple[OpProfile, Measurement]:
+    """Return the profile of a model in a fresh worker, and its measurement with what the profile says of memory.
+
+    A profile needs more memory than a run does: no limit holds for it.
+    """
+
+    def run() -> Event:
+        fields = request_fields(target, path, options, found.threads)
+        with target.start(unlimited=True) as process:
+            return process.request("profile", str(path), options.timeout_s, **fields)
+
+    raw = twice(target, run)
+    profile = OpProfile.read(raw, _layer_names(path))
+    return profile, replace(found, arena_bytes=raw["arena_bytes"], arena_in_use_bytes=raw["arena_in_use_bytes"])
+
+
+def _layer_names(path: Path) -> dict[str, str]:
+    if path.suffix == ".ort":
+        return {}
+    import onnx_ir as ir
+
+    from n2n_edge.graph import layers_by_name
+
+    return layers_by_name(ir.load(path))
+
+
+def _energy(spent: Event | None) -> Energy | None:
+    """Return the energy of one inference; None where no sensor tells it, or the idle level isn't known."""
+    if spent is None or spent["idle_watts"] is None:
+        return None
+    joules = spent["joules"] - spent["idle_watts"] * spent["seconds"]
+    return Energy(1000 * max(0.0, joules) / spent["runs"], spent["idle_watts"], spent["source"])

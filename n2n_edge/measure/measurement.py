@@ -1,5 +1,6 @@
-"""The result of timing one model: quantiles, the interval of the median, memory, and what was really used."""
+"""The result of timing one model: quantiles, the interval of the median, memory, energy, and what was really used."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ from n2n_edge.errors import N2NError
 from n2n_edge.figures import Figure, Provenance
 from n2n_edge.measure.worker import median_ranks
 
-__all__ = ["Measurement", "MeasurementError", "Quantiles", "summarise"]
+__all__ = ["ConnectionLostError", "Energy", "Measurement", "MeasurementError", "Quantiles", "summarise"]
 
 
 class MeasurementError(N2NError):
@@ -16,9 +17,17 @@ class MeasurementError(N2NError):
     exit_code = 3
 
 
+class ConnectionLostError(MeasurementError):
+    """A connection to a board couldn't be made, or ended before its time (exit code 3)."""
+
+
 @dataclass(frozen=True)
 class Quantiles:
-    """Summary of a sample of times, all in ms; `p50_low_ms` to `p50_high_ms` is the 95% interval of the median."""
+    """Summary of a sample of times.
+
+    All in ms, but for `cv`, the standard deviation over the mean. `p50_low_ms` to `p50_high_ms` is the 95% interval of
+    the median, `mad_ms` the median absolute deviation from it.
+    """
 
     n: int
     p50_ms: float
@@ -28,43 +37,68 @@ class Quantiles:
     p99_ms: float
     min_ms: float
     max_ms: float
+    mad_ms: float
+    cv: float
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Energy of one inference in mJ, the idle level subtracted, and which sensors told it."""
+
+    millijoules: float
+    idle_watts: float
+    source: str
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """How one model ran on this machine.
+    """How one model ran.
 
     Times in ms over `n` runs after warm-up; `p50_low_ms` to `p50_high_ms` is the 95% interval of the median by order
-    statistics. `first_run_ms` and `session_ms` are the first inference and the creation of the session.
-    `rss_growth_bytes`
-    is peak resident memory over that of a worker that has only imported the runtime; None for a worker that has run
-    other models before, or where the system doesn't tell. `providers` are the ones the session ended up with.
-    `converged` says whether the interval came within the tolerance before the time was up.
+    statistics. `first_run_ms` and `session_ms` are the first inference and the creation of the session, `engine_ms` the
+    building of an engine where the provider builds one.
+
+    Memory: `arena_bytes` is what the runtime's allocator held, `arena_in_use_bytes` the most of it that was in use
+    (None where the runtime doesn't tell). `rss_growth_bytes` is peak resident memory over that of a worker that has
+    only imported the runtime; None for a worker that has run other models before, or where the system doesn't tell.
+
+    `providers` are the ones the session ended up with. `converged` says whether the interval came within the tolerance
+    before the time was up. `target` is where it ran.
     """
 
-    p50_ms: float
-    p50_low_ms: float
-    p50_high_ms: float
-    p90_ms: float
-    p99_ms: float
-    min_ms: float
-    max_ms: float
-    n: int
+    quantiles: Quantiles
+    samples_ms: tuple[float, ...]
     first_run_ms: float
     session_ms: float
+    engine_ms: float | None
     file_size_bytes: int
+    arena_bytes: int | None
+    arena_in_use_bytes: int | None
     rss_growth_bytes: int | None
+    energy: Energy | None
     threads: int
     batch: int
     providers: tuple[str, ...]
     runtime: str
+    target: str
     converged: bool
     provenance: Provenance = "measured"
     warnings: tuple[str, ...] = ()
 
+    @property
+    def n(self) -> int:
+        """How many runs were timed."""
+        return self.quantiles.n
+
+    @property
+    def p50_ms(self) -> float:
+        """The median time of a run."""
+        return self.quantiles.p50_ms
+
     def latency(self) -> Figure:
         """Return the median with its 95% interval."""
-        return Figure(self.p50_ms, "ms", self.provenance, low=self.p50_low_ms, high=self.p50_high_ms, n=self.n)
+        found = self.quantiles
+        return Figure(found.p50_ms, "ms", self.provenance, low=found.p50_low_ms, high=found.p50_high_ms, n=found.n)
 
 
 def summarise(samples_ms: Sequence[float]) -> Quantiles:
@@ -80,15 +114,19 @@ def summarise(samples_ms: Sequence[float]) -> Quantiles:
     ordered = sorted(samples_ms)
     n = len(ordered)
     low, high = median_ranks(n) or (0, n - 1)
+    median = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+    mean = statistics.fmean(ordered)
     return Quantiles(
         n=n,
-        p50_ms=(ordered[(n - 1) // 2] + ordered[n // 2]) / 2,
+        p50_ms=median,
         p50_low_ms=ordered[low],
         p50_high_ms=ordered[high],
         p90_ms=_nearest_rank(ordered, 90),
         p99_ms=_nearest_rank(ordered, 99),
         min_ms=ordered[0],
         max_ms=ordered[-1],
+        mad_ms=statistics.median(abs(sample - median) for sample in ordered),
+        cv=statistics.pstdev(ordered, mean) / mean if mean > 0 else 0.0,
     )
 
 

@@ -6,20 +6,21 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from n2n_edge.errors import InputError
+from n2n_edge.errors import InputError, MemoryLimitError, N2NError
+from n2n_edge.figures import MB
 from n2n_edge.measure import worker
 from n2n_edge.measure.measurement import MeasurementError
 
-__all__ = ["WORKER_SCRIPT", "WorkerProcess"]
+__all__ = ["WORKER_SCRIPT", "Event", "Launch", "WorkerProcess", "one_line"]
 
 WORKER_SCRIPT = Path(worker.__file__)
 START_TIMEOUT_S = 120.0
@@ -27,27 +28,54 @@ START_TIMEOUT_S = 120.0
 Event = Mapping[str, Any]
 
 
+def _unexplained(code: int, stderr: str) -> N2NError | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a worker is started: the command, what it is told first, and what its deaths mean.
+
+    `heartbeat_s`: how often an empty line tells a far-away worker that somebody is still there. `limit_bytes` is the
+    limit on its memory, if it has one; `was_over_limit` tells whether a killed worker was killed for that. `explain`
+    may turn an exit code and the last words on stderr into an error.
+    """
+
+    argv: Sequence[str]
+    preamble: bytes = b""
+    heartbeat_s: float | None = None
+    limit_bytes: int | None = None
+    was_over_limit: Callable[[], bool] = lambda: True
+    explain: Callable[[int, str], N2NError | None] = _unexplained
+
+
 class WorkerProcess:
-    """One child process that times models; after a `MeasurementError` of a crash or hang it is dead (`alive` is False).
+    """One child process that times models; after a crash or hang it is dead (`alive` is False).
 
     The child ends with its stdin, so it can't outlive this process. Its stderr goes to a file without a name.
     """
 
-    def __init__(self, script: Path = WORKER_SCRIPT) -> None:
+    def __init__(self, launch: Launch) -> None:
+        self._launch = launch
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
-        # -P keeps the script's folder off the import path: its neighbours must not hide other modules
+        self._write_lock = threading.Lock()
+        self._stopped = threading.Event()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(script)],
+            launch.argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
         )
         self._events: queue.Queue[Event | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read_events, daemon=True)
         self._reader.start()
         self.served = 0
         try:
+            with contextlib.suppress(OSError):  # it may have died already: `_await` says of what
+                self._write(launch.preamble)
+            if launch.heartbeat_s is not None:
+                threading.Thread(target=self._beat, args=(launch.heartbeat_s,), daemon=True).start()
             self.ready = self._await("ready", "starting", START_TIMEOUT_S)
             if self.ready["protocol"] != worker.PROTOCOL:
                 raise MeasurementError(f"the worker speaks protocol {self.ready['protocol']}, not {worker.PROTOCOL}")
@@ -71,25 +99,25 @@ class WorkerProcess:
     ) -> None:
         self.close()
 
-    def measure(self, request: Mapping[str, Any], label: str, timeout_s: float) -> Event:
+    def request(self, command: str, label: str, timeout_s: float, **fields: object) -> Event:
         """Send one request and return its ``result`` event; `label` names the model in errors.
 
         Raises:
             InputError: the runtime refuses the model, or an option can't be had.
+            MemoryLimitError: the process went over its memory limit.
             MeasurementError: the run failed, the process died, or nothing came within `timeout_s` (it is then killed).
         """
-        line = json.dumps({"protocol": worker.PROTOCOL, "command": "measure", **request}) + "\n"
-        assert self._process.stdin is not None
+        line = json.dumps({"protocol": worker.PROTOCOL, "command": command, **fields}) + "\n"
         try:
-            self._process.stdin.write(line.encode())
-            self._process.stdin.flush()
+            self._write(line.encode())
         except OSError as error:
-            raise MeasurementError(f"{label}: {self._cause_of_death('before it was timed')}") from error
+            raise self._death(label, "before it was timed") from error
         self.served += 1
         return self._await("result", label, timeout_s)
 
     def close(self) -> None:
         """Kill the process and let go of its pipes; safe to call twice."""
+        self._stopped.set()
         self._process.kill()
         self._process.wait()
         self._reader.join()
@@ -97,6 +125,31 @@ class WorkerProcess:
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
+
+    def finish(self, timeout_s: float) -> None:
+        """Close stdin and give the process a moment to clear up before `close`."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout_s)
+        self.close()
+
+    def _write(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        with self._write_lock:
+            try:
+                self._process.stdin.write(data)
+                self._process.stdin.flush()
+            except ValueError as error:  # closed by now
+                raise OSError("the worker is closed") from error
+
+    def _beat(self, every_s: float) -> None:
+        while not self._stopped.wait(every_s):
+            try:
+                self._write(b"\n")
+            except OSError:
+                return
 
     def _await(self, wanted: str, label: str, timeout_s: float) -> Event:
         deadline = time.monotonic() + timeout_s
@@ -110,41 +163,71 @@ class WorkerProcess:
                     f"{label}: no answer within {timeout_s:g} s, {phase}; the worker was stopped, allow more time"
                 ) from None
             if event is None:
-                raise MeasurementError(f"{label}: {self._cause_of_death(phase)}")
+                raise self._death(label, phase)
             if event["event"] == "phase":
                 phase = str(event["phase"])
-            elif event["event"] == "error" and event["kind"] == "refused":
-                raise InputError(f"{label}: {_one_line(event['message'])}")
             elif event["event"] == "error":
-                raise MeasurementError(f"{label}: the run failed {phase}: {_one_line(event['message'])}")
+                raise self._failure(event, label, phase)
             elif event["event"] == wanted:
                 return event
 
-    def _cause_of_death(self, phase: str) -> str:
+    def _failure(self, event: Event, label: str, phase: str) -> N2NError:
+        """Turn an ``error`` event into what the caller sees."""
+        kind, message = event["kind"], one_line(str(event["message"]))
+        if kind == "refused":
+            return InputError(f"{label}: {message}")
+        if kind == "fallback":
+            return MeasurementError(f"{label}: {message}; leave the provider out to time what runs instead")
+        if kind == "memory":
+            return self._over_limit(label, phase, int(event["message"]))
+        if kind == "missing":
+            return MeasurementError(f"{label}: the worker's Python can't import the runtime: {message}")
+        return MeasurementError(f"{label}: the run failed {phase}: {message}")
+
+    def _over_limit(self, label: str, phase: str, reached: int | None) -> MemoryLimitError:
+        assert self._launch.limit_bytes is not None
+        how = f"reached {reached / MB:.1f} MB" if reached is not None else "was stopped by the system"
+        return MemoryLimitError(
+            f"{label}: the worker {how} {phase}, over its memory limit of {self._launch.limit_bytes / MB:g} MB; "
+            "give it more, or a smaller model"
+        )
+
+    def _death(self, label: str, phase: str) -> N2NError:
+        """Return the error of a process that has ended by itself."""
         code = self._process.wait()
-        if code < 0:
+        self._stderr.seek(0)
+        said = self._stderr.read().decode(errors="replace").strip()
+        explained = self._launch.explain(code, said)
+        if explained is not None:
+            return explained
+        number = -code if code < 0 else code - 128 if code > 128 else 0  # a shell reports 128 + signal
+        if number == signal.SIGKILL and self._launch.limit_bytes is not None and self._launch.was_over_limit():
+            return self._over_limit(label, phase, None)
+        if number:
             try:
-                name = signal.Signals(-code).name
+                name = signal.Signals(number).name
             except ValueError:
-                name = str(-code)
+                name = str(number)
             how = f"killed by {name}"
             if name == "SIGKILL":
                 how += ", probably for want of memory"
         else:
             how = f"exit code {code}"
-        self._stderr.seek(0)
-        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
-        said = f": {_one_line(lines[-1])}" if lines else ""
-        return f"the runtime's process ended {phase} ({how}){said}"
+        last = f": {one_line(said.splitlines()[-1])}" if said else ""
+        return MeasurementError(f"{label}: the runtime's process ended {phase} ({how}){last}")
 
     def _read_events(self) -> None:
         assert self._process.stdout is not None
         with contextlib.suppress(OSError, ValueError):
             for line in self._process.stdout:
-                self._events.put(json.loads(line))
+                with contextlib.suppress(json.JSONDecodeError):  # a login shell may have its own to say
+                    event = json.loads(line)
+                    if isinstance(event, dict) and "event" in event:
+                        self._events.put(event)
         self._events.put(None)
 
 
-def _one_line(text: str, length: int = 300) -> str:
+def one_line(text: str, length: int = 300) -> str:
+    """Return a text on one line, cut where it is longer than `length`."""
     text = " ".join(text.split())
     return text if len(text) <= length else text[: length - 3] + "..."

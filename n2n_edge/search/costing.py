@@ -14,7 +14,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.figures import MB, Figure
 from n2n_edge.gate import Budget
 from n2n_edge.graph import Architecture, Teacher, WidthCosts, build, costs, serialize
-from n2n_edge.measure import MeasurementError, WarmWorker
+from n2n_edge.measure import BenchOptions, MeasurementError, WarmWorker
 from n2n_edge.search.fitting import Ratios, Widths, fit_widths, widths_at
 from n2n_edge.search.journal import Journal, JsonObject
 from n2n_edge.search.reward import violation
@@ -133,13 +133,14 @@ class CostMeter:
         failure = ""
         for _ in range(2):
             try:
-                measurement = self._worker.measure(
-                    model,
+                options = BenchOptions(
                     threads=self.profile.default_threads,
-                    providers=list(self.profile.providers),
+                    providers=self.profile.providers,
                     min_time_s=0.2,
                     max_time_s=1.0,
+                    timeout_s=60.0,
                 )
+                measurement = self._worker.measure(model, options)
                 return dict(measurement.latency().to_json())
             except (MeasurementError, InputError) as error:
                 failure = str(error)

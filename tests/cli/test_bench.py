@@ -1,13 +1,15 @@
+import csv
 import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
 from n2n_edge.cli.bench import bench
-from n2n_edge.errors import InputError
-from tests.measure.small_models import write_conv_model, write_failing_model
+from n2n_edge.errors import InputError, MemoryLimitError
+from tests.measure.small_models import write_conv_model, write_failing_model, write_gemm_model
 
 QUICK = ["--min-time", "0", "--max-time", "0.1", "--threads", "1"]
 
@@ -29,7 +31,7 @@ def test_a_table_of_what_was_measured(tmp_path: Path) -> None:
     result = run(write_conv_model(tmp_path / "small.onnx"), *QUICK)
 
     assert result.exit_code == 0, result.output
-    for text in ("measured on this host", "small.onnx", "p50 ms", "p90", "p99", "min ms", "RSS growth", "memory bound"):
+    for text in ("measured on this host", "small.onnx", "p50 ms", "p90, p99", "min, max", "RSS growth", "arena", "memory bound"):
         assert text in result.stdout
     assert "analytic" not in result.stdout
 
@@ -86,7 +88,7 @@ def test_one_failing_model_does_not_keep_the_others_from_being_measured(tmp_path
     assert result.exit_code == 3
     assert "n2n-edge: " in result.stderr
     assert result.stderr.count("\n") == 1
-    measured, failed = json.loads(result.stdout)["models"]
+    failed, measured = json.loads(result.stdout)["models"]
     assert (str(good), str(bad)) == (measured["path"], failed["path"])
     assert "the run failed" in failed["error"]
 
@@ -115,3 +117,160 @@ def test_a_time_that_is_not_positive(tmp_path: Path) -> None:
 
     assert isinstance(result.exception, InputError)
     assert "--max-time 0" in str(result.exception)
+
+
+def test_a_negative_threshold_or_limit(tmp_path: Path) -> None:
+    path = write_conv_model(tmp_path / "small.onnx")
+
+    assert "--threshold 0%" in str(run(path, "--threshold", "0%").exception)
+    assert "--max-memory-mb -1" in str(run(path, "--max-memory-mb", "-1").exception)
+
+
+def test_several_models_are_compared_with_the_first(tmp_path: Path) -> None:
+    paths = [write_conv_model(tmp_path / f"{width}.onnx", width, 32) for width in (8, 32)]
+
+    document = json.loads(run(*paths, *QUICK, "--aa", "--json").stdout)
+    table = run(*paths, *QUICK).stdout
+
+    first, second = document["models"]
+    assert "against_first" not in first
+    against = second["against_first"]
+    assert against["verdict"] in ("slower", "inconclusive")
+    assert against["ratio"]["low"] <= against["ratio"]["value"] <= against["ratio"]["high"]
+    assert against["threshold"] == 0.05
+    assert document["noise_floor"]["verdict"] in ("same", "inconclusive", "slower", "faster")
+    assert "rss_growth_mb" in first
+    assert "32.onnx: " in table
+    assert "times 8.onnx" in table
+
+
+def test_where_the_time_goes(tmp_path: Path) -> None:
+    path = write_conv_model(tmp_path / "small.onnx", 16, 32)
+
+    table = run(path, *QUICK, "--per-op").stdout
+    (model,) = json.loads(run(path, *QUICK, "--json").stdout)["models"]
+
+    assert "operators take" in table
+    assert "w1" in table
+    assert {"w1", "w2"} <= {kernel["layer"] for kernel in model["per_op"]["kernels"]}
+    assert sum(kernel["share"] for kernel in model["per_op"]["kernels"]) == pytest.approx(1.0)
+
+
+def test_throughput_of_streams(tmp_path: Path) -> None:
+    path = write_conv_model(tmp_path / "small.onnx")
+
+    (model,) = json.loads(run(path, *QUICK, "--streams", "2", "--json").stdout)["models"]
+
+    assert model["throughput"]["streams"] == 2
+    assert model["throughput"]["inferences_per_second"]["value"] > 0
+
+
+def test_host_limited_never_bears_the_name_of_the_board_as_its_source(tmp_path: Path) -> None:
+    path = write_conv_model(tmp_path / "small.onnx")
+    profile = tmp_path / "small-board.toml"
+    text = (Path(__file__).parents[2] / "profiles" / "raspberry-pi-4.toml").read_text()
+    text = text.replace('name = "raspberry-pi-4"', 'name = "small-board"').replace("cores = 4", "cores = 1", 1)
+    profile.write_text(text.replace("default_threads = 4", "default_threads = 1").replace('"rpi4", "pi4"', ""))
+
+    result = run(
+        path, "--min-time", "0", "--max-time", "0.1", "--device", profile, "--target", "host-limited", "--json"
+    )
+
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    (model,) = document["models"]
+    assert document["target"]["name"] == "host within the limits of small-board"
+    assert document["target"]["memory_limit"]["mb"] == 3500.0
+    assert (model["threads"], model["p50_ms"]["provenance"]) == (1, "host-limited")
+    assert "predicted_latency_ms" not in model
+
+
+def test_a_host_with_fewer_cores_than_the_board_can_not_stand_in_for_it(tmp_path: Path) -> None:
+    path = write_conv_model(tmp_path / "small.onnx")
+    profile = tmp_path / "large-board.toml"
+    text = (Path(__file__).parents[2] / "profiles" / "raspberry-pi-4.toml").read_text()
+    profile.write_text(
+        text.replace('name = "raspberry-pi-4"', 'name = "large"').replace("cores = 4", "cores = 1000", 1)
+    )
+
+    result = run(path, "--device", profile, "--target", "host-limited")
+
+    assert isinstance(result.exception, InputError)
+    assert "1000 cores are more than" in str(result.exception)
+    assert "name it with --device" in str(run(path, "--target", "host-limited").exception)
+
+
+def test_a_memory_limit_that_is_not_enough_is_exit_code_4(tmp_path: Path) -> None:
+    path = write_gemm_model(tmp_path / "wide.onnx", 8000)  # 256 MB
+
+    result = run(path, *QUICK, "--max-memory-mb", "200")
+
+    assert isinstance(result.exception, MemoryLimitError)
+    assert result.exception.exit_code == 4
+    assert "over its memory limit of 200 MB" in str(result.exception)
+
+
+def test_files_of_figures_and_tables(tmp_path: Path) -> None:
+    path = write_conv_model(tmp_path / "a|b.onnx")
+
+    result = run(path, *QUICK, "--csv", tmp_path / "x.csv", "--markdown", tmp_path / "x.md")
+
+    assert result.exit_code == 0, result.output
+    (row,) = csv.DictReader((tmp_path / "x.csv").read_text().splitlines())
+    assert str(path) == row["path"]
+    assert float(row["min_ms"]) <= float(row["p50_low_ms"]) <= float(row["p50_ms"]) <= float(row["p50_high_ms"])
+    assert "a\\|b.onnx" in (tmp_path / "x.md").read_text()
+    assert "| p50 ms (95% interval) | " in (tmp_path / "x.md").read_text()
+
+
+def test_a_file_that_could_not_be_written_is_refused_before_anything_is_timed(tmp_path: Path) -> None:
+    result = run(tmp_path / "missing.onnx", "--csv", tmp_path / "no" / "such" / "x.csv")
+
+    assert isinstance(result.exception, InputError)
+    assert "x.csv: can't be written" in str(result.exception)
+
+
+def test_a_later_bench_is_compared_with_a_saved_one(tmp_path: Path) -> None:
+    path, saved = write_conv_model(tmp_path / "small.onnx"), tmp_path / "then.json"
+    assert run(path, *QUICK, "--save", saved).exit_code == 0
+
+    same = run(path, *QUICK, "--compare", saved)
+    document = json.loads(saved.read_text())
+    document["environment"]["onnxruntime"] = "1.0.0"
+    document["models"][0]["sha256"] = "other"
+    saved.write_text(json.dumps(document))
+    other = run(path, *QUICK, "--compare", saved)
+
+    assert "small.onnx: " in same.stdout
+    assert " ms then, " in same.stdout
+    assert "differs" not in same.stdout
+    assert "warning: onnxruntime differs: 1.0.0 then" in other.stdout
+    assert "another file by the same name" in other.stdout
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"kind": "bench"}', '{"kind": "gate", "models": []}'])
+def test_a_file_that_is_no_saved_bench(tmp_path: Path, text: str) -> None:
+    saved = tmp_path / "then.json"
+    saved.write_text(text)
+
+    result = run(write_conv_model(tmp_path / "small.onnx"), "--compare", saved)
+
+    assert isinstance(result.exception, InputError)
+    assert "--save" in str(result.exception)
+
+
+def test_documents_follow_the_published_schema(tmp_path: Path) -> None:
+    schema = json.loads((Path(__file__).parents[2] / "docs" / "schemas" / "bench.json").read_text())
+    good, bad = write_conv_model(tmp_path / "good.onnx"), write_failing_model(tmp_path / "bad.onnx")
+
+    result = run(good, bad, *QUICK, "--aa", "--streams", "1", "--device", "jetson", "--json")
+
+    jsonschema.validate(json.loads(result.stdout), schema, jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize("target", ["board", "ssh//board", "ssh://-oX"])
+def test_a_target_that_is_none(tmp_path: Path, target: str) -> None:
+    result = run(write_conv_model(tmp_path / "small.onnx"), "--target", target)
+
+    assert isinstance(result.exception, InputError)
+    assert "ssh://[user@]host" in str(result.exception)

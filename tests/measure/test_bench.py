@@ -1,21 +1,27 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from n2n_edge.errors import InputError
 from n2n_edge.figures import Figure
-from n2n_edge.measure import MeasurementError, WarmWorker, bench, environment, usable_cores
+from n2n_edge.measure import BenchOptions, Measurement, MeasurementError, WarmWorker, bench, environment, usable_cores
 from tests.measure.small_models import write_conv_model, write_failing_model, write_gemm_model
+
+
+def timed(path: Path, **options: Any) -> Measurement:
+    return bench(path, BenchOptions(**options), profiled=False).measurement
 
 
 def test_bench_measures_a_model_on_this_host(tmp_path: Path) -> None:
     path = write_conv_model(tmp_path / "model.onnx")
 
-    measurement = bench(path, threads=1, min_time_s=0.05, max_time_s=1.0)
+    measurement = timed(path, threads=1, min_time_s=0.05, max_time_s=1.0)
 
     assert measurement.provenance == "measured"
-    assert 0 < measurement.min_ms <= measurement.p50_low_ms <= measurement.p50_ms <= measurement.p50_high_ms
-    assert measurement.p50_ms <= measurement.p90_ms <= measurement.p99_ms <= measurement.max_ms
+    found = measurement.quantiles
+    assert 0 < found.min_ms <= found.p50_low_ms <= found.p50_ms <= found.p50_high_ms
+    assert found.p50_ms <= found.p90_ms <= found.p99_ms <= found.max_ms
     assert measurement.n >= 6
     assert (measurement.threads, measurement.batch, measurement.providers) == (1, 1, ("CPUExecutionProvider",))
     assert measurement.runtime.startswith("onnxruntime ")
@@ -26,8 +32,8 @@ def test_bench_measures_a_model_on_this_host(tmp_path: Path) -> None:
         measurement.p50_ms,
         "ms",
         "measured",
-        low=measurement.p50_low_ms,
-        high=measurement.p50_high_ms,
+        low=found.p50_low_ms,
+        high=found.p50_high_ms,
         n=measurement.n,
     )
 
@@ -35,7 +41,7 @@ def test_bench_measures_a_model_on_this_host(tmp_path: Path) -> None:
 def test_a_tolerance_that_cannot_be_reached_is_said_out_loud(tmp_path: Path) -> None:
     path = write_conv_model(tmp_path / "model.onnx")
 
-    measurement = bench(path, threads=1, min_time_s=0.0, max_time_s=0.1, tolerance=1e-9)
+    measurement = timed(path, threads=1, min_time_s=0.0, max_time_s=0.1, tolerance=1e-9)
 
     assert not measurement.converged
     assert any(warning.startswith("not settled after 0.1 s") for warning in measurement.warnings)
@@ -47,8 +53,8 @@ def test_memory_growth_holds_the_weights_and_not_what_the_parent_uses(tmp_path: 
     path = write_gemm_model(tmp_path / "wide.onnx", 2500)
 
     with WarmWorker() as worker:
-        fresh = worker.measure(path, threads=1, min_time_s=0.0, max_time_s=0.05)
-        used = worker.measure(path, threads=1, min_time_s=0.0, max_time_s=0.05)
+        fresh = worker.measure(path, BenchOptions(threads=1, min_time_s=0.0, max_time_s=0.05))
+        used = worker.measure(path, BenchOptions(threads=1, min_time_s=0.0, max_time_s=0.05))
 
     assert fresh.rss_growth_bytes is not None
     assert 25_000_000 < fresh.rss_growth_bytes < 200_000_000
@@ -58,7 +64,7 @@ def test_memory_growth_holds_the_weights_and_not_what_the_parent_uses(tmp_path: 
 def test_a_free_batch_axis_takes_the_batch(tmp_path: Path) -> None:
     path = write_conv_model(tmp_path / "model.onnx")
 
-    measurement = bench(path, threads=1, batch=3, min_time_s=0.0, max_time_s=0.1)
+    measurement = timed(path, threads=1, batch=3, min_time_s=0.0, max_time_s=0.1)
 
     assert measurement.batch == 3
 
@@ -68,8 +74,8 @@ def test_a_fixed_batch_is_refused_or_warned_of(tmp_path: Path) -> None:
 
     with WarmWorker() as worker:
         with pytest.raises(InputError, match="fixed batch of 4; 3 was asked for"):
-            worker.measure(path, threads=1, batch=3)
-        measurement = worker.measure(path, threads=1, min_time_s=0.0, max_time_s=0.1)
+            worker.measure(path, BenchOptions(threads=1, batch=3))
+        measurement = worker.measure(path, BenchOptions(threads=1, min_time_s=0.0, max_time_s=0.1))
 
     assert any("fixed first axis of 4" in warning for warning in measurement.warnings)
 
@@ -84,7 +90,7 @@ def test_other_free_axes_become_one_and_are_named(tmp_path: Path) -> None:
         value.type.tensor_type.shape.dim[2].dim_param = "height"
     free.write_bytes(model.SerializeToString())
 
-    measurement = bench(free, threads=1, min_time_s=0.0, max_time_s=0.1)
+    measurement = timed(free, threads=1, min_time_s=0.0, max_time_s=0.1)
 
     assert "input 'x': free axis 2 (height) was set to 1" in measurement.warnings
 
@@ -93,7 +99,7 @@ def test_more_threads_than_cores_is_warned_of(tmp_path: Path) -> None:
     path = write_conv_model(tmp_path / "model.onnx")
     threads = usable_cores() + 1
 
-    measurement = bench(path, threads=threads, min_time_s=0.0, max_time_s=0.1)
+    measurement = timed(path, threads=threads, min_time_s=0.0, max_time_s=0.1)
 
     assert any(warning.startswith(f"{threads} threads share") for warning in measurement.warnings)
 
@@ -108,11 +114,9 @@ def test_more_threads_than_cores_is_warned_of(tmp_path: Path) -> None:
         ({"tolerance": float("nan")}, "tolerance nan"),
     ],
 )
-def test_options_out_of_range_are_refused(tmp_path: Path, options: dict[str, float], says: str) -> None:
-    path = write_conv_model(tmp_path / "model.onnx")
-
+def test_options_out_of_range_are_refused(options: dict[str, float], says: str) -> None:
     with pytest.raises(InputError, match=says):
-        bench(path, **options)  # type: ignore[arg-type]
+        BenchOptions(**options)  # type: ignore[arg-type]
 
 
 def test_no_such_file(tmp_path: Path) -> None:
@@ -124,7 +128,7 @@ def test_an_unknown_provider_is_refused_with_the_ones_there_are(tmp_path: Path) 
     path = write_conv_model(tmp_path / "model.onnx")
 
     with pytest.raises(InputError, match=r"NoSuchExecutionProvider.*it has .*CPUExecutionProvider"):
-        bench(path, providers=["NoSuchExecutionProvider"])
+        timed(path, providers=("NoSuchExecutionProvider",))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", None])

@@ -1,0 +1,123 @@
+"""How models are run and timed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from n2n_edge.errors import InputError
+
+__all__ = ["PROVIDERS", "BenchOptions", "parse_providers"]
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "acl": "ACLExecutionProvider",
+}
+"""Short names of ONNX Runtime's execution providers."""
+
+CPU = "CPUExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
+
+ProviderOptions = Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """How a model is run and timed; `InputError` if a value is out of range.
+
+    `threads` are intra-op threads, by default the usable cores of the target. `batch` is the size of a free batch
+    axis. Runs are repeated for at least `min_time_s`, until the 95% interval of the median lies within `tolerance` (a
+    share) of the median, or `max_time_s` is up. `timeout_s` bounds the whole measurement, session creation and first
+    run (which may build an engine) included. Inputs are random by `seed`.
+    """
+
+    threads: int | None = None
+    batch: int = 1
+    providers: tuple[str, ...] = ()
+    provider_options: ProviderOptions = field(default_factory=dict)
+    min_time_s: float = 1.0
+    max_time_s: float = 10.0
+    tolerance: float = 0.02
+    timeout_s: float = 600.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in (("threads", self.threads), ("batch", self.batch)):
+            if value is not None and value < 1:
+                raise InputError(f"{name} {value}: must be at least 1")
+        for name in ("max_time_s", "timeout_s", "tolerance"):
+            seconds = getattr(self, name)
+            if not seconds > 0:
+                raise InputError(f"{name} {seconds:g}: must be more than 0")
+        if not 0 <= self.min_time_s <= self.max_time_s:
+            raise InputError(f"min_time_s {self.min_time_s:g}: must lie between 0 and max_time_s ({self.max_time_s:g})")
+
+    @property
+    def only_cpu(self) -> bool:
+        """Whether nothing but the runtime's own CPU kernels is asked for."""
+        return set(self.providers) <= {CPU}
+
+    @property
+    def builds_engines(self) -> bool:
+        """Whether a provider compiles the model first, which takes minutes and is kept for the next session."""
+        return TENSORRT in self.providers
+
+    def request(self, threads: int) -> dict[str, Any]:
+        """Return the fields of the worker's requests."""
+        return {
+            "threads": threads,
+            "batch": self.batch,
+            "providers": list(self.providers),
+            "provider_options": {name: dict(options) for name, options in self.provider_options.items()},
+            "min_time_s": self.min_time_s,
+            "max_time_s": self.max_time_s,
+            "tolerance": self.tolerance,
+            "seed": self.seed,
+        }
+
+
+def parse_providers(names: str, settings: tuple[str, ...] = ()) -> tuple[tuple[str, ...], ProviderOptions]:
+    """Return execution providers in order, and options of the first one.
+
+    `names` are short names or full ones, with commas between: ``tensorrt,cuda,cpu``. `settings` are ``KEY=VALUE`` of
+    the first one; ``fp16=1`` stands for its half precision where it has an option for that.
+
+    Raises:
+        InputError: no name, a name twice, or a setting that isn't of this form.
+    """
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if not wanted:
+        raise InputError(f"--providers '{names}': name at least one, such as {', '.join(PROVIDERS)}")
+    providers = tuple(PROVIDERS.get(name.lower(), name) for name in wanted)
+    for name, provider in zip(wanted, providers, strict=True):
+        if not provider.endswith("ExecutionProvider"):
+            raise InputError(f"--providers {name}: no such provider; short names are {', '.join(PROVIDERS)}")
+        if providers.count(provider) > 1:
+            raise InputError(f"--providers {names}: {name} is named twice")
+    options = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--provider-option {setting}: write it as KEY=VALUE")
+        options[key.strip()] = value.strip()
+    if "fp16" in options:
+        options = {**_half_precision(providers[0], options.pop("fp16")), **options}
+    return providers, {providers[0]: options} if options else {}
+
+
+def _half_precision(provider: str, value: str) -> dict[str, str]:
+    """Return the option by which a provider computes in half precision."""
+    on = value.lower() in ("1", "true", "yes", "on")
+    if provider == TENSORRT:
+        return {"trt_fp16_enable": "True" if on else "False"}
+    if provider == PROVIDERS["openvino"]:
+        return {"precision": "FP16" if on else "FP32"}
+    if provider == PROVIDERS["qnn"]:
+        return {"enable_htp_fp16_precision": "1" if on else "0"}
+    raise InputError(f"--provider-option fp16={value}: {provider} has no option for half precision")

@@ -1,0 +1,105 @@
+"""Everything that `bench` finds out about some models on one target."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from n2n_edge.errors import N2NError
+from n2n_edge.measure.bench import Throughput, bench, run_throughput, with_profile
+from n2n_edge.measure.board import BoardState
+from n2n_edge.measure.comparison import Comparison, compare
+from n2n_edge.measure.measurement import Measurement
+from n2n_edge.measure.options import BenchOptions
+from n2n_edge.measure.per_op import OpProfile
+from n2n_edge.measure.target import Target
+
+__all__ = ["Entry", "Suite", "run_suite"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model: its measurement, its profile, how it compares with the first, its throughput; or why not."""
+
+    path: Path
+    measurement: Measurement | None = None
+    profile: OpProfile | None = None
+    comparison: Comparison | None = None
+    throughput: Throughput | None = None
+    error: N2NError | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Models in the order in which they were given; `noise_floor` is the first against itself, if it was asked for."""
+
+    entries: tuple[Entry, ...]
+    noise_floor: Comparison | None
+    state: BoardState
+
+
+def run_suite(
+    paths: Sequence[Path],
+    options: BenchOptions,
+    target: Target,
+    *,
+    threshold: float = 0.05,
+    with_itself: bool = False,
+    streams: int | None = None,
+    watch: Callable[[str], None] = lambda stage: None,
+) -> Suite:
+    """Time one model alone, or several interleaved; profile each; with `streams`, find its throughput too.
+
+    A model that fails is reported in its entry, the others go on. `watch` is told what is being done.
+    """
+    noise_floor = None
+    if len(paths) == 1 and not with_itself:
+        watch(f"timing {paths[0].name}")
+        entries = [_alone(paths[0], options, target)]
+    else:
+        names = "the models" if len(paths) > 1 else f"{paths[0].name} against itself"
+        found = compare(
+            paths,
+            options,
+            target,
+            threshold=threshold,
+            with_itself=with_itself,
+            watch=lambda rounds: watch(f"timing {names} in turns, {rounds} rounds done"),
+        )
+        noise_floor = found.noise_floor
+        entries = []
+        for path, measured, comparison in zip(paths, found.measurements, found.comparisons, strict=True):
+            if isinstance(measured, N2NError):
+                entries.append(Entry(path, error=measured))
+                continue
+            watch(f"profiling {path.name}")
+            entries.append(_profiled(Entry(path, measured, comparison=comparison), options, target))
+    if streams is not None:
+        entries = [_streamed(entry, options, target, streams, watch) for entry in entries]
+    return Suite(tuple(entries), noise_floor, target.state())
+
+
+def _alone(path: Path, options: BenchOptions, target: Target) -> Entry:
+    try:
+        found = bench(path, options, target=target)
+    except N2NError as error:
+        return Entry(path, error=error)
+    return Entry(path, found.measurement, found.profile)
+
+
+def _profiled(entry: Entry, options: BenchOptions, target: Target) -> Entry:
+    assert entry.measurement is not None
+    try:
+        profile, measurement = with_profile(entry.measurement, entry.path, options, target)
+    except N2NError as error:
+        return Entry(entry.path, error=error)
+    return replace(entry, profile=profile, measurement=measurement)
+
+
+def _streamed(entry: Entry, options: BenchOptions, target: Target, streams: int, watch: Callable[[str], None]) -> Entry:
+    if entry.error is not None:
+        return entry
+    watch(f"running {entry.path.name} in {streams} streams")
+    try:
+        return replace(entry, throughput=run_throughput(entry.path, options, target, streams))
+    except N2NError as error:
+        return Entry(entry.path, error=error)

@@ -1,0 +1,273 @@
+"""Where a model is really run: this host, this host within a profile's limits, or a board over ssh."""
+
+import base64
+import hashlib
+import os
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from n2n_edge.errors import InputError
+from n2n_edge.figures import Provenance
+from n2n_edge.measure.board import BoardState
+from n2n_edge.measure.environment import environment
+from n2n_edge.measure.process import WORKER_SCRIPT, Event, Launch, WorkerProcess
+from n2n_edge.measure.worker import board_state, usable_cores
+
+__all__ = ["HostTarget", "MemoryLimit", "Target"]
+
+PIECE_BYTES = 3_000_000
+CLEAR_UP_S = 10.0
+CHECK_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """How the memory of workers is limited: `enforced` by the system, or only watched."""
+
+    limit_bytes: int
+    arguments: tuple[str, ...]
+    prefix: tuple[str, ...]
+    enforced: bool
+
+
+class Target:
+    """A place that starts workers. Use as a context: what was put there is removed at the end.
+
+    Subclasses say how a worker is launched (`launch`); everything else is the same everywhere.
+    """
+
+    name: str
+    provenance: Provenance = "measured"
+    sends_models = True
+    """Whether files have to be sent to the target before it can run them."""
+
+    def __init__(self, limit_bytes: int | None = None) -> None:
+        self._limit_bytes = limit_bytes
+        self._keeper_process: WorkerProcess | None = None
+        self._placed: dict[str, str] = {}
+        self._limit: MemoryLimit | None = None
+        self._lock = threading.Lock()
+
+    def launch(self, arguments: Sequence[str], prefix: Sequence[str] = ()) -> Launch:
+        """Return how the worker script is started there, with these arguments, behind the command `prefix`."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def cores(self) -> int:
+        """The cores that a measurement uses unless told otherwise."""
+        return int(self.describe()["cores"])
+
+    @property
+    def affinity(self) -> list[int] | None:
+        """The processors that workers are bound to; None for all that are allowed."""
+        return None
+
+    @property
+    def limit(self) -> MemoryLimit | None:
+        """The limit on the memory of workers, prepared on first use."""
+        if self._limit_bytes is None:
+            return None
+        if self._limit is None:
+            found = self.limit_there()
+            if found["cgroup"]:
+                self._limit = MemoryLimit(self._limit_bytes, ("--join", found["cgroup"]), (), True)
+            elif found["prefix"]:
+                self._limit = MemoryLimit(self._limit_bytes, (), tuple(found["prefix"]), True)
+            else:
+                watched = ("--watch-memory", str(self._limit_bytes))
+                self._limit = MemoryLimit(self._limit_bytes, watched, (), False)
+        return self._limit
+
+    def limit_there(self) -> Event:
+        """Prepare a limit and return by what means workers come under it; see `worker.limit_memory`."""
+        return self._keeper().request("limit", self.name, CHECK_TIMEOUT_S, bytes=self._limit_bytes)
+
+    def start(self, *, unlimited: bool = False) -> WorkerProcess:
+        """Start a fresh worker, under the limit on memory unless it is to be `unlimited`.
+
+        Raises:
+            MeasurementError: no Python or no runtime there; a board that can't be reached.
+        """
+        limit = None if unlimited else self.limit
+        if limit is None:
+            return WorkerProcess(self.launch(()))
+        launch = self.launch(limit.arguments, limit.prefix)
+        return WorkerProcess(replace(launch, was_over_limit=self._was_over_limit))
+
+    def place(self, model: Path | bytes) -> dict[str, str]:
+        """Return the fields of a request that name a model there; it is sent at most once.
+
+        Raises:
+            InputError: no such file.
+            MeasurementError: no room for it there, or the connection is lost.
+        """
+        if isinstance(model, Path) and not model.is_file():
+            raise InputError(f"{model}: no such file; give the path of an ONNX model")
+        if not self.sends_models:
+            if isinstance(model, Path):
+                return {"model_path": str(model.resolve())}
+            return {"model_base64": base64.b64encode(model).decode()}
+        return {"model_path": self._send(model)}
+
+    def scratch(self) -> str:
+        """Return a folder there for files that a measurement makes; it is removed at the end."""
+        return str(self._keeper().ready["folder"])
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return the fingerprint of the machine and its software; see `check`."""
+        found = self.check()
+        kept = ("cpu", "cores", "logical_cpus", "memory_mb", "machine", "os", "python", "onnxruntime")
+        return {name: found[name] for name in kept}
+
+    def check(self) -> Event:
+        """Return what is there: machine, Python, packages, providers, free memory and disk.
+
+        Raises:
+            MeasurementError: it can't be reached, or has no Python.
+        """
+        with self._lock:
+            if not hasattr(self, "_checked"):
+                self._checked = self._keeper().request("check", self.name, CHECK_TIMEOUT_S)
+        return self._checked
+
+    def state(self) -> BoardState:
+        """Return how it stands: clocks, temperature, throttling."""
+        return BoardState.read(self._keeper().request("state", self.name, CHECK_TIMEOUT_S))
+
+    def reconnect(self) -> None:
+        """Forget what was there: after a lost connection everything starts anew."""
+        keeper, self._keeper_process = self._keeper_process, None
+        self._placed.clear()
+        self._limit = None
+        if keeper is not None:
+            keeper.close()
+
+    def close(self) -> None:
+        """Remove what was put there; the next use starts anew."""
+        keeper, self._keeper_process = self._keeper_process, None
+        self._placed.clear()
+        self._limit = None
+        if keeper is not None:
+            keeper.finish(CLEAR_UP_S)
+
+    def _was_over_limit(self) -> bool:
+        """Whether the system has killed a worker for want of memory; assumed where there is nothing to ask."""
+        if self._limit is None or "--join" not in self._limit.arguments:
+            return True
+        return bool(self._keeper().request("limit_facts", self.name, CHECK_TIMEOUT_S)["killed"])
+
+    def _keeper(self) -> WorkerProcess:
+        if self._keeper_process is not None and not self._keeper_process.alive:
+            self.reconnect()
+        if self._keeper_process is None:
+            self._keeper_process = WorkerProcess(self.launch(("--keeper", *self.keeper_arguments())))
+        return self._keeper_process
+
+    def keeper_arguments(self) -> tuple[str, ...]:
+        """Return what the keeper is told besides: the folder to put models into."""
+        return ()
+
+    def _send(self, model: Path | bytes) -> str:
+        keeper = self._keeper()
+        content, suffix = _content(model)
+        digest = hashlib.sha256(content).hexdigest()
+        if digest not in self._placed:
+            label = str(model) if isinstance(model, Path) else "model"
+            for start in range(0, max(1, len(content)), PIECE_BYTES):
+                piece = content[start : start + PIECE_BYTES]
+                answer = keeper.request(
+                    "put",
+                    f"{label}: sending it to {self.name}",
+                    CHECK_TIMEOUT_S,
+                    name=digest + suffix,
+                    data_base64=base64.b64encode(piece).decode(),
+                    last=start + PIECE_BYTES >= len(content),
+                    sha256=digest,
+                )
+            self._placed[digest] = answer["path"]
+        return self._placed[digest]
+
+
+class HostTarget(Target):
+    """This machine. With a profile's cores and memory it is ``host-limited``, and says so."""
+
+    sends_models = False
+
+    def __init__(
+        self,
+        script: Path = WORKER_SCRIPT,
+        *,
+        limit_bytes: int | None = None,
+        limited_to: str | None = None,
+        cores: int | None = None,
+    ) -> None:
+        """Make `limited_to` (a profile's name) and `cores` limit the workers to so many of this machine's cores.
+
+        Raises:
+            InputError: this machine has fewer cores than that.
+        """
+        super().__init__(limit_bytes)
+        self._script = script
+        self._cores = cores
+        self.name = "host"
+        if limited_to is not None:
+            self.name, self.provenance = f"host within the limits of {limited_to}", "host-limited"
+        if cores is not None and cores > usable_cores():
+            raise InputError(
+                f"{limited_to or 'host'}: {cores} cores are more than the {usable_cores()} of this machine, so "
+                "it can't stand in for it; give --threads, or measure on the board (--target ssh://...)"
+            )
+
+    @property
+    def cores(self) -> int:
+        return self._cores or usable_cores()
+
+    @property
+    def affinity(self) -> list[int] | None:
+        if self._cores is None:
+            return None
+        if not hasattr(os, "sched_getaffinity"):
+            return None
+        return sorted(os.sched_getaffinity(0))[: self._cores]
+
+    def describe(self) -> Mapping[str, Any]:
+        return environment()
+
+    def state(self) -> BoardState:
+        return BoardState.read(board_state())
+
+    def launch(self, arguments: Sequence[str], prefix: Sequence[str] = ()) -> Launch:
+        # -P keeps the script's folder off the import path: its neighbours must not hide other modules
+        argv = [*prefix, sys.executable, "-P", str(self._script), *arguments]
+        return Launch(argv, limit_bytes=self._limit_bytes)
+
+
+def _content(model: Path | bytes) -> tuple[bytes, str]:
+    """Return a model as one file's bytes, external data taken in, and the suffix of its name."""
+    if isinstance(model, bytes):
+        return model, ".onnx"
+    if model.suffix == ".ort":
+        return model.read_bytes(), model.suffix
+    import onnx
+
+    try:
+        loaded = onnx.load(model, load_external_data=False)
+        outside = any(entry.data_location == onnx.TensorProto.EXTERNAL for entry in loaded.graph.initializer)
+        if not outside:
+            return model.read_bytes(), ".onnx"
+        return onnx.load(model).SerializeToString(), ".onnx"
+    except Exception:  # whatever it is, the runtime there says what is wrong with it
+        return model.read_bytes(), ".onnx"

@@ -1,0 +1,86 @@
+"""A bench beside an earlier one."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from n2n_edge.errors import InputError
+from n2n_edge.figures import SCHEMA_VERSION
+from n2n_edge.report.bench_document import BenchJson
+
+__all__ = ["Change", "changes_since", "read_bench"]
+
+COMPARABLE = ("cpu", "logical_cpus", "memory_mb", "os", "python", "onnxruntime", "n2n_edge")
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a model's median stands to an earlier one; `doubts` say why the two may not compare."""
+
+    name: str
+    before_ms: float
+    after_ms: float
+    overlap: bool
+    doubts: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """One line that says both medians, their ratio, and whether their intervals leave any doubt."""
+        ratio = self.after_ms / self.before_ms
+        sure = "their intervals overlap" if self.overlap else "their intervals are apart"
+        return f"{self.name}: {self.before_ms:.3f} ms then, {self.after_ms:.3f} ms now, {ratio:.3f} times; {sure}"
+
+
+def read_bench(path: Path) -> BenchJson:
+    """Read what `bench --save` wrote.
+
+    Raises:
+        InputError: no such file, or not a document of this kind and version.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not a readable bench document ({error}); write one with bench --save") from error
+    if not isinstance(document, dict) or document.get("kind") != "bench" or "models" not in document:
+        raise InputError(f"{path}: not a bench document; write one with bench --save")
+    if document.get("schema_version") != SCHEMA_VERSION:
+        raise InputError(f"{path}: of version {document.get('schema_version')}, not {SCHEMA_VERSION}; measure again")
+    return document  # type: ignore[return-value]
+
+
+def changes_since(earlier: BenchJson, now: BenchJson) -> tuple[Change, ...]:
+    """Return a change for each model that both documents measured, found by its path, or else by its file name.
+
+    The two weren't timed in turns: whatever else changed meanwhile is in the ratio.
+    """
+    doubts = []
+    for name in COMPARABLE:
+        before, after = earlier["environment"].get(name), now["environment"].get(name)
+        if before != after:
+            doubts.append(f"{name} differs: {before} then, {after} now")
+    if earlier["target"]["name"] != now["target"]["name"]:
+        doubts.append(f"the target differs: {earlier['target']['name']} then, {now['target']['name']} now")
+    found = []
+    for model in now["models"]:
+        before_row = _same(model, earlier)
+        if before_row is None or "p50_ms" not in model:
+            continue
+        own = list(doubts)
+        for name in ("threads", "batch", "providers"):
+            if before_row[name] != model[name]:
+                own.append(f"{name} differs: {before_row[name]} then, {model[name]} now")
+        if before_row["sha256"] != model["sha256"]:
+            own.append("it is another file by the same name")
+        old, new = before_row["p50_ms"], model["p50_ms"]
+        overlap = old["low"] <= new["high"] and new["low"] <= old["high"]
+        found.append(Change(Path(model["path"]).name, old["value"], new["value"], overlap, tuple(own)))
+    return tuple(found)
+
+
+def _same(model: dict[str, Any], earlier: BenchJson) -> dict[str, Any] | None:
+    candidates = [row for row in earlier["models"] if "p50_ms" in row]
+    for row in candidates:
+        if row["path"] == model["path"]:
+            return row
+    return next((row for row in candidates if Path(row["path"]).name == Path(model["path"]).name), None)

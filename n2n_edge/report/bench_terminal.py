@@ -1,0 +1,138 @@
+"""The results of a bench on a terminal."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from n2n_edge.figures import MB
+from n2n_edge.measure import Measurement, OpProfile, Target
+from n2n_edge.measure.suite import Suite
+from n2n_edge.report.bench_document import Benched
+from n2n_edge.report.bench_words import bench_cells, comparison_words
+
+__all__ = ["bench_on_terminal", "histogram", "per_op_tables"]
+
+MODELS_A_TABLE = 2
+BINS, BAR = 12, 40
+LAYERS_SHOWN = 25
+
+
+def bench_on_terminal(suite: Suite, rows: Sequence[Benched], target: Target, per_op: bool) -> Iterator[RenderableType]:
+    """Yield what is printed, in order: tables, comparisons, histograms, warnings, predictions."""
+    good = [row for row in rows if row.entry.measurement is not None]
+    for first in range(0, len(good), MODELS_A_TABLE):
+        part = good[first : first + MODELS_A_TABLE]
+        yield _table(part, target)
+    for row in good:
+        assert row.entry.measurement is not None
+        yield histogram(row.entry.path.name, row.entry.measurement)
+    yield from _comparisons(suite, rows)
+    if per_op:
+        for row in good:
+            if row.entry.profile is not None:
+                yield from per_op_tables(row.entry.path.name, row.entry.profile)
+    if target.limit is not None:
+        how = (
+            "enforced by a control group"
+            if target.limit.enforced
+            else "only watched: this system allows no control group"
+        )
+        yield Text(
+            f"memory limit of the whole worker, Python and runtime included: "
+            f"{target.limit.limit_bytes / MB:g} MB, {how}"
+        )
+    for row in good:
+        assert row.entry.measurement is not None
+        for warning in row.entry.measurement.warnings:
+            yield Text(f"{row.entry.path.name}: warning: {warning}")
+    predicted = [row for row in good if row.predicted is not None]
+    if predicted:
+        yield _predictions(predicted)
+
+
+def histogram(name: str, measured: Measurement) -> Text:
+    """Return the distribution of a sample as bars; times beyond three times the middle half's width are one bar."""
+    samples = sorted(measured.samples_ms)
+    low, top = samples[0], samples[-1]
+    quarter, three = samples[len(samples) // 4], samples[3 * len(samples) // 4]
+    edge = min(top, max(three + 3 * (three - quarter), low * 1.001))
+    width = (edge - low) / BINS or 1e-9
+    counts = [0] * BINS
+    beyond = 0
+    for sample in samples:
+        if sample > edge:
+            beyond += 1
+        else:
+            counts[min(BINS - 1, int((sample - low) / width))] += 1
+    digits = max(0, 3 - math.floor(math.log10(max(low, 1e-9))))
+    text = Text(f"{name}: {len(samples)} runs, ms\n")
+    most = max(*counts, beyond)
+    for index, count in enumerate(counts):
+        text.append(f"{low + index * width:>12.{digits}f} {_bar(count, most)} {count}\n")
+    if beyond:
+        text.append(f"{'later':>12} {_bar(beyond, most)} {beyond} (up to {top:.{digits}f})\n")
+    return text
+
+
+def per_op_tables(name: str, profile: OpProfile) -> Iterator[RenderableType]:
+    """Yield where the time of a run goes: by kind of operator, and by layer."""
+    yield Text(
+        f"{name}: operators take {profile.accounted:.0%} of a run of {profile.plain_ms:.3f} ms "
+        f"({profile.run_ms:.3f} ms under the profiler, of which {profile.overhead_us:.1f} us a kernel were taken off)"
+    )
+    total_ms = sum(kernel.latency_ms for kernel in profile.kernels)
+    kinds = Table("op type", "kernels", "share", "ms")
+    for kind, (count, share) in profile.by_op_type().items():
+        kinds.add_row(Text(kind), str(count), f"{share:.1%}", f"{share * total_ms:.4f}")
+    yield kinds
+    layers = Table("layer", "kernels", "share", "ms")
+    found = list(profile.by_layer().items())
+    for layer, (count, share) in found[:LAYERS_SHOWN]:
+        layers.add_row(Text(layer or "(no layer)"), str(count), f"{share:.1%}", f"{share * total_ms:.4f}")
+    if len(found) > LAYERS_SHOWN:
+        rest = [part for _, part in found[LAYERS_SHOWN:]]
+        share = sum(part for _, part in rest)
+        layers.add_row(
+            f"{len(rest)} more (all in --json)", str(sum(count for count, _ in rest)), f"{share:.1%}",
+            f"{share * total_ms:.4f}",
+        )  # fmt: skip
+    yield layers
+
+
+def _table(rows: Sequence[Benched], target: Target) -> Table:
+    title = "measured on this host" if target.name == "host" else f"{target.provenance} on {target.name}"
+    table = Table(title=Text(title), title_justify="left")
+    table.add_column("")
+    for row in rows:
+        table.add_column(Text(row.entry.path.name), justify="right", overflow="fold")
+    cells = [bench_cells(row) for row in rows]
+    labels = dict.fromkeys(label for cell in cells for label in cell)
+    for label in labels:
+        table.add_row(label, *(Text(cell.get(label, "")) for cell in cells))
+    return table
+
+
+def _comparisons(suite: Suite, rows: Sequence[Benched]) -> Iterator[RenderableType]:
+    first = rows[0].entry.path.name
+    if suite.noise_floor is not None:
+        yield Text(comparison_words(f"noise floor, {first} again", "itself", suite.noise_floor))
+    for row in rows:
+        if row.entry.comparison is not None:
+            yield Text(comparison_words(row.entry.path.name, first, row.entry.comparison), style="bold")
+
+
+def _predictions(rows: Sequence[Benched]) -> Table:
+    table = Table("model", "device", "latency ms (interval)", "provenance", title="predicted, not measured")
+    for row in rows:
+        figure = row.predicted
+        assert figure is not None
+        interval = f"{figure.value:.3g} ({figure.low:.3g} to {figure.high:.3g})"
+        table.add_row(Text(row.entry.path.name), row.device, interval, figure.provenance)
+    return table
+
+
+def _bar(count: int, most: int) -> str:
+    return "█" * round(BAR * count / most) if most else ""
