@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 PROTOCOL = 2
+CPU = "CPUExecutionProvider"
 
 WARM_UP_RUNS = 3
 WARM_UP_S = 0.2
@@ -486,7 +487,7 @@ def open_session(request: dict[str, Any], profile_prefix: str | None = None) -> 
     import onnxruntime
 
     available = onnxruntime.get_available_providers()
-    providers = request["providers"] or ["CPUExecutionProvider"]
+    providers = request["providers"] or [CPU]
     missing = [provider for provider in providers if provider not in available]
     if missing:
         raise RefusedError(f"provider {missing[0]} is not in this onnxruntime; it has {', '.join(available)}")
@@ -528,6 +529,19 @@ def open_session(request: dict[str, Any], profile_prefix: str | None = None) -> 
     return session
 
 
+def bound(session: Any, feeds: dict[str, Any]) -> Any:
+    """Return inputs and outputs bound once, as a program in C would have them: some us less of Python in every run.
+
+    For the CPU alone: elsewhere bound inputs would have been copied to the device before the clock starts.
+    """
+    binding = session.io_binding()
+    for name, value in feeds.items():
+        binding.bind_cpu_input(name, value)
+    for value in session.get_outputs():
+        binding.bind_output(value.name)
+    return binding
+
+
 class Opened:
     """One model in a session, with its inputs, run once."""
 
@@ -544,13 +558,17 @@ class Opened:
             self.session_ms = (time.perf_counter() - start) * 1000
             self.engine_ms = max(0.0, built_ms - self.session_ms)
         self.feeds = make_inputs(self.session, request["batch"], request["seed"], self.warnings)
+        self.binding = bound(self.session, self.feeds) if self.session.get_providers() == [CPU] else None
         emit({"event": "phase", "phase": "in its first run"})
         start = time.perf_counter()
         self.run()
         self.first_run_ms = (time.perf_counter() - start) * 1000
 
     def run(self) -> None:
-        self.session.run(None, self.feeds)
+        if self.binding is None:
+            self.session.run(None, self.feeds)
+        else:
+            self.session.run_with_iobinding(self.binding)
 
     def facts(self) -> dict[str, Any]:
         """Return what is known before the timing."""
@@ -840,7 +858,7 @@ class Worker:
         self.opened = None
         self.emit({"event": "phase", "phase": "while being profiled"})
         found = profile_kernels(request)
-        wanted = (request["providers"] or ["CPUExecutionProvider"])[0]
+        wanted = (request["providers"] or [CPU])[0]
         if found["kernels"] and wanted not in {kernel["provider"] for kernel in found["kernels"]}:
             did = sorted({kernel["provider"] for kernel in found["kernels"]})
             raise FallbackError(f"{wanted} was asked for, but every operator ran on {', '.join(did)}")
