@@ -22,7 +22,7 @@ from n2n_edge.devices import load_profile
 from n2n_edge.distill import DistillSettings, Kept, ShortDistiller, distill, evaluate, load_data, reconstructed
 from n2n_edge.gate import Budget
 from n2n_edge.graph import Teacher, build, costs, save_model, surviving
-from n2n_edge.measure import WarmWorker
+from n2n_edge.measure import BenchOptions, HostTarget, WarmWorker, compare
 from n2n_edge.search import CostMeter, Evaluator, Journal, Objective, Rung, SearchPlan, search
 
 HERE = Path(__file__).parent
@@ -117,11 +117,17 @@ def main() -> None:
     parser.add_argument("--ways", nargs="*", default=list(WAYS))
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--time", action="store_true", help="only time the students that are there, in turns")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)
     rows = json.loads(options.out.read_text()) if options.out.exists() else {}
+    if options.time:
+        add_latencies(rows, options.teachers, options.work)
+        options.out.write_text(json.dumps(rows, indent=1) + "\n")
+        write_table(rows, options.out.with_suffix(".md"))
+        return
     for network in options.networks:
         bench: Bench | None = None
         for seed in options.seeds:
@@ -131,18 +137,42 @@ def main() -> None:
                     if key in rows:
                         continue
                     bench = bench or Bench(network, options.teachers, options.data)
-                    path = options.work / (key.replace(" | ", "-").replace("/", "-").replace(" ", "-") + ".onnx")
+                    path = student_path(options.work, key)
                     rows[key] = bench.row(way, budget, seed, path)
                     print(key, {k: v for k, v in rows[key].items() if k != "architecture"}, flush=True)
                     options.out.write_text(json.dumps(rows, indent=1) + "\n")
                     write_table(rows, options.out.with_suffix(".md"))
 
 
+def student_path(work: Path, key: str) -> Path:
+    """Return where the student of a row is kept."""
+    return work / (key.replace(" | ", "-").replace("/", "-").replace(" ", "-") + ".onnx")
+
+
+def add_latencies(rows: dict[str, dict[str, object]], teachers: Path, work: Path) -> None:
+    """Time the teacher and its students in turns, budget by budget: `latency_ms`, and as a share of the teacher's."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for key in rows:
+        network, budget, *_ = key.split(" | ")
+        if student_path(work, key).is_file():
+            groups.setdefault((network, budget), []).append(key)
+    for (network, _), keys in groups.items():
+        paths = [teachers / f"{network}_jpeg.onnx", *(student_path(work, key) for key in keys)]
+        found = compare(paths, BenchOptions(threads=1, max_time_s=5.0), HostTarget())
+        for key, measured, comparison in zip(keys, found.measurements[1:], found.comparisons[1:], strict=True):
+            if isinstance(measured, Exception) or comparison is None:
+                continue
+            rows[key]["latency_ms"] = measured.p50_ms
+            rows[key]["latency_share"] = [comparison.ratio, comparison.low, comparison.high]
+            print(key, rows[key]["latency_ms"], rows[key]["latency_share"], flush=True)
+
+
 def write_table(rows: dict[str, dict[str, float]], path: Path) -> None:
     """Write means over seeds with the range of accuracies."""
     lines = [
-        "| teacher | budget | way | test accuracy (least to most) | seeds | params | MACs | ms | search, s |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| teacher | budget | way | test accuracy (least to most) | seeds | params | MACs | ms | of the teacher's "
+        "| search, s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     found: dict[str, list[dict[str, float]]] = {}
     for key, row in sorted(rows.items()):
@@ -153,7 +183,11 @@ def write_table(rows: dict[str, dict[str, float]], path: Path) -> None:
         accuracies = [row["accuracy"] for row in of_seeds]
         cells = [f"{statistics.mean(accuracies):.2%} ({min(accuracies):.2%} to {max(accuracies):.2%})", len(of_seeds)]
         cells += [f"{statistics.mean(row[name] for row in of_seeds):,.0f}" for name in ("params", "macs")]
-        for name, form in (("latency_ms", ".3f"), ("search_s", ".0f")):
+        shares = {id(row): row["latency_share"][0] for row in of_seeds if "latency_share" in row}  # type: ignore[index]
+        for name, form in (("latency_ms", ".3f"), ("share", ".1%"), ("search_s", ".0f")):
+            if name == "share":
+                cells.append(f"{statistics.mean(shares.values()):{form}}" if shares else "")
+                continue
             known = [row[name] for row in of_seeds if name in row]
             cells.append(f"{statistics.mean(known):{form}}" if known else "")
         lines.append(f"| {key} | {' | '.join(map(str, cells))} |")

@@ -23,7 +23,12 @@ MB = 1_000_000
 
 def bench(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="ONNX files to time.", show_default=False)],
-    device: Annotated[str, typer.Option(help="Profile name or .toml file; a board is predicted, not timed.")] = "cpu",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Profile name or .toml file: predicted for comparison; with --target ssh://, what the board is."
+        ),
+    ] = "cpu",
     target: Annotated[
         str,
         typer.Option(
@@ -119,7 +124,8 @@ def _options(
     if settings and providers is None:
         raise InputError(f"--provider-option {settings[0]}: of which provider? name it with --providers")
     names, provider_options = parse_providers(providers, tuple(settings)) if providers is not None else ((), {})
-    if profile.is_host and target == "host":
+    described = not profile.is_host if target.startswith("ssh:") else profile.is_host
+    if described:  # the profile is the target's own
         threads = threads or profile.default_threads
         names = names or profile.providers
     if target == "host-limited":

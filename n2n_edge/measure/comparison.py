@@ -30,7 +30,7 @@ __all__ = ["Compared", "Comparison", "Verdict", "compare", "ratio_interval", "ve
 LEVEL = 0.99
 """Confidence of the interval. It is looked at after every round, which a 95% interval wouldn't stand."""
 LEAST_ROUNDS, MOST_ROUNDS = 6, 30
-CYCLES = 6
+CYCLES, SLOW_CYCLES = 6, 2
 BLOCK_S, LEAST_RUNS_A_BLOCK, SLOW_MS = 0.02, 3, 200.0
 RESAMPLES = 2000
 
@@ -42,7 +42,7 @@ class Comparison:
     """One model against the first: the ratio of their medians with its interval at confidence `level`.
 
     `verdict`: ``slower`` or ``faster`` if the interval leaves out 1 and reaches beyond `threshold` (a share) to that
-    side, ``same`` if all of it lies within the threshold, else ``inconclusive``.
+    side, ``same`` if all of it lies within the threshold, else ``inconclusive``; as are all while rounds are too few.
     """
 
     ratio: float
@@ -135,10 +135,14 @@ def verdict_of(low: float, high: float, threshold: float) -> Verdict:
 
 
 def student_t(p: float, degrees: int) -> float:
-    """Return the `p` quantile of Student's t, by the Cornish-Fisher expansion (Abramowitz and Stegun 26.7.5).
+    """Return the `p` quantile of Student's t, from three degrees on by its expansion (Abramowitz and Stegun 26.7.5).
 
-    Within 1% for three degrees of freedom and more, at the probabilities used here.
+    Within 2% of the tables at the probabilities used here.
     """
+    if degrees == 1:
+        return math.tan(math.pi * (p - 0.5))
+    if degrees == 2:
+        return (2 * p - 1) / math.sqrt(2 * p * (1 - p))
     z, v = NormalDist().inv_cdf(p), degrees
     terms = (
         (z**3 + z) / 4,
@@ -193,7 +197,9 @@ class _Race:
             return None
         differences = np.array(self._cycles[index]) - np.array(self._cycles[0])
         ratio, low, high = ratio_interval(differences)
-        return Comparison(ratio, low, high, LEVEL, self.rounds, threshold, verdict_of(low, high, threshold))
+        certain = self.rounds >= LEAST_ROUNDS
+        verdict = verdict_of(low, high, threshold) if certain else "inconclusive"
+        return Comparison(ratio, low, high, LEVEL, self.rounds, threshold, verdict)
 
     def measurement(self, index: int, doubts: Sequence[str]) -> Measurement | N2NError:
         """Return all times of one model as a measurement, or what kept it from being one."""
@@ -223,7 +229,7 @@ class _Race:
             self._warm(workers)
             found: dict[int, list[float]] = {index: [] for index in workers}
             samples: dict[int, list[float]] = {index: [] for index in workers}
-            for _ in range(CYCLES):
+            for _ in range(self._cycles_a_round(workers)):
                 order = self._order.sample(list(workers), len(workers))
                 blocks: dict[int, list[float]] = {index: [] for index in workers}
                 for index in (*order, *reversed(order)):
@@ -259,15 +265,21 @@ class _Race:
             except N2NError as error:
                 self._fail(index, error)
 
+    def _cycles_a_round(self, workers: dict[int, WorkerProcess]) -> int:
+        """Return how often all models take their two turns in a round: less often where a run takes long."""
+        return SLOW_CYCLES if any(self._is_slow(index) for index in workers) else CYCLES
+
+    def _is_slow(self, index: int) -> bool:
+        known = self._measured[index]
+        return known is not None and known[0]["first_run_ms"] > SLOW_MS
+
     def _block(self, process: WorkerProcess, index: int) -> list[float]:
-        known = self._samples[index]
-        slow = bool(known) and known[-1] > SLOW_MS
         event = process.request(
             "block",
             str(self._entries[index]),
             self._options.timeout_s,
             seconds=BLOCK_S,
-            least=1 if slow else LEAST_RUNS_A_BLOCK,
+            least=1 if self._is_slow(index) else LEAST_RUNS_A_BLOCK,
         )
         if event["others_cores"] is not None:
             self._others.append(event["others_cores"])

@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 from n2n_edge.cli.bench import bench
 from n2n_edge.errors import InputError, MemoryLimitError
 from tests.measure.small_models import write_conv_model, write_failing_model, write_gemm_model
+from tests.sshd import Server
 
 QUICK = ["--min-time", "0", "--max-time", "0.1", "--threads", "1"]
 
@@ -31,7 +32,16 @@ def test_a_table_of_what_was_measured(tmp_path: Path) -> None:
     result = run(write_conv_model(tmp_path / "small.onnx"), *QUICK)
 
     assert result.exit_code == 0, result.output
-    for text in ("measured on this host", "small.onnx", "p50 ms", "p90, p99", "min, max", "RSS growth", "arena", "memory bound"):
+    for text in (
+        "measured on this host",
+        "small.onnx",
+        "p50 ms",
+        "p90, p99",
+        "min, max",
+        "RSS growth",
+        "arena",
+        "memory bound",
+    ):
         assert text in result.stdout
     assert "analytic" not in result.stdout
 
@@ -274,3 +284,22 @@ def test_a_target_that_is_none(tmp_path: Path, target: str) -> None:
 
     assert isinstance(result.exception, InputError)
     assert "ssh://[user@]host" in str(result.exception)
+
+
+def test_a_board_over_ssh(tmp_path: Path, server: Server) -> None:
+    path = write_conv_model(tmp_path / "small.onnx")
+
+    document = json.loads(run(path, *QUICK, "--target", server.url(), "--device", "raspberry-pi-4", "--json").stdout)
+
+    assert document["target"] == {"name": server.url(), "provenance": "measured"}
+    (model,) = document["models"]
+    assert model["target"] == server.url()
+    assert list(model["predicted_latency_ms"]) == ["raspberry-pi-4"]
+    assert server.left_behind() == []
+
+
+def test_a_board_is_run_as_its_profile_says(tmp_path: Path, server: Server) -> None:
+    result = run(write_conv_model(tmp_path / "small.onnx"), *QUICK, "--target", server.url(), "--device", "jetson")
+
+    assert isinstance(result.exception, InputError)
+    assert "TensorrtExecutionProvider is not in this onnxruntime" in str(result.exception)

@@ -7,6 +7,7 @@ from typer.testing import CliRunner, Result
 from n2n_edge.cli.device import device_app
 from n2n_edge.measure import BoardState, HostTarget
 from n2n_edge.measure.readiness import readiness
+from tests.sshd import Server
 
 app = typer.Typer()
 app.add_typer(device_app, name="device")
@@ -73,3 +74,11 @@ def test_an_old_python_and_a_broken_package_are_told_apart(monkeypatch: pytest.M
 
     assert problems[0].what == "Python 3.7.3 is older than 3.8"
     assert "can't be imported (ImportError: libgomp" in problems[1].what
+
+
+def test_a_board_over_ssh(server: Server) -> None:
+    result = run("check", server.url())
+
+    assert result.exit_code == 0, result.output
+    assert "ready: models can be timed here" in result.stdout
+    assert server.left_behind() == []

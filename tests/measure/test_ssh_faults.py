@@ -15,7 +15,7 @@ from n2n_edge.measure import BenchOptions, ConnectionLostError, MeasurementError
 from n2n_edge.measure.readiness import readiness
 from n2n_edge.measure.ssh import SshAddress
 from tests.measure.small_models import write_conv_model, write_gemm_model
-from tests.measure.sshd import Server
+from tests.sshd import Server
 
 QUICK = BenchOptions(threads=1, min_time_s=0.0, max_time_s=0.1)
 LONG = BenchOptions(threads=1, min_time_s=20.0, max_time_s=20.0, timeout_s=60.0)
