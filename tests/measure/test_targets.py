@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import onnx
 import pytest
 
 from n2n_edge.errors import InputError, MemoryLimitError
@@ -167,3 +168,26 @@ def test_a_model_over_a_limit_that_is_only_watched_is_stopped(
 def test_a_limit_that_is_wide_enough_changes_nothing(limited: Callable[[int], Target], tmp_path: Path) -> None:
     with limited(2_000_000_000) as target:
         assert bench(write_conv_model(tmp_path / "small.onnx"), QUICK, target=target).measurement.n >= 1
+
+
+def test_a_model_with_external_data_arrives_whole(target: Target, tmp_path: Path) -> None:
+    path = tmp_path / "outside.onnx"
+    model = onnx.load(write_gemm_model(tmp_path / "inside.onnx", 200))
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+
+    measured = bench(path, QUICK, target=target, profiled=False).measurement
+
+    assert measured.file_size_bytes == path.stat().st_size + (tmp_path / "weights.bin").stat().st_size
+    assert measured.file_size_bytes > 160_000
+
+
+def test_a_model_in_the_runtimes_own_format(target: Target, tmp_path: Path) -> None:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "small.ort")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    onnxruntime.InferenceSession(write_conv_model(tmp_path / "small.onnx"), options, ["CPUExecutionProvider"])
+
+    assert bench(tmp_path / "small.ort", QUICK, target=target).measurement.n >= 1

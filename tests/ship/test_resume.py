@@ -54,7 +54,7 @@ def check_kills(tmp_path: Path, kills: int, seed: int) -> None:
     begun = 0
     for _ in range(kills):
         words = ["--resume"] if (broken / "run.toml").exists() else SETTINGS
-        begun += kill_after(broken, moments.uniform(0.1, 0.9) * duration, *words)
+        begun += kill_after(broken, moments.uniform(0.1, 0.75) * duration, *words)
     assert begun > 0, "no kill met a running process: the run is over too soon to test anything"
     run_to_the_end(broken, "--resume") if (broken / "run.toml").exists() else run_to_the_end(broken, *SETTINGS)
     assert winner(broken) == winner(whole)
