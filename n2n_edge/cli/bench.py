@@ -1,13 +1,14 @@
 """`n2n-edge bench`: time ONNX models on this machine or a board, and predict them for a device."""
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from n2n_edge.errors import InputError
+from n2n_edge.errors import InputError, N2NError
 
 if TYPE_CHECKING:
     from n2n_edge.devices import Profile
@@ -49,6 +50,9 @@ def bench(
     ] = None,
     min_time: Annotated[float, typer.Option(min=0, help="Seconds to run each model at least.")] = 1.0,
     max_time: Annotated[float, typer.Option(help="Seconds after which a model that hasn't settled is stopped.")] = 10.0,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds for loading and first run, after which a model counts as hung.")
+    ] = 600.0,
     threshold: Annotated[
         str, typer.Option(help="Smallest difference between models that matters.")
     ] = DEFAULT_THRESHOLD,
@@ -85,22 +89,24 @@ def bench(
         raise InputError(f"--threshold {threshold}: must be more than 0%")
     _check_writable(csv, markdown, save)
     earlier = read_bench(compare) if compare is not None else None
-    options = _options(profile, target, threads, batch, providers, provider_option or [], min_time, max_time)
-    with _target(target, profile, max_memory_mb) as place:
+    options = _options(profile, target, threads, batch, providers, provider_option or [], (min_time, max_time), timeout)
+    with _target(target, profile, threads, max_memory_mb) as place:
         suite = run_suite(models, options, place, threshold=allowed, with_itself=aa, streams=streams, watch=_say)
         _say("")
         rows = _rows(suite, profile, place, options)
         document = bench_document(suite, rows, place)
-        _write(document, suite, rows, csv, markdown, save)
         failures = [entry.error for entry in suite.entries if entry.error is not None]
-        if failures and len(models) == 1:
+        if isinstance(suite.noise_floor, N2NError):
+            failures.append(suite.noise_floor)
+        if failures and all(entry.error is not None for entry in suite.entries) and len(models) == 1:
             raise failures[0]
         for error in failures:
             print(f"n2n-edge: {' '.join(str(error).split())}", file=sys.stderr)
         if as_json:
             print(json.dumps(document, indent=2, allow_nan=False))
-        elif len(failures) < len(models):
+        elif any(entry.error is None for entry in suite.entries):
             _print(suite, rows, place, per_op)
+        _write(document, suite, rows, csv, markdown, save)
     if earlier is not None:
         _print_changes(earlier, document, as_json)
     if failures:
@@ -114,11 +120,14 @@ def _options(
     batch: int,
     providers: str | None,
     settings: list[str],
-    min_time: float,
-    max_time: float,
+    time_s: tuple[float, float],
+    timeout: float,
 ) -> "BenchOptions":
     from n2n_edge.measure import BenchOptions, parse_providers
 
+    min_time, max_time = time_s
+    if not 0 < timeout < math.inf:
+        raise InputError(f"--timeout {timeout:g}: must be more than 0 seconds")
     if not max_time > 0:
         raise InputError(f"--max-time {max_time:g}: must be more than 0 seconds")
     if settings and providers is None:
@@ -137,21 +146,23 @@ def _options(
         provider_options=provider_options,
         min_time_s=min(min_time, max_time),
         max_time_s=max_time,
+        timeout_s=timeout,
     )
 
 
-def _target(name: str, profile: "Profile", max_memory_mb: float | None) -> "Target":
+def _target(name: str, profile: "Profile", threads: int | None, max_memory_mb: float | None) -> "Target":
     from n2n_edge.measure import HostTarget, open_target
 
-    if max_memory_mb is not None and not max_memory_mb > 0:
-        raise InputError(f"--max-memory-mb {max_memory_mb:g}: must be more than 0")
+    if max_memory_mb is not None and not 0 < max_memory_mb < math.inf:
+        raise InputError(f"--max-memory-mb {max_memory_mb:g}: must be a number above 0")
     limit_bytes = None if max_memory_mb is None else round(max_memory_mb * MB)
     if name != "host-limited":
         return open_target(name, limit_bytes)
     if profile.is_host:
         raise InputError("--target host-limited: within the limits of which board? name it with --device")
     own_bytes = round(profile.usable_memory_mb * MB)
-    return HostTarget(limit_bytes=limit_bytes or own_bytes, limited_to=profile.name, cores=profile.cores)
+    cores = min(profile.cores, threads or profile.cores)
+    return HostTarget(limit_bytes=limit_bytes or own_bytes, limited_to=profile.name, cores=cores)
 
 
 def _rows(suite: "Suite", profile: "Profile", target: "Target", options: "BenchOptions") -> "list[Benched]":
@@ -161,8 +172,12 @@ def _rows(suite: "Suite", profile: "Profile", target: "Target", options: "BenchO
 
     rows = []
     for entry in suite.entries:
-        readable = entry.error is None and entry.path.suffix != ".ort"
-        model = load_model(entry.path) if readable else None
+        model = None
+        if entry.error is None and entry.path.suffix.lower() != ".ort":
+            try:
+                model = load_model(entry.path)
+            except InputError as error:  # the runtime is less strict: its times are good, costs can't be told
+                print(f"{entry.path.name}: warning: no params, MACs and memory bound: {error}", file=sys.stderr)
         predicted = None
         if model is not None and not profile.is_host and target.provenance == "measured":
             within = options.threads if options.threads is None or options.threads <= profile.cores else None
@@ -190,12 +205,18 @@ def _write(
     from n2n_edge.report import write_text
     from n2n_edge.report.bench_files import bench_csv, bench_markdown
 
-    if csv is not None:
-        write_text(csv, bench_csv(document))
-    if markdown is not None:
-        write_text(markdown, bench_markdown(suite, rows, document))
-    if save is not None:
-        write_text(save, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    texts = (
+        (csv, bench_csv(document)),
+        (markdown, bench_markdown(suite, rows, document)),
+        (save, json.dumps(document, indent=2, allow_nan=False) + "\n"),
+    )
+    for file, text in texts:
+        if file is None:
+            continue
+        try:
+            write_text(file, text)
+        except OSError as error:
+            raise InputError(f"{file}: can't be written ({error}); give another path") from error
 
 
 def _print(suite: "Suite", rows: "list[Benched]", target: "Target", per_op: bool) -> None:

@@ -8,8 +8,10 @@ from n2n_edge.graph.load import load_model, save_model, serialize
 from n2n_edge.graph.teacher import Teacher, Touchable, Trunk, build, surviving
 from n2n_edge.graph.torch_export import export_module, export_program
 from n2n_edge.graph.width_costs import WidthCosts
+from n2n_edge.graph.witness import DEFAULT_SPATIAL_SIZE
 
 __all__ = [
+    "DEFAULT_SPATIAL_SIZE",
     "Amounts",
     "Architecture",
     "ChannelGroup",

@@ -1,6 +1,6 @@
 """Timing models in isolated workers, on this machine or a board, and what the numbers are worth."""
 
-from n2n_edge.measure.bench import Bench, Throughput, WarmWorker, bench, file_size_bytes, run_throughput
+from n2n_edge.measure.bench import Bench, Throughput, WarmWorker, bench, file_size_bytes, model_files, run_throughput
 from n2n_edge.measure.board import BoardState
 from n2n_edge.measure.comparison import Compared, Comparison, compare
 from n2n_edge.measure.environment import environment, usable_cores
@@ -33,6 +33,7 @@ __all__ = [
     "compare",
     "environment",
     "file_size_bytes",
+    "model_files",
     "open_target",
     "parse_providers",
     "run_throughput",

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from n2n_edge.errors import N2NError
 from n2n_edge.measure.board import BoardState
 from n2n_edge.measure.doubts import doubts_of_load, doubts_of_sample, doubts_of_state, refuse_throttled
 from n2n_edge.measure.measurement import ConnectionLostError, Energy, Measurement, MeasurementError, summarise
@@ -14,7 +15,17 @@ from n2n_edge.measure.per_op import OpProfile
 from n2n_edge.measure.process import Event, WorkerProcess
 from n2n_edge.measure.target import HostTarget, Target
 
-__all__ = ["Bench", "Throughput", "WarmWorker", "bench", "file_size_bytes", "run_throughput", "twice", "with_profile"]
+__all__ = [
+    "Bench",
+    "Throughput",
+    "WarmWorker",
+    "bench",
+    "file_size_bytes",
+    "model_files",
+    "run_throughput",
+    "twice",
+    "with_profile",
+]
 
 IDLE_S = 1.0
 """How long the board's power is watched at rest before a measurement, where it tells of it."""
@@ -35,9 +46,13 @@ class Bench:
 
 @dataclass(frozen=True)
 class Throughput:
-    """Inferences per second of several streams at once; `low` to `high` is the range over ten windows of the time."""
+    """Inferences per second of several streams at once; `low` to `high` is the range over ten windows of the time.
+
+    `threads` is the pool that the streams share.
+    """
 
     streams: int
+    threads: int
     per_second: float
     low: float
     high: float
@@ -72,25 +87,30 @@ def bench(
 
 
 def run_throughput(model: Path, options: BenchOptions, target: Target, streams: int) -> Throughput:
-    """Run a model in several streams at once, each with its share of the threads, for `max_time_s` at most.
+    """Run a model in several streams at once, each a thread that takes part in one pool, for `max_time_s` at most.
 
     Raises:
         InputError, MeasurementError, MemoryLimitError: as `bench`.
     """
-    threads = options.threads or max(1, target.cores // streams)
+    # the streams share one pool, and each works in a thread of its own besides
+    threads = options.threads or max(1, target.cores - streams + 1)
 
     def run() -> Throughput:
         label = str(model)
         with target.start() as process:
             process.request("open", label, options.timeout_s, **request_fields(target, model, options, threads))
             seconds = min(max(options.min_time_s, 2.0), options.max_time_s)
-            event = process.request("throughput", label, options.timeout_s, streams=streams, seconds=seconds)
+            event = process.request(
+                "throughput", label, options.timeout_s, options.timed_s, streams=streams, seconds=seconds
+            )
         if not event["samples_ms"]:
             raise MeasurementError(f"{label}: not one run ended within {seconds:g} s; allow more time (--max-time)")
         rates = [count / (event["seconds"] / len(event["window_counts"])) for count in event["window_counts"]]
         quantiles = summarise(event["samples_ms"])
         per_second = sum(event["window_counts"]) / event["seconds"]
-        return Throughput(streams, per_second, min(rates), max(rates), quantiles.p50_ms, quantiles.p99_ms, quantiles.n)
+        return Throughput(
+            streams, threads, per_second, min(rates), max(rates), quantiles.p50_ms, quantiles.p99_ms, quantiles.n
+        )
 
     return twice(target, run)
 
@@ -152,17 +172,22 @@ class WarmWorker:
 
 def file_size_bytes(model: Path) -> int:
     """Return the bytes of an ONNX file and of the external data files that it names."""
+    return sum(part.stat().st_size for part in model_files(model))
+
+
+def model_files(model: Path) -> list[Path]:
+    """Return an ONNX file and the external data files that it names."""
+    if model.suffix.lower() == ".ort":
+        return [model]
     import onnx
 
-    if model.suffix == ".ort":
-        return model.stat().st_size
-    from_outside: set[str] = {
+    outside: set[str] = {
         entry.value
         for tensor in onnx.load(model, load_external_data=False).graph.initializer
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    return model.stat().st_size + sum((model.parent / name).stat().st_size for name in from_outside)
+    return [model, *(model.parent / name for name in sorted(outside))]
 
 
 def twice(target: Target, action: Callable[[], T]) -> T:
@@ -179,6 +204,8 @@ def request_fields(target: Target, model: Path | bytes, options: BenchOptions, t
     fields: dict[str, Any] = {**options.request(threads), **target.place(model), "affinity": target.affinity}
     if options.builds_engines:
         fields["engine_cache"] = target.scratch()
+    if target.sends_models:
+        fields["scratch"] = target.scratch()
     return fields
 
 
@@ -187,7 +214,7 @@ def measure_with(process: WorkerProcess, target: Target, model: Path | bytes, op
     threads = target.cores if options.threads is None else options.threads
     label = "model" if isinstance(model, bytes) else str(model)
     fields = request_fields(target, model, options, threads)
-    event = process.request("measure", label, options.timeout_s, **fields, idle_s=IDLE_S)
+    event = process.request("measure", label, options.timeout_s, options.timed_s, **fields)
     return to_measurement(event, process.ready, target, model, options, fresh=process.served == 1)
 
 
@@ -235,10 +262,10 @@ def _bench(path: Path, options: BenchOptions, target: Target, profiled: bool) ->
     refuse_throttled(str(path), target.name, before)
     with target.start() as process:
         fields = request_fields(target, path, options, target.cores if options.threads is None else options.threads)
-        event = process.request("measure", str(path), options.timeout_s, **fields, idle_s=IDLE_S)
-        found = to_measurement(event, process.ready, target, path, options, fresh=True)
-        after = target.state()
-        refuse_throttled(str(path), target.name, after)
+        event = process.request("measure", str(path), options.timeout_s, options.timed_s, **fields, idle_s=IDLE_S)
+    found = to_measurement(event, process.ready, target, path, options, fresh=True)
+    after = target.state()
+    refuse_throttled(str(path), target.name, after, before)
     profile = None
     if profiled or not options.only_cpu:
         profile, found = with_profile(found, path, options, target)
@@ -248,10 +275,11 @@ def _bench(path: Path, options: BenchOptions, target: Target, profiled: bool) ->
 
 def with_profile(
     found: Measurement, path: Path, options: BenchOptions, target: Target
-) -> tuple[OpProfile, Measurement]:
+) -> tuple[OpProfile | None, Measurement]:
     """Return the profile of a model in a fresh worker, and its measurement with what the profile says of memory.
 
-    A profile needs more memory than a run does: no limit holds for it.
+    A profile needs more memory than a run does: no limit holds for it. If it fails, the measurement says so and stays
+    good, unless other providers than the CPU's were asked for: then nobody knows whether they took part.
     """
 
     def run() -> Event:
@@ -259,13 +287,35 @@ def with_profile(
         with target.start(unlimited=True) as process:
             return process.request("profile", str(path), options.timeout_s, **fields)
 
-    raw = twice(target, run)
+    try:
+        raw = twice(target, run)
+    except N2NError as error:
+        if not options.only_cpu:
+            raise
+        return None, replace(found, warnings=(*found.warnings, f"not profiled: {error}"))
     profile = OpProfile.read(raw, _layer_names(path))
-    return profile, replace(found, arena_bytes=raw["arena_bytes"], arena_in_use_bytes=raw["arena_in_use_bytes"])
+    doubts = (*found.warnings, *_doubts_of_providers(profile, options))
+    return profile, replace(
+        found, arena_bytes=raw["arena_bytes"], arena_in_use_bytes=raw["arena_in_use_bytes"], warnings=doubts
+    )
+
+
+def _doubts_of_providers(profile: OpProfile, options: BenchOptions) -> list[str]:
+    """Return what part of the work other providers did than the first that was asked for."""
+    if options.only_cpu:
+        return []
+    shares: dict[str, float] = {}
+    for kernel in profile.kernels:
+        shares[kernel.provider] = shares.get(kernel.provider, 0.0) + kernel.share
+    others = {name: share for name, share in shares.items() if name != options.providers[0]}
+    if not others:
+        return []
+    words = ", ".join(f"{share:.0%} on {name.removesuffix('ExecutionProvider')}" for name, share in others.items())
+    return [f"not all operators ran on {options.providers[0].removesuffix('ExecutionProvider')}: {words} of the time"]
 
 
 def _layer_names(path: Path) -> dict[str, str]:
-    if path.suffix == ".ort":
+    if path.suffix.lower() == ".ort":
         return {}
     import onnx_ir as ir
 

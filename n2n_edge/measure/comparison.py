@@ -24,12 +24,16 @@ from n2n_edge.measure.measurement import ConnectionLostError, Measurement
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.process import Event, WorkerProcess
 from n2n_edge.measure.target import Target
+from n2n_edge.measure.worker import median_ranks, within_tolerance
 
 __all__ = ["Compared", "Comparison", "Verdict", "compare", "ratio_interval", "verdict_of"]
 
 LEVEL = 0.99
-"""Confidence of the interval. It is looked at after every round, which a 95% interval wouldn't stand."""
-LEAST_ROUNDS, MOST_ROUNDS = 6, 30
+"""Confidence of one interval. It is looked at a few times, which a 95% interval wouldn't stand."""
+LEAST_ROUNDS = 8
+"""Fewer can't give such an interval: that all lie on one side of the truth happens to 8 rounds in 0.8% of cases."""
+NEXT_LOOK = 1.5
+"""Rounds between two looks at the interval grow by this factor."""
 CYCLES, SLOW_CYCLES = 6, 2
 BLOCK_S, LEAST_RUNS_A_BLOCK, SLOW_MS = 0.02, 3, 200.0
 RESAMPLES = 2000
@@ -58,13 +62,13 @@ class Comparison:
 class Compared:
     """What `compare` found, in the order of the models; the first one's comparison is None.
 
-    `failures` holds what kept a model from being measured. `noise_floor` is that of the first model against itself
-    (None unless asked for).
+    A model that couldn't be measured has the error in its place. `noise_floor` is the first model against itself (None
+    unless asked for, an error if it failed).
     """
 
     measurements: tuple[Measurement | N2NError, ...]
     comparisons: tuple[Comparison | None, ...]
-    noise_floor: Comparison | None
+    noise_floor: Comparison | N2NError | None
 
 
 def compare(
@@ -79,26 +83,28 @@ def compare(
 ) -> Compared:
     """Time models interleaved and compare each with the first.
 
-    Rounds go on until every verdict is certain, or each model has been timed for `max_time_s`. `with_itself` times
-    the first model against itself as well: what is left there is noise. `watch` is told the rounds that are done.
+    Rounds go on until every verdict is certain, or the slowest model has been timed for `max_time_s`; every model for
+    `min_time_s` at least. `with_itself` times the first model against itself as well: what is left there is noise.
+    `watch` is told the rounds that are done.
 
     Raises:
         MeasurementError: the board was being throttled, or the connection to it is lost for good.
     """
     entries = [*models, models[0]] if with_itself else list(models)
     race = _Race(entries, options, target, random.Random(seed))
-    before = target.state()
+    before = twice(target, target.state)
     refuse_throttled(str(models[0]), target.name, before)
     while not race.over(threshold):
         race.round()
         watch(race.rounds)
-    after = target.state()
-    refuse_throttled(str(models[0]), target.name, after)
+    after = twice(target, target.state)
+    refuse_throttled(str(models[0]), target.name, after, before)
     doubts = doubts_of_state(before, after, race.clocks)
     comparisons: list[Comparison | None] = [None]
     comparisons += [race.comparison(index, threshold) for index in range(1, len(entries))]
     measurements = [race.measurement(index, doubts) for index in range(len(models))]
-    floor = comparisons.pop() if with_itself else None
+    floor = race.failure(len(models)) or comparisons.pop() if with_itself else None
+    comparisons = comparisons[: len(models)]
     return Compared(tuple(measurements), tuple(comparisons), floor)
 
 
@@ -170,18 +176,24 @@ class _Race:
         self._others: list[float] = []
         self.clocks: list[float | None] = []
         self.rounds = 0
+        self._next_look = LEAST_ROUNDS
+        self._cycles_a_round: int | None = None
+
+    def failure(self, index: int) -> N2NError | None:
+        """Return what kept an entry from being measured."""
+        return self._failures.get(index)
 
     def over(self, threshold: float) -> bool:
         """Whether enough is known, or the time is up."""
         alive = [index for index in range(len(self._entries)) if index not in self._failures]
-        if not alive:
+        spent_s = [sum(self._samples[index]) / 1000 for index in alive]
+        if not alive or max(spent_s) >= self._options.max_time_s:
             return True
-        if self.rounds < LEAST_ROUNDS and self._spent_s() < self._options.max_time_s:
+        if 0 in self._failures:  # nothing to compare with: times alone are wanted
+            return self.rounds >= 1 and min(spent_s) >= self._options.min_time_s
+        if self.rounds < self._next_look or min(spent_s) < self._options.min_time_s:
             return False
-        if self.rounds >= MOST_ROUNDS or self._spent_s() >= self._options.max_time_s:
-            return True
-        if self._spent_s() < self._options.min_time_s:
-            return False
+        self._next_look = math.ceil(self.rounds * NEXT_LOOK)
         found = [self.comparison(index, threshold) for index in alive if index > 0]
         return all(one is not None and one.verdict != "inconclusive" for one in found)
 
@@ -208,15 +220,19 @@ class _Race:
         first = self._measured[index]
         assert first is not None
         event, ready = first
+        # processes differ: the interval of the median is that of the rounds' medians
+        rounds_ms = sorted(math.exp(median(cycles)) for cycles in self._cycles[index])
+        low, high = median_ranks(len(rounds_ms)) or (0, len(rounds_ms) - 1)
         whole = {
             **event,
             "samples_ms": self._samples[index],
             "others_cores": median(self._others) if self._others else None,
-            "converged": True,
+            "converged": within_tolerance(rounds_ms, self._options.tolerance),
             "energy": None,
         }
         found = to_measurement(whole, ready, self._target, self._entries[index], self._options, fresh=True)
-        return replace(found, warnings=(*found.warnings, *doubts))
+        quantiles = replace(found.quantiles, p50_low_ms=rounds_ms[low], p50_high_ms=rounds_ms[high])
+        return replace(found, quantiles=quantiles, warnings=(*found.warnings, *doubts))
 
     def _round(self, alive: Sequence[int]) -> None:
         with contextlib.ExitStack() as stack:
@@ -226,10 +242,12 @@ class _Race:
                     workers[index] = self._open(index, stack)
                 except N2NError as error:
                     self._fail(index, error)
-            self._warm(workers)
+            slowest_ms = self._warm(workers)
+            if self._cycles_a_round is None:
+                self._cycles_a_round = SLOW_CYCLES if slowest_ms > SLOW_MS else CYCLES
             found: dict[int, list[float]] = {index: [] for index in workers}
             samples: dict[int, list[float]] = {index: [] for index in workers}
-            for _ in range(self._cycles_a_round(workers)):
+            for _ in range(self._cycles_a_round):
                 order = self._order.sample(list(workers), len(workers))
                 blocks: dict[int, list[float]] = {index: [] for index in workers}
                 for index in (*order, *reversed(order)):
@@ -257,29 +275,28 @@ class _Race:
             self._measured[index] = (event, process.ready)
         return process
 
-    def _warm(self, workers: dict[int, WorkerProcess]) -> None:
-        """One block each that isn't counted: the workers that were opened first have been idle since."""
+    def _warm(self, workers: dict[int, WorkerProcess]) -> float:
+        """One block each that isn't counted: the workers that were opened first have been idle since.
+
+        Returns how long a run of the slowest takes, in ms.
+        """
+        slowest_ms = 0.0
         for index, process in workers.items():
             try:
-                self._block(process, index)
+                slowest_ms = max(slowest_ms, median(self._block(process, index)))
             except N2NError as error:
                 self._fail(index, error)
-
-    def _cycles_a_round(self, workers: dict[int, WorkerProcess]) -> int:
-        """Return how often all models take their two turns in a round: less often where a run takes long."""
-        return SLOW_CYCLES if any(self._is_slow(index) for index in workers) else CYCLES
-
-    def _is_slow(self, index: int) -> bool:
-        known = self._measured[index]
-        return known is not None and known[0]["first_run_ms"] > SLOW_MS
+        return slowest_ms
 
     def _block(self, process: WorkerProcess, index: int) -> list[float]:
+        slow = self._cycles_a_round == SLOW_CYCLES
         event = process.request(
             "block",
             str(self._entries[index]),
             self._options.timeout_s,
+            self._options.timed_s,
             seconds=BLOCK_S,
-            least=1 if self._is_slow(index) else LEAST_RUNS_A_BLOCK,
+            least=1 if slow or self._cycles_a_round is None else LEAST_RUNS_A_BLOCK,
         )
         if event["others_cores"] is not None:
             self._others.append(event["others_cores"])
@@ -290,6 +307,3 @@ class _Race:
         if isinstance(error, ConnectionLostError):
             raise error
         self._failures[index] = error
-
-    def _spent_s(self) -> float:
-        return max((sum(samples) for samples in self._samples), default=0.0) / 1000

@@ -62,13 +62,14 @@ def doubts_of_state(before: BoardState, after: BoardState, clocks_mhz: Sequence[
     return found
 
 
-def refuse_throttled(label: str, target: str, state: BoardState) -> None:
-    """Raise `MeasurementError` if the board is being throttled: what is timed then is void."""
-    if state.throttled:
-        raise MeasurementError(
-            f"{label}: void, {target} is {' and '.join(state.throttled)} now; mend its cooling or power supply and "
-            "measure again"
+def refuse_throttled(label: str, target: str, state: BoardState, before: BoardState | None = None) -> None:
+    """Raise `MeasurementError` if the board is being throttled, or has been since `before`: what was timed is void."""
+    meanwhile = () if before is None else tuple(set(state.was_throttled) - set(before.was_throttled))
+    if state.throttled or meanwhile:
+        when = (
+            f"is {' and '.join(state.throttled)} now" if state.throttled else f"was {' and '.join(meanwhile)} meanwhile"
         )
+        raise MeasurementError(f"{label}: void, {target} {when}; mend its cooling or power supply and measure again")
 
 
 def _trends(samples_ms: Sequence[float]) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from n2n_edge.errors import InputError
+from n2n_edge.graph import DEFAULT_SPATIAL_SIZE
 
 __all__ = ["PROVIDERS", "BenchOptions", "parse_providers"]
 
@@ -22,6 +23,7 @@ PROVIDERS = {
 """Short names of ONNX Runtime's execution providers."""
 
 CPU = "CPUExecutionProvider"
+HANG_S = 20.0
 TENSORRT = "TensorrtExecutionProvider"
 
 ProviderOptions = Mapping[str, Mapping[str, str]]
@@ -59,6 +61,11 @@ class BenchOptions:
             raise InputError(f"min_time_s {self.min_time_s:g}: must lie between 0 and max_time_s ({self.max_time_s:g})")
 
     @property
+    def timed_s(self) -> float:
+        """How long timed runs may take before the worker counts as hung: `max_time_s`, and one last run."""
+        return 2 * self.max_time_s + HANG_S
+
+    @property
     def only_cpu(self) -> bool:
         """Whether nothing but the runtime's own CPU kernels is asked for."""
         return set(self.providers) <= {CPU}
@@ -79,6 +86,7 @@ class BenchOptions:
             "max_time_s": self.max_time_s,
             "tolerance": self.tolerance,
             "seed": self.seed,
+            "free_axis": DEFAULT_SPATIAL_SIZE,  # what costs and predictions assume, too
         }
 
 

@@ -24,6 +24,8 @@ __all__ = ["WORKER_SCRIPT", "Event", "Launch", "WorkerProcess", "one_line"]
 
 WORKER_SCRIPT = Path(worker.__file__)
 START_TIMEOUT_S = 120.0
+GRACE_S = 5.0
+TIMED = "in timed runs"
 
 Event = Mapping[str, Any]
 
@@ -55,7 +57,12 @@ class WorkerProcess:
     The child ends with its stdin, so it can't outlive this process. Its stderr goes to a file without a name.
     """
 
-    def __init__(self, launch: Launch) -> None:
+    def __init__(self, launch: Launch, where: str = "the worker") -> None:
+        """Start it; `where` names the target in errors.
+
+        Raises:
+            MeasurementError: it ends before it is ready: no Python, no runtime, no connection.
+        """
         self._launch = launch
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
         self._write_lock = threading.Lock()
@@ -66,6 +73,7 @@ class WorkerProcess:
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            start_new_session=True,  # so that whatever the command starts can be stopped with it
         )
         self._events: queue.Queue[Event | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read_events, daemon=True)
@@ -76,7 +84,7 @@ class WorkerProcess:
                 self._write(launch.preamble)
             if launch.heartbeat_s is not None:
                 threading.Thread(target=self._beat, args=(launch.heartbeat_s,), daemon=True).start()
-            self.ready = self._await("ready", "starting", START_TIMEOUT_S)
+            self.ready = self._await("ready", where, START_TIMEOUT_S, "while starting")
             if self.ready["protocol"] != worker.PROTOCOL:
                 raise MeasurementError(f"the worker speaks protocol {self.ready['protocol']}, not {worker.PROTOCOL}")
         except BaseException:
@@ -99,8 +107,12 @@ class WorkerProcess:
     ) -> None:
         self.close()
 
-    def request(self, command: str, label: str, timeout_s: float, **fields: object) -> Event:
+    def request(
+        self, command: str, label: str, timeout_s: float, timed_s: float | None = None, **fields: object
+    ) -> Event:
         """Send one request and return its ``result`` event; `label` names the model in errors.
+
+        `timeout_s` is how long it may take; once runs are being timed, they may take `timed_s` from there.
 
         Raises:
             InputError: the runtime refuses the model, or an option can't be had.
@@ -113,14 +125,18 @@ class WorkerProcess:
         except OSError as error:
             raise self._death(label, "before it was timed") from error
         self.served += 1
-        return self._await("result", label, timeout_s)
+        return self._await("result", label, timeout_s, timed_s=timed_s)
 
     def close(self) -> None:
         """Kill the process and let go of its pipes; safe to call twice."""
         self._stopped.set()
-        self._process.kill()
+        with contextlib.suppress(OSError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        with contextlib.suppress(OSError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._reader.join()
+        self._reader.join(GRACE_S)
         for stream in (self._process.stdin, self._process.stdout, self._stderr):
             if stream is not None:
                 with contextlib.suppress(OSError):
@@ -151,21 +167,31 @@ class WorkerProcess:
             except OSError:
                 return
 
-    def _await(self, wanted: str, label: str, timeout_s: float) -> Event:
+    def _await(
+        self,
+        wanted: str,
+        label: str,
+        timeout_s: float,
+        phase: str = "before it was loaded",
+        timed_s: float | None = None,
+    ) -> Event:
         deadline = time.monotonic() + timeout_s
-        phase = "before it was loaded"
         while True:
             try:
                 event = self._events.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 self.close()
+                allowed = timeout_s if timed_s is None or phase != TIMED else timed_s
                 raise MeasurementError(
-                    f"{label}: no answer within {timeout_s:g} s, {phase}; the worker was stopped, allow more time"
+                    f"{label}: no answer within {allowed:g} s, {phase}; the worker was stopped, allow more time "
+                    "(--timeout)"
                 ) from None
             if event is None:
                 raise self._death(label, phase)
             if event["event"] == "phase":
                 phase = str(event["phase"])
+                if phase == TIMED and timed_s is not None:
+                    deadline = time.monotonic() + timed_s
             elif event["event"] == "error":
                 raise self._failure(event, label, phase)
             elif event["event"] == wanted:
@@ -181,7 +207,9 @@ class WorkerProcess:
         if kind == "memory":
             return self._over_limit(label, phase, int(event["message"]))
         if kind == "missing":
-            return MeasurementError(f"{label}: the worker's Python can't import the runtime: {message}")
+            return MeasurementError(
+                f"{label}: the worker's Python can't import the runtime: {message}; see `n2n-edge device check`"
+            )
         return MeasurementError(f"{label}: the run failed {phase}: {message}")
 
     def _over_limit(self, label: str, phase: str, reached: int | None) -> MemoryLimitError:
@@ -193,8 +221,12 @@ class WorkerProcess:
         )
 
     def _death(self, label: str, phase: str) -> N2NError:
-        """Return the error of a process that has ended by itself."""
-        code = self._process.wait()
+        """Return the error of a process that has ended by itself, or has stopped to speak."""
+        try:
+            code = self._process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            self.close()
+            return MeasurementError(f"{label}: the worker closed its output {phase} and was stopped")
         self._stderr.seek(0)
         said = self._stderr.read().decode(errors="replace").strip()
         explained = self._launch.explain(code, said)
@@ -220,7 +252,7 @@ class WorkerProcess:
         assert self._process.stdout is not None
         with contextlib.suppress(OSError, ValueError):
             for line in self._process.stdout:
-                with contextlib.suppress(json.JSONDecodeError):  # a login shell may have its own to say
+                with contextlib.suppress(ValueError):  # a login shell may have its own to say, in any encoding
                     event = json.loads(line)
                     if isinstance(event, dict) and "event" in event:
                         self._events.put(event)

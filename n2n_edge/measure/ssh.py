@@ -21,7 +21,8 @@ from n2n_edge.measure.target import HostTarget, Target
 __all__ = ["SshAddress", "SshTarget", "open_target"]
 
 BOOTSTRAP = (
-    "import sys; sys.path.pop(0); b = sys.stdin.buffer; n = int(b.readline()); "
+    "import sys; sys.version_info < (3, 8) and sys.exit('its Python is %d.%d, 3.8 is needed' % sys.version_info[:2]); "
+    "sys.path.pop(0); b = sys.stdin.buffer; n = int(b.readline()); "
     "exec(compile(b.read(n), 'n2n-edge worker', 'exec'))"
 )
 OPTIONS = (
@@ -29,6 +30,7 @@ OPTIONS = (
     "ConnectTimeout=15",
     "ServerAliveInterval=5",
     "ServerAliveCountMax=3",
+    "ClearAllForwardings=yes",  # a port can be forwarded by one connection only
     "LogLevel=ERROR",
 )
 HEARTBEAT_S, SILENCE_S = 10.0, 60.0
@@ -96,9 +98,10 @@ class SshTarget(Target):
 
     def launch(self, arguments: Sequence[str], prefix: Sequence[str] = ()) -> Launch:
         address = self.address
-        remote = [*prefix, address.python, "-u", "-c", BOOTSTRAP, *arguments, "--silence", str(SILENCE_S)]
+        remote = ["-u", "-c", BOOTSTRAP, *arguments, "--silence", str(SILENCE_S)]
         # a shell that stays reports a death by signal as 128 + signal, of which ssh itself would only say 255
-        reporting = ["sh", "-c", f"{shlex.join(remote)}; exit $?"]
+        line = f"{shlex.join(prefix)} {_quoted(address.python)} {shlex.join(remote)}; exit $?"
+        reporting = ["sh", "-c", line]
         port = ["-p", str(address.port)] if address.port is not None else []
         options = [word for option in OPTIONS for word in ("-o", option)]
         source = WORKER_SCRIPT.read_bytes()
@@ -106,7 +109,6 @@ class SshTarget(Target):
             [*self._ssh, "-T", "-x", *options, *port, "--", address.destination, shlex.join(reporting)],
             preamble=b"%d\n%s" % (len(source), source),
             heartbeat_s=HEARTBEAT_S,
-            limit_bytes=self._limit_bytes,
             explain=self._explain,
         )
 
@@ -127,6 +129,11 @@ class SshTarget(Target):
         if code == 0:  # the worker ends so when its stdin does
             return ConnectionLostError(f"{self.name}: the connection ended")
         return None
+
+
+def _quoted(path: str) -> str:
+    """Quote a path for the far shell, but for a leading ``~/``, which stands for the home folder there."""
+    return f'"$HOME"/{shlex.quote(path[2:])}' if path.startswith("~/") else shlex.quote(path)
 
 
 def open_target(name: str, limit_bytes: int | None = None) -> Target:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from n2n_edge.errors import N2NError
-from n2n_edge.measure.bench import Throughput, bench, run_throughput, with_profile
+from n2n_edge.measure.bench import Throughput, bench, run_throughput, twice, with_profile
 from n2n_edge.measure.board import BoardState
 from n2n_edge.measure.comparison import Comparison, compare
 from n2n_edge.measure.measurement import Measurement
@@ -30,10 +30,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Suite:
-    """Models in the order in which they were given; `noise_floor` is the first against itself, if it was asked for."""
+    """Models in the order in which they were given.
+
+    `noise_floor` is the first against itself, if it was asked for: an error if that failed.
+    """
 
     entries: tuple[Entry, ...]
-    noise_floor: Comparison | None
+    noise_floor: Comparison | N2NError | None
     state: BoardState
 
 
@@ -51,7 +54,7 @@ def run_suite(
 
     A model that fails is reported in its entry, the others go on. `watch` is told what is being done.
     """
-    noise_floor = None
+    noise_floor: Comparison | N2NError | None = None
     if len(paths) == 1 and not with_itself:
         watch(f"timing {paths[0].name}")
         entries = [_alone(paths[0], options, target)]
@@ -75,7 +78,7 @@ def run_suite(
             entries.append(_profiled(Entry(path, measured, comparison=comparison), options, target))
     if streams is not None:
         entries = [_streamed(entry, options, target, streams, watch) for entry in entries]
-    return Suite(tuple(entries), noise_floor, target.state())
+    return Suite(tuple(entries), noise_floor, twice(target, target.state))
 
 
 def _alone(path: Path, options: BenchOptions, target: Target) -> Entry:
@@ -96,10 +99,11 @@ def _profiled(entry: Entry, options: BenchOptions, target: Target) -> Entry:
 
 
 def _streamed(entry: Entry, options: BenchOptions, target: Target, streams: int, watch: Callable[[str], None]) -> Entry:
-    if entry.error is not None:
+    if entry.measurement is None:
         return entry
     watch(f"running {entry.path.name} in {streams} streams")
     try:
         return replace(entry, throughput=run_throughput(entry.path, options, target, streams))
     except N2NError as error:
-        return Entry(entry.path, error=error)
+        measured = replace(entry.measurement, warnings=(*entry.measurement.warnings, f"no throughput: {error}"))
+        return replace(entry, measurement=measured)

@@ -27,11 +27,9 @@ CHECK_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class MemoryLimit:
-    """How the memory of workers is limited: `enforced` by the system, or only watched."""
+    """How the memory of each worker is limited: `enforced` by the system, or only watched."""
 
     limit_bytes: int
-    arguments: tuple[str, ...]
-    prefix: tuple[str, ...]
     enforced: bool
 
 
@@ -50,7 +48,7 @@ class Target:
         self._limit_bytes = limit_bytes
         self._keeper_process: WorkerProcess | None = None
         self._placed: dict[str, str] = {}
-        self._limit: MemoryLimit | None = None
+        self._enforced: bool | None = None
         self._lock = threading.Lock()
 
     def launch(self, arguments: Sequence[str], prefix: Sequence[str] = ()) -> Launch:
@@ -77,22 +75,15 @@ class Target:
 
     @property
     def limit(self) -> MemoryLimit | None:
-        """The limit on the memory of workers, prepared on first use."""
+        """The limit on the memory of each worker."""
         if self._limit_bytes is None:
             return None
-        if self._limit is None:
-            found = self.limit_there()
-            if found["cgroup"]:
-                self._limit = MemoryLimit(self._limit_bytes, ("--join", found["cgroup"]), (), True)
-            elif found["prefix"]:
-                self._limit = MemoryLimit(self._limit_bytes, (), tuple(found["prefix"]), True)
-            else:
-                watched = ("--watch-memory", str(self._limit_bytes))
-                self._limit = MemoryLimit(self._limit_bytes, watched, (), False)
-        return self._limit
+        if self._enforced is None:
+            self._enforced = bool(self.limit_there()["prefix"])
+        return MemoryLimit(self._limit_bytes, self._enforced)
 
     def limit_there(self) -> Event:
-        """Prepare a limit and return by what means workers come under it; see `worker.limit_memory`."""
+        """Prepare a limit for one worker and return by what means it comes under it; see `worker.limit_memory`."""
         return self._keeper().request("limit", self.name, CHECK_TIMEOUT_S, bytes=self._limit_bytes)
 
     def start(self, *, unlimited: bool = False) -> WorkerProcess:
@@ -101,11 +92,16 @@ class Target:
         Raises:
             MeasurementError: no Python or no runtime there; a board that can't be reached.
         """
-        limit = None if unlimited else self.limit
-        if limit is None:
-            return WorkerProcess(self.launch(()))
-        launch = self.launch(limit.arguments, limit.prefix)
-        return WorkerProcess(replace(launch, was_over_limit=self._was_over_limit))
+        if unlimited or self._limit_bytes is None:
+            return WorkerProcess(self.launch(()), self.name)
+        means = self.limit_there()
+        watched = () if means["prefix"] else ("--watch-memory", str(self._limit_bytes))
+        limited = replace(
+            self.launch(watched, tuple(means["prefix"])),
+            limit_bytes=self._limit_bytes,
+            was_over_limit=lambda: self._was_over_limit(means["cgroup"]),
+        )
+        return WorkerProcess(limited, self.name)
 
     def place(self, model: Path | bytes) -> dict[str, str]:
         """Return the fields of a request that name a model there; it is sent at most once.
@@ -151,7 +147,6 @@ class Target:
         """Forget what was there: after a lost connection everything starts anew."""
         keeper, self._keeper_process = self._keeper_process, None
         self._placed.clear()
-        self._limit = None
         if keeper is not None:
             keeper.close()
 
@@ -159,21 +154,20 @@ class Target:
         """Remove what was put there; the next use starts anew."""
         keeper, self._keeper_process = self._keeper_process, None
         self._placed.clear()
-        self._limit = None
         if keeper is not None:
             keeper.finish(CLEAR_UP_S)
 
-    def _was_over_limit(self) -> bool:
-        """Whether the system has killed a worker for want of memory; assumed where there is nothing to ask."""
-        if self._limit is None or "--join" not in self._limit.arguments:
+    def _was_over_limit(self, cgroup: str | None) -> bool:
+        """Whether the system has killed a worker for want of memory; assumed where there is no group to look at."""
+        if cgroup is None:
             return True
-        return bool(self._keeper().request("limit_facts", self.name, CHECK_TIMEOUT_S)["killed"])
+        return bool(self._keeper().request("limit_facts", self.name, CHECK_TIMEOUT_S, cgroup=cgroup)["killed"])
 
     def _keeper(self) -> WorkerProcess:
         if self._keeper_process is not None and not self._keeper_process.alive:
             self.reconnect()
         if self._keeper_process is None:
-            self._keeper_process = WorkerProcess(self.launch(("--keeper", *self.keeper_arguments())))
+            self._keeper_process = WorkerProcess(self.launch(("--keeper", *self.keeper_arguments())), self.name)
         return self._keeper_process
 
     def keeper_arguments(self) -> tuple[str, ...]:
@@ -228,7 +222,7 @@ class HostTarget(Target):
         if cores is not None and cores > usable_cores():
             raise InputError(
                 f"{limited_to or 'host'}: {cores} cores are more than the {usable_cores()} of this machine, so "
-                "it can't stand in for it; give --threads, or measure on the board (--target ssh://...)"
+                "it can't stand in for it; give fewer --threads, or measure on the board (--target ssh://...)"
             )
 
     @property
@@ -252,14 +246,14 @@ class HostTarget(Target):
     def launch(self, arguments: Sequence[str], prefix: Sequence[str] = ()) -> Launch:
         # -P keeps the script's folder off the import path: its neighbours must not hide other modules
         argv = [*prefix, sys.executable, "-P", str(self._script), *arguments]
-        return Launch(argv, limit_bytes=self._limit_bytes)
+        return Launch(argv)
 
 
 def _content(model: Path | bytes) -> tuple[bytes, str]:
     """Return a model as one file's bytes, external data taken in, and the suffix of its name."""
     if isinstance(model, bytes):
         return model, ".onnx"
-    if model.suffix == ".ort":
+    if model.suffix.lower() == ".ort":
         return model.read_bytes(), model.suffix
     import onnx
 

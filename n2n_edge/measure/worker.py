@@ -164,18 +164,9 @@ def board_state(sysfs: Path = Path("/sys")) -> dict[str, Any]:
     for name, command in STATE_TOOLS.items():
         if shutil.which(command[0]) is None:
             continue
-        try:
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                timeout=TOOL_TIMEOUT_S,
-            )
-        except (OSError, subprocess.SubprocessError):
-            continue
-        if done.returncode == 0:
-            tools[name] = done.stdout.decode(errors="replace")[:10_000]
+        said = output_of(command)
+        if said is not None:
+            tools[name] = said[:10_000]
     return {"clocks": clocks, "millidegrees": [zone for zone in zones if zone is not None], "tools": tools}
 
 
@@ -222,6 +213,7 @@ class Energy:
     def __init__(self, sysfs: Path = Path("/sys")) -> None:
         packages = sorted((sysfs / "class/powercap").glob("intel-rapl:[0-9]*"))
         packages = [path for path in packages if path.name.count(":") == 1]
+        packages = [path for path in packages if read_text(path / "name") != "psys"]  # it contains the others
         self.counters = [path for path in packages if read_number(path / "energy_uj") is not None]
         self.rails = [] if self.counters else power_rails(sysfs)
         self.known = bool(self.counters or self.rails)
@@ -315,10 +307,10 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def limit_memory(limit_bytes: int, root: Path = CGROUPS) -> dict[str, Any]:
-    """Prepare a real limit on a worker's memory, swap included, and return how to start the worker under it.
+    """Prepare a real limit on one worker's memory, swap included, and return how to start the worker under it.
 
-    ``cgroup``: a control group to join (``--join``), made here. ``prefix``: a command that starts another under a
-    limit. Neither where this system or its permissions don't allow it: then the limit can only be watched.
+    ``prefix``: a command that starts another under the limit; ``cgroup``: the control group that was made for that.
+    No prefix where this system or its permissions don't allow it: then the limit can only be watched.
     """
     for parent, files in cgroup_parents(root):
         group = parent / f"n2n-edge-{os.getpid()}-{time.monotonic_ns()}"
@@ -330,20 +322,33 @@ def limit_memory(limit_bytes: int, root: Path = CGROUPS) -> dict[str, Any]:
             for name, value, needed in files:
                 if needed or (group / name).exists():
                     (group / name).write_text(str(limit_bytes if value is None else value), encoding="ascii")
-            join = ["sh", "-c", 'echo $$ > "$0"', str(group / "cgroup.procs")]
-            joined = subprocess.run(join, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            if joined.returncode == 0:
-                return {"cgroup": str(group), "prefix": []}
+            prefix = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs")]
+            if output_of([*prefix, "true"]) is not None:
+                return {"cgroup": str(group), "prefix": prefix}
         except OSError:
             pass
         remove_cgroup(str(group))
     prefix = ["systemd-run", "--user", "--scope", "--quiet", "-p", f"MemoryMax={limit_bytes}", "-p", "MemorySwapMax=0"]
-    if shutil.which(prefix[0]) is not None:
-        quiet = subprocess.DEVNULL
-        tried = subprocess.run([*prefix, "--", "true"], stdin=quiet, stdout=quiet, stderr=quiet)
-        if tried.returncode == 0:
-            return {"cgroup": None, "prefix": [*prefix, "--"]}
+    # the property is accepted, and does nothing, where the kernel's memory controller is off: look at what holds
+    group_of = f"cat {root}$(sed -n s/^0:://p /proc/self/cgroup)/memory.max"
+    if shutil.which(prefix[0]) and output_of([*prefix, "--", "sh", "-c", group_of]) == str(limit_bytes // 4096 * 4096):
+        return {"cgroup": None, "prefix": [*prefix, "--"]}
     return {"cgroup": None, "prefix": []}
+
+
+def output_of(command: list[str]) -> str | None:
+    """Return what a command prints, without surrounding space; None if it fails or takes too long."""
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=TOOL_TIMEOUT_S,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else None
 
 
 def cgroup_parents(root: Path) -> list[tuple[Path, list[tuple[str, int | None, bool]]]]:
@@ -393,20 +398,26 @@ def remove_cgroup(group: str) -> None:
             return
 
 
-def current_rss_bytes() -> int | None:
-    """Return the resident set of this process in bytes; None where the system doesn't say."""
-    text = read_text(Path("/proc/self/statm"))
-    return int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE") if text else None
+def own_memory_bytes() -> int | None:
+    """Return the memory of this process that no file backs, in bytes; None where the system doesn't say.
+
+    That is what a control group charges it with: pages of shared libraries belong to whoever read them first.
+    """
+    found = 0
+    for line in (read_text(Path("/proc/self/status")) or "").splitlines():
+        if line.startswith(("RssAnon:", "RssShmem:")):
+            found += int(line.split()[1]) * 1024
+    return found or None
 
 
 def watch_memory(limit_bytes: int, emit: Any) -> None:
-    """End the process when its resident set goes over the limit: what can be done without a control group."""
+    """End the process when its own memory goes over the limit: what can be done without a control group."""
     while True:
-        rss = current_rss_bytes()
-        if rss is None:
+        held = own_memory_bytes()
+        if held is None:
             return
-        if rss > limit_bytes:
-            emit({"event": "error", "kind": "memory", "message": str(rss)})
+        if held > limit_bytes:
+            emit({"event": "error", "kind": "memory", "message": str(held)})
             os._exit(0)
         time.sleep(0.002)
 
@@ -436,8 +447,8 @@ def median_ranks(n: int) -> tuple[int, int] | None:
     return low, n - 1 - low
 
 
-def make_inputs(session: Any, batch: int, seed: int, warnings: list[str]) -> dict[str, Any]:
-    """Return random values for every input: the first free dimension is the batch, other free ones become 1."""
+def make_inputs(session: Any, request: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
+    """Return random values for every input: a free first axis is the batch, other free ones are as `free_axis` says."""
     import numpy as np
 
     kinds = {
@@ -454,17 +465,19 @@ def make_inputs(session: Any, batch: int, seed: int, warnings: list[str]) -> dic
         "tensor(uint64)": np.uint64,
         "tensor(bool)": np.bool_,
     }
-    generator = np.random.default_rng(seed)
+    batch, free_axis = request["batch"], request["free_axis"]
+    generator = np.random.default_rng(request["seed"])
     feeds = {}
+    free = any(value.shape and not isinstance(value.shape[0], int) for value in session.get_inputs())
     for value in session.get_inputs():
         if value.type not in kinds:
             raise RefusedError(f"input '{value.name}' is of type {value.type}, for which no random values can be made")
         shape = []
         for axis, size in enumerate(value.shape):
             if isinstance(size, int) and size > 0:
-                if axis == 0 and batch not in (1, size):
+                if axis == 0 and batch not in (1, size) and not free:
                     raise RefusedError(f"input '{value.name}' has a fixed batch of {size}; {batch} was asked for")
-                if axis == 0 and size != batch:
+                if axis == 0 and size != batch and not free:
                     warnings.append(
                         f"input '{value.name}' has a fixed first axis of {size}: each run computes all of it"
                     )
@@ -472,8 +485,8 @@ def make_inputs(session: Any, batch: int, seed: int, warnings: list[str]) -> dic
             elif axis == 0:
                 shape.append(batch)
             else:
-                warnings.append(f"input '{value.name}': free axis {axis} ({size}) was set to 1")
-                shape.append(1)
+                warnings.append(f"input '{value.name}': free axis {axis} ({size}) was set to {free_axis}")
+                shape.append(free_axis)
         dtype = np.dtype(kinds[value.type])
         if dtype.kind == "f":
             feeds[value.name] = generator.standard_normal(shape).astype(dtype)
@@ -542,6 +555,12 @@ def bound(session: Any, feeds: dict[str, Any]) -> Any:
     return binding
 
 
+def bind(request: dict[str, Any]) -> None:
+    """Keep this process on the processors that the request names, if it names any."""
+    if request.get("affinity"):
+        os.sched_setaffinity(0, request["affinity"])
+
+
 class Opened:
     """One model in a session, with its inputs, run once."""
 
@@ -557,18 +576,19 @@ class Opened:
             self.session = open_session(request)
             self.session_ms = (time.perf_counter() - start) * 1000
             self.engine_ms = max(0.0, built_ms - self.session_ms)
-        self.feeds = make_inputs(self.session, request["batch"], request["seed"], self.warnings)
-        self.binding = bound(self.session, self.feeds) if self.session.get_providers() == [CPU] else None
+        self.feeds = make_inputs(self.session, request, self.warnings)
+        self.run = self.runner()
         emit({"event": "phase", "phase": "in its first run"})
         start = time.perf_counter()
         self.run()
         self.first_run_ms = (time.perf_counter() - start) * 1000
 
-    def run(self) -> None:
-        if self.binding is None:
-            self.session.run(None, self.feeds)
-        else:
-            self.session.run_with_iobinding(self.binding)
+    def runner(self) -> Any:
+        """Return a function that runs the model once; each may be called in a thread of its own."""
+        if self.session.get_providers() != [CPU]:
+            return lambda: self.session.run(None, self.feeds)
+        binding = bound(self.session, self.feeds)
+        return lambda: self.session.run_with_iobinding(binding)
 
     def facts(self) -> dict[str, Any]:
         """Return what is known before the timing."""
@@ -651,14 +671,14 @@ def within_tolerance(samples: list[float], tolerance: float) -> bool:
     return max(ordered[ranks[1]] - median, median - ordered[ranks[0]]) <= tolerance * median
 
 
-def throughput(run: Any, streams: int, seconds: float) -> dict[str, Any]:
-    """Return how many runs `streams` threads finished on one session, window by window, and how long each took (ms)."""
+def throughput(runs: list[Any], seconds: float) -> dict[str, Any]:
+    """Return how many runs as many threads finished on one session, window by window, and how long each took (ms)."""
     clock = time.perf_counter
-    finished: list[list[tuple[float, float]]] = [[] for _ in range(streams)]
+    finished: list[list[tuple[float, float]]] = [[] for _ in runs]
     stop = threading.Event()
     failures: list[BaseException] = []
 
-    def stream(own: list[tuple[float, float]]) -> None:
+    def stream(run: Any, own: list[tuple[float, float]]) -> None:
         try:
             while not stop.is_set():
                 before = clock()
@@ -669,7 +689,7 @@ def throughput(run: Any, streams: int, seconds: float) -> dict[str, Any]:
             failures.append(error)
             stop.set()
 
-    threads = [threading.Thread(target=stream, args=(own,), daemon=True) for own in finished]
+    threads = [threading.Thread(target=stream, args=pair, daemon=True) for pair in zip(runs, finished)]  # noqa: B905
     for thread in threads:
         thread.start()
     start = clock()
@@ -688,16 +708,18 @@ def throughput(run: Any, streams: int, seconds: float) -> dict[str, Any]:
     return {"seconds": end - start, "window_counts": counts, "samples_ms": [took for _, took in done][:MAX_SAMPLES]}
 
 
-def profile_kernels(request: dict[str, Any]) -> dict[str, Any]:
+def profile_kernels(request: dict[str, Any], held: Held) -> dict[str, Any]:
     """Run the model under the runtime's own profiler and return its time by kernel, and what its arena held.
 
     Times are of the runs after warm-up, in us. `run_us` is what the runtime says a whole run took, `plain_us` what one
     takes without the profiler. The arena's figures are in bytes, None where this runtime's profile doesn't say.
     """
     plain = open_session(request)
-    feeds = make_inputs(plain, request["batch"], request["seed"], [])
+    feeds = make_inputs(plain, request, [])
     plain_ms: list[float] = []
-    with tempfile.TemporaryDirectory(prefix="n2n-edge-profile-") as folder:
+    folder = tempfile.mkdtemp(prefix="n2n-edge-profile-", dir=request.get("scratch"))
+    held.scratch.append(folder)
+    try:
         session = open_session(request, str(Path(folder) / "profile"))
         start, runs = time.perf_counter(), 0
         while runs < 6 or (runs < PROFILED_RUNS and time.perf_counter() - start < PROFILED_S):
@@ -705,6 +727,8 @@ def profile_kernels(request: dict[str, Any]) -> dict[str, Any]:
             session.run(None, feeds)
             runs += 1
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8", errors="replace"))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     counted = max(3, runs - runs // 4)  # the first quarter warms up
     plain_us = 1000 * statistics.mean(fastest(plain_ms[-counted:]))
     return {**read_profile(events, counted), "plain_us": plain_us}
@@ -755,18 +779,20 @@ def read_profile(events: list[dict[str, Any]], runs: int) -> dict[str, Any]:
 
 
 class Held:
-    """What a keeper leaves behind if nobody clears it away: the folder of models, a control group."""
+    """What a process leaves behind if nobody clears it away: folders, and control groups."""
 
     def __init__(self) -> None:
         self.folder: str | None = None
-        self.group: str | None = None
+        self.scratch: list[str] = []
+        self.groups: list[str] = []
 
     def leave(self) -> None:
         """Clear up and end the process at once, even amid a run."""
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        if self.group is not None:
-            remove_cgroup(self.group)
+        for folder in (self.folder, *self.scratch):
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+        for group in self.groups:
+            remove_cgroup(group)
         os._exit(0)
 
 
@@ -831,8 +857,7 @@ class Worker:
     def open(self, request: dict[str, Any]) -> dict[str, Any]:
         """Open a model for `block` and `throughput`, and warm it up."""
         self.opened = None
-        if request.get("affinity"):
-            os.sched_setaffinity(0, request["affinity"])
+        bind(request)
         self.opened = Opened(request, self.emit)
         if request.get("command") != "measure":
             warm_up(self.opened.run, request["max_time_s"] / 4)
@@ -851,13 +876,15 @@ class Worker:
         """Run the open model in several streams at once."""
         assert self.opened is not None
         self.emit({"event": "phase", "phase": "in timed runs"})
-        return throughput(self.opened.run, request["streams"], request["seconds"])
+        runs = [self.opened.runner() for _ in range(request["streams"])]
+        return throughput(runs, request["seconds"])
 
     def profile(self, request: dict[str, Any]) -> dict[str, Any]:
         """Run a model under the runtime's profiler."""
         self.opened = None
+        bind(request)
         self.emit({"event": "phase", "phase": "while being profiled"})
-        found = profile_kernels(request)
+        found = profile_kernels(request, self.held)
         wanted = (request["providers"] or [CPU])[0]
         if found["kernels"] and wanted not in {kernel["provider"] for kernel in found["kernels"]}:
             did = sorted({kernel["provider"] for kernel in found["kernels"]})
@@ -873,14 +900,15 @@ class Worker:
         return board_state()
 
     def limit(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Prepare a limit on the memory of workers."""
+        """Prepare a limit on the memory of one worker."""
         found = limit_memory(request["bytes"])
-        self.held.group = found["cgroup"]
+        if found["cgroup"]:
+            self.held.groups.append(found["cgroup"])
         return found
 
     def limit_facts(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Say what the limit met."""
-        return {"killed": self.held.group is not None and oom_kills(self.held.group) > 0}
+        """Say whether a limit was met."""
+        return {"killed": oom_kills(request["cgroup"]) > 0}
 
     def put(self, request: dict[str, Any]) -> dict[str, Any]:
         """Add a piece to a file of the folder; with the last one, hold it against its checksum."""
@@ -914,9 +942,8 @@ def option(arguments: list[str], name: str) -> str | None:
 def serve(arguments: list[str]) -> None:
     """Answer requests until stdin ends.
 
-    ``--keeper [--folder PATH]``: hold a folder for models instead of timing. ``--join GROUP``: enter a control group
-    first. ``--watch-memory BYTES``: end when the resident set exceeds it. ``--silence S``: end when nothing was heard
-    for so long.
+    ``--keeper [--folder PATH]``: hold a folder for models instead of timing. ``--watch-memory BYTES``: end when its own
+    memory exceeds it. ``--silence S``: end when nothing was heard for so long.
     """
     # Native code may print: events keep the real stdout for themselves, everything else goes to stderr.
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -942,9 +969,7 @@ def serve(arguments: list[str]) -> None:
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: held.leave())
-    group, limit_bytes, silence_s = (option(arguments, name) for name in ("--join", "--watch-memory", "--silence"))
-    if group is not None:
-        Path(group, "cgroup.procs").write_text("0" if Path(group, "memory.max").exists() else str(os.getpid()))
+    limit_bytes, silence_s = option(arguments, "--watch-memory"), option(arguments, "--silence")
     keeper = "--keeper" in arguments
     if keeper:
         try:
@@ -969,9 +994,9 @@ def serve(arguments: list[str]) -> None:
     emit(ready)
     worker = Worker(emit, held)
     while True:
-        request = json.loads(requests.get())
+        line = requests.get()
         try:
-            emit({"event": "result", **worker.answer(request)})
+            emit({"event": "result", **worker.answer(json.loads(line))})
         except RefusedError as error:
             emit({"event": "error", "kind": "refused", "message": str(error)})
         except FallbackError as error:
@@ -993,15 +1018,20 @@ def read_requests(requests: queue.Queue[str], heard: list[float], held: Held) ->
     """Pass stdin on, line by line, until it ends. An empty line only says that somebody is still there."""
     for line in sys.stdin:
         heard[0] = time.monotonic()
-        if line.strip():
+        if line.strip() and line.endswith("\n"):  # else it was cut off
             requests.put(line)
     held.leave()
 
 
 def watch(parent: int, heard: list[float], silence_s: float | None, held: Held) -> None:
-    """End the process once its parent is gone (some other child may still hold stdin open), or has fallen silent."""
-    while os.getppid() == parent and (silence_s is None or time.monotonic() - heard[0] < silence_s):
+    """End the process once its parent is gone (some other child may still hold stdin open), or has fallen silent.
+
+    Silence is believed the third time: while native code holds the interpreter nobody hears anything.
+    """
+    silent = 0
+    while os.getppid() == parent and silent < 3:
         time.sleep(1)
+        silent = silent + 1 if silence_s is not None and time.monotonic() - heard[0] > silence_s else 0
     held.leave()
 
 

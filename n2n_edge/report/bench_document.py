@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 from n2n_edge.figures import MB, SCHEMA_VERSION, Figure, FigureJson
 from n2n_edge.gate import static_figures
 from n2n_edge.graph import Costs
-from n2n_edge.measure import Comparison, OpProfile, Target, Throughput
+from n2n_edge.measure import Comparison, OpProfile, Target, Throughput, model_files
 from n2n_edge.measure.suite import Entry, Suite
 
 __all__ = ["BenchJson", "Benched", "bench_document", "file_sha256", "timed_figures"]
@@ -52,7 +52,7 @@ def bench_document(suite: Suite, rows: Sequence[Benched], target: Target) -> Ben
         "environment": dict(target.describe()),
         "state": suite.state.to_json(),
         "models": [_row(row) for row in rows],
-        "noise_floor": None if suite.noise_floor is None else _comparison(suite.noise_floor),
+        "noise_floor": _comparison(suite.noise_floor) if isinstance(suite.noise_floor, Comparison) else None,
     }
 
 
@@ -85,8 +85,11 @@ def timed_figures(row: Benched) -> dict[str, Figure]:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the checksum by which a later document knows whether it is about the same file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Return the checksum of a model, external data included, by which a later document knows it again."""
+    digest = hashlib.sha256()
+    for part in model_files(path):
+        digest.update(part.read_bytes())
+    return digest.hexdigest()
 
 
 def _row(row: Benched) -> dict[str, Any]:
@@ -133,7 +136,7 @@ def _throughput(found: Throughput, provenance: Any) -> dict[str, Any]:
     latency: dict[str, FigureJson] = {
         name: Figure(getattr(found, name), "ms", provenance, n=found.n).to_json() for name in ("p50_ms", "p99_ms")
     }
-    return {"streams": found.streams, "inferences_per_second": figure.to_json(), **latency}
+    return {"streams": found.streams, "threads": found.threads, "inferences_per_second": figure.to_json(), **latency}
 
 
 def _profile(profile: OpProfile) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from n2n_edge.measure import Comparison
 from n2n_edge.measure.suite import Suite
 from n2n_edge.report.bench_document import Benched, BenchJson
 from n2n_edge.report.bench_words import bench_cells, comparison_words
@@ -51,7 +52,7 @@ def bench_markdown(suite: Suite, rows: Sequence[Benched], document: BenchJson) -
             lines.append(f"| {label} | " + " | ".join(_escaped(cell.get(label, "")) for cell in cells) + " |")
         lines.append("")
     first = rows[0].entry.path.name
-    if suite.noise_floor is not None:
+    if isinstance(suite.noise_floor, Comparison):
         lines.append("- " + _escaped(comparison_words(f"noise floor, {first} again", "itself", suite.noise_floor)))
     for row in rows:
         name = row.entry.path.name

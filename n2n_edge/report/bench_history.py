@@ -46,6 +46,12 @@ def read_bench(path: Path) -> BenchJson:
         raise InputError(f"{path}: not a bench document; write one with bench --save")
     if document.get("schema_version") != SCHEMA_VERSION:
         raise InputError(f"{path}: of version {document.get('schema_version')}, not {SCHEMA_VERSION}; measure again")
+    try:
+        for row in [row for row in document["models"] if "p50_ms" in row]:
+            _ = row["path"], row["sha256"], row["threads"], row["p50_ms"]["value"], row["p50_ms"]["low"]
+        _ = document["environment"]["cpu"], document["target"]["name"]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: a bench document without {error}; write one with bench --save") from error
     return document  # type: ignore[return-value]
 
 

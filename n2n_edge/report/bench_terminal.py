@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from n2n_edge.figures import MB
-from n2n_edge.measure import Measurement, OpProfile, Target
+from n2n_edge.measure import Comparison, Measurement, OpProfile, Target
 from n2n_edge.measure.suite import Suite
 from n2n_edge.report.bench_document import Benched
 from n2n_edge.report.bench_words import bench_cells, comparison_words
@@ -117,7 +117,7 @@ def _table(rows: Sequence[Benched], target: Target) -> Table:
 
 def _comparisons(suite: Suite, rows: Sequence[Benched]) -> Iterator[RenderableType]:
     first = rows[0].entry.path.name
-    if suite.noise_floor is not None:
+    if isinstance(suite.noise_floor, Comparison):
         yield Text(comparison_words(f"noise floor, {first} again", "itself", suite.noise_floor))
     for row in rows:
         if row.entry.comparison is not None:

@@ -80,7 +80,7 @@ def test_a_fixed_batch_is_refused_or_warned_of(tmp_path: Path) -> None:
     assert any("fixed first axis of 4" in warning for warning in measurement.warnings)
 
 
-def test_other_free_axes_become_one_and_are_named(tmp_path: Path) -> None:
+def test_other_free_axes_are_as_costs_assume_and_are_named(tmp_path: Path) -> None:
     path = write_conv_model(tmp_path / "model.onnx")
     free = tmp_path / "free.onnx"
     import onnx
@@ -92,7 +92,7 @@ def test_other_free_axes_become_one_and_are_named(tmp_path: Path) -> None:
 
     measurement = timed(free, threads=1, min_time_s=0.0, max_time_s=0.1)
 
-    assert "input 'x': free axis 2 (height) was set to 1" in measurement.warnings
+    assert "input 'x': free axis 2 (height) was set to 224" in measurement.warnings
 
 
 def test_more_threads_than_cores_is_warned_of(tmp_path: Path) -> None:
