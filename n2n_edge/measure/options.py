@@ -35,8 +35,8 @@ class BenchOptions:
 
     `threads` are intra-op threads, by default the usable cores of the target. `batch` is the size of a free batch
     axis. Runs are repeated for at least `min_time_s`, until the 95% interval of the median lies within `tolerance` (a
-    share) of the median, or `max_time_s` is up. `timeout_s` bounds the whole measurement, session creation and first
-    run (which may build an engine) included. Inputs are random by `seed`.
+    share) of the median, or `max_time_s` is up. `timeout_s` bounds session creation and first run (which may build an
+    engine); timed runs that take much longer than `max_time_s` count as hung, too. Inputs are random by `seed`.
     """
 
     threads: int | None = None
@@ -63,7 +63,7 @@ class BenchOptions:
     @property
     def timed_s(self) -> float:
         """How long timed runs may take before the worker counts as hung: `max_time_s`, and one last run."""
-        return 2 * self.max_time_s + HANG_S
+        return 2 * self.max_time_s + min(HANG_S, self.timeout_s)
 
     @property
     def only_cpu(self) -> bool:

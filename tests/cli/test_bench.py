@@ -3,12 +3,14 @@ import json
 from pathlib import Path
 
 import jsonschema
+import onnx
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
 from n2n_edge.cli.bench import bench
 from n2n_edge.errors import InputError, MemoryLimitError
+from n2n_edge.measure import MeasurementError
 from tests.measure.small_models import write_conv_model, write_failing_model, write_gemm_model
 from tests.sshd import Server
 
@@ -233,6 +235,25 @@ def test_files_of_figures_and_tables(tmp_path: Path) -> None:
     assert "| p50 ms (95% interval) | " in (tmp_path / "x.md").read_text()
 
 
+def test_a_model_whose_costs_can_not_be_told_is_timed_all_the_same(tmp_path: Path) -> None:
+    path = write_conv_model(tmp_path / "shapeless.onnx")
+    model = onnx.load(path)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    path.write_bytes(model.SerializeToString())
+
+    result = run(path, *QUICK, "--json")
+
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(result.stdout)["models"]
+    assert row["p50_ms"]["value"] > 0
+
+
+def test_a_noise_floor_that_fails_is_no_success(tmp_path: Path) -> None:
+    result = run(write_failing_model(tmp_path / "bad.onnx"), *QUICK, "--aa")
+
+    assert isinstance(result.exception, MeasurementError)
+
+
 def test_a_file_that_could_not_be_written_is_refused_before_anything_is_timed(tmp_path: Path) -> None:
     result = run(tmp_path / "missing.onnx", "--csv", tmp_path / "no" / "such" / "x.csv")
 
@@ -258,7 +279,17 @@ def test_a_later_bench_is_compared_with_a_saved_one(tmp_path: Path) -> None:
     assert "another file by the same name" in other.stdout
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"kind": "bench"}', '{"kind": "gate", "models": []}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"kind": "bench"}',
+        '{"kind": "gate", "models": []}',
+        '{"kind": "bench", "schema_version": 1, "models": [{"p50_ms": {}}]}',
+        '{"kind": "bench", "schema_version": 1, "models": []}',
+    ],
+)
 def test_a_file_that_is_no_saved_bench(tmp_path: Path, text: str) -> None:
     saved = tmp_path / "then.json"
     saved.write_text(text)

@@ -80,6 +80,14 @@ def test_a_run_under_throttling_is_void() -> None:
     refuse_throttled("m.onnx", "board", state(get_throttled="throttled=0x10000"))
 
 
+def test_so_is_one_that_was_throttled_meanwhile() -> None:
+    before, after = state(get_throttled="throttled=0x10000"), state(get_throttled="throttled=0x50000")
+
+    with pytest.raises(MeasurementError, match="void, board was throttled meanwhile"):
+        refuse_throttled("m.onnx", "board", after, before)
+    refuse_throttled("m.onnx", "board", after, after)
+
+
 def test_changes_of_clock_and_power_mode_are_named() -> None:
     before, after = state(nvpmodel="NV Power Mode: MAXN\n0\n"), state(nvpmodel="NV Power Mode: 15W\n2\n")
 
@@ -112,6 +120,8 @@ def test_energy_by_rapl_even_when_its_counter_starts_again(tmp_path: Path) -> No
     put(package / "energy_uj", 9_000_000)
     put(package / "max_energy_range_uj", 10_000_000)
     put(tmp_path / "class/powercap/intel-rapl:0:0/energy_uj", 5_000_000)  # a part of the package
+    put(tmp_path / "class/powercap/intel-rapl:1/energy_uj", 1_000_000)  # the platform, which contains the package
+    put(tmp_path / "class/powercap/intel-rapl:1/name", "psys")
 
     with Energy(tmp_path) as energy:
         assert (energy.known, energy.source) == (True, "RAPL")

@@ -1,5 +1,6 @@
 """What goes wrong with boards: each fault gives one clear line, leaves nothing behind, and never hangs."""
 
+import json
 import os
 import subprocess
 import threading
@@ -12,8 +13,10 @@ import pytest
 
 from n2n_edge.errors import InputError, N2NError, UnsuitableEnvironmentError
 from n2n_edge.measure import BenchOptions, ConnectionLostError, MeasurementError, SshTarget, bench
+from n2n_edge.measure.process import WORKER_SCRIPT
 from n2n_edge.measure.readiness import readiness
 from n2n_edge.measure.ssh import SshAddress
+from n2n_edge.measure.worker import PROTOCOL
 from tests.measure.small_models import write_conv_model, write_gemm_model
 from tests.sshd import Server
 
@@ -163,11 +166,49 @@ def test_nobody_listens(server: Server, tmp_path: Path) -> None:
 def test_a_login_shell_that_talks(server: Server, tmp_path: Path) -> None:
     noisy = tmp_path / "noisy-python"
     python = server.url().rpartition("=")[2]
-    noisy.write_text(f'#!/bin/sh\necho "Welcome to the board"\necho "{{}}"\nexec {python} "$@"\n')
+    noisy.write_text(f'#!/bin/sh\necho "Welcome to the board"\nprintf "Gr\\374\\337e\\n"\nexec {python} "$@"\n')
     noisy.chmod(0o755)
 
     with SshTarget(server.url(python=str(noisy))) as target:
         assert bench(write_conv_model(tmp_path / "model.onnx"), QUICK, target=target).measurement.n >= 1
+
+
+def test_a_connection_that_is_cut_in_mid_transfer_leaves_nothing_behind(tmp_path: Path) -> None:
+    command = ["python3", str(WORKER_SCRIPT), "--keeper", "--folder", str(tmp_path)]
+    piece = {"command": "put", "name": "m.onnx", "data_base64": "A" * 4_000_000, "last": False, "sha256": ""}
+    line = json.dumps({"protocol": PROTOCOL, **piece}).encode()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as keeper:
+        assert keeper.stdin is not None
+        assert keeper.stdout is not None
+        for _ in range(5):
+            keeper.stdin.write(line + b"\n")
+        keeper.stdin.write(line[:100_000])
+        keeper.stdin.close()
+        keeper.stdout.read()
+        assert keeper.wait(20) == 0
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_ssh_command_that_is_a_script(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "my-ssh"
+    script.write_text(f'#!/bin/sh\n{server.ssh} "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("N2N_EDGE_SSH", str(script))
+    start = time.monotonic()
+
+    with SshTarget(server.url()) as target:
+        assert bench(write_conv_model(tmp_path / "model.onnx"), QUICK, target=target).measurement.n >= 1
+
+    assert time.monotonic() - start < 40
+    assert server.left_behind() == []
+
+
+def test_a_python_in_the_home_folder_there() -> None:
+    command = SshTarget("ssh://board?python=~/my%20venv/bin/python").launch(()).argv[-1]
+
+    assert '"$HOME"/' in command
+    assert "my venv/bin/python" in command
 
 
 def test_two_clients_at_once(server: Server, tmp_path: Path) -> None:
@@ -203,8 +244,6 @@ bench(Path({str(path)!r}), BenchOptions(threads=1, min_time_s=60, max_time_s=60)
 
 
 def test_a_board_that_falls_silent_clears_up_by_itself(tmp_path: Path) -> None:
-    from n2n_edge.measure.process import WORKER_SCRIPT
-
     command = ["python3", str(WORKER_SCRIPT), "--keeper", "--folder", str(tmp_path), "--silence", "2"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as keeper:
         assert keeper.stdout is not None

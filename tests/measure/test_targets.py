@@ -7,7 +7,17 @@ import onnx
 import pytest
 
 from n2n_edge.errors import InputError, MemoryLimitError
-from n2n_edge.measure import BenchOptions, HostTarget, MeasurementError, SshTarget, Target, WarmWorker, bench, compare
+from n2n_edge.measure import (
+    BenchOptions,
+    HostTarget,
+    Measurement,
+    MeasurementError,
+    SshTarget,
+    Target,
+    WarmWorker,
+    bench,
+    compare,
+)
 from n2n_edge.measure.bench import run_throughput
 from n2n_edge.measure.readiness import readiness
 from tests.measure.small_models import write_conv_model, write_failing_model, write_gemm_model
@@ -83,6 +93,14 @@ def test_streams_have_a_throughput(target: Target, tmp_path: Path) -> None:
     assert found.n > 2
 
 
+def test_streams_of_a_model_with_several_outputs_do_not_meet(target: Target, tmp_path: Path) -> None:
+    model = onnx.load(write_conv_model(tmp_path / "m.onnx"))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("r1", onnx.TensorProto.FLOAT, None))
+    onnx.save(model, tmp_path / "two.onnx")
+
+    assert run_throughput(tmp_path / "two.onnx", QUICK, target, 8).n > 8
+
+
 def test_no_such_file(target: Target, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nothing\.onnx: no such file"):
         bench(tmp_path / "nothing.onnx", QUICK, target=target)
@@ -140,6 +158,9 @@ def test_a_model_over_a_limit_that_the_system_enforces_is_stopped(
 ) -> None:
     path = write_gemm_model(tmp_path / "wide.onnx", 6000)  # 144 MB of weights
 
+    with limited(550_000_000) as target:  # each worker has it for itself
+        found = compare([path, path], BenchOptions(threads=1, min_time_s=0.0, max_time_s=0.1), target)
+        assert all(isinstance(measured, Measurement) for measured in found.measurements)
     with limited(120_000_000) as target:
         assert target.limit is not None
         if not target.limit.enforced:
