@@ -41,7 +41,7 @@ def bench_on_terminal(suite: Suite, rows: Sequence[Benched], target: Target, per
             else "only watched: this system allows no control group"
         )
         yield Text(
-            f"memory limit of the whole worker, Python and runtime included: "
+            f"memory limit of each worker, Python and runtime included, pages of shared files not: "
             f"{target.limit.limit_bytes / MB:g} MB, {how}"
         )
     for row in good:
