@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -53,12 +53,14 @@ class Server:
     def cut(self) -> None:
         """Kill the connections that are open, as a server that falls over does; new ones are accepted."""
         for child in self.sessions():
-            for process in (*child.children(recursive=True), child):
-                if "sshd" in process.name():
-                    process.kill()
+            with suppress(psutil.NoSuchProcess):  # it may end by itself meanwhile
+                for process in (*child.children(recursive=True), child):
+                    if "sshd" in process.name():
+                        process.kill()
 
     def stop(self) -> None:
-        """Kill the server and its connections."""
+        """Kill the server and its connections; none is accepted meanwhile."""
+        self.process.send_signal(signal.SIGSTOP)
         self.cut()
         self.process.kill()
         self.process.wait()

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from n2n_edge.errors import N2NError
 from n2n_edge.measure.board import BoardState
+from n2n_edge.measure.closing import ClosedAtExit
 from n2n_edge.measure.doubts import doubts_of_load, doubts_of_sample, doubts_of_state, refuse_throttled
 from n2n_edge.measure.measurement import ConnectionLostError, Energy, Measurement, MeasurementError, summarise
 from n2n_edge.measure.options import BenchOptions
@@ -115,7 +115,7 @@ def run_throughput(model: Path, options: BenchOptions, target: Target, streams: 
     return twice(target, run)
 
 
-class WarmWorker:
+class WarmWorker(ClosedAtExit):
     """Times many models in one process, which is replaced when it dies or hangs.
 
     One model fails alone: its `measure` raises, the next one finds a new worker. For one thread at a time.
@@ -133,14 +133,6 @@ class WarmWorker:
     def pid(self) -> int | None:
         """Process id of the worker; None before the first model, and after a worker has died."""
         return self._process.pid if self._process is not None and self._process.alive else None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def measure(self, model: Path | bytes, options: BenchOptions = WARM) -> Measurement:
         """Time one model, a file or the bytes of one; see `bench`.

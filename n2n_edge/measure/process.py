@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from n2n_edge.errors import InputError, MemoryLimitError, N2NError
 from n2n_edge.figures import MB
 from n2n_edge.measure import worker
+from n2n_edge.measure.closing import ClosedAtExit
 from n2n_edge.measure.measurement import MeasurementError
 
 __all__ = ["WORKER_SCRIPT", "Event", "Launch", "WorkerProcess", "one_line"]
@@ -51,7 +51,7 @@ class Launch:
     explain: Callable[[int, str], N2NError | None] = _unexplained
 
 
-class WorkerProcess:
+class WorkerProcess(ClosedAtExit):
     """One child process that times models; after a crash or hang it is dead (`alive` is False).
 
     The child ends with its stdin, so it can't outlive this process. Its stderr goes to a file without a name.
@@ -98,14 +98,6 @@ class WorkerProcess:
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def request(
         self, command: str, label: str, timeout_s: float, timed_s: float | None = None, **fields: object

@@ -8,12 +8,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from n2n_edge.errors import InputError
 from n2n_edge.figures import Provenance
 from n2n_edge.measure.board import BoardState
+from n2n_edge.measure.closing import ClosedAtExit
 from n2n_edge.measure.environment import environment
 from n2n_edge.measure.process import WORKER_SCRIPT, Event, Launch, WorkerProcess
 from n2n_edge.measure.worker import board_state, usable_cores
@@ -33,7 +33,7 @@ class MemoryLimit:
     enforced: bool
 
 
-class Target:
+class Target(ClosedAtExit):
     """A place that starts workers. Use as a context: what was put there is removed at the end.
 
     Subclasses say how a worker is launched (`launch`); everything else is the same everywhere.
@@ -54,14 +54,6 @@ class Target:
     def launch(self, arguments: Sequence[str], prefix: Sequence[str] = ()) -> Launch:
         """Return how the worker script is started there, with these arguments, behind the command `prefix`."""
         raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def cores(self) -> int:

@@ -12,7 +12,7 @@ from PIL import Image
 
 import n2n_edge
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
-from n2n_edge.measure import MeasurementError, WarmWorker
+from n2n_edge.measure import BenchOptions, MeasurementError, WarmWorker
 
 TINY = {"device": "raspberry-pi-4", "effort": "quick", "candidates": 2, "epochs": 1}
 CLASSES = 4
@@ -162,11 +162,11 @@ def test_a_crash_of_the_runtime_fails_one_candidate_alone(
 ) -> None:
     real, calls = WarmWorker.measure, []
 
-    def sometimes(self: WarmWorker, model: bytes, **options: object) -> object:
+    def sometimes(self: WarmWorker, model: bytes, options: BenchOptions) -> object:
         calls.append(str(type(model)))
         if len(calls) in (2, 3):  # both tries of the second candidate
             raise MeasurementError("the runtime crashed")
-        return real(self, model, **options)  # type: ignore[arg-type]
+        return real(self, model, options)
 
     monkeypatch.setattr(WarmWorker, "measure", sometimes)
     result = compress(
