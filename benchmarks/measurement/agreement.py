@@ -17,7 +17,7 @@ from pathlib import Path
 import onnxruntime
 
 from n2n_edge.figures import MB
-from n2n_edge.graph import costs, load_model
+from n2n_edge.graph import DEFAULT_SPATIAL_SIZE, costs, load_model
 from n2n_edge.measure import BenchOptions, bench
 
 HERE = Path(__file__).parent
@@ -37,13 +37,17 @@ def build_loop(folder: Path) -> Path:
 
 def by_perf_loop(program: Path, model: Path, threads: int) -> float:
     """Return the median (ms) of two seconds of runs in C, in a process of its own."""
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    quiet = onnxruntime.SessionOptions()
+    quiet.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, quiet, providers=["CPUExecutionProvider"])
     outputs = ",".join(value.name for value in session.get_outputs())
-    inputs = [
-        f"{value.name}:{TYPES[value.type]}:"
-        + ",".join(str(size if isinstance(size, int) else 1) for size in value.shape)
-        for value in session.get_inputs()
-    ]
+    inputs = []
+    for value in session.get_inputs():
+        sizes = [
+            size if isinstance(size, int) else DEFAULT_SPATIAL_SIZE if axis else 1
+            for axis, size in enumerate(value.shape)
+        ]
+        inputs.append(f"{value.name}:{TYPES[value.type]}:" + ",".join(map(str, sizes)))
     command = [program, model, str(threads), "2", outputs, *inputs]
     environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
     return float(subprocess.run(command, capture_output=True, check=True, env=environment).stdout)
@@ -55,7 +59,8 @@ def main() -> None:
     parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    rows = {}
+    file = HERE / "agreement.json"
+    rows = json.loads(file.read_text()) if file.exists() else {}
     program = build_loop(Path(tempfile.mkdtemp()))
     for path in options.models:
         ours, theirs = [], []
@@ -80,7 +85,7 @@ def main() -> None:
             "rss_growth_mb": None if measured.rss_growth_bytes is None else measured.rss_growth_bytes / MB,
         }
         print(path.name, rows[path.name], flush=True)
-        (HERE / "agreement.json").write_text(json.dumps(rows, indent=1) + "\n")
+        file.write_text(json.dumps(rows, indent=1) + "\n")
     write_tables(rows)
 
 
