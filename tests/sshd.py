@@ -53,8 +53,11 @@ class Server:
     def cut(self) -> None:
         """Kill the connections that are open, as a server that falls over does; new ones are accepted."""
         for child in self.sessions():
-            with suppress(psutil.NoSuchProcess):  # it may end by itself meanwhile
-                for process in (*child.children(recursive=True), child):
+            below: list[psutil.Process] = []
+            with suppress(psutil.NoSuchProcess):  # any of them may end by itself meanwhile
+                below = child.children(recursive=True)
+            for process in (*below, child):
+                with suppress(psutil.NoSuchProcess):
                     if "sshd" in process.name():
                         process.kill()
 
