@@ -47,7 +47,7 @@ def test_nothing_is_left_behind_after_a_measurement(server: Server, tmp_path: Pa
 
 
 def test_a_connection_that_is_cut_once_is_made_again(server: Server, tmp_path: Path) -> None:
-    path = write_conv_model(tmp_path / "model.onnx")
+    path = write_conv_model(tmp_path / "model.onnx", 32, 64)
 
     with SshTarget(server.url()) as target:
         timer = after(3.0, server.cut)
@@ -59,7 +59,7 @@ def test_a_connection_that_is_cut_once_is_made_again(server: Server, tmp_path: P
 
 
 def test_a_server_that_is_killed_amid_a_run_is_a_clear_error(server: Server, tmp_path: Path) -> None:
-    path = write_conv_model(tmp_path / "model.onnx")
+    path = write_conv_model(tmp_path / "model.onnx", 32, 64)
     start = time.monotonic()
 
     with SshTarget(server.url()) as target:
