@@ -183,10 +183,10 @@ def write_table(rows: dict[str, dict[str, float]], path: Path) -> None:
         accuracies = [row["accuracy"] for row in of_seeds]
         cells = [f"{statistics.mean(accuracies):.2%} ({min(accuracies):.2%} to {max(accuracies):.2%})", len(of_seeds)]
         cells += [f"{statistics.mean(row[name] for row in of_seeds):,.0f}" for name in ("params", "macs")]
-        shares = {id(row): row["latency_share"][0] for row in of_seeds if "latency_share" in row}  # type: ignore[index]
+        shares = [row["latency_share"][0] for row in of_seeds if "latency_share" in row]  # type: ignore[index]
         for name, form in (("latency_ms", ".3f"), ("share", ".1%"), ("search_s", ".0f")):
             if name == "share":
-                cells.append(f"{statistics.mean(shares.values()):{form}}" if shares else "")
+                cells.append(f"{statistics.mean(shares):{form}}" if shares else "")
                 continue
             known = [row[name] for row in of_seeds if name in row]
             cells.append(f"{statistics.mean(known):{form}}" if known else "")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from n2n_edge.errors import InputError, N2NError
+from n2n_edge.figures import MB
 
 if TYPE_CHECKING:
     from n2n_edge.devices import Profile
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["bench"]
 
 DEFAULT_THRESHOLD = "5%"
-MB = 1_000_000
 
 
 def bench(
@@ -168,12 +168,13 @@ def _target(name: str, profile: "Profile", threads: int | None, max_memory_mb: f
 def _rows(suite: "Suite", profile: "Profile", target: "Target", options: "BenchOptions") -> "list[Benched]":
     from n2n_edge.devices import predict_latency
     from n2n_edge.graph import costs, load_model
+    from n2n_edge.measure import is_ort
     from n2n_edge.report.bench_document import Benched
 
     rows = []
     for entry in suite.entries:
         model = None
-        if entry.error is None and entry.path.suffix.lower() != ".ort":
+        if entry.error is None and not is_ort(entry.path):
             try:
                 model = load_model(entry.path)
             except InputError as error:  # the runtime is less strict: its times are good, costs can't be told
@@ -202,21 +203,23 @@ def _write(
     markdown: Path | None,
     save: Path | None,
 ) -> None:
-    from n2n_edge.report import write_text
     from n2n_edge.report.bench_files import bench_csv, bench_markdown
 
-    texts = (
-        (csv, bench_csv(document)),
-        (markdown, bench_markdown(suite, rows, document)),
-        (save, json.dumps(document, indent=2, allow_nan=False) + "\n"),
-    )
-    for file, text in texts:
-        if file is None:
-            continue
-        try:
-            write_text(file, text)
-        except OSError as error:
-            raise InputError(f"{file}: can't be written ({error}); give another path") from error
+    if csv is not None:
+        _write_text(csv, bench_csv(document))
+    if markdown is not None:
+        _write_text(markdown, bench_markdown(suite, rows, document))
+    if save is not None:
+        _write_text(save, json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def _write_text(file: Path, text: str) -> None:
+    from n2n_edge.report import write_text
+
+    try:
+        write_text(file, text)
+    except OSError as error:
+        raise InputError(f"{file}: can't be written ({error}); give another path") from error
 
 
 def _print(suite: "Suite", rows: "list[Benched]", target: "Target", per_op: bool) -> None:

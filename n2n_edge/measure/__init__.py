@@ -1,9 +1,10 @@
 """Timing models in isolated workers, on this machine or a board, and what the numbers are worth."""
 
-from n2n_edge.measure.bench import Bench, Throughput, WarmWorker, bench, file_size_bytes, model_files, run_throughput
+from n2n_edge.measure.bench import Bench, Throughput, WarmWorker, bench, run_throughput
 from n2n_edge.measure.board import BoardState
 from n2n_edge.measure.comparison import Compared, Comparison, compare
 from n2n_edge.measure.environment import environment, usable_cores
+from n2n_edge.measure.files import file_size_bytes, is_ort, model_files
 from n2n_edge.measure.measurement import ConnectionLostError, Measurement, MeasurementError, Quantiles, summarise
 from n2n_edge.measure.options import BenchOptions, parse_providers
 from n2n_edge.measure.per_op import Kernel, OpProfile
@@ -33,6 +34,7 @@ __all__ = [
     "compare",
     "environment",
     "file_size_bytes",
+    "is_ort",
     "model_files",
     "open_target",
     "parse_providers",

@@ -5,10 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import onnx_ir as ir
+
+from n2n_edge.closing import ClosedAtExit
 from n2n_edge.errors import N2NError
+from n2n_edge.graph import layers_by_name
 from n2n_edge.measure.board import BoardState
-from n2n_edge.measure.closing import ClosedAtExit
 from n2n_edge.measure.doubts import doubts_of_load, doubts_of_sample, doubts_of_state, refuse_throttled
+from n2n_edge.measure.files import file_size_bytes, is_ort
 from n2n_edge.measure.measurement import ConnectionLostError, Energy, Measurement, MeasurementError, summarise
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.per_op import OpProfile
@@ -20,8 +24,6 @@ __all__ = [
     "Throughput",
     "WarmWorker",
     "bench",
-    "file_size_bytes",
-    "model_files",
     "run_throughput",
     "twice",
     "with_profile",
@@ -94,11 +96,12 @@ def run_throughput(model: Path, options: BenchOptions, target: Target, streams: 
     """
     # the streams share one pool, and each works in a thread of its own besides
     threads = options.threads or max(1, target.cores - streams + 1)
+    options = replace(options, threads=threads)
 
     def run() -> Throughput:
         label = str(model)
         with target.start() as process:
-            process.request("open", label, options.timeout_s, **request_fields(target, model, options, threads))
+            process.request("open", label, options.timeout_s, **request_fields(target, model, options))
             seconds = min(max(options.min_time_s, 2.0), options.max_time_s)
             event = process.request(
                 "throughput", label, options.timeout_s, options.timed_s, streams=streams, seconds=seconds
@@ -162,26 +165,6 @@ class WarmWorker(ClosedAtExit):
         return self._process
 
 
-def file_size_bytes(model: Path) -> int:
-    """Return the bytes of an ONNX file and of the external data files that it names."""
-    return sum(part.stat().st_size for part in model_files(model))
-
-
-def model_files(model: Path) -> list[Path]:
-    """Return an ONNX file and the external data files that it names."""
-    if model.suffix.lower() == ".ort":
-        return [model]
-    import onnx
-
-    outside: set[str] = {
-        entry.value
-        for tensor in onnx.load(model, load_external_data=False).graph.initializer
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    return [model, *(model.parent / name for name in sorted(outside))]
-
-
 def twice(target: Target, action: Callable[[], T]) -> T:
     """Return what an action gives; if the connection to the target is lost meanwhile, it is tried once more."""
     try:
@@ -191,9 +174,18 @@ def twice(target: Target, action: Callable[[], T]) -> T:
         return action()
 
 
-def request_fields(target: Target, model: Path | bytes, options: BenchOptions, threads: int) -> dict[str, Any]:
+def threads_on(target: Target, options: BenchOptions) -> int:
+    """Return the threads that a model is run with: those asked for, or the target's cores."""
+    return target.cores if options.threads is None else options.threads
+
+
+def request_fields(target: Target, model: Path | bytes, options: BenchOptions) -> dict[str, Any]:
     """Return the fields of a worker's request for one model."""
-    fields: dict[str, Any] = {**options.request(threads), **target.place(model), "affinity": target.affinity}
+    fields: dict[str, Any] = {
+        **options.request(threads_on(target, options)),
+        **target.place(model),
+        "affinity": target.affinity,
+    }
     if options.builds_engines:
         fields["engine_cache"] = target.scratch()
     if target.sends_models:
@@ -203,9 +195,8 @@ def request_fields(target: Target, model: Path | bytes, options: BenchOptions, t
 
 def measure_with(process: WorkerProcess, target: Target, model: Path | bytes, options: BenchOptions) -> Measurement:
     """Time one model in a worker that is running."""
-    threads = target.cores if options.threads is None else options.threads
     label = "model" if isinstance(model, bytes) else str(model)
-    fields = request_fields(target, model, options, threads)
+    fields = request_fields(target, model, options)
     event = process.request("measure", label, options.timeout_s, options.timed_s, **fields)
     return to_measurement(event, process.ready, target, model, options, fresh=process.served == 1)
 
@@ -217,7 +208,7 @@ def to_measurement(
 
     `ready` is what it said when it was started, `fresh` whether it had run no other model before.
     """
-    threads = target.cores if options.threads is None else options.threads
+    threads = threads_on(target, options)
     quantiles = summarise(event["samples_ms"])
     baseline, peak = ready["baseline_rss_bytes"], event["peak_rss_bytes"]
     known = baseline is not None and peak is not None and fresh
@@ -253,7 +244,7 @@ def _bench(path: Path, options: BenchOptions, target: Target, profiled: bool) ->
     before = target.state()
     refuse_throttled(str(path), target.name, before)
     with target.start() as process:
-        fields = request_fields(target, path, options, target.cores if options.threads is None else options.threads)
+        fields = request_fields(target, path, options)
         event = process.request("measure", str(path), options.timeout_s, options.timed_s, **fields, idle_s=IDLE_S)
     found = to_measurement(event, process.ready, target, path, options, fresh=True)
     after = target.state()
@@ -275,7 +266,7 @@ def with_profile(
     """
 
     def run() -> Event:
-        fields = request_fields(target, path, options, found.threads)
+        fields = request_fields(target, path, options)
         with target.start(unlimited=True) as process:
             return process.request("profile", str(path), options.timeout_s, **fields)
 
@@ -307,13 +298,7 @@ def _doubts_of_providers(profile: OpProfile, options: BenchOptions) -> list[str]
 
 
 def _layer_names(path: Path) -> dict[str, str]:
-    if path.suffix.lower() == ".ort":
-        return {}
-    import onnx_ir as ir
-
-    from n2n_edge.graph import layers_by_name
-
-    return layers_by_name(ir.load(path))
+    return {} if is_ort(path) else layers_by_name(ir.load(path))
 
 
 def _energy(spent: Event | None) -> Energy | None:

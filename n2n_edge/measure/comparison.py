@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist, median
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,12 +100,11 @@ def compare(
     after = twice(target, target.state)
     refuse_throttled(str(models[0]), target.name, after, before)
     doubts = doubts_of_state(before, after, race.clocks)
-    comparisons: list[Comparison | None] = [None]
-    comparisons += [race.comparison(index, threshold) for index in range(1, len(entries))]
-    measurements = [race.measurement(index, doubts) for index in range(len(models))]
-    floor = race.failure(len(models)) or comparisons.pop() if with_itself else None
-    comparisons = comparisons[: len(models)]
-    return Compared(tuple(measurements), tuple(comparisons), floor)
+    comparisons = (None, *(race.comparison(index, threshold) for index in range(1, len(models))))
+    measurements = tuple(race.measurement(index, doubts) for index in range(len(models)))
+    again = len(models)  # where the first model stands once more
+    floor = (race.failure(again) or race.comparison(again, threshold)) if with_itself else None
+    return Compared(measurements, comparisons, floor)
 
 
 def ratio_interval(log_ratios: NDArray[np.float64], level: float = LEVEL, seed: int = 0) -> tuple[float, float, float]:
@@ -167,10 +166,8 @@ class _Race:
         self._options = options
         self._target = target
         self._order = order
-        self._threads = target.cores if options.threads is None else options.threads
         self._samples: list[list[float]] = [[] for _ in entries]
         self._cycles: list[list[list[float]]] = [[] for _ in entries]  # per entry: log medians (rounds, cycles)
-        self._facts: list[dict[str, Any] | None] = [None] * len(entries)
         self._measured: list[tuple[Event, Event] | None] = [None] * len(entries)
         self._failures: dict[int, N2NError] = {}
         self._others: list[float] = []
@@ -269,7 +266,7 @@ class _Race:
     def _open(self, index: int, stack: contextlib.ExitStack) -> WorkerProcess:
         process = stack.enter_context(self._target.start())
         label = str(self._entries[index])
-        fields = request_fields(self._target, self._entries[index], self._options, self._threads)
+        fields = request_fields(self._target, self._entries[index], self._options)
         event = process.request("open", label, self._options.timeout_s, **fields)
         if self._measured[index] is None:
             self._measured[index] = (event, process.ready)

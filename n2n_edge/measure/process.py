@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from n2n_edge.closing import ClosedAtExit
 from n2n_edge.errors import InputError, MemoryLimitError, N2NError
 from n2n_edge.figures import MB
 from n2n_edge.measure import worker
-from n2n_edge.measure.closing import ClosedAtExit
 from n2n_edge.measure.measurement import MeasurementError
 
 __all__ = ["WORKER_SCRIPT", "Event", "Launch", "WorkerProcess", "one_line"]

@@ -4,17 +4,18 @@ import base64
 import hashlib
 import os
 import sys
-import threading
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from n2n_edge.closing import ClosedAtExit
 from n2n_edge.errors import InputError
 from n2n_edge.figures import Provenance
 from n2n_edge.measure.board import BoardState
-from n2n_edge.measure.closing import ClosedAtExit
 from n2n_edge.measure.environment import environment
+from n2n_edge.measure.files import is_ort, model_files
 from n2n_edge.measure.process import WORKER_SCRIPT, Event, Launch, WorkerProcess
 from n2n_edge.measure.worker import board_state, usable_cores
 
@@ -49,11 +50,11 @@ class Target(ClosedAtExit):
         self._keeper_process: WorkerProcess | None = None
         self._placed: dict[str, str] = {}
         self._enforced: bool | None = None
-        self._lock = threading.Lock()
+        self._checked: Event | None = None
 
+    @abstractmethod
     def launch(self, arguments: Sequence[str], prefix: Sequence[str] = ()) -> Launch:
         """Return how the worker script is started there, with these arguments, behind the command `prefix`."""
-        raise NotImplementedError
 
     @property
     def cores(self) -> int:
@@ -126,9 +127,8 @@ class Target(ClosedAtExit):
         Raises:
             MeasurementError: it can't be reached, or has no Python.
         """
-        with self._lock:
-            if not hasattr(self, "_checked"):
-                self._checked = self._keeper().request("check", self.name, CHECK_TIMEOUT_S)
+        if self._checked is None:
+            self._checked = self._keeper().request("check", self.name, CHECK_TIMEOUT_S)
         return self._checked
 
     def state(self) -> BoardState:
@@ -208,6 +208,7 @@ class HostTarget(Target):
         super().__init__(limit_bytes)
         self._script = script
         self._cores = cores
+        self._environment = environment()  # looked up once: every measurement asks for it
         self.name = "host"
         if limited_to is not None:
             self.name, self.provenance = f"host within the limits of {limited_to}", "host-limited"
@@ -219,7 +220,7 @@ class HostTarget(Target):
 
     @property
     def cores(self) -> int:
-        return self._cores or usable_cores()
+        return self._cores or super().cores
 
     @property
     def affinity(self) -> list[int] | None:
@@ -230,7 +231,7 @@ class HostTarget(Target):
         return sorted(os.sched_getaffinity(0))[: self._cores]
 
     def describe(self) -> Mapping[str, Any]:
-        return environment()
+        return self._environment
 
     def state(self) -> BoardState:
         return BoardState.read(board_state())
@@ -245,15 +246,13 @@ def _content(model: Path | bytes) -> tuple[bytes, str]:
     """Return a model as one file's bytes, external data taken in, and the suffix of its name."""
     if isinstance(model, bytes):
         return model, ".onnx"
-    if model.suffix.lower() == ".ort":
+    if is_ort(model):
         return model.read_bytes(), model.suffix
-    import onnx
-
     try:
-        loaded = onnx.load(model, load_external_data=False)
-        outside = any(entry.data_location == onnx.TensorProto.EXTERNAL for entry in loaded.graph.initializer)
-        if not outside:
+        if len(model_files(model)) == 1:
             return model.read_bytes(), ".onnx"
+        import onnx
+
         return onnx.load(model).SerializeToString(), ".onnx"
     except Exception:  # whatever it is, the runtime there says what is wrong with it
         return model.read_bytes(), ".onnx"

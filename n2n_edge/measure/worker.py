@@ -762,7 +762,6 @@ def read_profile(events: list[dict[str, Any]], runs: int) -> dict[str, Any]:
         key = (event["name"][: -len("_kernel_time")], args.get("op_name", ""), args.get("provider", ""))
         kernels[key] = kernels.get(key, 0.0) + (event["dur"] + 0.5) / len(undisturbed)
     return {
-        "runs": len(undisturbed),
         "run_us": sum(whole[place]["dur"] for place in undisturbed) / max(1, len(undisturbed)),
         "kernels": [
             {"name": name, "op_type": op_type, "provider": provider, "us": us}
@@ -817,6 +816,12 @@ class Worker:
         result: dict[str, Any] = getattr(self, str(command))(request)
         return result
 
+    def load(self, request: dict[str, Any]) -> Opened:
+        """Let go of the model that is open and return another, run once."""
+        self.opened = None
+        bind(request)
+        return Opened(request, self.emit)
+
     def measure(self, request: dict[str, Any]) -> dict[str, Any]:
         """Open a model, time it until its median has settled, and close it."""
         with Energy() as energy:
@@ -825,9 +830,7 @@ class Worker:
                 time.sleep(request["idle_s"])
                 idle_watts = energy.read() / request["idle_s"]
             load = Load()
-            self.open(request)
-            opened = self.opened
-            assert opened is not None
+            opened = self.load(request)
             self.emit({"event": "phase", "phase": "in timed runs"})
             clock_mhz = [cpu_mhz()]
             warm_up(opened.run, request["max_time_s"] / 4)
@@ -843,7 +846,6 @@ class Worker:
                     "source": energy.source,
                 }
             clock_mhz.append(cpu_mhz())
-        self.opened = None
         return {
             **opened.facts(),
             "samples_ms": samples,
@@ -856,12 +858,9 @@ class Worker:
 
     def open(self, request: dict[str, Any]) -> dict[str, Any]:
         """Open a model for `block` and `throughput`, and warm it up."""
-        self.opened = None
-        bind(request)
-        self.opened = Opened(request, self.emit)
-        if request.get("command") != "measure":
-            warm_up(self.opened.run, request["max_time_s"] / 4)
-            gc.collect()
+        self.opened = self.load(request)
+        warm_up(self.opened.run, request["max_time_s"] / 4)
+        gc.collect()
         return {**self.opened.facts(), "peak_rss_bytes": peak_rss_bytes()}
 
     def block(self, request: dict[str, Any]) -> dict[str, Any]:

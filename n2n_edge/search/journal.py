@@ -8,9 +8,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TextIO
 
+from n2n_edge.closing import ClosedAtExit
 from n2n_edge.errors import InputError
 
 __all__ = ["SCHEMA", "Candidate", "Event", "Journal", "JsonObject"]
@@ -68,7 +68,7 @@ class Event:
     created_s: float
 
 
-class Journal:
+class Journal(ClosedAtExit):
     """The journal of one run, open for this process alone; every method has committed when it returns.
 
     >>> with Journal.create(folder / "journal.sqlite", {"seed": 0}) as journal:
@@ -137,14 +137,6 @@ class Journal:
         if not self._lock.closed:
             self._database.close()
             _release(self.path, self._lock)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def set_meta(self, key: str, value: object) -> None:
         """Keep `value` (anything JSON can hold) under `key`, in place of an earlier one."""
