@@ -7,7 +7,7 @@
 PYTHON ?= python3
 DEVICE ?= raspberry-pi-4
 MAX_MB ?= 0.12
-MAX_LATENCY_MS ?= 0.4
+MAX_LATENCY_MS ?= 1.0
 
 VENV := .venv
 BIN := $(VENV)/bin

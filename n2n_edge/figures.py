@@ -33,6 +33,20 @@ class Figure:
     high: float | None = None
     n: int | None = None
 
+    @property
+    def predicted(self) -> bool:
+        """Whether nothing was run: the value may be off, within its interval nine times out of ten."""
+        return self.provenance in ("calibrated", "analytic")
+
+    def held(self, *, accept_expected: bool = False) -> float:
+        """Return what an upper limit is held against: the value; of a prediction, its upper bound.
+
+        With `accept_expected` the expected value counts there, too.
+        """
+        if accept_expected or not self.predicted or self.high is None:
+            return self.value
+        return self.high
+
     def to_json(self) -> FigureJson:
         """Return ``{value, unit, provenance[, low, high, n]}``, absent fields left out."""
         document: FigureJson = {"value": self.value, "unit": self.unit, "provenance": self.provenance}

@@ -214,7 +214,7 @@ def _write(
 
 
 def _write_text(file: Path, text: str) -> None:
-    from n2n_edge.report import write_text
+    from n2n_edge.writing import write_text
 
     try:
         write_text(file, text)

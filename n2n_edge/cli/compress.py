@@ -50,6 +50,14 @@ def compress(
             help="Longest latency on the device: measured if it is this host, else predicted.", rich_help_panel=_BUDGETS
         ),
     ] = None,
+    accept_expected: Annotated[
+        bool,
+        typer.Option(
+            "--accept-expected",
+            help="Hold a predicted latency's expected value against its budget, not its upper bound.",
+            rich_help_panel=_BUDGETS,
+        ),
+    ] = False,
     max_memory_mb: Annotated[
         float | None, typer.Option(help="Largest memory bound, MB.", rich_help_panel=_BUDGETS)
     ] = None,
@@ -144,6 +152,7 @@ def compress(
             "input_shape": _shape(input_shape),
             "flip": flip,
             "corruptions": corruptions,
+            "accept_expected": accept_expected,
         }
     )
     if resume:

@@ -1,23 +1,21 @@
-"""`n2n-edge device`: what a board has, and what a measurement on it would miss."""
+"""`n2n-edge device`: what a board has, what a measurement on it would miss, and how fast it really is."""
 
 import json
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from n2n_edge.errors import InputError
 from n2n_edge.figures import SCHEMA_VERSION
 
 if TYPE_CHECKING:
+    from n2n_edge.devices import CalibrationRun
     from n2n_edge.measure.readiness import Readiness
 
 __all__ = ["device_app"]
 
-device_app = typer.Typer(help="Look at a board.", no_args_is_help=True)
-
-
-@device_app.callback()
-def device() -> None:
-    """Look at a board."""
+device_app = typer.Typer(help="Look at a board, and calibrate it.", no_args_is_help=True)
 
 
 @device_app.command()
@@ -41,6 +39,110 @@ def check(
         _print(target, found)
     if not found.ready:
         raise typer.Exit(3)
+
+
+@device_app.command()
+def calibrate(
+    target: Annotated[
+        str, typer.Argument(help="ssh://[user@]host[:port][/folder][?python=PATH].", show_default=False)
+    ] = "",
+    host: Annotated[bool, typer.Option("--host", help="Calibrate this machine.")] = False,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            help="Which device it is: a known profile, or the name of a new one "
+            "[default: cpu with --host, else a new one named after the board].",
+        ),
+    ] = None,
+    threads: Annotated[
+        str | None, typer.Option(help="Numbers of CPU threads, with commas [default: 1 and the profile's].")
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="Time for the timings.")] = 4.5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Time a pack of small models on a board, fit its profile, and say how much better predictions are.
+
+    The profile goes to your own profiles, which come before the shipped ones.
+    """
+    from n2n_edge.devices import calibrate as run_calibration
+    from n2n_edge.devices import profile_to_calibrate, save_calibrations
+    from n2n_edge.measure import open_target
+
+    if host == bool(target):
+        raise InputError("device calibrate: give either ssh://user@board or --host")
+    if not minutes > 0:
+        raise InputError(f"--minutes {minutes:g}: must be more than 0")
+    if target and not target.startswith("ssh:"):
+        raise InputError(f"{target}: not a board; give ssh://user@board, or --host for this machine")
+    with open_target(target or "host") as place:
+        known, text = profile_to_calibrate(profile, None if host else place)
+        default = sorted({1, known.default_threads}) if known.compute_unit == "cpu" else [known.default_threads]
+        counts = default if threads is None else _counts(threads)
+        found = run_calibration(place, known, counts, minutes=minutes, say=_say)
+    _say("")
+    path = save_calibrations(known, text, found.calibrations)
+    if as_json:
+        print(json.dumps(_calibration_json(known.name, str(path), found), indent=2, allow_nan=False))
+    else:
+        _print_calibration(known.name, str(path), found)
+
+
+def _counts(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(f"--threads {text}: not numbers of threads; give such as 1,4")
+    return sorted({int(part) for part in parts})
+
+
+def _calibration_json(name: str, path: str, found: "CalibrationRun") -> dict[str, object]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "profile": name,
+        "file": path,
+        "calibrations": [
+            {
+                **calibration.model_dump(mode="json"),
+                "median_error_before": round(found.errors(calibration.threads)[0], 4),
+            }
+            for calibration in found.calibrations
+        ],
+        "models": [
+            {
+                "name": row.name,
+                "threads": row.threads,
+                "measured_ms": round(row.measured_ms, 6),
+                "predicted_before_ms": round(row.before_ms, 6),
+                "predicted_ms": round(row.after_ms, 6),
+            }
+            for row in found.timed
+        ],
+        "failures": list(found.failures),
+    }
+
+
+def _print_calibration(name: str, path: str, found: "CalibrationRun") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    table = Table("threads", "models", "error before", "error now", "nine of ten", title=name, title_justify="left")
+    for calibration in found.calibrations:
+        before, now = found.errors(calibration.threads)
+        table.add_row(
+            str(calibration.threads), str(calibration.models), f"{before:.1%}", f"{now:.1%}",
+            f"{calibration.low_ratio:.2f} to {calibration.high_ratio:.2f} times the prediction",
+        )  # fmt: skip
+    console.print(table)
+    console.print("errors are medians; now: of each model by a fit that has not seen it", highlight=False)
+    for failure in found.failures:
+        console.print(Text(f"left out: {failure}"), soft_wrap=True, style="yellow")
+    console.print(Text(f"profile: {path}"), soft_wrap=True)
+
+
+def _say(stage: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{stage}", end="", file=sys.stderr, flush=True)
 
 
 def _print(target: str, found: "Readiness") -> None:

@@ -25,6 +25,13 @@ def gate(
     device: Annotated[
         str | None, typer.Option(help="Device for the latency: measured if it is this host (cpu), predicted otherwise.")
     ] = None,
+    accept_expected: Annotated[
+        bool,
+        typer.Option(
+            "--accept-expected",
+            help="Hold a predicted latency's expected value against the limit, not its upper bound.",
+        ),
+    ] = False,
     threads: Annotated[
         int | None, typer.Option(help="Threads for the latency; the device's default if left out.")
     ] = None,
@@ -57,7 +64,7 @@ def gate(
     if max_regression is not None and baseline is None:
         raise InputError(f"--max-regression {max_regression}: growth over what? give --baseline MODEL")
     verdicts, regressions, warnings = _judge(
-        model, budgets, device, threads, baseline, max_regression or DEFAULT_REGRESSION
+        model, budgets, device, threads, baseline, max_regression or DEFAULT_REGRESSION, accept_expected
     )
     document = gate_document(str(model), verdicts, regressions)
     if as_json:
@@ -83,6 +90,7 @@ def _judge(
     threads: int | None,
     baseline: Path | None,
     max_regression: str,
+    accept_expected: bool,
 ) -> "tuple[tuple[Verdict, ...], tuple[Regression, ...], tuple[str, ...]]":
     from n2n_edge.devices import load_profile
     from n2n_edge.gate import compare, file_figures, judge, latency_figure, parse_percent
@@ -94,7 +102,7 @@ def _judge(
     warnings: tuple[str, ...] = ()
     if profile is not None and any(budget.cost == "latency_ms" for budget in budgets):
         figures["latency_ms"], warnings = latency_figure(model, profile, threads)
-    return judge(figures, budgets), regressions, warnings
+    return judge(figures, budgets, accept_expected=accept_expected), regressions, warnings
 
 
 def _print(document: "GateJson", verdicts: "tuple[Verdict, ...]", regressions: "tuple[Regression, ...]") -> None:

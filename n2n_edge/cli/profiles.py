@@ -1,15 +1,19 @@
-"""`n2n-edge profiles`: which devices are known, and what is known of them."""
+"""`n2n-edge profiles`: which devices are known, what is known of them, and adding one's own."""
 
 import json
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from n2n_edge.figures import SCHEMA_VERSION
 
+if TYPE_CHECKING:
+    from n2n_edge.devices import Profile
+
 __all__ = ["profiles_app"]
 
-profiles_app = typer.Typer(help="Show the device profiles.", no_args_is_help=True)
+profiles_app = typer.Typer(help="Show the device profiles, and add your own.", no_args_is_help=True)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
@@ -25,19 +29,16 @@ def list_(as_json: JsonOption = False) -> None:
         print(json.dumps({"schema_version": SCHEMA_VERSION, "profiles": documents}, indent=2))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("name", "aliases", "threads", "memory MB", "GFLOP/s", "GB/s", "latency is")
+    table = Table(Column("name", no_wrap=True), "aliases", "threads", "memory", "latency")
     for profile in profiles:
-        predicted = "analytic" if profile.calibration is None else "calibrated"
         table.add_row(
             profile.name,
             ", ".join(profile.aliases),
             f"{profile.default_threads} of {profile.cores}",
-            f"{profile.memory_mb:.0f}",
-            f"{profile.peak_gflops:g} ({profile.compute_unit})",
-            f"{profile.bandwidth_gb_s:g}",
-            "measured" if profile.is_host else predicted,
+            f"{profile.memory_mb:.0f} MB",
+            "measured" if profile.is_host else _predicted(profile),
         )
     Console().print(table)
 
@@ -56,15 +57,58 @@ def show(
         print(json.dumps({"schema_version": SCHEMA_VERSION, "profile": document}, indent=2))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     sources = document.pop("sources")
-    calibration = document.pop("calibration", {})
-    table = Table("field", "value", "source")
+    calibrations = document.pop("calibrations", [])
+    modes = document.pop("power_modes", {})
+    table = Table("field", Column("value", overflow="fold"), Column("source", overflow="fold"))
     for field, value in document.items():
         shown = ", ".join(value) if isinstance(value, list) else str(value)
         table.add_row(field, Text(shown), Text(sources.get(field, "")))
-    for field, value in calibration.items():
-        table.add_row(f"calibration.{field}", Text(str(value)), "")
+    for mode, limits in modes.items():
+        shown = ", ".join(f"{limit} {value:g}" for limit, value in limits.items())
+        table.add_row(f"power mode {mode}", Text(shown), Text(sources.get("power_modes", "")))
     Console().print(table)
+    for each in calibrations:
+        line = (
+            f"calibrated {each['quantity']}: {each['threads']} threads, {'/'.join(each['precisions'])}, "
+            f"{each['models']} models timed with {each['runtime']} on {each['measured_on']}, off by "
+            f"{each['median_error']:.1%} (median), nine of ten {each['low_ratio']:.2f} to {each['high_ratio']:.2f} "
+            f"times the prediction; {each['source']}"
+        )
+        Console().print(Text(line), soft_wrap=True)
+
+
+@profiles_app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the new profile: small letters, digits and hyphens.")],
+    like: Annotated[str, typer.Option(help="Profile to start from.")] = "raspberry-pi-4",
+    out: Annotated[
+        Path | None, typer.Option(help="File to write [default: NAME.toml in your own profiles].", show_default=False)
+    ] = None,
+) -> None:
+    """Write a profile to fill in, a copy of a known one; it borrows that one's calibrations until it has its own."""
+    from n2n_edge.devices import new_profile
+
+    print(new_profile(name, like, out))
+
+
+@profiles_app.command()
+def validate(
+    files: Annotated[list[Path], typer.Argument(help="Profile files.", show_default=False)],
+) -> None:
+    """Check profile files; exit code 2 with the line and the field where one isn't valid."""
+    from n2n_edge.devices import read_profile
+
+    for file in files:
+        profile = read_profile(file)
+        print(f"{file}: ok, {profile.name}, {len(profile.calibrations)} calibrations")
+
+
+def _predicted(profile: "Profile") -> str:
+    own = [each for each in profile.calibrations if each.quantity == "latency"]
+    if not own:
+        return f"as {profile.relative}, scaled" if profile.relative else "as a relative, scaled"
+    return f"of {sum(each.models for each in own)} timings"

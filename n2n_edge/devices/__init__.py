@@ -1,19 +1,44 @@
-"""Device profiles, where they are found, and the latency their data sheets promise."""
+"""Device profiles, where they are found, and what a model is predicted to cost on a device."""
 
-from n2n_edge.devices.profile import Calibration, Profile
+from n2n_edge.devices.calibrate import CalibrationRun, calibrate
+from n2n_edge.devices.kernels import Kernels, kernels_of
+from n2n_edge.devices.own_profiles import new_profile, profile_to_calibrate, save_calibrations
+from n2n_edge.devices.prediction import (
+    Basis,
+    NodeLatency,
+    Prediction,
+    input_pixels,
+    latency_basis,
+    latency_evidence,
+    predict,
+    predict_latency,
+    predict_node_latencies,
+)
+from n2n_edge.devices.profile import Calibration, Precision, Profile
 from n2n_edge.devices.registry import list_profiles, load_profile, read_profile, user_profile_folder
-from n2n_edge.devices.roofline import NodeLatency, predict_latencies, predict_latency, predict_node_latencies, roofline
 
 __all__ = [
+    "Basis",
     "Calibration",
+    "CalibrationRun",
+    "Kernels",
     "NodeLatency",
+    "Precision",
+    "Prediction",
     "Profile",
+    "calibrate",
+    "input_pixels",
+    "kernels_of",
+    "latency_basis",
+    "latency_evidence",
     "list_profiles",
     "load_profile",
-    "predict_latencies",
+    "new_profile",
+    "predict",
     "predict_latency",
     "predict_node_latencies",
+    "profile_to_calibrate",
     "read_profile",
-    "roofline",
+    "save_calibrations",
     "user_profile_folder",
 ]

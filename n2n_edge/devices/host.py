@@ -7,7 +7,7 @@ from n2n_edge.measure.environment import cpu_flags, usable_cores
 
 __all__ = ["HOST_FIELDS", "host_peak_gflops", "host_values"]
 
-HOST_FIELDS = ("cores", "default_threads", "memory_mb", "usable_memory_mb", "peak_gflops")
+HOST_FIELDS = ("cores", "clock_mhz", "default_threads", "memory_mb", "usable_memory_mb", "peak_gflops", "channel_block")
 """Fields that a profile with ``is_host = true`` may give as the text ``"host"``."""
 
 ASSUMED_CLOCK_MHZ = 2000.0
@@ -18,10 +18,12 @@ def host_values() -> dict[str, int | float]:
     memory = psutil.virtual_memory()
     return {
         "cores": usable_cores(),
+        "clock_mhz": _clock_mhz(),
         "default_threads": usable_cores(),
         "memory_mb": round(memory.total / MB, 1),
         "usable_memory_mb": round(memory.available / MB, 1),
         "peak_gflops": host_peak_gflops(),
+        "channel_block": 16 if "avx512f" in cpu_flags() else 8,
     }
 
 
@@ -31,12 +33,16 @@ def host_peak_gflops() -> float:
     An estimate, for want of a data sheet: 32 FLOP a cycle (two 256-bit fused multiply-adds) where x86 has AVX2 or
     AVX-512, 8 (one of 128 bits) otherwise.
     """
-    clock_mhz = ASSUMED_CLOCK_MHZ
+    flop_per_cycle = 32 if {"avx2", "avx512f"} & cpu_flags() else 8
+    return round(usable_cores() * _clock_mhz() / 1000 * flop_per_cycle, 1)
+
+
+def _clock_mhz() -> float:
+    """Return the highest clock that the operating system tells, else the present one, else an assumed one."""
     try:
         frequency = psutil.cpu_freq()
     except (OSError, NotImplementedError):
         frequency = None
-    if frequency is not None and (frequency.max or frequency.current):
-        clock_mhz = frequency.max or frequency.current
-    flop_per_cycle = 32 if {"avx2", "avx512f"} & cpu_flags() else 8
-    return round(usable_cores() * clock_mhz / 1000 * flop_per_cycle, 1)
+    if frequency is None or not (frequency.max or frequency.current):
+        return ASSUMED_CLOCK_MHZ
+    return round(float(frequency.max or frequency.current), 1)

@@ -4,47 +4,89 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-__all__ = ["Calibration", "Profile"]
+from n2n_edge.devices.kernels import TERMS
+
+__all__ = ["Calibration", "PowerMode", "Precision", "Profile"]
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Provider = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+ExecutionProvider$")]
+Precision = Literal["fp32", "fp16", "int8"]
+"""Of arithmetic: what a model is run in."""
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+Range = tuple[Positive, Positive]
 
 SOURCED = ("memory_mb", "usable_memory_mb", "peak_gflops", "bandwidth_gb_s", "launch_overhead_us", "channel_multiple")
 """Fields whose origin every profile has to state under `sources`."""
 
 
 class Calibration(BaseModel):
-    """How real timings of one device relate to its roofline: measured time over predicted time, per model.
+    """Rates of a device, fitted on models that were really timed (or whose energy was), with the evidence for them.
 
-    The three ratios hold for the profile's default threads: `ratio` is the middle, `low_ratio` and `high_ratio` bound
-    nine models out of ten. `models` counts the models timed, `source` says when and how.
+    `rates` maps terms of `devices/kernels.py` to nanoseconds for one unit, or to nanojoules where `quantity` is
+    ``energy``. `low_ratio` and `high_ratio` bound measured over predicted for nine models out of ten; `median_error`
+    and `p90_error` are fractions of the measured value; all four are of models that the fit had not seen. `macs` and
+    `input_pixels` are the ranges that the fitted models span. `measured_on` names the profile of the timed device:
+    another one's name where the figures are borrowed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    ratio: Positive
+    quantity: Literal["latency", "energy"] = "latency"
+    measured_on: Name
+    runtime: Text
+    threads: int = Field(ge=1, le=1024)
+    precisions: tuple[Precision, ...] = Field(min_length=1, strict=False)
+    models: int = Field(ge=3)
+    median_error: float = Field(ge=0, allow_inf_nan=False)
+    p90_error: float = Field(ge=0, allow_inf_nan=False)
     low_ratio: Positive
     high_ratio: Positive
-    models: int = Field(ge=3)
-    runtime: Text
+    macs: Range = Field(strict=False)
+    input_pixels: Range = Field(strict=False)
     source: Text
+    rates: dict[str, Positive]
 
     @model_validator(mode="after")
-    def _ratios_in_order(self) -> Self:
-        if not self.low_ratio <= self.ratio <= self.high_ratio:
-            raise ValueError(f"ratio {self.ratio:g} must lie between low_ratio and high_ratio")
+    def _fields_agree(self) -> Self:
+        if not self.low_ratio <= 1 <= self.high_ratio:
+            raise ValueError("low_ratio: 1 must lie between low_ratio and high_ratio")
+        for name in ("macs", "input_pixels"):
+            least, most = getattr(self, name)
+            if least > most:
+                raise ValueError(f"{name}: the first figure is the least, the second the most")
+        unknown = sorted(set(self.rates) - set(TERMS))
+        if unknown:
+            raise ValueError(f"rates.{unknown[0]}: there is no term of this name; terms are {', '.join(TERMS)}")
+        if not self.rates:
+            raise ValueError("rates: empty; give nanoseconds per unit of each term")
         return self
+
+
+class PowerMode(BaseModel):
+    """A mode that limits a board's power: what it leaves of cores and clocks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    watts: Positive
+    cores: int | None = Field(default=None, ge=1, le=1024)
+    cpu_mhz: Positive | None = None
+    gpu_mhz: Positive | None = None
 
 
 class Profile(BaseModel):
     """One device, as its TOML file describes it.
 
     `memory_mb` is all the memory, `usable_memory_mb` what a program may count on (both 10^6 bytes). `peak_gflops` is
-    dense fp32 arithmetic of the `compute_unit`: for ``cpu`` over `default_threads`, for ``gpu`` over the whole GPU.
+    dense fp32 arithmetic of the `compute_unit`: for ``cpu`` over `default_threads`, for ``gpu`` over the whole GPU;
+    `peak_fp16_gflops` and `peak_int8_gops` are given where those are faster. `clock_mhz` is the compute unit's.
     `launch_overhead_us` is what each operator costs besides arithmetic and memory traffic. Widths are best kept at
-    multiples of `channel_multiple`. `sources` maps a field to the document, or the reasoning, its value comes from.
+    multiples of `channel_multiple`, or of that of the precision; kernels compute `channel_block` channels at once (as
+    many unless given). `relative` names the device whose calibrations this
+    one borrows, scaled by what the data sheets say of both. `sources` maps a field to the document, or the reasoning,
+    its value comes from.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -54,6 +96,7 @@ class Profile(BaseModel):
     description: Text
     is_host: bool = False
     cores: int = Field(ge=1, le=1024)
+    clock_mhz: Positive = Field(le=100_000)
     default_threads: int = Field(ge=1, le=1024)
     runtime: Literal["onnxruntime"]
     providers: tuple[Provider, ...] = Field(min_length=1, strict=False)
@@ -61,17 +104,34 @@ class Profile(BaseModel):
     memory_mb: Positive = Field(le=10_000_000)
     usable_memory_mb: Positive
     peak_gflops: Positive = Field(le=10_000_000)
+    peak_fp16_gflops: Positive | None = Field(default=None, le=10_000_000)
+    peak_int8_gops: Positive | None = Field(default=None, le=10_000_000)
     bandwidth_gb_s: Positive = Field(le=100_000)
     launch_overhead_us: float = Field(ge=0, le=100_000, allow_inf_nan=False)
     channel_multiple: int = Field(ge=1, le=256)
+    channel_block: int | None = Field(default=None, ge=1, le=256)
+    channel_multiple_fp16: int | None = Field(default=None, ge=1, le=256)
+    channel_multiple_int8: int | None = Field(default=None, ge=1, le=256)
+    relative: Name | None = None
+    power_modes: dict[str, PowerMode] = Field(default_factory=dict)
     sources: dict[str, Text]
-    calibration: Calibration | None = None
+    calibrations: tuple[Calibration, ...] = Field(default=(), strict=False)
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
         for complaint in _contradictions(self):
             raise ValueError(complaint)
         return self
+
+    @property
+    def block(self) -> int:
+        """How many channels the kernels compute at once."""
+        return self.channel_block or self.channel_multiple
+
+    def peak(self, precision: Precision) -> float:
+        """Return dense 10^9 operations a second; where a precision has no peak of its own, that of the next wider."""
+        fp16 = self.peak_fp16_gflops or self.peak_gflops
+        return {"fp32": self.peak_gflops, "fp16": fp16, "int8": self.peak_int8_gops or fp16}[precision]
 
 
 def _contradictions(profile: Profile) -> list[str]:
@@ -83,6 +143,16 @@ def _contradictions(profile: Profile) -> list[str]:
         found.append(f"usable_memory_mb: {profile.usable_memory_mb:g} is more than memory_mb ({profile.memory_mb:g})")
     if profile.compute_unit == "gpu" and set(profile.providers) == {"CPUExecutionProvider"}:
         found.append("providers: compute_unit is 'gpu', but only the CPU provider is named")
+    if profile.relative in (profile.name, *profile.aliases):
+        found.append(f"relative: '{profile.relative}' is the device itself; name another one, or leave it out")
+    if profile.is_host and profile.relative is not None:
+        found.append("relative: this machine has none; calibrate it with `n2n-edge device calibrate --host`")
+    for index, calibration in enumerate(profile.calibrations):
+        if calibration.threads > profile.cores:
+            found.append(f"calibrations.{index}.threads: {calibration.threads} is more than cores ({profile.cores})")
+    for name, mode in profile.power_modes.items():
+        if mode.cores is not None and mode.cores > profile.cores:
+            found.append(f"power_modes.{name}.cores: {mode.cores} is more than cores ({profile.cores})")
     if profile.name in profile.aliases:
         found.append(f"aliases: '{profile.name}' is the name itself")
     for field in ("providers", "aliases"):

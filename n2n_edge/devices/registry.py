@@ -10,9 +10,10 @@ from pydantic import ValidationError
 import n2n_edge
 from n2n_edge.devices.host import HOST_FIELDS, host_values
 from n2n_edge.devices.profile import Profile
+from n2n_edge.devices.profile_file import line_of
 from n2n_edge.errors import InputError
 
-__all__ = ["list_profiles", "load_profile", "read_profile", "user_profile_folder"]
+__all__ = ["list_profiles", "load_profile", "profile_file", "read_profile", "user_profile_folder"]
 
 
 def load_profile(name_or_path: str | Path) -> Profile:
@@ -45,6 +46,22 @@ def load_profile(name_or_path: str | Path) -> Profile:
     raise InputError(f"unknown device '{name_or_path}' ({hint}); see `n2n-edge profiles list`, or give a .toml file")
 
 
+def profile_file(name_or_path: str) -> Path:
+    """Return the file of the profile that `load_profile` gives.
+
+    Raises:
+        InputError: as `load_profile`.
+    """
+    if name_or_path.endswith(".toml"):
+        return Path(name_or_path).expanduser()
+    wanted = load_profile(name_or_path)
+    for folder in (user_profile_folder(), _shipped_folder()):
+        for path in sorted(folder.glob("*.toml")) if folder.is_dir() else ():
+            if read_profile(path).name == wanted.name:
+                return path
+    raise InputError(f"{name_or_path}: its file is gone; see `n2n-edge profiles list`")
+
+
 def list_profiles() -> tuple[Profile, ...]:
     """Return every profile that a name can reach, by name; the user's own hide shipped ones of the same name.
 
@@ -56,14 +73,15 @@ def list_profiles() -> tuple[Profile, ...]:
     return tuple(by_name[name] for name in sorted(by_name))
 
 
-def read_profile(path: Path) -> Profile:
-    """Return the profile in a TOML file, ``"host"`` values filled in from this machine.
+def read_profile(path: Path, text: str | None = None) -> Profile:
+    """Return the profile in a TOML file (`text` stands in for the file's), ``"host"`` values filled in from here.
 
     Raises:
         InputError: one line with the file and the fields that are unknown, missing, out of range or contradictory.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8") if text is None else text
+        values = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path}: not a readable TOML profile: {error}") from error
     asked = [field for field in HOST_FIELDS if values.get(field) == "host"]
@@ -78,7 +96,7 @@ def read_profile(path: Path) -> Profile:
         return Profile.model_validate(values)
     except ValidationError as error:
         complaints = "; ".join(
-            _complaint(list(detail["loc"]), detail["type"], detail["msg"]) for detail in error.errors()
+            _complaint(text, list(detail["loc"]), detail["type"], detail["msg"]) for detail in error.errors()
         )
         raise InputError(f"{path}: {complaints}") from error
 
@@ -90,18 +108,19 @@ def user_profile_folder() -> Path:
     return base / "n2n-edge" / "profiles"
 
 
-def _complaint(location: list[int | str], kind: str, message: str) -> str:
-    """Turn one of pydantic's errors into a phrase that names the field."""
-    field = ".".join(str(part) for part in location)
-    if kind == "extra_forbidden":
-        return f"field '{field}': unknown key; remove it or correct its spelling"
-    if kind == "missing":
-        return f"field '{field}': missing"
-    text = message.removeprefix("Value error, ")
-    if field:
-        return f"field '{field}': {text[:1].lower()}{text[1:]}"
-    named, _, rest = text.partition(": ")
-    return f"field '{named}': {rest}"
+def _complaint(text: str, location: list[int | str], kind: str, message: str) -> str:
+    """Turn one of pydantic's errors into a phrase that names the line and the field."""
+    message = message.removeprefix("Value error, ")
+    if kind == "value_error":  # begins with the field that is wrong
+        named, _, message = message.partition(": ")
+        location = [*location, *(int(part) if part.isdecimal() else part for part in named.split("."))]
+    elif kind == "extra_forbidden":
+        message = "unknown key; remove it or correct its spelling"
+    elif kind == "missing":
+        message = "missing"
+    else:
+        message = f"{message[:1].lower()}{message[1:]}"
+    return f"line {line_of(text, location)}: field '{'.'.join(str(part) for part in location)}': {message}"
 
 
 def _shipped_folder() -> Path:

@@ -7,7 +7,6 @@ from n2n_edge.gate.regression import Regression, compare, parse_percent
 from n2n_edge.gate.terminal import verdict_table
 from n2n_edge.gate.verdict import Verdict, judge
 from n2n_edge.gate.wording import (
-    PREDICTED,
     PROVENANCE_WORDS,
     format_figure,
     format_interval,
@@ -17,7 +16,6 @@ from n2n_edge.gate.wording import (
 
 __all__ = [
     "OPTIONS",
-    "PREDICTED",
     "PROVENANCE_WORDS",
     "UNITS",
     "Budget",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from n2n_edge.errors import UnsuitableEnvironmentError
 from n2n_edge.figures import Figure
 from n2n_edge.gate.budget import Budget
-from n2n_edge.gate.wording import PREDICTED, format_figure, format_provenance, format_value
+from n2n_edge.gate.wording import format_figure, format_provenance, format_value
 
 __all__ = ["Verdict", "judge"]
 
@@ -22,6 +22,7 @@ class Verdict:
     reached: Figure
     met: bool
     margin: float
+    accept_expected: bool = False
 
     @property
     def reason(self) -> str:
@@ -33,34 +34,34 @@ class Verdict:
             f"{format_figure(self.reached)}, {format_provenance(self.reached.provenance)}; "
             f"budget {bound} {limit}, {abs(self.margin):.1%} {side}"
         )
-        if self.reached.provenance in PREDICTED:
+        if self.reached.predicted:
             text += "; a prediction, nothing was run on the device"
-            if self._could_turn:
-                text += ", and its interval reaches across the limit"
+            if self.accept_expected:
+                text += ", judged by its expected value"
+            elif self.reached.high is not None and self.budget.direction == "max":
+                text += f", judged by its upper bound {format_value(self.reached.high, self.budget.unit)}"
         return text
 
-    @property
-    def _could_turn(self) -> bool:
-        low, high, limit = self.reached.low, self.reached.high, self.budget.limit
-        return low is not None and high is not None and low <= limit < high
 
-
-def judge(figures: Mapping[str, Figure], budgets: Iterable[Budget]) -> tuple[Verdict, ...]:
+def judge(
+    figures: Mapping[str, Figure], budgets: Iterable[Budget], *, accept_expected: bool = False
+) -> tuple[Verdict, ...]:
     """Hold each budget against the figure of its cost; a value equal to the limit meets it.
 
-    A predicted figure is judged by its value, not by its interval; the verdict's reason says that it is a prediction.
-    Raises `UnsuitableEnvironmentError` if there is no figure for a budget's cost.
+    A predicted figure is judged by its upper bound, or by its value with `accept_expected`; the verdict's reason says
+    so. Raises `UnsuitableEnvironmentError` if there is no figure for a budget's cost.
     """
-    return tuple(_judge_one(figures, budget) for budget in budgets)
+    return tuple(_judge_one(figures, budget, accept_expected) for budget in budgets)
 
 
-def _judge_one(figures: Mapping[str, Figure], budget: Budget) -> Verdict:
+def _judge_one(figures: Mapping[str, Figure], budget: Budget, accept_expected: bool) -> Verdict:
     if budget.cost not in figures:
         raise UnsuitableEnvironmentError(
             f"{budget.option} {budget.limit:g}: {budget.cost} is not known here, only {', '.join(sorted(figures))}; "
             "leave the budget out or run where it can be told"
         )
     reached = figures[budget.cost]
-    excess = reached.value - budget.limit
+    value = reached.held(accept_expected=accept_expected) if budget.direction == "max" else reached.value
+    excess = value - budget.limit
     margin = (excess if budget.direction == "min" else -excess) / budget.limit
-    return Verdict(budget=budget, reached=reached, met=margin >= 0, margin=margin)
+    return Verdict(budget=budget, reached=reached, met=margin >= 0, margin=margin, accept_expected=accept_expected)

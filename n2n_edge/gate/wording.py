@@ -5,9 +5,8 @@ from types import MappingProxyType
 
 from n2n_edge.figures import Figure, Provenance
 
-__all__ = ["PREDICTED", "PROVENANCE_WORDS", "format_figure", "format_interval", "format_provenance", "format_value"]
+__all__ = ["PROVENANCE_WORDS", "format_figure", "format_interval", "format_provenance", "format_value"]
 
-PREDICTED: frozenset[Provenance] = frozenset({"analytic", "calibrated"})
 """The provenances that are predictions: nothing was run on the device."""
 
 PROVENANCE_WORDS: Mapping[Provenance, str] = MappingProxyType(

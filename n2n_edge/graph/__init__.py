@@ -1,7 +1,7 @@
 """The ONNX graph: load, layers, channel groups, architectures, `build()` and what a graph costs."""
 
 from n2n_edge.graph.architecture import Architecture
-from n2n_edge.graph.costs import Amounts, Costs, NodeCost, Place, costs, node_costs
+from n2n_edge.graph.costs import Amounts, Costs, NodeCost, Place, costs, node_amounts, node_costs
 from n2n_edge.graph.groups import ChannelGroup
 from n2n_edge.graph.layers import Layer, layers_by_name
 from n2n_edge.graph.load import load_model, save_model, serialize
@@ -29,6 +29,7 @@ __all__ = [
     "export_program",
     "layers_by_name",
     "load_model",
+    "node_amounts",
     "node_costs",
     "save_model",
     "serialize",

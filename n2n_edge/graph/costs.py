@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from n2n_edge.graph.load import to_proto
 from n2n_edge.graph.shapes import Shape, is_constant, shapes_of
 
-__all__ = ["Amounts", "CostPlan", "Costs", "Figures", "NodeCost", "Place", "costs", "node_costs"]
+__all__ = ["Amounts", "CostPlan", "Costs", "Figures", "NodeCost", "Place", "costs", "node_amounts", "node_costs"]
 
 Figures = NDArray[np.float64]
 
@@ -56,7 +56,9 @@ class NodeCost:
 class Amounts:
     """`Costs` of N candidates of one graph at once: `(N,)`, and `(nodes, N)` for the shares of nodes.
 
-    Of the file only the bytes of the constants are counted. Floats hold these integers exactly.
+    Of the file only the bytes of the constants are counted. Floats hold these integers exactly. `node_reduction` are
+    the multiply-accumulates behind one output element, `node_channels` the output channels of a convolution or Gemm;
+    nought for other nodes.
     """
 
     params: Figures
@@ -64,6 +66,8 @@ class Amounts:
     constant_bytes: Figures
     memory_bound_bytes: Figures
     node_macs: Figures
+    node_reduction: Figures
+    node_channels: Figures
     node_params: Figures
     node_weight_bytes: Figures
     node_input_bytes: Figures
@@ -82,17 +86,22 @@ def costs(model: ir.Model) -> Costs:
     )
 
 
+def node_amounts(model: ir.Model) -> tuple[tuple["Place", ...], Amounts]:
+    """Return the nodes in execution order and what they cost, as one candidate (N = 1)."""
+    plan = CostPlan(model)
+    return plan.places, plan.at(*plan.sizes_of(shapes_of(model)))
+
+
 def node_costs(model: ir.Model) -> tuple[NodeCost, ...]:
     """Return one entry per node in execution order."""
-    plan = CostPlan(model)
-    found = plan.at(*plan.sizes_of(shapes_of(model)))
+    places, found = node_amounts(model)
     return tuple(
         NodeCost(
             place.name, place.op_type, place.inputs, place.outputs,
             int(found.node_macs[i, 0]), int(found.node_params[i, 0]), int(found.node_weight_bytes[i, 0]),
             int(found.node_input_bytes[i, 0]), int(found.node_output_bytes[i, 0]),
         )
-        for i, place in enumerate(plan.places)
+        for i, place in enumerate(places)
     )  # fmt: skip
 
 
@@ -148,12 +157,14 @@ class CostPlan:
     def at(self, elements: Figures, lengths: Figures) -> Amounts:
         """Return the costs where `values` have so many elements `(values, N)` and `axes` are so long `(axes, N)`."""
         sizes = np.ceil(elements * self._itemsize)
-        node_macs = np.zeros((len(self.places), elements.shape[1]))
+        node_macs, node_reduction, node_channels = np.zeros((3, len(self.places), elements.shape[1]))
         if self._multiplying:
             kernels = np.array(self._kernels)
             convolves = (kernels >= 0)[:, None]
             per_output = np.where(convolves, elements[kernels] / np.maximum(lengths, 1.0), lengths)
             node_macs[self._multiplying] = np.round(elements[self._outputs] * per_output)
+            node_reduction[self._multiplying] = per_output
+            node_channels[self._multiplying] = np.where(convolves, lengths, elements[self._outputs])
         constants = (self._constants @ sizes)[0]
         rooms = np.stack([sizes[members].max(axis=0) for members in self._roots]) if self._roots else sizes[:0]
         return Amounts(
@@ -162,6 +173,8 @@ class CostPlan:
             constant_bytes=constants,
             memory_bound_bytes=constants + (self._storage.alive @ rooms).max(axis=0, initial=0.0),
             node_macs=node_macs,
+            node_reduction=node_reduction,
+            node_channels=node_channels,
             node_params=self._node_weights @ elements,
             node_weight_bytes=self._node_constants @ sizes,
             node_input_bytes=self._node_inputs @ sizes,
@@ -171,12 +184,20 @@ class CostPlan:
 
 @dataclass(frozen=True)
 class Place:
-    """A node in its graph: `inputs` and `outputs` name its activations."""
+    """A node in its graph: `inputs` and `outputs` name its activations.
+
+    `kernel`, `stride` and `groups` are those of a convolution or pooling, `depthwise` says that each filter reads one
+    channel; none of these changes with the widths of a network.
+    """
 
     name: str
     op_type: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    groups: int = 1
+    depthwise: bool = False
 
 
 def _place(node: ir.Node) -> Place:
@@ -185,7 +206,26 @@ def _place(node: ir.Node) -> Place:
         node.op_type,
         tuple(str(value.name) for value in node.inputs if value is not None and not is_constant(value)),
         tuple(str(value.name) for value in node.outputs if value.name),
+        *_form(node),
     )
+
+
+def _form(node: ir.Node) -> tuple[tuple[int, ...], tuple[int, ...], int, bool]:
+    """Return kernel, stride, groups, and whether each filter of a convolution reads a single channel of several."""
+    weight = _weight_shape(node)
+    kernel = tuple(node.attributes.get_ints("kernel_shape", ())) or weight[2:]
+    stride = tuple(node.attributes.get_ints("strides", ())) or (1,) * len(kernel)
+    groups = node.attributes.get_int("group", 1)
+    return kernel, stride, groups, groups > 1 and weight[1:2] in ((), (1,))
+
+
+def _weight_shape(node: ir.Node) -> tuple[int, ...]:
+    """Return the shape of a convolution's weights; () for any other node, and where it is unknown."""
+    index = {"Conv": 1, "ConvInteger": 1, "ConvTranspose": 1, "QLinearConv": 3}.get(node.op_type)
+    value = node.inputs[index] if index is not None and index < len(node.inputs) else None
+    if value is None or value.shape is None or not value.shape.is_static():
+        return ()
+    return tuple(int(size) for size in value.shape.numpy())
 
 
 @dataclass(frozen=True)

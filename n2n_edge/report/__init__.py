@@ -17,7 +17,7 @@ from n2n_edge.report.document import (
     SearchJson,
     TrainingJson,
 )
-from n2n_edge.report.html import render_html, write_html, write_text
+from n2n_edge.report.html import render_html, write_html
 from n2n_edge.report.model_card import render_model_card, write_model_card
 
 __all__ = [
@@ -40,5 +40,4 @@ __all__ = [
     "render_model_card",
     "write_html",
     "write_model_card",
-    "write_text",
 ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from n2n_edge.figures import Figure, FigureJson, Provenance
-from n2n_edge.gate import PREDICTED, PROVENANCE_WORDS, format_interval, format_value
+from n2n_edge.gate import PROVENANCE_WORDS, format_interval, format_value
 from n2n_edge.report.document import ModelJson, RunReport
 
 __all__ = ["Cell", "Row", "cell_of", "comparison_rows", "figure_of", "provenances_of"]
@@ -54,7 +54,7 @@ def cell_of(figure: Figure) -> Cell:
     if figure.n is not None:
         parts.append(f"n = {figure.n:,}")
     parts.append(figure.provenance)
-    return Cell(_bare(figure.value, figure.unit), ", ".join(parts), figure.provenance in PREDICTED)
+    return Cell(_bare(figure.value, figure.unit), ", ".join(parts), figure.predicted)
 
 
 def comparison_rows(document: RunReport) -> tuple[Row, ...]:

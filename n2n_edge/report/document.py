@@ -43,6 +43,8 @@ class BudgetJson(TypedDict):
     limit: float
     reached: FigureJson
     met: bool
+    accept_expected: NotRequired[bool]
+    """Whether a prediction was judged by its expected value instead of its upper bound."""
 
 
 class ParityJson(TypedDict):
@@ -58,6 +60,8 @@ class DeviceJson(TypedDict):
 
     name: str
     description: str
+    evidence: NotRequired[dict[str, object]]
+    """What the student's latency is predicted from, where it wasn't measured on the device."""
 
 
 class CandidateJson(TypedDict):

@@ -1,6 +1,5 @@
 """A run as one HTML file that needs nothing but itself."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
@@ -14,8 +13,9 @@ from n2n_edge.report.comparison import Cell, Row, cell_of, comparison_rows, figu
 from n2n_edge.report.conditions import condition_table
 from n2n_edge.report.document import BudgetJson, CandidateJson, GroupJson, RunReport
 from n2n_edge.report.training import training_chart
+from n2n_edge.writing import write_text
 
-__all__ = ["facts_of", "render_html", "write_html", "write_text"]
+__all__ = ["facts_of", "render_html", "write_html"]
 
 
 class _BudgetRow(TypedDict):
@@ -90,23 +90,22 @@ def facts_of(mapping: Mapping[str, object]) -> dict[str, str]:
     return facts
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` in one step, so that a reader never sees half of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
 def _budget_row(budget: BudgetJson) -> _BudgetRow:
     reached = figure_of(budget["reached"])
     return {
         "name": COST_NAMES.get(budget["cost"], budget["cost"]),
         "option": budget["option"],
-        "bound": "at least" if budget["option"].startswith("--min") else "at most",
+        "bound": _bound(budget, reached.predicted),
         "limit": format_value(budget["limit"], reached.unit),
         "reached": cell_of(reached),
         "met": budget["met"],
     }
+
+
+def _bound(budget: BudgetJson, predicted: bool) -> str:
+    if budget["option"].startswith("--min"):
+        return "at least"
+    return "upper bound at most" if predicted and not budget.get("accept_expected", False) else "at most"
 
 
 def _headline(rows: Sequence[Row]) -> list[tuple[str, str, bool]]:

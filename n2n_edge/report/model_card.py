@@ -6,7 +6,8 @@ from pathlib import Path
 from n2n_edge.report.comparison import Cell, cell_of, comparison_rows, figure_of, provenances_of
 from n2n_edge.report.conditions import condition_table
 from n2n_edge.report.document import RunReport
-from n2n_edge.report.html import facts_of, write_text
+from n2n_edge.report.html import facts_of
+from n2n_edge.writing import write_text
 
 __all__ = ["render_model_card", "write_model_card"]
 

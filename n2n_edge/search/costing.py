@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from n2n_edge.devices import Profile, predict_latencies, predict_latency
+from n2n_edge.devices import Kernels, Profile, input_pixels, kernels_of, latency_basis
 from n2n_edge.errors import InputError
 from n2n_edge.figures import MB, Figure
 from n2n_edge.gate import Budget
@@ -44,7 +44,8 @@ _FILE_ROUNDS = 3
 class CandidateCosts:
     """Costs of one candidate for one device; `latency` is None where nobody has to know it.
 
-    `failed` says that the runtime crashed on it, hung, or refused it.
+    Budgets and reward take `held_ms` for the latency: its upper bound where it is predicted, unless the user accepts
+    the expected value. `failed` says that the runtime crashed on it, hung, or refused it.
     """
 
     size_mb: float
@@ -52,6 +53,7 @@ class CandidateCosts:
     macs: int
     memory_bound_mb: float
     latency: Figure | None = None
+    held_ms: float = 0.0
     failed: bool = False
 
     def as_mapping(self) -> dict[str, float]:
@@ -62,7 +64,12 @@ class CandidateCosts:
             "macs": float(self.macs),
             "memory_bound_mb": self.memory_bound_mb,
         }
-        return known if self.latency is None else {**known, "latency_ms": self.latency.value}
+        return known if self.latency is None else {**known, "latency_ms": self.held_ms}
+
+    def with_latency(self, latency: Figure | None, *, accept_expected: bool = False) -> "CandidateCosts":
+        """Return the costs with the latency found out; None where it couldn't be run."""
+        held = 0.0 if latency is None else latency.held(accept_expected=accept_expected)
+        return replace(self, latency=latency, held_ms=held, failed=latency is None)
 
 
 class CostMeter:
@@ -76,8 +83,12 @@ class CostMeter:
         journal: Journal,
         worker: WarmWorker,
         objective: str | None = None,
+        *,
+        accept_expected: bool = False,
     ) -> None:
         self.teacher = teacher
+        self._accept_expected = accept_expected
+        self._basis = latency_basis(profile, pixels=input_pixels(teacher.model))
         self.profile = profile
         self.limits: dict[str, float] = {b.cost: b.limit for b in budgets if b.direction == "max"}
         self._journal = journal
@@ -86,7 +97,7 @@ class CostMeter:
         self._meets_all: bool | None = None
         self._corrections: dict[frozenset[str], float] = {}  # measured over predicted, by what is removed
         self._surplus: dict[frozenset[str], tuple[float, float]] = {}  # MB of file and memory beyond what is foretold
-        self._width_costs: OrderedDict[frozenset[str], WidthCosts] = OrderedDict()
+        self._width_costs: OrderedDict[frozenset[str], tuple[WidthCosts, Kernels]] = OrderedDict()
         self.timings = 0
         """How often a timing has corrected what is foretold."""
 
@@ -113,9 +124,20 @@ class CostMeter:
         if self.profile.is_host:
             if not self._timed or self.excesses(found):
                 return found
-            latency = self.measured(architecture, model)
-            return replace(found, latency=latency, failed=latency is None)
-        return replace(found, latency=predict_latency(model, self.profile))
+            return found.with_latency(self.measured(architecture, model))
+        return found.with_latency(self.predicted(model), accept_expected=self._accept_expected)
+
+    def predicted(self, model: ir.Model) -> Figure:
+        """Return the predicted latency on the device, from the same evidence for every candidate."""
+        return self._basis.latency(*kernels_of(model, self.profile.block))
+
+    def of_teacher(self, *, timed: bool) -> CandidateCosts:
+        """Return what the teacher costs; its latency is predicted, or measured on this host where `timed`."""
+        model = build(self.teacher, self.teacher.full)
+        found = self.static(model)
+        if not self.profile.is_host:
+            return found.with_latency(self.predicted(model), accept_expected=self._accept_expected)
+        return found.with_latency(self.measured(self.teacher.full, model)) if timed else found
 
     def measured(self, architecture: Architecture, model: ir.Model) -> Figure | None:
         """Return the latency of a candidate on this host, timed once per architecture; None where it can't be run.
@@ -171,7 +193,7 @@ class CostMeter:
             measured = None if self.excesses(self.static(model)) else self.measured(architecture, model)
             if measured is None:
                 return architecture
-            correction = measured.value / predict_latency(model, self.profile).value
+            correction = measured.value / self.predicted(model).value
             self._corrections[removed] = correction * (1.01 if measured.value > limit else 1.0)
             self.timings += 1
             if measured.value > limit:
@@ -215,18 +237,20 @@ class CostMeter:
     def foretold(self, removed: frozenset[str], widths: Widths) -> dict[str, NDArray[np.float64]]:
         """Return the costs at each row of `widths`, by the names that budgets use, without building a graph.
 
-        The latency is predicted; on this host it is corrected by what was measured so far.
+        The latency is predicted, and of a board that isn't at hand it is the upper bound unless the expected value is
+        accepted; on this host it is corrected by what was measured so far.
         """
-        at = self._costs_at(removed)
+        at, kernels = self._costs_at(removed)
         found = at.costs(widths)
-        outputs = [str(value.name) for value in self.teacher.trunk(removed).model.graph.outputs]
+        expected = self.profile.is_host or self._accept_expected
+        latencies = (self._basis.latencies_ms if expected else self._basis.upper_ms)(kernels, found)
         size, memory = self._surplus.get(removed, (0.0, 0.0))
         return {
             "size_mb": (at.size_bytes(found) + METADATA_BYTES + _SIZE_SLACK) / MB + size,
             "params": found.params,
             "macs": found.macs,
             "memory_bound_mb": found.memory_bound_bytes / MB + memory,
-            "latency_ms": predict_latencies(at.plan.places, found, self.profile, outputs) * self._correction(removed),
+            "latency_ms": latencies * self._correction(removed),
         }
 
     def foretold_excesses(self, known: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -258,10 +282,15 @@ class CostMeter:
                 architecture = architecture.resize(group.name, min(width, architecture.width(group.name)))
         return architecture
 
-    def _costs_at(self, removed: frozenset[str]) -> WidthCosts:
+    def _costs_at(self, removed: frozenset[str]) -> tuple[WidthCosts, Kernels]:
         known = self._width_costs.get(removed)
         if known is None:
-            known = self._width_costs[removed] = WidthCosts(self.teacher.trunk(removed))
+            trunk = self.teacher.trunk(removed)
+            costs_at = WidthCosts(trunk)
+            kernels = Kernels(
+                costs_at.plan.places, [str(value.name) for value in trunk.model.graph.outputs], self.profile.block
+            )
+            known = self._width_costs[removed] = (costs_at, kernels)
             if len(self._width_costs) > _WIDTH_COSTS_KEPT:
                 self._width_costs.popitem(last=False)
         return known
@@ -270,7 +299,7 @@ class CostMeter:
         full = self.teacher.full
         model = build(self.teacher, full)
         measured = self.measured(full, model)
-        return 1.0 if measured is None else measured.value / predict_latency(model, self.profile).value
+        return 1.0 if measured is None else measured.value / self.predicted(model).value
 
     def _teacher_meets_all(self) -> bool:
         """Tell whether no budget asks for anything: widths then follow the policy instead of filling a budget."""

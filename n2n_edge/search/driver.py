@@ -356,7 +356,7 @@ def _row(stage: str, position: int, batch: int, proposal: Proposal, judged: Judg
         actions=tuple(proposal),
         key=judged.architecture.key,
         architecture=judged.architecture.to_json(),
-        costs=judged.costs.as_mapping(),
+        costs={**judged.costs.as_mapping(), **({} if latency is None else {"latency_ms": latency.value})},
         reward=judged.reward,
         accuracy=judged.accuracy,
         feasible=judged.feasible,

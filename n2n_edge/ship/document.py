@@ -13,10 +13,11 @@ from n2n_edge.figures import SCHEMA_VERSION, Figure
 from n2n_edge.gate import Budget, Cost, Verdict, judge
 from n2n_edge.graph import Teacher
 from n2n_edge.measure import environment
-from n2n_edge.report import ArchitectureJson, CandidateJson, ConditionsJson, ModelJson, RunReport, figure_of, write_text
+from n2n_edge.report import ArchitectureJson, CandidateJson, ConditionsJson, ModelJson, RunReport, figure_of
 from n2n_edge.search import Candidate, Judged
 from n2n_edge.ship.parity import Parity
 from n2n_edge.ship.settings import CompressSettings
+from n2n_edge.writing import write_text
 
 __all__ = ["ModelFigures", "read_report", "run_report", "verdicts_of", "write_json"]
 
@@ -38,6 +39,7 @@ def run_report(
     verdicts: Sequence[Verdict],
     parity: Parity,
     profile: Profile,
+    evidence: dict[str, object] | None,
     candidates: Sequence[Candidate],
     winner: Judged,
     objective: str,
@@ -65,6 +67,7 @@ def run_report(
                 "limit": verdict.budget.limit,
                 "reached": verdict.reached.to_json(),
                 "met": verdict.met,
+                "accept_expected": verdict.accept_expected,
             }
             for verdict in verdicts
         ],
@@ -73,7 +76,11 @@ def run_report(
             "top1_agreement": parity.top1_agreement,
             "n": parity.n,
         },
-        "device": {"name": profile.name, "description": profile.description},
+        "device": {
+            "name": profile.name,
+            "description": profile.description,
+            **({} if evidence is None else {"evidence": evidence}),  # type: ignore[typeddict-item]
+        },
         "search": {
             "policy": settings.policy,
             "seed": settings.seed,
@@ -113,7 +120,8 @@ def verdicts_of(report: RunReport) -> tuple[Verdict, ...]:
     """Return the verdicts that a report holds."""
     budgets = [Budget(cast("Cost", item["cost"]), item["limit"]) for item in report["budgets"]]
     figures = {item["cost"]: figure_of(item["reached"]) for item in report["budgets"]}
-    return judge(figures, budgets)
+    accept = any(item.get("accept_expected", False) for item in report["budgets"])
+    return judge(figures, budgets, accept_expected=accept)
 
 
 def read_report(path: Path) -> RunReport:

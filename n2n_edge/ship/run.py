@@ -4,7 +4,7 @@ import time
 from dataclasses import replace
 from functools import partial
 
-from n2n_edge.devices import Profile, load_profile, predict_latency
+from n2n_edge.devices import Profile, load_profile
 from n2n_edge.distill import DistillResult, EpochReport, ShortDistiller, affordable_epochs, distill, reconstructed
 from n2n_edge.errors import BudgetMissedError, InputError, N2NError
 from n2n_edge.graph import build, surviving
@@ -54,7 +54,15 @@ def run_compress(folder: RunFolder, settings: CompressSettings, observer: Observ
     with _open_journal(folder, prepared) as journal:
         started -= float(journal.meta().get("search_seconds", 0.0))  # what a run before this one has spent
         with WarmWorker() as worker:
-            meter = CostMeter(prepared.teacher, profile, settings.budgets, journal, worker, settings.objective)
+            meter = CostMeter(
+                prepared.teacher,
+                profile,
+                settings.budgets,
+                journal,
+                worker,
+                settings.objective,
+                accept_expected=settings.accept_expected,
+            )
             found = _search(settings, prepared, meter, journal, observer)
         winner = _winner_or_refusal(found, settings)
         save_policies(found.policy_states, folder.policy)
@@ -104,11 +112,8 @@ def _search(
     def profiler() -> ShortDistiller:
         return ShortDistiller.refitting(prepared.teacher.model, prepared.data, short)
 
-    base = meter.static(build(prepared.teacher, prepared.teacher.full))
-    if not prepared.profile.is_host:
-        base = replace(base, latency=predict_latency(prepared.teacher.model, prepared.profile))
-    elif any(budget.cost == "latency_ms" for budget in settings.budgets) or settings.objective == "latency_ms":
-        base = replace(base, latency=meter.measured(prepared.teacher.full, prepared.teacher.model))
+    timed = any(budget.cost == "latency_ms" for budget in settings.budgets) or settings.objective == "latency_ms"
+    base = meter.of_teacher(timed=timed)
     objective = Objective.choose(settings.objective, base, settings.budgets)
     observer.say(
         f"searching with policy {settings.policy}: {effort.removal_candidates} candidates for stage 1, "

@@ -85,6 +85,7 @@ class CompressSettings:
     input_shape: tuple[int, ...] | None = None
     flip: bool | None = None
     corruptions: bool = False
+    accept_expected: bool = False
 
     def __post_init__(self) -> None:
         if self.effort not in EFFORTS:
@@ -143,7 +144,7 @@ class CompressSettings:
             if item.name == "teacher" or value == item.default:
                 continue
             if isinstance(value, bool):
-                words.append(f"--{'' if value else 'no-'}{item.name}")
+                words.append(f"--{'' if value else 'no-'}{item.name.replace('_', '-')}")
                 continue
             joint = "x" if item.name == "input_shape" else ","
             text = joint.join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -55,7 +55,7 @@ def test_tables_of_layers_groups_and_costs(model_path: Path) -> None:
     assert "no: gives the graph output 'logits'" in result.stdout
     assert "yes" in line_of(result, "g1", "conv0, conv3, conv6")
     assert "no: graph input 'input'" in line_of(result, "g0")
-    assert "analytic: predicted for raspberry-pi-4" in line_of(result, "latency ms")
+    assert "calibrated: predicted for raspberry-pi-4" in line_of(result, "latency ms")
     assert f"{model_path.stat().st_size / 1e6:.3f}" in line_of(result, "size MB")
     assert "can be removed" in result.stdout
 
@@ -97,7 +97,7 @@ def test_json_is_the_contract(model_path: Path) -> None:
         "unit": "params",
         "provenance": "computed",
     }
-    assert (figures["latency_ms"]["provenance"], figures["latency_ms"]["unit"]) == ("analytic", "ms")
+    assert (figures["latency_ms"]["provenance"], figures["latency_ms"]["unit"]) == ("calibrated", "ms")
     assert figures["latency_ms"]["low"] < figures["latency_ms"]["value"] < figures["latency_ms"]["high"]
 
 

@@ -3,11 +3,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from n2n_edge.devices import Profile, list_profiles, load_profile, read_profile
+from n2n_edge.devices import Profile, list_profiles, load_profile, predict, read_profile
 from n2n_edge.errors import InputError
+from tests.devices.made_up import BOARD_TOML, CALIBRATED_TOML, board, net_model, read_text, replaced
 
-REPOSITORY = Path(__file__).parents[2]
-BOARD = (REPOSITORY / "profiles" / "raspberry-pi-4.toml").read_text()
+SHIPPED = (
+    "cpu", "raspberry-pi-zero-2-w", "raspberry-pi-3b-plus", "raspberry-pi-4", "raspberry-pi-5", "jetson-nano",
+    "jetson-tx2", "jetson-xavier-nx", "jetson-agx-xavier", "jetson-orin-nano", "jetson-orin-nx", "jetson-agx-orin",
+    "coral-dev-board", "cortex-a53", "cortex-a72", "cortex-a76",
+)  # fmt: skip
+
+FILES = sorted(path.stem for path in (Path(__file__).parents[2] / "profiles").glob("*.toml"))
 
 
 @pytest.fixture(autouse=True)
@@ -19,25 +25,74 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def edited(folder: Path, old: str, new: str, name: str = "board.toml") -> Path:
-    assert old in BOARD
+def edited(folder: Path, edits: dict[str, str], name: str = "board.toml") -> Path:
     path = folder / name
-    path.write_text(BOARD.replace(old, new))
+    path.write_text(replaced(BOARD_TOML, edits))
     return path
+
+
+def figures_of(profile: Profile) -> list[str]:
+    """The fields that a profile gives a number for, and what its power modes limit."""
+    found = []
+    for field in sorted(profile.model_fields_set):
+        value = getattr(profile, field)
+        if (isinstance(value, int | float) and not isinstance(value, bool)) or field == "power_modes":
+            found.append(field)
+    return found
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_promised_profile_loads_by_its_name(name: str) -> None:
+    assert load_profile(name).name == name
 
 
 def test_the_shipped_profiles() -> None:
     profiles = {profile.name: profile for profile in list_profiles()}
 
-    assert {"cpu", "raspberry-pi-4", "jetson-orin-nano"} <= set(profiles)
+    assert set(SHIPPED) <= set(profiles)
+    assert sorted(profiles) == FILES
     assert [name for name, profile in profiles.items() if profile.is_host] == ["cpu"]
-    assert (profiles["raspberry-pi-4"].cores, profiles["raspberry-pi-4"].peak_gflops) == (4, 48.0)
+    assert (profiles["raspberry-pi-4"].cores, profiles["raspberry-pi-4"].peak_gflops) == (4, 57.6)
     assert profiles["jetson-orin-nano"] == load_profile("jetson")
     assert load_profile("jetson").providers == (
         "TensorrtExecutionProvider",
         "CUDAExecutionProvider",
         "CPUExecutionProvider",
     )
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_figure_of_a_shipped_profile_has_a_source(name: str) -> None:
+    profile = load_profile(name)
+
+    assert len(figures_of(profile)) >= 8
+    assert [field for field in figures_of(profile) if field not in profile.sources] == []
+    assert [each for each in profile.calibrations if not each.source] == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_shipped_relative_exists_and_computes_on_the_same_unit(name: str) -> None:
+    profile = load_profile(name)
+    if profile.relative is None:
+        assert profile.calibrations or profile.is_host
+        return
+    relative = load_profile(profile.relative)
+
+    assert relative.compute_unit == profile.compute_unit
+    assert any(each.quantity == "latency" for each in relative.calibrations)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_shipped_board_predicts_a_small_model(name: str) -> None:
+    profile = load_profile(name)
+
+    found = predict(net_model(), profile)
+
+    assert found.latency.low is not None
+    assert found.latency.high is not None
+    assert 0 < found.latency.low < found.latency.value < found.latency.high
+    assert found.latency.provenance in ("calibrated", "analytic")
+    assert found.fits or profile.is_host
 
 
 def test_the_host_profile_is_this_machine() -> None:
@@ -47,79 +102,140 @@ def test_the_host_profile_is_this_machine() -> None:
     assert profile.memory_mb == pytest.approx(psutil.virtual_memory().total / 1e6, rel=0.01)
     assert 0 < profile.usable_memory_mb <= profile.memory_mb
     assert profile.peak_gflops > 0
+    assert profile.block in (8, 16)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("cores = 4\n", "cores = 4\nturbo = true\n", "field 'turbo': unknown key"),
+        # keys at the top
+        ("cores = 4\n", "cores = 4\nturbo = true  # here\n", "field 'turbo': unknown key; remove it"),
+        ("cores = 4\n", "cores = -4  # here\n", "field 'cores': input should be greater than or equal to 1"),
+        ("cores = 4\n", 'cores = "4"  # here\n', "field 'cores': input should be a valid integer"),
+        ("= 48.0\n", "= 0.0  # here\n", "field 'peak_gflops': input should be greater than 0"),
+        ("= 48.0\n", "= -1.0  # here\n", "field 'peak_gflops': input should be greater than 0"),
+        ("= 48.0\n", "= nan  # here\n", "field 'peak_gflops': input should be a finite number"),
+        ('["CPUExecutionProvider"]', "[]  # here", "field 'providers': tuple should have at least 1 item"),
+        ('["CPUExecutionProvider"]', '["CPU"]  # here', "field 'providers.0': string should match pattern"),
+        ('name = "made-up"', 'name = "Made Up"  # here', "field 'name': string should match pattern"),
         ("cores = 4\n", "", "field 'cores': missing"),
-        ("cores = 4\n", "cores = -4\n", "field 'cores': input should be greater than or equal to 1"),
-        ("cores = 4\n", 'cores = "4"\n', "field 'cores': input should be a valid integer"),
-        ("cores = 4\n", 'cores = "host"\n', "field 'cores': \"host\" is only allowed where is_host = true"),
-        ("cores = 4\n", "cores = 2\n", "field 'default_threads': 4 is more than cores (2)"),
-        ("peak_gflops = 48.0 ", "peak_gflops = 0.0 ", "field 'peak_gflops': input should be greater than 0"),
-        ("peak_gflops = 48.0 ", "peak_gflops = nan ", "field 'peak_gflops': input should be a finite number"),
-        ("usable_memory_mb = 3500.0", "usable_memory_mb = 9000.0", "field 'usable_memory_mb': 9000 is more than"),
-        ('compute_unit = "cpu"', 'compute_unit = "gpu"', "field 'providers': compute_unit is 'gpu'"),
-        ('["CPUExecutionProvider"]', "[]", "field 'providers'"),
-        ('["CPUExecutionProvider"]', '["CPU"]', "field 'providers.0'"),
-        ('name = "raspberry-pi-4"', 'name = "Raspberry Pi"', "field 'name'"),
-        ('["rpi4", "pi4"]', '["rpi4", "rpi4"]', "field 'aliases': a value is named twice"),
-        ("[sources]\n", '[sources]\nspeed = "x"\n', "field 'sources.speed': there is no field of this name"),
-        ("[sources]\n", "[calibration]\nratio = 2.0\n[sources]\n", "field 'calibration.low_ratio': missing"),
-        ("cores = 4\n", "cores = \n", "not a readable TOML profile"),
+        # one key against another
+        (
+            "default_threads = 4\n",
+            "default_threads = 5  # here\n",
+            "field 'default_threads': 5 is more than cores (4)",
+        ),
+        ("= 3500.0", "= 9000.0  # here", "field 'usable_memory_mb': 9000 is more than memory_mb (4000)"),
+        ('relative = "raspberry-pi-4"', 'relative = "made-up"  # here', "field 'relative': 'made-up' is the device"),
+        ('relative = "raspberry-pi-4"', 'relative = "mu2"  # here', "field 'relative': 'mu2' is the device itself"),
+        ('["CPUExecutionProvider"]\ncompute_unit = "cpu"', '["CPUExecutionProvider"]  # here\ncompute_unit = "gpu"',
+         "field 'providers': compute_unit is 'gpu'"),
+        ('["mu1", "mu2"]', '["mu1", "mu1"]  # here', "field 'aliases': a value is named twice"),
+        ('["mu1", "mu2"]', '["made-up"]  # here', "field 'aliases': 'made-up' is the name itself"),
+        # in tables
+        ("watts = 5\ncores = 2\n", "watts = 5\ncores = 8  # here\n",
+         "field 'power_modes.low.cores': 8 is more than cores (4)"),
+        ("watts = 5\n", "watts = -5  # here\n", "field 'power_modes.low.watts': input should be greater than 0"),
+        ("watts = 5\n", "watts = 5\nvolts = 12  # here\n", "field 'power_modes.low.volts': unknown key"),
+        ("[sources]\n", '[sources]\nspeed = "x"  # here\n', "field 'sources.speed': there is no field of this name"),
+        ('[sources]\nmemory_mb = "made up"\n', "[sources]  # here\n",
+         "field 'sources.memory_mb': missing, say where memory_mb comes from"),
+        ('peak_gflops = "made up"', 'peak_gflops = ""  # here', "field 'sources.peak_gflops': string should have at"),
+        # in the second of two calibrations
+        ("threads = 4\nmeasured_on", "threads = 8  # here\nmeasured_on",
+         "field 'calibrations.1.threads': 8 is more than cores (4)"),
+        ("threads = 4\nmeasured_on", "threads = 0  # here\nmeasured_on",
+         "field 'calibrations.1.threads': input should be greater than or equal to 1"),
+        ("[[calibrations]]\nthreads = 4\n", "[[calibrations]]  # here\n", "field 'calibrations.1.threads': missing"),
+        ("threads = 4\nmeasured_on", "threads = 4\nratio = 2.0  # here\nmeasured_on",
+         "field 'calibrations.1.ratio': unknown key"),
+        ("mac_conv_3x3 = 0.125", "mac_conv_9x9 = 0.125  # here",
+         "field 'calibrations.1.rates.mac_conv_9x9': there is no term of this name; terms are mac_conv_1x1, "),
+        ("mac_conv_3x3 = 0.125", "mac_conv_3x3 = -0.125  # here",
+         "field 'calibrations.1.rates.mac_conv_3x3': input should be greater than 0"),
+        ("mac_conv_3x3 = 0.125", 'mac_conv_3x3 = "fast"  # here',
+         "field 'calibrations.1.rates.mac_conv_3x3': input should be a valid number"),
+        # in the first
+        ("low_ratio = 0.8", "low_ratio = 1.5  # here",
+         "field 'calibrations.0.low_ratio': 1 must lie between low_ratio and high_ratio"),
+        ("macs = [1e3, 1e12]", "macs = [1e12, 1e3]  # here", "field 'calibrations.0.macs': the first figure is the"),
+        ("macs = [1e3, 1e12]", "macs = [1e3]  # here", "field 'calibrations.0.macs.1': missing"),
+        ("models = 30", "models = 2  # here", "field 'calibrations.0.models': input should be greater than"),
+        ('["fp32"]', '["fp64"]  # here', "field 'calibrations.0.precisions.0': input should be 'fp32', 'fp16' or"),
+        ("mac_conv_3x3 = 0.5", "mac_conv_3x3 = 0.0  # here",
+         "field 'calibrations.0.rates.mac_conv_3x3': input should be greater than 0"),
     ],
-)
-def test_a_bad_profile_is_refused_in_one_line_with_file_and_field(
+)  # fmt: skip
+def test_a_bad_profile_is_refused_in_one_line_with_file_line_and_field(
     tmp_path: Path, old: str, new: str, says: str
 ) -> None:
-    path = edited(tmp_path, old, new)
+    text = replaced(CALIBRATED_TOML, {old: new})
+    path = tmp_path / "board.toml"
+    path.write_text(text)
+    marked = [number for number, line in enumerate(text.splitlines(), 1) if "# here" in line]
 
     with pytest.raises(InputError) as caught:
         load_profile(str(path))
 
-    assert str(caught.value).startswith(f"{path}: ")
-    assert says in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: line {marked[0] if marked else 1}: {says}")
     assert "\n" not in str(caught.value)
 
 
-def test_a_figure_without_a_source_is_refused(tmp_path: Path) -> None:
-    lines = [line for line in BOARD.splitlines() if not line.startswith('bandwidth_gb_s = "')]
-    path = tmp_path / "board.toml"
-    path.write_text("\n".join(lines))
+def test_what_the_bad_profiles_were_made_of_is_a_good_one() -> None:
+    profile = read_text(CALIBRATED_TOML)
 
-    with pytest.raises(InputError, match=r"field 'sources\.bandwidth_gb_s': missing"):
+    assert [each.threads for each in profile.calibrations] == [1, 4]
+    assert profile.calibrations[1].rates["mac_conv_3x3"] == 0.125
+
+
+def test_a_gpu_can_not_be_relative_of_a_cpu() -> None:
+    profile = board(relative="jetson-orin-nano")
+
+    with pytest.raises(InputError, match="made-up: field 'relative': jetson-orin-nano computes on its gpu"):
+        predict(net_model(), profile)
+
+
+def test_what_is_no_toml_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = edited(tmp_path, {"cores = 4\n": "cores = \n"})
+
+    with pytest.raises(InputError, match=r"board\.toml: not a readable TOML profile: .*line 4"):
+        read_profile(path)
+
+
+def test_only_this_machine_takes_its_figures_from_here(tmp_path: Path) -> None:
+    path = edited(tmp_path, {"cores = 4\n": 'cores = "host"\n'})
+
+    with pytest.raises(InputError, match=r"field 'cores': \"host\" is only allowed where is_host = true"):
         read_profile(path)
 
 
 def test_several_mistakes_are_named_together(tmp_path: Path) -> None:
-    path = edited(tmp_path, "cores = 4\n", "kores = 4\n")
+    path = edited(tmp_path, {"cores = 4\n": "kores = 4\n"})
 
-    with pytest.raises(InputError, match=r"'cores': missing.*'kores': unknown key"):
+    with pytest.raises(InputError, match=r"line 1: field 'cores': missing; line 4: field 'kores': unknown key"):
         read_profile(path)
 
 
 def test_the_users_own_profile_comes_before_the_shipped_one(own_folder: Path) -> None:
-    edited(own_folder, "peak_gflops = 48.0 ", "peak_gflops = 57.6 ")
+    edited(own_folder, {'"made-up"': '"raspberry-pi-4"', '"mu1"': '"rpi4"', 'relative = "raspberry-pi-4"\n': ""})
 
-    assert load_profile("raspberry-pi-4").peak_gflops == 57.6
-    assert load_profile("rpi4").peak_gflops == 57.6
-    assert {profile.name: profile for profile in list_profiles()}["raspberry-pi-4"].peak_gflops == 57.6
+    assert load_profile("raspberry-pi-4").peak_gflops == 48.0
+    assert load_profile("rpi4").peak_gflops == 48.0
+    assert {profile.name: profile for profile in list_profiles()}["raspberry-pi-4"].peak_gflops == 48.0
 
 
 def test_a_path_comes_before_everything(tmp_path: Path, own_folder: Path) -> None:
-    edited(own_folder, "peak_gflops = 48.0 ", "peak_gflops = 57.6 ")
-    path = edited(tmp_path, "peak_gflops = 48.0 ", "peak_gflops = 30.0 ")
+    edited(own_folder, {})
+    path = edited(tmp_path, {"peak_gflops = 48.0": "peak_gflops = 30.0"})
 
+    assert load_profile("made-up").peak_gflops == 48.0
     assert load_profile(str(path)).peak_gflops == 30.0
 
 
 def test_a_users_alias_comes_before_a_shipped_name(own_folder: Path) -> None:
-    text = BOARD.replace('name = "raspberry-pi-4"', 'name = "my-board"').replace('["rpi4", "pi4"]', '["jetson"]')
-    (own_folder / "mine.toml").write_text(text)
+    edited(own_folder, {'["mu1", "mu2"]': '["jetson"]'})
 
-    assert load_profile("jetson").name == "my-board"
+    assert load_profile("jetson").name == "made-up"
     assert load_profile("jetson-orin-nano").name == "jetson-orin-nano"
 
 
@@ -128,16 +244,16 @@ def test_home_is_searched_without_xdg(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("HOME", str(tmp_path))
     folder = tmp_path / ".config" / "n2n-edge" / "profiles"
     folder.mkdir(parents=True)
-    edited(folder, 'name = "raspberry-pi-4"', 'name = "from-home"')
+    edited(folder, {'name = "made-up"': 'name = "from-home"'})
 
     assert load_profile("from-home").name == "from-home"
 
 
 def test_two_profiles_with_one_name_in_a_folder_are_refused(own_folder: Path) -> None:
-    edited(own_folder, "cores = 4\n", "cores = 4\n", name="one.toml")
-    edited(own_folder, "cores = 4\n", "cores = 4\n", name="two.toml")
+    edited(own_folder, {}, name="one.toml")
+    edited(own_folder, {}, name="two.toml")
 
-    with pytest.raises(InputError, match=r"two\.toml: field 'name': 'raspberry-pi-4' is already taken by one\.toml"):
+    with pytest.raises(InputError, match=r"two\.toml: field 'name': 'made-up' is already taken by one\.toml"):
         load_profile("cpu")
 
 
@@ -163,3 +279,8 @@ def test_profiles_are_values() -> None:
     with pytest.raises(ValueError, match="frozen"):
         profile.cores = 8  # type: ignore[misc]
     assert profile == Profile.model_validate_json(profile.model_dump_json())
+
+
+def test_a_precision_without_a_peak_of_its_own_has_that_of_the_next_wider() -> None:
+    assert [board(peak_fp16_gflops=96.0).peak(precision) for precision in ("fp32", "fp16", "int8")] == [48, 96, 96]
+    assert board(peak_int8_gops=192.0).peak("int8") == 192

@@ -29,18 +29,27 @@ def test_a_figure_that_is_not_a_number_meets_nothing():
     assert not verdict.met
 
 
-def test_a_prediction_is_judged_by_its_value_and_called_a_prediction():
+def test_a_prediction_is_judged_by_its_upper_bound_and_called_a_prediction():
     (verdict,) = judge({"latency_ms": PREDICTED}, [Budget("latency_ms", 2)])
-    assert verdict.met
+    assert not verdict.met
+    assert verdict.margin == pytest.approx(-0.25)
     assert "prediction" in verdict.reason
     assert "1.4 to 2.5 ms" in verdict.reason
-    assert "interval reaches across the limit" in verdict.reason
+    assert "judged by its upper bound 2.5 ms" in verdict.reason
+    (verdict,) = judge({"latency_ms": PREDICTED}, [Budget("latency_ms", 2.5)])
+    assert verdict.met
 
 
-def test_a_prediction_that_holds_over_its_whole_interval_does_not_hedge():
-    (verdict,) = judge({"latency_ms": PREDICTED}, [Budget("latency_ms", 3)])
+def test_the_expected_value_is_enough_where_somebody_says_so():
+    (verdict,) = judge({"latency_ms": PREDICTED}, [Budget("latency_ms", 2)], accept_expected=True)
+    assert verdict.met
     assert "prediction" in verdict.reason
-    assert "across" not in verdict.reason
+    assert "judged by its expected value" in verdict.reason
+
+
+def test_a_measured_interval_is_not_a_prediction():
+    (verdict,) = judge({"latency_ms": Figure(1.9, "ms", "measured", 1.8, 2.6, 9)}, [Budget("latency_ms", 2)])
+    assert verdict.met
 
 
 def test_a_measured_figure_is_not_called_a_prediction():
@@ -53,7 +62,7 @@ def test_verdicts_keep_the_order_of_the_budgets():
     figures = {"size_mb": SIZE, "latency_ms": PREDICTED}
     verdicts = judge(figures, [Budget("latency_ms", 1), Budget("size_mb", 1)])
     assert [(verdict.budget.cost, verdict.met) for verdict in verdicts] == [("latency_ms", False), ("size_mb", True)]
-    assert verdicts[0].margin == pytest.approx(-0.9)
+    assert verdicts[0].margin == pytest.approx(-1.5)
 
 
 def test_a_budget_without_a_figure_is_not_passed_over():

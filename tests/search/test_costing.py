@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from n2n_edge._example import teacher_path
-from n2n_edge.devices import load_profile
+from n2n_edge.devices import load_profile, predict_latency
 from n2n_edge.gate import Budget
 from n2n_edge.graph import Teacher, WidthCosts, build, costs
 from n2n_edge.measure import WarmWorker
@@ -78,17 +78,43 @@ def test_widths_are_multiples_of_what_the_device_likes(teacher: Teacher) -> None
     assert all(width % 8 == 0 for width in changed)
 
 
-def test_a_board_is_predicted_and_the_budget_holds_for_the_prediction(teacher: Teacher, journal: Journal) -> None:
+@pytest.mark.parametrize("accept_expected", [False, True])
+def test_a_board_is_predicted_and_the_budget_holds_for_the_prediction(
+    teacher: Teacher, journal: Journal, accept_expected: bool
+) -> None:
     profile = load_profile("raspberry-pi-4")
+    full = predict_latency(teacher.model, profile)
+    limit = 0.6 * full.held(accept_expected=accept_expected)
     with WarmWorker() as worker:
-        meter = CostMeter(teacher, profile, [Budget("latency_ms", 0.4)], journal, worker)
+        budgets = [Budget("latency_ms", limit)]
+        meter = CostMeter(teacher, profile, budgets, journal, worker, accept_expected=accept_expected)
         architecture = meter.fitted(frozenset(), {group.name: 1.0 for group in teacher.groups})
         found = meter.judge(architecture, build(teacher, architecture))
         assert worker.pid is None  # nothing was run here
     assert found.latency is not None
-    assert found.latency.provenance == "analytic"
-    assert 0.3 < found.latency.value <= 0.4
+    assert found.latency.provenance == "calibrated"
+    assert found.held_ms == (found.latency.value if accept_expected else found.latency.high)
+    assert found.as_mapping()["latency_ms"] == found.held_ms
+    assert 0.85 * limit < found.held_ms <= limit
     assert not meter.excesses(found)
+
+
+@pytest.mark.parametrize("device", ["raspberry-pi-4", "jetson", "cpu"])
+def test_what_is_foretold_of_many_is_what_is_predicted_of_each(
+    teacher: Teacher, journal: Journal, device: str
+) -> None:
+    profile = load_profile(device)
+    rng = np.random.default_rng(0)
+    groups = teacher.trunk(frozenset()).groups
+    widths = np.array([[rng.integers(max(1, g.width // 4), g.width + 1) if g.shrinkable else g.width for g in groups]])
+    with WarmWorker() as worker:
+        meter = CostMeter(teacher, profile, [Budget("params", 1e9)], journal, worker)
+        architecture = teacher.full
+        for group, width in zip(groups, widths[0].tolist(), strict=True):
+            architecture = architecture.resize(group.name, width) if group.shrinkable else architecture
+        figure = meter.predicted(build(teacher, architecture))
+        foretold = meter.foretold(frozenset(), widths)["latency_ms"][0]
+    assert foretold == pytest.approx(figure.value if profile.is_host else figure.high, rel=1e-6)
 
 
 def test_this_host_is_timed_once_per_architecture(teacher: Teacher, journal: Journal) -> None:

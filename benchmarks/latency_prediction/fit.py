@@ -1,0 +1,235 @@
+"""Fits every device of the public tables, judges the fits on models they haven't seen, and writes the profiles.
+
+``python -m benchmarks.latency_prediction.fit DATA`` from the repository's root, DATA being the folder of the tables,
+writes ``results.json`` and ``results.md`` and, with ``--write``, the calibrations of ``profiles/*.toml``. Some minutes.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.latency_prediction.judge import Judgement, judge
+from benchmarks.latency_prediction.tables import Row, Table, read_tables
+from n2n_edge.devices import Calibration, Profile, read_profile
+from n2n_edge.devices.data_sheet import data_sheet_rates
+from n2n_edge.devices.fitting import fit_rates, half_width, leave_out
+from n2n_edge.devices.kernels import TERMS
+from n2n_edge.devices.prediction import latency_basis
+from n2n_edge.devices.profile_file import with_calibrations
+
+HERE = Path(__file__).parent
+PROFILES = HERE.parent.parent / "profiles"
+
+STIFFNESS = {"cpu": 0.02, "gpu": 0.1}
+"""Of a fit that starts from a data sheet: the one setting that was chosen by leaving models out (0.005 to 0.3)."""
+
+INT8_STIFFNESS = 0.1
+"""Of a fit on six or seven int8 models that starts from the same device's fp32 rates."""
+
+STAND_INS = {
+    "jetson-nano-cpu": ("cortex-a72", 1430),
+    "jetson-tx2-cpu": ("cortex-a72", 2000),
+    "raspberry-pi-3b": ("cortex-a53", 1200),
+}
+"""Devices that are judged but ship no profile: whose data sheet is taken, and the clock."""
+
+BORROWERS = (
+    ("raspberry-pi-3b-plus", "raspberry-pi-zero-2-w"), ("raspberry-pi-zero-2-w", "raspberry-pi-3b-plus"),
+    ("raspberry-pi-4", "raspberry-pi-3b-plus"), ("raspberry-pi-3b-plus", "raspberry-pi-4"),
+    ("raspberry-pi-4", "jetson-orin-nano-cpu"), ("jetson-orin-nano-cpu", "raspberry-pi-4"),
+    ("jetson-tx2", "jetson-nano"), ("jetson-nano", "jetson-tx2"), ("jetson-orin-nano", "jetson-tx2"),
+    ("jetson-tx2", "jetson-orin-nano"),
+)  # fmt: skip
+"""Measured devices, each predicted as if it had nothing but the other: (lender, borrower)."""
+
+Floats = NDArray[np.float64]
+
+
+def main() -> None:
+    """Fit, judge, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--write", action="store_true", help="put the calibrations into profiles/")
+    options = parser.parse_args()
+    start = time.perf_counter()
+    tables = read_tables(options.data)
+    fitted: dict[str, Floats] = {}
+    judged: dict[str, dict[str, Judgement]] = {}
+    calibrations: dict[str, list[Calibration]] = {}
+    for table in sorted(tables, key=lambda table: table.precision == "int8"):
+        guess, stiffness = start_of(table, fitted)
+        terms, values = terms_of(table.rows), values_of(table.rows)
+        rates = fit_rates(terms, values, guess, stiffness).rates
+        fitted[table.key] = rates
+        errors = leave_out(terms, values, guess, _one_by_one(len(values)), stiffness)
+        judged[table.key] = {"kernel classes": judge(errors, values), **_yardsticks(table)}
+        families = _families(table.rows)
+        if 1 < len(np.unique(families)) < len(table.rows):
+            by_family = leave_out(terms, values, guess, families, stiffness)
+            judged[table.key]["kernel classes, family left out"] = judge(by_family, values)
+        calibration = _calibration(table, rates, errors)
+        if (PROFILES / f"{table.device}.toml").exists() and _ships(table):
+            calibrations.setdefault(table.device, []).append(calibration)
+        print(f"{time.perf_counter() - start:5.0f} s  {table.key}: {judged[table.key]['kernel classes']}", flush=True)
+    profiles = {name: _profile(name).model_copy(update={"calibrations": tuple(c)}) for name, c in calibrations.items()}
+    borrowed = _borrowed(profiles, tables)
+    rows = {key: {way: each.to_json() for way, each in ways.items()} for key, ways in judged.items()}
+    document = {"tables": rows, "borrowed": {key: each.to_json() for key, each in borrowed.items()}}
+    (HERE / "results.json").write_text(json.dumps(document, indent=1) + "\n")
+    _write_table(judged, borrowed, HERE / "results.md")
+    if options.write:
+        for name, found in calibrations.items():
+            path = PROFILES / f"{name}.toml"
+            remark = "by benchmarks/latency_prediction/fit.py, which writes everything from here on."
+            path.write_text(with_calibrations(path.read_text(), found, remark))
+            read_profile(path)
+
+
+def _ships(table: Table) -> bool:
+    """Tell whether a table's rates go into the profile: not those of a second runtime that timed fewer kinds."""
+    if table.runtime.startswith("TFLite") or (table.runtime.startswith("HW-NAS") and "pi" in table.device):
+        return False
+    return table.quantity == "energy" or not table.runtime.startswith("ArmNN") or table.device.endswith("xavier-cpu")
+
+
+def _profile(name: str) -> Profile:
+    if name not in STAND_INS:
+        return _sheet(name)
+    like, clock = STAND_INS[name]
+    profile = _sheet(like)
+    faster = clock / profile.clock_mhz
+    return profile.model_copy(update={"name": name, "clock_mhz": clock, "peak_gflops": profile.peak_gflops * faster})
+
+
+def _sheet(name: str) -> Profile:
+    """Return a shipped profile as it is without the calibrations that an earlier fit has written."""
+    path = PROFILES / f"{name}.toml"
+    return read_profile(path, with_calibrations(path.read_text(encoding="utf-8"), (), ""))
+
+
+def start_of(table: Table, fitted: dict[str, Floats]) -> tuple[Floats, float]:
+    """Return the rates that a fit starts from, and how stiffly it stays with them."""
+    profile = _profile(table.device)
+    wider = [fitted.get(table.key.removesuffix("int8") + precision) for precision in ("fp32", "fp16")]
+    known = next((rates for rates in wider if rates is not None), None)
+    if table.precision == "int8" and known is not None:
+        return known, INT8_STIFFNESS
+    rates = data_sheet_rates(profile, min(table.threads, profile.cores), "fp32")  # the scale is free anyway
+    return np.array([rates[term] for term in TERMS]), STIFFNESS[profile.compute_unit]
+
+
+def _yardsticks(table: Table) -> dict[str, Judgement]:
+    """Return MACs alone, and the three-term roofline (MACs, bytes, kernels), each leaving the model out."""
+    values = values_of(table.rows)
+    folds = _one_by_one(len(values))
+    macs = np.array([[row.macs] for row in table.rows])
+    three = np.array([[row.macs, row.moved, row.launches] for row in table.rows])
+    start = np.array([0.2, 0.2, 10_000.0])
+    return {
+        "MACs only": judge(leave_out(macs, values, np.array([0.2]), folds), values),
+        "three-term roofline": judge(leave_out(three, values, start, folds, stiffness=1e-3), values),
+    }
+
+
+def _calibration(table: Table, rates: Floats, errors: Floats) -> Calibration:
+    found = judge(errors, values_of(table.rows))
+    width = half_width(errors)
+    used = (terms_of(table.rows) > 0).any(axis=0)
+    precisions = ("fp32", "fp16") if "Vulkan" in table.runtime else (table.precision,)
+    macs, pixels = [row.macs for row in table.rows], [row.pixels for row in table.rows]
+    return Calibration(
+        quantity=table.quantity,  # type: ignore[arg-type]
+        measured_on=table.device,
+        runtime=table.runtime,
+        threads=table.threads,
+        precisions=precisions,
+        models=len(table.rows),
+        median_error=round(found.median_error, 3),
+        p90_error=round(found.p90_error, 3),
+        low_ratio=float(np.exp(-width)),
+        high_ratio=float(np.exp(width)),
+        macs=(min(macs), max(macs)),
+        input_pixels=(min(pixels), max(pixels)),
+        source=table.source,
+        rates={term: float(rate) for term, rate, seen in zip(TERMS, rates, used, strict=True) if seen or rate > 0},
+    )
+
+
+def _borrowed(profiles: dict[str, Profile], tables: Sequence[Table]) -> dict[str, Judgement]:
+    """Return how well a device is predicted from another one's rates, scaled by data sheets, as `predict` does it.
+
+    Here the coverage is that of the interval that `predict` gives.
+    """
+    found = {}
+    for lender, borrower in BORROWERS:
+        target = profiles[borrower].model_copy(update={"calibrations": (), "relative": lender})
+        for table in tables:
+            if (table.device, table.quantity) != (borrower, "latency") or not table.runtime.startswith("ncnn"):
+                continue
+            if table.precision == "int8":
+                continue
+            basis = latency_basis(target, table.threads, table.precision, relative=profiles[lender])  # type: ignore[arg-type]
+            rates = np.array([basis.rates.get(term, 0.0) for term in TERMS])
+            values = values_of(table.rows)
+            errors = np.log(terms_of(table.rows) @ rates) - np.log(values)
+            held = (errors >= -np.log(basis.high_ratio)) & (errors <= -np.log(basis.low_ratio))
+            key = f"{borrower} from {lender}, {table.threads} threads, {table.precision}"
+            found[key] = replace(judge(errors, values), coverage=float(held.mean()))
+    return found
+
+
+def terms_of(rows: Sequence[Row]) -> Floats:
+    return np.stack([row.terms for row in rows])
+
+
+def values_of(rows: Sequence[Row]) -> Floats:
+    return np.array([row.value for row in rows])
+
+
+def _one_by_one(count: int) -> NDArray[np.int64]:
+    """Return what is left out together: each model by itself, or a fiftieth of a table of more than a thousand."""
+    return np.arange(count) % 50 if count > 1000 else np.arange(count)
+
+
+def _families(rows: Sequence[Row]) -> NDArray[np.int64]:
+    names = sorted({row.family for row in rows})
+    return np.array([names.index(row.family) for row in rows])
+
+
+def _write_table(judged: dict[str, dict[str, Judgement]], borrowed: dict[str, Judgement], path: Path) -> None:
+    head = "| {} | models | median error | p90 error | within 10% | within 20% | rank correlation | coverage of 90% |"
+    lines = ["Every figure is of models (or families) that the fit has not seen.", ""]
+    for quantity in ("latency", "energy"):
+        lines += [f"## {quantity.capitalize()}", "", head.format("table | predictor"), "| --- " * 9 + "|"]
+        for key, ways in judged.items():
+            if f", {quantity}, " in key:
+                lines += [
+                    f"| {key.replace(f'{quantity}, ', '')} | {way} | {_cells(each)} |" for way, each in ways.items()
+                ]
+        lines.append("")
+    lines += ["## A device without data, from another one's rates scaled by data sheets", ""]
+    lines += [head.format("predicted"), "| --- " * 8 + "|"]
+    lines += [f"| {key} | {_cells(each)} |" for key, each in borrowed.items()]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _cells(each: Judgement) -> str:
+    shares = [each.median_error, each.p90_error, each.within_10, each.within_20]
+    return " | ".join(
+        [
+            str(each.models),
+            *(f"{share:.1%}" for share in shares),
+            f"{each.rank_correlation:.3f}",
+            f"{each.coverage:.0%}",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

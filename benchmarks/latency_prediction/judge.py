@@ -1,0 +1,50 @@
+"""How good a prediction is: errors, rank correlation, and how often an interval holds."""
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from n2n_edge.devices.fitting import half_width
+
+__all__ = ["Judgement", "judge", "rank_correlation"]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Errors as fractions of what was measured; `coverage` of a 90% interval made from the other models' errors."""
+
+    models: int
+    median_error: float
+    p90_error: float
+    within_10: float
+    within_20: float
+    rank_correlation: float
+    coverage: float
+
+    def to_json(self) -> dict[str, float]:
+        """Return the figures, rounded."""
+        return {name: round(value, 4) for name, value in asdict(self).items()}
+
+
+def judge(logarithms: NDArray[np.float64], measured: NDArray[np.float64]) -> Judgement:
+    """Return the figures for predicted over measured values, given as logarithms `(models,)`."""
+    errors = np.abs(np.exp(logarithms) - 1)
+    covered = [abs(logarithms[i]) <= half_width(np.delete(logarithms, i)) for i in range(len(logarithms))]
+    return Judgement(
+        len(errors),
+        float(np.median(errors)),
+        float(np.quantile(errors, 0.9)),
+        float(np.mean(errors <= 0.1)),
+        float(np.mean(errors <= 0.2)),
+        rank_correlation(measured, measured * np.exp(logarithms)),
+        float(np.mean(covered)),
+    )
+
+
+def rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """Return Spearman's rank correlation."""
+    ranks = [np.argsort(np.argsort(each)).astype(float) for each in (x, y)]
+    found = float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+    return found if math.isfinite(found) else 0.0

@@ -1,0 +1,216 @@
+"""The public tables of measured latencies and energies, each model with the terms of its rebuilt graph."""
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from benchmarks.latency_prediction.classifiers import CLASSIFIERS, mlperf_network, nasbench201
+from benchmarks.latency_prediction.detectors import DETECTORS
+from n2n_edge.devices import Kernels, input_pixels
+from n2n_edge.graph import Amounts, Place, node_amounts
+
+__all__ = ["Row", "Table", "read_ncnn", "read_tables"]
+
+NCNN_BOARDS = {
+    "Raspberry Pi 3 Model B+": ("raspberry-pi-3b-plus", ""),
+    "Raspberry Pi 4 Model B": ("raspberry-pi-4", ""),
+    "Raspberry Pi Zero 2 W": ("raspberry-pi-zero-2-w", ""),
+    "NVIDIA Jetson Nano": ("jetson-nano", "jetson-nano-cpu"),
+    "NVIDIA Jetson TX2 NX": ("jetson-tx2", "jetson-tx2-cpu"),
+    "NVIDIA Jetson Orin Nano": ("jetson-orin-nano", "jetson-orin-nano-cpu"),
+}
+"""By the beginning of a device's name: the profile that its rows belong to, or of a Jetson's GPU and CPU."""
+
+NCNN_SOURCE = "ncnn's benchmark/README (https://github.com/Tencent/ncnn, BSD-3-Clause), least of several runs"
+NAS_SOURCE = "NAS-Bench-201 cells, HW-NAS-Bench and LatBench (https://github.com/GATECH-EIC/HW-NAS-Bench, MIT)"
+MLPERF_SOURCE = "MLPerf edge SingleStream, open division (https://github.com/mlcommons/cm4mlperf-results, Apache-2.0)"
+
+MLPERF_SYSTEMS = {
+    ("Raspberry Pi 4 Model B Rev 1.4 (rpi4)", "TFLite v2.7.1 (ruy)"): ("raspberry-pi-4", "TFLite 2.7.1", 4),
+    ("Raspberry Pi 4 Model B Rev 1.4 (rpi4)", "ArmNN v21.11 (Neon)"): ("raspberry-pi-4", "ArmNN 21.11", 4),
+    ("Raspberry Pi 3 Model B Rev 1.2 (rpi3)", "TFLite v2.7.1 (ruy)"): ("raspberry-pi-3b", "TFLite 2.7.1", 4),
+    ("NVIDIA Jetson AGX Xavier", "ArmNN v21.11 (Neon)"): ("jetson-agx-xavier-cpu", "ArmNN 21.11", 8),
+    ("NVIDIA Jetson AGX Xavier", "TFLite v2.7.1 (ruy)"): ("jetson-agx-xavier-cpu", "TFLite 2.7.1", 8),
+}
+"""Which of MLPerf's systems and frameworks are used; the threads are all cores, which the table doesn't say."""
+
+NAS_COLUMNS = {
+    "jetson_tx2_gpu_ms": ("jetson-tx2", "fp32"),
+    "jetson_nano_gpu_fp32_ms": ("jetson-nano", "fp32"),
+    "jetson_nano_gpu_fp16_ms": ("jetson-nano", "fp16"),
+    "raspi4_ms": ("raspberry-pi-4", "fp32"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model and its measured value: ns, or nJ for energy; `terms` are those of its graph."""
+
+    model: str
+    family: str
+    value: float
+    terms: NDArray[np.float64]
+    pixels: float
+    macs: float
+    launches: float
+    moved: float
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one device, runtime, number of threads and precision."""
+
+    device: str
+    quantity: str
+    runtime: str
+    threads: int
+    precision: str
+    rows: tuple[Row, ...]
+    source: str
+
+    @property
+    def key(self) -> str:
+        """A line that names the table."""
+        return f"{self.device}, {self.quantity}, {self.runtime}, {self.threads} threads, {self.precision}"
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A network's nodes and amounts; its terms depend on how many channels the device's kernels compute at once."""
+
+    places: tuple[Place, ...]
+    outputs: tuple[str, ...]
+    amounts: Amounts
+    pixels: float
+
+    def row(self, model: str, family: str, value: float, block: int) -> Row:
+        kernels, found = Kernels(self.places, self.outputs, block), self.amounts
+        own = [index for index, placement in enumerate(kernels.placements) if placement == "kernel"]
+        moved = found.node_input_bytes + found.node_output_bytes + found.node_weight_bytes
+        return Row(
+            model, family, value, kernels.terms(found)[:, 0], self.pixels, float(found.macs[0]), float(len(own)),
+            float(moved[own].sum()),
+        )  # fmt: skip
+
+
+def read_tables(folder: Path) -> list[Table]:
+    """Return every table of the folder that holds `ncnn.csv`, `nasbench201.csv` and `mlperf_edge.csv`."""
+    return [
+        *read_ncnn(folder / "ncnn.csv"),
+        *_nasbench(folder / "nasbench201.csv"),
+        *_mlperf(folder / "mlperf_edge.csv"),
+    ]
+
+
+def _graph(model: ir.Model) -> _Graph:
+    places, amounts = node_amounts(model)
+    return _Graph(places, tuple(str(value.name) for value in model.graph.outputs), amounts, input_pixels(model))
+
+
+@cache
+def _named(model: str) -> _Graph:
+    return _graph({**CLASSIFIERS, **DETECTORS}[model]())
+
+
+@cache
+def _member(family: str, width: float, resolution: int) -> _Graph:
+    return _graph(mlperf_network(family, width, resolution))
+
+
+@cache
+def _cell(arch: str, zeros: str) -> _Graph:
+    return _graph(nasbench201(arch, zeros=zeros))  # type: ignore[arg-type]
+
+
+def _block(device: str) -> int:
+    """Return how many channels the kernels of a device compute at once: four lanes of NEON, eight on a GPU."""
+    return 8 if device.startswith("jetson") and not device.endswith("cpu") else 4
+
+
+def _rows_of(path: Path) -> Iterable[Mapping[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        yield from csv.DictReader(file)
+
+
+def read_ncnn(path: Path) -> list[Table]:
+    """Return ncnn's tables. A GPU's rows with one and with all CPU threads are joined: each model's least time.
+
+    int8 rows of GPUs are left out: ncnn's Vulkan kernels have no int8, so these ran on the CPU. The Orin's CPU computes
+    in fp16, as ncnn does wherever the processor can (Armv8.2); the others only keep numbers so.
+    """
+    found: dict[tuple[str, str, int, str], dict[str, float]] = defaultdict(dict)
+    for row in _rows_of(path):
+        on_gpu, on_cpu = next(value for name, value in NCNN_BOARDS.items() if row["device"].startswith(name))
+        device = on_gpu if row["backend"] == "gpu" or not on_cpu else on_cpu
+        precision = "int8" if row["precision"] == "int8" else "fp16" if device == "jetson-orin-nano-cpu" else "fp32"
+        gpu = row["backend"] == "gpu"
+        if gpu and precision == "int8":
+            continue
+        cores = {"jetson-nano": 4, "jetson-tx2": 4, "jetson-orin-nano": 6}
+        threads = cores[device] if gpu else min(int(row["threads"]), 4 if device == "jetson-tx2-cpu" else 64)
+        runtime = "ncnn, Vulkan" if gpu else "ncnn"
+        model, value = row["model"].removesuffix("_int8"), float(row["min_ms"]) * 1e6
+        rows = found[device, runtime, threads, precision]
+        rows[model] = min(value, rows.get(model, value))
+    return [
+        Table(
+            device, "latency", runtime, threads, precision,
+            tuple(_named(model).row(model, model, value, _block(device)) for model, value in rows.items()), NCNN_SOURCE,
+        )
+        for (device, runtime, threads, precision), rows in found.items()
+    ]  # fmt: skip
+
+
+def _nasbench(path: Path) -> list[Table]:
+    """Return the tables of NAS-Bench-201's cells; a family are those with equally many 3x3 convolutions.
+
+    An operator that reads nothing but zeros is computed all the same on the TX2 and the Raspberry Pi, and folded on
+    the Nano: architectures that differ in nothing else show it.
+    """
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in _rows_of(path):
+        for column, (device, _) in NAS_COLUMNS.items():
+            if not row[column]:
+                continue
+            graph = _cell(row["arch"], "folded" if device == "jetson-nano" else "computed")
+            family = f"{row['arch'].count('nor_conv_3x3')} 3x3"
+            found[column].append(graph.row(row["arch"], family, float(row[column]) * 1e6, _block(device)))
+    threads = {"jetson-tx2": 4, "jetson-nano": 4, "raspberry-pi-4": 4}
+    return [
+        Table(device, "latency", "HW-NAS-Bench's", threads[device], precision, tuple(found[column]), NAS_SOURCE)
+        for column, (device, precision) in NAS_COLUMNS.items()
+    ]
+
+
+def _mlperf(path: Path) -> list[Table]:
+    """Return MLPerf's tables; a model's least value counts where it was submitted more than once."""
+    found: dict[tuple[str, str, int, str, str], dict[tuple[str, float, int], float]] = defaultdict(dict)
+    for row in _rows_of(path):
+        system = MLPERF_SYSTEMS.get((row["system"], row["framework"]))
+        if system is None or row["precision"] not in ("fp32", "int8") or not row["resolution"]:
+            continue
+        device, runtime, threads = system
+        model = (row["family"], float(row["width"]), int(row["resolution"]))
+        for quantity, column in (("latency", "latency_ms_p90"), ("energy", "power")):
+            if row[column] and (quantity == "latency" or row["power_units"] == "millijoules"):
+                rows = found[device, runtime, threads, row["precision"], quantity]
+                value = float(row[column]) * 1e6
+                rows[model] = min(value, rows.get(model, value))
+    return [
+        Table(
+            device, quantity, runtime, threads, precision,
+            tuple(
+                _member(*model).row(f"{model[0]} {model[1]:g} {model[2]}", model[0], value, _block(device))
+                for model, value in rows.items()
+            ),
+            MLPERF_SOURCE,
+        )
+        for (device, runtime, threads, precision, quantity), rows in found.items()
+    ]  # fmt: skip

@@ -1,0 +1,399 @@
+"""What a model will cost on a device that isn't at hand, with the evidence and an interval.
+
+`docs/prediction.md` tells what the prediction rests on, how it was chosen, and how well it holds.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from n2n_edge.devices.data_sheet import BYTES
+from n2n_edge.devices.kernels import Kernels, Rates, kernels_of
+from n2n_edge.devices.profile import Calibration, Precision, Profile
+from n2n_edge.devices.registry import load_profile
+from n2n_edge.errors import InputError
+from n2n_edge.figures import MB, Figure
+from n2n_edge.graph import Amounts, costs, layers_by_name
+
+__all__ = [
+    "Basis",
+    "NodeLatency",
+    "Prediction",
+    "input_pixels",
+    "latency_basis",
+    "latency_evidence",
+    "predict",
+    "predict_latency",
+    "predict_node_latencies",
+]
+
+NEAREST = {"cpu": "raspberry-pi-4", "gpu": "jetson-orin-nano"}
+"""Whose rates a device borrows that has neither measurements nor a `relative`."""
+
+_BORROWED = 1.6
+"""By how much an interval is widened, on both sides, where the rates come from another device."""
+
+_OTHER_THREADS = 1.2
+_OTHER_PRECISION = 1.5
+"""The same, where nothing was timed with these threads, or in this precision."""
+
+_OPEN_WEIGHTS = 3.0
+"""The same, where weights are graph inputs: ONNX Runtime was three times slower on such a file than predicted."""
+
+_PER_DOUBLING = 0.1
+"""The same, for every doubling by which the model lies outside of what was timed."""
+
+_RUNTIME_MB = {"cpu": 80.0, "gpu": 1500.0}
+"""Memory that a process takes before it holds any model: Python with ONNX Runtime (measured on x86-64: 60 to 80 MB),
+and with the CUDA and cuDNN libraries loaded (assumed)."""
+
+
+@dataclass(frozen=True)
+class NodeLatency:
+    """What one node is predicted to take; `kernel` is its class, or ``fused`` or ``free`` for what is no kernel.
+
+    `layer` is the layer of ``inspect`` that it belongs to, or ''.
+    """
+
+    name: str
+    op_type: str
+    latency_ms: float
+    kernel: str
+    layer: str
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a prediction rests on: rates in ns a unit, the interval of measured over predicted, and the evidence.
+
+    `notes` say what makes it less certain than the evidence: another device, other threads, another precision.
+    """
+
+    rates: Rates
+    measured_here: bool
+    low_ratio: float
+    high_ratio: float
+    evidence: Calibration
+    notes: tuple[str, ...] = ()
+
+    def widened(self, factor: float, note: str) -> "Basis":
+        """Return the same with a wider interval and one more note."""
+        return replace(
+            self, low_ratio=self.low_ratio / factor, high_ratio=self.high_ratio * factor, notes=(*self.notes, note)
+        )
+
+    def outside(self, macs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return by how much the interval widens for models of so many MACs: 1 within and near what was timed."""
+        least, most = self.evidence.macs
+        macs = np.maximum(macs, 1.0)
+        doublings = np.maximum(np.log2(least / macs), np.log2(macs / most))
+        factors: NDArray[np.float64] = np.where(doublings >= 1, 1 + _PER_DOUBLING * doublings, 1.0)
+        return factors
+
+    def upper_ms(self, kernels: Kernels, amounts: Amounts) -> NDArray[np.float64]:
+        """Return the upper bounds of `latencies_ms`."""
+        return self.latencies_ms(kernels, amounts) * self.high_ratio * self.outside(amounts.macs)
+
+    def latency(self, kernels: Kernels, amounts: Amounts) -> Figure:
+        """Return the latency of one candidate, in ms, with its interval."""
+        basis = _within(self, float(amounts.macs[0]))
+        return basis.figure(float(basis.latencies_ms(kernels, amounts)[0]), "ms")
+
+    def words(self) -> tuple[str, ...]:
+        """Return in lines what the prediction rests on, the doubts last."""
+        evidence = self.evidence
+        threads = f"{evidence.threads} thread{'s' * (evidence.threads != 1)}"
+        return (
+            f"evidence: {evidence.models} models timed with {evidence.runtime} on {evidence.measured_on}, {threads}, "
+            f"{'/'.join(evidence.precisions)}; left out one by one they were off by {evidence.median_error:.0%} "
+            f"(median) and {evidence.p90_error:.0%} (nine of ten)",
+            f"source: {evidence.source}",
+            *(f"less certain: {note}" for note in self.notes),
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Return the evidence as a JSON object."""
+        kept = self.evidence.model_dump(
+            mode="json",
+            include={
+                "measured_on",
+                "runtime",
+                "threads",
+                "precisions",
+                "models",
+                "median_error",
+                "p90_error",
+                "source",
+            },
+        )
+        return {**kept, "notes": list(self.notes)}
+
+    def figure(self, value: float, unit: str) -> Figure:
+        """Return a predicted value with its interval and provenance."""
+        return Figure(
+            value, unit, "calibrated" if self.measured_here else "analytic",
+            low=value * self.low_ratio, high=value * self.high_ratio, n=self.evidence.models,
+        )  # fmt: skip
+
+    def latencies_ms(self, kernels: Kernels, amounts: Amounts) -> NDArray[np.float64]:
+        """Return the latencies of N candidates of one graph, `(N,)`."""
+        return kernels.total_ns(amounts, self.rates) / 1e6
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one model is predicted to cost on a device.
+
+    `memory` is the graph's bound plus what the runtime takes by itself; `fits` says whether the device has that.
+    `energy` (mJ an inference) is None where nobody measured it.
+    """
+
+    latency: Figure
+    energy: Figure | None
+    memory: Figure
+    fits: bool
+    nodes: tuple[NodeLatency, ...]
+    basis: Basis
+
+    def by_layer(self) -> dict[str, float]:
+        """Return the ms of each layer, the largest first; '' is what belongs to none."""
+        sums: dict[str, float] = {}
+        for node in self.nodes:
+            sums[node.layer] = sums.get(node.layer, 0.0) + node.latency_ms
+        return dict(sorted(sums.items(), key=lambda item: -item[1]))
+
+
+def predict(model: ir.Model, profile: Profile, threads: int | None = None, precision: Precision = "fp32") -> Prediction:
+    """Predict latency (ms), energy (mJ) and memory (MB) of one inference of a batch of one.
+
+    Raises:
+        InputError: more threads than the device has cores, or fewer than one.
+    """
+    kernels, amounts = kernels_of(model, profile.block)
+    macs, pixels = float(amounts.macs[0]), input_pixels(model)
+    basis = _for_model(latency_basis(profile, threads, precision, pixels), model, amounts)
+    node_ms = kernels.node_ns(amounts, basis.rates)[:, 0] / 1e6
+    energy = _energy_basis(profile, threads, precision, pixels)
+    layers = layers_by_name(model)
+    memory = costs(model).memory_bound_bytes / MB + _RUNTIME_MB[profile.compute_unit]
+    return Prediction(
+        latency=basis.figure(float(node_ms.sum()), "ms"),
+        energy=None if energy is None else _energy(_within(energy, macs), kernels, amounts),
+        memory=Figure(memory, "MB", "analytic"),
+        fits=memory <= profile.usable_memory_mb,
+        nodes=tuple(
+            NodeLatency(
+                place.name,
+                place.op_type,
+                float(ms),
+                kernel,
+                next((layers[name] for name in (place.name, *place.outputs) if name in layers), ""),
+            )
+            for place, ms, kernel in zip(kernels.places, node_ms, kernels.classes, strict=True)
+        ),
+        basis=basis,
+    )
+
+
+def predict_latency(
+    model: ir.Model, profile: Profile, threads: int | None = None, precision: Precision = "fp32"
+) -> Figure:
+    """Predict the latency of one inference (batch 1) in ms: ``calibrated`` or ``analytic``, with a 90% interval.
+
+    Raises:
+        InputError: more threads than the device has cores, or fewer than one.
+    """
+    kernels, amounts = kernels_of(model, profile.block)
+    basis = _for_model(latency_basis(profile, threads, precision, input_pixels(model)), model, amounts)
+    return basis.figure(float(basis.latencies_ms(kernels, amounts)[0]), "ms")
+
+
+def latency_evidence(model: ir.Model, profile: Profile, threads: int | None = None) -> Basis:
+    """Return what `predict_latency` rests on for this model."""
+    _, amounts = kernels_of(model, profile.block)
+    return _for_model(latency_basis(profile, threads, pixels=input_pixels(model)), model, amounts)
+
+
+def predict_node_latencies(model: ir.Model, profile: Profile, threads: int | None = None) -> tuple[NodeLatency, ...]:
+    """Return the predicted latency of every node of a model, in execution order.
+
+    Raises:
+        InputError: more threads than the device has cores, or fewer than one.
+    """
+    return predict(model, profile, threads).nodes
+
+
+def input_pixels(model: ir.Model) -> float:
+    """Return height times width of the largest input that is an image, or 1 where none is."""
+    sizes = []
+    for value in model.graph.inputs:
+        dims = [] if value.shape is None else [size if isinstance(size, int) else 1 for size in value.shape]
+        sizes.append(math.prod(dims[2:]) if len(dims) == 4 else 1)
+    return float(max(sizes, default=1))
+
+
+def latency_basis(
+    profile: Profile,
+    threads: int | None = None,
+    precision: Precision = "fp32",
+    pixels: float = 224.0**2,
+    relative: Profile | None = None,
+) -> Basis:
+    """Return what the latency of a model with an input of so many `pixels` is predicted from.
+
+    The device's own calibration for these threads and this precision; else one made of its others; else its relative's,
+    scaled by what the data sheets say of both. `relative` stands in for the one that the profile names.
+
+    Raises:
+        InputError: more threads than the device has cores, or fewer than one.
+    """
+    threads = profile.default_threads if threads is None else threads
+    if not 1 <= threads <= profile.cores:
+        raise InputError(f"{threads} threads: {profile.name} has {profile.cores} cores; give 1 to {profile.cores}")
+    own = _basis_of(profile, "latency", threads, precision, pixels)
+    if own is not None:
+        return own
+    return _borrowed(profile, relative or _relative(profile), threads, precision, pixels)
+
+
+def _energy_basis(profile: Profile, threads: int | None, precision: Precision, pixels: float) -> Basis | None:
+    threads = profile.default_threads if threads is None else threads
+    known = [each for each in profile.calibrations if each.quantity == "energy" and precision in each.precisions]
+    return _basis_of(profile, "energy", threads, precision, pixels) if known else None
+
+
+def _energy(basis: Basis, kernels: Kernels, amounts: Amounts) -> Figure:
+    return basis.figure(float(kernels.total_ns(amounts, basis.rates)[0]) / 1e6, "mJ")
+
+
+def _basis_of(profile: Profile, quantity: str, threads: int, precision: Precision, pixels: float) -> Basis | None:
+    """Return the basis that a profile's own calibrations give, or None where it has none."""
+    known = [each for each in profile.calibrations if each.quantity == quantity]
+    if not known:
+        return None
+    exact = [each for each in known if precision in each.precisions]
+    chosen = _at_threads(profile, exact or _widest(known), threads, pixels)
+    if not exact:
+        chosen = _in_precision(profile, chosen, precision)
+    return chosen
+
+
+def _widest(known: Iterable[Calibration]) -> list[Calibration]:
+    known = list(known)
+    for precision in ("fp32", "fp16", "int8"):
+        found = [each for each in known if precision in each.precisions]
+        if found:
+            return found
+    return known
+
+
+def _at_threads(profile: Profile, known: list[Calibration], threads: int, pixels: float) -> Basis:
+    """Return the basis for so many threads: as timed, or between what was timed with fewer and with more."""
+    by_threads: dict[int, Calibration] = {}
+    for each in sorted(known, key=lambda each: _unlike(each, profile, pixels), reverse=True):
+        by_threads[each.threads] = each
+    best = min(by_threads.values(), key=lambda each: _unlike(each, profile, pixels))
+    if profile.compute_unit == "gpu":  # threads feed it, no more
+        return _basis(profile, best, best.rates)
+    if threads in by_threads:
+        return _basis(profile, by_threads[threads], by_threads[threads].rates)
+    fewer, more = (
+        max((t for t in by_threads if t < threads), default=None),
+        min((t for t in by_threads if t > threads), default=None),
+    )
+    if fewer is not None and more is not None:
+        weight = math.log(threads / fewer) / math.log(more / fewer)
+        low, high = by_threads[fewer].rates, by_threads[more].rates
+        both = low.keys() & high.keys()
+        rates = {term: low[term] ** (1 - weight) * high[term] ** weight for term in both}
+        nearest = by_threads[more]
+        told = f"timed with {fewer} and {more} threads"
+    else:
+        nearest = by_threads[fewer if fewer is not None else more]  # type: ignore[index]
+        faster = threads / nearest.threads
+        rates = {term: rate / (faster if term.startswith("mac") else 1) for term, rate in nearest.rates.items()}
+        told = f"timed with {nearest.threads} threads"
+    return replace(_basis(profile, nearest, rates), measured_here=False).widened(_OTHER_THREADS, told)
+
+
+def _unlike(calibration: Calibration, profile: Profile, pixels: float) -> tuple[float, bool, bool, int]:
+    """Return how little a calibration has to do with a model: what it spans, then runtime, then how many were timed."""
+    least, most = calibration.input_pixels
+    outside = max(math.log(least / pixels), math.log(pixels / most), 0.0)
+    other_runtime = not calibration.runtime.lower().startswith(profile.runtime)
+    return (outside, calibration.measured_on != profile.name, other_runtime, -calibration.models)
+
+
+def _basis(profile: Profile, calibration: Calibration, rates: Rates) -> Basis:
+    here = calibration.measured_on == profile.name
+    basis = Basis(rates, here, calibration.low_ratio, calibration.high_ratio, calibration)
+    return basis if here else basis.widened(_BORROWED, f"timed on {calibration.measured_on}")
+
+
+def _in_precision(profile: Profile, basis: Basis, precision: Precision) -> Basis:
+    """Return a basis for another precision than was timed: peaks and widths of numbers say how it differs."""
+    timed = basis.evidence.precisions[0]
+    arithmetic = profile.peak(timed) / profile.peak(precision)
+    bytes_ = BYTES[precision] / BYTES[timed]
+    rates = {
+        term: rate * (arithmetic if term.startswith("mac") else bytes_ if term.startswith("byte") else 1.0)
+        for term, rate in basis.rates.items()
+    }
+    return replace(basis, rates=rates, measured_here=False).widened(_OTHER_PRECISION, f"timed in {timed}")
+
+
+def _borrowed(profile: Profile, relative: Profile, threads: int, precision: Precision, pixels: float) -> Basis:
+    """Return the relative's basis, scaled by peaks, bandwidths and clocks."""
+    there = min(threads, relative.cores)
+    basis = _basis_of(relative, "latency", there, precision, pixels)
+    if basis is None:
+        raise InputError(
+            f"{profile.name}: its relative {relative.name} has no calibration either; name one that has (see "
+            "`n2n-edge profiles list`), or calibrate the device"
+        )
+    arithmetic = _peak_at(relative, there, precision) / _peak_at(profile, threads, precision)
+    moving = relative.bandwidth_gb_s / profile.bandwidth_gb_s
+    clock = relative.clock_mhz / profile.clock_mhz
+    rates = {
+        term: rate * (arithmetic if term.startswith("mac") else moving if term.startswith("byte") else clock)
+        for term, rate in basis.rates.items()
+    }
+    note = f"{profile.name} has no measurements: {relative.name}'s, scaled by data sheets"
+    return replace(basis, rates=rates, measured_here=False).widened(_BORROWED, note)
+
+
+def _peak_at(profile: Profile, threads: int, precision: Precision) -> float:
+    whole = profile.peak(precision)
+    return whole if profile.compute_unit == "gpu" else whole * threads / profile.default_threads
+
+
+def _relative(profile: Profile) -> Profile:
+    name = profile.relative or NEAREST[profile.compute_unit]
+    relative = load_profile(name)
+    if relative.compute_unit != profile.compute_unit:
+        raise InputError(f"{profile.name}: field 'relative': {name} computes on its {relative.compute_unit}, not alike")
+    return relative
+
+
+def _for_model(basis: Basis, model: ir.Model, amounts: Amounts) -> Basis:
+    """Widen the interval for what is unusual about a model: its size, and weights that a caller may replace."""
+    basis = _within(basis, float(amounts.macs[0]))
+    open_weights = [value.name for value in model.graph.inputs if value.name in model.graph.initializers]
+    if not open_weights:
+        return basis
+    note = f"{len(open_weights)} weights are graph inputs, so a runtime can't fuse or pack them: make them constants"
+    return basis.widened(_OPEN_WEIGHTS, note)
+
+
+def _within(basis: Basis, macs: float) -> Basis:
+    """Widen the interval where a model is much smaller or larger than all that were timed."""
+    factor = float(basis.outside(np.array([macs]))[0])
+    if factor == 1:
+        return basis
+    least, most = basis.evidence.macs
+    span = f"{least / 1e6:,.0f}M to {most / 1e6:,.0f}M"
+    return basis.widened(factor, f"models of {span} MACs were timed, this has {macs / 1e6:,.1f}M")
