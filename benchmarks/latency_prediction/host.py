@@ -27,10 +27,11 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder, HostTarget() as target:
         os.environ["XDG_CONFIG_HOME"] = folder
-        profile, text = profile_to_calibrate(None, None)
+        source = profile_to_calibrate(None, None)
+        profile = source.profile
         counts = sorted({1, profile.default_threads})
         found = calibrate(target, profile, counts)
-        save_calibrations(profile, text, found.calibrations)
+        save_calibrations(source, found.calibrations)
         profile = load_profile("cpu")
         for path in options.models:
             for threads in counts:

@@ -65,7 +65,7 @@ def calibrate(
     The profile goes to your own profiles, which come before the shipped ones.
     """
     from n2n_edge.devices import calibrate as run_calibration
-    from n2n_edge.devices import profile_to_calibrate, save_calibrations
+    from n2n_edge.devices import check_writable, profile_to_calibrate, save_calibrations
     from n2n_edge.measure import open_target
 
     if host == bool(target):
@@ -75,12 +75,14 @@ def calibrate(
     if target and not target.startswith("ssh:"):
         raise InputError(f"{target}: not a board; give ssh://user@board, or --host for this machine")
     with open_target(target or "host") as place:
-        known, text = profile_to_calibrate(profile, None if host else place)
+        source = profile_to_calibrate(profile, None if host else place)
+        known = source.profile
+        check_writable(source.path)
         default = sorted({1, known.default_threads}) if known.compute_unit == "cpu" else [known.default_threads]
         counts = default if threads is None else _counts(threads)
         found = run_calibration(place, known, counts, minutes=minutes, say=_say)
     _say("")
-    path = save_calibrations(known, text, found.calibrations)
+    path = save_calibrations(source, found.calibrations)
     if as_json:
         print(json.dumps(_calibration_json(known.name, str(path), found), indent=2, allow_nan=False))
     else:

@@ -74,7 +74,7 @@ def _print(model: Path, profile: "Profile", threads: int, precision: str, found:
     console = Console()
     unit = f"{threads} thread{'s' * (threads != 1)}" if profile.compute_unit == "cpu" else "GPU"
     where = f"{model.name} on {profile.name}, {unit}, {precision}"
-    table = Table("", "predicted", "nine of ten between", title=where, title_justify="left")
+    table = Table("", "predicted", "nine of ten between", title=Text(where), title_justify="left")
     table.add_row("latency", *_cells(found.latency))
     if found.energy is not None:
         table.add_row("energy", *_cells(found.energy))

@@ -1,8 +1,14 @@
 """Device profiles, where they are found, and what a model is predicted to cost on a device."""
 
-from n2n_edge.devices.calibrate import CalibrationRun, calibrate
+from n2n_edge.devices.calibration_run import CalibrationRun, calibrate
 from n2n_edge.devices.kernels import Kernels, kernels_of
-from n2n_edge.devices.own_profiles import new_profile, profile_to_calibrate, save_calibrations
+from n2n_edge.devices.own_profiles import (
+    ProfileText,
+    check_writable,
+    new_profile,
+    profile_to_calibrate,
+    save_calibrations,
+)
 from n2n_edge.devices.prediction import (
     Basis,
     NodeLatency,
@@ -26,7 +32,9 @@ __all__ = [
     "Precision",
     "Prediction",
     "Profile",
+    "ProfileText",
     "calibrate",
+    "check_writable",
     "input_pixels",
     "kernels_of",
     "latency_basis",

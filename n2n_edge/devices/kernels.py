@@ -29,6 +29,12 @@ QUANTIZED = frozenset({"ConvInteger", "QLinearConv", "MatMulInteger", "QLinearMa
 NORMS = frozenset({"BatchNormalization"})
 ACTIVATIONS = frozenset({"Relu", "LeakyRelu", "Clip", "Sigmoid", "HardSigmoid", "Tanh", "PRelu"})
 GATES = frozenset({"Sigmoid", "HardSigmoid"})
+CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+"""Operators that a runtime for quantized models computes inside their neighbours."""
+
+UNCOUNTED = frozenset({"Attention", "DeformConv", "Einsum", "GRU", "LSTM", "RNN"})
+"""Operators that multiply, and whose multiplications `graph/costs.py` does not count."""
+
 FREE = frozenset({"Constant", "Dropout", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze"})
 """Operators that only rename the same bytes."""
 
@@ -212,6 +218,8 @@ def _placements(places: Sequence[Place], graph_outputs: Collection[str]) -> list
         if settled.issuperset(place.inputs):
             placement = "free"
             settled.update(place.outputs)
+        elif place.op_type in CONVERSIONS:
+            placement = "fused"
         elif place.op_type in FREE:
             placement = "free"
             if place.op_type == "Shape":

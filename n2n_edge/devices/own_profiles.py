@@ -1,18 +1,20 @@
 """The user's own profiles: making one, and writing calibrations into one."""
 
+import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from n2n_edge.devices.calibrate import with_new
+from n2n_edge.devices.calibration_run import with_new
 from n2n_edge.devices.profile import Calibration, Profile
 from n2n_edge.devices.profile_file import with_calibrations
-from n2n_edge.devices.registry import load_profile, profile_file, read_profile, user_profile_folder
+from n2n_edge.devices.registry import find_profile, load_profile, profile_file, read_profile, user_profile_folder
 from n2n_edge.errors import InputError
 from n2n_edge.measure import Target
 from n2n_edge.writing import write_text
 
-__all__ = ["new_profile", "profile_to_calibrate", "save_calibrations"]
+__all__ = ["ProfileText", "check_writable", "new_profile", "profile_to_calibrate", "save_calibrations"]
 
 _ASSUMED_CLOCK_MHZ = 1500.0
 _ASSUMED_MEMORY_MB = 1000.0
@@ -20,62 +22,88 @@ _FLOP_PER_CYCLE = 8
 _HOST = "cpu"
 
 
+@dataclass(frozen=True)
+class ProfileText:
+    """A profile, its TOML text, and the file that a new version of it goes to: the user's own, or the one named."""
+
+    profile: Profile
+    text: str
+    path: Path
+
+
 def new_profile(name: str, like: str, out: Path | None = None) -> Path:
     """Write a copy of the profile `like` under another name, without its calibrations, which it borrows; return where.
 
     Raises:
-        InputError: a name that no profile can have, or a file that exists.
+        InputError: a name that no profile can have or that is taken, this machine as `like`, a file that exists.
     """
+    if not _NAME.match(name):
+        raise InputError(f"{name}: not a name for a profile; give small letters and digits, with hyphens between")
     known = load_profile(like)
+    if known.is_host:
+        raise InputError(
+            f"--like {like}: that is this machine; name a board (`device calibrate --host` is for this one)"
+        )
     path = out if out is not None else user_profile_folder() / f"{name}.toml"
     if path.exists():
         raise InputError(f"{path}: exists already; give another name, or --out")
     text = with_calibrations(profile_file(like).read_text(encoding="utf-8"), (), "")
-    text = re.sub(r'^name = ".*"', f'name = "{name}"', text, flags=re.MULTILINE)
-    text = re.sub(r"^(aliases|relative|is_host) = .*\n", "", text, flags=re.MULTILINE)
-    if not known.is_host:
-        text = text.replace("\n[", f'\nrelative = "{known.name}"\n\n[', 1) if "\n[" in text else text
-    for field in (
-        "cores",
-        "clock_mhz",
-        "default_threads",
-        "memory_mb",
-        "usable_memory_mb",
-        "peak_gflops",
-        "channel_block",
-    ):
-        text = text.replace(f'{field} = "host"', f"{field} = {getattr(known, field)}")
+    head, brace, tables = text.partition("\n[")
+    head = re.sub(r"^(aliases|relative)\s*=\s*(\[[^\]]*\]|.*)[^\n]*\n", "", head + "\n", flags=re.MULTILINE)
+    head = re.sub(r"^name\s*=.*$", lambda _: f'name = "{name}"', head, count=1, flags=re.MULTILINE)
+    text = f'{head.rstrip()}\nrelative = "{known.name}"\n{brace}{tables}'
+    _refuse_taken(path, read_profile(path, text))
     return _save(path, text)
 
 
-def profile_to_calibrate(name: str | None, board: Target | None) -> tuple[Profile, str]:
-    """Return the profile that a calibration is about, and its TOML text: a known one, or one made for the board.
+def profile_to_calibrate(name: str | None, board: Target | None) -> ProfileText:
+    """Return the profile that a calibration is about: a known one, or one made for the board.
 
     `board` is None for this machine. A new profile takes its cores and memory from what the board tells.
+
+    Raises:
+        InputError: a file that is not a valid profile, or this machine's profile for a board.
     """
-    if name is None and board is None:
-        name = _HOST
-    if name is not None:
-        try:
-            return load_profile(name), profile_file(name).read_text(encoding="utf-8")
-        except InputError:
-            if board is None or name.endswith(".toml") or not _NAME.match(name):
-                raise
-    assert board is not None
-    text = _described(name or _slug(board.name), board)
-    path = user_profile_folder() / f"{name or _slug(board.name)}.toml"
-    return read_profile(path, text), text
+    wanted = name or (_HOST if board is None else _slug(board.name))
+    known = load_profile(wanted) if board is None or wanted.endswith(".toml") else find_profile(wanted.lower())
+    if known is None:
+        assert board is not None
+        if not _NAME.match(wanted):
+            raise InputError(f"--profile {wanted}: no such profile, nor a name for one; use a-z, 0-9 and hyphens")
+        path = user_profile_folder() / f"{wanted}.toml"
+        text = _described(wanted, board)
+        return ProfileText(read_profile(path, text), text, path)
+    if board is not None and known.is_host:
+        raise InputError(f"--profile {wanted}: that is this machine, not {board.name}; name the board's profile")
+    path = profile_file(wanted)
+    text = path.read_text(encoding="utf-8")
+    own = wanted.endswith(".toml") or path.parent == user_profile_folder()
+    return ProfileText(known, text, path if own else user_profile_folder() / f"{known.name}.toml")
 
 
-def save_calibrations(profile: Profile, text: str, found: Sequence[Calibration]) -> Path:
-    """Write a profile with new calibrations into the user's own profiles and return where.
+def save_calibrations(source: ProfileText, found: Sequence[Calibration]) -> Path:
+    """Write a profile with new calibrations and return where.
 
     Raises:
         InputError: the file can't be written.
     """
-    named = [each.model_copy(update={"measured_on": profile.name}) for each in found]
-    text = with_calibrations(text, with_new(profile, named), "by n2n-edge device calibrate; more is kept below.")
-    return _save(user_profile_folder() / f"{profile.name}.toml", text)
+    remark = "by n2n-edge device calibrate, which writes everything from here on."
+    return _save(source.path, with_calibrations(source.text, with_new(source.profile, found), remark))
+
+
+def check_writable(path: Path) -> None:
+    """Raise `InputError` if nothing can be written to `path`: to be known before minutes of timing."""
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: can't be written, {nearest} allows no new files; name a profile file elsewhere")
+
+
+def _refuse_taken(path: Path, profile: Profile) -> None:
+    if path.parent != user_profile_folder():
+        return
+    known = find_profile(profile.name)
+    if known is not None:
+        raise InputError(f"{profile.name}: {known.name} goes by that name already; give another one")
 
 
 def _save(path: Path, text: str) -> Path:

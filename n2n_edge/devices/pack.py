@@ -12,7 +12,7 @@ _Value = ir.Value
 
 
 def calibration_pack() -> Iterator[tuple[str, ir.Model]]:
-    """Yield names and models: 0.6 to 1,600 million multiply-accumulates each, at inputs of 32 to 224 pixels.
+    """Yield names and models: 0.6 to 1,300 million multiply-accumulates each, at inputs of 14 to 256 pixels.
 
     Each mixes the classes of kernels in another proportion, with channels from 8 to 512, as real networks do: plain
     and residual convolutions, bottlenecks, depthwise-separable and inverted residual blocks with and without gates,

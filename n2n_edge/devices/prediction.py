@@ -12,12 +12,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from n2n_edge.devices.data_sheet import BYTES
-from n2n_edge.devices.kernels import Kernels, Rates, kernels_of
+from n2n_edge.devices.kernels import UNCOUNTED, Kernels, Rates, kernels_of
 from n2n_edge.devices.profile import Calibration, Precision, Profile
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import InputError
 from n2n_edge.figures import MB, Figure
-from n2n_edge.graph import Amounts, costs, layers_by_name
+from n2n_edge.graph import DEFAULT_SPATIAL_SIZE, Amounts, costs, layers_by_name
 
 __all__ = [
     "Basis",
@@ -40,6 +40,14 @@ _BORROWED = 1.6
 _OTHER_THREADS = 1.2
 _OTHER_PRECISION = 1.5
 """The same, where nothing was timed with these threads, or in this precision."""
+
+_FAR = 8.0
+"""How many times smaller or larger an input may be than all that were timed with the device's own runtime."""
+
+_SMALL_PIXELS = 64.0**2
+
+_UNCOUNTED = 10.0
+"""By how much an interval is widened where operators multiply that nobody counts, such as an LSTM."""
 
 _OPEN_WEIGHTS = 3.0
 """The same, where weights are graph inputs: ONNX Runtime was three times slower on such a file than predicted."""
@@ -87,11 +95,11 @@ class Basis:
         )
 
     def outside(self, macs: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return by how much the interval widens for models of so many MACs: 1 within and near what was timed."""
+        """Return by how much the interval widens for models of so many MACs: 1 within what was timed."""
         least, most = self.evidence.macs
         macs = np.maximum(macs, 1.0)
         doublings = np.maximum(np.log2(least / macs), np.log2(macs / most))
-        factors: NDArray[np.float64] = np.where(doublings >= 1, 1 + _PER_DOUBLING * doublings, 1.0)
+        factors: NDArray[np.float64] = 1 + _PER_DOUBLING * np.maximum(doublings, 0.0)
         return factors
 
     def upper_ms(self, kernels: Kernels, amounts: Amounts) -> NDArray[np.float64]:
@@ -228,12 +236,20 @@ def predict_node_latencies(model: ir.Model, profile: Profile, threads: int | Non
 
 
 def input_pixels(model: ir.Model) -> float:
-    """Return height times width of the largest input that is an image, or 1 where none is."""
-    sizes = []
+    """Return height times width of the largest input that is an image, channels first or last; 0 where none is.
+
+    Free sizes count as what costs assume for them.
+    """
+    sizes = [0]
     for value in model.graph.inputs:
-        dims = [] if value.shape is None else [size if isinstance(size, int) else 1 for size in value.shape]
-        sizes.append(math.prod(dims[2:]) if len(dims) == 4 else 1)
-    return float(max(sizes, default=1))
+        dims = [] if value.shape is None else [_known(size) for size in value.shape]
+        if len(dims) == 4 and value.name not in model.graph.initializers:
+            sizes.append(math.prod(sorted(dims[1:])[1:]))  # of three axes the channels are rarely the longest
+    return float(max(sizes))
+
+
+def _known(size: object) -> int:
+    return size if isinstance(size, int) else DEFAULT_SPATIAL_SIZE
 
 
 def latency_basis(
@@ -263,7 +279,9 @@ def latency_basis(
 def _energy_basis(profile: Profile, threads: int | None, precision: Precision, pixels: float) -> Basis | None:
     threads = profile.default_threads if threads is None else threads
     known = [each for each in profile.calibrations if each.quantity == "energy" and precision in each.precisions]
-    return _basis_of(profile, "energy", threads, precision, pixels) if known else None
+    known = [each for each in known if each.threads == threads or profile.compute_unit == "gpu"]
+    only = profile.model_copy(update={"calibrations": tuple(known)})
+    return _basis_of(only, "energy", threads, precision, pixels) if known else None
 
 
 def _energy(basis: Basis, kernels: Kernels, amounts: Amounts) -> Figure:
@@ -279,6 +297,11 @@ def _basis_of(profile: Profile, quantity: str, threads: int, precision: Precisio
     chosen = _at_threads(profile, exact or _widest(known), threads, pixels)
     if not exact:
         chosen = _in_precision(profile, chosen, precision)
+    outside = _outside(chosen.evidence, pixels) / math.log(2)
+    if outside >= 1:
+        least, most = (f"{each**0.5:.0f}" for each in chosen.evidence.input_pixels)
+        told = f"inputs of {least} to {most} pixels a side were timed, this has {pixels**0.5:.0f}"
+        chosen = chosen.widened(1 + _PER_DOUBLING * outside, told)
     return chosen
 
 
@@ -293,10 +316,11 @@ def _widest(known: Iterable[Calibration]) -> list[Calibration]:
 
 def _at_threads(profile: Profile, known: list[Calibration], threads: int, pixels: float) -> Basis:
     """Return the basis for so many threads: as timed, or between what was timed with fewer and with more."""
+    best = min(known, key=lambda each: _unlike(each, profile, pixels))
     by_threads: dict[int, Calibration] = {}
     for each in sorted(known, key=lambda each: _unlike(each, profile, pixels), reverse=True):
-        by_threads[each.threads] = each
-    best = min(by_threads.values(), key=lambda each: _unlike(each, profile, pixels))
+        if each.runtime.split()[0] == best.runtime.split()[0]:  # runtimes are not mixed
+            by_threads[each.threads] = each
     if profile.compute_unit == "gpu":  # threads feed it, no more
         return _basis(profile, best, best.rates)
     if threads in by_threads:
@@ -308,7 +332,7 @@ def _at_threads(profile: Profile, known: list[Calibration], threads: int, pixels
     if fewer is not None and more is not None:
         weight = math.log(threads / fewer) / math.log(more / fewer)
         low, high = by_threads[fewer].rates, by_threads[more].rates
-        both = low.keys() & high.keys()
+        both = [term for term in low if term in high]
         rates = {term: low[term] ** (1 - weight) * high[term] ** weight for term in both}
         nearest = by_threads[more]
         told = f"timed with {fewer} and {more} threads"
@@ -316,16 +340,29 @@ def _at_threads(profile: Profile, known: list[Calibration], threads: int, pixels
         nearest = by_threads[fewer if fewer is not None else more]  # type: ignore[index]
         faster = threads / nearest.threads
         rates = {term: rate / (faster if term.startswith("mac") else 1) for term, rate in nearest.rates.items()}
-        told = f"timed with {nearest.threads} threads"
+        told = f"timed with {nearest.threads} thread{'s' * (nearest.threads != 1)}"
     return replace(_basis(profile, nearest, rates), measured_here=False).widened(_OTHER_THREADS, told)
 
 
-def _unlike(calibration: Calibration, profile: Profile, pixels: float) -> tuple[float, bool, bool, int]:
-    """Return how little a calibration has to do with a model: what it spans, then runtime, then how many were timed."""
-    least, most = calibration.input_pixels
-    outside = max(math.log(least / pixels), math.log(pixels / most), 0.0)
+def _unlike(calibration: Calibration, profile: Profile, pixels: float) -> tuple[bool, bool, float, bool, int]:
+    """Return how little a calibration has to do with a model; the least is taken.
+
+    The device's own runtime comes first, unless inputs are far from what was timed with it; then those that span the
+    input's size; then, where no image tells, networks of images as large as most, and more models.
+    """
+    outside = _outside(calibration, pixels)
     other_runtime = not calibration.runtime.lower().startswith(profile.runtime)
-    return (outside, calibration.measured_on != profile.name, other_runtime, -calibration.models)
+    elsewhere = calibration.measured_on != profile.name
+    small = pixels <= 0 and calibration.input_pixels[1] < _SMALL_PIXELS
+    return (elsewhere, other_runtime or outside > math.log(_FAR), outside, small, -calibration.models)
+
+
+def _outside(calibration: Calibration, pixels: float) -> float:
+    """Return by what factor, as a logarithm, an input is smaller or larger than all that were timed."""
+    if pixels <= 0:
+        return 0.0
+    least, most = calibration.input_pixels
+    return max(math.log(least / pixels), math.log(pixels / most), 0.0)
 
 
 def _basis(profile: Profile, calibration: Calibration, rates: Rates) -> Basis:
@@ -336,7 +373,7 @@ def _basis(profile: Profile, calibration: Calibration, rates: Rates) -> Basis:
 
 def _in_precision(profile: Profile, basis: Basis, precision: Precision) -> Basis:
     """Return a basis for another precision than was timed: peaks and widths of numbers say how it differs."""
-    timed = basis.evidence.precisions[0]
+    timed = min(basis.evidence.precisions, key=lambda each: abs(BYTES[each] - BYTES[precision]))
     arithmetic = profile.peak(timed) / profile.peak(precision)
     bytes_ = BYTES[precision] / BYTES[timed]
     rates = {
@@ -350,11 +387,7 @@ def _borrowed(profile: Profile, relative: Profile, threads: int, precision: Prec
     """Return the relative's basis, scaled by peaks, bandwidths and clocks."""
     there = min(threads, relative.cores)
     basis = _basis_of(relative, "latency", there, precision, pixels)
-    if basis is None:
-        raise InputError(
-            f"{profile.name}: its relative {relative.name} has no calibration either; name one that has (see "
-            "`n2n-edge profiles list`), or calibrate the device"
-        )
+    assert basis is not None
     arithmetic = _peak_at(relative, there, precision) / _peak_at(profile, threads, precision)
     moving = relative.bandwidth_gb_s / profile.bandwidth_gb_s
     clock = relative.clock_mhz / profile.clock_mhz
@@ -363,6 +396,8 @@ def _borrowed(profile: Profile, relative: Profile, threads: int, precision: Prec
         for term, rate in basis.rates.items()
     }
     note = f"{profile.name} has no measurements: {relative.name}'s, scaled by data sheets"
+    if profile.is_host:
+        note += " (mend it with `n2n-edge device calibrate --host`)"
     return replace(basis, rates=rates, measured_here=False).widened(_BORROWED, note)
 
 
@@ -372,21 +407,45 @@ def _peak_at(profile: Profile, threads: int, precision: Precision) -> float:
 
 
 def _relative(profile: Profile) -> Profile:
+    """Return the nearest relative that has calibrations, by way of relatives that have none."""
     name = profile.relative or NEAREST[profile.compute_unit]
-    relative = load_profile(name)
-    if relative.compute_unit != profile.compute_unit:
-        raise InputError(f"{profile.name}: field 'relative': {name} computes on its {relative.compute_unit}, not alike")
-    return relative
+    passed = [profile.name]
+    while True:
+        relative = load_profile(name)
+        if relative.compute_unit != profile.compute_unit:
+            raise InputError(
+                f"{profile.name}: field 'relative': {name} computes on its {relative.compute_unit}, not its "
+                f"{profile.compute_unit}; name another device"
+            )
+        if any(each.quantity == "latency" for each in relative.calibrations):
+            return relative
+        passed.append(relative.name)
+        name = relative.relative or NEAREST[profile.compute_unit]
+        if name in passed:
+            raise InputError(
+                f"{profile.name}: none of its relatives ({', '.join(passed[1:])}) has a calibration; name one that has "
+                "(see `n2n-edge profiles list`), or calibrate the device"
+            )
 
 
 def _for_model(basis: Basis, model: ir.Model, amounts: Amounts) -> Basis:
     """Widen the interval for what is unusual about a model: its size, and weights that a caller may replace."""
     basis = _within(basis, float(amounts.macs[0]))
     open_weights = [value.name for value in model.graph.inputs if value.name in model.graph.initializers]
-    if not open_weights:
-        return basis
-    note = f"{len(open_weights)} weights are graph inputs, so a runtime can't fuse or pack them: make them constants"
-    return basis.widened(_OPEN_WEIGHTS, note)
+    if open_weights:
+        note = f"{len(open_weights)} weights are graph inputs, so none can be fused or packed: make them constants"
+        basis = basis.widened(_OPEN_WEIGHTS, note)
+    uncounted = sorted({node.op_type for node in model.graph if _is_uncounted(node)})
+    if uncounted:
+        note = f"what {', '.join(uncounted)} multiply is not counted"
+        basis = replace(basis.widened(_UNCOUNTED, note), measured_here=False)
+    return basis
+
+
+def _is_uncounted(node: ir.Node) -> bool:
+    """Tell whether a node does work that isn't counted: recurrent ones, products by letters, fused ones, subgraphs."""
+    subgraphs = any(each.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for each in node.attributes.values())
+    return subgraphs or node.op_type in UNCOUNTED or node.domain.startswith("com.microsoft")
 
 
 def _within(basis: Basis, macs: float) -> Basis:

@@ -148,7 +148,7 @@ def _contradictions(profile: Profile) -> list[str]:
     if profile.is_host and profile.relative is not None:
         found.append("relative: this machine has none; calibrate it with `n2n-edge device calibrate --host`")
     for index, calibration in enumerate(profile.calibrations):
-        if calibration.threads > profile.cores:
+        if calibration.threads > profile.cores and not profile.is_host:  # this machine may lend fewer cores today
             found.append(f"calibrations.{index}.threads: {calibration.threads} is more than cores ({profile.cores})")
     for name, mode in profile.power_modes.items():
         if mode.cores is not None and mode.cores > profile.cores:

@@ -8,7 +8,7 @@ from n2n_edge.devices.profile import Calibration
 
 __all__ = ["line_of", "with_calibrations"]
 
-_CALIBRATIONS = re.compile(r"^(# Fitted .*\n)?\[\[calibrations\]\]", re.MULTILINE)
+_REMARK = "# Fitted "
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(r"^\s*([A-Za-z0-9_.\"'-]+?)\s*=")
 
@@ -18,12 +18,16 @@ def with_calibrations(text: str, calibrations: Iterable[Calibration], remark: st
 
     `remark` says what wrote them, on a line of its own.
     """
-    found = _CALIBRATIONS.search(text)
-    kept = text if found is None else text[: found.start()]
+    kept, skipping = [], False
+    for line in text.splitlines():
+        header = _HEADER.match(line)
+        if header is not None:
+            skipping = header[2].split(".")[0].strip() == "calibrations"
+        if not skipping and not line.startswith(_REMARK):
+            kept.append(line)
+    rest = "\n".join(kept).rstrip() + "\n"
     blocks = [_block(calibration) for calibration in calibrations]
-    if not blocks:
-        return kept.rstrip() + "\n"
-    return f"{kept.rstrip()}\n\n# Fitted {remark}\n" + "\n".join(blocks)
+    return f"{rest}\n{_REMARK}{remark}\n" + "\n".join(blocks) if blocks else rest
 
 
 def line_of(text: str, location: Sequence[int | str]) -> int:

@@ -13,7 +13,7 @@ from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.profile_file import line_of
 from n2n_edge.errors import InputError
 
-__all__ = ["list_profiles", "load_profile", "profile_file", "read_profile", "user_profile_folder"]
+__all__ = ["find_profile", "list_profiles", "load_profile", "profile_file", "read_profile", "user_profile_folder"]
 
 
 def load_profile(name_or_path: str | Path) -> Profile:
@@ -31,19 +31,32 @@ def load_profile(name_or_path: str | Path) -> Profile:
         if not path.is_file():
             raise InputError(f"{name_or_path}: no such profile file; check the path, or see `n2n-edge profiles list`")
         return read_profile(path)
-    layers = [_read_folder(folder) for folder in (user_profile_folder(), _shipped_folder())]
     wanted = name_or_path.strip().lower()
-    for profiles in layers:
-        for profile in profiles:
-            if wanted == profile.name:
-                return profile
-        for profile in profiles:
-            if wanted in profile.aliases:
-                return profile
+    found = find_profile(wanted)
+    if found is not None:
+        return found
+    layers = [_read_folder(folder, wanted) for folder in (user_profile_folder(), _shipped_folder())]
     known = sorted({name for profiles in layers for profile in profiles for name in (profile.name, *profile.aliases)})
     near = get_close_matches(wanted, known, n=3, cutoff=0.4)
     hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}"
     raise InputError(f"unknown device '{name_or_path}' ({hint}); see `n2n-edge profiles list`, or give a .toml file")
+
+
+def find_profile(name: str) -> Profile | None:
+    """Return the profile with this name or alias, the user's own before the shipped ones; None if there is none.
+
+    Raises:
+        InputError: the user's file of that name is not a valid profile.
+    """
+    for folder in (user_profile_folder(), _shipped_folder()):
+        profiles = _read_folder(folder, name)
+        for profile in profiles:
+            if name == profile.name:
+                return profile
+        for profile in profiles:
+            if name in profile.aliases:
+                return profile
+    return None
 
 
 def profile_file(name_or_path: str) -> Path:
@@ -88,7 +101,8 @@ def read_profile(path: Path, text: str | None = None) -> Profile:
     if asked:
         if values.get("is_host") is not True:
             raise InputError(
-                f"{path}: field '{asked[0]}': \"host\" is only allowed where is_host = true; give a number"
+                f"{path}: line {line_of(text, asked[:1])}: field '{asked[0]}': \"host\" is only allowed where "
+                "is_host = true; give a number"
             )
         here = host_values()
         values |= {field: here[field] for field in asked}
@@ -130,16 +144,24 @@ def _shipped_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "profiles"
 
 
-def _read_folder(folder: Path) -> tuple[Profile, ...]:
-    """Return the profiles of a folder by file name; two that share a name or alias are refused."""
+def _read_folder(folder: Path, wanted: str | None = None) -> tuple[Profile, ...]:
+    """Return the profiles of a folder by file name; two that share a name or alias are refused.
+
+    Where only one is `wanted`, a file that is wrong and says nothing of it is passed over.
+    """
     if not folder.is_dir():
         return ()
     owners: dict[str, Path] = {}
     profiles = []
     for path in sorted(folder.glob("*.toml")):
-        profile = read_profile(path)
+        try:
+            profile = read_profile(path)
+        except InputError:
+            if wanted is None or wanted == path.stem or f'"{wanted}"' in path.read_text("utf-8", "replace"):
+                raise
+            continue
         for name in (profile.name, *profile.aliases):
-            if name in owners:
+            if name in owners and wanted in (None, name):
                 raise InputError(f"{path}: field 'name': '{name}' is already taken by {owners[name].name}; rename one")
             owners[name] = path
         profiles.append(profile)

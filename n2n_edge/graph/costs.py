@@ -242,7 +242,7 @@ def _macs(node: ir.Node) -> _Macs | None:
     names = [str(value.name) if value is not None else "" for value in node.inputs]
     output = str(node.outputs[0].name)
     match node.op_type:
-        case "Conv" | "ConvInteger":
+        case "Conv" | "ConvInteger" | "FusedConv":
             return _Macs(output, names[1], (names[1], 0))
         case "QLinearConv":
             return _Macs(output, names[3], (names[3], 0))

@@ -1,8 +1,9 @@
 """Timing models in isolated workers, on this machine or a board, and what the numbers are worth."""
 
-from n2n_edge.measure.bench import Bench, Throughput, WarmWorker, bench, run_throughput
+from n2n_edge.measure.bench import Bench, Throughput, WarmWorker, bench, run_throughput, twice
 from n2n_edge.measure.board import BoardState
 from n2n_edge.measure.comparison import Compared, Comparison, compare
+from n2n_edge.measure.doubts import refuse_throttled
 from n2n_edge.measure.environment import environment, usable_cores
 from n2n_edge.measure.files import file_size_bytes, is_ort, model_files
 from n2n_edge.measure.measurement import ConnectionLostError, Measurement, MeasurementError, Quantiles, summarise
@@ -38,7 +39,9 @@ __all__ = [
     "model_files",
     "open_target",
     "parse_providers",
+    "refuse_throttled",
     "run_throughput",
     "summarise",
+    "twice",
     "usable_cores",
 ]

@@ -120,7 +120,7 @@ def verdicts_of(report: RunReport) -> tuple[Verdict, ...]:
     """Return the verdicts that a report holds."""
     budgets = [Budget(cast("Cost", item["cost"]), item["limit"]) for item in report["budgets"]]
     figures = {item["cost"]: figure_of(item["reached"]) for item in report["budgets"]}
-    accept = any(item.get("accept_expected", False) for item in report["budgets"])
+    accept = any(item.get("accept_expected", True) for item in report["budgets"])
     return judge(figures, budgets, accept_expected=accept)
 
 

@@ -4,6 +4,8 @@ import time
 from dataclasses import replace
 from functools import partial
 
+from pydantic import ValidationError
+
 from n2n_edge.devices import Profile, load_profile
 from n2n_edge.distill import DistillResult, EpochReport, ShortDistiller, affordable_epochs, distill, reconstructed
 from n2n_edge.errors import BudgetMissedError, InputError, N2NError
@@ -77,7 +79,12 @@ def _profile(folder: RunFolder, settings: CompressSettings) -> Profile:
         with Journal.open(folder.journal) as journal:
             known = journal.meta().get("profile")
         if known is not None:
-            return Profile.model_validate_json(known)
+            try:
+                return Profile.model_validate_json(known)
+            except ValidationError as error:
+                raise InputError(
+                    f"{folder.path}: begun by another version of n2n-edge; start a new run with another --out"
+                ) from error
     return load_profile(settings.device)
 
 
@@ -146,8 +153,11 @@ def _winner_or_refusal(found: SearchResult, settings: CompressSettings) -> Judge
     for budget in settings.budgets:
         if budget.cost in nearest.excesses and budget.cost in reached:
             over = max(reached[budget.cost] / budget.limit - 1, _LEAST_OVER)
+            latency = nearest.costs.latency if budget.cost == "latency_ms" else None
+            bound = latency is not None and reached[budget.cost] > latency.value
+            expected = f" (upper bound; {latency.value:.4g} expected)" if bound and latency is not None else ""
             misses.append(
-                f"{budget.option} {budget.limit:g}: {reached[budget.cost]:.4g} {budget.unit}, {over:.0%} over"
+                f"{budget.option} {budget.limit:g}: {reached[budget.cost]:.4g} {budget.unit}{expected}, {over:.0%} over"
             )
     described = nearest.architecture.to_json()
     raise BudgetMissedError(

@@ -179,6 +179,7 @@ def read_settings(path: Path) -> CompressSettings:
         for name in ("mean", "std", "input_shape"):
             if name in document:
                 document[name] = tuple(document[name])
+        document.setdefault("accept_expected", True)  # what runs did before they said so
         return CompressSettings(**document)
     except TypeError as error:
         raise InputError(f"{path}: a setting has the wrong type ({error}); restore it or start a new run") from error

@@ -1,12 +1,18 @@
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
 from n2n_edge.cli.device import device_app
+from n2n_edge.cli.predict import predict
+from n2n_edge.devices import read_profile
+from n2n_edge.errors import InputError
 from n2n_edge.measure import BoardState, HostTarget
 from n2n_edge.measure.readiness import readiness
+from tests.measure.small_models import write_conv_model
 from tests.sshd import Server
 
 app = typer.Typer()
@@ -81,4 +87,88 @@ def test_a_board_over_ssh(server: Server) -> None:
 
     assert result.exit_code == 0, result.output
     assert "ready: models can be timed here" in result.stdout
+    assert server.left_behind() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "give either ssh://user@board or --host"),
+        (["ssh://board", "--host"], "give either ssh://user@board or --host"),
+        (["board"], "board: not a board; give ssh://user@board, or --host"),
+        (["host"], "host: not a board; give ssh://user@board, or --host"),
+        (["--host", "--minutes", "0"], "--minutes 0: must be more than 0"),
+        (["--host", "--minutes", "-1"], "--minutes -1: must be more than 0"),
+        (["--host", "--minutes", "nan"], "--minutes nan: must be more than 0"),
+        (["--host", "--threads", "many"], "--threads many: not numbers of threads; give such as 1,4"),
+        (["--host", "--threads", "1,"], "--threads 1,: not numbers of threads"),
+        (["--host", "--threads", "0"], "--threads 0: not numbers of threads"),
+        (["--host", "--threads", "-1"], "--threads -1: not numbers of threads"),
+        (["--host", "--threads", "4096"], "--threads 4096: cpu has "),
+        (["--host", "--profile", "rasberry-pi-4"], "unknown device 'rasberry-pi-4' (nearest: raspberry-pi-4"),
+        (["--host", "--profile", "no.toml"], "no.toml: no such profile file"),
+        (["ssh://-oProxyCommand=x"], "ssh://[user@]host"),
+    ],
+)
+def test_a_calibration_that_can_not_be_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+    result = run("calibrate", *arguments)
+
+    assert isinstance(result.exception, InputError), result.output
+    assert says in str(result.exception)
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_calibration_over_ssh_that_has_more_threads_than_the_profile(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+    result = run("calibrate", server.url(), "--profile", "raspberry-pi-4", "--threads", "1,8")
+
+    assert isinstance(result.exception, InputError)
+    assert "--threads 8: raspberry-pi-4 has 4 cores" in str(result.exception)
+    assert not (tmp_path / "config").exists()
+    assert server.left_behind() == []
+
+
+@pytest.mark.slow
+def test_a_board_is_calibrated_over_ssh_and_predicted_from_then_on(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    model = write_conv_model(tmp_path / "small.onnx", 32, 64)
+
+    def predicted() -> dict[str, Any]:
+        app = typer.Typer()
+        app.command()(predict)
+        result = CliRunner().invoke(app, [str(model), "--device", "raspberry-pi-4", "--threads", "1", "--json"])
+        assert result.exit_code == 0, result.output
+        document: dict[str, Any] = json.loads(result.stdout)
+        return document
+
+    before = predicted()
+    result = run("calibrate", server.url(), "--minutes", "1", "--threads", "1", "--profile", "raspberry-pi-4", "--json")
+    after = predicted()
+
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    path = tmp_path / "config" / "n2n-edge" / "profiles" / "raspberry-pi-4.toml"
+    assert (document["schema_version"], document["profile"], document["file"]) == (1, "raspberry-pi-4", str(path))
+    (row,) = document["calibrations"]
+    assert len(document["models"]) == row["models"] >= 20
+    assert row["median_error"] < row["median_error_before"]  # this machine is no Raspberry Pi
+    saved = read_profile(path)
+    (found,) = [each for each in saved.calibrations if each.runtime.startswith("onnxruntime")]
+    assert (found.measured_on, found.threads, found.models) == ("raspberry-pi-4", 1, row["models"])
+    assert len(saved.calibrations) > 1  # what shipped is kept
+    assert before["evidence"]["runtime"] == "ncnn"
+    assert after["evidence"]["runtime"] == found.runtime
+    assert after["evidence"]["source"].startswith("n2n-edge device calibrate")
+    assert (after["latency_ms"]["provenance"], after["latency_ms"]["n"]) == ("calibrated", found.models)
+    assert after["latency_ms"]["value"] != before["latency_ms"]["value"]
     assert server.left_behind() == []

@@ -172,12 +172,13 @@ def test_the_terms_of_a_model_by_hand() -> None:
     }
 
 
-def test_a_depthwise_convolution_moves_bytes_of_its_own_and_fills_up_no_block() -> None:
+@pytest.mark.parametrize(("groups", "kind"), [(6, "depthwise"), (2, "grouped")])
+def test_convolutions_in_groups_move_bytes_of_their_own_and_fill_up_no_block(groups: int, kind: str) -> None:
     net = Net("hand", 6, 4, 4)
 
-    found = terms_of(net.model(net.depthwise(net.input, 3, act=None)), block=4)
+    found = terms_of(net.model(net.conv(net.input, 6, 3, groups=groups, act=None)), block=4)
 
-    assert found["mac_depthwise"] == 6 * 16 * 9
+    assert found[f"mac_{kind}"] == 16 * 6 * (6 // groups) * 9
     assert found["byte_depthwise"] == 2 * 4 * 6 * 16
     assert not {"byte_dense", "mac_idle"} & set(found)
 

@@ -34,15 +34,6 @@ THREADS_1 = calibration(threads=1, rates=rates(4.0))
 THREADS_4 = calibration(threads=4, rates=rates(1.0))
 
 
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return an empty folder of user profiles, instead of the one of whoever runs the tests."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    folder = tmp_path / "config" / "n2n-edge" / "profiles"
-    folder.mkdir(parents=True)
-    return folder
-
-
 def spread(figure: Figure) -> float:
     """The upper bound over the lower one."""
     assert figure.low is not None
@@ -196,9 +187,50 @@ def test_a_device_without_a_relative_borrows_of_the_nearest_kind() -> None:
         assert any(lender in note for note in basis.notes)
 
 
-def test_a_relative_that_has_nothing_to_lend_is_told() -> None:
-    with pytest.raises(InputError, match="made-up: its relative raspberry-pi-5 has no calibration either"):
-        predict_latency(net_model(), board(relative="raspberry-pi-5"))
+def test_this_machine_is_told_how_to_know_better() -> None:
+    profile = load_profile("cpu")
+
+    assert predict_latency(net_model(), profile).provenance == "analytic"
+    assert any("n2n-edge device calibrate --host" in note for note in notes(profile))
+
+
+def test_a_relative_that_borrows_itself_lends_what_it_borrows() -> None:
+    found = latency_evidence(net_model(), board(relative="raspberry-pi-5"))
+
+    assert found.evidence.measured_on == load_profile("raspberry-pi-5").relative == "jetson-orin-nano-cpu"
+
+
+def test_relatives_that_lead_nowhere_are_named(own_folder: Path) -> None:
+    for name, relative in (("one", "two"), ("two", "one")):
+        text = BOARD_TOML.replace('"made-up"', f'"{name}"').replace('"raspberry-pi-4"', f'"{relative}"')
+        (own_folder / f"{name}.toml").write_text(text.replace('["mu1", "mu2"]', "[]"))
+
+    with pytest.raises(InputError, match=r"one: none of its relatives .* has a calibration"):
+        predict_latency(net_model(), load_profile("one"))
+
+
+def test_this_machine_may_lend_fewer_cores_than_it_was_calibrated_with() -> None:
+    host = load_profile("cpu")
+    timed = [calibration(threads=threads, measured_on="cpu") for threads in (1, 512)]
+
+    profile = Profile.model_validate({**host.model_dump(), "calibrations": timed})
+
+    assert predict_latency(net_model(), profile, threads=1).provenance == "calibrated"
+
+
+def test_work_that_is_not_counted_is_told(tmp_path: Path) -> None:
+    net = Net("recurrent", 4, 8, 8)
+    x = net.reshape(net.input, 8, 1, 32)
+    lstm = ir.node("LSTM", [x, net.weights(1, 64, 32), net.weights(1, 64, 16)], {"hidden_size": 16}, num_outputs=1)
+    net._nodes.append(lstm)
+    lstm.outputs[0].name, lstm.outputs[0].shape = "hidden", ir.Shape((8, 1, 1, 16))
+    lstm.outputs[0].dtype = ir.DataType.FLOAT
+
+    found = predict(net.model(lstm.outputs[0]), board(THREADS_4))
+
+    assert found.latency.provenance == "analytic"
+    assert spread(found.latency) > 50
+    assert any("LSTM" in note for note in found.basis.notes)
 
 
 def test_what_was_timed_elsewhere_is_less_certain_and_analytic() -> None:
@@ -252,7 +284,7 @@ def test_narrower_numbers_are_predicted_on_shipped_boards(name: str, precision: 
     assert found.latency.provenance in ("calibrated", "analytic")
 
 
-def test_models_far_outside_of_what_was_timed_are_less_certain() -> None:
+def test_models_outside_of_what_was_timed_are_less_certain() -> None:
     model = net_model()
     (macs,) = kernels_of(model)[1].macs.tolist()
 
@@ -263,13 +295,13 @@ def test_models_far_outside_of_what_was_timed_are_less_certain() -> None:
         return figure.value, spread(figure), notes(profile)
 
     value, within, nothing = found(0.5, 2)
-    spreads = {ratio: found(ratio, 100 * ratio)[1] for ratio in (1.5, 4.0, 1000.0)}
-    smaller = {ratio: found(ratio / 100, ratio)[1] for ratio in (1 / 1.5, 1 / 4, 1 / 1000)}
+    spreads = {ratio: found(ratio, 100 * ratio)[1] for ratio in (1.0, 1.5, 4.0, 1000.0)}
+    smaller = {ratio: found(ratio / 100, ratio)[1] for ratio in (1.0, 1 / 1.5, 1 / 4)}
 
     assert nothing == ()
-    assert spreads[1.5] == smaller[1 / 1.5] == within  # near by
-    assert within < spreads[4.0] < spreads[1000.0]
-    assert spreads[4.0] == pytest.approx(smaller[1 / 4])
+    assert spreads[1.0] == smaller[1.0] == within
+    assert within < spreads[1.5] < spreads[4.0] < spreads[1000.0]
+    assert [spreads[1.5], spreads[4.0]] == pytest.approx([smaller[1 / 1.5], smaller[1 / 4]])
     assert found(4, 100)[0] == value
     (note,) = found(4, 100)[2]
     assert "MACs were timed, this has" in note
@@ -315,8 +347,46 @@ def test_an_image_is_the_largest_input_of_four_axes() -> None:
     assert input_pixels(net.model(net.conv(net.input, 4, 3))) == 600
 
 
-def test_what_has_no_image_counts_one_pixel(tmp_path: Path) -> None:
-    assert input_pixels(load_model(write_gemm_model(tmp_path / "gemm.onnx", 16))) == 1
+def test_channels_may_come_last_and_sizes_be_free() -> None:
+    last = net_model(size=48)
+    last.graph.inputs[0].shape = ir.Shape((1, 48, 40, 3))
+    assert input_pixels(last) == 48 * 40
+    last.graph.inputs[0].shape = ir.Shape(("n", 3, "h", "w"))
+    assert input_pixels(last) == 224 * 224
+
+
+def test_what_has_no_image_is_as_near_to_all_evidence_but_to_that_of_small_ones(tmp_path: Path) -> None:
+    model = load_model(write_gemm_model(tmp_path / "gemm.onnx", 16))
+    assert input_pixels(model) == 0
+    small = calibration(input_pixels=(1024.0, 1024.0), models=500, source="small")
+    large = calibration(input_pixels=(16384.0, 90000.0), models=10, source="large")
+    assert latency_evidence(model, board(small, large)).evidence.source == "large"
+
+
+def test_inputs_far_from_all_that_were_timed_are_less_certain() -> None:
+    near, far = (board(calibration(input_pixels=span)) for span in ((1024.0, 90000.0), (50000.0, 90000.0)))
+
+    assert spread(predict_latency(net_model(size=32), far)) > spread(predict_latency(net_model(size=32), near))
+    assert any("inputs of" in note for note in notes(far, net_model(size=32)))
+    assert not any("inputs of" in note for note in notes(near, net_model(size=32)))
+
+
+def test_the_own_runtime_counts_for_inputs_somewhat_outside_of_what_was_timed() -> None:
+    own = calibration(input_pixels=(784.0, 50176.0), runtime="onnxruntime 1.20", models=20)
+    ncnn = calibration(input_pixels=(16384.0, 500000.0), runtime="ncnn", models=500)
+
+    for size, runtime in ((224, "onnxruntime 1.20"), (416, "onnxruntime 1.20"), (700, "ncnn")):
+        assert latency_evidence(net_model(size=size), board(own, ncnn)).evidence.runtime == runtime
+
+
+def test_runtimes_are_not_mixed_between_threads() -> None:
+    own = calibration(threads=1, runtime="onnxruntime 1.20", rates=rates(4.0))
+    ncnn = [calibration(threads=threads, runtime="ncnn", rates=rates(1.0)) for threads in (1, 4)]
+
+    found = latency_evidence(net_model(), board(own, *ncnn), threads=2)
+
+    assert found.evidence == own
+    assert "timed with 1 thread" in found.notes
 
 
 def test_the_evidence_with_the_nearest_inputs_counts() -> None:
@@ -371,6 +441,7 @@ def test_energy_is_neither_latency_nor_borrowed() -> None:
     assert found.energy.value == pytest.approx(7 * found.latency.value)
     assert found.latency == predict(net_model(), board(THREADS_4)).latency
     assert predict(net_model(), profile, precision="int8").energy is None
+    assert predict(net_model(), profile, threads=2).energy is None
     assert predict(net_model(), board()).energy is None
     assert load_profile("cortex-a72").relative == "raspberry-pi-4"
     assert predict(net_model(), load_profile("cortex-a72")).energy is None

@@ -16,15 +16,6 @@ SHIPPED = (
 FILES = sorted(path.stem for path in (Path(__file__).parents[2] / "profiles").glob("*.toml"))
 
 
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return an empty folder of user profiles, instead of the one of whoever runs the tests."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    folder = tmp_path / "config" / "n2n-edge" / "profiles"
-    folder.mkdir(parents=True)
-    return folder
-
-
 def edited(folder: Path, edits: dict[str, str], name: str = "board.toml") -> Path:
     path = folder / name
     path.write_text(replaced(BOARD_TOML, edits))
@@ -253,8 +244,10 @@ def test_two_profiles_with_one_name_in_a_folder_are_refused(own_folder: Path) ->
     edited(own_folder, {}, name="one.toml")
     edited(own_folder, {}, name="two.toml")
 
-    with pytest.raises(InputError, match=r"two\.toml: field 'name': 'made-up' is already taken by one\.toml"):
-        load_profile("cpu")
+    for look in (list_profiles, lambda: load_profile("made-up")):
+        with pytest.raises(InputError, match=r"two\.toml: field 'name': 'made-up' is already taken by one\.toml"):
+            look()
+    assert load_profile("cpu").is_host  # other devices are none the worse
 
 
 def test_an_unknown_device_names_the_nearest() -> None:

@@ -100,9 +100,7 @@ def test_a_board_is_predicted_and_the_budget_holds_for_the_prediction(
 
 
 @pytest.mark.parametrize("device", ["raspberry-pi-4", "jetson", "cpu"])
-def test_what_is_foretold_of_many_is_what_is_predicted_of_each(
-    teacher: Teacher, journal: Journal, device: str
-) -> None:
+def test_what_is_foretold_of_many_is_what_is_predicted_of_each(teacher: Teacher, journal: Journal, device: str) -> None:
     profile = load_profile(device)
     rng = np.random.default_rng(0)
     groups = teacher.trunk(frozenset()).groups

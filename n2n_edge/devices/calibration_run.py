@@ -1,33 +1,48 @@
 """Calibrating a device: time a pack of models on it, fit its rates, and say how much better it is known."""
 
 import random
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from n2n_edge.devices.data_sheet import data_sheet_rates
 from n2n_edge.devices.fitting import fit_rates, half_width, leave_out
 from n2n_edge.devices.kernels import TERMS, kernels_of
 from n2n_edge.devices.pack import calibration_pack
-from n2n_edge.devices.prediction import latency_basis
+from n2n_edge.devices.prediction import input_pixels, latency_basis
 from n2n_edge.devices.profile import Calibration, Profile
 from n2n_edge.errors import InputError
 from n2n_edge.graph import serialize
-from n2n_edge.measure import BenchOptions, ConnectionLostError, MeasurementError, Target, WarmWorker
+from n2n_edge.measure import (
+    BenchOptions,
+    ConnectionLostError,
+    MeasurementError,
+    Target,
+    WarmWorker,
+    refuse_throttled,
+    twice,
+)
 
 __all__ = ["CalibrationRun", "Timed", "calibrate", "with_new"]
 
-_PASSES = 2
-"""How often every model is timed, far apart; the lesser median counts, since other programs only make it longer."""
+_PASSES = 3
+"""How often every model is timed, far apart; the median of the medians counts."""
 
 _LEAST_MODELS = 20
+_MOST_FAILURES = 8
+"""After so many models that failed, something is wrong with the board, and no more is tried."""
+
+_TIMEOUT_S = 60.0
 _SESSION_S = 0.5
 """What starting a session takes of a model's share of the time, roughly."""
 
 Floats = NDArray[np.float64]
+_Job = tuple[str, ir.Model, int]
 
 
 @dataclass(frozen=True)
@@ -66,7 +81,7 @@ def calibrate(
 ) -> CalibrationRun:
     """Time the pack on `target` with each number of `threads` and fit the rates of `profile`.
 
-    Takes `minutes` at most, but for models that a slow board can't run in their share of it.
+    Takes `minutes`, and somewhat more on a board that has not run enough models by then.
 
     Raises:
         InputError: threads that the profile doesn't have.
@@ -75,41 +90,77 @@ def calibrate(
     for count in threads:
         if not 1 <= count <= profile.cores:
             raise InputError(f"--threads {count}: {profile.name} has {profile.cores} cores; give 1 to {profile.cores}")
-    models = list(calibration_pack())
-    end = time.monotonic() + minutes * 60
-    medians: dict[tuple[str, int], float] = {}
-    runtime, failures = "onnxruntime", {}
-    jobs = [(name, model, count) for name, model in models for count in threads]
-    left = len(jobs) * _PASSES
-    with WarmWorker(target) as worker:
-        for round_ in range(_PASSES):
-            random.Random(round_).shuffle(jobs)
-            for name, model, count in jobs:
-                share = max((end - time.monotonic()) / left - _SESSION_S, 0.2)
-                left -= 1
-                if (name, count) in failures:
-                    continue
-                say(f"{name}, {count} threads ({len(jobs) * _PASSES - left} of {len(jobs) * _PASSES})")
-                options = BenchOptions(
-                    threads=count, providers=profile.providers if profile.compute_unit == "gpu" else (),
-                    min_time_s=min(0.2, share), max_time_s=min(share, 3.0), timeout_s=120.0,
-                )  # fmt: skip
-                try:
-                    measurement = worker.measure(serialize(model), options)
-                except ConnectionLostError:
-                    raise
-                except (MeasurementError, InputError) as error:
-                    failures[name, count] = f"{name}: {error}"
-                    continue
-                runtime = measurement.runtime
-                known = medians.get((name, count), measurement.p50_ms)
-                medians[name, count] = min(known, measurement.p50_ms)
+    before = target.state()
+    refuse_throttled("device calibrate", target.name, before)
+    timer = _Timer(target, profile, time.monotonic() + minutes * 60, say)
+    timer.run([(name, model, count) for name, model in calibration_pack() for count in threads])
+    refuse_throttled("device calibrate", target.name, target.state(), before)
+    failures, runtime = timer.failures, timer.runtime
     calibrations, rows = [], []
     for count in threads:
-        found, timed = _fitted(profile, count, runtime, {n: medians[n, c] for n, c in medians if c == count}, failures)
+        found, timed = _fitted(profile, count, runtime, timer.medians(count), failures)
         calibrations.append(found)
         rows += timed
     return CalibrationRun(tuple(calibrations), tuple(rows), tuple(failures.values()))
+
+
+class _Timer:
+    """Times models one by one until the time is up, each several times far apart."""
+
+    def __init__(self, target: Target, profile: Profile, end: float, say: Callable[[str], None]) -> None:
+        self._medians: dict[tuple[str, int], list[float]] = {}
+        self.failures: dict[tuple[str, int], str] = {}
+        self.runtime = "onnxruntime"
+        self._target, self._profile, self._end, self._say = target, profile, end, say
+
+    def run(self, jobs: list[_Job]) -> None:
+        """Time every job, in another order in every pass; a pass that begins too late is cut short."""
+        left = len(jobs) * _PASSES
+        with WarmWorker(self._target) as worker:
+            for pass_ in range(_PASSES):
+                random.Random(pass_).shuffle(jobs)
+                for name, model, count in jobs:
+                    share = max((self._end - time.monotonic()) / left - _SESSION_S, 0.1)
+                    left -= 1
+                    if (name, count) in self.failures or self._enough(count):
+                        continue
+                    done = len(jobs) * _PASSES - left
+                    self._say(f"{name}, {count} threads ({done} of {len(jobs) * _PASSES})")
+                    self._time(worker, name, model, count, share)
+
+    def _enough(self, threads: int) -> bool:
+        """Tell whether the time is up and this number of threads has the models that a fit needs."""
+        if time.monotonic() < self._end:
+            return False
+        return sum(count == threads for _, count in self._medians) >= _LEAST_MODELS
+
+    def _time(self, worker: WarmWorker, name: str, model: ir.Model, threads: int, seconds: float) -> None:
+        options = BenchOptions(
+            threads=threads,
+            providers=self._profile.providers if self._profile.compute_unit == "gpu" else (),
+            min_time_s=min(0.2, seconds),
+            max_time_s=min(seconds, 3.0),
+            timeout_s=_TIMEOUT_S,
+        )
+        data = serialize(model)
+        try:
+            measurement = twice(self._target, lambda: worker.measure(data, options))
+        except ConnectionLostError:
+            raise
+        except (MeasurementError, InputError) as error:
+            self.failures[name, threads] = f"{name}: {error}"
+            self._medians.pop((name, threads), None)
+            if len(self.failures) > _MOST_FAILURES:
+                raise MeasurementError(
+                    f"{self._target.name}: {len(self.failures)} models failed, the last one by: {error}"
+                ) from error
+            return
+        self.runtime = measurement.runtime
+        self._medians.setdefault((name, threads), []).append(measurement.p50_ms)
+
+    def medians(self, threads: int) -> dict[str, float]:
+        """Return the ms of every model that ran with so many threads."""
+        return {name: statistics.median(each) for (name, count), each in self._medians.items() if count == threads}
 
 
 def with_new(profile: Profile, found: Sequence[Calibration]) -> tuple[Calibration, ...]:
@@ -135,14 +186,18 @@ def _fitted(
     costed = {name: kernels_of(model, profile.block) for name, model in graphs.items()}
     terms = np.stack([kernels.terms(amounts)[:, 0] for kernels, amounts in costed.values()])
     times = np.array([medians[name] for name in costed]) * 1e6
-    basis = latency_basis(profile, threads)
     sheet = data_sheet_rates(profile, threads)
-    guess = np.array([basis.rates.get(term, sheet[term]) for term in TERMS])
-    before = terms @ np.array([basis.rates.get(term, 0.0) for term in TERMS])
+    try:
+        known = latency_basis(profile, threads).rates
+    except InputError:  # a relative of the user's own that has no calibration
+        known = sheet
+    guess = np.array([known.get(term, sheet[term]) for term in TERMS])
+    before = terms @ np.array([known.get(term, 0.0) for term in TERMS])
     errors = leave_out(terms, times, guess)
     rates = fit_rates(terms, times, guess).rates
     off = np.abs(np.exp(errors) - 1)
     width = half_width(errors)
+    pixels = [input_pixels(model) for model in graphs.values()]
     macs = [float(amounts.macs[0]) for _, amounts in costed.values()]
     calibration = Calibration(
         measured_on=profile.name,
@@ -155,7 +210,7 @@ def _fitted(
         low_ratio=float(np.exp(-width)),
         high_ratio=float(np.exp(width)),
         macs=(min(macs), max(macs)),
-        input_pixels=(28.0**2, 224.0**2),
+        input_pixels=(min(pixels), max(pixels)),
         source=f"n2n-edge device calibrate, {time.strftime('%Y-%m-%d')}",
         rates=dict(zip(TERMS, rates.tolist(), strict=True)),
     )
