@@ -87,6 +87,8 @@ class Basis:
     high_ratio: float
     evidence: Calibration
     notes: tuple[str, ...] = ()
+    by_input: float = 1.0
+    """By how much the interval has been widened for the size of the input."""
 
     def widened(self, factor: float, note: str) -> "Basis":
         """Return the same with a wider interval and one more note."""
@@ -99,8 +101,9 @@ class Basis:
         least, most = self.evidence.macs
         macs = np.maximum(macs, 1.0)
         doublings = np.maximum(np.log2(least / macs), np.log2(macs / most))
-        factors: NDArray[np.float64] = 1 + _PER_DOUBLING * np.maximum(doublings, 0.0)
-        return factors
+        wider = 1 + _PER_DOUBLING * np.maximum(doublings, 0.0)
+        beyond: NDArray[np.float64] = np.maximum(wider / self.by_input, 1.0)  # small inputs make for few of them
+        return beyond
 
     def upper_ms(self, kernels: Kernels, amounts: Amounts) -> NDArray[np.float64]:
         """Return the upper bounds of `latencies_ms`."""
@@ -297,11 +300,12 @@ def _basis_of(profile: Profile, quantity: str, threads: int, precision: Precisio
     chosen = _at_threads(profile, exact or _widest(known), threads, pixels)
     if not exact:
         chosen = _in_precision(profile, chosen, precision)
-    outside = _outside(chosen.evidence, pixels) / math.log(2)
+    outside = _outside(chosen.evidence, pixels) / math.log(4)  # doublings of a side
     if outside >= 1:
         least, most = (f"{each**0.5:.0f}" for each in chosen.evidence.input_pixels)
         told = f"inputs of {least} to {most} pixels a side were timed, this has {pixels**0.5:.0f}"
-        chosen = chosen.widened(1 + _PER_DOUBLING * outside, told)
+        factor = 1 + _PER_DOUBLING * outside
+        chosen = replace(chosen.widened(factor, told), by_input=factor)
     return chosen
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from n2n_edge.errors import InputError
-from n2n_edge.ship import CompressSettings, RunFolder, read_settings, write_settings
+from n2n_edge.search import Journal
+from n2n_edge.ship import CompressSettings, RunFolder, read_settings, run_compress, write_settings
 
 
 def test_settings_survive_the_file(tmp_path: Path) -> None:
@@ -104,3 +105,21 @@ def test_few_candidates_have_fewer_finalists() -> None:
     assert [finalists for finalists, _ in few.rungs] == [2, 2]
     assert [times for _, times in few.rungs] == [times for _, times in whole.rungs]
     assert all(finalists == 0 for finalists, _ in CompressSettings(candidates=2).amount.rungs)
+
+
+def test_a_run_of_an_older_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    folder = RunFolder.new(tmp_path / "run")
+    folder.begin(CompressSettings())
+    with Journal.create(folder.journal, {"profile": '{"name": "raspberry-pi-4", "cores": 4, "calibration": null}'}):
+        pass
+
+    with pytest.raises(InputError, match="begun by another version of n2n-edge; start a new run"):
+        run_compress(*RunFolder.resume(tmp_path / "run"))
+
+
+def test_older_runs_held_the_expected_latency_against_the_budget(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("max_latency_ms = 4.0\n")
+    assert read_settings(path).accept_expected
+    write_settings(CompressSettings(max_latency_ms=4.0), path)
+    assert not read_settings(path).accept_expected
