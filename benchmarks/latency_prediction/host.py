@@ -1,12 +1,14 @@
 """Predicts real models on this machine after `device calibrate --host`, beside `bench` in the same run.
 
 ``python -m benchmarks.latency_prediction.host MODEL...`` from the repository's root, on an otherwise idle machine,
-calibrates into a folder of its own and writes ``host.json`` and ``host.md``. Some four minutes.
+calibrates into a folder of its own and writes ``host.json`` and ``host.md``. Some eight minutes.
 """
 
 import argparse
 import json
 import os
+import random
+import statistics
 import tempfile
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from n2n_edge.graph import load_model
 from n2n_edge.measure import BenchOptions, HostTarget, bench, environment
 
 HERE = Path(__file__).parent
+ROUNDS = 3
+"""How often `bench` times every model, in random order: the median of its medians counts, as in the calibration."""
 
 
 def main() -> None:
@@ -33,18 +37,23 @@ def main() -> None:
         found = calibrate(target, profile, counts)
         save_calibrations(source, found.calibrations)
         profile = load_profile("cpu")
-        for path in options.models:
-            for threads in counts:
-                predicted = predict_latency(load_model(path), profile, threads)
-                timed = bench(path, BenchOptions(threads=threads, max_time_s=3.0), profiled=False).measurement
-                rows.append(
-                    {
-                        "model": path.name,
-                        "threads": threads,
-                        "measured_ms": timed.p50_ms,
-                        **{f"predicted_{name}": getattr(predicted, name) for name in ("value", "low", "high")},
-                    }
-                )
+        medians: dict[tuple[Path, int], list[float]] = {}
+        jobs = [(path, threads) for path in options.models for threads in counts]
+        for round_ in range(ROUNDS):
+            for path, threads in random.Random(round_).sample(jobs, len(jobs)):
+                timed = bench(path, BenchOptions(threads=threads, max_time_s=2.0), profiled=False).measurement
+                medians.setdefault((path, threads), []).append(timed.p50_ms)
+        for path, threads in jobs:
+            predicted = predict_latency(load_model(path), profile, threads)
+            rows.append(
+                {
+                    "model": path.name,
+                    "threads": threads,
+                    "measured_ms": statistics.median(medians[path, threads]),
+                    "rounds_ms": medians[path, threads],
+                    **{f"predicted_{name}": getattr(predicted, name) for name in ("value", "low", "high")},
+                }
+            )
     pack = {str(count): dict(zip(("before", "now"), found.errors(count), strict=True)) for count in counts}
     document = {"environment": dict(environment()), "pack": pack, "models": rows}
     (HERE / "host.json").write_text(json.dumps(document, indent=1) + "\n")

@@ -1,5 +1,5 @@
-import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -8,6 +8,7 @@ from typer.testing import CliRunner, Result
 from n2n_edge.cli.inspect import inspect
 from n2n_edge.errors import InputError
 from n2n_edge.graph import Teacher, costs, save_model, serialize
+from tests.cli.outputs import document_of, line_of
 from tests.graph.test_costs import small_network
 from tests.graph.test_remove import one_network
 from tests.graph.test_unknown_ops import network_with
@@ -33,18 +34,8 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def document(*arguments: object) -> dict[str, object]:
-    result = run(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    loaded = json.loads(result.stdout)
-    assert isinstance(loaded, dict)
-    return loaded
-
-
-def line_of(result: Result, *words: str) -> str:
-    lines = [line for line in result.stdout.splitlines() if all(word in line for word in words)]
-    assert lines, result.stdout
-    return lines[0]
+def document(*arguments: object) -> dict[str, Any]:
+    return document_of(run(*arguments, "--json"))
 
 
 def test_tables_of_layers_groups_and_costs(model_path: Path) -> None:

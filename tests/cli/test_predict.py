@@ -1,6 +1,5 @@
 """The predict command: figures with their evidence, and what it refuses."""
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from n2n_edge.cli.predict import predict
 from n2n_edge.devices import load_profile
 from n2n_edge.devices import predict as predict_costs
 from n2n_edge.graph import load_model
+from tests.cli.outputs import document_of, line_of
 from tests.devices.made_up import CALIBRATED_TOML
 from tests.measure.small_models import write_conv_model
 
@@ -57,17 +57,7 @@ def run(*arguments: object) -> Result:
 
 
 def document(*arguments: object) -> dict[str, Any]:
-    result = run(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    loaded = json.loads(result.stdout)
-    assert isinstance(loaded, dict)
-    return loaded
-
-
-def line_of(result: Result, *words: str) -> str:
-    lines = [line for line in result.stdout.splitlines() if all(word in line for word in words)]
-    assert lines, result.stdout
-    return lines[0]
+    return document_of(run(*arguments, "--json"))
 
 
 def test_a_prediction_comes_with_its_interval_and_its_evidence(model_path: Path) -> None:
