@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from benchmarks.latency_prediction.judge import Judgement, judge
 from benchmarks.latency_prediction.tables import Row, Table, read_tables
 from n2n_edge.devices import Calibration, Profile, read_profile
+from n2n_edge.devices.basis import latency_basis
+from n2n_edge.devices.calibration_run import calibration_of
 from n2n_edge.devices.data_sheet import data_sheet_rates
-from n2n_edge.devices.fitting import fit_rates, half_width, leave_out
+from n2n_edge.devices.fitting import fit_rates, leave_out
 from n2n_edge.devices.kernels import TERMS
-from n2n_edge.devices.prediction import latency_basis
 from n2n_edge.devices.profile_file import with_calibrations
 
 HERE = Path(__file__).parent
@@ -138,26 +139,17 @@ def _yardsticks(table: Table) -> dict[str, Judgement]:
 
 
 def _calibration(table: Table, rates: Floats, errors: Floats) -> Calibration:
-    found = judge(errors, values_of(table.rows))
-    width = half_width(errors)
-    used = (terms_of(table.rows) > 0).any(axis=0)
-    precisions = ("fp32", "fp16") if "Vulkan" in table.runtime else (table.precision,)
-    macs, pixels = [row.macs for row in table.rows], [row.pixels for row in table.rows]
-    return Calibration(
-        quantity=table.quantity,  # type: ignore[arg-type]
+    return calibration_of(
+        rates,
+        errors,
+        [row.macs for row in table.rows],
+        [row.pixels for row in table.rows],
+        quantity=table.quantity,
         measured_on=table.device,
         runtime=table.runtime,
         threads=table.threads,
-        precisions=precisions,
-        models=len(table.rows),
-        median_error=round(found.median_error, 3),
-        p90_error=round(found.p90_error, 3),
-        low_ratio=float(np.exp(-width)),
-        high_ratio=float(np.exp(width)),
-        macs=(min(macs), max(macs)),
-        input_pixels=(min(pixels), max(pixels)),
+        precisions=("fp32", "fp16") if "Vulkan" in table.runtime else (table.precision,),
         source=table.source,
-        rates={term: float(rate) for term, rate, seen in zip(TERMS, rates, used, strict=True) if seen or rate > 0},
     )
 
 

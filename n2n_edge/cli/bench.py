@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from n2n_edge.cli.stage import say
 from n2n_edge.errors import InputError, N2NError
 from n2n_edge.figures import MB
 
@@ -91,8 +92,8 @@ def bench(
     earlier = read_bench(compare) if compare is not None else None
     options = _options(profile, target, threads, batch, providers, provider_option or [], (min_time, max_time), timeout)
     with _target(target, profile, threads, max_memory_mb) as place:
-        suite = run_suite(models, options, place, threshold=allowed, with_itself=aa, streams=streams, watch=_say)
-        _say("")
+        suite = run_suite(models, options, place, threshold=allowed, with_itself=aa, streams=streams, watch=say)
+        say("")
         rows = _rows(suite, profile, place, options)
         document = bench_document(suite, rows, place)
         failures = [entry.error for entry in suite.entries if entry.error is not None]
@@ -243,9 +244,3 @@ def _print_changes(earlier: "BenchJson", document: "BenchJson", as_json: bool) -
         print(change.words, file=stream)
         for doubt in change.doubts:
             print(f"{change.name}: warning: {doubt}", file=stream)
-
-
-def _say(stage: str) -> None:
-    """Show what is going on, on one line of a terminal that is overwritten."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{stage}", end="", file=sys.stderr, flush=True)

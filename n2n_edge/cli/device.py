@@ -1,11 +1,11 @@
 """`n2n-edge device`: what a board has, what a measurement on it would miss, and how fast it really is."""
 
 import json
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from n2n_edge.cli.stage import say
 from n2n_edge.errors import InputError
 from n2n_edge.figures import SCHEMA_VERSION
 
@@ -80,8 +80,8 @@ def calibrate(
         check_writable(source.path)
         default = sorted({1, known.default_threads}) if known.compute_unit == "cpu" else [known.default_threads]
         counts = default if threads is None else _counts(threads)
-        found = run_calibration(place, known, counts, minutes=minutes, say=_say)
-    _say("")
+        found = run_calibration(place, known, counts, minutes=minutes, say=say)
+    say("")
     path = save_calibrations(source, found.calibrations)
     if as_json:
         print(json.dumps(_calibration_json(known.name, str(path), found), indent=2, allow_nan=False))
@@ -140,11 +140,6 @@ def _print_calibration(name: str, path: str, found: "CalibrationRun") -> None:
     for failure in found.failures:
         console.print(Text(f"left out: {failure}"), soft_wrap=True, style="yellow")
     console.print(Text(f"profile: {path}"), soft_wrap=True)
-
-
-def _say(stage: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[K{stage}", end="", file=sys.stderr, flush=True)
 
 
 def _print(target: str, found: "Readiness") -> None:

@@ -71,8 +71,10 @@ def _print(model: Path, profile: "Profile", threads: int, precision: str, found:
     from rich.table import Table
     from rich.text import Text
 
+    from n2n_edge.devices import threads_in_words
+
     console = Console()
-    unit = f"{threads} thread{'s' * (threads != 1)}" if profile.compute_unit == "cpu" else "GPU"
+    unit = threads_in_words(threads) if profile.compute_unit == "cpu" else "GPU"
     where = f"{model.name} on {profile.name}, {unit}, {precision}"
     table = Table("", "predicted", "nine of ten between", title=Text(where), title_justify="left")
     table.add_row("latency", *_cells(found.latency))

@@ -1,5 +1,6 @@
 """Device profiles, where they are found, and what a model is predicted to cost on a device."""
 
+from n2n_edge.devices.basis import Basis, input_pixels, latency_basis, threads_in_words
 from n2n_edge.devices.calibration_run import CalibrationRun, calibrate
 from n2n_edge.devices.kernels import Kernels, kernels_of
 from n2n_edge.devices.own_profiles import (
@@ -10,12 +11,10 @@ from n2n_edge.devices.own_profiles import (
     save_calibrations,
 )
 from n2n_edge.devices.prediction import (
-    Basis,
     NodeLatency,
     Prediction,
-    input_pixels,
-    latency_basis,
     latency_evidence,
+    latency_with_evidence,
     predict,
     predict_latency,
     predict_node_latencies,
@@ -39,6 +38,7 @@ __all__ = [
     "kernels_of",
     "latency_basis",
     "latency_evidence",
+    "latency_with_evidence",
     "list_profiles",
     "load_profile",
     "new_profile",
@@ -48,5 +48,6 @@ __all__ = [
     "profile_to_calibrate",
     "read_profile",
     "save_calibrations",
+    "threads_in_words",
     "user_profile_folder",
 ]

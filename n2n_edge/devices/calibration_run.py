@@ -5,16 +5,17 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from n2n_edge.devices.basis import input_pixels, latency_basis
 from n2n_edge.devices.data_sheet import data_sheet_rates
 from n2n_edge.devices.fitting import fit_rates, half_width, leave_out
 from n2n_edge.devices.kernels import TERMS, kernels_of
 from n2n_edge.devices.pack import calibration_pack
-from n2n_edge.devices.prediction import input_pixels, latency_basis
 from n2n_edge.devices.profile import Calibration, Profile
 from n2n_edge.errors import InputError
 from n2n_edge.graph import serialize
@@ -28,7 +29,7 @@ from n2n_edge.measure import (
     twice,
 )
 
-__all__ = ["CalibrationRun", "Timed", "calibrate", "with_new"]
+__all__ = ["CalibrationRun", "Timed", "calibrate", "calibration_of", "with_new"]
 
 _PASSES = 3
 """How often every model is timed, far apart; the median of the medians counts."""
@@ -93,12 +94,13 @@ def calibrate(
     before = target.state()
     refuse_throttled("device calibrate", target.name, before)
     timer = _Timer(target, profile, time.monotonic() + minutes * 60, say)
-    timer.run([(name, model, count) for name, model in calibration_pack() for count in threads])
+    models = dict(calibration_pack())
+    timer.run([(name, model, count) for name, model in models.items() for count in threads])
     refuse_throttled("device calibrate", target.name, target.state(), before)
     failures, runtime = timer.failures, timer.runtime
     calibrations, rows = [], []
     for count in threads:
-        found, timed = _fitted(profile, count, runtime, timer.medians(count), failures)
+        found, timed = _fitted(profile, count, runtime, models, timer.medians(count), failures)
         calibrations.append(found)
         rows += timed
     return CalibrationRun(tuple(calibrations), tuple(rows), tuple(failures.values()))
@@ -163,6 +165,28 @@ class _Timer:
         return {name: statistics.median(each) for (name, count), each in self._medians.items() if count == threads}
 
 
+def calibration_of(
+    rates: Floats, errors: Floats, macs: Sequence[float], pixels: Sequence[float], **facts: Any
+) -> Calibration:
+    """Return fitted `rates` `(terms,)` with their evidence; `facts` are the fields that say what was timed and where.
+
+    `errors` `(models,)` are predicted over measured, as logarithms, of models that their fits hadn't seen; `macs` and
+    `pixels` are the models'.
+    """
+    off, width = np.abs(np.exp(errors) - 1), half_width(errors)
+    return Calibration(
+        models=len(errors),
+        median_error=round(float(np.median(off)), 3),
+        p90_error=round(float(np.quantile(off, 0.9)), 3),
+        low_ratio=float(np.exp(-width)),
+        high_ratio=float(np.exp(width)),
+        macs=(min(macs), max(macs)),
+        input_pixels=(min(pixels), max(pixels)),
+        rates=dict(zip(TERMS, rates.tolist(), strict=True)),
+        **facts,
+    )
+
+
 def with_new(profile: Profile, found: Sequence[Calibration]) -> tuple[Calibration, ...]:
     """Return a profile's calibrations, those of the same runtime, threads and precision replaced by `found`."""
 
@@ -174,7 +198,12 @@ def with_new(profile: Profile, found: Sequence[Calibration]) -> tuple[Calibratio
 
 
 def _fitted(
-    profile: Profile, threads: int, runtime: str, medians: dict[str, float], failures: dict[tuple[str, int], str]
+    profile: Profile,
+    threads: int,
+    runtime: str,
+    models: dict[str, ir.Model],
+    medians: dict[str, float],
+    failures: dict[tuple[str, int], str],
 ) -> tuple[Calibration, list[Timed]]:
     if len(medians) < _LEAST_MODELS:
         first = next(iter(failures.values()), "no model was timed")
@@ -182,7 +211,7 @@ def _fitted(
             f"{profile.name}: only {len(medians)} models ran with {threads} threads, {_LEAST_MODELS} are needed; "
             f"{first}"
         )
-    graphs = {name: model for name, model in calibration_pack() if name in medians}
+    graphs = {name: model for name, model in models.items() if name in medians}
     costed = {name: kernels_of(model, profile.block) for name, model in graphs.items()}
     terms = np.stack([kernels.terms(amounts)[:, 0] for kernels, amounts in costed.values()])
     times = np.array([medians[name] for name in costed]) * 1e6
@@ -195,24 +224,16 @@ def _fitted(
     before = terms @ np.array([known.get(term, 0.0) for term in TERMS])
     errors = leave_out(terms, times, guess)
     rates = fit_rates(terms, times, guess).rates
-    off = np.abs(np.exp(errors) - 1)
-    width = half_width(errors)
-    pixels = [input_pixels(model) for model in graphs.values()]
-    macs = [float(amounts.macs[0]) for _, amounts in costed.values()]
-    calibration = Calibration(
+    calibration = calibration_of(
+        rates,
+        errors,
+        [float(amounts.macs[0]) for _, amounts in costed.values()],
+        [input_pixels(model) for model in graphs.values()],
         measured_on=profile.name,
         runtime=runtime,
         threads=threads,
         precisions=("fp32",),
-        models=len(times),
-        median_error=round(float(np.median(off)), 3),
-        p90_error=round(float(np.quantile(off, 0.9)), 3),
-        low_ratio=float(np.exp(-width)),
-        high_ratio=float(np.exp(width)),
-        macs=(min(macs), max(macs)),
-        input_pixels=(min(pixels), max(pixels)),
         source=f"n2n-edge device calibrate, {time.strftime('%Y-%m-%d')}",
-        rates=dict(zip(TERMS, rates.tolist(), strict=True)),
     )
     after = times * np.exp(errors)
     return calibration, [

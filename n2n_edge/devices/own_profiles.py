@@ -5,9 +5,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from n2n_edge.devices.calibration_run import with_new
-from n2n_edge.devices.profile import Calibration, Profile
+from n2n_edge.devices.profile import NAME_PATTERN, Calibration, Profile
 from n2n_edge.devices.profile_file import with_calibrations
 from n2n_edge.devices.registry import find_profile, load_profile, profile_file, read_profile, user_profile_folder
 from n2n_edge.errors import InputError
@@ -37,7 +38,7 @@ def new_profile(name: str, like: str, out: Path | None = None) -> Path:
     Raises:
         InputError: a name that no profile can have or that is taken, this machine as `like`, a file that exists.
     """
-    if not _NAME.match(name):
+    if not re.match(NAME_PATTERN, name):
         raise InputError(f"{name}: not a name for a profile; give small letters and digits, with hyphens between")
     known = load_profile(like)
     if known.is_host:
@@ -68,7 +69,7 @@ def profile_to_calibrate(name: str | None, board: Target | None) -> ProfileText:
     known = load_profile(wanted) if board is None or wanted.endswith(".toml") else find_profile(wanted.lower())
     if known is None:
         assert board is not None
-        if not _NAME.match(wanted):
+        if not re.match(NAME_PATTERN, wanted):
             raise InputError(f"--profile {wanted}: no such profile, nor a name for one; use a-z, 0-9 and hyphens")
         path = user_profile_folder() / f"{wanted}.toml"
         text = _described(wanted, board)
@@ -116,12 +117,9 @@ def _save(path: Path, text: str) -> Path:
     return path
 
 
-_NAME = re.compile(r"^[a-z0-9]+(-[a-z0-9]+)*$")
-
-
 def _slug(name: str) -> str:
-    host = re.sub(r"^ssh://", "", name).rsplit("@", 1)[-1].split("/")[0].split(":")[0].split("?")[0]
-    return "-".join(re.findall(r"[a-z0-9]+", host.lower())) or "board"
+    """Return a name for the board at an address such as ``ssh://pi@host:22/folder``."""
+    return "-".join(re.findall(r"[a-z0-9]+", urlsplit(name).hostname or "")) or "board"
 
 
 def _described(name: str, board: Target) -> str:

@@ -3,57 +3,25 @@
 `docs/prediction.md` tells what the prediction rests on, how it was chosen, and how well it holds.
 """
 
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from n2n_edge.devices.data_sheet import BYTES
-from n2n_edge.devices.kernels import UNCOUNTED, Kernels, Rates, kernels_of
-from n2n_edge.devices.profile import Calibration, Precision, Profile
-from n2n_edge.devices.registry import load_profile
-from n2n_edge.errors import InputError
+from n2n_edge.devices.basis import Basis, basis_for_model, energy_basis, input_pixels, latency_basis
+from n2n_edge.devices.kernels import Kernels, kernels_of
+from n2n_edge.devices.profile import Precision, Profile
 from n2n_edge.figures import MB, Figure
-from n2n_edge.graph import DEFAULT_SPATIAL_SIZE, Amounts, costs, layers_by_name
+from n2n_edge.graph import Amounts, layers_by_name
 
 __all__ = [
-    "Basis",
     "NodeLatency",
     "Prediction",
-    "input_pixels",
-    "latency_basis",
     "latency_evidence",
+    "latency_with_evidence",
     "predict",
     "predict_latency",
     "predict_node_latencies",
 ]
-
-NEAREST = {"cpu": "raspberry-pi-4", "gpu": "jetson-orin-nano"}
-"""Whose rates a device borrows that has neither measurements nor a `relative`."""
-
-_BORROWED = 1.6
-"""By how much an interval is widened, on both sides, where the rates come from another device."""
-
-_OTHER_THREADS = 1.2
-_OTHER_PRECISION = 1.5
-"""The same, where nothing was timed with these threads, or in this precision."""
-
-_FAR = 8.0
-"""How many times smaller or larger an input may be than all that were timed with the device's own runtime."""
-
-_SMALL_PIXELS = 64.0**2
-
-_UNCOUNTED = 10.0
-"""By how much an interval is widened where operators multiply that nobody counts, such as an LSTM."""
-
-_OPEN_WEIGHTS = 3.0
-"""The same, where weights are graph inputs: ONNX Runtime was three times slower on such a file than predicted."""
-
-_PER_DOUBLING = 0.1
-"""The same, for every doubling by which the model lies outside of what was timed."""
 
 _RUNTIME_MB = {"cpu": 80.0, "gpu": 1500.0}
 """Memory that a process takes before it holds any model: Python with ONNX Runtime (measured on x86-64: 60 to 80 MB),
@@ -72,87 +40,6 @@ class NodeLatency:
     latency_ms: float
     kernel: str
     layer: str
-
-
-@dataclass(frozen=True)
-class Basis:
-    """What a prediction rests on: rates in ns a unit, the interval of measured over predicted, and the evidence.
-
-    `notes` say what makes it less certain than the evidence: another device, other threads, another precision.
-    """
-
-    rates: Rates
-    measured_here: bool
-    low_ratio: float
-    high_ratio: float
-    evidence: Calibration
-    notes: tuple[str, ...] = ()
-    by_input: float = 1.0
-    """By how much the interval has been widened for the size of the input."""
-
-    def widened(self, factor: float, note: str) -> "Basis":
-        """Return the same with a wider interval and one more note."""
-        return replace(
-            self, low_ratio=self.low_ratio / factor, high_ratio=self.high_ratio * factor, notes=(*self.notes, note)
-        )
-
-    def outside(self, macs: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return by how much the interval widens for models of so many MACs: 1 within what was timed."""
-        least, most = self.evidence.macs
-        macs = np.maximum(macs, 1.0)
-        doublings = np.maximum(np.log2(least / macs), np.log2(macs / most))
-        wider = 1 + _PER_DOUBLING * np.maximum(doublings, 0.0)
-        beyond: NDArray[np.float64] = np.maximum(wider / self.by_input, 1.0)  # small inputs make for few of them
-        return beyond
-
-    def upper_ms(self, kernels: Kernels, amounts: Amounts) -> NDArray[np.float64]:
-        """Return the upper bounds of `latencies_ms`."""
-        return self.latencies_ms(kernels, amounts) * self.high_ratio * self.outside(amounts.macs)
-
-    def latency(self, kernels: Kernels, amounts: Amounts) -> Figure:
-        """Return the latency of one candidate, in ms, with its interval."""
-        basis = _within(self, float(amounts.macs[0]))
-        return basis.figure(float(basis.latencies_ms(kernels, amounts)[0]), "ms")
-
-    def words(self) -> tuple[str, ...]:
-        """Return in lines what the prediction rests on, the doubts last."""
-        evidence = self.evidence
-        threads = f"{evidence.threads} thread{'s' * (evidence.threads != 1)}"
-        return (
-            f"evidence: {evidence.models} models timed with {evidence.runtime} on {evidence.measured_on}, {threads}, "
-            f"{'/'.join(evidence.precisions)}; left out one by one they were off by {evidence.median_error:.0%} "
-            f"(median) and {evidence.p90_error:.0%} (nine of ten)",
-            f"source: {evidence.source}",
-            *(f"less certain: {note}" for note in self.notes),
-        )
-
-    def to_json(self) -> dict[str, object]:
-        """Return the evidence as a JSON object."""
-        kept = self.evidence.model_dump(
-            mode="json",
-            include={
-                "measured_on",
-                "runtime",
-                "threads",
-                "precisions",
-                "models",
-                "median_error",
-                "p90_error",
-                "source",
-            },
-        )
-        return {**kept, "notes": list(self.notes)}
-
-    def figure(self, value: float, unit: str) -> Figure:
-        """Return a predicted value with its interval and provenance."""
-        return Figure(
-            value, unit, "calibrated" if self.measured_here else "analytic",
-            low=value * self.low_ratio, high=value * self.high_ratio, n=self.evidence.models,
-        )  # fmt: skip
-
-    def latencies_ms(self, kernels: Kernels, amounts: Amounts) -> NDArray[np.float64]:
-        """Return the latencies of N candidates of one graph, `(N,)`."""
-        return kernels.total_ns(amounts, self.rates) / 1e6
 
 
 @dataclass(frozen=True)
@@ -184,16 +71,14 @@ def predict(model: ir.Model, profile: Profile, threads: int | None = None, preci
     Raises:
         InputError: more threads than the device has cores, or fewer than one.
     """
-    kernels, amounts = kernels_of(model, profile.block)
-    macs, pixels = float(amounts.macs[0]), input_pixels(model)
-    basis = _for_model(latency_basis(profile, threads, precision, pixels), model, amounts)
+    basis, kernels, amounts = _looked_into(model, profile, threads, precision)
     node_ms = kernels.node_ns(amounts, basis.rates)[:, 0] / 1e6
-    energy = _energy_basis(profile, threads, precision, pixels)
+    energy = energy_basis(profile, threads, precision, input_pixels(model))
     layers = layers_by_name(model)
-    memory = costs(model).memory_bound_bytes / MB + _RUNTIME_MB[profile.compute_unit]
+    memory = float(amounts.memory_bound_bytes[0]) / MB + _RUNTIME_MB[profile.compute_unit]
     return Prediction(
         latency=basis.figure(float(node_ms.sum()), "ms"),
-        energy=None if energy is None else _energy(_within(energy, macs), kernels, amounts),
+        energy=None if energy is None else energy.energy(kernels, amounts),
         memory=Figure(memory, "MB", "analytic"),
         fits=memory <= profile.usable_memory_mb,
         nodes=tuple(
@@ -218,15 +103,20 @@ def predict_latency(
     Raises:
         InputError: more threads than the device has cores, or fewer than one.
     """
-    kernels, amounts = kernels_of(model, profile.block)
-    basis = _for_model(latency_basis(profile, threads, precision, input_pixels(model)), model, amounts)
-    return basis.figure(float(basis.latencies_ms(kernels, amounts)[0]), "ms")
+    return latency_with_evidence(model, profile, threads, precision)[0]
+
+
+def latency_with_evidence(
+    model: ir.Model, profile: Profile, threads: int | None = None, precision: Precision = "fp32"
+) -> tuple[Figure, Basis]:
+    """Return what `predict_latency` gives, and what it rests on."""
+    basis, kernels, amounts = _looked_into(model, profile, threads, precision)
+    return basis.figure(float(basis.latencies_ms(kernels, amounts)[0]), "ms"), basis
 
 
 def latency_evidence(model: ir.Model, profile: Profile, threads: int | None = None) -> Basis:
     """Return what `predict_latency` rests on for this model."""
-    _, amounts = kernels_of(model, profile.block)
-    return _for_model(latency_basis(profile, threads, pixels=input_pixels(model)), model, amounts)
+    return _looked_into(model, profile, threads, "fp32")[0]
 
 
 def predict_node_latencies(model: ir.Model, profile: Profile, threads: int | None = None) -> tuple[NodeLatency, ...]:
@@ -238,225 +128,10 @@ def predict_node_latencies(model: ir.Model, profile: Profile, threads: int | Non
     return predict(model, profile, threads).nodes
 
 
-def input_pixels(model: ir.Model) -> float:
-    """Return height times width of the largest input that is an image, channels first or last; 0 where none is.
-
-    Free sizes count as what costs assume for them.
-    """
-    sizes = [0]
-    for value in model.graph.inputs:
-        dims = [] if value.shape is None else [_known(size) for size in value.shape]
-        if len(dims) == 4 and value.name not in model.graph.initializers:
-            sizes.append(math.prod(sorted(dims[1:])[1:]))  # of three axes the channels are rarely the longest
-    return float(max(sizes))
-
-
-def _known(size: object) -> int:
-    return size if isinstance(size, int) else DEFAULT_SPATIAL_SIZE
-
-
-def latency_basis(
-    profile: Profile,
-    threads: int | None = None,
-    precision: Precision = "fp32",
-    pixels: float = 224.0**2,
-    relative: Profile | None = None,
-) -> Basis:
-    """Return what the latency of a model with an input of so many `pixels` is predicted from.
-
-    The device's own calibration for these threads and this precision; else one made of its others; else its relative's,
-    scaled by what the data sheets say of both. `relative` stands in for the one that the profile names.
-
-    Raises:
-        InputError: more threads than the device has cores, or fewer than one.
-    """
-    threads = profile.default_threads if threads is None else threads
-    if not 1 <= threads <= profile.cores:
-        raise InputError(f"{threads} threads: {profile.name} has {profile.cores} cores; give 1 to {profile.cores}")
-    own = _basis_of(profile, "latency", threads, precision, pixels)
-    if own is not None:
-        return own
-    return _borrowed(profile, relative or _relative(profile), threads, precision, pixels)
-
-
-def _energy_basis(profile: Profile, threads: int | None, precision: Precision, pixels: float) -> Basis | None:
-    threads = profile.default_threads if threads is None else threads
-    known = [each for each in profile.calibrations if each.quantity == "energy" and precision in each.precisions]
-    known = [each for each in known if each.threads == threads or profile.compute_unit == "gpu"]
-    only = profile.model_copy(update={"calibrations": tuple(known)})
-    return _basis_of(only, "energy", threads, precision, pixels) if known else None
-
-
-def _energy(basis: Basis, kernels: Kernels, amounts: Amounts) -> Figure:
-    return basis.figure(float(kernels.total_ns(amounts, basis.rates)[0]) / 1e6, "mJ")
-
-
-def _basis_of(profile: Profile, quantity: str, threads: int, precision: Precision, pixels: float) -> Basis | None:
-    """Return the basis that a profile's own calibrations give, or None where it has none."""
-    known = [each for each in profile.calibrations if each.quantity == quantity]
-    if not known:
-        return None
-    exact = [each for each in known if precision in each.precisions]
-    chosen = _at_threads(profile, exact or _widest(known), threads, pixels)
-    if not exact:
-        chosen = _in_precision(profile, chosen, precision)
-    outside = _outside(chosen.evidence, pixels) / math.log(4)  # doublings of a side
-    if outside >= 1:
-        least, most = (f"{each**0.5:.0f}" for each in chosen.evidence.input_pixels)
-        told = f"inputs of {least} to {most} pixels a side were timed, this has {pixels**0.5:.0f}"
-        factor = 1 + _PER_DOUBLING * outside
-        chosen = replace(chosen.widened(factor, told), by_input=factor)
-    return chosen
-
-
-def _widest(known: Iterable[Calibration]) -> list[Calibration]:
-    known = list(known)
-    for precision in ("fp32", "fp16", "int8"):
-        found = [each for each in known if precision in each.precisions]
-        if found:
-            return found
-    return known
-
-
-def _at_threads(profile: Profile, known: list[Calibration], threads: int, pixels: float) -> Basis:
-    """Return the basis for so many threads: as timed, or between what was timed with fewer and with more."""
-    best = min(known, key=lambda each: _unlike(each, profile, pixels))
-    by_threads: dict[int, Calibration] = {}
-    for each in sorted(known, key=lambda each: _unlike(each, profile, pixels), reverse=True):
-        if each.runtime.split()[0] == best.runtime.split()[0]:  # runtimes are not mixed
-            by_threads[each.threads] = each
-    if profile.compute_unit == "gpu":  # threads feed it, no more
-        return _basis(profile, best, best.rates)
-    if threads in by_threads:
-        return _basis(profile, by_threads[threads], by_threads[threads].rates)
-    fewer, more = (
-        max((t for t in by_threads if t < threads), default=None),
-        min((t for t in by_threads if t > threads), default=None),
-    )
-    if fewer is not None and more is not None:
-        weight = math.log(threads / fewer) / math.log(more / fewer)
-        low, high = by_threads[fewer].rates, by_threads[more].rates
-        both = [term for term in low if term in high]
-        rates = {term: low[term] ** (1 - weight) * high[term] ** weight for term in both}
-        nearest = by_threads[more]
-        told = f"timed with {fewer} and {more} threads"
-    else:
-        nearest = by_threads[fewer if fewer is not None else more]  # type: ignore[index]
-        faster = threads / nearest.threads
-        rates = {term: rate / (faster if term.startswith("mac") else 1) for term, rate in nearest.rates.items()}
-        told = f"timed with {nearest.threads} thread{'s' * (nearest.threads != 1)}"
-    return replace(_basis(profile, nearest, rates), measured_here=False).widened(_OTHER_THREADS, told)
-
-
-def _unlike(calibration: Calibration, profile: Profile, pixels: float) -> tuple[bool, bool, float, bool, int]:
-    """Return how little a calibration has to do with a model; the least is taken.
-
-    The device's own runtime comes first, unless inputs are far from what was timed with it; then those that span the
-    input's size; then, where no image tells, networks of images as large as most, and more models.
-    """
-    outside = _outside(calibration, pixels)
-    other_runtime = not calibration.runtime.lower().startswith(profile.runtime)
-    elsewhere = calibration.measured_on != profile.name
-    small = pixels <= 0 and calibration.input_pixels[1] < _SMALL_PIXELS
-    return (elsewhere, other_runtime or outside > math.log(_FAR), outside, small, -calibration.models)
-
-
-def _outside(calibration: Calibration, pixels: float) -> float:
-    """Return by what factor, as a logarithm, an input is smaller or larger than all that were timed."""
-    if pixels <= 0:
-        return 0.0
-    least, most = calibration.input_pixels
-    return max(math.log(least / pixels), math.log(pixels / most), 0.0)
-
-
-def _basis(profile: Profile, calibration: Calibration, rates: Rates) -> Basis:
-    here = calibration.measured_on == profile.name
-    basis = Basis(rates, here, calibration.low_ratio, calibration.high_ratio, calibration)
-    return basis if here else basis.widened(_BORROWED, f"timed on {calibration.measured_on}")
-
-
-def _in_precision(profile: Profile, basis: Basis, precision: Precision) -> Basis:
-    """Return a basis for another precision than was timed: peaks and widths of numbers say how it differs."""
-    timed = min(basis.evidence.precisions, key=lambda each: abs(BYTES[each] - BYTES[precision]))
-    arithmetic = profile.peak(timed) / profile.peak(precision)
-    bytes_ = BYTES[precision] / BYTES[timed]
-    rates = {
-        term: rate * (arithmetic if term.startswith("mac") else bytes_ if term.startswith("byte") else 1.0)
-        for term, rate in basis.rates.items()
-    }
-    return replace(basis, rates=rates, measured_here=False).widened(_OTHER_PRECISION, f"timed in {timed}")
-
-
-def _borrowed(profile: Profile, relative: Profile, threads: int, precision: Precision, pixels: float) -> Basis:
-    """Return the relative's basis, scaled by peaks, bandwidths and clocks."""
-    there = min(threads, relative.cores)
-    basis = _basis_of(relative, "latency", there, precision, pixels)
-    assert basis is not None
-    arithmetic = _peak_at(relative, there, precision) / _peak_at(profile, threads, precision)
-    moving = relative.bandwidth_gb_s / profile.bandwidth_gb_s
-    clock = relative.clock_mhz / profile.clock_mhz
-    rates = {
-        term: rate * (arithmetic if term.startswith("mac") else moving if term.startswith("byte") else clock)
-        for term, rate in basis.rates.items()
-    }
-    note = f"{profile.name} has no measurements: {relative.name}'s, scaled by data sheets"
-    if profile.is_host:
-        note += " (mend it with `n2n-edge device calibrate --host`)"
-    return replace(basis, rates=rates, measured_here=False).widened(_BORROWED, note)
-
-
-def _peak_at(profile: Profile, threads: int, precision: Precision) -> float:
-    whole = profile.peak(precision)
-    return whole if profile.compute_unit == "gpu" else whole * threads / profile.default_threads
-
-
-def _relative(profile: Profile) -> Profile:
-    """Return the nearest relative that has calibrations, by way of relatives that have none."""
-    name = profile.relative or NEAREST[profile.compute_unit]
-    passed = [profile.name]
-    while True:
-        relative = load_profile(name)
-        if relative.compute_unit != profile.compute_unit:
-            raise InputError(
-                f"{profile.name}: field 'relative': {name} computes on its {relative.compute_unit}, not its "
-                f"{profile.compute_unit}; name another device"
-            )
-        if any(each.quantity == "latency" for each in relative.calibrations):
-            return relative
-        passed.append(relative.name)
-        name = relative.relative or NEAREST[profile.compute_unit]
-        if name in passed:
-            raise InputError(
-                f"{profile.name}: none of its relatives ({', '.join(passed[1:])}) has a calibration; name one that has "
-                "(see `n2n-edge profiles list`), or calibrate the device"
-            )
-
-
-def _for_model(basis: Basis, model: ir.Model, amounts: Amounts) -> Basis:
-    """Widen the interval for what is unusual about a model: its size, and weights that a caller may replace."""
-    basis = _within(basis, float(amounts.macs[0]))
-    open_weights = [value.name for value in model.graph.inputs if value.name in model.graph.initializers]
-    if open_weights:
-        note = f"{len(open_weights)} weights are graph inputs, so none can be fused or packed: make them constants"
-        basis = basis.widened(_OPEN_WEIGHTS, note)
-    uncounted = sorted({node.op_type for node in model.graph if _is_uncounted(node)})
-    if uncounted:
-        note = f"what {', '.join(uncounted)} multiply is not counted"
-        basis = replace(basis.widened(_UNCOUNTED, note), measured_here=False)
-    return basis
-
-
-def _is_uncounted(node: ir.Node) -> bool:
-    """Tell whether a node does work that isn't counted: recurrent ones, products by letters, fused ones, subgraphs."""
-    subgraphs = any(each.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for each in node.attributes.values())
-    return subgraphs or node.op_type in UNCOUNTED or node.domain.startswith("com.microsoft")
-
-
-def _within(basis: Basis, macs: float) -> Basis:
-    """Widen the interval where a model is much smaller or larger than all that were timed."""
-    factor = float(basis.outside(np.array([macs]))[0])
-    if factor == 1:
-        return basis
-    least, most = basis.evidence.macs
-    span = f"{least / 1e6:,.0f}M to {most / 1e6:,.0f}M"
-    return basis.widened(factor, f"models of {span} MACs were timed, this has {macs / 1e6:,.1f}M")
+def _looked_into(
+    model: ir.Model, profile: Profile, threads: int | None, precision: Precision
+) -> tuple[Basis, Kernels, Amounts]:
+    """Return what a model's latency rests on, its kernels on the device, and its amounts."""
+    kernels, amounts = kernels_of(model, profile.block)
+    basis = latency_basis(profile, threads, precision, input_pixels(model))
+    return basis_for_model(basis, model, amounts), kernels, amounts

@@ -6,9 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from n2n_edge.devices.kernels import TERMS
 
-__all__ = ["Calibration", "PowerMode", "Precision", "Profile"]
+__all__ = ["NAME_PATTERN", "Calibration", "PowerMode", "Precision", "Profile"]
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
+NAME_PATTERN = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=64)]
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Provider = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+ExecutionProvider$")]
 Precision = Literal["fp32", "fp16", "int8"]

@@ -36,7 +36,9 @@ def load_profile(name_or_path: str | Path) -> Profile:
     if found is not None:
         return found
     layers = [_read_folder(folder, wanted) for folder in (user_profile_folder(), _shipped_folder())]
-    known = sorted({name for profiles in layers for profile in profiles for name in (profile.name, *profile.aliases)})
+    known = sorted(
+        {name for profiles in layers for profile, _ in profiles for name in (profile.name, *profile.aliases)}
+    )
     near = get_close_matches(wanted, known, n=3, cutoff=0.4)
     hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}"
     raise InputError(f"unknown device '{name_or_path}' ({hint}); see `n2n-edge profiles list`, or give a .toml file")
@@ -48,31 +50,30 @@ def find_profile(name: str) -> Profile | None:
     Raises:
         InputError: the user's file of that name is not a valid profile.
     """
+    found = _find(name)
+    return None if found is None else found[0]
+
+
+def _find(name: str) -> tuple[Profile, Path] | None:
     for folder in (user_profile_folder(), _shipped_folder()):
         profiles = _read_folder(folder, name)
-        for profile in profiles:
+        for profile, path in profiles:
             if name == profile.name:
-                return profile
-        for profile in profiles:
+                return profile, path
+        for profile, path in profiles:
             if name in profile.aliases:
-                return profile
+                return profile, path
     return None
 
 
 def profile_file(name_or_path: str) -> Path:
-    """Return the file of the profile that `load_profile` gives.
-
-    Raises:
-        InputError: as `load_profile`.
-    """
+    """Return the file of the profile that `load_profile` gives for a name or path that it knows."""
     if name_or_path.endswith(".toml"):
         return Path(name_or_path).expanduser()
-    wanted = load_profile(name_or_path)
-    for folder in (user_profile_folder(), _shipped_folder()):
-        for path in sorted(folder.glob("*.toml")) if folder.is_dir() else ():
-            if read_profile(path).name == wanted.name:
-                return path
-    raise InputError(f"{name_or_path}: its file is gone; see `n2n-edge profiles list`")
+    found = _find(name_or_path.strip().lower())
+    if found is None:
+        raise InputError(f"{name_or_path}: no such profile; see `n2n-edge profiles list`")
+    return found[1]
 
 
 def list_profiles() -> tuple[Profile, ...]:
@@ -81,8 +82,8 @@ def list_profiles() -> tuple[Profile, ...]:
     Raises:
         InputError: a file in the user's folder is not a valid profile.
     """
-    by_name = {profile.name: profile for profile in _read_folder(_shipped_folder())}
-    by_name |= {profile.name: profile for profile in _read_folder(user_profile_folder())}
+    by_name = {profile.name: profile for profile, _ in _read_folder(_shipped_folder())}
+    by_name |= {profile.name: profile for profile, _ in _read_folder(user_profile_folder())}
     return tuple(by_name[name] for name in sorted(by_name))
 
 
@@ -144,8 +145,8 @@ def _shipped_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "profiles"
 
 
-def _read_folder(folder: Path, wanted: str | None = None) -> tuple[Profile, ...]:
-    """Return the profiles of a folder by file name; two that share a name or alias are refused.
+def _read_folder(folder: Path, wanted: str | None = None) -> tuple[tuple[Profile, Path], ...]:
+    """Return the profiles of a folder and their files, by file name; two that share a name or alias are refused.
 
     Where only one is `wanted`, a file that is wrong and says nothing of it is passed over.
     """
@@ -164,5 +165,5 @@ def _read_folder(folder: Path, wanted: str | None = None) -> tuple[Profile, ...]
             if name in owners and wanted in (None, name):
                 raise InputError(f"{path}: field 'name': '{name}' is already taken by {owners[name].name}; rename one")
             owners[name] = path
-        profiles.append(profile)
+        profiles.append((profile, path))
     return tuple(profiles)

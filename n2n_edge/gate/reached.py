@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from n2n_edge.devices import Profile, latency_evidence, predict_latency
+from n2n_edge.devices import Profile, latency_with_evidence
 from n2n_edge.figures import MB, Figure
 from n2n_edge.graph import Costs, costs, load_model
 from n2n_edge.measure import BenchOptions, bench, file_size_bytes
@@ -42,8 +42,8 @@ def latency_figure(path: Path, profile: Profile, threads: int | None = None) -> 
         )
         measurement = bench(path, options, profiled=False).measurement
         return measurement.latency(), measurement.warnings
-    model = load_model(path)
-    return predict_latency(model, profile, threads), (
+    figure, basis = latency_with_evidence(load_model(path), profile, threads)
+    return figure, (
         f"latency on {profile.name} is predicted, not measured: bench the model on the device",
-        *latency_evidence(model, profile, threads).words(),
+        *basis.words(),
     )
