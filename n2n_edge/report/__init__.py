@@ -11,12 +11,15 @@ from n2n_edge.report.document import (
     DeviceJson,
     EpochJson,
     GroupJson,
+    LayerJson,
+    LayerLatencyJson,
     ModelJson,
     ParityJson,
     RunReport,
     SearchJson,
     TrainingJson,
 )
+from n2n_edge.report.front import pareto_front
 from n2n_edge.report.html import render_html, write_html
 from n2n_edge.report.model_card import render_model_card, write_model_card
 
@@ -29,6 +32,8 @@ __all__ = [
     "DeviceJson",
     "EpochJson",
     "GroupJson",
+    "LayerJson",
+    "LayerLatencyJson",
     "ModelJson",
     "ParityJson",
     "RunReport",
@@ -36,6 +41,7 @@ __all__ = [
     "TrainingJson",
     "condition_table",
     "figure_of",
+    "pareto_front",
     "render_html",
     "render_model_card",
     "write_html",

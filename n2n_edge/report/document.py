@@ -13,6 +13,8 @@ __all__ = [
     "DeviceJson",
     "EpochJson",
     "GroupJson",
+    "LayerJson",
+    "LayerLatencyJson",
     "ModelJson",
     "ParityJson",
     "RunReport",
@@ -77,6 +79,27 @@ class CandidateJson(TypedDict):
     macs: int
     latency_ms: float | None
     trained: bool
+    memory_bound_mb: NotRequired[float]
+    latencies_ms: NotRequired[dict[str, float]]
+    """Expected latency per device name, in a run for several devices."""
+    entropy: NotRequired[float | None]
+    """How undecided the policy was when it proposed the candidate: 1 uniformly random, 0 settled."""
+
+
+class LayerLatencyJson(TypedDict):
+    """What one layer takes in the teacher and in the student; None where it is gone, or nobody can tell."""
+
+    teacher: FigureJson | None
+    student: FigureJson | None
+
+
+class LayerJson(TypedDict):
+    """One of the teacher's layers in the order of the graph; `latency_ms` is by device name."""
+
+    name: str
+    op_type: str
+    removed: bool
+    latency_ms: dict[str, LayerLatencyJson]
 
 
 class SearchJson(TypedDict):
@@ -157,6 +180,7 @@ class RunReport(TypedDict):
     architecture: ArchitectureJson
     training: TrainingJson
     conditions: NotRequired[ConditionsJson]
+    layers: NotRequired[list[LayerJson]]
     data: dict[str, object]
     environment: dict[str, object]
     warnings: list[str]
