@@ -26,6 +26,9 @@ _DIGITS = 3
 """Limits are rounded up to so many digits, which people can read."""
 
 
+_ACCURACY_ROOM = 0.01
+"""What an accuracy may fall below today's; a share of it would be most of what a model has learned."""
+
 _KEPT = ("device", "target", "threads", "data")
 """Settings that say how a figure was found out, and have to be the same when it is held against its limit."""
 
@@ -42,7 +45,7 @@ def init_budgets(
 
     Size, params, MACs and memory bound always get a limit, latency where `given` names a device or target, accuracy
     where it names data. A limit is today's figure and `headroom` (a fraction) on top, of a prediction its upper
-    bound's; an accuracy's is as much below.
+    bound's; of accuracy it is one point below, whatever the head-room.
 
     Raises:
         InputError: the file is no budget file, has budgets for this model already, or can't be written; the model lies
@@ -112,7 +115,7 @@ def _table(glob: str, figures: Mapping[str, Figure], headroom: float, settings: 
             continue
         figure = figures[cost]
         if cost == "accuracy":
-            limit = _rounded_down(figure.value * (1 - headroom))
+            limit = _rounded_down(max(figure.value - _ACCURACY_ROOM, 0.001))
         else:
             limit = _rounded_up(figure.held() * (1 + headroom))
         remark = f"{format_figure(figure)} today, {format_provenance(figure.provenance)}"

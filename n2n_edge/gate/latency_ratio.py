@@ -51,13 +51,17 @@ class LatencyRatio:
         """One line: the ratio with its interval, the limit, what it rests on, and what keeps it open."""
         found = self.comparison
         reached, baseline = (format_value(figure.value, figure.unit) for figure in (self.reached, self.baseline))
+        if found.rounds < LEAST_ROUNDS:
+            return (
+                f"about {found.ratio:.3f} times the baseline ({reached} against {baseline}); budget at most "
+                f"{1 + self.limit:.4g} times; {found.rounds} of the {LEAST_ROUNDS} rounds that an interval takes "
+                "fitted into the time: allow more (--max-time)"
+            )
         text = (
             f"{found.ratio:.3f} times the baseline ({found.low:.3f} to {found.high:.3f}; {reached} against "
-            f"{baseline}); budget at most {1 + self.limit:.4g} times; {found.level:.0%} interval from {found.rounds} "
-            f"rounds in turns on {self.target}"
+            f"{baseline}); budget at most {1 + self.limit:.4g} times; {found.level:.0%} interval from "
+            f"{found.rounds} rounds in turns on {self.target}"
         )
-        if found.rounds < LEAST_ROUNDS:
-            return f"{text}, of the {LEAST_ROUNDS} that an interval takes; allow more time (--max-time)"
         noise = noise_of(self.floor, self.limit)
         if noise > 1 and self.floor is not None:
             text += (
