@@ -176,3 +176,20 @@ def test_wrong_usage_says_what_to_give(model, tmp_path):
 def test_a_truncated_model_is_bad_input_not_a_failed_budget(model):
     model.write_bytes(model.read_bytes()[:100])
     assert "model.onnx" in _run_expecting(InputError, model, "--max-mb", 1)
+
+
+def test_a_limit_in_ms_is_measured_on_a_board_over_ssh(model, server):
+    result = _run(model, "--max-latency-ms", 1e6, "--target", server.url(), "--max-time", 2, "--json")
+    assert result.exit_code == 0, result.output
+    (budget,) = json.loads(result.stdout)["budgets"]
+    assert budget["reached"]["provenance"] == "measured"
+    assert budget["reached"]["n"] >= 8
+    assert server.left_behind() == []
+
+
+def test_a_board_that_is_not_reached_leaves_the_question_open(model, server):
+    address = server.url()
+    server.stop()
+    result = _run(model, "--max-mb", 1, "--max-latency-ms", 5, "--target", address)
+    assert result.exit_code == 3
+    assert "1 of 2 can't be told here" in result.stdout
