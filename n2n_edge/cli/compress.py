@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from n2n_edge.cli.numbers import numbers
 from n2n_edge.errors import BudgetMissedError, InputError
 from n2n_edge.figures import SCHEMA_VERSION
 
@@ -147,8 +148,8 @@ def compress(
             "seed": seed,
             "policy": policy,
             "policy_from": policy_from,
-            "mean": _numbers("--mean", mean),
-            "std": _numbers("--std", std),
+            "mean": numbers("--mean", mean),
+            "std": numbers("--std", std),
             "input_shape": _shape(input_shape),
             "flip": flip,
             "corruptions": corruptions,
@@ -198,15 +199,6 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
     if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise InputError(f"--input-shape {text}: not channels, height and width; give such as 3x224x224")
     return tuple(int(part) for part in parts)
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise InputError(f"{option} {text}: not numbers with commas between; give such as 0.485,0.456,0.406") from error
 
 
 def _print(result: "CompressResult") -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from n2n_edge.cli.numbers import numbers
 from n2n_edge.cli.stage import say
 from n2n_edge.errors import InputError, N2NError
 
@@ -64,14 +65,25 @@ def gate(
         list[str] | None,
         typer.Option(help="Operators that may occur: Conv,Relu or @FILE. Repeatable.", rich_help_panel=_BUDGETS),
     ] = None,
-    accept_expected: Annotated[
-        bool,
+    mean: Annotated[
+        str | None,
         typer.Option(
-            "--accept-expected",
-            help="Hold a predicted latency's expected value against the limit, not its upper bound.",
+            help="Mean per channel of pixels in 0..1, with commas [default: the model's metadata].",
             rich_help_panel=_BUDGETS,
         ),
-    ] = False,
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(help="Standard deviation per channel, likewise.", rich_help_panel=_BUDGETS)
+    ] = None,
+    accept_expected: Annotated[
+        bool | None,
+        typer.Option(
+            "--accept-expected/--no-accept-expected",
+            help="Hold a predicted latency's expected value against the limit, not its upper bound.",
+            rich_help_panel=_BUDGETS,
+            show_default=False,
+        ),
+    ] = None,
     baseline: Annotated[
         Path | None,
         typer.Option(
@@ -90,13 +102,14 @@ def gate(
         ),
     ] = None,
     static: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--static",
+            "--static/--no-static",
             help="Judge by the files alone: nothing is run, no latency, no accuracy.",
             rich_help_panel=_BASELINE,
+            show_default=False,
         ),
-    ] = False,
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(help="Profile name or .toml file of the device; cpu is this host.", rich_help_panel=_WHERE),
@@ -128,6 +141,14 @@ def gate(
     ] = None,
     no_config: Annotated[
         bool, typer.Option("--no-config", help="Read no budget file.", rich_help_panel=_FILES)
+    ] = False,
+    skip_unnamed: Annotated[
+        bool,
+        typer.Option(
+            "--skip-unnamed",
+            help="Pass over a MODEL that nothing is asked of, with a warning, instead of refusing it.",
+            rich_help_panel=_FILES,
+        ),
     ] = False,
     init: Annotated[
         bool,
@@ -161,7 +182,8 @@ def gate(
     """Fail (exit 1) when a model breaks a budget or costs more than a baseline; exit 3 when it can't be told.
 
     Size, params, MACs and the memory bound follow from the file; nothing is run for them. Latency against a baseline is
-    a paired verdict on an interval: pass, fail, or inconclusive.
+    a paired verdict on an interval: pass, fail, or inconclusive. A limit of inf, or none for a text, takes back what a
+    budget file says.
 
     Examples:
 
@@ -176,7 +198,8 @@ def gate(
     on_github = github if github is not None else os.environ.get("GITHUB_ACTIONS") == "true"
     given = _given(
         max_mb=max_mb, max_params=max_params, max_macs=max_macs, max_memory_mb=max_memory_mb,
-        max_latency_ms=max_latency_ms, min_accuracy=min_accuracy, data=data, allowed_ops=allowed_ops,
+        max_latency_ms=max_latency_ms, min_accuracy=min_accuracy, data=data, mean=numbers("--mean", mean),
+        std=numbers("--std", std), allowed_ops=allowed_ops,
         accept_expected=accept_expected, baseline=baseline, max_regression=max_regression, static=static, device=device,
         target=target, threads=threads, providers=providers, max_time=max_time,
     )  # fmt: skip
@@ -185,14 +208,14 @@ def gate(
         if init:
             _init(models or [], given, headroom, config, as_json)
             return
-        found = _judge(models or [], given, config, no_config, (junit, markdown, gitlab))
+        found = _judge(models or [], given, config, no_config, skip_unnamed, (junit, markdown, gitlab))
+        _write(found, time.monotonic() - started, junit, markdown, gitlab)
     except N2NError as error:
         if on_github:
             from n2n_edge.gate import github_error
 
             print(github_error(" ".join(str(error).split())), file=sys.stderr)
         raise
-    _write(found, time.monotonic() - started, junit, markdown, gitlab)
     _show(found, as_json, on_github)
     from n2n_edge.gate import exit_code_of
 
@@ -203,28 +226,35 @@ def gate(
 
 def _given(**options: object) -> dict[str, Any]:
     """Return the options that were given: those left out say nothing over a budget file."""
-    return {
-        name.replace("_", "-"): value
-        for name, value in options.items()
-        if value is not None and value is not False and value != []
-    }
+    return {name.replace("_", "-"): value for name, value in options.items() if value is not None and value != []}
 
 
 def _judge(
-    models: list[Path], given: dict[str, Any], config: Path | None, no_config: bool, files: "Sequence[Path | None]"
+    models: list[Path],
+    given: dict[str, Any],
+    config: Path | None,
+    no_config: bool,
+    skip_unnamed: bool,
+    files: "Sequence[Path | None]",
 ) -> "tuple[Gated, ...]":
     from n2n_edge.gate import find_budget_file, gate_jobs, gate_models, read_budget_file
     from n2n_edge.writing import refuse_unwritable
 
     if no_config and config is not None:
         raise InputError(f"--config {config}: --no-config leaves it out; give one of them")
-    refuse_unwritable(*files)
     budget_file = None
     if config is not None:
         budget_file = read_budget_file(config)
     elif not no_config:
         budget_file = find_budget_file(Path.cwd())
     jobs = gate_jobs(models, given, budget_file)
+    if skip_unnamed:
+        for job in jobs:
+            if job.settings.asks_nothing:
+                print(f"warning: {job.model}: passed over, nothing is asked of it here", file=sys.stderr)
+        jobs = tuple(job for job in jobs if not job.settings.asks_nothing)
+    read = [path for job in jobs for path in (job.model, job.settings.baseline)]
+    refuse_unwritable(*files, inputs=[*read, config if budget_file is None else budget_file.path])
     if "max-regression" in given and any(job.settings.baseline is None for job in jobs):
         raise InputError(f"--max-regression {given['max-regression'][0]}: growth over what? give --baseline MODEL")
     found = gate_models(jobs, _accuracy, say)
@@ -236,7 +266,7 @@ def _accuracy(model: Path, settings: "GateSettings") -> "Accuracies":
     from n2n_edge.gate import Accuracies
     from n2n_edge.ship import require_training_packages
 
-    require_training_packages()
+    require_training_packages("judging accuracy")
     from n2n_edge.ship.accuracy import file_accuracy
 
     assert settings.data is not None
@@ -268,16 +298,21 @@ def _write(
     from n2n_edge.gate import gate_markdown, gitlab_report, junit_report
     from n2n_edge.writing import write_text
 
-    if junit is not None:
-        write_text(junit, junit_report(found, platform.node(), seconds))
-    if markdown is not None:
-        write_text(markdown, gate_markdown(found))
-    if gitlab is not None:
-        write_text(gitlab, gitlab_report(found))
+    files = (
+        (junit, junit_report(found, platform.node(), seconds)),
+        (markdown, gate_markdown(found)),
+        (gitlab, gitlab_report(found)),
+    )
+    for path, text in files if found else ():
+        if path is not None:
+            try:
+                write_text(path, text)
+            except OSError as error:
+                raise InputError(f"{path}: can't be written ({error.strerror}); give another path") from error
 
 
 def _show(found: "Sequence[Gated]", as_json: bool, on_github: bool) -> None:
-    from n2n_edge.gate import append_summary, gates_document, github_annotations
+    from n2n_edge.gate import append_outputs, append_summary, gates_document, github_annotations
 
     if as_json:
         print(json.dumps(gates_document(found), indent=2, allow_nan=False))
@@ -289,19 +324,24 @@ def _show(found: "Sequence[Gated]", as_json: bool, on_github: bool) -> None:
     if on_github:
         for line in github_annotations(found):
             print(line, file=sys.stderr if as_json else sys.stdout)
-        summary = os.environ.get("GITHUB_STEP_SUMMARY")
-        if summary:
-            append_summary(found, Path(summary))
+        try:
+            if os.environ.get("GITHUB_STEP_SUMMARY"):
+                append_summary(found, Path(os.environ["GITHUB_STEP_SUMMARY"]))
+            if os.environ.get("GITHUB_OUTPUT"):
+                append_outputs(found, Path(os.environ["GITHUB_OUTPUT"]))
+        except OSError as error:  # the verdict stands, whoever reads it
+            print(f"warning: {error.filename}: can't be written ({error.strerror})", file=sys.stderr)
 
 
 def _print(found: "Sequence[Gated]") -> None:
     from rich.console import Console
+    from rich.text import Text
 
     from n2n_edge.gate import check_table, outcome_text, summary_of, worst
 
     console = Console(width=None if sys.stdout.isatty() else 140)
     for gated in found:
         if len(found) > 1:
-            console.print(f"\n{gated.model}", style="bold", highlight=False)
+            console.print(Text(f"\n{gated.model}", style="bold"))
         console.print(check_table(gated.checks))
     console.print(outcome_text(summary_of(found), worst(one.outcome for one in found)))

@@ -10,7 +10,7 @@ from n2n_edge.devices.own_profiles import (
     profile_to_calibrate,
     save_calibrations,
 )
-from n2n_edge.devices.place import HOST_LIMITED, is_board, open_place, running_on
+from n2n_edge.devices.place import HOST_LIMITED, open_place, running_on
 from n2n_edge.devices.prediction import (
     NodeLatency,
     Prediction,
@@ -37,7 +37,6 @@ __all__ = [
     "calibrate",
     "check_writable",
     "input_pixels",
-    "is_board",
     "kernels_of",
     "latency_basis",
     "latency_evidence",

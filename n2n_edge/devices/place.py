@@ -5,15 +5,10 @@ from n2n_edge.errors import InputError
 from n2n_edge.figures import MB
 from n2n_edge.measure import HostTarget, Target, open_target
 
-__all__ = ["HOST_LIMITED", "is_board", "open_place", "running_on"]
+__all__ = ["HOST_LIMITED", "open_place", "running_on"]
 
 HOST_LIMITED = "host-limited"
 """The target that is this host within a profile's cores and memory."""
-
-
-def is_board(target: str) -> bool:
-    """Tell whether a target's name is the address of a board."""
-    return target.startswith("ssh:")
 
 
 def open_place(target: str, profile: Profile, threads: int | None = None, limit_bytes: int | None = None) -> Target:
@@ -42,7 +37,7 @@ def running_on(
 
     A profile speaks for this host if it is the host's, for a board if it isn't; ``host-limited`` takes its threads.
     """
-    if profile.is_host != is_board(target):
+    if profile.is_host != target.startswith("ssh:"):
         return threads or profile.default_threads, providers or profile.providers
     if target == HOST_LIMITED:
         return threads or profile.default_threads, providers

@@ -3,7 +3,7 @@
 from n2n_edge.gate.budget import OPTIONS, UNITS, Budget, Cost
 from n2n_edge.gate.budget_file import FILE_NAME, BudgetFile, find_budget_file, read_budget_file
 from n2n_edge.gate.check import Check, Gated, exit_code_of, summary_of
-from n2n_edge.gate.github import append_summary, github_annotations, github_error
+from n2n_edge.gate.github import append_outputs, append_summary, github_annotations, github_error
 from n2n_edge.gate.gitlab import gitlab_report
 from n2n_edge.gate.init_file import init_budgets
 from n2n_edge.gate.jobs import gate_jobs
@@ -52,6 +52,7 @@ __all__ = [
     "Unanswered",
     "Verdict",
     "VerdictJson",
+    "append_outputs",
     "append_summary",
     "check_table",
     "compare",

@@ -39,6 +39,8 @@ def exit_code_of(found: Sequence[Gated]) -> int:
 
 def summary_of(found: Sequence[Gated]) -> str:
     """Return one line that counts: ``pass: all 4 met``, ``FAIL: 1 of 4 missed, 1 inconclusive``."""
+    if not found:
+        return "nothing was judged"
     outcomes = [check.outcome for one in found for check in one.checks]
     missed, open_ones = outcomes.count("fail"), outcomes.count("inconclusive")
     total = f"{len(outcomes)}" + (f" checks of {len(found)} models" if len(found) > 1 else "")

@@ -6,13 +6,12 @@ Forms and limits: GitHub's documentation, "Workflow commands for GitHub Actions"
 from collections.abc import Sequence
 from pathlib import Path
 
-from n2n_edge.errors import InputError
-from n2n_edge.gate.check import Gated
+from n2n_edge.gate.check import Gated, exit_code_of
 from n2n_edge.gate.markdown import gate_markdown
-from n2n_edge.gate.outcome import Outcome
+from n2n_edge.gate.outcome import Outcome, worst
 from n2n_edge.gate.repository_path import repository_path
 
-__all__ = ["SUMMARY_BYTES", "append_summary", "github_annotations", "github_error"]
+__all__ = ["SUMMARY_BYTES", "append_outputs", "append_summary", "github_annotations", "github_error"]
 
 SUMMARY_BYTES = 1024 * 1024
 """The most that a step's summary may hold; a larger one isn't shown at all."""
@@ -52,15 +51,22 @@ def append_summary(found: Sequence[Gated], path: Path) -> None:
     """Add the tables to a job's summary, as much of them as fits beside what is there.
 
     Raises:
-        InputError: the file can't be written.
+        OSError: the file can't be written.
     """
-    try:
-        room = SUMMARY_BYTES - (path.stat().st_size if path.exists() else 0)
-        text = gate_markdown(found, most_bytes=room - 1)
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(text)
-    except OSError as error:
-        raise InputError(f"GITHUB_STEP_SUMMARY {path}: can't be written ({error.strerror}); unset it") from error
+    room = SUMMARY_BYTES - (path.stat().st_size if path.exists() else 0)
+    text = gate_markdown(found, most_bytes=room - 1)
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(text)
+
+
+def append_outputs(found: Sequence[Gated], path: Path) -> None:
+    """Add `outcome` and `exit-code` to the outputs of a step.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(f"outcome={worst(one.outcome for one in found)}\nexit-code={exit_code_of(found)}\n")
 
 
 def _command(level: str, message: str, **properties: str) -> str:

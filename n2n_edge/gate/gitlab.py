@@ -29,7 +29,9 @@ def gitlab_report(found: Sequence[Gated]) -> str:
                 {
                     "description": f"{check.asked}: {check.reason}",
                     "check_name": name,
-                    "fingerprint": hashlib.sha256(f"{path}\n{check.cost}\n{type(check).__name__}".encode()).hexdigest(),
+                    "fingerprint": hashlib.sha256(
+                        f"{path}\n{check.cost}\n{check.asked.split()[0]}".encode()
+                    ).hexdigest(),
                     "severity": _SEVERITIES[check.outcome],
                     "location": {"path": path, "lines": {"begin": 1}},
                 }

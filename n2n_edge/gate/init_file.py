@@ -3,15 +3,16 @@
 import json
 import math
 import os
+import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from n2n_edge.devices import load_profile, predict_latency
-from n2n_edge.errors import InputError
+from n2n_edge.devices import HOST_LIMITED, load_profile, predict_latency
+from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.figures import Figure
 from n2n_edge.gate.budget import OPTIONS
-from n2n_edge.gate.budget_file import FILE_NAME, read_budget_file
+from n2n_edge.gate.budget_file import FILE_NAME, name_below, read_budget_file
 from n2n_edge.gate.reached import model_figures
 from n2n_edge.gate.run import AccuracyOf
 from n2n_edge.gate.settings import GateSettings, settings_of
@@ -29,8 +30,10 @@ _DIGITS = 3
 _ACCURACY_ROOM = 0.01
 """What an accuracy may fall below today's; a share of it would be most of what a model has learned."""
 
-_KEPT = ("device", "target", "threads", "data")
+_KEPT = ("device", "target", "threads", "providers", "data", "mean", "std")
 """Settings that say how a figure was found out, and have to be the same when it is held against its limit."""
+
+_OTHERS = ("max-time",)
 
 
 def init_budgets(
@@ -44,14 +47,21 @@ def init_budgets(
     """Write a table of budgets for `model` into the file at `path`, after what stands there, and return the table.
 
     Size, params, MACs and memory bound always get a limit, latency where `given` names a device or target, accuracy
-    where it names data. A limit is today's figure and `headroom` (a fraction) on top, of a prediction its upper
-    bound's; of accuracy it is one point below, whatever the head-room.
+    where it names data. A limit is today's figure and `headroom` (a fraction) on top, of a latency its upper bound's;
+    of accuracy it is one point below, whatever the head-room.
 
     Raises:
         InputError: the file is no budget file, has budgets for this model already, or can't be written; the model lies
             outside the file's folder; a setting isn't right.
     """
+    out_of_place = sorted(set(given) - {*_KEPT, *_OTHERS})
+    if out_of_place:
+        raise InputError(
+            f"--init: --{out_of_place[0]} has no place here, limits come from today's figures; leave it out"
+        )
     settings = settings_of([("command line", given, None)])
+    if settings.target == HOST_LIMITED:
+        raise InputError(f"--init: --target {HOST_LIMITED} gives no limit in ms; name a board, or --device alone")
     if not 0 <= headroom < 1:
         raise InputError(f"--headroom {100 * headroom:g}%: must be at least 0% and below 100%")
     if path.name == "pyproject.toml":
@@ -63,10 +73,18 @@ def init_budgets(
     if path.exists():
         if glob in read_budget_file(path).models:
             raise InputError(f"{path}: has budgets for '{glob}' already; change them there, or give another --config")
-        existing = path.read_text(encoding="utf-8")
+        existing = path.read_bytes().decode("utf-8")
     table = _table(glob, _figures(model, settings, accuracy_of, watch), headroom, _kept(settings, path))
+    text = f"{existing.rstrip()}\n\n{table}" if existing else f"{_HEAD}\n{table}"
     try:
-        write_text(path, f"{existing.rstrip()}\n\n{table}" if existing else f"{_HEAD}\n{table}")
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(
+            f"{path}: a table for '{glob}' can't be added to it ({error}); write its tables as "
+            '[gate.models."GLOB"], or give another --config'
+        ) from error
+    try:
+        write_text(path, text)
     except OSError as error:
         raise InputError(f"{path}: can't be written ({error.strerror}); give another --config") from error
     return table
@@ -81,10 +99,13 @@ def _figures(
     loaded = load_model(model)
     figures = model_figures(loaded, model)
     profile = load_profile(settings.device) if settings.device is not None else None
-    if settings.target is not None or (profile is not None and profile.is_host):
-        figures["latency_ms"] = time_models(model, settings, profile, None, 0.0, watch).latency
-    elif profile is not None:
+    if settings.predicts and profile is not None:
         figures["latency_ms"] = predict_latency(loaded, profile, settings.threads)
+    elif settings.target is not None or profile is not None:
+        timed = time_models(model, settings, profile, None, 0.0, watch)
+        if timed.latency is None:
+            raise UnsuitableEnvironmentError(f"{model}: {timed.too_few_rounds}; allow more (--max-time)")
+        figures["latency_ms"] = timed.latency
     if settings.data is not None:
         figures["accuracy"] = accuracy_of(model, settings).model
     return figures
@@ -94,16 +115,15 @@ def _kept(settings: GateSettings, path: Path) -> dict[str, object]:
     """Return the settings that go into the file, paths relative to it."""
     kept = {name: getattr(settings, name) for name in _KEPT if getattr(settings, name) is not None}
     for name in ("device", "data"):
-        if name in kept and Path(kept[name]).exists():
+        if name in kept and Path(kept[name]).exists() and (name == "data" or kept[name].endswith(".toml")):
             kept[name] = Path(os.path.relpath(kept[name], path.absolute().parent)).as_posix()
     return kept
 
 
 def _glob(path: Path, model: Path) -> str:
-    folder, resolved = path.resolve().parent, model.resolve()
-    if not resolved.is_relative_to(folder):
-        raise InputError(f"{model}: lies outside {folder}, where {path.name} is; give a --config above the model")
-    name = resolved.relative_to(folder).as_posix()
+    name = name_below(path.parent, model)
+    if name is None:
+        raise InputError(f"{model}: lies outside the folder of {path}; give a --config above the model")
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
@@ -117,7 +137,9 @@ def _table(glob: str, figures: Mapping[str, Figure], headroom: float, settings: 
         if cost == "accuracy":
             limit = _rounded_down(max(figure.value - _ACCURACY_ROOM, 0.001))
         else:
-            limit = _rounded_up(figure.held() * (1 + headroom))
+            # of a measured latency its upper bound too: below that a gate would be inconclusive
+            today = figure.value if figure.high is None else figure.high
+            limit = _rounded_up(today * (1 + headroom))
         remark = f"{format_figure(figure)} today, {format_provenance(figure.provenance)}"
         lines.append(f"{option.removeprefix('--')} = {limit}  # {remark}")
     return "\n".join(lines) + "\n"

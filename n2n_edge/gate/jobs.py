@@ -13,7 +13,7 @@ __all__ = ["gate_jobs"]
 
 
 def gate_jobs(models: Sequence[Path], given: Mapping[str, Any], budget_file: BudgetFile | None) -> tuple[GateJob, ...]:
-    """Return a job per model, of all that the budget file names where none is given.
+    """Return a job per model, of all that the budget file names where none is given; a model given twice counts once.
 
     `given` are settings from the command line, which hold over those of the file.
 
@@ -26,7 +26,7 @@ def gate_jobs(models: Sequence[Path], given: Mapping[str, Any], budget_file: Bud
         )
     chosen = models or (budget_file.found_models() if budget_file is not None else ())
     jobs = []
-    for model in chosen:
+    for model in dict.fromkeys(chosen):
         tables = budget_file.tables_for(model) if budget_file is not None else []
         jobs.append(GateJob(model, settings_of([*tables, ("command line", given, None)])))
     return tuple(jobs)

@@ -12,13 +12,15 @@ from n2n_edge.gate.outcome import Outcome, worst
 from n2n_edge.gate.regression import Regression
 from n2n_edge.gate.unanswered import Unanswered
 from n2n_edge.gate.verdict import Verdict
-from n2n_edge.measure import Comparison
 
 __all__ = ["GateJson", "GatesJson", "RegressionJson", "VerdictJson", "gates_document", "verdict_json"]
 
 
 class VerdictJson(TypedDict):
-    """One budget and what was reached; `margin` is the room left as a fraction of the limit."""
+    """One budget and what was reached.
+
+    `margin` is the room left as a fraction of the limit, None beyond all bounds; `target` where it was timed.
+    """
 
     cost: str
     option: str
@@ -26,8 +28,9 @@ class VerdictJson(TypedDict):
     reached: FigureJson
     met: bool
     outcome: Outcome
-    margin: float
+    margin: float | None
     reason: str
+    target: NotRequired[str]
 
 
 class RegressionJson(TypedDict):
@@ -97,16 +100,19 @@ class GatesJson(TypedDict):
 
 def verdict_json(verdict: Verdict) -> VerdictJson:
     """Return one verdict as JSON."""
-    return {
+    document: VerdictJson = {
         "cost": verdict.budget.cost,
         "option": verdict.budget.option,
         "limit": verdict.budget.limit,
         "reached": verdict.reached.to_json(),
         "met": verdict.outcome == "pass",
         "outcome": verdict.outcome,
-        "margin": verdict.margin,
+        "margin": verdict.margin if math.isfinite(verdict.margin) else None,
         "reason": verdict.reason,
     }
+    if verdict.where:
+        document["target"] = verdict.where
+    return document
 
 
 def gates_document(found: Sequence[Gated]) -> GateJson | GatesJson:
@@ -175,19 +181,8 @@ def _ratio_json(found: LatencyRatio) -> RegressionJson:
         "met": found.outcome == "pass",
         "outcome": found.outcome,
         "reason": found.reason,
-        "ratio": _interval_json(found.comparison, found),
-        "noise_floor": None if found.floor is None else _interval_json(found.floor, found),
-    }
-
-
-def _interval_json(comparison: Comparison, found: LatencyRatio) -> FigureJson:
-    return {
-        "value": comparison.ratio,
-        "unit": "ratio",
-        "provenance": found.reached.provenance,
-        "low": comparison.low,
-        "high": min(comparison.high, 1e9),  # JSON has no infinity
-        "n": comparison.rounds,
+        "ratio": found.ratio.to_json(),
+        "noise_floor": None if found.noise_floor is None else found.noise_floor.to_json(),
     }
 
 

@@ -1,15 +1,18 @@
 """Whether a model is slower than a baseline by too much: a verdict on the ratio of the two, timed in turns."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from n2n_edge.figures import Figure
 from n2n_edge.gate.outcome import Outcome
+from n2n_edge.gate.regression import regression_asked
 from n2n_edge.gate.wording import format_value
 from n2n_edge.measure import Comparison, Standing
 from n2n_edge.measure.comparison import LEAST_ROUNDS
 
 __all__ = ["LEAST_NOISE", "LatencyRatio", "noise_of", "ratio_is_settled", "ratio_outcome"]
+
+_LARGEST = 1e9
+"""Stands for a ratio without an upper bound, which JSON can't hold."""
 
 LEAST_NOISE = 0.02
 """The baseline may differ from itself by this share, or by the limit if that is more, before noise counts."""
@@ -33,7 +36,7 @@ class LatencyRatio:
     @property
     def asked(self) -> str:
         """As on the command line."""
-        return f"--max-regression latency_ms={100 * self.limit:.4g}%"
+        return regression_asked(self.cost, self.limit)
 
     @property
     def outcome(self) -> Outcome:
@@ -43,8 +46,12 @@ class LatencyRatio:
     @property
     def ratio(self) -> Figure:
         """The ratio with its interval; `n` counts rounds of fresh processes."""
-        found = self.comparison
-        return Figure(found.ratio, "ratio", self.reached.provenance, found.low, found.high, found.rounds)
+        return self._figure(self.comparison)
+
+    @property
+    def noise_floor(self) -> Figure | None:
+        """The same of the baseline against itself."""
+        return None if self.floor is None else self._figure(self.floor)
 
     @property
     def reason(self) -> str:
@@ -72,6 +79,9 @@ class LatencyRatio:
             text += "; allow more time (--max-time) or quieten the machine"
         return text
 
+    def _figure(self, found: Comparison) -> Figure:
+        return Figure(found.ratio, "ratio", self.reached.provenance, found.low, min(found.high, _LARGEST), found.rounds)
+
 
 def ratio_outcome(found: Comparison, floor: Comparison | None, limit: float) -> Outcome:
     """Return what the interval of a ratio says of a growth of at most `limit` (a fraction).
@@ -97,11 +107,7 @@ def noise_of(floor: Comparison | None, limit: float) -> float:
     return strays if strays > 1 + max(limit, LEAST_NOISE) else 1.0
 
 
-def ratio_is_settled(standing: Standing, limits: Sequence[float]) -> bool:
-    """Tell whether every model's ratio to the first is decided at its limit."""
-    decided = [
-        ratio_outcome(found, standing.floor, limit) != "inconclusive"
-        for found, limit in zip(standing.comparisons[1:], limits, strict=True)
-        if found is not None
-    ]
-    return all(decided)
+def ratio_is_settled(standing: Standing, limit: float) -> bool:
+    """Tell whether the ratio of every model to the first is decided."""
+    found = [one for one in standing.comparisons[1:] if one is not None]
+    return all(ratio_outcome(one, standing.floor, limit) != "inconclusive" for one in found)

@@ -84,7 +84,7 @@ def parse_operators(given: Sequence[str], option: str = "--allowed-ops") -> tupl
 def _read(word: str, option: str) -> str:
     path = Path(word[1:])
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{option} {word}: can't be read ({error}); give @FILE with an operator a line") from error
     return "\n".join(line.partition("#")[0] for line in lines)

@@ -9,7 +9,7 @@ from n2n_edge.figures import Figure
 from n2n_edge.gate.outcome import Outcome
 from n2n_edge.gate.wording import format_value
 
-__all__ = ["Regression", "compare", "parse_percent"]
+__all__ = ["Regression", "compare", "parse_percent", "regression_asked"]
 
 _BETTER_WHEN_HIGH = ("accuracy",)
 
@@ -32,7 +32,7 @@ class Regression:
     @property
     def asked(self) -> str:
         """As on the command line: ``--max-regression macs=5%``."""
-        return f"--max-regression {self.cost}={100 * self.limit:.4g}%"
+        return regression_asked(self.cost, self.limit)
 
     @property
     def outcome(self) -> Outcome:
@@ -62,6 +62,11 @@ def compare(
     return tuple(
         _compare_one(cost, baseline[cost], figures[cost], allowed(cost)) for cost in baseline if cost in figures
     )
+
+
+def regression_asked(cost: str, limit: float) -> str:
+    """Return how a growth of at most `limit` (a fraction) is asked for on the command line."""
+    return f"--max-regression {cost}={100 * limit:.4g}%"
 
 
 def parse_percent(text: str, option: str) -> float:

@@ -1,17 +1,18 @@
 """Holding models against what is asked of them: the file first, then accuracy, then what has to be timed."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from n2n_edge.devices import latency_with_evidence, load_profile
-from n2n_edge.errors import InputError, N2NError
+from n2n_edge.errors import InputError, N2NError, UnsuitableEnvironmentError
 from n2n_edge.figures import MB, Figure
 from n2n_edge.gate.budget import Budget
 from n2n_edge.gate.check import Check, Gated
 from n2n_edge.gate.operators import judge_operators
 from n2n_edge.gate.reached import file_figures, model_figures
 from n2n_edge.gate.regression import compare as compare_costs
+from n2n_edge.gate.regression import regression_asked
 from n2n_edge.gate.settings import GateSettings
 from n2n_edge.gate.timing import Timed, time_models
 from n2n_edge.gate.unanswered import Unanswered
@@ -36,6 +37,8 @@ class Accuracies:
     metric: str
     model: Figure
     baseline: Figure | None
+    notes: tuple[str, ...] = ()
+    """What was assumed."""
 
 
 AccuracyOf = Callable[[Path, GateSettings], Accuracies]
@@ -76,18 +79,16 @@ class _Gate:
         _refuse_contradictions(job, self._budgets)
 
     def found(self) -> Gated:
-        """Return what was found; raises `InputError` where nothing was left to judge."""
-        baseline = self._settings.baseline
-        if not self._checks:
-            raise InputError(f"{self._model}: --static leaves nothing to judge; give a budget on what the file tells")
-        return Gated(self._model, tuple(self._checks), tuple(dict.fromkeys(self._warnings)), baseline)
+        """Return what was found."""
+        warnings = tuple(dict.fromkeys(self._warnings))
+        return Gated(self._model, tuple(self._checks), warnings, self._settings.baseline)
 
     def judge_file(self) -> None:
         """Judge all that follows from the file: size, params, MACs, memory bound, operators, a predicted latency."""
         model = load_model(self._model)
         figures = model_figures(model, self._model)
         static = [budget for budget in self._budgets if budget.cost in figures]
-        if self._limit is not None and self._predicting:
+        if self._limit is not None and self._settings.predicts:
             assert self._profile is not None
             figures["latency_ms"], basis = latency_with_evidence(model, self._profile, self._settings.threads)
             name = self._profile.name
@@ -106,42 +107,56 @@ class _Gate:
         if settings.data is None:
             return
         budgets = [budget for budget in self._budgets if budget.cost == "accuracy"]
+        asked = [_asked(budget) for budget in budgets]
+        if settings.baseline is not None:
+            asked.append(regression_asked("accuracy", self._allowed.of("accuracy")))
         if settings.static:
-            self._leave_out([budget.option for budget in budgets])
+            self._leave_out(asked)
             return
         self._watch(f"judging {self._model.name} on the test images")
-        found = accuracy_of(self._model, settings)
+        try:
+            found = accuracy_of(self._model, settings)
+        except N2NError as error:
+            self._unanswered("accuracy", asked, error)
+            return
         self._checks += judge({"accuracy": found.model}, budgets)
         if found.baseline is not None:
-            self._checks += compare_costs({found.metric: found.model}, {found.metric: found.baseline}, self._allowed.of)
+            self._checks += compare_costs({"accuracy": found.model}, {"accuracy": found.baseline}, self._allowed.of)
+        if found.metric == "fidelity":
+            if not budgets:
+                raise InputError(
+                    f"--data {settings.data}: without labels there is no accuracy to compare; give --min-accuracy for "
+                    "the least fidelity to the baseline, or images per class"
+                )
+            self._warnings.append("without labels --min-accuracy holds for fidelity to the baseline, not for accuracy")
+        self._warnings += found.notes
 
     def judge_latency(self) -> None:
         """Judge what has to be timed: the latency on a named target, and its ratio to the baseline's."""
-        limit = None if self._predicting else self._limit
+        limit = None if self._settings.predicts else self._limit
         baseline = self._settings.baseline
-        if self._settings.static:
-            self._leave_out(([limit.option] if limit is not None else []) + (["latency_ms"] if baseline else []))
-            return
-        if limit is None and baseline is None:
-            return
         allowed = self._allowed.of("latency_ms")
+        asked = [] if limit is None else [_asked(limit)]
+        if baseline is not None:
+            asked.append(regression_asked("latency_ms", allowed))
+        if self._settings.static:
+            self._leave_out(asked)
+            return
+        if not asked:
+            return
         try:
             timed = time_models(
                 self._model, self._settings, self._profile, None if limit is None else limit.limit, allowed, self._watch
             )
         except N2NError as error:
-            if error.exit_code != Unanswered.exit_code:
-                raise
-            reason = " ".join(str(error).split())
-            if limit is not None:
-                self._checks.append(Unanswered("latency_ms", f"{limit.option} {limit.limit:.10g}", reason))
-            if baseline is not None:
-                self._checks.append(
-                    Unanswered("latency_ms", f"--max-regression latency_ms={100 * allowed:.4g}%", reason)
-                )
+            self._unanswered("latency_ms", asked, error)
             return
-        if limit is not None:
-            self._checks += judge({"latency_ms": timed.latency}, [limit])
+        if limit is not None and timed.latency is None:
+            reason = f"{timed.too_few_rounds}: allow more (--max-time)"
+            self._checks.append(Unanswered("latency_ms", _asked(limit), reason))
+        elif limit is not None and timed.latency is not None:
+            (verdict,) = judge({"latency_ms": timed.latency}, [limit])
+            self._checks.append(replace(verdict, where=timed.target))
         if timed.ratio is not None:
             self._checks.append(timed.ratio)
         self._warn(timed)
@@ -150,16 +165,18 @@ class _Gate:
     def _limit(self) -> Budget | None:
         return next((budget for budget in self._budgets if budget.cost == "latency_ms"), None)
 
-    @property
-    def _predicting(self) -> bool:
-        return self._settings.target is None and self._profile is not None and not self._profile.is_host
+    def _unanswered(self, cost: str, asked: Sequence[str], error: N2NError) -> None:
+        """Note what this environment can't tell; any other error ends the gate."""
+        if error.exit_code != UnsuitableEnvironmentError.exit_code:
+            raise error
+        self._checks += [Unanswered(cost, one, " ".join(str(error).split())) for one in asked]
 
     def _leave_out(self, asked: Sequence[str]) -> None:
         self._warnings += [f"{one}: not judged, --static leaves out what has to be run" for one in asked]
 
     def _warn(self, timed: Timed) -> None:
         self._warnings += timed.warnings
-        if self._predicting and self._settings.baseline is not None and self._profile is not None:
+        if self._settings.predicts and self._settings.baseline is not None and self._profile is not None:
             self._warnings.append(f"the ratio to the baseline was timed on this host, not on {self._profile.name}")
         memory = next((budget for budget in self._budgets if budget.cost == "memory_bound_mb"), None)
         grown_mb = timed.rss_growth_bytes / MB if timed.rss_growth_bytes is not None else 0.0
@@ -170,12 +187,17 @@ class _Gate:
             )
 
 
+def _asked(budget: Budget) -> str:
+    return f"{budget.option} {budget.limit:.10g}"
+
+
 def _refuse_contradictions(job: GateJob, budgets: Sequence[Budget]) -> None:
     settings, limited = job.settings, {budget.cost: budget for budget in budgets}
-    if not budgets and settings.baseline is None and not settings.allowed_ops:
+    if settings.asks_nothing:
+        left = "--static leaves nothing to judge by" if settings.static and budgets else "nothing to judge by"
         raise InputError(
-            f"{job.model}: nothing to judge by; give a budget such as --max-mb 0.5, or --baseline MODEL, "
-            "or write a budget file with --init"
+            f"{job.model}: {left}; give a budget such as --max-mb 0.5, or --baseline MODEL, or write a budget file "
+            "with --init"
         )
     if "latency_ms" in limited:
         limit = limited["latency_ms"]
@@ -187,6 +209,11 @@ def _refuse_contradictions(job: GateJob, budgets: Sequence[Budget]) -> None:
             raise InputError(
                 f"--max-latency-ms {limit.limit:g}: this host within a board's limits has another processor; give "
                 "--target ssh://..., or --device alone for a prediction"
+            )
+        if settings.target == "host" and settings.device is not None and not load_profile(settings.device).is_host:
+            raise InputError(
+                f"--max-latency-ms {limit.limit:g}: --target host is this machine, not {settings.device}; give "
+                "--target ssh://..., --device alone for a prediction, or --device cpu"
             )
     if "accuracy" in limited and settings.data is None:
         raise InputError(f"--min-accuracy {limited['accuracy'].limit:g}: on which images? give --data")

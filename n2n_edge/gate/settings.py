@@ -1,5 +1,6 @@
 """What a gate is asked, as a budget file or the command line gives it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from n2n_edge.devices import load_profile
 from n2n_edge.errors import InputError
 from n2n_edge.gate.budget import OPTIONS, Budget, Cost
 from n2n_edge.gate.operators import parse_operators
@@ -36,7 +38,8 @@ class Regressions:
 class GateSettings(BaseModel):
     """The settings of a gate; every field may be absent. In a file names are written with hyphens.
 
-    Limits are in the units of their names, accuracy is a fraction, percentages are texts such as ``5%``.
+    Limits are in the units of their names, accuracy is a fraction, percentages are texts such as ``5%``. ``inf`` as a
+    limit and ``none`` as a text take back what an earlier table set.
     """
 
     model_config = ConfigDict(
@@ -59,20 +62,48 @@ class GateSettings(BaseModel):
     target: str | None = None
     threads: int | None = Field(default=None, ge=1)
     providers: str | None = None
-    max_time: float = Field(default=20.0, gt=0)
+    max_time: float = Field(default=20.0, gt=0, allow_inf_nan=False)
     accept_expected: bool = False
     static: bool = False
 
     @field_validator("max_regression", "allowed_ops", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
+        words = (value,) if isinstance(value, str) else value
+        return () if words in (("none",), ["none"]) else words
+
+    @field_validator(*_BUDGET_FIELDS, mode="before")
+    @classmethod
+    def _no_limit(cls, value: object) -> object:
+        if isinstance(value, bool):
+            raise ValueError("a limit is a number")
+        return None if value == math.inf else value
+
+    @field_validator("baseline", "data", "device", "target", "providers", mode="before")
+    @classmethod
+    def _nothing(cls, value: object) -> object:
+        if isinstance(value, str) and not value.strip():
+            raise ValueError("an empty text says nothing; give none to take it back")
+        return None if str(value) == "none" else value
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
         """The limits that are set; raises `InputError` for one that can't be."""
         given = ((cost, getattr(self, field)) for field, cost in _BUDGET_FIELDS.items())
         return tuple(Budget(cost, limit) for cost, limit in given if limit is not None)
+
+    @property
+    def asks_nothing(self) -> bool:
+        """Whether nothing is left to judge by; with `static`, of what follows from the file."""
+        limited = {budget.cost for budget in self.budgets}
+        if self.static:
+            limited -= {"accuracy"} if self.predicts else {"accuracy", "latency_ms"}
+        return not limited and self.baseline is None and not self.allowed_ops
+
+    @property
+    def predicts(self) -> bool:
+        """Whether a latency is predicted for `device`, since no target is named to time it on."""
+        return self.target is None and self.device is not None and not load_profile(self.device).is_host
 
     @property
     def regressions(self) -> Regressions:
@@ -105,7 +136,7 @@ def parse_regressions(given: Sequence[str], option: str = "--max-regression") ->
 
 
 def settings_of(tables: Sequence[tuple[str, Mapping[str, Any], Path | None]]) -> GateSettings:
-    """Return the settings of several tables, a later one's over an earlier one's.
+    """Return the settings of several tables, a later one's over an earlier one's, growth that is allowed cost by cost.
 
     A table comes with what it is called in errors and the folder that its paths are relative to (None: the present
     one).
@@ -120,8 +151,12 @@ def settings_of(tables: Sequence[tuple[str, Mapping[str, Any], Path | None]]) ->
         except ValidationError as error:
             raise InputError(_words(name, error)) from error
         for field in given.model_fields_set:
-            merged[field] = _located(field, getattr(given, field), folder)
-    return GateSettings.model_validate(merged)
+            value = _located(field, getattr(given, field), folder)
+            # parts of it speak of single costs: a later table adds to what an earlier one says of the others
+            merged[field] = (*merged.get(field, ()), *value) if field == "max_regression" else value
+        if (given.mean is None) != (given.std is None):
+            raise InputError(f"{name}: mean and std belong together; give both or neither")
+    return GateSettings.model_construct(**merged)
 
 
 def _located(field: str, value: Any, folder: Path | None) -> Any:
@@ -129,13 +164,20 @@ def _located(field: str, value: Any, folder: Path | None) -> Any:
     if folder is None or value is None:
         return value
     if field == "baseline":
-        return folder / Path(value).expanduser()
+        return folder / _expanded(value)
     if field == "data" or (field == "device" and value.endswith(".toml")):
-        path = folder / Path(value).expanduser()
+        path = folder / _expanded(value)
         return str(path) if path.exists() else value
     if field == "allowed_ops":
         return tuple(f"@{folder / word[1:]}" if word.startswith("@") else word for word in value)
     return value
+
+
+def _expanded(text: str | Path) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # no such user: then it is the name of a file
+        return Path(text)
 
 
 def _words(name: str, error: ValidationError) -> str:
@@ -144,4 +186,5 @@ def _words(name: str, error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         known = ", ".join(field.replace("_", "-") for field in GateSettings.model_fields)
         return f"{name}: unknown setting '{setting}'; known are {known}"
-    return f"{name}: {setting} is {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{name}: {setting} is {first['input']!r}: {message[0].lower()}{message[1:]}"

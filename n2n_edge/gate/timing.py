@@ -1,7 +1,7 @@
 """Timing what a gate asks for: a model alone or beside its baseline, in rounds until the question is settled."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from n2n_edge.devices import Profile, load_profile, open_place, running_on
@@ -11,25 +11,36 @@ from n2n_edge.gate.latency_ratio import LatencyRatio, ratio_is_settled
 from n2n_edge.gate.settings import GateSettings
 from n2n_edge.measure import (
     BenchOptions,
-    Comparison,
     Measurement,
     Standing,
     compare,
     parse_providers,
     with_profile,
 )
+from n2n_edge.measure.comparison import LEAST_ROUNDS
 
 __all__ = ["Timed", "time_models"]
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A model's latency on a target, its ratio to the baseline's (None without one), and what is doubtful."""
+    """What timing a model on a target gave.
 
-    latency: Figure
+    `latency` has the interval of the median over rounds of fresh processes, at the same confidence as ratios have; None
+    where rounds were too few for one. `ratio` is that to the baseline's latency, None without a baseline.
+    """
+
+    latency: Figure | None
     ratio: LatencyRatio | None
+    target: str
+    rounds: int
     rss_growth_bytes: int | None
     warnings: tuple[str, ...]
+
+    @property
+    def too_few_rounds(self) -> str:
+        """How many rounds fitted into the time, and how many it takes."""
+        return f"{self.rounds} of the {LEAST_ROUNDS} rounds that an interval takes fitted into the time"
 
 
 def time_models(
@@ -56,8 +67,15 @@ def time_models(
 
     def settled(standing: Standing) -> bool:
         interval = standing.medians_ms[-1]
-        open_limit = limit_ms is not None and interval is not None and interval[0] <= limit_ms < interval[1]
-        return not open_limit and ratio_is_settled(standing, [max_growth] * (len(models) - 1))
+        open_limit = limit_ms is not None and (interval is None or interval[0] <= limit_ms < interval[1])
+        return not open_limit and ratio_is_settled(standing, max_growth)
+
+    rounds = 0
+
+    def told(done: int) -> None:
+        nonlocal rounds
+        rounds = done
+        watch(f"timing {' and '.join(one.name for one in models)}, {done} rounds done")
 
     with open_place(where, described, settings.threads) as target:
         found = compare(
@@ -67,9 +85,7 @@ def time_models(
             threshold=max_growth or 0.01,
             with_itself=baseline is not None,
             settled=settled,
-            watch=lambda rounds: watch(
-                f"timing {' and '.join(one.name for one in models)} in turns, {rounds} rounds done"
-            ),
+            watch=told,
         )
         measured = [_good(one) for one in found.measurements]
         if not options.only_cpu:  # whether the providers that were asked for took part
@@ -78,12 +94,14 @@ def time_models(
     warnings = tuple(
         f"{path.name}: {text}" for path, one in zip(models, measured, strict=True) for text in one.warnings
     )
-    comparison = found.comparisons[-1]
-    ratio = None
+    if isinstance(found.noise_floor, N2NError):  # without it nobody knows what a ratio is worth
+        raise found.noise_floor
+    plain, interval = measured[-1].latency(), found.medians_ms[-1]
+    comparison, ratio = found.comparisons[-1], None
     if comparison is not None:
-        floor = found.noise_floor if isinstance(found.noise_floor, Comparison) else None
-        ratio = LatencyRatio(comparison, floor, max_growth, measured[0].latency(), measured[-1].latency(), name)
-    return Timed(measured[-1].latency(), ratio, measured[-1].rss_growth_bytes, warnings)
+        ratio = LatencyRatio(comparison, found.noise_floor, max_growth, measured[0].latency(), plain, name)
+    latency = None if interval is None else replace(plain, low=interval[0], high=interval[1])
+    return Timed(latency, ratio, name, rounds, measured[-1].rss_growth_bytes, warnings)
 
 
 def _good(found: Measurement | N2NError) -> Measurement:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from n2n_edge.errors import UnsuitableEnvironmentError
 from n2n_edge.gate.outcome import Outcome
 
 __all__ = ["Unanswered"]
@@ -15,8 +14,6 @@ class Unanswered:
     cost: str
     asked: str
     reason: str
-
-    exit_code = UnsuitableEnvironmentError.exit_code
 
     @property
     def outcome(self) -> Outcome:

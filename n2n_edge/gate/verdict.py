@@ -24,6 +24,8 @@ class Verdict:
     met: bool
     margin: float
     accept_expected: bool = False
+    where: str = ""
+    """The target that the figure was measured on, where it was timed for this verdict."""
 
     @property
     def cost(self) -> str:
@@ -37,11 +39,11 @@ class Verdict:
 
     @property
     def outcome(self) -> Outcome:
-        """Pass or fail, but inconclusive where the interval of a measured figure holds the limit."""
-        low, high = self.reached.low, self.reached.high
-        if not self.reached.predicted and low is not None and high is not None and low <= self.budget.limit < high:
-            return "inconclusive"
-        return "pass" if self.met else "fail"
+        """Pass or fail; of a measured figure by its interval, and inconclusive where that holds the limit."""
+        low, high, limit = self.reached.low, self.reached.high, self.budget.limit
+        if self.reached.predicted or low is None or high is None:
+            return "pass" if self.met else "fail"
+        return "fail" if low > limit else "pass" if high <= limit else "inconclusive"
 
     @property
     def reason(self) -> str:
@@ -49,10 +51,13 @@ class Verdict:
         limit = format_value(self.budget.limit, self.budget.unit)
         bound = "at most" if self.budget.direction == "max" else "at least"
         side = "inside" if self.met else "outside"
+        where = f" on {self.where}" if self.where else ""
         text = (
-            f"{format_figure(self.reached)}, {format_provenance(self.reached.provenance)}; "
+            f"{format_figure(self.reached)}, {format_provenance(self.reached.provenance)}{where}; "
             f"budget {bound} {limit}, {abs(self.margin):.1%} {side}"
         )
+        if self.outcome == "inconclusive":
+            text += "; its interval holds the limit: allow more time (--max-time) or quieten the machine"
         if self.reached.predicted:
             text += "; a prediction, nothing was run on the device"
             if self.accept_expected:

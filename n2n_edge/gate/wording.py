@@ -7,8 +7,6 @@ from n2n_edge.figures import Figure, Provenance
 
 __all__ = ["PROVENANCE_WORDS", "format_figure", "format_interval", "format_provenance", "format_value"]
 
-"""The provenances that are predictions: nothing was run on the device."""
-
 PROVENANCE_WORDS: Mapping[Provenance, str] = MappingProxyType(
     {
         "measured": "measured",

@@ -63,12 +63,13 @@ class Compared:
     """What `compare` found, in the order of the models; the first one's comparison is None.
 
     A model that couldn't be measured has the error in its place. `noise_floor` is the first model against itself (None
-    unless asked for, an error if it failed).
+    unless asked for, an error if it failed). `medians_ms` are as in `Standing`.
     """
 
     measurements: tuple[Measurement | N2NError, ...]
     comparisons: tuple[Comparison | None, ...]
     noise_floor: Comparison | N2NError | None
+    medians_ms: tuple[tuple[float, float] | None, ...]
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ class Standing:
     """What is known between two rounds, in the order of the models.
 
     `comparisons` are with the first model; its own is None, and so is that of a model that failed. `medians_ms` are the
-    intervals of the medians, `floor` the first model against itself where it is timed.
+    intervals of the medians at confidence `LEVEL`, from those of the rounds; None of a model that failed, and while
+    rounds are too few. `floor` is the first model against itself where it is timed.
     """
 
     comparisons: tuple[Comparison | None, ...]
@@ -127,7 +129,7 @@ def compare(
     measurements = tuple(race.measurement(index, doubts) for index in range(len(models)))
     again = len(models)  # where the first model stands once more
     floor = (race.failure(again) or race.comparison(again, threshold)) if with_itself else None
-    return Compared(measurements, comparisons, floor)
+    return Compared(measurements, comparisons, floor, tuple(race.median_ms(index) for index in range(len(models))))
 
 
 def _standing(race: "_Race", count: int, with_itself: bool, threshold: float) -> Standing:
@@ -187,12 +189,6 @@ def student_t(p: float, degrees: int) -> float:
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
     return z + math.fsum(term / v ** (power + 1) for power, term in enumerate(terms))
-
-
-def _median_interval(rounds_ms: Sequence[float]) -> tuple[float, float]:
-    """Return the interval of a median from those of the rounds: processes differ, so single runs would say too much."""
-    low, high = median_ranks(len(rounds_ms)) or (0, len(rounds_ms) - 1)
-    return rounds_ms[low], rounds_ms[high]
 
 
 class _Race:
@@ -262,13 +258,18 @@ class _Race:
             "energy": None,
         }
         found = to_measurement(whole, ready, self._target, self._entries[index], self._options, fresh=True)
-        low_ms, high_ms = _median_interval(rounds_ms)
-        quantiles = replace(found.quantiles, p50_low_ms=low_ms, p50_high_ms=high_ms)
+        # processes differ: the median and its interval are those of the rounds' medians
+        low, high = median_ranks(len(rounds_ms)) or (0, len(rounds_ms) - 1)
+        quantiles = replace(
+            found.quantiles, p50_ms=median(rounds_ms), p50_low_ms=rounds_ms[low], p50_high_ms=rounds_ms[high]
+        )
         return replace(found, quantiles=quantiles, warnings=(*found.warnings, *doubts))
 
     def median_ms(self, index: int) -> tuple[float, float] | None:
-        """Return the interval of one model's median so far; None where it failed."""
-        return None if index in self._failures else _median_interval(self._rounds_ms(index))
+        """Return the interval of one model's median so far, at confidence `LEVEL`; see `Standing`."""
+        rounds_ms = self._rounds_ms(index)
+        ranks = median_ranks(len(rounds_ms), 1 - LEVEL)
+        return None if index in self._failures or ranks is None else (rounds_ms[ranks[0]], rounds_ms[ranks[1]])
 
     def _rounds_ms(self, index: int) -> list[float]:
         """Return the median of each round, the smallest first."""

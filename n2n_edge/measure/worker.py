@@ -428,19 +428,20 @@ def watch_memory(limit_bytes: int, emit: Any) -> None:
 
 
 @functools.lru_cache(maxsize=4096)
-def median_ranks(n: int) -> tuple[int, int] | None:
-    """Return 0-based ranks (low, high) of the sorted samples that bound the median with at least 95% confidence.
+def median_ranks(n: int, miss: float = 0.05) -> tuple[int, int] | None:
+    """Return 0-based ranks (low, high) of the sorted samples that bound the median but for a chance of `miss`.
 
     Order statistics: the number of samples below the median is binomial(n, 1/2), whatever the distribution (Conover,
-    Practical Nonparametric Statistics, 3.2). None below six samples, where no pair of ranks reaches 95%.
+    Practical Nonparametric Statistics, 3.2). None for samples so few that no pair of ranks is that sure: below six for
+    a miss of 0.05, below eight for 0.01.
     """
-    if n < 6:
-        return None
     if n > 1000:
-        low = int(n / 2 - 0.98 * n**0.5) - 1
+        low = int(n / 2 - statistics.NormalDist().inv_cdf(1 - miss / 2) / 2 * n**0.5) - 1
         return low, n - 1 - low
     term, tail, low = 0.5**n, 0.0, -1
-    while tail + term <= 0.025:
+    if 2 * term > miss:
+        return None
+    while tail + term <= miss / 2:
         tail += term
         low += 1
         term *= (n - low) / (low + 1)

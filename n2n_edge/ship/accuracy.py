@@ -21,8 +21,8 @@ def file_accuracy(
     baseline: Path | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
-) -> tuple[str, Figure, Figure | None]:
-    """Return the metric's name, the figure of `path`, and that of `baseline` on the same images.
+) -> tuple[str, Figure, Figure | None, tuple[str, ...]]:
+    """Return the metric's name, the figure of `path`, that of `baseline` on the same images, and what was assumed.
 
     The images are the test split of the data `spec`, the same that `compress` judges a student on. Where there are no
     labels the metric is fidelity to the baseline. Normalisation is given, or stands in the file's metadata, or is found
@@ -32,17 +32,20 @@ def file_accuracy(
         InputError: a model that takes no images, data that doesn't fit it, no labels and no baseline.
     """
     model = load_model(path)
-    data = _data(model, path, spec, mean, std)
+    data, note = _data(model, path, spec, mean, std)
+    notes: tuple[str, ...] = (f"{path.name}: normalisation {note}",) if note else ()
     if metric_name(model, data) == "accuracy":
         other = None
         if baseline is not None:  # the same images, as the baseline wants them
-            other = _figure(baseline, _data(load_model(baseline), baseline, spec, mean, std), None)
-        return "accuracy", _figure(path, data, None), other
+            wanted, note = _data(load_model(baseline), baseline, spec, mean, std)
+            other = _figure(baseline, wanted, None)
+            notes += (f"{baseline.name}: normalisation {note}",) if note else ()
+        return "accuracy", _figure(path, data, None), other, notes
     if baseline is None:
         raise InputError(
             f"{path}: {spec} tells no class that it could be held against; give --baseline MODEL to compare with"
         )
-    return "fidelity", _figure(path, data, baseline), None
+    return "fidelity", _figure(path, data, baseline), None, notes
 
 
 def _figure(path: Path, data: Data, teacher: Path | None) -> Figure:
@@ -52,7 +55,8 @@ def _figure(path: Path, data: Data, teacher: Path | None) -> Figure:
 
 def _data(
     model: ir.Model, path: Path, spec: str, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
-) -> Data:
+) -> tuple[Data, str]:
+    """Return the images as a model wants them, and how that was found out where the model doesn't say."""
     shape = _image_shape(model, path)
     outputs = model.graph.outputs
     classes = None
@@ -60,9 +64,10 @@ def _data(
         classes = outputs[0].shape[1]
     data = load_data(spec, input_shape=shape, classes=classes, mean=mean, std=std)
     if mean is not None and std is not None:
-        return data
-    chosen = metadata_normalisation(model.metadata_props, shape[0]) or _tried(model, path, data)
-    return replace(data, mean=chosen.mean, std=chosen.std)
+        return data, ""
+    known = metadata_normalisation(model.metadata_props, shape[0])
+    chosen = known or _tried(model, path, data)
+    return replace(data, mean=chosen.mean, std=chosen.std), "" if known else chosen.note
 
 
 def _tried(model: ir.Model, path: Path, data: Data) -> Normalisation:
@@ -70,7 +75,8 @@ def _tried(model: ir.Model, path: Path, data: Data) -> Normalisation:
         return choose_normalisation(model, data)
     except InputError as error:
         raise InputError(
-            f"{path}: says nothing of its normalisation, and trying the usual ones failed ({error}); give mean and std"
+            f"{path}: says nothing of its normalisation, and trying the usual ones failed ({error}); "
+            "give --mean and --std"
         ) from error
 
 

@@ -13,17 +13,20 @@ if TYPE_CHECKING:
 
 __all__ = ["INSTALL_HINT", "compress", "require_training_packages"]
 
-INSTALL_HINT = 'compressing needs torch, which is not installed; run: pip install "n2n-edge[compress]"'
+INSTALL_HINT = 'needs torch, which is not installed; run: pip install "n2n-edge[compress]"'
 
 
-def require_training_packages() -> None:
-    """Raise UnsuitableEnvironmentError, saying what to install, where the extra ``[compress]`` is missing."""
+def require_training_packages(what: str = "compressing") -> None:
+    """Raise UnsuitableEnvironmentError, saying what to install, where the extra ``[compress]`` is missing.
+
+    `what` needs it.
+    """
     from importlib.util import find_spec
 
     missing = [name for name in ("torch", "safetensors", "PIL") if find_spec(name) is None]
     if missing:
         raise UnsuitableEnvironmentError(
-            INSTALL_HINT.replace("torch", {"PIL": "pillow"}.get(missing[0], missing[0]), 1)
+            f"{what} {INSTALL_HINT.replace('torch', {'PIL': 'pillow'}.get(missing[0], missing[0]), 1)}"
         )
 
 

@@ -95,6 +95,41 @@ def test_the_nearest_file_counts_up_to_the_repository_s_root(repository, monkeyp
     assert above.exists()
 
 
+def test_a_link_has_the_budgets_of_its_name(repository, tmp_path):
+    blob = save_conv(tmp_path / "blob.onnx")
+    (repository / "link.onnx").symlink_to(blob)
+    _write(repository, '[gate]\nmax-mb = 99\n[gate.models."./link.onnx"]\nmax-params = 1\n')
+    for arguments in ((), ("link.onnx",)):
+        result = _run(*arguments)
+        assert result.exit_code == 1
+        assert "--max-params 1" in result.stdout
+
+
+def test_growth_that_is_allowed_of_one_cost_leaves_the_others_alone(repository):
+    _write(repository, '[gate]\nmax-regression = ["1%", "macs=2%"]\nbaseline = "models/a.onnx"\n')
+    (job,) = gate_jobs(
+        [repository / "models" / "a.onnx"], {"max-regression": ["latency_ms=20%"]}, find_budget_file(repository)
+    )
+    allowed = job.settings.regressions
+    assert [allowed.of(cost) for cost in ("params", "macs", "latency_ms")] == [0.01, 0.02, 0.2]
+
+
+def test_what_a_file_says_can_be_taken_back(repository):
+    _write(
+        repository,
+        '[gate]\nmax-mb = 1e-9\nbaseline = "nowhere.onnx"\nallowed-ops = "Relu"\nstatic = true\n'
+        '[gate.models."models/small/*.onnx"]\nmax-mb = inf\n',
+    )
+    back = ("--baseline", "none", "--allowed-ops", "none", "--max-params", 1000)
+    assert _run("models/a.onnx", *back).exit_code == 1
+    assert _run("models/a.onnx", *back, "--max-mb", "inf").exit_code == 0
+    assert _run("models/small/b.onnx", *back).exit_code == 0
+
+
+def test_a_model_given_twice_is_judged_once(repository):
+    assert json.loads(_run("models/a.onnx", "models/a.onnx", "--max-mb", 1, "--json").stdout)["kind"] == "gate"
+
+
 def test_a_project_file_counts_only_where_it_holds_budgets(repository):
     _write(repository, '[project]\nname = "x"\n', "pyproject.toml")
     assert find_budget_file(repository) is None
@@ -134,6 +169,15 @@ def test_no_config_reads_none(repository):
         ("", "[gate]"),
         ("[gate]\nthreads = 0\n", "threads"),
         ('[gate.models]\n"*.onnx" = 3\n', "models"),
+        ('[gate.models."/abs/a.onnx"]\n', "/abs/a.onnx"),
+        ('[gate.models."../a.onnx"]\n', "../a.onnx"),
+        ('[gate.models."**a.onnx"]\n', "**a.onnx"),
+        ('[gate.models."models/**"]\n', "models/**"),
+        ('[gate.models.""]\n', "''"),
+        ("[gate]\nmax-mb = true\n", "max-mb"),
+        ('[gate]\ntarget = ""\n', "target"),
+        ("[gate]\nmax-time = inf\n", "max-time"),
+        ("[gate]\nmean = [0.5]\n", "mean"),
         ('[gate.models."*.onnx"]\nmax-latency = 3\n', 'models."*.onnx"'),
     ],
 )
@@ -174,6 +218,24 @@ def test_init_adds_to_a_file_and_loses_nothing_of_it(repository):
     assert "already" in str(again.exception)
 
 
+def test_init_keeps_links_permissions_and_line_ends(repository, tmp_path):
+    real = tmp_path / "budgets.toml"
+    real.write_bytes(b"# ours\r\n[gate]\r\nmax-mb = 9\r\n")
+    real.chmod(0o600)
+    (repository / "n2n-edge.toml").symlink_to(real)
+    assert _run("--init", "models/a.onnx").exit_code == 0
+    assert (repository / "n2n-edge.toml").is_symlink()
+    assert real.stat().st_mode & 0o777 == 0o600
+    assert real.read_bytes().startswith(b"# ours\r\n[gate]\r\n")
+
+
+@pytest.mark.parametrize("text", ["gate = { max-mb = 1 }\n", '[gate]\nmodels = { "b.onnx" = { max-mb = 1 } }\n'])
+def test_init_breaks_no_file_that_it_cannot_add_to(repository, text):
+    path = _write(repository, text)
+    assert "can't be added" in str(_run("--init", "models/a.onnx").exception)
+    assert path.read_text() == text
+
+
 def test_init_refuses_what_it_cannot_write_without_loss(repository, tmp_path):
     _write(repository, "[gate\n")
     for arguments in (
@@ -182,6 +244,8 @@ def test_init_refuses_what_it_cannot_write_without_loss(repository, tmp_path):
         ("models/a.onnx", "--config", "models/small/n2n-edge.toml"),
         ("models/a.onnx", "models/small/b.onnx"),
         ("models/a.onnx", "--config", "other.toml", "--headroom", "100%"),
+        ("models/a.onnx", "--config", "other.toml", "--max-mb", "1"),
+        ("models/a.onnx", "--config", "other.toml", "--target", "host-limited", "--device", "raspberry-pi-4"),
         ("nowhere.onnx", "--config", "other.toml"),
     ):
         assert isinstance(_run("--init", *arguments).exception, InputError), arguments

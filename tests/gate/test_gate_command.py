@@ -1,11 +1,13 @@
 """`n2n-edge gate` as a CI job sees it: exit codes, stdout, stderr."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from n2n_edge._example import teacher_path
 from n2n_edge.cli.gate import gate
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from tests.gate.models import CHANNELS, MACS, PARAMS, save_conv
@@ -150,8 +152,8 @@ def test_operators_outside_the_list_are_named(model, tmp_path):
 def test_static_leaves_out_what_has_to_be_run_and_says_so(model):
     result = _run(model, "--max-mb", 1, "--max-latency-ms", 5, "--target", "host", "--baseline", model, "--static")
     assert result.exit_code == 0
-    assert "--max-latency-ms: not judged" in result.stderr
-    assert "latency_ms: not judged" in result.stderr
+    assert "--max-latency-ms 5: not judged" in result.stderr
+    assert "--max-regression latency_ms=5%: not judged" in result.stderr
     assert "leaves nothing" in _run_expecting(InputError, model, "--max-latency-ms", 5, "--target", "host", "--static")
 
 
@@ -193,3 +195,79 @@ def test_a_board_that_is_not_reached_leaves_the_question_open(model, server):
     result = _run(model, "--max-mb", 1, "--max-latency-ms", 5, "--target", address)
     assert result.exit_code == 3
     assert "1 of 2 can't be told here" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("medians_ms", "code", "words"),
+    [
+        ((4.8, 5.2), 3, "its interval holds the limit"),
+        ((5.1, 5.2), 1, "5.1 to 5.2 ms"),
+        ((4.8, 5.0), 0, "measured on host"),
+        (None, 3, "of the 8 rounds that an interval takes"),
+    ],
+)
+def test_a_measured_latency_is_judged_by_its_whole_interval(model, monkeypatch, medians_ms, code, words):
+    from n2n_edge.gate import timing
+
+    def found(*arguments, **options):
+        real = compare(*arguments, **options)
+        return replace(real, medians_ms=(medians_ms,))
+
+    compare = timing.compare
+    monkeypatch.setattr(timing, "compare", found)
+    result = _run(model, "--max-latency-ms", 5, "--device", "cpu", "--max-time", 0.001)
+    assert result.exit_code == code
+    assert words in " ".join(result.stdout.split())
+
+
+def test_this_machine_does_not_pass_for_a_board(model):
+    message = _run_expecting(InputError, model, "--max-latency-ms", 5, "--device", "raspberry-pi-4", "--target", "host")
+    assert "not raspberry-pi-4" in message
+
+
+def test_nothing_that_is_read_is_written_over(model, tmp_path):
+    before = model.read_bytes()
+    for arguments in (
+        ("--junit", model),
+        ("--junit", tmp_path / "a", "--markdown", tmp_path / "a"),
+        ("--gitlab", tmp_path / "b.onnx", "--baseline", save_conv(tmp_path / "b.onnx"), "--static"),
+    ):
+        assert "given twice" in _run_expecting(InputError, model, "--max-mb", 1, *arguments)
+    assert model.read_bytes() == before
+
+
+def test_names_are_shown_as_they_are(tmp_path):
+    odd = [save_conv(tmp_path / name) for name in ("[bold].onnx", "m[red].onnx")]
+    result = _run(*odd, "--max-mb", 1)
+    assert result.exit_code == 0
+    assert all(path.name in result.stdout for path in odd)
+
+
+@pytest.mark.parametrize("limit", ["1e-320", "1e300"])
+def test_json_stays_json_at_the_ends_of_numbers(model, limit):
+    document = json.loads(_run(model, "--max-mb", limit, "--json").stdout, parse_constant=pytest.fail)
+    assert document["kind"] == "gate"
+
+
+def test_accuracy_is_judged_on_the_test_images_and_against_the_baseline():
+    pytest.importorskip("sklearn")
+    teacher = teacher_path()
+    good = _run(teacher, "--min-accuracy", 0.99, "--data", "builtin:digits", "--json")
+    (budget,) = json.loads(good.stdout)["budgets"]
+    assert good.exit_code == 0
+    assert (budget["cost"], budget["reached"]["provenance"], budget["reached"]["n"]) == ("accuracy", "measured", 359)
+    result = _run(teacher, "--min-accuracy", 0.9999, "--data", "builtin:digits")
+    assert result.exit_code == 1
+    wrong = ("--mean", "0.9", "--std", "0.01", "--baseline", teacher, "--max-regression", "accuracy=0%")
+    result = _run(teacher, "--min-accuracy", 0.5, "--data", "builtin:digits", "--max-time", 0.001, *wrong, "--json")
+    document = json.loads(result.stdout)
+    assert document["budgets"][0]["outcome"] == "fail"  # normalised wrongly it is bad at it
+    assert next(row for row in document["regressions"] if row["cost"] == "accuracy")["change"] == 0
+
+
+def test_accuracy_without_torch_is_inconclusive_and_hides_no_failure(model, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = _run(model, "--max-params", 1, "--min-accuracy", 0.5, "--data", "builtin:digits", "--json")
+    document = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert "judging accuracy needs torch" in document["unanswered"][0]["reason"]

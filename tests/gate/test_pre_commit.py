@@ -47,7 +47,18 @@ def test_the_hook_judges_the_files_it_is_given_and_times_nothing(repository):
     )
     assert done.returncode == 1
     assert "FAIL: 1 of 2 checks of 2 models missed" in done.stdout
-    assert "--max-latency-ms: not judged, --static" in done.stderr
+    assert "--max-latency-ms 1: not judged, --static" in done.stderr
+
+
+def test_a_model_without_budgets_is_passed_over_with_a_word(repository):
+    (hook,) = yaml.safe_load(MANIFEST.read_text())
+    save_conv(repository / "other.onnx")
+    command = [*shlex.split(hook["entry"]), "models/b.onnx", "other.onnx"]
+    done = subprocess.run(
+        [str(BIN / command[0]), *command[1:]], cwd=repository, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert "other.onnx: passed over" in done.stderr
 
 
 @pytest.mark.slow

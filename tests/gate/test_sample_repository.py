@@ -76,6 +76,17 @@ def test_a_team_may_let_what_cannot_be_told_pass(repository):
     assert job.outputs == {"outcome": "inconclusive", "exit-code": "3"}
 
 
+def test_only_the_gate_s_own_open_verdict_is_let_pass(repository):
+    workflow = repository / ".github" / "workflows" / "models.yml"
+    document = yaml.safe_load(workflow.read_text())
+    step = document["jobs"]["cannot-be-told-but-allowed"]["steps"][1]["with"]
+    step["options"] = "--max-params 79 --junit nowhere/gate.xml"
+    workflow.write_text(yaml.safe_dump(document))
+    job = run_job(repository, "cannot-be-told-but-allowed")
+    assert job.exit_code == 2
+    assert job.outputs["outcome"] == "error"
+
+
 def test_wrong_usage_ends_with_2_and_says_why(repository):
     job = run_job(repository, "wrong-usage")
     assert job.exit_code == 2

@@ -1,10 +1,13 @@
 import math
+from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 import pytest
 
-from n2n_edge.measure.comparison import ratio_interval, student_t, verdict_of
+from n2n_edge.measure import BenchOptions, Comparison, HostTarget, Measurement, Standing, compare
+from n2n_edge.measure.comparison import LEAST_ROUNDS, ratio_interval, student_t, verdict_of
+from tests.measure.small_models import write_conv_model
 
 
 @pytest.mark.parametrize(
@@ -58,3 +61,33 @@ def test_the_interval_covers_the_true_ratio_even_where_processes_differ(rounds: 
         covered += low <= 1.05 <= high
 
     assert covered / trials >= 0.95
+
+
+def test_a_question_that_is_settled_ends_the_rounds_and_is_told_what_is_known(tmp_path: Path) -> None:
+    model = write_conv_model(tmp_path / "model.onnx")
+    seen: list[Standing] = []
+
+    def settled(standing: Standing) -> bool:
+        seen.append(standing)
+        return len(seen) == 2
+
+    options = BenchOptions(threads=1, min_time_s=0.0)
+    found = compare([model, model], options, HostTarget(), with_itself=True, settled=settled)
+    assert len(seen) == 2
+    comparison = seen[0].comparisons[1]
+    assert seen[0].comparisons[0] is None
+    assert comparison is not None
+    assert comparison.rounds == LEAST_ROUNDS
+    assert seen[0].floor is not None
+    assert isinstance(found.noise_floor, Comparison)
+    assert found.noise_floor.rounds > LEAST_ROUNDS
+    for measured, interval in zip(found.measurements, found.medians_ms, strict=True):
+        assert isinstance(measured, Measurement)
+        assert interval is not None
+        assert interval[0] <= measured.quantiles.p50_ms <= interval[1]
+
+
+def test_too_little_time_gives_no_interval_of_a_median(tmp_path: Path) -> None:
+    model = write_conv_model(tmp_path / "model.onnx")
+    found = compare([model], BenchOptions(threads=1, min_time_s=0.0, max_time_s=1e-4), HostTarget())
+    assert found.medians_ms == (None,)

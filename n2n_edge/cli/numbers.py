@@ -1,0 +1,15 @@
+"""Numbers with commas between, as options take them."""
+
+from n2n_edge.errors import InputError
+
+__all__ = ["numbers"]
+
+
+def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Return the numbers of an option's text, None where it isn't given; raises `InputError` for anything else."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"{option} {text}: not numbers with commas between; give such as 0.485,0.456,0.406") from error
