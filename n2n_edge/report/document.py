@@ -8,6 +8,7 @@ __all__ = [
     "ArchitectureJson",
     "BudgetJson",
     "CandidateJson",
+    "ChannelsJson",
     "ConditionJson",
     "ConditionsJson",
     "DeviceJson",
@@ -93,13 +94,24 @@ class LayerLatencyJson(TypedDict):
     student: FigureJson | None
 
 
+class ChannelsJson(TypedDict):
+    """How many channels a layer gives in the teacher and in the student; None where it is gone."""
+
+    before: int
+    after: int | None
+
+
 class LayerJson(TypedDict):
-    """One of the teacher's layers in the order of the graph; `latency_ms` is by device name."""
+    """One of the teacher's layers in the order of the graph; `latency_ms` is by device name.
+
+    A last row called ``other`` has no op type and no channels: what belongs to no layer.
+    """
 
     name: str
     op_type: str
     removed: bool
     latency_ms: dict[str, LayerLatencyJson]
+    channels: NotRequired[ChannelsJson]
 
 
 class SearchJson(TypedDict):

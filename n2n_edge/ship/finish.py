@@ -23,6 +23,7 @@ from n2n_edge.report import ConditionJson, ConditionsJson, RunReport, write_html
 from n2n_edge.search import Candidate, Judged
 from n2n_edge.ship.document import run_report, write_json
 from n2n_edge.ship.folder import RunFolder
+from n2n_edge.ship.layers import layer_rows
 from n2n_edge.ship.metadata import with_metadata
 from n2n_edge.ship.observer import Observer
 from n2n_edge.ship.parity import check_parity
@@ -116,6 +117,13 @@ def ship(
         data=data,
         warnings=warnings,
         conditions=_conditions(folder.student, prepared, observer) if settings.corruptions else None,
+        layers=layer_rows(
+            prepared.teacher,
+            trained.winner.architecture.removed,
+            prepared.teacher_path,
+            folder.student,
+            _devices(prepared),
+        ),
     )
     write_html(report, report["search"]["candidates"], folder.report_html)
     write_model_card(report, folder.model_card)
@@ -160,12 +168,17 @@ def _reached(figures: dict[str, Figure], profile: Profile) -> dict[str, Figure]:
 def _latencies(path: Path, prepared: Prepared, warnings: list[str]) -> dict[str, Figure]:
     """Return the measured latency on this host, and on the device where that is another."""
     found = {}
-    for profile in dict.fromkeys((prepared.host.name, prepared.profile.name)):
-        device = prepared.profile if profile == prepared.profile.name else prepared.host
+    for device in _devices(prepared):
         figure, doubts = latency_figure(path, device)
-        found[f"latency_ms:{profile}"] = figure
+        found[f"latency_ms:{device.name}"] = figure
         warnings.extend(doubt for doubt in doubts if doubt not in warnings)
     return found
+
+
+def _devices(prepared: Prepared) -> tuple[Profile, ...]:
+    """Return what latencies are told for: this host, and the device where that is another."""
+    profile, host = prepared.profile, prepared.host
+    return (profile,) if profile.name == host.name else (host, profile)
 
 
 def _quality(path: Path, prepared: Prepared) -> dict[str, Figure]:
