@@ -1,4 +1,4 @@
-"""The HTML report and the model card of a run."""
+"""The HTML report of a run or a bench, its pictures, and the model card of a run."""
 
 from n2n_edge.report.comparison import figure_of
 from n2n_edge.report.conditions import condition_table
