@@ -15,7 +15,7 @@ __all__ = ["bench_charts", "comparison_of", "comparisons_of", "model_name"]
 
 _ROW = 46
 _LEFT, _TOP, _BELOW = 16, 34, 54
-_NAME_LETTERS = 44
+_NAME_LETTERS = 26
 
 
 def bench_charts(document: BenchJson) -> tuple[Chart, ...]:
@@ -33,11 +33,10 @@ def bench_charts(document: BenchJson) -> tuple[Chart, ...]:
 
 
 def comparisons_of(document: BenchJson) -> tuple[tuple[str, Comparison], ...]:
-    """Return the comparisons with the first model by the other's name; its own noise first, where it was looked for."""
+    """Return the comparisons with the first model by the other's name, the noise floor first where it was measured."""
     found = []
     if document["noise_floor"] is not None:
-        first = model_name(document["models"][0])
-        found.append((f"{first} again (noise floor)", comparison_of(document["noise_floor"])))
+        found.append(("noise floor", comparison_of(document["noise_floor"])))
     for model in document["models"]:
         if "against_first" in model:
             found.append((model_name(model), comparison_of(model["against_first"])))
@@ -107,9 +106,9 @@ def _ratios(first: Mapping[str, Any], compared: Sequence[tuple[str, Comparison]]
     band = Bar(left, _TOP, round(right - left, 2), height, "allowed", f"within {threshold:.1%} of {name}")
     return Chart(
         **chart,
-        title=f"Times of {_short(name)}",
-        description=" ".join(f"{point.text}." for point in points),
-        x_label=f"Median, as a ratio to that of {_short(name)}",
+        title=f"Ratios to {_short(name)}",
+        description=" ".join(f"{other}: {found.ratio:.3f}, {found.verdict}." for other, found in compared),
+        x_label="Ratio of medians; below 1 is faster",
         points=tuple(points),
         lines=tuple(lines),
         labels=tuple(labels),
@@ -182,4 +181,5 @@ def _ms(value: float) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _NAME_LETTERS else f"{name[: _NAME_LETTERS - 1]}…"
+    half = _NAME_LETTERS // 2
+    return name if len(name) <= _NAME_LETTERS else f"{name[: half - 1]}…{name[-half:]}"

@@ -76,7 +76,8 @@ def _scatter(
         kind = "untrained" if accuracy is None else "feasible" if row["feasible"] else "infeasible"
         points.append(Point(xs.place(value), y, "winner" if place == winner else kind, texts[place]))
     points.sort(key=lambda point: list(_KEYS).index(point.kind), reverse=True)
-    rules = [Rule(f"budget {format_value(limit, cost.unit)}", "budget", x=xs.place(limit)) for limit in limits]
+    held = ", for the upper bound" if cost.by_upper_bound else ""
+    rules = [Rule(f"budget {format_value(limit, cost.unit)}{held}", "budget", x=xs.place(limit)) for limit in limits]
     if floor is not None and accuracies:
         rules.append(Rule(f"at least {format_value(floor, 'fraction')}", "budget", y=ys.place(floor)))
     front = _front_line(cost, rows, xs, ys)
@@ -121,7 +122,8 @@ def _scatter_text(
         numbers = ", ".join(str(place + 1) for place in cost.front)
         text += f" On the front, the cheapest first: {numbers}."
     if cost.limit is not None:
-        text += f" The budget is {format_value(cost.limit, cost.unit)}."
+        held = ", for the upper bound" if cost.by_upper_bound else ""
+        text += f" The budget is {format_value(cost.limit, cost.unit)}{held}."
     for place, row, value in located:
         if place == winner and row["accuracy"] is not None:
             price = format_value(value, cost.unit)

@@ -63,6 +63,7 @@ def render_html(document: RunReport, run_rows: Sequence[CandidateJson]) -> str:
         .get_template("report.html.j2")
         .render(
             document=document,
+            devices=[device["name"] for device in document.get("devices", [document["device"]])],
             passed=all(budget["met"] for budget in document["budgets"]),
             budgets=[_budget_row(budget) for budget in document["budgets"]],
             comparison=comparison_rows(document),
@@ -127,7 +128,8 @@ def facts_of(mapping: Mapping[str, object]) -> dict[str, str]:
 def _budget_row(budget: BudgetJson) -> _BudgetRow:
     reached = figure_of(budget["reached"])
     return {
-        "name": COST_NAMES.get(budget["cost"], budget["cost"]),
+        "name": COST_NAMES.get(budget["cost"], budget["cost"])
+        + (f" on {budget['device']}" if "device" in budget else ""),
         "option": budget["option"],
         "bound": _bound(budget, reached.predicted),
         "limit": format_value(budget["limit"], reached.unit),

@@ -28,9 +28,9 @@ _STATIC: tuple[_Static, ...] = ("params", "size_mb", "macs", "memory_bound_mb")
 class KnownCost:
     """One cost of every candidate, in their order; None where it was never found out.
 
-    `key` tells it from the others, `limit` is the budget on it, `source` says in words where the values come from.
-    `predicted` values were never measured. `front` are the places of the candidates that no other beats in accuracy
-    and this cost, from the cheapest on.
+    `key` tells it from the others, `source` says in words where the values come from. `limit` is the budget on it; one
+    that is held `by_upper_bound` counts more than the values. `predicted` values were never measured. `front` are the
+    places of the candidates that no other beats in accuracy and this cost, from the cheapest on.
     """
 
     key: str
@@ -40,6 +40,7 @@ class KnownCost:
     source: str
     values: tuple[float | None, ...]
     limit: float | None
+    by_upper_bound: bool
     predicted: bool
     front: tuple[int, ...]
 
@@ -63,47 +64,62 @@ def _static(cost: _Static, budgets: Sequence[BudgetJson], rows: Sequence[Candida
     values = tuple(row.get(cost) for row in rows)
     limit = next((budget["limit"] for budget in budgets if budget["cost"] == cost), None)
     name, unit = COST_NAMES[cost], UNITS[cost]
-    return KnownCost(cost, cost, name, unit, PROVENANCE_WORDS["computed"], values, limit, False, _front(values, rows))
+    return KnownCost(
+        key=cost,
+        cost=cost,
+        title=name,
+        unit=unit,
+        source=PROVENANCE_WORDS["computed"],
+        values=values,
+        limit=limit,
+        by_upper_bound=False,
+        predicted=False,
+        front=_front(values, rows),
+    )
 
 
 def _latencies(document: RunReport, rows: Sequence[CandidateJson]) -> list[KnownCost]:
-    """Return the latency that the budget was held against, and that on each further device."""
+    """Return the expected latency on the run's device, and on every further one."""
     own = document["device"]["name"]
+    devices = dict.fromkeys([own, *(name for row in rows for name in row.get("latencies_ms", {}))])
     found = []
-    devices = dict.fromkeys(name for row in rows for name in row.get("latencies_ms", {}))
-    if any(row["latency_ms"] is not None for row in rows):
-        devices.pop(own, None)
-        held = tuple(row["latency_ms"] for row in rows)
-        found.append(_latency(document, rows, own, held, upper=not _accepts_expected(document)))
-    for name in devices:
-        found.append(_latency(document, rows, name, tuple(row.get("latencies_ms", {}).get(name) for row in rows)))
+    for device in devices:
+        values = tuple(
+            row["latency_ms"] if device == own and row["latency_ms"] is not None
+            else row.get("latencies_ms", {}).get(device)
+            for row in rows
+        )  # fmt: skip
+        if any(value is not None for value in values):
+            found.append(_latency(document, rows, device, values))
     return found
 
 
 def _latency(
-    document: RunReport,
-    rows: Sequence[CandidateJson],
-    device: str,
-    values: tuple[float | None, ...],
-    *,
-    upper: bool = False,
+    document: RunReport, rows: Sequence[CandidateJson], device: str, values: tuple[float | None, ...]
 ) -> KnownCost:
-    own = device == document["device"]["name"]
+    own = document["device"]["name"]
     told = document["student"]["latency_ms"].get(device)
     figure = None if told is None else figure_of(told)
     predicted = figure is None or figure.predicted
-    where = "of unknown origin" if figure is None else PROVENANCE_WORDS[figure.provenance]
-    title, source = f"Latency on {device}", where
-    if predicted and upper:
-        title, source = f"{title}, upper bound", f"the upper bound of what is {where}: budgets are held against it"
-    limit = next((budget["limit"] for budget in document["budgets"] if own and budget["cost"] == "latency_ms"), None)
-    key = "latency_ms" if own else f"latency_ms-{device}"
-    return KnownCost(key, "latency_ms", title, "ms", source, values, limit, predicted, _front(values, rows))
-
-
-def _accepts_expected(document: RunReport) -> bool:
-    accepted = any(budget.get("accept_expected", False) for budget in document["budgets"])
-    return accepted or "--accept-expected" in document["command"].split()
+    source = "of unknown origin" if figure is None else PROVENANCE_WORDS[figure.provenance]
+    budget = next(
+        (one for one in document["budgets"] if one["cost"] == "latency_ms" and one.get("device", own) == device), None
+    )
+    by_upper_bound = budget is not None and predicted and not budget.get("accept_expected", False)
+    if by_upper_bound:
+        source = f"expected, {source}; its budget is held against the upper bound, which isn't drawn"
+    return KnownCost(
+        key="latency_ms" if device == own else f"latency_ms-{device}",
+        cost="latency_ms",
+        title=f"Latency on {device}",
+        unit="ms",
+        source=source,
+        values=values,
+        limit=None if budget is None else budget["limit"],
+        by_upper_bound=by_upper_bound,
+        predicted=predicted,
+        front=_front(values, rows),
+    )
 
 
 def _front(values: Sequence[float | None], rows: Sequence[CandidateJson]) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from n2n_edge.figures import SCHEMA_VERSION, Figure
 from n2n_edge.gate import Budget, Cost, Verdict, judge
 from n2n_edge.graph import Teacher
 from n2n_edge.measure import environment
-from n2n_edge.report import ArchitectureJson, CandidateJson, ConditionsJson, LayerJson, ModelJson, RunReport, figure_of
+from n2n_edge.report import ArchitectureJson, CandidateJson, ConditionsJson, ModelJson, RunReport, figure_of
 from n2n_edge.search import Candidate, Judged
 from n2n_edge.ship.parity import Parity
 from n2n_edge.ship.settings import CompressSettings
@@ -48,7 +48,6 @@ def run_report(
     data: Data,
     warnings: Sequence[str],
     conditions: ConditionsJson | None,
-    layers: list[LayerJson],
 ) -> RunReport:
     """Return the document that the HTML report, the model card and other programs read."""
     ordered = sorted(candidates, key=lambda row: (_STAGES[row.stage], row.position))
@@ -91,7 +90,6 @@ def run_report(
             "candidates": rows,
         },
         "architecture": _architecture(teacher, winner),
-        "layers": layers,
         "training": {
             "epochs": [
                 {"epoch": item.epoch, "loss": item.train_loss, "validation": item.validation}

@@ -117,13 +117,13 @@ def ship(
         data=data,
         warnings=warnings,
         conditions=_conditions(folder.student, prepared, observer) if settings.corruptions else None,
-        layers=layer_rows(
-            prepared.teacher,
-            trained.winner.architecture.removed,
-            prepared.teacher_path,
-            folder.student,
-            _devices(prepared),
-        ),
+    )
+    report["layers"] = layer_rows(
+        prepared.teacher,
+        trained.winner.architecture.removed,
+        prepared.teacher_path,
+        folder.student,
+        {profile.name: profile for profile in (prepared.host, prepared.profile)}.values(),
     )
     write_html(report, report["search"]["candidates"], folder.report_html)
     write_model_card(report, folder.model_card)
@@ -168,17 +168,12 @@ def _reached(figures: dict[str, Figure], profile: Profile) -> dict[str, Figure]:
 def _latencies(path: Path, prepared: Prepared, warnings: list[str]) -> dict[str, Figure]:
     """Return the measured latency on this host, and on the device where that is another."""
     found = {}
-    for device in _devices(prepared):
+    for profile in dict.fromkeys((prepared.host.name, prepared.profile.name)):
+        device = prepared.profile if profile == prepared.profile.name else prepared.host
         figure, doubts = latency_figure(path, device)
-        found[f"latency_ms:{device.name}"] = figure
+        found[f"latency_ms:{profile}"] = figure
         warnings.extend(doubt for doubt in doubts if doubt not in warnings)
     return found
-
-
-def _devices(prepared: Prepared) -> tuple[Profile, ...]:
-    """Return what latencies are told for: this host, and the device where that is another."""
-    profile, host = prepared.profile, prepared.host
-    return (profile,) if profile.name == host.name else (host, profile)
 
 
 def _quality(path: Path, prepared: Prepared) -> dict[str, Figure]:

@@ -1,6 +1,6 @@
 """What became of each of the teacher's layers: gone or not, how wide, how long it takes on each device."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from n2n_edge.devices import Profile, predict
@@ -20,7 +20,7 @@ _Latencies = Mapping[str, FigureJson]
 
 
 def layer_rows(
-    teacher: Teacher, removed: frozenset[str], teacher_path: Path, student_path: Path, devices: Sequence[Profile]
+    teacher: Teacher, removed: frozenset[str], teacher_path: Path, student_path: Path, devices: Iterable[Profile]
 ) -> list[LayerJson]:
     """Return the teacher's layers in the order of the graph, with what each costs before and after.
 
