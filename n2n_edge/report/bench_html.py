@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from n2n_edge.gate import PROVENANCE_WORDS
@@ -12,9 +11,8 @@ from n2n_edge.report.bench_words import comparison_words
 from n2n_edge.report.comparison import Cell, cell_of, figure_of
 from n2n_edge.report.html import facts_of
 from n2n_edge.report.page import page_environment
-from n2n_edge.writing import write_text
 
-__all__ = ["render_bench_html", "write_bench_html"]
+__all__ = ["render_bench_html"]
 
 _FIGURES = {
     "p50_ms": "Median",
@@ -71,11 +69,6 @@ class _PerOp:
     words: str
     kinds: tuple[_Part, ...]
     layers: tuple[_Part, ...]
-
-
-def write_bench_html(document: BenchJson, path: Path) -> None:
-    """Write the report of a bench to `path`; the file is self-contained."""
-    write_text(path, render_bench_html(document))
 
 
 def render_bench_html(document: BenchJson) -> str:
