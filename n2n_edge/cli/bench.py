@@ -84,12 +84,13 @@ def bench(
     from n2n_edge.measure.suite import run_suite
     from n2n_edge.report.bench_document import bench_document
     from n2n_edge.report.bench_history import read_bench
+    from n2n_edge.writing import refuse_unwritable
 
     profile = load_profile(device)
     allowed = parse_percent(threshold, "--threshold")
     if allowed == 0:
         raise InputError(f"--threshold {threshold}: must be more than 0%")
-    _check_writable(csv, markdown, html, save)
+    refuse_unwritable(csv, markdown, html, save)
     earlier = read_bench(compare) if compare is not None else None
     options = _options(profile, target, threads, batch, providers, provider_option or [], (min_time, max_time), timeout)
     with _target(target, profile, threads, max_memory_mb) as place:
@@ -127,6 +128,7 @@ def _options(
     time_s: tuple[float, float],
     timeout: float,
 ) -> "BenchOptions":
+    from n2n_edge.devices import running_on
     from n2n_edge.measure import BenchOptions, parse_providers
 
     min_time, max_time = time_s
@@ -137,16 +139,11 @@ def _options(
     if settings and providers is None:
         raise InputError(f"--provider-option {settings[0]}: of which provider? name it with --providers")
     names, provider_options = parse_providers(providers, tuple(settings)) if providers is not None else ((), {})
-    described = not profile.is_host if target.startswith("ssh:") else profile.is_host
-    if described:  # the profile is the target's own
-        threads = threads or profile.default_threads
-        names = names or profile.providers
-    if target == "host-limited":
-        threads = threads or profile.default_threads
+    threads, names = running_on(target, profile, threads, tuple(names))
     return BenchOptions(
         threads=threads,
         batch=batch,
-        providers=tuple(names),
+        providers=names,
         provider_options=provider_options,
         min_time_s=min(min_time, max_time),
         max_time_s=max_time,
@@ -155,18 +152,12 @@ def _options(
 
 
 def _target(name: str, profile: "Profile", threads: int | None, max_memory_mb: float | None) -> "Target":
-    from n2n_edge.measure import HostTarget, open_target
+    from n2n_edge.devices import open_place
 
     if max_memory_mb is not None and not 0 < max_memory_mb < math.inf:
         raise InputError(f"--max-memory-mb {max_memory_mb:g}: must be a number above 0")
     limit_bytes = None if max_memory_mb is None else round(max_memory_mb * MB)
-    if name != "host-limited":
-        return open_target(name, limit_bytes)
-    if profile.is_host:
-        raise InputError("--target host-limited: within the limits of which board? name it with --device")
-    own_bytes = round(profile.usable_memory_mb * MB)
-    cores = min(profile.cores, threads or profile.cores)
-    return HostTarget(limit_bytes=limit_bytes or own_bytes, limited_to=profile.name, cores=cores)
+    return open_place(name, profile, threads, limit_bytes)
 
 
 def _rows(suite: "Suite", profile: "Profile", target: "Target", options: "BenchOptions") -> "list[Benched]":
@@ -190,13 +181,6 @@ def _rows(suite: "Suite", profile: "Profile", target: "Target", options: "BenchO
         device = None if predicted is None else profile.name
         rows.append(Benched(entry, None if model is None else costs(model), device, predicted))
     return rows
-
-
-def _check_writable(*files: Path | None) -> None:
-    """Refuse before anything is measured what couldn't be written after it."""
-    for file in files:
-        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
-            raise InputError(f"{file}: can't be written, its folder doesn't exist or it is one; give another path")
 
 
 def _write(

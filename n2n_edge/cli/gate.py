@@ -1,120 +1,307 @@
-"""`n2n-edge gate`: exit 1 when a model breaks a budget or costs more than a baseline."""
+"""`n2n-edge gate`: exit 1 when a model breaks a budget or costs more than a baseline, 3 when nobody can tell."""
 
 import json
+import os
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from n2n_edge.cli.stage import say
+from n2n_edge.errors import InputError, N2NError
+
 if TYPE_CHECKING:
-    from n2n_edge.gate import Budget, Cost, GateJson, Regression, Verdict
+    from collections.abc import Sequence
+
+    from n2n_edge.gate import Accuracies, Gated, GateSettings
 
 __all__ = ["gate"]
 
-DEFAULT_REGRESSION = "5%"
+_BUDGETS = "Budgets"
+_BASELINE = "Against a baseline"
+_WHERE = "Where it runs"
+_FILES = "Budget files"
+_OUTPUT = "Output"
 
 
 def gate(
-    model: Annotated[Path, typer.Argument(help="ONNX model to judge.", show_default=False)],
-    max_mb: Annotated[float | None, typer.Option(help="Largest file size in MB (10^6 bytes).")] = None,
-    max_params: Annotated[float | None, typer.Option(help="Largest number of parameters.")] = None,
-    max_macs: Annotated[float | None, typer.Option(help="Most multiply-accumulates per inference.")] = None,
-    max_memory_mb: Annotated[float | None, typer.Option(help="Largest memory bound in MB.")] = None,
-    max_latency_ms: Annotated[float | None, typer.Option(help="Longest latency in ms; needs --device.")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Device for the latency: measured if it is this host (cpu), predicted otherwise.")
+    models: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[MODEL]...",
+            help="ONNX models to judge [default: all that the budget file names].",
+            show_default=False,
+        ),
+    ] = None,
+    max_mb: Annotated[
+        float | None, typer.Option(help="Largest file size in MB (10^6 bytes).", rich_help_panel=_BUDGETS)
+    ] = None,
+    max_params: Annotated[float | None, typer.Option(help="Most parameters.", rich_help_panel=_BUDGETS)] = None,
+    max_macs: Annotated[
+        float | None, typer.Option(help="Most multiply-accumulates per inference.", rich_help_panel=_BUDGETS)
+    ] = None,
+    max_memory_mb: Annotated[
+        float | None, typer.Option(help="Largest memory bound in MB.", rich_help_panel=_BUDGETS)
+    ] = None,
+    max_latency_ms: Annotated[
+        float | None,
+        typer.Option(
+            help="Longest latency in ms: measured on --target, or on this host with --device cpu; predicted for any "
+            "other --device.",
+            rich_help_panel=_BUDGETS,
+        ),
+    ] = None,
+    min_accuracy: Annotated[
+        float | None,
+        typer.Option(help="Least accuracy on the test images of --data, as a fraction.", rich_help_panel=_BUDGETS),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Images to judge accuracy on, as for `compress`.", rich_help_panel=_BUDGETS)
+    ] = None,
+    allowed_ops: Annotated[
+        list[str] | None,
+        typer.Option(help="Operators that may occur: Conv,Relu or @FILE. Repeatable.", rich_help_panel=_BUDGETS),
     ] = None,
     accept_expected: Annotated[
         bool,
         typer.Option(
             "--accept-expected",
             help="Hold a predicted latency's expected value against the limit, not its upper bound.",
+            rich_help_panel=_BUDGETS,
         ),
     ] = False,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads for the latency; the device's default if left out.")
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            help="ONNX model to compare with: size, params, MACs, memory bound, latency (timed in turns), and accuracy "
+            "with --data.",
+            rich_help_panel=_BASELINE,
+        ),
     ] = None,
-    baseline: Annotated[Path | None, typer.Option(help="ONNX model that the static costs are compared with.")] = None,
     max_regression: Annotated[
-        str | None, typer.Option(help=f"Growth over the baseline that is allowed, default {DEFAULT_REGRESSION}.")
+        list[str] | None,
+        typer.Option(
+            help="Growth over the baseline that is allowed: 5%, or of one cost latency_ms=10%, accuracy=1%. Repeatable "
+            "[default: 5%].",
+            rich_help_panel=_BASELINE,
+            show_default=False,
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+    static: Annotated[
+        bool,
+        typer.Option(
+            "--static",
+            help="Judge by the files alone: nothing is run, no latency, no accuracy.",
+            rich_help_panel=_BASELINE,
+        ),
+    ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Profile name or .toml file of the device; cpu is this host.", rich_help_panel=_WHERE),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Where to time: host, host-limited, or ssh://[user@]host.", rich_help_panel=_WHERE),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads; the device's default if left out.", rich_help_panel=_WHERE)
+    ] = None,
+    providers: Annotated[
+        str | None, typer.Option(help="Execution providers in order, with commas.", rich_help_panel=_WHERE)
+    ] = None,
+    max_time: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds of timed runs a model, after which an open verdict stays open [default: 20].",
+            rich_help_panel=_WHERE,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Budget file [default: the nearest n2n-edge.toml, or pyproject.toml with [tool.n2n-edge.gate]].",
+            rich_help_panel=_FILES,
+            show_default=False,
+        ),
+    ] = None,
+    no_config: Annotated[
+        bool, typer.Option("--no-config", help="Read no budget file.", rich_help_panel=_FILES)
+    ] = False,
+    init: Annotated[
+        bool,
+        typer.Option(
+            "--init",
+            help="Write budgets for MODEL into a budget file: today's figures plus head-room.",
+            rich_help_panel=_FILES,
+        ),
+    ] = False,
+    headroom: Annotated[str, typer.Option(help="Head-room that --init leaves.", rich_help_panel=_FILES)] = "10%",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document and nothing else.", rich_help_panel=_OUTPUT)
+    ] = False,
+    junit: Annotated[Path | None, typer.Option(help="Write a JUnit report.", rich_help_panel=_OUTPUT)] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write the tables as Markdown.", rich_help_panel=_OUTPUT)
+    ] = None,
+    gitlab: Annotated[
+        Path | None, typer.Option(help="Write a GitLab code-quality report.", rich_help_panel=_OUTPUT)
+    ] = None,
+    github: Annotated[
+        bool | None,
+        typer.Option(
+            "--github/--no-github",
+            help="Print GitHub annotations and add to the job's summary [default: where GITHUB_ACTIONS is true].",
+            rich_help_panel=_OUTPUT,
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Fail (exit 1) when a model breaks a budget, or costs more than a baseline model by too much.
+    """Fail (exit 1) when a model breaks a budget or costs more than a baseline; exit 3 when it can't be told.
 
-    Size, params, MACs and the memory bound follow from the file; nothing is run for them.
+    Size, params, MACs and the memory bound follow from the file; nothing is run for them. Latency against a baseline is
+    a paired verdict on an interval: pass, fail, or inconclusive.
+
+    Examples:
+
+    n2n-edge gate student.onnx --max-mb 0.5 --max-macs 5e6
+
+    n2n-edge gate student.onnx --baseline main.onnx --max-regression 5%
+
+    n2n-edge gate student.onnx --max-latency-ms 5 --device raspberry-pi-4
+
+    n2n-edge gate --init student.onnx --config n2n-edge.toml
     """
-    from n2n_edge.errors import InputError
-    from n2n_edge.gate import gate_document
+    on_github = github if github is not None else os.environ.get("GITHUB_ACTIONS") == "true"
+    given = _given(
+        max_mb=max_mb, max_params=max_params, max_macs=max_macs, max_memory_mb=max_memory_mb,
+        max_latency_ms=max_latency_ms, min_accuracy=min_accuracy, data=data, allowed_ops=allowed_ops,
+        accept_expected=accept_expected, baseline=baseline, max_regression=max_regression, static=static, device=device,
+        target=target, threads=threads, providers=providers, max_time=max_time,
+    )  # fmt: skip
+    started = time.monotonic()
+    try:
+        if init:
+            _init(models or [], given, headroom, config, as_json)
+            return
+        found = _judge(models or [], given, config, no_config, (junit, markdown, gitlab))
+    except N2NError as error:
+        if on_github:
+            from n2n_edge.gate import github_error
 
-    budgets = _budgets(
-        {
-            "size_mb": max_mb,
-            "params": max_params,
-            "macs": max_macs,
-            "memory_bound_mb": max_memory_mb,
-            "latency_ms": max_latency_ms,
-        }
-    )
-    if not budgets and baseline is None:
-        raise InputError("gate: nothing to judge by; give a budget such as --max-mb 0.5, or --baseline MODEL")
-    if max_latency_ms is not None and device is None:
-        raise InputError(f"--max-latency-ms {max_latency_ms:g}: on which device? give --device, cpu for this host")
-    if max_regression is not None and baseline is None:
-        raise InputError(f"--max-regression {max_regression}: growth over what? give --baseline MODEL")
-    verdicts, regressions, warnings = _judge(
-        model, budgets, device, threads, baseline, max_regression or DEFAULT_REGRESSION, accept_expected
-    )
-    document = gate_document(str(model), verdicts, regressions)
-    if as_json:
-        print(json.dumps(document, indent=2, allow_nan=False))
-    else:
-        _print(document, verdicts, regressions)
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    if not document["passed"]:
-        raise typer.Exit(1)
+            print(github_error(" ".join(str(error).split())), file=sys.stderr)
+        raise
+    _write(found, time.monotonic() - started, junit, markdown, gitlab)
+    _show(found, as_json, on_github)
+    from n2n_edge.gate import exit_code_of
+
+    code = exit_code_of(found)
+    if code:
+        raise typer.Exit(code)
 
 
-def _budgets(limits: "dict[Cost, float | None]") -> "tuple[Budget, ...]":
-    from n2n_edge.gate import Budget
-
-    return tuple(Budget(cost, limit) for cost, limit in limits.items() if limit is not None)
+def _given(**options: object) -> dict[str, Any]:
+    """Return the options that were given: those left out say nothing over a budget file."""
+    return {
+        name.replace("_", "-"): value
+        for name, value in options.items()
+        if value is not None and value is not False and value != []
+    }
 
 
 def _judge(
-    model: Path,
-    budgets: "tuple[Budget, ...]",
-    device: str | None,
-    threads: int | None,
-    baseline: Path | None,
-    max_regression: str,
-    accept_expected: bool,
-) -> "tuple[tuple[Verdict, ...], tuple[Regression, ...], tuple[str, ...]]":
-    from n2n_edge.devices import load_profile
-    from n2n_edge.gate import compare, file_figures, judge, latency_figure, parse_percent
+    models: list[Path], given: dict[str, Any], config: Path | None, no_config: bool, files: "Sequence[Path | None]"
+) -> "tuple[Gated, ...]":
+    from n2n_edge.gate import find_budget_file, gate_jobs, gate_models, read_budget_file
+    from n2n_edge.writing import refuse_unwritable
 
-    allowed = parse_percent(max_regression, "--max-regression")
-    profile = load_profile(device) if device is not None else None
-    figures = file_figures(model)
-    regressions = compare(figures, file_figures(baseline), allowed) if baseline is not None else ()
-    warnings: tuple[str, ...] = ()
-    if profile is not None and any(budget.cost == "latency_ms" for budget in budgets):
-        figures["latency_ms"], warnings = latency_figure(model, profile, threads)
-    return judge(figures, budgets, accept_expected=accept_expected), regressions, warnings
+    if no_config and config is not None:
+        raise InputError(f"--config {config}: --no-config leaves it out; give one of them")
+    refuse_unwritable(*files)
+    budget_file = None
+    if config is not None:
+        budget_file = read_budget_file(config)
+    elif not no_config:
+        budget_file = find_budget_file(Path.cwd())
+    jobs = gate_jobs(models, given, budget_file)
+    if "max-regression" in given and any(job.settings.baseline is None for job in jobs):
+        raise InputError(f"--max-regression {given['max-regression'][0]}: growth over what? give --baseline MODEL")
+    found = gate_models(jobs, _accuracy, say)
+    say("")
+    return found
 
 
-def _print(document: "GateJson", verdicts: "tuple[Verdict, ...]", regressions: "tuple[Regression, ...]") -> None:
+def _accuracy(model: Path, settings: "GateSettings") -> "Accuracies":
+    from n2n_edge.gate import Accuracies
+    from n2n_edge.ship import require_training_packages
+
+    require_training_packages()
+    from n2n_edge.ship.accuracy import file_accuracy
+
+    assert settings.data is not None
+    return Accuracies(
+        *file_accuracy(model, settings.data, baseline=settings.baseline, mean=settings.mean, std=settings.std)
+    )
+
+
+def _init(models: list[Path], given: dict[str, Any], headroom: str, config: Path | None, as_json: bool) -> None:
+    from n2n_edge.gate import FILE_NAME, init_budgets, parse_percent
+
+    if len(models) != 1:
+        raise InputError(f"--init: {len(models)} models are given; give the one to write budgets for")
+    share = parse_percent(headroom, "--headroom")
+    path = config or Path(FILE_NAME)
+    table = init_budgets(path, models[0], given, share, _accuracy, say)
+    say("")
+    if as_json:
+        print(json.dumps({"schema_version": 1, "kind": "gate-init", "file": str(path), "table": table}, indent=2))
+    else:
+        print(f"written to {path}:\n\n{table}")
+
+
+def _write(
+    found: "Sequence[Gated]", seconds: float, junit: Path | None, markdown: Path | None, gitlab: Path | None
+) -> None:
+    import platform
+
+    from n2n_edge.gate import gate_markdown, gitlab_report, junit_report
+    from n2n_edge.writing import write_text
+
+    if junit is not None:
+        write_text(junit, junit_report(found, platform.node(), seconds))
+    if markdown is not None:
+        write_text(markdown, gate_markdown(found))
+    if gitlab is not None:
+        write_text(gitlab, gitlab_report(found))
+
+
+def _show(found: "Sequence[Gated]", as_json: bool, on_github: bool) -> None:
+    from n2n_edge.gate import append_summary, gates_document, github_annotations
+
+    if as_json:
+        print(json.dumps(gates_document(found), indent=2, allow_nan=False))
+    else:
+        _print(found)
+    for gated in found:
+        for warning in gated.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+    if on_github:
+        for line in github_annotations(found):
+            print(line, file=sys.stderr if as_json else sys.stdout)
+        summary = os.environ.get("GITHUB_STEP_SUMMARY")
+        if summary:
+            append_summary(found, Path(summary))
+
+
+def _print(found: "Sequence[Gated]") -> None:
     from rich.console import Console
 
-    from n2n_edge.gate import verdict_table
+    from n2n_edge.gate import check_table, outcome_text, summary_of, worst
 
-    console = Console(soft_wrap=False)
-    console.print(verdict_table(verdicts, regressions))
-    failed = sum(not verdict.met for verdict in verdicts) + sum(not one.met for one in regressions)
-    total = len(verdicts) + len(regressions)
-    console.print(
-        f"[green]pass[/]: all {total} met" if document["passed"] else f"[bold red]FAIL[/]: {failed} of {total} missed",
-        highlight=False,
-    )
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    for gated in found:
+        if len(found) > 1:
+            console.print(f"\n{gated.model}", style="bold", highlight=False)
+        console.print(check_table(gated.checks))
+    console.print(outcome_text(summary_of(found), worst(one.outcome for one in found)))

@@ -10,6 +10,7 @@ from n2n_edge.devices.own_profiles import (
     profile_to_calibrate,
     save_calibrations,
 )
+from n2n_edge.devices.place import HOST_LIMITED, is_board, open_place, running_on
 from n2n_edge.devices.prediction import (
     NodeLatency,
     Prediction,
@@ -23,6 +24,7 @@ from n2n_edge.devices.profile import Calibration, Precision, Profile
 from n2n_edge.devices.registry import list_profiles, load_profile, read_profile, user_profile_folder
 
 __all__ = [
+    "HOST_LIMITED",
     "Basis",
     "Calibration",
     "CalibrationRun",
@@ -35,6 +37,7 @@ __all__ = [
     "calibrate",
     "check_writable",
     "input_pixels",
+    "is_board",
     "kernels_of",
     "latency_basis",
     "latency_evidence",
@@ -42,11 +45,13 @@ __all__ = [
     "list_profiles",
     "load_profile",
     "new_profile",
+    "open_place",
     "predict",
     "predict_latency",
     "predict_node_latencies",
     "profile_to_calibrate",
     "read_profile",
+    "running_on",
     "save_calibrations",
     "threads_in_words",
     "user_profile_folder",

@@ -1,13 +1,20 @@
-"""Verdicts as a JSON document."""
+"""A gate as a JSON document (`docs/schemas/gate.json`)."""
 
+import math
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from n2n_edge.figures import SCHEMA_VERSION, FigureJson
+from n2n_edge.gate.check import Gated, exit_code_of
+from n2n_edge.gate.latency_ratio import LatencyRatio
+from n2n_edge.gate.operators import Operators
+from n2n_edge.gate.outcome import Outcome, worst
 from n2n_edge.gate.regression import Regression
+from n2n_edge.gate.unanswered import Unanswered
 from n2n_edge.gate.verdict import Verdict
+from n2n_edge.measure import Comparison
 
-__all__ = ["GateJson", "RegressionJson", "VerdictJson", "gate_document", "verdict_json"]
+__all__ = ["GateJson", "GatesJson", "RegressionJson", "VerdictJson", "gates_document", "verdict_json"]
 
 
 class VerdictJson(TypedDict):
@@ -18,12 +25,16 @@ class VerdictJson(TypedDict):
     limit: float
     reached: FigureJson
     met: bool
+    outcome: Outcome
     margin: float
     reason: str
 
 
 class RegressionJson(TypedDict):
-    """One cost beside the baseline's; `change` and `limit` are fractions of the baseline's cost."""
+    """One cost beside the baseline's; `change` and `limit` are fractions of the baseline's cost.
+
+    Of a latency there are the `ratio` with its interval, and the baseline against itself, timed in the same rounds.
+    """
 
     cost: str
     baseline: FigureJson
@@ -31,17 +42,57 @@ class RegressionJson(TypedDict):
     change: float | None
     limit: float
     met: bool
+    outcome: Outcome
+    reason: str
+    ratio: NotRequired[FigureJson]
+    noise_floor: NotRequired[FigureJson | None]
+
+
+class OperatorsJson(TypedDict):
+    """The operators that are allowed, and how often each other one occurs."""
+
+    allowed: list[str]
+    others: dict[str, int]
+    met: bool
+    outcome: Outcome
+    reason: str
+
+
+class UnansweredJson(TypedDict):
+    """What was asked and couldn't be found out here."""
+
+    cost: str
+    asked: str
+    outcome: Outcome
     reason: str
 
 
 class GateJson(TypedDict):
-    """What `n2n-edge gate --json` prints."""
+    """What `n2n-edge gate --json` prints of one model."""
 
     schema_version: int
+    kind: str
     model: str
+    baseline: str | None
     passed: bool
+    outcome: Outcome
+    exit_code: int
     budgets: list[VerdictJson]
     regressions: list[RegressionJson]
+    operators: OperatorsJson | None
+    unanswered: list[UnansweredJson]
+    warnings: list[str]
+
+
+class GatesJson(TypedDict):
+    """What it prints of several models."""
+
+    schema_version: int
+    kind: str
+    passed: bool
+    outcome: Outcome
+    exit_code: int
+    models: list[GateJson]
 
 
 def verdict_json(verdict: Verdict) -> VerdictJson:
@@ -51,20 +102,52 @@ def verdict_json(verdict: Verdict) -> VerdictJson:
         "option": verdict.budget.option,
         "limit": verdict.budget.limit,
         "reached": verdict.reached.to_json(),
-        "met": verdict.met,
+        "met": verdict.outcome == "pass",
+        "outcome": verdict.outcome,
         "margin": verdict.margin,
         "reason": verdict.reason,
     }
 
 
-def gate_document(model: str, verdicts: Sequence[Verdict], regressions: Sequence[Regression] = ()) -> GateJson:
-    """Return the whole document; `passed` says whether every budget and every comparison is met."""
+def gates_document(found: Sequence[Gated]) -> GateJson | GatesJson:
+    """Return the document of one model, or of several."""
+    if len(found) == 1:
+        return _gate_document(found[0])
+    outcome = worst(one.outcome for one in found)
     return {
         "schema_version": SCHEMA_VERSION,
-        "model": model,
-        "passed": all(verdict.met for verdict in verdicts) and all(one.met for one in regressions),
-        "budgets": [verdict_json(verdict) for verdict in verdicts],
-        "regressions": [_regression_json(regression) for regression in regressions],
+        "kind": "gates",
+        "passed": outcome == "pass",
+        "outcome": outcome,
+        "exit_code": exit_code_of(found),
+        "models": [_gate_document(one) for one in found],
+    }
+
+
+def _gate_document(gated: Gated) -> GateJson:
+    """Return the document of one model; `passed` says whether all that was asked is met for certain."""
+    checks = gated.checks
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "gate",
+        "model": str(gated.model),
+        "baseline": None if gated.baseline is None else str(gated.baseline),
+        "passed": gated.outcome == "pass",
+        "outcome": gated.outcome,
+        "exit_code": exit_code_of([gated]),
+        "budgets": [verdict_json(check) for check in checks if isinstance(check, Verdict)],
+        "regressions": [
+            _ratio_json(check) if isinstance(check, LatencyRatio) else _regression_json(check)
+            for check in checks
+            if isinstance(check, LatencyRatio | Regression)
+        ],
+        "operators": next((_operators_json(check) for check in checks if isinstance(check, Operators)), None),
+        "unanswered": [
+            {"cost": check.cost, "asked": check.asked, "outcome": check.outcome, "reason": check.reason}
+            for check in checks
+            if isinstance(check, Unanswered)
+        ],
+        "warnings": list(gated.warnings),
     }
 
 
@@ -74,8 +157,45 @@ def _regression_json(regression: Regression) -> RegressionJson:
         "baseline": regression.baseline.to_json(),
         "reached": regression.reached.to_json(),
         # JSON has no infinity: growth from nothing has no ratio.
-        "change": regression.change if regression.change != float("inf") else None,
+        "change": regression.change if math.isfinite(regression.change) else None,
         "limit": regression.limit,
         "met": regression.met,
+        "outcome": regression.outcome,
         "reason": regression.reason,
+    }
+
+
+def _ratio_json(found: LatencyRatio) -> RegressionJson:
+    return {
+        "cost": found.cost,
+        "baseline": found.baseline.to_json(),
+        "reached": found.reached.to_json(),
+        "change": found.comparison.ratio - 1,
+        "limit": found.limit,
+        "met": found.outcome == "pass",
+        "outcome": found.outcome,
+        "reason": found.reason,
+        "ratio": _interval_json(found.comparison, found),
+        "noise_floor": None if found.floor is None else _interval_json(found.floor, found),
+    }
+
+
+def _interval_json(comparison: Comparison, found: LatencyRatio) -> FigureJson:
+    return {
+        "value": comparison.ratio,
+        "unit": "ratio",
+        "provenance": found.reached.provenance,
+        "low": comparison.low,
+        "high": min(comparison.high, 1e9),  # JSON has no infinity
+        "n": comparison.rounds,
+    }
+
+
+def _operators_json(found: Operators) -> OperatorsJson:
+    return {
+        "allowed": list(found.allowed),
+        "others": dict(found.others),
+        "met": found.outcome == "pass",
+        "outcome": found.outcome,
+        "reason": found.reason,
     }

@@ -3,12 +3,14 @@
 import dataclasses
 from pathlib import Path
 
+import onnx_ir as ir
+
 from n2n_edge.devices import Profile, latency_with_evidence
 from n2n_edge.figures import MB, Figure
 from n2n_edge.graph import Costs, costs, load_model
 from n2n_edge.measure import BenchOptions, bench, file_size_bytes
 
-__all__ = ["file_figures", "latency_figure", "static_figures"]
+__all__ = ["file_figures", "latency_figure", "model_figures", "static_figures"]
 
 
 def static_figures(costs: Costs) -> dict[str, Figure]:
@@ -26,7 +28,11 @@ def file_figures(path: Path) -> dict[str, Figure]:
 
     Nothing is run. Raises `InputError` for a file that isn't a model.
     """
-    model = load_model(path)
+    return model_figures(load_model(path), path)
+
+
+def model_figures(model: ir.Model, path: Path) -> dict[str, Figure]:
+    """Return the static figures of a model that was read from `path`; see `file_figures`."""
     return static_figures(dataclasses.replace(costs(model), size_bytes=file_size_bytes(path)))
 
 

@@ -1,19 +1,26 @@
-"""Whether a model costs more than a baseline model by too much."""
+"""Whether a model costs more than a baseline model, or is less accurate, by too much."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from n2n_edge.errors import InputError
 from n2n_edge.figures import Figure
+from n2n_edge.gate.outcome import Outcome
 from n2n_edge.gate.wording import format_value
 
 __all__ = ["Regression", "compare", "parse_percent"]
 
+_BETTER_WHEN_HIGH = ("accuracy",)
+
 
 @dataclass(frozen=True)
 class Regression:
-    """One cost of a model beside that of the baseline; `change` is the growth as a fraction of the baseline's cost."""
+    """One cost of a model beside that of the baseline.
+
+    `change` is the growth as a fraction of the baseline's cost, of accuracy a negative one where it fell; `limit` is
+    the largest growth, of accuracy the largest loss, that is allowed.
+    """
 
     cost: str
     baseline: Figure
@@ -23,23 +30,37 @@ class Regression:
     met: bool
 
     @property
+    def asked(self) -> str:
+        """As on the command line: ``--max-regression macs=5%``."""
+        return f"--max-regression {self.cost}={100 * self.limit:.4g}%"
+
+    @property
+    def outcome(self) -> Outcome:
+        """Pass or fail: these figures leave nothing open."""
+        return "pass" if self.met else "fail"
+
+    @property
     def reason(self) -> str:
         """One line: both values, the change, and the largest change allowed."""
         reached, baseline = (format_value(figure.value, figure.unit) for figure in (self.reached, self.baseline))
-        return (
-            f"{reached} against the baseline's {baseline}, {self.change:+.2%}; budget at most {100 * self.limit:+.4g}%"
+        bound = (
+            f"at least {-100 * self.limit:+.4g}%"
+            if self.cost in _BETTER_WHEN_HIGH
+            else f"at most {100 * self.limit:+.4g}%"
         )
+        return f"{reached} against the baseline's {baseline}, {self.change:+.2%}; budget {bound}"
 
 
 def compare(
-    figures: Mapping[str, Figure], baseline: Mapping[str, Figure], max_regression: float
+    figures: Mapping[str, Figure], baseline: Mapping[str, Figure], allowed: Callable[[str], float]
 ) -> tuple[Regression, ...]:
-    """Compare every cost that both models have; a growth of up to `max_regression` (a fraction) is allowed.
+    """Compare every cost that both models have; ``allowed(cost)`` is the growth that is, or for accuracy the loss.
 
-    Meant for costs that follow from the file. Timings of two models need a paired measurement instead.
+    Meant for what follows from the file, and for accuracy on the same images. Timings of two models need a paired
+    measurement instead.
     """
     return tuple(
-        _compare_one(cost, baseline[cost], figures[cost], max_regression) for cost in baseline if cost in figures
+        _compare_one(cost, baseline[cost], figures[cost], allowed(cost)) for cost in baseline if cost in figures
     )
 
 
@@ -57,7 +78,10 @@ def parse_percent(text: str, option: str) -> float:
 
 def _compare_one(cost: str, baseline: Figure, reached: Figure, limit: float) -> Regression:
     # Held as a product, a growth of exactly the limit passes whatever the division below rounds to.
-    met = reached.value <= baseline.value * (1 + limit)
+    if cost in _BETTER_WHEN_HIGH:
+        met = reached.value >= baseline.value * (1 - limit)
+    else:
+        met = reached.value <= baseline.value * (1 + limit)
     return Regression(cost, baseline, reached, _growth(baseline.value, reached.value), limit, met)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from n2n_edge.errors import UnsuitableEnvironmentError
 from n2n_edge.figures import Figure
 from n2n_edge.gate.budget import Budget
+from n2n_edge.gate.outcome import Outcome
 from n2n_edge.gate.wording import format_figure, format_provenance, format_value
 
 __all__ = ["Verdict", "judge"]
@@ -23,6 +24,24 @@ class Verdict:
     met: bool
     margin: float
     accept_expected: bool = False
+
+    @property
+    def cost(self) -> str:
+        """The cost that was limited."""
+        return self.budget.cost
+
+    @property
+    def asked(self) -> str:
+        """As on the command line: ``--max-mb 0.5``."""
+        return f"{self.budget.option} {self.budget.limit:.10g}"
+
+    @property
+    def outcome(self) -> Outcome:
+        """Pass or fail, but inconclusive where the interval of a measured figure holds the limit."""
+        low, high = self.reached.low, self.reached.high
+        if not self.reached.predicted and low is not None and high is not None and low <= self.budget.limit < high:
+            return "inconclusive"
+        return "pass" if self.met else "fail"
 
     @property
     def reason(self) -> str:

@@ -1,8 +1,8 @@
 """Timing models in isolated workers, on this machine or a board, and what the numbers are worth."""
 
-from n2n_edge.measure.bench import Bench, Throughput, WarmWorker, bench, run_throughput, twice
+from n2n_edge.measure.bench import Bench, Throughput, WarmWorker, bench, run_throughput, twice, with_profile
 from n2n_edge.measure.board import BoardState
-from n2n_edge.measure.comparison import Compared, Comparison, compare
+from n2n_edge.measure.comparison import Compared, Comparison, Standing, compare
 from n2n_edge.measure.doubts import refuse_throttled
 from n2n_edge.measure.environment import environment, usable_cores
 from n2n_edge.measure.files import file_size_bytes, is_ort, model_files
@@ -28,6 +28,7 @@ __all__ = [
     "Quantiles",
     "SshAddress",
     "SshTarget",
+    "Standing",
     "Target",
     "Throughput",
     "WarmWorker",
@@ -44,4 +45,5 @@ __all__ = [
     "summarise",
     "twice",
     "usable_cores",
+    "with_profile",
 ]

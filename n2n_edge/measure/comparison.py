@@ -26,7 +26,7 @@ from n2n_edge.measure.process import Event, WorkerProcess
 from n2n_edge.measure.target import Target
 from n2n_edge.measure.worker import median_ranks, within_tolerance
 
-__all__ = ["Compared", "Comparison", "Verdict", "compare", "ratio_interval", "verdict_of"]
+__all__ = ["Compared", "Comparison", "Settled", "Standing", "Verdict", "compare", "ratio_interval", "verdict_of"]
 
 LEVEL = 0.99
 """Confidence of one interval. It is looked at a few times, which a 95% interval wouldn't stand."""
@@ -71,6 +71,28 @@ class Compared:
     noise_floor: Comparison | N2NError | None
 
 
+@dataclass(frozen=True)
+class Standing:
+    """What is known between two rounds, in the order of the models.
+
+    `comparisons` are with the first model; its own is None, and so is that of a model that failed. `medians_ms` are the
+    intervals of the medians, `floor` the first model against itself where it is timed.
+    """
+
+    comparisons: tuple[Comparison | None, ...]
+    medians_ms: tuple[tuple[float, float] | None, ...]
+    floor: Comparison | None
+
+
+Settled = Callable[[Standing], bool]
+"""Tells whether what is known answers the question; asked after some rounds, not after each."""
+
+
+def _all_certain(standing: Standing) -> bool:
+    found = [*standing.comparisons[1:], standing.floor]
+    return all(one.verdict != "inconclusive" for one in found if one is not None)
+
+
 def compare(
     models: Sequence[Path],
     options: BenchOptions,
@@ -78,14 +100,15 @@ def compare(
     *,
     threshold: float = 0.05,
     with_itself: bool = False,
+    settled: Settled = _all_certain,
     seed: int = 0,
     watch: Callable[[int], None] = lambda rounds: None,
 ) -> Compared:
     """Time models interleaved and compare each with the first.
 
-    Rounds go on until every verdict is certain, or the slowest model has been timed for `max_time_s`; every model for
-    `min_time_s` at least. `with_itself` times the first model against itself as well: what is left there is noise.
-    `watch` is told the rounds that are done.
+    Rounds go on until the question is `settled` (unless told otherwise: every verdict is certain), or the slowest model
+    has been timed for `max_time_s`; every model for `min_time_s` at least. `with_itself` times the first model against
+    itself as well: what is left there is noise. `watch` is told the rounds that are done.
 
     Raises:
         MeasurementError: the board was being throttled, or the connection to it is lost for good.
@@ -94,7 +117,7 @@ def compare(
     race = _Race(entries, options, target, random.Random(seed))
     before = twice(target, target.state)
     refuse_throttled(str(models[0]), target.name, before)
-    while not race.over(threshold):
+    while not race.over(lambda: settled(_standing(race, len(models), with_itself, threshold))):
         race.round()
         watch(race.rounds)
     after = twice(target, target.state)
@@ -105,6 +128,14 @@ def compare(
     again = len(models)  # where the first model stands once more
     floor = (race.failure(again) or race.comparison(again, threshold)) if with_itself else None
     return Compared(measurements, comparisons, floor)
+
+
+def _standing(race: "_Race", count: int, with_itself: bool, threshold: float) -> Standing:
+    return Standing(
+        comparisons=(None, *(race.comparison(index, threshold) for index in range(1, count))),
+        medians_ms=tuple(race.median_ms(index) for index in range(count)),
+        floor=race.comparison(count, threshold) if with_itself else None,
+    )
 
 
 def ratio_interval(log_ratios: NDArray[np.float64], level: float = LEVEL, seed: int = 0) -> tuple[float, float, float]:
@@ -158,6 +189,12 @@ def student_t(p: float, degrees: int) -> float:
     return z + math.fsum(term / v ** (power + 1) for power, term in enumerate(terms))
 
 
+def _median_interval(rounds_ms: Sequence[float]) -> tuple[float, float]:
+    """Return the interval of a median from those of the rounds: processes differ, so single runs would say too much."""
+    low, high = median_ranks(len(rounds_ms)) or (0, len(rounds_ms) - 1)
+    return rounds_ms[low], rounds_ms[high]
+
+
 class _Race:
     """The rounds of one comparison and what they gave."""
 
@@ -180,7 +217,7 @@ class _Race:
         """Return what kept an entry from being measured."""
         return self._failures.get(index)
 
-    def over(self, threshold: float) -> bool:
+    def over(self, settled: Callable[[], bool]) -> bool:
         """Whether enough is known, or the time is up."""
         alive = [index for index in range(len(self._entries)) if index not in self._failures]
         spent_s = [sum(self._samples[index]) / 1000 for index in alive]
@@ -191,8 +228,7 @@ class _Race:
         if self.rounds < self._next_look or min(spent_s) < self._options.min_time_s:
             return False
         self._next_look = math.ceil(self.rounds * NEXT_LOOK)
-        found = [self.comparison(index, threshold) for index in alive if index > 0]
-        return all(one is not None and one.verdict != "inconclusive" for one in found)
+        return settled()
 
     def round(self) -> None:
         """Time every model in a fresh worker, taking turns."""
@@ -217,9 +253,7 @@ class _Race:
         first = self._measured[index]
         assert first is not None
         event, ready = first
-        # processes differ: the interval of the median is that of the rounds' medians
-        rounds_ms = sorted(math.exp(median(cycles)) for cycles in self._cycles[index])
-        low, high = median_ranks(len(rounds_ms)) or (0, len(rounds_ms) - 1)
+        rounds_ms = self._rounds_ms(index)
         whole = {
             **event,
             "samples_ms": self._samples[index],
@@ -228,8 +262,17 @@ class _Race:
             "energy": None,
         }
         found = to_measurement(whole, ready, self._target, self._entries[index], self._options, fresh=True)
-        quantiles = replace(found.quantiles, p50_low_ms=rounds_ms[low], p50_high_ms=rounds_ms[high])
+        low_ms, high_ms = _median_interval(rounds_ms)
+        quantiles = replace(found.quantiles, p50_low_ms=low_ms, p50_high_ms=high_ms)
         return replace(found, quantiles=quantiles, warnings=(*found.warnings, *doubts))
+
+    def median_ms(self, index: int) -> tuple[float, float] | None:
+        """Return the interval of one model's median so far; None where it failed."""
+        return None if index in self._failures else _median_interval(self._rounds_ms(index))
+
+    def _rounds_ms(self, index: int) -> list[float]:
+        """Return the median of each round, the smallest first."""
+        return sorted(math.exp(median(cycles)) for cycles in self._cycles[index])
 
     def _round(self, alive: Sequence[int]) -> None:
         with contextlib.ExitStack() as stack:

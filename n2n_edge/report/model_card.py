@@ -7,7 +7,7 @@ from n2n_edge.report.comparison import Cell, cell_of, comparison_rows, figure_of
 from n2n_edge.report.conditions import condition_table
 from n2n_edge.report.document import RunReport
 from n2n_edge.report.html import facts_of
-from n2n_edge.writing import write_text
+from n2n_edge.writing import markdown_text, write_text
 
 __all__ = ["render_model_card", "write_model_card"]
 
@@ -35,9 +35,9 @@ def render_model_card(document: RunReport) -> str:
 def _opening(document: RunReport) -> str:
     device = document["device"]
     return (
-        f"# Student of {_plain(Path(document['teacher']['path']).name)} for {_plain(device['name'])}\n\n"
+        f"# Student of {markdown_text(Path(document['teacher']['path']).name)} for {markdown_text(device['name'])}\n\n"
         f"A smaller network made from the teacher `{document['teacher']['path']}` by n2n-edge "
-        f"{document['n2n_edge_version']} for {_plain(device['name'])} ({_plain(device['description'])}), "
+        f"{document['n2n_edge_version']} for {markdown_text(device['name'])} ({markdown_text(device['description'])}), "
         f"{document['created']}."
     )
 
@@ -69,7 +69,7 @@ def _conditions(document: RunReport) -> str:
     words = condition_table(document["conditions"])
     head = ("severity", *(str(severity) for severity in words["severities"]))
     table = _table(head, [(name, *cells) for name, cells in words["rows"]])
-    return f"## Under other conditions\n\n{_plain(words['title'])}:\n\n{table}"
+    return f"## Under other conditions\n\n{markdown_text(words['title'])}:\n\n{table}"
 
 
 def _making(document: RunReport) -> str:
@@ -84,7 +84,7 @@ def _making(document: RunReport) -> str:
         f"- Channel groups shrunk: {widths}.",
         f"- Training: distilled from the teacher for {len(training['epochs'])} epochs"
         + (f", weights of epoch {training['best_epoch']}." if training["best_epoch"] is not None else "."),
-        *(f"- Data, {name}: {_plain(value)}" for name, value in facts_of(document["data"]).items()),
+        *(f"- Data, {name}: {markdown_text(value)}" for name, value in facts_of(document["data"]).items()),
     ]
     return "## How it was made\n\n" + "\n".join(lines)
 
@@ -109,7 +109,7 @@ def _limits(document: RunReport) -> str:
     lines = [
         "- It inherits the teacher's limits: what the teacher was not trained for, the student can't do either.",
         "- Accuracy was taken on the data named above; on other data it may differ more than the teacher's does.",
-        *(f"- {_plain(warning)}" for warning in document["warnings"]),
+        *(f"- {markdown_text(warning)}" for warning in document["warnings"]),
     ]
     return "## Limits\n\n" + "\n".join(lines)
 
@@ -120,9 +120,4 @@ def _words(cell: Cell | None) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_plain(text) for text in line) + " |" for line in lines)
-
-
-def _plain(text: str) -> str:
-    """Keep free text from breaking a table or a line, or from bringing markup of its own."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    return "\n".join("| " + " | ".join(markdown_text(text) for text in line) + " |" for line in lines)

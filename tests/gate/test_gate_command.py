@@ -1,42 +1,29 @@
 """`n2n-edge gate` as a CI job sees it: exit codes, stdout, stderr."""
 
 import json
-from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
 import typer
-from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from n2n_edge.cli.gate import gate
-from n2n_edge.errors import InputError
+from n2n_edge.errors import InputError, UnsuitableEnvironmentError
+from tests.gate.models import CHANNELS, MACS, PARAMS, save_conv
 
 app = typer.Typer()
 app.command()(gate)
 
-CHANNELS = 8
-PARAMS = CHANNELS * 1 * 3 * 3 + CHANNELS
-MACS = CHANNELS * 1 * 3 * 3 * 8 * 8
 
-
-def _save_conv(path: Path, channels: int = CHANNELS) -> Path:
-    weights = np.ones((channels, 1, 3, 3), np.float32)
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["x", "w", "b"], ["y"], name="conv", pads=[1, 1, 1, 1])],
-        "one-conv",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 1, 8, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", channels, 8, 8])],
-        [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(np.zeros(channels, np.float32), "b")],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    return path
+@pytest.fixture(autouse=True)
+def _nowhere(tmp_path, monkeypatch):
+    """No budget file and no CI around, whatever the tests run in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
 
 
 @pytest.fixture
 def model(tmp_path):
-    return _save_conv(tmp_path / "model.onnx")
+    return save_conv(tmp_path / "model.onnx")
 
 
 def _run(*arguments):
@@ -95,14 +82,90 @@ def test_latency_on_this_host_is_measured(model):
 
 
 def test_a_model_that_grew_past_the_baseline_fails(model, tmp_path):
-    bigger = _save_conv(tmp_path / "bigger.onnx", channels=2 * CHANNELS)
-    assert _run(bigger, "--baseline", model).exit_code == 1
-    assert _run(bigger, "--baseline", model, "--max-regression", "100%").exit_code == 0
-    assert _run(model, "--baseline", bigger).exit_code == 0
+    bigger = save_conv(tmp_path / "bigger.onnx", channels=2 * CHANNELS)
+    assert _run(bigger, "--baseline", model, "--static").exit_code == 1
+    assert _run(bigger, "--baseline", model, "--static", "--max-regression", "100%").exit_code == 0
+    assert _run(model, "--baseline", bigger, "--static").exit_code == 0
+
+
+def test_a_model_many_times_slower_than_its_baseline_fails_for_certain(model, tmp_path):
+    slower = save_conv(tmp_path / "slower.onnx", channels=256, size=64)
+    result = _run(
+        slower, "--baseline", model, "--max-regression", "999999%", "--max-regression", "latency_ms=100%", "--json"
+    )
+    document = json.loads(result.stdout)
+    ratio = next(row for row in document["regressions"] if row["cost"] == "latency_ms")
+    assert result.exit_code == 1
+    assert ratio["outcome"] == "fail"
+    assert ratio["ratio"]["low"] > 2
+    assert ratio["noise_floor"]["n"] == ratio["ratio"]["n"] >= 8
+    assert all(row["outcome"] == "pass" for row in document["regressions"] if row is not ratio)
+
+
+def test_a_model_beside_itself_never_fails(model):
+    result = _run(model, "--baseline", model, "--max-regression", "latency_ms=25%", "--max-time", 3, "--json")
+    document = json.loads(result.stdout)
+    assert result.exit_code == document["exit_code"]
+    assert document["outcome"] in ("pass", "inconclusive")
+
+
+def test_time_that_is_too_short_leaves_the_ratio_open_and_says_so(model):
+    result = _run(model, "--baseline", model, "--max-time", 0.0001)
+    assert result.exit_code == 3
+    assert "inconclusive: 1 of 5 can't be told here" in result.stdout
+    assert "--max-time" in " ".join(result.stdout.split())
+
+
+def test_a_model_that_the_runtime_cannot_time_is_inconclusive_not_failed(model, monkeypatch):
+    def broken(*_, **__):
+        raise UnsuitableEnvironmentError("board: no ssh here")
+
+    monkeypatch.setattr("n2n_edge.gate.timing.open_place", broken)
+    result = _run(model, "--max-mb", 1, "--max-latency-ms", 5, "--target", "ssh://pi@board", "--json")
+    document = json.loads(result.stdout)
+    assert result.exit_code == 3
+    assert document["unanswered"][0]["reason"] == "board: no ssh here"
+    assert document["budgets"][0]["outcome"] == "pass"
+
+
+def test_a_latency_beyond_doubt_is_judged_by_its_interval(model):
+    result = _run(model, "--max-latency-ms", 1e-6, "--target", "host", "--max-time", 2, "--json")
+    (budget,) = json.loads(result.stdout)["budgets"]
+    assert result.exit_code == 1
+    assert (budget["outcome"], budget["reached"]["provenance"]) == ("fail", "measured")
+    assert budget["reached"]["low"] > budget["limit"]
+
+
+def test_operators_outside_the_list_are_named(model, tmp_path):
+    assert _run(model, "--allowed-ops", "Conv,Relu").exit_code == 0
+    result = _run(model, "--allowed-ops", "Relu", "--allowed-ops", "Gemm", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["operators"]["others"] == {"Conv": 1}
+    (tmp_path / "ops.txt").write_text("# what the compiler takes\nConv  # 3x3\nRelu\n")
+    assert _run(model, "--allowed-ops", f"@{tmp_path / 'ops.txt'}").exit_code == 0
+    assert "ops" in _run_expecting(InputError, model, "--allowed-ops", "@nowhere.txt")
+    assert "Conv-2" in _run_expecting(InputError, model, "--allowed-ops", "Conv-2")
+
+
+def test_static_leaves_out_what_has_to_be_run_and_says_so(model):
+    result = _run(model, "--max-mb", 1, "--max-latency-ms", 5, "--target", "host", "--baseline", model, "--static")
+    assert result.exit_code == 0
+    assert "--max-latency-ms: not judged" in result.stderr
+    assert "latency_ms: not judged" in result.stderr
+    assert "leaves nothing" in _run_expecting(InputError, model, "--max-latency-ms", 5, "--target", "host", "--static")
 
 
 def test_wrong_usage_says_what_to_give(model, tmp_path):
     assert "--max-mb" in _run_expecting(InputError, model)
+    assert "--init" in _run_expecting(InputError)
+    assert "--target ssh" in _run_expecting(
+        InputError, model, "--max-latency-ms", 5, "--device", "raspberry-pi-4", "--target", "host-limited"
+    )
+    assert "--data" in _run_expecting(InputError, model, "--min-accuracy", 0.9)
+    assert "--min-accuracy" in _run_expecting(InputError, model, "--max-mb", 1, "--data", "images")
+    assert "nowhere.toml" in _run_expecting(InputError, model, "--config", "nowhere.toml")
+    assert "folder" in _run_expecting(InputError, model, "--max-mb", 1, "--junit", tmp_path)
+    assert "max-time" in _run_expecting(InputError, model, "--max-mb", 1, "--max-time", 0)
     assert "--device" in _run_expecting(InputError, model, "--max-latency-ms", 5)
     assert "--baseline" in _run_expecting(InputError, model, "--max-mb", 1, "--max-regression", "5%")
     assert "--max-mb 0" in _run_expecting(InputError, model, "--max-mb", 0)
@@ -113,3 +176,20 @@ def test_wrong_usage_says_what_to_give(model, tmp_path):
 def test_a_truncated_model_is_bad_input_not_a_failed_budget(model):
     model.write_bytes(model.read_bytes()[:100])
     assert "model.onnx" in _run_expecting(InputError, model, "--max-mb", 1)
+
+
+def test_a_limit_in_ms_is_measured_on_a_board_over_ssh(model, server):
+    result = _run(model, "--max-latency-ms", 1e6, "--target", server.url(), "--max-time", 2, "--json")
+    assert result.exit_code == 0, result.output
+    (budget,) = json.loads(result.stdout)["budgets"]
+    assert budget["reached"]["provenance"] == "measured"
+    assert budget["reached"]["n"] >= 8
+    assert server.left_behind() == []
+
+
+def test_a_board_that_is_not_reached_leaves_the_question_open(model, server):
+    address = server.url()
+    server.stop()
+    result = _run(model, "--max-mb", 1, "--max-latency-ms", 5, "--target", address)
+    assert result.exit_code == 3
+    assert "1 of 2 can't be told here" in result.stdout

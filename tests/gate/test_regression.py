@@ -1,10 +1,11 @@
 import math
+from pathlib import Path
 
 import pytest
 
 from n2n_edge.errors import InputError
 from n2n_edge.figures import Figure
-from n2n_edge.gate import compare, gate_document, parse_percent
+from n2n_edge.gate import Gated, compare, gates_document, parse_percent, parse_regressions
 
 
 def _params(value):
@@ -13,20 +14,20 @@ def _params(value):
 
 @pytest.mark.parametrize(("value", "met"), [(900, True), (1000, True), (1050, True), (1051, False)])
 def test_growth_up_to_the_limit_is_allowed(value, met):
-    (regression,) = compare(_params(value), _params(1000), 0.05)
+    (regression,) = compare(_params(value), _params(1000), lambda cost: 0.05)
     assert regression.met == met
     assert regression.change == pytest.approx(value / 1000 - 1)
 
 
 def test_growth_from_nothing_fails_and_is_valid_json():
-    (regression,) = compare(_params(1), _params(0), 10)
+    (regression,) = compare(_params(1), _params(0), lambda cost: 10)
     assert not regression.met
     assert math.isinf(regression.change)
-    assert gate_document("m.onnx", (), (regression,))["regressions"][0]["change"] is None
+    assert gates_document([Gated(Path("m.onnx"), (regression,))])["regressions"][0]["change"] is None
 
 
 def test_only_costs_that_both_models_have_are_compared():
-    assert compare({"macs": Figure(1, "MACs", "computed")}, _params(1), 0) == ()
+    assert compare({"macs": Figure(1, "MACs", "computed")}, _params(1), lambda cost: 0) == ()
 
 
 def test_a_percentage_becomes_a_fraction():
@@ -38,3 +39,24 @@ def test_a_percentage_becomes_a_fraction():
 def test_anything_else_is_refused_with_an_example(text):
     with pytest.raises(InputError, match=r"--max-regression .*5%"):
         parse_percent(text, "--max-regression")
+
+
+def test_a_loss_of_accuracy_is_held_against_the_limit_and_a_gain_never():
+    def accuracy(value):
+        return {"accuracy": Figure(value, "fraction", "measured", n=1000)}
+
+    outcomes = [compare(accuracy(new), accuracy(0.9), lambda cost: 0.01)[0].outcome for new in (0.95, 0.891, 0.89)]
+    assert outcomes == ["pass", "pass", "fail"]
+    assert "at least -1%" in compare(accuracy(0.89), accuracy(0.9), lambda cost: 0.01)[0].reason
+
+
+def test_costs_may_have_limits_of_their_own():
+    allowed = parse_regressions(["accuracy=1%", "3%", "latency_ms=10%", "accuracy=2%"])
+    assert (allowed.of("macs"), allowed.of("latency_ms"), allowed.of("accuracy")) == (0.03, 0.1, 0.02)
+    assert parse_regressions([]).of("macs") == 0.05
+
+
+@pytest.mark.parametrize("word", ["speed=5%", "accuracy=5", "=5%"])
+def test_a_cost_that_does_not_exist_is_refused(word):
+    with pytest.raises(InputError, match="--max-regression"):
+        parse_regressions([word])

@@ -1,0 +1,134 @@
+"""Writing a budget file from what a model costs today, plus head-room."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from n2n_edge.devices import load_profile, predict_latency
+from n2n_edge.errors import InputError
+from n2n_edge.figures import Figure
+from n2n_edge.gate.budget import OPTIONS
+from n2n_edge.gate.budget_file import FILE_NAME, read_budget_file
+from n2n_edge.gate.reached import model_figures
+from n2n_edge.gate.run import AccuracyOf
+from n2n_edge.gate.settings import GateSettings, settings_of
+from n2n_edge.gate.timing import time_models
+from n2n_edge.gate.wording import format_figure, format_provenance
+from n2n_edge.graph import load_model
+from n2n_edge.writing import write_text
+
+__all__ = ["init_budgets"]
+
+_DIGITS = 3
+"""Limits are rounded up to so many digits, which people can read."""
+
+
+_ACCURACY_ROOM = 0.01
+"""What an accuracy may fall below today's; a share of it would be most of what a model has learned."""
+
+_KEPT = ("device", "target", "threads", "data")
+"""Settings that say how a figure was found out, and have to be the same when it is held against its limit."""
+
+
+def init_budgets(
+    path: Path,
+    model: Path,
+    given: Mapping[str, Any],
+    headroom: float,
+    accuracy_of: AccuracyOf,
+    watch: Callable[[str], None] = lambda stage: None,
+) -> str:
+    """Write a table of budgets for `model` into the file at `path`, after what stands there, and return the table.
+
+    Size, params, MACs and memory bound always get a limit, latency where `given` names a device or target, accuracy
+    where it names data. A limit is today's figure and `headroom` (a fraction) on top, of a prediction its upper
+    bound's; of accuracy it is one point below, whatever the head-room.
+
+    Raises:
+        InputError: the file is no budget file, has budgets for this model already, or can't be written; the model lies
+            outside the file's folder; a setting isn't right.
+    """
+    settings = settings_of([("command line", given, None)])
+    if not 0 <= headroom < 1:
+        raise InputError(f"--headroom {100 * headroom:g}%: must be at least 0% and below 100%")
+    if path.name == "pyproject.toml":
+        raise InputError(
+            f"{path}: `--init` writes {FILE_NAME} only; copy its table to [tool.n2n-edge.gate] if you like"
+        )
+    glob = _glob(path, model)
+    existing = ""
+    if path.exists():
+        if glob in read_budget_file(path).models:
+            raise InputError(f"{path}: has budgets for '{glob}' already; change them there, or give another --config")
+        existing = path.read_text(encoding="utf-8")
+    table = _table(glob, _figures(model, settings, accuracy_of, watch), headroom, _kept(settings, path))
+    try:
+        write_text(path, f"{existing.rstrip()}\n\n{table}" if existing else f"{_HEAD}\n{table}")
+    except OSError as error:
+        raise InputError(f"{path}: can't be written ({error.strerror}); give another --config") from error
+    return table
+
+
+_HEAD = "# Budgets of models, for `n2n-edge gate`; change them as you like. Paths are relative to this file.\n"
+
+
+def _figures(
+    model: Path, settings: GateSettings, accuracy_of: AccuracyOf, watch: Callable[[str], None]
+) -> dict[str, Figure]:
+    loaded = load_model(model)
+    figures = model_figures(loaded, model)
+    profile = load_profile(settings.device) if settings.device is not None else None
+    if settings.target is not None or (profile is not None and profile.is_host):
+        figures["latency_ms"] = time_models(model, settings, profile, None, 0.0, watch).latency
+    elif profile is not None:
+        figures["latency_ms"] = predict_latency(loaded, profile, settings.threads)
+    if settings.data is not None:
+        figures["accuracy"] = accuracy_of(model, settings).model
+    return figures
+
+
+def _kept(settings: GateSettings, path: Path) -> dict[str, object]:
+    """Return the settings that go into the file, paths relative to it."""
+    kept = {name: getattr(settings, name) for name in _KEPT if getattr(settings, name) is not None}
+    for name in ("device", "data"):
+        if name in kept and Path(kept[name]).exists():
+            kept[name] = Path(os.path.relpath(kept[name], path.absolute().parent)).as_posix()
+    return kept
+
+
+def _glob(path: Path, model: Path) -> str:
+    folder, resolved = path.resolve().parent, model.resolve()
+    if not resolved.is_relative_to(folder):
+        raise InputError(f"{model}: lies outside {folder}, where {path.name} is; give a --config above the model")
+    name = resolved.relative_to(folder).as_posix()
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def _table(glob: str, figures: Mapping[str, Figure], headroom: float, settings: Mapping[str, object]) -> str:
+    lines = [f"[gate.models.{json.dumps(glob, ensure_ascii=False)}]"]
+    lines += [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in settings.items()]
+    for cost, option in OPTIONS.items():
+        if cost not in figures:
+            continue
+        figure = figures[cost]
+        if cost == "accuracy":
+            limit = _rounded_down(max(figure.value - _ACCURACY_ROOM, 0.001))
+        else:
+            limit = _rounded_up(figure.held() * (1 + headroom))
+        remark = f"{format_figure(figure)} today, {format_provenance(figure.provenance)}"
+        lines.append(f"{option.removeprefix('--')} = {limit}  # {remark}")
+    return "\n".join(lines) + "\n"
+
+
+def _rounded_up(value: float) -> str:
+    if value <= 0:
+        return "1"
+    unit = 10.0 ** (math.floor(math.log10(value)) - _DIGITS + 1)
+    return f"{math.ceil(round(value / unit, 6)) * unit:.10g}"
+
+
+def _rounded_down(value: float) -> str:
+    return f"{math.floor(round(value * 1000, 6)) / 1000:.10g}"

@@ -1,0 +1,32 @@
+"""Which models a gate judges, and what is asked of each: a budget file, and the command line on top."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from n2n_edge.errors import InputError
+from n2n_edge.gate.budget_file import BudgetFile
+from n2n_edge.gate.run import GateJob
+from n2n_edge.gate.settings import settings_of
+
+__all__ = ["gate_jobs"]
+
+
+def gate_jobs(models: Sequence[Path], given: Mapping[str, Any], budget_file: BudgetFile | None) -> tuple[GateJob, ...]:
+    """Return a job per model, of all that the budget file names where none is given.
+
+    `given` are settings from the command line, which hold over those of the file.
+
+    Raises:
+        InputError: no model, or settings that aren't right.
+    """
+    if not models and budget_file is None:
+        raise InputError(
+            "gate: no model, and no n2n-edge.toml that names any; give MODEL, or write one with --init MODEL"
+        )
+    chosen = models or (budget_file.found_models() if budget_file is not None else ())
+    jobs = []
+    for model in chosen:
+        tables = budget_file.tables_for(model) if budget_file is not None else []
+        jobs.append(GateJob(model, settings_of([*tables, ("command line", given, None)])))
+    return tuple(jobs)

@@ -1,0 +1,60 @@
+"""A gate as a JUnit report: a suite per model, a case per check."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from xml.etree import ElementTree
+
+from n2n_edge.gate.check import Check, Gated
+
+__all__ = ["junit_report"]
+
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def junit_report(found: Sequence[Gated], host: str, seconds: float, now: datetime | None = None) -> str:
+    """Return the XML: a missed check is a failure, an inconclusive one an error, since nobody could tell.
+
+    `host` is the machine's name, `seconds` what the whole gate took, `now` its end. The form is that of Ant's JUnit
+    task, which most CI systems read.
+    """
+    stamp = (now or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    root = ElementTree.Element("testsuites")
+    for place, gated in enumerate(found):
+        outcomes = [check.outcome for check in gated.checks]
+        suite = ElementTree.SubElement(
+            root,
+            "testsuite",
+            {
+                "name": _text(str(gated.model)),
+                "package": "n2n-edge gate",
+                "id": str(place),
+                "timestamp": stamp,
+                "hostname": _text(host) or "localhost",
+                "tests": str(len(outcomes)),
+                "failures": str(outcomes.count("fail")),
+                "errors": str(outcomes.count("inconclusive")),
+                "time": f"{seconds / len(found):.3f}",
+            },
+        )
+        ElementTree.SubElement(suite, "properties")
+        for check in gated.checks:
+            _case(suite, gated, check)
+        ElementTree.SubElement(suite, "system-out").text = ""
+        ElementTree.SubElement(suite, "system-err").text = _text("\n".join(gated.warnings))
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _case(suite: ElementTree.Element, gated: Gated, check: Check) -> None:
+    names = {"classname": _text(str(gated.model)), "name": _text(check.asked), "time": "0"}
+    case = ElementTree.SubElement(suite, "testcase", names)
+    if check.outcome != "pass":
+        tag = "failure" if check.outcome == "fail" else "error"
+        details = {"type": check.outcome, "message": _text(check.reason)}
+        ElementTree.SubElement(case, tag, details).text = _text(f"{check.asked}: {check.reason}")
+
+
+def _text(text: str) -> str:
+    """Leave out what XML can't hold."""
+    return _NOT_XML.sub("", text)

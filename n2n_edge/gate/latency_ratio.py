@@ -1,0 +1,107 @@
+"""Whether a model is slower than a baseline by too much: a verdict on the ratio of the two, timed in turns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from n2n_edge.figures import Figure
+from n2n_edge.gate.outcome import Outcome
+from n2n_edge.gate.wording import format_value
+from n2n_edge.measure import Comparison, Standing
+from n2n_edge.measure.comparison import LEAST_ROUNDS
+
+__all__ = ["LEAST_NOISE", "LatencyRatio", "noise_of", "ratio_is_settled", "ratio_outcome"]
+
+LEAST_NOISE = 0.02
+"""The baseline may differ from itself by this share, or by the limit if that is more, before noise counts."""
+
+
+@dataclass(frozen=True)
+class LatencyRatio:
+    """The latency of a model over that of the baseline, both timed in turns on one target.
+
+    `floor` is the baseline against itself, timed in the same rounds; `limit` the growth that is allowed, a fraction.
+    """
+
+    comparison: Comparison
+    floor: Comparison | None
+    limit: float
+    baseline: Figure
+    reached: Figure
+    target: str
+    cost: str = "latency_ms"
+
+    @property
+    def asked(self) -> str:
+        """As on the command line."""
+        return f"--max-regression latency_ms={100 * self.limit:.4g}%"
+
+    @property
+    def outcome(self) -> Outcome:
+        """See `ratio_outcome`."""
+        return ratio_outcome(self.comparison, self.floor, self.limit)
+
+    @property
+    def ratio(self) -> Figure:
+        """The ratio with its interval; `n` counts rounds of fresh processes."""
+        found = self.comparison
+        return Figure(found.ratio, "ratio", self.reached.provenance, found.low, found.high, found.rounds)
+
+    @property
+    def reason(self) -> str:
+        """One line: the ratio with its interval, the limit, what it rests on, and what keeps it open."""
+        found = self.comparison
+        reached, baseline = (format_value(figure.value, figure.unit) for figure in (self.reached, self.baseline))
+        if found.rounds < LEAST_ROUNDS:
+            return (
+                f"about {found.ratio:.3f} times the baseline ({reached} against {baseline}); budget at most "
+                f"{1 + self.limit:.4g} times; {found.rounds} of the {LEAST_ROUNDS} rounds that an interval takes "
+                "fitted into the time: allow more (--max-time)"
+            )
+        text = (
+            f"{found.ratio:.3f} times the baseline ({found.low:.3f} to {found.high:.3f}; {reached} against "
+            f"{baseline}); budget at most {1 + self.limit:.4g} times; {found.level:.0%} interval from "
+            f"{found.rounds} rounds in turns on {self.target}"
+        )
+        noise = noise_of(self.floor, self.limit)
+        if noise > 1 and self.floor is not None:
+            text += (
+                f"; noisy: the baseline against itself came to {self.floor.low:.3f} to {self.floor.high:.3f}, "
+                f"so bounds were widened by {noise - 1:.1%}"
+            )
+        if self.outcome == "inconclusive":
+            text += "; allow more time (--max-time) or quieten the machine"
+        return text
+
+
+def ratio_outcome(found: Comparison, floor: Comparison | None, limit: float) -> Outcome:
+    """Return what the interval of a ratio says of a growth of at most `limit` (a fraction).
+
+    Fail if all of it lies above ``1 + limit``, pass if all of it lies below, else inconclusive. Where the baseline
+    can't be told from itself (`noise_of`), both bounds are moved outwards by as much first.
+    """
+    if found.rounds < LEAST_ROUNDS:
+        return "inconclusive"
+    noise = noise_of(floor, limit)
+    if found.low / noise > 1 + limit:
+        return "fail"
+    if found.high * noise <= 1 + limit:
+        return "pass"
+    return "inconclusive"
+
+
+def noise_of(floor: Comparison | None, limit: float) -> float:
+    """Return the factor by which the baseline may differ from itself, 1 where that is within what is tolerated."""
+    if floor is None:
+        return 1.0
+    strays = max(floor.high, 1 / floor.low if floor.low > 0 else float("inf"))
+    return strays if strays > 1 + max(limit, LEAST_NOISE) else 1.0
+
+
+def ratio_is_settled(standing: Standing, limits: Sequence[float]) -> bool:
+    """Tell whether every model's ratio to the first is decided at its limit."""
+    decided = [
+        ratio_outcome(found, standing.floor, limit) != "inconclusive"
+        for found, limit in zip(standing.comparisons[1:], limits, strict=True)
+        if found is not None
+    ]
+    return all(decided)

@@ -1,0 +1,194 @@
+"""Holding models against what is asked of them: the file first, then accuracy, then what has to be timed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from n2n_edge.devices import latency_with_evidence, load_profile
+from n2n_edge.errors import InputError, N2NError
+from n2n_edge.figures import MB, Figure
+from n2n_edge.gate.budget import Budget
+from n2n_edge.gate.check import Check, Gated
+from n2n_edge.gate.operators import judge_operators
+from n2n_edge.gate.reached import file_figures, model_figures
+from n2n_edge.gate.regression import compare as compare_costs
+from n2n_edge.gate.settings import GateSettings
+from n2n_edge.gate.timing import Timed, time_models
+from n2n_edge.gate.unanswered import Unanswered
+from n2n_edge.gate.verdict import judge
+from n2n_edge.graph import load_model
+
+__all__ = ["Accuracies", "AccuracyOf", "GateJob", "gate_models"]
+
+
+@dataclass(frozen=True)
+class GateJob:
+    """One model and what is asked of it."""
+
+    model: Path
+    settings: GateSettings
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """What test images say: `metric` is accuracy, or fidelity to the baseline where there are no labels."""
+
+    metric: str
+    model: Figure
+    baseline: Figure | None
+
+
+AccuracyOf = Callable[[Path, GateSettings], Accuracies]
+"""Judges a model, and its baseline if there is one, on the test images of the settings' data."""
+
+
+def gate_models(
+    jobs: Sequence[GateJob], accuracy_of: AccuracyOf, watch: Callable[[str], None] = lambda stage: None
+) -> tuple[Gated, ...]:
+    """Hold models against their settings. `watch` is told what is being done.
+
+    All that follows from the files is found out, and wrong usage refused, before anything is run. What can't be found
+    out here, since a model can't be run or a board isn't reached, becomes an inconclusive check.
+
+    Raises:
+        InputError: a file that isn't a model, or settings that contradict each other or ask nothing.
+    """
+    begun = [_Gate(job, watch) for job in jobs]
+    for gate in begun:
+        gate.judge_file()
+    for gate in begun:
+        gate.judge_accuracy(accuracy_of)
+        gate.judge_latency()
+    return tuple(gate.found() for gate in begun)
+
+
+class _Gate:
+    """The gate of one model under way."""
+
+    def __init__(self, job: GateJob, watch: Callable[[str], None]) -> None:
+        self._model, self._settings, self._watch = job.model, job.settings, watch
+        self._budgets = job.settings.budgets
+        self._allowed = job.settings.regressions
+        self._operators = job.settings.operators
+        self._profile = load_profile(job.settings.device) if job.settings.device is not None else None
+        self._checks: list[Check] = []
+        self._warnings: list[str] = []
+        _refuse_contradictions(job, self._budgets)
+
+    def found(self) -> Gated:
+        """Return what was found; raises `InputError` where nothing was left to judge."""
+        baseline = self._settings.baseline
+        if not self._checks:
+            raise InputError(f"{self._model}: --static leaves nothing to judge; give a budget on what the file tells")
+        return Gated(self._model, tuple(self._checks), tuple(dict.fromkeys(self._warnings)), baseline)
+
+    def judge_file(self) -> None:
+        """Judge all that follows from the file: size, params, MACs, memory bound, operators, a predicted latency."""
+        model = load_model(self._model)
+        figures = model_figures(model, self._model)
+        static = [budget for budget in self._budgets if budget.cost in figures]
+        if self._limit is not None and self._predicting:
+            assert self._profile is not None
+            figures["latency_ms"], basis = latency_with_evidence(model, self._profile, self._settings.threads)
+            name = self._profile.name
+            self._warnings.append(f"latency on {name} is predicted, not measured: bench the model on the device")
+            self._warnings += basis.words()
+            static.append(self._limit)
+        self._checks += judge(figures, static, accept_expected=self._settings.accept_expected)
+        if self._settings.baseline is not None:
+            self._checks += compare_costs(figures, file_figures(self._settings.baseline), self._allowed.of)
+        if self._operators:
+            self._checks.append(judge_operators(model, self._operators))
+
+    def judge_accuracy(self, accuracy_of: AccuracyOf) -> None:
+        """Judge what test images say."""
+        settings = self._settings
+        if settings.data is None:
+            return
+        budgets = [budget for budget in self._budgets if budget.cost == "accuracy"]
+        if settings.static:
+            self._leave_out([budget.option for budget in budgets])
+            return
+        self._watch(f"judging {self._model.name} on the test images")
+        found = accuracy_of(self._model, settings)
+        self._checks += judge({"accuracy": found.model}, budgets)
+        if found.baseline is not None:
+            self._checks += compare_costs({found.metric: found.model}, {found.metric: found.baseline}, self._allowed.of)
+
+    def judge_latency(self) -> None:
+        """Judge what has to be timed: the latency on a named target, and its ratio to the baseline's."""
+        limit = None if self._predicting else self._limit
+        baseline = self._settings.baseline
+        if self._settings.static:
+            self._leave_out(([limit.option] if limit is not None else []) + (["latency_ms"] if baseline else []))
+            return
+        if limit is None and baseline is None:
+            return
+        allowed = self._allowed.of("latency_ms")
+        try:
+            timed = time_models(
+                self._model, self._settings, self._profile, None if limit is None else limit.limit, allowed, self._watch
+            )
+        except N2NError as error:
+            if error.exit_code != Unanswered.exit_code:
+                raise
+            reason = " ".join(str(error).split())
+            if limit is not None:
+                self._checks.append(Unanswered("latency_ms", f"{limit.option} {limit.limit:.10g}", reason))
+            if baseline is not None:
+                self._checks.append(
+                    Unanswered("latency_ms", f"--max-regression latency_ms={100 * allowed:.4g}%", reason)
+                )
+            return
+        if limit is not None:
+            self._checks += judge({"latency_ms": timed.latency}, [limit])
+        if timed.ratio is not None:
+            self._checks.append(timed.ratio)
+        self._warn(timed)
+
+    @property
+    def _limit(self) -> Budget | None:
+        return next((budget for budget in self._budgets if budget.cost == "latency_ms"), None)
+
+    @property
+    def _predicting(self) -> bool:
+        return self._settings.target is None and self._profile is not None and not self._profile.is_host
+
+    def _leave_out(self, asked: Sequence[str]) -> None:
+        self._warnings += [f"{one}: not judged, --static leaves out what has to be run" for one in asked]
+
+    def _warn(self, timed: Timed) -> None:
+        self._warnings += timed.warnings
+        if self._predicting and self._settings.baseline is not None and self._profile is not None:
+            self._warnings.append(f"the ratio to the baseline was timed on this host, not on {self._profile.name}")
+        memory = next((budget for budget in self._budgets if budget.cost == "memory_bound_mb"), None)
+        grown_mb = timed.rss_growth_bytes / MB if timed.rss_growth_bytes is not None else 0.0
+        if memory is not None and grown_mb > memory.limit:
+            self._warnings.append(
+                f"{memory.option} {memory.limit:g} holds for the bound; the process grew by {grown_mb:.1f} MB when it "
+                "ran, the runtime's own code and buffers included"
+            )
+
+
+def _refuse_contradictions(job: GateJob, budgets: Sequence[Budget]) -> None:
+    settings, limited = job.settings, {budget.cost: budget for budget in budgets}
+    if not budgets and settings.baseline is None and not settings.allowed_ops:
+        raise InputError(
+            f"{job.model}: nothing to judge by; give a budget such as --max-mb 0.5, or --baseline MODEL, "
+            "or write a budget file with --init"
+        )
+    if "latency_ms" in limited:
+        limit = limited["latency_ms"]
+        if settings.device is None and settings.target is None:
+            raise InputError(
+                f"--max-latency-ms {limit.limit:g}: on which device? give --device (cpu for this host), or --target"
+            )
+        if settings.target == "host-limited":
+            raise InputError(
+                f"--max-latency-ms {limit.limit:g}: this host within a board's limits has another processor; give "
+                "--target ssh://..., or --device alone for a prediction"
+            )
+    if "accuracy" in limited and settings.data is None:
+        raise InputError(f"--min-accuracy {limited['accuracy'].limit:g}: on which images? give --data")
+    if settings.data is not None and "accuracy" not in limited and settings.baseline is None:
+        raise InputError(f"--data {settings.data}: to judge what? give --min-accuracy, or --baseline MODEL")

@@ -1,0 +1,147 @@
+"""What a gate is asked, as a budget file or the command line gives it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from n2n_edge.errors import InputError
+from n2n_edge.gate.budget import OPTIONS, Budget, Cost
+from n2n_edge.gate.operators import parse_operators
+from n2n_edge.gate.regression import parse_percent
+
+__all__ = ["DEFAULT_REGRESSION", "GateSettings", "Regressions", "parse_regressions", "settings_of"]
+
+DEFAULT_REGRESSION = "5%"
+
+_BUDGET_FIELDS: Mapping[str, Cost] = {
+    option.removeprefix("--").replace("-", "_"): cost for cost, option in OPTIONS.items()
+}
+
+
+@dataclass(frozen=True)
+class Regressions:
+    """Growth over the baseline that is allowed, as fractions: one for all costs, and others for single ones."""
+
+    default: float
+    by_cost: Mapping[str, float]
+
+    def of(self, cost: str) -> float:
+        """Return the growth that is allowed of a cost."""
+        return self.by_cost.get(cost, self.default)
+
+
+class GateSettings(BaseModel):
+    """The settings of a gate; every field may be absent. In a file names are written with hyphens.
+
+    Limits are in the units of their names, accuracy is a fraction, percentages are texts such as ``5%``.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=lambda name: name.replace("_", "-"), populate_by_name=True
+    )
+
+    max_mb: float | None = None
+    max_params: float | None = None
+    max_macs: float | None = None
+    max_memory_mb: float | None = None
+    max_latency_ms: float | None = None
+    min_accuracy: float | None = None
+    data: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    baseline: Path | None = None
+    max_regression: tuple[str, ...] = ()
+    allowed_ops: tuple[str, ...] = ()
+    device: str | None = None
+    target: str | None = None
+    threads: int | None = Field(default=None, ge=1)
+    providers: str | None = None
+    max_time: float = Field(default=20.0, gt=0)
+    accept_expected: bool = False
+    static: bool = False
+
+    @field_validator("max_regression", "allowed_ops", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """The limits that are set; raises `InputError` for one that can't be."""
+        given = ((cost, getattr(self, field)) for field, cost in _BUDGET_FIELDS.items())
+        return tuple(Budget(cost, limit) for cost, limit in given if limit is not None)
+
+    @property
+    def regressions(self) -> Regressions:
+        """The growth that is allowed; raises `InputError` for what isn't a percentage."""
+        return parse_regressions(self.max_regression)
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """The operators that are allowed, none if all are; raises `InputError` for words that aren't operators."""
+        return parse_operators(self.allowed_ops) if self.allowed_ops else ()
+
+
+def parse_regressions(given: Sequence[str], option: str = "--max-regression") -> Regressions:
+    """Return what words such as ``5%`` and ``accuracy=1%`` allow; of two for the same cost the later one holds.
+
+    Raises:
+        InputError: not a percentage, or not a cost.
+    """
+    default, by_cost = parse_percent(DEFAULT_REGRESSION, option), {}
+    costs = get_args(Cost)
+    for word in given:
+        cost, equals, percent = word.rpartition("=")
+        if not equals:
+            default = parse_percent(word, option)
+            continue
+        if cost.strip() not in costs:
+            raise InputError(f"{option} {word}: no such cost; give one of {', '.join(costs)}, as in accuracy=1%")
+        by_cost[cost.strip()] = parse_percent(percent, f"{option} {cost}=")
+    return Regressions(default, by_cost)
+
+
+def settings_of(tables: Sequence[tuple[str, Mapping[str, Any], Path | None]]) -> GateSettings:
+    """Return the settings of several tables, a later one's over an earlier one's.
+
+    A table comes with what it is called in errors and the folder that its paths are relative to (None: the present
+    one).
+
+    Raises:
+        InputError: a setting that doesn't exist or has the wrong type.
+    """
+    merged: dict[str, Any] = {}
+    for name, table, folder in tables:
+        try:
+            given = GateSettings.model_validate(dict(table))
+        except ValidationError as error:
+            raise InputError(_words(name, error)) from error
+        for field in given.model_fields_set:
+            merged[field] = _located(field, getattr(given, field), folder)
+    return GateSettings.model_validate(merged)
+
+
+def _located(field: str, value: Any, folder: Path | None) -> Any:
+    """Return a setting with its paths relative to `folder`; words that are no paths, such as a profile's name, stay."""
+    if folder is None or value is None:
+        return value
+    if field == "baseline":
+        return folder / Path(value).expanduser()
+    if field == "data" or (field == "device" and value.endswith(".toml")):
+        path = folder / Path(value).expanduser()
+        return str(path) if path.exists() else value
+    if field == "allowed_ops":
+        return tuple(f"@{folder / word[1:]}" if word.startswith("@") else word for word in value)
+    return value
+
+
+def _words(name: str, error: ValidationError) -> str:
+    first = error.errors()[0]
+    setting = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(field.replace("_", "-") for field in GateSettings.model_fields)
+        return f"{name}: unknown setting '{setting}'; known are {known}"
+    return f"{name}: {setting} is {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"

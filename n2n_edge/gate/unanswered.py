@@ -1,0 +1,24 @@
+"""A question that this environment couldn't answer."""
+
+from dataclasses import dataclass
+
+from n2n_edge.errors import UnsuitableEnvironmentError
+from n2n_edge.gate.outcome import Outcome
+
+__all__ = ["Unanswered"]
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """What was asked, and what kept it from being found out, such as a model that the runtime couldn't run."""
+
+    cost: str
+    asked: str
+    reason: str
+
+    exit_code = UnsuitableEnvironmentError.exit_code
+
+    @property
+    def outcome(self) -> Outcome:
+        """Always inconclusive."""
+        return "inconclusive"
