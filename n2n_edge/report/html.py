@@ -7,7 +7,18 @@ from typing import TypedDict
 from n2n_edge.gate import format_value
 from n2n_edge.report.candidates import candidate_charts, describe_candidate, find_winner
 from n2n_edge.report.chart import Chart
-from n2n_edge.report.comparison import Cell, Row, cell_of, comparison_rows, figure_of, provenances_of
+from n2n_edge.report.comparison import (
+    Cell,
+    Row,
+    budget_name,
+    cell_of,
+    chosen_text,
+    comparison_rows,
+    device_names,
+    device_text,
+    figure_of,
+    provenances_of,
+)
 from n2n_edge.report.conditions import condition_table
 from n2n_edge.report.document import BudgetJson, CandidateJson, GroupJson, RunReport
 from n2n_edge.report.front_table import front_table
@@ -63,7 +74,9 @@ def render_html(document: RunReport, run_rows: Sequence[CandidateJson]) -> str:
         .get_template("report.html.j2")
         .render(
             document=document,
-            devices=[device["name"] for device in document.get("devices", [document["device"]])],
+            device_names=device_names(document),
+            device_text=device_text(document),
+            chosen=chosen_text(document),
             passed=all(budget["met"] for budget in document["budgets"]),
             budgets=[_budget_row(budget) for budget in document["budgets"]],
             comparison=comparison_rows(document),
@@ -128,8 +141,7 @@ def facts_of(mapping: Mapping[str, object]) -> dict[str, str]:
 def _budget_row(budget: BudgetJson) -> _BudgetRow:
     reached = figure_of(budget["reached"])
     return {
-        "name": COST_NAMES.get(budget["cost"], budget["cost"])
-        + (f" on {budget['device']}" if "device" in budget else ""),
+        "name": budget_name(budget, COST_NAMES.get(budget["cost"], budget["cost"])),
         "option": budget["option"],
         "bound": _bound(budget, reached.predicted),
         "limit": format_value(budget["limit"], reached.unit),

@@ -169,10 +169,10 @@ def test_several_devices_and_a_candidate_that_a_person_chose(document):
         "budgets": [{**document["budgets"][1], "device": name} for name in ("raspberry-pi-4", "jetson-nano")],
     }
     words = Page(_html(several)).words
-    assert "A student for raspberry-pi-4, jetson-nano" in words
-    assert "Candidate 7 of the run demo" in " ".join(words.split())
+    assert "A student for raspberry-pi-4 and jetson-nano" in words
+    assert "Candidate 7 of the run in demo" in " ".join(words.split())
     assert "Accuracy against latency on jetson-nano" in words
-    assert "Latency on jetson-nano--max-latency-ms" in "".join(words.split("\n"))
+    assert "Latency, jetson-nano--max-latency-ms" in "".join(words.split("\n"))
 
 
 def test_it_gives_the_command_that_repeats_the_run(document, html):
