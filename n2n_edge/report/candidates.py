@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from n2n_edge.gate import format_value
 from n2n_edge.report.chart import Chart, Key, Line, Point, Rule, axis_ticks, x_range, y_range
 from n2n_edge.report.document import CandidateJson, RunReport
-from n2n_edge.report.known_costs import KnownCost, metric_name
+from n2n_edge.report.known_costs import COST_NAMES, KnownCost, metric_name
 from n2n_edge.report.scale import Scale, fit_scale
 
 __all__ = ["candidate_charts", "describe_candidate", "find_winner"]
@@ -132,7 +132,10 @@ def _scatter_text(
 
 
 def _axis_name(cost: KnownCost, *, logarithmic: bool) -> str:
-    name = cost.title if cost.unit.lower() == cost.title.lower() else f"{cost.title} ({cost.unit})"
+    """Return what the axis shows; on which device is in the chart's title."""
+    name = COST_NAMES[cost.cost]
+    if cost.unit.lower() != name.lower():
+        name = f"{name} ({cost.unit})"
     return f"{name}, log scale" if logarithmic else name
 
 

@@ -24,7 +24,10 @@ __all__ = [
 WIDTH, HEIGHT = 560, 366
 """The size of every chart in SVG units; the page scales it to the width at hand."""
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 14, 50, 54
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 24, 50, 54
+
+_LETTER = 11.5
+"""About the width of a letter on a phone, where texts are largest."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,15 @@ class Rule:
     y: float | None = None
 
     @property
-    def label_anchor(self) -> str:
-        """Where the label of a vertical rule hangs, so that it stays inside the chart."""
-        return "end" if self.x is not None and self.x > WIDTH / 2 else "start"
+    def label_place(self) -> tuple[float, str]:
+        """Where the label of a vertical rule hangs, and by which end, so that it stays inside the chart."""
+        assert self.x is not None
+        room = _LETTER * len(self.label)
+        places = {"start": self.x - 4, "end": self.x + 4}
+        fits = {"start": places["start"] + room < WIDTH, "end": places["end"] - room > 0}
+        order = ("end", "start") if self.x > WIDTH / 2 else ("start", "end")
+        anchor = next((one for one in order if fits[one]), None)
+        return (places[anchor], anchor) if anchor is not None else (float(WIDTH - 2), "end")
 
 
 @dataclass(frozen=True)
