@@ -94,7 +94,9 @@ def _ratios(first: Mapping[str, Any], compared: Sequence[tuple[str, Comparison]]
     name = model_name(first)
     ends = [1.0] + [value for _, found in compared for value in (found.ratio, found.low, min(found.high, 100.0))]
     threshold = compared[0][1].threshold
-    xs, chart = _rows("ratios", fit_scale([*ends, 1 - threshold, 1 + threshold], *_across()), len(compared))
+    xs, chart = _rows(
+        "ratios", fit_scale([*ends, 1 - threshold, 1 + threshold], *_across(), may_be_log=True), len(compared)
+    )
     points, lines, labels = [], [], []
     for place, (other, found) in enumerate(compared):
         y = _row_y(place)
@@ -108,7 +110,7 @@ def _ratios(first: Mapping[str, Any], compared: Sequence[tuple[str, Comparison]]
         **chart,
         title=f"Ratios to {_short(name)}",
         description=" ".join(f"{other}: {found.ratio:.3f}, {found.verdict}." for other, found in compared),
-        x_label="Ratio of medians; below 1 is faster",
+        x_label="Ratio of medians; below 1 is faster" + (", log scale" if xs.logarithmic else ""),
         points=tuple(points),
         lines=tuple(lines),
         labels=tuple(labels),

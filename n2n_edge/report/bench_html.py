@@ -39,7 +39,7 @@ _MEMORY = {
     "arena_in_use_mb": ("Arena in use", "the most of it that was in use"),
     "rss_growth_mb": ("RSS growth", "peak resident memory over that of a worker without a model"),
 }
-_PARTS_SHOWN = 25
+_PARTS_SHOWN, _NAMES_SHOWN = 25, 3
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def render_bench_html(document: BenchJson) -> str:
         .get_template("bench.html.j2")
         .render(
             document=document,
-            title=", ".join(model_name(model) for model in document["models"]) or "nothing",
+            title=_title([model_name(model) for model in document["models"]]),
             names=[model_name(model) for model in models],
             runs=[_run_facts(model) for model in models],
             figures=[row for row in figures if any(row.cells)],
@@ -100,6 +100,10 @@ def render_bench_html(document: BenchJson) -> str:
             state=facts_of({name: value for name, value in document["state"].items() if value != []}),
         )
     )
+
+
+def _title(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= _NAMES_SHOWN else f"{names[0]} and {len(names) - 1} other models"
 
 
 def _figures(name: str, label: str, note: str, models: list[dict[str, Any]]) -> _Figures:

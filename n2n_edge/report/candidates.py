@@ -76,7 +76,7 @@ def _scatter(
         kind = "untrained" if accuracy is None else "feasible" if row["feasible"] else "infeasible"
         points.append(Point(xs.place(value), y, "winner" if place == winner else kind, texts[place]))
     points.sort(key=lambda point: list(_KEYS).index(point.kind), reverse=True)
-    held = ", for the upper bound" if cost.by_upper_bound else ""
+    held = " (upper bound)" if cost.by_upper_bound else ""
     rules = [Rule(f"budget {format_value(limit, cost.unit)}{held}", "budget", x=xs.place(limit)) for limit in limits]
     if floor is not None and accuracies:
         rules.append(Rule(f"at least {format_value(floor, 'fraction')}", "budget", y=ys.place(floor)))

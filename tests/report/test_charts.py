@@ -68,7 +68,7 @@ def test_budgets_are_drawn_where_they_are_and_only_there(document):
     _, charts = _charts(document)
     limits = {name: [rule.label for rule in chart.rules] for name, chart in charts.items()}
     assert limits["size_mb"] == ["budget 0.12 MB"]
-    assert limits["latency_ms"] == ["budget 1.5 ms, for the upper bound"]
+    assert limits["latency_ms"] == ["budget 1.5 ms (upper bound)"]
     assert limits["params"] == limits["macs"] == limits["memory_bound_mb"] == []
 
 
