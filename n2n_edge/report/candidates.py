@@ -49,7 +49,8 @@ def describe_candidate(place: int, costs: Sequence[KnownCost], rows: Sequence[Ca
         value = cost.values[place]
         if value is not None:
             text = format_value(value, cost.unit)
-            facts.append(text if cost.unit in ("params", "MACs") else f"{_lower(cost.title)} {text}")
+            told = text if cost.unit in ("params", "MACs") else f"{_lower(cost.title)} {text}"
+            facts.append(f"{told} (predicted)" if cost.predicted else told)
     facts.append(f"reward {row['reward']:.3f}")
     facts.append("meets the budgets" if row["feasible"] else "breaks a budget")
     return "; ".join(facts)
@@ -136,6 +137,8 @@ def _axis_name(cost: KnownCost, *, logarithmic: bool) -> str:
     name = COST_NAMES[cost.cost]
     if cost.unit.lower() != name.lower():
         name = f"{name} ({cost.unit})"
+    if cost.predicted:
+        name = f"{name}, predicted"
     return f"{name}, log scale" if logarithmic else name
 
 

@@ -53,7 +53,7 @@ def front_table(rows: Sequence[CandidateJson], costs: Sequence[KnownCost], winne
         return (0.0 if accuracy is None else -accuracy, rows[place]["params"], place)
 
     return FrontTable(
-        columns=tuple(cost.title for cost in costs),
+        columns=tuple(f"{cost.title}, predicted" if cost.predicted else cost.title for cost in costs),
         sources=tuple((cost.title, cost.source) for cost in costs),
         rows=tuple(_row(place, rows[place], costs, place == winner) for place in sorted(places, key=order)),
     )

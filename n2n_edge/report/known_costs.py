@@ -107,7 +107,7 @@ def _latency(
     )
     by_upper_bound = budget is not None and predicted and not budget.get("accept_expected", False)
     if by_upper_bound:
-        source = f"expected, {source}; its budget is held against the upper bound, which isn't drawn"
+        source = f"expected, {source}; the budget holds its upper bound"
     return KnownCost(
         key="latency_ms" if device == own else f"latency_ms-{device}",
         cost="latency_ms",

@@ -120,7 +120,7 @@ def _latency_chart(layers: Sequence[LayerJson], device: str) -> Chart:
         f"Latency of layers on {device}" + (", predicted" if figures[0].predicted else ""),
         f"All in all {format_value(before, 'ms')} in the teacher, {format_value(after, 'ms')} in the student."
         + ("" if layers[-1]["op_type"] else " The last bar is what belongs to no layer."),
-        "Latency (ms)",
+        "Latency (ms), predicted" if figures[0].predicted else "Latency (ms)",
         layers,
         values,
         [

@@ -57,7 +57,7 @@ def slide_svg(chart: Chart) -> str:
     keys_at = 50 + 15 * len(words)
     keys = _placed(chart.keys, keys_at)
     top = (keys[-1].y if keys else keys_at - 14) + 20
-    source = textwrap.wrap(chart.source, 110, max_lines=2, placeholder=" …")
+    source = textwrap.wrap(chart.source, 110, max_lines=3, placeholder=" …")
     return (
         svg_environment()
         .get_template("slide.svg.j2")

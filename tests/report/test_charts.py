@@ -102,6 +102,14 @@ def test_each_device_has_the_budget_that_was_held_there(document):
     assert "of unknown origin" in charts["latency_ms-jetson-nano"].source  # the student's latency there isn't told
 
 
+def test_what_is_predicted_says_so_at_its_axis_and_in_the_table(document):
+    rows = document["search"]["candidates"]
+    costs, charts = _charts(document)
+    assert "predicted" in charts["latency_ms"].x_label
+    columns = front_table(rows, list(costs.values()), None).columns
+    assert [column for column in columns if "predicted" in column] == ["Latency on raspberry-pi-4, predicted"]
+
+
 def test_every_chart_says_where_its_figures_come_from(document):
     _, charts = _charts(document)
     assert all("measured on validation images" in chart.source for chart in charts.values())
@@ -115,7 +123,7 @@ def test_a_candidate_is_described_with_all_that_is_known(document):
     place = next(place for place, row in enumerate(rows) if row["feasible"])
     text = describe_candidate(place, costs, rows, "accuracy")
     for part in (f"candidate {place + 1}, stage", "accuracy ", " params; ", "file size ", " MACs; ", "memory bound ",
-                 "latency on raspberry-pi-4 ", "reward ", "meets the budgets"):  # fmt: skip
+                 "latency on raspberry-pi-4 ", " ms (predicted)", "reward ", "meets the budgets"):  # fmt: skip
         assert part in text
 
 
