@@ -84,14 +84,17 @@ def _latencies(document: RunReport, rows: Sequence[CandidateJson]) -> list[Known
     devices = dict.fromkeys([own, *(name for row in rows for name in row.get("latencies_ms", {}))])
     found = []
     for device in devices:
-        values = tuple(
-            row["latency_ms"] if device == own and row["latency_ms"] is not None
-            else row.get("latencies_ms", {}).get(device)
-            for row in rows
-        )  # fmt: skip
+        values = tuple(_expected(row, device, own) for row in rows)
         if any(value is not None for value in values):
             found.append(_latency(document, rows, device, values))
     return found
+
+
+def _expected(row: CandidateJson, device: str, own: str) -> float | None:
+    """Return a candidate's latency on a device; in a run for several, `latency_ms` is that of any of them."""
+    if "latencies_ms" in row:
+        return row["latencies_ms"].get(device)
+    return row["latency_ms"] if device == own else None
 
 
 def _latency(

@@ -97,6 +97,7 @@ def test_each_device_has_the_budget_that_was_held_there(document):
     budgets = [{**document["budgets"][1], "device": "jetson-nano", "limit": 7.0}]
     costs, charts = _charts({**document, "budgets": budgets, "search": {**document["search"], "candidates": rows}})
     assert costs["latency_ms"].limit is None
+    assert set(costs["latency_ms"].values) == {1.0}  # not `latency_ms`, which may be another device's
     assert costs["latency_ms-jetson-nano"].limit == 7.0
     assert set(costs["latency_ms-jetson-nano"].values) == {2.0}
     assert "of unknown origin" in charts["latency_ms-jetson-nano"].source  # the student's latency there isn't told
