@@ -81,6 +81,6 @@ def _chart(
         y_ticks=ticks(ys),
         points=points,
         lines=(Line(places, key.kind),),
-        keys=(key, Key("winner", "best epoch")),
+        keys=(key, Key("winner", "best epoch")) if any(point.kind == "winner" for point in points) else (key,),
         source=source,
     )
