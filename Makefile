@@ -71,5 +71,5 @@ $(VENV)/.installed-compress: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[compress,example,dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[compress,example,png,dev]"
 	@touch $@ $(VENV)/.installed-compress

@@ -12,6 +12,7 @@ from n2n_edge.cli.gate import gate
 from n2n_edge.cli.inspect import inspect
 from n2n_edge.cli.predict import predict
 from n2n_edge.cli.profiles import profiles_app
+from n2n_edge.cli.report import report
 
 __all__ = ["app", "main"]
 
@@ -47,6 +48,7 @@ app.command()(bench)
 app.command()(predict)
 app.command()(inspect)
 app.command()(gate)
+app.command()(report)
 app.add_typer(device_app, name="device")
 app.add_typer(profiles_app, name="profiles")
 

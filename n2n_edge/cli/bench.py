@@ -67,6 +67,7 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Write the figures to a CSV file.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the tables to a Markdown file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a report to an HTML file.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the JSON document to a file.")] = None,
     compare: Annotated[Path | None, typer.Option(help="Compare with a document of an earlier --save.")] = None,
 ) -> None:
@@ -89,7 +90,7 @@ def bench(
     allowed = parse_percent(threshold, "--threshold")
     if allowed == 0:
         raise InputError(f"--threshold {threshold}: must be more than 0%")
-    refuse_unwritable(csv, markdown, save)
+    refuse_unwritable(csv, markdown, html, save)
     earlier = read_bench(compare) if compare is not None else None
     options = _options(profile, target, threads, batch, providers, provider_option or [], (min_time, max_time), timeout)
     with _target(target, profile, threads, max_memory_mb) as place:
@@ -109,6 +110,8 @@ def bench(
         elif any(entry.error is None for entry in suite.entries):
             _print(suite, rows, place, per_op)
         _write(document, suite, rows, csv, markdown, save)
+        if html is not None:
+            _write_html(document, html)
     if earlier is not None:
         _print_changes(earlier, document, as_json)
     if failures:
@@ -196,6 +199,12 @@ def _write(
         _write_text(markdown, bench_markdown(suite, rows, document))
     if save is not None:
         _write_text(save, json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def _write_html(document: "BenchJson", file: Path) -> None:
+    from n2n_edge.report.bench_html import render_bench_html
+
+    _write_text(file, render_bench_html(document))
 
 
 def _write_text(file: Path, text: str) -> None:

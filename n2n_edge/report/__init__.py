@@ -1,11 +1,14 @@
-"""The HTML report and the model card of a run."""
+"""The HTML report of a run or a bench, its pictures, and the model card of a run."""
 
+from n2n_edge.report.candidates import find_winner
 from n2n_edge.report.comparison import figure_of
 from n2n_edge.report.conditions import condition_table
 from n2n_edge.report.document import (
     ArchitectureJson,
     BudgetJson,
     CandidateJson,
+    ChannelsJson,
+    ChosenJson,
     ConditionJson,
     ConditionsJson,
     DeviceJson,
@@ -27,6 +30,8 @@ __all__ = [
     "ArchitectureJson",
     "BudgetJson",
     "CandidateJson",
+    "ChannelsJson",
+    "ChosenJson",
     "ConditionJson",
     "ConditionsJson",
     "DeviceJson",
@@ -41,6 +46,7 @@ __all__ = [
     "TrainingJson",
     "condition_table",
     "figure_of",
+    "find_winner",
     "pareto_front",
     "render_html",
     "render_model_card",

@@ -11,8 +11,12 @@ from n2n_edge.gate import static_figures
 from n2n_edge.graph import Costs
 from n2n_edge.measure import Comparison, OpProfile, Target, Throughput, model_files
 from n2n_edge.measure.suite import Entry, Suite
+from n2n_edge.report.histogram import histogram_of
 
 __all__ = ["BenchJson", "Benched", "bench_document", "file_sha256", "timed_figures"]
+
+BINS = 24
+"""Bars of a histogram in the document."""
 
 TIMES = ("p90_ms", "p99_ms", "min_ms", "max_ms", "mad_ms")
 
@@ -110,6 +114,13 @@ def _row(row: Benched) -> dict[str, Any]:
         "warnings": list(measured.warnings),
     }
     document |= {name: figure.to_json() for name, figure in timed_figures(row).items()}
+    spread = histogram_of(measured.samples_ms, BINS)
+    document["histogram"] = {
+        "low_ms": spread.low_ms,
+        "bin_ms": spread.bin_ms,
+        "counts": list(spread.counts),
+        "beyond": spread.beyond,
+    }
     if entry.comparison is not None:
         document["against_first"] = _comparison(entry.comparison)
     if entry.throughput is not None:

@@ -12,6 +12,7 @@ from n2n_edge.measure import Comparison, Measurement, OpProfile, Target
 from n2n_edge.measure.suite import Suite
 from n2n_edge.report.bench_document import Benched
 from n2n_edge.report.bench_words import bench_cells, comparison_words
+from n2n_edge.report.histogram import histogram_of
 
 __all__ = ["bench_on_terminal", "histogram", "per_op_tables"]
 
@@ -55,25 +56,15 @@ def bench_on_terminal(suite: Suite, rows: Sequence[Benched], target: Target, per
 
 def histogram(name: str, measured: Measurement) -> Text:
     """Return the distribution of a sample as bars; times beyond three times the middle half's width are one bar."""
-    samples = sorted(measured.samples_ms)
-    low, top = samples[0], samples[-1]
-    quarter, three = samples[len(samples) // 4], samples[3 * len(samples) // 4]
-    edge = min(top, max(three + 3 * (three - quarter), low * 1.001))
-    width = (edge - low) / BINS or 1e-9
-    counts = [0] * BINS
-    beyond = 0
-    for sample in samples:
-        if sample > edge:
-            beyond += 1
-        else:
-            counts[min(BINS - 1, int((sample - low) / width))] += 1
-    digits = max(0, 3 - math.floor(math.log10(max(low, 1e-9))))
-    text = Text(f"{name}: {len(samples)} runs, ms\n")
-    most = max(*counts, beyond)
-    for index, count in enumerate(counts):
-        text.append(f"{low + index * width:>12.{digits}f} {_bar(count, most)} {count}\n")
-    if beyond:
-        text.append(f"{'later':>12} {_bar(beyond, most)} {beyond} (up to {top:.{digits}f})\n")
+    found = histogram_of(measured.samples_ms, BINS)
+    digits = max(0, 3 - math.floor(math.log10(max(found.low_ms, 1e-9))))
+    text = Text(f"{name}: {measured.n} runs, ms\n")
+    most = max(*found.counts, found.beyond)
+    for index, count in enumerate(found.counts):
+        text.append(f"{found.low_ms + index * found.bin_ms:>12.{digits}f} {_bar(count, most)} {count}\n")
+    if found.beyond:
+        last = max(measured.samples_ms)
+        text.append(f"{'later':>12} {_bar(found.beyond, most)} {found.beyond} (up to {last:.{digits}f})\n")
     return text
 
 

@@ -1,26 +1,21 @@
-"""Charts of the search: every candidate by accuracy and cost, and the reward as the search went on."""
+"""Charts of the search's outcome: every candidate by accuracy and one cost, with the front and the budgets."""
 
 from collections.abc import Sequence
-from typing import Literal, cast, get_args
 
-from n2n_edge.gate import UNITS, Cost, format_value
+from n2n_edge.gate import format_value
 from n2n_edge.report.chart import Chart, Key, Line, Point, Rule, axis_ticks, x_range, y_range
-from n2n_edge.report.document import BudgetJson, CandidateJson, RunReport
-from n2n_edge.report.scale import fit_scale
+from n2n_edge.report.document import CandidateJson, RunReport
+from n2n_edge.report.known_costs import COST_NAMES, KnownCost, metric_name
+from n2n_edge.report.scale import Scale, fit_scale
 
-__all__ = ["COST_NAMES", "candidate_charts", "find_winner", "metric_name", "reward_chart"]
+__all__ = ["candidate_charts", "describe_candidate", "find_winner"]
 
-COST_NAMES: dict[str, str] = {
-    "size_mb": "File size",
-    "params": "Params",
-    "macs": "MACs",
-    "memory_bound_mb": "Memory bound",
-    "latency_ms": "Latency",
-    "accuracy": "Accuracy",
+_KEYS = {
+    "winner": "chosen",
+    "feasible": "meets the budgets",
+    "infeasible": "breaks a budget",
+    "untrained": "not trained: has no accuracy",
 }
-
-_CandidateCost = Literal["size_mb", "params", "macs", "latency_ms"]
-_MOVING_AVERAGE = 10
 
 
 def find_winner(document: RunReport, rows: Sequence[CandidateJson]) -> int | None:
@@ -35,36 +30,44 @@ def find_winner(document: RunReport, rows: Sequence[CandidateJson]) -> int | Non
     return alike[-1] if alike else None
 
 
-def candidate_charts(document: RunReport, rows: Sequence[CandidateJson]) -> tuple[Chart, ...]:
-    """Return a scatter of accuracy against the objective, and one against each other cost that has a budget."""
-    objective = document["search"].get("objective", "params")
-    wanted = dict.fromkeys([objective, *(budget["cost"] for budget in document["budgets"])])
-    known = [cast(_CandidateCost, cost) for cost in wanted if cost in get_args(_CandidateCost)]
-    drawable = [cost for cost in known if any(row[cost] is not None for row in rows)]
-    winner = find_winner(document, rows)
-    return tuple(_scatter(cost, document["budgets"], rows, winner, metric_name(document)) for cost in drawable)
+def candidate_charts(
+    document: RunReport, rows: Sequence[CandidateJson], costs: Sequence[KnownCost]
+) -> tuple[Chart, ...]:
+    """Return a scatter of accuracy against each cost."""
+    winner, metric = find_winner(document, rows), metric_name(document)
+    floor = next((budget["limit"] for budget in document["budgets"] if budget["cost"] == "accuracy"), None)
+    texts = [describe_candidate(place, costs, rows, metric) for place in range(len(rows))]
+    return tuple(_scatter(cost, rows, winner, metric, floor, texts) for cost in costs)
 
 
-def metric_name(document: RunReport) -> str:
-    """Return what candidates were judged by: accuracy, or fidelity to the teacher where there are no labels."""
-    return "accuracy" if document["student"].get("accuracy") is not None else "fidelity"
+def describe_candidate(place: int, costs: Sequence[KnownCost], rows: Sequence[CandidateJson], metric: str) -> str:
+    """Return everything known of a candidate in one line; its number is what ``pareto --ship`` takes."""
+    row = rows[place]
+    facts = [f"candidate {place + 1}, stage {row['stage']}"]
+    facts.append("not trained" if row["accuracy"] is None else f"{metric} {row['accuracy']:.1%}")
+    for cost in costs:
+        value = cost.values[place]
+        if value is not None:
+            text = format_value(value, cost.unit)
+            told = text if cost.unit in ("params", "MACs") else f"{_lower(cost.title)} {text}"
+            facts.append(f"{told} (predicted)" if cost.predicted else told)
+    facts.append(f"reward {row['reward']:.3f}")
+    facts.append("meets the budgets" if row["feasible"] else "breaks a budget")
+    return "; ".join(facts)
 
 
 def _scatter(
-    cost: _CandidateCost,
-    budgets: Sequence[BudgetJson],
+    cost: KnownCost,
     rows: Sequence[CandidateJson],
     winner: int | None,
     metric: str,
+    floor: float | None,
+    texts: Sequence[str],
 ) -> Chart:
-    unit = UNITS[cost]
-    limit = next((budget["limit"] for budget in budgets if budget["cost"] == cost), None)
-    floor = next((budget["limit"] for budget in budgets if budget["cost"] == "accuracy"), None)
-    located = [(place, row, value) for place, row in enumerate(rows) if (value := row[cost]) is not None]
+    located = [(place, row, value) for place, row in enumerate(rows) if (value := cost.values[place]) is not None]
     accuracies = [row["accuracy"] for row in rows if row["accuracy"] is not None]
-    xs = fit_scale(
-        [value for _, _, value in located] + ([limit] if limit is not None else []), *x_range(), may_be_log=True
-    )
+    limits = [] if cost.limit is None else [cost.limit]
+    xs = fit_scale([value for _, _, value in located] + limits, *x_range(), may_be_log=True)
     ys = fit_scale(accuracies + ([floor] if floor is not None and accuracies else []), *y_range())
     points = []
     for place, row, value in located:
@@ -72,126 +75,72 @@ def _scatter(
         # Candidates that were never trained have no accuracy: they stand on the axis, so that the search shows whole.
         y = ys.start - 5 if accuracy is None else ys.place(accuracy)
         kind = "untrained" if accuracy is None else "feasible" if row["feasible"] else "infeasible"
-        if place == winner:
-            kind = "winner"
-        points.append(Point(xs.place(value), y, kind, _describe(place, row)))
-    points.sort(key=lambda point: ("untrained", "infeasible", "feasible", "winner").index(point.kind))
-    rules = [Rule(f"budget {format_value(limit, unit)}", "budget", x=xs.place(limit))] if limit is not None else []
+        points.append(Point(xs.place(value), y, "winner" if place == winner else kind, texts[place]))
+    points.sort(key=lambda point: list(_KEYS).index(point.kind), reverse=True)
+    held = " (upper bound)" if cost.by_upper_bound else ""
+    rules = [Rule(f"budget {format_value(limit, cost.unit)}{held}", "budget", x=xs.place(limit)) for limit in limits]
     if floor is not None and accuracies:
         rules.append(Rule(f"at least {format_value(floor, 'fraction')}", "budget", y=ys.place(floor)))
+    front = _front_line(cost, rows, xs, ys)
+    keys = [Key(kind, text) for kind, text in _KEYS.items() if kind in {point.kind for point in points}]
     return Chart(
-        name=f"candidates-{cost}",
-        title=f"{metric.capitalize()} against {_lower(cost)}",
-        description=_scatter_text(cost, located, limit, winner),
+        name=f"candidates-{cost.key}",
+        title=f"{metric.capitalize()} against {_lower(cost.title)}",
+        description=_scatter_text(cost, located, winner, metric),
         x_label=_axis_name(cost, logarithmic=xs.logarithmic),
         y_label=f"Validation {metric}",
         x_ticks=axis_ticks(xs),
         y_ticks=axis_ticks(ys, "fraction") if accuracies else (),
         points=tuple(points),
+        lines=(front,) if front.places else (),
         rules=tuple(rules),
-        keys=_keys(points),
+        keys=(*keys, Key("front", "front: nothing is cheaper and as good")) if front.places else tuple(keys),
+        source=f"{metric.capitalize()}: measured on validation images after a short distillation. "
+        f"{cost.title}: {cost.source}.",
     )
 
 
-def _keys(points: Sequence[Point]) -> tuple[Key, ...]:
-    words = {
-        "winner": "winner",
-        "feasible": "meets the budgets",
-        "infeasible": "breaks a budget",
-        "untrained": "not trained",
-    }
-    present = {point.kind for point in points}
-    return tuple(Key(kind, text) for kind, text in words.items() if kind in present)
-
-
-def _describe(place: int, row: CandidateJson) -> str:
-    facts = [f"candidate {place + 1}, stage {row['stage']}", f"{row['params']:,} params, {row['size_mb']:.3g} MB"]
-    facts.append(format_value(row["macs"], "MACs"))
-    if row["latency_ms"] is not None:
-        facts.append(f"{row['latency_ms']:.3g} ms")
-    facts.append("not trained" if row["accuracy"] is None else f"accuracy {row['accuracy']:.1%}")
-    facts.append(f"reward {row['reward']:.3f}")
-    facts.append("meets the budgets" if row["feasible"] else "breaks a budget")
-    return "; ".join(facts)
+def _front_line(cost: KnownCost, rows: Sequence[CandidateJson], xs: Scale, ys: Scale) -> Line:
+    """Return the front as stairs: at every cost, the best accuracy that is to be had for it."""
+    places: list[tuple[float, float]] = []
+    for place in cost.front:
+        value, accuracy = cost.values[place], rows[place]["accuracy"]
+        assert value is not None
+        assert accuracy is not None
+        x, y = xs.place(value), ys.place(accuracy)
+        if places:
+            places.append((x, places[-1][1]))
+        places.append((x, y))
+    return Line(tuple(places), "front")
 
 
 def _scatter_text(
-    cost: _CandidateCost,
-    located: Sequence[tuple[int, CandidateJson, float]],
-    limit: float | None,
-    winner: int | None,
+    cost: KnownCost, located: Sequence[tuple[int, CandidateJson, float]], winner: int | None, metric: str
 ) -> str:
     feasible = sum(row["feasible"] for _, row, _ in located)
     text = f"{len(located)} candidates, {feasible} of them within all budgets."
-    if limit is not None:
-        text += f" The budget is {format_value(limit, UNITS[cost])}."
+    if cost.front:
+        numbers = ", ".join(str(place + 1) for place in cost.front)
+        text += f" On the front, the cheapest first: {numbers}."
+    if cost.limit is not None:
+        held = ", for the upper bound" if cost.by_upper_bound else ""
+        text += f" The budget is {format_value(cost.limit, cost.unit)}{held}."
     for place, row, value in located:
         if place == winner and row["accuracy"] is not None:
-            text += f" The winner: {format_value(value, UNITS[cost])} at {row['accuracy']:.1%}."
+            price = format_value(value, cost.unit)
+            text += f" Chosen: candidate {place + 1}, {price} at {row['accuracy']:.1%} {metric}."
     return text
 
 
-def reward_chart(rows: Sequence[CandidateJson]) -> Chart:
-    """Return the reward of each candidate in the order judged, with the best so far and a moving average per stage."""
-    rewards = [row["reward"] for row in rows]
-    xs = fit_scale([1.0, float(max(len(rows), 2))], *x_range())
-    ys = fit_scale(rewards, *y_range())
-    points, best, rules = [], [], []
-    average: list[list[tuple[float, float]]] = []
-    highest: float | None = None
-    for place, row in enumerate(rows):
-        x = xs.place(place + 1)
-        first_of_stage = place == 0 or rows[place - 1]["stage"] != row["stage"]
-        if first_of_stage:
-            rules.append(Rule(f"stage {row['stage']}", "stage", x=x))
-            average.append([])
-        points.append(Point(x, ys.place(row["reward"]), f"stage{row['stage']}", _describe(place, row)))
-        if highest is not None:
-            best.append((x, ys.place(highest)))
-        highest = row["reward"] if highest is None else max(highest, row["reward"])
-        best.append((x, ys.place(highest)))
-        window = [
-            one["reward"]
-            for one in rows[max(0, place - _MOVING_AVERAGE + 1) : place + 1]
-            if one["stage"] == row["stage"]
-        ]
-        average[-1].append((x, ys.place(sum(window) / len(window))))
-    stages = dict.fromkeys(row["stage"] for row in rows)
-    return Chart(
-        name="reward",
-        title="Reward over the search",
-        description=_reward_text(rewards, list(stages)),
-        x_label="Candidate",
-        y_label="Reward",
-        x_ticks=axis_ticks(xs),
-        y_ticks=axis_ticks(ys),
-        points=tuple(points),
-        lines=(Line(tuple(best), "best"), *(Line(tuple(places), "average") for places in average)),
-        rules=tuple(rules),
-        keys=(
-            *(Key(f"stage{stage}", f"stage {stage}") for stage in stages),
-            Key("best", "best so far"),
-            Key("average", f"mean of the last {_MOVING_AVERAGE}"),
-        ),
-    )
-
-
-def _reward_text(rewards: Sequence[float], stages: Sequence[int]) -> str:
-    if not rewards:
-        return "No candidate was judged."
-    return (
-        f"{len(rewards)} candidates in {len(stages)} stage{'s' if len(stages) > 1 else ''}; the reward starts at "
-        f"{rewards[0]:.3f} and the best is {max(rewards):.3f}, from candidate {rewards.index(max(rewards)) + 1}."
-    )
-
-
-def _axis_name(cost: _CandidateCost, *, logarithmic: bool) -> str:
-    name = (
-        COST_NAMES[cost] if UNITS[cost].lower() == COST_NAMES[cost].lower() else f"{COST_NAMES[cost]} ({UNITS[cost]})"
-    )
+def _axis_name(cost: KnownCost, *, logarithmic: bool) -> str:
+    """Return what the axis shows; on which device is in the chart's title."""
+    name = COST_NAMES[cost.cost]
+    if cost.unit.lower() != name.lower():
+        name = f"{name} ({cost.unit})"
+    if cost.predicted:
+        name = f"{name}, predicted"
     return f"{name}, log scale" if logarithmic else name
 
 
-def _lower(cost: Cost) -> str:
-    name = COST_NAMES[cost]
-    return name if name == "MACs" else name.lower()
+def _lower(title: str) -> str:
+    return title if title == "MACs" else title[:1].lower() + title[1:]

@@ -4,12 +4,30 @@ from dataclasses import dataclass
 
 from n2n_edge.report.scale import Scale
 
-__all__ = ["HEIGHT", "WIDTH", "Chart", "Key", "Line", "Point", "Rule", "Tick", "axis_ticks", "x_range", "y_range"]
+__all__ = [
+    "HEIGHT",
+    "WIDTH",
+    "Bar",
+    "Chart",
+    "Key",
+    "Label",
+    "Line",
+    "Point",
+    "Rule",
+    "Tick",
+    "axis_ticks",
+    "whole_ticks",
+    "x_range",
+    "y_range",
+]
 
-WIDTH, HEIGHT = 560, 350
+WIDTH, HEIGHT = 560, 366
 """The size of every chart in SVG units; the page scales it to the width at hand."""
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 14, 34, 54
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 24, 50, 54
+
+_LETTER = 11.5
+"""About the width of a letter on a phone, where texts are largest."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +46,30 @@ class Point:
     y: float
     kind: str
     text: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """An upright or lying bar with a text that shows on hovering; one that is `struck` has a cross over it."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    kind: str
+    text: str
+    struck: bool = False
+
+
+@dataclass(frozen=True)
+class Label:
+    """A short text in the chart itself; `anchor` is SVG's ``text-anchor``."""
+
+    x: float
+    y: float
+    text: str
+    kind: str = "name"
+    anchor: str = "start"
 
 
 @dataclass(frozen=True)
@@ -53,9 +95,15 @@ class Rule:
     y: float | None = None
 
     @property
-    def label_anchor(self) -> str:
-        """Where the label of a vertical rule hangs, so that it stays inside the chart."""
-        return "end" if self.x is not None and self.x > WIDTH / 2 else "start"
+    def label_place(self) -> tuple[float, str]:
+        """Where the label of a vertical rule hangs, and by which end, so that it stays inside the chart."""
+        assert self.x is not None
+        room = _LETTER * len(self.label)
+        places = {"start": self.x - 4, "end": self.x + 4}
+        fits = {"start": places["start"] + room < WIDTH, "end": places["end"] - room > 0}
+        order = ("end", "start") if self.x > WIDTH / 2 else ("start", "end")
+        anchor = next((one for one in order if fits[one]), None)
+        return (places[anchor], anchor) if anchor is not None else (float(WIDTH - 2), "end")
 
 
 @dataclass(frozen=True)
@@ -68,7 +116,10 @@ class Key:
 
 @dataclass(frozen=True)
 class Chart:
-    """Everything that the template draws; `title` and `description` are its text alternative."""
+    """Everything that the template draws; `title` and `description` are its text alternative.
+
+    `source` says where its figures come from.
+    """
 
     name: str
     title: str
@@ -81,6 +132,9 @@ class Chart:
     lines: tuple[Line, ...] = ()
     rules: tuple[Rule, ...] = ()
     keys: tuple[Key, ...] = ()
+    bars: tuple[Bar, ...] = ()
+    labels: tuple[Label, ...] = ()
+    source: str = ""
     width: int = WIDTH
     height: int = HEIGHT
     left: int = _LEFT
@@ -102,6 +156,11 @@ def y_range() -> tuple[float, float]:
 def axis_ticks(scale: Scale, unit: str = "") -> tuple[Tick, ...]:
     """Return the ticks of an axis with short labels: ``30k``, ``1.2M``, ``95%`` for fractions."""
     return tuple(Tick(scale.place(value), _short(value, unit)) for value in scale.ticks())
+
+
+def whole_ticks(scale: Scale) -> tuple[Tick, ...]:
+    """Return the ticks of an axis that counts things: whole numbers alone."""
+    return tuple(tick for tick in axis_ticks(scale) if "." not in tick.label)
 
 
 def _short(value: float, unit: str) -> str:

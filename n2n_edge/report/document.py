@@ -8,6 +8,8 @@ __all__ = [
     "ArchitectureJson",
     "BudgetJson",
     "CandidateJson",
+    "ChannelsJson",
+    "ChosenJson",
     "ConditionJson",
     "ConditionsJson",
     "DeviceJson",
@@ -47,6 +49,8 @@ class BudgetJson(TypedDict):
     met: bool
     accept_expected: NotRequired[bool]
     """Whether a prediction was judged by its expected value instead of its upper bound."""
+    device: NotRequired[str]
+    """On which device a latency budget was held; there is one for each."""
 
 
 class ParityJson(TypedDict):
@@ -93,13 +97,24 @@ class LayerLatencyJson(TypedDict):
     student: FigureJson | None
 
 
+class ChannelsJson(TypedDict):
+    """How many channels a layer gives in the teacher and in the student; None where it is gone."""
+
+    before: int
+    after: int | None
+
+
 class LayerJson(TypedDict):
-    """One of the teacher's layers in the order of the graph; `latency_ms` is by device name."""
+    """One of the teacher's layers in the order of the graph; `latency_ms` is by device name.
+
+    A last row called ``other`` has no op type and no channels: what belongs to no layer.
+    """
 
     name: str
     op_type: str
     removed: bool
     latency_ms: dict[str, LayerLatencyJson]
+    channels: NotRequired[ChannelsJson]
 
 
 class SearchJson(TypedDict):
@@ -120,6 +135,13 @@ class GroupJson(TypedDict):
     before: int
     after: int
     layers: list[str]
+
+
+class ChosenJson(TypedDict):
+    """Which candidate of which run the student is, where a person chose it; `candidate` counts from one."""
+
+    run: str
+    candidate: int
 
 
 class ArchitectureJson(TypedDict):
@@ -176,6 +198,10 @@ class RunReport(TypedDict):
     budgets: list[BudgetJson]
     parity: ParityJson
     device: DeviceJson
+    """The primary device."""
+    devices: NotRequired[list[DeviceJson]]
+    """All of them, in a run for several."""
+    chosen: NotRequired[ChosenJson]
     search: SearchJson
     architecture: ArchitectureJson
     training: TrainingJson

@@ -4,18 +4,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-import jinja2
-
 from n2n_edge.gate import format_value
-from n2n_edge.report.candidates import COST_NAMES, candidate_charts, metric_name, reward_chart
+from n2n_edge.report.candidates import candidate_charts, describe_candidate, find_winner
 from n2n_edge.report.chart import Chart
-from n2n_edge.report.comparison import Cell, Row, cell_of, comparison_rows, figure_of, provenances_of
+from n2n_edge.report.comparison import (
+    Cell,
+    Row,
+    budget_name,
+    cell_of,
+    chosen_text,
+    comparison_rows,
+    device_names,
+    device_text,
+    figure_of,
+    provenances_of,
+)
 from n2n_edge.report.conditions import condition_table
 from n2n_edge.report.document import BudgetJson, CandidateJson, GroupJson, RunReport
-from n2n_edge.report.training import training_chart
+from n2n_edge.report.front_table import front_table
+from n2n_edge.report.known_costs import COST_NAMES, known_costs, metric_name
+from n2n_edge.report.network import layer_devices, layer_rows, network_charts
+from n2n_edge.report.page import page_environment
+from n2n_edge.report.progress import entropy_chart, reward_chart
+from n2n_edge.report.training import training_charts
 from n2n_edge.writing import write_text
 
-__all__ = ["facts_of", "render_html", "write_html"]
+__all__ = ["facts_of", "render_html", "run_charts", "write_html"]
 
 
 class _BudgetRow(TypedDict):
@@ -36,44 +50,78 @@ class _WidthBar(TypedDict):
     after_share: float
 
 
+class _Charts(TypedDict):
+    search: tuple[Chart, ...]
+    network: tuple[Chart, ...]
+    training: tuple[Chart, ...]
+
+
 def write_html(document: RunReport, run_rows: Sequence[CandidateJson], path: Path) -> None:
     """Write the report of a run to `path`; `run_rows` are the candidates in the order judged.
 
-    The file is self-contained: no scripts, no fonts, no requests.
+    The file is self-contained: no fonts, no requests, and everything is there without its script.
     """
     write_text(path, render_html(document, run_rows))
 
 
 def render_html(document: RunReport, run_rows: Sequence[CandidateJson]) -> str:
     """Return the report as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("n2n_edge.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    search_charts: tuple[Chart, ...] = (
-        (*candidate_charts(document, run_rows), reward_chart(run_rows)) if run_rows else ()
-    )
+    charts = _charts(document, run_rows)
     groups = document["architecture"]["groups"]
-    return environment.get_template("report.html.j2").render(
-        document=document,
-        passed=all(budget["met"] for budget in document["budgets"]),
-        budgets=[_budget_row(budget) for budget in document["budgets"]],
-        comparison=comparison_rows(document),
-        headline=_headline(comparison_rows(document)),
-        provenances=provenances_of(document),
-        search_charts=search_charts,
-        candidate_count=len(run_rows),
-        trained_count=sum(row["trained"] for row in run_rows),
-        training=training_chart(document["training"], metric_name(document)),
-        widths=[_width_bar(group, groups) for group in groups if group["before"] != group["after"]],
-        unchanged=[group for group in groups if group["before"] == group["after"]],
-        conditions=condition_table(document["conditions"]) if "conditions" in document else None,
-        data=facts_of(document["data"]),
-        environment=facts_of(document["environment"]),
+    layers = document.get("layers", [])
+    return (
+        page_environment()
+        .get_template("report.html.j2")
+        .render(
+            document=document,
+            device_names=device_names(document),
+            device_text=device_text(document),
+            chosen=chosen_text(document),
+            passed=all(budget["met"] for budget in document["budgets"]),
+            budgets=[_budget_row(budget) for budget in document["budgets"]],
+            comparison=comparison_rows(document),
+            headline=_headline(comparison_rows(document)),
+            provenances=provenances_of(document),
+            metric=metric_name(document),
+            search_charts=charts["search"],
+            front=front_table(run_rows, known_costs(document, run_rows), find_winner(document, run_rows)),
+            candidate_count=len(run_rows),
+            trained_count=sum(row["trained"] for row in run_rows),
+            network_charts=charts["network"],
+            layers=layer_rows(layers),
+            layer_devices=layer_devices(layers),
+            training_charts=charts["training"],
+            widths=[_width_bar(group, groups) for group in groups if group["before"] != group["after"]],
+            unchanged=[group for group in groups if group["before"] == group["after"]],
+            conditions=condition_table(document["conditions"]) if "conditions" in document else None,
+            data=facts_of(document["data"]),
+            environment=facts_of(document["environment"]),
+        )
     )
+
+
+def run_charts(document: RunReport) -> tuple[Chart, ...]:
+    """Return every picture of a run's report."""
+    charts = _charts(document, document["search"]["candidates"])
+    return (*charts["search"], *charts["network"], *charts["training"])
+
+
+def _charts(document: RunReport, rows: Sequence[CandidateJson]) -> _Charts:
+    costs, metric = known_costs(document, rows), metric_name(document)
+    texts = [describe_candidate(place, costs, rows, metric) for place in range(len(rows))]
+    search: tuple[Chart, ...] = ()
+    if rows:
+        entropy = entropy_chart(rows, texts)
+        search = (
+            *candidate_charts(document, rows, costs),
+            reward_chart(rows, texts),
+            *(() if entropy is None else (entropy,)),
+        )
+    return {
+        "search": search,
+        "network": network_charts(document.get("layers", [])),
+        "training": training_charts(document["training"], metric),
+    }
 
 
 def facts_of(mapping: Mapping[str, object]) -> dict[str, str]:
@@ -93,7 +141,7 @@ def facts_of(mapping: Mapping[str, object]) -> dict[str, str]:
 def _budget_row(budget: BudgetJson) -> _BudgetRow:
     reached = figure_of(budget["reached"])
     return {
-        "name": COST_NAMES.get(budget["cost"], budget["cost"]),
+        "name": budget_name(budget, COST_NAMES.get(budget["cost"], budget["cost"])),
         "option": budget["option"],
         "bound": _bound(budget, reached.predicted),
         "limit": format_value(budget["limit"], reached.unit),

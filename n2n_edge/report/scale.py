@@ -48,7 +48,7 @@ def fit_scale(values: Iterable[float], start: float, end: float, *, may_be_log: 
 
 
 def _even_ticks(low: float, high: float) -> tuple[float, ...]:
-    raw = (high - low) / 5
+    raw = (high - low) / 6.5
     power = 10 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw)
     first = math.ceil(low / step - 1e-9)

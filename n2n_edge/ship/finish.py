@@ -23,6 +23,7 @@ from n2n_edge.report import ConditionJson, ConditionsJson, RunReport, write_html
 from n2n_edge.search import Candidate, Judged
 from n2n_edge.ship.document import run_report, write_json
 from n2n_edge.ship.folder import RunFolder
+from n2n_edge.ship.layers import layer_rows
 from n2n_edge.ship.metadata import with_metadata
 from n2n_edge.ship.observer import Observer
 from n2n_edge.ship.parity import check_parity
@@ -116,6 +117,13 @@ def ship(
         data=data,
         warnings=warnings,
         conditions=_conditions(folder.student, prepared, observer) if settings.corruptions else None,
+    )
+    report["layers"] = layer_rows(
+        prepared.teacher,
+        trained.winner.architecture.removed,
+        prepared.teacher_path,
+        folder.student,
+        {profile.name: profile for profile in (prepared.host, prepared.profile)}.values(),
     )
     write_html(report, report["search"]["candidates"], folder.report_html)
     write_model_card(report, folder.model_card)

@@ -2,10 +2,10 @@
 
 import random
 
-from n2n_edge.figures import Figure
-from n2n_edge.report import CandidateJson, ModelJson, RunReport
+from n2n_edge.figures import Figure, Provenance
+from n2n_edge.report import CandidateJson, LayerJson, LayerLatencyJson, ModelJson, RunReport
 
-__all__ = ["sample_document"]
+__all__ = ["old_document", "sample_document"]
 
 
 def _model(path: str, accuracy: float, params: int, macs: int, host_ms: float, device_ms: float) -> ModelJson:
@@ -47,9 +47,52 @@ def _candidates(count: int) -> list[CandidateJson]:
                 "macs": int(11e6 * share),
                 "latency_ms": 2.4 * share + 0.2 if feasible else None,
                 "trained": trained,
+                "memory_bound_mb": 4 * params / 1e6 + 0.05,
+                "entropy": max(0.0, 1 - skill + source.gauss(0, 0.03)) if index else None,
             }
         )
     return rows
+
+
+def _layers() -> list[LayerJson]:
+    plan = [
+        ("conv1", 24, 8),
+        ("layers.0.0.conv1", 24, 16),
+        ("layers.1.1.conv1", 48, None),
+        ("layers.1.1.conv2", 48, None),
+    ]
+    plan.append(("layers.2.0.conv1", 80, 32))
+    rows: list[LayerJson] = [
+        {
+            "name": name,
+            "op_type": "Conv",
+            "removed": after is None,
+            "channels": {"before": before, "after": after},
+            "latency_ms": _latency(before / 1000, None if after is None else after / 1000),
+        }
+        for name, before, after in plan
+    ]
+    return [*rows, {"name": "other", "op_type": "", "removed": False, "latency_ms": _latency(0.02, 0.01)}]
+
+
+def _latency(teacher: float, student: float | None) -> dict[str, LayerLatencyJson]:
+    kinds: dict[str, Provenance] = {"cpu": "measured", "raspberry-pi-4": "analytic"}
+    return {
+        device: {
+            "teacher": Figure(teacher, "ms", provenance).to_json(),
+            "student": None if student is None else Figure(student, "ms", provenance).to_json(),
+        }
+        for device, provenance in kinds.items()
+    }
+
+
+def old_document() -> RunReport:
+    """Return a document as it was before layers, memory and entropy were noted."""
+    document = sample_document()
+    del document["layers"]
+    for row in document["search"]["candidates"]:
+        del row["memory_bound_mb"], row["entropy"]
+    return document
 
 
 def sample_document(candidates: int = 120) -> RunReport:
@@ -99,6 +142,7 @@ def sample_document(candidates: int = 120) -> RunReport:
                 {"name": "g6", "before": 80, "after": 32, "layers": ["/layers.2/0/conv1"]},
             ],
         },
+        "layers": _layers(),
         "training": {
             "epochs": [
                 {
