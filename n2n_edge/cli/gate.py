@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from n2n_edge.cli.completion import device_names
+
 if TYPE_CHECKING:
     from n2n_edge.gate import Budget, Cost, GateJson, Regression, Verdict
 
@@ -23,7 +25,11 @@ def gate(
     max_memory_mb: Annotated[float | None, typer.Option(help="Largest memory bound in MB.")] = None,
     max_latency_ms: Annotated[float | None, typer.Option(help="Longest latency in ms; needs --device.")] = None,
     device: Annotated[
-        str | None, typer.Option(help="Device for the latency: measured if it is this host (cpu), predicted otherwise.")
+        str | None,
+        typer.Option(
+            help="Device for the latency: measured if it is this host (cpu), predicted otherwise.",
+            autocompletion=device_names,
+        ),
     ] = None,
     accept_expected: Annotated[
         bool,
@@ -44,6 +50,12 @@ def gate(
     """Fail (exit 1) when a model breaks a budget, or costs more than a baseline model by too much.
 
     Size, params, MACs and the memory bound follow from the file; nothing is run for them.
+
+    Examples:
+
+    - `n2n-edge gate student.onnx --max-mb 0.6 --max-memory-mb 4`
+    - `n2n-edge gate student.onnx --device raspberry-pi-4 --max-latency-ms 20`
+    - `n2n-edge gate student.onnx --baseline main.onnx --max-regression 5%`
     """
     from n2n_edge.errors import InputError
     from n2n_edge.gate import gate_document
