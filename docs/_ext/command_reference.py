@@ -27,7 +27,7 @@ def command_reference() -> str:
 def _command(path: str, command: Any, parent: Any) -> Iterator[str]:
     yield f"## {path}"
     context = command.make_context(path.split()[-1], [], parent=parent, resilient_parsing=True)
-    text, _, examples = inspect.cleandoc(command.help or "").partition("Examples:\n")
+    text, _, examples = inspect.cleandoc(command.help or "").partition("Examples:")
     yield text.strip()
     if hasattr(command, "commands"):
         for name, inner in command.commands.items():

@@ -1,11 +1,11 @@
 """Everything that is looked at, in order."""
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 
 from n2n_edge.doctor.check import Check, Diagnosis
 from n2n_edge.doctor.packages import OPTIONAL, base_packages, extra_packages, import_check
 from n2n_edge.doctor.places import folders, ssh_client
+from n2n_edge.versions import first_version
 
 __all__ = ["diagnose"]
 
@@ -18,7 +18,7 @@ def diagnose(*, imports: bool = False) -> Diagnosis:
         checks += _measured()
     checks += extra_packages()
     if imports:
-        checks += [import_check(name) for name in ("torch", *OPTIONAL) if find_spec(name) is not None]
+        checks += [import_check(name) for name in ("torch", *OPTIONAL) if first_version(name) is not None]
     checks.append(ssh_client())
     if not any(check.status == "missing" for check in base):
         checks += folders()

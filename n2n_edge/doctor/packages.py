@@ -2,10 +2,11 @@
 
 import importlib
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
+from importlib import metadata
 from pathlib import Path
 
 import n2n_edge
@@ -27,15 +28,15 @@ BASE: Mapping[str, tuple[str, str]] = {
 }
 """Distributions that the base needs beside ONNX Runtime: the module, and what it is for."""
 
-EXTRAS: Mapping[str, tuple[Mapping[str, str], str]] = {
-    "compress": (
-        {"torch": "torch", "onnxscript": "onnxscript", "safetensors": "safetensors", "pillow": "PIL"},
-        "`n2n-edge compress`, and torch networks as teachers",
-    ),
-    "example": ({"scikit-learn": "sklearn"}, "the built-in example's images"),
-    "tensorboard": ({"tensorboard": "tensorboard"}, "showing a run's curves in TensorBoard"),
+PURPOSES: Mapping[str, str] = {
+    "compress": "`n2n-edge compress`, and torch networks as teachers",
+    "example": "the built-in example's images",
+    "tensorboard": "event files of a run that TensorBoard shows",
+    "png": "pictures of a report's charts",
 }
-"""Extras: the module of each distribution that they bring, and what they are for."""
+"""What extras are for; which packages they bring is asked of the installed metadata."""
+
+FOR_DEVELOPERS = {"dev", "docs"}
 
 OPTIONAL: Mapping[str, str] = {
     "torchvision": "teachers named torchvision:NAME",
@@ -58,17 +59,19 @@ def base_packages() -> Iterator[Check]:
 
 def extra_packages() -> Iterator[Check]:
     """Give the extras and the optional packages, looked up without importing any."""
-    for extra, (modules, purpose) in EXTRAS.items():
-        absent = [name for name, module in modules.items() if find_spec(module) is None]
-        there = [f"{name} {first_version(name) or 'of unknown version'}" for name in modules if name not in absent]
-        found = ", ".join([*there, *(f"no {name}" for name in absent)])
+    for extra, distributions in _extras().items():
+        versions = {name: first_version(name) for name in distributions}
+        absent = [name for name, version in versions.items() if version is None]
+        found = ", ".join(
+            f"no {name}" if version is None else f"{name} {version}" for name, version in versions.items()
+        )
         remedy = f'pip install "n2n-edge[{extra}]"' if absent else ""
-        yield Check("extras", extra, "missing" if absent else "ok", found, purpose, remedy)
+        yield Check("extras", extra, "missing" if absent else "ok", found, PURPOSES.get(extra, ""), remedy)
     for name, purpose in OPTIONAL.items():
-        absent_one = find_spec(name) is None
-        found = "none" if absent_one else f"{first_version(name) or 'of unknown version'}, not imported"
-        remedy = f"pip install {name}, of the release that belongs to your torch" if absent_one else ""
-        yield Check("extras", name, "missing" if absent_one else "ok", found, purpose, remedy)
+        version = first_version(name)
+        found = "none" if version is None else f"{version}, not imported"
+        remedy = f"pip install {name}, of the release that belongs to your torch" if version is None else ""
+        yield Check("extras", name, "missing" if version is None else "ok", found, purpose, remedy)
 
 
 def import_check(name: str) -> Check:
@@ -90,6 +93,20 @@ def import_check(name: str) -> Check:
     said = done.stderr.strip().splitlines()
     remedy = f"pip install --force-reinstall {name}, of a release that belongs to what else is installed"
     return Check("extras", f"import {name}", "limited", f"fails: {said[-1] if said else 'crashed'}", purpose, remedy)
+
+
+def _extras() -> dict[str, list[str]]:
+    """Return the distributions that each extra of the installed n2n-edge brings; empty for a bare source tree."""
+    try:
+        requirements = metadata.requires("n2n-edge") or []
+    except metadata.PackageNotFoundError:
+        return {}
+    found: dict[str, list[str]] = {}
+    for requirement in requirements:
+        match = re.match(r"([A-Za-z0-9._-]+).*;.*\bextra\s*==\s*['\"]([\w-]+)['\"]", requirement)
+        if match and match[2] not in FOR_DEVELOPERS:
+            found.setdefault(match[2], []).append(match[1])
+    return found
 
 
 def _imported(distribution: str, module: str, purpose: str) -> Check:

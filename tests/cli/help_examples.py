@@ -7,6 +7,8 @@ here. What an example writes (`WRITING`) is left out of its folder.
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ __all__ = ["BOARD", "MAKERS", "Example", "commands", "examples", "files_named"]
 BOARD = "ssh://pi@raspberrypi.local"
 """The board of every example; the tests put a server on loopback in its place."""
 
-WRITING = {"--out", "--save", "--csv", "--markdown", "--html", "--junit"}
+WRITING = {"--out", "--save", "--csv", "--markdown", "--html", "--junit", "--png"}
 """Options whose value is written, not read."""
 
 CHEAP: Mapping[str, tuple[str, ...]] = {
@@ -73,10 +75,10 @@ def commands() -> dict[str, Any]:
 
 
 def examples(command: str, text: str) -> list[Example]:
-    """Return the examples at the end of a command's help."""
-    _, found, section = text.partition("Examples:\n")
-    lines = re.findall(r"^\s*- `n2n-edge ([^`\n]+)`$", section, re.MULTILINE) if found else []
-    return [Example(command, line) for line in lines]
+    """Return the examples at the end of a command's help: lines that begin with the program's name, listed or not."""
+    _, found, section = text.partition("Examples:")
+    lines = re.findall(r"^\s*(?:- )?`?n2n-edge ([^`\n]+)`?$", section, re.MULTILINE) if found else []
+    return [Example(command, line.strip()) for line in lines]
 
 
 def files_named(example: Example) -> list[str]:
@@ -128,18 +130,26 @@ def _run(path: Path, built: Callable[[str], Path]) -> None:
     n2n_edge.compress(out=path, device="raspberry-pi-4", max_mb=0.6, effort="quick", candidates=1, epochs=1)
 
 
+def _bench(path: Path, built: Callable[[str], Path]) -> None:
+    models = [str(built(name)) for name in ("teacher.onnx", "student.onnx")]
+    words = [sys.executable, "-m", "n2n_edge", "bench", *models, *CHEAP["bench"], "--save", str(path)]
+    subprocess.run(words, check=True, capture_output=True, timeout=300)
+
+
 def _profile(path: Path, built: Callable[[str], Path]) -> None:
     from n2n_edge.devices import new_profile
 
     new_profile(path.stem, "raspberry-pi-4", path)
 
 
-MAKERS: Mapping[str, Callable[[Path, Callable[[str], Path]], None]] = {
+MAKERS: Mapping[str, Callable[[Path, Callable[[str], Path]], object]] = {
     "teacher.onnx": _teacher,
     "student.onnx": _half,
     "main.onnx": _half,
     "images": _images,
     "run": _run,
+    "demo-run": lambda path, built: shutil.copytree(built("run"), path),
+    "bench.json": _bench,
     "my-board.toml": _profile,
 }
 """How each file or folder is made at a path, `built` giving the path of another one."""
