@@ -2,12 +2,14 @@
 
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from sphinx.application import Sphinx
 
 from n2n_edge.cli.app import app as command_line
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 __all__ = ["command_reference", "setup"]
 
@@ -67,11 +69,11 @@ def _meaning(parameter: Any, context: Any) -> str:
     return text + (" Required." if parameter.required else "")
 
 
-def fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
+def fill_in(app: "Sphinx", docname: str, source: list[str]) -> None:
     """Put the reference where the page asks for it."""
     source[0] = source[0].replace(PLACE, command_reference())
 
 
-def setup(app: Sphinx) -> dict[str, bool]:
+def setup(app: "Sphinx") -> dict[str, bool]:
     app.connect("source-read", fill_in)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
