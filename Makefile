@@ -2,6 +2,7 @@
 #   make demo         compress the built-in example for a Raspberry Pi 4
 #   make test         run the tests
 #   make lint         formatting, lint rules, types, import contracts
+#   make docs         build the documentation site, warnings as errors
 #   make wheel-check  install the wheel alone into a clean environment and use it there
 
 PYTHON ?= python3
@@ -14,8 +15,9 @@ BIN := $(VENV)/bin
 WHEEL_VENV := .venv-wheel
 WHEEL_BIN := $(CURDIR)/$(WHEEL_VENV)/bin
 DEMO_RUN := demo-run
+SITE := docs/_build/html
 
-.PHONY: help demo test lint wheel-check clean
+.PHONY: help demo test lint docs wheel-check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -38,6 +40,11 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Links and anchors between pages are checked by the build, those of the other Markdown files by a test.
+docs: $(VENV)/.installed-docs
+	$(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --nitpicky --quiet -b html docs $(SITE)
+	@echo "site     $(SITE)/index.html"
+
 # A board installs the wheel without extras: what it needs must work there, and `compress` must say what is missing.
 wheel-check: $(VENV)/.installed-dev
 	@rm -rf $(WHEEL_VENV)
@@ -45,6 +52,7 @@ wheel-check: $(VENV)/.installed-dev
 	$(BIN)/python -m build --wheel --outdir $(WHEEL_VENV)/dist .
 	$(WHEEL_BIN)/pip install --quiet -c constraints.txt $(WHEEL_VENV)/dist/*.whl
 	cd $(WHEEL_VENV) && $(WHEEL_BIN)/n2n-edge --version
+	cd $(WHEEL_VENV) && $(WHEEL_BIN)/n2n-edge doctor
 	cd $(WHEEL_VENV) && $(WHEEL_BIN)/n2n-edge --help
 	cd $(WHEEL_VENV) && $(WHEEL_BIN)/n2n-edge profiles list
 	cd $(WHEEL_VENV) && \
@@ -60,7 +68,7 @@ wheel-check: $(VENV)/.installed-dev
 	@echo "wheel-check passed"
 
 clean:
-	rm -rf $(VENV) $(WHEEL_VENV) $(DEMO_RUN) dist
+	rm -rf $(VENV) $(WHEEL_VENV) $(DEMO_RUN) docs/_build dist
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("n2n-edge needs Python 3.11 or newer; set PYTHON=" if sys.version_info < (3, 11) else 0)'
@@ -73,3 +81,7 @@ $(VENV)/.installed-compress: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[compress,example,png,dev]"
 	@touch $@ $(VENV)/.installed-compress
+
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	@touch $@

@@ -7,7 +7,6 @@
 
 import os
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 # Builds of ONNX Runtime report usage over the network unless told otherwise before their import.
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from n2n_edge.graph import Architecture, ChannelGroup, Costs, Layer, Teacher, build, costs
     from n2n_edge.measure import BenchOptions, Measurement, bench
     from n2n_edge.ship import CompressResult, compress
+
+    __version__: str
 
 __all__ = [
     "Architecture",
@@ -50,11 +51,6 @@ __all__ = [
     "load_student",
 ]
 
-try:
-    __version__ = version("n2n-edge")
-except PackageNotFoundError:  # run from a source tree that isn't installed
-    __version__ = "0+unknown"
-
 _HOMES = {
     "devices": ("Profile", "load_profile"),
     "distill": ("load_student",),
@@ -70,6 +66,10 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 def __getattr__(name: str) -> object:
     """Import a public name when it is first used, so that ``import n2n_edge`` costs nothing and needs no torch."""
+    if name == "__version__":  # looking for it takes as long as everything else that the command does before its help
+        from n2n_edge.versions import own_version
+
+        return own_version()
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module 'n2n_edge' has no attribute {name!r}")

@@ -8,6 +8,7 @@ import typer
 from n2n_edge.cli.bench import bench
 from n2n_edge.cli.compress import compress
 from n2n_edge.cli.device import device_app
+from n2n_edge.cli.doctor import doctor
 from n2n_edge.cli.gate import gate
 from n2n_edge.cli.inspect import inspect
 from n2n_edge.cli.predict import predict
@@ -21,22 +22,31 @@ app = typer.Typer(
     help="Make a trained neural network fit a real embedded board.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # in rich's own markup what stands in brackets vanishes from help texts
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from n2n_edge import __version__
+        from n2n_edge.versions import own_version, runtime_versions
 
-        print(f"n2n-edge {__version__}")
+        print(f"n2n-edge {own_version()}")
+        for name, version in runtime_versions().items():
+            print(f"{name} {version}")
         raise typer.Exit
 
 
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the versions of n2n-edge, Python and what it runs on, and exit.",
+        ),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
@@ -49,6 +59,7 @@ app.command()(predict)
 app.command()(inspect)
 app.command()(gate)
 app.command()(report)
+app.command()(doctor)
 app.add_typer(device_app, name="device")
 app.add_typer(profiles_app, name="profiles")
 

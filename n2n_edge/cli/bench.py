@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from n2n_edge.cli.completion import device_names
 from n2n_edge.cli.stage import say
 from n2n_edge.errors import InputError, N2NError
 from n2n_edge.figures import MB
@@ -28,14 +29,15 @@ def bench(
     device: Annotated[
         str,
         typer.Option(
-            help="Profile name or .toml file: predicted for comparison; with --target ssh://, what the board is."
+            help="Profile name or .toml file: predicted for comparison; with --target ssh://, what the board is.",
+            autocompletion=device_names,
         ),
     ] = "cpu",
     target: Annotated[
         str,
         typer.Option(
             help="Where to run: host; host-limited (this host with --device's cores and memory); or "
-            "ssh://[user@]host[:port][/folder][?python=PATH]."
+            "ssh://[user@]host[:port], a [/folder] and [?python=PATH] behind it."
         ),
     ] = "host",
     threads: Annotated[int | None, typer.Option(min=1, help="Intra-op threads [default: the usable cores].")] = None,
@@ -73,11 +75,11 @@ def bench(
 ) -> None:
     """Time ONNX models, each in a process of its own; several are timed in turns and compared with the first.
 
-    Examples: n2n-edge bench student.onnx --per-op
+    Examples:
 
-    n2n-edge bench old.onnx new.onnx --threads 1
-
-    n2n-edge bench student.onnx --target ssh://pi@raspberrypi.local
+    - `n2n-edge bench student.onnx --per-op`
+    - `n2n-edge bench teacher.onnx student.onnx --threads 1 --save bench.json`
+    - `n2n-edge bench student.onnx --target ssh://pi@raspberrypi.local --device raspberry-pi-4`
     """
     from n2n_edge.devices import load_profile
     from n2n_edge.gate import parse_percent

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from n2n_edge.cli.completion import device_names
 from n2n_edge.cli.numbers import numbers
 from n2n_edge.errors import BudgetMissedError, InputError
 from n2n_edge.figures import SCHEMA_VERSION
@@ -41,7 +42,10 @@ def compress(
         str | None,
         typer.Option(help="Folder of images (per class, or unlabelled), .npz file, or package.module:function."),
     ] = None,
-    device: Annotated[str, typer.Option(help="Profile name or .toml file; see `n2n-edge profiles list`.")] = "cpu",
+    device: Annotated[
+        str,
+        typer.Option(help="Profile name or .toml file; see `n2n-edge profiles list`.", autocompletion=device_names),
+    ] = "cpu",
     max_mb: Annotated[
         float | None, typer.Option(help="Largest file, MB (10^6 bytes).", rich_help_panel=_BUDGETS)
     ] = None,
@@ -122,7 +126,14 @@ def compress(
         bool, typer.Option("--json", help="Print the report as one JSON document on stdout.", rich_help_panel=_RUN)
     ] = False,
 ) -> None:
-    """Search for a smaller student, train it by distillation, and ship it with proof that it meets the budgets."""
+    """Search for a smaller student, train it by distillation, and ship it with proof that it meets the budgets.
+
+    Examples:
+
+    - `n2n-edge compress --device raspberry-pi-4 --max-mb 0.6 --effort quick --out demo`
+    - `n2n-edge compress teacher.onnx --data images/ --device raspberry-pi-4 --max-mb 0.6 --max-latency-ms 20`
+    - `n2n-edge compress --resume --out run`
+    """
     from n2n_edge.ship import CompressSettings, RunFolder, absolute_paths, require_training_packages
 
     require_training_packages()

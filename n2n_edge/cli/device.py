@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from n2n_edge.cli.completion import device_names
 from n2n_edge.cli.stage import say
 from n2n_edge.errors import InputError
 from n2n_edge.figures import SCHEMA_VERSION
@@ -26,6 +27,11 @@ def check(
     """Say what is there: Python, runtime, cores, memory, clocks, disk; and what is missing, with how to get it.
 
     Exit code 3 if models can't be timed there as it is.
+
+    Examples:
+
+    - `n2n-edge device check`
+    - `n2n-edge device check ssh://pi@raspberrypi.local`
     """
     from n2n_edge.measure import open_target
     from n2n_edge.measure.readiness import readiness
@@ -52,6 +58,7 @@ def calibrate(
         typer.Option(
             help="Which device it is: a known profile, or the name of a new one "
             "[default: cpu with --host, else a new one named after the board].",
+            autocompletion=device_names,
         ),
     ] = None,
     threads: Annotated[
@@ -63,6 +70,11 @@ def calibrate(
     """Time a pack of small models on a board, fit its profile, and say how much better predictions are.
 
     The profile goes to your own profiles, which come before the shipped ones.
+
+    Examples:
+
+    - `n2n-edge device calibrate ssh://pi@raspberrypi.local --profile raspberry-pi-4`
+    - `n2n-edge device calibrate --host --threads 1`
     """
     from n2n_edge.devices import calibrate as run_calibration
     from n2n_edge.devices import check_writable, profile_to_calibrate, save_calibrations

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from n2n_edge.cli.completion import device_names
 from n2n_edge.cli.numbers import numbers
 from n2n_edge.cli.stage import say
 from n2n_edge.errors import InputError, N2NError
@@ -112,7 +113,11 @@ def gate(
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="Profile name or .toml file of the device; cpu is this host.", rich_help_panel=_WHERE),
+        typer.Option(
+            help="Profile name or .toml file of the device; cpu is this host.",
+            rich_help_panel=_WHERE,
+            autocompletion=device_names,
+        ),
     ] = None,
     target: Annotated[
         str | None,
@@ -187,13 +192,10 @@ def gate(
 
     Examples:
 
-    n2n-edge gate student.onnx --max-mb 0.5 --max-macs 5e6
-
-    n2n-edge gate student.onnx --baseline main.onnx --max-regression 5%
-
-    n2n-edge gate student.onnx --max-latency-ms 5 --device raspberry-pi-4
-
-    n2n-edge gate --init student.onnx --config n2n-edge.toml
+    - `n2n-edge gate student.onnx --max-mb 0.6 --max-memory-mb 4`
+    - `n2n-edge gate student.onnx --device raspberry-pi-4 --max-latency-ms 20`
+    - `n2n-edge gate student.onnx --baseline main.onnx --max-regression 5%`
+    - `n2n-edge gate --init student.onnx --config n2n-edge.toml`
     """
     on_github = github if github is not None else os.environ.get("GITHUB_ACTIONS") == "true"
     given = _given(

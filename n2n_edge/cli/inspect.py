@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from n2n_edge.cli.completion import device_names
 from n2n_edge.errors import InputError
 from n2n_edge.figures import SCHEMA_VERSION, Figure
 
@@ -33,7 +34,9 @@ def inspect(
         ),
     ],
     weights: Annotated[str | None, typer.Option(help="State dict for a torch network; see `compress`.")] = None,
-    device: Annotated[str, typer.Option(help="Profile name or .toml file; its latency is predicted.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="Profile name or .toml file; its latency is predicted.", autocompletion=device_names)
+    ] = "cpu",
     input_shape: Annotated[
         str | None,
         typer.Option(
@@ -42,7 +45,13 @@ def inspect(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
-    """Show layers and channel groups, what can be removed or shrunk and what can't and why, and costs on a device."""
+    """Show layers and channel groups, what can be removed or shrunk and what can't and why, and costs on a device.
+
+    Examples:
+
+    - `n2n-edge inspect teacher.onnx`
+    - `n2n-edge inspect teacher.onnx --device raspberry-pi-4 --json`
+    """
     from n2n_edge.devices import load_profile
 
     profile = load_profile(device)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from n2n_edge.cli.completion import device_names
 from n2n_edge.errors import InputError
 from n2n_edge.figures import SCHEMA_VERSION, Figure
 
@@ -20,12 +21,21 @@ PRECISIONS = ("fp32", "fp16", "int8")
 
 def predict(
     model: Annotated[Path, typer.Argument(help="ONNX file.", show_default=False)],
-    device: Annotated[str, typer.Option(help="Profile name or .toml file; see `n2n-edge profiles list`.")],
+    device: Annotated[
+        str,
+        typer.Option(help="Profile name or .toml file; see `n2n-edge profiles list`.", autocompletion=device_names),
+    ],
     threads: Annotated[int | None, typer.Option(help="CPU threads [default: the profile's].")] = None,
     precision: Annotated[str, typer.Option(help="What the model would be run in there: fp32, fp16 or int8.")] = "fp32",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
-    """Predict latency, energy and memory of one inference on a device, with an interval and the evidence for it."""
+    """Predict latency, energy and memory of one inference on a device, with an interval and the evidence for it.
+
+    Examples:
+
+    - `n2n-edge predict student.onnx --device raspberry-pi-4`
+    - `n2n-edge predict student.onnx --device jetson-orin-nano --precision fp16 --json`
+    """
     from n2n_edge.devices import load_profile
     from n2n_edge.devices import predict as predict_costs
     from n2n_edge.graph import load_model

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from n2n_edge.cli.completion import device_names
 from n2n_edge.figures import SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -20,7 +21,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 
 @profiles_app.command("list")
 def list_(as_json: JsonOption = False) -> None:
-    """List every device that --device can name: the shipped profiles and your own."""
+    """List every device that --device can name: the shipped profiles and your own.
+
+    Examples:
+
+    - `n2n-edge profiles list`
+    """
     from n2n_edge.devices import list_profiles
 
     profiles = list_profiles()
@@ -45,10 +51,18 @@ def list_(as_json: JsonOption = False) -> None:
 
 @profiles_app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="Name or alias of a profile, or a .toml file.")],
+    name: Annotated[
+        str, typer.Argument(help="Name or alias of a profile, or a .toml file.", autocompletion=device_names)
+    ],
     as_json: JsonOption = False,
 ) -> None:
-    """Show one profile, with the source of each figure."""
+    """Show one profile, with the source of each figure.
+
+    Examples:
+
+    - `n2n-edge profiles show raspberry-pi-4`
+    - `n2n-edge profiles show jetson --json`
+    """
     from n2n_edge.devices import load_profile
 
     profile = load_profile(name)
@@ -84,12 +98,18 @@ def show(
 @profiles_app.command()
 def new(
     name: Annotated[str, typer.Argument(help="Name of the new profile: small letters, digits and hyphens.")],
-    like: Annotated[str, typer.Option(help="Profile to start from.")] = "raspberry-pi-4",
+    like: Annotated[str, typer.Option(help="Profile to start from.", autocompletion=device_names)] = "raspberry-pi-4",
     out: Annotated[
         Path | None, typer.Option(help="File to write [default: NAME.toml in your own profiles].", show_default=False)
     ] = None,
 ) -> None:
-    """Write a profile to fill in, a copy of a known one; it borrows that one's calibrations until it has its own."""
+    """Write a profile to fill in, a copy of a known one; it borrows that one's calibrations until it has its own.
+
+    Examples:
+
+    - `n2n-edge profiles new my-board --like raspberry-pi-4`
+    - `n2n-edge profiles new my-board --like jetson --out my-board.toml`
+    """
     from n2n_edge.devices import new_profile
 
     print(new_profile(name, like, out))
@@ -99,7 +119,12 @@ def new(
 def validate(
     files: Annotated[list[Path], typer.Argument(help="Profile files.", show_default=False)],
 ) -> None:
-    """Check profile files; exit code 2 with the line and the field where one isn't valid."""
+    """Check profile files; exit code 2 with the line and the field where one isn't valid.
+
+    Examples:
+
+    - `n2n-edge profiles validate my-board.toml`
+    """
     from n2n_edge.devices import read_profile
 
     for file in files:

@@ -1,17 +1,16 @@
 """Where profiles are found: a path, the user's own folder, then the ones that ship."""
 
-import os
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
 
 from pydantic import ValidationError
 
-import n2n_edge
 from n2n_edge.devices.host import HOST_FIELDS, host_values
 from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.profile_file import line_of
 from n2n_edge.errors import InputError
+from n2n_edge.profile_folders import shipped_profile_folder, user_profile_folder
 
 __all__ = ["find_profile", "list_profiles", "load_profile", "profile_file", "read_profile", "user_profile_folder"]
 
@@ -35,7 +34,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
     found = find_profile(wanted)
     if found is not None:
         return found
-    layers = [_read_folder(folder, wanted) for folder in (user_profile_folder(), _shipped_folder())]
+    layers = [_read_folder(folder, wanted) for folder in (user_profile_folder(), shipped_profile_folder())]
     known = sorted(
         {name for profiles in layers for profile, _ in profiles for name in (profile.name, *profile.aliases)}
     )
@@ -55,7 +54,7 @@ def find_profile(name: str) -> Profile | None:
 
 
 def _find(name: str) -> tuple[Profile, Path] | None:
-    for folder in (user_profile_folder(), _shipped_folder()):
+    for folder in (user_profile_folder(), shipped_profile_folder()):
         profiles = _read_folder(folder, name)
         for profile, path in profiles:
             if name == profile.name:
@@ -82,7 +81,7 @@ def list_profiles() -> tuple[Profile, ...]:
     Raises:
         InputError: a file in the user's folder is not a valid profile.
     """
-    by_name = {profile.name: profile for profile, _ in _read_folder(_shipped_folder())}
+    by_name = {profile.name: profile for profile, _ in _read_folder(shipped_profile_folder())}
     by_name |= {profile.name: profile for profile, _ in _read_folder(user_profile_folder())}
     return tuple(by_name[name] for name in sorted(by_name))
 
@@ -116,13 +115,6 @@ def read_profile(path: Path, text: str | None = None) -> Profile:
         raise InputError(f"{path}: {complaints}") from error
 
 
-def user_profile_folder() -> Path:
-    """Return the folder of the user's own profiles: below ``$XDG_CONFIG_HOME``, else ``~/.config``."""
-    configured = os.environ.get("XDG_CONFIG_HOME")
-    base = Path(configured) if configured else Path.home() / ".config"
-    return base / "n2n-edge" / "profiles"
-
-
 def _complaint(text: str, location: list[int | str], kind: str, message: str) -> str:
     """Turn one of pydantic's errors into a phrase that names the line and the field."""
     message = message.removeprefix("Value error, ")
@@ -136,13 +128,6 @@ def _complaint(text: str, location: list[int | str], kind: str, message: str) ->
     else:
         message = f"{message[:1].lower()}{message[1:]}"
     return f"line {line_of(text, location)}: field '{'.'.join(str(part) for part in location)}': {message}"
-
-
-def _shipped_folder() -> Path:
-    """Return the folder of the shipped profiles: inside an installed package, or beside it in a checkout."""
-    package = Path(n2n_edge.__path__[0]).resolve()
-    installed = package / "_profiles"
-    return installed if installed.is_dir() else package.parent / "profiles"
 
 
 def _read_folder(folder: Path, wanted: str | None = None) -> tuple[tuple[Profile, Path], ...]:
