@@ -69,6 +69,7 @@ def test_an_example_runs(
         (shutil.copytree if source.is_dir() else shutil.copy)(source, work / name)
     monkeypatch.chdir(work)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setattr("webbrowser.open", lambda address: True)
     if example.needs_board:
         with running_server(tmp_path / "server") as server:
             monkeypatch.setenv("N2N_EDGE_SSH", server.ssh)
