@@ -110,7 +110,7 @@ def test_what_is_foretold_of_many_is_what_is_predicted_of_each(teacher: Teacher,
         architecture = teacher.full
         for group, width in zip(groups, widths[0].tolist(), strict=True):
             architecture = architecture.resize(group.name, width) if group.shrinkable else architecture
-        figure = meter.predicted(build(teacher, architecture))
+        figure = meter.devices[0].predicted(build(teacher, architecture))
         foretold = meter.foretold(frozenset(), widths)["latency_ms"][0]
     assert foretold == pytest.approx(figure.value if profile.is_host else figure.high, rel=1e-6)
 
