@@ -16,6 +16,7 @@ class Verdict:
     """One budget held against the figure that was reached.
 
     `margin` is the room that is left as a fraction of the limit: 0.1 is 10% inside the budget, -0.1 is 10% outside.
+    `device` is named where one latency budget is held on each of several devices.
     """
 
     budget: Budget
@@ -23,6 +24,7 @@ class Verdict:
     met: bool
     margin: float
     accept_expected: bool = False
+    device: str | None = None
 
     @property
     def reason(self) -> str:
@@ -30,8 +32,9 @@ class Verdict:
         limit = format_value(self.budget.limit, self.budget.unit)
         bound = "at most" if self.budget.direction == "max" else "at least"
         side = "inside" if self.met else "outside"
+        place = f" on {self.device}" if self.device is not None else ""
         text = (
-            f"{format_figure(self.reached)}, {format_provenance(self.reached.provenance)}; "
+            f"{format_figure(self.reached)}{place}, {format_provenance(self.reached.provenance)}; "
             f"budget {bound} {limit}, {abs(self.margin):.1%} {side}"
         )
         if self.reached.predicted:
@@ -44,17 +47,22 @@ class Verdict:
 
 
 def judge(
-    figures: Mapping[str, Figure], budgets: Iterable[Budget], *, accept_expected: bool = False
+    figures: Mapping[str, Figure],
+    budgets: Iterable[Budget],
+    *,
+    accept_expected: bool = False,
+    device: str | None = None,
 ) -> tuple[Verdict, ...]:
     """Hold each budget against the figure of its cost; a value equal to the limit meets it.
 
     A predicted figure is judged by its upper bound, or by its value with `accept_expected`; the verdict's reason says
-    so. Raises `UnsuitableEnvironmentError` if there is no figure for a budget's cost.
+    so. `device` is named in verdicts on latency. Raises `UnsuitableEnvironmentError` if there is no figure for a
+    budget's cost.
     """
-    return tuple(_judge_one(figures, budget, accept_expected) for budget in budgets)
+    return tuple(_judge_one(figures, budget, accept_expected, device) for budget in budgets)
 
 
-def _judge_one(figures: Mapping[str, Figure], budget: Budget, accept_expected: bool) -> Verdict:
+def _judge_one(figures: Mapping[str, Figure], budget: Budget, accept_expected: bool, device: str | None) -> Verdict:
     if budget.cost not in figures:
         raise UnsuitableEnvironmentError(
             f"{budget.option} {budget.limit:g}: {budget.cost} is not known here, only {', '.join(sorted(figures))}; "
@@ -64,4 +72,11 @@ def _judge_one(figures: Mapping[str, Figure], budget: Budget, accept_expected: b
     value = reached.held(accept_expected=accept_expected) if budget.direction == "max" else reached.value
     excess = value - budget.limit
     margin = (excess if budget.direction == "min" else -excess) / budget.limit
-    return Verdict(budget=budget, reached=reached, met=margin >= 0, margin=margin, accept_expected=accept_expected)
+    return Verdict(
+        budget=budget,
+        reached=reached,
+        met=margin >= 0,
+        margin=margin,
+        accept_expected=accept_expected,
+        device=device if budget.cost == "latency_ms" else None,
+    )

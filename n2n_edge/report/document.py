@@ -8,6 +8,7 @@ __all__ = [
     "ArchitectureJson",
     "BudgetJson",
     "CandidateJson",
+    "ChosenJson",
     "ConditionJson",
     "ConditionsJson",
     "DeviceJson",
@@ -47,6 +48,8 @@ class BudgetJson(TypedDict):
     met: bool
     accept_expected: NotRequired[bool]
     """Whether a prediction was judged by its expected value instead of its upper bound."""
+    device: NotRequired[str]
+    """On which device a latency budget was held; there is one for each."""
 
 
 class ParityJson(TypedDict):
@@ -122,6 +125,13 @@ class GroupJson(TypedDict):
     layers: list[str]
 
 
+class ChosenJson(TypedDict):
+    """Which candidate of which run the student is, where a person chose it; `candidate` counts from one."""
+
+    run: str
+    candidate: int
+
+
 class ArchitectureJson(TypedDict):
     """What the student lacks: whole layers, and channels of groups."""
 
@@ -176,6 +186,10 @@ class RunReport(TypedDict):
     budgets: list[BudgetJson]
     parity: ParityJson
     device: DeviceJson
+    """The primary device."""
+    devices: NotRequired[list[DeviceJson]]
+    """All of them, in a run for several."""
+    chosen: NotRequired[ChosenJson]
     search: SearchJson
     architecture: ArchitectureJson
     training: TrainingJson

@@ -42,6 +42,8 @@ def compress(
     >>> result = n2n_edge.compress("teacher.onnx", data="images/", device="raspberry-pi-4", max_mb=0.5, out="run")
     >>> result.met, result.student
 
+    `device` may be a list of several. With `tensorboard` the folder ``tensorboard`` in `out` gets event files.
+
     With `resume` the run in `out` goes on with its own settings.
 
     Raises:
