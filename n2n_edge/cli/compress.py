@@ -1,17 +1,17 @@
 """`n2n-edge compress`: from a teacher, data, a device and budgets to a student that meets them."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from n2n_edge.cli.outcome import conclude
 from n2n_edge.errors import BudgetMissedError, InputError
 from n2n_edge.figures import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from n2n_edge.ship import CompressResult, CompressSettings
+    from n2n_edge.ship import CompressSettings
 
 __all__ = ["compress"]
 
@@ -40,7 +40,14 @@ def compress(
         str | None,
         typer.Option(help="Folder of images (per class, or unlabelled), .npz file, or package.module:function."),
     ] = None,
-    device: Annotated[str, typer.Option(help="Profile name or .toml file; see `n2n-edge profiles list`.")] = "cpu",
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Profile name or .toml file, see `n2n-edge profiles list`; several for a student that meets the "
+            "latency budget on all of them, the primary one first [default: cpu].",
+            show_default=False,
+        ),
+    ] = None,
     max_mb: Annotated[
         float | None, typer.Option(help="Largest file, MB (10^6 bytes).", rich_help_panel=_BUDGETS)
     ] = None,
@@ -117,14 +124,25 @@ def compress(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, with its own settings.", rich_help_panel=_RUN)
     ] = False,
+    tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard",
+            help="Write the run's curves to OUT/tensorboard, too, for TensorBoard.",
+            rich_help_panel=_RUN,
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as one JSON document on stdout.", rich_help_panel=_RUN)
     ] = False,
 ) -> None:
     """Search for a smaller student, train it by distillation, and ship it with proof that it meets the budgets."""
     from n2n_edge.ship import CompressSettings, RunFolder, absolute_paths, require_training_packages
+    from n2n_edge.ship.tensorboard import require_tensorboard, with_tensorboard
 
     require_training_packages()
+    if tensorboard:
+        require_tensorboard()
     if teacher is not None and teacher_option is not None:
         raise InputError(f"--teacher {teacher_option}: {teacher} is given as the teacher already; give one of them")
     given = absolute_paths(
@@ -132,7 +150,7 @@ def compress(
             "teacher": teacher if teacher is not None else teacher_option,
             "weights": weights,
             "data": data,
-            "device": device,
+            "device": device or "cpu",
             "max_mb": max_mb,
             "max_latency_ms": max_latency_ms,
             "max_memory_mb": max_memory_mb,
@@ -164,19 +182,13 @@ def compress(
     from n2n_edge.ship import run_compress
 
     try:
-        with live_view(settings, as_json) as observer:
+        with live_view(settings, as_json) as view, with_tensorboard(folder, settings, view, tensorboard) as observer:
             result = run_compress(folder, settings, observer)
     except BudgetMissedError as error:
         if as_json:
             print(json.dumps({"schema_version": SCHEMA_VERSION, "passed": False, "error": str(error), **error.details}))
         raise
-    if as_json:
-        print(json.dumps(result.report, indent=2, allow_nan=False))
-    else:
-        _print(result)
-    if not result.met:
-        missed = [verdict for verdict in result.verdicts if not verdict.met]
-        raise BudgetMissedError("; ".join(f"{verdict.budget.option}: {verdict.reason}" for verdict in missed))
+    conclude(result, as_json)
 
 
 def _refuse_other_settings(context: typer.Context, given: dict[str, object], known: "CompressSettings") -> None:
@@ -207,21 +219,3 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise InputError(f"{option} {text}: not numbers with commas between; give such as 0.485,0.456,0.406") from error
-
-
-def _print(result: "CompressResult") -> None:
-    from rich.console import Console
-
-    from n2n_edge.cli.comparison import comparison_table, conditions_table
-    from n2n_edge.gate import verdict_table
-
-    console = Console(width=None if sys.stdout.isatty() else 110)
-    console.print(comparison_table(result.report))
-    if result.verdicts:
-        console.print(verdict_table(result.verdicts))
-    if "conditions" in result.report:
-        console.print(conditions_table(result.report["conditions"]))
-    for warning in result.report["warnings"]:
-        console.print(f"note: {warning}", style="yellow", highlight=False)
-    console.print(f"student: {result.student}", highlight=False, soft_wrap=True)
-    console.print(f"report:  {result.folder / 'report.html'}", highlight=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """The HTML report and the model card of a run."""
 
+from n2n_edge.report.candidates import find_winner
 from n2n_edge.report.comparison import figure_of
 from n2n_edge.report.conditions import condition_table
 from n2n_edge.report.document import (
@@ -43,6 +44,7 @@ __all__ = [
     "TrainingJson",
     "condition_table",
     "figure_of",
+    "find_winner",
     "pareto_front",
     "render_html",
     "render_model_card",

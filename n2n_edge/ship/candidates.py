@@ -7,14 +7,15 @@ from n2n_edge.figures import Figure, FigureJson
 from n2n_edge.report import CandidateJson, figure_of
 from n2n_edge.search import Candidate, Journal
 
-__all__ = ["candidate_rows", "latencies_of", "listed_candidates", "place_of"]
+__all__ = ["STAGES", "candidate_rows", "entropy_of", "latencies_of", "listed_candidates", "place_of"]
 
-_STAGES = {"removal": 1, "shrinkage": 2}
+STAGES = {"removal": 1, "shrinkage": 2}
+"""The numbers that reports give the stages."""
 
 
 def listed_candidates(journal: Journal) -> tuple[Candidate, ...]:
     """Return the candidates of both stages in the order judged; candidate N is the N-th, counted from one."""
-    return tuple(sorted(journal.candidates(), key=lambda row: (_STAGES[row.stage], row.position)))
+    return tuple(sorted(journal.candidates(), key=lambda row: (STAGES[row.stage], row.position)))
 
 
 def place_of(key: str, candidates: Sequence[Candidate]) -> int | None:
@@ -25,7 +26,7 @@ def place_of(key: str, candidates: Sequence[Candidate]) -> int | None:
 def candidate_rows(journal: Journal) -> list[CandidateJson]:
     """Return the candidates as `report.json` has them."""
     several = "other_profiles" in journal.meta()
-    return [_row(candidate, _entropy(journal, candidate), several) for candidate in listed_candidates(journal)]
+    return [_row(candidate, entropy_of(journal, candidate), several) for candidate in listed_candidates(journal)]
 
 
 def latencies_of(candidate: Candidate, device: str) -> dict[str, Figure]:
@@ -38,7 +39,8 @@ def latencies_of(candidate: Candidate, device: str) -> dict[str, Figure]:
     return {device: Figure(float(candidate.costs["latency_ms"]), "ms", candidate.provenance)}  # type: ignore[arg-type]
 
 
-def _entropy(journal: Journal, candidate: Candidate) -> float | None:
+def entropy_of(journal: Journal, candidate: Candidate) -> float | None:
+    """Return how undecided the policy was when it proposed a candidate; None where nobody noted it."""
     known = journal.cached("entropy", f"{candidate.stage}/{candidate.batch}")
     return None if known is None else float(known["entropy"])
 
@@ -46,7 +48,7 @@ def _entropy(journal: Journal, candidate: Candidate) -> float | None:
 def _row(candidate: Candidate, entropy: float | None, several: bool) -> CandidateJson:
     costs = candidate.costs
     row: CandidateJson = {
-        "stage": _STAGES[candidate.stage],
+        "stage": STAGES[candidate.stage],
         "index": candidate.position,
         "reward": candidate.reward,
         "accuracy": candidate.accuracy,

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from n2n_edge.distill import Data
 from n2n_edge.errors import InputError
 from n2n_edge.figures import SCHEMA_VERSION, Figure
 from n2n_edge.gate import Budget, Cost, Verdict, judge
@@ -24,10 +23,13 @@ from n2n_edge.report import (
     RunReport,
     figure_of,
 )
-from n2n_edge.ship.final import Trained
-from n2n_edge.ship.parity import Parity
 from n2n_edge.ship.settings import CompressSettings
 from n2n_edge.writing import write_text
+
+if TYPE_CHECKING:
+    from n2n_edge.distill import Data
+    from n2n_edge.ship.final import Trained
+    from n2n_edge.ship.parity import Parity
 
 __all__ = ["ModelFigures", "Origin", "read_report", "run_report", "verdicts_of", "write_json"]
 
@@ -60,10 +62,10 @@ def run_report(
     teacher_figures: ModelFigures,
     student_figures: ModelFigures,
     verdicts: Sequence[Verdict],
-    parity: Parity,
+    parity: "Parity",
     devices: Sequence[DeviceJson],
-    trained: Trained,
-    data: Data,
+    trained: "Trained",
+    data: "Data",
     warnings: Sequence[str],
     conditions: ConditionsJson | None,
 ) -> RunReport:

@@ -12,7 +12,10 @@ from n2n_edge.ship.observer import Observer
 from n2n_edge.ship.prepare import Prepared
 from n2n_edge.ship.settings import CompressSettings
 
-__all__ = ["Trained", "epochs_within", "train_to_the_end"]
+__all__ = ["SEARCH_SHARE", "Trained", "epochs_within", "train_to_the_end"]
+
+SEARCH_SHARE = 0.4
+"""Share of `--minutes` that the two stages may take; the rest is for the finalists and the final distillation."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from n2n_edge.search import (
 from n2n_edge.ship.candidates import candidate_rows, listed_candidates, place_of
 from n2n_edge.ship.devices import journalled_profiles, load_profiles, profiles_meta
 from n2n_edge.ship.document import Origin, read_report, verdicts_of
-from n2n_edge.ship.final import epochs_within, train_to_the_end
+from n2n_edge.ship.final import SEARCH_SHARE, epochs_within, train_to_the_end
 from n2n_edge.ship.finish import CompressResult, ship
 from n2n_edge.ship.folder import RunFolder
 from n2n_edge.ship.observer import Observer, SilentObserver
@@ -34,9 +34,6 @@ from n2n_edge.ship.prepare import Prepared, prepare
 from n2n_edge.ship.settings import CompressSettings
 
 __all__ = ["run_compress"]
-
-_SEARCH_SHARE = 0.4
-"""Share of `--minutes` that the two stages may take; the rest is for the finalists and the final distillation."""
 
 _SHORT_LEARNING_RATE = 0.05
 """Peak rate of a candidate's short distillation (benchmarks/ranking)."""
@@ -160,7 +157,7 @@ def _search(
         removal_candidates=effort.removal_candidates,
         shrinkage_candidates=effort.shrinkage_candidates,
         policy_states=prepared.policy_states,
-        deadline_s=settings.minutes * 60 * _SEARCH_SHARE if settings.minutes else None,
+        deadline_s=settings.minutes * 60 * SEARCH_SHARE if settings.minutes else None,
     )
     rungs = [Rung(finalists, times, partial(finals, times)) for finalists, times in effort.rungs]
     return search(evaluator, plan, journal, rungs, profiler, observer.candidate)
