@@ -198,9 +198,13 @@ def _refuse_other_settings(context: typer.Context, given: dict[str, object], kno
         if source is not None and source.name == "COMMANDLINE" and value != getattr(known, name):
             option = name if name == "teacher" else f"--{name.replace('_', '-')}"
             raise InputError(
-                f"{option} {value}: this run was begun with {getattr(known, name)}; leave it out, "
+                f"{option} {_words(value)}: this run was begun with {_words(getattr(known, name))}; leave it out, "
                 "or start a new run with another --out"
             )
+
+
+def _words(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _shape(text: str | None) -> tuple[int, ...] | None:

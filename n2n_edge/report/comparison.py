@@ -6,9 +6,20 @@ from typing import cast
 
 from n2n_edge.figures import Figure, FigureJson, Provenance
 from n2n_edge.gate import PROVENANCE_WORDS, format_interval, format_value
-from n2n_edge.report.document import ModelJson, RunReport
+from n2n_edge.report.document import BudgetJson, ModelJson, RunReport
 
-__all__ = ["Cell", "Row", "cell_of", "comparison_rows", "figure_of", "provenances_of"]
+__all__ = [
+    "Cell",
+    "Row",
+    "budget_name",
+    "cell_of",
+    "chosen_text",
+    "comparison_rows",
+    "device_names",
+    "device_text",
+    "figure_of",
+    "provenances_of",
+]
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,30 @@ def cell_of(figure: Figure) -> Cell:
         parts.append(f"n = {figure.n:,}")
     parts.append(figure.provenance)
     return Cell(_bare(figure.value, figure.unit), ", ".join(parts), figure.predicted)
+
+
+def device_names(document: RunReport) -> str:
+    """Return the names of the run's devices: ``raspberry-pi-4``, ``raspberry-pi-4 and jetson-orin-nano``."""
+    names = [device["name"] for device in document.get("devices", [document["device"]])]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def device_text(document: RunReport) -> str:
+    """Return what the run's devices are."""
+    return "; ".join(device["description"] for device in document.get("devices", [document["device"]]))
+
+
+def budget_name(budget: BudgetJson, name: str) -> str:
+    """Return a budget's `name` with the device on which it was held, where there is one."""
+    return f"{name}, {budget['device']}" if "device" in budget else name
+
+
+def chosen_text(document: RunReport) -> str:
+    """Return in words that the student is a candidate that a person chose; '' for a run's own winner."""
+    if "chosen" not in document:
+        return ""
+    chosen = document["chosen"]
+    return f"Candidate {chosen['candidate']} of the run in {chosen['run']}, chosen by hand and trained to the end."
 
 
 def comparison_rows(document: RunReport) -> tuple[Row, ...]:

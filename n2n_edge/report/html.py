@@ -9,7 +9,18 @@ import jinja2
 from n2n_edge.gate import format_value
 from n2n_edge.report.candidates import COST_NAMES, candidate_charts, metric_name, reward_chart
 from n2n_edge.report.chart import Chart
-from n2n_edge.report.comparison import Cell, Row, cell_of, comparison_rows, figure_of, provenances_of
+from n2n_edge.report.comparison import (
+    Cell,
+    Row,
+    budget_name,
+    cell_of,
+    chosen_text,
+    comparison_rows,
+    device_names,
+    device_text,
+    figure_of,
+    provenances_of,
+)
 from n2n_edge.report.conditions import condition_table
 from n2n_edge.report.document import BudgetJson, CandidateJson, GroupJson, RunReport
 from n2n_edge.report.training import training_chart
@@ -59,6 +70,9 @@ def render_html(document: RunReport, run_rows: Sequence[CandidateJson]) -> str:
     groups = document["architecture"]["groups"]
     return environment.get_template("report.html.j2").render(
         document=document,
+        device_names=device_names(document),
+        device_text=device_text(document),
+        chosen=chosen_text(document),
         passed=all(budget["met"] for budget in document["budgets"]),
         budgets=[_budget_row(budget) for budget in document["budgets"]],
         comparison=comparison_rows(document),
@@ -93,7 +107,7 @@ def facts_of(mapping: Mapping[str, object]) -> dict[str, str]:
 def _budget_row(budget: BudgetJson) -> _BudgetRow:
     reached = figure_of(budget["reached"])
     return {
-        "name": COST_NAMES.get(budget["cost"], budget["cost"]),
+        "name": budget_name(budget, COST_NAMES.get(budget["cost"], budget["cost"])),
         "option": budget["option"],
         "bound": _bound(budget, reached.predicted),
         "limit": format_value(budget["limit"], reached.unit),

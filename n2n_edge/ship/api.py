@@ -50,8 +50,8 @@ def compress(
     Raises:
         InputError: anything wrong with teacher, data, device, options or folder.
         BudgetMissedError: no architecture meets the budgets.
-        UnsuitableEnvironmentError: torch (or for `tensorboard` tensorboardX) is missing, or the exported file isn't what
-            was trained.
+        UnsuitableEnvironmentError: torch (or for `tensorboard` tensorboardX) is missing, or the exported file isn't
+            what was trained.
     """
     require_training_packages()
     from n2n_edge.ship.observer import SilentObserver
