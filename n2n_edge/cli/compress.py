@@ -44,8 +44,8 @@ def compress(
         list[str] | None,
         typer.Option(
             help="Profile name or .toml file, see `n2n-edge profiles list`; several for a student that meets the "
-            "latency budget on all of them, the primary one first [default: cpu].",
-            show_default=False,
+            "latency budget on all of them, the primary one first.",
+            show_default="cpu",
         ),
     ] = None,
     max_mb: Annotated[
@@ -79,8 +79,8 @@ def compress(
     objective: Annotated[
         str | None,
         typer.Option(
-            help="Cost to minimise: params, size_mb, macs, memory_bound_mb, latency_ms "
-            "[default: the tightest budget's, or params].",
+            help="Cost to minimise: params, size_mb, macs, memory_bound_mb, latency_ms.",
+            show_default="the tightest budget's, or params",
             rich_help_panel=_SEARCH,
         ),
     ] = None,
@@ -103,7 +103,9 @@ def compress(
     ] = None,
     mean: Annotated[
         str | None,
-        typer.Option(help="Mean per channel of pixels in 0..1, with commas [default: the teacher's metadata]."),
+        typer.Option(
+            help="Mean per channel of pixels in 0..1, with commas.", show_default="the teacher's metadata, or found out"
+        ),
     ] = None,
     std: Annotated[str | None, typer.Option(help="Standard deviation per channel, likewise.")] = None,
     input_shape: Annotated[
@@ -111,7 +113,9 @@ def compress(
     ] = None,
     flip: Annotated[
         bool | None,
-        typer.Option("--flip/--no-flip", help="Mirror training images [default: yes for three channels, no for one]."),
+        typer.Option(
+            "--flip/--no-flip", help="Mirror training images.", show_default="yes for three channels, no for one"
+        ),
     ] = None,
     corruptions: Annotated[
         bool,

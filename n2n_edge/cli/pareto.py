@@ -1,6 +1,7 @@
 """`n2n-edge pareto`: the candidates of a run that no other one beats, and any of them shipped."""
 
 import json
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from n2n_edge.ship.front import Axis, RunCandidate, RunCandidates
+    from n2n_edge.ship import RunCandidates
+    from n2n_edge.ship.front import Axis, RunCandidate
 
 __all__ = ["pareto"]
 
@@ -28,28 +30,28 @@ def pareto(
     cost: Annotated[
         str | None,
         typer.Option(
-            help="Cost to hold against accuracy: params, size_mb, macs, memory_bound_mb or latency_ms "
-            "[default: the run's objective]."
+            help="Cost to hold against accuracy: params, size_mb, macs, memory_bound_mb or latency_ms.",
+            show_default="the run's objective",
         ),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="Whose latency, in a run for several devices [default: the first]; implies latency_ms."),
+        typer.Option(help="Whose latency, in a run for several devices.", show_default="the run's first"),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="List every trained candidate, not only the front.")] = False,
     ship: Annotated[
         int | None,
         typer.Option(
-            help="Train candidate N to the end, without searching again, and ship it to RUN/candidate-N.",
+            help="Train candidate N to the end, without searching again, and ship it.",
             metavar="N",
             rich_help_panel=_SHIP,
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for it [default: RUN/candidate-N].", rich_help_panel=_SHIP)
+        Path | None, typer.Option(help="Folder for it.", show_default="RUN/candidate-N", rich_help_panel=_SHIP)
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Epochs of its distillation [default: the run's].", rich_help_panel=_SHIP)
+        int | None, typer.Option(help="Epochs of its distillation.", show_default="the run's", rich_help_panel=_SHIP)
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Time limit of its distillation.", rich_help_panel=_SHIP)
@@ -86,7 +88,7 @@ def _ship(run: Path, number: int, out: Path | None, epochs: int | None, minutes:
 
 
 def _list(run: Path, cost: str | None, device: str | None, every: bool, as_json: bool) -> None:
-    from n2n_edge.ship.front import read_candidates
+    from n2n_edge.ship import read_candidates
 
     found = read_candidates(run)
     axis = found.axis(cost, device)
@@ -100,7 +102,7 @@ def _print(found: "RunCandidates", axis: "Axis", every: bool) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(width=None if sys.stdout.isatty() else 160)
     front = found.front(axis)
     against = axis.cost if axis.device is None else f"latency on {axis.device}"
     console.print(
@@ -113,28 +115,46 @@ def _print(found: "RunCandidates", axis: "Axis", every: bool) -> None:
     if not front:
         console.print("no candidate met the budgets, so none was trained")
         return
-    shown = found.trained if every else front
-    console.print(_table(found, shown, front if every else ()))
-    for note in _notes(found, shown):
+    shown = found.trained if every else _with_shipped(found, front, axis)
+    console.print(_table(found, shown, front))
+    for note in _notes(found, shown, front):
         console.print(Text(note), soft_wrap=True)
-    if not every and len(found.trained) > len(front):
-        console.print(f"--all lists the other {len(found.trained) - len(front)} trained candidates, too")
+    if len(found.trained) > len(shown):
+        console.print(f"--all lists the other {len(found.trained) - len(shown)} trained candidates, too")
     console.print(Text(f"ship one with: n2n-edge pareto {shlex.quote(str(found.run))} --ship N"), soft_wrap=True)
 
 
+def _with_shipped(found: "RunCandidates", front: "Sequence[RunCandidate]", axis: "Axis") -> "Sequence[RunCandidate]":
+    """Return the front and what has been shipped, from the cheapest to the dearest."""
+    wanted = [each for each in found.trained if each in front or each.shipped is not None]
+    costs = {each.number: each.on(axis) for each in wanted}
+    return sorted(wanted, key=lambda each: math.inf if (cost := costs[each.number]) is None else cost.value)
+
+
 def _table(found: "RunCandidates", shown: "Sequence[RunCandidate]", front: "Sequence[RunCandidate]") -> "Table":
-    """Return a table of candidates; where `front` is given, those on it are marked."""
+    """Return a table of candidates; where some are not on the front, it says which are."""
     from rich.table import Table
     from rich.text import Text
 
     from n2n_edge.gate import format_value
 
     timed = [profile.name for profile in found.devices if any(profile.name in each.latencies for each in shown)]
+    mixed = len(shown) > len(front)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("candidate", "stage", found.metric, "params", "MACs", "file", "memory bound", *timed):
+    for name in (
+        "candidate",
+        "stage",
+        found.metric,
+        "params",
+        "MACs",
+        "file",
+        "memory",
+        *(f"{one}, ms" for one in timed),
+    ):
         table.add_column(name, justify="right")
     table.add_column("budgets")
-    table.add_column("front" if front else "")
+    if mixed:
+        table.add_column("front")
     table.add_column("shipped")
     for each in shown:
         assert each.metric is not None
@@ -148,7 +168,7 @@ def _table(found: "RunCandidates", shown: "Sequence[RunCandidate]", front: "Sequ
             ),
             *(_latency(each, name) for name in timed),
             "met" if each.meets_budgets else "missed",
-            "yes" if each in front else "",
+            *(["yes" if each in front else "no"] if mixed else []),
             Text("" if each.shipped is None else str(each.shipped.relative_to(found.run))),
         )
     return table
@@ -161,20 +181,21 @@ def _latency(candidate: "RunCandidate", device: str) -> str:
     if figure is None:
         return ""
     if figure.low is None or figure.high is None:
-        return format_value(figure.value, figure.unit)
-    bounds = format_interval(figure.low, figure.high, figure.unit).removesuffix(f" {figure.unit}")
-    return f"{format_value(figure.value, figure.unit)} ({bounds})"
+        return format_value(figure.value, "")
+    return f"{format_value(figure.value, '')} ({format_interval(figure.low, figure.high, '')})"
 
 
-def _notes(found: "RunCandidates", shown: "Sequence[RunCandidate]") -> list[str]:
+def _notes(found: "RunCandidates", shown: "Sequence[RunCandidate]", front: "Sequence[RunCandidate]") -> list[str]:
     """Return what has to be known to read the table: where its figures come from."""
     from n2n_edge.gate import format_provenance
 
     notes = [f"{found.metric}: on validation images after a short distillation; the final one raises it"]
+    if any(each.shipped == found.run / "student.onnx" and each not in front for each in shown):
+        notes.append("the run chose its own student among the best after longer distillations, not by these figures")
     for profile in found.devices:
         known = [each.latencies[profile.name] for each in shown if profile.name in each.latencies]
         if known:
-            interval = " (nine times out of ten within the interval)" if known[0].predicted else ""
+            interval = "; nine times out of ten within the interval" if known[0].predicted else ""
             notes.append(f"latency on {profile.name}: {format_provenance(known[0].provenance)}{interval}")
     if found.budgets:
         limits = ", ".join(f"{budget.option} {budget.limit:.10g}" for budget in found.budgets)

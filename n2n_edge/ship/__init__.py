@@ -10,6 +10,7 @@ from n2n_edge.ship.settings import EFFORTS, CompressSettings, absolute_paths, re
 if TYPE_CHECKING:
     from n2n_edge.ship.chosen import ship_candidate
     from n2n_edge.ship.finish import CompressResult
+    from n2n_edge.ship.front import RunCandidates, read_candidates
     from n2n_edge.ship.observer import Observer
     from n2n_edge.ship.run import run_compress
 
@@ -18,9 +19,11 @@ __all__ = [
     "CompressResult",
     "CompressSettings",
     "Observer",
+    "RunCandidates",
     "RunFolder",
     "absolute_paths",
     "compress",
+    "read_candidates",
     "read_settings",
     "require_training_packages",
     "run_compress",
@@ -29,7 +32,14 @@ __all__ = [
 ]
 
 
-_HOME_OF = {"CompressResult": "finish", "Observer": "observer", "run_compress": "run", "ship_candidate": "chosen"}
+_HOME_OF = {
+    "CompressResult": "finish",
+    "Observer": "observer",
+    "RunCandidates": "front",
+    "read_candidates": "front",
+    "run_compress": "run",
+    "ship_candidate": "chosen",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -105,22 +105,21 @@ class TensorBoardObserver:
             self._file = None
 
     def _write(self, step: int, values: Mapping[str, float | None]) -> None:
-        file = self._begun()
+        if self._file is None and not self._written:
+            self._written = written_steps(self._folder)
         fresh = {
             name: value
             for name, value in values.items()
             if value is not None and math.isfinite(value) and (name, step) not in self._written
         }
-        self._written.update((name, step) for name in fresh)
-        file.scalars(fresh, step)
-
-    def _begun(self) -> EventFile:
+        if not fresh:
+            return
         if self._file is None:
-            self._written = written_steps(self._folder)
             self._file = EventFile(self._folder)
             if not self._written:
                 self._file.text("settings", _settings_table(self._settings))
-        return self._file
+        self._written.update((name, step) for name in fresh)
+        self._file.scalars(fresh, step)
 
 
 def _settings_table(settings: CompressSettings) -> str:

@@ -305,6 +305,7 @@ class Notes(SilentObserver):
 
 def test_shipping_goes_on_from_the_last_epoch(result: CompressResult, copied: Path, tmp_path: Path) -> None:
     number, notes = another(result), Notes()
+    (copied / "report.json").unlink()  # a run that was interrupted will do
     with pytest.raises(StoppedError):
         ship_candidate(copied, number, observer=Stops())
     broken = ship_candidate(copied, number, observer=notes)
@@ -348,8 +349,10 @@ def test_a_changed_teacher_stops_it(result: CompressResult, copied: Path, tmp_pa
 def test_a_missed_budget_is_exit_1(copied: Path, result: CompressResult, call: Call) -> None:
     text = (copied / "run.toml").read_text()
     (copied / "run.toml").write_text(text + "min_accuracy = 0.9999\n")
-    code, _, err = call("pareto", copied, "--ship", another(result), "--epochs", "1")
+    code, _, err = call("pareto", copied, "--ship", another(result), "--minutes", "0.001")
     assert code == 1
+    report = json.loads((copied / f"candidate-{another(result)}" / "report.json").read_text())
+    assert len(report["training"]["epochs"]) == 1  # as many as fit, one at least
     assert "--min-accuracy" in err.splitlines()[-1]
     assert (copied / f"candidate-{another(result)}" / "student.onnx").exists()
 
@@ -420,18 +423,18 @@ def check_curves(found: Mapping[str, list[tuple[int, float]]], result: CompressR
         numbers = [number for number, _ in own]
         for curve in ("reward", "entropy", "params", f"latency_ms/{PI}", f"latency_ms/{JETSON}"):
             assert steps(found[f"{name}/{curve}"]) == numbers
-        best = [value for _, value in found[f"{name}/best_reward"]]
+        best = [value for _, value in found.get(f"{name}/best_reward", [])]
         assert best == sorted(best)
         assert [value for _, value in found[f"{name}/reward"]] == pytest.approx([row["reward"] for _, row in own])
-        assert found[f"{name}/accuracy"] == pytest.approx(
-            [(number, row["accuracy"]) for number, row in own if row["trained"]]
-        )
+        trained = {number: row["accuracy"] for number, row in own if row["trained"]}
+        assert dict(found.get(f"{name}/accuracy", [])) == pytest.approx(trained)
     epochs = result.report["training"]["epochs"]
-    assert found["training/loss"] == pytest.approx([(row["epoch"], row["loss"]) for row in epochs])
-    assert found["training/validation"] == pytest.approx([(row["epoch"], row["validation"]) for row in epochs])
+    for curve, field in (("loss", "loss"), ("validation", "validation")):
+        assert steps(found[f"training/{curve}"]) == [row["epoch"] for row in epochs]
+        assert [value for _, value in found[f"training/{curve}"]] == pytest.approx([row[field] for row in epochs])  # type: ignore[literal-required]
     rates = [value for _, value in found["training/learning_rate"]]
     assert len(rates) == len(epochs)
-    assert rates == sorted(rates, reverse=True)
+    assert all(0 < rate <= 0.05 for rate in rates)
     assert steps(found["settings/text_summary"]) == [0]
 
 
