@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from math import lcm
 
@@ -11,16 +10,17 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from n2n_edge.devices import Kernels, Profile
-from n2n_edge.figures import MB, Figure
+from n2n_edge.figures import MB
 from n2n_edge.gate import Budget
 from n2n_edge.graph import Architecture, Teacher, WidthCosts, build, costs
 from n2n_edge.measure import WarmWorker
+from n2n_edge.search.candidate_costs import CandidateCosts
 from n2n_edge.search.fitting import Ratios, Widths, fit_widths, widths_at
 from n2n_edge.search.journal import Journal
 from n2n_edge.search.latency import DeviceLatency
 from n2n_edge.search.reward import violation
 
-__all__ = ["METADATA_BYTES", "CandidateCosts", "CostMeter"]
+__all__ = ["METADATA_BYTES", "CostMeter"]
 
 METADATA_BYTES = 4096
 """Room kept in a size budget for what shipping writes into the file: profile, provenance, normalisation."""
@@ -36,57 +36,6 @@ _SIZE_SLACK = 512
 _WIDTH_COSTS_KEPT = 64
 
 _FILE_ROUNDS = 3
-
-
-@dataclass(frozen=True)
-class CandidateCosts:
-    """Costs of one candidate; `latencies` are by device name, those of them that somebody has to know.
-
-    Budgets and reward take what is held for the latency: its upper bound where it is predicted, unless the user accepts
-    the expected value; of several devices, that of the slowest. `failed` says that the runtime crashed on it, hung, or
-    refused it.
-    """
-
-    size_mb: float
-    params: int
-    macs: int
-    memory_bound_mb: float
-    latencies: Mapping[str, Figure] = field(default_factory=dict)
-    accept_expected: bool = False
-    failed: bool = False
-
-    @property
-    def latency(self) -> Figure | None:
-        """The latency on the slowest device; None where it isn't known."""
-        return max(self.latencies.values(), key=self._held, default=None)
-
-    @property
-    def held_ms(self) -> float:
-        """What budgets and reward take for `latency`; nought where it isn't known."""
-        return 0.0 if self.latency is None else self._held(self.latency)
-
-    def held_on(self, device: str) -> float:
-        """Return what is held against the budget of one device, in ms."""
-        return self._held(self.latencies[device])
-
-    def as_mapping(self) -> dict[str, float]:
-        """Return the costs that are known, by the names that budgets use."""
-        known = {
-            "size_mb": self.size_mb,
-            "params": float(self.params),
-            "macs": float(self.macs),
-            "memory_bound_mb": self.memory_bound_mb,
-        }
-        return {**known, "latency_ms": self.held_ms} if self.latencies else known
-
-    def with_latency(self, device: str, latency: Figure | None) -> "CandidateCosts":
-        """Return the costs with the latency on one device found out; None where it couldn't be run."""
-        if latency is None:
-            return replace(self, failed=True)
-        return replace(self, latencies={**self.latencies, device: latency})
-
-    def _held(self, latency: Figure) -> float:
-        return latency.held(accept_expected=self.accept_expected)
 
 
 class CostMeter:

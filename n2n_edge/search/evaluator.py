@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from n2n_edge.gate import Budget
 from n2n_edge.graph import Architecture, Teacher, build, surviving
-from n2n_edge.search.costing import CandidateCosts, CostMeter
+from n2n_edge.search.candidate_costs import CandidateCosts
+from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.journal import Journal, JsonObject
 from n2n_edge.search.reward import compression_reward, infeasible_reward
 from n2n_edge.search.surrogate import Sensitivity
