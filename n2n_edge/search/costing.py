@@ -152,6 +152,8 @@ class CostMeter:
         best: Architecture | None = None
         for _ in range(_LATENCY_ROUNDS):
             architecture = self._fitted_file(removed, table)
+            if architecture == best:
+                break  # something else than the measured latency binds
             model = build(self.teacher, architecture)
             if self.excesses(self.static(model)):
                 return architecture

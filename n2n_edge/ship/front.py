@@ -90,7 +90,7 @@ class RunCandidates:
         profile = self.devices[0] if device is None else self._device(device)
         if profile is None:
             raise InputError(f"--device {device}: this run was for {names}; give one of these")
-        if not any(profile.name in candidate.latencies for candidate in self.trained):
+        if not any(profile.name in candidate.latencies for candidate in self.candidates):
             raise InputError(
                 f"--cost latency_ms: this run didn't find out its candidates' latency on {profile.name}, since no "
                 "budget or objective asked for it; give another cost"
