@@ -77,7 +77,7 @@ def _cost(model: ir.Model, limit: Budget, meter: CostMeter) -> float:
         Journal.create(Path(folder) / "journal.sqlite") as journal,
     ):
         network = Teacher(model)
-        measured = CostMeter(network, meter.profile, [], journal, worker).measured(network.full, model)
+        measured = CostMeter(network, meter.profile, [], journal, worker).devices[0].measured(network.full, model)
     return float("inf") if measured is None else measured.value
 
 

@@ -63,7 +63,7 @@ class Bench:
             probe = CostMeter(self.teacher, profile, [], journal, worker)
             base = probe.static(self.teacher.model).as_mapping()
             if cost == "latency_ms":
-                measured = probe.measured(self.teacher.full, self.teacher.model)
+                measured = probe.devices[0].measured(self.teacher.full, self.teacher.model)
                 assert measured is not None
                 base["latency_ms"] = measured.value
             limit = Budget(cost, share * base[cost])  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from n2n_edge.cli.device import device_app
 from n2n_edge.cli.doctor import doctor
 from n2n_edge.cli.gate import gate
 from n2n_edge.cli.inspect import inspect
+from n2n_edge.cli.pareto import pareto
 from n2n_edge.cli.predict import predict
 from n2n_edge.cli.profiles import profiles_app
 from n2n_edge.cli.report import report
@@ -54,6 +55,7 @@ def options(
 
 
 app.command()(compress)
+app.command()(pareto)
 app.command()(bench)
 app.command()(predict)
 app.command()(inspect)

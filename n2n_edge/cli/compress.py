@@ -1,7 +1,6 @@
 """`n2n-edge compress`: from a teacher, data, a device and budgets to a student that meets them."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,11 +8,12 @@ import typer
 
 from n2n_edge.cli.completion import device_names
 from n2n_edge.cli.numbers import numbers
+from n2n_edge.cli.outcome import conclude
 from n2n_edge.errors import BudgetMissedError, InputError
 from n2n_edge.figures import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from n2n_edge.ship import CompressResult, CompressSettings
+    from n2n_edge.ship import CompressSettings
 
 __all__ = ["compress"]
 
@@ -43,9 +43,14 @@ def compress(
         typer.Option(help="Folder of images (per class, or unlabelled), .npz file, or package.module:function."),
     ] = None,
     device: Annotated[
-        str,
-        typer.Option(help="Profile name or .toml file; see `n2n-edge profiles list`.", autocompletion=device_names),
-    ] = "cpu",
+        list[str] | None,
+        typer.Option(
+            help="Profile name or .toml file, see `n2n-edge profiles list`; several for a student that meets the "
+            "latency budget on all of them, the primary one first.",
+            show_default="cpu",
+            autocompletion=device_names,
+        ),
+    ] = None,
     max_mb: Annotated[
         float | None, typer.Option(help="Largest file, MB (10^6 bytes).", rich_help_panel=_BUDGETS)
     ] = None,
@@ -77,8 +82,8 @@ def compress(
     objective: Annotated[
         str | None,
         typer.Option(
-            help="Cost to minimise: params, size_mb, macs, memory_bound_mb, latency_ms "
-            "[default: the tightest budget's, or params].",
+            help="Cost to minimise: params, size_mb, macs, memory_bound_mb, latency_ms.",
+            show_default="the tightest budget's, or params",
             rich_help_panel=_SEARCH,
         ),
     ] = None,
@@ -101,7 +106,9 @@ def compress(
     ] = None,
     mean: Annotated[
         str | None,
-        typer.Option(help="Mean per channel of pixels in 0..1, with commas [default: the teacher's metadata]."),
+        typer.Option(
+            help="Mean per channel of pixels in 0..1, with commas.", show_default="the teacher's metadata, or found out"
+        ),
     ] = None,
     std: Annotated[str | None, typer.Option(help="Standard deviation per channel, likewise.")] = None,
     input_shape: Annotated[
@@ -109,7 +116,9 @@ def compress(
     ] = None,
     flip: Annotated[
         bool | None,
-        typer.Option("--flip/--no-flip", help="Mirror training images [default: yes for three channels, no for one]."),
+        typer.Option(
+            "--flip/--no-flip", help="Mirror training images.", show_default="yes for three channels, no for one"
+        ),
     ] = None,
     corruptions: Annotated[
         bool,
@@ -121,6 +130,14 @@ def compress(
     out: Annotated[Path, typer.Option(help="Folder of the run.", rich_help_panel=_RUN)] = Path("n2n-run"),
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, with its own settings.", rich_help_panel=_RUN)
+    ] = False,
+    tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard",
+            help="Write the run's curves to OUT/tensorboard, too, for TensorBoard.",
+            rich_help_panel=_RUN,
+        ),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as one JSON document on stdout.", rich_help_panel=_RUN)
@@ -135,8 +152,11 @@ def compress(
     - `n2n-edge compress --resume --out run`
     """
     from n2n_edge.ship import CompressSettings, RunFolder, absolute_paths, require_training_packages
+    from n2n_edge.ship.tensorboard import require_tensorboard, with_tensorboard
 
     require_training_packages()
+    if tensorboard:
+        require_tensorboard()
     if teacher is not None and teacher_option is not None:
         raise InputError(f"--teacher {teacher_option}: {teacher} is given as the teacher already; give one of them")
     given = absolute_paths(
@@ -144,7 +164,7 @@ def compress(
             "teacher": teacher if teacher is not None else teacher_option,
             "weights": weights,
             "data": data,
-            "device": device,
+            "device": device or "cpu",
             "max_mb": max_mb,
             "max_latency_ms": max_latency_ms,
             "max_memory_mb": max_memory_mb,
@@ -176,19 +196,13 @@ def compress(
     from n2n_edge.ship import run_compress
 
     try:
-        with live_view(settings, as_json) as observer:
+        with live_view(settings, as_json) as view, with_tensorboard(folder, settings, view, tensorboard) as observer:
             result = run_compress(folder, settings, observer)
     except BudgetMissedError as error:
         if as_json:
             print(json.dumps({"schema_version": SCHEMA_VERSION, "passed": False, "error": str(error), **error.details}))
         raise
-    if as_json:
-        print(json.dumps(result.report, indent=2, allow_nan=False))
-    else:
-        _print(result)
-    if not result.met:
-        missed = [verdict for verdict in result.verdicts if not verdict.met]
-        raise BudgetMissedError("; ".join(f"{verdict.budget.option}: {verdict.reason}" for verdict in missed))
+    conclude(result, as_json)
 
 
 def _refuse_other_settings(context: typer.Context, given: dict[str, object], known: "CompressSettings") -> None:
@@ -198,9 +212,13 @@ def _refuse_other_settings(context: typer.Context, given: dict[str, object], kno
         if source is not None and source.name == "COMMANDLINE" and value != getattr(known, name):
             option = name if name == "teacher" else f"--{name.replace('_', '-')}"
             raise InputError(
-                f"{option} {value}: this run was begun with {getattr(known, name)}; leave it out, "
+                f"{option} {_words(value)}: this run was begun with {_words(getattr(known, name))}; leave it out, "
                 "or start a new run with another --out"
             )
+
+
+def _words(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _shape(text: str | None) -> tuple[int, ...] | None:
@@ -210,21 +228,3 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
     if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise InputError(f"--input-shape {text}: not channels, height and width; give such as 3x224x224")
     return tuple(int(part) for part in parts)
-
-
-def _print(result: "CompressResult") -> None:
-    from rich.console import Console
-
-    from n2n_edge.cli.comparison import comparison_table, conditions_table
-    from n2n_edge.gate import verdict_table
-
-    console = Console(width=None if sys.stdout.isatty() else 110)
-    console.print(comparison_table(result.report))
-    if result.verdicts:
-        console.print(verdict_table(result.verdicts))
-    if "conditions" in result.report:
-        console.print(conditions_table(result.report["conditions"]))
-    for warning in result.report["warnings"]:
-        console.print(f"note: {warning}", style="yellow", highlight=False)
-    console.print(f"student: {result.student}", highlight=False, soft_wrap=True)
-    console.print(f"report:  {result.folder / 'report.html'}", highlight=False, soft_wrap=True)

@@ -9,7 +9,7 @@ __all__ = ["EpochReport", "StepReport"]
 class EpochReport:
     """One finished epoch (counted from 1): mean training loss, validation metric in 0..1, and whether it is the best.
 
-    `images_per_s` counts training alone, `seconds` everything.
+    `images_per_s` counts training alone, `seconds` everything; `learning_rate` is that of the last step.
     """
 
     epoch: int
@@ -19,6 +19,7 @@ class EpochReport:
     best: bool
     images_per_s: float
     seconds: float
+    learning_rate: float | None = None
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,10 @@ class _Distillation:
         recalibrate(self.student, self.data, self.settings, epoch)
         validation, best = self.keep_if_best(epoch)
         seconds = time.monotonic() - start
-        report_now = EpochReport(epoch, self.settings.epochs, loss / self.steps, validation, best, rate, seconds)
+        learning_rate = float(self.optimiser.sgd.param_groups[0]["lr"])
+        report_now = EpochReport(
+            epoch, self.settings.epochs, loss / self.steps, validation, best, rate, seconds, learning_rate
+        )
         self.history = (*self.history, report_now)
 
     def resume(self, checkpoint: Checkpoint) -> None:

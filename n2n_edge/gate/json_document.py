@@ -19,7 +19,8 @@ __all__ = ["GateJson", "GatesJson", "RegressionJson", "VerdictJson", "gates_docu
 class VerdictJson(TypedDict):
     """One budget and what was reached.
 
-    `margin` is the room left as a fraction of the limit, None beyond all bounds; `target` where it was timed.
+    `margin` is the room left as a fraction of the limit, None beyond all bounds; `device` the device or target of a
+    latency.
     """
 
     cost: str
@@ -30,7 +31,7 @@ class VerdictJson(TypedDict):
     outcome: Outcome
     margin: float | None
     reason: str
-    target: NotRequired[str]
+    device: NotRequired[str]
 
 
 class RegressionJson(TypedDict):
@@ -110,8 +111,8 @@ def verdict_json(verdict: Verdict) -> VerdictJson:
         "margin": verdict.margin if math.isfinite(verdict.margin) else None,
         "reason": verdict.reason,
     }
-    if verdict.where:
-        document["target"] = verdict.where
+    if verdict.device is not None:
+        document["device"] = verdict.device
     return document
 
 

@@ -1,7 +1,7 @@
 """Holding models against what is asked of them: the file first, then accuracy, then what has to be timed."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from n2n_edge.devices import latency_with_evidence, load_profile
@@ -95,7 +95,8 @@ class _Gate:
             self._warnings.append(f"latency on {name} is predicted, not measured: bench the model on the device")
             self._warnings += basis.words()
             static.append(self._limit)
-        self._checks += judge(figures, static, accept_expected=self._settings.accept_expected)
+        device = None if self._profile is None else self._profile.name
+        self._checks += judge(figures, static, accept_expected=self._settings.accept_expected, device=device)
         if self._settings.baseline is not None:
             self._checks += compare_costs(figures, file_figures(self._settings.baseline), self._allowed.of)
         if self._operators:
@@ -155,8 +156,7 @@ class _Gate:
             reason = f"{timed.too_few_rounds}: allow more (--max-time)"
             self._checks.append(Unanswered("latency_ms", _asked(limit), reason))
         elif limit is not None and timed.latency is not None:
-            (verdict,) = judge({"latency_ms": timed.latency}, [limit])
-            self._checks.append(replace(verdict, where=timed.target))
+            self._checks += judge({"latency_ms": timed.latency}, [limit], device=timed.target)
         if timed.ratio is not None:
             self._checks.append(timed.ratio)
         self._warn(timed)

@@ -17,6 +17,7 @@ class Verdict:
     """One budget held against the figure that was reached.
 
     `margin` is the room that is left as a fraction of the limit: 0.1 is 10% inside the budget, -0.1 is 10% outside.
+    `device` names the device of a latency, or the target that it was timed on, where that is to be told.
     """
 
     budget: Budget
@@ -24,8 +25,7 @@ class Verdict:
     met: bool
     margin: float
     accept_expected: bool = False
-    where: str = ""
-    """The target that the figure was measured on, where it was timed for this verdict."""
+    device: str | None = None
 
     @property
     def cost(self) -> str:
@@ -51,13 +51,13 @@ class Verdict:
         limit = format_value(self.budget.limit, self.budget.unit)
         bound = "at most" if self.budget.direction == "max" else "at least"
         side = "inside" if self.met else "outside"
-        where = f" on {self.where}" if self.where else ""
+        place = f" on {self.device}" if self.device is not None else ""
         text = (
-            f"{format_figure(self.reached)}, {format_provenance(self.reached.provenance)}{where}; "
+            f"{format_figure(self.reached)}{place}, {format_provenance(self.reached.provenance)}; "
             f"budget {bound} {limit}, {abs(self.margin):.1%} {side}"
         )
         if self.outcome == "inconclusive":
-            text += "; its interval holds the limit: allow more time (--max-time) or quieten the machine"
+            text += "; its interval holds the limit: measure for longer, or quieten the machine"
         if self.reached.predicted:
             text += "; a prediction, nothing was run on the device"
             if self.accept_expected:
@@ -68,17 +68,22 @@ class Verdict:
 
 
 def judge(
-    figures: Mapping[str, Figure], budgets: Iterable[Budget], *, accept_expected: bool = False
+    figures: Mapping[str, Figure],
+    budgets: Iterable[Budget],
+    *,
+    accept_expected: bool = False,
+    device: str | None = None,
 ) -> tuple[Verdict, ...]:
     """Hold each budget against the figure of its cost; a value equal to the limit meets it.
 
     A predicted figure is judged by its upper bound, or by its value with `accept_expected`; the verdict's reason says
-    so. Raises `UnsuitableEnvironmentError` if there is no figure for a budget's cost.
+    so. `device` is named in verdicts on latency. Raises `UnsuitableEnvironmentError` if there is no figure for a
+    budget's cost.
     """
-    return tuple(_judge_one(figures, budget, accept_expected) for budget in budgets)
+    return tuple(_judge_one(figures, budget, accept_expected, device) for budget in budgets)
 
 
-def _judge_one(figures: Mapping[str, Figure], budget: Budget, accept_expected: bool) -> Verdict:
+def _judge_one(figures: Mapping[str, Figure], budget: Budget, accept_expected: bool, device: str | None) -> Verdict:
     if budget.cost not in figures:
         raise UnsuitableEnvironmentError(
             f"{budget.option} {budget.limit:g}: {budget.cost} is not known here, only {', '.join(sorted(figures))}; "
@@ -88,4 +93,11 @@ def _judge_one(figures: Mapping[str, Figure], budget: Budget, accept_expected: b
     value = reached.held(accept_expected=accept_expected) if budget.direction == "max" else reached.value
     excess = value - budget.limit
     margin = (excess if budget.direction == "min" else -excess) / budget.limit
-    return Verdict(budget=budget, reached=reached, met=margin >= 0, margin=margin, accept_expected=accept_expected)
+    return Verdict(
+        budget=budget,
+        reached=reached,
+        met=margin >= 0,
+        margin=margin,
+        accept_expected=accept_expected,
+        device=device if budget.cost == "latency_ms" else None,
+    )

@@ -3,7 +3,17 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from n2n_edge.report.comparison import Cell, cell_of, comparison_rows, figure_of, provenances_of
+from n2n_edge.report.comparison import (
+    Cell,
+    budget_name,
+    cell_of,
+    chosen_text,
+    comparison_rows,
+    device_names,
+    device_text,
+    figure_of,
+    provenances_of,
+)
 from n2n_edge.report.conditions import condition_table
 from n2n_edge.report.document import RunReport
 from n2n_edge.report.html import facts_of
@@ -33,12 +43,12 @@ def render_model_card(document: RunReport) -> str:
 
 
 def _opening(document: RunReport) -> str:
-    device = document["device"]
+    devices, chosen = markdown_text(device_names(document)), markdown_text(chosen_text(document))
     return (
-        f"# Student of {markdown_text(Path(document['teacher']['path']).name)} for {markdown_text(device['name'])}\n\n"
+        f"# Student of {markdown_text(Path(document['teacher']['path']).name)} for {devices}\n\n"
         f"A smaller network made from the teacher `{document['teacher']['path']}` by n2n-edge "
-        f"{document['n2n_edge_version']} for {markdown_text(device['name'])} ({markdown_text(device['description'])}), "
-        f"{document['created']}."
+        f"{document['n2n_edge_version']} for {devices} ({markdown_text(device_text(document))}), "
+        f"{document['created']}." + (f" {chosen}" if chosen else "")
     )
 
 
@@ -54,7 +64,7 @@ def _budgets(document: RunReport) -> str:
         return ""
     rows = [
         (
-            f"`{budget['option']} {budget['limit']:.10g}`",
+            budget_name(budget, f"`{budget['option']} {budget['limit']:.10g}`"),
             _words(cell_of(figure_of(budget["reached"]))),
             "met" if budget["met"] else "**missed**",
         )

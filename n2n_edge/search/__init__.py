@@ -1,6 +1,7 @@
 """The search for a student: policies, reward, the two stages, and the journal of a run."""
 
-from n2n_edge.search.costing import CandidateCosts, CostMeter
+from n2n_edge.search.candidate_costs import CandidateCosts
+from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.driver import Progress, Rung, SearchPlan, SearchResult, search
 from n2n_edge.search.evaluator import Evaluator, Judged, Objective
 from n2n_edge.search.fitting import fit_widths

@@ -2,30 +2,28 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
+from math import lcm
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from n2n_edge.devices import Kernels, Profile, input_pixels, kernels_of, latency_basis
-from n2n_edge.errors import InputError
-from n2n_edge.figures import MB, Figure
+from n2n_edge.devices import Kernels, Profile
+from n2n_edge.figures import MB
 from n2n_edge.gate import Budget
-from n2n_edge.graph import Architecture, Teacher, WidthCosts, build, costs, serialize
-from n2n_edge.measure import BenchOptions, MeasurementError, WarmWorker
+from n2n_edge.graph import Architecture, Teacher, WidthCosts, build, costs
+from n2n_edge.measure import WarmWorker
+from n2n_edge.search.candidate_costs import CandidateCosts
 from n2n_edge.search.fitting import Ratios, Widths, fit_widths, widths_at
-from n2n_edge.search.journal import Journal, JsonObject
+from n2n_edge.search.journal import Journal
+from n2n_edge.search.latency import DeviceLatency
 from n2n_edge.search.reward import violation
 
-__all__ = ["METADATA_BYTES", "CandidateCosts", "CostMeter"]
+__all__ = ["METADATA_BYTES", "CostMeter"]
 
 METADATA_BYTES = 4096
 """Room kept in a size budget for what shipping writes into the file: profile, provenance, normalisation."""
-
-_LATENCY_HEADROOM = 0.96
-"""Share of a measured latency budget that candidates may use: the same file timed again differs by a few percent."""
 
 _FAILED_EXCESS = 100.0
 """The excess that stands for a candidate that the runtime couldn't run."""
@@ -40,40 +38,12 @@ _WIDTH_COSTS_KEPT = 64
 _FILE_ROUNDS = 3
 
 
-@dataclass(frozen=True)
-class CandidateCosts:
-    """Costs of one candidate for one device; `latency` is None where nobody has to know it.
-
-    Budgets and reward take `held_ms` for the latency: its upper bound where it is predicted, unless the user accepts
-    the expected value. `failed` says that the runtime crashed on it, hung, or refused it.
-    """
-
-    size_mb: float
-    params: int
-    macs: int
-    memory_bound_mb: float
-    latency: Figure | None = None
-    held_ms: float = 0.0
-    failed: bool = False
-
-    def as_mapping(self) -> dict[str, float]:
-        """Return the costs that are known, by the names that budgets use."""
-        known = {
-            "size_mb": self.size_mb,
-            "params": float(self.params),
-            "macs": float(self.macs),
-            "memory_bound_mb": self.memory_bound_mb,
-        }
-        return known if self.latency is None else {**known, "latency_ms": self.held_ms}
-
-    def with_latency(self, latency: Figure | None, *, accept_expected: bool = False) -> "CandidateCosts":
-        """Return the costs with the latency found out; None where it couldn't be run."""
-        held = 0.0 if latency is None else latency.held(accept_expected=accept_expected)
-        return replace(self, latency=latency, held_ms=held, failed=latency is None)
-
-
 class CostMeter:
-    """Tells what architectures cost on a device, remembering measured latencies in the journal."""
+    """Tells what architectures cost: the same for all devices, but for the latency.
+
+    `profile` is the primary device, by which policies see the layers; a latency budget holds on it and on all `others`.
+    Widths are multiples of what every device likes: of the least common multiple.
+    """
 
     def __init__(
         self,
@@ -84,20 +54,30 @@ class CostMeter:
         worker: WarmWorker,
         objective: str | None = None,
         *,
+        others: Sequence[Profile] = (),
         accept_expected: bool = False,
     ) -> None:
         self.teacher = teacher
-        self._accept_expected = accept_expected
-        self._basis = latency_basis(profile, pixels=input_pixels(teacher.model))
         self.profile = profile
         self.limits: dict[str, float] = {b.cost: b.limit for b in budgets if b.direction == "max"}
-        self._journal = journal
-        self._worker = worker
-        self._timed = profile.is_host and ("latency_ms" in self.limits or objective == "latency_ms")
+        self.multiple = lcm(*(each.channel_multiple for each in (profile, *others)))
+        self.devices = tuple(
+            DeviceLatency(
+                each,
+                teacher,
+                journal,
+                worker,
+                budget=self.limits.get("latency_ms"),
+                wanted="latency_ms" in self.limits or objective == "latency_ms",
+                accept_expected=accept_expected,
+            )
+            for each in (profile, *others)
+        )
+        self._timed = tuple(device for device in self.devices if device.timed)
+        self._accept_expected = accept_expected
         self._meets_all: bool | None = None
-        self._corrections: dict[frozenset[str], float] = {}  # measured over predicted, by what is removed
         self._surplus: dict[frozenset[str], tuple[float, float]] = {}  # MB of file and memory beyond what is foretold
-        self._width_costs: OrderedDict[frozenset[str], tuple[WidthCosts, Kernels]] = OrderedDict()
+        self._width_costs: OrderedDict[frozenset[str], tuple[WidthCosts, tuple[Kernels, ...]]] = OrderedDict()
         self.timings = 0
         """How often a timing has corrected what is foretold."""
 
@@ -109,65 +89,49 @@ class CostMeter:
             params=counted.params,
             macs=counted.macs,
             memory_bound_mb=counted.memory_bound_bytes / MB,
+            accept_expected=self._accept_expected,
         )
 
     def excesses(self, found: CandidateCosts) -> dict[str, float]:
-        """Return the budgets that `found` misses and by how much (see `violation`)."""
+        """Return the budgets that `found` misses and by how much (see `violation`); a latency on the worst device."""
         if found.failed:
             return {"latency_ms": _FAILED_EXCESS}
-        limits = {cost: limit * self.share_to_use(cost) for cost, limit in self.limits.items()}
-        return violation(found.as_mapping(), limits)
+        reached, limits = found.as_mapping(), dict(self.limits)
+        held = [
+            (found.held_on(device.name), device.limit)
+            for device in self.devices
+            if device.limit is not None and device.name in found.latencies
+        ]
+        if held:
+            reached["latency_ms"], limits["latency_ms"] = max(held, key=lambda pair: pair[0] / pair[1])
+        return violation(reached, limits)
 
     def judge(self, architecture: Architecture, model: ir.Model) -> CandidateCosts:
-        """Return the costs of a candidate; its latency is only found out where its other costs meet their budgets."""
-        found = self.static(model)
-        if self.profile.is_host:
-            if not self._timed or self.excesses(found):
-                return found
-            return found.with_latency(self.measured(architecture, model))
-        return found.with_latency(self.predicted(model), accept_expected=self._accept_expected)
-
-    def predicted(self, model: ir.Model) -> Figure:
-        """Return the predicted latency on the device, from the same evidence for every candidate."""
-        return self._basis.latency(*kernels_of(model, self.profile.block))
+        """Return the costs of a candidate; it is only timed where all that is known without meets the budgets."""
+        found = self._predicted(self.static(model), model)
+        if not self._timed or self.excesses(found):
+            return found
+        return self._measured(found, architecture, model, self._timed)
 
     def of_teacher(self, *, timed: bool) -> CandidateCosts:
-        """Return what the teacher costs; its latency is predicted, or measured on this host where `timed`."""
+        """Return what the teacher costs; its latency is predicted, and measured on this host where `timed`."""
         model = build(self.teacher, self.teacher.full)
-        found = self.static(model)
-        if not self.profile.is_host:
-            return found.with_latency(self.predicted(model), accept_expected=self._accept_expected)
-        return found.with_latency(self.measured(self.teacher.full, model)) if timed else found
+        found = self._predicted(self.static(model), model)
+        hosts = tuple(device for device in self.devices if device.profile.is_host)
+        return self._measured(found, self.teacher.full, model, hosts) if timed else found
 
-    def measured(self, architecture: Architecture, model: ir.Model) -> Figure | None:
-        """Return the latency of a candidate on this host, timed once per architecture; None where it can't be run.
+    def _predicted(self, found: CandidateCosts, model: ir.Model) -> CandidateCosts:
+        for device in self.devices:
+            if not device.profile.is_host:
+                found = found.with_latency(device.name, device.predicted(model))
+        return found
 
-        A crash or a hang of the runtime is tried once more with a new worker; it fails this candidate alone.
-        """
-        key = f"{architecture.key}/{self.profile.name}/{self.profile.default_threads}"
-        known = self._journal.cached("latency", key)
-        if known is None:
-            known = self._timing(serialize(model), architecture.key)
-            self._journal.store("latency", key, known)
-        return None if "failed" in known else Figure(**known)
-
-    def _timing(self, model: bytes, key: str) -> JsonObject:
-        failure = ""
-        for _ in range(2):
-            try:
-                options = BenchOptions(
-                    threads=self.profile.default_threads,
-                    providers=self.profile.providers,
-                    min_time_s=0.2,
-                    max_time_s=1.0,
-                    timeout_s=60.0,
-                )
-                measurement = self._worker.measure(model, options)
-                return dict(measurement.latency().to_json())
-            except (MeasurementError, InputError) as error:
-                failure = str(error)
-                self._journal.record_event("timing failed", {"candidate": key, "error": failure})
-        return {"failed": failure}
+    def _measured(
+        self, found: CandidateCosts, architecture: Architecture, model: ir.Model, hosts: Sequence[DeviceLatency]
+    ) -> CandidateCosts:
+        for device in hosts:
+            found = found.with_latency(device.name, device.measured(architecture, model))
+        return found
 
     def headroom(self) -> dict[str, float]:
         """Return, by cost, what share of the teacher's the budgets leave."""
@@ -185,21 +149,26 @@ class CostMeter:
         table = np.array([[ratios.get(group.name, 1.0) for group in groups]])
         if not self._timed or "latency_ms" not in self.limits:
             return self._fitted_file(removed, table)
-        limit = self.limits["latency_ms"] * self.share_to_use("latency_ms")
         best: Architecture | None = None
         for _ in range(_LATENCY_ROUNDS):
             architecture = self._fitted_file(removed, table)
+            if architecture == best:
+                break  # something else than the measured latency binds
             model = build(self.teacher, architecture)
-            measured = None if self.excesses(self.static(model)) else self.measured(architecture, model)
-            if measured is None:
+            if self.excesses(self.static(model)):
                 return architecture
-            correction = measured.value / self.predicted(model).value
-            self._corrections[removed] = correction * (1.01 if measured.value > limit else 1.0)
+            over, used = False, False
+            for device in self._timed:
+                measured = device.measured(architecture, model)
+                if measured is None:
+                    return architecture
+                device.correct(removed, measured, model)
+                over, used = over or device.is_over(measured), used or device.is_used(measured)
             self.timings += 1
-            if measured.value > limit:
+            if over:
                 continue
             best = architecture
-            if measured.value >= 0.94 * limit:
+            if used:
                 break
         return best if best is not None else architecture
 
@@ -229,51 +198,49 @@ class CostMeter:
         """
         groups = self.teacher.trunk(removed).groups
         if not self.limits:
-            return widths_at(groups, ratios, np.ones(len(ratios)), self.profile.channel_multiple)
+            return widths_at(groups, ratios, np.ones(len(ratios)), self.multiple)
         top = 1.0 if self._teacher_meets_all() else None
         fits = partial(self._fits, removed)
-        return fit_widths(groups, ratios, fits, self.profile.channel_multiple, top, roughly=roughly)
+        return fit_widths(groups, ratios, fits, self.multiple, top, roughly=roughly)
 
     def foretold(self, removed: frozenset[str], widths: Widths) -> dict[str, NDArray[np.float64]]:
         """Return the costs at each row of `widths`, by the names that budgets use, without building a graph.
 
-        The latency is predicted, and of a board that isn't at hand it is the upper bound unless the expected value is
-        accepted; on this host it is corrected by what was measured so far.
+        ``latency_ms`` is that of the slowest device; that of each stands under ``latency_ms:NAME``.
         """
         at, kernels = self._costs_at(removed)
         found = at.costs(widths)
-        expected = self.profile.is_host or self._accept_expected
-        latencies = (self._basis.latencies_ms if expected else self._basis.upper_ms)(kernels, found)
+        latencies = {
+            _on(device): device.foretold(removed, own, found) for device, own in zip(self.devices, kernels, strict=True)
+        }
         size, memory = self._surplus.get(removed, (0.0, 0.0))
         return {
             "size_mb": (at.size_bytes(found) + METADATA_BYTES + _SIZE_SLACK) / MB + size,
             "params": found.params,
             "macs": found.macs,
             "memory_bound_mb": found.memory_bound_bytes / MB + memory,
-            "latency_ms": latencies * self._correction(removed),
+            "latency_ms": reduce(np.maximum, latencies.values()),
+            **latencies,
         }
 
     def foretold_excesses(self, known: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
         """Return the summed excesses of `foretold` costs over the budgets, `(N,)`, nought where all are met."""
         total = np.zeros(len(known["params"]))
         for name, limit in self.limits.items():
-            total += np.maximum(known[name] / (limit * self.share_to_use(name)) - 1.0, 0.0)
+            shares = [known[name] / limit]
+            if name == "latency_ms":
+                shares = [known[_on(device)] / device.limit for device in self.devices if device.limit is not None]
+            total += np.maximum(reduce(np.maximum, shares) - 1.0, 0.0)
         return total
 
-    def share_to_use(self, cost: str) -> float:
-        """Return the share of a budget that candidates may use: all of it, but for a latency that is measured."""
-        return _LATENCY_HEADROOM if self._timed and cost == "latency_ms" else 1.0
+    def limit_to_use(self, cost: str) -> float:
+        """Return what candidates may use of a budget: all of it, but for a latency that is measured."""
+        if cost == "latency_ms":
+            return min(device.limit for device in self.devices if device.limit is not None)
+        return self.limits[cost]
 
     def _fits(self, removed: frozenset[str], widths: Widths) -> NDArray[np.bool_]:
         return self.foretold_excesses(self.foretold(removed, widths)) <= 0
-
-    def _correction(self, removed: frozenset[str]) -> float:
-        """Return measured over predicted latency: of this choice of layers, or of the choice that is most like it."""
-        if not self._timed:
-            return 1.0
-        if not self._corrections:
-            self._corrections[frozenset()] = self._teacher_correction()
-        return self._corrections[min(self._corrections, key=lambda known: len(known ^ removed))]
 
     def _named(self, removed: frozenset[str], widths: NDArray[np.int64]) -> Architecture:
         architecture = self.teacher.full.remove(*sorted(removed))
@@ -282,27 +249,23 @@ class CostMeter:
                 architecture = architecture.resize(group.name, min(width, architecture.width(group.name)))
         return architecture
 
-    def _costs_at(self, removed: frozenset[str]) -> tuple[WidthCosts, Kernels]:
+    def _costs_at(self, removed: frozenset[str]) -> tuple[WidthCosts, tuple[Kernels, ...]]:
         known = self._width_costs.get(removed)
         if known is None:
             trunk = self.teacher.trunk(removed)
             costs_at = WidthCosts(trunk)
-            kernels = Kernels(
-                costs_at.plan.places, [str(value.name) for value in trunk.model.graph.outputs], self.profile.block
-            )
+            kernels = tuple(device.kernels(costs_at, trunk.model) for device in self.devices)
             known = self._width_costs[removed] = (costs_at, kernels)
             if len(self._width_costs) > _WIDTH_COSTS_KEPT:
                 self._width_costs.popitem(last=False)
         return known
-
-    def _teacher_correction(self) -> float:
-        full = self.teacher.full
-        model = build(self.teacher, full)
-        measured = self.measured(full, model)
-        return 1.0 if measured is None else measured.value / self.predicted(model).value
 
     def _teacher_meets_all(self) -> bool:
         """Tell whether no budget asks for anything: widths then follow the policy instead of filling a budget."""
         if self._meets_all is None:
             self._meets_all = not self.excesses(self.judge(self.teacher.full, build(self.teacher, self.teacher.full)))
         return self._meets_all
+
+
+def _on(device: DeviceLatency) -> str:
+    return f"latency_ms:{device.name}"

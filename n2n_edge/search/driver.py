@@ -240,6 +240,9 @@ class _Search:
             proposals = self.propose(stage, wanted - len(count.trained), len(count.trained) / total)
             if not proposals:
                 break  # nothing is left that would be another architecture
+            entropy = stage.policy.entropy
+            if entropy is not None:
+                self.journal.store("entropy", f"{name}/{count.batches}", {"entropy": entropy})
             observations = []
             for proposal in proposals:
                 start = time.monotonic()
@@ -254,7 +257,7 @@ class _Search:
                 self.on_progress(
                     Progress(
                         name, len(count.trained), total, judged, self.standing.best,
-                        time.monotonic() - start, stage.policy.entropy,
+                        time.monotonic() - start, entropy,
                     )
                 )  # fmt: skip
             stage.policy.observe(observations)
@@ -349,6 +352,7 @@ def _observation(proposal: Proposal, judged: Judged, evaluator: Evaluator) -> Ob
 
 def _row(stage: str, position: int, batch: int, proposal: Proposal, judged: Judged) -> Candidate:
     latency = judged.costs.latency
+    latencies = {"latencies": {name: figure.to_json() for name, figure in judged.costs.latencies.items()}}
     return Candidate(
         stage=stage,
         position=position,
@@ -356,7 +360,7 @@ def _row(stage: str, position: int, batch: int, proposal: Proposal, judged: Judg
         actions=tuple(proposal),
         key=judged.architecture.key,
         architecture=judged.architecture.to_json(),
-        costs={**judged.costs.as_mapping(), **({} if latency is None else {"latency_ms": latency.value})},
+        costs={**judged.costs.as_mapping(), **({} if latency is None else {"latency_ms": latency.value, **latencies})},
         reward=judged.reward,
         accuracy=judged.accuracy,
         feasible=judged.feasible,

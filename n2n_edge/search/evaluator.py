@@ -3,16 +3,20 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, isfinite
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from n2n_edge.distill import Judgement, ShortDistiller
 from n2n_edge.gate import Budget
 from n2n_edge.graph import Architecture, Teacher, build, surviving
-from n2n_edge.search.costing import CandidateCosts, CostMeter
+from n2n_edge.search.candidate_costs import CandidateCosts
+from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.journal import Journal, JsonObject
 from n2n_edge.search.reward import compression_reward, infeasible_reward
 from n2n_edge.search.surrogate import Sensitivity
+
+if TYPE_CHECKING:
+    from n2n_edge.distill import Judgement, ShortDistiller
 
 __all__ = ["Evaluator", "Judged", "Objective"]
 
@@ -84,7 +88,7 @@ class Evaluator:
         self,
         teacher: Teacher,
         meter: CostMeter,
-        distiller: ShortDistiller,
+        distiller: "ShortDistiller",
         teacher_accuracy: float,
         teacher_loss: float,
         objective: Objective,
@@ -115,14 +119,14 @@ class Evaluator:
         reward = self._reward(found, quality)
         return Judged(architecture, found, {}, float(known["accuracy"]), quality, reward, fresh)
 
-    def refine(self, finalists: Sequence[Judged], rung: str, make: Callable[[], ShortDistiller]) -> dict[str, float]:
+    def refine(self, finalists: Sequence[Judged], rung: str, make: "Callable[[], ShortDistiller]") -> dict[str, float]:
         """Return the reward of each finalist (by key) after the longer distillation that ``make()`` prepares.
 
         The journal keeps them under the name `rung`.
         """
         distiller: ShortDistiller | None = None
 
-        def made() -> ShortDistiller:
+        def made() -> "ShortDistiller":
             nonlocal distiller
             distiller = distiller or make()
             return distiller
@@ -135,7 +139,7 @@ class Evaluator:
         }
 
     def sensitivity(
-        self, make: Callable[[], ShortDistiller], most: int, out_of_time: Callable[[int], bool]
+        self, make: "Callable[[], ShortDistiller]", most: int, out_of_time: Callable[[int], bool]
     ) -> Sensitivity:
         """Return the teacher's profile: the rise of the loss for each removable layer and each group cut alone.
 
@@ -184,14 +188,14 @@ class Evaluator:
         cuts.sort(key=lambda cut: (cut[0], -cut[1]))
         return [(name, architecture) for _, _, name, architecture in cuts]
 
-    def _judgement(self, distiller: ShortDistiller, architecture: Architecture, model: ir.Model) -> Judgement:
+    def _judgement(self, distiller: "ShortDistiller", architecture: Architecture, model: ir.Model) -> "Judgement":
         return distiller.judge(model, surviving(self.teacher, architecture), seed=self._seed)
 
     def _known(
         self,
         kind: str,
         architecture: Architecture,
-        distiller: Callable[[], ShortDistiller],
+        distiller: "Callable[[], ShortDistiller]",
         model: ir.Model | None = None,
     ) -> tuple[JsonObject, bool]:
         """Return what a distillation of this kind makes of a candidate, and whether it had to be run."""

@@ -76,10 +76,10 @@ class Journal(ClosedAtExit):
     ...     journal.cached("evaluation", f"{architecture_key}/{settings_hash}")
 
     Killing the process at any instant loses nothing that was committed. `create` and `open` raise InputError if another
-    process holds the run.
+    process holds the run; `read` only looks, at any time.
     """
 
-    def __init__(self, path: Path, lock: TextIO) -> None:
+    def __init__(self, path: Path, lock: TextIO | None) -> None:
         self.path = path
         self._lock = lock
         self._database = sqlite3.connect(path, isolation_level=None, timeout=10.0)
@@ -113,7 +113,14 @@ class Journal(ClosedAtExit):
             raise
 
     @classmethod
-    def _start(cls, path: Path, lock: TextIO) -> Self:
+    def read(cls, path: Path) -> Self:
+        """Open the journal at `path` to look at, even while its run goes on; raises InputError as `open` does."""
+        if not path.is_file():
+            raise InputError(f"{path} doesn't exist: give the folder that a compress run wrote")
+        return cls._start(path, None)
+
+    @classmethod
+    def _start(cls, path: Path, lock: TextIO | None) -> Self:
         journal = cls(path, lock)
         try:
             application = journal._database.execute("PRAGMA application_id").fetchone()[0]
@@ -122,8 +129,11 @@ class Journal(ClosedAtExit):
                 raise InputError(f"{path} is not the journal of a run: give the folder that a compress run wrote")
             if version > SCHEMA:
                 raise InputError(f"{path} has schema {version}, this n2n-edge knows {SCHEMA}: update n2n-edge")
-            journal._database.execute("PRAGMA journal_mode=WAL")
-            journal._database.execute("PRAGMA synchronous=FULL")
+            if lock is None:
+                journal._database.execute("PRAGMA query_only=ON")
+            else:
+                journal._database.execute("PRAGMA journal_mode=WAL")
+                journal._database.execute("PRAGMA synchronous=FULL")
         except sqlite3.DatabaseError as error:
             journal._database.close()
             raise InputError(f"{path} is not a readable journal ({error}): give the folder of a run") from error
@@ -134,7 +144,9 @@ class Journal(ClosedAtExit):
 
     def close(self) -> None:
         """Close the file and let go of the run; closing again does nothing."""
-        if not self._lock.closed:
+        if self._lock is None:
+            self._database.close()
+        elif not self._lock.closed:
             self._database.close()
             _release(self.path, self._lock)
 

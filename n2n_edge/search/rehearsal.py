@@ -162,7 +162,7 @@ class Rehearsal:
         known = self._meter.foretold(removed, table)
         saved = np.zeros(len(free))
         for cost, limit in self._meter.limits.items():
-            if known[cost][-1] > limit * self._meter.share_to_use(cost):
+            if known[cost][-1] > self._meter.limit_to_use(cost):
                 saved += np.maximum(known[cost][-1] - known[cost][:-1], 0.0) / limit
         return saved
 

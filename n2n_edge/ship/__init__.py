@@ -8,7 +8,9 @@ from n2n_edge.ship.folder import RunFolder
 from n2n_edge.ship.settings import EFFORTS, CompressSettings, absolute_paths, read_settings, write_settings
 
 if TYPE_CHECKING:
+    from n2n_edge.ship.chosen import ship_candidate
     from n2n_edge.ship.finish import CompressResult
+    from n2n_edge.ship.front import RunCandidates, read_candidates
     from n2n_edge.ship.observer import Observer
     from n2n_edge.ship.run import run_compress
 
@@ -17,17 +19,27 @@ __all__ = [
     "CompressResult",
     "CompressSettings",
     "Observer",
+    "RunCandidates",
     "RunFolder",
     "absolute_paths",
     "compress",
+    "read_candidates",
     "read_settings",
     "require_training_packages",
     "run_compress",
+    "ship_candidate",
     "write_settings",
 ]
 
 
-_HOME_OF = {"CompressResult": "finish", "Observer": "observer", "run_compress": "run"}
+_HOME_OF = {
+    "CompressResult": "finish",
+    "Observer": "observer",
+    "RunCandidates": "front",
+    "read_candidates": "front",
+    "run_compress": "run",
+    "ship_candidate": "chosen",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -36,6 +36,7 @@ def compress(
     out: Path | str,
     resume: bool = False,
     observer: "Observer | None" = None,
+    tensorboard: bool = False,
     **given: object,
 ) -> "CompressResult":
     """Compress `teacher` (an ONNX file; None for the built-in example) into the folder `out`.
@@ -45,18 +46,27 @@ def compress(
     >>> result = n2n_edge.compress("teacher.onnx", data="images/", device="raspberry-pi-4", max_mb=0.5, out="run")
     >>> result.met, result.student
 
+    `device` may be a list of several. With `tensorboard` the folder ``tensorboard`` in `out` gets event files.
+
     With `resume` the run in `out` goes on with its own settings.
 
     Raises:
         InputError: anything wrong with teacher, data, device, options or folder.
         BudgetMissedError: no architecture meets the budgets.
-        UnsuitableEnvironmentError: torch is missing, or the exported file isn't what was trained.
+        UnsuitableEnvironmentError: torch (or for `tensorboard` tensorboardX) is missing, or the exported file isn't
+            what was trained.
     """
     require_training_packages()
+    from n2n_edge.ship.observer import SilentObserver
     from n2n_edge.ship.run import run_compress
+    from n2n_edge.ship.tensorboard import require_tensorboard, with_tensorboard
 
+    if tensorboard:
+        require_tensorboard()
     if resume:
-        folder, known = RunFolder.resume(Path(out))
-        return run_compress(folder, known, observer)
-    wanted = CompressSettings(**absolute_paths({**given, "teacher": teacher}))  # type: ignore[arg-type]
-    return run_compress(RunFolder.new(Path(out)), wanted, observer)
+        folder, settings = RunFolder.resume(Path(out))
+    else:
+        settings = CompressSettings(**absolute_paths({**given, "teacher": teacher}))  # type: ignore[arg-type]
+        folder = RunFolder.new(Path(out))
+    with with_tensorboard(folder, settings, observer or SilentObserver(), tensorboard) as observers:
+        return run_compress(folder, settings, observers)

@@ -2,101 +2,104 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from n2n_edge.devices import Profile
-from n2n_edge.distill import Data, DistillResult
 from n2n_edge.errors import InputError
 from n2n_edge.figures import SCHEMA_VERSION, Figure
 from n2n_edge.gate import Budget, Cost, Verdict, judge
-from n2n_edge.graph import Teacher
+from n2n_edge.graph import Architecture, Teacher
 from n2n_edge.measure import environment
-from n2n_edge.report import ArchitectureJson, CandidateJson, ConditionsJson, ModelJson, RunReport, figure_of
-from n2n_edge.search import Candidate, Judged
-from n2n_edge.ship.parity import Parity
+from n2n_edge.report import (
+    ArchitectureJson,
+    BudgetJson,
+    CandidateJson,
+    ChosenJson,
+    ConditionsJson,
+    DeviceJson,
+    ModelJson,
+    RunReport,
+    figure_of,
+)
 from n2n_edge.ship.settings import CompressSettings
 from n2n_edge.writing import write_text
 
-__all__ = ["ModelFigures", "read_report", "run_report", "verdicts_of", "write_json"]
+if TYPE_CHECKING:
+    from n2n_edge.distill import Data
+    from n2n_edge.ship.final import Trained
+    from n2n_edge.ship.parity import Parity
 
-_STAGES = {"removal": 1, "shrinkage": 2}
+__all__ = ["ModelFigures", "Origin", "read_report", "run_report", "verdicts_of", "write_json"]
 
 ModelFigures = Mapping[str, Figure]
 """Figures of one model: metric name, params, size_mb, macs, memory_bound_mb, and ``latency_ms:DEVICE`` per device."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a student comes from: the command that makes it again, and the candidates of the search.
+
+    `place` is the student's among them, `objective` the cost that the search counted. `chosen` says of which run it is
+    a candidate that a person chose; None for a run's winner.
+    """
+
+    command: str
+    objective: str
+    candidates: Sequence[CandidateJson]
+    place: int | None
+    chosen: ChosenJson | None = None
 
 
 def run_report(
     *,
     version: str,
     settings: CompressSettings,
-    out: Path,
+    origin: Origin,
     teacher: Teacher,
     teacher_path: Path,
     teacher_figures: ModelFigures,
     student_figures: ModelFigures,
     verdicts: Sequence[Verdict],
-    parity: Parity,
-    profile: Profile,
-    evidence: dict[str, object] | None,
-    candidates: Sequence[Candidate],
-    winner: Judged,
-    objective: str,
-    training: DistillResult,
-    training_seconds: float,
-    data: Data,
+    parity: "Parity",
+    devices: Sequence[DeviceJson],
+    trained: "Trained",
+    data: "Data",
     warnings: Sequence[str],
     conditions: ConditionsJson | None,
 ) -> RunReport:
     """Return the document that the HTML report, the model card and other programs read."""
-    ordered = sorted(candidates, key=lambda row: (_STAGES[row.stage], row.position))
-    rows = [_candidate(row) for row in ordered]
-    keys = [row.key for row in ordered]
     document: RunReport = {
         "schema_version": SCHEMA_VERSION,
         "n2n_edge_version": version,
-        "command": settings.command(out),
+        "command": origin.command,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "teacher": _model(str(teacher_path), teacher_figures),
         "student": _model("student.onnx", student_figures),
-        "budgets": [
-            {
-                "cost": verdict.budget.cost,
-                "option": verdict.budget.option,
-                "limit": verdict.budget.limit,
-                "reached": verdict.reached.to_json(),
-                "met": verdict.met,
-                "accept_expected": verdict.accept_expected,
-            }
-            for verdict in verdicts
-        ],
+        "budgets": [_budget(verdict) for verdict in verdicts],
         "parity": {
             "max_relative_error": parity.max_relative_error,
             "top1_agreement": parity.top1_agreement,
             "n": parity.n,
         },
-        "device": {
-            "name": profile.name,
-            "description": profile.description,
-            **({} if evidence is None else {"evidence": evidence}),  # type: ignore[typeddict-item]
-        },
+        "device": devices[0],
         "search": {
             "policy": settings.policy,
             "seed": settings.seed,
             "effort": settings.effort,
-            "objective": objective,
-            "winner": keys.index(winner.architecture.key) if winner.architecture.key in keys else None,
-            "candidates": rows,
+            "objective": origin.objective,
+            "winner": origin.place,
+            "candidates": list(origin.candidates),
         },
-        "architecture": _architecture(teacher, winner),
+        "architecture": _architecture(teacher, trained.architecture),
         "training": {
             "epochs": [
                 {"epoch": item.epoch, "loss": item.train_loss, "validation": item.validation}
-                for item in training.history
+                for item in trained.result.history
             ],
-            "best_epoch": training.best_epoch,
-            "seconds": training_seconds,
+            "best_epoch": trained.result.best_epoch,
+            "seconds": trained.seconds,
         },
         "data": {
             "spec": settings.data or "builtin:digits",
@@ -113,15 +116,26 @@ def run_report(
     }
     if conditions is not None:
         document["conditions"] = conditions
+    if len(devices) > 1:
+        document["devices"] = list(devices)
+    if origin.chosen is not None:
+        document["chosen"] = origin.chosen
     return document
 
 
 def verdicts_of(report: RunReport) -> tuple[Verdict, ...]:
     """Return the verdicts that a report holds."""
-    budgets = [Budget(cast("Cost", item["cost"]), item["limit"]) for item in report["budgets"]]
-    figures = {item["cost"]: figure_of(item["reached"]) for item in report["budgets"]}
     accept = any(item.get("accept_expected", True) for item in report["budgets"])
-    return judge(figures, budgets, accept_expected=accept)
+    return tuple(
+        verdict
+        for item in report["budgets"]
+        for verdict in judge(
+            {item["cost"]: figure_of(item["reached"])},
+            [Budget(cast("Cost", item["cost"]), item["limit"])],
+            accept_expected=accept,
+            device=item.get("device"),
+        )
+    )
 
 
 def read_report(path: Path) -> RunReport:
@@ -151,24 +165,21 @@ def _model(path: str, figures: ModelFigures) -> ModelJson:
     return cast("ModelJson", document)
 
 
-def _candidate(row: Candidate) -> CandidateJson:
-    costs = row.costs
-    return {
-        "stage": _STAGES[row.stage],
-        "index": row.position,
-        "reward": row.reward,
-        "accuracy": row.accuracy,
-        "feasible": row.feasible,
-        "params": int(costs["params"]),
-        "size_mb": float(costs["size_mb"]),
-        "macs": int(costs["macs"]),
-        "latency_ms": float(costs["latency_ms"]) if "latency_ms" in costs else None,
-        "trained": row.accuracy is not None,
+def _budget(verdict: Verdict) -> BudgetJson:
+    document: BudgetJson = {
+        "cost": verdict.budget.cost,
+        "option": verdict.budget.option,
+        "limit": verdict.budget.limit,
+        "reached": verdict.reached.to_json(),
+        "met": verdict.met,
+        "accept_expected": verdict.accept_expected,
     }
+    if verdict.device is not None:
+        document["device"] = verdict.device
+    return document
 
 
-def _architecture(teacher: Teacher, winner: Judged) -> ArchitectureJson:
-    architecture = winner.architecture
+def _architecture(teacher: Teacher, architecture: Architecture) -> ArchitectureJson:
     trunk = teacher.trunk(architecture.removed)
     layers = {group.name: list(group.layers) for group in trunk.groups}
     widths = {group.name: min(group.width, architecture.width(group.name)) for group in trunk.groups}

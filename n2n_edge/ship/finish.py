@@ -1,6 +1,6 @@
 """The end of a run: write the student, prove parity, check every budget on the file itself, report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,6 @@ from n2n_edge.devices import Profile, latency_evidence, predict_latency
 from n2n_edge.distill import (
     CORRUPTIONS,
     SEVERITIES,
-    DistillResult,
     Split,
     corrupted,
     evaluate_onnx,
@@ -19,9 +18,9 @@ from n2n_edge.distill import (
 from n2n_edge.figures import Figure, FigureJson
 from n2n_edge.gate import Verdict, file_figures, judge, latency_figure
 from n2n_edge.graph import costs, load_model, save_model
-from n2n_edge.report import ConditionJson, ConditionsJson, RunReport, write_html, write_model_card
-from n2n_edge.search import Candidate, Judged
-from n2n_edge.ship.document import run_report, write_json
+from n2n_edge.report import ConditionJson, ConditionsJson, DeviceJson, RunReport, write_html, write_model_card
+from n2n_edge.ship.document import Origin, run_report, write_json
+from n2n_edge.ship.final import Trained
 from n2n_edge.ship.folder import RunFolder
 from n2n_edge.ship.layers import layer_rows
 from n2n_edge.ship.metadata import with_metadata
@@ -31,7 +30,7 @@ from n2n_edge.ship.prepare import Prepared
 from n2n_edge.ship.settings import CompressSettings
 from n2n_edge.ship.trainable import shipped_form
 
-__all__ = ["CompressResult", "Trained", "ship"]
+__all__ = ["CompressResult", "ship"]
 
 _CONDITION_IMAGES = 1000
 """Test images that are judged under each corruption and severity."""
@@ -52,22 +51,12 @@ class CompressResult:
         return all(verdict.met for verdict in self.verdicts)
 
 
-@dataclass(frozen=True)
-class Trained:
-    """The winner after its final distillation of `seconds`; `objective` is the cost that the search counted."""
-
-    winner: Judged
-    objective: str
-    result: DistillResult
-    seconds: float
-
-
 def ship(
     folder: RunFolder,
     settings: CompressSettings,
     prepared: Prepared,
     trained: Trained,
-    candidates: Sequence[Candidate],
+    origin: Origin,
     observer: Observer,
 ) -> CompressResult:
     """Write the student, prove parity, check every budget on the file itself, judge it on the test images once.
@@ -75,7 +64,7 @@ def ship(
     Raises:
         UnsuitableEnvironmentError: the exported file isn't what was trained; no student is left behind.
     """
-    profile, data = prepared.profile, prepared.data
+    data = prepared.data
     unproven = folder.student.with_name("student.unproven.onnx")
     _write(unproven, settings, prepared, trained)
     try:
@@ -92,38 +81,34 @@ def ship(
     for path, figures in ((prepared.teacher_path, teacher_figures), (folder.student, student_figures)):
         figures |= _latencies(path, prepared, warnings)
         figures |= _quality(path, prepared)
-    verdicts = _verdicts(student_figures, settings, profile)
-    if profile.is_host and any(not verdict.met and verdict.budget.cost == "latency_ms" for verdict in verdicts):
+    verdicts = _verdicts(student_figures, settings, prepared.profiles)
+    timed = {profile.name for profile in prepared.profiles if profile.is_host}
+    if any(not verdict.met and verdict.device in timed for verdict in verdicts):
         warnings.append("the latency was over the budget when first timed, and was timed again")
         student_figures |= _latencies(folder.student, prepared, warnings)
-        verdicts = _verdicts(student_figures, settings, profile)
+        verdicts = _verdicts(student_figures, settings, prepared.profiles)
     report = run_report(
         version=n2n_edge.__version__,
         settings=settings,
-        out=folder.path,
+        origin=origin,
         teacher=prepared.teacher,
         teacher_path=prepared.teacher_path,
         teacher_figures=teacher_figures,
         student_figures=student_figures,
         verdicts=verdicts,
         parity=parity,
-        profile=profile,
-        evidence=None if profile.is_host else latency_evidence(load_model(folder.student), profile).to_json(),
-        candidates=candidates,
-        winner=trained.winner,
-        objective=trained.objective,
-        training=trained.result,
-        training_seconds=trained.seconds,
+        devices=_devices(folder.student, prepared),
+        trained=trained,
         data=data,
         warnings=warnings,
         conditions=_conditions(folder.student, prepared, observer) if settings.corruptions else None,
     )
     report["layers"] = layer_rows(
         prepared.teacher,
-        trained.winner.architecture.removed,
+        trained.architecture.removed,
         prepared.teacher_path,
         folder.student,
-        {profile.name: profile for profile in (prepared.host, prepared.profile)}.values(),
+        {profile.name: profile for profile in (prepared.host, *prepared.profiles)}.values(),
     )
     write_html(report, report["search"]["candidates"], folder.report_html)
     write_model_card(report, folder.model_card)
@@ -139,13 +124,14 @@ def _write(path: Path, settings: CompressSettings, prepared: Prepared, trained: 
         "params": Figure(counted.params, "params", "computed"),
         "macs": Figure(counted.macs, "MACs", "computed"),
     }
-    if not prepared.profile.is_host:
-        figures["latency_ms"] = predict_latency(model, prepared.profile)
+    for place, profile in enumerate(prepared.profiles):
+        if not profile.is_host:
+            figures[f"latency_ms:{profile.name}" if place else "latency_ms"] = predict_latency(model, profile)
     stamped = with_metadata(
         model,
         version=n2n_edge.__version__,
         teacher_sha256=prepared.teacher_sha256,
-        profile=prepared.profile,
+        profiles=prepared.profiles,
         budgets=settings.budgets,
         figures=figures,
         data=prepared.data,
@@ -153,11 +139,21 @@ def _write(path: Path, settings: CompressSettings, prepared: Prepared, trained: 
     save_model(stamped, path)
 
 
-def _verdicts(figures: dict[str, Figure], settings: CompressSettings, profile: Profile) -> tuple[Verdict, ...]:
-    return judge(_reached(figures, profile), settings.budgets, accept_expected=settings.accept_expected)
+def _verdicts(
+    figures: Mapping[str, Figure], settings: CompressSettings, profiles: Sequence[Profile]
+) -> tuple[Verdict, ...]:
+    """Judge every budget, that of the latency once on each device."""
+    return tuple(
+        verdict
+        for budget in settings.budgets
+        for profile in (profiles if budget.cost == "latency_ms" else profiles[:1])
+        for verdict in judge(
+            _reached(figures, profile), [budget], accept_expected=settings.accept_expected, device=profile.name
+        )
+    )
 
 
-def _reached(figures: dict[str, Figure], profile: Profile) -> dict[str, Figure]:
+def _reached(figures: Mapping[str, Figure], profile: Profile) -> dict[str, Figure]:
     """Return the figures by the names that budgets use; fidelity stands in for accuracy where there are no labels."""
     reached = {**figures, "latency_ms": figures[f"latency_ms:{profile.name}"]}
     if "fidelity" in reached:
@@ -165,13 +161,26 @@ def _reached(figures: dict[str, Figure], profile: Profile) -> dict[str, Figure]:
     return reached
 
 
+def _devices(student: Path, prepared: Prepared) -> list[DeviceJson]:
+    """Return the run's devices, each with what the student's latency on it is predicted from."""
+    model = load_model(student)
+    found: list[DeviceJson] = []
+    for profile in prepared.profiles:
+        device: DeviceJson = {"name": profile.name, "description": profile.description}
+        if not profile.is_host:
+            device["evidence"] = latency_evidence(model, profile).to_json()
+        found.append(device)
+    return found
+
+
 def _latencies(path: Path, prepared: Prepared, warnings: list[str]) -> dict[str, Figure]:
-    """Return the measured latency on this host, and on the device where that is another."""
+    """Return the measured latency on this host, and that on every device that is another."""
     found = {}
-    for profile in dict.fromkeys((prepared.host.name, prepared.profile.name)):
-        device = prepared.profile if profile == prepared.profile.name else prepared.host
+    for name, device in {profile.name: profile for profile in (prepared.host, *prepared.profiles)}.items():
         figure, doubts = latency_figure(path, device)
-        found[f"latency_ms:{profile}"] = figure
+        found[f"latency_ms:{name}"] = figure
+        if len(prepared.profiles) > 1:  # say of whom
+            doubts = tuple(doubt if name in doubt else f"{name}: {doubt}" for doubt in doubts)
         warnings.extend(doubt for doubt in doubts if doubt not in warnings)
     return found
 

@@ -47,6 +47,11 @@ class RunFolder:
         return self.path / "policy.safetensors"
 
     @property
+    def tensorboard(self) -> Path:
+        """Event files for TensorBoard, where they were asked for."""
+        return self.path / "tensorboard"
+
+    @property
     def report_json(self) -> Path:
         """The run's figures."""
         return self.path / "report.json"
@@ -93,6 +98,18 @@ class RunFolder:
             self.settings.unlink(missing_ok=True)
             with suppress(OSError):  # other files have come: leave them
                 self.path.rmdir()
+
+    def of_candidate(self, number: int) -> Path:
+        """Return the folder for a candidate that is shipped beside the run's own student."""
+        return self.path / f"candidate-{number}"
+
+    @classmethod
+    def existing(cls, path: Path) -> tuple["RunFolder", CompressSettings]:
+        """Return the folder and settings of a run that has a journal; raises InputError where there is none."""
+        folder = cls(path)
+        if not folder.settings.is_file() or not folder.journal.is_file():
+            raise InputError(f"{path} holds no run; give the folder that `n2n-edge compress` wrote")
+        return folder, read_settings(folder.settings)
 
     @classmethod
     def resume(cls, path: Path) -> tuple["RunFolder", CompressSettings]:

@@ -19,16 +19,18 @@ def with_metadata(
     *,
     version: str,
     teacher_sha256: str,
-    profile: Profile,
+    profiles: Sequence[Profile],
     budgets: Sequence[Budget],
     figures: Mapping[str, Figure],
     data: Data,
 ) -> ir.Model:
     """Return `model` with what it is and where its figures come from in its metadata.
 
-    Only what follows from the run's settings goes in, nothing that was timed: equal runs ship equal files.
+    The first of `profiles` is the primary device. Only what follows from the run's settings goes in, nothing that was
+    timed: equal runs ship equal files.
     """
     model = model.clone()
+    profile = profiles[0]
     entries: dict[str, object] = {
         "n2n_edge.version": version,
         "n2n_edge.teacher_sha256": teacher_sha256,
@@ -41,6 +43,7 @@ def with_metadata(
         },
         "n2n_edge.budgets": {budget.cost: budget.limit for budget in budgets},
         "n2n_edge.figures": {name: figure.to_json() for name, figure in figures.items()},
+        **({"n2n_edge.devices": [each.name for each in profiles]} if len(profiles) > 1 else {}),
         MEAN_KEY: data.mean,
         STD_KEY: data.std,
     }

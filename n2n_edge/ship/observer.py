@@ -1,11 +1,12 @@
 """What a run tells while it goes on."""
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from n2n_edge.distill import EpochReport, StepReport
-from n2n_edge.search import Progress
+if TYPE_CHECKING:
+    from n2n_edge.distill import EpochReport, StepReport
+    from n2n_edge.search import Progress
 
-__all__ = ["Observer", "SilentObserver"]
+__all__ = ["Observer", "Observers", "SilentObserver"]
 
 
 class Observer(Protocol):
@@ -14,13 +15,13 @@ class Observer(Protocol):
     def say(self, text: str) -> None:
         """Take one line about what happens now."""
 
-    def candidate(self, progress: Progress) -> None:
+    def candidate(self, progress: "Progress") -> None:
         """Take a judged candidate."""
 
-    def step(self, report: StepReport) -> None:
+    def step(self, report: "StepReport") -> None:
         """Take a step of the final distillation."""
 
-    def epoch(self, report: EpochReport) -> None:
+    def epoch(self, report: "EpochReport") -> None:
         """Take a finished epoch of the final distillation."""
 
 
@@ -30,11 +31,38 @@ class SilentObserver:
     def say(self, text: str) -> None:
         """Ignore the line."""
 
-    def candidate(self, progress: Progress) -> None:
+    def candidate(self, progress: "Progress") -> None:
         """Ignore the candidate."""
 
-    def step(self, report: StepReport) -> None:
+    def step(self, report: "StepReport") -> None:
         """Ignore the step."""
 
-    def epoch(self, report: EpochReport) -> None:
+    def epoch(self, report: "EpochReport") -> None:
         """Ignore the epoch."""
+
+
+class Observers:
+    """Tells several observers the same, in the order given."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def say(self, text: str) -> None:
+        """Pass on the line."""
+        for observer in self._observers:
+            observer.say(text)
+
+    def candidate(self, progress: "Progress") -> None:
+        """Pass on the candidate."""
+        for observer in self._observers:
+            observer.candidate(progress)
+
+    def step(self, report: "StepReport") -> None:
+        """Pass on the step."""
+        for observer in self._observers:
+            observer.step(report)
+
+    def epoch(self, report: "EpochReport") -> None:
+        """Pass on the epoch."""
+        for observer in self._observers:
+            observer.epoch(report)

@@ -42,7 +42,8 @@ class Prepared:
     """Teacher, data and device as a run uses them.
 
     `teacher` is trainable: `restored` names the BatchNorms that were put back. `figures` are the costs of the teacher's
-    own file, `metric` its accuracy or fidelity on the validation images, `host` the profile of this machine.
+    own file, `metric` its accuracy or fidelity on the validation images, `host` the profile of this machine; of
+    `profiles` the first is the primary device.
     """
 
     teacher: Teacher
@@ -50,7 +51,7 @@ class Prepared:
     teacher_sha256: str
     figures: dict[str, Figure]
     metric: float
-    profile: Profile
+    profiles: tuple[Profile, ...]
     host: Profile
     data: Data
     distilling: DistillSettings
@@ -58,8 +59,15 @@ class Prepared:
     warnings: tuple[str, ...]
     restored: tuple[str, ...]
 
+    @property
+    def profile(self) -> Profile:
+        """The primary device."""
+        return self.profiles[0]
 
-def prepare(settings: CompressSettings, profile: Profile, folder: RunFolder, observer: Observer) -> Prepared:
+
+def prepare(
+    settings: CompressSettings, profiles: tuple[Profile, ...], folder: RunFolder, observer: Observer
+) -> Prepared:
     """Load and check everything that `settings` name; a torch teacher is exported to `folder` once.
 
     Raises:
@@ -89,8 +97,8 @@ def prepare(settings: CompressSettings, profile: Profile, folder: RunFolder, obs
         teacher_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         figures=file_figures(path),
         metric=metric,
-        profile=profile,
-        host=profile if profile.is_host else load_profile("cpu"),
+        profiles=profiles,
+        host=next((profile for profile in profiles if profile.is_host), None) or load_profile("cpu"),
         data=data,
         distilling=DistillSettings(seed=settings.seed, flip=settings.flip),
         policy_states=states,

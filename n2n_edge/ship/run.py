@@ -4,16 +4,29 @@ import time
 from dataclasses import replace
 from functools import partial
 
-from pydantic import ValidationError
-
-from n2n_edge.devices import Profile, load_profile
-from n2n_edge.distill import DistillResult, EpochReport, ShortDistiller, affordable_epochs, distill, reconstructed
+from n2n_edge.devices import Profile
+from n2n_edge.distill import EpochReport, ShortDistiller, metric_name
 from n2n_edge.errors import BudgetMissedError, InputError, N2NError
-from n2n_edge.graph import build, surviving
+from n2n_edge.gate import Budget
+from n2n_edge.graph import Architecture
 from n2n_edge.measure import WarmWorker
-from n2n_edge.search import CostMeter, Evaluator, Journal, Judged, Objective, Rung, SearchPlan, SearchResult, search
-from n2n_edge.ship.document import read_report, verdicts_of
-from n2n_edge.ship.finish import CompressResult, Trained, ship
+from n2n_edge.search import (
+    CandidateCosts,
+    CostMeter,
+    Evaluator,
+    Journal,
+    Judged,
+    Objective,
+    Rung,
+    SearchPlan,
+    SearchResult,
+    search,
+)
+from n2n_edge.ship.candidates import candidate_rows, listed_candidates, place_of
+from n2n_edge.ship.devices import journalled_profiles, load_profiles, profiles_meta
+from n2n_edge.ship.document import Origin, read_report, verdicts_of
+from n2n_edge.ship.final import SEARCH_SHARE, epochs_within, train_to_the_end
+from n2n_edge.ship.finish import CompressResult, ship
 from n2n_edge.ship.folder import RunFolder
 from n2n_edge.ship.observer import Observer, SilentObserver
 from n2n_edge.ship.policy_file import save_policies
@@ -21,9 +34,6 @@ from n2n_edge.ship.prepare import Prepared, prepare
 from n2n_edge.ship.settings import CompressSettings
 
 __all__ = ["run_compress"]
-
-_SEARCH_SHARE = 0.4
-"""Share of `--minutes` that the two stages may take; the rest is for the finalists and the final distillation."""
 
 _SHORT_LEARNING_RATE = 0.05
 """Peak rate of a candidate's short distillation (benchmarks/ranking)."""
@@ -45,10 +55,10 @@ def run_compress(folder: RunFolder, settings: CompressSettings, observer: Observ
         report = read_report(folder.report_json)
         return CompressResult(folder.path, folder.student, report, verdicts_of(report))
     started = time.monotonic()
-    profile = _profile(folder, settings)
+    profiles = _profiles(folder, settings)
     begun = folder.begin(settings)
     try:
-        prepared = prepare(settings, profile, folder, observer)
+        prepared = prepare(settings, profiles, folder, observer)
     except N2NError:
         if begun:
             folder.abandon()
@@ -58,39 +68,48 @@ def run_compress(folder: RunFolder, settings: CompressSettings, observer: Observ
         with WarmWorker() as worker:
             meter = CostMeter(
                 prepared.teacher,
-                profile,
+                prepared.profile,
                 settings.budgets,
                 journal,
                 worker,
                 settings.objective,
+                others=prepared.profiles[1:],
                 accept_expected=settings.accept_expected,
             )
             found = _search(settings, prepared, meter, journal, observer)
-        winner = _winner_or_refusal(found, settings)
+        architecture = _winner_or_refusal(found, settings).architecture
         save_policies(found.policy_states, folder.policy)
-        result, seconds = _train(settings, prepared, winner, folder, journal, observer, started)
-        trained = Trained(winner, found.objective, result, seconds)
-        return ship(folder, settings, prepared, trained, journal.candidates(), observer)
+        epochs = _epochs(settings, prepared, architecture, journal, started)
+        observer.say(f"training the winner for {epochs} epochs of {len(prepared.data.train)} images")
+
+        def on_epoch(report: EpochReport) -> None:
+            figures = {"loss": report.train_loss, "validation": report.validation, "seconds": report.seconds}
+            journal.record_epoch("final", report.epoch, figures)
+            observer.epoch(report)
+
+        trained = train_to_the_end(prepared, architecture, epochs, folder, observer, on_epoch)
+        origin = Origin(
+            command=settings.command(folder.path),
+            objective=found.objective,
+            candidates=candidate_rows(journal),
+            place=place_of(architecture.key, listed_candidates(journal)),
+        )
+        return ship(folder, settings, prepared, trained, origin, observer)
 
 
-def _profile(folder: RunFolder, settings: CompressSettings) -> Profile:
-    """Return the device's profile; a run that was begun keeps the one it began with, whatever has changed since."""
+def _profiles(folder: RunFolder, settings: CompressSettings) -> tuple[Profile, ...]:
+    """Return the devices' profiles; a run that was begun keeps those it began with, whatever has changed since."""
     if folder.journal.exists():
         with Journal.open(folder.journal) as journal:
-            known = journal.meta().get("profile")
-        if known is not None:
-            try:
-                return Profile.model_validate_json(known)
-            except ValidationError as error:
-                raise InputError(
-                    f"{folder.path}: begun by another version of n2n-edge; start a new run with another --out"
-                ) from error
-    return load_profile(settings.device)
+            known = journalled_profiles(journal.meta(), folder.path)
+        if known:
+            return known
+    return load_profiles(settings.devices)
 
 
 def _open_journal(folder: RunFolder, prepared: Prepared) -> Journal:
     if not folder.journal.exists():
-        meta = {"teacher_sha256": prepared.teacher_sha256, "profile": prepared.profile.model_dump_json()}
+        meta = {"teacher_sha256": prepared.teacher_sha256, **profiles_meta(prepared.profiles)}
         return Journal.create(folder.journal, meta)
     journal = Journal.open(folder.journal)
     if journal.meta().get("teacher_sha256") != prepared.teacher_sha256:
@@ -122,6 +141,8 @@ def _search(
     timed = any(budget.cost == "latency_ms" for budget in settings.budgets) or settings.objective == "latency_ms"
     base = meter.of_teacher(timed=timed)
     objective = Objective.choose(settings.objective, base, settings.budgets)
+    journal.set_meta("objective", objective.cost)
+    journal.set_meta("metric", metric_name(prepared.teacher.model, prepared.data))
     observer.say(
         f"searching with policy {settings.policy}: {effort.removal_candidates} candidates for stage 1, "
         f"{effort.shrinkage_candidates} for stage 2; objective {objective.cost}"
@@ -136,7 +157,7 @@ def _search(
         removal_candidates=effort.removal_candidates,
         shrinkage_candidates=effort.shrinkage_candidates,
         policy_states=prepared.policy_states,
-        deadline_s=settings.minutes * 60 * _SEARCH_SHARE if settings.minutes else None,
+        deadline_s=settings.minutes * 60 * SEARCH_SHARE if settings.minutes else None,
     )
     rungs = [Rung(finalists, times, partial(finals, times)) for finalists, times in effort.rungs]
     return search(evaluator, plan, journal, rungs, profiler, observer.candidate)
@@ -149,16 +170,12 @@ def _winner_or_refusal(found: SearchResult, settings: CompressSettings) -> Judge
     if nearest is None:
         raise BudgetMissedError("no candidate could be made of this teacher; see `n2n-edge inspect`")
     reached = nearest.costs.as_mapping()
-    misses = []
-    for budget in settings.budgets:
-        if budget.cost in nearest.excesses and budget.cost in reached:
-            over = max(reached[budget.cost] / budget.limit - 1, _LEAST_OVER)
-            latency = nearest.costs.latency if budget.cost == "latency_ms" else None
-            bound = latency is not None and reached[budget.cost] > latency.value
-            expected = f" (upper bound; {latency.value:.4g} expected)" if bound and latency is not None else ""
-            misses.append(
-                f"{budget.option} {budget.limit:g}: {reached[budget.cost]:.4g} {budget.unit}{expected}, {over:.0%} over"
-            )
+    misses = [
+        miss
+        for budget in settings.budgets
+        if budget.cost in nearest.excesses
+        for miss in _misses(budget, nearest.costs)
+    ]
     described = nearest.architecture.to_json()
     raise BudgetMissedError(
         "no architecture was found that meets the budgets; the nearest misses "
@@ -168,64 +185,37 @@ def _winner_or_refusal(found: SearchResult, settings: CompressSettings) -> Judge
     )
 
 
-def _train(
-    settings: CompressSettings,
-    prepared: Prepared,
-    winner: Judged,
-    folder: RunFolder,
-    journal: Journal,
-    observer: Observer,
-    started: float,
-) -> tuple[DistillResult, float]:
-    """Distil the winner to the end; a killed training goes on from its last epoch."""
-    epochs = _epochs(settings, prepared, winner, journal, started)
-    kept = surviving(prepared.teacher, winner.architecture)
-    student = reconstructed(
-        build(prepared.teacher, winner.architecture), prepared.teacher.model, prepared.data, prepared.distilling, kept
-    )
-    observer.say(f"training the winner for {epochs} epochs of {len(prepared.data.train)} images")
-    start = time.monotonic()
-
-    def on_epoch(report: EpochReport) -> None:
-        figures = {"loss": report.train_loss, "validation": report.validation, "seconds": report.seconds}
-        journal.record_epoch("final", report.epoch, figures)
-        observer.epoch(report)
-
-    result = distill(
-        student,
-        prepared.teacher.model,
-        prepared.data,
-        replace(prepared.distilling, epochs=epochs, patience=max(10, epochs // 2)),
-        kept=kept,
-        checkpoint=folder.checkpoint,
-        on_epoch=on_epoch,
-        on_step=observer.step,
-    )
-    spent = sum(report.seconds for report in result.history)
-    return result, max(spent, time.monotonic() - start)
+def _misses(budget: Budget, costs: CandidateCosts) -> list[str]:
+    """Return in words how far a candidate is off a budget, for each device where that is the latency's."""
+    reached = costs.as_mapping()
+    if budget.cost != "latency_ms":
+        return [_miss(budget, reached[budget.cost], "")] if budget.cost in reached else []
+    several = len(costs.latencies) > 1
+    found = []
+    for device, latency in costs.latencies.items():
+        held = costs.held_on(device)
+        expected = f" (upper bound; {latency.value:.4g} expected)" if held > latency.value else ""
+        if not several or held > budget.limit:
+            found.append(_miss(budget, held, f"{expected}{f' on {device}' if several else ''}"))
+    return found
 
 
-def _epochs(settings: CompressSettings, prepared: Prepared, winner: Judged, journal: Journal, started: float) -> int:
+def _miss(budget: Budget, reached: float, more: str) -> str:
+    over = max(reached / budget.limit - 1, _LEAST_OVER)
+    return f"{budget.option} {budget.limit:g}: {reached:.4g} {budget.unit}{more}, {over:.0%} over"
+
+
+def _epochs(
+    settings: CompressSettings, prepared: Prepared, architecture: Architecture, journal: Journal, started: float
+) -> int:
     """Return the epochs of the final distillation; what `--minutes` leaves is worked out once and journalled."""
     if settings.epochs is not None:
         return settings.epochs
-    images = len(prepared.data.train)
-    epochs = settings.amount.epochs(images)
     if settings.minutes is None:
-        return epochs
+        return settings.amount.epochs(len(prepared.data.train))
     known = journal.cached("final", "epochs")
     if known is None:
-        judged = journal.cached("accuracy", winner.architecture.key) or {}
-        teaching = journal.cached("final", "teaching") or {}
-        known = {
-            "epochs": affordable_epochs(
-                replace(prepared.distilling, epochs=epochs),
-                images,
-                settings.minutes * 60 - (time.monotonic() - started),
-                float(judged.get("training_seconds", 1.0)) / settings.amount.short_images,
-                float(teaching.get("seconds", 0.0)),
-                float(teaching.get("bytes", 0.0)),
-            )
-        }
+        left = settings.minutes * 60 - (time.monotonic() - started)
+        known = {"epochs": epochs_within(left, settings, prepared, architecture, journal)}
         journal.store("final", "epochs", known)
     return int(known["epochs"])

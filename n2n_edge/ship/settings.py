@@ -3,7 +3,7 @@
 import json
 import shlex
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite
 from pathlib import Path
@@ -18,6 +18,7 @@ __all__ = [
     "Effort",
     "EffortName",
     "absolute_paths",
+    "named_devices",
     "read_settings",
     "write_settings",
 ]
@@ -58,14 +59,15 @@ EFFORTS: Mapping[str, Effort] = {
 class CompressSettings:
     """Everything that decides what a run does; equal settings, data and teacher give the same student.
 
-    `teacher` is an ONNX file or a torch network (see `torch_teacher`); None means the built-in example. Budgets are in
-    MB (10^6 bytes), ms, and fractions of one.
+    `teacher` is an ONNX file or a torch network (see `torch_teacher`); None means the built-in example. `device` is one
+    name or file, or several, the primary one first (see `named_devices`). Budgets are in MB (10^6 bytes), ms, and
+    fractions of one.
     """
 
     teacher: str | None = None
     weights: str | None = None
     data: str | None = None
-    device: str = "cpu"
+    device: str | tuple[str, ...] = "cpu"
     max_mb: float | None = None
     max_latency_ms: float | None = None
     max_memory_mb: float | None = None
@@ -88,6 +90,7 @@ class CompressSettings:
     accept_expected: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "device", named_devices(self.device))
         if self.effort not in EFFORTS:
             raise InputError(f"--effort {self.effort}: no such effort; give one of {', '.join(EFFORTS)}")
         for name in ("candidates", "minutes", "epochs"):
@@ -106,6 +109,11 @@ class CompressSettings:
                 f"no data given for teacher {self.teacher}; add --data with images like those it was trained on"
             )
         _ = self.budgets
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices as they were named, the primary one first."""
+        return (self.device,) if isinstance(self.device, str) else self.device
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
@@ -146,6 +154,9 @@ class CompressSettings:
             if isinstance(value, bool):
                 words.append(f"--{'' if value else 'no-'}{item.name.replace('_', '-')}")
                 continue
+            if item.name == "device":
+                words += [word for device in self.devices for word in ("--device", shlex.quote(device))]
+                continue
             joint = "x" if item.name == "input_shape" else ","
             text = joint.join(map(str, value)) if isinstance(value, tuple) else str(value)
             words += [f"--{item.name.replace('_', '-')}", shlex.quote(text)]
@@ -185,17 +196,51 @@ def read_settings(path: Path) -> CompressSettings:
         raise InputError(f"{path}: a setting has the wrong type ({error}); restore it or start a new run") from error
 
 
-_PATHS = ("teacher", "weights", "data", "policy_from", "device")
+def named_devices(given: object) -> str | tuple[str, ...]:
+    """Return devices as settings keep them: one as a string, several as a tuple in the order given.
+
+    `given` is a name or a profile's file, or several of them, in a list or with commas between. A file whose path has a
+    comma in it is left whole.
+
+    Raises:
+        InputError: a name is empty.
+    """
+    texts = [str(given)] if isinstance(given, str | Path) else [str(one) for one in _iterable(given)]
+    names = tuple(name.strip() for text in texts for name in ([text] if _is_file(text) else text.split(",")))
+    if not names or not all(names):
+        raise InputError(f"--device {','.join(texts)}: a name is empty; see `n2n-edge profiles list`")
+    return names[0] if len(names) == 1 else names
+
+
+def _iterable(given: object) -> Iterable[object]:
+    if not isinstance(given, Iterable):
+        raise TypeError(f"device is {given!r}")
+    return given
+
+
+def _is_file(device: str) -> bool:
+    return device.endswith(".toml") and Path(device).expanduser().is_file()
+
+
+def _absolute_device(name: str) -> str:
+    return str(Path(name).expanduser().absolute()) if name.endswith(".toml") else name
+
+
+_PATHS = ("teacher", "weights", "data", "policy_from")
 
 
 def absolute_paths(given: Mapping[str, object]) -> dict[str, object]:
     """Return settings as text with paths made absolute, so that a run can be resumed from any folder."""
     settings = dict(given)
+    if settings.get("device") is not None:
+        named = named_devices(settings["device"])
+        settings["device"] = named_devices(
+            [_absolute_device(name) for name in ([named] if isinstance(named, str) else named)]
+        )
     for name in _PATHS:
         value = settings.get(name)
         if value is None:
             continue
         path = Path(str(value)).expanduser()
-        is_path = path.exists() if name != "device" else path.suffix == ".toml"
-        settings[name] = str(path.absolute()) if is_path else str(value)
+        settings[name] = str(path.absolute()) if path.exists() else str(value)
     return settings

@@ -110,9 +110,67 @@ def test_what_is_foretold_of_many_is_what_is_predicted_of_each(teacher: Teacher,
         architecture = teacher.full
         for group, width in zip(groups, widths[0].tolist(), strict=True):
             architecture = architecture.resize(group.name, width) if group.shrinkable else architecture
-        figure = meter.predicted(build(teacher, architecture))
+        figure = meter.devices[0].predicted(build(teacher, architecture))
         foretold = meter.foretold(frozenset(), widths)["latency_ms"][0]
     assert foretold == pytest.approx(figure.value if profile.is_host else figure.high, rel=1e-6)
+
+
+def test_a_latency_budget_holds_on_every_device(teacher: Teacher, journal: Journal) -> None:
+    profiles = [load_profile(name) for name in ("raspberry-pi-4", "jetson")]
+    full = {profile.name: predict_latency(teacher.model, profile).held() for profile in profiles}
+    limit = 0.7 * max(full.values())
+    with WarmWorker() as worker:
+        meter = CostMeter(teacher, profiles[0], [Budget("latency_ms", limit)], journal, worker, others=profiles[1:])
+        architecture = meter.fitted(frozenset(), {group.name: 1.0 for group in teacher.groups})
+        model = build(teacher, architecture)
+        found, whole = meter.judge(architecture, model), meter.judge(teacher.full, teacher.model)
+    assert {name: found.held_on(name) for name in full} == pytest.approx(
+        {profile.name: predict_latency(model, profile).held() for profile in profiles}, rel=1e-6
+    )
+    assert found.held_ms == max(found.held_on(name) for name in full) <= limit
+    assert found.held_ms > 0.85 * limit
+    assert not meter.excesses(found)
+    assert meter.excesses(whole) == {"latency_ms": pytest.approx(max(full.values()) / limit - 1)}
+
+
+def test_widths_suit_every_device(teacher: Teacher, journal: Journal) -> None:
+    pi, jetson = load_profile("raspberry-pi-4"), load_profile("jetson")
+    other = jetson.model_copy(update={"name": "odd", "channel_multiple": 6})
+    with WarmWorker() as worker:
+        meter = CostMeter(teacher, pi, [Budget("params", 90_000)], journal, worker, others=[other])
+        widths = meter.fitted(frozenset(), {group.name: 1.0 for group in teacher.groups}).widths
+    assert widths
+    assert all(width % 12 == 0 for _, width in widths)
+
+
+def test_what_is_foretold_of_several_devices_is_what_is_foretold_of_each(teacher: Teacher, journal: Journal) -> None:
+    pi, jetson = load_profile("raspberry-pi-4"), load_profile("jetson")
+    budgets = [Budget("latency_ms", 0.5), Budget("params", 80_000)]
+    widths = np.array([[max(1, group.width // part) for group in teacher.groups] for part in (1, 2, 4)])
+    with WarmWorker() as worker:
+        both = CostMeter(teacher, pi, budgets, journal, worker, others=[jetson])
+        alone = [CostMeter(teacher, profile, budgets, journal, worker) for profile in (pi, jetson)]
+        known = both.foretold(frozenset(), widths)
+        each = [meter.foretold(frozenset(), widths) for meter in alone]
+        excesses = [meter.foretold_excesses(found) for meter, found in zip(alone, each, strict=True)]
+    for profile, found in zip((pi, jetson), each, strict=True):
+        assert (known[f"latency_ms:{profile.name}"] == found["latency_ms"]).all()
+    assert (known["latency_ms"] == np.maximum(*(found["latency_ms"] for found in each))).all()
+    assert both.foretold_excesses(known) == pytest.approx(np.maximum(*excesses))
+
+
+def test_this_host_may_be_one_of_several_and_is_timed_only_where_the_others_allow(
+    teacher: Teacher, journal: Journal
+) -> None:
+    cpu, pi = load_profile("cpu"), load_profile("raspberry-pi-4")
+    full = predict_latency(teacher.model, pi).held()
+    for limit, timed in ((0.5 * full, False), (1000.0, True)):
+        with WarmWorker() as worker:
+            meter = CostMeter(teacher, cpu, [Budget("latency_ms", limit)], journal, worker, others=[pi])
+            found = meter.judge(teacher.full, teacher.model)
+            assert (worker.pid is not None) == timed
+            assert bool(meter.excesses(found)) == (not timed)
+        assert [figure.provenance for figure in found.latencies.values()] == ["calibrated", "measured"][: 1 + timed]
 
 
 def test_this_host_is_timed_once_per_architecture(teacher: Teacher, journal: Journal) -> None:

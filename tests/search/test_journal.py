@@ -173,3 +173,26 @@ def test_a_newer_journal_is_refused(path: Path) -> None:
 def test_a_folder_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="can't be written"):
         Journal.create(tmp_path / "missing" / "journal.sqlite")
+
+
+def test_a_journal_can_be_read_while_its_run_goes_on_and_reading_changes_nothing(path: Path) -> None:
+    with Journal.create(path) as journal:
+        journal.record_candidate(CANDIDATE)
+        with Journal.read(path) as reader:
+            assert [row.key for row in reader.candidates()] == ["a1"]
+            with pytest.raises(sqlite3.OperationalError, match="readonly"):
+                reader.store("latency", "a1", {"value": 1.0})
+        journal.record_candidate(replace(CANDIDATE, position=1))  # the writer still holds it
+        with pytest.raises(InputError, match="in use"):
+            Journal.open(path)
+    with Journal.read(path) as reader:
+        reader.close()
+    assert [name.name for name in path.parent.iterdir() if "wal" in name.name or "shm" in name.name] == []
+
+
+def test_reading_what_is_no_journal_is_refused(path: Path) -> None:
+    with pytest.raises(InputError, match="give the folder that a compress run wrote"):
+        Journal.read(path)
+    path.write_bytes(b"no database at all" * 100)
+    with pytest.raises(InputError, match="not a readable journal"):
+        Journal.read(path)

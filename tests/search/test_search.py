@@ -119,6 +119,23 @@ def test_a_search_that_is_repeated_from_its_journal_judges_nothing_again(run: Ru
     assert best_reward(again) == best_reward(first)
 
 
+def test_how_undecided_the_policy_was_is_kept_for_every_batch(run: Run) -> None:
+    def entropies(journal: Journal) -> list[float | None]:
+        batches = dict.fromkeys((row.stage, row.batch) for row in journal.candidates())
+        known = [journal.cached("entropy", f"{stage}/{batch}") for stage, batch in batches]
+        return [None if one is None else one["entropy"] for one in known]
+
+    _, journal, _ = run("reinforce", 1, removal=6, shrinkage=6)
+    first = entropies(journal)
+    assert len(first) > 3
+    assert all(one is not None and 0 <= one <= 1 for one in first)
+    assert len(set(first)) > 1
+    journal.close()
+    _, journal, _ = run("reinforce", 1, removal=6, shrinkage=6)
+    assert entropies(journal) == first
+    assert set(entropies(run("random", 1, removal=2, shrinkage=2)[1])) == {None}
+
+
 def test_a_policy_goes_on_from_another_run(run: Run) -> None:
     first, _, _ = run("reinforce", 0)
     assert set(first.policy_states) == {"removal", "shrinkage"}

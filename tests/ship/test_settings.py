@@ -6,7 +6,7 @@ import pytest
 
 from n2n_edge.errors import InputError
 from n2n_edge.search import Journal
-from n2n_edge.ship import CompressSettings, RunFolder, read_settings, run_compress, write_settings
+from n2n_edge.ship import CompressSettings, RunFolder, absolute_paths, read_settings, run_compress, write_settings
 
 
 def test_settings_survive_the_file(tmp_path: Path) -> None:
@@ -52,6 +52,53 @@ def test_the_command_that_repeats_a_run_names_what_differs_from_the_defaults() -
         "n2n-edge compress 'my teacher.onnx' --data d --device jetson --mean 0.5,0.25 --std 1.0 "
         "--input-shape 3x8x8 --no-flip --out out"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "devices"),
+    [
+        ("jetson", ("jetson",)),
+        ("cpu,jetson", ("cpu", "jetson")),
+        (["cpu", "jetson"], ("cpu", "jetson")),
+        (("cpu, jetson", "raspberry-pi-4"), ("cpu", "jetson", "raspberry-pi-4")),
+        (["jetson"], ("jetson",)),
+    ],
+)
+def test_devices_may_be_several_and_are_kept(given: object, devices: tuple[str, ...], tmp_path: Path) -> None:
+    settings = CompressSettings(**absolute_paths({"device": given}))  # type: ignore[arg-type]
+    assert settings.devices == devices
+    write_settings(settings, tmp_path / "run.toml")
+    assert read_settings(tmp_path / "run.toml") == settings
+    assert "".join(f" --device {name}" for name in devices) in settings.command(Path("out"))
+
+
+def test_a_run_file_with_one_device_as_text_is_read_as_before(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text('device = "raspberry-pi-4"\n')
+    settings = read_settings(tmp_path / "run.toml")
+    assert (settings.device, settings.devices) == ("raspberry-pi-4", ("raspberry-pi-4",))
+
+
+def test_profile_files_become_absolute_even_where_a_comma_is_in_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a,b.toml").write_text("")
+    named = absolute_paths({"device": ["a,b.toml", "cpu,mine.toml"]})["device"]
+    assert named == (str(tmp_path / "a,b.toml"), "cpu", str(tmp_path / "mine.toml"))
+    assert CompressSettings(device=named).devices == named  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", ["", "cpu,", "cpu,,jetson", []])
+def test_an_empty_device_is_refused(given: object) -> None:
+    with pytest.raises(InputError, match=r"--device .*name is empty"):
+        CompressSettings(device=given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("names", [("jetson", "jetson-orin-nano"), ("cpu", "cpu"), ("jetson", "cpu", "jetson")])
+def test_two_names_of_one_device_are_refused(names: tuple[str, ...], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="name every device once"):
+        run_compress(RunFolder.new(tmp_path / "run"), CompressSettings(device=names))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("given", [{"mean": (0.5,)}, {"std": (0.5,)}])

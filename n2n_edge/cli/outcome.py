@@ -1,0 +1,41 @@
+"""What a finished student is reported with: the same for `compress` and for `pareto --ship`."""
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from n2n_edge.errors import BudgetMissedError
+
+if TYPE_CHECKING:
+    from n2n_edge.ship import CompressResult
+
+__all__ = ["conclude"]
+
+
+def conclude(result: "CompressResult", as_json: bool) -> None:
+    """Print the result, as one JSON document on request; raises BudgetMissedError where the file misses a budget."""
+    if as_json:
+        print(json.dumps(result.report, indent=2, allow_nan=False))
+    else:
+        _print(result)
+    if not result.met:
+        missed = [verdict for verdict in result.verdicts if not verdict.met]
+        raise BudgetMissedError("; ".join(f"{verdict.budget.option}: {verdict.reason}" for verdict in missed))
+
+
+def _print(result: "CompressResult") -> None:
+    from rich.console import Console
+
+    from n2n_edge.cli.comparison import comparison_table, conditions_table
+    from n2n_edge.gate import verdict_table
+
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    console.print(comparison_table(result.report))
+    if result.verdicts:
+        console.print(verdict_table(result.verdicts))
+    if "conditions" in result.report:
+        console.print(conditions_table(result.report["conditions"]))
+    for warning in result.report["warnings"]:
+        console.print(f"note: {warning}", style="yellow", highlight=False)
+    console.print(f"student: {result.student}", highlight=False, soft_wrap=True)
+    console.print(f"report:  {result.folder / 'report.html'}", highlight=False, soft_wrap=True)

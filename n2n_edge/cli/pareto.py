@@ -1,0 +1,203 @@
+"""`n2n-edge pareto`: the candidates of a run that no other one beats, and any of them shipped."""
+
+import json
+import math
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from n2n_edge.cli.outcome import conclude
+from n2n_edge.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from n2n_edge.ship import RunCandidates
+    from n2n_edge.ship.front import Axis, RunCandidate
+
+__all__ = ["pareto"]
+
+_SHIP = "Ship a candidate"
+
+
+def pareto(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, finished or not.", show_default=False)],
+    cost: Annotated[
+        str | None,
+        typer.Option(
+            help="Cost to hold against accuracy: params, size_mb, macs, memory_bound_mb or latency_ms.",
+            show_default="the run's objective",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Whose latency, in a run for several devices.", show_default="the run's first"),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="List every trained candidate, not only the front.")] = False,
+    ship: Annotated[
+        int | None,
+        typer.Option(
+            help="Train candidate N to the end, without searching again, and ship it.",
+            metavar="N",
+            rich_help_panel=_SHIP,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for it.", show_default="RUN/candidate-N", rich_help_panel=_SHIP)
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of its distillation.", show_default="the run's", rich_help_panel=_SHIP)
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Time limit of its distillation.", rich_help_panel=_SHIP)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """List the candidates of a run that no other one beats, or ship one that you prefer to the run's own choice."""
+    if ship is None:
+        _refuse("--ship N", {"--out": out, "--epochs": epochs, "--minutes": minutes})
+        _list(run, cost, device, every, as_json)
+    else:
+        _refuse("the list, not to --ship", {"--cost": cost, "--device": device, "--all": every or None})
+        _ship(run, ship, out, epochs, minutes, as_json)
+
+
+def _refuse(belongs_to: str, options: dict[str, object]) -> None:
+    for option, value in options.items():
+        if value is not None:
+            text = "" if value is True else f" {value}"
+            raise InputError(f"{option}{text}: belongs to {belongs_to}; leave it out")
+
+
+def _ship(run: Path, number: int, out: Path | None, epochs: int | None, minutes: float | None, as_json: bool) -> None:
+    from n2n_edge.ship import RunFolder, require_training_packages
+
+    require_training_packages()
+    _, settings = RunFolder.existing(run)
+    from n2n_edge.cli.live import live_view
+    from n2n_edge.ship import ship_candidate
+
+    with live_view(settings, as_json) as observer:
+        result = ship_candidate(run, number, out=out, epochs=epochs, minutes=minutes, observer=observer)
+    conclude(result, as_json)
+
+
+def _list(run: Path, cost: str | None, device: str | None, every: bool, as_json: bool) -> None:
+    from n2n_edge.ship import read_candidates
+
+    found = read_candidates(run)
+    axis = found.axis(cost, device)
+    if as_json:
+        print(json.dumps(found.to_json(axis), indent=2, allow_nan=False))
+    else:
+        _print(found, axis, every)
+
+
+def _print(found: "RunCandidates", axis: "Axis", every: bool) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    front = found.front(axis)
+    against = axis.cost if axis.device is None else f"latency on {axis.device}"
+    console.print(
+        Text(
+            f"{found.run}: {len(found.candidates)} candidates, {len(found.trained)} of them trained; "
+            f"{len(front)} on the front of {found.metric} against {against}"
+        ),
+        soft_wrap=True,
+    )
+    if not front:
+        console.print("no candidate met the budgets, so none was trained")
+        return
+    shown = found.trained if every else _with_shipped(found, front, axis)
+    console.print(_table(found, shown, front))
+    for note in _notes(found, shown, front):
+        console.print(Text(note), soft_wrap=True)
+    if len(found.trained) > len(shown):
+        console.print(f"--all lists the other {len(found.trained) - len(shown)} trained candidates, too")
+    console.print(Text(f"ship one with: n2n-edge pareto {shlex.quote(str(found.run))} --ship N"), soft_wrap=True)
+
+
+def _with_shipped(found: "RunCandidates", front: "Sequence[RunCandidate]", axis: "Axis") -> "Sequence[RunCandidate]":
+    """Return the front and what has been shipped, from the cheapest to the dearest."""
+    wanted = [each for each in found.trained if each in front or each.shipped is not None]
+    costs = {each.number: each.on(axis) for each in wanted}
+    return sorted(wanted, key=lambda each: math.inf if (cost := costs[each.number]) is None else cost.value)
+
+
+def _table(found: "RunCandidates", shown: "Sequence[RunCandidate]", front: "Sequence[RunCandidate]") -> "Table":
+    """Return a table of candidates; where some are not on the front, it says which are."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from n2n_edge.gate import format_value
+
+    timed = [profile.name for profile in found.devices if any(profile.name in each.latencies for each in shown)]
+    mixed = len(shown) > len(front)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in (
+        "candidate",
+        "stage",
+        found.metric,
+        "params",
+        "MACs",
+        "file",
+        "memory",
+        *(f"{one}, ms" for one in timed),
+    ):
+        table.add_column(name, justify="right")
+    table.add_column("budgets")
+    if mixed:
+        table.add_column("front")
+    table.add_column("shipped")
+    for each in shown:
+        assert each.metric is not None
+        table.add_row(
+            str(each.number),
+            str(each.stage),
+            format_value(each.metric.value, each.metric.unit),
+            *(
+                format_value(each.costs[cost].value, each.costs[cost].unit).removesuffix(suffix)
+                for cost, suffix in (("params", " params"), ("macs", " MACs"), ("size_mb", ""), ("memory_bound_mb", ""))
+            ),
+            *(_latency(each, name) for name in timed),
+            "met" if each.meets_budgets else "missed",
+            *(["yes" if each in front else "no"] if mixed else []),
+            Text("" if each.shipped is None else str(each.shipped.relative_to(found.run))),
+        )
+    return table
+
+
+def _latency(candidate: "RunCandidate", device: str) -> str:
+    from n2n_edge.gate import format_interval, format_value
+
+    figure = candidate.latencies.get(device)
+    if figure is None:
+        return ""
+    if figure.low is None or figure.high is None:
+        return format_value(figure.value, "")
+    return f"{format_value(figure.value, '')} ({format_interval(figure.low, figure.high, '')})"
+
+
+def _notes(found: "RunCandidates", shown: "Sequence[RunCandidate]", front: "Sequence[RunCandidate]") -> list[str]:
+    """Return what has to be known to read the table: where its figures come from."""
+    from n2n_edge.gate import format_provenance
+
+    notes = [f"{found.metric}: on validation images after a short distillation; the final one raises it"]
+    if any(each.shipped == found.run / "student.onnx" and each not in front for each in shown):
+        notes.append("the run chose its own student among the best after longer distillations, not by these figures")
+    for profile in found.devices:
+        known = [each.latencies[profile.name] for each in shown if profile.name in each.latencies]
+        if known:
+            interval = "; nine times out of ten within the interval" if known[0].predicted else ""
+            notes.append(f"latency on {profile.name}: {format_provenance(known[0].provenance)}{interval}")
+    if found.budgets:
+        limits = ", ".join(f"{budget.option} {budget.limit:.10g}" for budget in found.budgets)
+        notes.append(f"budgets: {limits}")
+    return notes

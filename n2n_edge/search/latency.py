@@ -1,0 +1,132 @@
+"""What candidates take on one device: measured on this host, predicted for a board that isn't at hand."""
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from n2n_edge.devices import Kernels, Profile, input_pixels, kernels_of, latency_basis
+from n2n_edge.errors import InputError
+from n2n_edge.figures import Figure
+from n2n_edge.graph import Amounts, Architecture, Teacher, WidthCosts, build, serialize
+from n2n_edge.measure import BenchOptions, MeasurementError, WarmWorker
+from n2n_edge.search.journal import Journal, JsonObject
+
+__all__ = ["DeviceLatency"]
+
+_HEADROOM = 0.96
+"""Share of a measured latency budget that candidates may use: the same file timed again differs by a few percent."""
+
+_FULL = 0.94
+"""Share of that from which on a measured budget counts as used."""
+
+_OVERSHOT = 1.01
+"""By how much a correction is raised that let a candidate through which was too slow."""
+
+
+class DeviceLatency:
+    """Tells what architectures take on one device; the journal remembers what was timed.
+
+    `timed` says that candidates are measured: the device is this host, and a budget or the objective asks for the
+    latency. `limit` is what candidates may use of the budget, in ms, None where there is none.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        teacher: Teacher,
+        journal: Journal,
+        worker: WarmWorker,
+        *,
+        budget: float | None,
+        wanted: bool,
+        accept_expected: bool,
+    ) -> None:
+        self.profile = profile
+        self.timed = profile.is_host and wanted
+        self.limit = None if budget is None else budget * (_HEADROOM if self.timed else 1.0)
+        self._teacher = teacher
+        self._journal = journal
+        self._worker = worker
+        self._basis = latency_basis(profile, pixels=input_pixels(teacher.model))
+        self._by_expected = profile.is_host or accept_expected
+        self._corrections: dict[frozenset[str], float] = {}  # measured over predicted, by what is removed
+
+    @property
+    def name(self) -> str:
+        """The device's name."""
+        return self.profile.name
+
+    def predicted(self, model: ir.Model) -> Figure:
+        """Return the predicted latency, from the same evidence for every candidate."""
+        return self._basis.latency(*kernels_of(model, self.profile.block))
+
+    def measured(self, architecture: Architecture, model: ir.Model) -> Figure | None:
+        """Return the latency of a candidate on this host, timed once per architecture; None where it can't be run.
+
+        A crash or a hang of the runtime is tried once more with a new worker; it fails this candidate alone.
+        """
+        key = f"{architecture.key}/{self.name}/{self.profile.default_threads}"
+        known = self._journal.cached("latency", key)
+        if known is None:
+            known = self._timing(serialize(model), architecture.key)
+            self._journal.store("latency", key, known)
+        return None if "failed" in known else Figure(**known)
+
+    def kernels(self, costs_at: WidthCosts, model: ir.Model) -> Kernels:
+        """Return the kernels that the device makes of a trunk, for `foretold`."""
+        outputs = [str(value.name) for value in model.graph.outputs]
+        return Kernels(costs_at.plan.places, outputs, self.profile.block)
+
+    def foretold(self, removed: frozenset[str], kernels: Kernels, amounts: Amounts) -> NDArray[np.float64]:
+        """Return the latency in ms of many candidates without layers `removed`, `(N,)`, without building any.
+
+        Of a board that isn't at hand it is the upper bound unless the expected value is accepted; on this host it is
+        corrected by what was measured so far.
+        """
+        latencies = (self._basis.latencies_ms if self._by_expected else self._basis.upper_ms)(kernels, amounts)
+        return latencies * self._correction(removed)
+
+    def correct(self, removed: frozenset[str], measured: Figure, model: ir.Model) -> None:
+        """Learn from a timing how far off what is foretold for this choice of layers is."""
+        factor = _OVERSHOT if self.is_over(measured) else 1.0
+        self._corrections[removed] = measured.value / self.predicted(model).value * factor
+
+    def is_over(self, measured: Figure) -> bool:
+        """Whether a measured latency is more than candidates may use."""
+        return self.limit is not None and measured.value > self.limit
+
+    def is_used(self, measured: Figure) -> bool:
+        """Whether a measured latency uses all but a little of what candidates may."""
+        return self.limit is not None and measured.value >= _FULL * self.limit
+
+    def _timing(self, model: bytes, key: str) -> JsonObject:
+        failure = ""
+        for _ in range(2):
+            try:
+                options = BenchOptions(
+                    threads=self.profile.default_threads,
+                    providers=self.profile.providers,
+                    min_time_s=0.2,
+                    max_time_s=1.0,
+                    timeout_s=60.0,
+                )
+                measurement = self._worker.measure(model, options)
+                return dict(measurement.latency().to_json())
+            except (MeasurementError, InputError) as error:
+                failure = str(error)
+                self._journal.record_event("timing failed", {"candidate": key, "error": failure})
+        return {"failed": failure}
+
+    def _correction(self, removed: frozenset[str]) -> float:
+        """Return measured over predicted latency: of this choice of layers, or of the choice that is most like it."""
+        if not self.timed:
+            return 1.0
+        if not self._corrections:
+            self._corrections[frozenset()] = self._teacher_correction()
+        return self._corrections[min(self._corrections, key=lambda known: len(known ^ removed))]
+
+    def _teacher_correction(self) -> float:
+        full = self._teacher.full
+        model = build(self._teacher, full)
+        measured = self.measured(full, model)
+        return 1.0 if measured is None else measured.value / self.predicted(model).value

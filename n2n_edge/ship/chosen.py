@@ -1,0 +1,194 @@
+"""Ship a candidate that a person chose: trained to the end as the run's winner is, without searching again."""
+
+import json
+import shlex
+import time
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from n2n_edge.errors import InputError
+from n2n_edge.graph import Architecture, Teacher
+from n2n_edge.search import Candidate, Journal
+from n2n_edge.ship.candidates import candidate_rows, listed_candidates
+from n2n_edge.ship.devices import journalled_profiles, load_profiles
+from n2n_edge.ship.document import Origin, read_report, verdicts_of
+from n2n_edge.ship.final import SEARCH_SHARE, epochs_within, train_to_the_end
+from n2n_edge.ship.finish import CompressResult, ship
+from n2n_edge.ship.folder import RunFolder
+from n2n_edge.ship.front import objective_of
+from n2n_edge.ship.observer import Observer, SilentObserver
+from n2n_edge.ship.prepare import Prepared, prepare
+from n2n_edge.ship.settings import CompressSettings
+from n2n_edge.writing import write_text
+
+__all__ = ["ship_candidate"]
+
+_BEGUN = "candidate.toml"
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What was asked: candidate `number` of a run, and what overrides the run's epochs or minutes."""
+
+    run: Path
+    number: int
+    epochs: int | None
+    minutes: float | None
+
+    def to_toml(self, epochs: int) -> str:
+        """Return the text of the file that marks a folder as this candidate's; it is trained for `epochs`."""
+        lines = [f"# a candidate of a run; `{self.command(None)}` goes on with it"]
+        lines += [f"{name} = {json.dumps(value)}" for name, value in self.asked().items()]
+        return "\n".join([*lines, f"trained_epochs = {epochs}"]) + "\n"
+
+    def asked(self) -> dict[str, object]:
+        """Return what was asked as the file has it."""
+        given = {"run": str(self.run), "candidate": self.number, "epochs": self.epochs, "minutes": self.minutes}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def command(self, out: Path | None) -> str:
+        """Return the command line that ships the same again."""
+        words = ["n2n-edge", "pareto", shlex.quote(str(self.run)), "--ship", str(self.number)]
+        for name, value in (("--epochs", self.epochs), ("--minutes", self.minutes)):
+            words += [] if value is None else [name, f"{value:g}"]
+        return " ".join(words if out is None else [*words, "--out", shlex.quote(str(out))])
+
+
+def ship_candidate(
+    run: Path,
+    number: int,
+    *,
+    out: Path | None = None,
+    epochs: int | None = None,
+    minutes: float | None = None,
+    observer: Observer | None = None,
+) -> CompressResult:
+    """Train candidate `number` (from one) of the run in folder `run` to the end, and ship it.
+
+    It goes into ``candidate-N`` in the run's folder, or into `out`; nothing of the run is touched. `epochs` and
+    `minutes` override the run's. A training that was killed goes on from its last epoch when the same is asked again.
+
+    Raises:
+        InputError: no such run or candidate, one that was never trained, a teacher that has changed since, or a folder
+            that holds something else.
+        UnsuitableEnvironmentError: the exported file isn't what was trained.
+    """
+    observer = observer or SilentObserver()
+    started = time.monotonic()
+    folder, settings = RunFolder.existing(run)
+    settings = _overridden(settings, epochs, minutes)
+    order = _Order(folder.path.absolute(), number, epochs, minutes)
+    with Journal.read(folder.journal) as journal:
+        candidate = _chosen(listed_candidates(journal), number, run)
+        target = RunFolder(out if out is not None else folder.of_candidate(number))
+        known = _begun(target, order)
+        if known is not None and target.report_json.exists() and target.student.exists():
+            observer.say(f"candidate {number} of {run} has been shipped to {target.path}")
+            report = read_report(target.report_json)
+            return CompressResult(target.path, target.student, report, verdicts_of(report))
+        meta = journal.meta()
+        profiles = journalled_profiles(meta, run) or load_profiles(settings.devices)
+        prepared = prepare(replace(settings, policy_from=None), profiles, folder, observer)
+        if meta.get("teacher_sha256") != prepared.teacher_sha256:
+            raise InputError(f"{run}: the teacher has changed since this run; its candidates can't be made any more")
+        architecture = _architecture(prepared.teacher, candidate, run)
+        if known is None:
+            known = _epochs(settings, prepared, architecture, journal, minutes, started)
+            _begin(target, order.to_toml(known))
+        observer.say(f"training candidate {number} for {known} epochs of {len(prepared.data.train)} images")
+        trained = train_to_the_end(prepared, architecture, known, target, observer, observer.epoch)
+        origin = Origin(
+            command=order.command(out),
+            objective=objective_of(meta, folder, settings),
+            candidates=candidate_rows(journal),
+            place=number - 1,
+            chosen={"run": str(order.run), "candidate": number},
+        )
+    return ship(target, settings, prepared, trained, origin, observer)
+
+
+def _overridden(settings: CompressSettings, epochs: int | None, minutes: float | None) -> CompressSettings:
+    if epochs is not None:
+        return replace(settings, epochs=epochs, minutes=minutes)
+    return settings if minutes is None else replace(settings, epochs=None, minutes=minutes)
+
+
+def _chosen(listed: tuple[Candidate, ...], number: int, run: Path) -> Candidate:
+    if not 1 <= number <= len(listed):
+        there = f"candidates 1 to {len(listed)}" if listed else "no candidates yet"
+        raise InputError(f"--ship {number}: {run} has {there}; see `n2n-edge pareto {run}`")
+    candidate = listed[number - 1]
+    if candidate.accuracy is None:
+        raise InputError(
+            f"--ship {number}: this candidate missed a budget and was never trained; "
+            f"choose one of `n2n-edge pareto {run} --all`"
+        )
+    return candidate
+
+
+def _begun(target: RunFolder, order: _Order) -> int | None:
+    """Return the epochs of this candidate's training where it was begun in `target`, None where that is still to do.
+
+    Raises:
+        InputError: something else lies there.
+    """
+    path = target.path
+    mark = path / _BEGUN
+    if not mark.exists():
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(f"{path} holds something else; give another --out")
+        return None
+    try:
+        known = tomllib.loads(mark.read_text(encoding="utf-8"))
+        epochs = int(known.pop("trained_epochs"))
+        begun = _Order(Path(known["run"]), known["candidate"], known.get("epochs"), known.get("minutes"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{mark} can't be read ({error}); give another --out") from error
+    if begun != order:
+        raise InputError(f"{path} was begun by `{begun.command(None)}`; repeat that, or give another --out")
+    return epochs
+
+
+def _begin(target: RunFolder, text: str) -> None:
+    try:
+        target.path.mkdir(parents=True, exist_ok=True)
+        write_text(target.path / _BEGUN, text)
+    except OSError as error:
+        raise InputError(f"{target.path} can't be written ({error.strerror}); give another --out") from error
+
+
+def _architecture(teacher: Teacher, candidate: Candidate, run: Path) -> Architecture:
+    """Return the architecture that a row of the journal describes."""
+    removed = cast("list[str]", candidate.architecture["removed"])
+    widths = cast("Mapping[str, int]", candidate.architecture["widths"])
+    try:
+        architecture = teacher.full.remove(*removed)
+        for group, width in widths.items():
+            architecture = architecture.resize(group, width)
+    except ValueError as error:
+        raise InputError(f"{run}: made by a version of n2n-edge that cuts otherwise ({error})") from error
+    return architecture
+
+
+def _epochs(
+    settings: CompressSettings,
+    prepared: Prepared,
+    architecture: Architecture,
+    journal: Journal,
+    minutes: float | None,
+    started: float,
+) -> int:
+    """Return the epochs: those given, those that fit into `minutes`, or as many as the run's winner got."""
+    if settings.epochs is not None:
+        return settings.epochs
+    if settings.minutes is None:
+        return settings.amount.epochs(len(prepared.data.train))
+    if minutes is not None:
+        return epochs_within(minutes * 60 - (time.monotonic() - started), settings, prepared, architecture, journal)
+    known = journal.cached("final", "epochs")
+    if known is not None:
+        return int(known["epochs"])
+    return epochs_within((1 - SEARCH_SHARE) * settings.minutes * 60, settings, prepared, architecture, journal)
