@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from n2n_edge.cli.completion import device_names
 from n2n_edge.cli.outcome import conclude
 from n2n_edge.errors import InputError
 
@@ -36,7 +37,11 @@ def pareto(
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="Whose latency, in a run for several devices.", show_default="the run's first"),
+        typer.Option(
+            help="Whose latency, in a run for several devices.",
+            show_default="the run's first",
+            autocompletion=device_names,
+        ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="List every trained candidate, not only the front.")] = False,
     ship: Annotated[
@@ -58,7 +63,14 @@ def pareto(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
-    """List the candidates of a run that no other one beats, or ship one that you prefer to the run's own choice."""
+    """List the candidates of a run that no other one beats, or ship one that you prefer to the run's own choice.
+
+    Examples:
+
+    - `n2n-edge pareto demo-run`
+    - `n2n-edge pareto demo-run --cost latency_ms --device raspberry-pi-4 --all`
+    - `n2n-edge pareto demo-run --ship 1`
+    """
     if ship is None:
         _refuse("--ship N", {"--out": out, "--epochs": epochs, "--minutes": minutes})
         _list(run, cost, device, every, as_json)

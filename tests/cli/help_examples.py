@@ -33,7 +33,7 @@ CHEAP: Mapping[str, tuple[str, ...]] = {
 }
 """Options that an example is given besides, so that a test may run it."""
 
-SLOW = ("compress", "device calibrate")
+SLOW = ("compress", "device calibrate", "pareto demo-run --ship")
 """How the examples begin that take a minute even so."""
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import onnx
 import pytest
@@ -28,6 +29,8 @@ pytest.importorskip("sklearn", reason="the built-in example needs scikit-learn")
 
 PI, JETSON = "raspberry-pi-4", "jetson-orin-nano"
 COSTS = ("params", "size_mb", "macs", "memory_bound_mb", "latency_ms")
+
+SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "docs" / "schemas" / "pareto.json").read_text())
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -81,8 +84,9 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
 def listed(call: Call, *words: object) -> dict[str, Any]:
     code, out, err = call("pareto", *words, "--json")
     assert code == 0, err
-    document = json.loads(out)
+    document = json.loads(out, parse_constant=pytest.fail)
     assert isinstance(document, dict)
+    jsonschema.validate(document, SCHEMA)
     return document
 
 
