@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from n2n_edge.devices import HOST_LIMITED, load_profile, predict_latency
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.figures import Figure
 from n2n_edge.gate.budget import OPTIONS
@@ -16,7 +15,6 @@ from n2n_edge.gate.budget_file import FILE_NAME, name_below, read_budget_file
 from n2n_edge.gate.reached import model_figures
 from n2n_edge.gate.run import AccuracyOf
 from n2n_edge.gate.settings import GateSettings, settings_of
-from n2n_edge.gate.timing import time_models
 from n2n_edge.gate.wording import format_figure, format_provenance
 from n2n_edge.graph import load_model
 from n2n_edge.writing import write_text
@@ -54,6 +52,8 @@ def init_budgets(
         InputError: the file is no budget file, has budgets for this model already, or can't be written; the model lies
             outside the file's folder; a setting isn't right.
     """
+    from n2n_edge.devices import HOST_LIMITED
+
     out_of_place = sorted(set(given) - {*_KEPT, *_OTHERS})
     if out_of_place:
         raise InputError(
@@ -96,6 +96,9 @@ _HEAD = "# Budgets of models, for `n2n-edge gate`; change them as you like. Path
 def _figures(
     model: Path, settings: GateSettings, accuracy_of: AccuracyOf, watch: Callable[[str], None]
 ) -> dict[str, Figure]:
+    from n2n_edge.devices import load_profile, predict_latency
+    from n2n_edge.gate.timing import time_models
+
     loaded = load_model(model)
     figures = model_figures(loaded, model)
     profile = load_profile(settings.device) if settings.device is not None else None

@@ -2,13 +2,16 @@
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from n2n_edge.devices import Profile, latency_with_evidence
 from n2n_edge.figures import MB, Figure
 from n2n_edge.graph import Costs, costs, load_model
 from n2n_edge.measure import BenchOptions, bench, file_size_bytes
+
+if TYPE_CHECKING:
+    from n2n_edge.devices import Profile
 
 __all__ = ["file_figures", "latency_figure", "model_figures", "static_figures"]
 
@@ -36,7 +39,7 @@ def model_figures(model: ir.Model, path: Path) -> dict[str, Figure]:
     return static_figures(dataclasses.replace(costs(model), size_bytes=file_size_bytes(path)))
 
 
-def latency_figure(path: Path, profile: Profile, threads: int | None = None) -> tuple[Figure, tuple[str, ...]]:
+def latency_figure(path: Path, profile: "Profile", threads: int | None = None) -> tuple[Figure, tuple[str, ...]]:
     """Return the latency of one inference on a device, and what is doubtful about it.
 
     Measured if the device is this host, predicted otherwise; the figure's provenance says which. `threads` default to
@@ -48,6 +51,8 @@ def latency_figure(path: Path, profile: Profile, threads: int | None = None) -> 
         )
         measurement = bench(path, options, profiled=False).measurement
         return measurement.latency(), measurement.warnings
+    from n2n_edge.devices import latency_with_evidence
+
     figure, basis = latency_with_evidence(load_model(path), profile, threads)
     return figure, (
         f"latency on {profile.name} is predicted, not measured: bench the model on the device",

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from n2n_edge.devices import latency_with_evidence, load_profile
 from n2n_edge.errors import InputError, N2NError, UnsuitableEnvironmentError
 from n2n_edge.figures import MB, Figure
 from n2n_edge.gate.budget import Budget
@@ -14,10 +14,13 @@ from n2n_edge.gate.reached import file_figures, model_figures
 from n2n_edge.gate.regression import compare as compare_costs
 from n2n_edge.gate.regression import regression_asked
 from n2n_edge.gate.settings import GateSettings
-from n2n_edge.gate.timing import Timed, time_models
 from n2n_edge.gate.unanswered import Unanswered
 from n2n_edge.gate.verdict import judge
 from n2n_edge.graph import load_model
+
+if TYPE_CHECKING:
+    from n2n_edge.devices import Profile
+    from n2n_edge.gate.timing import Timed
 
 __all__ = ["Accuracies", "AccuracyOf", "GateJob", "gate_models"]
 
@@ -73,7 +76,7 @@ class _Gate:
         self._budgets = job.settings.budgets
         self._allowed = job.settings.regressions
         self._operators = job.settings.operators
-        self._profile = load_profile(job.settings.device) if job.settings.device is not None else None
+        self._profile = _profile(job.settings)
         self._checks: list[Check] = []
         self._warnings: list[str] = []
         _refuse_contradictions(job, self._budgets)
@@ -89,6 +92,8 @@ class _Gate:
         figures = model_figures(model, self._model)
         static = [budget for budget in self._budgets if budget.cost in figures]
         if self._limit is not None and self._settings.predicts:
+            from n2n_edge.devices import latency_with_evidence
+
             assert self._profile is not None
             figures["latency_ms"], basis = latency_with_evidence(model, self._profile, self._settings.threads)
             name = self._profile.name
@@ -145,6 +150,8 @@ class _Gate:
             return
         if not asked:
             return
+        from n2n_edge.gate.timing import time_models
+
         try:
             timed = time_models(
                 self._model, self._settings, self._profile, None if limit is None else limit.limit, allowed, self._watch
@@ -174,7 +181,7 @@ class _Gate:
     def _leave_out(self, asked: Sequence[str]) -> None:
         self._warnings += [f"{one}: not judged, --static leaves out what has to be run" for one in asked]
 
-    def _warn(self, timed: Timed) -> None:
+    def _warn(self, timed: "Timed") -> None:
         self._warnings += timed.warnings
         if self._settings.predicts and self._settings.baseline is not None and self._profile is not None:
             self._warnings.append(f"the ratio to the baseline was timed on this host, not on {self._profile.name}")
@@ -185,6 +192,14 @@ class _Gate:
                 f"{memory.option} {memory.limit:g} holds for the bound; the process grew by {grown_mb:.1f} MB when it "
                 "ran, the runtime's own code and buffers included"
             )
+
+
+def _profile(settings: GateSettings) -> "Profile | None":
+    if settings.device is None:
+        return None
+    from n2n_edge.devices import load_profile
+
+    return load_profile(settings.device)
 
 
 def _asked(budget: Budget) -> str:
@@ -210,7 +225,8 @@ def _refuse_contradictions(job: GateJob, budgets: Sequence[Budget]) -> None:
                 f"--max-latency-ms {limit.limit:g}: this host within a board's limits has another processor; give "
                 "--target ssh://..., or --device alone for a prediction"
             )
-        if settings.target == "host" and settings.device is not None and not load_profile(settings.device).is_host:
+        profile = _profile(settings)
+        if settings.target == "host" and profile is not None and not profile.is_host:
             raise InputError(
                 f"--max-latency-ms {limit.limit:g}: --target host is this machine, not {settings.device}; give "
                 "--target ssh://..., --device alone for a prediction, or --device cpu"

@@ -2,12 +2,15 @@
 
 import json
 import platform
+import shutil
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
+from n2n_edge._example import teacher_path
 from tests.cli.help_examples import commands
 
 HEAVY = {
@@ -39,6 +42,13 @@ def test_help_imports_nothing_heavy_and_loses_nothing(words: tuple[str, ...]) ->
     assert "Usage: n2n-edge" in said
     if words:
         assert "Examples:" in said
+
+
+def test_a_gate_on_files_alone_imports_no_runtime_and_no_profiles(tmp_path: Path) -> None:
+    model = shutil.copy(teacher_path(), tmp_path / "teacher.onnx")
+    _, modules = asked("gate", str(model), "--no-config", "--max-mb", "2")
+
+    assert not {"onnxruntime", "torch", "jinja2", "n2n_edge.devices"} & modules
 
 
 def test_what_stands_in_brackets_is_shown() -> None:
