@@ -1,6 +1,6 @@
 """How often a latency gate errs while other programs come and go.
 
-``python -m benchmarks.gate.run [--equal 200] [--slower 100]`` from the repository's root writes ``results.json`` and
+``python -m benchmarks.gate.run [--equal 200] [--slower 60]`` from the repository's root writes ``results.json`` and
 ``results.md``; gates that are there are kept, so it can be stopped and started again. Each gate asks
 ``--max-regression latency_ms=5%`` of a chain of 40 equal convolutions, or of one with 10% more of them, against the
 chain of 40, as ``n2n-edge gate --baseline`` does with one thread. Beside each the way of a plain loop: 100 runs of one
@@ -49,7 +49,7 @@ def main() -> None:
     """Fill in the gates that are missing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--equal", type=int, default=200, help="gates of a model against itself")
-    parser.add_argument("--slower", type=int, default=100, help="gates of a slower model against it")
+    parser.add_argument("--slower", type=int, default=60, help="gates of a slower model against it")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
     options = parser.parse_args()
     rows = json.loads(options.out.read_text()) if options.out.exists() else {}
