@@ -92,7 +92,7 @@ def bench(
     allowed = parse_percent(threshold, "--threshold")
     if allowed == 0:
         raise InputError(f"--threshold {threshold}: must be more than 0%")
-    refuse_unwritable(csv, markdown, html, save)
+    refuse_unwritable(csv, markdown, html, save, inputs=models)
     earlier = read_bench(compare) if compare is not None else None
     options = _options(profile, target, threads, batch, providers, provider_option or [], (min_time, max_time), timeout)
     with _target(target, profile, threads, max_memory_mb) as place:

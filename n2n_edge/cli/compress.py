@@ -209,12 +209,23 @@ def _refuse_other_settings(context: typer.Context, given: dict[str, object], kno
     for name, value in given.items():
         asked = "teacher_option" if name == "teacher" and context.params.get("teacher_option") else name
         source = context.get_parameter_source(asked)
-        if source is not None and source.name == "COMMANDLINE" and value != getattr(known, name):
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        if name == "device" and _profile_names(value) == _profile_names(known.device):
+            continue  # an alias of the same
+        if value != getattr(known, name):
             option = name if name == "teacher" else f"--{name.replace('_', '-')}"
             raise InputError(
                 f"{option} {_words(value)}: this run was begun with {_words(getattr(known, name))}; leave it out, "
                 "or start a new run with another --out"
             )
+
+
+def _profile_names(devices: object) -> list[str]:
+    from n2n_edge.devices import load_profile
+
+    named = devices if isinstance(devices, tuple) else (devices,)
+    return [load_profile(str(device)).name for device in named]
 
 
 def _words(value: object) -> str:

@@ -25,6 +25,7 @@ def conclude(result: "CompressResult", as_json: bool) -> None:
 
 def _print(result: "CompressResult") -> None:
     from rich.console import Console
+    from rich.text import Text
 
     from n2n_edge.cli.comparison import comparison_table, conditions_table
     from n2n_edge.gate import verdict_table
@@ -36,6 +37,6 @@ def _print(result: "CompressResult") -> None:
     if "conditions" in result.report:
         console.print(conditions_table(result.report["conditions"]))
     for warning in result.report["warnings"]:
-        console.print(f"note: {warning}", style="yellow", highlight=False)
-    console.print(f"student: {result.student}", highlight=False, soft_wrap=True)
-    console.print(f"report:  {result.folder / 'report.html'}", highlight=False, soft_wrap=True)
+        console.print(Text(f"note: {warning}", style="yellow"))
+    console.print(Text(f"student: {result.student}"), soft_wrap=True)
+    console.print(Text(f"report:  {result.folder / 'report.html'}"), soft_wrap=True)

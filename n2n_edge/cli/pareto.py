@@ -132,7 +132,8 @@ def _print(found: "RunCandidates", axis: "Axis", every: bool) -> None:
     for note in _notes(found, shown, front):
         console.print(Text(note), soft_wrap=True)
     if len(found.trained) > len(shown):
-        console.print(f"--all lists the other {len(found.trained) - len(shown)} trained candidates, too")
+        others = len(found.trained) - len(shown)
+        console.print(f"--all lists {others} more trained candidate{'s' if others > 1 else ''}")
     console.print(Text(f"ship one with: n2n-edge pareto {shlex.quote(str(found.run))} --ship N"), soft_wrap=True)
 
 
@@ -201,7 +202,10 @@ def _notes(found: "RunCandidates", shown: "Sequence[RunCandidate]", front: "Sequ
     """Return what has to be known to read the table: where its figures come from."""
     from n2n_edge.gate import format_provenance
 
-    notes = [f"{found.metric}: on validation images after a short distillation; the final one raises it"]
+    notes = [
+        f"{found.metric}: on validation images after a short distillation; what ships is trained to the end and judged "
+        "on test images"
+    ]
     if any(each.shipped == found.run / "student.onnx" and each not in front for each in shown):
         notes.append("the run chose its own student among the best after longer distillations, not by these figures")
     for profile in found.devices:

@@ -25,11 +25,11 @@ def report(
 ) -> None:
     """Write the HTML report of a run, or of a bench, from its JSON document.
 
-    Examples: n2n-edge report demo-run --open
+    Examples:
 
-    n2n-edge report demo-run --png slides
-
-    n2n-edge report bench.json
+    - `n2n-edge report demo-run --open`
+    - `n2n-edge report demo-run --png slides`
+    - `n2n-edge report bench.json`
     """
     from n2n_edge.report.writing import write_report
 

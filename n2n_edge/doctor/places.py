@@ -22,7 +22,11 @@ LITTLE_DISK_MB = 500
 def ssh_client() -> Check:
     """Look for the program that connections to boards are made with."""
     purpose = "measuring on boards: --target ssh://user@board"
-    command = shlex.split(os.environ.get(SSH_VARIABLE, "")) or ["ssh"]
+    given = os.environ.get(SSH_VARIABLE, "")
+    try:
+        command = shlex.split(given) or ["ssh"]
+    except ValueError:  # a quotation mark without its partner
+        command = [given]
     found = shutil.which(command[0])
     if found is not None:
         return Check("tools", "ssh", "ok", found, purpose)
@@ -34,8 +38,15 @@ def ssh_client() -> Check:
 
 def folders() -> Iterator[Check]:
     """Give the working folder's room and permission, and the user's profiles."""
-    here = Path.cwd()
-    free_mb = shutil.disk_usage(here).free / MB
+    try:
+        here = Path.cwd()
+        free_mb = shutil.disk_usage(here).free / MB
+    except OSError as error:
+        yield Check(
+            "folders", "working folder", "limited", f"it is gone ({error.strerror})", "runs and reports",
+            "change to a folder that is there",
+        )  # fmt: skip
+        return
     little = free_mb < LITTLE_DISK_MB
     yield Check(
         "folders", "free disk", "limited" if little else "ok", f"{free_mb:.0f} MB in {here}", "runs and reports",

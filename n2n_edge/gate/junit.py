@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from xml.etree import ElementTree
 
 from n2n_edge.gate.check import Check, Gated
+from n2n_edge.gate.repository_path import repository_path
 
 __all__ = ["junit_report"]
 
@@ -26,7 +27,7 @@ def junit_report(found: Sequence[Gated], host: str, seconds: float, now: datetim
             root,
             "testsuite",
             {
-                "name": _text(str(gated.model)),
+                "name": _text(repository_path(gated.model)),
                 "package": "n2n-edge gate",
                 "id": str(place),
                 "timestamp": stamp,
@@ -47,7 +48,7 @@ def junit_report(found: Sequence[Gated], host: str, seconds: float, now: datetim
 
 
 def _case(suite: ElementTree.Element, gated: Gated, check: Check) -> None:
-    names = {"classname": _text(str(gated.model)), "name": _text(check.asked), "time": "0"}
+    names = {"classname": _text(repository_path(gated.model)), "name": _text(check.asked), "time": "0"}
     case = ElementTree.SubElement(suite, "testcase", names)
     if check.outcome != "pass":
         tag = "failure" if check.outcome == "fail" else "error"

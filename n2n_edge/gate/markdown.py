@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from n2n_edge.gate.check import Gated, summary_of
 from n2n_edge.gate.outcome import Outcome
+from n2n_edge.gate.repository_path import repository_path
 from n2n_edge.writing import markdown_text
 
 __all__ = ["gate_markdown"]
@@ -19,7 +20,12 @@ def gate_markdown(found: Sequence[Gated], most_bytes: int | None = None) -> str:
     """
     lines = ["## n2n-edge gate", "", f"**{markdown_text(summary_of(found))}**", ""]
     for gated in sorted(found, key=lambda one: one.outcome == "pass"):
-        lines += [f"### {_code(str(gated.model))}", "", "| asked | verdict | reached |", "| --- | --- | --- |"]
+        lines += [
+            f"### {_code(repository_path(gated.model))}",
+            "",
+            "| asked | verdict | reached |",
+            "| --- | --- | --- |",
+        ]
         for check in sorted(gated.checks, key=lambda one: one.outcome == "pass"):
             lines.append(f"| {_code(check.asked)} | {_WORDS[check.outcome]} | {markdown_text(check.reason)} |")
         lines += ["", *(f"- {markdown_text(warning)}" for warning in gated.warnings), *([""] if gated.warnings else [])]

@@ -79,6 +79,8 @@ class _Gate:
         self._profile = _profile(job.settings)
         self._checks: list[Check] = []
         self._warnings: list[str] = []
+        if not job.model.is_file():
+            load_model(job.model)  # says what is wrong with it
         _refuse_contradictions(job, self._budgets)
 
     def found(self) -> Gated:

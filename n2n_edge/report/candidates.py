@@ -92,9 +92,9 @@ def _scatter(
         x_ticks=axis_ticks(xs),
         y_ticks=axis_ticks(ys, "fraction") if accuracies else (),
         points=tuple(points),
-        lines=(front,) if front.places else (),
+        lines=(front,) if len(front.places) > 1 else (),
         rules=tuple(rules),
-        keys=(*keys, Key("front", "front: nothing is cheaper and as good")) if front.places else tuple(keys),
+        keys=(*keys, Key("front", "front: nothing is cheaper and as good")) if len(front.places) > 1 else tuple(keys),
         source=f"{metric.capitalize()}: measured on validation images after a short distillation. "
         f"{cost.title}: {cost.source}.",
     )

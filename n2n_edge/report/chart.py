@@ -1,5 +1,6 @@
 """A chart as data: what the SVG template draws."""
 
+import math
 from dataclasses import dataclass
 
 from n2n_edge.report.scale import Scale
@@ -155,7 +156,8 @@ def y_range() -> tuple[float, float]:
 
 def axis_ticks(scale: Scale, unit: str = "") -> tuple[Tick, ...]:
     """Return the ticks of an axis with short labels: ``30k``, ``1.2M``, ``95%`` for fractions."""
-    return tuple(Tick(scale.place(value), _short(value, unit)) for value in scale.ticks())
+    most = 1.0 if unit == "fraction" else math.inf  # room at an axis's end is no reason to name what can't be
+    return tuple(Tick(scale.place(value), _short(value, unit)) for value in scale.ticks() if value <= most + 1e-9)
 
 
 def whole_ticks(scale: Scale) -> tuple[Tick, ...]:

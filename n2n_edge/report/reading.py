@@ -27,7 +27,8 @@ def find_document(path: Path) -> Path:
             return document
         if (path / "journal.sqlite").is_file():
             raise InputError(
-                f"{path}: this run isn't finished, it has no report.json; go on with `n2n-edge compress --resume --out`"
+                f"{path}: has no report.json, since the run isn't finished or nothing met its budgets; "
+                f"`n2n-edge compress --resume --out {path}` goes on with it or says so"
             )
         raise InputError(f"{path}: not the folder of a run, it has no report.json; give one that compress wrote")
     if not path.is_file():

@@ -18,6 +18,8 @@ from n2n_edge.writing import write_text
 
 __all__ = ["write_report"]
 
+_MARK = b'name="generator" content="n2n-edge'
+
 
 def write_report(source: Path, pictures: Path | None = None) -> tuple[Path, tuple[Path, ...]]:
     """Write the HTML file of a run's folder, a `report.json` or a bench document beside it; return where it lies.
@@ -37,6 +39,7 @@ def write_report(source: Path, pictures: Path | None = None) -> tuple[Path, tupl
             f"{path}: not a complete report ({type(error).__name__}: {error}); give one that compress or bench wrote"
         ) from error
     page = path.with_suffix(".html")
+    _refuse_foreign(page, path)
     try:
         write_text(page, text)
     except OSError as error:
@@ -44,6 +47,12 @@ def write_report(source: Path, pictures: Path | None = None) -> tuple[Path, tupl
             f"{page}: can't be written ({error.strerror}); copy {path.name} to a folder of yours"
         ) from error
     return page, () if pictures is None else write_pictures(charts, pictures)
+
+
+def _refuse_foreign(page: Path, document: Path) -> None:
+    """Refuse to write over what isn't a page of ours."""
+    if page == document or (page.exists() and _MARK not in page.read_bytes()[:4096]):
+        raise InputError(f"{page}: is there and no report; move it, or copy {document.name} to a folder of its own")
 
 
 def _rendered(document: RunReport | BenchJson) -> tuple[str, tuple[Chart, ...]]:

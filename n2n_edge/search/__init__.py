@@ -5,7 +5,7 @@ from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.driver import Progress, Rung, SearchPlan, SearchResult, search
 from n2n_edge.search.evaluator import Evaluator, Judged, Objective
 from n2n_edge.search.fitting import fit_widths
-from n2n_edge.search.journal import Candidate, Journal
+from n2n_edge.search.journal import Candidate, Journal, held
 
 __all__ = [
     "Candidate",
@@ -20,5 +20,6 @@ __all__ = [
     "SearchPlan",
     "SearchResult",
     "fit_widths",
+    "held",
     "search",
 ]

@@ -3,17 +3,20 @@
 import fcntl
 import json
 import math
+import os
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self, TextIO
+from urllib.parse import quote
 
 from n2n_edge.closing import ClosedAtExit
 from n2n_edge.errors import InputError
 
-__all__ = ["SCHEMA", "Candidate", "Event", "Journal", "JsonObject"]
+__all__ = ["SCHEMA", "Candidate", "Event", "Journal", "JsonObject", "held"]
 
 JsonObject = dict[str, Any]
 """A JSON document as Python holds it."""
@@ -79,10 +82,10 @@ class Journal(ClosedAtExit):
     process holds the run; `read` only looks, at any time.
     """
 
-    def __init__(self, path: Path, lock: TextIO | None) -> None:
+    def __init__(self, path: Path, lock: TextIO | None, address: str | None = None) -> None:
         self.path = path
         self._lock = lock
-        self._database = sqlite3.connect(path, isolation_level=None, timeout=10.0)
+        self._database = sqlite3.connect(address or path, isolation_level=None, timeout=10.0, uri=address is not None)
 
     @classmethod
     def create(cls, path: Path, meta: Mapping[str, object] | None = None) -> Self:
@@ -117,11 +120,17 @@ class Journal(ClosedAtExit):
         """Open the journal at `path` to look at, even while its run goes on; raises InputError as `open` does."""
         if not path.is_file():
             raise InputError(f"{path} doesn't exist: give the folder that a compress run wrote")
-        return cls._start(path, None)
+        try:
+            return cls._start(path, None)
+        except InputError:
+            # SQLite puts files beside a journal that it reads; where it may not, and nobody writes, it can do without
+            if os.access(path.parent, os.W_OK) or path.with_name(path.name + "-wal").exists():
+                raise
+            return cls._start(path, None, address=f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1")
 
     @classmethod
-    def _start(cls, path: Path, lock: TextIO | None) -> Self:
-        journal = cls(path, lock)
+    def _start(cls, path: Path, lock: TextIO | None, address: str | None = None) -> Self:
+        journal = cls(path, lock, address)
         try:
             application = journal._database.execute("PRAGMA application_id").fetchone()[0]
             version = journal._database.execute("PRAGMA user_version").fetchone()[0]
@@ -129,6 +138,8 @@ class Journal(ClosedAtExit):
                 raise InputError(f"{path} is not the journal of a run: give the folder that a compress run wrote")
             if version > SCHEMA:
                 raise InputError(f"{path} has schema {version}, this n2n-edge knows {SCHEMA}: update n2n-edge")
+            for table in ("meta", "candidates", "facts"):
+                journal._database.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()
             if lock is None:
                 journal._database.execute("PRAGMA query_only=ON")
             else:
@@ -225,6 +236,16 @@ class Journal(ClosedAtExit):
         """Return the events in the order in which they happened."""
         rows = self._database.execute("SELECT kind, details, created_s FROM events ORDER BY id")
         return [Event(kind, json.loads(details), created_s) for kind, details, created_s in rows]
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keep other processes from working on what `path` stands for; raises InputError where one does already."""
+    lock = _acquire(path)
+    try:
+        yield
+    finally:
+        _release(path, lock)
 
 
 def _candidate(row: tuple[Any, ...]) -> Candidate:

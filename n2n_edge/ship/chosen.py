@@ -11,7 +11,7 @@ from typing import cast
 
 from n2n_edge.errors import InputError
 from n2n_edge.graph import Architecture, Teacher
-from n2n_edge.search import Candidate, Journal
+from n2n_edge.search import Candidate, Journal, held
 from n2n_edge.ship.candidates import candidate_rows, listed_candidates
 from n2n_edge.ship.devices import journalled_profiles, load_profiles
 from n2n_edge.ship.document import Origin, read_report, verdicts_of
@@ -98,8 +98,6 @@ def ship_candidate(
         if known is None:
             known = _epochs(settings, prepared, architecture, journal, minutes, started)
             _begin(target, order.to_toml(known))
-        observer.say(f"training candidate {number} for {known} epochs of {len(prepared.data.train)} images")
-        trained = train_to_the_end(prepared, architecture, known, target, observer, observer.epoch)
         origin = Origin(
             command=order.command(out),
             objective=objective_of(meta, folder, settings),
@@ -107,7 +105,10 @@ def ship_candidate(
             place=number - 1,
             chosen={"run": str(order.run), "candidate": number},
         )
-    return ship(target, settings, prepared, trained, origin, observer)
+    with held(target.path / _BEGUN):
+        observer.say(f"training candidate {number} for {known} epochs of {len(prepared.data.train)} images")
+        trained = train_to_the_end(prepared, architecture, known, target, observer, observer.epoch)
+        return ship(target, settings, prepared, trained, origin, observer)
 
 
 def _overridden(settings: CompressSettings, epochs: int | None, minutes: float | None) -> CompressSettings:
@@ -124,7 +125,11 @@ def _chosen(listed: tuple[Candidate, ...], number: int, run: Path) -> Candidate:
     if candidate.accuracy is None:
         raise InputError(
             f"--ship {number}: this candidate missed a budget and was never trained; "
-            f"choose one of `n2n-edge pareto {run} --all`"
+            + (
+                f"choose one of `n2n-edge pareto {run} --all`"
+                if any(each.accuracy is not None for each in listed)
+                else "none of this run met the budgets: start a new run that allows more"
+            )
         )
     return candidate
 
@@ -147,7 +152,8 @@ def _begun(target: RunFolder, order: _Order) -> int | None:
         begun = _Order(Path(known["run"]), known["candidate"], known.get("epochs"), known.get("minutes"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{mark} can't be read ({error}); give another --out") from error
-    if begun != order:
+    # the run may have moved since: which one it was stands in its journal, and its candidates have numbers
+    if replace(begun, run=order.run) != order:
         raise InputError(f"{path} was begun by `{begun.command(None)}`; repeat that, or give another --out")
     return epochs
 

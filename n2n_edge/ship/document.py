@@ -23,6 +23,7 @@ from n2n_edge.report import (
     RunReport,
     figure_of,
 )
+from n2n_edge.report.reading import read_document
 from n2n_edge.ship.settings import CompressSettings
 from n2n_edge.writing import write_text
 
@@ -139,14 +140,15 @@ def verdicts_of(report: RunReport) -> tuple[Verdict, ...]:
 
 
 def read_report(path: Path) -> RunReport:
-    """Read a `report.json`; raises InputError where it isn't one."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document["schema_version"] != SCHEMA_VERSION:
-            raise InputError(f"{path}: schema {document['schema_version']}, this n2n-edge knows {SCHEMA_VERSION}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not the report of a run ({error}); start a new run with another --out") from error
-    return cast("RunReport", document)
+    """Read a run's `report.json`; raises InputError where it isn't one, or is damaged."""
+    document = read_document(path)
+    parts = ("teacher", "student", "device", "search")
+    if document.get("kind") == "bench" or not all(isinstance(document.get(part), dict) for part in parts):
+        raise InputError(f"{path}: not the report of a run; restore it, or remove it and resume the run")
+    report = cast("RunReport", document)
+    if not isinstance(report["search"].get("candidates"), list) or not isinstance(report["budgets"], list):
+        raise InputError(f"{path}: a damaged report; restore it, or remove it and resume the run")
+    return report
 
 
 def write_json(document: RunReport, path: Path) -> None:

@@ -179,7 +179,9 @@ def _latencies(path: Path, prepared: Prepared, warnings: list[str]) -> dict[str,
     for name, device in {profile.name: profile for profile in (prepared.host, *prepared.profiles)}.items():
         figure, doubts = latency_figure(path, device)
         found[f"latency_ms:{name}"] = figure
-        if len(prepared.profiles) > 1:  # say of whom
+        if device.is_host:  # how one file was timed; what is predicted, and from what, holds for both
+            doubts = tuple(f"{path.name} on {name}: {doubt}" for doubt in doubts)
+        elif len(prepared.profiles) > 1:
             doubts = tuple(doubt if name in doubt else f"{name}: {doubt}" for doubt in doubts)
         warnings.extend(doubt for doubt in doubts if doubt not in warnings)
     return found

@@ -9,7 +9,7 @@ from n2n_edge.devices import Profile
 from n2n_edge.errors import InputError
 from n2n_edge.figures import SCHEMA_VERSION, Figure
 from n2n_edge.gate import UNITS, Budget, Cost
-from n2n_edge.report import find_winner, pareto_front
+from n2n_edge.report import RunReport, find_winner, pareto_front
 from n2n_edge.search import Candidate, Journal
 from n2n_edge.ship.candidates import STAGES, entropy_of, latencies_of, listed_candidates
 from n2n_edge.ship.devices import journalled_profiles, load_profiles
@@ -90,7 +90,7 @@ class RunCandidates:
         profile = self.devices[0] if device is None else self._device(device)
         if profile is None:
             raise InputError(f"--device {device}: this run was for {names}; give one of these")
-        if not any(profile.name in candidate.latencies for candidate in self.candidates):
+        if self.trained and not any(profile.name in candidate.latencies for candidate in self.candidates):
             raise InputError(
                 f"--cost latency_ms: this run didn't find out its candidates' latency on {profile.name}, since no "
                 "budget or objective asked for it; give another cost"
@@ -160,7 +160,7 @@ def read_candidates(run: Path) -> RunCandidates:
         entropies = [entropy_of(journal, candidate) for candidate in listed]
     if not listed:
         raise InputError(f"{run} has judged no candidate yet; go on with `n2n-edge compress --resume --out {run}`")
-    report = read_report(folder.report_json) if folder.report_json.exists() else None
+    report = _report_of(folder)
     winner = None if report is None else find_winner(report, report["search"]["candidates"])
     judged_by = "accuracy" if report is None or report["student"].get("accuracy") is not None else "fidelity"
     devices = journalled_profiles(meta, run) or load_profiles(settings.devices)
@@ -187,9 +187,18 @@ def objective_of(meta: Mapping[str, object], folder: RunFolder, settings: Compre
     """Return the cost that a run's search counted; of an older run that wasn't finished, what is likeliest."""
     if "objective" in meta:
         return str(meta["objective"])
-    if folder.report_json.exists():
-        return read_report(folder.report_json)["search"].get("objective", "params")
+    report = _report_of(folder)
+    if report is not None:
+        return str(report["search"].get("objective", "params"))
     return settings.objective or "params"
+
+
+def _report_of(folder: RunFolder) -> RunReport | None:
+    """Return a run's report; None where there is none, or it is damaged: the journal tells all but the winner."""
+    try:
+        return read_report(folder.report_json)
+    except InputError:
+        return None
 
 
 def _shipped(folder: RunFolder, number: int) -> Path | None:

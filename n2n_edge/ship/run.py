@@ -3,11 +3,13 @@
 import time
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 from n2n_edge.devices import Profile
 from n2n_edge.distill import EpochReport, ShortDistiller, metric_name
 from n2n_edge.errors import BudgetMissedError, InputError, N2NError
-from n2n_edge.gate import Budget
+from n2n_edge.figures import Figure
+from n2n_edge.gate import UNITS, Budget, Cost
 from n2n_edge.graph import Architecture
 from n2n_edge.measure import WarmWorker
 from n2n_edge.search import (
@@ -174,29 +176,39 @@ def _winner_or_refusal(found: SearchResult, settings: CompressSettings) -> Judge
         miss
         for budget in settings.budgets
         if budget.cost in nearest.excesses
-        for miss in _misses(budget, nearest.costs)
+        for miss in _misses(budget, nearest.costs, several=len(settings.devices) > 1)
     ]
     described = nearest.architecture.to_json()
     raise BudgetMissedError(
         "no architecture was found that meets the budgets; the nearest misses "
         f"{'; '.join(misses) or 'them since the runtime could not run it'} "
         f"(it lacks {len(nearest.architecture.removed)} layers and has {reached['params']:,.0f} params); allow more",
-        {"nearest": {**described, "costs": reached}, "excesses": dict(nearest.excesses)},
+        {"nearest": {**described, "costs": _figures(nearest.costs)}, "excesses": dict(nearest.excesses)},
     )
 
 
-def _misses(budget: Budget, costs: CandidateCosts) -> list[str]:
+def _figures(costs: CandidateCosts) -> dict[str, object]:
+    """Return costs as figures that say where they come from, latency by device."""
+    static = {
+        cost: Figure(value, UNITS[cast("Cost", cost)], "computed").to_json()
+        for cost, value in costs.as_mapping().items()
+        if cost != "latency_ms"
+    }
+    return {**static, "latency_ms": {device: figure.to_json() for device, figure in costs.latencies.items()}}
+
+
+def _misses(budget: Budget, costs: CandidateCosts, *, several: bool) -> list[str]:
     """Return in words how far a candidate is off a budget, for each device where that is the latency's."""
     reached = costs.as_mapping()
     if budget.cost != "latency_ms":
         return [_miss(budget, reached[budget.cost], "")] if budget.cost in reached else []
-    several = len(costs.latencies) > 1
     found = []
     for device, latency in costs.latencies.items():
         held = costs.held_on(device)
         expected = f" (upper bound; {latency.value:.4g} expected)" if held > latency.value else ""
-        if not several or held > budget.limit:
-            found.append(_miss(budget, held, f"{expected}{f' on {device}' if several else ''}"))
+        if len(costs.latencies) == 1 or held > budget.limit:
+            predicted = " predicted" if latency.predicted else ""
+            found.append(_miss(budget, held, f"{predicted}{expected}{f' on {device}' if several else ''}"))
     return found
 
 

@@ -335,3 +335,13 @@ def test_a_board_is_run_as_its_profile_says(tmp_path: Path, server: Server) -> N
 
     assert isinstance(result.exception, InputError)
     assert "TensorrtExecutionProvider is not in this onnxruntime" in str(result.exception)
+
+
+@pytest.mark.parametrize("option", ["--csv", "--markdown", "--html", "--save"])
+def test_no_output_is_written_over_a_model(tmp_path: Path, option: str) -> None:
+    path = write_conv_model(tmp_path / "small.onnx")
+    before = path.read_bytes()
+    result = run(path, *QUICK, option, tmp_path / "." / "small.onnx")
+
+    assert isinstance(result.exception, InputError)
+    assert path.read_bytes() == before

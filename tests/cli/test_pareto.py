@@ -261,6 +261,26 @@ def test_a_run_in_which_nothing_met_the_budgets(copied: Path, call: Call) -> Non
     assert "no candidate met the budgets, so none was trained" in out
     document = listed(call, copied)
     assert (document["front"], document["candidates"]) == ([], [])
+    database = sqlite3.connect(copied / "journal.sqlite")
+    database.execute("UPDATE candidates SET costs = json_remove(costs, '$.latencies', '$.latency_ms')")
+    database.commit()
+    database.close()
+    assert listed(call, copied, "--device", PI)["front"] == []
+    assert "start a new run that allows more" in refusal(call, "pareto", copied, "--ship", "1")
+
+
+@pytest.mark.parametrize("damage", ["{", "{}", '{"schema_version": 1}', "[]"])
+def test_a_damaged_report_keeps_nobody_from_the_journal(copied: Path, call: Call, damage: str) -> None:
+    (copied / "report.json").write_text(damage)
+    assert listed(call, copied)["front"]
+
+
+def test_a_damaged_journal_is_refused_in_a_line(copied: Path, call: Call) -> None:
+    database = sqlite3.connect(copied / "journal.sqlite")
+    database.execute("DROP TABLE meta")
+    database.commit()
+    database.close()
+    assert "journal" in refusal(call, "pareto", copied)
 
 
 def test_a_run_that_never_looked_at_latency_says_so(copied: Path, call: Call) -> None:
@@ -335,9 +355,10 @@ def test_shipping_goes_on_from_the_last_epoch(result: CompressResult, copied: Pa
     (copied / "report.json").unlink()  # a run that was interrupted will do
     with pytest.raises(StoppedError):
         ship_candidate(copied, number, observer=Stops())
-    broken = ship_candidate(copied, number, observer=notes)
+    moved = copied.rename(tmp_path / "moved")
+    broken = ship_candidate(moved, number, observer=notes)
     assert notes.epochs == [2]
-    whole = ship_candidate(copied, number, out=tmp_path / "whole")
+    whole = ship_candidate(moved, number, out=tmp_path / "whole")
     assert whole.student.read_bytes() == broken.student.read_bytes()
     assert whole.report["command"].endswith(f"--out {tmp_path / 'whole'}")
 

@@ -222,3 +222,12 @@ def test_a_page_that_cannot_be_written_is_refused_before_anything_is_timed(tmp_p
     result = CliRunner().invoke(bench_app, [str(model), "--html", str(tmp_path / "no" / "page.html")])
     assert isinstance(result.exception, InputError)
     assert "can't be written" in str(result.exception)
+
+
+def test_what_is_no_report_is_not_written_over(folder: Path) -> None:
+    (folder / "report.html").write_text("mine")
+    (folder / "other.html").write_text((folder / "report.json").read_text())
+    for source in (folder, folder / "other.html"):
+        assert isinstance(run(source).exception, InputError)
+    assert (folder / "report.html").read_text() == "mine"
+    assert json.loads((folder / "other.html").read_text())["schema_version"] == 1
