@@ -56,7 +56,7 @@ def test_the_front_goes_through_what_nothing_beats(cloud):
     chart = charts["params"]
     front = pareto_front([(params, accuracy) for params, accuracy in cloud])
     at = {_number(point) - 1: (point.x, point.y) for point in chart.points}
-    if not front:
+    if len(front) < 2:  # one point makes no line
         assert chart.lines == ()
     else:
         (line,) = chart.lines
