@@ -1,6 +1,6 @@
 """The compress command: what it refuses, and how."""
 
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,25 +10,10 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from n2n_edge._example import teacher_path
-from n2n_edge.cli.app import main
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):  # type: ignore[no-untyped-def]
-    """Give a function that runs the command in-process and returns exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["n2n-edge", *map(str, words)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stopped:
-            code = stopped.code if isinstance(stopped.code, int) else 1
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
+def run(call: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str, str]]:
     return call
 
 

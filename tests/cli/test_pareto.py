@@ -17,7 +17,6 @@ import pytest
 
 import n2n_edge
 from n2n_edge._example import teacher_path
-from n2n_edge.cli.app import main
 from n2n_edge.distill import EpochReport
 from n2n_edge.distill.source_digits import read as read_digits
 from n2n_edge.errors import InputError
@@ -60,25 +59,6 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> CompressResult:
 def copied(result: CompressResult, tmp_path: Path) -> Path:
     """A copy of the run to do things to."""
     return Path(shutil.copytree(result.folder, tmp_path / "copied"))
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """Give a function that runs the command in-process and returns exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["n2n-edge", *map(str, words)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stopped:
-            code = stopped.code if isinstance(stopped.code, int) else 1
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def listed(call: Call, *words: object) -> dict[str, Any]:
