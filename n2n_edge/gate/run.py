@@ -81,7 +81,7 @@ class _Gate:
         self._warnings: list[str] = []
         if not job.model.is_file():
             load_model(job.model)  # says what is wrong with it
-        _refuse_contradictions(job, self._budgets)
+        _refuse_contradictions(job, self._budgets, self._profile)
 
     def found(self) -> Gated:
         """Return what was found."""
@@ -208,7 +208,7 @@ def _asked(budget: Budget) -> str:
     return f"{budget.option} {budget.limit:.10g}"
 
 
-def _refuse_contradictions(job: GateJob, budgets: Sequence[Budget]) -> None:
+def _refuse_contradictions(job: GateJob, budgets: Sequence[Budget], profile: "Profile | None") -> None:
     settings, limited = job.settings, {budget.cost: budget for budget in budgets}
     if settings.asks_nothing:
         left = "--static leaves nothing to judge by" if settings.static and budgets else "nothing to judge by"
@@ -227,7 +227,6 @@ def _refuse_contradictions(job: GateJob, budgets: Sequence[Budget]) -> None:
                 f"--max-latency-ms {limit.limit:g}: this host within a board's limits has another processor; give "
                 "--target ssh://..., or --device alone for a prediction"
             )
-        profile = _profile(settings)
         if settings.target == "host" and profile is not None and not profile.is_host:
             raise InputError(
                 f"--max-latency-ms {limit.limit:g}: --target host is this machine, not {settings.device}; give "
