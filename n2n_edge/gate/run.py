@@ -77,6 +77,7 @@ class _Gate:
         self._allowed = job.settings.regressions
         self._operators = job.settings.operators
         self._profile = _profile(job.settings)
+        self._predicting = job.settings.predicts
         self._checks: list[Check] = []
         self._warnings: list[str] = []
         if not job.model.is_file():
@@ -93,7 +94,7 @@ class _Gate:
         model = load_model(self._model)
         figures = model_figures(model, self._model)
         static = [budget for budget in self._budgets if budget.cost in figures]
-        if self._limit is not None and self._settings.predicts:
+        if self._limit is not None and self._predicting:
             from n2n_edge.devices import latency_with_evidence
 
             assert self._profile is not None
@@ -141,7 +142,7 @@ class _Gate:
 
     def judge_latency(self) -> None:
         """Judge what has to be timed: the latency on a named target, and its ratio to the baseline's."""
-        limit = None if self._settings.predicts else self._limit
+        limit = None if self._predicting else self._limit
         baseline = self._settings.baseline
         allowed = self._allowed.of("latency_ms")
         asked = [] if limit is None else [_asked(limit)]
@@ -185,7 +186,7 @@ class _Gate:
 
     def _warn(self, timed: "Timed") -> None:
         self._warnings += timed.warnings
-        if self._settings.predicts and self._settings.baseline is not None and self._profile is not None:
+        if self._predicting and self._settings.baseline is not None and self._profile is not None:
             self._warnings.append(f"the ratio to the baseline was timed on this host, not on {self._profile.name}")
         memory = next((budget for budget in self._budgets if budget.cost == "memory_bound_mb"), None)
         grown_mb = timed.rss_growth_bytes / MB if timed.rss_growth_bytes is not None else 0.0
