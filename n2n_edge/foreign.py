@@ -1,0 +1,55 @@
+"""Text and code that come from elsewhere: files, boards, and the user's own modules."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from n2n_edge.errors import InputError, N2NError
+
+__all__ = ["foreign_code", "printable"]
+
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_LINE_BREAKS = frozenset("\u2028\u2029")
+
+
+def printable(text: object) -> str:
+    """Return `text` on one line that a terminal shows as it is written.
+
+    Control characters (C0, DEL, C1), line breaks, bidirectional marks and lone surrogates become escapes such as
+    ``\\x1b`` and ``\\u202e``: no name in a file moves the cursor, forges a line of a log, or fails to be encoded.
+    """
+    return "".join(_escape(character) if _is_unsafe(character) else character for character in str(text))
+
+
+def _is_unsafe(character: str) -> bool:
+    code = ord(character)
+    return (
+        code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 or character in _BIDI or character in _LINE_BREAKS
+    )
+
+
+def _escape(character: str) -> str:
+    short = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character)
+    code = ord(character)
+    return short or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+
+
+@contextmanager
+def foreign_code(what: str) -> Iterator[None]:
+    """Turn whatever the user's own code raises, an exit of the process included, into an error of one line.
+
+    `what` names the code as the subject of a sentence, such as ``--data mydata:load``. Ctrl-C passes.
+
+    Raises:
+        InputError: the code raised something, or tried to end the process.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, N2NError):
+        raise
+    except SystemExit as error:
+        raise InputError(
+            f"{what} ended the process (exit {error.code}); keep sys.exit behind `if __name__ == '__main__'`"
+        ) from error
+    except BaseException as error:
+        text = " ".join(str(error).split())
+        raise InputError(f"{what} raised {type(error).__name__}{f': {text}' if text else ''}; mend it there") from error
