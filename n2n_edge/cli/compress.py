@@ -38,6 +38,14 @@ def compress(
     weights: Annotated[
         str | None, typer.Option(help="State dict for a torch teacher, saved by torch.save or as safetensors.")
     ] = None,
+    trust_pt2: Annotated[
+        bool,
+        typer.Option(
+            "--trust-pt2",
+            help="Load a .pt2 teacher whatever it holds: such a file is code, and one from elsewhere may run anything. "
+            "Without this only tensors and plain operators are taken.",
+        ),
+    ] = False,
     data: Annotated[
         str | None,
         typer.Option(help="Folder of images (per class, or unlabelled), .npz file, or package.module:function."),
@@ -185,6 +193,7 @@ def compress(
             "flip": flip,
             "corruptions": corruptions,
             "accept_expected": accept_expected,
+            "trust_pt2": trust_pt2,
         }
     )
     if resume:

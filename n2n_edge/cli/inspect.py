@@ -43,6 +43,9 @@ def inspect(
             help="Shape of the first input without its batch, such as 3x224x224, if the model leaves it free."
         ),
     ] = None,
+    trust_pt2: Annotated[
+        bool, typer.Option("--trust-pt2", help="Load a .pt2 program whatever it holds; see `compress`.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Show layers and channel groups, what can be removed or shrunk and what can't and why, and costs on a device.
@@ -55,7 +58,7 @@ def inspect(
     from n2n_edge.devices import load_profile
 
     profile = load_profile(device)
-    teacher = _load(model, weights, _shape(input_shape) if input_shape is not None else None)
+    teacher = _load(model, weights, _shape(input_shape) if input_shape is not None else None, trust_pt2)
     figures = _figures(Path(model), teacher, profile)
     if as_json:
         print(json.dumps(_document(teacher, figures), indent=2, allow_nan=False))
@@ -70,7 +73,7 @@ def _shape(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def _load(model: str, weights: str | None, input_shape: tuple[int, ...] | None) -> "Teacher":
+def _load(model: str, weights: str | None, input_shape: tuple[int, ...] | None, trust_pt2: bool) -> "Teacher":
     from n2n_edge.graph import Teacher
 
     if Path(model).suffix != ".pt2" and (":" not in model or Path(model).exists()):
@@ -84,7 +87,7 @@ def _load(model: str, weights: str | None, input_shape: tuple[int, ...] | None) 
 
     if not is_torch_teacher(model):
         raise InputError(f"{model}: no such file; give an ONNX model or a torch network (see --help)")
-    return Teacher(torch_teacher(model, weights, input_shape), input_shape)
+    return Teacher(torch_teacher(model, weights, input_shape, trust_pt2=trust_pt2), input_shape)
 
 
 def _figures(path: Path, teacher: "Teacher", profile: "Profile") -> dict[str, Figure]:
