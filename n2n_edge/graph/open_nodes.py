@@ -18,8 +18,12 @@ def open_node(model: ir.Model, node: ir.Node, shapes: Mapping[str, tuple[int, ..
     another one than the batch.
     """
     source = node.inputs[0] if node.inputs else None
+    if node.domain not in ("", "ai.onnx"):
+        return
+    if node.op_type in ("Concat", "GridSample"):
+        _repeat_constants(model, node, shapes)
     shape = shapes.get(str(source.name), ()) if source is not None else ()
-    if not shape or node.domain not in ("", "ai.onnx"):
+    if not shape:
         return
     if node.op_type == "Reshape":
         _open_reshape(model, node)
@@ -31,6 +35,45 @@ def open_node(model: ir.Model, node: ir.Node, shapes: Mapping[str, tuple[int, ..
         _open_slice(model, node)
     elif node.op_type == "MeanVarianceNormalization" or node.op_type.startswith("Reduce"):
         _open_reduction(model, node, len(shape))
+
+
+def _repeat_constants(model: ir.Model, node: ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Repeat for every image what a Concat or a GridSample reads beside the images: a class token, a grid."""
+    sizes = {index: _shape(value, shapes) for index, value in enumerate(node.inputs) if value is not None}
+    constant = [index for index in sizes if (value := node.inputs[index]) is not None and value.const_value is not None]
+    images = [value for index, value in enumerate(node.inputs) if value is not None and index not in constant]
+    along_batch = node.op_type == "Concat" and node.attributes.get_int("axis", 0) in (0, -len(sizes[0]))
+    if not constant or not images or along_batch or opset_of(node) < 10:
+        return
+    if any(size[:1] != (1,) for size in sizes.values()):
+        return
+    for index in constant:
+        value = node.inputs[index]
+        assert value is not None
+        node.replace_input_with(index, _repeated(model, node, value, sizes[index], images[0]))
+
+
+def _shape(value: ir.Value, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    if value.const_value is not None:
+        return tuple(int(size) for size in value.const_value.shape.numpy())
+    return shapes.get(str(value.name), ())
+
+
+def _repeated(model: ir.Model, node: ir.Node, value: ir.Value, size: tuple[int, ...], like: ir.Value) -> ir.Value:
+    """Return `value` as often as `like` has images."""
+    name = f"{node.outputs[0].name}.{value.name}"
+    constants = {}
+    for label, numbers in (("from", [0]), ("to", [1]), ("rest", list(size[1:]))):
+        constants[label] = ir.Value(name=f"{name}.{label}", const_value=ir.tensor(np.array(numbers, np.int64)))
+        model.graph.register_initializer(constants[label])
+    shape = ir.Node("", "Shape", [like])
+    count = ir.Node("", "Slice", [shape.outputs[0], constants["from"], constants["to"]])
+    target = ir.Node("", "Concat", [count.outputs[0], constants["rest"]], [ir.AttrInt64("axis", 0)])
+    expand = ir.Node("", "Expand", [value, target.outputs[0]])
+    for label, made in (("shape", shape), ("count", count), ("target", target), ("repeated", expand)):
+        made.name = made.outputs[0].name = f"{name}.{label}"
+        model.graph.insert_before(node, made)
+    return expand.outputs[0]
 
 
 def _constant(model: ir.Model, node: ir.Node, index: int, array: np.ndarray) -> None:

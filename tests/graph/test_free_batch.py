@@ -147,6 +147,42 @@ OPENED: dict[str, tuple[Body, int]] = {
     ),
 }
 
+OPENED |= {
+    "a constant joined to the channels": (
+        lambda net, y: net.op(
+            "Slice",
+            net.op("Concat", net.random(1, 2, SIZE, SIZE), y, axis=1),
+            net.ints(1),
+            net.ints(1 + CHANNELS),
+            net.ints(1),
+        ),
+        17,
+    ),
+    "a class token": (
+        lambda net, y: net.op(
+            "Reshape",
+            net.op(
+                "Slice",
+                net.op(
+                    "Concat",
+                    net.random(1, CHANNELS, 1),
+                    net.op("Reshape", y, net.ints(1, CHANNELS, SIZE * SIZE)),
+                    axis=-1,
+                ),
+                net.ints(0),
+                net.ints(SIZE * SIZE),
+                net.ints(2),
+            ),
+            net.ints(1, CHANNELS, SIZE, SIZE),
+        ),
+        13,
+    ),
+    "a grid of one image": (
+        lambda net, y: net.op("GridSample", y, net.constant(Net().rng.uniform(-1, 1, (1, SIZE, SIZE, 2)))),
+        16,
+    ),
+}
+
 EITHER: dict[str, tuple[Body, int]] = {
     "gather of the first": (lambda net, y: add(net, y, net.op("Gather", y, net.constant(0, np.int64), axis=0)), 17),
     "gather of the last": (lambda net, y: add(net, y, net.op("Gather", y, net.constant(-1, np.int64), axis=0)), 17),
@@ -242,10 +278,6 @@ EITHER: dict[str, tuple[Body, int]] = {
             net.op("Mul", net.op("Gather", y, net.constant(0, np.int64), axis=0), net.constant(np.zeros(1))),
         ),
         17,
-    ),
-    "grid of one image": (
-        lambda net, y: net.op("GridSample", y, net.constant(Net().rng.uniform(-1, 1, (1, SIZE, SIZE, 2)))),
-        16,
     ),
     "flattened over all": (
         lambda net, y: gate(
