@@ -29,6 +29,7 @@ from n2n_edge.ship.normalisation import Normalisation, choose_normalisation, met
 from n2n_edge.ship.observer import Observer
 from n2n_edge.ship.policy_file import PolicyStates, load_policies
 from n2n_edge.ship.settings import CompressSettings
+from n2n_edge.ship.teacher_check import check_teacher
 from n2n_edge.ship.trainable import trainable_teacher
 
 __all__ = ["Prepared", "prepare"]
@@ -87,8 +88,9 @@ def prepare(
         f"data {spec}: {len(data.train)} training, {len(data.validation)} validation, {len(data.test)} test images, "
         f"{'labelled' if data.labelled else 'without labels'}; normalisation {normalisation.note}"
     )
-    metric, doubts = _teacher_metric(teacher, data, observer)
     trained, restored = trainable_teacher(teacher, data)
+    check_teacher(path, [teacher.model, trained.model] if restored else [teacher.model], data)
+    metric, doubts = _teacher_metric(teacher, data, observer)
     if restored:
         observer.say(f"put back the BatchNorm of {len(restored)} layers that had been folded away")
     return Prepared(
