@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from n2n_edge.devices import Profile
     from n2n_edge.graph import ChannelGroup, Layer, Teacher
+    from n2n_edge.ship.readiness import Obstacle
 
 __all__ = ["inspect"]
 
@@ -56,14 +57,17 @@ def inspect(
     - `n2n-edge inspect teacher.onnx --device raspberry-pi-4 --json`
     """
     from n2n_edge.devices import load_profile
+    from n2n_edge.ship.readiness import obstacles
 
     profile = load_profile(device)
-    teacher = _load(model, weights, _shape(input_shape) if input_shape is not None else None, trust_pt2)
+    shape = _shape(input_shape) if input_shape is not None else None
+    teacher = _load(model, weights, shape, trust_pt2)
     figures = _figures(Path(model), teacher, profile)
+    refused = obstacles(teacher, shape)
     if as_json:
-        print(json.dumps(_document(teacher, figures), indent=2, allow_nan=False))
+        print(json.dumps(_document(teacher, figures, refused), indent=2, allow_nan=False))
     else:
-        _print(Path(model), profile.name, teacher, figures)
+        _print(Path(model), profile.name, teacher, figures, refused)
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -102,7 +106,7 @@ def _figures(path: Path, teacher: "Teacher", profile: "Profile") -> dict[str, Fi
     return {**static_figures(found), "latency_ms": predict_latency(teacher.model, profile)}
 
 
-def _document(teacher: "Teacher", figures: dict[str, Figure]) -> dict[str, object]:
+def _document(teacher: "Teacher", figures: dict[str, Figure], refused: "Sequence[Obstacle]") -> dict[str, object]:
     return {
         "schema_version": SCHEMA_VERSION,
         "layers": [
@@ -136,11 +140,23 @@ def _document(teacher: "Teacher", figures: dict[str, Figure]) -> dict[str, objec
             "params_share": teacher.touchable.params_share,
             "macs_share": teacher.touchable.macs_share,
         },
+        "input": {"sizes": _input_sizes(teacher), "assumed": any(item.code == "free_size" for item in refused)},
+        "obstacles": [{"code": item.code, "text": item.text} for item in refused],
     }
 
 
-def _print(path: Path, device: str, teacher: "Teacher", figures: dict[str, Figure]) -> None:
+def _input_sizes(teacher: "Teacher") -> list[int | None]:
+    """Return the sizes of the first input that the figures hold for, without its batch."""
+    inputs = teacher.model.graph.inputs
+    shape = list(inputs[0].shape or ()) if inputs else []
+    return [size if isinstance(size, int) else None for size in shape[1:]]
+
+
+def _print(
+    path: Path, device: str, teacher: "Teacher", figures: dict[str, Figure], refused: "Sequence[Obstacle]"
+) -> None:
     from rich.console import Console
+    from rich.text import Text
 
     console = Console(highlight=False)
     console.print(_layer_table(teacher.layers))
@@ -153,6 +169,11 @@ def _print(path: Path, device: str, teacher: "Teacher", figures: dict[str, Figur
         f"groups can shrink: together they touch {teacher.touchable.params_share:.1%} of the params and "
         f"{teacher.touchable.macs_share:.1%} of the MACs of all layers"
     )
+    if any(item.code == "free_size" for item in refused):
+        sizes = "x".join(str(size) for size in _input_sizes(teacher))
+        console.print(f"the input's size is free: all figures are for {sizes}", soft_wrap=True)
+    for item in refused:
+        console.print(Text(f"compress would refuse it ({item.code}): {item.text}", style="yellow"), soft_wrap=True)
 
 
 def _layer_table(layers: "Sequence[Layer]") -> "Table":

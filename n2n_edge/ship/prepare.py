@@ -4,8 +4,6 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import onnx_ir as ir
-
 from n2n_edge._example import teacher_path as example_teacher
 from n2n_edge.devices import Profile, load_profile
 from n2n_edge.distill import (
@@ -28,6 +26,7 @@ from n2n_edge.ship.folder import RunFolder
 from n2n_edge.ship.normalisation import Normalisation, choose_normalisation, metadata_normalisation
 from n2n_edge.ship.observer import Observer
 from n2n_edge.ship.policy_file import PolicyStates, load_policies
+from n2n_edge.ship.readiness import refuse_unready
 from n2n_edge.ship.settings import CompressSettings
 from n2n_edge.ship.teacher_check import check_teacher
 from n2n_edge.ship.trainable import trainable_teacher
@@ -79,7 +78,7 @@ def prepare(
     states = load_policies(Path(settings.policy_from)) if settings.policy_from else {}
     path = _teacher_file(settings, folder, observer)
     teacher = Teacher.load(path, settings.input_shape)
-    _refuse_untouchable(teacher, path)
+    refuse_unready(teacher, path, settings.input_shape)
     observer.say(_summary(teacher, path))
     GraphModule(teacher.model)  # an op that can't be trained is found before anything is begun
     spec = settings.data or _EXAMPLE_DATA
@@ -123,13 +122,6 @@ def _teacher_file(settings: CompressSettings, folder: RunFolder, observer: Obser
     return example_teacher() if settings.teacher is None else Path(settings.teacher)
 
 
-def _refuse_untouchable(teacher: Teacher, path: Path) -> None:
-    if any(layer.removable for layer in teacher.layers) or any(group.shrinkable for group in teacher.groups):
-        return
-    reasons = [layer.reason for layer in teacher.layers] or ["it holds no weighted layer"]
-    raise InputError(f"{path}: nothing in this model can be removed or shrunk ({reasons[0]}); see `n2n-edge inspect`")
-
-
 def _summary(teacher: Teacher, path: Path) -> str:
     removable = sum(layer.removable for layer in teacher.layers)
     shrinkable = sum(group.shrinkable for group in teacher.groups)
@@ -145,27 +137,10 @@ def _summary(teacher: Teacher, path: Path) -> str:
 
 
 def _load(settings: CompressSettings, teacher: Teacher, path: Path, spec: str) -> Data:
-    given = teacher.source.graph.inputs[0]
-    free = given.shape is not None and any(not isinstance(size, int) or size < 1 for size in list(given.shape)[1:])
-    if free and settings.input_shape is None:
-        raise InputError(
-            f"{path}: input '{given.name}' leaves its height and width free; give --input-shape such as 3x224x224"
-        )
-    value = teacher.model.graph.inputs[0]
-    sizes = [size for size in list(value.shape or ())[1:] if isinstance(size, int)]
-    if len(sizes) != 3:
-        raise InputError(
-            f"{path}: input '{value.name}' has shape {value.shape}; images need (N, channels, height, width)"
-        )
-    if value.dtype != ir.DataType.FLOAT:
-        raise InputError(f"{path}: input '{value.name}' is {value.dtype}; give a float32 model")
-    if value.shape is not None and isinstance(value.shape[0], int):
-        raise InputError(
-            f"{path}: takes {value.shape[0]} image at a time and can't be opened; export it with a free batch axis"
-        )
+    shape = teacher.model.graph.inputs[0].shape
+    assert shape is not None
+    sizes = [size for size in list(shape)[1:] if isinstance(size, int)]
     outputs = teacher.model.graph.outputs
-    if any(output.dtype is not None and not output.dtype.is_floating_point() for output in outputs):
-        raise InputError(f"{path}: gives whole numbers, which can't be distilled; export it without its final ArgMax")
     classes = None
     if output_kind(teacher.model) != "other" and outputs[0].shape is not None:
         classes = int(outputs[0].shape[1])  # type: ignore[arg-type]
