@@ -1,7 +1,6 @@
 """`n2n-edge inspect`: what a model is made of, what can be removed or shrunk, what can't and why, and what it costs."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -57,10 +56,11 @@ def inspect(
     - `n2n-edge inspect teacher.onnx --device raspberry-pi-4 --json`
     """
     from n2n_edge.devices import load_profile
+    from n2n_edge.graph import parse_input_shape
     from n2n_edge.ship.readiness import obstacles
 
     profile = load_profile(device)
-    shape = _shape(input_shape) if input_shape is not None else None
+    shape = parse_input_shape(input_shape) if input_shape is not None else None
     teacher = _load(model, weights, shape, trust_pt2)
     figures = _figures(Path(model), teacher, profile)
     refused = obstacles(teacher, shape)
@@ -68,13 +68,6 @@ def inspect(
         print(json.dumps(_document(teacher, figures, refused), indent=2, allow_nan=False))
     else:
         _print(Path(model), profile.name, teacher, figures, refused)
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    parts = re.split(r"[x,]", text.strip().lower())
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise InputError(f"--input-shape {text}: not a shape; give positive sizes such as 3x224x224, without the batch")
-    return tuple(int(part) for part in parts)
 
 
 def _load(model: str, weights: str | None, input_shape: tuple[int, ...] | None, trust_pt2: bool) -> "Teacher":

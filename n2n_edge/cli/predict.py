@@ -1,6 +1,7 @@
 """`n2n-edge predict`: what a model will cost on a device that isn't at hand, and how sure that is."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -27,6 +28,12 @@ def predict(
     ],
     threads: Annotated[int | None, typer.Option(help="CPU threads [default: the profile's].")] = None,
     precision: Annotated[str, typer.Option(help="What the model would be run in there: fp32, fp16 or int8.")] = "fp32",
+    input_shape: Annotated[
+        str | None,
+        typer.Option(
+            help="Sizes of the first input without its batch, such as 3x224x224, if the model leaves them free."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Predict latency, energy and memory of one inference on a device, with an interval and the evidence for it.
@@ -38,12 +45,16 @@ def predict(
     """
     from n2n_edge.devices import load_profile
     from n2n_edge.devices import predict as predict_costs
-    from n2n_edge.graph import load_model
+    from n2n_edge.graph import at_one_size, load_model, parse_input_shape
 
     if precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: unknown; give one of {', '.join(PRECISIONS)}")
     profile = load_profile(device)
-    found = predict_costs(load_model(model), profile, threads, cast("Precision", precision))
+    asked = parse_input_shape(input_shape) if input_shape is not None else None
+    sized = at_one_size([(model.name, load_model(model))], asked)
+    for note in sized.notes:
+        print(f"note: {note}", file=sys.stderr)
+    found = predict_costs(sized.models[0], profile, threads, cast("Precision", precision))
     used = profile.default_threads if threads is None else threads
     if as_json:
         print(json.dumps(_document(model, profile, used, precision, found), indent=2, allow_nan=False))

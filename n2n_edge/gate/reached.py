@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from n2n_edge.figures import MB, Figure
-from n2n_edge.graph import Costs, costs, load_model
+from n2n_edge.graph import Costs, costs, load_model, with_input_shape
 from n2n_edge.measure import BenchOptions, bench, file_size_bytes
 
 if TYPE_CHECKING:
@@ -26,12 +26,13 @@ def static_figures(costs: Costs) -> dict[str, Figure]:
     }
 
 
-def file_figures(path: Path) -> dict[str, Figure]:
+def file_figures(path: Path, input_shape: tuple[int, ...] | None = None) -> dict[str, Figure]:
     """Return the static figures of an ONNX file; its size is that on disk, external data included.
 
-    Nothing is run. Raises `InputError` for a file that isn't a model.
+    `input_shape` gives the sizes that the first input leaves free. Nothing is run. Raises `InputError` for a file that
+    isn't a model.
     """
-    return model_figures(load_model(path), path)
+    return model_figures(with_input_shape(load_model(path), input_shape, path.name), path)
 
 
 def model_figures(model: ir.Model, path: Path) -> dict[str, Figure]:
@@ -39,21 +40,25 @@ def model_figures(model: ir.Model, path: Path) -> dict[str, Figure]:
     return static_figures(dataclasses.replace(costs(model), size_bytes=file_size_bytes(path)))
 
 
-def latency_figure(path: Path, profile: "Profile", threads: int | None = None) -> tuple[Figure, tuple[str, ...]]:
+def latency_figure(
+    path: Path, profile: "Profile", threads: int | None = None, input_shape: tuple[int, ...] | None = None
+) -> tuple[Figure, tuple[str, ...]]:
     """Return the latency of one inference on a device, and what is doubtful about it.
 
     Measured if the device is this host, predicted otherwise; the figure's provenance says which. `threads` default to
-    the profile's.
+    the profile's; `input_shape` as for `file_figures`.
     """
     if profile.is_host:
         options = BenchOptions(
-            threads=profile.default_threads if threads is None else threads, providers=profile.providers
+            threads=profile.default_threads if threads is None else threads,
+            providers=profile.providers,
+            input_shape=input_shape,
         )
         measurement = bench(path, options, profiled=False).measurement
         return measurement.latency(), measurement.warnings
     from n2n_edge.devices import latency_with_evidence
 
-    figure, basis = latency_with_evidence(load_model(path), profile, threads)
+    figure, basis = latency_with_evidence(with_input_shape(load_model(path), input_shape, path.name), profile, threads)
     return figure, (
         f"latency on {profile.name} is predicted, not measured: bench the model on the device",
         *basis.words(),

@@ -5,18 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import onnx_ir as ir
+
 from n2n_edge.errors import InputError, N2NError, UnsuitableEnvironmentError
 from n2n_edge.figures import MB, Figure
 from n2n_edge.gate.budget import Budget
 from n2n_edge.gate.check import Check, Gated
 from n2n_edge.gate.operators import judge_operators
-from n2n_edge.gate.reached import file_figures, model_figures
+from n2n_edge.gate.reached import model_figures
 from n2n_edge.gate.regression import compare as compare_costs
 from n2n_edge.gate.regression import regression_asked
 from n2n_edge.gate.settings import GateSettings
 from n2n_edge.gate.unanswered import Unanswered
 from n2n_edge.gate.verdict import judge
-from n2n_edge.graph import load_model
+from n2n_edge.graph import at_one_size, load_model
 
 if TYPE_CHECKING:
     from n2n_edge.devices import Profile
@@ -80,6 +82,7 @@ class _Gate:
         self._predicting = job.settings.predicts
         self._checks: list[Check] = []
         self._warnings: list[str] = []
+        self._input_shape: tuple[int, ...] | None = None
         if not job.model.is_file():
             load_model(job.model)  # says what is wrong with it
         _refuse_contradictions(job, self._budgets, self._profile)
@@ -91,7 +94,7 @@ class _Gate:
 
     def judge_file(self) -> None:
         """Judge all that follows from the file: size, params, MACs, memory bound, operators, a predicted latency."""
-        model = load_model(self._model)
+        model, baseline = self._sized()
         figures = model_figures(model, self._model)
         static = [budget for budget in self._budgets if budget.cost in figures]
         if self._limit is not None and self._predicting:
@@ -105,10 +108,20 @@ class _Gate:
             static.append(self._limit)
         device = None if self._profile is None else self._profile.name
         self._checks += judge(figures, static, accept_expected=self._settings.accept_expected, device=device)
-        if self._settings.baseline is not None:
-            self._checks += compare_costs(figures, file_figures(self._settings.baseline), self._allowed.of)
+        if self._settings.baseline is not None and baseline is not None:
+            known = model_figures(baseline, self._settings.baseline)
+            self._checks += compare_costs(figures, known, self._allowed.of)
         if self._operators:
             self._checks.append(judge_operators(model, self._operators))
+
+    def _sized(self) -> tuple[ir.Model, ir.Model | None]:
+        """Return the model and its baseline at the sizes of input that they are counted and timed at."""
+        paths = [path for path in (self._model, self._settings.baseline) if path is not None]
+        named = [(path.name if len({one.name for one in paths}) == len(paths) else str(path), path) for path in paths]
+        sized = at_one_size([(name, load_model(path)) for name, path in named], self._settings.input_shape)
+        self._input_shape = sized.input_shape
+        self._warnings += sized.notes
+        return sized.models[0], sized.models[1] if len(paths) > 1 else None
 
     def judge_accuracy(self, accuracy_of: AccuracyOf) -> None:
         """Judge what test images say."""
@@ -156,9 +169,9 @@ class _Gate:
         from n2n_edge.gate.timing import time_models
 
         try:
-            timed = time_models(
-                self._model, self._settings, self._profile, None if limit is None else limit.limit, allowed, self._watch
-            )
+            settings = self._settings.model_copy(update={"input_shape": self._input_shape})
+            most_ms = None if limit is None else limit.limit
+            timed = time_models(self._model, settings, self._profile, most_ms, allowed, self._watch)
         except N2NError as error:
             self._unanswered("latency_ms", asked, error)
             return

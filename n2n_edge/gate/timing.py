@@ -115,5 +115,10 @@ def _options(settings: GateSettings, target: str, profile: Profile) -> BenchOpti
     threads, providers = running_on(target, profile, settings.threads, named)
     # rounds end when limit and growth are decided: how well the median itself is known doesn't matter
     return BenchOptions(
-        threads=threads, providers=providers, min_time_s=0.0, max_time_s=settings.max_time, tolerance=1.0
+        threads=threads,
+        providers=providers,
+        min_time_s=0.0,
+        max_time_s=settings.max_time,
+        tolerance=1.0,
+        input_shape=settings.input_shape,
     )

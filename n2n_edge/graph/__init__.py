@@ -3,6 +3,7 @@
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.costs import Amounts, Costs, NodeCost, Place, costs, node_amounts, node_costs
 from n2n_edge.graph.groups import ChannelGroup
+from n2n_edge.graph.input_shape import at_one_size, parse_input_shape, shape_words, with_input_shape
 from n2n_edge.graph.layers import Layer, layers_by_name
 from n2n_edge.graph.load import load_model, save_model, serialize
 from n2n_edge.graph.teacher import Teacher, Touchable, Trunk, build, surviving
@@ -23,6 +24,7 @@ __all__ = [
     "Touchable",
     "Trunk",
     "WidthCosts",
+    "at_one_size",
     "build",
     "costs",
     "export_module",
@@ -31,7 +33,10 @@ __all__ = [
     "load_model",
     "node_amounts",
     "node_costs",
+    "parse_input_shape",
     "save_model",
     "serialize",
+    "shape_words",
     "surviving",
+    "with_input_shape",
 ]

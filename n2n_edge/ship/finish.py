@@ -79,13 +79,13 @@ def ship(
     warnings = list(prepared.warnings)
     teacher_figures, student_figures = dict(prepared.figures), file_figures(folder.student)
     for path, figures in ((prepared.teacher_path, teacher_figures), (folder.student, student_figures)):
-        figures |= _latencies(path, prepared, warnings)
+        figures |= _latencies(path, prepared, warnings, settings.input_shape)
         figures |= _quality(path, prepared)
     verdicts = _verdicts(student_figures, settings, prepared.profiles)
     timed = {profile.name for profile in prepared.profiles if profile.is_host}
     if any(not verdict.met and verdict.device in timed for verdict in verdicts):
         warnings.append("the latency was over the budget when first timed, and was timed again")
-        student_figures |= _latencies(folder.student, prepared, warnings)
+        student_figures |= _latencies(folder.student, prepared, warnings, settings.input_shape)
         verdicts = _verdicts(student_figures, settings, prepared.profiles)
     report = run_report(
         version=n2n_edge.__version__,
@@ -109,6 +109,7 @@ def ship(
         prepared.teacher_path,
         folder.student,
         {profile.name: profile for profile in (prepared.host, *prepared.profiles)}.values(),
+        settings.input_shape,
     )
     write_html(report, report["search"]["candidates"], folder.report_html)
     write_model_card(report, folder.model_card)
@@ -173,11 +174,13 @@ def _devices(student: Path, prepared: Prepared) -> list[DeviceJson]:
     return found
 
 
-def _latencies(path: Path, prepared: Prepared, warnings: list[str]) -> dict[str, Figure]:
+def _latencies(
+    path: Path, prepared: Prepared, warnings: list[str], input_shape: tuple[int, ...] | None
+) -> dict[str, Figure]:
     """Return the measured latency on this host, and that on every device that is another."""
     found = {}
     for name, device in {profile.name: profile for profile in (prepared.host, *prepared.profiles)}.items():
-        figure, doubts = latency_figure(path, device)
+        figure, doubts = latency_figure(path, device, input_shape=input_shape)
         found[f"latency_ms:{name}"] = figure
         if device.is_host:  # how one file was timed; what is predicted, and from what, holds for both
             doubts = tuple(f"{path.name} on {name}: {doubt}" for doubt in doubts)

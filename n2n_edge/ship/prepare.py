@@ -96,7 +96,7 @@ def prepare(
         teacher=trained,
         teacher_path=path,
         teacher_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        figures=file_figures(path),
+        figures=file_figures(path, settings.input_shape),
         metric=metric,
         profiles=profiles,
         host=next((profile for profile in profiles if profile.is_host), None) or load_profile("cpu"),
