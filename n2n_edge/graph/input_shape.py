@@ -122,8 +122,7 @@ def _fixed(model: ir.Model, shape: InputShape, name: str) -> ir.Model:
     source.shape = ir.Shape([source.shape[0], *shape])
     for node in model.graph:
         for value in node.outputs:
-            if not value.is_graph_output():
-                value.shape = None  # noted for any size
+            value.shape = None  # noted for another size, or for any
     reason = _impossible(model, shapes_of(model))
     if reason:
         raise InputError(f"{name}: can't run at {shape_words(shape)} ({reason}); give the --input-shape that it is for")

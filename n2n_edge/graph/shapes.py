@@ -6,7 +6,7 @@ import onnx_ir as ir
 from n2n_edge.errors import InputError
 from n2n_edge.graph.witness import DEFAULT_SPATIAL_SIZE, witness, witness_inputs
 
-__all__ = ["Shape", "batch_dim", "is_constant", "shapes_of"]
+__all__ = ["Shape", "batch_dim", "is_constant", "shapes_of", "size_at_one"]
 
 Shape = tuple[int, ...]
 
@@ -47,13 +47,13 @@ def _noted(model: ir.Model) -> dict[str, Shape]:
         if value.const_value is not None:
             shapes[str(value.name)] = tuple(int(size) for size in value.const_value.shape.numpy())
         elif value.shape is not None:
-            sizes = tuple(_size(size, axis) for axis, size in enumerate(value.shape))
+            sizes = tuple(size_at_one(size, axis) for axis, size in enumerate(value.shape))
             if None not in sizes:
                 shapes[str(value.name)] = tuple(size for size in sizes if size is not None)
     return shapes
 
 
-def _size(size: int | ir.SymbolicDim, axis: int) -> int | None:
+def size_at_one(size: int | ir.SymbolicDim, axis: int = 1) -> int | None:
     """Return the size for a batch of one, or None where it can't be told."""
     if isinstance(size, int):
         return size if size >= 0 else (1 if axis == 0 else None)

@@ -109,7 +109,7 @@ def _use(document: RunReport) -> str:
         'session = onnxruntime.InferenceSession("student.onnx")\n'
         "outputs = session.run(None, {session.get_inputs()[0].name: batch})\n"
         "```\n\n"
-        "Inputs have the teacher's shape and normalisation; the batch axis is free. "
+        "Inputs have the teacher's shape, batch axis included, and its normalisation. "
         f"The file agrees with the trained network on {parity['n']} inputs: largest relative error "
         f"{parity['max_relative_error']:.2g}{same}."
     )

@@ -18,6 +18,7 @@ from n2n_edge.distill import (
 from n2n_edge.figures import Figure, FigureJson
 from n2n_edge.gate import Verdict, file_figures, judge, latency_figure
 from n2n_edge.graph import costs, load_model, save_model
+from n2n_edge.graph.free_batch import fix_batch
 from n2n_edge.report import ConditionJson, ConditionsJson, DeviceJson, RunReport, write_html, write_model_card
 from n2n_edge.ship.document import Origin, run_report, write_json
 from n2n_edge.ship.final import Trained
@@ -137,7 +138,7 @@ def _write(path: Path, settings: CompressSettings, prepared: Prepared, trained: 
         figures=figures,
         data=prepared.data,
     )
-    save_model(stamped, path)
+    save_model(fix_batch(stamped) if prepared.one_at_a_time else stamped, path)
 
 
 def _verdicts(

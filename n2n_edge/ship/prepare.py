@@ -4,6 +4,8 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import onnx_ir as ir
+
 from n2n_edge._example import teacher_path as example_teacher
 from n2n_edge.devices import Profile, load_profile
 from n2n_edge.distill import (
@@ -43,7 +45,8 @@ class Prepared:
 
     `teacher` is trainable: `restored` names the BatchNorms that were put back. `figures` are the costs of the teacher's
     own file, `metric` its accuracy or fidelity on the validation images, `host` the profile of this machine; of
-    `profiles` the first is the primary device.
+    `profiles` the first is the primary device. `one_at_a_time`: the file's batch is fixed at one, and so is the
+    student's.
     """
 
     teacher: Teacher
@@ -58,6 +61,7 @@ class Prepared:
     policy_states: PolicyStates
     warnings: tuple[str, ...]
     restored: tuple[str, ...]
+    one_at_a_time: bool
 
     @property
     def profile(self) -> Profile:
@@ -87,6 +91,9 @@ def prepare(
         f"data {spec}: {len(data.train)} training, {len(data.validation)} validation, {len(data.test)} test images, "
         f"{'labelled' if data.labelled else 'without labels'}; normalisation {normalisation.note}"
     )
+    one_at_a_time = _takes_one_image(teacher.source)
+    if one_at_a_time:
+        observer.say("the teacher takes one image at a time: trained in batches, the student ships like it")
     trained, restored = trainable_teacher(teacher, data)
     check_teacher(path, [teacher.model, trained.model] if restored else [teacher.model], data)
     metric, doubts = _teacher_metric(teacher, data, observer)
@@ -105,6 +112,7 @@ def prepare(
         policy_states=states,
         warnings=(*warnings, *doubts),
         restored=restored,
+        one_at_a_time=one_at_a_time,
     )
 
 
@@ -120,6 +128,11 @@ def _teacher_file(settings: CompressSettings, folder: RunFolder, observer: Obser
     if settings.weights is not None:
         raise InputError(f"--weights {settings.weights}: an ONNX teacher holds its weights; leave it out")
     return example_teacher() if settings.teacher is None else Path(settings.teacher)
+
+
+def _takes_one_image(source: ir.Model) -> bool:
+    shape = source.graph.inputs[0].shape
+    return shape is not None and isinstance(shape[0], int)
 
 
 def _summary(teacher: Teacher, path: Path) -> str:
