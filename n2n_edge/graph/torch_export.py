@@ -13,6 +13,7 @@ from typing import Any
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
+from n2n_edge.foreign import foreign_code
 from n2n_edge.graph.load import load_model
 
 __all__ = ["export_module", "export_program"]
@@ -31,8 +32,10 @@ def export_module(module: object, example_input: object) -> ir.Model:
         UnsuitableEnvironmentError: torch isn't installed.
     """
     torch = _torch()
-    was_training = module.training  # type: ignore[attr-defined]
-    module.eval()  # type: ignore[attr-defined]
+    name = type(module).__name__
+    with foreign_code(f"the torch module {name}"):
+        was_training = module.training  # type: ignore[attr-defined]
+        module.eval()  # type: ignore[attr-defined]
 
     def by_script(path: Path) -> None:
         torch.onnx.export(
@@ -52,9 +55,10 @@ def export_module(module: object, example_input: object) -> ir.Model:
         _export_dynamo(torch, module, (example_input,), path)
 
     try:
-        return _exported(type(module).__name__, [by_script, by_program])
+        return _exported(name, [by_script, by_program])
     finally:
-        module.train(was_training)  # type: ignore[attr-defined]
+        with foreign_code(f"the torch module {name}"):
+            module.train(was_training)  # type: ignore[attr-defined]
 
 
 def export_program(program: object) -> ir.Model:
@@ -83,8 +87,11 @@ def _export_dynamo(torch: Any, model: object, inputs: tuple[object, ...], path: 
 
 
 def _exported(name: str, ways: list[Callable[[Path], None]]) -> ir.Model:
-    """Return what the first of `ways` writes; the error is the first one's."""
-    first: Exception | None = None
+    """Return what the first of `ways` writes; the error is the first one's.
+
+    Exporters run the module, and raise whatever they or the module meet.
+    """
+    first: BaseException | None = None
     for way in ways:
         try:
             with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), redirect_stdout(StringIO()):
@@ -92,7 +99,12 @@ def _exported(name: str, ways: list[Callable[[Path], None]]) -> ir.Model:
                 path = Path(folder) / "module.onnx"
                 way(path)
                 return load_model(path)
-        except Exception as error:  # exporters raise whatever they meet
+        except KeyboardInterrupt:
+            raise
+        except SystemExit:
+            with foreign_code(f"the torch module {name}"):
+                raise
+        except BaseException as error:
             first = first or error
     line = str(first).strip().split("\n")[0]
     raise InputError(f"torch can't export {name}: {line}; give an ONNX file instead") from first
