@@ -48,8 +48,16 @@ def foreign_code(what: str) -> Iterator[None]:
         raise
     except SystemExit as error:
         raise InputError(
-            f"{what} ended the process (exit {error.code}); keep sys.exit behind `if __name__ == '__main__'`"
+            f"{what} ended the process (exit {printable(error.code)}); keep sys.exit behind `if __name__ == '__main__'`"
         ) from error
     except BaseException as error:
-        text = " ".join(str(error).split())
+        text = _text_of(error)
         raise InputError(f"{what} raised {type(error).__name__}{f': {text}' if text else ''}; mend it there") from error
+
+
+def _text_of(error: BaseException) -> str:
+    """Return what an error says, on one line; nothing where saying it fails, too."""
+    try:
+        return printable(" ".join(str(error).split()))
+    except Exception:  # the text of a foreign error is foreign code
+        return ""

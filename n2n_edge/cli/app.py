@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from n2n_edge.cli.bench import bench
+from n2n_edge.cli.commands import Commands
 from n2n_edge.cli.compress import compress
 from n2n_edge.cli.device import device_app
 from n2n_edge.cli.doctor import doctor
@@ -20,6 +21,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="n2n-edge",
+    cls=Commands,
     help="Make a trained neural network fit a real embedded board.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
