@@ -1,6 +1,5 @@
 """`n2n-edge compress`: from a teacher, data, a device and budgets to a student that meets them."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +8,7 @@ import typer
 from n2n_edge.cli.completion import device_names
 from n2n_edge.cli.numbers import numbers
 from n2n_edge.cli.outcome import conclude
+from n2n_edge.cli.output import print_json
 from n2n_edge.errors import BudgetMissedError, InputError
 from n2n_edge.figures import SCHEMA_VERSION
 
@@ -209,7 +209,7 @@ def compress(
             result = run_compress(folder, settings, observer)
     except BudgetMissedError as error:
         if as_json:
-            print(json.dumps({"schema_version": SCHEMA_VERSION, "passed": False, "error": str(error), **error.details}))
+            print_json({"schema_version": SCHEMA_VERSION, "passed": False, "error": str(error), **error.details})
         raise
     conclude(result, as_json)
 

@@ -1,6 +1,5 @@
 """`n2n-edge inspect`: what a model is made of, what can be removed or shrunk, what can't and why, and what it costs."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from n2n_edge.cli.completion import device_names
+from n2n_edge.cli.output import print_json
 from n2n_edge.errors import InputError
 from n2n_edge.figures import SCHEMA_VERSION, Figure
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from n2n_edge.devices import Profile
     from n2n_edge.graph import ChannelGroup, Layer, Teacher
@@ -61,7 +62,7 @@ def inspect(
     teacher = _load(model, weights, _shape(input_shape) if input_shape is not None else None, trust_pt2)
     figures = _figures(Path(model), teacher, profile)
     if as_json:
-        print(json.dumps(_document(teacher, figures), indent=2, allow_nan=False))
+        print_json(_document(teacher, figures))
     else:
         _print(Path(model), profile.name, teacher, figures)
 
@@ -140,7 +141,7 @@ def _document(teacher: "Teacher", figures: dict[str, Figure]) -> dict[str, objec
 
 
 def _print(path: Path, device: str, teacher: "Teacher", figures: dict[str, Figure]) -> None:
-    from rich.console import Console
+    from n2n_edge.cli.console import Console
 
     console = Console(highlight=False)
     console.print(_layer_table(teacher.layers))
@@ -228,10 +229,10 @@ def _names(names: Sequence[str]) -> str:
     return f"{', '.join(names[: NAMES_SHOWN - 1])} ... {names[-1]} ({len(names)} in all)"
 
 
-def _yes_or(reason: str) -> str:
-    from rich.markup import escape
+def _yes_or(reason: str) -> "Text":
+    from rich.text import Text
 
-    return "[green]yes[/]" if not reason else f"[dim]no: {escape(reason)}[/]"
+    return Text("yes", style="green") if not reason else Text(f"no: {reason}", style="dim")
 
 
 def _short(count: int) -> str:
