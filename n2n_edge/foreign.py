@@ -1,12 +1,17 @@
 """Text and code that come from elsewhere: files, boards, and the user's own modules."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar, cast
 
 from n2n_edge.errors import InputError, N2NError
 
-__all__ = ["foreign_code", "printable"]
+__all__ = ["encodable", "foreign_code", "printable"]
 
+T = TypeVar("T")
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _LINE_BREAKS = frozenset("\u2028\u2029")
 
@@ -18,6 +23,20 @@ def printable(text: object) -> str:
     ``\\x1b`` and ``\\u202e``: no name in a file moves the cursor, forges a line of a log, or fails to be encoded.
     """
     return "".join(_escape(character) if _is_unsafe(character) else character for character in str(text))
+
+
+def encodable(value: T) -> T:
+    """Return a text, or a document of dictionaries and lists, in which lone surrogates are escaped as by `printable`.
+
+    They stand for the bytes of a file's name that isn't UTF-8; no file or strict reader takes them.
+    """
+    if isinstance(value, str):
+        return cast(T, _SURROGATE.sub(lambda found: _escape(found[0]), value))
+    if isinstance(value, dict):
+        return cast(T, {encodable(key): encodable(each) for key, each in value.items()})
+    if isinstance(value, list | tuple):
+        return cast(T, [encodable(each) for each in value])
+    return value
 
 
 def _is_unsafe(character: str) -> bool:

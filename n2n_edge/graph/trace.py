@@ -16,7 +16,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.graph.load import to_proto
 from n2n_edge.graph.witness import Array, session_for, witness
 
-__all__ = ["Trace", "constant_names", "trace_model"]
+__all__ = ["Trace", "constant_names", "static_names", "trace_model"]
 
 _RANDOM_OPS = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial"})
 
@@ -63,6 +63,11 @@ class _UntoldError(Exception):
 def constant_names(model: ir.Model) -> frozenset[str]:
     """Return the values that follow from constants alone, whatever the shapes of the inputs."""
     return frozenset(str(value.name) for node in _static_nodes(model, shapes=False) for value in node.outputs)
+
+
+def static_names(model: ir.Model) -> frozenset[str]:
+    """Return the values that follow from constants and from the shapes of the inputs alone."""
+    return frozenset(_static_names(model))
 
 
 def _static_nodes(model: ir.Model, *, shapes: bool = True) -> list[ir.Node]:
