@@ -9,7 +9,7 @@ from PIL import Image
 
 from n2n_edge.distill.importing import call_by_name
 from n2n_edge.distill.samples import Samples, Source, fit_all
-from n2n_edge.distill.source_npz import as_bytes, as_labels
+from n2n_edge.distill.source_npz import as_bytes, labelled
 from n2n_edge.errors import InputError
 
 __all__ = ["read"]
@@ -32,12 +32,23 @@ def _pixels(where: str, image: object, channels: int) -> NDArray[np.generic]:
     raise InputError(f"{where} gives a {type(image).__name__}: give PIL images, tensors or numpy arrays")
 
 
+def _numbers(where: str, label: object) -> NDArray[np.generic]:
+    """Give a label as a row of numbers: one of a class, or several values such as coordinates."""
+    try:
+        found = np.asarray(label)
+    except (TypeError, ValueError, RuntimeError):
+        found = np.asarray(None)
+    if found.dtype.kind not in "iufb" or not found.size:
+        raise InputError(f"{where} has a label that is no number and no row of them: give class numbers from 0")
+    return found.reshape(-1)
+
+
 def _read_part(spec: str, dataset: object, input_shape: tuple[int, int, int]) -> Samples:
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise InputError(f"data '{spec}' gives a {type(dataset).__name__}: give a Dataset with a length and items")
     items = cast("_Dataset", dataset)
     images: list[NDArray[np.uint8]] = []
-    labels: list[int] = []
+    labels: list[NDArray[np.generic]] = []
     for index in range(len(items)):
         where = f"item {index} of data '{spec}'"
         item = items[index]
@@ -46,12 +57,17 @@ def _read_part(spec: str, dataset: object, input_shape: tuple[int, int, int]) ->
             image = image[0]
         images.append(as_bytes(where, _pixels(where, image, input_shape[0])[np.newaxis], input_shape)[0])
         if label is not None:
-            labels.append(int(as_labels(where, np.asarray(label).reshape(1), 1)[0]))
+            labels.append(_numbers(where, label))
     if not images:
         raise InputError(f"data '{spec}' holds no images")
     if labels and len(labels) != len(images):
         raise InputError(f"data '{spec}' has labels for {len(labels)} of {len(images)} images: give all or none")
-    return Samples(fit_all(np.stack(images), input_shape), np.asarray(labels, dtype=np.int64) if labels else None)
+    pixels = fit_all(np.stack(images), input_shape)
+    if not labels:
+        return Samples(pixels, None)
+    if len({len(label) for label in labels}) > 1:
+        raise InputError(f"data '{spec}' has labels of unlike length: give one number, or equally many, for each image")
+    return labelled(f"data '{spec}'", pixels, np.stack(labels))
 
 
 def read(spec: str, input_shape: tuple[int, int, int]) -> Source:
@@ -63,7 +79,7 @@ def read(spec: str, input_shape: tuple[int, int, int]) -> Source:
                 f"data '{spec}' gives {len(result)} values: give one Dataset, or a training and a test one"
             )
         train, test = (_read_part(spec, dataset, input_shape) for dataset in result)
-        if (train.labels is None) != (test.labels is None):
+        if (train.labels is None, train.targets is None) != (test.labels is None, test.targets is None):
             raise InputError(f"data '{spec}' has labels for one of its two Datasets only: give them for both or none")
         return Source(train, test=test)
     return Source(_read_part(spec, result, input_shape))
