@@ -50,6 +50,13 @@ def compress(
         str | None,
         typer.Option(help="Folder of images (per class, or unlabelled), .npz file, or package.module:function."),
     ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the classes' names, one a line, in the order of the teacher's outputs.",
+            show_default="a folder's classes in sorted order",
+        ),
+    ] = None,
     device: Annotated[
         list[str] | None,
         typer.Option(
@@ -112,6 +119,15 @@ def compress(
     policy_from: Annotated[
         Path | None, typer.Option(help="Folder of a run whose trained policy to start from.", rich_help_panel=_SEARCH)
     ] = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            help="What the teacher's outputs are: classes (scores, compared by the largest) or values (anything else: "
+            "coordinates, maps, embeddings; compared by their error).",
+            show_default="by its graph and the labels, and said",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = None,
     mean: Annotated[
         str | None,
         typer.Option(
@@ -172,6 +188,7 @@ def compress(
             "teacher": teacher if teacher is not None else teacher_option,
             "weights": weights,
             "data": data,
+            "classes": classes,
             "device": device or "cpu",
             "max_mb": max_mb,
             "max_latency_ms": max_latency_ms,
@@ -187,6 +204,7 @@ def compress(
             "seed": seed,
             "policy": policy,
             "policy_from": policy_from,
+            "outputs": outputs,
             "mean": numbers("--mean", mean),
             "std": numbers("--std", std),
             "input_shape": _shape(input_shape),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from n2n_edge.distill import source_digits, source_folder, source_function, source_npz
 from n2n_edge.distill.importing import is_function_name
+from n2n_edge.distill.outputs import OutputsName
 from n2n_edge.distill.samples import Samples, Source
 from n2n_edge.distill.splits import choose_members, split_warnings
 from n2n_edge.errors import InputError
@@ -28,22 +29,33 @@ _HASHED_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class Split:
-    """Images `(N, H, W, C)` as uint8 and labels `(N,)` as int64, or None where there are none."""
+    """Images `(N, H, W, C)` as uint8 and labels `(N,)` as int64, or None where there are none.
+
+    `targets` `(N, K)` are labels that are values, such as coordinates.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
+    targets: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, chosen: NDArray[np.int64]) -> "Split":
         """Give the chosen images with their labels."""
-        return Split(self.images[chosen], None if self.labels is None else self.labels[chosen])
+        return Split(
+            self.images[chosen],
+            None if self.labels is None else self.labels[chosen],
+            None if self.targets is None else self.targets[chosen],
+        )
 
 
 @dataclass(frozen=True)
 class Data:
-    """Training, validation and test images; a pixel x goes in as ``(x / 255 - mean) / std`` per channel."""
+    """Training, validation and test images; a pixel x goes in as ``(x / 255 - mean) / std`` per channel.
+
+    `outputs` is what a model's outputs for them are taken as; None goes by the model's graph.
+    """
 
     train: Split
     validation: Split
@@ -51,6 +63,7 @@ class Data:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    outputs: OutputsName | None = None
     conversions: str = ""
     """What was converted and passed over while the images were read, in words."""
     warnings: tuple[str, ...] = ()
@@ -85,17 +98,24 @@ class Data:
         """Return a hash of all images and labels as they are split; equal data give the same, wherever they lie."""
         found = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
-            found.update(repr((split.images.shape, split.labels is None)).encode())
+            found.update(repr((split.images.shape, split.labels is None, split.targets is None)).encode())
             for start in range(0, len(split), _HASHED_AT_ONCE):
                 found.update(np.ascontiguousarray(split.images[start : start + _HASHED_AT_ONCE]).data)
-            if split.labels is not None:
-                found.update(np.ascontiguousarray(split.labels).data)
+            for labels in (split.labels, split.targets):
+                if labels is not None:
+                    found.update(np.ascontiguousarray(labels).data)
         return found.hexdigest()
 
 
-def _check_labels(spec: str, source: Source, classes: int | None) -> None:
+def _check_labels(spec: str, source: Source, classes: int | None, *, may_be_values: bool) -> None:
     """Refuse labels that are no classes of the teacher, and data of a single class."""
     labels = source.train.labels
+    if classes is None:
+        return
+    if source.train.targets is not None and not may_be_values:
+        raise InputError(
+            f"data '{spec}' has labels that are no whole numbers and not one-hot: give class numbers from 0"
+        )
     if labels is None:
         return
     parts = [part.labels for part in (source.train, source.validation, source.test) if part and part.labels is not None]
@@ -105,13 +125,15 @@ def _check_labels(spec: str, source: Source, classes: int | None) -> None:
     found = len(source.class_names) or high + 1
     if len(np.unique(labels)) < 2:
         raise InputError(f"data '{spec}' holds one class only: give images of at least two classes")
-    if classes is not None and high >= classes:
+    if high >= classes:
         raise InputError(
-            f"data '{spec}' has labels up to {high}, but the teacher has {classes} outputs: labels must be below that"
+            f"data '{spec}' has labels up to {high}, but the teacher has {classes} outputs: labels must be below that; "
+            "outputs that aren't scores of classes need --outputs values"
         )
-    if classes is not None and found != classes:
+    if found != classes:
         raise InputError(
-            f"data '{spec}' has {found} classes, but the teacher has {classes} outputs: give the data it was trained on"
+            f"data '{spec}' has {found} classes, but the teacher has {classes} outputs: give the data it was trained "
+            "on; outputs that aren't scores of classes need --outputs values"
         )
 
 
@@ -145,7 +167,7 @@ def _split(source: Source, validation_fraction: float, seed: int) -> tuple[Split
     if len(left) < len(train.images):
         train = train.take(left)
     validation, test = cast("list[Samples]", parts)
-    return tuple(Split(part.images, part.labels) for part in (train, validation, test))  # type: ignore[return-value]
+    return tuple(Split(part.images, part.labels, part.targets) for part in (train, validation, test))  # type: ignore[return-value]
 
 
 def _order_notes(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -172,6 +194,7 @@ def load_data(
     validation_fraction: float = 0.1,
     seed: int = 0,
     class_names: Sequence[str] | None = None,
+    may_be_values: bool = False,
 ) -> Data:
     """Load images for a teacher that takes `input_shape` `(C, H, W)` and tells `classes` apart (None: no classifier).
 
@@ -179,7 +202,8 @@ def load_data(
     ``package.module:function`` that gives a torch Dataset (or a training and a test one), or ``builtin:digits``. What
     has no validation or test split gets one, cut by `seed`, of each class alike; the digits are always split the same.
     `mean` and `std` are per channel, on pixels in 0..1; None leaves these as they are. `class_names` are the classes in
-    the order of the teacher's outputs; by default a folder's are sorted by name. Raises InputError.
+    the order of the teacher's outputs; by default a folder's are sorted by name. Labels of values are taken where there
+    are no `classes`, or with `may_be_values`. Raises InputError.
     """
     if not 0 < validation_fraction < 1:
         raise InputError(f"validation fraction {validation_fraction}: must lie between 0 and 1")
@@ -193,7 +217,7 @@ def load_data(
     source = _read(spec, input_shape, class_names)
     if class_names is not None:
         source = replace(source, class_names=tuple(class_names))
-    _check_labels(spec, source, classes)
+    _check_labels(spec, source, classes, may_be_values=may_be_values)
     if len(source.train.images) < 3:
         raise InputError(
             f"data '{spec}' holds {len(source.train.images)} images: too few to train, validate and test with"

@@ -20,7 +20,7 @@ from n2n_edge.ship.finish import CompressResult, ship
 from n2n_edge.ship.folder import RunFolder
 from n2n_edge.ship.front import objective_of
 from n2n_edge.ship.observer import Observer, SilentObserver
-from n2n_edge.ship.prepare import Prepared, prepare
+from n2n_edge.ship.prepare import Prepared, prepare, refuse_changed_data
 from n2n_edge.ship.settings import CompressSettings
 from n2n_edge.writing import write_text
 
@@ -94,6 +94,7 @@ def ship_candidate(
         prepared = prepare(replace(settings, policy_from=None), profiles, folder, observer)
         if meta.get("teacher_sha256") != prepared.teacher_sha256:
             raise InputError(f"{run}: the teacher has changed since this run; its candidates can't be made any more")
+        refuse_changed_data(meta, prepared, str(run))
         architecture = _architecture(prepared.teacher, candidate, run)
         if known is None:
             known = _epochs(settings, prepared, architecture, journal, minutes, started)

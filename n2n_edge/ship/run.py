@@ -32,7 +32,7 @@ from n2n_edge.ship.finish import CompressResult, ship
 from n2n_edge.ship.folder import RunFolder
 from n2n_edge.ship.observer import Observer, SilentObserver
 from n2n_edge.ship.policy_file import save_policies
-from n2n_edge.ship.prepare import Prepared, prepare
+from n2n_edge.ship.prepare import Prepared, prepare, refuse_changed_data
 from n2n_edge.ship.settings import CompressSettings
 
 __all__ = ["run_compress"]
@@ -111,7 +111,11 @@ def _profiles(folder: RunFolder, settings: CompressSettings) -> tuple[Profile, .
 
 def _open_journal(folder: RunFolder, prepared: Prepared) -> Journal:
     if not folder.journal.exists():
-        meta = {"teacher_sha256": prepared.teacher_sha256, **profiles_meta(prepared.profiles)}
+        meta = {
+            "teacher_sha256": prepared.teacher_sha256,
+            "data_sha256": prepared.data_sha256,
+            **profiles_meta(prepared.profiles),
+        }
         return Journal.create(folder.journal, meta)
     journal = Journal.open(folder.journal)
     if journal.meta().get("teacher_sha256") != prepared.teacher_sha256:
@@ -119,6 +123,11 @@ def _open_journal(folder: RunFolder, prepared: Prepared) -> Journal:
         raise InputError(
             f"{folder.path}: the teacher has changed since this run began; start a new run with another --out"
         )
+    try:
+        refuse_changed_data(journal.meta(), prepared, str(folder.path))
+    except InputError:
+        journal.close()
+        raise
     journal.record_event("resumed", {})
     return journal
 

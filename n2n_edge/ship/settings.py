@@ -11,6 +11,7 @@ from typing import Literal
 
 from n2n_edge.errors import InputError
 from n2n_edge.gate import Budget
+from n2n_edge.pixel_scale import check_mean_and_std
 
 __all__ = [
     "EFFORTS",
@@ -60,13 +61,15 @@ class CompressSettings:
     """Everything that decides what a run does; equal settings, data and teacher give the same student.
 
     `teacher` is an ONNX file or a torch network (see `torch_teacher`); None means the built-in example. `device` is one
-    name or file, or several, the primary one first (see `named_devices`). Budgets are in MB (10^6 bytes), ms, and
+    name or file, or several, the primary one first (see `named_devices`). `outputs` says what the teacher's are taken
+    as, ``classes`` or ``values``; None decides by its graph and the labels. Budgets are in MB (10^6 bytes), ms, and
     fractions of one.
     """
 
     teacher: str | None = None
     weights: str | None = None
     data: str | None = None
+    classes: str | None = None
     device: str | tuple[str, ...] = "cpu"
     max_mb: float | None = None
     max_latency_ms: float | None = None
@@ -82,6 +85,7 @@ class CompressSettings:
     seed: int = 0
     policy: str = "reinforce"
     policy_from: str | None = None
+    outputs: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     input_shape: tuple[int, ...] | None = None
@@ -100,8 +104,11 @@ class CompressSettings:
                 raise InputError(f"--{name} {value:g}: must be a number above 0")
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: must not be negative")
+        if self.outputs not in (None, "classes", "values"):
+            raise InputError(f"--outputs {self.outputs}: no such kind of outputs; give classes or values")
         if (self.mean is None) != (self.std is None):
             raise InputError("--mean and --std belong together; give both or neither")
+        check_mean_and_std(self.mean, self.std)
         objectives = ("params", "size_mb", "macs", "memory_bound_mb", "latency_ms")
         if self.objective is not None and self.objective not in objectives:
             raise InputError(f"--objective {self.objective}: no such cost; give one of {', '.join(objectives)}")
@@ -227,7 +234,7 @@ def _absolute_device(name: str) -> str:
     return str(Path(name).expanduser().absolute()) if name.endswith(".toml") else name
 
 
-_PATHS = ("teacher", "weights", "data", "policy_from")
+_PATHS = ("teacher", "weights", "data", "classes", "policy_from")
 
 
 def absolute_paths(given: Mapping[str, object]) -> dict[str, object]:

@@ -1,0 +1,36 @@
+"""Names of classes in the order of a teacher's outputs, one a line."""
+
+from collections import Counter
+from pathlib import Path
+
+from n2n_edge.errors import InputError
+from n2n_edge.foreign import printable
+
+__all__ = ["read_class_names"]
+
+_LARGEST_BYTES = 10_000_000
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Read a file of class names; raises InputError where it isn't one."""
+    where = f"--classes {printable(path)}"
+    try:
+        if not path.is_file():
+            raise InputError(f"{where}: no such file; give a text file with one class name a line")
+        with path.open("rb") as file:
+            text = file.read(_LARGEST_BYTES + 1)
+        names = [line.strip() for line in text.decode("utf-8-sig").split("\n")]
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{where}: can't be read ({printable(error)}); give one class name a line, in UTF-8"
+        ) from error
+    while names and not names[-1]:
+        names.pop()
+    if len(text) > _LARGEST_BYTES or len(names) < 2:
+        raise InputError(f"{where}: holds {len(names)} lines; give one class name a line, at least two")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(f"{where}: '{printable(twice[0])}' stands there twice; name each class once")
+    if "" in names:
+        raise InputError(f"{where}: line {names.index('') + 1} is empty; name a class there, or remove it")
+    return tuple(names)
