@@ -59,7 +59,7 @@ def test_accuracy_needs_no_torch(tmp_path, make):
         {"torch", "onnxscript", "safetensors"}, teacher_path(), "--min-accuracy", 0.0001, "--data", data, "--json"
     )
     assert done.returncode in (0, 1), done.stderr
-    assert json.loads(done.stdout)["budgets"][0]["reached"]["n"] == (10 if make is class_folder else 6)
+    assert json.loads(done.stdout)["budgets"][0]["reached"]["n"] == 10
 
 
 def test_accuracy_without_pillow_names_the_package(tmp_path):
