@@ -4,6 +4,7 @@ import numpy as np
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError
+from n2n_edge.graph.constant_channels import pad_instead_of_concat
 from n2n_edge.graph.fold import fold_static
 from n2n_edge.graph.operands import constant_ints
 from n2n_edge.graph.shapes import batch_dim
@@ -25,11 +26,12 @@ def free_batch(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> i
     one = witness_inputs(model, 1, input_shape)
     freed = model.clone()
     constants = constant_names(freed)
-    if constants:
+    if constants or any(node.op_type == "Concat" for node in freed.graph):
         try:
             known = trace_model(freed, one)
         except InputError:  # what fails here fails again, with its message, where it is needed
             return model
+        pad_instead_of_concat(freed, known, known)
         fold_static(freed, known, known, constants)
     for value in freed.graph.inputs:
         assert value.shape is not None

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from n2n_edge.errors import InputError
+from n2n_edge.graph.constant_channels import pad_instead_of_concat
 from n2n_edge.graph.fold import fold_static, put_constant
 from n2n_edge.graph.free_batch import free_batch
 from n2n_edge.graph.load import as_array, drop_unused_initializers
@@ -39,9 +40,11 @@ def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir
         )
     model = free_batch(model, input_shape)
     one, two = _trace_two_batches(model, input_shape)
+    one, two = pad_instead_of_concat(model, one, two)
     fold_static(model, one, two)
     while _settle_casts(model, one) or _inline_settled_branches(model):
         one, two = _trace_two_batches(model, input_shape)
+        one, two = pad_instead_of_concat(model, one, two)
         fold_static(model, one, two)
     _broadcast_fills(model, one, two, input_shape)
     _free_batch_in_reshapes(model, one, two)
@@ -112,13 +115,13 @@ def _broadcast_fills(model: ir.Model, one: Trace, two: Trace, input_shape: tuple
     expected = witness(model, inputs, outputs)
     for first, name in fills:
         trial = model.clone()
-        put_constant(trial, _value_of(trial, first, name), one.values[name])
+        put_constant(trial, _value_of(trial, first, name), one.values[name], one, two)
         try:
             seen = witness(trial, inputs, outputs)
         except InputError:
             continue
         if all(np.array_equal(seen[output], expected[output], equal_nan=True) for output in outputs):
-            put_constant(model, _value_of(model, first, name), one.values[name])
+            put_constant(model, _value_of(model, first, name), one.values[name], one, two)
 
 
 def _value_of(model: ir.Model, first: str | None, name: str) -> ir.Value:

@@ -213,8 +213,7 @@ def _mend_pad(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> 
     key = f"pad:{node.outputs[0].name}"
     if table is None or (key, 0) not in labels.dims:
         return
-    array = labels.values[str(node.outputs[0].name)]
-    axis = next(i for i, size in enumerate(array.shape) if size > 1)
+    axis = labels.padded[str(node.outputs[0].name)]
     amounts = [list(pair) for pair in table]
     amounts[axis] = [int(alive[labels.dims[(key, side)]].sum()) for side in (0, 1)]
     pads = [pair[0] for pair in amounts] + [pair[1] for pair in amounts]
