@@ -6,6 +6,7 @@ import onnx_ir as ir
 from n2n_edge.graph.fixed import assign_fixed, is_fixed
 from n2n_edge.graph.labels import NO_LABEL, LabelArray, Labels
 from n2n_edge.graph.operands import axes_of, is_computed, opset_of, values_read
+from n2n_edge.graph.shapes import is_constant
 
 __all__ = ["elementwise", "passing", "pooling", "reduction", "softmax", "unknown"]
 

@@ -6,6 +6,7 @@ import onnx_ir as ir
 from n2n_edge.graph.fixed import assign_fixed, is_fixed, label_fixed, pin_fixed
 from n2n_edge.graph.labels import LabelArray, Labels
 from n2n_edge.graph.operands import axes_of, constant_ints, is_computed, pad_amounts, slice_plan, split_sizes
+from n2n_edge.graph.sizes import has_own_sizes
 
 __all__ = [
     "concat", "depth_to_space", "expand", "gather", "pad", "reshape", "resize", "shape", "slice_", "space_to_depth",
@@ -173,10 +174,10 @@ def pad(node: ir.Node, labels: Labels) -> None:
 
 
 def shape(node: ir.Node, labels: Labels) -> None:
-    """Shape: who asks for the batch alone doesn't mind how many channels there are."""
+    """Shape: who asks for the batch alone doesn't mind how many channels there are, nor a Resize that keeps them."""
     readers = [use.node for use in node.outputs[0].uses()]
     of_batch = node.attributes.get_int("start", 0) == 0 and node.attributes.get_int("end", 0) == 1
-    if not of_batch and not all(_takes_the_first(reader) for reader in readers):
+    if not of_batch and not all(_takes_the_first(reader) or _serves_resizes(reader) for reader in readers):
         labels.freeze(labels.of(_source(node)), f"Shape '{node.name}' tells their number")
 
 
@@ -184,6 +185,13 @@ def _takes_the_first(node: ir.Node) -> bool:
     if node.op_type == "Gather":
         return constant_ints(node, 1) == (0,)
     return node.op_type == "Slice" and slice_plan(node, (4,)) == {0: range(1)}
+
+
+def _serves_resizes(node: ir.Node) -> bool:
+    """Tell whether what a Slice takes of a shape goes only to a Resize of the value that has this shape."""
+    joins = [use.node for use in node.outputs[0].uses()]
+    resizes = [use.node for join in joins for use in join.outputs[0].uses()]
+    return bool(resizes) and all(item.op_type == "Resize" and has_own_sizes(item) for item in resizes)
 
 
 def expand(node: ir.Node, labels: Labels) -> None:
@@ -216,7 +224,7 @@ def resize(node: ir.Node, labels: Labels) -> None:
     source = _source(node)
     array = labels.of(source)
     before, after = labels.shape(source), labels.shape(node.outputs[0])
-    if any(is_computed(node, index) for index in range(1, len(node.inputs))):
+    if any(is_computed(node, index) for index in range(1, len(node.inputs))) and not has_own_sizes(node):
         _not_understood(node, labels)
         return
     for axis in labels.varying(source):

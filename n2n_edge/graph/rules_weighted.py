@@ -133,11 +133,26 @@ def batch_norm(node: ir.Node, labels: Labels) -> None:
 
 
 def layer_norm(node: ir.Node, labels: Labels) -> None:
-    """Norms that average over channels: dropping one would change the others, so they are frozen."""
+    """Norms: one that averages over channels would change where one goes, so they are frozen; others leave them alone."""
     source = node.inputs[0]
     assert source is not None
-    labels.freeze(labels.of(source), f"{node.op_type} '{node.name}' averages over these channels")
-    labels.set(node.outputs[0], labels.of(source))
+    array = labels.of(source)
+    if any(array.shape[axis] > 1 for axis in _averaged(node, array.ndim)):
+        labels.freeze(array, f"{node.op_type} '{node.name}' averages over these channels")
+    labels.set(node.outputs[0], array)
+
+
+def _averaged(node: ir.Node, rank: int) -> set[int]:
+    """Return the axes that a norm averages over."""
+    match node.op_type:
+        case "LayerNormalization":
+            return set(range((node.attributes.get_int("axis", -1) or 0) % rank, rank))
+        case "LpNormalization":
+            return {(node.attributes.get_int("axis", -1) or 0) % rank}
+        case "MeanVarianceNormalization":
+            return {axis % rank for axis in node.attributes.get_ints("axes") or (0, 2, 3)}
+        case _:
+            return set(range(rank))
 
 
 def _operands(node: ir.Node, labels: Labels) -> tuple[ir.Value, ir.Value | None, ir.Value | None]:

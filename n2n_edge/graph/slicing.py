@@ -228,7 +228,7 @@ def _mend_pad(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> 
 def _mend_resize(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
     sizes = constant_ints(node, 3)
     array = labels.values.get(str(node.outputs[0].name))
-    if sizes is None or array is None or len(sizes) != array.ndim:
+    if sizes is None or array is None or len(sizes) != array.ndim or "axes" in node.attributes:
         return
     for axis, keep in survivors(array, alive).items():
         sizes = (*sizes[:axis], int(keep.sum()), *sizes[axis + 1 :])
