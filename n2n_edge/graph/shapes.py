@@ -1,12 +1,13 @@
 """Shapes of every value of a graph for a batch of one."""
 
-import onnx
+from collections.abc import Mapping
+
 import onnx_ir as ir
 
-from n2n_edge.errors import InputError
-from n2n_edge.graph.witness import DEFAULT_SPATIAL_SIZE, witness, witness_inputs
+from n2n_edge.graph.infer import infer
+from n2n_edge.graph.witness import input_sizes, types_by_running, witness_inputs
 
-__all__ = ["Shape", "batch_dim", "is_constant", "shapes_of"]
+__all__ = ["Shape", "batch_dim", "inferred_shapes", "is_complete", "is_constant", "shapes_of"]
 
 Shape = tuple[int, ...]
 
@@ -23,20 +24,48 @@ def is_constant(value: ir.Value) -> bool:
     return value.const_value is not None
 
 
-def shapes_of(model: ir.Model) -> dict[str, Shape]:
-    """Return the shape of every value by name, free axes counted as one.
+def shapes_of(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> dict[str, Shape]:
+    """Return the shape of every tensor by name, free axes counted as one, or as in `input_sizes`.
 
-    Shapes noted in the model are taken as they are; where some are missing, ONNX shape inference supplies them, and
-    where that can't, one run of ONNX Runtime does.
+    Shapes noted in the model are taken as they are; where some are missing, inference supplies them, and where that
+    can't, one run of ONNX Runtime in a child process does.
+
+    Raises:
+        InputError: ONNX Runtime can't run the model.
+        LimitExceededError: the run needs too much time or memory.
     """
-    shapes = _noted(model)
-    if all(str(value.name) in shapes for node in model.graph for value in node.outputs if value.name):
-        return shapes
-    shapes |= _inferred(model)
-    if all(str(value.name) in shapes for node in model.graph for value in node.outputs if value.name):
-        return shapes
-    seen = witness(model, witness_inputs(model, batch=1))
-    return shapes | {name: tuple(array.shape) for name, array in seen.items()}
+    shapes = inferred_shapes(model, input_shape)
+    if not is_complete(model, shapes):
+        types, _ = types_by_running(model, witness_inputs(model, 1, input_shape), ())
+        shapes |= {name: shape for name, (_, shape) in types.items()}
+    return shapes
+
+
+def inferred_shapes(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> dict[str, Shape]:
+    """Return what `shapes_of` does as far as the model itself tells: nothing is run."""
+    shapes = _noted(model) if input_shape is None else {}
+    if not is_complete(model, shapes):
+        shapes = {**_noted_weights(model), **infer(model, input_sizes(model, 1, input_shape)).shapes}
+    return shapes
+
+
+def is_complete(model: ir.Model, shapes: Mapping[str, Shape]) -> bool:
+    """Tell whether `shapes` holds every tensor that nodes give; sequences, maps and optionals have none."""
+    return all(
+        value.name in shapes or not _is_tensor(value) for node in model.graph for value in node.outputs if value.name
+    )
+
+
+def _is_tensor(value: ir.Value) -> bool:
+    return value.type is None or isinstance(value.type, ir.TensorType | ir.SparseTensorType)
+
+
+def _noted_weights(model: ir.Model) -> dict[str, Shape]:
+    return {
+        str(value.name): tuple(int(size) for size in value.const_value.shape.numpy())
+        for value in model.graph.initializers.values()
+        if value.const_value is not None
+    }
 
 
 def _noted(model: ir.Model) -> dict[str, Shape]:
@@ -63,25 +92,3 @@ def _size(size: int | ir.SymbolicDim, axis: int) -> int | None:
     if name.startswith(f"{_BATCH}*") and name[2:].isdecimal():
         return int(name[2:])
     return 1 if axis == 0 else None
-
-
-def _inferred(model: ir.Model) -> dict[str, Shape]:
-    proto = ir.to_proto(model)
-    for value in proto.graph.input:
-        for axis, size in enumerate(value.type.tensor_type.shape.dim):
-            if size.WhichOneof("value") != "dim_value" or size.dim_value < 1:
-                size.dim_value = DEFAULT_SPATIAL_SIZE if axis else 1
-    for value in proto.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    del proto.graph.value_info[:]
-    try:
-        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise InputError(f"shapes of the model can't be inferred ({first}); export it again") from error
-    return {
-        value.name: tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
-        for value in (*inferred.graph.value_info, *inferred.graph.output)
-        if value.type.tensor_type.HasField("shape")
-        and all(size.WhichOneof("value") == "dim_value" for size in value.type.tensor_type.shape.dim)
-    }
