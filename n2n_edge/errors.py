@@ -6,7 +6,8 @@ An error is raised where it is understood; only ``n2n_edge.cli`` turns it into a
 from collections.abc import Mapping
 
 __all__ = [
-    "BudgetMissedError", "InputError", "LimitExceededError", "MemoryLimitError", "N2NError", "UnsuitableEnvironmentError",
+    "BudgetMissedError", "InputError", "LimitExceededError", "MemoryLimitError", "N2NError",
+    "UnsuitableEnvironmentError",
 ]  # fmt: skip
 
 

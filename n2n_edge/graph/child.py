@@ -84,9 +84,7 @@ def _execute(folder: Path, job: Mapping[str, Any], seconds: float, model_bytes: 
     (folder / "job.json").write_text(json.dumps({**job, **limits}), encoding="utf-8")
     # -P keeps the script's folder off the import path: its neighbours must not hide other modules
     command = [sys.executable, "-P", str(_SCRIPT), str(folder)]
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         code = process.wait(seconds)
     except subprocess.TimeoutExpired:

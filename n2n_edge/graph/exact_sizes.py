@@ -17,7 +17,7 @@ def exact_sizes(node: ir.Node, source: Sequence[int], weight: Sequence[int] = ()
     """
     attributes = node.attributes
     rank = len(source) - 2
-    if node.op_type in _POOLS and attributes.get_int("ceil_mode", 0):
+    if node.op_type in _POOLS and (attributes.get_int("ceil_mode", None) or 0):
         kernel = tuple(attributes.get_ints("kernel_shape", ()))
         strides = tuple(attributes.get_ints("strides", ())) or (1,) * rank
         dilations = tuple(attributes.get_ints("dilations", ())) or (1,) * rank
@@ -36,7 +36,10 @@ def exact_sizes(node: ir.Node, source: Sequence[int], weight: Sequence[int] = ()
         strides = tuple(attributes.get_ints("strides", ())) or (1,) * rank
         dilations = tuple(attributes.get_ints("dilations", ())) or (1,) * rank
         more = tuple(attributes.get_ints("output_padding", ())) or (0,) * rank
-        if attributes.get_ints("output_shape") or not len(kernel) == len(strides) == len(dilations) == len(more) == rank:
+        if (
+            attributes.get_ints("output_shape")
+            or not len(kernel) == len(strides) == len(dilations) == len(more) == rank
+        ):
             return None
         full = [
             (source[2 + axis] - 1) * strides[axis] + more[axis] + dilations[axis] * (kernel[axis] - 1) + 1

@@ -11,12 +11,13 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from n2n_edge.graph.bodies import holds_graph, initializers_of
 from n2n_edge.graph.child import Array
 from n2n_edge.graph.exact_sizes import exact_sizes
 from n2n_edge.graph.load import to_proto
 from n2n_edge.graph.stand_ins import stand_in
 
-__all__ = ["SMALL", "Inferred", "holds_graph", "infer", "is_random", "measured", "skeleton"]
+__all__ = ["SMALL", "Inferred", "infer", "is_random", "measured", "skeleton"]
 
 SMALL = 4096
 """Elements up to which a constant may be a setting (sizes, axes, scales) whose content shapes depend on."""
@@ -113,12 +114,6 @@ def is_random(node: ir.Node) -> bool:
     return node.op_type in _RANDOM_OPS
 
 
-def holds_graph(node: ir.Node) -> bool:
-    """Tell whether `node` is control flow: its attributes hold graphs."""
-    graphs = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-    return any(attribute.type in graphs for attribute in node.attributes.values())
-
-
 def measured(node: ir.Node, shape: tuple[int, ...]) -> Array:
     """Return what Shape or Size gives for an input of `shape`."""
     if node.op_type == "Size":
@@ -142,8 +137,8 @@ class _Walk:
             elif value.type is not None:
                 self._types[name] = ir.serde.serialize_type(value.type)
                 self.found.others.add(name)
-        for name, value in model.graph.initializers.items():
-            tensor = value.const_value
+        for value in initializers_of(model):
+            name, tensor = str(value.name), value.const_value
             if tensor is not None:
                 self._note(name, tuple(tensor.shape.numpy()), int(tensor.dtype))
                 if tensor.size <= SMALL and tensor.dtype != ir.DataType.STRING:

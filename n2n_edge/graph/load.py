@@ -13,7 +13,10 @@ from n2n_edge.graph.child import open_in_child
 from n2n_edge.graph.function_calls import check_function_calls
 from n2n_edge.graph.model_file import densify, read_external_data, read_proto
 
-__all__ = ["as_array", "drop_unused_initializers", "load_model", "load_proto", "save_model", "serialize", "to_proto"]
+__all__ = [
+    "as_array", "drop_unused_initializers", "load_model", "load_proto", "save_model", "serialize", "size_of",
+    "to_proto",
+]  # fmt: skip
 
 _LARGE_BYTES = 2**16
 """Weights of more bytes aren't shown to the checker, which copies what it is given."""
@@ -92,7 +95,7 @@ def _check(proto: onnx.ModelProto, path: Path) -> None:
     if not proto.opset_import:
         raise InputError(
             f"{path}: doesn't say which version of the operators it uses (no opset_import; written for IR version "
-            f"{proto.ir_version}), so ONNX Runtime refuses it; export it again with a current exporter, opset 11 or later"
+            f"{proto.ir_version}), so ONNX Runtime refuses it; export it again with a current exporter"
         )
     try:
         onnx.checker.check_model(_without_large_weights(proto))
@@ -224,6 +227,30 @@ def _with_graph(model: ir.Model, graph: ir.Graph) -> ir.Model:
         functions=tuple(model.functions.values()),
         metadata_props=model.metadata_props,
     )
+
+
+def size_of(model: ir.Model) -> int:
+    """Return the bytes of the model as one ONNX file, without copying its weights."""
+    large = {name for name, value in model.graph.initializers.items() if _bytes_of(value) >= _LARGE_BYTES}
+    proto = to_proto(model, without=large)
+    graph_bytes = proto.graph.ByteSize()
+    rest = proto.ByteSize() - graph_bytes - _varint_bytes(graph_bytes)
+    for name in large:
+        tensor = model.graph.initializers[name].const_value
+        assert tensor is not None
+        head = onnx.TensorProto(name=name, data_type=int(tensor.dtype), dims=tensor.shape.numpy())
+        content = head.ByteSize() + 1 + _varint_bytes(tensor.nbytes) + tensor.nbytes
+        graph_bytes += 1 + _varint_bytes(content) + content
+    return int(rest + graph_bytes + _varint_bytes(graph_bytes))
+
+
+def _bytes_of(value: ir.Value) -> int:
+    tensor = value.const_value
+    return 0 if tensor is None or tensor.dtype == ir.DataType.STRING else tensor.nbytes
+
+
+def _varint_bytes(number: int) -> int:
+    return max(1, -(-number.bit_length() // 7))
 
 
 def save_model(model: ir.Model, path: Path) -> None:

@@ -1,13 +1,16 @@
 """Shapes of every value of a graph for a batch of one."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+import onnx
 import onnx_ir as ir
 
+from n2n_edge.graph.bodies import initializers_of
 from n2n_edge.graph.infer import infer
 from n2n_edge.graph.witness import input_sizes, types_by_running, witness_inputs
 
-__all__ = ["Shape", "batch_dim", "inferred_shapes", "is_complete", "is_constant", "shapes_of"]
+__all__ = ["Shape", "Types", "batch_dim", "inferred_types", "is_complete", "is_constant", "shapes_of", "types_of"]
 
 Shape = tuple[int, ...]
 
@@ -24,8 +27,17 @@ def is_constant(value: ir.Value) -> bool:
     return value.const_value is not None
 
 
-def shapes_of(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> dict[str, Shape]:
-    """Return the shape of every tensor by name, free axes counted as one, or as in `input_sizes`.
+@dataclass(frozen=True)
+class Types:
+    """Shapes and ONNX element types of tensors by name; `complete` says that no tensor's shape is missing."""
+
+    shapes: Mapping[str, Shape]
+    kinds: Mapping[str, int]
+    complete: bool
+
+
+def types_of(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> Types:
+    """Return the types of all tensors, free axes counted as in `input_sizes` for a batch of one.
 
     Shapes noted in the model are taken as they are; where some are missing, inference supplies them, and where that
     can't, one run of ONNX Runtime in a child process does.
@@ -34,19 +46,27 @@ def shapes_of(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> di
         InputError: ONNX Runtime can't run the model.
         LimitExceededError: the run needs too much time or memory.
     """
-    shapes = inferred_shapes(model, input_shape)
-    if not is_complete(model, shapes):
-        types, _ = types_by_running(model, witness_inputs(model, 1, input_shape), ())
-        shapes |= {name: shape for name, (_, shape) in types.items()}
-    return shapes
+    inferred = inferred_types(model, input_shape)
+    if inferred.complete:
+        return inferred
+    seen, _ = types_by_running(model, witness_inputs(model, 1, input_shape), ())
+    kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(dtype) for name, (dtype, _) in seen.items()}
+    shapes = {name: shape for name, (_, shape) in seen.items()}
+    return Types({**inferred.shapes, **shapes}, {**inferred.kinds, **kinds}, complete=True)
 
 
-def inferred_shapes(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> dict[str, Shape]:
-    """Return what `shapes_of` does as far as the model itself tells: nothing is run."""
-    shapes = _noted(model) if input_shape is None else {}
-    if not is_complete(model, shapes):
-        shapes = {**_noted_weights(model), **infer(model, input_sizes(model, 1, input_shape)).shapes}
-    return shapes
+def inferred_types(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> Types:
+    """Return what `types_of` does as far as the graph itself tells: nothing is run."""
+    noted = _noted(model)
+    if input_shape is None and is_complete(model, noted):
+        return Types(noted, {}, complete=True)
+    found = infer(model, input_sizes(model, 1, input_shape))
+    return Types(found.shapes, found.kinds, not found.unknown)
+
+
+def shapes_of(model: ir.Model) -> dict[str, Shape]:
+    """Return the shape of every tensor by name; see `types_of`."""
+    return dict(types_of(model).shapes)
 
 
 def is_complete(model: ir.Model, shapes: Mapping[str, Shape]) -> bool:
@@ -60,17 +80,9 @@ def _is_tensor(value: ir.Value) -> bool:
     return value.type is None or isinstance(value.type, ir.TensorType | ir.SparseTensorType)
 
 
-def _noted_weights(model: ir.Model) -> dict[str, Shape]:
-    return {
-        str(value.name): tuple(int(size) for size in value.const_value.shape.numpy())
-        for value in model.graph.initializers.values()
-        if value.const_value is not None
-    }
-
-
 def _noted(model: ir.Model) -> dict[str, Shape]:
     shapes: dict[str, Shape] = {}
-    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    values = [*model.graph.inputs, *initializers_of(model)]
     values += [value for node in model.graph for value in node.outputs]
     for value in values:
         if value.const_value is not None:

@@ -12,8 +12,9 @@ import onnx
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError
+from n2n_edge.graph.bodies import holds_graph
 from n2n_edge.graph.child import RUN_SECONDS, Array, ChildRun, run_in_child
-from n2n_edge.graph.infer import Inferred, holds_graph, infer
+from n2n_edge.graph.infer import Inferred, infer
 from n2n_edge.graph.load import to_proto
 
 if TYPE_CHECKING:
@@ -47,9 +48,7 @@ _UNBOUNDED_OPS = frozenset({"Einsum", "MaxRoiPool", "RoiAlign", "StringNormalize
 _DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 
 
-def input_sizes(
-    model: ir.Model, batch: int, input_shape: tuple[int, ...] | None = None
-) -> dict[str, tuple[int, ...]]:
+def input_sizes(model: ir.Model, batch: int, input_shape: tuple[int, ...] | None = None) -> dict[str, tuple[int, ...]]:
     """Return the shape of each input: a free first axis becomes `batch`, other free axes come from `input_shape`.
 
     `input_shape` is that of the first input without its batch axis, such as ``(3, 224, 224)``.
@@ -88,7 +87,7 @@ def witness_inputs(
             raise InputError(f"input '{name}' of the model holds text, no numbers; such models can't be compressed")
         if prod(sizes) > _MOST_INPUT_ELEMENTS:
             raise InputError(
-                f"input '{name}' of the model is declared as {'x'.join(map(str, sizes))}, which is more than any image "
+                f"input '{name}' of the model is declared as {'x'.join(map(str, sizes))}, more than any image "
                 "has; export it with the shape that it is fed"
             )
         dtype = kind.numpy()
@@ -174,7 +173,7 @@ def _macs(node: ir.Node, found: Inferred) -> float:
     outputs = sum(prod(found.shapes.get(str(value.name), ())) for value in node.outputs)
     if node.op_type in ("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "QGemm"):
         return float(outputs) * max((max(shape, default=1) for shape in given), default=1)
-    window = prod(node.attributes.get_ints("kernel_shape", ()) or ())
+    window = prod(int(size) for size in node.attributes.get_ints("kernel_shape", ()))
     if "Conv" in node.op_type:
         weight = max((prod(shape[1:]) for shape in given[1:4]), default=1)
         return float(max(outputs, prod(given[0]) if given else 1)) * max(weight, 1)
@@ -230,7 +229,9 @@ def _with_outputs(model: ir.Model, names: set[str] | None) -> tuple[list[str], o
 
 def _serialized(proto: onnx.ModelProto) -> bytes:
     if proto.ByteSize() > _MESSAGE_BYTES:
-        raise InputError("the model holds over 2 GB, more than one ONNX message may: it can't be analysed or compressed")
+        raise InputError(
+            "the model holds over 2 GB, more than one ONNX message may: it can't be analysed or compressed"
+        )
     return bytes(proto.SerializeToString())
 
 
