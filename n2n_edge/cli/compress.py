@@ -112,6 +112,15 @@ def compress(
     policy_from: Annotated[
         Path | None, typer.Option(help="Folder of a run whose trained policy to start from.", rich_help_panel=_SEARCH)
     ] = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            help="What the teacher's outputs are: classes (scores, compared by the largest) or values (anything else: "
+            "coordinates, maps, embeddings; compared by their error).",
+            show_default="by its graph and the labels, and said",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = None,
     mean: Annotated[
         str | None,
         typer.Option(
@@ -187,6 +196,7 @@ def compress(
             "seed": seed,
             "policy": policy,
             "policy_from": policy_from,
+            "outputs": outputs,
             "mean": numbers("--mean", mean),
             "std": numbers("--std", std),
             "input_shape": _shape(input_shape),

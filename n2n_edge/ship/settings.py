@@ -60,7 +60,8 @@ class CompressSettings:
     """Everything that decides what a run does; equal settings, data and teacher give the same student.
 
     `teacher` is an ONNX file or a torch network (see `torch_teacher`); None means the built-in example. `device` is one
-    name or file, or several, the primary one first (see `named_devices`). Budgets are in MB (10^6 bytes), ms, and
+    name or file, or several, the primary one first (see `named_devices`). `outputs` says what the teacher's are taken
+    as, ``classes`` or ``values``; None decides by its graph and the labels. Budgets are in MB (10^6 bytes), ms, and
     fractions of one.
     """
 
@@ -82,6 +83,7 @@ class CompressSettings:
     seed: int = 0
     policy: str = "reinforce"
     policy_from: str | None = None
+    outputs: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     input_shape: tuple[int, ...] | None = None
@@ -100,6 +102,8 @@ class CompressSettings:
                 raise InputError(f"--{name} {value:g}: must be a number above 0")
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: must not be negative")
+        if self.outputs not in (None, "classes", "values"):
+            raise InputError(f"--outputs {self.outputs}: no such kind of outputs; give classes or values")
         if (self.mean is None) != (self.std is None):
             raise InputError("--mean and --std belong together; give both or neither")
         objectives = ("params", "size_mb", "macs", "memory_bound_mb", "latency_ms")
