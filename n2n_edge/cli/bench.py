@@ -12,6 +12,7 @@ from n2n_edge.cli.output import print_error, print_json, print_line
 from n2n_edge.cli.stage import say
 from n2n_edge.errors import InputError, N2NError
 from n2n_edge.figures import MB
+from n2n_edge.foreign import encodable
 
 if TYPE_CHECKING:
     from n2n_edge.devices import Profile
@@ -200,7 +201,7 @@ def _write(
     if markdown is not None:
         _write_text(markdown, bench_markdown(suite, rows, document))
     if save is not None:
-        _write_text(save, json.dumps(document, indent=2, allow_nan=False) + "\n")
+        _write_text(save, json.dumps(encodable(document), indent=2, allow_nan=False) + "\n")
 
 
 def _write_html(document: "BenchJson", file: Path) -> None:

@@ -5,28 +5,18 @@ from pathlib import Path
 
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
+from n2n_edge.reading import read_text
 
 __all__ = ["read_class_names"]
-
-_LARGEST_BYTES = 10_000_000
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
     """Read a file of class names; raises InputError where it isn't one."""
     where = f"--classes {printable(path)}"
-    try:
-        if not path.is_file():
-            raise InputError(f"{where}: no such file; give a text file with one class name a line")
-        with path.open("rb") as file:
-            text = file.read(_LARGEST_BYTES + 1)
-        names = [line.strip() for line in text.decode("utf-8-sig").split("\n")]
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{where}: can't be read ({printable(error)}); give one class name a line, in UTF-8"
-        ) from error
+    names = [line.strip() for line in read_text(path, "a text file with one class name a line").split("\n")]
     while names and not names[-1]:
         names.pop()
-    if len(text) > _LARGEST_BYTES or len(names) < 2:
+    if len(names) < 2:
         raise InputError(f"{where}: holds {len(names)} lines; give one class name a line, at least two")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:

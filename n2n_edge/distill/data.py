@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -18,6 +17,7 @@ from n2n_edge.distill.splits import choose_members, split_warnings
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.pixel_scale import per_channel
+from n2n_edge.reading import exists, expanded, is_file
 
 __all__ = ["Data", "Split", "load_data"]
 
@@ -140,15 +140,14 @@ def _check_labels(spec: str, source: Source, classes: int | None, *, may_be_valu
 def _read(spec: str, input_shape: tuple[int, int, int], class_names: Sequence[str] | None) -> Source:
     if spec.startswith("builtin:"):
         return source_digits.read(spec, input_shape)
+    path = expanded(spec)
     try:
-        path = Path(spec).expanduser()
-        if path.is_dir():
+        if exists(path) and path.is_dir():
             return source_folder.read(path, input_shape, class_names)
-        if path.is_file() or path.suffix == ".npz":
+        if is_file(path) or path.suffix == ".npz":
             return source_npz.read(path, input_shape)
-    except (OSError, RuntimeError) as error:  # RuntimeError: a home that can't be found
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"data '{printable(spec)}' can't be read ({printable(reason)}): give one that can") from error
+    except OSError as error:
+        raise InputError(f"data '{printable(spec)}' can't be read ({error.strerror}): give what can be") from error
     if is_function_name(spec):
         return source_function.read(spec, input_shape)
     raise InputError(f"no data '{spec}': give a folder of images, an .npz file, or package.module:function")

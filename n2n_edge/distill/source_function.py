@@ -50,12 +50,12 @@ def _item(
 def _numbers(where: str, label: object) -> NDArray[np.generic]:
     """Give a label as a row of numbers: one of a class, or several values such as coordinates."""
     try:
-        found = np.asarray(label)
+        row = np.asarray(label)
     except (TypeError, ValueError, RuntimeError):
-        found = np.asarray(None)
-    if found.dtype.kind not in "iufb" or not found.size:
+        row = np.asarray(None)
+    if row.dtype.kind not in "iufb" or not row.size:
         raise InputError(f"{where} has a label that is no number and no row of them: give class numbers from 0")
-    return found.reshape(-1)
+    return row.reshape(-1)
 
 
 def _read_part(spec: str, dataset: object, input_shape: tuple[int, int, int], conversions: Conversions) -> Samples:

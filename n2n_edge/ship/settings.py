@@ -12,6 +12,7 @@ from typing import Literal
 from n2n_edge.errors import InputError
 from n2n_edge.gate import Budget
 from n2n_edge.pixel_scale import check_mean_and_std
+from n2n_edge.reading import expanded, is_file
 
 __all__ = [
     "EFFORTS",
@@ -227,11 +228,11 @@ def _iterable(given: object) -> Iterable[object]:
 
 
 def _is_file(device: str) -> bool:
-    return device.endswith(".toml") and Path(device).expanduser().is_file()
+    return device.endswith(".toml") and is_file(expanded(device))
 
 
 def _absolute_device(name: str) -> str:
-    return str(Path(name).expanduser().absolute()) if name.endswith(".toml") else name
+    return str(expanded(name).absolute()) if name.endswith(".toml") else name
 
 
 _PATHS = ("teacher", "weights", "data", "classes", "policy_from")
@@ -249,6 +250,6 @@ def absolute_paths(given: Mapping[str, object]) -> dict[str, object]:
         value = settings.get(name)
         if value is None:
             continue
-        path = Path(str(value)).expanduser()
+        path = expanded(str(value))
         settings[name] = str(path.absolute()) if path.exists() else str(value)
     return settings
