@@ -1,6 +1,5 @@
 """Ship a candidate that a person chose: trained to the end as the run's winner is, without searching again."""
 
-import json
 import shlex
 import time
 import tomllib
@@ -22,6 +21,7 @@ from n2n_edge.ship.front import objective_of
 from n2n_edge.ship.observer import Observer, SilentObserver
 from n2n_edge.ship.prepare import Prepared, prepare
 from n2n_edge.ship.settings import CompressSettings
+from n2n_edge.toml_text import toml_value
 from n2n_edge.writing import write_text
 
 __all__ = ["ship_candidate"]
@@ -41,7 +41,7 @@ class _Order:
     def to_toml(self, epochs: int) -> str:
         """Return the text of the file that marks a folder as this candidate's; it is trained for `epochs`."""
         lines = [f"# a candidate of a run; `{self.command(None)}` goes on with it"]
-        lines += [f"{name} = {json.dumps(value)}" for name, value in self.asked().items()]
+        lines += [f"{name} = {toml_value(value)}" for name, value in self.asked().items()]
         return "\n".join([*lines, f"trained_epochs = {epochs}"]) + "\n"
 
     def asked(self) -> dict[str, object]:
