@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from n2n_edge.devices.profile import Calibration
-from n2n_edge.toml_text import toml_value
+from n2n_edge.writing import toml_value
 
 __all__ = ["line_of", "with_calibrations"]
 

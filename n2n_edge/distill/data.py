@@ -1,7 +1,6 @@
 """The data of a run: three splits of images held as bytes, and how they are normalised."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +10,7 @@ from n2n_edge.distill.importing import is_function_name
 from n2n_edge.distill.outputs import OutputsName
 from n2n_edge.distill.samples import Samples, Source
 from n2n_edge.errors import InputError
+from n2n_edge.reading import expanded
 
 __all__ = ["Data", "Split", "load_data"]
 
@@ -133,7 +133,7 @@ def _check_normalisation(
 def _read(spec: str, input_shape: tuple[int, int, int]) -> Source:
     if spec.startswith("builtin:"):
         return source_digits.read(spec, input_shape)
-    path = Path(spec).expanduser()
+    path = expanded(spec)
     if path.is_dir():
         return source_folder.read(path, input_shape)
     if path.is_file() or path.suffix == ".npz":

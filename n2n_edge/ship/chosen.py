@@ -21,8 +21,7 @@ from n2n_edge.ship.front import objective_of
 from n2n_edge.ship.observer import Observer, SilentObserver
 from n2n_edge.ship.prepare import Prepared, prepare
 from n2n_edge.ship.settings import CompressSettings
-from n2n_edge.toml_text import toml_value
-from n2n_edge.writing import write_text
+from n2n_edge.writing import toml_value, write_text
 
 __all__ = ["ship_candidate"]
 

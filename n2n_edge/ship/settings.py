@@ -11,8 +11,8 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 from n2n_edge.errors import InputError
 from n2n_edge.gate import Budget
-from n2n_edge.toml_text import toml_value
-from n2n_edge.writing import write_text
+from n2n_edge.reading import expanded, is_file
+from n2n_edge.writing import toml_value, write_text
 
 __all__ = [
     "EFFORTS",
@@ -96,6 +96,7 @@ class CompressSettings:
     flip: bool | None = None
     corruptions: bool = False
     accept_expected: bool = False
+    trust_pt2: bool = False
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -254,11 +255,11 @@ def _iterable(given: object) -> Iterable[object]:
 
 
 def _is_file(device: str) -> bool:
-    return device.endswith(".toml") and Path(device).expanduser().is_file()
+    return device.endswith(".toml") and is_file(expanded(device))
 
 
 def _absolute_device(name: str) -> str:
-    return str(Path(name).expanduser().absolute()) if name.endswith(".toml") else name
+    return str(expanded(name).absolute()) if name.endswith(".toml") else name
 
 
 _PATHS = ("teacher", "weights", "data", "policy_from")
@@ -276,6 +277,6 @@ def absolute_paths(given: Mapping[str, object]) -> dict[str, object]:
         value = settings.get(name)
         if value is None:
             continue
-        path = Path(str(value)).expanduser()
+        path = expanded(str(value))
         settings[name] = str(path.absolute()) if path.exists() else str(value)
     return settings
