@@ -26,14 +26,17 @@ from n2n_edge.search import (
 )
 from n2n_edge.ship.candidates import candidate_rows, listed_candidates, place_of
 from n2n_edge.ship.devices import journalled_profiles, load_profiles, profiles_meta
-from n2n_edge.ship.document import Origin, read_report, verdicts_of
+from n2n_edge.ship.document import Origin, verdicts_of
+from n2n_edge.ship.failures import explained_failures
 from n2n_edge.ship.final import SEARCH_SHARE, epochs_within, train_to_the_end
 from n2n_edge.ship.finish import CompressResult, ship
+from n2n_edge.ship.finished import finished_report
 from n2n_edge.ship.folder import RunFolder
 from n2n_edge.ship.observer import Observer, SilentObserver
 from n2n_edge.ship.policy_file import save_policies
 from n2n_edge.ship.prepare import Prepared, prepare, refuse_changed_data
 from n2n_edge.ship.settings import CompressSettings
+from n2n_edge.ship.threads import threads_of_run
 
 __all__ = ["run_compress"]
 
@@ -49,13 +52,18 @@ def run_compress(folder: RunFolder, settings: CompressSettings, observer: Observ
     Raises:
         InputError: anything wrong with teacher, data, device or options; a folder made for the run is taken back.
         BudgetMissedError: no architecture meets the budgets; the message names the nearest and how far it is off.
-        UnsuitableEnvironmentError: the exported file isn't what was trained.
+        UnsuitableEnvironmentError: the exported file isn't what was trained, the disk is full, or the folder has gone.
     """
     observer = observer or SilentObserver()
-    if folder.report_json.exists() and folder.student.exists():
+    report = finished_report(folder)
+    if report is not None:
         observer.say(f"the run in {folder.path} is finished")
-        report = read_report(folder.report_json)
         return CompressResult(folder.path, folder.student, report, verdicts_of(report))
+    with explained_failures(folder.path, folder.resume_command), threads_of_run(settings, observer) as settings:
+        return _run(folder, settings, observer)
+
+
+def _run(folder: RunFolder, settings: CompressSettings, observer: Observer) -> CompressResult:
     started = time.monotonic()
     profiles = _profiles(folder, settings)
     begun = folder.begin(settings)
@@ -96,7 +104,7 @@ def run_compress(folder: RunFolder, settings: CompressSettings, observer: Observ
             candidates=candidate_rows(journal),
             place=place_of(architecture.key, listed_candidates(journal)),
         )
-        return ship(folder, settings, prepared, trained, origin, observer)
+        return ship(folder, settings, prepared, trained, origin, observer, journal.check_there)
 
 
 def _profiles(folder: RunFolder, settings: CompressSettings) -> tuple[Profile, ...]:
