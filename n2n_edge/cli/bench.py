@@ -1,17 +1,17 @@
 """`n2n-edge bench`: time ONNX models on this machine or a board, and predict them for a device."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from n2n_edge.cli.completion import device_names
+from n2n_edge.cli.output import print_error, print_json, print_line
 from n2n_edge.cli.stage import say
 from n2n_edge.errors import InputError, N2NError
 from n2n_edge.figures import MB
-from n2n_edge.foreign import printable
+from n2n_edge.foreign import encodable
 
 if TYPE_CHECKING:
     from n2n_edge.devices import Profile
@@ -107,14 +107,14 @@ def bench(
         if failures and all(entry.error is not None for entry in suite.entries) and len(models) == 1:
             raise failures[0]
         for error in failures:
-            print(printable(f"n2n-edge: {' '.join(str(error).split())}"), file=sys.stderr)
-        if as_json:
-            print(json.dumps(document, indent=2, allow_nan=False))
-        elif any(entry.error is None for entry in suite.entries):
-            _print(suite, rows, place, per_op)
+            print_error(error)
         _write(document, suite, rows, csv, markdown, save)
         if html is not None:
             _write_html(document, html)
+        if as_json:
+            print_json(document)
+        elif any(entry.error is None for entry in suite.entries):
+            _print(suite, rows, place, per_op)
     if earlier is not None:
         _print_changes(earlier, document, as_json)
     if failures:
@@ -191,7 +191,7 @@ def _rows(suite: "Suite", profile: "Profile", target: "Target", options: "BenchO
                         predicted = predict_latency(model, profile, within)
             except N2NError as error:
                 what = "no params, MACs and memory bound" if known is None else "no prediction"
-                print(printable(f"{entry.path.name}: warning: {what}: {error}"), file=sys.stderr)
+                print_line(f"{entry.path.name}: warning: {what}: {error}", on_stderr=True)
         rows.append(Benched(entry, known, None if predicted is None else profile.name, predicted))
     return rows
 
@@ -211,7 +211,7 @@ def _write(
     if markdown is not None:
         _write_text(markdown, bench_markdown(suite, rows, document))
     if save is not None:
-        _write_text(save, json.dumps(document, indent=2, allow_nan=False) + "\n")
+        _write_text(save, json.dumps(encodable(document), indent=2, allow_nan=False) + "\n")
 
 
 def _write_html(document: "BenchJson", file: Path) -> None:
@@ -230,8 +230,7 @@ def _write_text(file: Path, text: str) -> None:
 
 
 def _print(suite: "Suite", rows: "list[Benched]", target: "Target", per_op: bool) -> None:
-    from rich.console import Console
-
+    from n2n_edge.cli.console import Console
     from n2n_edge.report.bench_terminal import bench_on_terminal
 
     console = Console()
@@ -242,11 +241,10 @@ def _print(suite: "Suite", rows: "list[Benched]", target: "Target", per_op: bool
 def _print_changes(earlier: "BenchJson", document: "BenchJson", as_json: bool) -> None:
     from n2n_edge.report.bench_history import changes_since
 
-    stream = sys.stderr if as_json else sys.stdout
     changes = changes_since(earlier, document)
     if not changes:
-        print("compared with the earlier document: no model is in both", file=stream)
+        print_line("compared with the earlier document: no model is in both", on_stderr=as_json)
     for change in changes:
-        print(change.words, file=stream)
+        print_line(change.words, on_stderr=as_json)
         for doubt in change.doubts:
-            print(f"{change.name}: warning: {doubt}", file=stream)
+            print_line(f"{change.name}: warning: {doubt}", on_stderr=as_json)

@@ -2,14 +2,15 @@
 
 from n2n_edge.distill.augment import augment, normalise
 from n2n_edge.distill.batches import subset
+from n2n_edge.distill.channels import ChannelScale, channel_scales
 from n2n_edge.distill.compute import native_bf16
 from n2n_edge.distill.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from n2n_edge.distill.data import Data, Split, load_data
-from n2n_edge.distill.evaluation import Evaluation, MetricName, evaluate, evaluate_onnx, metric_name
+from n2n_edge.distill.evaluation import Evaluation, MetricName, evaluate, evaluate_onnx, metric_name, outputs_of
 from n2n_edge.distill.executor import GraphModule, load_student, write_back
 from n2n_edge.distill.losses import distillation_loss, normalised_error, tempered_kl
 from n2n_edge.distill.op_registry import OPS, UnsupportedOpError
-from n2n_edge.distill.outputs import OutputKind, output_kind
+from n2n_edge.distill.outputs import OutputKind, OutputsChoice, OutputsName, choose_outputs, class_count, output_kind
 from n2n_edge.distill.reconstruct import Kept, reconstructed
 from n2n_edge.distill.reports import EpochReport, StepReport
 from n2n_edge.distill.settings import DistillSettings
@@ -22,6 +23,7 @@ __all__ = [
     "CORRUPTIONS",
     "OPS",
     "SEVERITIES",
+    "ChannelScale",
     "Data",
     "DistillResult",
     "DistillSettings",
@@ -32,12 +34,17 @@ __all__ = [
     "Kept",
     "MetricName",
     "OutputKind",
+    "OutputsChoice",
+    "OutputsName",
     "ShortDistiller",
     "Split",
     "StepReport",
     "UnsupportedOpError",
     "affordable_epochs",
     "augment",
+    "channel_scales",
+    "choose_outputs",
+    "class_count",
     "corrupted",
     "distill",
     "distillation_loss",
@@ -51,6 +58,7 @@ __all__ = [
     "normalise",
     "normalised_error",
     "output_kind",
+    "outputs_of",
     "reconstructed",
     "subset",
     "tempered_kl",

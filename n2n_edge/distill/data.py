@@ -1,15 +1,16 @@
 """The data of a run: three splits of images held as bytes, and how they are normalised."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from n2n_edge.distill import source_digits, source_folder, source_function, source_npz
 from n2n_edge.distill.importing import is_function_name
+from n2n_edge.distill.outputs import OutputsName
 from n2n_edge.distill.samples import Samples, Source
 from n2n_edge.errors import InputError
+from n2n_edge.reading import expanded
 
 __all__ = ["Data", "Split", "load_data"]
 
@@ -19,22 +20,33 @@ TEST_FRACTION = 0.1
 
 @dataclass(frozen=True)
 class Split:
-    """Images `(N, H, W, C)` as uint8 and labels `(N,)` as int64, or None where there are none."""
+    """Images `(N, H, W, C)` as uint8 and labels `(N,)` as int64, or None where there are none.
+
+    `targets` `(N, K)` are labels that are values, such as coordinates.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
+    targets: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, chosen: NDArray[np.int64]) -> "Split":
         """Give the chosen images with their labels."""
-        return Split(self.images[chosen], None if self.labels is None else self.labels[chosen])
+        return Split(
+            self.images[chosen],
+            None if self.labels is None else self.labels[chosen],
+            None if self.targets is None else self.targets[chosen],
+        )
 
 
 @dataclass(frozen=True)
 class Data:
-    """Training, validation and test images; a pixel x goes in as ``(x / 255 - mean) / std`` per channel."""
+    """Training, validation and test images; a pixel x goes in as ``(x / 255 - mean) / std`` per channel.
+
+    `outputs` is what a model's outputs for them are taken as; None goes by the model's graph.
+    """
 
     train: Split
     validation: Split
@@ -42,6 +54,7 @@ class Data:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    outputs: OutputsName | None = None
 
     @property
     def labelled(self) -> bool:
@@ -73,9 +86,15 @@ def _cut(samples: Samples, fraction: float, seed: int) -> tuple[Samples, Samples
     return samples.take(np.flatnonzero(~chosen)), samples.take(np.flatnonzero(chosen))
 
 
-def _check_labels(spec: str, source: Source, classes: int | None) -> None:
+def _check_labels(spec: str, source: Source, classes: int | None, *, may_be_values: bool) -> None:
     """Refuse labels that are no classes of the teacher, and data of a single class."""
     labels = source.train.labels
+    if classes is None:
+        return
+    if source.train.targets is not None and not may_be_values:
+        raise InputError(
+            f"data '{spec}' has labels that are no whole numbers and not one-hot: give class numbers from 0"
+        )
     if labels is None:
         return
     parts = [part.labels for part in (source.train, source.validation, source.test) if part and part.labels is not None]
@@ -85,13 +104,15 @@ def _check_labels(spec: str, source: Source, classes: int | None) -> None:
     found = len(source.class_names) or high + 1
     if len(np.unique(labels)) < 2:
         raise InputError(f"data '{spec}' holds one class only: give images of at least two classes")
-    if classes is not None and high >= classes:
+    if high >= classes:
         raise InputError(
-            f"data '{spec}' has labels up to {high}, but the teacher has {classes} outputs: labels must be below that"
+            f"data '{spec}' has labels up to {high}, but the teacher has {classes} outputs: labels must be below that; "
+            "outputs that aren't scores of classes need --outputs values"
         )
-    if classes is not None and found != classes:
+    if found != classes:
         raise InputError(
-            f"data '{spec}' has {found} classes, but the teacher has {classes} outputs: give the data it was trained on"
+            f"data '{spec}' has {found} classes, but the teacher has {classes} outputs: give the data it was trained "
+            "on; outputs that aren't scores of classes need --outputs values"
         )
 
 
@@ -112,7 +133,7 @@ def _check_normalisation(
 def _read(spec: str, input_shape: tuple[int, int, int]) -> Source:
     if spec.startswith("builtin:"):
         return source_digits.read(spec, input_shape)
-    path = Path(spec).expanduser()
+    path = expanded(spec)
     if path.is_dir():
         return source_folder.read(path, input_shape)
     if path.is_file() or path.suffix == ".npz":
@@ -131,13 +152,15 @@ def load_data(
     std: tuple[float, ...] | None = None,
     validation_fraction: float = 0.1,
     seed: int = 0,
+    may_be_values: bool = False,
 ) -> Data:
     """Load images for a teacher that takes `input_shape` `(C, H, W)` and tells `classes` apart (None: no classifier).
 
     `spec` is a folder (of images per class, or of images; with or without ``train/`` and ``test/``), an ``.npz`` file,
     ``package.module:function`` that gives a torch Dataset (or a training and a test one), or ``builtin:digits``. What
     has no validation or test split gets one, cut by `seed`, of each class alike; the digits are always split the same.
-    `mean` and `std` are per channel, on pixels in 0..1; None leaves these as they are. Raises InputError.
+    `mean` and `std` are per channel, on pixels in 0..1; None leaves these as they are. Labels of values
+    are taken where there are no `classes`, or with `may_be_values`. Raises InputError.
     """
     if not 0 < validation_fraction < 1:
         raise InputError(f"validation fraction {validation_fraction}: must lie between 0 and 1")
@@ -145,7 +168,7 @@ def load_data(
     mean = _check_normalisation("mean", mean, channels, 0.0)
     std = _check_normalisation("std", std, channels, 1.0)
     source = _read(spec, input_shape)
-    _check_labels(spec, source, classes)
+    _check_labels(spec, source, classes, may_be_values=may_be_values)
     train, validation, test = source.train, source.validation, source.test
     if len(train.images) < 3:
         raise InputError(f"data '{spec}' holds {len(train.images)} images: too few to train, validate and test with")
@@ -157,9 +180,9 @@ def load_data(
     if not names and train.labels is not None:
         names = tuple(str(kind) for kind in range(classes or int(train.labels.max()) + 1))
     return Data(
-        train=Split(train.images, train.labels),
-        validation=Split(validation.images, validation.labels),
-        test=Split(test.images, test.labels),
+        train=Split(train.images, train.labels, train.targets),
+        validation=Split(validation.images, validation.labels, validation.targets),
+        test=Split(test.images, test.labels, test.targets),
         class_names=names,
         mean=mean,
         std=std,

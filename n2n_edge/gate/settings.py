@@ -12,6 +12,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.gate.budget import OPTIONS, Budget, Cost
 from n2n_edge.gate.operators import parse_operators
 from n2n_edge.gate.regression import parse_percent
+from n2n_edge.reading import exists, expanded
 
 __all__ = ["DEFAULT_REGRESSION", "GateSettings", "Regressions", "parse_regressions", "settings_of"]
 
@@ -83,6 +84,8 @@ class GateSettings(BaseModel):
     def _nothing(cls, value: object) -> object:
         if isinstance(value, str) and not value.strip():
             raise ValueError("an empty text says nothing; give none to take it back")
+        if "\0" in str(value):
+            raise ValueError("no name holds a zero byte")
         return None if str(value) == "none" else value
 
     @property
@@ -167,20 +170,13 @@ def _located(field: str, value: Any, folder: Path | None) -> Any:
     if folder is None or value is None:
         return value
     if field == "baseline":
-        return folder / _expanded(value)
+        return folder / expanded(value)
     if field == "data" or (field == "device" and value.endswith(".toml")):
-        path = folder / _expanded(value)
-        return str(path) if path.exists() else value
+        path = folder / expanded(value)
+        return str(path) if exists(path) else value
     if field == "allowed_ops":
         return tuple(f"@{folder / word[1:]}" if word.startswith("@") else word for word in value)
     return value
-
-
-def _expanded(text: str | Path) -> Path:
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:  # no such user: then it is the name of a file
-        return Path(text)
 
 
 def _words(name: str, error: ValidationError) -> str:

@@ -4,12 +4,20 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from n2n_edge.graph.bodies import bodies_of, nodes_within
 from n2n_edge.graph.shapes import Shape, is_constant
 
 __all__ = [
-    "axes_of", "constant_ints", "is_computed", "layer_input", "nodes_within", "opset_of", "pad_amounts", "slice_plan",
+    "BROADCASTING_OPS", "axes_of", "constant_ints", "is_computed", "layer_input", "nodes_within", "opset_of", "pad_amounts", "slice_plan",
     "split_sizes", "values_read", "weight_index",
 ]  # fmt: skip
+
+
+BROADCASTING_OPS = frozenset({
+    "Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Sum", "Mean", "PRelu", "Where", "Equal", "Greater", "Less",
+    "GreaterOrEqual", "LessOrEqual", "And", "Or", "Not",
+})  # fmt: skip
+"""Elementwise ops that repeat an operand along the axes along which it has length one."""
 
 
 def weight_index(node: ir.Node) -> int | None:
@@ -35,31 +43,16 @@ def layer_input(node: ir.Node) -> tuple[ir.Value, int]:
     assert source.shape is not None
     if node.op_type != "MatMul":
         return source, 1
-    return source, len(source.shape) - (1 if index == 1 else 2)
+    return source, max(len(source.shape) - (1 if index == 1 else 2), 0)
 
 
 def values_read(node: ir.Node) -> tuple[ir.Value, ...]:
     """Return what `node` reads: its inputs, and for control flow what its bodies take from outside."""
     read = {value: None for value in node.inputs if value is not None}
-    for body in _bodies(node):
+    for body in bodies_of(node):
         inner = [value for item in body for value in values_read(item)]
         read |= {value: None for value in [*inner, *body.outputs] if value.graph is not body}
     return tuple(read)
-
-
-def nodes_within(node: ir.Node) -> tuple[ir.Node, ...]:
-    """Return the nodes in the bodies of a control-flow op, those of nested ones included."""
-    return tuple(found for body in _bodies(node) for item in body for found in (item, *nodes_within(item)))
-
-
-def _bodies(node: ir.Node) -> list[ir.Graph]:
-    bodies: list[ir.Graph] = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            bodies.append(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            bodies += attribute.as_graphs()
-    return bodies
 
 
 def opset_of(node: ir.Node) -> int:

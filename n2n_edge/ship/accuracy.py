@@ -5,11 +5,12 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from n2n_edge.distill import Data, evaluate_onnx, load_data, metric_name, output_kind
+from n2n_edge.distill import Data, class_count, evaluate_onnx, load_data, metric_name
 from n2n_edge.errors import InputError
 from n2n_edge.figures import Figure
 from n2n_edge.graph import load_model
 from n2n_edge.ship.normalisation import Normalisation, choose_normalisation, metadata_normalisation
+from n2n_edge.ship.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs
 
 __all__ = ["file_accuracy"]
 
@@ -43,7 +44,8 @@ def file_accuracy(
         return "accuracy", _figure(path, data, None), other, notes
     if baseline is None:
         raise InputError(
-            f"{path}: {spec} tells no class that it could be held against; give --baseline MODEL to compare with"
+            f"{path}: {spec} tells no class that it could be held against (outputs: {data.outputs}); give "
+            "--baseline MODEL to hold its fidelity to that"
         )
     return "fidelity", _figure(path, data, baseline), None, notes
 
@@ -58,11 +60,10 @@ def _data(
 ) -> tuple[Data, str]:
     """Return the images as a model wants them, and how that was found out where the model doesn't say."""
     shape = _image_shape(model, path)
-    outputs = model.graph.outputs
-    classes = None
-    if output_kind(model) != "other" and outputs[0].shape is not None and isinstance(outputs[0].shape[1], int):
-        classes = outputs[0].shape[1]
-    data = load_data(spec, input_shape=shape, classes=classes, mean=mean, std=std)
+    wanted = as_outputs_name(model.metadata_props.get(OUTPUTS_KEY))
+    classes = class_count(model, wanted)
+    data = load_data(spec, input_shape=shape, classes=classes, mean=mean, std=std, may_be_values=True)
+    data, _ = read_outputs(model, data, wanted)
     if mean is not None and std is not None:
         return data, ""
     known = metadata_normalisation(model.metadata_props, shape[0])

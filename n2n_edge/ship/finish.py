@@ -192,7 +192,10 @@ def _quality(path: Path, prepared: Prepared) -> dict[str, Figure]:
     found = evaluate_onnx(
         path, prepared.data.test, prepared.data, teacher=prepared.teacher_path if name == "fidelity" else None
     )
-    return {name: Figure(found.metric, "fraction", "measured", n=found.n)}
+    figures: dict[str, Figure] = {name: Figure(found.metric, "fraction", "measured", n=found.n)}
+    if found.label_error is not None:
+        figures["label_error"] = Figure(found.label_error, "label units", "measured", n=found.n)
+    return figures
 
 
 def _conditions(student: Path, prepared: Prepared, observer: Observer) -> ConditionsJson:

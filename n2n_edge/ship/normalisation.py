@@ -3,11 +3,11 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import inf, isfinite, sqrt
 
 import onnx_ir as ir
 
-from n2n_edge.distill import Data, evaluate
+from n2n_edge.distill import Data, Split, evaluate
 from n2n_edge.errors import InputError
 
 __all__ = ["MEAN_KEY", "STD_KEY", "Normalisation", "choose_normalisation", "metadata_normalisation"]
@@ -75,13 +75,18 @@ def choose_normalisation(teacher: ir.Model, data: Data) -> Normalisation:
     if len(sample) > _TRIED_IMAGES:
         step = len(sample) // _TRIED_IMAGES
         sample = replace(
-            sample, images=sample.images[::step], labels=None if sample.labels is None else sample.labels[::step]
+            sample,
+            images=sample.images[::step],
+            labels=None if sample.labels is None else sample.labels[::step],
+            targets=None if sample.targets is None else sample.targets[::step],
         )
-    if sample.labels is None:
+    if sample.labels is None and sample.targets is None:
         name = "ImageNet" if channels == 3 else "0..1"
         return Normalisation(
             *usual[name], f"{name}'s, assumed: the teacher says nothing; check, or give --mean and --std"
         )
+    if sample.targets is not None:
+        return _of_least_error(teacher, data, sample, usual)
     accuracy = {}
     for name, (mean, std) in usual.items():
         judged = evaluate(teacher, sample, replace(data, mean=mean, std=std)).accuracy
@@ -98,4 +103,21 @@ def choose_normalisation(teacher: ir.Model, data: Data) -> Normalisation:
         *usual[best],
         f"{best}'s, found by trying: the teacher says nothing, and this gives it {accuracy[best]:.1%} "
         f"on validation images (next best {others[0]:.1%})",
+    )
+
+
+def _of_least_error(
+    teacher: ir.Model, data: Data, sample: Split, usual: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]]
+) -> Normalisation:
+    """Return the normalisation under which a teacher of values comes nearest to labels that are values."""
+    errors = {}
+    for name, (mean, std) in usual.items():
+        error = evaluate(teacher, sample, replace(data, mean=mean, std=std)).label_error
+        errors[name] = inf if error is None or not isfinite(error) else error
+    best = min(errors, key=lambda name: errors[name])
+    next_best = min(value for name, value in errors.items() if name != best)
+    return Normalisation(
+        *usual[best],
+        f"{best}'s, found by trying: the teacher says nothing, and this brings it nearest to the labels of validation "
+        f"images (mean error {errors[best]:.4g}, next best {next_best:.4g})",
     )

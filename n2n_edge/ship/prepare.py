@@ -12,11 +12,12 @@ from n2n_edge.distill import (
     Data,
     DistillSettings,
     GraphModule,
+    OutputsChoice,
+    class_count,
     evaluate,
     is_torch_teacher,
     load_data,
     metric_name,
-    output_kind,
     torch_teacher,
 )
 from n2n_edge.errors import InputError
@@ -27,6 +28,7 @@ from n2n_edge.search.policies import POLICY_NAMES
 from n2n_edge.ship.folder import RunFolder
 from n2n_edge.ship.normalisation import Normalisation, choose_normalisation, metadata_normalisation
 from n2n_edge.ship.observer import Observer
+from n2n_edge.ship.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs, scale_warnings
 from n2n_edge.ship.policy_file import PolicyStates, load_policies
 from n2n_edge.ship.settings import CompressSettings
 from n2n_edge.ship.trainable import trainable_teacher
@@ -82,11 +84,13 @@ def prepare(
     observer.say(_summary(teacher, path))
     GraphModule(teacher.model)  # an op that can't be trained is found before anything is begun
     spec = settings.data or _EXAMPLE_DATA
-    data, normalisation, warnings = _normalised(settings, teacher, _load(settings, teacher, path, spec))
+    loaded, choice = _load(settings, teacher, path, spec)
+    data, normalisation, warnings = _normalised(settings, teacher, loaded)
     observer.say(
         f"data {spec}: {len(data.train)} training, {len(data.validation)} validation, {len(data.test)} test images, "
         f"{'labelled' if data.labelled else 'without labels'}; normalisation {normalisation.note}"
     )
+    observer.say(f"outputs: {choice.name} ({choice.reason})")
     metric, doubts = _teacher_metric(teacher, data, observer)
     trained, restored = trainable_teacher(teacher, data)
     if restored:
@@ -102,7 +106,7 @@ def prepare(
         data=data,
         distilling=DistillSettings(seed=settings.seed, flip=settings.flip),
         policy_states=states,
-        warnings=(*warnings, *doubts),
+        warnings=(*warnings, *doubts, *scale_warnings(teacher.model, data)),
         restored=restored,
     )
 
@@ -111,7 +115,10 @@ def _teacher_file(settings: CompressSettings, folder: RunFolder, observer: Obser
     if settings.teacher is not None and is_torch_teacher(settings.teacher):
         if not folder.teacher.exists():
             observer.say(f"exporting {settings.teacher}")
-            save_model(torch_teacher(settings.teacher, settings.weights, settings.input_shape), folder.teacher)
+            model = torch_teacher(
+                settings.teacher, settings.weights, settings.input_shape, trust_pt2=settings.trust_pt2
+            )
+            save_model(model, folder.teacher)
         return folder.teacher
     if settings.weights is not None:
         raise InputError(f"--weights {settings.weights}: an ONNX teacher holds its weights; leave it out")
@@ -139,7 +146,7 @@ def _summary(teacher: Teacher, path: Path) -> str:
     return text + (f"; untouched: {', '.join(kept[:_NAMES_SHOWN])}{more}" if kept else "")
 
 
-def _load(settings: CompressSettings, teacher: Teacher, path: Path, spec: str) -> Data:
+def _load(settings: CompressSettings, teacher: Teacher, path: Path, spec: str) -> tuple[Data, OutputsChoice]:
     given = teacher.source.graph.inputs[0]
     free = given.shape is not None and any(not isinstance(size, int) or size < 1 for size in list(given.shape)[1:])
     if free and settings.input_shape is None:
@@ -161,17 +168,17 @@ def _load(settings: CompressSettings, teacher: Teacher, path: Path, spec: str) -
     outputs = teacher.model.graph.outputs
     if any(output.dtype is not None and not output.dtype.is_floating_point() for output in outputs):
         raise InputError(f"{path}: gives whole numbers, which can't be distilled; export it without its final ArgMax")
-    classes = None
-    if output_kind(teacher.model) != "other" and outputs[0].shape is not None:
-        classes = int(outputs[0].shape[1])  # type: ignore[arg-type]
-    return load_data(
+    wanted = as_outputs_name(settings.outputs or teacher.source.metadata_props.get(OUTPUTS_KEY))
+    data = load_data(
         spec,
         input_shape=(sizes[0], sizes[1], sizes[2]),
-        classes=classes,
+        classes=class_count(teacher.model, wanted),
+        may_be_values=True,
         mean=settings.mean,
         std=settings.std,
         seed=settings.seed,
     )
+    return read_outputs(teacher.model, data, wanted)
 
 
 def _normalised(
@@ -190,6 +197,9 @@ def _normalised(
 def _teacher_metric(teacher: Teacher, data: Data, observer: Observer) -> tuple[float, tuple[str, ...]]:
     """Return the teacher's accuracy on validation images (fidelity to itself is 1), and doubts about it."""
     if metric_name(teacher.model, data) == "fidelity":
+        if data.validation.targets is not None:
+            error = evaluate(teacher.model, data.validation, data).label_error
+            observer.say(f"teacher's mean absolute error on the validation images: {error:.4g} in the labels' unit")
         return 1.0, ()
     accuracy = evaluate(teacher.model, data.validation, data).metric
     observer.say(f"teacher's accuracy on the validation images: {accuracy:.1%}")

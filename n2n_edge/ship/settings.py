@@ -11,6 +11,7 @@ from typing import Literal
 
 from n2n_edge.errors import InputError
 from n2n_edge.gate import Budget
+from n2n_edge.reading import expanded, is_file
 
 __all__ = [
     "EFFORTS",
@@ -60,7 +61,8 @@ class CompressSettings:
     """Everything that decides what a run does; equal settings, data and teacher give the same student.
 
     `teacher` is an ONNX file or a torch network (see `torch_teacher`); None means the built-in example. `device` is one
-    name or file, or several, the primary one first (see `named_devices`). Budgets are in MB (10^6 bytes), ms, and
+    name or file, or several, the primary one first (see `named_devices`). `outputs` says what the teacher's are taken
+    as, ``classes`` or ``values``; None decides by its graph and the labels. Budgets are in MB (10^6 bytes), ms, and
     fractions of one.
     """
 
@@ -82,12 +84,14 @@ class CompressSettings:
     seed: int = 0
     policy: str = "reinforce"
     policy_from: str | None = None
+    outputs: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     input_shape: tuple[int, ...] | None = None
     flip: bool | None = None
     corruptions: bool = False
     accept_expected: bool = False
+    trust_pt2: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", named_devices(self.device))
@@ -99,6 +103,8 @@ class CompressSettings:
                 raise InputError(f"--{name} {value:g}: must be a number above 0")
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: must not be negative")
+        if self.outputs not in (None, "classes", "values"):
+            raise InputError(f"--outputs {self.outputs}: no such kind of outputs; give classes or values")
         if (self.mean is None) != (self.std is None):
             raise InputError("--mean and --std belong together; give both or neither")
         objectives = ("params", "size_mb", "macs", "memory_bound_mb", "latency_ms")
@@ -219,11 +225,11 @@ def _iterable(given: object) -> Iterable[object]:
 
 
 def _is_file(device: str) -> bool:
-    return device.endswith(".toml") and Path(device).expanduser().is_file()
+    return device.endswith(".toml") and is_file(expanded(device))
 
 
 def _absolute_device(name: str) -> str:
-    return str(Path(name).expanduser().absolute()) if name.endswith(".toml") else name
+    return str(expanded(name).absolute()) if name.endswith(".toml") else name
 
 
 _PATHS = ("teacher", "weights", "data", "policy_from")
@@ -241,6 +247,6 @@ def absolute_paths(given: Mapping[str, object]) -> dict[str, object]:
         value = settings.get(name)
         if value is None:
             continue
-        path = Path(str(value)).expanduser()
+        path = expanded(str(value))
         settings[name] = str(path.absolute()) if path.exists() else str(value)
     return settings
