@@ -50,7 +50,7 @@ _FLOAT_RESULTS = frozenset({"MatMulIntegerToFloat", "DynamicQuantizeMatMul"})
 
 def stand_in(node: ir.Node) -> StandIn | None:
     """Return what stands for `node`, an operator of ``com.microsoft``, in shape inference; None where nothing does."""
-    if node.domain != "com.microsoft" or (node.attributes.get_int("channels_last", None) or 0):
+    if node.domain != "com.microsoft" or node.attributes.get_int("channels_last", 0) == 1:
         return None
     names = [str(value.name) if value is not None else "" for value in node.inputs]
     outputs = [str(value.name) for value in node.outputs]
