@@ -1,12 +1,17 @@
 """Text, files and code that come from elsewhere: models, boards, and the user's own modules."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar, cast
 
 from n2n_edge.errors import InputError, LimitExceededError, N2NError
 
-__all__ = ["UnforeseenError", "foreign_code", "foreign_file", "printable"]
+__all__ = ["UnforeseenError", "encodable", "foreign_code", "foreign_file", "printable"]
 
+T = TypeVar("T")
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _LINE_BREAKS = frozenset("\u2028\u2029")
 
@@ -18,6 +23,20 @@ def printable(text: object) -> str:
     ``\\x1b`` and ``\\u202e``: no name in a file moves the cursor, forges a line of a log, or fails to be encoded.
     """
     return "".join(_escape(character) if _is_unsafe(character) else character for character in str(text))
+
+
+def encodable(value: T) -> T:
+    """Return a text, or a document of dictionaries and lists, in which lone surrogates are escaped as by `printable`.
+
+    They stand for the bytes of a file's name that isn't UTF-8; no file or strict reader takes them.
+    """
+    if isinstance(value, str):
+        return cast(T, _SURROGATE.sub(lambda found: _escape(found[0]), value))
+    if isinstance(value, dict):
+        return cast(T, {encodable(key): encodable(each) for key, each in value.items()})
+    if isinstance(value, list | tuple):
+        return cast(T, [encodable(each) for each in value])
+    return value
 
 
 def _is_unsafe(character: str) -> bool:
@@ -48,10 +67,10 @@ def foreign_code(what: str) -> Iterator[None]:
         raise
     except SystemExit as error:
         raise InputError(
-            f"{what} ended the process (exit {error.code}); keep sys.exit behind `if __name__ == '__main__'`"
+            f"{what} ended the process (exit {printable(error.code)}); keep sys.exit behind `if __name__ == '__main__'`"
         ) from error
     except BaseException as error:
-        text = " ".join(str(error).split())
+        text = _text_of(error)
         raise InputError(f"{what} raised {type(error).__name__}{f': {text}' if text else ''}; mend it there") from error
 
 
@@ -91,3 +110,11 @@ def foreign_file(what: object) -> Iterator[None]:
             f"{what}: can't be analysed ({type(error).__name__}{f': {short}' if short else ''}); check the file, and "
             "report this if ONNX Runtime runs it"
         ) from error
+
+
+def _text_of(error: BaseException) -> str:
+    """Return what an error says, on one line; nothing where saying it fails, too."""
+    try:
+        return printable(" ".join(str(error).split()))
+    except Exception:  # the text of a foreign error is foreign code
+        return ""

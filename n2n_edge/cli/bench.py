@@ -2,13 +2,13 @@
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from n2n_edge.cli.completion import device_names
+from n2n_edge.cli.output import print_error, print_json, print_line
 from n2n_edge.cli.stage import say
 from n2n_edge.errors import InputError, N2NError
 from n2n_edge.figures import MB
@@ -106,14 +106,14 @@ def bench(
         if failures and all(entry.error is not None for entry in suite.entries) and len(models) == 1:
             raise failures[0]
         for error in failures:
-            print(f"n2n-edge: {' '.join(str(error).split())}", file=sys.stderr)
-        if as_json:
-            print(json.dumps(document, indent=2, allow_nan=False))
-        elif any(entry.error is None for entry in suite.entries):
-            _print(suite, rows, place, per_op)
+            print_error(error)
         _write(document, suite, rows, csv, markdown, save)
         if html is not None:
             _write_html(document, html)
+        if as_json:
+            print_json(document)
+        elif any(entry.error is None for entry in suite.entries):
+            _print(suite, rows, place, per_op)
     if earlier is not None:
         _print_changes(earlier, document, as_json)
     if failures:
@@ -175,7 +175,7 @@ def _rows(suite: "Suite", profile: "Profile", target: "Target", options: "BenchO
             try:
                 model = load_model(entry.path)
             except InputError as error:  # the runtime is less strict: its times are good, costs can't be told
-                print(f"{entry.path.name}: warning: no params, MACs and memory bound: {error}", file=sys.stderr)
+                print_line(f"{entry.path.name}: warning: no params, MACs and memory bound: {error}", on_stderr=True)
         predicted = None
         if model is not None and not profile.is_host and target.provenance == "measured":
             within = options.threads if options.threads is None or options.threads <= profile.cores else None
@@ -219,8 +219,7 @@ def _write_text(file: Path, text: str) -> None:
 
 
 def _print(suite: "Suite", rows: "list[Benched]", target: "Target", per_op: bool) -> None:
-    from rich.console import Console
-
+    from n2n_edge.cli.console import Console
     from n2n_edge.report.bench_terminal import bench_on_terminal
 
     console = Console()
@@ -231,11 +230,10 @@ def _print(suite: "Suite", rows: "list[Benched]", target: "Target", per_op: bool
 def _print_changes(earlier: "BenchJson", document: "BenchJson", as_json: bool) -> None:
     from n2n_edge.report.bench_history import changes_since
 
-    stream = sys.stderr if as_json else sys.stdout
     changes = changes_since(earlier, document)
     if not changes:
-        print("compared with the earlier document: no model is in both", file=stream)
+        print_line("compared with the earlier document: no model is in both", on_stderr=as_json)
     for change in changes:
-        print(change.words, file=stream)
+        print_line(change.words, on_stderr=as_json)
         for doubt in change.doubts:
-            print(f"{change.name}: warning: {doubt}", file=stream)
+            print_line(f"{change.name}: warning: {doubt}", on_stderr=as_json)

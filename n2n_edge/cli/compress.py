@@ -1,6 +1,5 @@
 """`n2n-edge compress`: from a teacher, data, a device and budgets to a student that meets them."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +8,7 @@ import typer
 from n2n_edge.cli.completion import device_names
 from n2n_edge.cli.numbers import numbers
 from n2n_edge.cli.outcome import conclude
+from n2n_edge.cli.output import print_json
 from n2n_edge.errors import BudgetMissedError, InputError
 from n2n_edge.figures import SCHEMA_VERSION
 
@@ -38,6 +38,14 @@ def compress(
     weights: Annotated[
         str | None, typer.Option(help="State dict for a torch teacher, saved by torch.save or as safetensors.")
     ] = None,
+    trust_pt2: Annotated[
+        bool,
+        typer.Option(
+            "--trust-pt2",
+            help="Load a .pt2 teacher whatever it holds: such a file is code, and one from elsewhere may run anything. "
+            "Without this only tensors and plain operators are taken.",
+        ),
+    ] = False,
     data: Annotated[
         str | None,
         typer.Option(help="Folder of images (per class, or unlabelled), .npz file, or package.module:function."),
@@ -185,6 +193,7 @@ def compress(
             "flip": flip,
             "corruptions": corruptions,
             "accept_expected": accept_expected,
+            "trust_pt2": trust_pt2,
         }
     )
     if resume:
@@ -200,7 +209,7 @@ def compress(
             result = run_compress(folder, settings, observer)
     except BudgetMissedError as error:
         if as_json:
-            print(json.dumps({"schema_version": SCHEMA_VERSION, "passed": False, "error": str(error), **error.details}))
+            print_json({"schema_version": SCHEMA_VERSION, "passed": False, "error": str(error), **error.details})
         raise
     conclude(result, as_json)
 

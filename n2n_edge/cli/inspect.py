@@ -1,6 +1,5 @@
 """`n2n-edge inspect`: what a model is made of, what can be removed or shrunk, what can't and why, and what it costs."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from n2n_edge.cli.completion import device_names
+from n2n_edge.cli.output import print_json
 from n2n_edge.errors import InputError
 from n2n_edge.figures import SCHEMA_VERSION, Figure
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from n2n_edge.devices import Profile
     from n2n_edge.graph import ChannelGroup, Layer, Teacher
@@ -43,6 +44,9 @@ def inspect(
             help="Shape of the first input without its batch, such as 3x224x224, if the model leaves it free."
         ),
     ] = None,
+    trust_pt2: Annotated[
+        bool, typer.Option("--trust-pt2", help="Load a .pt2 program whatever it holds; see `compress`.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Show layers and channel groups, what can be removed or shrunk and what can't and why, and costs on a device.
@@ -55,10 +59,10 @@ def inspect(
     from n2n_edge.devices import load_profile
 
     profile = load_profile(device)
-    teacher = _load(model, weights, _shape(input_shape) if input_shape is not None else None)
+    teacher = _load(model, weights, _shape(input_shape) if input_shape is not None else None, trust_pt2)
     figures = _figures(Path(model), teacher, profile)
     if as_json:
-        print(json.dumps(_document(teacher, figures), indent=2, allow_nan=False))
+        print_json(_document(teacher, figures))
     else:
         _print(Path(model), profile.name, teacher, figures)
 
@@ -70,7 +74,7 @@ def _shape(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def _load(model: str, weights: str | None, input_shape: tuple[int, ...] | None) -> "Teacher":
+def _load(model: str, weights: str | None, input_shape: tuple[int, ...] | None, trust_pt2: bool) -> "Teacher":
     from n2n_edge.graph import Teacher
 
     if Path(model).suffix != ".pt2" and (":" not in model or Path(model).exists()):
@@ -84,7 +88,7 @@ def _load(model: str, weights: str | None, input_shape: tuple[int, ...] | None) 
 
     if not is_torch_teacher(model):
         raise InputError(f"{model}: no such file; give an ONNX model or a torch network (see --help)")
-    return Teacher(torch_teacher(model, weights, input_shape), input_shape)
+    return Teacher(torch_teacher(model, weights, input_shape, trust_pt2=trust_pt2), input_shape)
 
 
 def _figures(path: Path, teacher: "Teacher", profile: "Profile") -> dict[str, Figure]:
@@ -137,7 +141,7 @@ def _document(teacher: "Teacher", figures: dict[str, Figure]) -> dict[str, objec
 
 
 def _print(path: Path, device: str, teacher: "Teacher", figures: dict[str, Figure]) -> None:
-    from rich.console import Console
+    from n2n_edge.cli.console import Console
 
     console = Console(highlight=False)
     console.print(_layer_table(teacher.layers))
@@ -225,10 +229,10 @@ def _names(names: Sequence[str]) -> str:
     return f"{', '.join(names[: NAMES_SHOWN - 1])} ... {names[-1]} ({len(names)} in all)"
 
 
-def _yes_or(reason: str) -> str:
-    from rich.markup import escape
+def _yes_or(reason: str) -> "Text":
+    from rich.text import Text
 
-    return "[green]yes[/]" if not reason else f"[dim]no: {escape(reason)}[/]"
+    return Text("yes", style="green") if not reason else Text(f"no: {reason}", style="dim")
 
 
 def _short(count: int) -> str:

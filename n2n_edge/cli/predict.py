@@ -1,12 +1,12 @@
 """`n2n-edge predict`: what a model will cost on a device that isn't at hand, and how sure that is."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from n2n_edge.cli.completion import device_names
+from n2n_edge.cli.output import print_json
 from n2n_edge.errors import InputError
 from n2n_edge.figures import SCHEMA_VERSION, Figure
 
@@ -46,7 +46,7 @@ def predict(
     found = predict_costs(load_model(model), profile, threads, cast("Precision", precision))
     used = profile.default_threads if threads is None else threads
     if as_json:
-        print(json.dumps(_document(model, profile, used, precision, found), indent=2, allow_nan=False))
+        print_json(_document(model, profile, used, precision, found))
     else:
         _print(model, profile, used, precision, found)
 
@@ -77,10 +77,10 @@ def _document(model: Path, profile: "Profile", threads: int, precision: str, fou
 
 
 def _print(model: Path, profile: "Profile", threads: int, precision: str, found: "Prediction") -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from n2n_edge.cli.console import Console
     from n2n_edge.devices import threads_in_words
 
     console = Console()

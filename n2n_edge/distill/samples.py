@@ -1,12 +1,14 @@
 """What every source of data gives, and how an image becomes bytes of the teacher's size."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from n2n_edge.distill.pixels import Conversions
 
 __all__ = ["IN_MEMORY_BYTES", "Samples", "Source", "allocate", "fit", "fit_all"]
 
@@ -28,12 +30,16 @@ class Samples:
 
 @dataclass(frozen=True)
 class Source:
-    """What was read; a part that the source does not have is None. `class_names` is empty where it has none."""
+    """What was read; a part that the source does not have is None. `class_names` is empty where it has none.
+
+    `conversions` says what was converted or passed over.
+    """
 
     train: Samples
     validation: Samples | None = None
     test: Samples | None = None
     class_names: tuple[str, ...] = ()
+    conversions: Conversions = field(default_factory=Conversions)
 
 
 def allocate(count: int, input_shape: tuple[int, int, int]) -> NDArray[np.uint8]:

@@ -37,6 +37,7 @@ class Labels:
         self._seed = dict(seed or {})
         self._frozen: list[tuple[LabelArray, str]] = []
         self._pinned: dict[str, str] = {}
+        self.padded: dict[str, int] = {}
         self.partitions: list[tuple[LabelArray, int]] = []
 
     @property

@@ -71,7 +71,7 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
                 source=str(source.name),
                 output=str(output.name),
                 in_channels=in_shape[axis],
-                out_channels=out_shape[axis],
+                out_channels=_out_channels(node, index, shapes[str(weight.name)]),
                 kernel=_pair(node.attributes.get_ints("kernel_shape") or shapes[str(weight.name)][2:], 1),
                 stride=_pair(node.attributes.get_ints("strides"), 1),
                 padding=_pair(node.attributes.get_ints("pads"), 0),
@@ -84,6 +84,19 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
             )
         )
     return tuple(layers)
+
+
+def _out_channels(node: ir.Node, index: int, weight: Shape) -> int:
+    """Return how many channels a weighted op gives: one for the product with a vector."""
+    match node.op_type:
+        case "Conv":
+            return weight[0]
+        case "ConvTranspose":
+            return weight[1] * (node.attributes.get_int("group", 1) or 1)
+        case "Gemm":
+            return weight[0 if node.attributes.get_int("transB", 0) else 1]
+        case _:
+            return 1 if len(weight) < 2 else weight[-1 if index == 1 else -2]
 
 
 def layers_by_name(model: ir.Model) -> dict[str, str]:

@@ -9,11 +9,13 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from n2n_edge.errors import InputError
+from n2n_edge.graph.constant_channels import pad_instead_of_concat
 from n2n_edge.graph.fold import fold_static, put_constant
 from n2n_edge.graph.free_batch import free_batch
 from n2n_edge.graph.load import as_array, drop_unused_initializers
 from n2n_edge.graph.operands import is_computed, nodes_within
 from n2n_edge.graph.shapes import batch_dim
+from n2n_edge.graph.sizes import free_sizes
 from n2n_edge.graph.trace import Trace, trace_model
 from n2n_edge.graph.witness import Array, witness, witness_inputs
 
@@ -39,12 +41,14 @@ def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir
         )
     model = free_batch(model, input_shape)
     one, two = _trace_two_batches(model, input_shape)
+    one, two = pad_instead_of_concat(model, one, two)
     fold_static(model, one, two)
     while _settle_casts(model, one) or _inline_settled_branches(model):
         one, two = _trace_two_batches(model, input_shape)
+        one, two = pad_instead_of_concat(model, one, two)
         fold_static(model, one, two)
     _broadcast_fills(model, one, two, input_shape)
-    _free_batch_in_reshapes(model, one, two)
+    free_sizes(model, one, two)
     common.RemoveUnusedNodesPass()(model)
     _drop_dropout(model)
     _drop_identities(model)
@@ -112,13 +116,13 @@ def _broadcast_fills(model: ir.Model, one: Trace, two: Trace, input_shape: tuple
     expected = witness(model, inputs, outputs)
     for first, name in fills:
         trial = model.clone()
-        put_constant(trial, _value_of(trial, first, name), one.values[name])
+        put_constant(trial, _value_of(trial, first, name), one.values[name], one, two)
         try:
             seen = witness(trial, inputs, outputs)
         except InputError:
             continue
         if all(np.array_equal(seen[output], expected[output], equal_nan=True) for output in outputs):
-            put_constant(model, _value_of(model, first, name), one.values[name])
+            put_constant(model, _value_of(model, first, name), one.values[name], one, two)
 
 
 def _value_of(model: ir.Model, first: str | None, name: str) -> ir.Value:
@@ -134,37 +138,6 @@ def _repeats(first: Array, second: Array) -> bool:
         and first.shape[:1] == (1,)
         and np.array_equal(second, np.concatenate([first, first]))
     )
-
-
-def _free_batch_in_reshapes(model: ir.Model, one: Trace, two: Trace) -> None:
-    """Give a Reshape whose target is computed from the batch a constant target that leaves the batch open."""
-    for node in model.graph:
-        if node.op_type != "Reshape" or not is_computed(node, 1):
-            continue
-        source, target = node.inputs[0], node.inputs[1]
-        assert source is not None
-        assert target is not None
-        name = str(target.name)
-        if name not in one.values:
-            continue
-        free = _free_target(one.values[name], two.values[name], one.shapes[str(source.name)])
-        if free is not None:
-            constant = ir.Value(name=f"{node.outputs[0].name}.shape", const_value=ir.Tensor(free))
-            model.graph.register_initializer(constant)
-            node.replace_input_with(1, constant)
-
-
-def _free_target(first: Array, second: Array, source: tuple[int, ...]) -> Array | None:
-    """Return a Reshape target for every batch from those for a batch of one and of two; None where none serves both."""
-    varying = np.flatnonzero(first != second)
-    if len(varying) != 1:
-        return None
-    place = int(varying[0])
-    if -1 not in first:
-        return np.where(np.arange(len(first)) == place, -1, first).astype(np.int64)
-    if place == 0 and first[0] == source[0]:  # 0 copies the axis of the input
-        return np.where(np.arange(len(first)) == 0, 0, first).astype(np.int64)
-    return None
 
 
 def _inline_settled_branches(model: ir.Model) -> bool:

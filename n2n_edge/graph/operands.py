@@ -8,9 +8,16 @@ from n2n_edge.graph.bodies import bodies_of, nodes_within
 from n2n_edge.graph.shapes import Shape, is_constant
 
 __all__ = [
-    "axes_of", "constant_ints", "is_computed", "layer_input", "nodes_within", "opset_of", "pad_amounts", "slice_plan",
+    "BROADCASTING_OPS", "axes_of", "constant_ints", "is_computed", "layer_input", "nodes_within", "opset_of", "pad_amounts", "slice_plan",
     "split_sizes", "values_read", "weight_index",
 ]  # fmt: skip
+
+
+BROADCASTING_OPS = frozenset({
+    "Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Sum", "Mean", "PRelu", "Where", "Equal", "Greater", "Less",
+    "GreaterOrEqual", "LessOrEqual", "And", "Or", "Not",
+})  # fmt: skip
+"""Elementwise ops that repeat an operand along the axes along which it has length one."""
 
 
 def weight_index(node: ir.Node) -> int | None:
@@ -36,7 +43,7 @@ def layer_input(node: ir.Node) -> tuple[ir.Value, int]:
     assert source.shape is not None
     if node.op_type != "MatMul":
         return source, 1
-    return source, len(source.shape) - (1 if index == 1 else 2)
+    return source, max(len(source.shape) - (1 if index == 1 else 2), 0)
 
 
 def values_read(node: ir.Node) -> tuple[ir.Value, ...]:

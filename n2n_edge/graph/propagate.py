@@ -9,8 +9,9 @@ from n2n_edge.graph import rules_elementwise as elementwise
 from n2n_edge.graph import rules_moving as moving
 from n2n_edge.graph import rules_weighted as weighted
 from n2n_edge.graph.balance import tie_balanced
+from n2n_edge.graph.fixed import expanded_source, pin_fixed
 from n2n_edge.graph.labels import DimKey, LabelArray, Labels, compress
-from n2n_edge.graph.operands import values_read
+from n2n_edge.graph.operands import BROADCASTING_OPS, values_read
 from n2n_edge.graph.shapes import is_constant, shapes_of
 
 __all__ = ["ELEMENTWISE_OPS", "KNOWN_OPS", "UNARY_OPS", "is_understood", "propagate"]
@@ -22,10 +23,7 @@ UNARY_OPS = frozenset({
     "HardSwish", "Identity", "LeakyRelu", "Log", "Mish", "Neg", "Reciprocal", "Relu", "Round", "Selu", "Shrink",
     "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
 })  # fmt: skip
-ELEMENTWISE_OPS = frozenset({
-    "Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Sum", "Mean", "PRelu", "Where", "Equal", "Greater", "Less",
-    "GreaterOrEqual", "LessOrEqual", "And", "Or", "Not",
-})  # fmt: skip
+ELEMENTWISE_OPS = BROADCASTING_OPS
 _POOLING = ["MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "GlobalLpPool"]
 _REDUCTIONS = [
     "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceProd",
@@ -70,9 +68,9 @@ KNOWN_OPS = frozenset(_RULES)
 """Ops of the standard domain that labels can pass."""
 
 
-_SLICES_WEIGHTS = ELEMENTWISE_OPS | {
-    "Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "InstanceNormalization",
-}  # fmt: skip
+_SLICES_EXPANDED = ELEMENTWISE_OPS | {"BatchNormalization", "InstanceNormalization", "Concat"}
+"""Ops whose rule says which channel each element of a constant, or of an expanded one, belongs to."""
+_SLICES_WEIGHTS = _SLICES_EXPANDED | {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 """Ops whose rule says which channel each element of a constant belongs to."""
 
 
@@ -88,8 +86,7 @@ def propagate(model: ir.Model, seed: Mapping[DimKey, LabelArray] | None = None, 
     for value in model.graph.inputs:
         _label_input(value, labels)
     for node in model.graph:
-        if node.op_type not in _SLICES_WEIGHTS or not is_understood(node):
-            _pin_constants(node, labels)
+        _pin_constants(node, labels)
         if any(not is_constant(value) for value in values_read(node)):
             rule = _RULES[node.op_type] if is_understood(node) else elementwise.unknown
             rule(node, labels)
@@ -100,9 +97,13 @@ def propagate(model: ir.Model, seed: Mapping[DimKey, LabelArray] | None = None, 
 
 
 def _pin_constants(node: ir.Node, labels: Labels) -> None:
+    """Forbid slicing the constants, and what Expands repeat, that the rule of `node` says nothing about."""
+    understood = is_understood(node)
     for value in values_read(node):
-        if is_constant(value):
-            labels.pin(str(value.name), f"{node.op_type} '{node.name}' reads a weight of theirs")
+        slicing = _SLICES_EXPANDED if expanded_source(value) is not None else _SLICES_WEIGHTS
+        expands = expanded_source(node.outputs[0]) is not None  # what reads the expanded constant says it
+        if not (understood and node.op_type in slicing) and not expands:
+            pin_fixed(value, f"{node.op_type} '{node.name}' reads a weight of theirs", labels)
 
 
 def _label_input(value: ir.Value, labels: Labels) -> None:

@@ -64,7 +64,8 @@ def _takes_any_width(node: ir.Node, index: int, weight_at: int) -> bool:
             return not node.attributes.get_int("transA", 0)
         case "MatMul":
             source = node.inputs[index]
-            return weight_at == 1 and source is not None and source.shape is not None and len(source.shape) == 2
+            flat = source is not None and source.shape is not None and len(source.shape) == 2
+            return weight_at == 1 and flat and weight.shape is not None and len(weight.shape) <= 2
         case _:
             return False
 

@@ -3,6 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 
+from n2n_edge.graph.fixed import assign_fixed, is_fixed
 from n2n_edge.graph.labels import LabelArray, Labels
 from n2n_edge.graph.shapes import is_constant
 
@@ -82,42 +83,76 @@ def matmul(node: ir.Node, labels: Labels) -> None:
     first, second = node.inputs[0], node.inputs[1]
     assert first is not None
     assert second is not None
-    if is_constant(second) and not is_constant(first) and len(labels.shape(second)) == 2:
-        _end_elsewhere(node, labels, first, -1)
-        labels.assign((str(second.name), 0), labels.row(first, -1))
-        outgoing = labels.fresh((str(second.name), 1), labels.shape(second)[1])
-        labels.set(node.outputs[0], outgoing.reshape((1,) * (len(labels.shape(node.outputs[0])) - 1) + (-1,)))
-    elif is_constant(first) and not is_constant(second) and len(labels.shape(first)) == 2:
-        _end_elsewhere(node, labels, second, -2)
-        labels.assign((str(first.name), 1), labels.row(second, -2))
-        outgoing = labels.fresh((str(first.name), 0), labels.shape(first)[0])
-        labels.set(node.outputs[0], outgoing.reshape((1,) * (len(labels.shape(node.outputs[0])) - 2) + (-1, 1)))
-    elif len(labels.shape(first)) >= 2 and len(labels.shape(second)) == len(labels.shape(first)):
+    if is_constant(second) and not is_constant(first) and len(labels.shape(second)) <= 2:
+        _matmul_by_weight(node, labels, first, second, -1)
+    elif is_constant(first) and not is_constant(second) and len(labels.shape(first)) <= 2:
+        _matmul_by_weight(node, labels, second, first, -2)
+    elif 2 <= len(labels.shape(first)) == len(labels.shape(second)):
+        for constant in filter(is_constant, (first, second)):
+            labels.pin(str(constant.name), f"MatMul '{node.name}' reads a stack of matrices")
         _matmul_of_activations(node, labels, first, second)
     else:
-        for value in (first, second):
-            labels.freeze(labels.of(value), f"MatMul '{node.name}' of this form isn't understood")
+        _freeze_form(node, labels)
+
+
+def _matmul_by_weight(node: ir.Node, labels: Labels, source: ir.Value, weight: ir.Value, axis: int) -> None:
+    """Product with a constant matrix or vector: `axis` of the source is contracted, and with a vector ends there."""
+    axis = max(axis, -len(labels.shape(source)))  # a vector on the right is a column
+    _end_elsewhere(node, labels, source, axis)
+    rank, matrix = len(labels.shape(node.outputs[0])), len(labels.shape(weight)) == 2
+    on_right = weight is node.inputs[1]
+    labels.assign((str(weight.name), 0 if on_right or not matrix else 1), labels.row(source, axis))
+    if matrix:
+        outgoing = labels.fresh((str(weight.name), 1 if on_right else 0), labels.shape(weight)[1 if on_right else 0])
+        place = rank - 1 if on_right or len(labels.shape(source)) == 1 else rank - 2
+        labels.set(node.outputs[0], outgoing.reshape([-1 if i == place else 1 for i in range(rank)]))
+
+
+def _freeze_form(node: ir.Node, labels: Labels) -> None:
+    reason = f"{node.op_type} '{node.name}' of this form isn't understood"
+    for value in node.inputs:
+        if value is not None:
+            labels.freeze(labels.of(value), reason)
+            labels.pin(str(value.name), reason)
 
 
 def batch_norm(node: ir.Node, labels: Labels) -> None:
     """BatchNormalization, InstanceNormalization: per-channel vectors follow axis 1."""
     source = node.inputs[0]
     assert source is not None
+    if len(labels.shape(source)) < 2:
+        _freeze_form(node, labels)
+        return
     row = labels.row(source, 1)
     for vector in node.inputs[1:]:
-        if vector is not None and is_constant(vector):
-            labels.assign((str(vector.name), 0), row)
+        if vector is not None and is_fixed(vector):
+            assign_fixed(vector, 0, row, labels)
         elif vector is not None:
             labels.freeze(row, f"{node.op_type} '{node.name}' computes its parameters")
     labels.set(node.outputs[0], labels.of(source))
 
 
 def layer_norm(node: ir.Node, labels: Labels) -> None:
-    """Norms that average over channels: dropping one would change the others, so they are frozen."""
+    """Norms: one that averages over channels would change where one goes, so they are frozen; others leave them alone."""
     source = node.inputs[0]
     assert source is not None
-    labels.freeze(labels.of(source), f"{node.op_type} '{node.name}' averages over these channels")
-    labels.set(node.outputs[0], labels.of(source))
+    array = labels.of(source)
+    if any(array.shape[axis] > 1 for axis in _averaged(node, array.ndim)):
+        labels.freeze(array, f"{node.op_type} '{node.name}' averages over these channels")
+    labels.set(node.outputs[0], array)
+
+
+def _averaged(node: ir.Node, rank: int) -> set[int]:
+    """Return the axes that a norm averages over."""
+    match node.op_type:
+        case "LayerNormalization":
+            return set(range((node.attributes.get_int("axis", -1) or 0) % rank, rank))
+        case "LpNormalization":
+            return {(node.attributes.get_int("axis", -1) or 0) % rank}
+        case "MeanVarianceNormalization":
+            return {axis % rank for axis in node.attributes.get_ints("axes") or (0, 2, 3)}
+        case _:
+            return set(range(rank))
 
 
 def _operands(node: ir.Node, labels: Labels) -> tuple[ir.Value, ir.Value | None, ir.Value | None]:
@@ -128,8 +163,9 @@ def _operands(node: ir.Node, labels: Labels) -> tuple[ir.Value, ir.Value | None,
     if is_constant(weight) and not is_constant(source):
         return source, weight, bias
     for value in node.inputs:
-        if value is not None and not is_constant(value):
+        if value is not None:
             labels.freeze(labels.of(value), f"{node.op_type} '{node.name}' computes its weight")
+            labels.pin(str(value.name), f"{node.op_type} '{node.name}' computes its weight")
     return source, None, None
 
 

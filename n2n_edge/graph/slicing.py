@@ -213,8 +213,7 @@ def _mend_pad(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> 
     key = f"pad:{node.outputs[0].name}"
     if table is None or (key, 0) not in labels.dims:
         return
-    array = labels.values[str(node.outputs[0].name)]
-    axis = next(i for i, size in enumerate(array.shape) if size > 1)
+    axis = labels.padded[str(node.outputs[0].name)]
     amounts = [list(pair) for pair in table]
     amounts[axis] = [int(alive[labels.dims[(key, side)]].sum()) for side in (0, 1)]
     pads = [pair[0] for pair in amounts] + [pair[1] for pair in amounts]
@@ -229,7 +228,7 @@ def _mend_pad(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> 
 def _mend_resize(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
     sizes = constant_ints(node, 3)
     array = labels.values.get(str(node.outputs[0].name))
-    if sizes is None or array is None or len(sizes) != array.ndim:
+    if sizes is None or array is None or len(sizes) != array.ndim or "axes" in node.attributes:
         return
     for axis, keep in survivors(array, alive).items():
         sizes = (*sizes[:axis], int(keep.sum()), *sizes[axis + 1 :])

@@ -21,8 +21,9 @@ from n2n_edge.errors import N2NError
 from n2n_edge.measure.bench import request_fields, to_measurement, twice
 from n2n_edge.measure.doubts import doubts_of_state, refuse_throttled
 from n2n_edge.measure.measurement import ConnectionLostError, Measurement
+from n2n_edge.measure.messages import BlockTimed, Measured, Opened, WorkerReady
 from n2n_edge.measure.options import BenchOptions
-from n2n_edge.measure.process import Event, WorkerProcess
+from n2n_edge.measure.process import WorkerProcess
 from n2n_edge.measure.target import Target
 from n2n_edge.measure.worker import median_ranks, within_tolerance
 
@@ -201,7 +202,7 @@ class _Race:
         self._order = order
         self._samples: list[list[float]] = [[] for _ in entries]
         self._cycles: list[list[list[float]]] = [[] for _ in entries]  # per entry: log medians (rounds, cycles)
-        self._measured: list[tuple[Event, Event] | None] = [None] * len(entries)
+        self._measured: list[tuple[Opened, WorkerReady] | None] = [None] * len(entries)
         self._failures: dict[int, N2NError] = {}
         self._others: list[float] = []
         self.clocks: list[float | None] = []
@@ -250,13 +251,14 @@ class _Race:
         assert first is not None
         event, ready = first
         rounds_ms = self._rounds_ms(index)
-        whole = {
-            **event,
-            "samples_ms": self._samples[index],
-            "others_cores": median(self._others) if self._others else None,
-            "converged": within_tolerance(rounds_ms, self._options.tolerance),
-            "energy": None,
-        }
+        whole = Measured.model_construct(
+            **dict(event),
+            samples_ms=self._samples[index],
+            others_cores=median(self._others) if self._others else None,
+            converged=within_tolerance(rounds_ms, self._options.tolerance),
+            clock_mhz=self.clocks,
+            energy=None,
+        )
         found = to_measurement(whole, ready, self._target, self._entries[index], self._options, fresh=True)
         # processes differ: the median and its interval are those of the rounds' medians
         low, high = median_ranks(len(rounds_ms)) or (0, len(rounds_ms) - 1)
@@ -311,7 +313,7 @@ class _Race:
         process = stack.enter_context(self._target.start())
         label = str(self._entries[index])
         fields = request_fields(self._target, self._entries[index], self._options)
-        event = process.request("open", label, self._options.timeout_s, **fields)
+        event = process.request(Opened, label, self._options.timeout_s, **fields)
         if self._measured[index] is None:
             self._measured[index] = (event, process.ready)
         return process
@@ -332,17 +334,17 @@ class _Race:
     def _block(self, process: WorkerProcess, index: int) -> list[float]:
         slow = self._cycles_a_round == SLOW_CYCLES
         event = process.request(
-            "block",
+            BlockTimed,
             str(self._entries[index]),
             self._options.timeout_s,
             self._options.timed_s,
             seconds=BLOCK_S,
             least=1 if slow or self._cycles_a_round is None else LEAST_RUNS_A_BLOCK,
         )
-        if event["others_cores"] is not None:
-            self._others.append(event["others_cores"])
-        self.clocks.append(event["clock_mhz"])
-        return list(event["samples_ms"])
+        if event.others_cores is not None:
+            self._others.append(event.others_cores)
+        self.clocks.append(event.clock_mhz)
+        return event.samples_ms
 
     def _fail(self, index: int, error: N2NError) -> None:
         if isinstance(error, ConnectionLostError):

@@ -111,7 +111,10 @@ def _teacher_file(settings: CompressSettings, folder: RunFolder, observer: Obser
     if settings.teacher is not None and is_torch_teacher(settings.teacher):
         if not folder.teacher.exists():
             observer.say(f"exporting {settings.teacher}")
-            save_model(torch_teacher(settings.teacher, settings.weights, settings.input_shape), folder.teacher)
+            model = torch_teacher(
+                settings.teacher, settings.weights, settings.input_shape, trust_pt2=settings.trust_pt2
+            )
+            save_model(model, folder.teacher)
         return folder.teacher
     if settings.weights is not None:
         raise InputError(f"--weights {settings.weights}: an ONNX teacher holds its weights; leave it out")

@@ -88,6 +88,7 @@ class CompressSettings:
     flip: bool | None = None
     corruptions: bool = False
     accept_expected: bool = False
+    trust_pt2: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", named_devices(self.device))
