@@ -11,11 +11,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from n2n_edge.errors import InputError
+from n2n_edge.errors import IncompressibleError, InputError
 from n2n_edge.graph.bodies import holds_graph
 from n2n_edge.graph.child import RUN_SECONDS, Array, ChildRun, run_in_child
 from n2n_edge.graph.infer import Inferred, infer
 from n2n_edge.graph.load import to_proto
+from n2n_edge.graph.model_file import MESSAGE_BYTES
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -39,9 +40,6 @@ _MOST_MACS = 5e10
 _MACS_PER_SECOND = 1e9
 _MOST_SECONDS = 120.0
 
-_MESSAGE_BYTES = 2**31 - 1
-"""What one ONNX message may hold."""
-
 _UNBOUNDED_OPS = frozenset({"Einsum", "MaxRoiPool", "RoiAlign", "StringNormalizer", "TfIdfVectorizer"})
 """Ops whose work the sizes of their inputs and outputs don't tell."""
 
@@ -59,8 +57,9 @@ def input_sizes(model: ir.Model, batch: int, input_shape: tuple[int, ...] | None
     found = {}
     for index, value in enumerate(model.graph.inputs):
         if value.shape is None or value.dtype is None:
-            kind = "" if value.type is None else f" and is a {type(value.type).__name__.lower()}"
-            raise InputError(f"input '{value.name}' of the model has no shape{kind}; export it with a tensor of one")
+            if value.type is not None and not isinstance(value.type, ir.TensorType):
+                raise IncompressibleError(f"input '{value.name}' of the model is no tensor; it can't be compressed")
+            raise InputError(f"input '{value.name}' of the model has no shape; export it with one")
         declared = [size if isinstance(size, int) and size > 0 else None for size in value.shape]
         sizes = [size or (DEFAULT_SPATIAL_SIZE if axis else batch) for axis, size in enumerate(declared)]
         if index == 0 and input_shape is not None:
@@ -84,7 +83,7 @@ def witness_inputs(
     for name, sizes in input_sizes(model, batch, input_shape).items():
         kind = kinds[name]
         if kind is None or kind in (ir.DataType.STRING, ir.DataType.UNDEFINED):
-            raise InputError(f"input '{name}' of the model holds text, no numbers; such models can't be compressed")
+            raise IncompressibleError(f"input '{name}' of the model holds text, no numbers; it can't be compressed")
         if prod(sizes) > _MOST_INPUT_ELEMENTS:
             raise InputError(
                 f"input '{name}' of the model is declared as {'x'.join(map(str, sizes))}, more than any image "
@@ -228,7 +227,7 @@ def _with_outputs(model: ir.Model, names: set[str] | None) -> tuple[list[str], o
 
 
 def _serialized(proto: onnx.ModelProto) -> bytes:
-    if proto.ByteSize() > _MESSAGE_BYTES:
+    if proto.ByteSize() > MESSAGE_BYTES:
         raise InputError(
             "the model holds over 2 GB, more than one ONNX message may: it can't be analysed or compressed"
         )
