@@ -355,4 +355,5 @@ def basis_for_model(basis: Basis, model: ir.Model, amounts: Amounts) -> Basis:
 def _is_uncounted(node: ir.Node) -> bool:
     """Tell whether a node does work that isn't counted: recurrent ones, products by letters, fused ones, subgraphs."""
     subgraphs = any(each.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for each in node.attributes.values())
-    return subgraphs or node.op_type in UNCOUNTED or node.domain.startswith("com.microsoft")
+    strange = node.domain.startswith("com.microsoft") and node.op_type not in QUANTIZED_OPS
+    return subgraphs or strange or node.op_type in UNCOUNTED

@@ -121,7 +121,7 @@ def witness_each(
     seconds: float | None = None
     for inputs in batches:
         if proto is None:
-            outputs, proto = _with_outputs(model, names)
+            outputs, proto = _with_outputs(model, names, inputs)
             seconds = _seconds_in_child(model, inputs)
         if seconds is not None:
             run = run_in_child(_serialized(proto), [inputs], outputs, outputs, seconds)[0]
@@ -147,7 +147,7 @@ def types_by_running(
         InputError: ONNX Runtime can't run the model.
         LimitExceededError: the run needs too much time or memory.
     """
-    outputs, proto = _with_outputs(model, None)
+    outputs, proto = _with_outputs(model, None, inputs)
     run: ChildRun = run_in_child(_serialized(proto), [inputs], outputs, names, _seconds(model, inputs))[0]
     types = {**run.types, **{name: (array.dtype, tuple(array.shape)) for name, array in inputs.items()}}
     for name, value in model.graph.initializers.items():
@@ -207,7 +207,9 @@ def _allowed(work: tuple[float, float] | None) -> float:
     return RUN_SECONDS if work is None else min(RUN_SECONDS + work[0] / _MACS_PER_SECOND, _MOST_SECONDS)
 
 
-def _with_outputs(model: ir.Model, names: set[str] | None) -> tuple[list[str], onnx.ModelProto]:
+def _with_outputs(
+    model: ir.Model, names: set[str] | None, inputs: Mapping[str, Array]
+) -> tuple[list[str], onnx.ModelProto]:
     """Return the values called `names` (default: all that nodes give) and the model with these as outputs."""
     traced = model.clone()
     declared = {value.name for value in traced.graph.outputs}
@@ -223,7 +225,7 @@ def _with_outputs(model: ir.Model, names: set[str] | None) -> tuple[list[str], o
         value.shape = None
         if value.name not in declared:
             traced.graph.outputs.append(value)
-    return [str(value.name) for value in wanted], _with_types(traced)
+    return [str(value.name) for value in wanted], _with_types(traced, inputs)
 
 
 def _serialized(proto: onnx.ModelProto) -> bytes:
@@ -270,24 +272,12 @@ def _check_input_shape(value: ir.Value, declared: list[int | None], input_shape:
         raise InputError(f"input shape {given} doesn't fit the model's input '{value.name}', which is {wanted}")
 
 
-def _with_types(model: ir.Model) -> onnx.ModelProto:
+def _with_types(model: ir.Model, inputs: Mapping[str, Array]) -> onnx.ModelProto:
     """Return the model with every graph output typed; ONNX Runtime refuses outputs without a type."""
     proto = to_proto(model)
     untyped = [value for value in proto.graph.output if not value.type.WhichOneof("value")]
     if untyped:
-        bare = onnx.ModelProto()
-        bare.CopyFrom(proto)
-        missing = {value.name for value in untyped}
-        declared = [value for value in proto.graph.output if value.name not in missing]
-        del bare.graph.output[:]
-        bare.graph.output.extend(declared)
-        inferred = onnx.shape_inference.infer_shapes(bare)
-        types = {value.name: value.type for value in inferred.graph.value_info}
+        kinds = infer(model, {name: tuple(array.shape) for name, array in inputs.items()}).kinds
         for value in untyped:
-            if value.name in types:
-                value.type.CopyFrom(types[value.name])
-                if value.type.WhichOneof("value") == "tensor_type":
-                    value.type.tensor_type.ClearField("shape")
-            else:
-                value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+            value.type.tensor_type.elem_type = kinds.get(value.name) or onnx.TensorProto.FLOAT
     return proto
