@@ -38,12 +38,15 @@ def predict(
     """
     from n2n_edge.devices import load_profile
     from n2n_edge.devices import predict as predict_costs
+    from n2n_edge.foreign import foreign_file
     from n2n_edge.graph import load_model
 
     if precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: unknown; give one of {', '.join(PRECISIONS)}")
     profile = load_profile(device)
-    found = predict_costs(load_model(model), profile, threads, cast("Precision", precision))
+    loaded = load_model(model)
+    with foreign_file(model):
+        found = predict_costs(loaded, profile, threads, cast("Precision", precision))
     used = profile.default_threads if threads is None else threads
     if as_json:
         print_json(_document(model, profile, used, precision, found))
