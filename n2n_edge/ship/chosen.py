@@ -24,6 +24,7 @@ from n2n_edge.ship.observer import Observer, SilentObserver
 from n2n_edge.ship.prepare import Prepared, prepare, refuse_changed_data
 from n2n_edge.ship.settings import CompressSettings
 from n2n_edge.ship.threads import threads_of_run
+from n2n_edge.watchdog import STALL_VARIABLE, phase, watched
 from n2n_edge.writing import toml_value, write_text
 
 __all__ = ["ship_candidate"]
@@ -121,7 +122,8 @@ def _ship(
             place=number - 1,
             chosen={"run": str(order.run), "candidate": number},
         )
-    with held(target.path / _BEGUN):
+    advice = f"`{order.command(out)}` goes on from the last epoch; {STALL_VARIABLE} sets how long to wait"
+    with held(target.path / _BEGUN), watched(observer.say, advice), phase(f"final distillation of candidate {number}"):
         observer.say(f"training candidate {number} for {known} epochs of {len(prepared.data.train)} images")
         trained = train_to_the_end(prepared, architecture, known, target, observer, observer.epoch)
         return ship(target, settings, prepared, trained, origin, observer)
