@@ -98,6 +98,10 @@ def matmul(node: ir.Node, labels: Labels) -> None:
 def _matmul_by_weight(node: ir.Node, labels: Labels, source: ir.Value, weight: ir.Value, axis: int) -> None:
     """Product with a constant matrix or vector: `axis` of the source is contracted, and with a vector ends there."""
     axis = max(axis, -len(labels.shape(source)))  # a vector on the right is a column
+    elsewhere = labels.varying(source, beside=[axis]) and labels.of(source).shape[axis] == 1
+    if elsewhere and not labels.all_frozen(labels.of(source)):
+        _matmul_within_channels(node, labels, source, weight, axis)
+        return
     _end_elsewhere(node, labels, source, axis)
     rank, matrix = len(labels.shape(node.outputs[0])), len(labels.shape(weight)) == 2
     on_right = weight is node.inputs[1]
@@ -106,6 +110,16 @@ def _matmul_by_weight(node: ir.Node, labels: Labels, source: ir.Value, weight: i
         outgoing = label_fixed(weight, 1 if on_right else 0, labels)
         place = rank - 1 if on_right or len(labels.shape(source)) == 1 else rank - 2
         labels.set(node.outputs[0], outgoing.reshape([-1 if i == place else 1 for i in range(rank)]))
+
+
+def _matmul_within_channels(
+    node: ir.Node, labels: Labels, source: ir.Value, weight: ir.Value, axis: int
+) -> None:
+    """Product along an axis that isn't that of the channels, each of which it maps by itself (as a mixer's tokens)."""
+    for place, size in enumerate(labels.shape(weight)):
+        assign_fixed(weight, place, np.zeros(size, np.int64), labels)
+    array = labels.of(source)
+    labels.set(node.outputs[0], array if len(labels.shape(weight)) == 2 else array.squeeze(axis))
 
 
 def _freeze_form(node: ir.Node, labels: Labels) -> None:
