@@ -123,7 +123,7 @@ def _drop_unread_nodes(model: ir.Model) -> None:
 
 def _refit_where_needed(model: ir.Model, reader: _Reader) -> None:
     """Re-fit a reader, unless it reads a value of the same width."""
-    value = reader.node.inputs[reader.index]
+    value = reader.node.inputs[reader.index] if reader.index < len(reader.node.inputs) else None
     if value is None or value.shape is None:
         return
     width = value.shape[1]
