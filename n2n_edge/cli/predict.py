@@ -1,13 +1,12 @@
 """`n2n-edge predict`: what a model will cost on a device that isn't at hand, and how sure that is."""
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from n2n_edge.cli.completion import device_names
+from n2n_edge.cli.output import print_json, print_line
 from n2n_edge.errors import InputError
 from n2n_edge.figures import SCHEMA_VERSION, Figure
 
@@ -45,19 +44,22 @@ def predict(
     """
     from n2n_edge.devices import load_profile
     from n2n_edge.devices import predict as predict_costs
+    from n2n_edge.foreign import foreign_file
     from n2n_edge.graph import at_one_size, load_model, parse_input_shape
 
     if precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: unknown; give one of {', '.join(PRECISIONS)}")
     profile = load_profile(device)
     asked = parse_input_shape(input_shape) if input_shape is not None else None
-    sized = at_one_size([(model.name, load_model(model))], asked)
+    loaded = load_model(model)
+    with foreign_file(model):
+        sized = at_one_size([(model.name, loaded)], asked)
+        found = predict_costs(sized.models[0], profile, threads, cast("Precision", precision))
     for note in sized.notes:
-        print(f"note: {note}", file=sys.stderr)
-    found = predict_costs(sized.models[0], profile, threads, cast("Precision", precision))
+        print_line(f"note: {note}", on_stderr=True)
     used = profile.default_threads if threads is None else threads
     if as_json:
-        print(json.dumps(_document(model, profile, used, precision, found), indent=2, allow_nan=False))
+        print_json(_document(model, profile, used, precision, found))
     else:
         _print(model, profile, used, precision, found)
 
@@ -88,10 +90,10 @@ def _document(model: Path, profile: "Profile", threads: int, precision: str, fou
 
 
 def _print(model: Path, profile: "Profile", threads: int, precision: str, found: "Prediction") -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from n2n_edge.cli.console import Console
     from n2n_edge.devices import threads_in_words
 
     console = Console()

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from n2n_edge.distill.importing import call_by_name, is_function_name
+from n2n_edge.distill.importing import call_by_name, guarded, is_function_name
 from n2n_edge.distill.program_archive import checked_program
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.foreign import printable
@@ -54,12 +55,13 @@ def torch_teacher(
         module = _from_zoo(zoo, name, pretrained=weights is None)
     else:
         made = call_by_name("teacher", spec)
-        if not isinstance(made, nn.Module):
+        if not issubclass(type(made), nn.Module):
             raise InputError(f"teacher '{spec}' gives a {type(made).__name__}: give a torch.nn.Module")
-        module = made
-    if weights is not None:
-        _load_weights(module, Path(weights))
-    shape = input_shape or _known_shape(module)
+        module = cast("nn.Module", made)
+    with guarded(f"teacher '{spec}'"):  # its own methods may be overridden
+        if weights is not None:
+            _load_weights(module, Path(weights))
+        shape = input_shape or _known_shape(module)
     if shape is None:
         raise InputError(f"teacher '{spec}': a torch network doesn't tell its input; give --input-shape 3x224x224")
     return export_module(module, torch.zeros(1, *shape))

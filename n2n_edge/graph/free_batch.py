@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError
+from n2n_edge.graph.constant_channels import pad_instead_of_concat
 from n2n_edge.graph.fold import fold_static
 from n2n_edge.graph.open_nodes import open_node
 from n2n_edge.graph.shapes import batch_dim, size_at_one
@@ -61,6 +62,7 @@ def _opened(model: ir.Model, input_shape: tuple[int, ...] | None) -> ir.Model:
     opened = model.clone()
     one = witness_inputs(model, 1, input_shape)
     known = trace_model(opened, one)
+    pad_instead_of_concat(opened, known, known)
     fold_static(opened, known, known, constant_names(opened))
     for value in opened.graph.inputs:
         assert value.shape is not None

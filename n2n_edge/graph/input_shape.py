@@ -1,14 +1,14 @@
 """The size at which a model is counted and timed, where its file leaves the input's height and width free."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError
-from n2n_edge.graph.shapes import Shape, shapes_of
+from n2n_edge.graph.shapes import Shape, inferred_types
 from n2n_edge.graph.witness import DEFAULT_SPATIAL_SIZE
 
 __all__ = ["SizedModels", "at_one_size", "parse_input_shape", "shape_words", "with_input_shape"]
@@ -123,13 +123,13 @@ def _fixed(model: ir.Model, shape: InputShape, name: str) -> ir.Model:
     for node in model.graph:
         for value in node.outputs:
             value.shape = None  # noted for another size, or for any
-    reason = _impossible(model, shapes_of(model))
+    reason = _impossible(model, inferred_types(model).shapes)
     if reason:
         raise InputError(f"{name}: can't run at {shape_words(shape)} ({reason}); give the --input-shape that it is for")
     return model
 
 
-def _impossible(model: ir.Model, shapes: dict[str, Shape]) -> str:
+def _impossible(model: ir.Model, shapes: Mapping[str, Shape]) -> str:
     """Say at which node sizes don't go together, of those that depend on the input's size most: empty for none."""
     for node in model.graph:
         found = [shapes.get(str(value.name)) for value in node.inputs if value is not None]

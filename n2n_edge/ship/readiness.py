@@ -10,10 +10,10 @@ import onnx_ir as ir
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.graph import Teacher
+from n2n_edge.ship.image_input import refuse_channels_last
 
 __all__ = ["Obstacle", "is_half_weight", "obstacles", "refuse_unready"]
 
-_CHANNELS = (1, 3, 4)
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _NAMES_SHOWN = 3
 _NODES_CHECKED = 3000
@@ -78,12 +78,10 @@ def _of_input(given: ir.Value, value: ir.Value, input_shape: tuple[int, ...] | N
             "input_rank", f"input '{name}' has shape {_words(value)}; images need (N, channels, height, width)"
         )
         return
-    if declared[1] not in _CHANNELS and declared[3] in _CHANNELS:
-        yield Obstacle(
-            "channels_last",
-            f"input '{name}' is {_words(given)}: channels last; export it with channels first (tf2onnx "
-            "--inputs-as-nchw)",
-        )
+    try:
+        refuse_channels_last("", name, declared)
+    except InputError as error:
+        yield Obstacle("channels_last", str(error).removeprefix(": "))
     if value.dtype != ir.DataType.FLOAT:
         yield Obstacle("input_type", f"input '{name}' is {value.dtype}; give a float32 model")
     if input_shape is None and any(not isinstance(size, int) or size < 1 for size in declared[1:]):

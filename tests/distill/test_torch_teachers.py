@@ -121,7 +121,7 @@ def test_a_saved_program(tmp_path: Path) -> None:
     [
         ("own_networks:network", None, None, "give --input-shape 3x224x224"),
         ("own_networks:number", None, SHAPE, "gives a int: give a torch.nn.Module"),
-        ("own_networks:broken", None, SHAPE, "the function failed (RuntimeError: no such luck)"),
+        ("own_networks:broken", None, SHAPE, "the function raised RuntimeError: no such luck"),
         ("own_networks:missing", None, SHAPE, "has no function 'missing'"),
         ("no_such_module:network", None, SHAPE, "can't be imported"),
         ("own_networks:network", "absent.pt", SHAPE, "absent.pt: no such file"),
