@@ -1,5 +1,6 @@
 """`n2n-edge predict`: what a model will cost on a device that isn't at hand, and how sure that is."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
