@@ -1,6 +1,5 @@
 """A run goes on with the data that it was begun with, and notices any others."""
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +45,7 @@ def test_a_resumed_run_notices_other_data(tmp_path):
     given = {"max_params": 20_000, "candidates": 2, "epochs": 1, "mean": (0.0,), "std": (1.0,)}
     go_on(out, teacher=teacher_path(), data=str(data), **given)
     np.savez(tmp_path / "again.npz", y=LABELS, x=images(0))
-    os.replace(tmp_path / "again.npz", data)
+    (tmp_path / "again.npz").replace(data)
     go_on(out, resume=True)  # the same images and labels
     for x, y in ((images(1), LABELS), (images(0), (LABELS + 3) % 10)):
         np.savez(data, x=x, y=y)
