@@ -9,11 +9,12 @@ from n2n_edge.cli.completion import device_names
 from n2n_edge.cli.numbers import numbers
 from n2n_edge.cli.outcome import conclude
 from n2n_edge.cli.output import print_json
+from n2n_edge.cli.stopping import resumable
 from n2n_edge.errors import BudgetMissedError, InputError
 from n2n_edge.figures import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from n2n_edge.ship import CompressSettings
+    from n2n_edge.ship import CompressSettings, RunFolder
 
 __all__ = ["compress"]
 
@@ -219,17 +220,28 @@ def compress(
         _refuse_other_settings(context, given, settings)
     else:
         folder, settings = RunFolder.new(out), CompressSettings(**given)  # type: ignore[arg-type]
-    from n2n_edge.cli.live import live_view
-    from n2n_edge.ship import run_compress
-
     try:
-        with live_view(settings, as_json) as view, with_tensorboard(folder, settings, view, tensorboard) as observer:
-            result = run_compress(folder, settings, observer)
+        with resumable(lambda: _way_on(folder)):
+            from n2n_edge.cli.live import live_view
+            from n2n_edge.ship import run_compress
+
+            with (
+                live_view(settings, as_json) as view,
+                with_tensorboard(folder, settings, view, tensorboard) as observer,
+            ):
+                result = run_compress(folder, settings, observer)
     except BudgetMissedError as error:
         if as_json:
             print_json({"schema_version": SCHEMA_VERSION, "passed": False, "error": str(error), **error.details})
         raise
     conclude(result, as_json)
+
+
+def _way_on(folder: "RunFolder") -> str:
+    """Return how to go on with a run that was stopped."""
+    if not folder.settings.exists():
+        return "nothing had begun: give the same command again"
+    return f"go on with `{folder.resume_command}`"
 
 
 def _refuse_other_settings(context: typer.Context, given: dict[str, object], known: "CompressSettings") -> None:

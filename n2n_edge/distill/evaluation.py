@@ -15,6 +15,7 @@ from n2n_edge.distill.executor import GraphModule
 from n2n_edge.distill.losses import error_of_values
 from n2n_edge.distill.metrics import Evaluation, MetricName, metric_name
 from n2n_edge.distill.outputs import OutputKind, as_tuple, output_kind
+from n2n_edge.watchdog import step
 
 __all__ = ["Evaluation", "MetricName", "compare", "evaluate", "evaluate_onnx", "metric_name", "outputs_of"]
 
@@ -25,7 +26,7 @@ def outputs_of(module: GraphModule, data: Data, split: Split, *, bf16: bool = Fa
     """Give the module's outputs on a split, batch by batch, in evaluation mode."""
     module.eval()
     for batch in evaluation_batches(data, split, _BATCH):
-        with torch.inference_mode(), autocast(bf16):
+        with step("evaluation of a batch"), torch.inference_mode(), autocast(bf16):
             outputs = as_tuple(module(batch.inputs))
         yield tuple(output.float() for output in outputs)
 
@@ -110,7 +111,8 @@ def _runtime_outputs(path: Path, data: Data, split: Split, threads: int) -> Iter
         count = len(images)
         if fixed is not None and count < fixed:
             images = torch.cat([images, images[-1:].expand(fixed - count, *images.shape[1:])])
-        results = session.run(None, {entry.name: images.numpy()})
+        with step("evaluation of a batch in ONNX Runtime"):
+            results = session.run(None, {entry.name: images.numpy()})
         yield tuple(torch.from_numpy(result)[:count] for result in results)
 
 
