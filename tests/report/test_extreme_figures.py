@@ -45,4 +45,4 @@ def test_no_number_breaks_the_report(path: tuple[Any, ...], tmp_path: Path) -> N
         assert page.is_file()
     except InputError as error:
         refusal = str(error)
-        assert "not a complete report" in refusal  # noqa: PT017
+        assert "not a complete report" in refusal
