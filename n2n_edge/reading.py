@@ -1,5 +1,6 @@
 """Reading small files that anybody may have written: configuration, lists, documents."""
 
+import codecs
 import json
 import os
 import re
@@ -40,7 +41,7 @@ def read_text(path: Path, wanted: str = "the path of a text file", most_bytes: i
     if len(data) > most_bytes:
         raise InputError(f"{path}: can't be read, it is larger than {most_bytes / 1e6:g} MB; give {wanted}")
     try:
-        return data.decode("utf-8-sig")
+        return data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: can't be read, it isn't UTF-8 text ({error.reason}); give {wanted}") from error
 

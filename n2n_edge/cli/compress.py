@@ -51,6 +51,13 @@ def compress(
         str | None,
         typer.Option(help="Folder of images (per class, or unlabelled), .npz file, or package.module:function."),
     ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the classes' names, one a line, in the order of the teacher's outputs.",
+            show_default="a folder's classes in sorted order",
+        ),
+    ] = None,
     device: Annotated[
         list[str] | None,
         typer.Option(
@@ -182,6 +189,7 @@ def compress(
             "teacher": teacher if teacher is not None else teacher_option,
             "weights": weights,
             "data": data,
+            "classes": classes,
             "device": device or "cpu",
             "max_mb": max_mb,
             "max_latency_ms": max_latency_ms,

@@ -1,9 +1,7 @@
 """How good a model is: accuracy by labels, fidelity to the teacher, for a graph or for the shipped file."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import onnx_ir as ir
 import torch
@@ -15,50 +13,20 @@ from n2n_edge.distill.compute import autocast
 from n2n_edge.distill.data import Data, Split
 from n2n_edge.distill.executor import GraphModule
 from n2n_edge.distill.losses import error_of_values
+from n2n_edge.distill.metrics import Evaluation, MetricName, metric_name
 from n2n_edge.distill.outputs import OutputKind, as_tuple, output_kind
-from n2n_edge.errors import InputError
+from n2n_edge.watchdog import step
 
 __all__ = ["Evaluation", "MetricName", "compare", "evaluate", "evaluate_onnx", "metric_name", "outputs_of"]
 
-MetricName = Literal["accuracy", "fidelity"]
 _BATCH = 256
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What `n` images showed; shares in 0..1, None where there is nothing to compare with.
-
-    `accuracy`: top-1 agreement with the labels. `fidelity`: top-1 agreement with the teacher for classifiers; for any
-    other model 1 minus the squared error in units of the teacher's variance, at least 0, averaged over the channels of
-    each output and over the outputs. `error`: what `distillation_loss` is on these images; None for classifiers.
-    `label_error`: the mean absolute difference from labels that are values, in their units.
-    """
-
-    accuracy: float | None
-    fidelity: float | None
-    n: int
-    error: float | None = None
-    label_error: float | None = None
-
-    @property
-    def metric(self) -> float:
-        """The accuracy where there are labels, else the fidelity."""
-        value = self.accuracy if self.accuracy is not None else self.fidelity
-        if value is None:
-            raise InputError("a model can't be judged without labels and without a teacher: give one of them")
-        return value
-
-
-def metric_name(model: ir.Model, data: Data) -> MetricName:
-    """Name what a model is judged by on this data: accuracy for classifiers with labels, else fidelity."""
-    return "accuracy" if data.labelled and output_kind(model, data.outputs) != "other" else "fidelity"
 
 
 def outputs_of(module: GraphModule, data: Data, split: Split, *, bf16: bool = False) -> Iterator[tuple[Tensor, ...]]:
     """Give the module's outputs on a split, batch by batch, in evaluation mode."""
     module.eval()
     for batch in evaluation_batches(data, split, _BATCH):
-        with torch.inference_mode(), autocast(bf16):
+        with step("evaluation of a batch"), torch.inference_mode(), autocast(bf16):
             outputs = as_tuple(module(batch.inputs))
         yield tuple(output.float() for output in outputs)
 
@@ -143,7 +111,8 @@ def _runtime_outputs(path: Path, data: Data, split: Split, threads: int) -> Iter
         count = len(images)
         if fixed is not None and count < fixed:
             images = torch.cat([images, images[-1:].expand(fixed - count, *images.shape[1:])])
-        results = session.run(None, {entry.name: images.numpy()})
+        with step("evaluation of a batch in ONNX Runtime"):
+            results = session.run(None, {entry.name: images.numpy()})
         yield tuple(torch.from_numpy(result)[:count] for result in results)
 
 

@@ -14,6 +14,7 @@ from n2n_edge.distill.hints import FeatureHints
 from n2n_edge.distill.losses import distillation_loss
 from n2n_edge.distill.outputs import OutputKind, as_tuple
 from n2n_edge.distill.settings import DistillSettings
+from n2n_edge.watchdog import step as watched_step
 
 __all__ = ["Optimiser", "learning_rate", "trains_in_bf16"]
 
@@ -70,6 +71,17 @@ class Optimiser:
 
         `features` are the teacher's feature maps for the hints, which count less and less until `hint_steps`.
         """
+        with watched_step("training step"):
+            return self._step(index, inputs, labels, teacher, features)
+
+    def _step(
+        self,
+        index: int,
+        inputs: Tensor,
+        labels: Tensor | None,
+        teacher: tuple[Tensor, ...],
+        features: Mapping[str, Tensor] | None,
+    ) -> float:
         for group in self.sgd.param_groups:
             group["lr"] = learning_rate(index, self.steps, self.settings.learning_rate)
         found: Tensor | tuple[Tensor, ...]

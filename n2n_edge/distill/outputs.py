@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import onnx_ir as ir
-import torch
-from torch import Tensor
 
 from n2n_edge.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "OUTPUTS_NAMES",
@@ -143,12 +144,12 @@ def _described(model: ir.Model) -> str:
     return f"({', '.join(['N', *(str(size) for size in list(outputs[0].shape)[1:])])})"
 
 
-def as_logits(output: Tensor, kind: OutputKind) -> Tensor:
+def as_logits(output: "Tensor", kind: OutputKind) -> "Tensor":
     """Give scores whose softmax is the model's distribution, in float32 (the logarithm of probabilities is that)."""
     output = output.float()
     return output.clamp_min(1e-12).log() if kind == "probabilities" else output
 
 
-def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def as_tuple(outputs: "Tensor | tuple[Tensor, ...]") -> "tuple[Tensor, ...]":
     """Give a module's outputs as a tuple."""
-    return (outputs,) if isinstance(outputs, torch.Tensor) else outputs
+    return outputs if isinstance(outputs, tuple) else (outputs,)

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from n2n_edge.distill.augment import augment, normalise
+from n2n_edge.distill.augmentation import augment, normalise
 from n2n_edge.distill.batches import as_bytes, subset, training_order
 from n2n_edge.distill.calibration import recalibrate
 from n2n_edge.distill.channels import channel_scales
@@ -21,6 +21,7 @@ from n2n_edge.distill.outputs import as_tuple, output_kind
 from n2n_edge.distill.reconstruct import FeatureTargets, Kept, reconstruct
 from n2n_edge.distill.settings import DistillSettings
 from n2n_edge.distill.training import chooses_bf16
+from n2n_edge.watchdog import step
 
 __all__ = ["Judgement", "ShortDistiller"]
 
@@ -111,7 +112,7 @@ class ShortDistiller:
         """Give the teacher's outputs for the whole fixed set."""
         parts = []
         for chosen in torch.split(torch.arange(len(self._images)), _BATCH):
-            with torch.inference_mode(), autocast(bf16):
+            with step("teacher's outputs for a batch"), torch.inference_mode(), autocast(bf16):
                 parts.append(as_tuple(module(self._inputs(chosen))))
         return tuple(torch.cat([output.float() for output in outputs]) for outputs in zip(*parts, strict=True))
 

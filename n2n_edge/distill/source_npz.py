@@ -9,6 +9,7 @@ from n2n_edge.distill.npz import Archive, open_archive
 from n2n_edge.distill.pixels import Conversions, bytes_of
 from n2n_edge.distill.samples import Samples, Source, fit_all
 from n2n_edge.errors import InputError
+from n2n_edge.reading import is_file
 
 __all__ = ["as_bytes", "as_labels", "labelled", "read"]
 
@@ -110,7 +111,7 @@ def _read_part(
 
 def read(path: Path, input_shape: tuple[int, int, int]) -> Source:
     """Read ``x_train, y_train, x_test, y_test`` (and ``x_val, y_val``), or one pair such as ``images, labels``."""
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"no such file '{path}': give a folder of images, an .npz file, or package.module:function")
     conversions = Conversions()
     with open_archive(path) as archive:

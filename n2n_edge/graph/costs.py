@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from n2n_edge.foreign import foreign_file
 from n2n_edge.graph.bodies import initializers_of
+from n2n_edge.graph.flatten import flattened
 from n2n_edge.graph.load import size_of
-from n2n_edge.graph.shapes import Shape, Types, types_of
+from n2n_edge.graph.shapes import Shape, Types, inferred_types, types_of
 from n2n_edge.graph.storage import Constants, Lives
 
 __all__ = [
@@ -23,7 +24,7 @@ __all__ = [
     "NodeCost",
     "Place",
     "costs",
-    "costs_at",
+    "inferred_costs",
     "node_amounts",
     "node_costs",
 ]
@@ -91,12 +92,26 @@ def costs(model: ir.Model) -> Costs:
         InputError: ONNX Runtime can't run the model, or it holds what can't be counted.
     """
     with foreign_file("the model"):
-        return costs_at(model, types_of(model))
+        flat = flattened(model)
+        return _costs(model, flat, types_of(flat))
 
 
-def costs_at(model: ir.Model, types: Types) -> Costs:
-    """Return the costs of `model` where its values have these `types`; what they don't name counts nothing."""
-    plan = CostPlan(model, types.kinds)
+def inferred_costs(model: ir.Model) -> tuple[Costs, bool]:
+    """Return the costs of `model` as far as inference tells them, and whether it tells all: nothing is run.
+
+    Where it doesn't, MACs and memory bound are too low.
+
+    Raises:
+        InputError: the model holds what can't be counted.
+    """
+    with foreign_file("the model"):
+        flat = flattened(model)
+        types = inferred_types(flat)
+        return _costs(model, flat, types), types.complete
+
+
+def _costs(model: ir.Model, flat: ir.Model, types: Types) -> Costs:
+    plan = CostPlan(flat, types.kinds)
     found = plan.at(*plan.sizes_of(types.shapes))
     return Costs(
         params=int(found.params[0]),
@@ -108,6 +123,7 @@ def costs_at(model: ir.Model, types: Types) -> Costs:
 
 def node_amounts(model: ir.Model) -> tuple[tuple["Place", ...], Amounts]:
     """Return the nodes in execution order and what they cost, as one candidate (N = 1)."""
+    model = flattened(model)
     types = types_of(model)
     plan = CostPlan(model, types.kinds)
     return plan.places, plan.at(*plan.sizes_of(types.shapes))
@@ -289,6 +305,9 @@ def _weight_shape(node: ir.Node) -> tuple[int, ...]:
     """Return the shape of a convolution's weights; () for any other node, and where it is unknown."""
     index = {"Conv": 1, "ConvInteger": 1, "ConvTranspose": 1, "QLinearConv": 3}.get(node.op_type)
     value = node.inputs[index] if index is not None and index < len(node.inputs) else None
+    producer = None if value is None else value.producer()
+    if producer is not None and producer.op_type == "DequantizeLinear":
+        value = producer.inputs[0]
     if value is None or value.shape is None or not value.shape.is_static():
         return ()
     return tuple(int(size) for size in value.shape.numpy())

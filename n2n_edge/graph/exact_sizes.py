@@ -17,7 +17,7 @@ def exact_sizes(node: ir.Node, source: Sequence[int], weight: Sequence[int] = ()
     """
     attributes = node.attributes
     rank = len(source) - 2
-    if node.op_type in _POOLS and (attributes.get_int("ceil_mode", None) or 0):
+    if node.op_type in _POOLS and attributes.get_int("ceil_mode", 0) == 1:
         kernel = tuple(attributes.get_ints("kernel_shape", ()))
         strides = tuple(attributes.get_ints("strides", ())) or (1,) * rank
         dilations = tuple(attributes.get_ints("dilations", ())) or (1,) * rank

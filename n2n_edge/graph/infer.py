@@ -206,18 +206,27 @@ class _Walk:
         schema = onnx.defs.get_schema(proto.op_type, opset, domain)
         names = [name for name in proto.input if name in self._types]
         imports = self._imports if replaced is None else [onnx.helper.make_opsetid("", opset)]
+        types = {name: self._types[name] for name in names}
+        element = None
+        if replaced is not None:  # it is asked for its shape alone: standard operators take no quantized inputs
+            element = replaced.kind or self.found.kinds.get(proto.input[0])
+            types = {name: _as_floats(kind) for name, kind in types.items()}
         found = onnx.shape_inference.infer_node_outputs(
             schema,
             proto,
-            {name: self._types[name] for name in names},
-            {name: onnx.numpy_helper.from_array(self._values[name], name) for name in names if name in self._values},
+            types,
+            {
+                name: onnx.numpy_helper.from_array(self._values[name], name)
+                for name in names
+                if name in self._values and replaced is None
+            },
             opset_imports=imports,
             ir_version=self._ir_version,
         )
         for value in node.outputs:
             name = str(value.name)
             if name in found and name:
-                self._learn(node, name, found[name], None if replaced is None else replaced.kind)
+                self._learn(node, name, found[name], element)
 
     def _learn(self, node: ir.Node, name: str, kind: onnx.TypeProto, element: int | None) -> None:
         if kind.WhichOneof("value") != "tensor_type":
@@ -250,6 +259,13 @@ class _Walk:
             return shape
         sizes = exact_sizes(node, shapes[0], shapes[1] or () if len(shapes) > 1 else ())
         return shape if sizes is None else (*shape[:2], *sizes)
+
+
+def _as_floats(kind: onnx.TypeProto) -> onnx.TypeProto:
+    floats = onnx.TypeProto()
+    floats.CopyFrom(kind)
+    floats.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    return floats
 
 
 def _size(dim: onnx.TensorShapeProto.Dimension) -> int | None:

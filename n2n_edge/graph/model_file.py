@@ -11,9 +11,11 @@ from onnx import numpy_helper
 
 from n2n_edge.errors import InputError
 
-__all__ = ["check_path", "data_files", "densify", "read_external_data", "read_proto"]
+__all__ = ["MESSAGE_BYTES", "check_path", "data_files", "densify", "read_external_data", "read_proto"]
 
-_MESSAGE_BYTES = 2**31 - 1
+MESSAGE_BYTES = 2**31 - 1
+"""What one ONNX message may hold."""
+
 _MOST_DENSE_ELEMENTS = 2**26
 """How many elements the sparse weights of one file may stand for."""
 
@@ -36,7 +38,7 @@ def check_path(path: Path) -> None:
         raise InputError(f"{path}: is a folder; give the path of an ONNX model file")
     if not stat.S_ISREG(found.st_mode):
         raise InputError(f"{path}: is a device, pipe or socket; give the path of an ONNX model file")
-    if found.st_size > _MESSAGE_BYTES:
+    if found.st_size > MESSAGE_BYTES:
         raise InputError(f"{path}: is over 2 GB, more than one ONNX file may hold; save it with external data")
 
 

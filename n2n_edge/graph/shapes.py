@@ -10,7 +10,17 @@ from n2n_edge.graph.bodies import initializers_of
 from n2n_edge.graph.infer import infer
 from n2n_edge.graph.witness import input_sizes, types_by_running, witness_inputs
 
-__all__ = ["Shape", "Types", "batch_dim", "inferred_types", "is_complete", "is_constant", "shapes_of", "types_of"]
+__all__ = [
+    "Shape",
+    "Types",
+    "batch_dim",
+    "batch_of",
+    "inferred_types",
+    "is_complete",
+    "is_constant",
+    "shapes_of",
+    "types_of",
+]
 
 Shape = tuple[int, ...]
 
@@ -20,6 +30,15 @@ _BATCH = "N"
 def batch_dim(size_at_one: int) -> str:
     """Name an axis that grows with the batch and has `size_at_one` for a batch of one: ``N``, or ``N*49``."""
     return _BATCH if size_at_one == 1 else f"{_BATCH}*{size_at_one}"
+
+
+def batch_of(model: ir.Model) -> int:
+    """Return how many images a model takes at a time: what it fixes, or one where it leaves that open."""
+    for value in model.graph.inputs:
+        if value.const_value is None and value.shape is not None and len(value.shape) > 1:
+            first = value.shape[0]
+            return first if isinstance(first, int) and first > 1 else 1
+    return 1
 
 
 def is_constant(value: ir.Value) -> bool:

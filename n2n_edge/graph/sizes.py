@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import onnx_ir as ir
 
-from n2n_edge.graph.operands import constant_ints, is_computed, opset_of, slice_plan
+from n2n_edge.graph.operands import is_computed, opset_of, slice_plan
 from n2n_edge.graph.shapes import Shape
 from n2n_edge.graph.trace import Trace
 from n2n_edge.graph.witness import Array

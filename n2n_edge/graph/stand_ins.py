@@ -11,11 +11,12 @@ from onnx import helper
 __all__ = ["StandIn", "stand_in"]
 
 _FLOAT = onnx.TensorProto.FLOAT
+_UINT8 = onnx.TensorProto.UINT8
 
 
 @dataclass(frozen=True)
 class StandIn:
-    """A node that has the same output shape; `kind` is the element type where that isn't the stand-in's."""
+    """A node that has the same output shape; `kind` is the element type where that isn't its first input's."""
 
     node: onnx.NodeProto
     kind: int | None = None
@@ -50,7 +51,7 @@ _FLOAT_RESULTS = frozenset({"MatMulIntegerToFloat", "DynamicQuantizeMatMul"})
 
 def stand_in(node: ir.Node) -> StandIn | None:
     """Return what stands for `node`, an operator of ``com.microsoft``, in shape inference; None where nothing does."""
-    if node.domain != "com.microsoft" or (node.attributes.get_int("channels_last", None) or 0):
+    if node.domain != "com.microsoft" or node.attributes.get_int("channels_last", 0) == 1:
         return None
     names = [str(value.name) if value is not None else "" for value in node.inputs]
     outputs = [str(value.name) for value in node.outputs]
@@ -77,7 +78,7 @@ def _chosen(names: Sequence[str], indices: Sequence[int]) -> list[str]:
 def _conversion(node: ir.Node, names: Sequence[str], outputs: Sequence[str]) -> StandIn:
     """Stand for the conversions to and from 4 and 16 bits, which ONNX Runtime had before ONNX."""
     zero_point = node.inputs[2] if len(node.inputs) > 2 else None
-    kind: int | None = _FLOAT
+    kind: int = _FLOAT
     if node.op_type == "QuantizeLinear":
-        kind = int(zero_point.dtype) if zero_point is not None and zero_point.dtype is not None else None
+        kind = int(zero_point.dtype) if zero_point is not None and zero_point.dtype is not None else _UINT8
     return StandIn(helper.make_node("Identity", [names[0]], list(outputs)), kind)

@@ -18,6 +18,7 @@ VIEW_OPS = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", 
 """Ops whose output can share its input's memory."""
 
 _REARRANGING_OPS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
+_SAME_ELEMENTS = _REARRANGING_OPS | {"Cast", "CastLike", "Expand"}
 _SUM_OPS = frozenset({"ConvInteger", "MatMulInteger"})
 
 _FIRST_SETTING = {
@@ -104,7 +105,7 @@ class Constants:
         if node.op_type == "ConstantOfShape":
             return None
         source = node.inputs[0]
-        return self._stored(str(source.name)) if node.op_type == "Expand" and source is not None else inner
+        return self._stored(str(source.name)) if node.op_type in _SAME_ELEMENTS and source is not None else inner
 
     def _is_weight(self, node: ir.Node, index: int, name: str, stored: str) -> bool:
         value = self._values[stored]

@@ -11,11 +11,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from n2n_edge.errors import InputError
+from n2n_edge.errors import IncompressibleError, InputError
 from n2n_edge.graph.bodies import holds_graph
 from n2n_edge.graph.child import RUN_SECONDS, Array, ChildRun, run_in_child
 from n2n_edge.graph.infer import Inferred, infer
 from n2n_edge.graph.load import to_proto
+from n2n_edge.graph.model_file import MESSAGE_BYTES
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -39,9 +40,6 @@ _MOST_MACS = 5e10
 _MACS_PER_SECOND = 1e9
 _MOST_SECONDS = 120.0
 
-_MESSAGE_BYTES = 2**31 - 1
-"""What one ONNX message may hold."""
-
 _UNBOUNDED_OPS = frozenset({"Einsum", "MaxRoiPool", "RoiAlign", "StringNormalizer", "TfIdfVectorizer"})
 """Ops whose work the sizes of their inputs and outputs don't tell."""
 
@@ -59,8 +57,9 @@ def input_sizes(model: ir.Model, batch: int, input_shape: tuple[int, ...] | None
     found = {}
     for index, value in enumerate(model.graph.inputs):
         if value.shape is None or value.dtype is None:
-            kind = "" if value.type is None else f" and is a {type(value.type).__name__.lower()}"
-            raise InputError(f"input '{value.name}' of the model has no shape{kind}; export it with a tensor of one")
+            if value.type is not None and not isinstance(value.type, ir.TensorType):
+                raise IncompressibleError(f"input '{value.name}' of the model is no tensor; it can't be compressed")
+            raise InputError(f"input '{value.name}' of the model has no shape; export it with one")
         declared = [size if isinstance(size, int) and size > 0 else None for size in value.shape]
         sizes = [size or (DEFAULT_SPATIAL_SIZE if axis else batch) for axis, size in enumerate(declared)]
         if index == 0 and input_shape is not None:
@@ -84,7 +83,7 @@ def witness_inputs(
     for name, sizes in input_sizes(model, batch, input_shape).items():
         kind = kinds[name]
         if kind is None or kind in (ir.DataType.STRING, ir.DataType.UNDEFINED):
-            raise InputError(f"input '{name}' of the model holds text, no numbers; such models can't be compressed")
+            raise IncompressibleError(f"input '{name}' of the model holds text, no numbers; it can't be compressed")
         if prod(sizes) > _MOST_INPUT_ELEMENTS:
             raise InputError(
                 f"input '{name}' of the model is declared as {'x'.join(map(str, sizes))}, more than any image "
@@ -122,7 +121,7 @@ def witness_each(
     seconds: float | None = None
     for inputs in batches:
         if proto is None:
-            outputs, proto = _with_outputs(model, names)
+            outputs, proto = _with_outputs(model, names, inputs)
             seconds = _seconds_in_child(model, inputs)
         if seconds is not None:
             run = run_in_child(_serialized(proto), [inputs], outputs, outputs, seconds)[0]
@@ -148,7 +147,7 @@ def types_by_running(
         InputError: ONNX Runtime can't run the model.
         LimitExceededError: the run needs too much time or memory.
     """
-    outputs, proto = _with_outputs(model, None)
+    outputs, proto = _with_outputs(model, None, inputs)
     run: ChildRun = run_in_child(_serialized(proto), [inputs], outputs, names, _seconds(model, inputs))[0]
     types = {**run.types, **{name: (array.dtype, tuple(array.shape)) for name, array in inputs.items()}}
     for name, value in model.graph.initializers.items():
@@ -208,7 +207,9 @@ def _allowed(work: tuple[float, float] | None) -> float:
     return RUN_SECONDS if work is None else min(RUN_SECONDS + work[0] / _MACS_PER_SECOND, _MOST_SECONDS)
 
 
-def _with_outputs(model: ir.Model, names: set[str] | None) -> tuple[list[str], onnx.ModelProto]:
+def _with_outputs(
+    model: ir.Model, names: set[str] | None, inputs: Mapping[str, Array]
+) -> tuple[list[str], onnx.ModelProto]:
     """Return the values called `names` (default: all that nodes give) and the model with these as outputs."""
     traced = model.clone()
     declared = {value.name for value in traced.graph.outputs}
@@ -224,11 +225,11 @@ def _with_outputs(model: ir.Model, names: set[str] | None) -> tuple[list[str], o
         value.shape = None
         if value.name not in declared:
             traced.graph.outputs.append(value)
-    return [str(value.name) for value in wanted], _with_types(traced)
+    return [str(value.name) for value in wanted], _with_types(traced, inputs)
 
 
 def _serialized(proto: onnx.ModelProto) -> bytes:
-    if proto.ByteSize() > _MESSAGE_BYTES:
+    if proto.ByteSize() > MESSAGE_BYTES:
         raise InputError(
             "the model holds over 2 GB, more than one ONNX message may: it can't be analysed or compressed"
         )
@@ -271,24 +272,12 @@ def _check_input_shape(value: ir.Value, declared: list[int | None], input_shape:
         raise InputError(f"input shape {given} doesn't fit the model's input '{value.name}', which is {wanted}")
 
 
-def _with_types(model: ir.Model) -> onnx.ModelProto:
+def _with_types(model: ir.Model, inputs: Mapping[str, Array]) -> onnx.ModelProto:
     """Return the model with every graph output typed; ONNX Runtime refuses outputs without a type."""
     proto = to_proto(model)
     untyped = [value for value in proto.graph.output if not value.type.WhichOneof("value")]
     if untyped:
-        bare = onnx.ModelProto()
-        bare.CopyFrom(proto)
-        missing = {value.name for value in untyped}
-        declared = [value for value in proto.graph.output if value.name not in missing]
-        del bare.graph.output[:]
-        bare.graph.output.extend(declared)
-        inferred = onnx.shape_inference.infer_shapes(bare)
-        types = {value.name: value.type for value in inferred.graph.value_info}
+        kinds = infer(model, {name: tuple(array.shape) for name, array in inputs.items()}).kinds
         for value in untyped:
-            if value.name in types:
-                value.type.CopyFrom(types[value.name])
-                if value.type.WhichOneof("value") == "tensor_type":
-                    value.type.tensor_type.ClearField("shape")
-            else:
-                value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+            value.type.tensor_type.elem_type = kinds.get(value.name) or onnx.TensorProto.FLOAT
     return proto

@@ -13,9 +13,10 @@ from typing import Any
 from n2n_edge.closing import ClosedAtExit
 from n2n_edge.errors import InputError
 from n2n_edge.figures import Provenance
+from n2n_edge.graph.model_file import MESSAGE_BYTES, check_path, data_files, read_external_data, read_proto
 from n2n_edge.measure.board import BoardState
 from n2n_edge.measure.environment import environment
-from n2n_edge.measure.files import is_ort, model_files
+from n2n_edge.measure.files import is_ort
 from n2n_edge.measure.messages import (
     Checked,
     KeeperReady,
@@ -113,11 +114,11 @@ class Target(ClosedAtExit):
             InputError: no such file.
             MeasurementError: no room for it there, or the connection is lost.
         """
-        if isinstance(model, Path) and not model.is_file():
-            raise InputError(f"{model}: no such file; give the path of an ONNX model")
+        if isinstance(model, Path):
+            check_path(model)
         if not self.sends_models:
             if isinstance(model, Path):
-                return {"model_path": str(model.resolve())}
+                return {"model_path": str(model.absolute())}
             return {"model_base64": base64.b64encode(model).decode()}
         return {"model_path": self._send(model)}
 
@@ -259,10 +260,14 @@ def _content(model: Path | bytes) -> tuple[bytes, str]:
     if is_ort(model):
         return model.read_bytes(), model.suffix
     try:
-        if len(model_files(model)) == 1:
-            return model.read_bytes(), ".onnx"
-        import onnx
-
-        return onnx.load(model).SerializeToString(), ".onnx"
-    except Exception:  # whatever it is, the runtime there says what is wrong with it
+        proto = read_proto(model)
+    except InputError:  # whatever it is, the runtime there says what is wrong with it
         return model.read_bytes(), ".onnx"
+    if not data_files(proto, model):
+        return model.read_bytes(), ".onnx"
+    read_external_data(proto, model)
+    if proto.ByteSize() > MESSAGE_BYTES:
+        raise InputError(
+            f"{model}: holds over 2 GB with its data, which can't be sent as one file; copy it to the board"
+        )
+    return proto.SerializeToString(), ".onnx"

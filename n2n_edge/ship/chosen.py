@@ -21,9 +21,10 @@ from n2n_edge.ship.finished import finished_report
 from n2n_edge.ship.folder import RunFolder
 from n2n_edge.ship.front import objective_of
 from n2n_edge.ship.observer import Observer, SilentObserver
-from n2n_edge.ship.prepare import Prepared, prepare
+from n2n_edge.ship.prepare import Prepared, prepare, refuse_changed_data
 from n2n_edge.ship.settings import CompressSettings
 from n2n_edge.ship.threads import threads_of_run
+from n2n_edge.watchdog import STALL_VARIABLE, phase, watched
 from n2n_edge.writing import toml_value, write_text
 
 __all__ = ["ship_candidate"]
@@ -109,6 +110,7 @@ def _ship(
         prepared = prepare(replace(settings, policy_from=None), profiles, folder, observer)
         if meta.get("teacher_sha256") != prepared.teacher_sha256:
             raise InputError(f"{run}: the teacher has changed since this run; its candidates can't be made any more")
+        refuse_changed_data(meta, prepared, str(run))
         architecture = _architecture(prepared.teacher, candidate, run)
         if known is None:
             known = _epochs(settings, prepared, architecture, journal, order.minutes, started)
@@ -120,7 +122,8 @@ def _ship(
             place=number - 1,
             chosen={"run": str(order.run), "candidate": number},
         )
-    with held(target.path / _BEGUN):
+    advice = f"`{order.command(out)}` goes on from the last epoch; {STALL_VARIABLE} sets how long to wait"
+    with held(target.path / _BEGUN), watched(observer.say, advice), phase(f"final distillation of candidate {number}"):
         observer.say(f"training candidate {number} for {known} epochs of {len(prepared.data.train)} images")
         trained = train_to_the_end(prepared, architecture, known, target, observer, observer.epoch)
         return ship(target, settings, prepared, trained, origin, observer)

@@ -48,6 +48,21 @@ class RunFolder:
         return self.path / "training.checkpoint"
 
     @property
+    def stacks(self) -> Path:
+        """Where every thread was when the run crashed or stalled; absent otherwise."""
+        return self.path / "stacks.txt"
+
+    @property
+    def stacks_before(self) -> Path:
+        """The same of the run before the one under way."""
+        return self.path / "stacks-before.txt"
+
+    @property
+    def crashed(self) -> bool:
+        """Whether the run before this one crashed or stalled."""
+        return self.stacks.is_file() and self.stacks.stat().st_size > 0
+
+    @property
     def policy(self) -> Path:
         """What the policies have learned, for `--policy-from`."""
         return self.path / "policy.safetensors"

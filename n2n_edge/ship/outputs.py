@@ -5,19 +5,8 @@ from typing import cast
 
 import onnx_ir as ir
 
-from n2n_edge.distill import (
-    Data,
-    GraphModule,
-    OutputsChoice,
-    OutputsName,
-    Split,
-    channel_scales,
-    choose_outputs,
-    output_kind,
-    outputs_of,
-    subset,
-)
-from n2n_edge.distill.outputs import output_size
+from n2n_edge.distill.data import Data, Split
+from n2n_edge.distill.outputs import OutputsChoice, OutputsName, choose_outputs, output_kind, output_size
 
 __all__ = ["OUTPUTS_KEY", "as_outputs_name", "read_outputs", "scale_warnings"]
 
@@ -73,6 +62,8 @@ def scale_warnings(model: ir.Model, data: Data) -> tuple[str, ...]:
     """Return a warning for every output whose channels are of very unlike size."""
     if output_kind(model, data.outputs) != "other":
         return ()
+    from n2n_edge.distill import GraphModule, channel_scales, outputs_of, subset  # needs torch, the rest here doesn't
+
     images = subset(data.validation, _MEASURED_IMAGES, 0)
     scales = channel_scales(outputs_of(GraphModule(model), data, images))
     return tuple(

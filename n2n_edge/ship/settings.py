@@ -11,6 +11,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 from n2n_edge.errors import InputError
 from n2n_edge.gate import Budget
+from n2n_edge.pixel_scale import check_mean_and_std
 from n2n_edge.reading import expanded, is_file
 from n2n_edge.writing import toml_value, write_text
 
@@ -74,6 +75,7 @@ class CompressSettings:
     teacher: str | None = None
     weights: str | None = None
     data: str | None = None
+    classes: str | None = None
     device: str | tuple[str, ...] = "cpu"
     max_mb: float | None = None
     max_latency_ms: float | None = None
@@ -116,6 +118,7 @@ class CompressSettings:
             raise InputError(f"--outputs {self.outputs}: no such kind of outputs; give classes or values")
         if (self.mean is None) != (self.std is None):
             raise InputError("--mean and --std belong together; give both or neither")
+        check_mean_and_std(self.mean, self.std)
         objectives = ("params", "size_mb", "macs", "memory_bound_mb", "latency_ms")
         if self.objective is not None and self.objective not in objectives:
             raise InputError(f"--objective {self.objective}: no such cost; give one of {', '.join(objectives)}")
@@ -262,7 +265,7 @@ def _absolute_device(name: str) -> str:
     return str(expanded(name).absolute()) if name.endswith(".toml") else name
 
 
-_PATHS = ("teacher", "weights", "data", "policy_from")
+_PATHS = ("teacher", "weights", "data", "classes", "policy_from")
 
 
 def absolute_paths(given: Mapping[str, object]) -> dict[str, object]:
