@@ -200,7 +200,7 @@ def _print(
     shrinkable = sum(group.shrinkable for group in teacher.groups)
     console.print(
         f"{removable} of {len(teacher.layers)} layers can be removed, {shrinkable} of {len(teacher.groups)} channel "
-        f"groups can shrink: together they touch {teacher.touchable.params_share:.1%} of the params and "
+        f"groups can shrink: together they hold {teacher.touchable.params_share:.1%} of the params and "
         f"{teacher.touchable.macs_share:.1%} of the MACs of all layers"
     )
     if any(item.code == "free_size" for item in refused):

@@ -147,7 +147,7 @@ def _print(row: _Predicted) -> None:
     layers = Table("layer", "ms", "share")
     total = found.latency.value or 1.0
     for name, ms in list(found.by_layer().items())[:LAYERS_SHOWN]:
-        layers.add_row(Text(name or "(no layer)"), f"{ms:.3f}", f"{ms / total:.1%}")
+        layers.add_row(Text(name or "outside the layers"), f"{ms:.3f}", f"{ms / total:.1%}")
     console.print(layers)
     for line in found.basis.words():
         console.print(Text(line), soft_wrap=True)

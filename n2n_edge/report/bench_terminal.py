@@ -82,7 +82,7 @@ def per_op_tables(name: str, profile: OpProfile) -> Iterator[RenderableType]:
     layers = Table("layer", "kernels", "share", "ms")
     found = list(profile.by_layer().items())
     for layer, (count, share) in found[:LAYERS_SHOWN]:
-        layers.add_row(Text(layer or "(no layer)"), str(count), f"{share:.1%}", f"{share * total_ms:.4f}")
+        layers.add_row(Text(layer or "outside the layers"), str(count), f"{share:.1%}", f"{share * total_ms:.4f}")
     if len(found) > LAYERS_SHOWN:
         rest = [part for _, part in found[LAYERS_SHOWN:]]
         share = sum(part for _, part in rest)

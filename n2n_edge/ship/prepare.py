@@ -165,7 +165,7 @@ def _summary(teacher: Teacher, path: Path) -> str:
     text += f": {touchable.params_share:.1%} of the params and {touchable.macs_share:.1%} of the MACs of all layers"
     kept = [f"{name} ({reason})" for name, reason in touchable.reasons.items()]
     more = f" and {len(kept) - _NAMES_SHOWN} more, see `n2n-edge inspect`" if len(kept) > _NAMES_SHOWN else ""
-    return text + (f"; untouched: {', '.join(kept[:_NAMES_SHOWN])}{more}" if kept else "")
+    return text + (f"; these stay as they are: {', '.join(kept[:_NAMES_SHOWN])}{more}" if kept else "")
 
 
 def _load(settings: CompressSettings, teacher: Teacher, path: Path, spec: str) -> tuple[Data, OutputsChoice]:
