@@ -12,6 +12,7 @@ from n2n_edge.cli.stage import say
 from n2n_edge.errors import InputError, N2NError
 from n2n_edge.figures import MB
 from n2n_edge.foreign import encodable
+from n2n_edge.names import names_of
 
 if TYPE_CHECKING:
     from n2n_edge.devices import Profile
@@ -177,7 +178,7 @@ def _rows(suite: "Suite", profile: "Profile", target: "Target", options: "BenchO
     from n2n_edge.report.bench_document import Benched
 
     rows = []
-    for entry in suite.entries:
+    for name, entry in zip(names_of([entry.path for entry in suite.entries]), suite.entries, strict=True):
         known, predicted = None, None
         if entry.error is None and not is_ort(entry.path):
             try:  # the runtime is less strict: its times are good, whatever else can't be told of the file
@@ -191,8 +192,8 @@ def _rows(suite: "Suite", profile: "Profile", target: "Target", options: "BenchO
                         predicted = predict_latency(model, profile, within)
             except N2NError as error:
                 what = "no params, MACs and memory bound" if known is None else "no prediction"
-                print_line(f"{entry.path.name}: warning: {what}: {error}", on_stderr=True)
-        rows.append(Benched(entry, known, None if predicted is None else profile.name, predicted))
+                print_line(f"{name}: warning: {what}: {error}", on_stderr=True)
+        rows.append(Benched(name, entry, known, None if predicted is None else profile.name, predicted))
     return rows
 
 
