@@ -13,6 +13,7 @@ from n2n_edge.cli.stage import say
 from n2n_edge.errors import InputError, N2NError
 from n2n_edge.figures import MB
 from n2n_edge.foreign import encodable
+from n2n_edge.names import names_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -212,7 +213,7 @@ def _rows(
     from n2n_edge.report.bench_document import Benched
 
     rows = []
-    for entry in suite.entries:
+    for name, entry in zip(names_of([entry.path for entry in suite.entries]), suite.entries, strict=True):
         known, predicted = None, None
         model = loaded.get(entry.path)
         if entry.error is None and model is not None:
@@ -226,8 +227,8 @@ def _rows(
                         predicted = predict_latency(model, profile, within)
             except N2NError as error:
                 what = "no params, MACs and memory bound" if known is None else "no prediction"
-                print_line(f"{entry.path.name}: warning: {what}: {error}", on_stderr=True)
-        rows.append(Benched(entry, known, None if predicted is None else profile.name, predicted))
+                print_line(f"{name}: warning: {what}: {error}", on_stderr=True)
+        rows.append(Benched(name, entry, known, None if predicted is None else profile.name, predicted))
     return rows
 
 
