@@ -28,6 +28,8 @@ _RANDOM_OPS = frozenset(
 _NOT_EVALUATED = frozenset({"Einsum", "MaxRoiPool", "RegexFullMatch", "RoiAlign", "StringNormalizer", "StringSplit"})
 """Ops whose work the sizes of their inputs and outputs don't bound."""
 
+_RESHAPING_OPS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+
 _LARGEST = 2**53
 """Sizes beyond this are no sizes."""
 
@@ -59,7 +61,7 @@ def infer(model: ir.Model, inputs: Mapping[str, tuple[int, ...]]) -> Inferred:
     walk = _Walk(model, inputs)
     for node in model.graph:
         walk.visit(node)
-    if walk.found.unknown and any(holds_graph(node) for node in model.graph):
+    if walk.found.unknown:
         _add_from_whole_graph(walk.found, model, inputs)
     return walk.found
 
@@ -89,7 +91,7 @@ def _is_large(value: ir.Value) -> bool:
 
 
 def _add_from_whole_graph(found: "Inferred", model: ir.Model, inputs: Mapping[str, tuple[int, ...]]) -> None:
-    """Fill, in place, what follows from the bodies of control flow, which ONNX infers for whole graphs alone."""
+    """Fill, in place, types, and shapes behind control flow, whose bodies ONNX infers for whole graphs alone."""
     try:
         inferred = onnx.shape_inference.infer_shapes(skeleton(model, inputs), data_prop=True)
     except Exception:  # what can't be inferred stays unknown
@@ -102,6 +104,10 @@ def _add_from_whole_graph(found: "Inferred", model: ir.Model, inputs: Mapping[st
             found.unknown.discard(value.name)
             continue
         tensor = value.type.tensor_type
+        if tensor.elem_type:
+            found.kinds.setdefault(value.name, tensor.elem_type)
+        if not any(holds_graph(node) for node in model.graph):
+            continue
         sizes = [_size(dim) for dim in tensor.shape.dim]
         if tensor.HasField("shape") and all(size is not None and 0 <= size <= _LARGEST for size in sizes):
             found.shapes[value.name] = tuple(size for size in sizes if size is not None)
@@ -186,6 +192,10 @@ class _Walk:
         )
 
     def _evaluate(self, node: ir.Node) -> None:
+        output = str(node.outputs[0].name)
+        if node.op_type in _RESHAPING_OPS and node.inputs[0] is not None:  # old opsets have axes as attributes
+            self._hold(output, self._values[str(node.inputs[0].name)].reshape(self.found.shapes[output]))
+            return
         from onnx.reference import ReferenceEvaluator  # loads hundreds of ops, which few models need
 
         evaluator = ReferenceEvaluator(ir.serde.serialize_node(node), opsets=self._opsets)
