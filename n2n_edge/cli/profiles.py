@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from n2n_edge.cli.completion import device_names
-from n2n_edge.cli.output import print_json, print_line
+from n2n_edge.cli.output import print_json, print_line, print_warning
 from n2n_edge.figures import SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -27,9 +27,11 @@ def list_(as_json: JsonOption = False) -> None:
 
     - `n2n-edge profiles list`
     """
-    from n2n_edge.devices import list_profiles
+    from n2n_edge.devices import list_profiles, profile_errors
 
     profiles = list_profiles()
+    for error in profile_errors():
+        print_warning(f"left out: {error}")
     if as_json:
         documents = [profile.model_dump(mode="json", exclude_none=True) for profile in profiles]
         print_json({"schema_version": SCHEMA_VERSION, "profiles": documents})

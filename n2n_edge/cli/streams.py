@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,14 +113,17 @@ def _guarded(stream: Any, descriptor: int) -> Any:
     """Return a stream in the place of the process's own; one that a test put there stays."""
     if stream is None:
         return StandardStream(descriptor, "utf-8", line_buffering=False, write_through=False)
-    try:
-        if not isinstance(stream, io.TextIOWrapper) or stream.fileno() != descriptor:
-            return stream
-        stream.flush()
-    except OSError:  # nothing is lost: whoever wrote to it did so before this program began
-        pass
-    except ValueError:
+    if not isinstance(stream, io.TextIOWrapper) or _descriptor_of(stream) != descriptor:
         return stream
+    with suppress(OSError):  # nothing was written to it yet
+        stream.flush()
     return StandardStream(
         descriptor, stream.encoding, line_buffering=stream.line_buffering, write_through=stream.write_through
     )
+
+
+def _descriptor_of(stream: io.TextIOWrapper) -> int | None:
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):  # in memory, or closed
+        return None

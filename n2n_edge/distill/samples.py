@@ -18,14 +18,22 @@ IN_MEMORY_BYTES = 2_000_000_000
 
 @dataclass(frozen=True)
 class Samples:
-    """Images `(N, H, W, C)` as uint8 and labels `(N,)` as int64 or None, before they are split."""
+    """Images `(N, H, W, C)` as uint8 and labels `(N,)` as int64 or None, before they are split.
+
+    `targets` `(N, K)` are labels that are values.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
+    targets: NDArray[np.float32] | None = None
 
     def take(self, chosen: NDArray[np.int64]) -> "Samples":
         """Give the chosen images with their labels."""
-        return Samples(_take(self.images, chosen), None if self.labels is None else self.labels[chosen])
+        return Samples(
+            _take(self.images, chosen),
+            None if self.labels is None else self.labels[chosen],
+            None if self.targets is None else self.targets[chosen],
+        )
 
 
 @dataclass(frozen=True)

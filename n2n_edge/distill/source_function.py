@@ -10,7 +10,7 @@ from PIL import Image
 from n2n_edge.distill.importing import call_by_name, guarded
 from n2n_edge.distill.pixels import Conversions, as_eight_bits
 from n2n_edge.distill.samples import Samples, Source, fit_all
-from n2n_edge.distill.source_npz import as_bytes, as_labels
+from n2n_edge.distill.source_npz import as_bytes, labelled
 from n2n_edge.errors import InputError
 
 __all__ = ["read"]
@@ -37,19 +37,25 @@ def _pixels(where: str, image: object, channels: int, conversions: Conversions) 
 
 def _item(
     where: str, item: object, input_shape: tuple[int, int, int], conversions: Conversions
-) -> tuple[NDArray[np.uint8], int | None]:
-    """Give an item's image and its label, None where it has none."""
+) -> tuple[NDArray[np.uint8], NDArray[np.generic] | None]:
+    """Give an item's image and its label as a row of numbers, None where it has none."""
     image, label = (item[0], item[1]) if isinstance(item, (tuple, list)) and len(item) > 1 else (item, None)
     if isinstance(image, (tuple, list)) and len(image) == 1:
         image = image[0]
     pixels = _pixels(where, image, input_shape[0], conversions)[np.newaxis]
     values = as_bytes(where, pixels, input_shape, conversions)[0]
-    if label is None:
-        return values, None
-    number = np.asarray(label)
-    if number.size != 1:
-        raise InputError(f"{where} has a label of shape {number.shape}: give one class number")
-    return values, int(as_labels(where, number.reshape(1), 1)[0])
+    return values, None if label is None else _numbers(where, label)
+
+
+def _numbers(where: str, label: object) -> NDArray[np.generic]:
+    """Give a label as a row of numbers: one of a class, or several values such as coordinates."""
+    try:
+        row = np.asarray(label)
+    except (TypeError, ValueError, RuntimeError):
+        row = np.asarray(None)
+    if row.dtype.kind not in "iufb" or not row.size:
+        raise InputError(f"{where} has a label that is no number and no row of them: give class numbers from 0")
+    return row.reshape(-1)
 
 
 def _read_part(spec: str, dataset: object, input_shape: tuple[int, int, int], conversions: Conversions) -> Samples:
@@ -59,7 +65,7 @@ def _read_part(spec: str, dataset: object, input_shape: tuple[int, int, int], co
         items = cast("_Dataset", dataset)
         count = len(items)
     images: list[NDArray[np.uint8]] = []
-    labels: list[int] = []
+    labels: list[NDArray[np.generic]] = []
     for index in range(count):
         where = f"item {index} of data '{spec}'"
         with guarded(where):
@@ -71,7 +77,12 @@ def _read_part(spec: str, dataset: object, input_shape: tuple[int, int, int], co
         raise InputError(f"data '{spec}' holds no images")
     if labels and len(labels) != len(images):
         raise InputError(f"data '{spec}' has labels for {len(labels)} of {len(images)} images: give all or none")
-    return Samples(fit_all(images, input_shape), np.asarray(labels, dtype=np.int64) if labels else None)
+    pixels = fit_all(images, input_shape)
+    if not labels:
+        return Samples(pixels, None)
+    if len({len(label) for label in labels}) > 1:
+        raise InputError(f"data '{spec}' has labels of unlike length: give one number, or equally many, for each image")
+    return labelled(f"data '{spec}'", pixels, np.stack(labels))
 
 
 def read(spec: str, input_shape: tuple[int, int, int]) -> Source:
@@ -85,7 +96,7 @@ def read(spec: str, input_shape: tuple[int, int, int]) -> Source:
                 f"data '{spec}' gives {len(result)} values: give one Dataset, or a training and a test one"
             )
         train, test = (_read_part(spec, dataset, input_shape, conversions) for dataset in result)
-        if (train.labels is None) != (test.labels is None):
+        if (train.labels is None, train.targets is None) != (test.labels is None, test.targets is None):
             raise InputError(f"data '{spec}' has labels for one of its two Datasets only: give them for both or none")
         source = Source(train, test=test, conversions=conversions)
     else:

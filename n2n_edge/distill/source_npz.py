@@ -9,8 +9,9 @@ from n2n_edge.distill.npz import Archive, open_archive
 from n2n_edge.distill.pixels import Conversions, bytes_of
 from n2n_edge.distill.samples import Samples, Source, fit_all
 from n2n_edge.errors import InputError
+from n2n_edge.reading import is_file
 
-__all__ = ["as_bytes", "as_labels", "read"]
+__all__ = ["as_bytes", "as_labels", "labelled", "read"]
 
 _IMAGE_KEYS = ("x_train", "x", "X", "images", "data")
 _LABELS_OF = {"x_train": "y_train", "x_test": "y_test", "x_val": "y_val"}
@@ -63,7 +64,7 @@ def as_labels(where: str, labels: NDArray[np.generic], count: int) -> NDArray[np
     if labels.dtype.kind not in "buif":
         raise InputError(f"{where} has labels of type {labels.dtype}: give class numbers from 0")
     if labels.ndim == 2 and labels.shape[1] > 0:
-        labels = labels[:, 0] if labels.shape[1] == 1 else labels.argmax(axis=1)
+        labels = labels[:, 0] if labels.shape[1] == 1 else labels.argmax(axis=1) if _is_one_hot(labels) else labels
     if labels.shape != (count,):
         raise InputError(f"{where} has labels of shape {labels.shape} for {count} images: give one label per image")
     if labels.dtype.kind == "f" and not np.array_equal(np.trunc(labels), labels):  # NaN is unequal to itself
@@ -71,6 +72,26 @@ def as_labels(where: str, labels: NDArray[np.generic], count: int) -> NDArray[np
     if labels.size and not (labels.max() < 2**31 and labels.min() >= -(2**31)):
         raise InputError(f"{where} has labels up to {labels.max():g}: give class numbers from 0")
     return labels.astype(np.int64)
+
+
+def labelled(where: str, images: NDArray[np.uint8], labels: NDArray[np.generic]) -> Samples:
+    """Join images and labels: class numbers or one-hot rows name classes, other numbers are values `(N, K)`."""
+    count = len(images)
+    numeric = labels.dtype.kind in "iufb" and labels.ndim >= 1 and len(labels) == count and labels.size > 0
+    flat = labels.reshape(count, -1) if numeric else labels
+    if not numeric or _is_one_hot(flat) or (flat.shape[1] == 1 and np.array_equal(flat, np.floor(flat))):
+        return Samples(images, as_labels(where, labels, count))
+    if not np.isfinite(flat).all():
+        raise InputError(f"{where} has labels that are no finite numbers: mend or leave out these images")
+    return Samples(images, None, flat.astype(np.float32))
+
+
+def _is_one_hot(rows: NDArray[np.generic]) -> bool:
+    """Tell whether every row of `(N, K)` is one 1 among noughts."""
+    if rows.ndim != 2 or rows.shape[1] < 2:
+        return False
+    ones = rows == 1
+    return bool((ones | (rows == 0)).all() and (ones.sum(1) == 1).all())
 
 
 def _read_part(
@@ -85,12 +106,12 @@ def _read_part(
     images = as_bytes(f"'{key}' of '{archive.path}'", archive.read(key), shape, conversions)
     if label_key is None or label_key not in archive.names:
         return Samples(images, None)
-    return Samples(images, as_labels(f"'{label_key}' of '{archive.path}'", archive.read(label_key), len(images)))
+    return labelled(f"'{label_key}' of '{archive.path}'", images, archive.read(label_key))
 
 
 def read(path: Path, input_shape: tuple[int, int, int]) -> Source:
     """Read ``x_train, y_train, x_test, y_test`` (and ``x_val, y_val``), or one pair such as ``images, labels``."""
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"no such file '{path}': give a folder of images, an .npz file, or package.module:function")
     conversions = Conversions()
     with open_archive(path) as archive:
@@ -118,6 +139,6 @@ def _read_arrays(archive: Archive, input_shape: tuple[int, int, int], conversion
         for name in _LABELS_OF
         if name in names
     }
-    if len({part.labels is None for part in parts.values()}) > 1:
+    if len({(part.labels is None, part.targets is None) for part in parts.values()}) > 1:
         raise InputError(f"'{path}' has labels for some of {', '.join(parts)} only: give them for all or for none")
     return Source(parts["x_train"], parts.get("x_val"), parts.get("x_test"), conversions=conversions)

@@ -17,6 +17,7 @@ from n2n_edge.gate.settings import GateSettings
 from n2n_edge.gate.unanswered import Unanswered
 from n2n_edge.gate.verdict import judge
 from n2n_edge.graph import load_model
+from n2n_edge.reading import is_file
 
 if TYPE_CHECKING:
     from n2n_edge.devices import Profile
@@ -83,7 +84,7 @@ class _Gate:
         self._predicting = job.settings.predicts
         self._checks: list[Check] = []
         self._warnings: list[str] = []
-        if not job.model.is_file():
+        if not is_file(job.model):
             load_model(job.model)  # says what is wrong with it
         _refuse_contradictions(job, self._budgets, self._profile)
 

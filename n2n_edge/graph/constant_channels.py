@@ -113,19 +113,19 @@ def _padded(
     axis, rank = place
     pads = [0] * (2 * rank)
     pads[axis], pads[axis + rank] = amounts
-    attributes: Mapping[str, ir.Attr] = {}
+    attributes: list[ir.Attr] = []
     inputs: list[ir.Value | None] = [value]
     if opset_of(concat) < 11:
-        given = [ir.AttrInt64s("pads", pads), ir.AttrString("mode", "constant"), ir.AttrFloat32("value", float(fill))]
-        attributes = {attribute.name: attribute for attribute in given}
+        attributes = [ir.AttrInt64s("pads", pads), ir.AttrFloat32("value", float(fill))]
     else:
         inputs.append(_constant(model, "pads_" + "_".join(map(str, pads)), np.array(pads, np.int64)))
         if fill.tobytes() != b"\0" * fill.itemsize:
             inputs.append(_constant(model, f"fill_{fill.dtype}_{fill}", fill))
-    node = ir.Node("", "Pad", inputs, list(attributes.values()), name=f"{concat.name or concat.outputs[0].name}.pad")
+    name = _free_name(model, f"{value.name}.padded")
+    node = ir.Node("", "Pad", inputs, attributes, name=name)
     model.graph.insert_before(concat, node)
     padded = node.outputs[0]
-    padded.name = _free_name(model, f"{value.name}.padded")
+    padded.name = name
     added[padded.name] = str(value.name), axis, sum(amounts)
     return padded
 

@@ -105,6 +105,11 @@ class Labels:
         if labels.size:
             self._frozen.append((np.unique(labels), reason))
 
+    def all_frozen(self, labels: LabelArray) -> bool:
+        """Tell whether none of `labels` can be dropped, as far as is known yet."""
+        frozen = self.frozen()
+        return all(root in frozen for root in np.unique(self.find(np.array(labels))).tolist() if root != NO_LABEL)
+
     def frozen(self) -> dict[int, str]:
         """Return the reason of every frozen representative (the first one given)."""
         pinned = [(row, self._pinned[name]) for (name, _), row in self.dims.items() if name in self._pinned]

@@ -14,12 +14,15 @@ from n2n_edge.graph.function_calls import check_function_calls
 from n2n_edge.graph.model_file import densify, read_external_data, read_proto
 
 __all__ = [
-    "as_array", "drop_unused_initializers", "load_model", "load_proto", "save_model", "serialize", "size_of",
-    "to_proto",
+    "GENERATED_NAME", "as_array", "drop_unused_initializers", "load_model", "load_proto", "save_model", "serialize",
+    "size_of", "to_proto",
 ]  # fmt: skip
 
 _LARGE_BYTES = 2**16
 """Weights of more bytes aren't shown to the checker, which copies what it is given."""
+
+GENERATED_NAME = "generated name"
+"""Key in the `meta` of nodes whose name isn't their file's."""
 
 
 def load_model(path: Path | str) -> ir.Model:
@@ -194,6 +197,8 @@ def serialize(model: ir.Model) -> bytes:
 def to_proto(model: ir.Model, *, without: Collection[str] = ()) -> onnx.ModelProto:
     """Return the model as protobuf, without the shapes of activations and weights: every reader infers them.
 
+    Nodes that had no name in the teacher's file have none here.
+
     `without` names weights to leave out.
 
     Shapes would be a third of the time it takes to write a candidate down, and a part of its size.
@@ -209,7 +214,10 @@ def to_proto(model: ir.Model, *, without: Collection[str] = ()) -> onnx.ModelPro
             value.const_value.name = name
             ir.serde.serialize_tensor_into(proto.graph.initializer.add(), value.const_value)
     for node in graph:
-        ir.serde.serialize_node_into(proto.graph.node.add(), node)
+        written = proto.graph.node.add()
+        ir.serde.serialize_node_into(written, node)
+        if GENERATED_NAME in node.meta:
+            written.ClearField("name")
     for value in graph.outputs:
         ir.serde.serialize_value_into(proto.graph.output.add(), value)
     return proto

@@ -26,9 +26,12 @@ def collapse_joins(model: ir.Model, before: dict[ir.Node, Inputs]) -> Iterator[t
     A sum of sums (Add in Add, Sum) counts as one. What was joined with itself in the teacher already stays so. Yields
     every join that has a single operand left, with that operand: the caller lets others read it and removes the join.
     """
-    for node in list(model.graph):
-        if node in before and not (node.op_type in _SUMS and _is_part(node)):
+    changed = True
+    while changed:
+        changed = False
+        for node in [node for node in model.graph if node in before]:
             while node.graph is not None and (term := _repeated(node, before)) is not None:
+                changed = True
                 yield from _without(*term, before)
 
 
@@ -48,7 +51,9 @@ def _terms(node: ir.Node) -> Iterator[_Term]:
 
 
 def _repeated(root: ir.Node, before: dict[ir.Node, Inputs]) -> _Term | None:
-    """Return an operand that is another one now and wasn't before."""
+    """Return an operand that is another one now and wasn't before; None too where `root` is but a part of a sum."""
+    if root.op_type in _SUMS and _is_part(root):
+        return None
     terms = list(_terms(root)) if root.op_type in _SUMS else [(root, index) for index in range(len(root.inputs))]
     operands: dict[ir.Value, list[tuple[ir.Value | None, _Term]]] = {}
     for node, index in terms:

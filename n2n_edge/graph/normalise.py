@@ -13,7 +13,7 @@ from n2n_edge.graph.constant_channels import pad_instead_of_concat
 from n2n_edge.graph.flatten import inline_settled_branches
 from n2n_edge.graph.fold import fold_static, put_constant
 from n2n_edge.graph.free_batch import free_batch
-from n2n_edge.graph.load import as_array, drop_unused_initializers
+from n2n_edge.graph.load import GENERATED_NAME, as_array, drop_unused_initializers
 from n2n_edge.graph.operands import nodes_within
 from n2n_edge.graph.shapes import batch_dim
 from n2n_edge.graph.sizes import free_sizes
@@ -60,6 +60,7 @@ def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir
     common.RemoveUnusedNodesPass()(model)
     drop_unused_initializers(model)
     _note_shapes(model, one, two)
+    _note_kernels(model, one)
     _name_nodes(model)
     return model
 
@@ -183,9 +184,21 @@ def _note_shapes(model: ir.Model, one: Trace, two: Trace) -> None:
         value.shape, value.dtype = ir.Shape(value.const_value.shape.numpy()), value.const_value.dtype
 
 
+def _note_kernels(model: ir.Model, one: Trace) -> None:
+    """Note the kernel of every convolution whose weight is worked out when the network runs."""
+    for node in model.graph:
+        weight = node.inputs[1] if node.op_type in ("Conv", "ConvTranspose") else None
+        if weight is not None and weight.const_value is None and "kernel_shape" not in node.attributes:
+            shape = one.shapes.get(str(weight.name), ())
+            if len(shape) > 2:
+                node.attributes["kernel_shape"] = ir.AttrInt64s("kernel_shape", shape[2:])
+
+
 def _name_nodes(model: ir.Model) -> None:
     seen: set[str] = set()
     for index, node in enumerate(model.graph):
+        if not node.name:
+            node.meta[GENERATED_NAME] = True
         if not node.name or node.name in seen:
             node.name = f"{node.op_type}_{index}"
         seen.add(node.name)

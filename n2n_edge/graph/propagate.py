@@ -9,10 +9,10 @@ from n2n_edge.graph import rules_elementwise as elementwise
 from n2n_edge.graph import rules_moving as moving
 from n2n_edge.graph import rules_weighted as weighted
 from n2n_edge.graph.balance import tie_balanced
-from n2n_edge.graph.fixed import expanded_source, pin_fixed
+from n2n_edge.graph.fixed import pin_fixed
 from n2n_edge.graph.labels import DimKey, LabelArray, Labels, compress
-from n2n_edge.graph.operands import BROADCASTING_OPS, values_read
-from n2n_edge.graph.shapes import is_constant, shapes_of
+from n2n_edge.graph.operands import BROADCASTING_OPS, fixed_source, is_fixed, values_read
+from n2n_edge.graph.shapes import shapes_of
 
 __all__ = ["ELEMENTWISE_OPS", "KNOWN_OPS", "UNARY_OPS", "is_understood", "propagate"]
 
@@ -68,9 +68,9 @@ KNOWN_OPS = frozenset(_RULES)
 """Ops of the standard domain that labels can pass."""
 
 
-_SLICES_EXPANDED = ELEMENTWISE_OPS | {"BatchNormalization", "InstanceNormalization", "Concat"}
-"""Ops whose rule says which channel each element of a constant, or of an expanded one, belongs to."""
-_SLICES_WEIGHTS = _SLICES_EXPANDED | {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+_SLICES_WEIGHTS = ELEMENTWISE_OPS | {
+    "Concat", "Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "InstanceNormalization",
+}  # fmt: skip
 """Ops whose rule says which channel each element of a constant belongs to."""
 
 
@@ -87,7 +87,7 @@ def propagate(model: ir.Model, seed: Mapping[DimKey, LabelArray] | None = None, 
         _label_input(value, labels)
     for node in model.graph:
         _pin_constants(node, labels)
-        if any(not is_constant(value) for value in values_read(node)):
+        if any(not is_fixed(value) for value in values_read(node)):
             rule = _RULES[node.op_type] if is_understood(node) else elementwise.unknown
             rule(node, labels)
     for value in model.graph.outputs:
@@ -97,13 +97,11 @@ def propagate(model: ir.Model, seed: Mapping[DimKey, LabelArray] | None = None, 
 
 
 def _pin_constants(node: ir.Node, labels: Labels) -> None:
-    """Forbid slicing the constants, and what Expands repeat, that the rule of `node` says nothing about."""
-    understood = is_understood(node)
+    """Forbid slicing the constants that the rule of `node` says nothing about; of another form, its readers say it."""
+    if (is_understood(node) and node.op_type in _SLICES_WEIGHTS) or fixed_source(node.outputs[0]) is not None:
+        return
     for value in values_read(node):
-        slicing = _SLICES_EXPANDED if expanded_source(value) is not None else _SLICES_WEIGHTS
-        expands = expanded_source(node.outputs[0]) is not None  # what reads the expanded constant says it
-        if not (understood and node.op_type in slicing) and not expands:
-            pin_fixed(value, f"{node.op_type} '{node.name}' reads a weight of theirs", labels)
+        pin_fixed(value, f"{node.op_type} '{node.name}' reads a weight of theirs", labels)
 
 
 def _label_input(value: ir.Value, labels: Labels) -> None:

@@ -43,7 +43,9 @@ def remove_layers(model: ir.Model, layers: Sequence[Layer], removed: Iterable[st
         if layer.name not in gone:
             continue
         chain = [nodes[name] for name in layer.nodes]
-        source, axis = layer_input(chain[0])
+        source, axis = layer_input(next(node for node in chain if node.op_type != "Pad"))
+        if chain[0].op_type == "Pad" and chain[0].inputs[0] is not None:
+            source = chain[0].inputs[0]
         output = chain[-1].outputs[0]
         if axis == 1:  # widths can only change along axis 1
             readers += [_Reader(use.node, use.idx, layer.out_channels, layer.name) for use in output.uses()]
@@ -54,6 +56,7 @@ def remove_layers(model: ir.Model, layers: Sequence[Layer], removed: Iterable[st
     for reader in sorted((reader for reader in readers if reader.node in position), key=lambda r: position[r.node]):
         _refit_where_needed(model, reader)
     _drop_repeated_rectifiers(model, repeated)
+    _drop_unread_nodes(model)
     drop_unused_initializers(model)
     return model
 
@@ -111,9 +114,16 @@ def _drop_repeated_rectifiers(model: ir.Model, repeated: set[str | None]) -> Non
             model.graph.remove(node, safe=True)
 
 
+def _drop_unread_nodes(model: ir.Model) -> None:
+    """Take out what only removed layers read, such as a weight in the form in which one of them read it."""
+    for node in reversed(list(model.graph)):
+        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            model.graph.remove(node, safe=True)
+
+
 def _refit_where_needed(model: ir.Model, reader: _Reader) -> None:
     """Re-fit a reader, unless it reads a value of the same width."""
-    value = reader.node.inputs[reader.index]
+    value = reader.node.inputs[reader.index] if reader.index < len(reader.node.inputs) else None
     if value is None or value.shape is None:
         return
     width = value.shape[1]

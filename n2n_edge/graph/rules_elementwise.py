@@ -3,9 +3,9 @@
 import numpy as np
 import onnx_ir as ir
 
-from n2n_edge.graph.fixed import assign_fixed, is_fixed
+from n2n_edge.graph.fixed import assign_fixed
 from n2n_edge.graph.labels import NO_LABEL, LabelArray, Labels
-from n2n_edge.graph.operands import axes_of, is_computed, opset_of, values_read
+from n2n_edge.graph.operands import axes_of, is_computed, is_fixed, opset_of, values_read
 from n2n_edge.graph.shapes import is_constant
 
 __all__ = ["elementwise", "passing", "pooling", "reduction", "softmax", "unknown"]
@@ -136,5 +136,5 @@ def _label_constant(node: ir.Node, labels: Labels, value: ir.Value, merged: Labe
         if len(along) > 1 and size > 1:
             labels.tie_rows(along, f"{node.op_type} '{node.name}' joins them with values that have no channels")
             assign_fixed(value, axis, along.max(axis=1), labels)
-        else:
+        elif size > 1:
             assign_fixed(value, axis, np.zeros(size, np.int64), labels)

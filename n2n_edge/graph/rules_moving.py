@@ -3,9 +3,9 @@
 import numpy as np
 import onnx_ir as ir
 
-from n2n_edge.graph.fixed import assign_fixed, is_fixed, label_fixed, pin_fixed
+from n2n_edge.graph.fixed import assign_fixed, label_fixed, pin_fixed
 from n2n_edge.graph.labels import LabelArray, Labels
-from n2n_edge.graph.operands import axes_of, constant_ints, is_computed, pad_amounts, slice_plan, split_sizes
+from n2n_edge.graph.operands import axes_of, constant_ints, is_computed, is_fixed, pad_amounts, slice_plan, split_sizes
 from n2n_edge.graph.sizes import has_own_sizes
 
 __all__ = [

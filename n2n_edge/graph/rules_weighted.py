@@ -3,9 +3,9 @@
 import numpy as np
 import onnx_ir as ir
 
-from n2n_edge.graph.fixed import assign_fixed, is_fixed
+from n2n_edge.graph.fixed import assign_fixed, label_fixed, pin_fixed
 from n2n_edge.graph.labels import LabelArray, Labels
-from n2n_edge.graph.shapes import is_constant
+from n2n_edge.graph.operands import is_fixed, is_weight
 
 __all__ = ["batch_norm", "conv", "conv_transpose", "gemm", "layer_norm", "matmul"]
 
@@ -21,14 +21,14 @@ def conv(node: ir.Node, labels: Labels) -> None:
     assert groups is not None
     incoming = labels.row(source, 1)
     if groups == 1:
-        labels.assign((str(weight.name), 1), incoming)
-        outgoing = labels.fresh((str(weight.name), 0), out_count)
+        assign_fixed(weight, 1, incoming, labels)
+        outgoing = label_fixed(weight, 0, labels)
     elif per_group == 1:
         outgoing = np.repeat(incoming, out_count // groups)
-        labels.assign((str(weight.name), 0), outgoing)
+        assign_fixed(weight, 0, outgoing, labels)
     else:
-        outgoing = labels.fresh((str(weight.name), 0), out_count)
-        labels.assign((str(weight.name), 1), incoming.reshape(groups, per_group))
+        outgoing = label_fixed(weight, 0, labels)
+        assign_fixed(weight, 1, incoming.reshape(groups, per_group), labels)
         for row in (incoming, outgoing):
             _balance(node, labels, row, groups)
     _finish(node, labels, outgoing, bias)
@@ -46,15 +46,15 @@ def conv_transpose(node: ir.Node, labels: Labels) -> None:
     incoming = labels.row(source, 1)
     if groups > 1 and in_count == groups and out_per_group == 1:
         outgoing = incoming
-        labels.assign((str(weight.name), 0), incoming)
+        assign_fixed(weight, 0, incoming, labels)
     elif groups > 1:
         _balance(node, labels, incoming, groups)
-        labels.assign((str(weight.name), 0), incoming)
-        row = labels.fresh((str(weight.name), 1), out_per_group)
+        assign_fixed(weight, 0, incoming, labels)
+        row = label_fixed(weight, 1, labels)
         outgoing = np.tile(row, groups)
     else:
-        labels.assign((str(weight.name), 0), incoming)
-        outgoing = labels.fresh((str(weight.name), 1), out_per_group)
+        assign_fixed(weight, 0, incoming, labels)
+        outgoing = label_fixed(weight, 1, labels)
     _finish(node, labels, outgoing, bias)
 
 
@@ -67,10 +67,10 @@ def gemm(node: ir.Node, labels: Labels) -> None:
     transposed = node.attributes.get_int("transB", 0)
     contraction = 0 if transposed_input else 1
     _end_elsewhere(node, labels, source, contraction)
-    labels.assign((str(weight.name), 1 if transposed else 0), labels.row(source, contraction))
+    assign_fixed(weight, 1 if transposed else 0, labels.row(source, contraction), labels)
     out_axis = 0 if transposed else 1
-    outgoing = labels.fresh((str(weight.name), out_axis), labels.shape(weight)[out_axis])
-    if bias is not None and is_constant(bias):
+    outgoing = label_fixed(weight, out_axis, labels)
+    if bias is not None and is_fixed(bias):
         _label_vector(labels, bias, outgoing)
     elif bias is not None:
         labels.freeze(outgoing, f"Gemm '{node.name}' adds a computed value")
@@ -83,13 +83,13 @@ def matmul(node: ir.Node, labels: Labels) -> None:
     first, second = node.inputs[0], node.inputs[1]
     assert first is not None
     assert second is not None
-    if is_constant(second) and not is_constant(first) and len(labels.shape(second)) <= 2:
+    if is_weight(second) and not is_fixed(first) and len(labels.shape(second)) <= 2:
         _matmul_by_weight(node, labels, first, second, -1)
-    elif is_constant(first) and not is_constant(second) and len(labels.shape(first)) <= 2:
+    elif is_weight(first) and not is_fixed(second) and len(labels.shape(first)) <= 2:
         _matmul_by_weight(node, labels, second, first, -2)
     elif 2 <= len(labels.shape(first)) == len(labels.shape(second)):
-        for constant in filter(is_constant, (first, second)):
-            labels.pin(str(constant.name), f"MatMul '{node.name}' reads a stack of matrices")
+        for constant in filter(is_fixed, (first, second)):
+            pin_fixed(constant, f"MatMul '{node.name}' reads a stack of matrices", labels)
         _matmul_of_activations(node, labels, first, second)
     else:
         _freeze_form(node, labels)
@@ -98,14 +98,28 @@ def matmul(node: ir.Node, labels: Labels) -> None:
 def _matmul_by_weight(node: ir.Node, labels: Labels, source: ir.Value, weight: ir.Value, axis: int) -> None:
     """Product with a constant matrix or vector: `axis` of the source is contracted, and with a vector ends there."""
     axis = max(axis, -len(labels.shape(source)))  # a vector on the right is a column
+    elsewhere = labels.varying(source, beside=[axis]) and labels.of(source).shape[axis] == 1
+    if elsewhere and not labels.all_frozen(labels.of(source)):
+        _matmul_within_channels(node, labels, source, weight, axis)
+        return
     _end_elsewhere(node, labels, source, axis)
     rank, matrix = len(labels.shape(node.outputs[0])), len(labels.shape(weight)) == 2
     on_right = weight is node.inputs[1]
-    labels.assign((str(weight.name), 0 if on_right or not matrix else 1), labels.row(source, axis))
+    assign_fixed(weight, 0 if on_right or not matrix else 1, labels.row(source, axis), labels)
     if matrix:
-        outgoing = labels.fresh((str(weight.name), 1 if on_right else 0), labels.shape(weight)[1 if on_right else 0])
+        outgoing = label_fixed(weight, 1 if on_right else 0, labels)
         place = rank - 1 if on_right or len(labels.shape(source)) == 1 else rank - 2
         labels.set(node.outputs[0], outgoing.reshape([-1 if i == place else 1 for i in range(rank)]))
+
+
+def _matmul_within_channels(
+    node: ir.Node, labels: Labels, source: ir.Value, weight: ir.Value, axis: int
+) -> None:
+    """Product along an axis that isn't that of the channels, each of which it maps by itself (as a mixer's tokens)."""
+    for place, size in enumerate(labels.shape(weight)):
+        assign_fixed(weight, place, np.zeros(size, np.int64), labels)
+    array = labels.of(source)
+    labels.set(node.outputs[0], array if len(labels.shape(weight)) == 2 else array.squeeze(axis))
 
 
 def _freeze_form(node: ir.Node, labels: Labels) -> None:
@@ -113,7 +127,7 @@ def _freeze_form(node: ir.Node, labels: Labels) -> None:
     for value in node.inputs:
         if value is not None:
             labels.freeze(labels.of(value), reason)
-            labels.pin(str(value.name), reason)
+            pin_fixed(value, reason, labels)
 
 
 def batch_norm(node: ir.Node, labels: Labels) -> None:
@@ -160,18 +174,18 @@ def _operands(node: ir.Node, labels: Labels) -> tuple[ir.Value, ir.Value | None,
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     assert source is not None
     assert weight is not None
-    if is_constant(weight) and not is_constant(source):
+    if is_weight(weight) and not is_fixed(source):
         return source, weight, bias
     for value in node.inputs:
         if value is not None:
             labels.freeze(labels.of(value), f"{node.op_type} '{node.name}' computes its weight")
-            labels.pin(str(value.name), f"{node.op_type} '{node.name}' computes its weight")
+            pin_fixed(value, f"{node.op_type} '{node.name}' computes its weight", labels)
     return source, None, None
 
 
 def _finish(node: ir.Node, labels: Labels, outgoing: LabelArray, bias: ir.Value | None) -> None:
-    if bias is not None and is_constant(bias):
-        labels.assign((str(bias.name), 0), outgoing)
+    if bias is not None and is_fixed(bias):
+        assign_fixed(bias, 0, outgoing, labels)
     elif bias is not None:
         labels.freeze(outgoing, f"{node.op_type} '{node.name}' computes its bias")
     rank = len(labels.shape(node.outputs[0]))

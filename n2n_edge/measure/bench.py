@@ -13,7 +13,14 @@ from n2n_edge.graph import layers_by_name
 from n2n_edge.measure.board import BoardState
 from n2n_edge.measure.doubts import doubts_of_load, doubts_of_sample, doubts_of_state, refuse_throttled
 from n2n_edge.measure.files import file_size_bytes, is_ort
-from n2n_edge.measure.measurement import ConnectionLostError, Energy, Measurement, MeasurementError, summarise
+from n2n_edge.measure.measurement import (
+    ConnectionLostError,
+    Energy,
+    Measurement,
+    MeasurementError,
+    alone_in_failing,
+    summarise,
+)
 from n2n_edge.measure.messages import (
     TEXT_LETTERS,
     EnergySpent,
@@ -24,7 +31,7 @@ from n2n_edge.measure.messages import (
     WorkerReady,
     one_line,
 )
-from n2n_edge.measure.options import BenchOptions
+from n2n_edge.measure.options import BenchOptions, refuse_threads
 from n2n_edge.measure.per_op import OpProfile
 from n2n_edge.measure.process import WorkerProcess
 from n2n_edge.measure.target import HostTarget, Target
@@ -104,6 +111,7 @@ def run_throughput(model: Path, options: BenchOptions, target: Target, streams: 
     Raises:
         InputError, MeasurementError, MemoryLimitError: as `bench`.
     """
+    threads_on(target, options, streams)
     # the streams share one pool, and each works in a thread of its own besides
     threads = options.threads or max(1, target.cores - streams + 1)
     options = replace(options, threads=threads)
@@ -184,9 +192,18 @@ def twice(target: Target, action: Callable[[], T]) -> T:
         return action()
 
 
-def threads_on(target: Target, options: BenchOptions) -> int:
-    """Return the threads that a model is run with: those asked for, or the target's cores."""
-    return target.cores if options.threads is None else options.threads
+def threads_on(target: Target, options: BenchOptions, streams: int = 1) -> int:
+    """Return the threads that a model is run with: those asked for, or the target's cores.
+
+    Raises:
+        InputError: far more of them, or of streams, than the target has processors.
+    """
+    logical_cpus = int(target.describe()["logical_cpus"])
+    refuse_threads("streams", streams, logical_cpus, target.name)
+    if options.threads is None:
+        return target.cores
+    refuse_threads("threads", options.threads, logical_cpus, target.name)
+    return options.threads
 
 
 def request_fields(target: Target, model: Path | bytes, options: BenchOptions) -> dict[str, Any]:
@@ -281,12 +298,13 @@ def with_profile(
             return process.request(Profiled, str(path), options.timeout_s, **fields)
 
     try:
-        raw = twice(target, run)
+        with alone_in_failing(str(path)):
+            raw = twice(target, run)
+            profile = OpProfile.read(raw, _layer_names(path))
     except N2NError as error:
         if not options.only_cpu:
             raise
         return None, replace(found, warnings=(*found.warnings, f"not profiled: {error}"))
-    profile = OpProfile.read(raw, _layer_names(path))
     doubts = (*found.warnings, *_doubts_of_providers(profile, options))
     return profile, replace(
         found, arena_bytes=raw.arena_bytes, arena_in_use_bytes=raw.arena_in_use_bytes, warnings=doubts

@@ -84,7 +84,8 @@ def _told(megahertz: float | None) -> float | None:
 Text = Annotated[str, AfterValidator(_shown)]
 Lines = Annotated[str, AfterValidator(_lines)]
 PathThere = Annotated[str, Field(min_length=1, max_length=PATH_LETTERS), AfterValidator(_path)]
-Duration = Annotated[float, Field(gt=0)]
+Duration = Annotated[float, Field(ge=1e-6)]
+"""In whatever unit: no clock here tells less than a nanosecond."""
 Samples = Annotated[list[Duration], Field(min_length=1, max_length=MAX_SAMPLES)]
 Bytes = Annotated[int, Field(ge=0, le=MOST_BYTES)]
 Megabytes = Annotated[int, Field(ge=0, le=MOST_MB)]
