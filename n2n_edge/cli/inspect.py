@@ -191,6 +191,7 @@ def _print(
 
     from n2n_edge.cli.console import Console
     from n2n_edge.graph import batch_of
+    from n2n_edge.ship.readiness import export_note
 
     console = Console(highlight=False)
     console.print(_layer_table(teacher.layers))
@@ -206,6 +207,8 @@ def _print(
     if any(item.code == "free_size" for item in refused):
         sizes = "x".join(str(size) for size in _input_sizes(teacher))
         console.print(f"the input's size is free: all figures are for {sizes}", soft_wrap=True)
+    if export_note(teacher):
+        console.print(Text(export_note(teacher), style="yellow"), soft_wrap=True)
     for item in refused:
         console.print(Text(f"compress would refuse it ({item.code}): {item.text}", style="yellow"), soft_wrap=True)
 

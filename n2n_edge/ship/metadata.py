@@ -9,6 +9,7 @@ from n2n_edge.devices import Profile
 from n2n_edge.distill import Data
 from n2n_edge.figures import Figure
 from n2n_edge.gate import Budget
+from n2n_edge.graph.torch_export import EXPORT_WARNING
 from n2n_edge.ship.normalisation import MEAN_KEY, STD_KEY
 from n2n_edge.ship.outputs import OUTPUTS_KEY
 
@@ -31,6 +32,7 @@ def with_metadata(
     timed: equal runs ship equal files.
     """
     model = model.clone()
+    model.metadata_props.pop(EXPORT_WARNING, None)  # of the teacher's export
     profile = profiles[0]
     entries: dict[str, object] = {
         "n2n_edge.version": version,

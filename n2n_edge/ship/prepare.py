@@ -25,14 +25,14 @@ from n2n_edge.distill.class_names import read_class_names
 from n2n_edge.errors import InputError
 from n2n_edge.figures import Figure
 from n2n_edge.gate import file_figures
-from n2n_edge.graph import Teacher, save_model
+from n2n_edge.graph import Teacher, save_model, shape_words
 from n2n_edge.search.policies import POLICY_NAMES
 from n2n_edge.ship.folder import RunFolder
 from n2n_edge.ship.normalisation import Normalisation, choose_normalisation, metadata_normalisation
 from n2n_edge.ship.observer import Observer
 from n2n_edge.ship.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs, scale_warnings
 from n2n_edge.ship.policy_file import PolicyStates, load_policies
-from n2n_edge.ship.readiness import refuse_unready
+from n2n_edge.ship.readiness import export_note, refuse_unready
 from n2n_edge.ship.settings import CompressSettings
 from n2n_edge.ship.teacher_check import check_teacher
 from n2n_edge.ship.trainable import trainable_teacher
@@ -89,6 +89,12 @@ def prepare(
     teacher = Teacher.load(path, settings.input_shape)
     refuse_unready(teacher, path, settings.input_shape)
     observer.say(_summary(teacher, path))
+    noted = tuple(note for note in (export_note(teacher),) if note)
+    for note in noted:
+        observer.say(note)
+    if _leaves_size_free(teacher.source):
+        sizes = shape_words(settings.input_shape or ())
+        observer.say(f"the teacher leaves its input's size free: figures and the student are for {sizes}")
     GraphModule(teacher.model)  # an op that can't be trained is found before anything is begun
     spec = settings.data or _EXAMPLE_DATA
     loaded, choice = _load(settings, teacher, path, spec)
@@ -115,7 +121,7 @@ def prepare(
         data=data,
         distilling=DistillSettings(seed=settings.seed, flip=settings.flip),
         policy_states=states,
-        warnings=(*data.warnings, *warnings, *doubts, *scale_warnings(teacher.model, data)),
+        warnings=(*noted, *data.warnings, *warnings, *doubts, *scale_warnings(teacher.model, data)),
         restored=restored,
         one_at_a_time=one_at_a_time,
     )
@@ -152,6 +158,11 @@ def _teacher_file(settings: CompressSettings, folder: RunFolder, observer: Obser
 def _takes_one_image(source: ir.Model) -> bool:
     shape = source.graph.inputs[0].shape
     return shape is not None and isinstance(shape[0], int)
+
+
+def _leaves_size_free(source: ir.Model) -> bool:
+    shape = source.graph.inputs[0].shape
+    return shape is not None and any(not isinstance(size, int) or size < 1 for size in list(shape)[1:])
 
 
 def _summary(teacher: Teacher, path: Path) -> str:

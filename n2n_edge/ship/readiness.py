@@ -10,9 +10,10 @@ import onnx_ir as ir
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.graph import Teacher
+from n2n_edge.graph.torch_export import EXPORT_WARNING
 from n2n_edge.ship.image_input import refuse_channels_last
 
-__all__ = ["Obstacle", "is_half_weight", "obstacles", "refuse_unready"]
+__all__ = ["Obstacle", "export_note", "is_half_weight", "obstacles", "refuse_unready"]
 
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _NAMES_SHOWN = 3
@@ -37,6 +38,14 @@ def obstacles(teacher: Teacher, input_shape: tuple[int, ...] | None = None) -> t
     if not found and find_spec("torch") is not None and len(teacher.model.graph) <= _NODES_CHECKED:
         found += _of_operators(teacher)
     return tuple(found)
+
+
+def export_note(teacher: Teacher) -> str:
+    """Say what torch's tracer warned of when a teacher was exported; nothing if it didn't."""
+    warned = teacher.source.metadata_props.get(EXPORT_WARNING, "")
+    if not warned:
+        return ""
+    return f"torch's tracer warned: {printable(warned)}; on random inputs the exported file is the network's function"
 
 
 def refuse_unready(teacher: Teacher, path: Path, input_shape: tuple[int, ...] | None) -> None:

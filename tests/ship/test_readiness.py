@@ -202,3 +202,16 @@ def test_bfloat16_counts_as_half_precision() -> None:
     tensor = helper.make_tensor("w", BFLOAT, [2, 2], [1.0, 2.0, 3.0, 4.0])
 
     assert is_half_weight(ir.Value(name="w", const_value=ir.from_proto(tensor)))
+
+
+def test_what_the_tracer_warned_of_is_shown(tmp_path: Path) -> None:
+    path = network(tmp_path / "t.onnx", FREE)  # type: ignore[arg-type]
+    model = onnx.load(path)
+    helper.set_model_props(
+        model, {"n2n_edge.export_warning": "Converting a tensor to a Python boolean (net.py, line 3)"}
+    )
+    onnx.save(model, path)
+
+    printed = CliRunner().invoke(app, [str(path)], env={"COLUMNS": "400"})
+
+    assert "torch's tracer warned: Converting a tensor to a Python boolean (net.py, line 3);" in printed.stdout
