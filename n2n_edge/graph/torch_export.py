@@ -1,9 +1,10 @@
 """Export a torch module once, on the way in; the only place below `distill` that knows of torch, and only by name."""
 
+import logging
 import tempfile
 import warnings
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
@@ -66,7 +67,12 @@ def export_module(module: object, example_input: object) -> ir.Model:
     def check(model: ir.Model) -> None:
         check_export(torch, name, module, example_input, model)
 
+    def by_running(path: Path) -> None:
+        with torch.no_grad():
+            module(example_input)  # type: ignore[operator]
+
     try:
+        _refuse_failing(name, by_running)
         return _exported(name, [by_script, by_program_for_any_batch, by_program], check)
     finally:
         with foreign_code(f"the torch module {name}"):
@@ -107,6 +113,35 @@ def _export_dynamo(torch: Any, model: object, inputs: tuple[object, ...], path: 
     )  # fmt: skip
 
 
+@contextmanager
+def _without_logs() -> Iterator[None]:
+    """Keep torch's exporters from writing to stderr what is of no use to anybody but their makers."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _refuse_failing(name: str, run: Callable[[Path], None]) -> None:
+    """Raise InputError for a module that fails by itself: exporters would each take their time to say so."""
+    try:
+        run(Path())
+    except KeyboardInterrupt:
+        raise
+    except SystemExit:
+        with foreign_code(f"the torch module {name}"):
+            raise
+    except BaseException as error:
+        raise _unexported(name, error) from error
+
+
+def _unexported(name: str, error: BaseException | None) -> InputError:
+    line = printable(str(error).strip().split("\n")[0])
+    return InputError(f"torch can't export {name}: {line}; give an ONNX file instead")
+
+
 def _exported(name: str, ways: list[Callable[[Path], None]], check: Callable[[ir.Model], None]) -> ir.Model:
     """Return what the first of `ways` writes that passes `check`.
 
@@ -116,7 +151,12 @@ def _exported(name: str, ways: list[Callable[[Path], None]], check: Callable[[ir
     first: BaseException | None = None
     for way in ways:
         try:
-            with warnings.catch_warnings(record=True) as caught, redirect_stdout(StringIO()):
+            with (
+                warnings.catch_warnings(record=True) as caught,
+                redirect_stdout(StringIO()),
+                redirect_stderr(StringIO()),
+                _without_logs(),
+            ):
                 warnings.simplefilter("always")
                 with tempfile.TemporaryDirectory() as folder:
                     path = Path(folder) / "module.onnx"
@@ -139,8 +179,7 @@ def _exported(name: str, ways: list[Callable[[Path], None]], check: Callable[[ir
             return model
     if isinstance(first, InputError):
         raise first
-    line = printable(str(first).strip().split("\n")[0])
-    raise InputError(f"torch can't export {name}: {line}; give an ONNX file instead") from first
+    raise _unexported(name, first) from first
 
 
 def _tracer_words(caught: list[warnings.WarningMessage]) -> str:

@@ -137,3 +137,11 @@ def test_a_warning_of_the_tracer_stays_with_a_file_that_is_right() -> None:
     model = export_module(Net(harmless), torch.zeros(1, *SHAPE))
 
     assert "test_torch_export.py" in model.metadata_props["n2n_edge.export_warning"]
+
+
+def test_nothing_of_the_exporters_reaches_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxscript", reason="the newer exporter needs onnxscript")
+    with pytest.raises(InputError):
+        export_module(Net(python_branch), torch.zeros(1, *SHAPE))
+
+    assert capfd.readouterr() == ("", "")
