@@ -15,7 +15,7 @@ from n2n_edge.search import Candidate, Journal, held
 from n2n_edge.ship.candidates import candidate_rows, listed_candidates
 from n2n_edge.ship.devices import journalled_profiles, load_profiles
 from n2n_edge.ship.document import Origin, read_report, verdicts_of
-from n2n_edge.ship.final import SEARCH_SHARE, epochs_within, train_to_the_end
+from n2n_edge.ship.final import SEARCH_SHARE, epochs_in_words, epochs_within, train_to_the_end
 from n2n_edge.ship.finish import CompressResult, ship
 from n2n_edge.ship.folder import RunFolder
 from n2n_edge.ship.front import objective_of
@@ -108,7 +108,8 @@ def ship_candidate(
         )
     advice = f"`{order.command(out)}` goes on from the last epoch; {STALL_VARIABLE} sets how long to wait"
     with held(target.path / _BEGUN), watched(observer.say, advice), phase(f"final distillation of candidate {number}"):
-        observer.say(f"training candidate {number} for {known} epochs of {len(prepared.data.train)} images")
+        amount = epochs_in_words(known, settings, len(prepared.data.train))
+        observer.say(f"training candidate {number} for {amount}")
         trained = train_to_the_end(prepared, architecture, known, target, observer, observer.epoch)
         return ship(target, settings, prepared, trained, origin, observer)
 

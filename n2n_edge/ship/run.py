@@ -29,7 +29,7 @@ from n2n_edge.search import (
 from n2n_edge.ship.candidates import candidate_rows, listed_candidates, place_of
 from n2n_edge.ship.devices import journalled_profiles, load_profiles, profiles_meta
 from n2n_edge.ship.document import Origin, read_report, verdicts_of
-from n2n_edge.ship.final import SEARCH_SHARE, epochs_within, train_to_the_end
+from n2n_edge.ship.final import SEARCH_SHARE, epochs_in_words, epochs_within, train_to_the_end
 from n2n_edge.ship.finish import CompressResult, ship
 from n2n_edge.ship.folder import RunFolder
 from n2n_edge.ship.observer import Observer, SilentObserver
@@ -104,7 +104,7 @@ def _run(
         architecture = _winner_or_refusal(found, settings).architecture
         save_policies(found.policy_states, folder.policy)
         epochs = _epochs(settings, prepared, architecture, journal, started)
-        observer.say(f"training the winner for {epochs} epochs of {len(prepared.data.train)} images")
+        observer.say(f"training the winner for {epochs_in_words(epochs, settings, len(prepared.data.train))}")
 
         def on_epoch(report: EpochReport) -> None:
             figures = {"loss": report.train_loss, "validation": report.validation, "seconds": report.seconds}
