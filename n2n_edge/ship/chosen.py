@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+from n2n_edge.distill.allocator import large_buffers_kept
 from n2n_edge.errors import InputError
 from n2n_edge.graph import Architecture, Teacher
 from n2n_edge.search import Candidate, Journal, held
@@ -107,7 +108,12 @@ def ship_candidate(
             chosen={"run": str(order.run), "candidate": number},
         )
     advice = f"`{order.command(out)}` goes on from the last epoch; {STALL_VARIABLE} sets how long to wait"
-    with held(target.path / _BEGUN), watched(observer.say, advice), phase(f"final distillation of candidate {number}"):
+    with (
+        held(target.path / _BEGUN),
+        watched(observer.say, advice),
+        large_buffers_kept(),
+        phase(f"final distillation of candidate {number}"),
+    ):
         amount = epochs_in_words(known, settings, len(prepared.data.train))
         observer.say(f"training candidate {number} for {amount}")
         trained = train_to_the_end(prepared, architecture, known, target, observer, observer.epoch)

@@ -8,6 +8,7 @@ from typing import cast
 
 from n2n_edge.devices import Profile
 from n2n_edge.distill import EpochReport, ShortDistiller, metric_name
+from n2n_edge.distill.allocator import large_buffers_kept
 from n2n_edge.errors import BudgetMissedError, InputError, N2NError
 from n2n_edge.figures import Figure
 from n2n_edge.gate import UNITS, Budget, Cost
@@ -69,7 +70,7 @@ def run_compress(folder: RunFolder, settings: CompressSettings, observer: Observ
         f"`n2n-edge compress --resume --out {shlex.quote(str(folder.path))}` goes on, without the candidate if one was "
         f"under way; {STALL_VARIABLE} sets how long to wait"
     )
-    with watched(observer.say, advice, folder.stacks):
+    with watched(observer.say, advice, folder.stacks), large_buffers_kept():
         return _run(folder, settings, profiles, observer, begun)
 
 

@@ -24,6 +24,8 @@ from n2n_edge.distill.training import _Distillation
 from n2n_edge.errors import InputError
 from tests.distill.small import small_cnn
 
+pytestmark = pytest.mark.processor
+
 QUICK = DistillSettings(epochs=4, batch_size=32, learning_rate=0.05, kd_weight=0.5, calibration_images=128, threads=1)
 
 

@@ -46,7 +46,10 @@ def compress(out: Path, *words: str, fault: str = "pass") -> subprocess.Complete
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("fault", "code"), [(STALL, 3), (CRASH, -6)], ids=["stall", "crash"])
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [pytest.param(STALL, 3, id="stall"), pytest.param(CRASH, -6, id="crash", marks=pytest.mark.slow)],
+)
 def test_a_candidate_that_ends_the_process_fails_alone(fault: str, code: int, tmp_path: Path) -> None:
     out = tmp_path / "run"
     ended = compress(out, *SETTINGS, fault=fault)
