@@ -4,14 +4,14 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from n2n_edge.errors import InputError
-from n2n_edge.foreign import printable
+from n2n_edge.foreign import encodable, printable
 from n2n_edge.reading import real_path
 
-__all__ = ["markdown_code", "markdown_text", "refuse_unwritable", "toml_text", "write_text"]
+__all__ = ["markdown_code", "markdown_text", "refuse_unwritable", "toml_text", "toml_value", "write_text"]
 
 _PARTIAL_BYTES = 100
 
@@ -46,6 +46,21 @@ def write_text(path: Path, text: str) -> None:
 def toml_text(text: str) -> str:
     """Return text as a basic string of TOML: as in JSON, but for DEL, which TOML wants escaped."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def toml_value(value: object) -> str:
+    """Return a string, number, truth value or list of these as TOML.
+
+    Raises:
+        InputError: a string isn't Unicode, as of a file name that isn't UTF-8.
+    """
+    if isinstance(value, str):
+        if encodable(value) != value:
+            raise InputError(f"{printable(value)}: TOML can't hold a name that isn't UTF-8; rename it")
+        return toml_text(value)
+    if isinstance(value, Sequence):
+        return f"[{', '.join(toml_value(item) for item in value)}]"
+    return str(value) if isinstance(value, float) else json.dumps(value)
 
 
 def markdown_text(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Protocol, cast, runtime_checkable
 import typer
 
 from n2n_edge.cli.bench import bench
+from n2n_edge.cli.commands import Commands
 from n2n_edge.cli.compress import compress
 from n2n_edge.cli.device import device_app
 from n2n_edge.cli.doctor import doctor
@@ -32,6 +33,7 @@ _EXHAUSTED = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE,
 
 app = typer.Typer(
     name="n2n-edge",
+    cls=Commands,
     help="Make a trained neural network fit a real embedded board.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -1,7 +1,6 @@
 """`n2n-edge bench`: time ONNX models on this machine or a board, and predict them for a device."""
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["bench"]
 
 DEFAULT_THRESHOLD = "5%"
+MOST_MB = 1e9
 
 
 def bench(
@@ -133,12 +133,18 @@ def _options(
 ) -> "BenchOptions":
     from n2n_edge.devices import running_on
     from n2n_edge.measure import BenchOptions, parse_providers
+    from n2n_edge.measure.options import MOST_SECONDS
 
     min_time, max_time = time_s
-    if not 0 < timeout < math.inf:
-        raise InputError(f"--timeout {timeout:g}: must be more than 0 seconds")
-    if not max_time > 0:
-        raise InputError(f"--max-time {max_time:g}: must be more than 0 seconds")
+    for option, seconds, least in (
+        ("--timeout", timeout, 1e-9),
+        ("--max-time", max_time, 1e-9),
+        ("--min-time", min_time, 0),
+    ):
+        if not least <= seconds <= MOST_SECONDS:
+            raise InputError(
+                f"{option} {seconds:g}: must be more than 0 and at most {MOST_SECONDS:.0f} seconds, a week"
+            )
     if settings and providers is None:
         raise InputError(f"--provider-option {settings[0]}: of which provider? name it with --providers")
     names, provider_options = parse_providers(providers, tuple(settings)) if providers is not None else ((), {})
@@ -157,8 +163,8 @@ def _options(
 def _target(name: str, profile: "Profile", threads: int | None, max_memory_mb: float | None) -> "Target":
     from n2n_edge.devices import open_place
 
-    if max_memory_mb is not None and not 0 < max_memory_mb < math.inf:
-        raise InputError(f"--max-memory-mb {max_memory_mb:g}: must be a number above 0")
+    if max_memory_mb is not None and not 0 < max_memory_mb <= MOST_MB:
+        raise InputError(f"--max-memory-mb {max_memory_mb:g}: must be a number above 0, and at most {MOST_MB:g}")
     limit_bytes = None if max_memory_mb is None else round(max_memory_mb * MB)
     return open_place(name, profile, threads, limit_bytes)
 
@@ -167,22 +173,26 @@ def _rows(suite: "Suite", profile: "Profile", target: "Target", options: "BenchO
     from n2n_edge.devices import predict_latency
     from n2n_edge.graph import costs, load_model
     from n2n_edge.measure import is_ort
+    from n2n_edge.measure.measurement import alone_in_failing
     from n2n_edge.report.bench_document import Benched
 
     rows = []
     for entry in suite.entries:
-        model = None
+        known, predicted = None, None
         if entry.error is None and not is_ort(entry.path):
-            try:
-                model = load_model(entry.path)
-            except InputError as error:  # the runtime is less strict: its times are good, costs can't be told
-                print_line(f"{entry.path.name}: warning: no params, MACs and memory bound: {error}", on_stderr=True)
-        predicted = None
-        if model is not None and not profile.is_host and target.provenance == "measured":
-            within = options.threads if options.threads is None or options.threads <= profile.cores else None
-            predicted = predict_latency(model, profile, within)
-        device = None if predicted is None else profile.name
-        rows.append(Benched(entry, None if model is None else costs(model), device, predicted))
+            try:  # the runtime is less strict: its times are good, whatever else can't be told of the file
+                with alone_in_failing(str(entry.path)):
+                    model = load_model(entry.path)
+                    known = costs(model)
+                    if not profile.is_host and target.provenance == "measured":
+                        within = (
+                            options.threads if options.threads is None or options.threads <= profile.cores else None
+                        )
+                        predicted = predict_latency(model, profile, within)
+            except N2NError as error:
+                what = "no params, MACs and memory bound" if known is None else "no prediction"
+                print_line(f"{entry.path.name}: warning: {what}: {error}", on_stderr=True)
+        rows.append(Benched(entry, known, None if predicted is None else profile.name, predicted))
     return rows
 
 

@@ -1,5 +1,6 @@
 """`n2n-edge device`: what a board has, what a measurement on it would miss, and how fast it really is."""
 
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -82,8 +83,8 @@ def calibrate(
 
     if host == bool(target):
         raise InputError("device calibrate: give either ssh://user@board or --host")
-    if not minutes > 0:
-        raise InputError(f"--minutes {minutes:g}: must be more than 0")
+    if not (minutes > 0 and isfinite(minutes)):
+        raise InputError(f"--minutes {minutes:g}: must be a number above 0")
     if target and not target.startswith("ssh:"):
         raise InputError(f"{target}: not a board; give ssh://user@board, or --host for this machine")
     with open_target(target or "host") as place:

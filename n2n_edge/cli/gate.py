@@ -62,6 +62,10 @@ def gate(
     data: Annotated[
         str | None, typer.Option(help="Images to judge accuracy on, as for `compress`.", rich_help_panel=_BUDGETS)
     ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(help="Names of the classes, one a line, in the order of the outputs.", rich_help_panel=_BUDGETS),
+    ] = None,
     allowed_ops: Annotated[
         list[str] | None,
         typer.Option(help="Operators that may occur: Conv,Relu or @FILE. Repeatable.", rich_help_panel=_BUDGETS),
@@ -200,7 +204,8 @@ def gate(
     on_github = github if github is not None else os.environ.get("GITHUB_ACTIONS") == "true"
     given = _given(
         max_mb=max_mb, max_params=max_params, max_macs=max_macs, max_memory_mb=max_memory_mb,
-        max_latency_ms=max_latency_ms, min_accuracy=min_accuracy, data=data, mean=numbers("--mean", mean),
+        max_latency_ms=max_latency_ms, min_accuracy=min_accuracy, data=data, classes=classes,
+        mean=numbers("--mean", mean),
         std=numbers("--std", std), allowed_ops=allowed_ops,
         accept_expected=accept_expected, baseline=baseline, max_regression=max_regression, static=static, device=device,
         target=target, threads=threads, providers=providers, max_time=max_time,
@@ -264,15 +269,14 @@ def _judge(
 
 def _accuracy(model: Path, settings: "GateSettings") -> "Accuracies":
     from n2n_edge.gate import Accuracies
-    from n2n_edge.ship import require_training_packages
+    from n2n_edge.ship import require_pillow
 
-    require_training_packages("judging accuracy")
-    from n2n_edge.ship.accuracy import file_accuracy
+    require_pillow("evaluating accuracy")
+    from n2n_edge.ship.accuracy import TestData, file_accuracy
 
     assert settings.data is not None
-    return Accuracies(
-        *file_accuracy(model, settings.data, baseline=settings.baseline, mean=settings.mean, std=settings.std)
-    )
+    data = TestData(settings.data, settings.mean, settings.std, settings.classes)
+    return Accuracies(*file_accuracy(model, data, baseline=settings.baseline))
 
 
 def _init(models: list[Path], given: dict[str, Any], headroom: str, config: Path | None, as_json: bool) -> None:

@@ -76,6 +76,21 @@ class _State:
         return ", ".join(parts)
 
 
+class _Profile:
+    """How the sensitivity profile gets on."""
+
+    def __init__(self) -> None:
+        self.done = self.total = 0
+        self._start = time.monotonic()
+
+    def eta(self, done: int, total: int) -> str:
+        """Take the progress, and return the time that the rest will take, if there is anything to tell it by."""
+        if done == 0:
+            self._start = time.monotonic()
+        self.done, self.total = done, total
+        return duration((time.monotonic() - self._start) / done * (total - done)) if done else ""
+
+
 class _Lines:
     """Plain lines: one when something new is known, at most one every ten seconds otherwise."""
 
@@ -84,10 +99,18 @@ class _Lines:
         self._last = 0.0
         self._best: float | None = None
         self._stage = ""
+        self._profile = _Profile()
 
     def say(self, text: str) -> None:
         print_line(text, on_stderr=True)
         sys.stderr.flush()
+
+    def probe(self, done: int, total: int) -> None:
+        eta = self._profile.eta(done, total)
+        now = time.monotonic()
+        if done in (0, 1, total) or now - self._last > _LINE_EVERY_S:
+            self._last = now
+            self.say(f"sensitivity profile {done}/{total}{f'; {eta} left' if eta and done < total else ''}")
 
     def candidate(self, progress: "Progress") -> None:
         eta = self._state.eta(progress)
@@ -132,10 +155,14 @@ class _Panel:
         self._progress: Progress | None = None
         self._eta = ""
         self._step: StepReport | None = None
+        self._profile = _Profile()
         self._epochs: list[EpochReport] = []
 
     def say(self, text: str) -> None:
         self._console.print(text, highlight=False)
+
+    def probe(self, done: int, total: int) -> None:
+        self._eta = self._profile.eta(done, total)
 
     def candidate(self, progress: "Progress") -> None:
         self._eta = self._state.eta(progress)
@@ -156,7 +183,17 @@ class _Panel:
             self._training(table)
         elif self._progress is not None:
             self._search(table, self._progress)
+        elif self._profile.total:
+            self._profiling(table)
         return table
+
+    def _profiling(self, table: "Table") -> None:
+        from rich.progress_bar import ProgressBar
+
+        profile = self._profile
+        table.add_row("[bold]sensitivity profile[/bold]", ProgressBar(profile.total, profile.done, width=40))
+        left = f"; {self._eta} left" if self._eta else ""
+        table.add_row("parts", f"{profile.done} of {profile.total}, each cut alone and refitted{left}")
 
     def _search(self, table: "Table", progress: "Progress") -> None:
         from rich.progress_bar import ProgressBar

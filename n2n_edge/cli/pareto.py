@@ -11,6 +11,7 @@ import typer
 from n2n_edge.cli.completion import device_names
 from n2n_edge.cli.outcome import conclude
 from n2n_edge.cli.output import print_json
+from n2n_edge.cli.stopping import resumable
 from n2n_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -94,7 +95,10 @@ def _ship(run: Path, number: int, out: Path | None, epochs: int | None, minutes:
     from n2n_edge.cli.live import live_view
     from n2n_edge.ship import ship_candidate
 
-    with live_view(settings, as_json) as observer:
+    with (
+        resumable(lambda: "go on by giving the same command again"),
+        live_view(settings, as_json) as observer,
+    ):
         result = ship_candidate(run, number, out=out, epochs=epochs, minutes=minutes, observer=observer)
     conclude(result, as_json)
 

@@ -47,6 +47,7 @@ def predict(
     """
     from n2n_edge.devices import load_profile
     from n2n_edge.devices import predict as predict_costs
+    from n2n_edge.foreign import foreign_file
     from n2n_edge.graph import load_model
 
     if precision not in PRECISIONS:
@@ -57,7 +58,8 @@ def predict(
         model = load_model(path)
         for profile in profiles:
             used = profile.default_threads if threads is None else threads
-            found = predict_costs(model, profile, threads, cast("Precision", precision))
+            with foreign_file(path):
+                found = predict_costs(model, profile, threads, cast("Precision", precision))
             rows.append(_Predicted(path, profile, used, precision, found))
     if as_json:
         documents = [_document(row) for row in rows]

@@ -134,14 +134,14 @@ def _slug(name: str) -> str:
 def _described(name: str, board: Target) -> str:
     """Return a profile of what a board tells of itself; what it doesn't tell is assumed, and said to be."""
     found, state = board.check(), board.state()
-    cores = int(found["cores"])
+    cores = int(found.cores)
     clock = float(state.max_clock_mhz or _ASSUMED_CLOCK_MHZ)
-    memory = float(found["memory_mb"] or _ASSUMED_MEMORY_MB)
-    usable = min(float(found["available_memory_mb"] or memory), memory)
+    memory = float(found.memory_mb or _ASSUMED_MEMORY_MB)
+    usable = min(float(found.available_memory_mb or memory), memory)
     told = "as the board told when it was calibrated"
     clock_source = told if state.max_clock_mhz else "assumed: the board doesn't tell"
     return f'''name = "{name}"
-description = "{re.sub(r'[^ -~]|["]', "", str(found["cpu"])) or "a board"}, {cores} cores, calibrated over ssh"
+description = "{re.sub(r'[^ -~]|["]', "", str(found.cpu)) or "a board"}, {cores} cores, calibrated over ssh"
 cores = {cores}
 clock_mhz = {clock}
 default_threads = {cores}

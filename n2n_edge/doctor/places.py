@@ -70,7 +70,7 @@ def _writable(here: Path) -> Check:
 
 def _profiles(folder: Path | None) -> Check:
     from n2n_edge.devices import read_profile
-    from n2n_edge.measure.process import one_line
+    from n2n_edge.measure.messages import one_line
 
     purpose = "device profiles of your own"
     if folder is None:

@@ -12,6 +12,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.gate.budget import OPTIONS, Budget, Cost
 from n2n_edge.gate.operators import parse_operators
 from n2n_edge.gate.regression import parse_percent
+from n2n_edge.pixel_scale import check_mean_and_std
 from n2n_edge.reading import exists, expanded
 
 __all__ = ["DEFAULT_REGRESSION", "GateSettings", "Regressions", "parse_regressions", "settings_of"]
@@ -53,6 +54,7 @@ class GateSettings(BaseModel):
     max_latency_ms: float | None = None
     min_accuracy: float | None = None
     data: str | None = None
+    classes: Path | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     baseline: Path | None = None
@@ -79,7 +81,7 @@ class GateSettings(BaseModel):
             raise ValueError("a limit is a number")
         return None if value == math.inf else value
 
-    @field_validator("baseline", "data", "device", "target", "providers", mode="before")
+    @field_validator("baseline", "data", "classes", "device", "target", "providers", mode="before")
     @classmethod
     def _nothing(cls, value: object) -> object:
         if isinstance(value, str) and not value.strip():
@@ -162,6 +164,8 @@ def settings_of(tables: Sequence[tuple[str, Mapping[str, Any], Path | None]]) ->
             merged[field] = (*merged.get(field, ()), *value) if field == "max_regression" else value
         if (given.mean is None) != (given.std is None):
             raise InputError(f"{name}: mean and std belong together; give both or neither")
+        named = ("--mean", "--std") if folder is None else (f"{name}: mean", f"{name}: std")
+        check_mean_and_std(given.mean, given.std, *named)
     return GateSettings.model_construct(**merged)
 
 
@@ -169,7 +173,7 @@ def _located(field: str, value: Any, folder: Path | None) -> Any:
     """Return a setting with its paths relative to `folder`; words that are no paths, such as a profile's name, stay."""
     if folder is None or value is None:
         return value
-    if field == "baseline":
+    if field in ("baseline", "classes"):
         return folder / expanded(value)
     if field == "data" or (field == "device" and value.endswith(".toml")):
         path = folder / expanded(value)
