@@ -14,7 +14,15 @@ from n2n_edge.measure import BenchOptions, bench, file_size_bytes
 if TYPE_CHECKING:
     from n2n_edge.devices import Profile
 
-__all__ = ["file_figures", "inferred_figures", "latency_figure", "model_figures", "static_figures"]
+__all__ = [
+    "Latency",
+    "file_figures",
+    "inferred_figures",
+    "latency_figure",
+    "model_figures",
+    "predicted_note",
+    "static_figures",
+]
 
 
 def static_figures(costs: Costs) -> dict[str, Figure]:
@@ -54,8 +62,17 @@ def inferred_figures(model: ir.Model, path: Path) -> dict[str, Figure]:
     return figures
 
 
-def latency_figure(path: Path, profile: "Profile", threads: int | None = None) -> tuple[Figure, tuple[str, ...]]:
-    """Return the latency of one inference on a device, and what is doubtful about it.
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """The latency of one inference; `notes` say what it rests on, `warnings` what makes it doubtful."""
+
+    figure: Figure
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def latency_figure(path: Path, profile: "Profile", threads: int | None = None) -> Latency:
+    """Return the latency of one inference on a device.
 
     Measured if the device is this host, predicted otherwise; the figure's provenance says which. `threads` default to
     the profile's.
@@ -65,11 +82,13 @@ def latency_figure(path: Path, profile: "Profile", threads: int | None = None) -
             threads=profile.default_threads if threads is None else threads, providers=profile.providers
         )
         measurement = bench(path, options, profiled=False).measurement
-        return measurement.latency(), measurement.warnings
+        return Latency(measurement.latency(), warnings=measurement.warnings)
     from n2n_edge.devices import latency_with_evidence
 
     figure, basis = latency_with_evidence(load_model(path), profile, threads)
-    return figure, (
-        f"latency on {profile.name} is predicted, not measured: bench the model on the device",
-        *basis.words(),
-    )
+    return Latency(figure, (predicted_note(profile.name), *basis.evidence_words()), basis.warnings())
+
+
+def predicted_note(device: str) -> str:
+    """Return the line that says that a latency was not measured."""
+    return f"latency on {device} is predicted, not measured: bench the model on the device"

@@ -63,6 +63,7 @@ class Prepared:
     distilling: DistillSettings
     policy_states: PolicyStates
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
     restored: tuple[str, ...]
 
     @property
@@ -89,7 +90,7 @@ def prepare(
     GraphModule(teacher.model)  # an op that can't be trained is found before anything is begun
     spec = settings.data or _EXAMPLE_DATA
     loaded, choice = _load(settings, teacher, path, spec)
-    data, normalisation, warnings = _normalised(settings, teacher, loaded)
+    data, normalisation, notes = _normalised(settings, teacher, loaded)
     observer.say(f"data {spec}: {data.counts}; normalisation {normalisation.note}")
     observer.say(f"outputs: {choice.name} ({choice.reason})")
     metric, doubts = _teacher_metric(teacher, data, observer)
@@ -108,7 +109,8 @@ def prepare(
         data=data,
         distilling=DistillSettings(seed=settings.seed, flip=settings.flip),
         policy_states=states,
-        warnings=(*data.warnings, *warnings, *doubts, *scale_warnings(teacher.model, data)),
+        notes=notes,
+        warnings=(*data.warnings, *doubts, *scale_warnings(teacher.model, data)),
         restored=restored,
     )
 
@@ -209,8 +211,8 @@ def _normalised(
     chosen = metadata_normalisation(teacher.source.metadata_props, channels) or choose_normalisation(
         data, lambda split, normalised: evaluate(teacher.model, split, normalised)
     )
-    doubts = (f"normalisation: {chosen.note}",) if "found by" in chosen.note or "assumed" in chosen.note else ()
-    return replace(data, mean=chosen.mean, std=chosen.std), chosen, doubts
+    notes = (f"normalisation: {chosen.note}",) if "found by" in chosen.note or "assumed" in chosen.note else ()
+    return replace(data, mean=chosen.mean, std=chosen.std), chosen, notes
 
 
 def _teacher_metric(teacher: Teacher, data: Data, observer: Observer) -> tuple[float, tuple[str, ...]]:
