@@ -43,6 +43,8 @@ class Accuracies:
     baseline: Figure | None
     notes: tuple[str, ...] = ()
     """What was assumed."""
+    warnings: tuple[str, ...] = ()
+    """What is doubtful about the images."""
 
 
 _FROM_SHAPES = ("macs", "memory_bound_mb")
@@ -157,6 +159,7 @@ class _Gate:
                 )
             self._warnings.append("without labels --min-accuracy holds for fidelity to the baseline, not for accuracy")
         self._notes += found.notes
+        self._warnings += found.warnings
 
     def judge_latency(self) -> None:
         """Judge what has to be timed: the latency on a named target, and its ratio to the baseline's."""
