@@ -10,7 +10,15 @@ from onnx_ir.passes import common
 
 from n2n_edge.errors import InputError
 
-__all__ = ["GENERATED_NAME", "as_array", "drop_unused_initializers", "load_model", "save_model", "serialize", "to_proto"]
+__all__ = [
+    "GENERATED_NAME",
+    "as_array",
+    "drop_unused_initializers",
+    "load_model",
+    "save_model",
+    "serialize",
+    "to_proto",
+]
 
 
 GENERATED_NAME = "generated name"

@@ -109,7 +109,9 @@ def _take_own_sizes(model: ir.Model, node: ir.Node, sizes: Array) -> None:
     rest = _constant(model, f"{stem}.rest", sizes[_KEPT_AXES:].astype(np.int64))
     shape = ir.Node("", "Shape", [node.inputs[0]], name=f"{node.name or stem}.shape")
     taken = ir.Node("", "Slice", [shape.outputs[0], *bounds], name=f"{node.name or stem}.taken")
-    joined = ir.Node("", "Concat", [taken.outputs[0], rest], [ir.AttrInt64("axis", 0)], name=f"{node.name or stem}.sizes")
+    joined = ir.Node(
+        "", "Concat", [taken.outputs[0], rest], [ir.AttrInt64("axis", 0)], name=f"{node.name or stem}.sizes"
+    )
     lengths = (len(sizes), _KEPT_AXES, len(sizes))
     for item, length in zip((shape, taken, joined), lengths, strict=True):
         item.outputs[0].name = item.name

@@ -139,7 +139,9 @@ def test_other_moves_of_channels_some_of_which_carry_no_label(op_type: str) -> N
         case "SpaceToDepth":
             moved = Tensor(s.op("SpaceToDepth", [name], blocksize=2), 32, (4, 4))
         case "Split":
-            moved = Tensor(s.op("Add", [part := s.op("Split", [name, s.ints(4, 4)], 2, axis=1), f"{part}.1"]), 4, (8, 8))
+            moved = Tensor(
+                s.op("Add", [part := s.op("Split", [name, s.ints(4, 4)], 2, axis=1), f"{part}.1"]), 4, (8, 8)
+            )
         case "Transpose":
             moved = s.shuffle(Tensor(name, 8, (8, 8)), 2)
         case "Slice":

@@ -112,7 +112,13 @@ def test_convolutions_of_other_ranks(op_type: str, rank: int) -> None:
     s = Sketch(17, np.random.default_rng(0), batch_norm=False)
     size = [6] * rank
     x = s.op("Relu", [s.op("Conv", ["input", weight(s, 8, 3, *[3] * rank), vector(s, 8)], pads=[1] * (2 * rank))])
-    x = s.op("PRelu", [s.op(op_type, [x, weight(s, 8, 8, *[3] * rank), vector(s, 8)], pads=[1] * (2 * rank)), vector(s, 8, *[1] * rank)])
+    x = s.op(
+        "PRelu",
+        [
+            s.op(op_type, [x, weight(s, 8, 8, *[3] * rank), vector(s, 8)], pads=[1] * (2 * rank)),
+            vector(s, 8, *[1] * rank),
+        ],
+    )
     x = s.op("BatchNormalization", [x, *(vector(s, 8) for _ in range(4))])
     x = s.op("MaxPool", [x], kernel_shape=[2] * rank, strides=[2] * rank)
     x = s.op("Conv", [x, weight(s, 4, 8, *[1] * rank)])
@@ -155,7 +161,9 @@ def normed(op_type: str, **attributes: object) -> onnx.ModelProto:
     ("LayerNormalization", {"axis": -1}, False),
     ("LRN", {"size": 3}, True),
 ])  # fmt: skip
-def test_a_norm_holds_the_channels_that_it_averages_over(op_type: str, attributes: dict[str, object], frozen: bool) -> None:
+def test_a_norm_holds_the_channels_that_it_averages_over(
+    op_type: str, attributes: dict[str, object], frozen: bool
+) -> None:
     proto = normed(op_type, **attributes)
     teacher = Teacher(ir.from_proto(proto))
     group = next(group for group in teacher.groups if (teacher.layers[0].weight, 0) in group.dims)

@@ -284,7 +284,9 @@ JOINS = {
 }
 
 
-def joined(join: Callable[[Sketch, str, Sequence[str]], str], branches: int, kept: int = 0) -> tuple[Teacher, list[str]]:
+def joined(
+    join: Callable[[Sketch, str, Sequence[str]], str], branches: int, kept: int = 0
+) -> tuple[Teacher, list[str]]:
     """A stem, branches of two layers each whose outputs `join` joins with the stem's, and a head.
 
     Returns the layers of all branches but the first `kept`.

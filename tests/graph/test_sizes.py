@@ -21,7 +21,9 @@ def taken(s: Sketch, x: Tensor, start: int, end: int) -> str:
 
 def gathered(s: Sketch, x: Tensor, *axes: int) -> list[str]:
     """One axis after the other, as TorchScript exports ``y.shape[2]``."""
-    sizes = [s.op("Gather", [s.op("Shape", [x.name]), s.constant("i", np.array(axis, np.int64))], axis=0) for axis in axes]
+    sizes = [
+        s.op("Gather", [s.op("Shape", [x.name]), s.constant("i", np.array(axis, np.int64))], axis=0) for axis in axes
+    ]
     return [s.op("Unsqueeze", [size, s.ints(0)]) for size in sizes]
 
 
