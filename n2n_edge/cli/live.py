@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from n2n_edge.cli.output import print_line
+
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
+    from n2n_edge.cli.console import Console
     from n2n_edge.distill import EpochReport, StepReport
     from n2n_edge.search import Progress
     from n2n_edge.ship import CompressSettings, Observer
@@ -29,7 +31,7 @@ _LINE_EVERY_S = 10.0
 @contextmanager
 def live_view(settings: "CompressSettings", as_json: bool) -> "Iterator[Observer]":
     """Give an observer that shows the run: a panel where stderr is a terminal, lines where it isn't."""
-    from rich.console import Console
+    from n2n_edge.cli.console import Console
 
     console = Console(stderr=True)
     if console.is_terminal and not as_json:
@@ -74,6 +76,21 @@ class _State:
         return ", ".join(parts)
 
 
+class _Profile:
+    """How the sensitivity profile gets on."""
+
+    def __init__(self) -> None:
+        self.done = self.total = 0
+        self._start = time.monotonic()
+
+    def eta(self, done: int, total: int) -> str:
+        """Take the progress, and return the time that the rest will take, if there is anything to tell it by."""
+        if done == 0:
+            self._start = time.monotonic()
+        self.done, self.total = done, total
+        return duration((time.monotonic() - self._start) / done * (total - done)) if done else ""
+
+
 class _Lines:
     """Plain lines: one when something new is known, at most one every ten seconds otherwise."""
 
@@ -82,9 +99,18 @@ class _Lines:
         self._last = 0.0
         self._best: float | None = None
         self._stage = ""
+        self._profile = _Profile()
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print_line(text, on_stderr=True)
+        sys.stderr.flush()
+
+    def probe(self, done: int, total: int) -> None:
+        eta = self._profile.eta(done, total)
+        now = time.monotonic()
+        if done in (0, 1, total) or now - self._last > _LINE_EVERY_S:
+            self._last = now
+            self.say(f"sensitivity profile {done}/{total}{f'; {eta} left' if eta and done < total else ''}")
 
     def candidate(self, progress: "Progress") -> None:
         eta = self._state.eta(progress)
@@ -129,10 +155,14 @@ class _Panel:
         self._progress: Progress | None = None
         self._eta = ""
         self._step: StepReport | None = None
+        self._profile = _Profile()
         self._epochs: list[EpochReport] = []
 
     def say(self, text: str) -> None:
         self._console.print(text, highlight=False)
+
+    def probe(self, done: int, total: int) -> None:
+        self._eta = self._profile.eta(done, total)
 
     def candidate(self, progress: "Progress") -> None:
         self._eta = self._state.eta(progress)
@@ -153,12 +183,23 @@ class _Panel:
             self._training(table)
         elif self._progress is not None:
             self._search(table, self._progress)
+        elif self._profile.total:
+            self._profiling(table)
         return table
+
+    def _profiling(self, table: "Table") -> None:
+        from rich.progress_bar import ProgressBar
+
+        profile = self._profile
+        table.add_row("[bold]sensitivity profile[/bold]", ProgressBar(profile.total, profile.done, width=40))
+        left = f"; {self._eta} left" if self._eta else ""
+        table.add_row("parts", f"{profile.done} of {profile.total}, each cut alone and refitted{left}")
 
     def _search(self, table: "Table", progress: "Progress") -> None:
         from rich.progress_bar import ProgressBar
+        from rich.text import Text
 
-        table.add_row(f"[bold]{progress.stage}[/bold]", ProgressBar(progress.total, progress.done, width=40))
+        table.add_row(Text(progress.stage, style="bold"), ProgressBar(progress.total, progress.done, width=40))
         table.add_row(
             "candidates",
             f"{progress.done} of {progress.total}; {self._eta} left"
@@ -174,11 +215,12 @@ class _Panel:
 
     def _training(self, table: "Table") -> None:
         from rich.progress_bar import ProgressBar
+        from rich.text import Text
 
         step = self._step
         if step is not None:
             done = (step.epoch - 1) * step.steps + step.step
-            table.add_row("[bold]training[/bold]", ProgressBar(step.epochs * step.steps, done, width=40))
+            table.add_row(Text("training", style="bold"), ProgressBar(step.epochs * step.steps, done, width=40))
             table.add_row(
                 "epoch", f"{step.epoch} of {step.epochs}; {step.images_per_s:.0f} images/s; {duration(step.eta_s)} left"
             )

@@ -2,12 +2,13 @@
 
 import torch
 
-from n2n_edge.distill.augment import augment, normalise
+from n2n_edge.distill.augmentation import augment, normalise
 from n2n_edge.distill.batches import as_bytes
 from n2n_edge.distill.compute import generator
 from n2n_edge.distill.data import Data
 from n2n_edge.distill.executor import GraphModule
 from n2n_edge.distill.settings import DistillSettings
+from n2n_edge.watchdog import step
 
 __all__ = ["recalibrate"]
 
@@ -34,6 +35,6 @@ def recalibrate(module: GraphModule, data: Data, settings: DistillSettings, epoc
             images = as_bytes(data.train, chosen)
             if settings.augments(epoch):
                 images = augment(images, randomness, flip=settings.flips(images.shape[-1]))
-            with module.batch_norm_momentum(1.0 / count):
+            with step("recounting of BatchNorm statistics"), module.batch_norm_momentum(1.0 / count):
                 module(normalise(images, mean, std))
     module.eval()

@@ -12,6 +12,7 @@ from torch import Tensor
 from n2n_edge.distill.executor import GraphModule
 from n2n_edge.distill.losses import normalised_error
 from n2n_edge.distill.reconstruct import Kept
+from n2n_edge.watchdog import step
 
 __all__ = ["FeatureHints"]
 
@@ -111,7 +112,7 @@ class _Maps:
 def _maps(module: GraphModule, images: Tensor) -> dict[str, _Map]:
     maps = _Maps()
     training = module.training
-    with torch.no_grad():
+    with step("feature maps"), torch.no_grad():
         module.eval().visit(maps, images)
     module.train(training)
     return maps.found

@@ -1,28 +1,20 @@
 """Weighted ops: Conv, ConvTranspose, Gemm, MatMul, Einsum."""
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from n2n_edge.distill.convolution import RANKS, convolve, convolve_transposed
 from n2n_edge.distill.op_registry import Kernel, NodeView, register
 from n2n_edge.distill.ops_window import Window, pad_spatial, read_window
 
 __all__: list[str] = []
 
-_CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_CONV_TRANSPOSE: dict[int, Callable[..., Tensor]] = {
-    1: F.conv_transpose1d,
-    2: F.conv_transpose2d,
-    3: F.conv_transpose3d,
-}
-
 
 def _weight_window(view: NodeView) -> Window:
     weight = view.shape(1)
     window = read_window(view, None if weight is None else weight[2:])
-    if len(window.kernel) not in _CONV:
+    if len(window.kernel) not in RANKS:
         raise view.unsupported(f"over {len(window.kernel)} spatial axes")
     return window
 
@@ -30,7 +22,6 @@ def _weight_window(view: NodeView) -> Window:
 @register("Conv")
 def _conv(view: NodeView) -> Kernel:
     window = _weight_window(view)
-    convolve = _CONV[len(window.kernel)]
     groups = view.get_int("group", 1)
     strides, dilations = window.strides, window.dilations
 
@@ -42,9 +33,11 @@ def _conv(view: NodeView) -> Kernel:
 
         return run
 
+    none = (0,) * len(window.kernel)
+
     def run_padded(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         before, after = window.amounts(x.shape[2:])
-        return convolve(pad_spatial(x, before, after), weight, bias, strides, 0, dilations, groups)
+        return convolve(pad_spatial(x, before, after), weight, bias, strides, none, dilations, groups)
 
     return run_padded
 
@@ -53,7 +46,6 @@ def _conv(view: NodeView) -> Kernel:
 def _conv_transpose(view: NodeView) -> Kernel:
     window = _weight_window(view)
     rank = len(window.kernel)
-    convolve = _CONV_TRANSPOSE[rank]
     groups = view.get_int("group", 1)
     output_padding = view.get_ints("output_padding") or (0,) * rank
     output_shape = view.get_ints("output_shape")
@@ -66,9 +58,11 @@ def _conv_transpose(view: NodeView) -> Kernel:
         padding = window.begin
 
         def run(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-            return convolve(x, weight, bias, strides, padding, output_padding, groups, dilations)
+            return convolve_transposed(x, weight, bias, strides, padding, output_padding, groups, dilations)
 
         return run
+
+    none = (0,) * rank
 
     def crops(spatial: torch.Size) -> tuple[list[int], list[int]]:
         if output_shape is None and window.auto_pad not in ("SAME_UPPER", "SAME_LOWER"):
@@ -86,7 +80,7 @@ def _conv_transpose(view: NodeView) -> Kernel:
 
     def run_cropped(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         before, after = crops(x.shape[2:])
-        full = convolve(x, weight, None, strides, 0, 0, groups, dilations)
+        full = convolve_transposed(x, weight, None, strides, none, none, groups, dilations)
         # output_padding extends the far end with places that no input reaches, before the bias is added
         kept = pad_spatial(full, [-b for b in before], [o - a for o, a in zip(output_padding, after, strict=True)])
         return kept if bias is None else kept + bias.reshape(1, -1, *(1,) * rank)

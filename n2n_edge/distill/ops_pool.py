@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from n2n_edge.distill.convolution import RANKS, convolve
 from n2n_edge.distill.op_registry import Kernel, NodeView, register
 from n2n_edge.distill.ops_window import Window, pad_spatial, read_window
 
 __all__: list[str] = []
 
-_CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _MAX_POOL: dict[int, Callable[..., Tensor]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVG_POOL: dict[int, Callable[..., Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
@@ -19,7 +19,7 @@ _AVG_POOL: dict[int, Callable[..., Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2d,
 def _pool_window(view: NodeView) -> tuple[Window, bool]:
     """Read the window, and tell whether torch's own pool takes its padding (at most half a kernel)."""
     window = read_window(view)
-    if len(window.kernel) not in _CONV:
+    if len(window.kernel) not in RANKS:
         raise view.unsupported(f"over {len(window.kernel)} spatial axes")
     native = window.symmetric and not window.ceil_mode
     return window, native and all(2 * pad <= size for pad, size in zip(window.begin, window.kernel, strict=True))
@@ -29,7 +29,7 @@ def _window_sums(x: Tensor, window: Window) -> Tensor:
     """Sum `x` (already padded) over each window."""
     flat = x.reshape(-1, 1, *x.shape[2:])
     ones = torch.ones(1, 1, *window.kernel, dtype=x.dtype, device=x.device)
-    sums = _CONV[len(window.kernel)](flat, ones, None, window.strides, 0, window.dilations)
+    sums = convolve(flat, ones, None, window.strides, (0,) * len(window.kernel), window.dilations)
     return sums.reshape(*x.shape[:2], *sums.shape[2:])
 
 

@@ -1,18 +1,20 @@
 """One step of stochastic gradient descent towards the teacher, and the schedule of its learning rate."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from n2n_edge.distill.channels import ChannelScale
 from n2n_edge.distill.compute import autocast
 from n2n_edge.distill.executor import GraphModule
 from n2n_edge.distill.hints import FeatureHints
 from n2n_edge.distill.losses import distillation_loss
 from n2n_edge.distill.outputs import OutputKind, as_tuple
 from n2n_edge.distill.settings import DistillSettings
+from n2n_edge.watchdog import step as watched_step
 
 __all__ = ["Optimiser", "learning_rate", "trains_in_bf16"]
 
@@ -40,8 +42,9 @@ class Optimiser:
         bf16: bool,
         hints: FeatureHints | None = None,
         hint_steps: int | None = None,
+        scales: Sequence[ChannelScale] | None = None,
     ) -> None:
-        self.hints, self.hint_steps = hints, hint_steps or steps
+        self.hints, self.hint_steps, self.scales = hints, hint_steps or steps, scales
         self.module, self.settings, self.steps, self.kind, self.bf16 = module, settings, steps, kind, bf16
         parameters = list(module.parameters())
         self.parameters = parameters
@@ -68,6 +71,17 @@ class Optimiser:
 
         `features` are the teacher's feature maps for the hints, which count less and less until `hint_steps`.
         """
+        with watched_step("training step"):
+            return self._step(index, inputs, labels, teacher, features)
+
+    def _step(
+        self,
+        index: int,
+        inputs: Tensor,
+        labels: Tensor | None,
+        teacher: tuple[Tensor, ...],
+        features: Mapping[str, Tensor] | None,
+    ) -> float:
         for group in self.sgd.param_groups:
             group["lr"] = learning_rate(index, self.steps, self.settings.learning_rate)
         found: Tensor | tuple[Tensor, ...]
@@ -87,6 +101,7 @@ class Optimiser:
             temperature=self.settings.temperature,
             kd_weight=self.settings.kd_weight,
             label_smoothing=self.settings.label_smoothing,
+            scales=self.scales,
         )
         if hints is not None and features:
             weight = self.settings.hint_weight * max(0.0, 1.0 - index / self.hint_steps)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from n2n_edge.distill.augment import normalise
+from n2n_edge.distill.augmentation import normalise
 from n2n_edge.distill.batches import as_bytes
 from n2n_edge.distill.compute import deterministic, generator
 from n2n_edge.distill.data import Data
@@ -17,6 +17,7 @@ from n2n_edge.distill.executor import GraphModule, image_module, write_back
 from n2n_edge.distill.op_registry import Mode, NodeView
 from n2n_edge.distill.ops_window import Window, pad_spatial, read_window
 from n2n_edge.distill.settings import DistillSettings
+from n2n_edge.watchdog import step
 
 __all__ = ["FeatureTargets", "Kept", "reconstruct", "reconstructed"]
 
@@ -72,7 +73,7 @@ class FeatureTargets:
         return self._places[key]
 
     def _look(self, teacher: GraphModule, images: Tensor) -> None:
-        with torch.no_grad():
+        with step("teacher's features"), torch.no_grad():
             teacher.eval().visit(self, images)
 
     def before(self, node: ir.Node, inputs: Sequence[Tensor | None]) -> None:
@@ -101,7 +102,7 @@ def reconstruct(student: GraphModule, targets: FeatureTargets, kept: Kept) -> in
     left in evaluation mode.
     """
     refit = _Refit(student, targets, kept)
-    with torch.no_grad():
+    with step("refitting"), torch.no_grad():
         student.eval().visit(refit, targets.images)
     return refit.done
 

@@ -12,6 +12,7 @@ from n2n_edge.distill.executor import GraphModule
 from n2n_edge.distill.hints import FeatureHints
 from n2n_edge.distill.outputs import as_tuple
 from n2n_edge.distill.settings import DistillSettings
+from n2n_edge.watchdog import step
 
 __all__ = ["Lesson", "Teaching", "affordable_epochs"]
 
@@ -57,25 +58,25 @@ class Teaching:
         """Give the lessons of an epoch, the first being 1."""
         # the first isn't augmented and doesn't come back
         place = epoch if epoch <= self.rounds else 2 + (epoch - 2) % (self.rounds - 1)
-        for step, batch in enumerate(training_batches(self._data, self._settings, place)):
+        for index, batch in enumerate(training_batches(self._data, self._settings, place)):
             hints = self._hints if epoch <= self.rounds else None
-            outputs = self._known.get((place, step))
+            outputs = self._known.get((place, index))
             if outputs is None or hints is not None:
                 outputs, features = self._look(batch.inputs, hints)
-                self._keep(place, step, outputs)
+                self._keep(place, index, outputs)
                 yield batch, outputs, features
             else:
                 yield batch, outputs, {}
 
-    def _keep(self, place: int, step: int, outputs: tuple[Tensor, ...]) -> None:
+    def _keep(self, place: int, index: int, outputs: tuple[Tensor, ...]) -> None:
         size = sum(output.numel() * output.element_size() for output in outputs)
         if place > 1 and self.rounds < self._settings.epochs and self._bytes + size <= _MOST_BYTES:
             self._bytes += size
-            self._known[place, step] = outputs
+            self._known[place, index] = outputs
 
     def _look(self, inputs: Tensor, hints: FeatureHints | None) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         features: Mapping[str, Tensor] = {}
-        with torch.inference_mode(), autocast(self._bf16):
+        with step("teacher's outputs for a batch"), torch.inference_mode(), autocast(self._bf16):
             if hints is None:
                 outputs = as_tuple(self._teacher(inputs))
             else:

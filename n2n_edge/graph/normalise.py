@@ -8,22 +8,27 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from n2n_edge.errors import InputError
+from n2n_edge.errors import IncompressibleError, InputError
 from n2n_edge.graph.constant_channels import pad_instead_of_concat
+from n2n_edge.graph.flatten import inline_settled_branches
 from n2n_edge.graph.fold import fold_static, put_constant
 from n2n_edge.graph.free_batch import free_batch
 from n2n_edge.graph.load import GENERATED_NAME, as_array, drop_unused_initializers
-from n2n_edge.graph.operands import is_computed, nodes_within
+from n2n_edge.graph.operands import nodes_within
 from n2n_edge.graph.shapes import batch_dim
 from n2n_edge.graph.sizes import free_sizes
 from n2n_edge.graph.trace import Trace, trace_model
 from n2n_edge.graph.witness import Array, witness, witness_inputs
 
-__all__ = ["normalise"]
+__all__ = ["QUANTIZED_OPS", "normalise"]
 
-_QUANTIZED_OPS = frozenset(
-    {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
-)
+QUANTIZED_OPS = frozenset({
+    "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulInteger",
+    "MatMulIntegerToFloat", "MatMulNBits", "QGemm", "QLinearAdd", "QLinearAveragePool", "QLinearConcat", "QLinearConv",
+    "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearMatMul", "QLinearMul", "QLinearSigmoid", "QLinearSoftmax",
+    "QuantizeLinear",
+})  # fmt: skip
+"""Ops of quantized networks, standard ones and ONNX Runtime's own."""
 
 
 def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir.Model:
@@ -33,9 +38,9 @@ def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir
         InputError: the model is quantized, or ONNX Runtime can't run it.
     """
     model = _without_boilerplate(model)
-    quantized = sorted({node.op_type for node in model.graph} & _QUANTIZED_OPS)
+    quantized = sorted({node.op_type for node in model.graph} & QUANTIZED_OPS)
     if quantized:
-        raise InputError(
+        raise IncompressibleError(
             f"the model is quantized ({', '.join(quantized)}); give the float model that it was made from: "
             "compress that one and quantize the student"
         )
@@ -43,7 +48,7 @@ def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir
     one, two = _trace_two_batches(model, input_shape)
     one, two = pad_instead_of_concat(model, one, two)
     fold_static(model, one, two)
-    while _settle_casts(model, one) or _inline_settled_branches(model):
+    while _settle_casts(model, one) or inline_settled_branches(model):
         one, two = _trace_two_batches(model, input_shape)
         one, two = pad_instead_of_concat(model, one, two)
         fold_static(model, one, two)
@@ -139,29 +144,6 @@ def _repeats(first: Array, second: Array) -> bool:
         and first.shape[:1] == (1,)
         and np.array_equal(second, np.concatenate([first, first]))
     )
-
-
-def _inline_settled_branches(model: ir.Model) -> bool:
-    """Put the branch that is always taken in the place of an If whose condition is constant; tell whether any was."""
-    settled = [node for node in model.graph if node.op_type == "If" and not is_computed(node, 0)]
-    for node in settled:
-        condition = node.inputs[0]
-        assert condition is not None
-        assert condition.const_value is not None
-        taken = "then_branch" if bool(condition.const_value.numpy().ravel()[0]) else "else_branch"
-        body = node.attributes[taken].as_graph()
-        given = list(body.outputs)
-        body.outputs.clear()
-        for name, value in list(body.initializers.items()):
-            del body.initializers[name]
-            model.graph.register_initializer(value)
-        inner = list(body)
-        body.remove(inner)
-        model.graph.insert_before(node, inner)
-        for output, value in zip(node.outputs, given, strict=True):
-            ir.convenience.replace_all_uses_with(output, value, replace_graph_outputs=True)
-        model.graph.remove(node, safe=True)
-    return bool(settled)
 
 
 def _drop_identities(model: ir.Model) -> None:

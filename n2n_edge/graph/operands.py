@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from n2n_edge.graph.bodies import bodies_of, nodes_within
 from n2n_edge.graph.shapes import Shape, is_constant
 
 __all__ = [
@@ -77,25 +78,10 @@ def layer_input(node: ir.Node) -> tuple[ir.Value, int]:
 def values_read(node: ir.Node) -> tuple[ir.Value, ...]:
     """Return what `node` reads: its inputs, and for control flow what its bodies take from outside."""
     read = {value: None for value in node.inputs if value is not None}
-    for body in _bodies(node):
+    for body in bodies_of(node):
         inner = [value for item in body for value in values_read(item)]
         read |= {value: None for value in [*inner, *body.outputs] if value.graph is not body}
     return tuple(read)
-
-
-def nodes_within(node: ir.Node) -> tuple[ir.Node, ...]:
-    """Return the nodes in the bodies of a control-flow op, those of nested ones included."""
-    return tuple(found for body in _bodies(node) for item in body for found in (item, *nodes_within(item)))
-
-
-def _bodies(node: ir.Node) -> list[ir.Graph]:
-    bodies: list[ir.Graph] = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            bodies.append(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            bodies += attribute.as_graphs()
-    return bodies
 
 
 def opset_of(node: ir.Node) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from n2n_edge.foreign import foreign_file
 from n2n_edge.graph.architecture import Architecture, Vocabulary
 from n2n_edge.graph.groups import ChannelGroup, find_groups, importance_order, unit_importance
 from n2n_edge.graph.labels import Labels
@@ -68,7 +69,9 @@ class Teacher:
     @classmethod
     def load(cls, path: Path | str, input_shape: tuple[int, ...] | None = None) -> "Teacher":
         """Load and analyse an ONNX file; raises InputError as `load_model` does."""
-        return cls(load_model(path), input_shape)
+        model = load_model(path)
+        with foreign_file(path):
+            return cls(model, input_shape)
 
     @classmethod
     def from_torch(cls, module: object, example_input: object) -> "Teacher":

@@ -1,5 +1,6 @@
 """The search for a student: policies, reward, the two stages, and the journal of a run."""
 
+from n2n_edge.search.attempts import note_crash
 from n2n_edge.search.candidate_costs import CandidateCosts
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.driver import Progress, Rung, SearchPlan, SearchResult, search
@@ -21,5 +22,6 @@ __all__ = [
     "SearchResult",
     "fit_widths",
     "held",
+    "note_crash",
     "search",
 ]

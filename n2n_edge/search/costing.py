@@ -20,12 +20,12 @@ from n2n_edge.search.journal import Journal
 from n2n_edge.search.latency import DeviceLatency
 from n2n_edge.search.reward import violation
 
-__all__ = ["METADATA_BYTES", "CostMeter"]
+__all__ = ["FAILED_EXCESS", "METADATA_BYTES", "CostMeter"]
 
 METADATA_BYTES = 4096
 """Room kept in a size budget for what shipping writes into the file: profile, provenance, normalisation."""
 
-_FAILED_EXCESS = 100.0
+FAILED_EXCESS = 100.0
 """The excess that stands for a candidate that the runtime couldn't run."""
 
 _LATENCY_ROUNDS = 4
@@ -95,7 +95,7 @@ class CostMeter:
     def excesses(self, found: CandidateCosts) -> dict[str, float]:
         """Return the budgets that `found` misses and by how much (see `violation`); a latency on the worst device."""
         if found.failed:
-            return {"latency_ms": _FAILED_EXCESS}
+            return {"latency_ms": FAILED_EXCESS}
         reached, limits = found.as_mapping(), dict(self.limits)
         held = [
             (found.held_on(device.name), device.limit)

@@ -17,6 +17,7 @@ from n2n_edge.search.practice import Practice
 from n2n_edge.search.problem import Proposal
 from n2n_edge.search.rehearsal import Rehearsal
 from n2n_edge.search.stages import RemovalStage, ShrinkageStage
+from n2n_edge.watchdog import phase
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,12 +123,14 @@ def search(
     rungs: Sequence[Rung],
     profiler: "Callable[[], ShortDistiller]",
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_probe: Callable[[int, int], None] = lambda done, total: None,
 ) -> SearchResult:
     """Return the best architecture that `plan` finds; every candidate becomes a row of `journal`.
 
     Stage 1 judges a choice of layers at widths that the budgets leave it; stage 2 varies the widths of the best choice.
     `rungs` judge the best few again after longer distillations, `profiler` makes what refits without training, for the
-    sensitivity profile.
+    sensitivity profile. ``on_probe(done, total)`` follows that profile, `on_progress` the candidates. Time is looked at
+    before every part of the profile and every candidate.
 
     With policy ``reinforce`` the policy practises before every batch: a surrogate of accuracy, which starts from the
     sensitivity profile and learns from every real judgement, tells what sampled candidates are expected to earn at
@@ -138,7 +141,7 @@ def search(
     run = _Search(evaluator, plan, journal, _Clock(journal, plan.deadline_s), on_progress)
     if plan.policy == "reinforce":
         most = plan.removal_candidates + plan.shrinkage_candidates
-        profile = evaluator.sensitivity(profiler, most, run.profile_is_over)
+        profile = evaluator.sensitivity(profiler, most, run.profile_is_over, on_probe)
         run.practice = Practice(Rehearsal(evaluator, profile), plan.seed)
     run.remove_layers()
     run.shrink_layers()
@@ -179,7 +182,7 @@ class _Search:
 
     def profile_is_over(self, tried: int) -> bool:
         """Tell whether the sensitivity profile has had its share of the time."""
-        return self.clock.stage_is_over("profile", tried, _PROFILE_SHARE)
+        return self.clock.stage_is_over("profile", tried, _PROFILE_SHARE, least=1)
 
     def remove_layers(self) -> None:
         """Run stage 1, if any layer is removable."""
@@ -232,10 +235,9 @@ class _Search:
         name = stage.problem.name
         count = self.counts.setdefault(name, _Count())
         recorded = {(row.stage, row.position) for row in self.journal.candidates(name)}
-        share = _STAGE_SHARES[name]
-        while len(count.trained) < wanted and count.position < wanted * _PROPOSALS_PER_CANDIDATE:
-            replaying = (name, count.position) in recorded
-            if not replaying and self.clock.stage_is_over(name, count.batches, share):
+        over = False
+        while not over and len(count.trained) < wanted and count.position < wanted * _PROPOSALS_PER_CANDIDATE:
+            if self.is_over(name, recorded):
                 break
             proposals = self.propose(stage, wanted - len(count.trained), len(count.trained) / total)
             if not proposals:
@@ -245,9 +247,13 @@ class _Search:
                 self.journal.store("entropy", f"{name}/{count.batches}", {"entropy": entropy})
             observations = []
             for proposal in proposals:
+                over = self.is_over(name, recorded)
+                if over:
+                    break
                 start = time.monotonic()
                 progress = min(1.0, len(count.trained) / total)
-                judged = self.judge(stage, proposal, progress)
+                with phase(f"{name} {min(len(count.trained) + 1, total)}/{total}"):
+                    judged = self.judge(stage, proposal, progress)
                 if judged.feasible:
                     count.trained.add(judged.architecture.key)
                 if (name, count.position) not in recorded:
@@ -260,9 +266,16 @@ class _Search:
                         time.monotonic() - start, entropy,
                     )
                 )  # fmt: skip
-            stage.policy.observe(observations)
+            if observations:
+                stage.policy.observe(observations)
             count.batches += 1
         self.policy_states[name] = stage.policy.state_dict()
+
+    def is_over(self, name: str, recorded: set[tuple[str, int]]) -> bool:
+        """Tell whether a stage is out of time before its next candidate; one is judged in any case."""
+        position = self.counts[name].position
+        least = 1 if self.standing.best is None else 0
+        return (name, position) not in recorded and self.clock.stage_is_over(name, position, _STAGE_SHARES[name], least)
 
     def judge(self, stage: _Stage, proposal: Proposal, progress: float) -> Judged:
         """Judge one proposal at the widths that the budgets leave it."""
@@ -312,22 +325,22 @@ class _Clock:
         self._spent_before = float(journal.meta().get("search_seconds", 0.0))
         self._start = time.monotonic()
 
-    def stage_is_over(self, stage: str, batch: int, share: float) -> bool:
-        """Tell whether `stage` ends before `batch` because `share` of the time is spent."""
+    def stage_is_over(self, stage: str, position: int, share: float, least: int) -> bool:
+        """Tell whether `stage` ends before its next part, `share` of the time being spent; `least` are done anyway."""
         spent = self._spent_before + time.monotonic() - self._start
         self._journal.set_meta("search_seconds", spent)
         if self._deadline_s is None:
             return False
-        begun = self._journal.cached("stage_begun", stage)
-        if begun is not None and batch <= int(begun["batch"]):
+        begun = self._journal.cached("stage_reached", stage)
+        if begun is not None and position <= int(begun["position"]):
             return False
-        known = self._journal.cached("stage_end", stage)
-        if known is None and batch > 0 and spent > self._deadline_s * share:
-            known = {"batch": batch}
-            self._journal.store("stage_end", stage, known)
-        if known is not None and batch >= int(known["batch"]):
+        known = self._journal.cached("stage_over", stage)
+        if known is None and position >= least and spent > self._deadline_s * share:
+            known = {"position": position}
+            self._journal.store("stage_over", stage, known)
+        if known is not None and position >= int(known["position"]):
             return True
-        self._journal.store("stage_begun", stage, {"batch": batch})
+        self._journal.store("stage_reached", stage, {"position": position})
         return False
 
     def affordable(self, name: str, rung: Rung, finalists: Sequence[Judged]) -> int:

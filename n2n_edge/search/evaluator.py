@@ -9,11 +9,13 @@ import onnx_ir as ir
 
 from n2n_edge.gate import Budget
 from n2n_edge.graph import Architecture, Teacher, build, surviving
+from n2n_edge.search.attempts import Attempts
 from n2n_edge.search.candidate_costs import CandidateCosts
-from n2n_edge.search.costing import CostMeter
+from n2n_edge.search.costing import FAILED_EXCESS, CostMeter
 from n2n_edge.search.journal import Journal, JsonObject
 from n2n_edge.search.reward import compression_reward, infeasible_reward
 from n2n_edge.search.surrogate import Sensitivity
+from n2n_edge.watchdog import phase
 
 if TYPE_CHECKING:
     from n2n_edge.distill import Judgement, ShortDistiller
@@ -29,6 +31,9 @@ _HALF_OF_QUARTER = 0.5
 
 _LEAST_ACCURACY = 0.01
 """What a fidelity of nought counts: the loss still tells such candidates apart."""
+
+_DIGITS = 8
+"""Of a candidate's key, in messages."""
 
 _LOSS_WEIGHT = 0.1
 """How much the logarithm of a candidate's quality falls with its loss (benchmarks/ranking)."""
@@ -94,7 +99,9 @@ class Evaluator:
         objective: Objective,
         journal: Journal,
         seed: int,
+        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
+        self._tell, self._attempts = tell, Attempts(journal)
         self.teacher = teacher
         self.meter = meter
         self.objective = objective
@@ -115,6 +122,9 @@ class Evaluator:
             reward = infeasible_reward(excesses, progress)
             return Judged(architecture, found, excesses, None, 0.0, reward, fresh=False)
         known, fresh = self._known("accuracy", architecture, lambda: self._distiller, model)
+        if known.get("failed"):
+            excesses = {"evaluation": FAILED_EXCESS}
+            return Judged(architecture, found, excesses, None, 0.0, infeasible_reward(excesses, progress), fresh)
         quality = self._quality(known)
         reward = self._reward(found, quality)
         return Judged(architecture, found, {}, float(known["accuracy"]), quality, reward, fresh)
@@ -131,34 +141,43 @@ class Evaluator:
             distiller = distiller or make()
             return distiller
 
-        return {
-            judged.architecture.key: self._reward(
-                judged.costs, self._quality(self._known(rung, judged.architecture, made)[0])
-            )
-            for judged in finalists
-        }
+        rewards = {}
+        for place, judged in enumerate(finalists, start=1):
+            with phase(f"finalist {place}/{len(finalists)}"):
+                known = self._known(rung, judged.architecture, made)[0]
+            failed = bool(known.get("failed"))
+            rewards[judged.architecture.key] = -1.0 if failed else self._reward(judged.costs, self._quality(known))
+        return rewards
 
     def sensitivity(
-        self, make: "Callable[[], ShortDistiller]", most: int, out_of_time: Callable[[int], bool]
+        self,
+        make: "Callable[[], ShortDistiller]",
+        most: int,
+        out_of_time: Callable[[int], bool],
+        on_probe: Callable[[int, int], None] = lambda done, total: None,
     ) -> Sensitivity:
         """Return the teacher's profile: the rise of the loss for each removable layer and each group cut alone.
 
         `make()` prepares what refits without training. At most `most` parts are tried, layers and the narrowest groups
         first, of those the largest, and no more once ``out_of_time(tried)``; the others count as average.
+        ``on_probe(done, total)`` is told of every part, before the first one, too.
         """
         distiller: ShortDistiller | None = None
         rises: dict[str, float] = {}
-        for count, (name, architecture) in enumerate([("", self.teacher.full), *self._parts()[:most]]):
+        parts = [("", self.teacher.full), *self._parts()[:most]]
+        for count, (name, architecture) in enumerate(parts):
             known = self._journal.cached("sensitivity", name)
             if known is None and out_of_time(count):
                 break
+            on_probe(count, len(parts))
             if known is None:
-                distiller = distiller or make()
-                judgement = self._judgement(distiller, architecture, build(self.teacher, architecture))
-                known = {"loss": judgement.loss if isfinite(judgement.loss) else _LARGEST_RISE}
+                with phase(f"sensitivity profile {count + 1}/{len(parts)}"):
+                    distiller = distiller or make()
+                    known = self._probed(distiller, name, architecture)
                 self._journal.store("sensitivity", name, known)
             rises[name] = float(known["loss"])
-        base = rises.pop("")
+        on_probe(len(rises), len(parts))
+        base = rises.pop("", 0.0)
         rises = {name: min(max(rise - base, 0.0), _LARGEST_RISE) for name, rise in rises.items()}
         layers = {layer.name for layer in self.teacher.layers if layer.removable}
         ratios = Sensitivity().ratios
@@ -171,6 +190,16 @@ class Evaluator:
         return Sensitivity(
             wholes, {name: (narrow[name], half.get(name, falls * narrow[name])) for name in groups}, ratios
         )
+
+    def _probed(self, distiller: "ShortDistiller", name: str, architecture: Architecture) -> JsonObject:
+        """Return what the journal keeps of one part of the profile."""
+        what = f"network without part of {name}" if name else "the whole network"
+        if self._attempts.is_hopeless("sensitivity", name):
+            self._skip("sensitivity", what)
+            return {"loss": _LARGEST_RISE, "failed": True}
+        with phase(what), self._attempts.attempt("sensitivity", name):
+            judgement = self._judgement(distiller, architecture, build(self.teacher, architecture))
+        return {"loss": judgement.loss if isfinite(judgement.loss) else _LARGEST_RISE}
 
     def _parts(self) -> list[tuple[str, Architecture]]:
         """Return every single cut with its name: whole layers, then groups at each ratio, the largest first."""
@@ -202,15 +231,27 @@ class Evaluator:
         known = self._journal.cached(kind, architecture.key)
         if known is not None:
             return known, False
-        judgement = self._judgement(distiller(), architecture, model or build(self.teacher, architecture))
-        known = {
-            "accuracy": judgement.accuracy,
-            "loss": judgement.loss if isfinite(judgement.loss) else None,
-            "seconds": judgement.seconds,
-            "training_seconds": judgement.training_seconds,
-        }
-        self._journal.store(kind, architecture.key, known)
+        what = f"training candidate {architecture.key[:_DIGITS]}"
+        if self._attempts.is_hopeless(kind, architecture.key):
+            self._skip(kind, what)
+            known = {"accuracy": 0.0, "loss": None, "seconds": 0.0, "training_seconds": 0.0, "failed": True}
+            self._journal.store(kind, architecture.key, known)
+            return known, False
+        made = distiller()
+        with phase(what), self._attempts.attempt(kind, architecture.key):
+            judgement = self._judgement(made, architecture, model or build(self.teacher, architecture))
+            known = {
+                "accuracy": judgement.accuracy,
+                "loss": judgement.loss if isfinite(judgement.loss) else None,
+                "seconds": judgement.seconds,
+                "training_seconds": judgement.training_seconds,
+            }
+            self._journal.store(kind, architecture.key, known)
         return known, True
+
+    def _skip(self, kind: str, what: str) -> None:
+        self._journal.record_event("skipped", {"kind": kind, "what": what})
+        self._tell(f"{what}: left out, since it ended the process before")
 
     def _quality(self, known: JsonObject) -> float:
         """Return the accuracy, in a run with budgets times ``exp(-rise of the loss / 10)``.

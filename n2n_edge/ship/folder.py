@@ -1,5 +1,6 @@
 """The folder of a run: who may write there, and what lies in it."""
 
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +38,29 @@ class RunFolder:
         return self.path / "student.onnx"
 
     @property
+    def unproven(self) -> Path:
+        """The same until parity and budgets are proven and the report is written."""
+        return self.path / ".unproven" / "student.onnx"
+
+    @property
     def checkpoint(self) -> Path:
         """The final distillation under way; gone when the run is done."""
         return self.path / "training.checkpoint"
+
+    @property
+    def stacks(self) -> Path:
+        """Where every thread was when the run crashed or stalled; absent otherwise."""
+        return self.path / "stacks.txt"
+
+    @property
+    def stacks_before(self) -> Path:
+        """The same of the run before the one under way."""
+        return self.path / "stacks-before.txt"
+
+    @property
+    def crashed(self) -> bool:
+        """Whether the run before this one crashed or stalled."""
+        return self.stacks.is_file() and self.stacks.stat().st_size > 0
 
     @property
     def policy(self) -> Path:
@@ -98,6 +119,11 @@ class RunFolder:
             self.settings.unlink(missing_ok=True)
             with suppress(OSError):  # other files have come: leave them
                 self.path.rmdir()
+
+    @property
+    def resume_command(self) -> str:
+        """The command that goes on with the run."""
+        return f"n2n-edge compress --resume --out {shlex.quote(str(self.path))}"
 
     def of_candidate(self, number: int) -> Path:
         """Return the folder for a candidate that is shipped beside the run's own student."""

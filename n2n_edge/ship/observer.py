@@ -15,6 +15,9 @@ class Observer(Protocol):
     def say(self, text: str) -> None:
         """Take one line about what happens now."""
 
+    def probe(self, done: int, total: int) -> None:
+        """Take the progress of the sensitivity profile: so many of its parts are done."""
+
     def candidate(self, progress: "Progress") -> None:
         """Take a judged candidate."""
 
@@ -30,6 +33,9 @@ class SilentObserver:
 
     def say(self, text: str) -> None:
         """Ignore the line."""
+
+    def probe(self, done: int, total: int) -> None:
+        """Ignore the progress."""
 
     def candidate(self, progress: "Progress") -> None:
         """Ignore the candidate."""
@@ -51,6 +57,11 @@ class Observers:
         """Pass on the line."""
         for observer in self._observers:
             observer.say(text)
+
+    def probe(self, done: int, total: int) -> None:
+        """Pass on the progress."""
+        for observer in self._observers:
+            observer.probe(done, total)
 
     def candidate(self, progress: "Progress") -> None:
         """Pass on the candidate."""

@@ -22,18 +22,23 @@ from n2n_edge.search import (
     Rung,
     SearchPlan,
     SearchResult,
+    note_crash,
     search,
 )
 from n2n_edge.ship.candidates import candidate_rows, listed_candidates, place_of
 from n2n_edge.ship.devices import journalled_profiles, load_profiles, profiles_meta
-from n2n_edge.ship.document import Origin, read_report, verdicts_of
+from n2n_edge.ship.document import Origin, verdicts_of
+from n2n_edge.ship.failures import explained_failures
 from n2n_edge.ship.final import SEARCH_SHARE, epochs_within, train_to_the_end
 from n2n_edge.ship.finish import CompressResult, ship
+from n2n_edge.ship.finished import finished_report
 from n2n_edge.ship.folder import RunFolder
 from n2n_edge.ship.observer import Observer, SilentObserver
 from n2n_edge.ship.policy_file import save_policies
-from n2n_edge.ship.prepare import Prepared, prepare
+from n2n_edge.ship.prepare import Prepared, prepare, refuse_changed_data
 from n2n_edge.ship.settings import CompressSettings
+from n2n_edge.ship.threads import threads_of_run
+from n2n_edge.watchdog import STALL_VARIABLE, phase, watched
 
 __all__ = ["run_compress"]
 
@@ -42,6 +47,9 @@ _SHORT_LEARNING_RATE = 0.05
 
 _LEAST_OVER = 0.001
 
+_LEAST_SEARCH_S = 1.0
+"""What a search gets of `--minutes` where getting ready has taken its share."""
+
 
 def run_compress(folder: RunFolder, settings: CompressSettings, observer: Observer | None = None) -> CompressResult:
     """Run, or go on with, the run in `folder`.
@@ -49,23 +57,44 @@ def run_compress(folder: RunFolder, settings: CompressSettings, observer: Observ
     Raises:
         InputError: anything wrong with teacher, data, device or options; a folder made for the run is taken back.
         BudgetMissedError: no architecture meets the budgets; the message names the nearest and how far it is off.
-        UnsuitableEnvironmentError: the exported file isn't what was trained.
+        UnsuitableEnvironmentError: the exported file isn't what was trained, the disk is full, or the folder has gone.
     """
     observer = observer or SilentObserver()
-    if folder.report_json.exists() and folder.student.exists():
+    report = finished_report(folder)
+    if report is not None:
         observer.say(f"the run in {folder.path} is finished")
-        report = read_report(folder.report_json)
         return CompressResult(folder.path, folder.student, report, verdicts_of(report))
-    started = time.monotonic()
+    with explained_failures(folder.path, folder.resume_command), threads_of_run(settings, observer) as settings:
+        return _watched_run(folder, settings, observer)
+
+
+def _watched_run(folder: RunFolder, settings: CompressSettings, observer: Observer) -> CompressResult:
     profiles = _profiles(folder, settings)
     begun = folder.begin(settings)
+    _note_crash(folder, observer)
+    advice = (
+        f"`{folder.resume_command}` goes on, without the candidate if one was under way; "
+        f"{STALL_VARIABLE} sets how long to wait"
+    )
+    with watched(observer.say, advice, folder.stacks):
+        return _run(folder, settings, profiles, observer, begun)
+
+
+def _run(
+    folder: RunFolder, settings: CompressSettings, profiles: tuple[Profile, ...], observer: Observer, begun: bool
+) -> CompressResult:
+    """Run `settings`; `begun` tells that the folder is new."""
+    started = time.monotonic()
     try:
-        prepared = prepare(settings, profiles, folder, observer)
+        with phase("preparation"):
+            prepared = prepare(settings, profiles, folder, observer)
     except N2NError:
         if begun:
+            folder.stacks.unlink(missing_ok=True)
             folder.abandon()
         raise
     with _open_journal(folder, prepared) as journal:
+        before = started
         started -= float(journal.meta().get("search_seconds", 0.0))  # what a run before this one has spent
         with WarmWorker() as worker:
             meter = CostMeter(
@@ -78,7 +107,7 @@ def run_compress(folder: RunFolder, settings: CompressSettings, observer: Observ
                 others=prepared.profiles[1:],
                 accept_expected=settings.accept_expected,
             )
-            found = _search(settings, prepared, meter, journal, observer)
+            found = _search(settings, prepared, meter, journal, observer, time.monotonic() - before)
         architecture = _winner_or_refusal(found, settings).architecture
         save_policies(found.policy_states, folder.policy)
         epochs = _epochs(settings, prepared, architecture, journal, started)
@@ -89,14 +118,27 @@ def run_compress(folder: RunFolder, settings: CompressSettings, observer: Observ
             journal.record_epoch("final", report.epoch, figures)
             observer.epoch(report)
 
-        trained = train_to_the_end(prepared, architecture, epochs, folder, observer, on_epoch)
+        with phase("final distillation"):
+            trained = train_to_the_end(prepared, architecture, epochs, folder, observer, on_epoch)
         origin = Origin(
             command=settings.command(folder.path),
             objective=found.objective,
             candidates=candidate_rows(journal),
             place=place_of(architecture.key, listed_candidates(journal)),
         )
-        return ship(folder, settings, prepared, trained, origin, observer)
+        with phase("export and tests"):
+            return ship(folder, settings, prepared, trained, origin, observer, journal.check_there)
+
+
+def _note_crash(folder: RunFolder, observer: Observer) -> None:
+    """Tell of a crash or stall of the run before this one, and let the journal know what was under way."""
+    if not folder.crashed:
+        return
+    if folder.journal.exists():
+        with Journal.open(folder.journal) as journal:
+            note_crash(journal)
+    folder.stacks.replace(folder.stacks_before)
+    observer.say(f"this run crashed or stalled before; where it was is in {folder.stacks_before}")
 
 
 def _profiles(folder: RunFolder, settings: CompressSettings) -> tuple[Profile, ...]:
@@ -111,7 +153,11 @@ def _profiles(folder: RunFolder, settings: CompressSettings) -> tuple[Profile, .
 
 def _open_journal(folder: RunFolder, prepared: Prepared) -> Journal:
     if not folder.journal.exists():
-        meta = {"teacher_sha256": prepared.teacher_sha256, **profiles_meta(prepared.profiles)}
+        meta = {
+            "teacher_sha256": prepared.teacher_sha256,
+            "data_sha256": prepared.data_sha256,
+            **profiles_meta(prepared.profiles),
+        }
         return Journal.create(folder.journal, meta)
     journal = Journal.open(folder.journal)
     if journal.meta().get("teacher_sha256") != prepared.teacher_sha256:
@@ -119,13 +165,25 @@ def _open_journal(folder: RunFolder, prepared: Prepared) -> Journal:
         raise InputError(
             f"{folder.path}: the teacher has changed since this run began; start a new run with another --out"
         )
+    try:
+        refuse_changed_data(journal.meta(), prepared, str(folder.path))
+    except InputError:
+        journal.close()
+        raise
     journal.record_event("resumed", {})
     return journal
 
 
 def _search(
-    settings: CompressSettings, prepared: Prepared, meter: CostMeter, journal: Journal, observer: Observer
+    settings: CompressSettings,
+    prepared: Prepared,
+    meter: CostMeter,
+    journal: Journal,
+    observer: Observer,
+    prepared_s: float,
 ) -> SearchResult:
+    """Search; getting ready took `prepared_s` of the time that `--minutes` allows."""
+    start = time.monotonic()
     effort = settings.amount
     short = replace(prepared.distilling, learning_rate=_SHORT_LEARNING_RATE, calibration_images=512)
     distiller = ShortDistiller(prepared.teacher.model, prepared.data, effort.short_images, short)
@@ -151,18 +209,22 @@ def _search(
     )
     evaluator = Evaluator(
         prepared.teacher, meter, distiller, distiller.teacher.metric, distiller.teacher_loss, objective, journal,
-        settings.seed,
+        settings.seed, observer.say,
     )  # fmt: skip
+    deadline_s = None
+    if settings.minutes:
+        spent = prepared_s + time.monotonic() - start
+        deadline_s = max(settings.minutes * 60 * SEARCH_SHARE - spent, _LEAST_SEARCH_S)
     plan = SearchPlan(
         policy=settings.policy,
         seed=settings.seed,
         removal_candidates=effort.removal_candidates,
         shrinkage_candidates=effort.shrinkage_candidates,
         policy_states=prepared.policy_states,
-        deadline_s=settings.minutes * 60 * SEARCH_SHARE if settings.minutes else None,
+        deadline_s=deadline_s,
     )
     rungs = [Rung(finalists, times, partial(finals, times)) for finalists, times in effort.rungs]
-    return search(evaluator, plan, journal, rungs, profiler, observer.candidate)
+    return search(evaluator, plan, journal, rungs, profiler, observer.candidate, observer.probe)
 
 
 def _winner_or_refusal(found: SearchResult, settings: CompressSettings) -> Judged:
@@ -181,7 +243,7 @@ def _winner_or_refusal(found: SearchResult, settings: CompressSettings) -> Judge
     described = nearest.architecture.to_json()
     raise BudgetMissedError(
         "no architecture was found that meets the budgets; the nearest misses "
-        f"{'; '.join(misses) or 'them since the runtime could not run it'} "
+        f"{'; '.join(misses) or 'them since it could not be run'} "
         f"(it lacks {len(nearest.architecture.removed)} layers and has {reached['params']:,.0f} params); allow more",
         {"nearest": {**described, "costs": _figures(nearest.costs)}, "excesses": dict(nearest.excesses)},
     )

@@ -74,6 +74,9 @@ class TensorBoardObserver:
     def say(self, text: str) -> None:
         """Ignore the line: it is no curve."""
 
+    def probe(self, done: int, total: int) -> None:
+        """Ignore the progress: there is nothing to draw yet."""
+
     def candidate(self, progress: "Progress") -> None:
         """Write reward, accuracy, costs and entropy of a candidate."""
         self._candidates += 1
