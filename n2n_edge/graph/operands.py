@@ -8,8 +8,9 @@ from n2n_edge.graph.bodies import bodies_of, nodes_within
 from n2n_edge.graph.shapes import Shape, is_constant
 
 __all__ = [
-    "BROADCASTING_OPS", "axes_of", "constant_ints", "fixed_source", "is_computed", "is_fixed", "is_weight", "layer_input", "nodes_within", "opset_of", "pad_amounts",
-    "pads_positions_only", "repeats_for_batch", "slice_plan",    "split_sizes", "values_read", "weight_index",
+    "BROADCASTING_OPS", "axes_of", "constant_ints", "fixed_source", "is_computed", "is_fixed", "is_weight",
+    "layer_input", "nodes_within", "opset_of", "pad_amounts", "pads_positions_only", "repeats_for_batch",
+    "slice_plan", "split_sizes", "values_read", "weight_index",
 ]  # fmt: skip
 
 

@@ -84,7 +84,7 @@ def _expand_target(first: Array, second: Array, one: Shape, two: Shape) -> Array
 
 
 def _repeat_for_batch(model: ir.Model, node: ir.Node, first: Array, second: Array, source: Shape) -> None:
-    """Let the target of an Expand name, behind the batch, only the axes along which it repeats (`repeats_for_batch`)."""
+    """Let the target of an Expand name, behind the batch, only axes along which it repeats (`repeats_for_batch`)."""
     if len(source) != len(first) or np.flatnonzero(first != second).tolist() != [0]:
         return
     rest = np.array([1 if size == wanted else wanted for size, wanted in zip(source, first, strict=True)][1:], np.int64)
