@@ -332,6 +332,8 @@ def _show(found: "Sequence[Gated]", as_json: bool, on_github: bool) -> None:
     else:
         _print(found)
     for gated in found:
+        for note in gated.notes:
+            print_line(f"note: {note}", on_stderr=True)
         for warning in gated.warnings:
             print_warning(warning)
     if on_github:

@@ -14,7 +14,15 @@ from n2n_edge.measure import BenchOptions, bench, file_size_bytes
 if TYPE_CHECKING:
     from n2n_edge.devices import Profile
 
-__all__ = ["file_figures", "inferred_figures", "latency_figure", "model_figures", "static_figures"]
+__all__ = [
+    "Latency",
+    "file_figures",
+    "inferred_figures",
+    "latency_figure",
+    "model_figures",
+    "predicted_note",
+    "static_figures",
+]
 
 
 def static_figures(costs: Costs) -> dict[str, Figure]:
@@ -55,10 +63,19 @@ def inferred_figures(model: ir.Model, path: Path) -> dict[str, Figure]:
     return figures
 
 
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """The latency of one inference; `notes` say what it rests on, `warnings` what makes it doubtful."""
+
+    figure: Figure
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
 def latency_figure(
     path: Path, profile: "Profile", threads: int | None = None, input_shape: tuple[int, ...] | None = None
-) -> tuple[Figure, tuple[str, ...]]:
-    """Return the latency of one inference on a device, and what is doubtful about it.
+) -> Latency:
+    """Return the latency of one inference on a device.
 
     Measured if the device is this host, predicted otherwise; the figure's provenance says which. `threads` default to
     the profile's; `input_shape` as for `file_figures`.
@@ -70,11 +87,13 @@ def latency_figure(
             input_shape=input_shape,
         )
         measurement = bench(path, options, profiled=False).measurement
-        return measurement.latency(), measurement.warnings
+        return Latency(measurement.latency(), warnings=measurement.warnings)
     from n2n_edge.devices import latency_with_evidence
 
     figure, basis = latency_with_evidence(with_input_shape(load_model(path), input_shape, path.name), profile, threads)
-    return figure, (
-        f"latency on {profile.name} is predicted, not measured: bench the model on the device",
-        *basis.words(),
-    )
+    return Latency(figure, (predicted_note(profile.name), *basis.evidence_words()), basis.warnings())
+
+
+def predicted_note(device: str) -> str:
+    """Return the line that says that a latency was not measured."""
+    return f"latency on {device} is predicted, not measured: bench the model on the device"

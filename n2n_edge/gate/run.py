@@ -12,7 +12,7 @@ from n2n_edge.figures import MB, Figure
 from n2n_edge.gate.budget import Budget
 from n2n_edge.gate.check import Check, Gated
 from n2n_edge.gate.operators import judge_operators
-from n2n_edge.gate.reached import inferred_figures, model_figures
+from n2n_edge.gate.reached import inferred_figures, model_figures, predicted_note
 from n2n_edge.gate.regression import compare as compare_costs
 from n2n_edge.gate.regression import regression_asked
 from n2n_edge.gate.settings import GateSettings
@@ -45,6 +45,8 @@ class Accuracies:
     baseline: Figure | None
     notes: tuple[str, ...] = ()
     """What was assumed."""
+    warnings: tuple[str, ...] = ()
+    """What is doubtful about the images."""
 
 
 _FROM_SHAPES = ("macs", "memory_bound_mb")
@@ -85,6 +87,7 @@ class _Gate:
         self._profile = _profile(job.settings)
         self._predicting = job.settings.predicts
         self._checks: list[Check] = []
+        self._notes: list[str] = []
         self._warnings: list[str] = []
         self._input_shape: tuple[int, ...] | None = None
         if not is_file(job.model):
@@ -93,8 +96,8 @@ class _Gate:
 
     def found(self) -> Gated:
         """Return what was found."""
-        warnings = tuple(dict.fromkeys(self._warnings))
-        return Gated(self._model, tuple(self._checks), warnings, self._settings.baseline)
+        notes, warnings = (tuple(dict.fromkeys(lines)) for lines in (self._notes, self._warnings))
+        return Gated(self._model, tuple(self._checks), warnings, self._settings.baseline, notes)
 
     def judge_file(self) -> None:
         """Judge all that follows from the file: size, params, MACs, memory bound, operators, a predicted latency."""
@@ -114,8 +117,8 @@ class _Gate:
             assert self._profile is not None
             figures["latency_ms"], basis = latency_with_evidence(model, self._profile, self._settings.threads)
             name = self._profile.name
-            self._warnings.append(f"latency on {name} is predicted, not measured: bench the model on the device")
-            self._warnings += basis.words()
+            self._notes += [predicted_note(name), *basis.evidence_words()]
+            self._warnings += basis.warnings()
             static.append(self._limit)
         device = None if self._profile is None else self._profile.name
         self._checks += judge(figures, static, accept_expected=self._settings.accept_expected, device=device)
@@ -167,7 +170,8 @@ class _Gate:
                     "the least fidelity to the baseline, or images per class"
                 )
             self._warnings.append("without labels --min-accuracy holds for fidelity to the baseline, not for accuracy")
-        self._warnings += found.notes
+        self._notes += found.notes
+        self._warnings += found.warnings
 
     def judge_latency(self) -> None:
         """Judge what has to be timed: the latency on a named target, and its ratio to the baseline's."""

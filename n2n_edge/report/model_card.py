@@ -185,7 +185,9 @@ def _limits(document: RunReport) -> str:
         "- Accuracy was taken on the data named above; on other data it may differ more than the teacher's does.",
         *(f"- {markdown_text(warning)}" for warning in document["warnings"]),
     ]
-    return "## Limits\n\n" + "\n".join(lines)
+    notes = [f"- {markdown_text(note)}" for note in document.get("notes", [])]
+    resting = "\n\n## What the figures rest on\n\n" + "\n".join(notes) if notes else ""
+    return "## Limits\n\n" + "\n".join(lines) + resting
 
 
 def _words(cell: Cell | None) -> str:

@@ -100,16 +100,16 @@ def _proven(
         f"parity of torch and ONNX Runtime on {parity.n} images: relative error {parity.max_relative_error:.1e}"
         + (f", top-1 agreement {parity.top1_agreement:.1%}" if parity.top1_agreement is not None else "")
     )
-    warnings = list(prepared.warnings)
+    notes, warnings = list(prepared.notes), list(prepared.warnings)
     teacher_figures, student_figures = dict(prepared.figures), file_figures(student)
     for path, figures in ((prepared.teacher_path, teacher_figures), (student, student_figures)):
-        figures |= _latencies(path, prepared, warnings, settings.input_shape)
+        figures |= _latencies(path, prepared, notes, warnings, settings.input_shape)
         figures |= _quality(path, prepared)
     verdicts = _verdicts(student_figures, settings, prepared.profiles)
     timed = {profile.name for profile in prepared.profiles if profile.is_host}
     if any(not verdict.met and verdict.device in timed for verdict in verdicts):
-        warnings.append("the latency was over the budget when first timed, and was timed again")
-        student_figures |= _latencies(student, prepared, warnings, settings.input_shape)
+        notes.append("the latency was over the budget when first timed, and was timed again")
+        student_figures |= _latencies(student, prepared, notes, warnings, settings.input_shape)
         verdicts = _verdicts(student_figures, settings, prepared.profiles)
     report = run_report(
         version=n2n_edge.__version__,
@@ -125,6 +125,7 @@ def _proven(
         trained=trained,
         data=data,
         warnings=warnings,
+        notes=notes,
         conditions=_conditions(student, prepared, observer) if settings.corruptions else None,
     )
     report["layers"] = layer_rows(
@@ -196,18 +197,19 @@ def _devices(student: Path, prepared: Prepared) -> list[DeviceJson]:
 
 
 def _latencies(
-    path: Path, prepared: Prepared, warnings: list[str], input_shape: tuple[int, ...] | None
+    path: Path, prepared: Prepared, notes: list[str], warnings: list[str], input_shape: tuple[int, ...] | None
 ) -> dict[str, Figure]:
-    """Return the measured latency on this host, and that on every device that is another."""
+    """Return the measured latency on this host, and that on every device that is another; add what is to be said."""
     found = {}
     for name, device in {profile.name: profile for profile in (prepared.host, *prepared.profiles)}.items():
-        figure, doubts = latency_figure(path, device, input_shape=input_shape)
-        found[f"latency_ms:{name}"] = figure
-        if device.is_host:  # how one file was timed; what is predicted, and from what, holds for both
-            doubts = tuple(f"{path.name} on {name}: {doubt}" for doubt in doubts)
-        elif len(prepared.profiles) > 1:
-            doubts = tuple(doubt if name in doubt else f"{name}: {doubt}" for doubt in doubts)
-        warnings.extend(doubt for doubt in doubts if doubt not in warnings)
+        latency = latency_figure(path, device, input_shape=input_shape)
+        found[f"latency_ms:{name}"] = latency.figure
+        for said, lines in ((notes, latency.notes), (warnings, latency.warnings)):
+            if device.is_host:  # how one file was timed; what is predicted, and from what, holds for both
+                lines = tuple(f"{path.name} on {name}: {line}" for line in lines)
+            elif len(prepared.profiles) > 1:
+                lines = tuple(line if name in line else f"{name}: {line}" for line in lines)
+            said.extend(line for line in lines if line not in said)
     return found
 
 

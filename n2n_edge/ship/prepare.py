@@ -65,6 +65,7 @@ class Prepared:
     distilling: DistillSettings
     policy_states: PolicyStates
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
     restored: tuple[str, ...]
     one_at_a_time: bool
 
@@ -98,7 +99,7 @@ def prepare(
     GraphModule(teacher.model)  # an op that can't be trained is found before anything is begun
     spec = settings.data or _EXAMPLE_DATA
     loaded, choice = _load(settings, teacher, path, spec)
-    data, normalisation, warnings = _normalised(settings, teacher, loaded)
+    data, normalisation, notes = _normalised(settings, teacher, loaded)
     observer.say(f"data {spec}: {data.counts}; normalisation {normalisation.note}")
     observer.say(f"outputs: {choice.name} ({choice.reason})")
     one_at_a_time = _takes_one_image(teacher.source)
@@ -121,7 +122,8 @@ def prepare(
         data=data,
         distilling=DistillSettings(seed=settings.seed, flip=settings.flip),
         policy_states=states,
-        warnings=(*noted, *data.warnings, *warnings, *doubts, *scale_warnings(teacher.model, data)),
+        notes=notes,
+        warnings=(*noted, *data.warnings, *doubts, *scale_warnings(teacher.model, data)),
         restored=restored,
         one_at_a_time=one_at_a_time,
     )
@@ -206,8 +208,8 @@ def _normalised(
     chosen = metadata_normalisation(teacher.source.metadata_props, channels) or choose_normalisation(
         data, lambda split, normalised: evaluate(teacher.model, split, normalised)
     )
-    doubts = (f"normalisation: {chosen.note}",) if "found by" in chosen.note or "assumed" in chosen.note else ()
-    return replace(data, mean=chosen.mean, std=chosen.std), chosen, doubts
+    notes = (f"normalisation: {chosen.note}",) if "found by" in chosen.note or "assumed" in chosen.note else ()
+    return replace(data, mean=chosen.mean, std=chosen.std), chosen, notes
 
 
 def _teacher_metric(teacher: Teacher, data: Data, observer: Observer) -> tuple[float, tuple[str, ...]]:
