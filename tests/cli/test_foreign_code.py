@@ -74,7 +74,7 @@ def test_data_functions_that_fail(call, tmp_path, function):
     gate = ("gate", teacher_path(), "--no-config", "--max-mb", 0.0001, "--min-accuracy", 0.9, "--junit", "j.xml")
     for command in (gate, ("compress", teacher_path(), "--out", "run")):
         code, out, err = call(*command, "--data", f"own_module:{function}")
-        assert (code, out) == (2, "")
+        assert (code, out) == (2, ""), err
         last = [line for line in err.splitlines() if line.strip()][-1]
         assert f"own_module:{function}" in last
         assert "\x1b" not in last
@@ -91,7 +91,7 @@ def test_modules_that_fail_while_they_are_imported(call, tmp_path, name):
         ("inspect", f"{name}:x"),
     ):
         code, out, err = call(*command)
-        assert (code, out) == (2, "")
+        assert (code, out) == (2, ""), err
         assert f"module '{name}'" in err
 
 
