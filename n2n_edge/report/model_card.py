@@ -123,6 +123,7 @@ def _use(document: RunReport) -> str:
         "outputs = session.run(None, {session.get_inputs()[0].name: batch})\n"
         "```\n\n"
         f"{_preprocessing(document['data'])}\n\n"
+        "Inputs have the teacher's shape, batch axis included. "
         f"The file agrees with the trained network on {parity['n']} inputs: largest relative error "
         f"{parity['max_relative_error']:.2g}{same}."
     )
@@ -184,7 +185,9 @@ def _limits(document: RunReport) -> str:
         "- Accuracy was taken on the data named above; on other data it may differ more than the teacher's does.",
         *(f"- {markdown_text(warning)}" for warning in document["warnings"]),
     ]
-    return "## Limits\n\n" + "\n".join(lines)
+    notes = [f"- {markdown_text(note)}" for note in document.get("notes", [])]
+    resting = "\n\n## What the figures rest on\n\n" + "\n".join(notes) if notes else ""
+    return "## Limits\n\n" + "\n".join(lines) + resting
 
 
 def _words(cell: Cell | None) -> str:

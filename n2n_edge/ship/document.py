@@ -68,6 +68,7 @@ def run_report(
     trained: "Trained",
     data: "Data",
     warnings: Sequence[str],
+    notes: Sequence[str],
     conditions: ConditionsJson | None,
 ) -> RunReport:
     """Return the document that the HTML report, the model card and other programs read."""
@@ -116,6 +117,7 @@ def run_report(
         },
         "environment": dict(environment()),
         "warnings": list(warnings),
+        "notes": list(notes),
     }
     if conditions is not None:
         document["conditions"] = conditions
