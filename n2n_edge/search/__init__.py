@@ -6,7 +6,8 @@ from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.driver import Progress, Rung, SearchPlan, SearchResult, search
 from n2n_edge.search.evaluator import Evaluator, Judged, Objective
 from n2n_edge.search.fitting import fit_widths
-from n2n_edge.search.journal import Candidate, Journal, held
+from n2n_edge.search.journal import Candidate, Journal
+from n2n_edge.search.journal_lock import held
 
 __all__ = [
     "Candidate",

@@ -1,14 +1,12 @@
 """A run's memory: one SQLite file that holds everything decided and measured."""
 
-import fcntl
 import json
 import math
 import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self, TextIO
@@ -17,8 +15,9 @@ from urllib.parse import quote
 from n2n_edge.closing import ClosedAtExit
 from n2n_edge.errors import InputError
 from n2n_edge.search.journal_errors import damaged, failure, gone
+from n2n_edge.search.journal_lock import acquire, release
 
-__all__ = ["SCHEMA", "Candidate", "Event", "Journal", "JsonObject", "held"]
+__all__ = ["SCHEMA", "Candidate", "Event", "Journal", "JsonObject"]
 
 JsonObject = dict[str, Any]
 """A JSON document as Python holds it."""
@@ -46,8 +45,6 @@ _COLUMNS = {
     for table, columns in re.findall(r"CREATE TABLE (\w+) \((.*?)\)(?: WITHOUT ROWID)?;", _TABLES, re.DOTALL)
 }
 _RUN_WAITS_S, _READER_WAITS_S = 60.0, 10.0
-
-_held: set[Path] = set()  # POSIX locks don't exclude the process that holds them
 
 
 @dataclass(frozen=True)
@@ -108,14 +105,14 @@ class Journal(ClosedAtExit):
 
         Raises InputError if there is a file already, or the folder can't be written.
         """
-        lock = _acquire(path)
+        lock = acquire(path)
         try:
             if path.exists():
                 raise InputError(f"{path} exists already: resume that run with --resume, or choose another --out")
             _write_tables(path, meta or {})
             return cls._start(path, lock)
         except BaseException:
-            _release(path, lock)
+            release(path, lock)
             raise
 
     @classmethod
@@ -123,11 +120,11 @@ class Journal(ClosedAtExit):
         """Open the journal at `path`; raises InputError if it isn't one, or a newer n2n-edge wrote it."""
         if not path.is_file():
             raise InputError(f"{path} doesn't exist: there is no run to resume, start one without --resume")
-        lock = _acquire(path)
+        lock = acquire(path)
         try:
             return cls._start(path, lock)
         except BaseException:
-            _release(path, lock)
+            release(path, lock)
             raise
 
     @classmethod
@@ -179,7 +176,7 @@ class Journal(ClosedAtExit):
             self._database.close()
         elif not self._lock.closed:
             self._database.close()
-            _release(self.path, self._lock)
+            release(self.path, self._lock)
 
     def set_meta(self, key: str, value: object) -> None:
         """Keep `value` (anything JSON can hold) under `key`, in place of an earlier one."""
@@ -319,16 +316,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Keep other processes from working on what `path` stands for; raises InputError where one does already."""
-    lock = _acquire(path)
-    try:
-        yield
-    finally:
-        _release(path, lock)
-
-
 def _write_tables(path: Path, meta: Mapping[str, object]) -> None:
     """Write a complete journal beside `path`, then move it there in one step; raises N2NError where it can't."""
     new = path.with_name(path.name + ".new")
@@ -348,31 +335,6 @@ def _write_tables(path: Path, meta: Mapping[str, object]) -> None:
     finally:
         database.close()
     new.replace(path)
-
-
-def _acquire(path: Path) -> TextIO:
-    """Lock the run of the journal at `path` for this process; the lock goes when the process does, however it ends."""
-    lock_path = path.with_name(path.name + ".lock")
-    taken = InputError(f"{path.parent} is in use by another n2n-edge process: wait for it to end, or stop it")
-    if lock_path.resolve() in _held:
-        raise taken
-    try:
-        lock = lock_path.open("a")
-    except OSError as error:
-        raise InputError(f"{path.parent} can't be written ({error.strerror}): choose another --out") from error
-    try:
-        # lockf, not flock: a data loader's child doesn't inherit it, so an orphan can't keep a run locked.
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise taken from error
-    _held.add(lock_path.resolve())
-    return lock
-
-
-def _release(path: Path, lock: TextIO) -> None:
-    _held.discard(path.with_name(path.name + ".lock").resolve())
-    lock.close()
 
 
 def _dump(value: object) -> str:
