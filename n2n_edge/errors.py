@@ -8,6 +8,7 @@ from collections.abc import Mapping
 __all__ = [
     "BudgetMissedError", "IncompressibleError", "InputError", "LimitExceededError", "MemoryLimitError", "N2NError",
     "UnsuitableEnvironmentError",
+    "lack_behind",
 ]  # fmt: skip
 
 
@@ -49,3 +50,17 @@ class MemoryLimitError(N2NError):
     """The memory budget was exceeded while running (exit code 4)."""
 
     exit_code = 4
+
+
+def lack_behind(error: BaseException) -> str | None:
+    """Return what this process has too little of, "memory" or "threads", where that is what an error comes from."""
+    seen: BaseException | None = error
+    while seen is not None:
+        text = str(seen).lower()
+        unmapped = "failed to map segment" in text or "cannot allocate memory" in text
+        if isinstance(seen, MemoryError) or (isinstance(seen, (ImportError, OSError)) and unmapped):
+            return "memory"
+        if isinstance(seen, RuntimeError) and "can't start new thread" in text:
+            return "threads"
+        seen = seen.__cause__ or seen.__context__
+    return None

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar, cast
 
-from n2n_edge.errors import InputError, LimitExceededError, N2NError
+from n2n_edge.errors import InputError, LimitExceededError, N2NError, UnsuitableEnvironmentError, lack_behind
 
 __all__ = ["UnforeseenError", "encodable", "foreign_code", "foreign_file", "printable"]
 
@@ -107,6 +107,10 @@ def foreign_file(what: object) -> Iterator[None]:
         raise InputError(f"{what}: is nested too deeply; simplify the graph and export it again") from error
     except Exception as error:
         text = " ".join(str(error).split())
+        if lack_behind(error) is not None:
+            raise UnsuitableEnvironmentError(
+                f"{what}: there is too little memory to analyse it ({printable(text)}); allow more (ulimit -a)"
+            ) from error
         short = text if len(text) <= 200 else f"{text[:200]} ..."
         raise UnforeseenError(
             f"{what}: can't be analysed ({type(error).__name__}{f': {short}' if short else ''}); check the file, and "

@@ -92,7 +92,7 @@ def main() -> None:
 
 def _run(debug: bool) -> int | None:
     """Run the command and return the exit code that it decided on, None if it came to its end without deciding."""
-    from n2n_edge.errors import N2NError
+    from n2n_edge.errors import N2NError, lack_behind
 
     try:
         return cast("int | None", app(standalone_mode=False))
@@ -112,6 +112,10 @@ def _run(debug: bool) -> int | None:
         if isinstance(error, _UsageError):
             return _show_usage_error(error)
         text = " ".join(str(error).split()) or "no message"
+        lack = lack_behind(error)
+        if lack is not None:
+            _show(error, debug, f"there is too little of {lack} for this ({text}); allow this process more (ulimit -a)")
+            return _ENVIRONMENT
         _show(error, debug, f"unexpected {type(error).__name__}: {text}; run again with --debug for details")
         return _ENVIRONMENT
 

@@ -39,9 +39,18 @@ def test_a_verdict_needs_the_whole_interval_on_one_side_of_the_limit(low, high, 
 
 @pytest.mark.parametrize(
     ("rounds", "ratio", "outcome"),
-    [(7, 140.0, "fail"), (7, 1.0, "inconclusive"), (7, 1.1, "inconclusive"), (3, 140.0, "fail"),
-     (3, 2.0, "inconclusive"), (7, 0.01, "pass"), (2, 1.0, "inconclusive"), (1, 140.0, "inconclusive"), (1, 0.01, "inconclusive")],
-)  # fmt: skip
+    [
+        (7, 140.0, "fail"),
+        (7, 1.0, "inconclusive"),
+        (7, 1.1, "inconclusive"),
+        (7, 0.01, "pass"),
+        (3, 140.0, "fail"),
+        (3, 2.0, "inconclusive"),
+        (2, 1.0, "inconclusive"),
+        (1, 140.0, "inconclusive"),
+        (1, 0.01, "inconclusive"),
+    ],
+)
 def test_few_rounds_decide_what_is_plain(rounds, ratio, outcome):
     few, floor = (
         Comparison(*ratio_interval(np.full((rounds, 2), math.log(true))), 0.99, rounds, 0.05, "inconclusive")
