@@ -97,7 +97,7 @@ class Teacher:
     @cached_property
     def touchable(self) -> Touchable:
         """What can go and, for the rest, why not."""
-        return find_touchable(self.model, self._labels, self.layers, self.groups)
+        return find_touchable(self._labels, self.layers, self.groups)
 
     def trunk(self, removed: frozenset[str]) -> Trunk:
         """Return the full-width graph without the layers called `removed` (kept in a small cache).
