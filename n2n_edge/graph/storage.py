@@ -59,7 +59,12 @@ class Constants:
         settled_nodes: set[ir.Node] = set()
         for node in model.graph:
             names = [str(value.name) for value in node.inputs if value is not None]
-            if (names or node.op_type == "Constant") and self.settled.issuperset(names) and not holds_graph(node) and not is_random(node):
+            if (
+                (names or node.op_type == "Constant")
+                and self.settled.issuperset(names)
+                and not holds_graph(node)
+                and not is_random(node)
+            ):
                 settled_nodes.add(node)
                 for value in node.outputs:
                     self._nodes[str(value.name)] = node
