@@ -8,7 +8,9 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
 
+from n2n_edge.cli.app import app
 from n2n_edge.errors import InputError
 from n2n_edge.gate.reached import file_figures
 from n2n_edge.graph import Teacher, batch_of, costs, inferred_costs, load_model
@@ -211,3 +213,16 @@ def test_sizes_are_those_that_onnx_runtime_calculates(pool: str, size: int, tmp_
     value = next(value for node in teacher.model.graph for value in node.outputs if value.name == "m")
     assert value.shape is not None
     assert tuple(value.shape.numpy() if value.shape.is_static() else list(value.shape)[2:])[-2:] == seen.shape[2:]
+
+
+def test_a_fixed_batch_is_said_where_costs_are_shown(tmp_path: Path) -> None:
+    path = write(tmp_path / "eight.onnx", network(shape=(8, 3, 16, 16)))
+
+    for command, words in (
+        (["inspect", path], "batch 8"),
+        (["predict", path, "--device", "raspberry-pi-4"], "takes 8 images at a time"),
+        (["gate", path, "--max-mb", "1", "--no-config"], "takes 8 images at a time"),
+    ):
+        result = CliRunner().invoke(app, [str(word) for word in command])
+        assert result.exit_code == 0
+        assert words in result.output
