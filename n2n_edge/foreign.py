@@ -96,7 +96,7 @@ def foreign_file(what: object) -> Iterator[None]:
     except InputError as error:
         if str(what) in str(error) or what == "the model":
             raise
-        raise type(error)(f"{what}: {error}") from error
+        raise type(error)(f"{what}: {str(error).removeprefix('the model: ')}") from error
     except (KeyboardInterrupt, N2NError):
         raise
     except MemoryError as error:

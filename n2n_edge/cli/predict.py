@@ -54,7 +54,7 @@ def predict(
     from n2n_edge.devices import load_profile
     from n2n_edge.devices import predict as predict_costs
     from n2n_edge.foreign import foreign_file
-    from n2n_edge.graph import at_one_size, load_model, parse_input_shape
+    from n2n_edge.graph import at_one_size, batch_of, load_model, parse_input_shape
 
     if precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: unknown; give one of {', '.join(PRECISIONS)}")
@@ -66,6 +66,8 @@ def predict(
         print_line(f"note: {note}", on_stderr=True)
     rows = []
     for path, model in zip(paths, sized.models, strict=True):
+        if batch_of(model) > 1:
+            print_line(f"note: {path} takes {batch_of(model)} images at a time: figures are for all", on_stderr=True)
         for profile in profiles:
             used = profile.default_threads if threads is None else threads
             with foreign_file(path):

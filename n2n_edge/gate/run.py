@@ -18,7 +18,7 @@ from n2n_edge.gate.regression import regression_asked
 from n2n_edge.gate.settings import GateSettings
 from n2n_edge.gate.unanswered import Unanswered
 from n2n_edge.gate.verdict import judge
-from n2n_edge.graph import at_one_size, load_model
+from n2n_edge.graph import at_one_size, batch_of, load_model
 from n2n_edge.reading import is_file
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ class _Gate:
         model, baseline = self._sized()
         figures_of = inferred_figures if self._settings.static else model_figures
         figures = figures_of(model, self._model)
+        if batch_of(model) > 1:
+            self._warnings.append(f"the file takes {batch_of(model)} images at a time: costs are for all of them")
         untold = [cost for cost in _FROM_SHAPES if cost not in figures]
         self._checks += [
             Unanswered(budget.cost, _asked(budget), _UNTOLD) for budget in self._budgets if budget.cost in untold

@@ -50,7 +50,8 @@ def _run(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     results = []
     for index, given in enumerate(job["inputs"]):
         with np.load(folder / f"inputs-{index}.npz", allow_pickle=False) as inputs:
-            arrays = session.run(names, {name: inputs[f"arr_{i}"] for i, name in enumerate(given)})
+            fed = {name: inputs[f"arr_{i}"] for i, name in enumerate(given)}
+            arrays = session.run(names, fed) if names else []  # no names would stand for all
         tensors = {
             name: array
             for name, array in zip(names, arrays, strict=True)

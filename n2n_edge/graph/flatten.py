@@ -16,7 +16,7 @@ def flattened(model: ir.Model) -> ir.Model:
     flat = model.clone()
     if flat.functions:
         common.InlinePass()(flat)
-        common.LiftConstantsToInitializersPass(lift_all_constants=True)(flat)
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(flat)
     while inline_settled_branches(flat):
         pass
     return flat

@@ -107,6 +107,7 @@ def _add_from_whole_graph(found: "Inferred", model: ir.Model, inputs: Mapping[st
         inferred = onnx.shape_inference.infer_shapes(skeleton(model, inputs), data_prop=True)
     except Exception:  # what can't be inferred stays unknown
         return
+    has_bodies = any(holds_graph(node) for node in model.graph)
     for value in (*inferred.graph.value_info, *inferred.graph.output):
         if value.name not in found.unknown:
             continue
@@ -117,7 +118,7 @@ def _add_from_whole_graph(found: "Inferred", model: ir.Model, inputs: Mapping[st
         tensor = value.type.tensor_type
         if tensor.elem_type:
             found.kinds.setdefault(value.name, tensor.elem_type)
-        if not any(holds_graph(node) for node in model.graph):
+        if not has_bodies:
             continue
         sizes = [_size(dim) for dim in tensor.shape.dim]
         if tensor.HasField("shape") and all(size is not None and 0 <= size <= _LARGEST for size in sizes):

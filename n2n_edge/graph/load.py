@@ -45,7 +45,7 @@ def load_model(path: Path | str) -> ir.Model:
         except (ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
             raise InputError(f"{path}: not a valid ONNX model ({_first_line(error)}); export it again") from error
         _forget_noted_shapes(model)
-        common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         for value in model.graph.initializers.values():
             _read_tensor(value, path)
     return model

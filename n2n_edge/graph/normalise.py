@@ -60,6 +60,7 @@ def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir
     _drop_identities(model)
     common.RemoveUnusedNodesPass()(model)
     drop_unused_initializers(model)
+    _check_values(model, one)
     _note_shapes(model, one, two)
     _note_kernels(model, one)
     _name_nodes(model)
@@ -70,7 +71,7 @@ def _without_boilerplate(model: ir.Model) -> ir.Model:
     model = model.clone()
     if model.functions:
         common.InlinePass()(model)
-    common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     refuse_training_mode(model)  # what follows would drop the mode, with the outputs that nothing reads
     common.RemoveInitializersFromInputsPass()(model)
     common.RemoveUnusedNodesPass()(model)
@@ -169,6 +170,15 @@ def _drop_dropout(model: ir.Model) -> None:
             continue
         ir.convenience.replace_all_uses_with(node.outputs[0], source)
         model.graph.remove(node, safe=True)
+
+
+def _check_values(model: ir.Model, traced: Trace) -> None:
+    for node in model.graph:
+        for value in node.outputs:
+            if value.name and str(value.name) not in traced.dtypes:
+                raise IncompressibleError(
+                    f"{node.op_type} gives '{value.name}', which is no tensor of numbers: it can't be compressed"
+                )
 
 
 def _note_shapes(model: ir.Model, one: Trace, two: Trace) -> None:

@@ -59,7 +59,12 @@ class Constants:
         settled_nodes: set[ir.Node] = set()
         for node in model.graph:
             names = [str(value.name) for value in node.inputs if value is not None]
-            if names and self.settled.issuperset(names) and not holds_graph(node) and not is_random(node):
+            if (
+                (names or node.op_type == "Constant")
+                and self.settled.issuperset(names)
+                and not holds_graph(node)
+                and not is_random(node)
+            ):
                 settled_nodes.add(node)
                 for value in node.outputs:
                     self._nodes[str(value.name)] = node
@@ -86,7 +91,7 @@ class Constants:
     def _memory(self, name: str) -> str:
         """Return whose bytes a settled value has: quantized weights aren't kept as floats."""
         node = self._nodes.get(name)
-        source = None if node is None else node.inputs[0]
+        source = node.inputs[0] if node is not None and node.inputs else None
         if node is None or source is None:
             return name
         if node.op_type in ("Identity", "DequantizeLinear"):
@@ -104,7 +109,7 @@ class Constants:
             return inner
         if node.op_type == "ConstantOfShape":
             return None
-        source = node.inputs[0]
+        source = node.inputs[0] if node.inputs else None
         return self._stored(str(source.name)) if node.op_type in _SAME_ELEMENTS and source is not None else inner
 
     def _is_weight(self, node: ir.Node, index: int, name: str, stored: str) -> bool:
@@ -127,6 +132,8 @@ class Constants:
             return ir.DataType(node.attributes.get_int("to", 1))
         if node.op_type in ("Shape", "Size"):
             return ir.DataType.INT64
+        if node.op_type == "Constant":
+            return ir.DataType.FLOAT if "value_floats" in node.attributes else value.dtype
         index = 1 if node.op_type in ("DequantizeLinear", "CastLike") and len(node.inputs) > 1 else 0
         source = node.inputs[index]
         return None if source is None else self._kind(str(source.name))

@@ -37,7 +37,7 @@ def bench_cells(row: Benched) -> dict[str, str]:
         "size MB": f"{measured.file_size_bytes / MB:.3f}",
     }
     if row.costs is not None:
-        cells |= {"params": f"{row.costs.params:,}", "MACs (batch 1)": f"{row.costs.macs:,}"}
+        cells |= {"params": f"{row.costs.params:,}", "MACs": f"{row.costs.macs:,}"}
         cells["memory bound MB"] = memory_words(figures.get("memory_bound_mb"))
     cells["arena MB (in use)"] = memory_words(figures.get("arena_mb"), figures.get("arena_in_use_mb"))
     cells["RSS growth MB"] = memory_words(figures.get("rss_growth_mb"))

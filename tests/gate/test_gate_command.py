@@ -309,3 +309,35 @@ def test_a_free_size_is_counted_at_what_is_asked(model, tmp_path):
         assert document["budgets"][0]["reached"]["value"] == 4 * MACS
     assert "doesn't fit" in _run_expecting(InputError, model, "--no-config", "--max-mb", 1, "--input-shape", "1x9x9")
     assert "input-shape" in _run_expecting(InputError, model, "--no-config", "--max-mb", 1, "--input-shape", "big")
+
+
+def test_static_says_which_costs_cannot_be_told_without_a_run(tmp_path):
+    values = [
+        onnx.helper.make_tensor_value_info("i", onnx.TensorProto.INT64, []),
+        onnx.helper.make_tensor_value_info("go", onnx.TensorProto.BOOL, []),
+        onnx.helper.make_tensor_value_info("v", onnx.TensorProto.FLOAT, ["a", "b"]),
+    ]
+    body = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["go"], ["on"]), onnx.helper.make_node("Relu", ["v"], ["w"])],
+        "body",
+        values,
+        [
+            onnx.helper.make_tensor_value_info("on", onnx.TensorProto.BOOL, []),
+            onnx.helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, ["a", "b"]),
+        ],
+    )
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Loop", ["turns", "", "x"], ["y"], body=body)],
+        "graph",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["a", "b"])],
+        [onnx.helper.make_tensor("turns", onnx.TensorProto.INT64, [], [2**62])],
+    )
+    imports = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=imports, ir_version=9), tmp_path / "loop.onnx")
+
+    result = _run(tmp_path / "loop.onnx", "--static", "--max-mb", "1")
+    assert result.exit_code == 0
+    result = _run(tmp_path / "loop.onnx", "--static", "--max-mb", "1", "--max-macs", "1e6")
+    assert result.exit_code == 3
+    assert "can't be inferred" in " ".join(result.output.split())

@@ -308,3 +308,13 @@ def test_a_file_without_operator_versions(tmp_path: Path) -> None:
     path.write_bytes(proto.SerializeToString())
 
     assert "export it again with a current exporter" in refused(path)
+
+
+def test_an_output_that_is_an_input(tmp_path: Path) -> None:
+    path = saved(tmp_path / "model.onnx", [helper.make_node("Relu", ["x"], ["r"])])
+    proto = onnx.load(str(path))
+    proto.graph.output[0].name = "x"
+    path.write_bytes(proto.SerializeToString())
+
+    assert file_figures(path)["params"].value == 0
+    assert Teacher.load(path).layers == ()
