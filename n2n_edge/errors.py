@@ -5,7 +5,10 @@ An error is raised where it is understood; only ``n2n_edge.cli`` turns it into a
 
 from collections.abc import Mapping
 
-__all__ = ["BudgetMissedError", "InputError", "MemoryLimitError", "N2NError", "UnsuitableEnvironmentError"]
+__all__ = [
+    "BudgetMissedError", "IncompressibleError", "InputError", "LimitExceededError", "MemoryLimitError", "N2NError",
+    "UnsuitableEnvironmentError",
+]  # fmt: skip
 
 
 class N2NError(Exception):
@@ -16,6 +19,14 @@ class N2NError(Exception):
 
 class InputError(N2NError):
     """Wrong usage or bad input: a file, an option, a profile, a data set (exit code 2)."""
+
+
+class IncompressibleError(InputError):
+    """A model that runs, and that is no model to compress: a quantized one, or one of text or sequences."""
+
+
+class LimitExceededError(N2NError):
+    """A model took more time or memory than it is given for one run (exit code 2)."""
 
 
 class BudgetMissedError(N2NError):

@@ -1,12 +1,17 @@
-"""Text and code that come from elsewhere: files, boards, and the user's own modules."""
+"""Text, files and code that come from elsewhere: models, boards, and the user's own modules."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar, cast
 
-from n2n_edge.errors import InputError, N2NError
+from n2n_edge.errors import InputError, LimitExceededError, N2NError
 
-__all__ = ["foreign_code", "printable"]
+__all__ = ["UnforeseenError", "encodable", "foreign_code", "foreign_file", "printable"]
 
+T = TypeVar("T")
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _LINE_BREAKS = frozenset("\u2028\u2029")
 
@@ -18,6 +23,20 @@ def printable(text: object) -> str:
     ``\\x1b`` and ``\\u202e``: no name in a file moves the cursor, forges a line of a log, or fails to be encoded.
     """
     return "".join(_escape(character) if _is_unsafe(character) else character for character in str(text))
+
+
+def encodable(value: T) -> T:
+    """Return a text, or a document of dictionaries and lists, in which lone surrogates are escaped as by `printable`.
+
+    They stand for the bytes of a file's name that isn't UTF-8; no file or strict reader takes them.
+    """
+    if isinstance(value, str):
+        return cast(T, _SURROGATE.sub(lambda found: _escape(found[0]), value))
+    if isinstance(value, dict):
+        return cast(T, {encodable(key): encodable(each) for key, each in value.items()})
+    if isinstance(value, list | tuple):
+        return cast(T, [encodable(each) for each in value])
+    return value
 
 
 def _is_unsafe(character: str) -> bool:
@@ -48,8 +67,54 @@ def foreign_code(what: str) -> Iterator[None]:
         raise
     except SystemExit as error:
         raise InputError(
-            f"{what} ended the process (exit {error.code}); keep sys.exit behind `if __name__ == '__main__'`"
+            f"{what} ended the process (exit {printable(error.code)}); keep sys.exit behind `if __name__ == '__main__'`"
         ) from error
     except BaseException as error:
-        text = " ".join(str(error).split())
+        text = _text_of(error)
         raise InputError(f"{what} raised {type(error).__name__}{f': {text}' if text else ''}; mend it there") from error
+
+
+class UnforeseenError(InputError):
+    """What a file caused and nobody foresaw; its `__cause__` is what was raised (shown by ``--debug``)."""
+
+
+@contextmanager
+def foreign_file(what: object) -> Iterator[None]:
+    """Turn whatever a file causes while it is read or analysed into an error of one line that names it.
+
+    `what` is the file's path, or "the model". Errors that say already what is wrong keep their text.
+
+    Raises:
+        InputError: the file can't be analysed; an `UnforeseenError` where no check says why.
+    """
+    try:
+        yield
+    except LimitExceededError as error:
+        raise InputError(f"{what}: {error}") from error
+    except InputError as error:
+        if str(what) in str(error) or what == "the model":
+            raise
+        raise type(error)(f"{what}: {error}") from error
+    except (KeyboardInterrupt, N2NError):
+        raise
+    except MemoryError as error:
+        raise InputError(
+            f"{what}: needs more memory than this machine gives; check the sizes that it declares, or give it more"
+        ) from error
+    except RecursionError as error:
+        raise InputError(f"{what}: is nested too deeply; simplify the graph and export it again") from error
+    except Exception as error:
+        text = " ".join(str(error).split())
+        short = text if len(text) <= 200 else f"{text[:200]} ..."
+        raise UnforeseenError(
+            f"{what}: can't be analysed ({type(error).__name__}{f': {short}' if short else ''}); check the file, and "
+            "report this if ONNX Runtime runs it"
+        ) from error
+
+
+def _text_of(error: BaseException) -> str:
+    """Return what an error says, on one line; nothing where saying it fails, too."""
+    try:
+        return printable(" ".join(str(error).split()))
+    except Exception:  # the text of a foreign error is foreign code
+        return ""

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -199,8 +199,9 @@ def watched(tell: Callable[[str], None], advice: str, stacks: Path | None = None
             faulthandler.disable()
         if file is not None and stacks is not None:
             file.close()
-            if not stacks.stat().st_size:
-                stacks.unlink()
+            with suppress(OSError):  # the folder has gone
+                if not stacks.stat().st_size:
+                    stacks.unlink()
 
 
 def _watch(watchdog: Watchdog, over: threading.Event) -> None:

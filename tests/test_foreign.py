@@ -23,7 +23,7 @@ def test_printable_text_is_one_line_without_controls(given, expected):
 
 @pytest.mark.parametrize("raised", [ValueError("no"), SystemExit(0), SystemExit(), BaseException("x"), GeneratorExit()])
 def test_whatever_foreign_code_raises_is_bad_input(raised):
-    with pytest.raises(InputError, match="^--data m:load "), foreign_code("--data m:load"):
+    with pytest.raises(InputError, match=r"^--data m:load "), foreign_code("--data m:load"):
         raise raised
 
 

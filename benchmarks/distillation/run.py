@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from n2n_edge.distill import DistillSettings, load_data, reconstructed
-from n2n_edge.distill.augment import augment, normalise
+from n2n_edge.distill.augmentation import augment, normalise
 from n2n_edge.distill.batches import as_bytes, evaluation_batches
 from n2n_edge.distill.calibration import recalibrate
 from n2n_edge.distill.compute import autocast, deterministic, generator, use_bf16

@@ -20,7 +20,7 @@ from networks import ResNet, vgg
 from torch import Tensor, nn
 
 from n2n_edge.distill import load_data
-from n2n_edge.distill.augment import augment, normalise
+from n2n_edge.distill.augmentation import augment, normalise
 from n2n_edge.distill.data import Data, Split
 from n2n_edge.graph import export_module, save_model
 

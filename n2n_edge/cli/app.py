@@ -1,25 +1,39 @@
 """The `n2n-edge` command: one thin file per command, errors turned into one line and an exit code here."""
 
+import errno
+import os
 import sys
-from typing import Annotated
+import traceback
+from pathlib import Path
+from typing import Annotated, Protocol, cast, runtime_checkable
 
 import typer
 
 from n2n_edge.cli.bench import bench
+from n2n_edge.cli.commands import Commands
 from n2n_edge.cli.compress import compress
 from n2n_edge.cli.device import device_app
 from n2n_edge.cli.doctor import doctor
 from n2n_edge.cli.gate import gate
 from n2n_edge.cli.inspect import inspect
+from n2n_edge.cli.output import print_error, print_line
 from n2n_edge.cli.pareto import pareto
 from n2n_edge.cli.predict import predict
 from n2n_edge.cli.profiles import profiles_app
 from n2n_edge.cli.report import report
+from n2n_edge.cli.streams import standard_streams
+from n2n_edge.foreign import printable
 
 __all__ = ["app", "main"]
 
+_WRONG_INPUT, _ENVIRONMENT, _LOST = 2, 3, 3
+
+_EXHAUSTED = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+"""What no other input would mend."""
+
 app = typer.Typer(
     name="n2n-edge",
+    cls=Commands,
     help="Make a trained neural network fit a real embedded board.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -32,9 +46,9 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from n2n_edge.versions import own_version, runtime_versions
 
-        print(f"n2n-edge {own_version()}")
+        print_line(f"n2n-edge {own_version()}")
         for name, version in runtime_versions().items():
-            print(f"{name} {version}")
+            print_line(f"{name} {version}")
         raise typer.Exit
 
 
@@ -68,25 +82,72 @@ app.add_typer(profiles_app, name="profiles")
 
 def main() -> None:
     """Run the command line; exit codes: 0 done, 1 budget missed, 2 bad input, 3 can't tell, 4 out of memory."""
-    from n2n_edge.errors import N2NError
-
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    with standard_streams() as streams:
+        decided = _run(debug)
+    sys.exit(_LOST if decided is None and streams.lost else decided or 0)
+
+
+def _run(debug: bool) -> int | None:
+    """Run the command and return the exit code that it decided on, None if it came to its end without deciding."""
+    from n2n_edge.errors import N2NError
+
     try:
-        app()
+        return cast("int | None", app(standalone_mode=False))
     except N2NError as error:
-        if debug:
-            raise
-        print(f"n2n-edge: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _show(error, debug)
+        return error.exit_code
+    except OSError as error:
+        code, text = _refusal(error)
+        _show(error, debug, text)
+        return code
+    except typer.Abort:
+        print_line("Aborted.", on_stderr=True)
+        return 1
     except (
         Exception
     ) as error:  # a bug, or something about this machine: one line too, never the code of a failed budget
-        if debug:
-            raise
+        if isinstance(error, _UsageError):
+            return _show_usage_error(error)
         text = " ".join(str(error).split()) or "no message"
-        print(
-            f"n2n-edge: unexpected {type(error).__name__}: {text}; run again with --debug for details", file=sys.stderr
-        )
-        sys.exit(3)
+        _show(error, debug, f"unexpected {type(error).__name__}: {text}; run again with --debug for details")
+        return _ENVIRONMENT
+
+
+@runtime_checkable
+class _UsageError(Protocol):
+    """What typer raises for words that it doesn't understand; it names no public class for all of them."""
+
+    message: str
+    exit_code: int
+
+    def format_message(self) -> str: ...
+
+
+def _show_usage_error(error: _UsageError) -> int:
+    from typer.rich_utils import rich_format_error
+
+    error.message = printable(error.message or "")
+    rich_format_error(error)  # type: ignore[arg-type]
+    return error.exit_code
+
+
+def _show(error: Exception, debug: bool, text: str | None = None) -> None:
+    if debug:
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            print_line(line, on_stderr=True)
+    print_error(error if text is None else text)
+
+
+def _refusal(error: OSError) -> tuple[int, str]:
+    """Return exit code and words for what the system refused: a file that was named, or what there is too little of."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.filename is not None and error.errno not in _EXHAUSTED:
+        return _WRONG_INPUT, f"{os.fsdecode(error.filename)}: {reason}; check the path and its permissions"
+    try:
+        Path.cwd()
+    except OSError:
+        return _WRONG_INPUT, "the folder that this was started in is gone; change to one that is there"
+    return _ENVIRONMENT, f"the system refused: {reason}; run again with --debug for details"

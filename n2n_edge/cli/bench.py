@@ -1,17 +1,17 @@
 """`n2n-edge bench`: time ONNX models on this machine or a board, and predict them for a device."""
 
 import json
-import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from n2n_edge.cli.completion import device_names
+from n2n_edge.cli.output import print_error, print_json, print_line
 from n2n_edge.cli.stage import say
 from n2n_edge.errors import InputError, N2NError
 from n2n_edge.figures import MB
+from n2n_edge.foreign import encodable
 
 if TYPE_CHECKING:
     from n2n_edge.devices import Profile
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["bench"]
 
 DEFAULT_THRESHOLD = "5%"
+MOST_MB = 1e9
 
 
 def bench(
@@ -106,14 +107,14 @@ def bench(
         if failures and all(entry.error is not None for entry in suite.entries) and len(models) == 1:
             raise failures[0]
         for error in failures:
-            print(f"n2n-edge: {' '.join(str(error).split())}", file=sys.stderr)
-        if as_json:
-            print(json.dumps(document, indent=2, allow_nan=False))
-        elif any(entry.error is None for entry in suite.entries):
-            _print(suite, rows, place, per_op)
+            print_error(error)
         _write(document, suite, rows, csv, markdown, save)
         if html is not None:
             _write_html(document, html)
+        if as_json:
+            print_json(document)
+        elif any(entry.error is None for entry in suite.entries):
+            _print(suite, rows, place, per_op)
     if earlier is not None:
         _print_changes(earlier, document, as_json)
     if failures:
@@ -132,12 +133,18 @@ def _options(
 ) -> "BenchOptions":
     from n2n_edge.devices import running_on
     from n2n_edge.measure import BenchOptions, parse_providers
+    from n2n_edge.measure.options import MOST_SECONDS
 
     min_time, max_time = time_s
-    if not 0 < timeout < math.inf:
-        raise InputError(f"--timeout {timeout:g}: must be more than 0 seconds")
-    if not max_time > 0:
-        raise InputError(f"--max-time {max_time:g}: must be more than 0 seconds")
+    for option, seconds, least in (
+        ("--timeout", timeout, 1e-9),
+        ("--max-time", max_time, 1e-9),
+        ("--min-time", min_time, 0),
+    ):
+        if not least <= seconds <= MOST_SECONDS:
+            raise InputError(
+                f"{option} {seconds:g}: must be more than 0 and at most {MOST_SECONDS:.0f} seconds, a week"
+            )
     if settings and providers is None:
         raise InputError(f"--provider-option {settings[0]}: of which provider? name it with --providers")
     names, provider_options = parse_providers(providers, tuple(settings)) if providers is not None else ((), {})
@@ -156,8 +163,8 @@ def _options(
 def _target(name: str, profile: "Profile", threads: int | None, max_memory_mb: float | None) -> "Target":
     from n2n_edge.devices import open_place
 
-    if max_memory_mb is not None and not 0 < max_memory_mb < math.inf:
-        raise InputError(f"--max-memory-mb {max_memory_mb:g}: must be a number above 0")
+    if max_memory_mb is not None and not 0 < max_memory_mb <= MOST_MB:
+        raise InputError(f"--max-memory-mb {max_memory_mb:g}: must be a number above 0, and at most {MOST_MB:g}")
     limit_bytes = None if max_memory_mb is None else round(max_memory_mb * MB)
     return open_place(name, profile, threads, limit_bytes)
 
@@ -166,22 +173,26 @@ def _rows(suite: "Suite", profile: "Profile", target: "Target", options: "BenchO
     from n2n_edge.devices import predict_latency
     from n2n_edge.graph import costs, load_model
     from n2n_edge.measure import is_ort
+    from n2n_edge.measure.measurement import alone_in_failing
     from n2n_edge.report.bench_document import Benched
 
     rows = []
     for entry in suite.entries:
-        model = None
+        known, predicted = None, None
         if entry.error is None and not is_ort(entry.path):
-            try:
-                model = load_model(entry.path)
-            except InputError as error:  # the runtime is less strict: its times are good, costs can't be told
-                print(f"{entry.path.name}: warning: no params, MACs and memory bound: {error}", file=sys.stderr)
-        predicted = None
-        if model is not None and not profile.is_host and target.provenance == "measured":
-            within = options.threads if options.threads is None or options.threads <= profile.cores else None
-            predicted = predict_latency(model, profile, within)
-        device = None if predicted is None else profile.name
-        rows.append(Benched(entry, None if model is None else costs(model), device, predicted))
+            try:  # the runtime is less strict: its times are good, whatever else can't be told of the file
+                with alone_in_failing(str(entry.path)):
+                    model = load_model(entry.path)
+                    known = costs(model)
+                    if not profile.is_host and target.provenance == "measured":
+                        within = (
+                            options.threads if options.threads is None or options.threads <= profile.cores else None
+                        )
+                        predicted = predict_latency(model, profile, within)
+            except N2NError as error:
+                what = "no params, MACs and memory bound" if known is None else "no prediction"
+                print_line(f"{entry.path.name}: warning: {what}: {error}", on_stderr=True)
+        rows.append(Benched(entry, known, None if predicted is None else profile.name, predicted))
     return rows
 
 
@@ -200,7 +211,7 @@ def _write(
     if markdown is not None:
         _write_text(markdown, bench_markdown(suite, rows, document))
     if save is not None:
-        _write_text(save, json.dumps(document, indent=2, allow_nan=False) + "\n")
+        _write_text(save, json.dumps(encodable(document), indent=2, allow_nan=False) + "\n")
 
 
 def _write_html(document: "BenchJson", file: Path) -> None:
@@ -219,8 +230,7 @@ def _write_text(file: Path, text: str) -> None:
 
 
 def _print(suite: "Suite", rows: "list[Benched]", target: "Target", per_op: bool) -> None:
-    from rich.console import Console
-
+    from n2n_edge.cli.console import Console
     from n2n_edge.report.bench_terminal import bench_on_terminal
 
     console = Console()
@@ -231,11 +241,10 @@ def _print(suite: "Suite", rows: "list[Benched]", target: "Target", per_op: bool
 def _print_changes(earlier: "BenchJson", document: "BenchJson", as_json: bool) -> None:
     from n2n_edge.report.bench_history import changes_since
 
-    stream = sys.stderr if as_json else sys.stdout
     changes = changes_since(earlier, document)
     if not changes:
-        print("compared with the earlier document: no model is in both", file=stream)
+        print_line("compared with the earlier document: no model is in both", on_stderr=as_json)
     for change in changes:
-        print(change.words, file=stream)
+        print_line(change.words, on_stderr=as_json)
         for doubt in change.doubts:
-            print(f"{change.name}: warning: {doubt}", file=stream)
+            print_line(f"{change.name}: warning: {doubt}", on_stderr=as_json)

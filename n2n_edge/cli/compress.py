@@ -1,6 +1,5 @@
 """`n2n-edge compress`: from a teacher, data, a device and budgets to a student that meets them."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,11 +8,13 @@ import typer
 from n2n_edge.cli.completion import device_names
 from n2n_edge.cli.numbers import numbers
 from n2n_edge.cli.outcome import conclude
+from n2n_edge.cli.output import print_json
+from n2n_edge.cli.stopping import resumable
 from n2n_edge.errors import BudgetMissedError, InputError
 from n2n_edge.figures import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from n2n_edge.ship import CompressSettings
+    from n2n_edge.ship import CompressSettings, RunFolder
 
 __all__ = ["compress"]
 
@@ -38,9 +39,24 @@ def compress(
     weights: Annotated[
         str | None, typer.Option(help="State dict for a torch teacher, saved by torch.save or as safetensors.")
     ] = None,
+    trust_pt2: Annotated[
+        bool,
+        typer.Option(
+            "--trust-pt2",
+            help="Load a .pt2 teacher whatever it holds: such a file is code, and one from elsewhere may run anything. "
+            "Without this only tensors and plain operators are taken.",
+        ),
+    ] = False,
     data: Annotated[
         str | None,
         typer.Option(help="Folder of images (per class, or unlabelled), .npz file, or package.module:function."),
+    ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the classes' names, one a line, in the order of the teacher's outputs.",
+            show_default="a folder's classes in sorted order",
+        ),
     ] = None,
     device: Annotated[
         list[str] | None,
@@ -104,6 +120,15 @@ def compress(
     policy_from: Annotated[
         Path | None, typer.Option(help="Folder of a run whose trained policy to start from.", rich_help_panel=_SEARCH)
     ] = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            help="What the teacher's outputs are: classes (scores, compared by the largest) or values (anything else: "
+            "coordinates, maps, embeddings; compared by their error).",
+            show_default="by its graph and the labels, and said",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = None,
     mean: Annotated[
         str | None,
         typer.Option(
@@ -164,6 +189,7 @@ def compress(
             "teacher": teacher if teacher is not None else teacher_option,
             "weights": weights,
             "data": data,
+            "classes": classes,
             "device": device or "cpu",
             "max_mb": max_mb,
             "max_latency_ms": max_latency_ms,
@@ -179,12 +205,14 @@ def compress(
             "seed": seed,
             "policy": policy,
             "policy_from": policy_from,
+            "outputs": outputs,
             "mean": numbers("--mean", mean),
             "std": numbers("--std", std),
             "input_shape": _shape(input_shape),
             "flip": flip,
             "corruptions": corruptions,
             "accept_expected": accept_expected,
+            "trust_pt2": trust_pt2,
         }
     )
     if resume:
@@ -192,17 +220,28 @@ def compress(
         _refuse_other_settings(context, given, settings)
     else:
         folder, settings = RunFolder.new(out), CompressSettings(**given)  # type: ignore[arg-type]
-    from n2n_edge.cli.live import live_view
-    from n2n_edge.ship import run_compress
-
     try:
-        with live_view(settings, as_json) as view, with_tensorboard(folder, settings, view, tensorboard) as observer:
-            result = run_compress(folder, settings, observer)
+        with resumable(lambda: _way_on(folder)):
+            from n2n_edge.cli.live import live_view
+            from n2n_edge.ship import run_compress
+
+            with (
+                live_view(settings, as_json) as view,
+                with_tensorboard(folder, settings, view, tensorboard) as observer,
+            ):
+                result = run_compress(folder, settings, observer)
     except BudgetMissedError as error:
         if as_json:
-            print(json.dumps({"schema_version": SCHEMA_VERSION, "passed": False, "error": str(error), **error.details}))
+            print_json({"schema_version": SCHEMA_VERSION, "passed": False, "error": str(error), **error.details})
         raise
     conclude(result, as_json)
+
+
+def _way_on(folder: "RunFolder") -> str:
+    """Return how to go on with a run that was stopped."""
+    if not folder.settings.exists():
+        return "nothing had begun: give the same command again"
+    return f"go on with `{folder.resume_command}`"
 
 
 def _refuse_other_settings(context: typer.Context, given: dict[str, object], known: "CompressSettings") -> None:

@@ -1,11 +1,12 @@
 """`n2n-edge device`: what a board has, what a measurement on it would miss, and how fast it really is."""
 
-import json
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from n2n_edge.cli.completion import device_names
+from n2n_edge.cli.output import print_json
 from n2n_edge.cli.stage import say
 from n2n_edge.errors import InputError
 from n2n_edge.figures import SCHEMA_VERSION
@@ -40,7 +41,7 @@ def check(
         found = readiness(place)
     if as_json:
         document = {"schema_version": SCHEMA_VERSION, "target": target, **found.to_json()}
-        print(json.dumps(document, indent=2, allow_nan=False))
+        print_json(document)
     else:
         _print(target, found)
     if not found.ready:
@@ -82,8 +83,8 @@ def calibrate(
 
     if host == bool(target):
         raise InputError("device calibrate: give either ssh://user@board or --host")
-    if not minutes > 0:
-        raise InputError(f"--minutes {minutes:g}: must be more than 0")
+    if not (minutes > 0 and isfinite(minutes)):
+        raise InputError(f"--minutes {minutes:g}: must be a number above 0")
     if target and not target.startswith("ssh:"):
         raise InputError(f"{target}: not a board; give ssh://user@board, or --host for this machine")
     with open_target(target or "host") as place:
@@ -96,7 +97,7 @@ def calibrate(
     say("")
     path = save_calibrations(source, found.calibrations)
     if as_json:
-        print(json.dumps(_calibration_json(known.name, str(path), found), indent=2, allow_nan=False))
+        print_json(_calibration_json(known.name, str(path), found))
     else:
         _print_calibration(known.name, str(path), found)
 
@@ -135,9 +136,10 @@ def _calibration_json(name: str, path: str, found: "CalibrationRun") -> dict[str
 
 
 def _print_calibration(name: str, path: str, found: "CalibrationRun") -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from n2n_edge.cli.console import Console
 
     console = Console()
     table = Table("threads", "models", "error before", "error now", "nine of ten", title=name, title_justify="left")
@@ -155,13 +157,13 @@ def _print_calibration(name: str, path: str, found: "CalibrationRun") -> None:
 
 
 def _print(target: str, found: "Readiness") -> None:
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
+    from n2n_edge.cli.console import Console
+
     console = Console()
-    table = Table("", escape(target), title="what is there", title_justify="left")
+    table = Table("", target, title="what is there", title_justify="left")
     for name, value in found.facts.items():
         table.add_row(name, Text(value))
     console.print(table)
@@ -169,4 +171,8 @@ def _print(target: str, found: "Readiness") -> None:
         console.print(Text(f"missing: {problem.what}; {problem.remedy}"), soft_wrap=True, style="bold red")
     for doubt in found.doubts:
         console.print(Text(f"warning: {doubt}"), soft_wrap=True)
-    console.print("[green]ready[/]: models can be timed here" if found.ready else "[bold red]not ready[/]")
+    console.print(
+        Text.assemble(("ready", "green"), ": models can be timed here")
+        if found.ready
+        else Text("not ready", style="bold red")
+    )

@@ -1,10 +1,10 @@
 """`n2n-edge doctor`: what works on this machine, what doesn't, and how to mend it."""
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from n2n_edge.cli.output import print_json
 from n2n_edge.figures import SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def doctor(
             "works": found.works,
             "checks": [check.to_json() for check in found.checks],
         }
-        print(json.dumps(document, indent=2, allow_nan=False))
+        print_json(document)
     else:
         _print(found)
     if not found.works:
@@ -49,9 +49,10 @@ def doctor(
 
 
 def _print(found: "Diagnosis") -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from n2n_edge.cli.console import Console
 
     console = Console()
     table = Table("", "what", "found", "for")
@@ -69,8 +70,7 @@ def _print(found: "Diagnosis") -> None:
             console.print(text, soft_wrap=True)
     missing = [check.name for check in found.checks if check.needed and check.status == "missing"]
     console.print(
-        "[green]works[/]: models can be inspected, predicted, timed and gated here"
+        Text.assemble(("works", "green"), ": models can be inspected, predicted, timed and gated here")
         if found.works
-        else f"[bold red]does not work[/]: {', '.join(missing)} missing",
-        highlight=False,
+        else Text.assemble(("does not work", "bold red"), f": {', '.join(missing)} missing")
     )

@@ -1,6 +1,5 @@
 """`n2n-edge gate`: exit 1 when a model breaks a budget or costs more than a baseline, 3 when nobody can tell."""
 
-import json
 import os
 import sys
 import time
@@ -11,6 +10,7 @@ import typer
 
 from n2n_edge.cli.completion import device_names
 from n2n_edge.cli.numbers import numbers
+from n2n_edge.cli.output import print_commands, print_json, print_line, print_warning
 from n2n_edge.cli.stage import say
 from n2n_edge.errors import InputError, N2NError
 
@@ -61,6 +61,10 @@ def gate(
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="Images to judge accuracy on, as for `compress`.", rich_help_panel=_BUDGETS)
+    ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(help="Names of the classes, one a line, in the order of the outputs.", rich_help_panel=_BUDGETS),
     ] = None,
     allowed_ops: Annotated[
         list[str] | None,
@@ -200,7 +204,8 @@ def gate(
     on_github = github if github is not None else os.environ.get("GITHUB_ACTIONS") == "true"
     given = _given(
         max_mb=max_mb, max_params=max_params, max_macs=max_macs, max_memory_mb=max_memory_mb,
-        max_latency_ms=max_latency_ms, min_accuracy=min_accuracy, data=data, mean=numbers("--mean", mean),
+        max_latency_ms=max_latency_ms, min_accuracy=min_accuracy, data=data, classes=classes,
+        mean=numbers("--mean", mean),
         std=numbers("--std", std), allowed_ops=allowed_ops,
         accept_expected=accept_expected, baseline=baseline, max_regression=max_regression, static=static, device=device,
         target=target, threads=threads, providers=providers, max_time=max_time,
@@ -216,14 +221,12 @@ def gate(
         if on_github:
             from n2n_edge.gate import github_error
 
-            print(github_error(" ".join(str(error).split())), file=sys.stderr)
+            print_commands([github_error(" ".join(str(error).split()))], on_stderr=True)
         raise
     _show(found, as_json, on_github)
     from n2n_edge.gate import exit_code_of
 
-    code = exit_code_of(found)
-    if code:
-        raise typer.Exit(code)
+    raise typer.Exit(exit_code_of(found))
 
 
 def _given(**options: object) -> dict[str, Any]:
@@ -253,7 +256,7 @@ def _judge(
     if skip_unnamed:
         for job in jobs:
             if job.settings.asks_nothing:
-                print(f"warning: {job.model}: passed over, nothing is asked of it here", file=sys.stderr)
+                print_warning(f"{job.model}: passed over, nothing is asked of it here")
         jobs = tuple(job for job in jobs if not job.settings.asks_nothing)
     read = [path for job in jobs for path in (job.model, job.settings.baseline)]
     refuse_unwritable(*files, inputs=[*read, config if budget_file is None else budget_file.path])
@@ -266,15 +269,14 @@ def _judge(
 
 def _accuracy(model: Path, settings: "GateSettings") -> "Accuracies":
     from n2n_edge.gate import Accuracies
-    from n2n_edge.ship import require_training_packages
+    from n2n_edge.ship import require_pillow
 
-    require_training_packages("judging accuracy")
-    from n2n_edge.ship.accuracy import file_accuracy
+    require_pillow("evaluating accuracy")
+    from n2n_edge.ship.accuracy import TestData, file_accuracy
 
     assert settings.data is not None
-    return Accuracies(
-        *file_accuracy(model, settings.data, baseline=settings.baseline, mean=settings.mean, std=settings.std)
-    )
+    data = TestData(settings.data, settings.mean, settings.std, settings.classes)
+    return Accuracies(*file_accuracy(model, data, baseline=settings.baseline))
 
 
 def _init(models: list[Path], given: dict[str, Any], headroom: str, config: Path | None, as_json: bool) -> None:
@@ -287,9 +289,10 @@ def _init(models: list[Path], given: dict[str, Any], headroom: str, config: Path
     table = init_budgets(path, models[0], given, share, _accuracy, say)
     say("")
     if as_json:
-        print(json.dumps({"schema_version": 1, "kind": "gate-init", "file": str(path), "table": table}, indent=2))
+        print_json({"schema_version": 1, "kind": "gate-init", "file": str(path), "table": table})
     else:
-        print(f"written to {path}:\n\n{table}")
+        for line in (f"written to {path}:", "", *table.splitlines()):
+            print_line(line)
 
 
 def _write(
@@ -317,33 +320,33 @@ def _show(found: "Sequence[Gated]", as_json: bool, on_github: bool) -> None:
     from n2n_edge.gate import append_outputs, append_summary, gates_document, github_annotations
 
     if as_json:
-        print(json.dumps(gates_document(found), indent=2, allow_nan=False))
+        print_json(gates_document(found))
     else:
         _print(found)
     for gated in found:
         for warning in gated.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
+            print_warning(warning)
     if on_github:
-        for line in github_annotations(found):
-            print(line, file=sys.stderr if as_json else sys.stdout)
+        print_commands(github_annotations(found), on_stderr=as_json)
         try:
             if os.environ.get("GITHUB_STEP_SUMMARY"):
                 append_summary(found, Path(os.environ["GITHUB_STEP_SUMMARY"]))
             if os.environ.get("GITHUB_OUTPUT"):
                 append_outputs(found, Path(os.environ["GITHUB_OUTPUT"]))
         except OSError as error:  # the verdict stands, whoever reads it
-            print(f"warning: {error.filename}: can't be written ({error.strerror})", file=sys.stderr)
+            print_warning(f"{error.filename}: can't be written ({error.strerror})")
 
 
 def _print(found: "Sequence[Gated]") -> None:
-    from rich.console import Console
     from rich.text import Text
 
+    from n2n_edge.cli.console import Console
     from n2n_edge.gate import check_table, outcome_text, summary_of, worst
 
     console = Console(width=None if sys.stdout.isatty() else 140)
     for gated in found:
         if len(found) > 1:
-            console.print(Text(f"\n{gated.model}", style="bold"))
+            console.print()
+            console.print(Text(str(gated.model), style="bold"))
         console.print(check_table(gated.checks))
     console.print(outcome_text(summary_of(found), worst(one.outcome for one in found)))

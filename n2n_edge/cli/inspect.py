@@ -1,6 +1,5 @@
 """`n2n-edge inspect`: what a model is made of, what can be removed or shrunk, what can't and why, and what it costs."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from n2n_edge.cli.completion import device_names
-from n2n_edge.errors import InputError
+from n2n_edge.cli.output import print_json
+from n2n_edge.errors import IncompressibleError, InputError
 from n2n_edge.figures import SCHEMA_VERSION, Figure
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from n2n_edge.devices import Profile
     from n2n_edge.graph import ChannelGroup, Layer, Teacher
@@ -43,6 +44,9 @@ def inspect(
             help="Shape of the first input without its batch, such as 3x224x224, if the model leaves it free."
         ),
     ] = None,
+    trust_pt2: Annotated[
+        bool, typer.Option("--trust-pt2", help="Load a .pt2 program whatever it holds; see `compress`.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Show layers and channel groups, what can be removed or shrunk and what can't and why, and costs on a device.
@@ -55,12 +59,47 @@ def inspect(
     from n2n_edge.devices import load_profile
 
     profile = load_profile(device)
-    teacher = _load(model, weights, _shape(input_shape) if input_shape is not None else None)
+    shape = _shape(input_shape) if input_shape is not None else None
+    try:
+        teacher = _load(model, weights, shape, trust_pt2)
+    except IncompressibleError as error:
+        _show_costs(Path(model), profile, error, as_json)
+        return
     figures = _figures(Path(model), teacher, profile)
     if as_json:
-        print(json.dumps(_document(teacher, figures), indent=2, allow_nan=False))
+        print_json(_document(teacher, figures))
     else:
         _print(Path(model), profile.name, teacher, figures)
+
+
+def _show_costs(path: Path, profile: "Profile", reason: IncompressibleError, as_json: bool) -> None:
+    """Show what a model costs that has no layers to remove or shrink, and why."""
+    from n2n_edge.devices import predict_latency
+    from n2n_edge.foreign import foreign_file
+    from n2n_edge.gate import file_figures
+    from n2n_edge.graph import batch_of, load_model
+
+    figures = file_figures(path)
+    model = load_model(path)
+    with foreign_file(path):
+        figures["latency_ms"] = predict_latency(model, profile)
+    if as_json:
+        print_json(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "layers": [],
+                "groups": [],
+                "costs": {name: figure.to_json() for name, figure in figures.items()},
+                "touchable": {"params_share": 0.0, "macs_share": 0.0},
+                "reason": str(reason),
+            }
+        )
+        return
+    from n2n_edge.cli.console import Console
+
+    console = Console(highlight=False)
+    console.print(_cost_table(path, profile.name, figures, batch_of(model)))
+    console.print(f"nothing can be compressed: {reason}", markup=False)
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -70,7 +109,7 @@ def _shape(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def _load(model: str, weights: str | None, input_shape: tuple[int, ...] | None) -> "Teacher":
+def _load(model: str, weights: str | None, input_shape: tuple[int, ...] | None, trust_pt2: bool) -> "Teacher":
     from n2n_edge.graph import Teacher
 
     if Path(model).suffix != ".pt2" and (":" not in model or Path(model).exists()):
@@ -84,16 +123,18 @@ def _load(model: str, weights: str | None, input_shape: tuple[int, ...] | None) 
 
     if not is_torch_teacher(model):
         raise InputError(f"{model}: no such file; give an ONNX model or a torch network (see --help)")
-    return Teacher(torch_teacher(model, weights, input_shape), input_shape)
+    return Teacher(torch_teacher(model, weights, input_shape, trust_pt2=trust_pt2), input_shape)
 
 
 def _figures(path: Path, teacher: "Teacher", profile: "Profile") -> dict[str, Figure]:
     from n2n_edge.devices import predict_latency
+    from n2n_edge.foreign import foreign_file
     from n2n_edge.gate import static_figures
     from n2n_edge.graph import costs
     from n2n_edge.measure import file_size_bytes
 
-    found = costs(teacher.model)
+    with foreign_file(path):
+        found = costs(teacher.model)
     if path.is_file() and path.suffix != ".pt2":
         found = replace(found, size_bytes=file_size_bytes(path))
     return {**static_figures(found), "latency_ms": predict_latency(teacher.model, profile)}
@@ -137,12 +178,13 @@ def _document(teacher: "Teacher", figures: dict[str, Figure]) -> dict[str, objec
 
 
 def _print(path: Path, device: str, teacher: "Teacher", figures: dict[str, Figure]) -> None:
-    from rich.console import Console
+    from n2n_edge.cli.console import Console
+    from n2n_edge.graph import batch_of
 
     console = Console(highlight=False)
     console.print(_layer_table(teacher.layers))
     console.print(_group_table(teacher.groups))
-    console.print(_cost_table(path, device, figures))
+    console.print(_cost_table(path, device, figures, batch_of(teacher.model)))
     removable = sum(layer.removable for layer in teacher.layers)
     shrinkable = sum(group.shrinkable for group in teacher.groups)
     console.print(
@@ -189,13 +231,13 @@ def _group_table(groups: "Sequence[ChannelGroup]") -> "Table":
     return table
 
 
-def _cost_table(path: Path, device: str, figures: dict[str, Figure]) -> "Table":
+def _cost_table(path: Path, device: str, figures: dict[str, Figure], batch: int = 1) -> "Table":
     from rich.table import Table
 
     latency = figures["latency_ms"]
     bounded = latency.low is not None and latency.high is not None
     interval = f" ({latency.low:.3g} to {latency.high:.3g})" if bounded else ""
-    table = Table(title=f"costs of {path.name}, batch 1", title_justify="left")
+    table = Table(title=f"costs of {path.name}, batch {batch}", title_justify="left")
     table.add_column("cost", no_wrap=True)
     table.add_column("value", justify="right", overflow="fold")
     table.add_column("source", overflow="fold")
@@ -225,10 +267,10 @@ def _names(names: Sequence[str]) -> str:
     return f"{', '.join(names[: NAMES_SHOWN - 1])} ... {names[-1]} ({len(names)} in all)"
 
 
-def _yes_or(reason: str) -> str:
-    from rich.markup import escape
+def _yes_or(reason: str) -> "Text":
+    from rich.text import Text
 
-    return "[green]yes[/]" if not reason else f"[dim]no: {escape(reason)}[/]"
+    return Text("yes", style="green") if not reason else Text(f"no: {reason}", style="dim")
 
 
 def _short(count: int) -> str:

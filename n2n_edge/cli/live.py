@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from n2n_edge.cli.output import print_line
+
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
+    from n2n_edge.cli.console import Console
     from n2n_edge.distill import EpochReport, StepReport
     from n2n_edge.search import Progress
     from n2n_edge.ship import CompressSettings, Observer
@@ -29,7 +31,7 @@ _LINE_EVERY_S = 10.0
 @contextmanager
 def live_view(settings: "CompressSettings", as_json: bool) -> "Iterator[Observer]":
     """Give an observer that shows the run: a panel where stderr is a terminal, lines where it isn't."""
-    from rich.console import Console
+    from n2n_edge.cli.console import Console
 
     console = Console(stderr=True)
     if console.is_terminal and not as_json:
@@ -100,7 +102,8 @@ class _Lines:
         self._profile = _Profile()
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print_line(text, on_stderr=True)
+        sys.stderr.flush()
 
     def probe(self, done: int, total: int) -> None:
         eta = self._profile.eta(done, total)
@@ -194,8 +197,9 @@ class _Panel:
 
     def _search(self, table: "Table", progress: "Progress") -> None:
         from rich.progress_bar import ProgressBar
+        from rich.text import Text
 
-        table.add_row(f"[bold]{progress.stage}[/bold]", ProgressBar(progress.total, progress.done, width=40))
+        table.add_row(Text(progress.stage, style="bold"), ProgressBar(progress.total, progress.done, width=40))
         table.add_row(
             "candidates",
             f"{progress.done} of {progress.total}; {self._eta} left"
@@ -211,11 +215,12 @@ class _Panel:
 
     def _training(self, table: "Table") -> None:
         from rich.progress_bar import ProgressBar
+        from rich.text import Text
 
         step = self._step
         if step is not None:
             done = (step.epoch - 1) * step.steps + step.step
-            table.add_row("[bold]training[/bold]", ProgressBar(step.epochs * step.steps, done, width=40))
+            table.add_row(Text("training", style="bold"), ProgressBar(step.epochs * step.steps, done, width=40))
             table.add_row(
                 "epoch", f"{step.epoch} of {step.epochs}; {step.images_per_s:.0f} images/s; {duration(step.eta_s)} left"
             )

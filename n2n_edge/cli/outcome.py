@@ -1,9 +1,11 @@
 """What a finished student is reported with: the same for `compress` and for `pareto --ship`."""
 
-import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+import typer
+
+from n2n_edge.cli.output import print_json
 from n2n_edge.errors import BudgetMissedError
 
 if TYPE_CHECKING:
@@ -12,22 +14,28 @@ if TYPE_CHECKING:
 __all__ = ["conclude"]
 
 
-def conclude(result: "CompressResult", as_json: bool) -> None:
-    """Print the result, as one JSON document on request; raises BudgetMissedError where the file misses a budget."""
+def conclude(result: "CompressResult", as_json: bool) -> NoReturn:
+    """Print the result, as one JSON document on request, and end the command.
+
+    Raises:
+        BudgetMissedError: the file misses a budget.
+        typer.Exit: it meets them all.
+    """
     if as_json:
-        print(json.dumps(result.report, indent=2, allow_nan=False))
+        print_json(result.report)
     else:
         _print(result)
     if not result.met:
         missed = [verdict for verdict in result.verdicts if not verdict.met]
         raise BudgetMissedError("; ".join(f"{verdict.budget.option}: {verdict.reason}" for verdict in missed))
+    raise typer.Exit(0)
 
 
 def _print(result: "CompressResult") -> None:
-    from rich.console import Console
     from rich.text import Text
 
     from n2n_edge.cli.comparison import comparison_table, conditions_table
+    from n2n_edge.cli.console import Console
     from n2n_edge.gate import verdict_table
 
     console = Console(width=None if sys.stdout.isatty() else 110)

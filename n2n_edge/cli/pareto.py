@@ -1,6 +1,5 @@
 """`n2n-edge pareto`: the candidates of a run that no other one beats, and any of them shipped."""
 
-import json
 import math
 import shlex
 import sys
@@ -11,6 +10,8 @@ import typer
 
 from n2n_edge.cli.completion import device_names
 from n2n_edge.cli.outcome import conclude
+from n2n_edge.cli.output import print_json
+from n2n_edge.cli.stopping import resumable
 from n2n_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -94,7 +95,10 @@ def _ship(run: Path, number: int, out: Path | None, epochs: int | None, minutes:
     from n2n_edge.cli.live import live_view
     from n2n_edge.ship import ship_candidate
 
-    with live_view(settings, as_json) as observer:
+    with (
+        resumable(lambda: "go on by giving the same command again"),
+        live_view(settings, as_json) as observer,
+    ):
         result = ship_candidate(run, number, out=out, epochs=epochs, minutes=minutes, observer=observer)
     conclude(result, as_json)
 
@@ -105,14 +109,15 @@ def _list(run: Path, cost: str | None, device: str | None, every: bool, as_json:
     found = read_candidates(run)
     axis = found.axis(cost, device)
     if as_json:
-        print(json.dumps(found.to_json(axis), indent=2, allow_nan=False))
+        print_json(found.to_json(axis))
     else:
         _print(found, axis, every)
 
 
 def _print(found: "RunCandidates", axis: "Axis", every: bool) -> None:
-    from rich.console import Console
     from rich.text import Text
+
+    from n2n_edge.cli.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 160)
     front = found.front(axis)

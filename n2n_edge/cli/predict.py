@@ -1,16 +1,20 @@
 """`n2n-edge predict`: what a model will cost on a device that isn't at hand, and how sure that is."""
 
-import json
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from n2n_edge.cli.completion import device_names
+from n2n_edge.cli.output import print_json
 from n2n_edge.errors import InputError
 from n2n_edge.figures import SCHEMA_VERSION, Figure
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from n2n_edge.devices import Precision, Prediction, Profile
 
 __all__ = ["predict"]
@@ -20,10 +24,12 @@ PRECISIONS = ("fp32", "fp16", "int8")
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="ONNX file.", show_default=False)],
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="ONNX files.", show_default=False)],
     device: Annotated[
-        str,
-        typer.Option(help="Profile name or .toml file; see `n2n-edge profiles list`.", autocompletion=device_names),
+        list[str],
+        typer.Option(
+            help="Profile name or .toml file; see `n2n-edge profiles list`. Repeatable.", autocompletion=device_names
+        ),
     ],
     threads: Annotated[int | None, typer.Option(help="CPU threads [default: the profile's].")] = None,
     precision: Annotated[str, typer.Option(help="What the model would be run in there: fp32, fp16 or int8.")] = "fp32",
@@ -31,36 +37,74 @@ def predict(
 ) -> None:
     """Predict latency, energy and memory of one inference on a device, with an interval and the evidence for it.
 
+    Several models or devices make one table, a row for each model on each device.
+
     Examples:
 
     - `n2n-edge predict student.onnx --device raspberry-pi-4`
     - `n2n-edge predict student.onnx --device jetson-orin-nano --precision fp16 --json`
+    - `n2n-edge predict teacher.onnx student.onnx --device raspberry-pi-4 --device raspberry-pi-5`
     """
     from n2n_edge.devices import load_profile
     from n2n_edge.devices import predict as predict_costs
+    from n2n_edge.foreign import foreign_file
     from n2n_edge.graph import load_model
 
     if precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: unknown; give one of {', '.join(PRECISIONS)}")
-    profile = load_profile(device)
-    found = predict_costs(load_model(model), profile, threads, cast("Precision", precision))
-    used = profile.default_threads if threads is None else threads
+    profiles = {profile.name: profile for profile in map(load_profile, device)}.values()
+    rows = []
+    for path in dict.fromkeys(models):
+        model = load_model(path)
+        for profile in profiles:
+            used = profile.default_threads if threads is None else threads
+            with foreign_file(path):
+                found = predict_costs(model, profile, threads, cast("Precision", precision))
+            rows.append(_Predicted(path, profile, used, precision, found))
     if as_json:
-        print(json.dumps(_document(model, profile, used, precision, found), indent=2, allow_nan=False))
+        documents = [_document(row) for row in rows]
+        several = {"schema_version": SCHEMA_VERSION, "kind": "predictions", "predictions": documents}
+        print_json(documents[0] if len(documents) == 1 else several)
+    elif len(rows) == 1:
+        _print(rows[0])
     else:
-        _print(model, profile, used, precision, found)
+        _print_table(rows)
 
 
-def _document(model: Path, profile: "Profile", threads: int, precision: str, found: "Prediction") -> dict[str, object]:
+@dataclass(frozen=True)
+class _Predicted:
+    """What one model is expected to cost on one device."""
+
+    model: Path
+    profile: "Profile"
+    threads: int
+    precision: str
+    found: "Prediction"
+
+    @property
+    def unit(self) -> str:
+        """What computes: ``1 thread``, ``GPU``."""
+        from n2n_edge.devices import threads_in_words
+
+        return threads_in_words(self.threads) if self.profile.compute_unit == "cpu" else "GPU"
+
+    @property
+    def room(self) -> str:
+        """Whether the memory that it takes is there."""
+        return f"{'fits' if self.found.fits else 'does not fit'} into {self.profile.usable_memory_mb:.0f} MB"
+
+
+def _document(row: _Predicted) -> dict[str, object]:
+    found = row.found
     return {
         "schema_version": SCHEMA_VERSION,
-        "model": str(model),
-        "device": profile.name,
-        "threads": threads,
-        "precision": precision,
+        "model": str(row.model),
+        "device": row.profile.name,
+        "threads": row.threads,
+        "precision": row.precision,
         "latency_ms": found.latency.to_json(),
         **({} if found.energy is None else {"energy_mj": found.energy.to_json()}),
-        "memory_mb": {**found.memory.to_json(), "usable_mb": profile.usable_memory_mb, "fits": found.fits},
+        "memory_mb": {**found.memory.to_json(), "usable_mb": row.profile.usable_memory_mb, "fits": found.fits},
         "evidence": found.basis.to_json(),
         "layers": [{"name": name or None, "latency_ms": round(ms, 6)} for name, ms in found.by_layer().items()],
         "nodes": [
@@ -76,22 +120,19 @@ def _document(model: Path, profile: "Profile", threads: int, precision: str, fou
     }
 
 
-def _print(model: Path, profile: "Profile", threads: int, precision: str, found: "Prediction") -> None:
-    from rich.console import Console
+def _print(row: _Predicted) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from n2n_edge.devices import threads_in_words
+    from n2n_edge.cli.console import Console
 
-    console = Console()
-    unit = threads_in_words(threads) if profile.compute_unit == "cpu" else "GPU"
-    where = f"{model.name} on {profile.name}, {unit}, {precision}"
+    found, console = row.found, Console()
+    where = f"{row.model.name} on {row.profile.name}, {row.unit}, {row.precision}"
     table = Table("", "predicted", "nine of ten between", title=Text(where), title_justify="left")
     table.add_row("latency", *_cells(found.latency))
     if found.energy is not None:
         table.add_row("energy", *_cells(found.energy))
-    room = "fits" if found.fits else "does not fit"
-    table.add_row("memory", f"{found.memory.value:.1f} MB", f"{room} into {profile.usable_memory_mb:.0f} MB")
+    table.add_row("memory", f"{found.memory.value:.1f} MB", row.room)
     console.print(table)
     layers = Table("layer", "ms", "share")
     total = found.latency.value or 1.0
@@ -100,6 +141,31 @@ def _print(model: Path, profile: "Profile", threads: int, precision: str, found:
     console.print(layers)
     for line in found.basis.words():
         console.print(Text(line), soft_wrap=True)
+
+
+def _print_table(rows: "Sequence[_Predicted]") -> None:
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    from n2n_edge.cli.console import Console
+
+    energy = any(row.found.energy is not None for row in rows)
+    columns = ["on", "latency", "nine of ten between", *(["energy"] if energy else []), "memory", ""]
+    table = Table(
+        Column("model", overflow="fold"), Column("device", overflow="fold"), *columns,
+        title=f"predicted, {rows[0].precision}", title_justify="left",
+    )  # fmt: skip
+    for row in rows:
+        found = row.found
+        value, interval = _cells(found.latency)
+        table.add_row(
+            Text(str(row.model)), row.profile.name, row.unit, value, interval,
+            *([_cells(found.energy)[0] if found.energy is not None else ""] if energy else []),
+            f"{found.memory.value:.1f} MB", row.room,
+        )  # fmt: skip
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+    console.print("for the evidence and the layers: --json, or one model on one device", soft_wrap=True)
 
 
 def _cells(figure: Figure) -> tuple[str, str]:

@@ -1,12 +1,12 @@
 """`n2n-edge profiles`: which devices are known, what is known of them, and adding one's own."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from n2n_edge.cli.completion import device_names
+from n2n_edge.cli.output import print_json, print_line, print_warning
 from n2n_edge.figures import SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -27,15 +27,18 @@ def list_(as_json: JsonOption = False) -> None:
 
     - `n2n-edge profiles list`
     """
-    from n2n_edge.devices import list_profiles
+    from n2n_edge.devices import list_profiles, profile_errors
 
     profiles = list_profiles()
+    for error in profile_errors():
+        print_warning(f"left out: {error}")
     if as_json:
         documents = [profile.model_dump(mode="json", exclude_none=True) for profile in profiles]
-        print(json.dumps({"schema_version": SCHEMA_VERSION, "profiles": documents}, indent=2))
+        print_json({"schema_version": SCHEMA_VERSION, "profiles": documents})
         return
-    from rich.console import Console
     from rich.table import Column, Table
+
+    from n2n_edge.cli.console import Console
 
     table = Table(Column("name", no_wrap=True), "aliases", "threads", "memory", "latency")
     for profile in profiles:
@@ -68,11 +71,12 @@ def show(
     profile = load_profile(name)
     document = profile.model_dump(mode="json", exclude_none=True)
     if as_json:
-        print(json.dumps({"schema_version": SCHEMA_VERSION, "profile": document}, indent=2))
+        print_json({"schema_version": SCHEMA_VERSION, "profile": document})
         return
-    from rich.console import Console
     from rich.table import Column, Table
     from rich.text import Text
+
+    from n2n_edge.cli.console import Console
 
     sources = document.pop("sources")
     calibrations = document.pop("calibrations", [])
@@ -112,7 +116,7 @@ def new(
     """
     from n2n_edge.devices import new_profile
 
-    print(new_profile(name, like, out))
+    print_line(new_profile(name, like, out))
 
 
 @profiles_app.command()
@@ -129,7 +133,7 @@ def validate(
 
     for file in files:
         profile = read_profile(file)
-        print(f"{file}: ok, {profile.name}, {len(profile.calibrations)} calibrations")
+        print_line(f"{file}: ok, {profile.name}, {len(profile.calibrations)} calibrations")
 
 
 def _predicted(profile: "Profile") -> str:

@@ -1,11 +1,11 @@
 """`n2n-edge report`: the report of a run or a bench, written anew, and its pictures for slides."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from n2n_edge.cli.output import print_json, print_line
 from n2n_edge.errors import UnsuitableEnvironmentError
 from n2n_edge.figures import SCHEMA_VERSION
 
@@ -36,11 +36,11 @@ def report(
     page, pictures = write_report(run, png)
     if as_json:
         written = {"report": str(page), "pictures": [str(picture) for picture in pictures]}
-        print(json.dumps({"schema_version": SCHEMA_VERSION, **written}, indent=2))
+        print_json({"schema_version": SCHEMA_VERSION, **written})
     else:
-        print(f"report: {page}")
+        print_line(f"report: {page}")
         for picture in pictures:
-            print(f"picture: {picture}")
+            print_line(f"picture: {picture}")
     if open_it:
         _open(page)
 

@@ -21,7 +21,13 @@ from n2n_edge.devices.prediction import (
     predict_node_latencies,
 )
 from n2n_edge.devices.profile import Calibration, Precision, Profile
-from n2n_edge.devices.registry import list_profiles, load_profile, read_profile, user_profile_folder
+from n2n_edge.devices.registry import (
+    list_profiles,
+    load_profile,
+    profile_errors,
+    read_profile,
+    user_profile_folder,
+)
 
 __all__ = [
     "HOST_LIMITED",
@@ -48,6 +54,7 @@ __all__ = [
     "predict",
     "predict_latency",
     "predict_node_latencies",
+    "profile_errors",
     "profile_to_calibrate",
     "read_profile",
     "running_on",

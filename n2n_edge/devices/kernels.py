@@ -25,7 +25,18 @@ Rates = Mapping[str, float]
 Placement = Literal["kernel", "fused", "free"]
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv"})
-QUANTIZED = frozenset({"ConvInteger", "QLinearConv", "MatMulInteger", "QLinearMatMul"})
+_FLOAT_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "ConvInteger": "Conv", "DynamicQuantizeMatMul": "MatMul", "FusedGemm": "Gemm", "FusedMatMul": "MatMul",
+        "MatMulInteger": "MatMul", "MatMulIntegerToFloat": "MatMul", "MatMulNBits": "MatMul", "QGemm": "Gemm",
+    }
+)  # fmt: skip
+"""What quantized and fused operators calculate; ``QLinearConv`` and its kin say it by their names."""
+
+_SUMS = frozenset({"ConvInteger", "MatMulInteger"})
+_RESCALING = frozenset({"Add", "Cast", "Mul"})
+"""What makes floats of sums of quantized products, within the same kernel."""
+
 NORMS = frozenset({"BatchNormalization"})
 ACTIVATIONS = frozenset({"Relu", "LeakyRelu", "Clip", "Sigmoid", "HardSigmoid", "Tanh", "PRelu"})
 GATES = frozenset({"Sigmoid", "HardSigmoid"})
@@ -170,30 +181,37 @@ def _vector(rates: Rates) -> Floats:
     return np.array([rates.get(term, 0.0) for term in TERMS])
 
 
+def _calculates(op_type: str) -> str:
+    """Return the float operator that a quantized one stands for; any other by its own name."""
+    return _FLOAT_NAMES.get(op_type, op_type.removeprefix("QLinear"))
+
+
 def _kernel_class(place: Place) -> str:
     """Return the class of a kernel: one of `COMPUTE_CLASSES`, or of `BYTE_CLASSES` for what does not multiply."""
-    if place.op_type in WEIGHTED | QUANTIZED:
-        return _compute_class(place)
-    if place.op_type in POOLING:
+    op_type = _calculates(place.op_type)
+    if op_type in WEIGHTED:
+        return _compute_class(place, op_type)
+    if op_type in POOLING:
         return "pooling"
     for name, op_types in (("layout", LAYOUT), ("slicing", SLICING), ("selecting", SELECTING)):
-        if place.op_type in op_types:
+        if op_type in op_types:
             return name
-    return "residual" if place.op_type in ("Add", "Sum") and len(place.inputs) > 1 else "elementwise"
+    return "residual" if op_type in ("Add", "Sum") and len(place.inputs) > 1 else "elementwise"
 
 
-def _compute_class(place: Place) -> str:
-    if place.op_type == "Gemm":
+def _compute_class(place: Place, op_type: str) -> str:
+    if op_type == "Gemm":
         return "gemm"
-    if "MatMul" in place.op_type:
-        return "matmul" if len(place.inputs) > 1 else "gemm"
+    if op_type == "MatMul":
+        dynamic = place.op_type in _SUMS or "Dynamic" in place.op_type or place.op_type == "MatMulIntegerToFloat"
+        return "matmul" if len(place.inputs) > 1 and not dynamic else "gemm"
     if place.depthwise:
         return "depthwise"
     if place.groups > 1:
         return "grouped"
-    if place.op_type != "ConvTranspose" and set(place.kernel) == {1}:
+    if op_type != "ConvTranspose" and set(place.kernel) == {1}:
         return "conv_1x1"
-    if place.op_type != "ConvTranspose" and set(place.kernel) == {3}:
+    if op_type != "ConvTranspose" and set(place.kernel) == {3}:
         return "conv_3x3" if set(place.stride) <= {1} else "conv_3x3_strided"
     return "conv_large"
 
@@ -207,12 +225,13 @@ def _placements(places: Sequence[Place], graph_outputs: Collection[str]) -> list
     """
     readers = Counter(name for place in places for name in place.inputs)
     readers.update(graph_outputs)
-    products = {tuple(place.inputs) for place in places if place.op_type == "Mul"}
+    products = {tuple(place.inputs) for place in places if _calculates(place.op_type) == "Mul"}
     products |= {pair[::-1] for pair in products}
     open_to: dict[str, str] = {}  # value -> op type of the fused kernel that could still take in its only reader
     settled: set[str] = set()  # values that don't depend on the data
     found: list[Placement] = []
     for place in places:
+        op_type = _calculates(place.op_type)
         kernel = next((open_to[name] for name in place.inputs if name in open_to and readers[name] == 1), None)
         placement: Placement = "kernel"
         if settled.issuperset(place.inputs):
@@ -220,13 +239,14 @@ def _placements(places: Sequence[Place], graph_outputs: Collection[str]) -> list
             settled.update(place.outputs)
         elif place.op_type in CONVERSIONS:
             placement = "fused"
+            settled.update(place.outputs[1:])  # the scale and zero point that it finds
         elif place.op_type in FREE:
             placement = "free"
             if place.op_type == "Shape":
                 settled.update(place.outputs)
-        elif kernel is not None and _fuses(kernel, place.op_type):
+        elif kernel is not None and _fuses(kernel, op_type, alone=len(set(place.inputs) - settled) == 1):
             placement = "fused"
-        if placement == "kernel" and place.op_type in GATES and (place.inputs[0], place.outputs[0]) in products:
+        if placement == "kernel" and op_type in GATES and (place.inputs[0], place.outputs[0]) in products:
             placement = "fused"  # x times sigmoid(x) is one kernel, counted where the product is
         following = _kernel_after(kernel if placement == "fused" else None, place.op_type)
         if following is not None and place.outputs:
@@ -235,12 +255,18 @@ def _placements(places: Sequence[Place], graph_outputs: Collection[str]) -> list
     return found
 
 
-def _fuses(kernel: str, op_type: str) -> bool:
+def _fuses(kernel: str, op_type: str, *, alone: bool) -> bool:
+    """Tell whether `op_type` is calculated within `kernel`; `alone` says that it reads one value of the data."""
+    if kernel in _SUMS and op_type in _RESCALING:
+        return alone
     return op_type in ACTIVATIONS or (op_type in NORMS and kernel in WEIGHTED)
 
 
 def _kernel_after(kernel: str | None, op_type: str) -> str | None:
     """Return the op type that decides what else may join the kernel after this operator; None where it is closed."""
-    if op_type in WEIGHTED or op_type == "Add" or op_type in NORMS:
-        return kernel if kernel is not None else op_type
+    if op_type in CONVERSIONS or (kernel in _SUMS and op_type in _RESCALING):
+        return kernel
+    plain = _calculates(op_type)
+    if plain in WEIGHTED or plain == "Add" or plain in NORMS:
+        return kernel if kernel is not None else (op_type if op_type in _SUMS else plain)
     return None

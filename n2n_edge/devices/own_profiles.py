@@ -13,6 +13,7 @@ from n2n_edge.devices.profile_file import with_calibrations
 from n2n_edge.devices.registry import find_profile, load_profile, profile_file, read_profile, user_profile_folder
 from n2n_edge.errors import InputError
 from n2n_edge.measure import Target
+from n2n_edge.reading import read_text
 from n2n_edge.writing import write_text
 
 __all__ = ["ProfileText", "check_writable", "new_profile", "profile_to_calibrate", "save_calibrations"]
@@ -38,17 +39,17 @@ def new_profile(name: str, like: str, out: Path | None = None) -> Path:
     Raises:
         InputError: a name that no profile can have or that is taken, this machine as `like`, a file that exists.
     """
-    if not re.match(NAME_PATTERN, name):
+    if not re.fullmatch(NAME_PATTERN.removesuffix("$"), name):
         raise InputError(f"{name}: not a name for a profile; give small letters and digits, with hyphens between")
     known = load_profile(like)
     if known.is_host:
         raise InputError(
             f"--like {like}: that is this machine; name a board (`device calibrate --host` is for this one)"
         )
-    path = out if out is not None else user_profile_folder() / f"{name}.toml"
+    path = out if out is not None else _own_folder() / f"{name}.toml"
     if path.exists():
         raise InputError(f"{path}: exists already; give another name, or --out")
-    text = with_calibrations(profile_file(like).read_text(encoding="utf-8"), (), "")
+    text = with_calibrations(read_text(profile_file(like)), (), "")
     head, brace, tables = text.partition("\n[")
     head = re.sub(r"^(aliases|relative)\s*=\s*(\[[^\]]*\]|.*)[^\n]*\n", "", head + "\n", flags=re.MULTILINE)
     head = re.sub(r"^name\s*=.*$", lambda _: f'name = "{name}"', head, count=1, flags=re.MULTILINE)
@@ -69,17 +70,17 @@ def profile_to_calibrate(name: str | None, board: Target | None) -> ProfileText:
     known = load_profile(wanted) if board is None or wanted.endswith(".toml") else find_profile(wanted.lower())
     if known is None:
         assert board is not None
-        if not re.match(NAME_PATTERN, wanted):
+        if not re.fullmatch(NAME_PATTERN.removesuffix("$"), wanted):
             raise InputError(f"--profile {wanted}: no such profile, nor a name for one; use a-z, 0-9 and hyphens")
-        path = user_profile_folder() / f"{wanted}.toml"
+        path = _own_folder() / f"{wanted}.toml"
         text = _described(wanted, board)
         return ProfileText(read_profile(path, text), text, path)
     if board is not None and known.is_host:
         raise InputError(f"--profile {wanted}: that is this machine, not {board.name}; name the board's profile")
     path = profile_file(wanted)
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     own = wanted.endswith(".toml") or path.parent == user_profile_folder()
-    return ProfileText(known, text, path if own else user_profile_folder() / f"{known.name}.toml")
+    return ProfileText(known, text, path if own else _own_folder() / f"{known.name}.toml")
 
 
 def save_calibrations(source: ProfileText, found: Sequence[Calibration]) -> Path:
@@ -97,6 +98,14 @@ def check_writable(path: Path) -> None:
     nearest = next(folder for folder in path.absolute().parents if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise InputError(f"{path}: can't be written, {nearest} allows no new files; name a profile file elsewhere")
+
+
+def _own_folder() -> Path:
+    """Return the folder that the user's own profiles are written to."""
+    folder = user_profile_folder()
+    if folder is None:
+        raise InputError("profiles: you have no home folder here to keep one in; set XDG_CONFIG_HOME to a folder")
+    return folder
 
 
 def _refuse_taken(path: Path, profile: Profile) -> None:
@@ -125,14 +134,14 @@ def _slug(name: str) -> str:
 def _described(name: str, board: Target) -> str:
     """Return a profile of what a board tells of itself; what it doesn't tell is assumed, and said to be."""
     found, state = board.check(), board.state()
-    cores = int(found["cores"])
+    cores = int(found.cores)
     clock = float(state.max_clock_mhz or _ASSUMED_CLOCK_MHZ)
-    memory = float(found["memory_mb"] or _ASSUMED_MEMORY_MB)
-    usable = min(float(found["available_memory_mb"] or memory), memory)
+    memory = float(found.memory_mb or _ASSUMED_MEMORY_MB)
+    usable = min(float(found.available_memory_mb or memory), memory)
     told = "as the board told when it was calibrated"
     clock_source = told if state.max_clock_mhz else "assumed: the board doesn't tell"
     return f'''name = "{name}"
-description = "{re.sub(r'[^ -~]|["]', "", str(found["cpu"])) or "a board"}, {cores} cores, calibrated over ssh"
+description = "{re.sub(r'[^ -~]|["]', "", str(found.cpu)) or "a board"}, {cores} cores, calibrated over ssh"
 cores = {cores}
 clock_mhz = {clock}
 default_threads = {cores}

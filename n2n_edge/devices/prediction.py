@@ -11,6 +11,7 @@ from n2n_edge.devices.basis import Basis, basis_for_model, energy_basis, input_p
 from n2n_edge.devices.kernels import Kernels, kernels_of
 from n2n_edge.devices.profile import Precision, Profile
 from n2n_edge.figures import MB, Figure
+from n2n_edge.foreign import foreign_file
 from n2n_edge.graph import Amounts, layers_by_name
 
 __all__ = [
@@ -132,6 +133,7 @@ def _looked_into(
     model: ir.Model, profile: Profile, threads: int | None, precision: Precision
 ) -> tuple[Basis, Kernels, Amounts]:
     """Return what a model's latency rests on, its kernels on the device, and its amounts."""
-    kernels, amounts = kernels_of(model, profile.block)
     basis = latency_basis(profile, threads, precision, input_pixels(model))
-    return basis_for_model(basis, model, amounts), kernels, amounts
+    with foreign_file("the model"):
+        kernels, amounts = kernels_of(model, profile.block)
+        return basis_for_model(basis, model, amounts), kernels, amounts

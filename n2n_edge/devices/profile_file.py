@@ -1,10 +1,10 @@
 """Profiles as TOML: writing calibrations into a file, and finding the line that an error is about."""
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 
 from n2n_edge.devices.profile import Calibration
+from n2n_edge.writing import toml_value
 
 __all__ = ["line_of", "with_calibrations"]
 
@@ -77,9 +77,9 @@ def _block(calibration: Calibration) -> str:
 
 
 def _literal(value: object) -> str:
-    """Return a value as TOML; strings as in JSON, which TOML's basic strings agree with."""
+    """Return a value as TOML, floats with four digits."""
     if isinstance(value, list):
         return f"[{', '.join(_literal(each) for each in value)}]"
     if isinstance(value, float):
         return repr(float(f"{value:.4g}")) if abs(value) < 1e4 else f"{value:.1f}"
-    return json.dumps(value, ensure_ascii=False)
+    return toml_value(value)

@@ -1,6 +1,5 @@
 """Where profiles are found: a path, the user's own folder, then the ones that ship."""
 
-import tomllib
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -10,9 +9,24 @@ from n2n_edge.devices.host import HOST_FIELDS, host_values
 from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.profile_file import line_of
 from n2n_edge.errors import InputError
-from n2n_edge.profile_folders import shipped_profile_folder, user_profile_folder
+from n2n_edge.profile_folders import (
+    claimed_names,
+    profile_files,
+    profile_folders,
+    profile_names,
+    user_profile_folder,
+)
+from n2n_edge.reading import expanded, is_file, read_text, read_toml
 
-__all__ = ["find_profile", "list_profiles", "load_profile", "profile_file", "read_profile", "user_profile_folder"]
+__all__ = [
+    "find_profile",
+    "list_profiles",
+    "load_profile",
+    "profile_errors",
+    "profile_file",
+    "read_profile",
+    "user_profile_folder",
+]
 
 
 def load_profile(name_or_path: str | Path) -> Profile:
@@ -26,18 +40,15 @@ def load_profile(name_or_path: str | Path) -> Profile:
     """
     name_or_path = str(name_or_path)
     if name_or_path.endswith(".toml"):
-        path = Path(name_or_path).expanduser()
-        if not path.is_file():
+        path = expanded(name_or_path)
+        if not is_file(path):
             raise InputError(f"{name_or_path}: no such profile file; check the path, or see `n2n-edge profiles list`")
         return read_profile(path)
     wanted = name_or_path.strip().lower()
     found = find_profile(wanted)
     if found is not None:
         return found
-    layers = [_read_folder(folder, wanted) for folder in (user_profile_folder(), shipped_profile_folder())]
-    known = sorted(
-        {name for profiles in layers for profile, _ in profiles for name in (profile.name, *profile.aliases)}
-    )
+    known = profile_names()
     near = get_close_matches(wanted, known, n=3, cutoff=0.4)
     hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}"
     raise InputError(f"unknown device '{name_or_path}' ({hint}); see `n2n-edge profiles list`, or give a .toml file")
@@ -46,44 +57,68 @@ def load_profile(name_or_path: str | Path) -> Profile:
 def find_profile(name: str) -> Profile | None:
     """Return the profile with this name or alias, the user's own before the shipped ones; None if there is none.
 
+    Only the file of that name is read: others may be wrong.
+
     Raises:
-        InputError: the user's file of that name is not a valid profile.
+        InputError: the file is not a valid profile, or another one of its folder has the same name.
     """
-    found = _find(name)
-    return None if found is None else found[0]
+    path = _find(name)
+    return None if path is None else read_profile(path)
 
 
-def _find(name: str) -> tuple[Profile, Path] | None:
-    for folder in (user_profile_folder(), shipped_profile_folder()):
-        profiles = _read_folder(folder, name)
-        for profile, path in profiles:
-            if name == profile.name:
-                return profile, path
-        for profile, path in profiles:
-            if name in profile.aliases:
-                return profile, path
+def _find(name: str) -> Path | None:
+    for folder in profile_folders():
+        owners = [path for path in profile_files(folder) if name in claimed_names(path)]
+        if len(owners) > 1:
+            raise _taken(owners[1], name, owners[0])
+        if owners:
+            return owners[0]
     return None
+
+
+def _taken(path: Path, name: str, owner: Path) -> InputError:
+    return InputError(f"{path}: field 'name': '{name}' is already taken by {owner.name}; rename one")
 
 
 def profile_file(name_or_path: str) -> Path:
     """Return the file of the profile that `load_profile` gives for a name or path that it knows."""
     if name_or_path.endswith(".toml"):
-        return Path(name_or_path).expanduser()
+        return expanded(name_or_path)
     found = _find(name_or_path.strip().lower())
     if found is None:
         raise InputError(f"{name_or_path}: no such profile; see `n2n-edge profiles list`")
-    return found[1]
+    return found
 
 
 def list_profiles() -> tuple[Profile, ...]:
-    """Return every profile that a name can reach, by name; the user's own hide shipped ones of the same name.
-
-    Raises:
-        InputError: a file in the user's folder is not a valid profile.
-    """
-    by_name = {profile.name: profile for profile, _ in _read_folder(shipped_profile_folder())}
-    by_name |= {profile.name: profile for profile, _ in _read_folder(user_profile_folder())}
+    """Return every valid profile that a name can reach, by name; the user's own hide shipped ones of the same name."""
+    by_name: dict[str, Profile] = {}
+    for folder in reversed(profile_folders()):
+        by_name |= {profile.name: profile for profile in _survey(folder)[0]}
     return tuple(by_name[name] for name in sorted(by_name))
+
+
+def profile_errors() -> tuple[InputError, ...]:
+    """Return what is wrong with profiles that `list_profiles` therefore leaves out."""
+    return tuple(error for folder in profile_folders() for error in _survey(folder)[1])
+
+
+def _survey(folder: Path) -> tuple[list[Profile], list[InputError]]:
+    """Return the valid profiles of a folder, and what is wrong with the others."""
+    owners: dict[str, Path] = {}
+    profiles, errors = [], []
+    for path in profile_files(folder):
+        try:
+            profile = read_profile(path)
+            for name in (profile.name, *profile.aliases):
+                if name in owners:
+                    raise _taken(path, name, owners[name])
+        except InputError as error:
+            errors.append(error)
+            continue
+        owners |= dict.fromkeys((profile.name, *profile.aliases), path)
+        profiles.append(profile)
+    return profiles, errors
 
 
 def read_profile(path: Path, text: str | None = None) -> Profile:
@@ -92,11 +127,8 @@ def read_profile(path: Path, text: str | None = None) -> Profile:
     Raises:
         InputError: one line with the file and the fields that are unknown, missing, out of range or contradictory.
     """
-    try:
-        text = path.read_text(encoding="utf-8") if text is None else text
-        values = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: not a readable TOML profile: {error}") from error
+    text = read_text(path, "the path of a profile") if text is None else text
+    values = read_toml(path, text)
     asked = [field for field in HOST_FIELDS if values.get(field) == "host"]
     if asked:
         if values.get("is_host") is not True:
@@ -128,27 +160,3 @@ def _complaint(text: str, location: list[int | str], kind: str, message: str) ->
     else:
         message = f"{message[:1].lower()}{message[1:]}"
     return f"line {line_of(text, location)}: field '{'.'.join(str(part) for part in location)}': {message}"
-
-
-def _read_folder(folder: Path, wanted: str | None = None) -> tuple[tuple[Profile, Path], ...]:
-    """Return the profiles of a folder and their files, by file name; two that share a name or alias are refused.
-
-    Where only one is `wanted`, a file that is wrong and says nothing of it is passed over.
-    """
-    if not folder.is_dir():
-        return ()
-    owners: dict[str, Path] = {}
-    profiles = []
-    for path in sorted(folder.glob("*.toml")):
-        try:
-            profile = read_profile(path)
-        except InputError:
-            if wanted is None or wanted == path.stem or f'"{wanted}"' in path.read_text("utf-8", "replace"):
-                raise
-            continue
-        for name in (profile.name, *profile.aliases):
-            if name in owners and wanted in (None, name):
-                raise InputError(f"{path}: field 'name': '{name}' is already taken by {owners[name].name}; rename one")
-            owners[name] = path
-        profiles.append((profile, path))
-    return tuple(profiles)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2n_edge.distill.augment import augment, normalise
+from n2n_edge.distill.augmentation import augment, normalise
 from n2n_edge.distill.compute import generator
 from n2n_edge.distill.data import Data, Split
 from n2n_edge.distill.settings import DistillSettings

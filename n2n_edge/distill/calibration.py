@@ -2,7 +2,7 @@
 
 import torch
 
-from n2n_edge.distill.augment import augment, normalise
+from n2n_edge.distill.augmentation import augment, normalise
 from n2n_edge.distill.batches import as_bytes
 from n2n_edge.distill.compute import generator
 from n2n_edge.distill.data import Data

@@ -3,13 +3,14 @@
 import importlib
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from n2n_edge.errors import InputError
+from n2n_edge.foreign import foreign_code, printable
 
-__all__ = ["call_by_name", "is_function_name"]
+__all__ = ["call_by_name", "guarded", "is_function_name"]
 
 _SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -22,25 +23,40 @@ def is_function_name(spec: str) -> bool:
 def call_by_name(what: str, spec: str) -> object:
     """Import the module, call the function without arguments and return what it gives.
 
-    Modules in the current folder are found, as with ``python -m``.
+    Modules in the current folder are found, as with ``python -m``. What the code prints goes to stderr.
 
     Raises:
-        InputError: no such module or function, or it failed; `what` says in the message what it was wanted for.
+        InputError: no such module or function, it failed, or it tried to end the process; `what` says in the message
+            what it was wanted for.
     """
     module_name, _, function_name = spec.partition(":")
     with _current_folder_importable():
+        function = _function(f"{what} '{spec}'", module_name, function_name)
+        with guarded(f"{what} '{spec}': the function"):
+            return function()
+
+
+@contextmanager
+def guarded(what: str) -> Iterator[None]:
+    """Run code of the user's: what it raises becomes an `InputError`, what it prints stays out of stdout."""
+    with foreign_code(what), redirect_stdout(sys.stderr):
+        yield
+
+
+def _function(where: str, module_name: str, function_name: str) -> Callable[[], object]:
+    with guarded(f"{where}: module '{module_name}'"):
         try:
             module = importlib.import_module(module_name)
-        except Exception as error:
-            raise InputError(f"{what} '{spec}': module '{module_name}' can't be imported ({error})") from error
+        except ImportError as error:
+            raise InputError(
+                f"{where}: module '{module_name}' can't be imported ({printable(error)}); run the command in the "
+                "folder that holds it, or install what it lacks"
+            ) from error
         function = getattr(module, function_name, None)
-        if not callable(function):
-            raise InputError(f"{what} '{spec}': module '{module_name}' has no function '{function_name}'")
-        try:
-            result: object = function()
-        except Exception as error:
-            raise InputError(f"{what} '{spec}': the function failed ({type(error).__name__}: {error})") from error
-    return result
+    if not callable(function):
+        raise InputError(f"{where}: module '{module_name}' has no function '{function_name}'")
+    found: Callable[[], object] = function
+    return found
 
 
 @contextmanager

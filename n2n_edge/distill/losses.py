@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from n2n_edge.distill.channels import ChannelScale, channel_errors, channel_scales
 from n2n_edge.distill.outputs import OutputKind, as_logits
 
-__all__ = ["distillation_loss", "normalised_error", "tempered_kl"]
+__all__ = ["distillation_loss", "error_of_values", "normalised_error", "tempered_kl"]
 
 
 def tempered_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -28,6 +29,15 @@ def normalised_error(student: Tensor, teacher: Tensor) -> Tensor:
     return (student - teacher).square().mean() / (teacher.var(correction=0) + 1e-8)
 
 
+def error_of_values(shares: Tensor) -> Tensor:
+    """Mean of ln(1 + e) over the normalised errors e of an output's channels.
+
+    It is their mean where they are small, and beyond 1 it grows slowly: a channel that hardly varies, such as the score
+    of a class that is never seen, can't drown the others.
+    """
+    return shares.log1p().mean()
+
+
 def distillation_loss(
     student: Sequence[Tensor],
     teacher: Sequence[Tensor],
@@ -37,14 +47,18 @@ def distillation_loss(
     temperature: float,
     kd_weight: float,
     label_smoothing: float = 0.0,
+    scales: Sequence[ChannelScale] | None = None,
 ) -> Tensor:
     """Give the loss of one batch of outputs.
 
     Classifiers: ``kd_weight`` times the tempered KL plus the rest times the cross entropy, or the KL alone without
-    labels. Any other model: the normalised error, averaged over its outputs.
+    labels. Any other model: the error of every channel in units of its variance, averaged over the outputs; `scales`
+    are the teacher's on many images, by default those of this batch.
     """
     if kind == "other":
-        return torch.stack([normalised_error(s, t) for s, t in zip(student, teacher, strict=True)]).mean()
+        scales = scales or channel_scales([teacher])
+        errors = [channel_errors(*pair) for pair in zip(student, teacher, scales, strict=True)]
+        return torch.stack([error_of_values(each) for each in errors]).mean()
     logits = as_logits(student[0], kind)
     divergence = tempered_kl(logits, as_logits(teacher[0], kind), temperature)
     if labels is None:

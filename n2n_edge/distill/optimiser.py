@@ -1,12 +1,13 @@
 """One step of stochastic gradient descent towards the teacher, and the schedule of its learning rate."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from n2n_edge.distill.channels import ChannelScale
 from n2n_edge.distill.compute import autocast
 from n2n_edge.distill.executor import GraphModule
 from n2n_edge.distill.hints import FeatureHints
@@ -41,8 +42,9 @@ class Optimiser:
         bf16: bool,
         hints: FeatureHints | None = None,
         hint_steps: int | None = None,
+        scales: Sequence[ChannelScale] | None = None,
     ) -> None:
-        self.hints, self.hint_steps = hints, hint_steps or steps
+        self.hints, self.hint_steps, self.scales = hints, hint_steps or steps, scales
         self.module, self.settings, self.steps, self.kind, self.bf16 = module, settings, steps, kind, bf16
         parameters = list(module.parameters())
         self.parameters = parameters
@@ -99,6 +101,7 @@ class Optimiser:
             temperature=self.settings.temperature,
             kd_weight=self.settings.kd_weight,
             label_smoothing=self.settings.label_smoothing,
+            scales=self.scales,
         )
         if hints is not None and features:
             weight = self.settings.hint_weight * max(0.0, 1.0 - index / self.hint_steps)

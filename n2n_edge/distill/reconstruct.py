@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from n2n_edge.distill.augment import normalise
+from n2n_edge.distill.augmentation import normalise
 from n2n_edge.distill.batches import as_bytes
 from n2n_edge.distill.compute import deterministic, generator
 from n2n_edge.distill.data import Data

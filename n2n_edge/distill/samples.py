@@ -1,12 +1,14 @@
 """What every source of data gives, and how an image becomes bytes of the teacher's size."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from n2n_edge.distill.pixels import Conversions
 
 __all__ = ["IN_MEMORY_BYTES", "Samples", "Source", "allocate", "fit", "fit_all"]
 
@@ -16,24 +18,36 @@ IN_MEMORY_BYTES = 2_000_000_000
 
 @dataclass(frozen=True)
 class Samples:
-    """Images `(N, H, W, C)` as uint8 and labels `(N,)` as int64 or None, before they are split."""
+    """Images `(N, H, W, C)` as uint8 and labels `(N,)` as int64 or None, before they are split.
+
+    `targets` `(N, K)` are labels that are values.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
+    targets: NDArray[np.float32] | None = None
 
     def take(self, chosen: NDArray[np.int64]) -> "Samples":
         """Give the chosen images with their labels."""
-        return Samples(_take(self.images, chosen), None if self.labels is None else self.labels[chosen])
+        return Samples(
+            _take(self.images, chosen),
+            None if self.labels is None else self.labels[chosen],
+            None if self.targets is None else self.targets[chosen],
+        )
 
 
 @dataclass(frozen=True)
 class Source:
-    """What was read; a part that the source does not have is None. `class_names` is empty where it has none."""
+    """What was read; a part that the source does not have is None. `class_names` is empty where it has none.
+
+    `conversions` says what was converted or passed over.
+    """
 
     train: Samples
     validation: Samples | None = None
     test: Samples | None = None
     class_names: tuple[str, ...] = ()
+    conversions: Conversions = field(default_factory=Conversions)
 
 
 def allocate(count: int, input_shape: tuple[int, int, int]) -> NDArray[np.uint8]:

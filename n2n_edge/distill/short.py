@@ -7,9 +7,10 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from n2n_edge.distill.augment import augment, normalise
+from n2n_edge.distill.augmentation import augment, normalise
 from n2n_edge.distill.batches import as_bytes, subset, training_order
 from n2n_edge.distill.calibration import recalibrate
+from n2n_edge.distill.channels import channel_scales
 from n2n_edge.distill.compute import autocast, deterministic, generator
 from n2n_edge.distill.data import Data
 from n2n_edge.distill.evaluation import Evaluation, compare, outputs_of
@@ -65,10 +66,10 @@ class ShortDistiller:
     ) -> None:
         self._data, self._passes = data, passes
         self._settings = replace(settings, images_per_epoch=None)
-        self._kind = output_kind(teacher)
+        self._kind = output_kind(teacher, data.outputs)
         self._mean, self._std = torch.tensor(data.mean), torch.tensor(data.std)
         self._validation = subset(data.validation, validation_images, settings.seed)
-        labels = self._validation.labels
+        labels = self._validation.labels if self._kind != "other" else None
         self._validation_labels = None if labels is None else torch.from_numpy(labels)
         with deterministic(settings.threads):
             module = image_module(teacher, "teacher")
@@ -80,6 +81,7 @@ class ShortDistiller:
             self.teaching_seconds = time.monotonic() - start
             self.teaching_bytes = sum(output.numel() * output.element_size() for output in self._taught)
             self._reference = list(outputs_of(module, data, self._validation))
+        self._scales = channel_scales(self._reference) if self._kind == "other" else None
         self.teacher: Evaluation = compare(self._reference, self._reference, self._validation_labels, self._kind)
         self.teacher_loss = self._loss(self._reference, self.teacher)
 
@@ -140,7 +142,7 @@ class ShortDistiller:
     def _train(self, module: GraphModule, settings: DistillSettings, bf16: bool) -> None:
         orders = [training_order(len(self._images), settings, epoch) for epoch in range(1, self._passes + 1)]
         steps = sum(order.steps for order in orders)
-        optimiser = Optimiser(module, settings, steps=steps, kind=self._kind, bf16=bf16)
+        optimiser = Optimiser(module, settings, steps=steps, kind=self._kind, bf16=bf16, scales=self._scales)
         module.train()
         batches = (chosen for order in orders for chosen in order)
         for index, chosen in enumerate(batches):

@@ -1,17 +1,23 @@
 """Teachers that come as torch networks: made by name or read from a program file, weights loaded, exported once."""
 
 import difflib
-from collections.abc import Mapping
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from n2n_edge.distill.importing import call_by_name, is_function_name
+from n2n_edge.distill.importing import call_by_name, guarded, is_function_name
+from n2n_edge.distill.program_archive import checked_program
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
+from n2n_edge.foreign import printable
 from n2n_edge.graph import export_module, export_program
 
 __all__ = ["is_torch_teacher", "torch_teacher"]
@@ -26,12 +32,15 @@ def is_torch_teacher(spec: str) -> bool:
     return Path(spec).suffix == ".pt2" or is_function_name(spec) or spec.partition(":")[0] in _ZOOS
 
 
-def torch_teacher(spec: str, weights: str | None, input_shape: tuple[int, ...] | None) -> ir.Model:
+def torch_teacher(
+    spec: str, weights: str | None, input_shape: tuple[int, ...] | None, *, trust_pt2: bool = False
+) -> ir.Model:
     """Return the ONNX graph of a torch teacher, BatchNorm kept and the batch axis free.
 
     `spec` is ``package.module:function`` (which gives an `nn.Module`), ``torchvision:NAME``, ``timm:NAME`` or the path
     of a ``.pt2`` program; `weights` a state dict (`torch.save` or safetensors) for what isn't a program; `input_shape`
-    ``(channels, height, width)``, which programs and timm networks know themselves.
+    ``(channels, height, width)``, which programs and timm networks know themselves. A program is loaded if it holds
+    tensors and ATen operators alone; `trust_pt2` loads any, and with it whatever code it holds.
 
     Raises:
         InputError: no such network or file, weights that don't fit, no input shape, or torch can't export it.
@@ -40,31 +49,48 @@ def torch_teacher(spec: str, weights: str | None, input_shape: tuple[int, ...] |
     if Path(spec).suffix == ".pt2":
         if weights is not None:
             raise InputError(f"--weights {weights}: a .pt2 program holds its weights; leave it out")
-        return _program(Path(spec))
+        return _program(Path(spec), trusted=trust_pt2)
     zoo, _, name = spec.partition(":")
     if zoo in _ZOOS:
         module = _from_zoo(zoo, name, pretrained=weights is None)
     else:
         made = call_by_name("teacher", spec)
-        if not isinstance(made, nn.Module):
+        if not issubclass(type(made), nn.Module):
             raise InputError(f"teacher '{spec}' gives a {type(made).__name__}: give a torch.nn.Module")
-        module = made
-    if weights is not None:
-        _load_weights(module, Path(weights))
-    shape = input_shape or _known_shape(module)
+        module = cast("nn.Module", made)
+    with guarded(f"teacher '{spec}'"):  # its own methods may be overridden
+        if weights is not None:
+            _load_weights(module, Path(weights))
+        shape = input_shape or _known_shape(module)
     if shape is None:
         raise InputError(f"teacher '{spec}': a torch network doesn't tell its input; give --input-shape 3x224x224")
     return export_module(module, torch.zeros(1, *shape))
 
 
-def _program(path: Path) -> ir.Model:
+def _program(path: Path, *, trusted: bool) -> ir.Model:
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the path of a program saved by torch.export.save")
+    source = path if trusted else checked_program(path)
     try:
-        program = torch.export.load(path)
+        with _silent():
+            program = torch.export.load(source)
     except Exception as error:  # zip, pickle and schema errors of every kind
         raise InputError(f"{path}: not a program of torch.export.save ({_first_line(error)})") from error
-    return export_program(program)
+    with _silent():
+        return export_program(program)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep torch from writing warnings and tracebacks of what is reported in one line anyway."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _from_zoo(zoo: str, name: str, *, pretrained: bool) -> nn.Module:
@@ -122,23 +148,39 @@ def _load_weights(module: nn.Module, path: Path) -> None:
                 f"--weights {path}: '{name}' is {tuple(tensor.shape)}, "
                 f"{type(module).__name__} has {tuple(own[name].shape)}; make the network as it was trained"
             )
+        if _is_unusual(tensor):
+            raise InputError(f"--weights {path}: '{name}' is {_is_unusual(tensor)}; save plain tensors of real numbers")
     module.load_state_dict(tensors, strict=False)
+
+
+def _is_unusual(tensor: Tensor) -> str:
+    """Say what keeps a tensor from being copied into a weight; nothing for most."""
+    if tensor.is_meta:
+        return "without content (on the meta device)"
+    if tensor.layout != torch.strided:
+        return "sparse"
+    if tensor.is_quantized:
+        return "quantized"
+    return "complex" if tensor.is_complex() else ""
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     """Read a state dict, without running any code that the file may hold."""
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+        with _silent():
+            if path.suffix == ".safetensors":
+                from safetensors.torch import load_file
 
-            return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+                return load_file(path)
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and safetensors errors of every kind
         raise InputError(
             f"--weights {path}: can't be read as weights alone ({_first_line(error)}); "
             "save a state_dict with torch.save or safetensors"
         ) from error
-    while isinstance(found, Mapping) and not _is_state_dict(found):
+    seen: set[int] = set()  # a dictionary may hold itself
+    while isinstance(found, Mapping) and not _is_state_dict(found) and id(found) not in seen:
+        seen.add(id(found))
         key = next((key for key in _NESTED if isinstance(found.get(key), Mapping)), None)
         if key is None:
             break
@@ -155,4 +197,4 @@ def _is_state_dict(found: Mapping[object, object]) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().split("\n")[0].strip() or type(error).__name__)[:160]
+    return printable((str(error).strip().split("\n")[0].strip() or type(error).__name__)[:160])

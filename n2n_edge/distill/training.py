@@ -10,8 +10,9 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from n2n_edge.distill.batches import evaluation_batches, training_order
+from n2n_edge.distill.batches import evaluation_batches, subset, training_order
 from n2n_edge.distill.calibration import recalibrate
+from n2n_edge.distill.channels import channel_scales
 from n2n_edge.distill.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
 from n2n_edge.distill.compute import deterministic, use_bf16
 from n2n_edge.distill.data import Data
@@ -27,6 +28,9 @@ from n2n_edge.distill.settings import DistillSettings
 from n2n_edge.distill.teaching import Teaching
 
 __all__ = ["DistillResult", "distill"]
+
+_SCALE_IMAGES = 512
+"""Training images on which the teacher's channels are measured."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class _Distillation:
     ) -> None:
         self.student_model, self.data, self.settings = student, data, settings
         self.student, self.teacher = image_module(student, "student"), image_module(teacher, "teacher")
-        self.kind = output_kind(student)
+        self.kind = output_kind(student, data.outputs)
         self.bf16 = chooses_bf16(settings, student, data)
         self.steps = training_order(len(data.train), settings, 1).steps
         hints: FeatureHints | None = None
@@ -73,6 +77,7 @@ class _Distillation:
         names = hints.names if hints is not None else ()
         self.fingerprint = fingerprint(student, self.student, data, settings, self.bf16, names)
         self.teaching = Teaching(self.teacher, data, settings, hints, bf16=self.bf16)
+        measured = subset(data.train, _SCALE_IMAGES, settings.seed)
         self.optimiser = Optimiser(
             self.student,
             settings,
@@ -81,6 +86,7 @@ class _Distillation:
             bf16=self.bf16,
             hints=hints,
             hint_steps=self.steps * self.teaching.rounds,
+            scales=channel_scales(outputs_of(self.teacher, data, measured)) if self.kind == "other" else None,
         )
         self.history: tuple[EpochReport, ...] = ()
         labels = data.validation.labels

@@ -10,7 +10,7 @@ from pathlib import Path
 from n2n_edge.doctor.check import Check
 from n2n_edge.errors import InputError
 from n2n_edge.figures import MB
-from n2n_edge.profile_folders import user_profile_folder
+from n2n_edge.profile_folders import profile_files, user_profile_folder
 
 __all__ = ["folders", "ssh_client"]
 
@@ -68,12 +68,17 @@ def _writable(here: Path) -> Check:
     return Check("folders", "working folder", "ok", f"{here} can be written", purpose)
 
 
-def _profiles(folder: Path) -> Check:
+def _profiles(folder: Path | None) -> Check:
     from n2n_edge.devices import read_profile
-    from n2n_edge.measure.process import one_line
+    from n2n_edge.measure.messages import one_line
 
     purpose = "device profiles of your own"
-    files = sorted(folder.glob("*.toml"))
+    if folder is None:
+        return Check(
+            "folders", "profiles", "limited", "this user has no home folder", purpose,
+            "set XDG_CONFIG_HOME to a folder of yours; the shipped profiles work without",
+        )  # fmt: skip
+    files = profile_files(folder)
     wrong = []
     for file in files:
         try:

@@ -1,20 +1,22 @@
 """Budgets in a file: ``n2n-edge.toml``, or ``[tool.n2n-edge.gate]`` of ``pyproject.toml``, per model by glob."""
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from n2n_edge.errors import InputError
+from n2n_edge.gate.globs import files_below, glob_matches, glob_parts
 from n2n_edge.gate.settings import settings_of
+from n2n_edge.reading import exists, is_file, read_toml, real_path
 
 __all__ = ["FILE_NAME", "BudgetFile", "find_budget_file", "name_below", "read_budget_file"]
 
 FILE_NAME = "n2n-edge.toml"
 _PROJECT = "pyproject.toml"
+_MOST_LETTERS = 4096
+"""No path is longer."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class BudgetFile:
     def matches(self, glob: str, model: Path) -> bool:
         """Tell whether a glob names a model: ``*`` within a folder's name, ``**`` over folders."""
         name = name_below(self.path.parent, model)
-        return name is not None and _matches(_parts(glob), name.split("/"))
+        return name is not None and glob_matches(glob_parts(glob), name.split("/"))
 
     def found_models(self) -> tuple[Path, ...]:
         """Return the files that the globs name, in their order.
@@ -55,7 +57,7 @@ class BudgetFile:
             )
         found: dict[Path, None] = {}
         for glob in self.models:
-            here = sorted(path for path in self.path.parent.glob("/".join(_parts(glob))) if path.is_file())
+            here = sorted(files_below(self.path.parent, glob_parts(glob)))
             if not here:
                 raise InputError(f"{self.path}: '{glob}' names no file; give the path of a model relative to this file")
             found |= dict.fromkeys(here)
@@ -66,12 +68,12 @@ def find_budget_file(start: Path) -> BudgetFile | None:
     """Return the nearest budget file, in `start` or above it up to the root of its git repository; None if none."""
     for folder in (start.absolute(), *start.absolute().parents):
         own = folder / FILE_NAME
-        if own.is_file():
+        if is_file(own):
             return read_budget_file(own)
         project = folder / _PROJECT
-        if project.is_file() and "gate" in _project_table(project):
+        if is_file(project) and "gate" in _project_table(project):
             return read_budget_file(project)
-        if (folder / ".git").exists():
+        if exists(folder / ".git"):
             return None
     return None
 
@@ -98,9 +100,12 @@ def read_budget_file(path: Path) -> BudgetFile:
     found = BudgetFile(path, common, models, section)
     settings_of([(f"{path}, [{section}]", common, path.parent)])
     for glob, table in models.items():
-        parts = _parts(glob)
-        if glob.startswith("/") or ".." in parts or not parts or any("**" in part and part != "**" for part in parts):
-            raise InputError(f"{path}: '{glob}' is no path below this file's folder; give such as models/**/*.onnx")
+        parts = glob_parts(glob)
+        odd = any("**" in part and part != "**" for part in parts)
+        if odd or not parts or ".." in parts or glob.startswith("/") or len(glob) > _MOST_LETTERS:
+            raise InputError(
+                f"{path}: '{glob[:200]}' is no path below this file's folder; give such as models/**/*.onnx"
+            )
         if parts[-1] == "**":
             raise InputError(f"{path}: '{glob}' names folders only; give {glob}/*.onnx")
         settings_of([(f'{path}, [{section}.models."{glob}"]', table, path.parent)])
@@ -114,31 +119,14 @@ def _project_table(path: Path) -> dict[str, Any]:
 
 
 def _parse(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror}); give the path of a budget file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as TOML ({error}); mend it") from error
+    return read_toml(path, wanted="the path of a budget file")
 
 
 def name_below(folder: Path, path: Path) -> str | None:
     """Return a file's path relative to a folder, None if it isn't below it; a link counts as what it is called."""
     plain = [Path(os.path.abspath(one)) for one in (path, folder)]  # noqa: PTH100 (resolve would follow the link)
-    for place in (plain[0], path.parent.resolve() / path.name):
-        for root in (plain[1], folder.resolve()):
+    for place in (plain[0], real_path(path.parent) / path.name):
+        for root in (plain[1], real_path(folder)):
             if place.is_relative_to(root):
                 return place.relative_to(root).as_posix()
     return None
-
-
-def _parts(glob: str) -> list[str]:
-    return [part for part in glob.split("/") if part not in ("", ".")]
-
-
-def _matches(globs: list[str], parts: list[str]) -> bool:
-    if not globs:
-        return not parts
-    if globs[0] == "**":
-        return any(_matches(globs[1:], parts[start:]) for start in range(len(parts) + 1))
-    return bool(parts) and fnmatchcase(parts[0], globs[0]) and _matches(globs[1:], parts[1:])

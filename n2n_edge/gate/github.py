@@ -6,6 +6,7 @@ Forms and limits: GitHub's documentation, "Workflow commands for GitHub Actions"
 from collections.abc import Sequence
 from pathlib import Path
 
+from n2n_edge.foreign import printable
 from n2n_edge.gate.check import Gated, exit_code_of
 from n2n_edge.gate.markdown import gate_markdown
 from n2n_edge.gate.outcome import Outcome, worst
@@ -55,7 +56,7 @@ def append_summary(found: Sequence[Gated], path: Path) -> None:
     """
     room = SUMMARY_BYTES - (path.stat().st_size if path.exists() else 0)
     text = gate_markdown(found, most_bytes=room - 1)
-    with path.open("a", encoding="utf-8") as stream:
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
         stream.write(text)
 
 
@@ -75,7 +76,9 @@ def _command(level: str, message: str, **properties: str) -> str:
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    """Escape text as GitHub asks; its own line breaks stay, other control characters show."""
+    text = "\n".join(printable(line) for line in text.replace("\r\n", "\n").split("\n"))
+    return text.replace("%", "%25").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

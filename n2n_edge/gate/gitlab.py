@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
+from n2n_edge.foreign import encodable
 from n2n_edge.gate.check import Gated
 from n2n_edge.gate.outcome import Outcome
 from n2n_edge.gate.repository_path import repository_path
@@ -30,10 +31,10 @@ def gitlab_report(found: Sequence[Gated]) -> str:
                     "description": f"{check.asked}: {check.reason}",
                     "check_name": name,
                     "fingerprint": hashlib.sha256(
-                        f"{path}\n{check.cost}\n{check.asked.split()[0]}".encode()
+                        f"{path}\n{check.cost}\n{check.asked.split()[0]}".encode("utf-8", "backslashreplace")
                     ).hexdigest(),
                     "severity": _SEVERITIES[check.outcome],
                     "location": {"path": path, "lines": {"begin": 1}},
                 }
             )
-    return json.dumps(entries, indent=2) + "\n"
+    return json.dumps(encodable(entries), indent=2) + "\n"

@@ -10,6 +10,7 @@ from typing import Any
 
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.figures import Figure
+from n2n_edge.foreign import encodable
 from n2n_edge.gate.budget import OPTIONS
 from n2n_edge.gate.budget_file import FILE_NAME, name_below, read_budget_file
 from n2n_edge.gate.reached import model_figures
@@ -17,7 +18,8 @@ from n2n_edge.gate.run import AccuracyOf
 from n2n_edge.gate.settings import GateSettings, settings_of
 from n2n_edge.gate.wording import format_figure, format_provenance
 from n2n_edge.graph import load_model
-from n2n_edge.writing import write_text
+from n2n_edge.reading import exists
+from n2n_edge.writing import toml_text, write_text
 
 __all__ = ["init_budgets"]
 
@@ -70,7 +72,7 @@ def init_budgets(
         )
     glob = _glob(path, model)
     existing = ""
-    if path.exists():
+    if exists(path):
         if glob in read_budget_file(path).models:
             raise InputError(f"{path}: has budgets for '{glob}' already; change them there, or give another --config")
         existing = path.read_bytes().decode("utf-8")
@@ -118,7 +120,7 @@ def _kept(settings: GateSettings, path: Path) -> dict[str, object]:
     """Return the settings that go into the file, paths relative to it."""
     kept = {name: getattr(settings, name) for name in _KEPT if getattr(settings, name) is not None}
     for name in ("device", "data"):
-        if name in kept and Path(kept[name]).exists() and (name == "data" or kept[name].endswith(".toml")):
+        if name in kept and exists(Path(kept[name])) and (name == "data" or kept[name].endswith(".toml")):
             kept[name] = Path(os.path.relpath(kept[name], path.absolute().parent)).as_posix()
     return kept
 
@@ -127,12 +129,27 @@ def _glob(path: Path, model: Path) -> str:
     name = name_below(path.parent, model)
     if name is None:
         raise InputError(f"{model}: lies outside the folder of {path}; give a --config above the model")
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+    return "".join(map(_as_glob, name))
+
+
+def _as_glob(letter: str) -> str:
+    """Return what matches one letter of a name; bytes that aren't UTF-8 can't stand in TOML, but may be left open."""
+    if encodable(letter) != letter:
+        return "?"
+    return f"[{letter}]" if letter in "*?[" else letter
+
+
+def _literal(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        return json.dumps(value)
+    if encodable(value) != value:
+        raise InputError(f"--{name} {value}: TOML can't hold a name that isn't UTF-8; rename it")
+    return toml_text(value)
 
 
 def _table(glob: str, figures: Mapping[str, Figure], headroom: float, settings: Mapping[str, object]) -> str:
-    lines = [f"[gate.models.{json.dumps(glob, ensure_ascii=False)}]"]
-    lines += [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in settings.items()]
+    lines = [f"[gate.models.{toml_text(glob)}]"]
+    lines += [f"{name} = {_literal(name, value)}" for name, value in settings.items()]
     for cost, option in OPTIONS.items():
         if cost not in figures:
             continue

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from xml.etree import ElementTree
 
+from n2n_edge.foreign import printable
 from n2n_edge.gate.check import Check, Gated
 from n2n_edge.gate.repository_path import repository_path
 
@@ -57,5 +58,5 @@ def _case(suite: ElementTree.Element, gated: Gated, check: Check) -> None:
 
 
 def _text(text: str) -> str:
-    """Leave out what XML can't hold."""
-    return _NOT_XML.sub("", text)
+    """Escape what XML can't hold, and what moves a cursor where somebody prints it."""
+    return "\n".join(printable(line) for line in _NOT_XML.sub(lambda found: printable(found[0]), text).split("\n"))

@@ -58,7 +58,7 @@ class LatencyRatio:
         """One line: the ratio with its interval, the limit, what it rests on, and what keeps it open."""
         found = self.comparison
         reached, baseline = (format_value(figure.value, figure.unit) for figure in (self.reached, self.baseline))
-        if found.rounds < LEAST_ROUNDS:
+        if found.rounds < LEAST_ROUNDS and self.outcome == "inconclusive":
             return (
                 f"about {found.ratio:.3f} times the baseline ({reached} against {baseline}); budget at most "
                 f"{1 + self.limit:.4g} times; {found.rounds} of the {LEAST_ROUNDS} rounds that an interval takes "
@@ -89,8 +89,6 @@ def ratio_outcome(found: Comparison, floor: Comparison | None, limit: float) -> 
     Fail if all of it lies above ``1 + limit``, pass if all of it lies below, else inconclusive. Where the baseline
     can't be told from itself (`noise_of`), both bounds are moved outwards by as much first.
     """
-    if found.rounds < LEAST_ROUNDS:
-        return "inconclusive"
     noise = noise_of(floor, limit)
     if found.low / noise > 1 + limit:
         return "fail"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from n2n_edge.gate.check import Gated, summary_of
 from n2n_edge.gate.outcome import Outcome
 from n2n_edge.gate.repository_path import repository_path
-from n2n_edge.writing import markdown_text
+from n2n_edge.writing import markdown_code, markdown_text
 
 __all__ = ["gate_markdown"]
 
@@ -21,13 +21,13 @@ def gate_markdown(found: Sequence[Gated], most_bytes: int | None = None) -> str:
     lines = ["## n2n-edge gate", "", f"**{markdown_text(summary_of(found))}**", ""]
     for gated in sorted(found, key=lambda one: one.outcome == "pass"):
         lines += [
-            f"### {_code(repository_path(gated.model))}",
+            f"### {markdown_code(repository_path(gated.model))}",
             "",
             "| asked | verdict | reached |",
             "| --- | --- | --- |",
         ]
         for check in sorted(gated.checks, key=lambda one: one.outcome == "pass"):
-            lines.append(f"| {_code(check.asked)} | {_WORDS[check.outcome]} | {markdown_text(check.reason)} |")
+            lines.append(f"| {markdown_code(check.asked)} | {_WORDS[check.outcome]} | {markdown_text(check.reason)} |")
         lines += ["", *(f"- {markdown_text(warning)}" for warning in gated.warnings), *([""] if gated.warnings else [])]
     return _fitted(lines, most_bytes)
 
@@ -42,8 +42,3 @@ def _fitted(lines: Sequence[str], most_bytes: int | None) -> str:
         size -= len(kept.pop().encode()) + 1
     cut = _CUT.format(len(lines) - len(kept))
     return "\n".join(kept).rstrip() + "\n" + cut if kept else ""
-
-
-def _code(text: str) -> str:
-    """Return text in the type of code; ticks of its own would end it early."""
-    return f"`{markdown_text(text).replace('`', chr(39))}`"

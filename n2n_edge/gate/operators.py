@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from n2n_edge.errors import InputError
 from n2n_edge.gate.outcome import Outcome
+from n2n_edge.reading import read_text
 
 __all__ = ["Operators", "judge_operators", "operator_counts", "parse_operators"]
 
@@ -82,11 +83,10 @@ def parse_operators(given: Sequence[str], option: str = "--allowed-ops") -> tupl
 
 
 def _read(word: str, option: str) -> str:
-    path = Path(word[1:])
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{option} {word}: can't be read ({error}); give @FILE with an operator a line") from error
+        lines = read_text(Path(word[1:]), "@FILE with an operator a line").splitlines()
+    except InputError as error:
+        raise InputError(f"{option} @{error}") from error
     return "\n".join(line.partition("#")[0] for line in lines)
 
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from n2n_edge.figures import MB, Figure
-from n2n_edge.graph import Costs, costs, load_model
+from n2n_edge.foreign import foreign_file
+from n2n_edge.graph import Costs, costs, inferred_costs, load_model
 from n2n_edge.measure import BenchOptions, bench, file_size_bytes
 
 if TYPE_CHECKING:
     from n2n_edge.devices import Profile
 
-__all__ = ["file_figures", "latency_figure", "model_figures", "static_figures"]
+__all__ = ["file_figures", "inferred_figures", "latency_figure", "model_figures", "static_figures"]
 
 
 def static_figures(costs: Costs) -> dict[str, Figure]:
@@ -29,14 +30,28 @@ def static_figures(costs: Costs) -> dict[str, Figure]:
 def file_figures(path: Path) -> dict[str, Figure]:
     """Return the static figures of an ONNX file; its size is that on disk, external data included.
 
-    Nothing is run. Raises `InputError` for a file that isn't a model.
+    A model whose shapes can't be inferred is run once, in a process of its own.
+
+    Raises:
+        InputError: a file that isn't a model, or that ONNX Runtime can't run where it has to.
     """
     return model_figures(load_model(path), path)
 
 
 def model_figures(model: ir.Model, path: Path) -> dict[str, Figure]:
     """Return the static figures of a model that was read from `path`; see `file_figures`."""
-    return static_figures(dataclasses.replace(costs(model), size_bytes=file_size_bytes(path)))
+    with foreign_file(path):
+        return static_figures(dataclasses.replace(costs(model), size_bytes=file_size_bytes(path)))
+
+
+def inferred_figures(model: ir.Model, path: Path) -> dict[str, Figure]:
+    """Return what `model_figures` does without running anything: no MACs and memory where shapes can't be inferred."""
+    with foreign_file(path):
+        found, complete = inferred_costs(model)
+        figures = static_figures(dataclasses.replace(found, size_bytes=file_size_bytes(path)))
+    if not complete:
+        del figures["macs"], figures["memory_bound_mb"]
+    return figures
 
 
 def latency_figure(path: Path, profile: "Profile", threads: int | None = None) -> tuple[Figure, tuple[str, ...]]:

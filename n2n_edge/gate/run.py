@@ -10,13 +10,14 @@ from n2n_edge.figures import MB, Figure
 from n2n_edge.gate.budget import Budget
 from n2n_edge.gate.check import Check, Gated
 from n2n_edge.gate.operators import judge_operators
-from n2n_edge.gate.reached import file_figures, model_figures
+from n2n_edge.gate.reached import inferred_figures, model_figures
 from n2n_edge.gate.regression import compare as compare_costs
 from n2n_edge.gate.regression import regression_asked
 from n2n_edge.gate.settings import GateSettings
 from n2n_edge.gate.unanswered import Unanswered
 from n2n_edge.gate.verdict import judge
 from n2n_edge.graph import load_model
+from n2n_edge.reading import is_file
 
 if TYPE_CHECKING:
     from n2n_edge.devices import Profile
@@ -43,6 +44,9 @@ class Accuracies:
     notes: tuple[str, ...] = ()
     """What was assumed."""
 
+
+_FROM_SHAPES = ("macs", "memory_bound_mb")
+_UNTOLD = "shapes of the model can't be inferred, and --static runs nothing: leave it out to run the model once"
 
 AccuracyOf = Callable[[Path, GateSettings], Accuracies]
 """Judges a model, and its baseline if there is one, on the test images of the settings' data."""
@@ -80,7 +84,7 @@ class _Gate:
         self._predicting = job.settings.predicts
         self._checks: list[Check] = []
         self._warnings: list[str] = []
-        if not job.model.is_file():
+        if not is_file(job.model):
             load_model(job.model)  # says what is wrong with it
         _refuse_contradictions(job, self._budgets, self._profile)
 
@@ -92,9 +96,16 @@ class _Gate:
     def judge_file(self) -> None:
         """Judge all that follows from the file: size, params, MACs, memory bound, operators, a predicted latency."""
         model = load_model(self._model)
-        figures = model_figures(model, self._model)
+        figures_of = inferred_figures if self._settings.static else model_figures
+        figures = figures_of(model, self._model)
+        untold = [cost for cost in _FROM_SHAPES if cost not in figures]
+        self._checks += [
+            Unanswered(budget.cost, _asked(budget), _UNTOLD) for budget in self._budgets if budget.cost in untold
+        ]
         static = [budget for budget in self._budgets if budget.cost in figures]
-        if self._limit is not None and self._predicting:
+        if self._limit is not None and self._predicting and untold:
+            self._checks.append(Unanswered("latency_ms", _asked(self._limit), _UNTOLD))
+        elif self._limit is not None and self._predicting:
             from n2n_edge.devices import latency_with_evidence
 
             assert self._profile is not None
@@ -106,7 +117,13 @@ class _Gate:
         device = None if self._profile is None else self._profile.name
         self._checks += judge(figures, static, accept_expected=self._settings.accept_expected, device=device)
         if self._settings.baseline is not None:
-            self._checks += compare_costs(figures, file_figures(self._settings.baseline), self._allowed.of)
+            baseline = figures_of(load_model(self._settings.baseline), self._settings.baseline)
+            self._checks += compare_costs(figures, baseline, self._allowed.of)
+            self._checks += [
+                Unanswered(cost, regression_asked(cost, self._allowed.of(cost)), _UNTOLD)
+                for cost in _FROM_SHAPES
+                if cost in untold or cost not in baseline
+            ]
         if self._operators:
             self._checks.append(judge_operators(model, self._operators))
 

@@ -12,6 +12,8 @@ from n2n_edge.errors import InputError
 from n2n_edge.gate.budget import OPTIONS, Budget, Cost
 from n2n_edge.gate.operators import parse_operators
 from n2n_edge.gate.regression import parse_percent
+from n2n_edge.pixel_scale import check_mean_and_std
+from n2n_edge.reading import exists, expanded
 
 __all__ = ["DEFAULT_REGRESSION", "GateSettings", "Regressions", "parse_regressions", "settings_of"]
 
@@ -52,6 +54,7 @@ class GateSettings(BaseModel):
     max_latency_ms: float | None = None
     min_accuracy: float | None = None
     data: str | None = None
+    classes: Path | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     baseline: Path | None = None
@@ -78,11 +81,13 @@ class GateSettings(BaseModel):
             raise ValueError("a limit is a number")
         return None if value == math.inf else value
 
-    @field_validator("baseline", "data", "device", "target", "providers", mode="before")
+    @field_validator("baseline", "data", "classes", "device", "target", "providers", mode="before")
     @classmethod
     def _nothing(cls, value: object) -> object:
         if isinstance(value, str) and not value.strip():
             raise ValueError("an empty text says nothing; give none to take it back")
+        if "\0" in str(value):
+            raise ValueError("no name holds a zero byte")
         return None if str(value) == "none" else value
 
     @property
@@ -159,6 +164,8 @@ def settings_of(tables: Sequence[tuple[str, Mapping[str, Any], Path | None]]) ->
             merged[field] = (*merged.get(field, ()), *value) if field == "max_regression" else value
         if (given.mean is None) != (given.std is None):
             raise InputError(f"{name}: mean and std belong together; give both or neither")
+        named = ("--mean", "--std") if folder is None else (f"{name}: mean", f"{name}: std")
+        check_mean_and_std(given.mean, given.std, *named)
     return GateSettings.model_construct(**merged)
 
 
@@ -166,21 +173,14 @@ def _located(field: str, value: Any, folder: Path | None) -> Any:
     """Return a setting with its paths relative to `folder`; words that are no paths, such as a profile's name, stay."""
     if folder is None or value is None:
         return value
-    if field == "baseline":
-        return folder / _expanded(value)
+    if field in ("baseline", "classes"):
+        return folder / expanded(value)
     if field == "data" or (field == "device" and value.endswith(".toml")):
-        path = folder / _expanded(value)
-        return str(path) if path.exists() else value
+        path = folder / expanded(value)
+        return str(path) if exists(path) else value
     if field == "allowed_ops":
         return tuple(f"@{folder / word[1:]}" if word.startswith("@") else word for word in value)
     return value
-
-
-def _expanded(text: str | Path) -> Path:
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:  # no such user: then it is the name of a file
-        return Path(text)
 
 
 def _words(name: str, error: ValidationError) -> str:

@@ -1,10 +1,12 @@
 """The ONNX graph: load, layers, channel groups, architectures, `build()` and what a graph costs."""
 
 from n2n_edge.graph.architecture import Architecture
-from n2n_edge.graph.costs import Amounts, Costs, NodeCost, Place, costs, node_amounts, node_costs
+from n2n_edge.graph.costs import Amounts, Costs, NodeCost, Place, costs, inferred_costs, node_amounts, node_costs
 from n2n_edge.graph.groups import ChannelGroup
 from n2n_edge.graph.layers import Layer, layers_by_name
-from n2n_edge.graph.load import load_model, save_model, serialize
+from n2n_edge.graph.load import load_model, load_proto, save_model, serialize
+from n2n_edge.graph.normalise import QUANTIZED_OPS
+from n2n_edge.graph.shapes import batch_of
 from n2n_edge.graph.teacher import Teacher, Touchable, Trunk, build, surviving
 from n2n_edge.graph.torch_export import export_module, export_program
 from n2n_edge.graph.width_costs import WidthCosts
@@ -12,6 +14,7 @@ from n2n_edge.graph.witness import DEFAULT_SPATIAL_SIZE
 
 __all__ = [
     "DEFAULT_SPATIAL_SIZE",
+    "QUANTIZED_OPS",
     "Amounts",
     "Architecture",
     "ChannelGroup",
@@ -23,12 +26,15 @@ __all__ = [
     "Touchable",
     "Trunk",
     "WidthCosts",
+    "batch_of",
     "build",
     "costs",
     "export_module",
     "export_program",
+    "inferred_costs",
     "layers_by_name",
     "load_model",
+    "load_proto",
     "node_amounts",
     "node_costs",
     "save_model",

@@ -3,32 +3,43 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from types import MappingProxyType
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from n2n_edge.graph.load import to_proto
-from n2n_edge.graph.shapes import Shape, is_constant, shapes_of
+from n2n_edge.foreign import foreign_file
+from n2n_edge.graph.bodies import initializers_of
+from n2n_edge.graph.flatten import flattened
+from n2n_edge.graph.load import size_of
+from n2n_edge.graph.shapes import Shape, Types, inferred_types, types_of
+from n2n_edge.graph.storage import Constants, Lives
 
-__all__ = ["Amounts", "CostPlan", "Costs", "Figures", "NodeCost", "Place", "costs", "node_amounts", "node_costs"]
+__all__ = [
+    "Amounts",
+    "CostPlan",
+    "Costs",
+    "Figures",
+    "NodeCost",
+    "Place",
+    "costs",
+    "inferred_costs",
+    "node_amounts",
+    "node_costs",
+]
 
 Figures = NDArray[np.float64]
-
-_VIEW_OPS = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout"})
-"""Ops whose output can share its input's memory."""
-
-_FIRST_SETTING = {"BatchNormalization": 3, "Clip": 1, "Dropout": 1, "Pad": 1, "Resize": 1, "Upsample": 1}
-"""From which input on an op reads running statistics or settings instead of weights."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Costs that follow exactly from a graph, for a batch of one.
+    """Costs that follow exactly from a graph, for the batch that it fixes, or else for one.
 
-    `params` counts the elements of all float weights, without the running statistics of BatchNorm and without settings
-    such as the bounds of a Clip; `size_bytes` is the serialised file; `memory_bound_bytes` is the initialisers plus the
-    largest live set of activations in execution order.
+    `params` counts the elements of all weights that something reads, float or quantized, without the running statistics
+    of BatchNorm, scales and zero points, and without settings such as the bounds of a Clip; `size_bytes` is the
+    serialised file; `memory_bound_bytes` is the constants that are read, each by its type, plus the largest live set of
+    activations in execution order.
     """
 
     params: int
@@ -75,12 +86,36 @@ class Amounts:
 
 
 def costs(model: ir.Model) -> Costs:
-    """Return the costs of `model`; shapes come from the model, or from shape inference where it lacks them."""
-    plan = CostPlan(model)
-    found = plan.at(*plan.sizes_of(shapes_of(model)))
+    """Return the costs of `model`; shapes come from the model, or from inference (at worst a run) where it lacks them.
+
+    Raises:
+        InputError: ONNX Runtime can't run the model, or it holds what can't be counted.
+    """
+    with foreign_file("the model"):
+        flat = flattened(model)
+        return _costs(model, flat, types_of(flat))
+
+
+def inferred_costs(model: ir.Model) -> tuple[Costs, bool]:
+    """Return the costs of `model` as far as inference tells them, and whether it tells all: nothing is run.
+
+    Where it doesn't, MACs and memory bound are too low.
+
+    Raises:
+        InputError: the model holds what can't be counted.
+    """
+    with foreign_file("the model"):
+        flat = flattened(model)
+        types = inferred_types(flat)
+        return _costs(model, flat, types), types.complete
+
+
+def _costs(model: ir.Model, flat: ir.Model, types: Types) -> Costs:
+    plan = CostPlan(flat, types.kinds)
+    found = plan.at(*plan.sizes_of(types.shapes))
     return Costs(
         params=int(found.params[0]),
-        size_bytes=to_proto(model).ByteSize(),
+        size_bytes=size_of(model),
         macs=int(found.macs[0]),
         memory_bound_bytes=int(found.memory_bound_bytes[0]),
     )
@@ -88,8 +123,10 @@ def costs(model: ir.Model) -> Costs:
 
 def node_amounts(model: ir.Model) -> tuple[tuple["Place", ...], Amounts]:
     """Return the nodes in execution order and what they cost, as one candidate (N = 1)."""
-    plan = CostPlan(model)
-    return plan.places, plan.at(*plan.sizes_of(shapes_of(model)))
+    model = flattened(model)
+    types = types_of(model)
+    plan = CostPlan(model, types.kinds)
+    return plan.places, plan.at(*plan.sizes_of(types.shapes))
 
 
 def node_costs(model: ir.Model) -> tuple[NodeCost, ...]:
@@ -109,49 +146,52 @@ class CostPlan:
     """What of a graph decides its costs once the sizes of its values are known.
 
     `values` are the names of all values, `axes` the (value, axis) pairs whose length is needed by itself, `places` the
-    nodes in execution order.
+    nodes in execution order. `kinds` are the element types of values where the graph itself doesn't note them.
     """
 
-    def __init__(self, model: ir.Model) -> None:
-        self.places = tuple(_place(node) for node in model.graph)
-        everything = [*model.graph.inputs, *model.graph.initializers.values()]
+    def __init__(self, model: ir.Model, kinds: Mapping[str, int] = MappingProxyType({})) -> None:
+        constants = Constants(model)
+        lives = Lives(model, constants)
+        self.places = tuple(_place(node, constants.settled) for node in model.graph)
+        initializers = initializers_of(model)
+        everything = [*model.graph.inputs, *initializers]
         everything += [value for node in model.graph for value in node.outputs if value.name]
         self._index = {str(value.name): i for i, value in enumerate({str(v.name): v for v in everything}.values())}
         self.values = tuple(self._index)
+        types = {str(value.name): _kind(value, kinds) for value in everything}
         self._itemsize = np.zeros((len(self.values), 1))
-        for value in everything:
-            dtype = value.dtype if value.const_value is None else value.const_value.dtype
-            self._itemsize[self._index[str(value.name)]] = 4 if dtype is None else dtype.itemsize
-        constants = list(model.graph.initializers.values())
-        weights = {str(value.name) for value in constants if _is_weight(value)}
-        self._weights = self._mask([weights])
-        self._constants = self._mask([{str(v.name) for v in constants if v.const_value is not None}])
+        for name, position in self._index.items():
+            self._itemsize[position] = _bytes_each(types[lives.stored_as.get(name, name)])
+        self._weights = self._sum([constants.weights])
+        self._stored = self._sum([{str(v.name) for v in initializers if v.const_value is not None}])
+        self._in_memory = self._sum([set(constants.read.values())])
         reads = [[v for v in node.inputs if v is not None] for node in model.graph]
-        self._node_weights = self._mask([[n for v in vs if (n := str(v.name)) in weights] for vs in reads])
-        self._node_constants = self._mask([[str(v.name) for v in vs if is_constant(v)] for vs in reads])
-        self._node_inputs = self._mask([[str(v.name) for v in vs if not is_constant(v)] for vs in reads])
-        self._node_outputs = self._mask([place.outputs for place in self.places])
-        self._storage = _Storage(model)
-        self._roots = [[self._index[name] for name in names] for names in self._storage.members]
+        self._node_weights = self._sum(
+            [
+                [n for i, v in enumerate(node.inputs) if v is not None and (n := constants.weight(node, i)) is not None]
+                for node in model.graph
+            ]
+        )
+        self._node_constants = self._sum(
+            [[constants.read[n] for v in vs if (n := str(v.name)) in constants.read] for vs in reads]
+        )
+        self._node_inputs = self._sum([[n for v in vs if (n := str(v.name)) not in constants.settled] for vs in reads])
+        self._node_outputs = self._sum([place.outputs for place in self.places])
+        self._lives = lives
+        self._buffers = [[self._index[name] for name in names] for names in lives.members]
         macs = [(i, found) for i, node in enumerate(model.graph) if (found := _macs(node)) is not None]
         self._multiplying = [i for i, _ in macs]
         self._outputs = [self._index[found.positions] for _, found in macs]
         self._kernels = [self._index[found.weight] if found.weight else -1 for _, found in macs]
         self.axes = tuple(found.axis for _, found in macs)
 
-    def _mask(self, rows: Sequence[Collection[str]]) -> Figures:
-        """Return (rows, values): how often each row names each value."""
-        mask = np.zeros((len(rows), len(self.values)))
-        for row, names in enumerate(rows):
-            for name in names:
-                if name in self._index:
-                    mask[row, self._index[name]] += 1
-        return mask
+    def _sum(self, rows: Sequence[Collection[str]]) -> "_Sums":
+        return _Sums([[self._index[name] for name in names if name in self._index] for names in rows])
 
     def sizes_of(self, shapes: Mapping[str, Shape]) -> tuple[Figures, Figures]:
         """Return what `at` takes, for one candidate whose values have these shapes; unknown ones count nothing."""
         elements = [float(prod(shapes[name])) if name in shapes else 0.0 for name in self.values]
-        lengths = [float(shapes[name][axis]) if shapes.get(name) else 0.0 for name, axis in self.axes]
+        lengths = [_length(shapes.get(name, ()), axis) for name, axis in self.axes]
         return np.array(elements)[:, None], np.array(lengths).reshape(-1, 1)
 
     def at(self, elements: Figures, lengths: Figures) -> Amounts:
@@ -165,21 +205,63 @@ class CostPlan:
             node_macs[self._multiplying] = np.round(elements[self._outputs] * per_output)
             node_reduction[self._multiplying] = per_output
             node_channels[self._multiplying] = np.where(convolves, lengths, elements[self._outputs])
-        constants = (self._constants @ sizes)[0]
-        rooms = np.stack([sizes[members].max(axis=0) for members in self._roots]) if self._roots else sizes[:0]
         return Amounts(
-            params=(self._weights @ elements)[0],
+            params=self._weights.of(elements)[0],
             macs=node_macs.sum(axis=0),
-            constant_bytes=constants,
-            memory_bound_bytes=constants + (self._storage.alive @ rooms).max(axis=0, initial=0.0),
+            constant_bytes=self._stored.of(sizes)[0],
+            memory_bound_bytes=self._in_memory.of(sizes)[0] + self._largest_live(sizes),
             node_macs=node_macs,
             node_reduction=node_reduction,
             node_channels=node_channels,
-            node_params=self._node_weights @ elements,
-            node_weight_bytes=self._node_constants @ sizes,
-            node_input_bytes=self._node_inputs @ sizes,
-            node_output_bytes=self._node_outputs @ sizes,
+            node_params=self._node_weights.of(elements),
+            node_weight_bytes=self._node_constants.of(sizes),
+            node_input_bytes=self._node_inputs.of(sizes),
+            node_output_bytes=self._node_outputs.of(sizes),
         )
+
+    def _largest_live(self, sizes: Figures) -> Figures:
+        """Return the bytes of the largest set of activations that are alive at one step: `(N,)`."""
+        change = np.zeros((self._lives.steps + 1, sizes.shape[1]))
+        for members, born, dead in zip(self._buffers, self._lives.born, self._lives.dead, strict=True):
+            room = sizes[members].max(axis=0)
+            change[born] += room
+            change[dead] -= room
+        largest: Figures = np.cumsum(change[:-1], axis=0).max(axis=0, initial=0.0)
+        return largest
+
+
+class _Sums:
+    """Sums over some of many values, one per row: a value that a row names twice counts twice."""
+
+    def __init__(self, rows: Sequence[Sequence[int]]) -> None:
+        self._rows = len(rows)
+        self._members = np.array([index for row in rows for index in row], np.int64)
+        self._row_of = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+
+    def of(self, figures: Figures) -> Figures:
+        """Return the sums over `figures` (values, N) as (rows, N)."""
+        total = np.zeros((self._rows, figures.shape[1]))
+        np.add.at(total, self._row_of, figures[self._members])
+        return total
+
+
+def _kind(value: ir.Value, kinds: Mapping[str, int]) -> ir.DataType | None:
+    if value.const_value is not None:
+        return value.const_value.dtype
+    if str(value.name) in kinds:
+        return ir.DataType(kinds[str(value.name)])
+    return value.dtype
+
+
+def _bytes_each(kind: ir.DataType | None) -> float:
+    """Return the bytes of one element; text counts nothing, an unknown type as a float."""
+    if kind is None:
+        return 4.0
+    return 0.0 if kind in (ir.DataType.STRING, ir.DataType.UNDEFINED) else float(kind.itemsize)
+
+
+def _length(shape: Shape, axis: int) -> float:
+    return float(shape[axis]) if -len(shape) <= axis < len(shape) else 0.0
 
 
 @dataclass(frozen=True)
@@ -200,11 +282,11 @@ class Place:
     depthwise: bool = False
 
 
-def _place(node: ir.Node) -> Place:
+def _place(node: ir.Node, settled: Collection[str]) -> Place:
     return Place(
         node.name or node.outputs[0].name or node.op_type,
         node.op_type,
-        tuple(str(value.name) for value in node.inputs if value is not None and not is_constant(value)),
+        tuple(str(value.name) for value in node.inputs if value is not None and str(value.name) not in settled),
         tuple(str(value.name) for value in node.outputs if value.name),
         *_form(node),
     )
@@ -223,6 +305,9 @@ def _weight_shape(node: ir.Node) -> tuple[int, ...]:
     """Return the shape of a convolution's weights; () for any other node, and where it is unknown."""
     index = {"Conv": 1, "ConvInteger": 1, "ConvTranspose": 1, "QLinearConv": 3}.get(node.op_type)
     value = node.inputs[index] if index is not None and index < len(node.inputs) else None
+    producer = None if value is None else value.producer()
+    if producer is not None and producer.op_type == "DequantizeLinear":
+        value = producer.inputs[0]
     if value is None or value.shape is None or not value.shape.is_static():
         return ()
     return tuple(int(size) for size in value.shape.numpy())
@@ -241,6 +326,8 @@ def _macs(node: ir.Node) -> _Macs | None:
     """Return how a node multiplies: output positions times the weights that each one reads; other ops do not."""
     names = [str(value.name) if value is not None else "" for value in node.inputs]
     output = str(node.outputs[0].name)
+    if len(names) < _LEAST_INPUTS.get(node.op_type, 0) or not output:
+        return None
     match node.op_type:
         case "Conv" | "ConvInteger" | "FusedConv":
             return _Macs(output, names[1], (names[1], 0))
@@ -248,54 +335,20 @@ def _macs(node: ir.Node) -> _Macs | None:
             return _Macs(output, names[3], (names[3], 0))
         case "ConvTranspose":
             return _Macs(names[0], names[1], (names[1], 0))
-        case "Gemm":
+        case "Gemm" | "QGemm" | "FusedGemm":
             return _Macs(output, "", (names[0], 0 if node.attributes.get_int("transA", 0) else 1))
-        case "MatMul" | "MatMulInteger" | "QLinearMatMul":
+        case "MatMul" | "MatMulInteger" | "QLinearMatMul" | "MatMulIntegerToFloat" | "DynamicQuantizeMatMul":
+            return _Macs(output, "", (names[0], -1))
+        case "FusedMatMul":
+            return _Macs(output, "", (names[0], -2 if node.attributes.get_int("transA", 0) else -1))
+        case "MatMulNBits":
             return _Macs(output, "", (names[0], -1))
         case _:
             return None
 
 
-class _Storage:
-    """Which buffer each activation lives in: `members` are the values of each, `alive` (steps, buffers) when."""
-
-    def __init__(self, model: ir.Model) -> None:
-        graph = model.graph
-        self.root: dict[str, str] = {}
-        last: dict[str, int] = {}
-        born: dict[str, int] = {}
-        nodes = list(graph)
-        for value in graph.inputs:
-            if is_constant(value):
-                continue
-            self.root[str(value.name)] = str(value.name)
-            last[str(value.name)] = 0
-        for step, node in enumerate(nodes):
-            for source in node.inputs:
-                if source is not None and str(source.name) in self.root:
-                    last[self.root[str(source.name)]] = step
-            view = node.op_type in _VIEW_OPS and node.inputs and node.inputs[0] is not None
-            for output in node.outputs:
-                name = str(output.name)
-                if not name:
-                    continue
-                source_root = self.root.get(str(node.inputs[0].name)) if view and node.inputs[0] is not None else None
-                self.root[name] = source_root or name
-                last[source_root or name] = step
-                if source_root is None:
-                    born[name] = step
-        kept = {self.root[str(value.name)] for value in graph.outputs if str(value.name) in self.root}
-        roots = list(dict.fromkeys(self.root.values()))
-        self.members = [[name for name, root in self.root.items() if root == one] for one in roots]
-        self.alive = np.zeros((max(len(nodes), 1), len(roots)))
-        for column, name in enumerate(roots):
-            end = len(nodes) if name in kept or not nodes else last[name] + 1
-            self.alive[born.get(name, 0) : max(end, 1), column] = 1
-
-
-def _is_weight(value: ir.Value) -> bool:
-    tensor = value.const_value
-    if tensor is None or not tensor.dtype.is_floating_point() or not tensor.shape:
-        return False
-    uses = value.uses()
-    return not uses or any(use.idx < _FIRST_SETTING.get(use.node.op_type, 99) for use in uses)
+_LEAST_INPUTS = {
+    "Conv": 2, "ConvInteger": 2, "FusedConv": 2, "QLinearConv": 4, "ConvTranspose": 2, "Gemm": 2, "QGemm": 4,
+    "FusedGemm": 2, "MatMul": 2, "MatMulInteger": 2, "QLinearMatMul": 4, "MatMulIntegerToFloat": 2,
+    "DynamicQuantizeMatMul": 2, "FusedMatMul": 2, "MatMulNBits": 2,
+}  # fmt: skip

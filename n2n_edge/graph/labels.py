@@ -37,6 +37,7 @@ class Labels:
         self._seed = dict(seed or {})
         self._frozen: list[tuple[LabelArray, str]] = []
         self._pinned: dict[str, str] = {}
+        self.padded: dict[str, int] = {}
         self.partitions: list[tuple[LabelArray, int]] = []
 
     @property
@@ -103,6 +104,11 @@ class Labels:
         labels = labels[labels != NO_LABEL]
         if labels.size:
             self._frozen.append((np.unique(labels), reason))
+
+    def all_frozen(self, labels: LabelArray) -> bool:
+        """Tell whether none of `labels` can be dropped, as far as is known yet."""
+        frozen = self.frozen()
+        return all(root in frozen for root in np.unique(self.find(np.array(labels))).tolist() if root != NO_LABEL)
 
     def frozen(self) -> dict[int, str]:
         """Return the reason of every frozen representative (the first one given)."""

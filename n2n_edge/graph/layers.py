@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from n2n_edge.graph.costs import node_costs
-from n2n_edge.graph.operands import layer_input, nodes_within, weight_index
+from n2n_edge.graph.operands import layer_input, nodes_within, pad_amounts, pads_positions_only, weight_index
 from n2n_edge.graph.propagate import is_understood
 from n2n_edge.graph.refit import ACTIVATION_OPS, refit_blocker
 from n2n_edge.graph.shapes import Shape, is_constant, shapes_of
@@ -20,7 +20,8 @@ _NORM_OPS = frozenset({"BatchNormalization", "InstanceNormalization"})
 class Layer:
     """One layer; `reason` says why it can't be removed and is empty where it can.
 
-    `nodes` are the names of its nodes in order: the weighted op, then the bias, norm and activation that follow.
+    `nodes` are the names of its nodes in order: a Pad that only a convolution reads, the weighted op, then the bias,
+    norm and activation that follow.
     `kernel`, `stride` and `padding` are (rows, columns) for a Conv and (1, 1), (1, 1), (0, 0) for a matrix product.
     `skip_start`: what it reads is read by others too; `skip_end`: what it gives is joined with another branch.
     """
@@ -56,12 +57,15 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
     holders = {inner: node for node in model.graph for inner in nodes_within(node)}
     layers = []
     for name, index, chain in _weighted_chains(model):
-        node = chain[0]
+        node = next(item for item in chain if item.op_type != "Pad")
         source, axis = layer_input(node)
+        padding = _pair(node.attributes.get_ints("pads"), 0)
+        if node is not chain[0]:
+            padding = _padding_before(chain[0], len(shapes[str(source.name)]), padding)
+            source = _first_input(chain[0])
         weight = node.inputs[index]
         assert weight is not None
         output = chain[-1].outputs[0]
-        in_shape, out_shape = shapes[str(source.name)], shapes[str(output.name)]
         layers.append(
             Layer(
                 name=name,
@@ -70,11 +74,11 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
                 weight=str(weight.name),
                 source=str(source.name),
                 output=str(output.name),
-                in_channels=in_shape[axis],
-                out_channels=out_shape[axis],
+                in_channels=shapes[str(source.name)][axis],
+                out_channels=_out_channels(node, index, shapes[str(weight.name)]),
                 kernel=_pair(node.attributes.get_ints("kernel_shape") or shapes[str(weight.name)][2:], 1),
                 stride=_pair(node.attributes.get_ints("strides"), 1),
-                padding=_pair(node.attributes.get_ints("pads"), 0),
+                padding=padding,
                 groups=node.attributes.get_int("group", 1) or 1,
                 skip_start=len({use.node for use in source.uses()}) > 1,
                 skip_end=any(_joins(use.node) for use in output.uses()),
@@ -84,6 +88,19 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
             )
         )
     return tuple(layers)
+
+
+def _out_channels(node: ir.Node, index: int, weight: Shape) -> int:
+    """Return how many channels a weighted op gives: one for the product with a vector."""
+    match node.op_type:
+        case "Conv":
+            return weight[0]
+        case "ConvTranspose":
+            return weight[1] * (node.attributes.get_int("group", 1) or 1)
+        case "Gemm":
+            return weight[0 if node.attributes.get_int("transB", 0) else 1]
+        case _:
+            return 1 if len(weight) < 2 else weight[-1 if index == 1 else -2]
 
 
 def layers_by_name(model: ir.Model) -> dict[str, str]:
@@ -108,7 +125,32 @@ def _weighted_chains(model: ir.Model) -> Iterator[tuple[str, int, list[ir.Node]]
         if index is not None:
             name = _layer_name(node, index, names)
             names.add(name)
-            yield name, index, _chain(node)
+            pad = _pad_before(node)
+            yield name, index, [*([pad] if pad is not None else []), *_chain(node)]
+
+
+def _pad_before(node: ir.Node) -> ir.Node | None:
+    """Return the Pad of rows and columns whose only reader is the convolution `node`."""
+    source = node.inputs[0]
+    pad = source.producer() if source is not None and node.op_type in ("Conv", "ConvTranspose") else None
+    if pad is None or source is None or pad.op_type != "Pad" or pad.graph is not node.graph or not is_understood(pad):
+        return None
+    alone = len(source.uses()) == 1 and not source.is_graph_output() and pad.inputs[0] is not None
+    weight = node.inputs[1]
+    rank = len(weight.const_value.shape) if weight is not None and weight.const_value is not None else 0
+    return pad if alone and not is_constant(_first_input(pad)) and pads_positions_only(pad, rank) else None
+
+
+def _first_input(node: ir.Node) -> ir.Value:
+    source = node.inputs[0]
+    assert source is not None
+    return source
+
+
+def _padding_before(pad: ir.Node, rank: int, padding: tuple[int, int]) -> tuple[int, int]:
+    """Return `padding` and what a Pad adds to it."""
+    rows, columns = _pair([before for before, _ in (pad_amounts(pad, rank) or ())[2:]], 0)
+    return padding[0] + rows, padding[1] + columns
 
 
 def _chain(node: ir.Node) -> list[ir.Node]:

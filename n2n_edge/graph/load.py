@@ -1,43 +1,185 @@
 """Read an ONNX file, refusing with one line whatever can't be a model."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx_ir.passes import common
 
 from n2n_edge.errors import InputError
+from n2n_edge.foreign import foreign_file
+from n2n_edge.graph.child import open_in_child
+from n2n_edge.graph.function_calls import check_function_calls
+from n2n_edge.graph.model_file import densify, read_external_data, read_proto
 
-__all__ = ["as_array", "drop_unused_initializers", "load_model", "save_model", "serialize", "to_proto"]
+__all__ = [
+    "GENERATED_NAME", "as_array", "drop_unused_initializers", "load_model", "load_proto", "save_model", "serialize",
+    "size_of", "to_proto",
+]  # fmt: skip
+
+_LARGE_BYTES = 2**16
+"""Weights of more bytes aren't shown to the checker, which copies what it is given."""
+
+GENERATED_NAME = "generated name"
+"""Key in the `meta` of nodes whose name isn't their file's."""
 
 
 def load_model(path: Path | str) -> ir.Model:
     """Return the model in `path`, its weights in memory.
 
+    What ONNX Runtime takes is taken, even where the ONNX checker finds fault with it.
+
     Raises:
         InputError: no such file, not ONNX, truncated, external data missing or outside the model's folder.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file; give the path of an ONNX model")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give the path of an ONNX model file")
-    proto = _parse(path)
-    _check_external_data(proto, path)
-    try:
-        onnx.load_external_data_for_model(proto, str(path.parent))
-        for tensor in proto.graph.initializer:
-            tensor.ClearField("data_location")
-        onnx.checker.check_model(proto)
-        model = ir.from_proto(proto)
-    except (onnx.checker.ValidationError, ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
-        raise InputError(f"{path}: not a valid ONNX model ({_first_line(error)}); export it again") from error
-    common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
-    for value in model.graph.initializers.values():
-        _read_tensor(value, path)
+    with foreign_file(path):
+        proto = load_proto(path)
+        _check(proto, path)
+        _tidy(proto)
+        try:
+            model = ir.from_proto(proto)
+            if not _is_sorted(proto.graph):
+                model.graph.sort()
+        except (ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
+            raise InputError(f"{path}: not a valid ONNX model ({_first_line(error)}); export it again") from error
+        _forget_noted_shapes(model)
+        common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
+        for value in model.graph.initializers.values():
+            _read_tensor(value, path)
     return model
+
+
+def load_proto(path: Path) -> onnx.ModelProto:
+    """Return the model in `path` as protobuf, with its external data and with sparse weights made dense.
+
+    Raises:
+        InputError: as for `load_model`; the graph itself isn't checked.
+    """
+    proto = read_proto(path)
+    _check_text(proto, path)
+    check_function_calls(proto, path)
+    read_external_data(proto, path)
+    densify(proto, path)
+    return proto
+
+
+def _check_text(proto: onnx.ModelProto, path: Path) -> None:
+    """Refuse names that aren't UTF-8: they can't be written again."""
+    bad = next((name for name in _names(proto.graph) if not _is_text(name)), None)
+    if bad is not None:
+        raise InputError(f"{path}: holds a name that isn't UTF-8 ({bad!r}); export it again")
+
+
+def _names(graph: onnx.GraphProto) -> Iterator[str]:
+    yield graph.name
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        yield value.name
+    for tensor in graph.initializer:
+        yield tensor.name
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield attribute.name
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _names(body)
+
+
+def _is_text(name: str | bytes) -> bool:
+    try:
+        return isinstance(name, str) and bool(name.encode() or True)
+    except UnicodeEncodeError:
+        return False
+
+
+def _check(proto: onnx.ModelProto, path: Path) -> None:
+    """Refuse what isn't a model: what the checker finds fault with and ONNX Runtime doesn't open either."""
+    if not proto.opset_import:
+        raise InputError(
+            f"{path}: doesn't say which version of the operators it uses (no opset_import; written for IR version "
+            f"{proto.ir_version}), so ONNX Runtime refuses it; export it again with a current exporter"
+        )
+    try:
+        onnx.checker.check_model(_without_large_weights(proto))
+        return
+    except (onnx.checker.ValidationError, ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
+        complaint = error
+    if open_in_child(path):
+        raise InputError(f"{path}: not a valid ONNX model ({_first_line(complaint)}); export it again") from complaint
+
+
+def _without_large_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with its large weights as inputs."""
+    if sum(len(tensor.raw_data) for tensor in proto.graph.initializer) < _LARGE_BYTES:
+        return proto
+    bare = onnx.ModelProto()
+    for field, content in proto.ListFields():
+        if field.name == "graph":
+            continue
+        if field.is_repeated:
+            getattr(bare, field.name).extend(content)
+        else:
+            setattr(bare, field.name, content)
+    graph = bare.graph
+    for field, content in proto.graph.ListFields():
+        if field.name == "initializer":
+            continue
+        if field.is_repeated:
+            getattr(graph, field.name).extend(content)
+        else:
+            setattr(graph, field.name, content)
+    declared = {value.name for value in graph.input}
+    for tensor in proto.graph.initializer:
+        if len(tensor.raw_data) < _LARGE_BYTES:
+            graph.initializer.append(tensor)
+        elif tensor.name not in declared:
+            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return bare
+
+
+def _tidy(proto: onnx.ModelProto) -> None:
+    """Spell out, in place, what ONNX Runtime takes for granted: names, and the domains that nodes use."""
+    proto.graph.name = proto.graph.name or "graph"
+    for item in proto.opset_import:
+        item.domain = "" if item.domain == "ai.onnx" else item.domain
+    imported = {item.domain for item in proto.opset_import}
+    for node in _nodes(proto.graph):
+        if node.domain == "ai.onnx":
+            node.domain = ""
+        if node.domain == "com.microsoft" and node.domain not in imported:
+            proto.opset_import.append(onnx.helper.make_opsetid(node.domain, 1))
+            imported.add(node.domain)
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _nodes(body)
+
+
+def _is_sorted(graph: onnx.GraphProto) -> bool:
+    produced = {name for node in graph.node for name in node.output if name}
+    seen: set[str] = set()
+    for node in graph.node:
+        if any(name in produced and name not in seen for name in node.input):
+            return False
+        seen.update(node.output)
+    return True
+
+
+def _forget_noted_shapes(model: ir.Model) -> None:
+    """Drop what the file says of activations, in place: exporters are wrong about some, and inference tells them.
+
+    Operators of unknown domains keep theirs, since nothing else tells.
+    """
+    for node in model.graph:
+        if node.domain in ("", "ai.onnx", "com.microsoft"):
+            for value in node.outputs:
+                if not value.is_graph_output():
+                    value.shape = None
 
 
 def as_array(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
@@ -55,6 +197,8 @@ def serialize(model: ir.Model) -> bytes:
 def to_proto(model: ir.Model, *, without: Collection[str] = ()) -> onnx.ModelProto:
     """Return the model as protobuf, without the shapes of activations and weights: every reader infers them.
 
+    Nodes that had no name in the teacher's file have none here.
+
     `without` names weights to leave out.
 
     Shapes would be a third of the time it takes to write a candidate down, and a part of its size.
@@ -70,7 +214,10 @@ def to_proto(model: ir.Model, *, without: Collection[str] = ()) -> onnx.ModelPro
             value.const_value.name = name
             ir.serde.serialize_tensor_into(proto.graph.initializer.add(), value.const_value)
     for node in graph:
-        ir.serde.serialize_node_into(proto.graph.node.add(), node)
+        written = proto.graph.node.add()
+        ir.serde.serialize_node_into(written, node)
+        if GENERATED_NAME in node.meta:
+            written.ClearField("name")
     for value in graph.outputs:
         ir.serde.serialize_value_into(proto.graph.output.add(), value)
     return proto
@@ -90,6 +237,30 @@ def _with_graph(model: ir.Model, graph: ir.Graph) -> ir.Model:
     )
 
 
+def size_of(model: ir.Model) -> int:
+    """Return the bytes of the model as one ONNX file, without copying its weights."""
+    large = {name for name, value in model.graph.initializers.items() if _bytes_of(value) >= _LARGE_BYTES}
+    proto = to_proto(model, without=large)
+    graph_bytes = proto.graph.ByteSize()
+    rest = proto.ByteSize() - graph_bytes - _varint_bytes(graph_bytes)
+    for name in large:
+        tensor = model.graph.initializers[name].const_value
+        assert tensor is not None
+        head = onnx.TensorProto(name=name, data_type=int(tensor.dtype), dims=tensor.shape.numpy())
+        content = head.ByteSize() + 1 + _varint_bytes(tensor.nbytes) + tensor.nbytes
+        graph_bytes += 1 + _varint_bytes(content) + content
+    return int(rest + graph_bytes + _varint_bytes(graph_bytes))
+
+
+def _bytes_of(value: ir.Value) -> int:
+    tensor = value.const_value
+    return 0 if tensor is None or tensor.dtype == ir.DataType.STRING else tensor.nbytes
+
+
+def _varint_bytes(number: int) -> int:
+    return max(1, -(-number.bit_length() // 7))
+
+
 def save_model(model: ir.Model, path: Path) -> None:
     """Write `model` to `path` in one step: a reader sees the old file or the new one, never half of one."""
     temporary = path.with_name(f".{path.name}.partial")
@@ -103,34 +274,6 @@ def drop_unused_initializers(model: ir.Model) -> None:
     for name, value in list(initializers.items()):
         if not value.uses() and not value.is_graph_output():
             del initializers[name]
-
-
-def _parse(path: Path) -> onnx.ModelProto:
-    try:
-        proto = onnx.load(str(path), load_external_data=False, format="protobuf")
-    except (DecodeError, ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not an ONNX file, or cut short; export or copy it again") from error
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror}); check the file") from error
-    if not proto.graph.node or not proto.graph.output:
-        raise InputError(f"{path}: holds no ONNX graph, or was cut short; export or copy it again")
-    return proto
-
-
-def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
-    folder = path.parent.resolve()
-    for tensor in proto.graph.initializer:
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            continue
-        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-        data = (folder / location).resolve()
-        if not location or not data.is_relative_to(folder):
-            raise InputError(
-                f"{path}: weight '{tensor.name}' lies outside the model's folder ({location!r}); "
-                "keep external data beside the model"
-            )
-        if not data.is_file():
-            raise InputError(f"{path}: external data '{location}' is missing; put it beside the model")
 
 
 def _read_tensor(value: ir.Value, path: Path) -> None:

@@ -8,20 +8,27 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from n2n_edge.errors import InputError
+from n2n_edge.errors import IncompressibleError, InputError
+from n2n_edge.graph.constant_channels import pad_instead_of_concat
+from n2n_edge.graph.flatten import inline_settled_branches
 from n2n_edge.graph.fold import fold_static, put_constant
 from n2n_edge.graph.free_batch import free_batch
-from n2n_edge.graph.load import as_array, drop_unused_initializers
-from n2n_edge.graph.operands import is_computed, nodes_within
+from n2n_edge.graph.load import GENERATED_NAME, as_array, drop_unused_initializers
+from n2n_edge.graph.operands import nodes_within
 from n2n_edge.graph.shapes import batch_dim
+from n2n_edge.graph.sizes import free_sizes
 from n2n_edge.graph.trace import Trace, trace_model
 from n2n_edge.graph.witness import Array, witness, witness_inputs
 
-__all__ = ["normalise"]
+__all__ = ["QUANTIZED_OPS", "normalise"]
 
-_QUANTIZED_OPS = frozenset(
-    {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
-)
+QUANTIZED_OPS = frozenset({
+    "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulInteger",
+    "MatMulIntegerToFloat", "MatMulNBits", "QGemm", "QLinearAdd", "QLinearAveragePool", "QLinearConcat", "QLinearConv",
+    "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearMatMul", "QLinearMul", "QLinearSigmoid", "QLinearSoftmax",
+    "QuantizeLinear",
+})  # fmt: skip
+"""Ops of quantized networks, standard ones and ONNX Runtime's own."""
 
 
 def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir.Model:
@@ -31,26 +38,29 @@ def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir
         InputError: the model is quantized, or ONNX Runtime can't run it.
     """
     model = _without_boilerplate(model)
-    quantized = sorted({node.op_type for node in model.graph} & _QUANTIZED_OPS)
+    quantized = sorted({node.op_type for node in model.graph} & QUANTIZED_OPS)
     if quantized:
-        raise InputError(
+        raise IncompressibleError(
             f"the model is quantized ({', '.join(quantized)}); give the float model that it was made from: "
             "compress that one and quantize the student"
         )
     model = free_batch(model, input_shape)
     one, two = _trace_two_batches(model, input_shape)
+    one, two = pad_instead_of_concat(model, one, two)
     fold_static(model, one, two)
-    while _settle_casts(model, one) or _inline_settled_branches(model):
+    while _settle_casts(model, one) or inline_settled_branches(model):
         one, two = _trace_two_batches(model, input_shape)
+        one, two = pad_instead_of_concat(model, one, two)
         fold_static(model, one, two)
     _broadcast_fills(model, one, two, input_shape)
-    _free_batch_in_reshapes(model, one, two)
+    free_sizes(model, one, two)
     common.RemoveUnusedNodesPass()(model)
     _drop_dropout(model)
     _drop_identities(model)
     common.RemoveUnusedNodesPass()(model)
     drop_unused_initializers(model)
     _note_shapes(model, one, two)
+    _note_kernels(model, one)
     _name_nodes(model)
     return model
 
@@ -112,13 +122,13 @@ def _broadcast_fills(model: ir.Model, one: Trace, two: Trace, input_shape: tuple
     expected = witness(model, inputs, outputs)
     for first, name in fills:
         trial = model.clone()
-        put_constant(trial, _value_of(trial, first, name), one.values[name])
+        put_constant(trial, _value_of(trial, first, name), one.values[name], one, two)
         try:
             seen = witness(trial, inputs, outputs)
         except InputError:
             continue
         if all(np.array_equal(seen[output], expected[output], equal_nan=True) for output in outputs):
-            put_constant(model, _value_of(model, first, name), one.values[name])
+            put_constant(model, _value_of(model, first, name), one.values[name], one, two)
 
 
 def _value_of(model: ir.Model, first: str | None, name: str) -> ir.Value:
@@ -134,60 +144,6 @@ def _repeats(first: Array, second: Array) -> bool:
         and first.shape[:1] == (1,)
         and np.array_equal(second, np.concatenate([first, first]))
     )
-
-
-def _free_batch_in_reshapes(model: ir.Model, one: Trace, two: Trace) -> None:
-    """Give a Reshape whose target is computed from the batch a constant target that leaves the batch open."""
-    for node in model.graph:
-        if node.op_type != "Reshape" or not is_computed(node, 1):
-            continue
-        source, target = node.inputs[0], node.inputs[1]
-        assert source is not None
-        assert target is not None
-        name = str(target.name)
-        if name not in one.values:
-            continue
-        free = _free_target(one.values[name], two.values[name], one.shapes[str(source.name)])
-        if free is not None:
-            constant = ir.Value(name=f"{node.outputs[0].name}.shape", const_value=ir.Tensor(free))
-            model.graph.register_initializer(constant)
-            node.replace_input_with(1, constant)
-
-
-def _free_target(first: Array, second: Array, source: tuple[int, ...]) -> Array | None:
-    """Return a Reshape target for every batch from those for a batch of one and of two; None where none serves both."""
-    varying = np.flatnonzero(first != second)
-    if len(varying) != 1:
-        return None
-    place = int(varying[0])
-    if -1 not in first:
-        return np.where(np.arange(len(first)) == place, -1, first).astype(np.int64)
-    if place == 0 and first[0] == source[0]:  # 0 copies the axis of the input
-        return np.where(np.arange(len(first)) == 0, 0, first).astype(np.int64)
-    return None
-
-
-def _inline_settled_branches(model: ir.Model) -> bool:
-    """Put the branch that is always taken in the place of an If whose condition is constant; tell whether any was."""
-    settled = [node for node in model.graph if node.op_type == "If" and not is_computed(node, 0)]
-    for node in settled:
-        condition = node.inputs[0]
-        assert condition is not None
-        assert condition.const_value is not None
-        taken = "then_branch" if bool(condition.const_value.numpy().ravel()[0]) else "else_branch"
-        body = node.attributes[taken].as_graph()
-        given = list(body.outputs)
-        body.outputs.clear()
-        for name, value in list(body.initializers.items()):
-            del body.initializers[name]
-            model.graph.register_initializer(value)
-        inner = list(body)
-        body.remove(inner)
-        model.graph.insert_before(node, inner)
-        for output, value in zip(node.outputs, given, strict=True):
-            ir.convenience.replace_all_uses_with(output, value, replace_graph_outputs=True)
-        model.graph.remove(node, safe=True)
-    return bool(settled)
 
 
 def _drop_identities(model: ir.Model) -> None:
@@ -228,9 +184,21 @@ def _note_shapes(model: ir.Model, one: Trace, two: Trace) -> None:
         value.shape, value.dtype = ir.Shape(value.const_value.shape.numpy()), value.const_value.dtype
 
 
+def _note_kernels(model: ir.Model, one: Trace) -> None:
+    """Note the kernel of every convolution whose weight is worked out when the network runs."""
+    for node in model.graph:
+        weight = node.inputs[1] if node.op_type in ("Conv", "ConvTranspose") else None
+        if weight is not None and weight.const_value is None and "kernel_shape" not in node.attributes:
+            shape = one.shapes.get(str(weight.name), ())
+            if len(shape) > 2:
+                node.attributes["kernel_shape"] = ir.AttrInt64s("kernel_shape", shape[2:])
+
+
 def _name_nodes(model: ir.Model) -> None:
     seen: set[str] = set()
     for index, node in enumerate(model.graph):
+        if not node.name:
+            node.meta[GENERATED_NAME] = True
         if not node.name or node.name in seen:
             node.name = f"{node.op_type}_{index}"
         seen.add(node.name)

@@ -4,12 +4,49 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from n2n_edge.graph.bodies import bodies_of, nodes_within
 from n2n_edge.graph.shapes import Shape, is_constant
 
 __all__ = [
-    "axes_of", "constant_ints", "is_computed", "layer_input", "nodes_within", "opset_of", "pad_amounts", "slice_plan",
-    "split_sizes", "values_read", "weight_index",
+    "BROADCASTING_OPS", "axes_of", "constant_ints", "fixed_source", "is_computed", "is_fixed", "is_weight", "layer_input", "nodes_within", "opset_of", "pad_amounts",
+    "pads_positions_only", "slice_plan",    "split_sizes", "values_read", "weight_index",
 ]  # fmt: skip
+
+
+BROADCASTING_OPS = frozenset({
+    "Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Sum", "Mean", "PRelu", "Where", "Equal", "Greater", "Less",
+    "GreaterOrEqual", "LessOrEqual", "And", "Or", "Not",
+})  # fmt: skip
+"""Elementwise ops that repeat an operand along the axes along which it has length one."""
+
+
+_VIEWS = frozenset({"Expand", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast"})
+
+
+def fixed_source(value: ir.Value) -> ir.Value | None:
+    """Return the fixed value that `value` is but another form of, the ops between them being constant; else None."""
+    node = value.producer()
+    if node is None or is_constant(value) or node.op_type not in _VIEWS or node.domain not in ("", "ai.onnx"):
+        return None
+    source, *settings = node.inputs
+    if source is None or not all(item is None or is_constant(item) for item in settings):
+        return None
+    return source if is_fixed(source) else None
+
+
+def is_fixed(value: ir.Value) -> bool:
+    """Tell whether `value` is a constant, or another form of one that is worked out when the network runs."""
+    return is_constant(value) or fixed_source(value) is not None
+
+
+def is_weight(value: ir.Value) -> bool:
+    """Tell whether `value` is a constant, or another form of one that holds each of its elements once."""
+    while (source := fixed_source(value)) is not None:
+        node = value.producer()
+        if node is None or node.op_type == "Expand":
+            return False
+        value = source
+    return is_constant(value)
 
 
 def weight_index(node: ir.Node) -> int | None:
@@ -22,7 +59,7 @@ def weight_index(node: ir.Node) -> int | None:
         return None
     for index in candidates:
         weight, other = node.inputs[index], node.inputs[1 - index]
-        if weight is not None and other is not None and is_constant(weight) and not is_constant(other):
+        if weight is not None and other is not None and is_weight(weight) and not is_fixed(other):
             return index
     return None
 
@@ -35,31 +72,16 @@ def layer_input(node: ir.Node) -> tuple[ir.Value, int]:
     assert source.shape is not None
     if node.op_type != "MatMul":
         return source, 1
-    return source, len(source.shape) - (1 if index == 1 else 2)
+    return source, max(len(source.shape) - (1 if index == 1 else 2), 0)
 
 
 def values_read(node: ir.Node) -> tuple[ir.Value, ...]:
     """Return what `node` reads: its inputs, and for control flow what its bodies take from outside."""
     read = {value: None for value in node.inputs if value is not None}
-    for body in _bodies(node):
+    for body in bodies_of(node):
         inner = [value for item in body for value in values_read(item)]
         read |= {value: None for value in [*inner, *body.outputs] if value.graph is not body}
     return tuple(read)
-
-
-def nodes_within(node: ir.Node) -> tuple[ir.Node, ...]:
-    """Return the nodes in the bodies of a control-flow op, those of nested ones included."""
-    return tuple(found for body in _bodies(node) for item in body for found in (item, *nodes_within(item)))
-
-
-def _bodies(node: ir.Node) -> list[ir.Graph]:
-    bodies: list[ir.Graph] = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            bodies.append(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            bodies += attribute.as_graphs()
-    return bodies
 
 
 def opset_of(node: ir.Node) -> int:
@@ -109,6 +131,13 @@ def pad_amounts(node: ir.Node, rank: int) -> tuple[tuple[int, int], ...] | None:
     for position, axis in enumerate(axes):
         table[axis % rank] = (amounts[position], amounts[position + len(axes)])
     return tuple(table)
+
+
+def pads_positions_only(node: ir.Node, rank: int) -> bool:
+    """Tell whether a Pad extends rows and columns alone, by constant amounts: batch and channels stay as they are."""
+    constant = not any(is_computed(node, index) for index in range(1, len(node.inputs)))
+    amounts = pad_amounts(node, rank) if constant else None
+    return amounts is not None and not any(map(any, amounts[:2]))
 
 
 def slice_plan(node: ir.Node, shape: Shape) -> dict[int, range] | None:

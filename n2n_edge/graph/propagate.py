@@ -9,9 +9,10 @@ from n2n_edge.graph import rules_elementwise as elementwise
 from n2n_edge.graph import rules_moving as moving
 from n2n_edge.graph import rules_weighted as weighted
 from n2n_edge.graph.balance import tie_balanced
+from n2n_edge.graph.fixed import pin_fixed
 from n2n_edge.graph.labels import DimKey, LabelArray, Labels, compress
-from n2n_edge.graph.operands import values_read
-from n2n_edge.graph.shapes import is_constant, shapes_of
+from n2n_edge.graph.operands import BROADCASTING_OPS, fixed_source, is_fixed, values_read
+from n2n_edge.graph.shapes import shapes_of
 
 __all__ = ["ELEMENTWISE_OPS", "KNOWN_OPS", "UNARY_OPS", "is_understood", "propagate"]
 
@@ -22,10 +23,7 @@ UNARY_OPS = frozenset({
     "HardSwish", "Identity", "LeakyRelu", "Log", "Mish", "Neg", "Reciprocal", "Relu", "Round", "Selu", "Shrink",
     "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
 })  # fmt: skip
-ELEMENTWISE_OPS = frozenset({
-    "Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Sum", "Mean", "PRelu", "Where", "Equal", "Greater", "Less",
-    "GreaterOrEqual", "LessOrEqual", "And", "Or", "Not",
-})  # fmt: skip
+ELEMENTWISE_OPS = BROADCASTING_OPS
 _POOLING = ["MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "GlobalLpPool"]
 _REDUCTIONS = [
     "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceProd",
@@ -71,7 +69,7 @@ KNOWN_OPS = frozenset(_RULES)
 
 
 _SLICES_WEIGHTS = ELEMENTWISE_OPS | {
-    "Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "InstanceNormalization",
+    "Concat", "Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "InstanceNormalization",
 }  # fmt: skip
 """Ops whose rule says which channel each element of a constant belongs to."""
 
@@ -88,9 +86,8 @@ def propagate(model: ir.Model, seed: Mapping[DimKey, LabelArray] | None = None, 
     for value in model.graph.inputs:
         _label_input(value, labels)
     for node in model.graph:
-        if node.op_type not in _SLICES_WEIGHTS or not is_understood(node):
-            _pin_constants(node, labels)
-        if any(not is_constant(value) for value in values_read(node)):
+        _pin_constants(node, labels)
+        if any(not is_fixed(value) for value in values_read(node)):
             rule = _RULES[node.op_type] if is_understood(node) else elementwise.unknown
             rule(node, labels)
     for value in model.graph.outputs:
@@ -100,9 +97,11 @@ def propagate(model: ir.Model, seed: Mapping[DimKey, LabelArray] | None = None, 
 
 
 def _pin_constants(node: ir.Node, labels: Labels) -> None:
+    """Forbid slicing the constants that the rule of `node` says nothing about; of another form, its readers say it."""
+    if (is_understood(node) and node.op_type in _SLICES_WEIGHTS) or fixed_source(node.outputs[0]) is not None:
+        return
     for value in values_read(node):
-        if is_constant(value):
-            labels.pin(str(value.name), f"{node.op_type} '{node.name}' reads a weight of theirs")
+        pin_fixed(value, f"{node.op_type} '{node.name}' reads a weight of theirs", labels)
 
 
 def _label_input(value: ir.Value, labels: Labels) -> None:

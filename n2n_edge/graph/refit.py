@@ -6,7 +6,7 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from n2n_edge.graph.operands import weight_index
+from n2n_edge.graph.operands import pads_positions_only, weight_index
 from n2n_edge.graph.shapes import is_constant
 
 __all__ = ["ACTIVATION_OPS", "WIDTH_PASSING_OPS", "refit_blocker", "refit_reader"]
@@ -46,6 +46,8 @@ def _reader_blocker(node: ir.Node, index: int, width: int) -> str:
         return "" if _takes_any_width(node, index, weight) else f"{label} ties its input to its output"
     constant_rest = all(item is None or position == index or is_constant(item) for position, item in _inputs(node))
     passes = node.op_type in WIDTH_PASSING_OPS and index == 0 and constant_rest and len(node.outputs) == 1
+    if node.op_type == "Pad":
+        passes = index == 0 and pads_positions_only(node, len(node.inputs[0].shape or ()) if node.inputs[0] else 0)
     if node.op_type == "Flatten":
         passes = passes and node.attributes.get_int("axis", 1) == 1
     if node.op_type == "Reshape":
@@ -55,7 +57,7 @@ def _reader_blocker(node: ir.Node, index: int, width: int) -> str:
 
 def _takes_any_width(node: ir.Node, index: int, weight_at: int) -> bool:
     weight = node.inputs[weight_at]
-    if weight is None or index != 1 - weight_at or len(weight.uses()) > 1:
+    if weight is None or weight.const_value is None or index != 1 - weight_at or len(weight.uses()) > 1:
         return False
     match node.op_type:
         case "Conv":
@@ -64,7 +66,8 @@ def _takes_any_width(node: ir.Node, index: int, weight_at: int) -> bool:
             return not node.attributes.get_int("transA", 0)
         case "MatMul":
             source = node.inputs[index]
-            return weight_at == 1 and source is not None and source.shape is not None and len(source.shape) == 2
+            flat = source is not None and source.shape is not None and len(source.shape) == 2
+            return weight_at == 1 and flat and weight.shape is not None and len(weight.shape) <= 2
         case _:
             return False
 

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from n2n_edge.graph.layers import Layer
 from n2n_edge.graph.load import drop_unused_initializers
+from n2n_edge.graph.merge import Inputs, collapse_joins, inputs_of_joins
 from n2n_edge.graph.operands import layer_input
 from n2n_edge.graph.refit import refit_reader
 
@@ -24,9 +25,9 @@ class RemovalConflictError(ValueError):
 def remove_layers(model: ir.Model, layers: Sequence[Layer], removed: Iterable[str]) -> ir.Model:
     """Return a copy of `model` (normalised) without the layers called `removed`.
 
-    A removed layer becomes the identity. Where all layers of a residual branch are gone, both operands of its Add are
-    the same value: the Add passes the skip through instead of doubling it, and a Relu behind it that would only repeat
-    the one before goes, too. Where the width changes, the weights of every reader keep the rows of the channels that
+    A removed layer becomes the identity. Where all layers of a residual branch are gone, operands of the op that joins it
+    (Add, Sum, Mul, ...) are the same value: it passes the skip on once instead of doubling it, and a Relu behind it that
+    would only repeat the one before goes, too. Where the width changes, the weights of every reader keep the rows of the channels that
     correspond and get zeros elsewhere (N2N, section 3.1).
 
     Raises:
@@ -35,24 +36,27 @@ def remove_layers(model: ir.Model, layers: Sequence[Layer], removed: Iterable[st
     gone = set(removed)
     model = model.clone()
     nodes = {str(node.name): node for node in model.graph}
-    doubled = {node.name for node in model.graph if _adds_to_itself(node)}
+    joins = inputs_of_joins(model)
     repeated = {node.name for node in model.graph if _rectifies_again(node)}
     readers: list[_Reader] = []
     for layer in layers:
         if layer.name not in gone:
             continue
         chain = [nodes[name] for name in layer.nodes]
-        source, axis = layer_input(chain[0])
+        source, axis = layer_input(next(node for node in chain if node.op_type != "Pad"))
+        if chain[0].op_type == "Pad" and chain[0].inputs[0] is not None:
+            source = chain[0].inputs[0]
         output = chain[-1].outputs[0]
         if axis == 1:  # widths can only change along axis 1
             readers += [_Reader(use.node, use.idx, layer.out_channels, layer.name) for use in output.uses()]
         ir.convenience.replace_all_uses_with(output, source)
         model.graph.remove(chain, safe=True)
-    readers += _collapse_empty_branches(model, doubled, readers)
+    readers += _collapse_empty_branches(model, joins, readers)
     position = {node: index for index, node in enumerate(model.graph)}
     for reader in sorted((reader for reader in readers if reader.node in position), key=lambda r: position[r.node]):
         _refit_where_needed(model, reader)
     _drop_repeated_rectifiers(model, repeated)
+    _drop_unread_nodes(model)
     drop_unused_initializers(model)
     return model
 
@@ -67,27 +71,26 @@ class _Reader:
     layer: str
 
 
-def _adds_to_itself(node: ir.Node) -> bool:
-    return node.op_type == "Add" and node.inputs[0] is node.inputs[1]
-
-
-def _collapse_empty_branches(model: ir.Model, doubled: set[str | None], readers: Sequence[_Reader]) -> list[_Reader]:
-    """Let an Add whose operands have become one value pass it through, and return who reads that value now.
-
-    Those in `doubled` added a value to itself in the teacher already.
-    """
+def _collapse_empty_branches(
+    model: ir.Model, joins: dict[ir.Node, Inputs], readers: Sequence[_Reader]
+) -> list[_Reader]:
+    """Let joins whose operands have become one value pass it on, and return who reads that value now."""
     before = {reader.node: reader for reader in readers}
     passed_on = []
-    for node in list(model.graph):
-        source = node.inputs[0] if _adds_to_itself(node) and node.name not in doubled else None
+    for node, source in collapse_joins(model, joins):
         output = node.outputs[0]
-        if source is None or output.is_graph_output():
-            continue
-        if node in before:
-            new = [replace(before[node], node=use.node, index=use.idx) for use in output.uses()]
-            before |= {reader.node: reader for reader in new}
-            passed_on += new
-        ir.convenience.replace_all_uses_with(output, source)
+        if output.is_graph_output():
+            passing = ir.Node("", "Identity", [source], name=node.name)
+            passing.outputs[0].type, passing.outputs[0].shape = output.type, output.shape
+            model.graph.insert_before(node, passing)
+            ir.convenience.replace_all_uses_with(output, passing.outputs[0], replace_graph_outputs=True)
+            passing.outputs[0].name = output.name
+        else:
+            if node in before:
+                new = [replace(before[node], node=use.node, index=use.idx) for use in output.uses()]
+                before |= {reader.node: reader for reader in new}
+                passed_on += new
+            ir.convenience.replace_all_uses_with(output, source)
         model.graph.remove(node, safe=True)
     return passed_on
 
@@ -111,9 +114,16 @@ def _drop_repeated_rectifiers(model: ir.Model, repeated: set[str | None]) -> Non
             model.graph.remove(node, safe=True)
 
 
+def _drop_unread_nodes(model: ir.Model) -> None:
+    """Take out what only removed layers read, such as a weight in the form in which one of them read it."""
+    for node in reversed(list(model.graph)):
+        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            model.graph.remove(node, safe=True)
+
+
 def _refit_where_needed(model: ir.Model, reader: _Reader) -> None:
     """Re-fit a reader, unless it reads a value of the same width."""
-    value = reader.node.inputs[reader.index]
+    value = reader.node.inputs[reader.index] if reader.index < len(reader.node.inputs) else None
     if value is None or value.shape is None:
         return
     width = value.shape[1]

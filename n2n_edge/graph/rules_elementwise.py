@@ -3,8 +3,9 @@
 import numpy as np
 import onnx_ir as ir
 
+from n2n_edge.graph.fixed import assign_fixed
 from n2n_edge.graph.labels import NO_LABEL, LabelArray, Labels
-from n2n_edge.graph.operands import axes_of, is_computed, opset_of, values_read
+from n2n_edge.graph.operands import axes_of, is_computed, is_fixed, opset_of, values_read
 from n2n_edge.graph.shapes import is_constant
 
 __all__ = ["elementwise", "passing", "pooling", "reduction", "softmax", "unknown"]
@@ -22,7 +23,7 @@ def elementwise(node: ir.Node, labels: Labels) -> None:
     """Unite the labels that meet; constant operands are weights with labelled axes."""
     output = node.outputs[0]
     rank = len(labels.shape(output))
-    computed = [value for value in node.inputs if value is not None and not is_constant(value)]
+    computed = [value for value in node.inputs if value is not None and not is_fixed(value)]
     merged: LabelArray = np.zeros((1,) * rank, np.int64)
     for value in computed:
         array = _lift(labels.of(value), rank)
@@ -31,7 +32,7 @@ def elementwise(node: ir.Node, labels: Labels) -> None:
     for value in computed:
         _freeze_where_unlabelled(node, labels, value, merged)
     for constant in node.inputs:
-        if constant is not None and is_constant(constant):
+        if constant is not None and is_fixed(constant):
             _label_constant(node, labels, constant, merged)
     labels.set(output, merged)
 
@@ -134,6 +135,6 @@ def _label_constant(node: ir.Node, labels: Labels, value: ir.Value, merged: Labe
         along = np.moveaxis(merged, axis + offset, 0).reshape(merged.shape[axis + offset], -1)
         if len(along) > 1 and size > 1:
             labels.tie_rows(along, f"{node.op_type} '{node.name}' joins them with values that have no channels")
-            labels.assign((str(value.name), axis), along.max(axis=1))
+            assign_fixed(value, axis, along.max(axis=1), labels)
         elif size > 1:
-            labels.assign((str(value.name), axis), np.zeros(size, np.int64))
+            assign_fixed(value, axis, np.zeros(size, np.int64), labels)

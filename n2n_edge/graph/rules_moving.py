@@ -3,8 +3,10 @@
 import numpy as np
 import onnx_ir as ir
 
+from n2n_edge.graph.fixed import assign_fixed, label_fixed, pin_fixed
 from n2n_edge.graph.labels import LabelArray, Labels
-from n2n_edge.graph.operands import axes_of, constant_ints, is_computed, pad_amounts, slice_plan, split_sizes
+from n2n_edge.graph.operands import axes_of, constant_ints, is_computed, is_fixed, pad_amounts, slice_plan, split_sizes
+from n2n_edge.graph.sizes import has_own_sizes
 
 __all__ = [
     "concat", "depth_to_space", "expand", "gather", "pad", "reshape", "resize", "shape", "slice_", "space_to_depth",
@@ -42,30 +44,50 @@ def unsqueeze(node: ir.Node, labels: Labels) -> None:
 
 
 def concat(node: ir.Node, labels: Labels) -> None:
-    """Concat: rows one after the other along the axis; label arrays broadcast along the others."""
-    axis = node.attributes.get_int("axis", 0)
-    assert axis is not None
-    axis %= len(labels.shape(node.outputs[0]))
+    """Concat: rows one after the other along the axis; label arrays broadcast along the others.
+
+    Constant parts are channels like others: of the rows beside them, or with labels of their own.
+    """
+    rank = len(labels.shape(node.outputs[0]))
+    axis = (node.attributes.get_int("axis", 0) or 0) % rank
     values = [value for value in node.inputs if value is not None]
+    computed = [value for value in values if not is_fixed(value)]
+    others = sorted({other for value in computed for other in labels.varying(value, beside=[axis])})
+    labelled = any(labels.of(value).any() for value in computed)
+    if not labelled or len(others) > 1:
+        for value in values:
+            pin_fixed(value, f"Concat '{node.name}' reads a weight of theirs", labels)
     arrays = []
     for value in values:
         array = labels.of(value)
+        if is_fixed(value) and labelled and not others:
+            row = label_fixed(value, axis, labels)
+            array = _along(axis, rank, row)
         if array.shape[axis] != labels.shape(value)[axis]:
             sizes = list(array.shape)
             sizes[axis] = labels.shape(value)[axis]
             array = np.broadcast_to(array, sizes)
         arrays.append(array)
-    sizes = [max(array.shape[i] for array in arrays) for i in range(arrays[0].ndim)]
+    sizes = [max(array.shape[i] for array in arrays) for i in range(rank)]
     full = [
         np.broadcast_to(array, [array.shape[i] if i == axis else size for i, size in enumerate(sizes)])
         for array in arrays
     ]
-    joined = np.concatenate(full, axis=axis)
-    labels.set(node.outputs[0], joined)
-    others = [i for i, size in enumerate(joined.shape) if size > 1 and i != axis]
     for other in others:  # parts are joined along one axis while channels lie along another: they meet
-        along = np.moveaxis(joined, other, 0).reshape(joined.shape[other], -1)
-        labels.tie_rows(along, f"Concat '{node.name}' joins them with values that have no channels")
+        reason = f"Concat '{node.name}' joins them with values that have no channels"
+        beside = np.concatenate(
+            [part for part, value in zip(full, values, strict=True) if value in computed], axis=axis
+        )
+        labels.tie_rows(np.moveaxis(beside, other, 0).reshape(beside.shape[other], -1), reason)
+    if len(others) == 1:
+        row = np.moveaxis(beside, others[0], 0).reshape(beside.shape[others[0]], -1).max(axis=1)
+        for index, value in enumerate(values):
+            if is_fixed(value):
+                assign_fixed(value, others[0], row, labels)
+                full[index] = np.broadcast_to(_along(others[0], rank, row), full[index].shape)
+    elif others:
+        labels.freeze(np.concatenate([part.ravel() for part in full]), f"Concat '{node.name}' joins two labelled axes")
+    labels.set(node.outputs[0], np.concatenate(full, axis=axis))
 
 
 def split(node: ir.Node, labels: Labels) -> None:
@@ -138,9 +160,10 @@ def pad(node: ir.Node, labels: Labels) -> None:
         return
     (axis, *more) = padded
     before, after = amounts[axis]
-    if more or min(before, after) < 0 or not _pads_with_zeros(node):
-        labels.freeze(array, f"Pad '{node.name}' extends the channel axis with something else than zeros")
+    if more or min(before, after) < 0 or not _pads_with_constant(node):
+        labels.freeze(array, f"Pad '{node.name}' gives the channel axis other values than a constant")
         return
+    labels.padded[str(node.outputs[0].name)] = axis
     key = f"pad:{node.outputs[0].name}"
     parts = [
         _along(axis, array.ndim, labels.fresh((key, 0), before)),
@@ -153,10 +176,10 @@ def pad(node: ir.Node, labels: Labels) -> None:
 
 
 def shape(node: ir.Node, labels: Labels) -> None:
-    """Shape: who asks for the batch alone doesn't mind how many channels there are."""
+    """Shape: who asks for the batch alone doesn't mind how many channels there are, nor a Resize that keeps them."""
     readers = [use.node for use in node.outputs[0].uses()]
     of_batch = node.attributes.get_int("start", 0) == 0 and node.attributes.get_int("end", 0) == 1
-    if not of_batch and not all(_takes_the_first(reader) for reader in readers):
+    if not of_batch and not all(_takes_the_first(reader) or _serves_resizes(reader) for reader in readers):
         labels.freeze(labels.of(_source(node)), f"Shape '{node.name}' tells their number")
 
 
@@ -164,6 +187,13 @@ def _takes_the_first(node: ir.Node) -> bool:
     if node.op_type == "Gather":
         return constant_ints(node, 1) == (0,)
     return node.op_type == "Slice" and slice_plan(node, (4,)) == {0: range(1)}
+
+
+def _serves_resizes(node: ir.Node) -> bool:
+    """Tell whether what a Slice takes of a shape goes only to a Resize of the value that has this shape."""
+    joins = [use.node for use in node.outputs[0].uses()]
+    resizes = [use.node for join in joins for use in join.outputs[0].uses()]
+    return bool(resizes) and all(item.op_type == "Resize" and has_own_sizes(item) for item in resizes)
 
 
 def expand(node: ir.Node, labels: Labels) -> None:
@@ -196,7 +226,7 @@ def resize(node: ir.Node, labels: Labels) -> None:
     source = _source(node)
     array = labels.of(source)
     before, after = labels.shape(source), labels.shape(node.outputs[0])
-    if any(is_computed(node, index) for index in range(1, len(node.inputs))):
+    if any(is_computed(node, index) for index in range(1, len(node.inputs))) and not has_own_sizes(node):
         _not_understood(node, labels)
         return
     for axis in labels.varying(source):
@@ -214,8 +244,8 @@ def depth_to_space(node: ir.Node, labels: Labels) -> None:
     assert block is not None
     column_major = node.attributes.get_string("mode", "DCR") == "DCR"
     table = row.reshape(block * block, -1).T if column_major else row.reshape(-1, block * block)
-    labels.unite(table[:, :1], table)
-    labels.set(node.outputs[0], table[:, 0].reshape(1, -1, 1, 1))
+    labels.tie_rows(table, f"DepthToSpace '{node.name}' joins them with values that have no channels")
+    labels.set(node.outputs[0], table.max(axis=1).reshape(1, -1, 1, 1))
 
 
 def space_to_depth(node: ir.Node, labels: Labels) -> None:
@@ -233,12 +263,8 @@ def _source(node: ir.Node) -> ir.Value:
     return source
 
 
-def _pads_with_zeros(node: ir.Node) -> bool:
-    fill = node.inputs[2] if len(node.inputs) > 2 else None
-    if fill is not None and (fill.const_value is None or bool(np.any(fill.const_value.numpy()))):
-        return False
-    zero_attribute = node.attributes.get_float("value", 0.0) == 0
-    return zero_attribute and node.attributes.get_string("mode", "constant") == "constant"
+def _pads_with_constant(node: ir.Node) -> bool:
+    return not is_computed(node, 2) and node.attributes.get_string("mode", "constant") == "constant"
 
 
 def _same_elements(node: ir.Node, labels: Labels) -> None:

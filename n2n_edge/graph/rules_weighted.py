@@ -3,8 +3,9 @@
 import numpy as np
 import onnx_ir as ir
 
+from n2n_edge.graph.fixed import assign_fixed, label_fixed, pin_fixed
 from n2n_edge.graph.labels import LabelArray, Labels
-from n2n_edge.graph.shapes import is_constant
+from n2n_edge.graph.operands import is_fixed, is_weight
 
 __all__ = ["batch_norm", "conv", "conv_transpose", "gemm", "layer_norm", "matmul"]
 
@@ -20,14 +21,14 @@ def conv(node: ir.Node, labels: Labels) -> None:
     assert groups is not None
     incoming = labels.row(source, 1)
     if groups == 1:
-        labels.assign((str(weight.name), 1), incoming)
-        outgoing = labels.fresh((str(weight.name), 0), out_count)
+        assign_fixed(weight, 1, incoming, labels)
+        outgoing = label_fixed(weight, 0, labels)
     elif per_group == 1:
         outgoing = np.repeat(incoming, out_count // groups)
-        labels.assign((str(weight.name), 0), outgoing)
+        assign_fixed(weight, 0, outgoing, labels)
     else:
-        outgoing = labels.fresh((str(weight.name), 0), out_count)
-        labels.assign((str(weight.name), 1), incoming.reshape(groups, per_group))
+        outgoing = label_fixed(weight, 0, labels)
+        assign_fixed(weight, 1, incoming.reshape(groups, per_group), labels)
         for row in (incoming, outgoing):
             _balance(node, labels, row, groups)
     _finish(node, labels, outgoing, bias)
@@ -45,15 +46,15 @@ def conv_transpose(node: ir.Node, labels: Labels) -> None:
     incoming = labels.row(source, 1)
     if groups > 1 and in_count == groups and out_per_group == 1:
         outgoing = incoming
-        labels.assign((str(weight.name), 0), incoming)
+        assign_fixed(weight, 0, incoming, labels)
     elif groups > 1:
         _balance(node, labels, incoming, groups)
-        labels.assign((str(weight.name), 0), incoming)
-        row = labels.fresh((str(weight.name), 1), out_per_group)
+        assign_fixed(weight, 0, incoming, labels)
+        row = label_fixed(weight, 1, labels)
         outgoing = np.tile(row, groups)
     else:
-        labels.assign((str(weight.name), 0), incoming)
-        outgoing = labels.fresh((str(weight.name), 1), out_per_group)
+        assign_fixed(weight, 0, incoming, labels)
+        outgoing = label_fixed(weight, 1, labels)
     _finish(node, labels, outgoing, bias)
 
 
@@ -66,10 +67,10 @@ def gemm(node: ir.Node, labels: Labels) -> None:
     transposed = node.attributes.get_int("transB", 0)
     contraction = 0 if transposed_input else 1
     _end_elsewhere(node, labels, source, contraction)
-    labels.assign((str(weight.name), 1 if transposed else 0), labels.row(source, contraction))
+    assign_fixed(weight, 1 if transposed else 0, labels.row(source, contraction), labels)
     out_axis = 0 if transposed else 1
-    outgoing = labels.fresh((str(weight.name), out_axis), labels.shape(weight)[out_axis])
-    if bias is not None and is_constant(bias):
+    outgoing = label_fixed(weight, out_axis, labels)
+    if bias is not None and is_fixed(bias):
         _label_vector(labels, bias, outgoing)
     elif bias is not None:
         labels.freeze(outgoing, f"Gemm '{node.name}' adds a computed value")
@@ -82,42 +83,88 @@ def matmul(node: ir.Node, labels: Labels) -> None:
     first, second = node.inputs[0], node.inputs[1]
     assert first is not None
     assert second is not None
-    if is_constant(second) and not is_constant(first) and len(labels.shape(second)) == 2:
-        _end_elsewhere(node, labels, first, -1)
-        labels.assign((str(second.name), 0), labels.row(first, -1))
-        outgoing = labels.fresh((str(second.name), 1), labels.shape(second)[1])
-        labels.set(node.outputs[0], outgoing.reshape((1,) * (len(labels.shape(node.outputs[0])) - 1) + (-1,)))
-    elif is_constant(first) and not is_constant(second) and len(labels.shape(first)) == 2:
-        _end_elsewhere(node, labels, second, -2)
-        labels.assign((str(first.name), 1), labels.row(second, -2))
-        outgoing = labels.fresh((str(first.name), 0), labels.shape(first)[0])
-        labels.set(node.outputs[0], outgoing.reshape((1,) * (len(labels.shape(node.outputs[0])) - 2) + (-1, 1)))
-    elif len(labels.shape(first)) >= 2 and len(labels.shape(second)) == len(labels.shape(first)):
+    if is_weight(second) and not is_fixed(first) and len(labels.shape(second)) <= 2:
+        _matmul_by_weight(node, labels, first, second, -1)
+    elif is_weight(first) and not is_fixed(second) and len(labels.shape(first)) <= 2:
+        _matmul_by_weight(node, labels, second, first, -2)
+    elif 2 <= len(labels.shape(first)) == len(labels.shape(second)):
+        for constant in filter(is_fixed, (first, second)):
+            pin_fixed(constant, f"MatMul '{node.name}' reads a stack of matrices", labels)
         _matmul_of_activations(node, labels, first, second)
     else:
-        for value in (first, second):
-            labels.freeze(labels.of(value), f"MatMul '{node.name}' of this form isn't understood")
+        _freeze_form(node, labels)
+
+
+def _matmul_by_weight(node: ir.Node, labels: Labels, source: ir.Value, weight: ir.Value, axis: int) -> None:
+    """Product with a constant matrix or vector: `axis` of the source is contracted, and with a vector ends there."""
+    axis = max(axis, -len(labels.shape(source)))  # a vector on the right is a column
+    elsewhere = labels.varying(source, beside=[axis]) and labels.of(source).shape[axis] == 1
+    if elsewhere and not labels.all_frozen(labels.of(source)):
+        _matmul_within_channels(node, labels, source, weight, axis)
+        return
+    _end_elsewhere(node, labels, source, axis)
+    rank, matrix = len(labels.shape(node.outputs[0])), len(labels.shape(weight)) == 2
+    on_right = weight is node.inputs[1]
+    assign_fixed(weight, 0 if on_right or not matrix else 1, labels.row(source, axis), labels)
+    if matrix:
+        outgoing = label_fixed(weight, 1 if on_right else 0, labels)
+        place = rank - 1 if on_right or len(labels.shape(source)) == 1 else rank - 2
+        labels.set(node.outputs[0], outgoing.reshape([-1 if i == place else 1 for i in range(rank)]))
+
+
+def _matmul_within_channels(node: ir.Node, labels: Labels, source: ir.Value, weight: ir.Value, axis: int) -> None:
+    """Product along an axis that isn't that of the channels, each of which it maps by itself (as a mixer's tokens)."""
+    for place, size in enumerate(labels.shape(weight)):
+        assign_fixed(weight, place, np.zeros(size, np.int64), labels)
+    array = labels.of(source)
+    labels.set(node.outputs[0], array if len(labels.shape(weight)) == 2 else array.squeeze(axis))
+
+
+def _freeze_form(node: ir.Node, labels: Labels) -> None:
+    reason = f"{node.op_type} '{node.name}' of this form isn't understood"
+    for value in node.inputs:
+        if value is not None:
+            labels.freeze(labels.of(value), reason)
+            pin_fixed(value, reason, labels)
 
 
 def batch_norm(node: ir.Node, labels: Labels) -> None:
     """BatchNormalization, InstanceNormalization: per-channel vectors follow axis 1."""
     source = node.inputs[0]
     assert source is not None
+    if len(labels.shape(source)) < 2:
+        _freeze_form(node, labels)
+        return
     row = labels.row(source, 1)
     for vector in node.inputs[1:]:
-        if vector is not None and is_constant(vector):
-            labels.assign((str(vector.name), 0), row)
+        if vector is not None and is_fixed(vector):
+            assign_fixed(vector, 0, row, labels)
         elif vector is not None:
             labels.freeze(row, f"{node.op_type} '{node.name}' computes its parameters")
     labels.set(node.outputs[0], labels.of(source))
 
 
 def layer_norm(node: ir.Node, labels: Labels) -> None:
-    """Norms that average over channels: dropping one would change the others, so they are frozen."""
+    """Norms: one that averages over channels would change where one goes, so they are frozen; others leave them alone."""
     source = node.inputs[0]
     assert source is not None
-    labels.freeze(labels.of(source), f"{node.op_type} '{node.name}' averages over these channels")
-    labels.set(node.outputs[0], labels.of(source))
+    array = labels.of(source)
+    if any(array.shape[axis] > 1 for axis in _averaged(node, array.ndim)):
+        labels.freeze(array, f"{node.op_type} '{node.name}' averages over these channels")
+    labels.set(node.outputs[0], array)
+
+
+def _averaged(node: ir.Node, rank: int) -> set[int]:
+    """Return the axes that a norm averages over."""
+    match node.op_type:
+        case "LayerNormalization":
+            return set(range((node.attributes.get_int("axis", -1) or 0) % rank, rank))
+        case "LpNormalization":
+            return {(node.attributes.get_int("axis", -1) or 0) % rank}
+        case "MeanVarianceNormalization":
+            return {axis % rank for axis in node.attributes.get_ints("axes") or (0, 2, 3)}
+        case _:
+            return set(range(rank))
 
 
 def _operands(node: ir.Node, labels: Labels) -> tuple[ir.Value, ir.Value | None, ir.Value | None]:
@@ -125,17 +172,18 @@ def _operands(node: ir.Node, labels: Labels) -> tuple[ir.Value, ir.Value | None,
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     assert source is not None
     assert weight is not None
-    if is_constant(weight) and not is_constant(source):
+    if is_weight(weight) and not is_fixed(source):
         return source, weight, bias
     for value in node.inputs:
-        if value is not None and not is_constant(value):
+        if value is not None:
             labels.freeze(labels.of(value), f"{node.op_type} '{node.name}' computes its weight")
+            pin_fixed(value, f"{node.op_type} '{node.name}' computes its weight", labels)
     return source, None, None
 
 
 def _finish(node: ir.Node, labels: Labels, outgoing: LabelArray, bias: ir.Value | None) -> None:
-    if bias is not None and is_constant(bias):
-        labels.assign((str(bias.name), 0), outgoing)
+    if bias is not None and is_fixed(bias):
+        assign_fixed(bias, 0, outgoing, labels)
     elif bias is not None:
         labels.freeze(outgoing, f"{node.op_type} '{node.name}' computes its bias")
     rank = len(labels.shape(node.outputs[0]))

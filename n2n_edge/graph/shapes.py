@@ -1,12 +1,26 @@
 """Shapes of every value of a graph for a batch of one."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import onnx
 import onnx_ir as ir
 
-from n2n_edge.errors import InputError
-from n2n_edge.graph.witness import DEFAULT_SPATIAL_SIZE, witness, witness_inputs
+from n2n_edge.graph.bodies import initializers_of
+from n2n_edge.graph.infer import infer
+from n2n_edge.graph.witness import input_sizes, types_by_running, witness_inputs
 
-__all__ = ["Shape", "batch_dim", "is_constant", "shapes_of"]
+__all__ = [
+    "Shape",
+    "Types",
+    "batch_dim",
+    "batch_of",
+    "inferred_types",
+    "is_complete",
+    "is_constant",
+    "shapes_of",
+    "types_of",
+]
 
 Shape = tuple[int, ...]
 
@@ -18,30 +32,76 @@ def batch_dim(size_at_one: int) -> str:
     return _BATCH if size_at_one == 1 else f"{_BATCH}*{size_at_one}"
 
 
+def batch_of(model: ir.Model) -> int:
+    """Return how many images a model takes at a time: what it fixes, or one where it leaves that open."""
+    for value in model.graph.inputs:
+        if value.const_value is None and value.shape is not None and len(value.shape) > 1:
+            first = value.shape[0]
+            return first if isinstance(first, int) and first > 1 else 1
+    return 1
+
+
 def is_constant(value: ir.Value) -> bool:
     """Tell whether `value` is an initializer or the output of a Constant node."""
     return value.const_value is not None
 
 
-def shapes_of(model: ir.Model) -> dict[str, Shape]:
-    """Return the shape of every value by name, free axes counted as one.
+@dataclass(frozen=True)
+class Types:
+    """Shapes and ONNX element types of tensors by name; `complete` says that no tensor's shape is missing."""
 
-    Shapes noted in the model are taken as they are; where some are missing, ONNX shape inference supplies them, and
-    where that can't, one run of ONNX Runtime does.
+    shapes: Mapping[str, Shape]
+    kinds: Mapping[str, int]
+    complete: bool
+
+
+def types_of(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> Types:
+    """Return the types of all tensors, free axes counted as in `input_sizes` for a batch of one.
+
+    Shapes noted in the model are taken as they are; where some are missing, inference supplies them, and where that
+    can't, one run of ONNX Runtime in a child process does.
+
+    Raises:
+        InputError: ONNX Runtime can't run the model.
+        LimitExceededError: the run needs too much time or memory.
     """
-    shapes = _noted(model)
-    if all(str(value.name) in shapes for node in model.graph for value in node.outputs if value.name):
-        return shapes
-    shapes |= _inferred(model)
-    if all(str(value.name) in shapes for node in model.graph for value in node.outputs if value.name):
-        return shapes
-    seen = witness(model, witness_inputs(model, batch=1))
-    return shapes | {name: tuple(array.shape) for name, array in seen.items()}
+    inferred = inferred_types(model, input_shape)
+    if inferred.complete:
+        return inferred
+    seen, _ = types_by_running(model, witness_inputs(model, 1, input_shape), ())
+    kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(dtype) for name, (dtype, _) in seen.items()}
+    shapes = {name: shape for name, (_, shape) in seen.items()}
+    return Types({**inferred.shapes, **shapes}, {**inferred.kinds, **kinds}, complete=True)
+
+
+def inferred_types(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> Types:
+    """Return what `types_of` does as far as the graph itself tells: nothing is run."""
+    noted = _noted(model)
+    if input_shape is None and is_complete(model, noted):
+        return Types(noted, {}, complete=True)
+    found = infer(model, input_sizes(model, 1, input_shape))
+    return Types(found.shapes, found.kinds, not found.unknown)
+
+
+def shapes_of(model: ir.Model) -> dict[str, Shape]:
+    """Return the shape of every tensor by name; see `types_of`."""
+    return dict(types_of(model).shapes)
+
+
+def is_complete(model: ir.Model, shapes: Mapping[str, Shape]) -> bool:
+    """Tell whether `shapes` holds every tensor that nodes give; sequences, maps and optionals have none."""
+    return all(
+        value.name in shapes or not _is_tensor(value) for node in model.graph for value in node.outputs if value.name
+    )
+
+
+def _is_tensor(value: ir.Value) -> bool:
+    return value.type is None or isinstance(value.type, ir.TensorType | ir.SparseTensorType)
 
 
 def _noted(model: ir.Model) -> dict[str, Shape]:
     shapes: dict[str, Shape] = {}
-    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    values = [*model.graph.inputs, *initializers_of(model)]
     values += [value for node in model.graph for value in node.outputs]
     for value in values:
         if value.const_value is not None:
@@ -63,25 +123,3 @@ def _size(size: int | ir.SymbolicDim, axis: int) -> int | None:
     if name.startswith(f"{_BATCH}*") and name[2:].isdecimal():
         return int(name[2:])
     return 1 if axis == 0 else None
-
-
-def _inferred(model: ir.Model) -> dict[str, Shape]:
-    proto = ir.to_proto(model)
-    for value in proto.graph.input:
-        for axis, size in enumerate(value.type.tensor_type.shape.dim):
-            if size.WhichOneof("value") != "dim_value" or size.dim_value < 1:
-                size.dim_value = DEFAULT_SPATIAL_SIZE if axis else 1
-    for value in proto.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    del proto.graph.value_info[:]
-    try:
-        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise InputError(f"shapes of the model can't be inferred ({first}); export it again") from error
-    return {
-        value.name: tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
-        for value in (*inferred.graph.value_info, *inferred.graph.output)
-        if value.type.tensor_type.HasField("shape")
-        and all(size.WhichOneof("value") == "dim_value" for size in value.type.tensor_type.shape.dim)
-    }

@@ -57,12 +57,21 @@ def _compress_blocks(weight: NDArray[Any], keep: _Alive, axis: int) -> NDArray[A
 
 
 def _note_shape(value: ir.Value, labels: Labels, alive: _Alive) -> None:
-    array = labels.values.get(str(value.name))
-    if array is None or value.shape is None:
+    if value.shape is None:
         return
-    kept = survivors(array, alive)
+    kept = _kept(value, labels, alive)
     if kept:
         value.shape = ir.Shape([int(kept[i].sum()) if i in kept else size for i, size in enumerate(value.shape)])
+
+
+def _kept(value: ir.Value, labels: Labels, alive: _Alive) -> dict[int, _Alive]:
+    """Return, for every axis of `value` that gets shorter, which positions stay; of a fixed value, by its axes."""
+    name = str(value.name)
+    if name in labels.values:
+        return survivors(labels.values[name], alive)
+    rank = len(labels.shapes.get(name, ()))
+    rows = {axis: alive[row] for axis in range(rank) if (row := labels.dims.get((name, axis))) is not None}
+    return {axis: keep for axis, keep in rows.items() if keep.ndim == 1 and not keep.all()}
 
 
 def survivors(array: LabelArray, alive: _Alive) -> dict[int, _Alive]:
@@ -115,12 +124,11 @@ def _mend_groups(node: ir.Node, labels: Labels, alive: _Alive) -> None:
 
 def _mend_target(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
     target = constant_ints(node, 1)
-    array = labels.values.get(str(node.outputs[0].name))
-    if target is None or array is None:
+    if target is None:
         return
-    offset = array.ndim - len(target)
+    offset = len(labels.shapes[str(node.outputs[0].name)]) - len(target)
     sizes = list(target)
-    for axis, keep in survivors(array, alive).items():
+    for axis, keep in _kept(node.outputs[0], labels, alive).items():
         if axis >= offset and sizes[axis - offset] > 1:
             sizes[axis - offset] = int(keep.sum())
     if tuple(sizes) != target:
@@ -213,8 +221,7 @@ def _mend_pad(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> 
     key = f"pad:{node.outputs[0].name}"
     if table is None or (key, 0) not in labels.dims:
         return
-    array = labels.values[str(node.outputs[0].name)]
-    axis = next(i for i, size in enumerate(array.shape) if size > 1)
+    axis = labels.padded[str(node.outputs[0].name)]
     amounts = [list(pair) for pair in table]
     amounts[axis] = [int(alive[labels.dims[(key, side)]].sum()) for side in (0, 1)]
     pads = [pair[0] for pair in amounts] + [pair[1] for pair in amounts]
@@ -229,7 +236,7 @@ def _mend_pad(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> 
 def _mend_resize(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
     sizes = constant_ints(node, 3)
     array = labels.values.get(str(node.outputs[0].name))
-    if sizes is None or array is None or len(sizes) != array.ndim:
+    if sizes is None or array is None or len(sizes) != array.ndim or "axes" in node.attributes:
         return
     for axis, keep in survivors(array, alive).items():
         sizes = (*sizes[:axis], int(keep.sum()), *sizes[axis + 1 :])

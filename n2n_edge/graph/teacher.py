@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from n2n_edge.foreign import foreign_file
 from n2n_edge.graph.architecture import Architecture, Vocabulary
 from n2n_edge.graph.groups import ChannelGroup, find_groups, importance_order, unit_importance
 from n2n_edge.graph.labels import Labels
@@ -22,22 +23,11 @@ from n2n_edge.graph.propagate import propagate
 from n2n_edge.graph.remove import RemovalConflictError, remove_layers
 from n2n_edge.graph.slicing import drop_channels, survivors
 from n2n_edge.graph.torch_export import export_module
+from n2n_edge.graph.touchable import Touchable, find_touchable
 
 __all__ = ["Teacher", "Touchable", "Trunk", "build", "surviving"]
 
 _TRUNKS_KEPT = 64
-
-
-@dataclass(frozen=True)
-class Touchable:
-    """How much of a teacher lies in layers that can be removed or of which some width can shrink: shares, 0 to 1.
-
-    `reasons` says for every other layer what keeps it as it is.
-    """
-
-    params_share: float
-    macs_share: float
-    reasons: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -79,7 +69,9 @@ class Teacher:
     @classmethod
     def load(cls, path: Path | str, input_shape: tuple[int, ...] | None = None) -> "Teacher":
         """Load and analyse an ONNX file; raises InputError as `load_model` does."""
-        return cls(load_model(path), input_shape)
+        model = load_model(path)
+        with foreign_file(path):
+            return cls(model, input_shape)
 
     @classmethod
     def from_torch(cls, module: object, example_input: object) -> "Teacher":
@@ -103,15 +95,8 @@ class Teacher:
 
     @cached_property
     def touchable(self) -> Touchable:
-        """What can be touched and, for the rest, why not."""
-        shrinkable = {name for group in self.groups if group.shrinkable for name in group.layers}
-        within = [layer for layer in self.layers if layer.removable or layer.name in shrinkable]
-        frozen = {name: group.reason for group in reversed(self.groups) if group.reason for name in group.layers}
-        return Touchable(
-            _share([layer.params for layer in within], [layer.params for layer in self.layers]),
-            _share([layer.macs for layer in within], [layer.macs for layer in self.layers]),
-            {layer.name: frozen.get(layer.name, layer.reason) for layer in self.layers if layer not in within},
-        )
+        """What can go and, for the rest, why not."""
+        return find_touchable(self.model, self._labels, self.layers, self.groups)
 
     def trunk(self, removed: frozenset[str]) -> Trunk:
         """Return the full-width graph without the layers called `removed` (kept in a small cache).
@@ -181,10 +166,6 @@ class Teacher:
             if indices and own.get(name, indices[0]) in names
         }
         return tuple(replace(groups[index], name=names[index]) for index in sorted(names)), aliases
-
-
-def _share(part: Sequence[int], whole: Sequence[int]) -> float:
-    return sum(part) / sum(whole) if sum(whole) else 0.0
 
 
 def build(teacher: Teacher, architecture: Architecture, keep: Mapping[str, Sequence[int]] | None = None) -> ir.Model:

@@ -1,52 +1,99 @@
-"""One run of ONNX Runtime with every intermediate value as an output: shapes and shape arithmetic as they are."""
+"""Runs of ONNX Runtime with intermediate values as outputs: shapes and shape arithmetic as they are.
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+A run whose work follows from the graph happens in this process; any other in a child with limits of time and memory.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
-from n2n_edge.errors import InputError
+from n2n_edge.errors import IncompressibleError, InputError
+from n2n_edge.graph.bodies import holds_graph
+from n2n_edge.graph.child import RUN_SECONDS, Array, ChildRun, run_in_child
+from n2n_edge.graph.infer import Inferred, infer
 from n2n_edge.graph.load import to_proto
+from n2n_edge.graph.model_file import MESSAGE_BYTES
 
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["DEFAULT_SPATIAL_SIZE", "Array", "session_for", "witness", "witness_each", "witness_inputs"]
-
-Array = np.ndarray[Any, np.dtype[Any]]
-"""Of whatever element type a value of the graph has."""
+__all__ = [
+    "DEFAULT_SPATIAL_SIZE", "Array", "input_sizes", "is_bounded", "session_for", "types_by_running", "witness",
+    "witness_each", "witness_inputs",
+]  # fmt: skip
 
 DEFAULT_SPATIAL_SIZE = 224
 """Assumed for a free axis of the input that isn't the batch, unless the user gives the input's shape."""
 
 
-def witness_inputs(
-    model: ir.Model, batch: int, input_shape: tuple[int, ...] | None = None, *, seed: int = 0
-) -> dict[str, Array]:
-    """Return random inputs for `model`: a free first axis becomes `batch`, other free axes come from `input_shape`.
+_MOST_INPUT_ELEMENTS = 2**27
+"""Elements of an input that are still fed: more than an image has."""
+
+_MOST_BYTES = 1_000_000_000
+_MOST_MACS = 5e10
+"""What a run in this process may take; larger ones happen in a child."""
+
+_MACS_PER_SECOND = 1e9
+_MOST_SECONDS = 120.0
+
+_UNBOUNDED_OPS = frozenset({"Einsum", "MaxRoiPool", "RoiAlign", "StringNormalizer", "TfIdfVectorizer"})
+"""Ops whose work the sizes of their inputs and outputs don't tell."""
+
+_DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
+
+
+def input_sizes(model: ir.Model, batch: int, input_shape: tuple[int, ...] | None = None) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each input: a free first axis becomes `batch`, other free axes come from `input_shape`.
 
     `input_shape` is that of the first input without its batch axis, such as ``(3, 224, 224)``.
 
     Raises:
         InputError: an input has no shape, or `input_shape` doesn't fit the first one.
     """
-    generator = np.random.default_rng(seed)
-    inputs = {}
+    found = {}
     for index, value in enumerate(model.graph.inputs):
         if value.shape is None or value.dtype is None:
+            if value.type is not None and not isinstance(value.type, ir.TensorType):
+                raise IncompressibleError(f"input '{value.name}' of the model is no tensor; it can't be compressed")
             raise InputError(f"input '{value.name}' of the model has no shape; export it with one")
         declared = [size if isinstance(size, int) and size > 0 else None for size in value.shape]
         sizes = [size or (DEFAULT_SPATIAL_SIZE if axis else batch) for axis, size in enumerate(declared)]
         if index == 0 and input_shape is not None:
             _check_input_shape(value, declared[1:], input_shape)
             sizes[1:] = input_shape
-        dtype = value.dtype.numpy()
+        found[str(value.name)] = tuple(sizes)
+    return found
+
+
+def witness_inputs(
+    model: ir.Model, batch: int, input_shape: tuple[int, ...] | None = None, *, seed: int = 0
+) -> dict[str, Array]:
+    """Return random inputs for `model` of the shapes that `input_sizes` gives.
+
+    Raises:
+        InputError: as for `input_sizes`; an input that is larger than any image, or holds text.
+    """
+    generator = np.random.default_rng(seed)
+    inputs = {}
+    kinds = {str(value.name): value.dtype for value in model.graph.inputs}
+    for name, sizes in input_sizes(model, batch, input_shape).items():
+        kind = kinds[name]
+        if kind is None or kind in (ir.DataType.STRING, ir.DataType.UNDEFINED):
+            raise IncompressibleError(f"input '{name}' of the model holds text, no numbers; it can't be compressed")
+        if prod(sizes) > _MOST_INPUT_ELEMENTS:
+            raise InputError(
+                f"input '{name}' of the model is declared as {'x'.join(map(str, sizes))}, more than any image "
+                "has; export it with the shape that it is fed"
+            )
+        dtype = kind.numpy()
         if np.issubdtype(dtype, np.floating):
-            inputs[str(value.name)] = generator.standard_normal(sizes).astype(dtype)
+            inputs[name] = generator.standard_normal(sizes).astype(dtype)
         else:
-            inputs[str(value.name)] = np.ones(sizes, dtype)
+            inputs[name] = np.ones(sizes, dtype)
     return inputs
 
 
@@ -62,11 +109,108 @@ def witness(model: ir.Model, inputs: Mapping[str, Array], names: set[str] | None
 def witness_each(
     model: ir.Model, batches: Iterable[Mapping[str, Array]], names: set[str] | None = None
 ) -> Iterator[dict[str, Array]]:
-    """Yield what `witness` returns for each of `batches`, loading the model once.
+    """Yield what `witness` returns for each of `batches`, loading the model once where it runs in this process.
 
     Raises:
         InputError: ONNX Runtime can't run the model.
+        LimitExceededError: a run needs too much time or memory.
     """
+    proto: onnx.ModelProto | None = None
+    outputs: list[str] = []
+    session = None
+    seconds: float | None = None
+    for inputs in batches:
+        if proto is None:
+            outputs, proto = _with_outputs(model, names, inputs)
+            seconds = _seconds_in_child(model, inputs)
+        if seconds is not None:
+            run = run_in_child(_serialized(proto), [inputs], outputs, outputs, seconds)[0]
+            yield dict(run.arrays)
+            continue
+        try:
+            if session is None:
+                session = session_for(proto)
+            arrays = session.run(outputs, dict(inputs))
+        except InputError:
+            raise
+        except Exception as error:  # onnxruntime's exceptions share no public base class
+            raise _refusal(error) from error
+        yield {name: array for name, array in zip(outputs, arrays, strict=True) if isinstance(array, np.ndarray)}
+
+
+def types_by_running(
+    model: ir.Model, inputs: Mapping[str, Array], names: Collection[str]
+) -> tuple[dict[str, tuple[np.dtype[np.generic], tuple[int, ...]]], dict[str, Array]]:
+    """Return type and shape of every tensor as one run in a child shows them, and those of `names` whole.
+
+    Raises:
+        InputError: ONNX Runtime can't run the model.
+        LimitExceededError: the run needs too much time or memory.
+    """
+    outputs, proto = _with_outputs(model, None, inputs)
+    run: ChildRun = run_in_child(_serialized(proto), [inputs], outputs, names, _seconds(model, inputs))[0]
+    types = {**run.types, **{name: (array.dtype, tuple(array.shape)) for name, array in inputs.items()}}
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is not None and tensor.dtype != ir.DataType.STRING:
+            types[name] = (np.dtype(tensor.dtype.numpy()), tuple(int(size) for size in tensor.shape.numpy()))
+    return types, dict(run.arrays)
+
+
+def is_bounded(node: ir.Node, found: Inferred) -> bool:
+    """Tell whether the work of a node follows from its shapes, and is little."""
+    return _is_told(node) and _macs(node, found) <= _MOST_MACS
+
+
+def _is_told(node: ir.Node) -> bool:
+    return not holds_graph(node) and node.op_type not in _UNBOUNDED_OPS and node.domain in _DOMAINS
+
+
+def _macs(node: ir.Node, found: Inferred) -> float:
+    """Return a bound of what a node multiplies or adds."""
+    given = [found.shapes.get(str(value.name), ()) for value in node.inputs if value is not None]
+    outputs = sum(prod(found.shapes.get(str(value.name), ())) for value in node.outputs)
+    if node.op_type in ("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "QGemm"):
+        return float(outputs) * max((max(shape, default=1) for shape in given), default=1)
+    window = prod(int(size) for size in node.attributes.get_ints("kernel_shape", ()))
+    if "Conv" in node.op_type:
+        weight = max((prod(shape[1:]) for shape in given[1:4]), default=1)
+        return float(max(outputs, prod(given[0]) if given else 1)) * max(weight, 1)
+    return float(outputs) * max(window, 1)
+
+
+def _work(model: ir.Model, inputs: Mapping[str, Array]) -> tuple[float, float] | None:
+    """Return MACs and bytes of a run; None where the graph doesn't tell."""
+    if not all(_is_told(node) for node in model.graph):
+        return None
+    found = infer(model, {name: tuple(array.shape) for name, array in inputs.items()})
+    if found.unknown or found.others:
+        return None
+    names = [str(value.name) for node in model.graph for value in node.outputs if value.name]
+    macs = sum(_macs(node, found) for node in model.graph)
+    return macs, 8.0 * sum(float(prod(found.shapes[name])) for name in names)
+
+
+def _seconds_in_child(model: ir.Model, inputs: Mapping[str, Array]) -> float | None:
+    """Return how long a run in a child may take; None where it may happen in this process."""
+    work = _work(model, inputs)
+    if work is not None and work[0] <= _MOST_MACS and work[1] <= _MOST_BYTES:
+        return None
+    return _allowed(work)
+
+
+def _seconds(model: ir.Model, inputs: Mapping[str, Array]) -> float:
+    return _allowed(_work(model, inputs))
+
+
+def _allowed(work: tuple[float, float] | None) -> float:
+    return RUN_SECONDS if work is None else min(RUN_SECONDS + work[0] / _MACS_PER_SECOND, _MOST_SECONDS)
+
+
+def _with_outputs(
+    model: ir.Model, names: set[str] | None, inputs: Mapping[str, Array]
+) -> tuple[list[str], onnx.ModelProto]:
+    """Return the values called `names` (default: all that nodes give) and the model with these as outputs."""
     traced = model.clone()
     declared = {value.name for value in traced.graph.outputs}
     wanted = [
@@ -81,18 +225,15 @@ def witness_each(
         value.shape = None
         if value.name not in declared:
             traced.graph.outputs.append(value)
-    outputs = [str(value.name) for value in wanted]
-    session = None
-    for inputs in batches:
-        try:
-            if session is None:
-                session = session_for(_with_types(traced))
-            arrays = session.run(outputs, dict(inputs))
-        except InputError:
-            raise
-        except Exception as error:  # onnxruntime's exceptions share no public base class
-            raise _refusal(error) from error
-        yield {name: array for name, array in zip(outputs, arrays, strict=True) if isinstance(array, np.ndarray)}
+    return [str(value.name) for value in wanted], _with_types(traced, inputs)
+
+
+def _serialized(proto: onnx.ModelProto) -> bytes:
+    if proto.ByteSize() > MESSAGE_BYTES:
+        raise InputError(
+            "the model holds over 2 GB, more than one ONNX message may: it can't be analysed or compressed"
+        )
+    return bytes(proto.SerializeToString())
 
 
 def session_for(proto: onnx.ModelProto) -> "onnxruntime.InferenceSession":
@@ -107,14 +248,17 @@ def session_for(proto: onnx.ModelProto) -> "onnxruntime.InferenceSession":
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
+    content = _serialized(proto)
     try:
-        return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise _refusal(error) from error
 
 
 def _refusal(error: Exception) -> InputError:
     first = str(error).strip().split("\n")[0]
+    if "bad_alloc" in first or "Failed to allocate memory" in first:
+        return InputError("running the model once needs more memory than there is; check the sizes that it computes")
     return InputError(f"ONNX Runtime can't run the model: {first}")
 
 
@@ -128,24 +272,12 @@ def _check_input_shape(value: ir.Value, declared: list[int | None], input_shape:
         raise InputError(f"input shape {given} doesn't fit the model's input '{value.name}', which is {wanted}")
 
 
-def _with_types(model: ir.Model) -> onnx.ModelProto:
+def _with_types(model: ir.Model, inputs: Mapping[str, Array]) -> onnx.ModelProto:
     """Return the model with every graph output typed; ONNX Runtime refuses outputs without a type."""
     proto = to_proto(model)
     untyped = [value for value in proto.graph.output if not value.type.WhichOneof("value")]
     if untyped:
-        bare = onnx.ModelProto()
-        bare.CopyFrom(proto)
-        missing = {value.name for value in untyped}
-        declared = [value for value in proto.graph.output if value.name not in missing]
-        del bare.graph.output[:]
-        bare.graph.output.extend(declared)
-        inferred = onnx.shape_inference.infer_shapes(bare)
-        types = {value.name: value.type for value in inferred.graph.value_info}
+        kinds = infer(model, {name: tuple(array.shape) for name, array in inputs.items()}).kinds
         for value in untyped:
-            if value.name in types:
-                value.type.CopyFrom(types[value.name])
-                if value.type.WhichOneof("value") == "tensor_type":
-                    value.type.tensor_type.ClearField("shape")
-            else:
-                value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+            value.type.tensor_type.elem_type = kinds.get(value.name) or onnx.TensorProto.FLOAT
     return proto

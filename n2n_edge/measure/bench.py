@@ -13,10 +13,27 @@ from n2n_edge.graph import layers_by_name
 from n2n_edge.measure.board import BoardState
 from n2n_edge.measure.doubts import doubts_of_load, doubts_of_sample, doubts_of_state, refuse_throttled
 from n2n_edge.measure.files import file_size_bytes, is_ort
-from n2n_edge.measure.measurement import ConnectionLostError, Energy, Measurement, MeasurementError, summarise
-from n2n_edge.measure.options import BenchOptions
+from n2n_edge.measure.measurement import (
+    ConnectionLostError,
+    Energy,
+    Measurement,
+    MeasurementError,
+    alone_in_failing,
+    summarise,
+)
+from n2n_edge.measure.messages import (
+    TEXT_LETTERS,
+    EnergySpent,
+    Measured,
+    Opened,
+    Profiled,
+    StreamsRun,
+    WorkerReady,
+    one_line,
+)
+from n2n_edge.measure.options import BenchOptions, refuse_threads
 from n2n_edge.measure.per_op import OpProfile
-from n2n_edge.measure.process import Event, WorkerProcess
+from n2n_edge.measure.process import WorkerProcess
 from n2n_edge.measure.target import HostTarget, Target
 
 __all__ = [
@@ -94,6 +111,7 @@ def run_throughput(model: Path, options: BenchOptions, target: Target, streams: 
     Raises:
         InputError, MeasurementError, MemoryLimitError: as `bench`.
     """
+    threads_on(target, options, streams)
     # the streams share one pool, and each works in a thread of its own besides
     threads = options.threads or max(1, target.cores - streams + 1)
     options = replace(options, threads=threads)
@@ -101,16 +119,16 @@ def run_throughput(model: Path, options: BenchOptions, target: Target, streams: 
     def run() -> Throughput:
         label = str(model)
         with target.start() as process:
-            process.request("open", label, options.timeout_s, **request_fields(target, model, options))
+            process.request(Opened, label, options.timeout_s, **request_fields(target, model, options))
             seconds = min(max(options.min_time_s, 2.0), options.max_time_s)
             event = process.request(
-                "throughput", label, options.timeout_s, options.timed_s, streams=streams, seconds=seconds
+                StreamsRun, label, options.timeout_s, options.timed_s, streams=streams, seconds=seconds
             )
-        if not event["samples_ms"]:
+        if not event.samples_ms:
             raise MeasurementError(f"{label}: not one run ended within {seconds:g} s; allow more time (--max-time)")
-        rates = [count / (event["seconds"] / len(event["window_counts"])) for count in event["window_counts"]]
-        quantiles = summarise(event["samples_ms"])
-        per_second = sum(event["window_counts"]) / event["seconds"]
+        rates = [count / (event.seconds / len(event.window_counts)) for count in event.window_counts]
+        quantiles = summarise(event.samples_ms)
+        per_second = sum(event.window_counts) / event.seconds
         return Throughput(
             streams, threads, per_second, min(rates), max(rates), quantiles.p50_ms, quantiles.p99_ms, quantiles.n
         )
@@ -174,9 +192,18 @@ def twice(target: Target, action: Callable[[], T]) -> T:
         return action()
 
 
-def threads_on(target: Target, options: BenchOptions) -> int:
-    """Return the threads that a model is run with: those asked for, or the target's cores."""
-    return target.cores if options.threads is None else options.threads
+def threads_on(target: Target, options: BenchOptions, streams: int = 1) -> int:
+    """Return the threads that a model is run with: those asked for, or the target's cores.
+
+    Raises:
+        InputError: far more of them, or of streams, than the target has processors.
+    """
+    logical_cpus = int(target.describe()["logical_cpus"])
+    refuse_threads("streams", streams, logical_cpus, target.name)
+    if options.threads is None:
+        return target.cores
+    refuse_threads("threads", options.threads, logical_cpus, target.name)
+    return options.threads
 
 
 def request_fields(target: Target, model: Path | bytes, options: BenchOptions) -> dict[str, Any]:
@@ -197,44 +224,44 @@ def measure_with(process: WorkerProcess, target: Target, model: Path | bytes, op
     """Time one model in a worker that is running."""
     label = "model" if isinstance(model, bytes) else str(model)
     fields = request_fields(target, model, options)
-    event = process.request("measure", label, options.timeout_s, options.timed_s, **fields)
+    event = process.request(Measured, label, options.timeout_s, options.timed_s, **fields)
     return to_measurement(event, process.ready, target, model, options, fresh=process.served == 1)
 
 
 def to_measurement(
-    event: Event, ready: Event, target: Target, model: Path | bytes, options: BenchOptions, *, fresh: bool
+    event: Measured, ready: WorkerReady, target: Target, model: Path | bytes, options: BenchOptions, *, fresh: bool
 ) -> Measurement:
     """Turn what a worker answered into a measurement, with what is doubtful about it.
 
     `ready` is what it said when it was started, `fresh` whether it had run no other model before.
     """
     threads = threads_on(target, options)
-    quantiles = summarise(event["samples_ms"])
-    baseline, peak = ready["baseline_rss_bytes"], event["peak_rss_bytes"]
-    known = baseline is not None and peak is not None and fresh
+    quantiles = summarise(event.samples_ms)
+    baseline, peak = ready.baseline_rss_bytes, event.peak_rss_bytes
+    grown = max(0, peak - baseline) if baseline is not None and peak is not None and fresh else None
     machine = target.describe()
     doubts = [
-        *event["warnings"],
-        *doubts_of_sample(event["samples_ms"], quantiles, event["converged"], options.max_time_s),
-        *doubts_of_load(event["others_cores"], threads, target.cores, int(machine["logical_cpus"])),
+        *event.warnings,
+        *doubts_of_sample(event.samples_ms, quantiles, event.converged, options.max_time_s),
+        *doubts_of_load(event.others_cores, threads, target.cores, int(machine["logical_cpus"])),
     ]
     return Measurement(
         quantiles=quantiles,
-        samples_ms=tuple(event["samples_ms"]),
-        first_run_ms=event["first_run_ms"],
-        session_ms=event["session_ms"],
-        engine_ms=event["engine_ms"],
+        samples_ms=tuple(event.samples_ms),
+        first_run_ms=event.first_run_ms,
+        session_ms=event.session_ms,
+        engine_ms=event.engine_ms,
         file_size_bytes=len(model) if isinstance(model, bytes) else file_size_bytes(model),
         arena_bytes=None,
         arena_in_use_bytes=None,
-        rss_growth_bytes=max(0, peak - baseline) if known else None,
-        energy=_energy(event["energy"]),
+        rss_growth_bytes=grown,
+        energy=_energy(event.energy),
         threads=threads,
         batch=options.batch,
-        providers=tuple(event["providers"]),
-        runtime=str(ready["runtime"]),
+        providers=tuple(event.providers),
+        runtime=ready.runtime,
         target=target.name,
-        converged=bool(event["converged"]),
+        converged=event.converged,
         provenance=target.provenance,
         warnings=tuple(doubts),
     )
@@ -245,14 +272,14 @@ def _bench(path: Path, options: BenchOptions, target: Target, profiled: bool) ->
     refuse_throttled(str(path), target.name, before)
     with target.start() as process:
         fields = request_fields(target, path, options)
-        event = process.request("measure", str(path), options.timeout_s, options.timed_s, **fields, idle_s=IDLE_S)
+        event = process.request(Measured, str(path), options.timeout_s, options.timed_s, **fields, idle_s=IDLE_S)
     found = to_measurement(event, process.ready, target, path, options, fresh=True)
     after = target.state()
     refuse_throttled(str(path), target.name, after, before)
     profile = None
     if profiled or not options.only_cpu:
         profile, found = with_profile(found, path, options, target)
-    doubts = (*found.warnings, *doubts_of_state(before, after, event["clock_mhz"]))
+    doubts = (*found.warnings, *doubts_of_state(before, after, event.clock_mhz))
     return Bench(replace(found, warnings=doubts), profile, before, after)
 
 
@@ -265,21 +292,22 @@ def with_profile(
     good, unless other providers than the CPU's were asked for: then nobody knows whether they took part.
     """
 
-    def run() -> Event:
+    def run() -> Profiled:
         fields = request_fields(target, path, options)
         with target.start(unlimited=True) as process:
-            return process.request("profile", str(path), options.timeout_s, **fields)
+            return process.request(Profiled, str(path), options.timeout_s, **fields)
 
     try:
-        raw = twice(target, run)
+        with alone_in_failing(str(path)):
+            raw = twice(target, run)
+            profile = OpProfile.read(raw, _layer_names(path))
     except N2NError as error:
         if not options.only_cpu:
             raise
         return None, replace(found, warnings=(*found.warnings, f"not profiled: {error}"))
-    profile = OpProfile.read(raw, _layer_names(path))
     doubts = (*found.warnings, *_doubts_of_providers(profile, options))
     return profile, replace(
-        found, arena_bytes=raw["arena_bytes"], arena_in_use_bytes=raw["arena_in_use_bytes"], warnings=doubts
+        found, arena_bytes=raw.arena_bytes, arena_in_use_bytes=raw.arena_in_use_bytes, warnings=doubts
     )
 
 
@@ -298,12 +326,15 @@ def _doubts_of_providers(profile: OpProfile, options: BenchOptions) -> list[str]
 
 
 def _layer_names(path: Path) -> dict[str, str]:
-    return {} if is_ort(path) else layers_by_name(ir.load(path))
+    if is_ort(path):
+        return {}
+    # kernels' names come through messages, where they are made fit to be shown
+    return {one_line(node, TEXT_LETTERS): layer for node, layer in layers_by_name(ir.load(path)).items()}
 
 
-def _energy(spent: Event | None) -> Energy | None:
+def _energy(spent: EnergySpent | None) -> Energy | None:
     """Return the energy of one inference; None where no sensor tells it, or the idle level isn't known."""
-    if spent is None or spent["idle_watts"] is None:
+    if spent is None or spent.idle_watts is None:
         return None
-    joules = spent["joules"] - spent["idle_watts"] * spent["seconds"]
-    return Energy(1000 * max(0.0, joules) / spent["runs"], spent["idle_watts"], spent["source"])
+    joules = spent.joules - spent.idle_watts * spent.seconds
+    return Energy(1000 * max(0.0, joules) / spent.runs, spent.idle_watts, spent.source)

@@ -1,9 +1,10 @@
 """How a board stands: clocks, governor, temperature, power mode, throttling; read before and after a measurement."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
+
+from n2n_edge.measure.messages import State
 
 __all__ = ["BoardState", "parse_throttled"]
 
@@ -41,19 +42,18 @@ class BoardState:
     tells_throttling: bool
 
     @classmethod
-    def read(cls, raw: Mapping[str, Any]) -> Self:
+    def read(cls, raw: State) -> Self:
         """Make sense of what the worker's ``state`` answered: files of sysfs and the output of the board's tools."""
-        tools = raw["tools"]
+        tools = raw.tools
         now, since_start = parse_throttled(tools.get("get_throttled", ""))
-        clocks = raw["clocks"]
-        governors = sorted({str(clock["governor"]) for clock in clocks if clock["governor"]})
-        degrees = [value / 1000 for value in raw["millidegrees"] if -40_000 < value < 150_000]
-        running = [clock["khz"] / 1000 for clock in clocks if clock["khz"]]
-        measured = re.search(r"frequency\(\d+\)=(\d+)", tools.get("measure_clock", ""))
+        governors = sorted({clock.governor for clock in raw.clocks if clock.governor})
+        degrees = [value / 1000 for value in raw.millidegrees if -40_000 < value < 150_000]
+        running = [clock.mhz for clock in raw.clocks if clock.mhz is not None]
+        measured = re.search(r"frequency\(\d+\)=(\d{1,12})\b", tools.get("measure_clock", ""))
         return cls(
             governor=", ".join(governors) or None,
             clock_mhz=int(measured[1]) / 1e6 if measured else max(running, default=None),
-            max_clock_mhz=max((clock["max_khz"] / 1000 for clock in clocks if clock["max_khz"]), default=None),
+            max_clock_mhz=max((clock.max_mhz for clock in raw.clocks if clock.max_mhz is not None), default=None),
             temperature_c=max(degrees, default=None),
             throttled=now,
             was_throttled=since_start,

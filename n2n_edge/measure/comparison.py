@@ -8,54 +8,33 @@ in random order and then back again, so that a steady drift falls on all alike.
 import contextlib
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import NormalDist, median
-from typing import Literal
+from statistics import median
 
 import numpy as np
-from numpy.typing import NDArray
 
 from n2n_edge.errors import N2NError
 from n2n_edge.measure.bench import request_fields, to_measurement, twice
 from n2n_edge.measure.doubts import doubts_of_state, refuse_throttled
-from n2n_edge.measure.measurement import ConnectionLostError, Measurement
+from n2n_edge.measure.measurement import ConnectionLostError, Measurement, alone_in_failing
+from n2n_edge.measure.messages import BlockTimed, Measured, Opened, WorkerReady
 from n2n_edge.measure.options import BenchOptions
-from n2n_edge.measure.process import Event, WorkerProcess
+from n2n_edge.measure.process import WorkerProcess
+from n2n_edge.measure.ratio import LEAST_ROUNDS, LEVEL, Comparison, ratio_interval, verdict_of
 from n2n_edge.measure.target import Target
 from n2n_edge.measure.worker import median_ranks, within_tolerance
 
-__all__ = ["Compared", "Comparison", "Settled", "Standing", "Verdict", "compare", "ratio_interval", "verdict_of"]
+__all__ = ["LEAST_ROUNDS", "Compared", "Comparison", "Settled", "Standing", "compare"]
 
-LEVEL = 0.99
-"""Confidence of one interval. It is looked at a few times, which a 95% interval wouldn't stand."""
-LEAST_ROUNDS = 8
-"""Fewer can't give such an interval: that all lie on one side of the truth happens to 8 rounds in 0.8% of cases."""
 NEXT_LOOK = 1.5
 """Rounds between two looks at the interval grow by this factor."""
-CYCLES, SLOW_CYCLES = 6, 2
-BLOCK_S, LEAST_RUNS_A_BLOCK, SLOW_MS = 0.02, 3, 200.0
-RESAMPLES = 2000
-
-Verdict = Literal["same", "slower", "faster", "inconclusive"]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One model against the first: the ratio of their medians with its interval at confidence `level`.
-
-    `verdict`: ``slower`` or ``faster`` if the interval leaves out 1 and reaches beyond `threshold` (a share) to that
-    side, ``same`` if all of it lies within the threshold, else ``inconclusive``; as are all while rounds are too few.
-    """
-
-    ratio: float
-    low: float
-    high: float
-    level: float
-    rounds: int
-    threshold: float
-    verdict: Verdict
+CYCLES = 6
+BLOCK_S, LEAST_RUNS_A_BLOCK = 0.02, 3
+LOST_AT_MOST = 2
+"""A model with which the connection is lost so often is what breaks it: the others go on without it."""
 
 
 @dataclass(frozen=True)
@@ -140,55 +119,24 @@ def _standing(race: "_Race", count: int, with_itself: bool, threshold: float) ->
     )
 
 
-def ratio_interval(log_ratios: NDArray[np.float64], level: float = LEVEL, seed: int = 0) -> tuple[float, float, float]:
-    """Return the ratio and its interval from logarithms `(rounds, cycles)` of ratios of block medians.
+@dataclass(frozen=True)
+class _Plan:
+    """A round's work: how often the models take turns, there and back, and how often each runs at least in a block."""
 
-    The estimate is the median over all cycles. The interval is a bootstrap's that draws rounds, then cycles within
-    them, since cycles of one round share a process; percentiles are taken further out by as much as Student's t exceeds
-    the normal for so few rounds (the expanded percentile interval of Hesterberg 2015, "What Teachers Should Know About
-    the Bootstrap", section 4.3).
-    """
-    rounds, cycles = log_ratios.shape
-    estimate = float(np.median(log_ratios))
-    if rounds < 2:
-        return math.exp(estimate), 0.0, math.inf
-    generator = np.random.default_rng(seed)
-    drawn = generator.integers(0, rounds, (RESAMPLES, rounds, 1))
-    within = generator.integers(0, cycles, (RESAMPLES, rounds, cycles))
-    medians = np.median(log_ratios[drawn, within], axis=(1, 2))
-    tail = NormalDist().cdf(-math.sqrt(rounds / (rounds - 1)) * student_t(0.5 + level / 2, rounds - 1))
-    low, high = np.quantile(medians, [tail, 1 - tail])
-    return math.exp(estimate), math.exp(low), math.exp(high)
+    cycles: int
+    runs_a_block: int
 
 
-def verdict_of(low: float, high: float, threshold: float) -> Verdict:
-    """Return what an interval of a ratio says at a threshold; see `Comparison`."""
-    if 1 / (1 + threshold) < low and high < 1 + threshold:
-        return "same"
-    if low > 1:
-        return "slower"
-    if high < 1:
-        return "faster"
-    return "inconclusive"
-
-
-def student_t(p: float, degrees: int) -> float:
-    """Return the `p` quantile of Student's t, from three degrees on by its expansion (Abramowitz and Stegun 26.7.5).
-
-    Within 2% of the tables at the probabilities used here.
-    """
-    if degrees == 1:
-        return math.tan(math.pi * (p - 0.5))
-    if degrees == 2:
-        return (2 * p - 1) / math.sqrt(2 * p * (1 - p))
-    z, v = NormalDist().inv_cdf(p), degrees
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + math.fsum(term / v ** (power + 1) for power, term in enumerate(terms))
+def _plan(slowest_s: float, max_time_s: float) -> _Plan:
+    """Return the most work that leaves room in the time for as many rounds as an interval takes."""
+    round_s = max_time_s / LEAST_ROUNDS
+    cycles = 0
+    for runs in (LEAST_RUNS_A_BLOCK, 1):
+        block_s = max(BLOCK_S + slowest_s, runs * slowest_s)
+        cycles = int(round_s / (2 * block_s))
+        if cycles >= CYCLES:
+            return _Plan(CYCLES, runs)
+    return _Plan(max(1, cycles), 1)
 
 
 class _Race:
@@ -201,13 +149,14 @@ class _Race:
         self._order = order
         self._samples: list[list[float]] = [[] for _ in entries]
         self._cycles: list[list[list[float]]] = [[] for _ in entries]  # per entry: log medians (rounds, cycles)
-        self._measured: list[tuple[Event, Event] | None] = [None] * len(entries)
+        self._measured: list[tuple[Opened, WorkerReady] | None] = [None] * len(entries)
         self._failures: dict[int, N2NError] = {}
+        self._lost: Counter[int] = Counter()
         self._others: list[float] = []
         self.clocks: list[float | None] = []
         self.rounds = 0
         self._next_look = LEAST_ROUNDS
-        self._cycles_a_round: int | None = None
+        self._plan: _Plan | None = None
 
     def failure(self, index: int) -> N2NError | None:
         """Return what kept an entry from being measured."""
@@ -238,9 +187,7 @@ class _Race:
             return None
         differences = np.array(self._cycles[index]) - np.array(self._cycles[0])
         ratio, low, high = ratio_interval(differences)
-        certain = self.rounds >= LEAST_ROUNDS
-        verdict = verdict_of(low, high, threshold) if certain else "inconclusive"
-        return Comparison(ratio, low, high, LEVEL, self.rounds, threshold, verdict)
+        return Comparison(ratio, low, high, LEVEL, self.rounds, threshold, verdict_of(low, high, threshold))
 
     def measurement(self, index: int, doubts: Sequence[str]) -> Measurement | N2NError:
         """Return all times of one model as a measurement, or what kept it from being one."""
@@ -250,14 +197,19 @@ class _Race:
         assert first is not None
         event, ready = first
         rounds_ms = self._rounds_ms(index)
-        whole = {
-            **event,
-            "samples_ms": self._samples[index],
-            "others_cores": median(self._others) if self._others else None,
-            "converged": within_tolerance(rounds_ms, self._options.tolerance),
-            "energy": None,
-        }
-        found = to_measurement(whole, ready, self._target, self._entries[index], self._options, fresh=True)
+        whole = Measured.model_construct(
+            **dict(event),
+            samples_ms=self._samples[index],
+            others_cores=median(self._others) if self._others else None,
+            converged=within_tolerance(rounds_ms, self._options.tolerance),
+            clock_mhz=self.clocks,
+            energy=None,
+        )
+        try:
+            with alone_in_failing(str(self._entries[index])):
+                found = to_measurement(whole, ready, self._target, self._entries[index], self._options, fresh=True)
+        except N2NError as error:
+            return error
         # processes differ: the median and its interval are those of the rounds' medians
         low, high = median_ranks(len(rounds_ms)) or (0, len(rounds_ms) - 1)
         quantiles = replace(
@@ -280,15 +232,16 @@ class _Race:
             workers: dict[int, WorkerProcess] = {}
             for index in self._order.sample(list(alive), len(alive)):
                 try:
-                    workers[index] = self._open(index, stack)
+                    with alone_in_failing(str(self._entries[index])):
+                        workers[index] = self._open(index, stack)
                 except N2NError as error:
                     self._fail(index, error)
             slowest_ms = self._warm(workers)
-            if self._cycles_a_round is None:
-                self._cycles_a_round = SLOW_CYCLES if slowest_ms > SLOW_MS else CYCLES
+            if self._plan is None:
+                self._plan = _plan(slowest_ms / 1000, self._options.max_time_s)
             found: dict[int, list[float]] = {index: [] for index in workers}
             samples: dict[int, list[float]] = {index: [] for index in workers}
-            for _ in range(self._cycles_a_round):
+            for _ in range(self._plan.cycles):
                 order = self._order.sample(list(workers), len(workers))
                 blocks: dict[int, list[float]] = {index: [] for index in workers}
                 for index in (*order, *reversed(order)):
@@ -311,7 +264,7 @@ class _Race:
         process = stack.enter_context(self._target.start())
         label = str(self._entries[index])
         fields = request_fields(self._target, self._entries[index], self._options)
-        event = process.request("open", label, self._options.timeout_s, **fields)
+        event = process.request(Opened, label, self._options.timeout_s, **fields)
         if self._measured[index] is None:
             self._measured[index] = (event, process.ready)
         return process
@@ -330,21 +283,22 @@ class _Race:
         return slowest_ms
 
     def _block(self, process: WorkerProcess, index: int) -> list[float]:
-        slow = self._cycles_a_round == SLOW_CYCLES
         event = process.request(
-            "block",
+            BlockTimed,
             str(self._entries[index]),
             self._options.timeout_s,
             self._options.timed_s,
             seconds=BLOCK_S,
-            least=1 if slow or self._cycles_a_round is None else LEAST_RUNS_A_BLOCK,
+            least=1 if self._plan is None else self._plan.runs_a_block,
         )
-        if event["others_cores"] is not None:
-            self._others.append(event["others_cores"])
-        self.clocks.append(event["clock_mhz"])
-        return list(event["samples_ms"])
+        if event.others_cores is not None:
+            self._others.append(event.others_cores)
+        self.clocks.append(event.clock_mhz)
+        return event.samples_ms
 
     def _fail(self, index: int, error: N2NError) -> None:
         if isinstance(error, ConnectionLostError):
-            raise error
+            self._lost[index] += 1
+            if self._lost[index] < LOST_AT_MOST or len(self._entries) == 1:
+                raise error
         self._failures[index] = error

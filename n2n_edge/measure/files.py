@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from n2n_edge.graph.model_file import check_path, data_files, read_proto
+
 __all__ = ["file_size_bytes", "is_ort", "model_files"]
 
 
@@ -16,15 +18,12 @@ def is_ort(model: Path) -> bool:
 
 
 def model_files(model: Path) -> list[Path]:
-    """Return an ONNX file and the external data files that it names."""
-    if is_ort(model):
-        return [model]
-    import onnx
+    """Return an ONNX file and the external data files that it names.
 
-    outside: set[str] = {
-        entry.value
-        for tensor in onnx.load(model, load_external_data=False).graph.initializer
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    return [model, *(model.parent / name for name in sorted(outside))]
+    Raises:
+        InputError: no ONNX file, or one whose external data is missing or lies elsewhere.
+    """
+    if is_ort(model):
+        check_path(model)
+        return [model]
+    return [model, *data_files(read_proto(model), model).values()]

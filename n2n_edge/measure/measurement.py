@@ -1,14 +1,23 @@
 """The result of timing one model: quantiles, the interval of the median, memory, energy, and what was really used."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from n2n_edge.errors import N2NError
 from n2n_edge.figures import Figure, Provenance
 from n2n_edge.measure.worker import median_ranks
 
-__all__ = ["ConnectionLostError", "Energy", "Measurement", "MeasurementError", "Quantiles", "summarise"]
+__all__ = [
+    "ConnectionLostError",
+    "Energy",
+    "Measurement",
+    "MeasurementError",
+    "Quantiles",
+    "alone_in_failing",
+    "summarise",
+]
 
 
 class MeasurementError(N2NError):
@@ -19,6 +28,22 @@ class MeasurementError(N2NError):
 
 class ConnectionLostError(MeasurementError):
     """A connection to a board couldn't be made, or ended before its time (exit code 3)."""
+
+
+@contextmanager
+def alone_in_failing(label: str) -> Iterator[None]:
+    """Turn whatever goes wrong with one model into an error that names it: the others keep their figures.
+
+    Raises:
+        N2NError: as it was raised, or a `MeasurementError` in place of anything that nobody expected.
+    """
+    try:
+        yield
+    except N2NError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split()) or "no message"
+        raise MeasurementError(f"{label}: unexpected {type(error).__name__}: {text}") from error
 
 
 @dataclass(frozen=True)

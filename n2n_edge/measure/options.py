@@ -6,8 +6,9 @@ from typing import Any
 
 from n2n_edge.errors import InputError
 from n2n_edge.graph import DEFAULT_SPATIAL_SIZE
+from n2n_edge.measure.messages import MOST_CORES
 
-__all__ = ["PROVIDERS", "BenchOptions", "parse_providers"]
+__all__ = ["PROVIDERS", "BenchOptions", "parse_providers", "refuse_threads"]
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -25,6 +26,12 @@ PROVIDERS = {
 CPU = "CPUExecutionProvider"
 HANG_S = 20.0
 TENSORRT = "TensorrtExecutionProvider"
+
+MOST_SECONDS = 604_800.0
+"""A week."""
+MOST_BATCH = 1_000_000
+THREADS_A_CPU, MOST_THREADS_ANYWHERE = 16, 64
+"""More threads than this for each processor, and than this on any machine, keep it from doing anything else."""
 
 ProviderOptions = Mapping[str, Mapping[str, str]]
 
@@ -50,13 +57,13 @@ class BenchOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, value in (("threads", self.threads), ("batch", self.batch)):
-            if value is not None and value < 1:
-                raise InputError(f"{name} {value}: must be at least 1")
+        for name, count, most in (("threads", self.threads, MOST_CORES), ("batch", self.batch, MOST_BATCH)):
+            if count is not None and not 1 <= count <= most:
+                raise InputError(f"{name} {count}: must be at least 1 and at most {most}")
         for name in ("max_time_s", "timeout_s", "tolerance"):
-            seconds = getattr(self, name)
-            if not seconds > 0:
-                raise InputError(f"{name} {seconds:g}: must be more than 0")
+            number = getattr(self, name)
+            if not 0 < number <= MOST_SECONDS:
+                raise InputError(f"{name} {number:g}: must be more than 0 and at most {MOST_SECONDS:.0f}")
         if not 0 <= self.min_time_s <= self.max_time_s:
             raise InputError(f"min_time_s {self.min_time_s:g}: must lie between 0 and max_time_s ({self.max_time_s:g})")
 
@@ -88,6 +95,15 @@ class BenchOptions:
             "seed": self.seed,
             "free_axis": DEFAULT_SPATIAL_SIZE,  # what costs and predictions assume, too
         }
+
+
+def refuse_threads(what: str, count: int, logical_cpus: int, where: str) -> None:
+    """Raise `InputError` if a machine with so many processors can't work with `count` threads, or streams."""
+    most = max(MOST_THREADS_ANYWHERE, THREADS_A_CPU * logical_cpus)
+    if count > most:
+        raise InputError(
+            f"{count} {what} are too many for the {logical_cpus} processors of {where}; give at most {most}"
+        )
 
 
 def parse_providers(names: str, settings: tuple[str, ...] = ()) -> tuple[tuple[str, ...], ProviderOptions]:

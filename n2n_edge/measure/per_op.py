@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
+
+from n2n_edge.measure.messages import Profiled
 
 __all__ = ["Kernel", "OpProfile"]
 
@@ -38,28 +40,28 @@ class OpProfile:
     accounted: float
 
     @classmethod
-    def read(cls, raw: Mapping[str, Any], layers: Mapping[str, str]) -> Self:
+    def read(cls, raw: Profiled, layers: Mapping[str, str]) -> Self:
         """Make sense of the worker's ``profile``; `layers` maps names of nodes and values to layers.
 
         A runtime names a fused kernel after one of its nodes, or after what the last of them gives.
         """
-        plain_us, found = raw["plain_us"], [kernel["us"] for kernel in raw["kernels"]]
+        plain_us, found = raw.plain_us, [kernel.us for kernel in raw.kernels]
         excess_us = max(0.0, sum(found) - plain_us) / max(1, len(found))
         overhead_us = min([excess_us, *found])
         total_us = sum(found) - overhead_us * len(found) or 1.0
         scale = min(1.0, plain_us / total_us)
         kernels = tuple(
             Kernel(
-                kernel["name"],
-                kernel["op_type"],
-                kernel["provider"],
-                (kernel["us"] - overhead_us) * scale / 1000,
-                (kernel["us"] - overhead_us) / total_us,
-                _layer_of(kernel["name"], layers),
+                kernel.name,
+                kernel.op_type,
+                kernel.provider,
+                (kernel.us - overhead_us) * scale / 1000,
+                (kernel.us - overhead_us) / total_us,
+                _layer_of(kernel.name, layers),
             )
-            for kernel in raw["kernels"]
+            for kernel in raw.kernels
         )
-        return cls(raw["run_us"] / 1000, plain_us / 1000, kernels, overhead_us, total_us * scale / plain_us)
+        return cls(raw.run_us / 1000, plain_us / 1000, kernels, overhead_us, total_us * scale / plain_us)
 
     def by_op_type(self) -> dict[str, tuple[int, float]]:
         """Return how many kernels of each kind there are and their share of all kernels' time, the largest first."""

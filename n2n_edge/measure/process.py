@@ -3,31 +3,44 @@
 import contextlib
 import json
 import os
-import queue
 import signal
 import subprocess
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Generic, TypeVar
 
 from n2n_edge.closing import ClosedAtExit
 from n2n_edge.errors import InputError, MemoryLimitError, N2NError
 from n2n_edge.figures import MB
 from n2n_edge.measure import worker
+from n2n_edge.measure.channel import Channel, FloodError
 from n2n_edge.measure.measurement import MeasurementError
+from n2n_edge.measure.messages import (
+    FailureMessage,
+    InvalidMessageError,
+    KeeperReady,
+    Message,
+    PhaseMessage,
+    WorkerReady,
+    one_line,
+    parse,
+)
 
-__all__ = ["WORKER_SCRIPT", "Event", "Launch", "WorkerProcess", "one_line"]
+__all__ = ["WORKER_SCRIPT", "ChildProcess", "KeeperProcess", "Launch", "WorkerProcess"]
 
 WORKER_SCRIPT = Path(worker.__file__)
 START_TIMEOUT_S = 120.0
 GRACE_S = 5.0
 TIMED = "in timed runs"
 
-Event = Mapping[str, Any]
+CLOCK_SLACK = 1.1
+"""Clocks differ a little: so much more than it was given may a worker say that its work has taken."""
+
+Ready = TypeVar("Ready", WorkerReady, KeeperReady)
+Answer = TypeVar("Answer", bound=Message)
 
 
 def _unexplained(code: int, stderr: str) -> N2NError | None:
@@ -40,7 +53,7 @@ class Launch:
 
     `heartbeat_s`: how often an empty line tells a far-away worker that somebody is still there. `limit_bytes` is the
     limit on its memory, if it has one; `was_over_limit` tells whether a killed worker was killed for that. `explain`
-    may turn an exit code and the last words on stderr into an error.
+    may turn an exit code and the last words on stderr into an error. `speaker` is who answers, in errors.
     """
 
     argv: Sequence[str]
@@ -49,44 +62,51 @@ class Launch:
     limit_bytes: int | None = None
     was_over_limit: Callable[[], bool] = lambda: True
     explain: Callable[[int, str], N2NError | None] = _unexplained
+    speaker: str = "the worker"
 
 
-class WorkerProcess(ClosedAtExit):
-    """One child process that times models; after a crash or hang it is dead (`alive` is False).
+class ChildProcess(ClosedAtExit, Generic[Ready]):
+    """One child process that answers requests; after a crash or hang it is dead (`alive` is False).
 
-    The child ends with its stdin, so it can't outlive this process. Its stderr goes to a file without a name.
+    The child ends with its stdin, so it can't outlive this process. What it says is read as `messages` has it, in
+    bounded time and amount: a board may be broken, or hostile.
     """
 
-    def __init__(self, launch: Launch, where: str = "the worker") -> None:
-        """Start it; `where` names the target in errors.
+    def __init__(self, launch: Launch, ready: type[Ready], where: str = "the worker") -> None:
+        """Start it; `ready` is the message by which it says that it can be asked, `where` names the target in errors.
 
         Raises:
             MeasurementError: it ends before it is ready: no Python, no runtime, no connection.
         """
         self._launch = launch
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
-        self._write_lock = threading.Lock()
         self._stopped = threading.Event()
-        self._process = subprocess.Popen(
-            launch.argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
-            start_new_session=True,  # so that whatever the command starts can be stopped with it
-        )
-        self._events: queue.Queue[Event | None] = queue.Queue()
-        self._reader = threading.Thread(target=self._read_events, daemon=True)
-        self._reader.start()
+        try:
+            self._process = subprocess.Popen(
+                launch.argv,
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                start_new_session=True,  # so that whatever the command starts can be stopped with it
+            )
+        except (OSError, ValueError) as error:
+            raise _not_started(where, error) from error
+        self._channel = Channel(self._process)
         self.served = 0
         try:
-            with contextlib.suppress(OSError):  # it may have died already: `_await` says of what
-                self._write(launch.preamble)
+            deadline = time.monotonic() + START_TIMEOUT_S
+            self._send(launch.preamble, deadline)
             if launch.heartbeat_s is not None:
                 threading.Thread(target=self._beat, args=(launch.heartbeat_s,), daemon=True).start()
-            self.ready = self._await("ready", where, START_TIMEOUT_S, "while starting")
-            if self.ready["protocol"] != worker.PROTOCOL:
-                raise MeasurementError(f"the worker speaks protocol {self.ready['protocol']}, not {worker.PROTOCOL}")
+            self.ready: Ready = self._await("ready", ready, where, START_TIMEOUT_S, phase="while starting")
+            if self.ready.protocol != worker.PROTOCOL:
+                raise MeasurementError(
+                    f"{where}: {launch.speaker} speaks protocol {self.ready.protocol}, not {worker.PROTOCOL}"
+                )
+        except RuntimeError as error:
+            self.close()
+            raise _not_started(where, error) from error
         except BaseException:
             self.close()
             raise
@@ -100,104 +120,133 @@ class WorkerProcess(ClosedAtExit):
         return self._process.poll() is None
 
     def request(
-        self, command: str, label: str, timeout_s: float, timed_s: float | None = None, **fields: object
-    ) -> Event:
-        """Send one request and return its ``result`` event; `label` names the model in errors.
+        self, answer: type[Answer], label: str, timeout_s: float, timed_s: float | None = None, **fields: object
+    ) -> Answer:
+        """Send the request that `answer` belongs to, and return what came; `label` names the model in errors.
 
         `timeout_s` is how long it may take; once runs are being timed, they may take `timed_s` from there.
 
         Raises:
             InputError: the runtime refuses the model, or an option can't be had.
             MemoryLimitError: the process went over its memory limit.
-            MeasurementError: the run failed, the process died, or nothing came within `timeout_s` (it is then killed).
+            MeasurementError: the run failed, the process died, nothing came within `timeout_s` (it is then killed), or
+                what came can't be true.
         """
-        line = json.dumps({"protocol": worker.PROTOCOL, "command": command, **fields}) + "\n"
+        line = json.dumps({"protocol": worker.PROTOCOL, "command": answer.command, **fields}) + "\n"
         try:
-            self._write(line.encode())
-        except OSError as error:
-            raise self._death(label, "before it was timed") from error
+            self._send(line.encode(), time.monotonic() + timeout_s)
+        except TimeoutError:
+            self.close()
+            raise self._late(label, timeout_s, "while the request was sent") from None
         self.served += 1
-        return self._await("result", label, timeout_s, timed_s=timed_s)
+        found = self._await("result", answer, label, timeout_s, timed_s)
+        allowed_s = CLOCK_SLACK * (timeout_s + (timed_s or 0.0))
+        if not found.claimed_ms() <= 1000 * allowed_s:
+            claimed = f"{found.claimed_ms() / 1000:g} s of work, more than the {allowed_s:g} s that it was given"
+            raise self._invalid(label, f"'s answer ({answer.command}) tells of {claimed}")
+        return found
 
     def close(self) -> None:
         """Kill the process and let go of its pipes; safe to call twice."""
         self._stopped.set()
-        with contextlib.suppress(OSError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+        self._channel.close_stdin()
         with contextlib.suppress(OSError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._reader.join(GRACE_S)
-        for stream in (self._process.stdin, self._process.stdout, self._stderr):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+        self._channel.close()
 
     def finish(self, timeout_s: float) -> None:
         """Close stdin and give the process a moment to clear up before `close`."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
+        self._channel.close_stdin()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout_s)
         self.close()
 
-    def _write(self, data: bytes) -> None:
-        assert self._process.stdin is not None
-        with self._write_lock:
-            try:
-                self._process.stdin.write(data)
-                self._process.stdin.flush()
-            except ValueError as error:  # closed by now
-                raise OSError("the worker is closed") from error
+    def _send(self, data: bytes, deadline: float) -> None:
+        try:
+            self._channel.send(data, deadline)
+        except TimeoutError:
+            raise
+        except OSError:  # it has ended, perhaps with a message: the wait for its answer says of what
+            return
 
     def _beat(self, every_s: float) -> None:
         while not self._stopped.wait(every_s):
             try:
-                self._write(b"\n")
+                self._channel.beat()
             except OSError:
                 return
 
     def _await(
         self,
         wanted: str,
+        kind: type[Answer],
         label: str,
         timeout_s: float,
-        phase: str = "before it was loaded",
         timed_s: float | None = None,
-    ) -> Event:
+        phase: str = "before it was loaded",
+    ) -> Answer:
+        """Return the event that is wanted; the time that timed runs have begins once, whatever is said of phases."""
         deadline = time.monotonic() + timeout_s
+        allowed_s, timing = timeout_s, False
         while True:
             try:
-                event = self._events.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
+                line = self._channel.line(deadline)
+            except TimeoutError:
                 self.close()
-                allowed = timeout_s if timed_s is None or phase != TIMED else timed_s
-                raise MeasurementError(
-                    f"{label}: no answer within {allowed:g} s, {phase}; the worker was stopped, allow more time "
-                    "(--timeout)"
-                ) from None
-            if event is None:
+                raise self._late(label, allowed_s, phase) from None
+            except FloodError as error:
+                raise self._invalid(label, f" {error} {phase}") from None
+            if line is None:
                 raise self._death(label, phase)
-            if event["event"] == "phase":
-                phase = str(event["phase"])
-                if phase == TIMED and timed_s is not None:
-                    deadline = time.monotonic() + timed_s
-            elif event["event"] == "error":
-                raise self._failure(event, label, phase)
-            elif event["event"] == wanted:
-                return event
+            event = self._event(line, label, phase)
+            if event.get("event") == "phase":
+                phase = self._parsed(PhaseMessage, event, label).phase
+                if phase == TIMED and timed_s is not None and not timing:
+                    deadline, allowed_s, timing = time.monotonic() + timed_s, timed_s, True
+            elif event.get("event") == "error":
+                raise self._failure(self._parsed(FailureMessage, event, label), label, phase)
+            elif event.get("event") == wanted:
+                return self._parsed(kind, event, label)
 
-    def _failure(self, event: Event, label: str, phase: str) -> N2NError:
+    def _event(self, line: bytes, label: str, phase: str) -> dict[str, Any]:
+        """Return the object on a line; an empty one for a line that is none: a login shell may have its own to say."""
+        if not line.lstrip().startswith(b"{"):
+            return {}
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            text = f" sent a message that can't be read ({type(error).__name__}) {phase}"
+            raise self._invalid(label, text) from None
+        return event if isinstance(event, dict) else {}
+
+    def _parsed(self, kind: type[Answer], event: dict[str, Any], label: str) -> Answer:
+        try:
+            return parse(kind, event)
+        except InvalidMessageError as error:
+            raise self._invalid(label, f"'s answer ({kind.command or event['event']}) {error}") from None
+
+    def _invalid(self, label: str, text: str) -> MeasurementError:
+        """Stop a process that says what can't be, and return the error of it; `text` follows on who says it."""
+        self.close()
+        return MeasurementError(
+            f"{label}: {self._launch.speaker}{text}; it was stopped and nothing of it is used, check what runs there"
+        )
+
+    def _late(self, label: str, allowed_s: float, phase: str) -> MeasurementError:
+        return MeasurementError(
+            f"{label}: no answer within {allowed_s:g} s, {phase}; the worker was stopped, allow more time (--timeout)"
+        )
+
+    def _failure(self, event: FailureMessage, label: str, phase: str) -> N2NError:
         """Turn an ``error`` event into what the caller sees."""
-        kind, message = event["kind"], one_line(str(event["message"]))
+        kind, message = event.kind, one_line(event.message)
         if kind == "refused":
             return InputError(f"{label}: {message}")
         if kind == "fallback":
             return MeasurementError(f"{label}: {message}; leave the provider out to time what runs instead")
-        if kind == "memory":
-            return self._over_limit(label, phase, int(event["message"]))
+        if kind == "memory" and self._launch.limit_bytes is not None:
+            return self._over_limit(label, phase, event.reached_bytes)
         if kind == "missing":
             return MeasurementError(
                 f"{label}: the worker's Python can't import the runtime: {message}; see `n2n-edge device check`"
@@ -215,12 +264,13 @@ class WorkerProcess(ClosedAtExit):
     def _death(self, label: str, phase: str) -> N2NError:
         """Return the error of a process that has ended by itself, or has stopped to speak."""
         try:
-            code = self._process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
+            said = self._channel.last_words(time.monotonic() + GRACE_S)
+        except FloodError as error:
+            return self._invalid(label, f" {error} {phase}")
+        code = self._process.poll()
+        if code is None:
             self.close()
             return MeasurementError(f"{label}: the worker closed its output {phase} and was stopped")
-        self._stderr.seek(0)
-        said = self._stderr.read().decode(errors="replace").strip()
         explained = self._launch.explain(code, said)
         if explained is not None:
             return explained
@@ -240,18 +290,14 @@ class WorkerProcess(ClosedAtExit):
         last = f": {one_line(said.splitlines()[-1])}" if said else ""
         return MeasurementError(f"{label}: the runtime's process ended {phase} ({how}){last}")
 
-    def _read_events(self) -> None:
-        assert self._process.stdout is not None
-        with contextlib.suppress(OSError, ValueError):
-            for line in self._process.stdout:
-                with contextlib.suppress(ValueError):  # a login shell may have its own to say, in any encoding
-                    event = json.loads(line)
-                    if isinstance(event, dict) and "event" in event:
-                        self._events.put(event)
-        self._events.put(None)
+
+WorkerProcess = ChildProcess[WorkerReady]
+KeeperProcess = ChildProcess[KeeperReady]
 
 
-def one_line(text: str, length: int = 300) -> str:
-    """Return a text on one line, cut where it is longer than `length`."""
-    text = " ".join(text.split())
-    return text if len(text) <= length else text[: length - 3] + "..."
+def _not_started(where: str, error: Exception) -> MeasurementError:
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return MeasurementError(
+        f"{where}: a worker can't be started ({one_line(reason or type(error).__name__)}); allow this process more "
+        "memory, open files and threads (ulimit -a)"
+    )

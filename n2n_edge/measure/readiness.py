@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from n2n_edge.measure.board import BoardState
+from n2n_edge.measure.messages import Checked
 from n2n_edge.measure.target import Target
 
 __all__ = ["Problem", "Readiness", "readiness"]
@@ -29,7 +30,7 @@ class Readiness:
     facts: Mapping[str, str]
     missing: tuple[Problem, ...]
     doubts: tuple[str, ...]
-    raw: Mapping[str, Any]
+    raw: Checked
     state: BoardState
 
     @property
@@ -39,10 +40,9 @@ class Readiness:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as a JSON object."""
-        kept = {name: value for name, value in self.raw.items() if name != "event"}
         return {
             "ready": self.ready,
-            "found": kept,
+            "found": self.raw.model_dump(exclude_unset=True),
             "state": self.state.to_json(),
             "missing": [asdict(problem) for problem in self.missing],
             "warnings": list(self.doubts),
@@ -60,49 +60,49 @@ def readiness(target: Target) -> Readiness:
     if state.max_clock_mhz is not None:
         clock += f" of {state.max_clock_mhz:.0f}"
     facts = {
-        "processor": str(found["cpu"]),
-        "cores": f"{found['cores']} usable, {found['logical_cpus']} logical",
-        "memory": f"{found['memory_mb'] or UNKNOWN} MB, {found['available_memory_mb'] or UNKNOWN} MB available",
-        "system": f"{found['os']} on {found['machine']}",
-        "Python": f"{found['python']} ({found['executable']})",
-        "numpy": str(found["numpy"] or "none"),
-        "onnxruntime": str(found["onnxruntime"] or "none"),
-        "providers": ", ".join(name.removesuffix("ExecutionProvider") for name in found["providers"]) or "none",
+        "processor": str(found.cpu),
+        "cores": f"{found.cores} usable, {found.logical_cpus} logical",
+        "memory": f"{found.memory_mb or UNKNOWN} MB, {found.available_memory_mb or UNKNOWN} MB available",
+        "system": f"{found.os} on {found.machine}",
+        "Python": f"{found.python} ({found.executable})",
+        "numpy": str(found.numpy or "none"),
+        "onnxruntime": str(found.onnxruntime or "none"),
+        "providers": ", ".join(name.removesuffix("ExecutionProvider") for name in found.providers) or "none",
         "governor": state.governor or UNKNOWN,
         "clock": clock,
         "temperature": UNKNOWN if state.temperature_c is None else f"{state.temperature_c:.0f} °C",
         "throttled": ", ".join(state.throttled) or "no" if state.tells_throttling else UNKNOWN,
         "power mode": state.power_mode or UNKNOWN,
-        "free disk": f"{found['free_disk_mb']} MB in {found['folder']}",
+        "free disk": f"{found.free_disk_mb} MB in {found.folder}",
     }
     return Readiness(facts, tuple(_missing(found)), (*state.doubts(), *_doubts(found, state)), found, state)
 
 
-def _missing(found: Mapping[str, Any]) -> list[Problem]:
+def _missing(found: Checked) -> list[Problem]:
     problems = []
-    if tuple(int(part) for part in found["python"].split(".")[:2]) < LEAST_PYTHON:
-        problems.append(Problem(f"Python {found['python']} is older than 3.8", "name a newer one with ?python=PATH"))
+    if tuple(int(part) for part in found.python.split(".")[:2]) < LEAST_PYTHON:
+        problems.append(Problem(f"Python {found.python} is older than 3.8", "name a newer one with ?python=PATH"))
     for package in ("numpy", "onnxruntime"):
-        if found[package] is None:
-            reason = found.get(f"{package}_error", "")
+        if getattr(found, package) is None:
+            reason = getattr(found, f"{package}_error")
             absent = "No module named" in reason
             what = package if absent else f"{package} can't be imported ({reason})"
-            remedy = f"install it there with `{found['executable']} -m pip install {package}`"
+            remedy = f"install it there with `{found.executable} -m pip install {package}`"
             problems.append(
                 Problem(what, remedy + ", in a virtual environment if pip asks for one (then ?python=PATH)")
             )
     return problems
 
 
-def _doubts(found: Mapping[str, Any], state: BoardState) -> list[str]:
+def _doubts(found: Checked, state: BoardState) -> list[str]:
     doubts = []
     if state.throttled:
         doubts.append(f"the board is {' and '.join(state.throttled)} now: no measurement counts until that is mended")
-    if found["free_disk_mb"] < LITTLE_DISK_MB:
+    if found.free_disk_mb < LITTLE_DISK_MB:
         doubts.append(
-            f"only {found['free_disk_mb']} MB are free in {found['folder']}; name another folder: ssh://host/folder"
+            f"only {found.free_disk_mb} MB are free in {found.folder}; name another folder: ssh://host/folder"
         )
-    available = found["available_memory_mb"]
+    available = found.available_memory_mb
     if available is not None and available < LITTLE_MEMORY_MB:
         doubts.append(f"only {available} MB of memory are available")
     return doubts

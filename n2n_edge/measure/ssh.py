@@ -15,7 +15,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from n2n_edge.errors import InputError, N2NError, UnsuitableEnvironmentError
 from n2n_edge.measure.measurement import ConnectionLostError, MeasurementError
-from n2n_edge.measure.process import WORKER_SCRIPT, Launch, one_line
+from n2n_edge.measure.messages import one_line
+from n2n_edge.measure.process import WORKER_SCRIPT, Launch
 from n2n_edge.measure.target import HostTarget, Target
 
 __all__ = ["SshAddress", "SshTarget", "open_target"]
@@ -110,6 +111,7 @@ class SshTarget(Target):
             preamble=b"%d\n%s" % (len(source), source),
             heartbeat_s=HEARTBEAT_S,
             explain=self._explain,
+            speaker="the board",
         )
 
     def keeper_arguments(self) -> tuple[str, ...]:

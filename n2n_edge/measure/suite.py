@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from n2n_edge.errors import N2NError
-from n2n_edge.measure.bench import Throughput, bench, run_throughput, twice, with_profile
+from n2n_edge.measure.bench import Throughput, bench, run_throughput, threads_on, twice, with_profile
 from n2n_edge.measure.board import BoardState
 from n2n_edge.measure.comparison import Comparison, compare
-from n2n_edge.measure.measurement import Measurement
+from n2n_edge.measure.measurement import Measurement, alone_in_failing
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.per_op import OpProfile
 from n2n_edge.measure.target import Target
@@ -53,8 +53,15 @@ def run_suite(
     """Time one model alone, or several interleaved; profile each; with `streams`, find its throughput too.
 
     A model that fails is reported in its entry, the others go on. `watch` is told what is being done.
+
+    Raises:
+        InputError: threads or streams that the target can't have.
+        MeasurementError: the target can't be reached.
     """
     noise_floor: Comparison | N2NError | None = None
+    twice(
+        target, lambda: threads_on(target, options, streams or 1)
+    )  # refuse what can't be had before anything is timed
     if len(paths) == 1 and not with_itself:
         watch(f"timing {paths[0].name}")
         entries = [_alone(paths[0], options, target)]
@@ -83,7 +90,8 @@ def run_suite(
 
 def _alone(path: Path, options: BenchOptions, target: Target) -> Entry:
     try:
-        found = bench(path, options, target=target)
+        with alone_in_failing(str(path)):
+            found = bench(path, options, target=target)
     except N2NError as error:
         return Entry(path, error=error)
     return Entry(path, found.measurement, found.profile)
@@ -92,7 +100,8 @@ def _alone(path: Path, options: BenchOptions, target: Target) -> Entry:
 def _profiled(entry: Entry, options: BenchOptions, target: Target) -> Entry:
     assert entry.measurement is not None
     try:
-        profile, measurement = with_profile(entry.measurement, entry.path, options, target)
+        with alone_in_failing(str(entry.path)):
+            profile, measurement = with_profile(entry.measurement, entry.path, options, target)
     except N2NError as error:
         return Entry(entry.path, error=error)
     return replace(entry, profile=profile, measurement=measurement)
@@ -103,7 +112,9 @@ def _streamed(entry: Entry, options: BenchOptions, target: Target, streams: int,
         return entry
     watch(f"running {entry.path.name} in {streams} streams")
     try:
-        return replace(entry, throughput=run_throughput(entry.path, options, target, streams))
+        with alone_in_failing(str(entry.path)):
+            throughput = run_throughput(entry.path, options, target, streams)
     except N2NError as error:
         measured = replace(entry.measurement, warnings=(*entry.measurement.warnings, f"no throughput: {error}"))
         return replace(entry, measurement=measured)
+    return replace(entry, throughput=throughput)

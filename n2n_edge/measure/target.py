@@ -13,10 +13,21 @@ from typing import Any
 from n2n_edge.closing import ClosedAtExit
 from n2n_edge.errors import InputError
 from n2n_edge.figures import Provenance
+from n2n_edge.graph.model_file import MESSAGE_BYTES, check_path, data_files, read_external_data, read_proto
 from n2n_edge.measure.board import BoardState
 from n2n_edge.measure.environment import environment
-from n2n_edge.measure.files import is_ort, model_files
-from n2n_edge.measure.process import WORKER_SCRIPT, Event, Launch, WorkerProcess
+from n2n_edge.measure.files import is_ort
+from n2n_edge.measure.messages import (
+    Checked,
+    KeeperReady,
+    LimitMet,
+    LimitPrepared,
+    Put,
+    State,
+    WorkerReady,
+    parse,
+)
+from n2n_edge.measure.process import WORKER_SCRIPT, KeeperProcess, Launch, WorkerProcess
 from n2n_edge.measure.worker import board_state, usable_cores
 
 __all__ = ["HostTarget", "MemoryLimit", "Target"]
@@ -47,10 +58,10 @@ class Target(ClosedAtExit):
 
     def __init__(self, limit_bytes: int | None = None) -> None:
         self._limit_bytes = limit_bytes
-        self._keeper_process: WorkerProcess | None = None
+        self._keeper_process: KeeperProcess | None = None
         self._placed: dict[str, str] = {}
         self._enforced: bool | None = None
-        self._checked: Event | None = None
+        self._checked: Checked | None = None
 
     @abstractmethod
     def launch(self, arguments: Sequence[str], prefix: Sequence[str] = ()) -> Launch:
@@ -72,12 +83,12 @@ class Target(ClosedAtExit):
         if self._limit_bytes is None:
             return None
         if self._enforced is None:
-            self._enforced = bool(self.limit_there()["prefix"])
+            self._enforced = bool(self.limit_there().prefix)
         return MemoryLimit(self._limit_bytes, self._enforced)
 
-    def limit_there(self) -> Event:
+    def limit_there(self) -> LimitPrepared:
         """Prepare a limit for one worker and return by what means it comes under it; see `worker.limit_memory`."""
-        return self._keeper().request("limit", self.name, CHECK_TIMEOUT_S, bytes=self._limit_bytes)
+        return self._keeper().request(LimitPrepared, self.name, CHECK_TIMEOUT_S, bytes=self._limit_bytes)
 
     def start(self, *, unlimited: bool = False) -> WorkerProcess:
         """Start a fresh worker, under the limit on memory unless it is to be `unlimited`.
@@ -86,15 +97,15 @@ class Target(ClosedAtExit):
             MeasurementError: no Python or no runtime there; a board that can't be reached.
         """
         if unlimited or self._limit_bytes is None:
-            return WorkerProcess(self.launch(()), self.name)
+            return WorkerProcess(self.launch(()), WorkerReady, self.name)
         means = self.limit_there()
-        watched = () if means["prefix"] else ("--watch-memory", str(self._limit_bytes))
+        watched = () if means.prefix else ("--watch-memory", str(self._limit_bytes))
         limited = replace(
-            self.launch(watched, tuple(means["prefix"])),
+            self.launch(watched, tuple(means.prefix)),
             limit_bytes=self._limit_bytes,
-            was_over_limit=lambda: self._was_over_limit(means["cgroup"]),
+            was_over_limit=lambda: self._was_over_limit(means.cgroup),
         )
-        return WorkerProcess(limited, self.name)
+        return WorkerProcess(limited, WorkerReady, self.name)
 
     def place(self, model: Path | bytes) -> dict[str, str]:
         """Return the fields of a request that name a model there; it is sent at most once.
@@ -103,37 +114,36 @@ class Target(ClosedAtExit):
             InputError: no such file.
             MeasurementError: no room for it there, or the connection is lost.
         """
-        if isinstance(model, Path) and not model.is_file():
-            raise InputError(f"{model}: no such file; give the path of an ONNX model")
+        if isinstance(model, Path):
+            check_path(model)
         if not self.sends_models:
             if isinstance(model, Path):
-                return {"model_path": str(model.resolve())}
+                return {"model_path": str(model.absolute())}
             return {"model_base64": base64.b64encode(model).decode()}
         return {"model_path": self._send(model)}
 
     def scratch(self) -> str:
         """Return a folder there for files that a measurement makes; it is removed at the end."""
-        return str(self._keeper().ready["folder"])
+        return self._keeper().ready.folder
 
     def describe(self) -> Mapping[str, Any]:
         """Return the fingerprint of the machine and its software; see `check`."""
-        found = self.check()
-        kept = ("cpu", "cores", "logical_cpus", "memory_mb", "machine", "os", "python", "onnxruntime")
-        return {name: found[name] for name in kept}
+        kept = {"cpu", "cores", "logical_cpus", "memory_mb", "machine", "os", "python", "onnxruntime"}
+        return self.check().model_dump(include=kept)
 
-    def check(self) -> Event:
+    def check(self) -> Checked:
         """Return what is there: machine, Python, packages, providers, free memory and disk.
 
         Raises:
             MeasurementError: it can't be reached, or has no Python.
         """
         if self._checked is None:
-            self._checked = self._keeper().request("check", self.name, CHECK_TIMEOUT_S)
+            self._checked = self._keeper().request(Checked, self.name, CHECK_TIMEOUT_S)
         return self._checked
 
     def state(self) -> BoardState:
         """Return how it stands: clocks, temperature, throttling."""
-        return BoardState.read(self._keeper().request("state", self.name, CHECK_TIMEOUT_S))
+        return BoardState.read(self._keeper().request(State, self.name, CHECK_TIMEOUT_S))
 
     def reconnect(self) -> None:
         """Forget what was there: after a lost connection everything starts anew."""
@@ -153,13 +163,14 @@ class Target(ClosedAtExit):
         """Whether the system has killed a worker for want of memory; assumed where there is no group to look at."""
         if cgroup is None:
             return True
-        return bool(self._keeper().request("limit_facts", self.name, CHECK_TIMEOUT_S, cgroup=cgroup)["killed"])
+        return self._keeper().request(LimitMet, self.name, CHECK_TIMEOUT_S, cgroup=cgroup).killed
 
-    def _keeper(self) -> WorkerProcess:
+    def _keeper(self) -> KeeperProcess:
         if self._keeper_process is not None and not self._keeper_process.alive:
             self.reconnect()
         if self._keeper_process is None:
-            self._keeper_process = WorkerProcess(self.launch(("--keeper", *self.keeper_arguments())), self.name)
+            launch = self.launch(("--keeper", *self.keeper_arguments()))
+            self._keeper_process = KeeperProcess(launch, KeeperReady, self.name)
         return self._keeper_process
 
     def keeper_arguments(self) -> tuple[str, ...]:
@@ -175,7 +186,7 @@ class Target(ClosedAtExit):
             for start in range(0, max(1, len(content)), PIECE_BYTES):
                 piece = content[start : start + PIECE_BYTES]
                 answer = keeper.request(
-                    "put",
+                    Put,
                     f"{label}: sending it to {self.name}",
                     CHECK_TIMEOUT_S,
                     name=digest + suffix,
@@ -183,7 +194,7 @@ class Target(ClosedAtExit):
                     last=start + PIECE_BYTES >= len(content),
                     sha256=digest,
                 )
-            self._placed[digest] = answer["path"]
+            self._placed[digest] = answer.path
         return self._placed[digest]
 
 
@@ -234,7 +245,7 @@ class HostTarget(Target):
         return self._environment
 
     def state(self) -> BoardState:
-        return BoardState.read(board_state())
+        return BoardState.read(parse(State, board_state()))
 
     def launch(self, arguments: Sequence[str], prefix: Sequence[str] = ()) -> Launch:
         # -P keeps the script's folder off the import path: its neighbours must not hide other modules
@@ -249,10 +260,14 @@ def _content(model: Path | bytes) -> tuple[bytes, str]:
     if is_ort(model):
         return model.read_bytes(), model.suffix
     try:
-        if len(model_files(model)) == 1:
-            return model.read_bytes(), ".onnx"
-        import onnx
-
-        return onnx.load(model).SerializeToString(), ".onnx"
-    except Exception:  # whatever it is, the runtime there says what is wrong with it
+        proto = read_proto(model)
+    except InputError:  # whatever it is, the runtime there says what is wrong with it
         return model.read_bytes(), ".onnx"
+    if not data_files(proto, model):
+        return model.read_bytes(), ".onnx"
+    read_external_data(proto, model)
+    if proto.ByteSize() > MESSAGE_BYTES:
+        raise InputError(
+            f"{model}: holds over 2 GB with its data, which can't be sent as one file; copy it to the board"
+        )
+    return proto.SerializeToString(), ".onnx"

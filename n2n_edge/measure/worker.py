@@ -15,6 +15,7 @@ import functools
 import gc
 import hashlib
 import json
+import math
 import os
 import platform
 import queue
@@ -71,9 +72,10 @@ def read_number(path: Path) -> float | None:
     """Return the number in a small file; None where there is none."""
     text = read_text(path)
     try:
-        return float(text) if text else None
+        number = float(text) if text else math.nan
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
 @functools.lru_cache(maxsize=1)

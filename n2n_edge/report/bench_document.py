@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
+from n2n_edge.errors import N2NError
 from n2n_edge.figures import MB, SCHEMA_VERSION, Figure, FigureJson
 from n2n_edge.gate import static_figures
 from n2n_edge.graph import Costs
 from n2n_edge.measure import Comparison, OpProfile, Target, Throughput, model_files
+from n2n_edge.measure.measurement import alone_in_failing
 from n2n_edge.measure.suite import Entry, Suite
 from n2n_edge.report.histogram import histogram_of
 
@@ -96,6 +98,15 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _sha256(path: Path) -> str:
+    """Return the checksum of a model; '' where the file is gone, or can't be read, by the time it has been timed."""
+    try:
+        with alone_in_failing(str(path)):
+            return file_sha256(path)
+    except N2NError:
+        return ""
+
+
 def _row(row: Benched) -> dict[str, Any]:
     entry = row.entry
     if entry.measurement is None:
@@ -103,7 +114,7 @@ def _row(row: Benched) -> dict[str, Any]:
     measured = entry.measurement
     document: dict[str, Any] = {
         "path": str(entry.path),
-        "sha256": file_sha256(entry.path),
+        "sha256": _sha256(entry.path),
         "target": measured.target,
         "runtime": measured.runtime,
         "providers": list(measured.providers),

@@ -9,6 +9,7 @@ from n2n_edge.measure import Comparison
 from n2n_edge.measure.suite import Suite
 from n2n_edge.report.bench_document import Benched, BenchJson
 from n2n_edge.report.bench_words import bench_cells, comparison_words
+from n2n_edge.writing import markdown_text
 
 __all__ = ["bench_csv", "bench_markdown"]
 
@@ -46,28 +47,27 @@ def bench_markdown(suite: Suite, rows: Sequence[Benched], document: BenchJson) -
     lines = [f"Target: {document['target']['name']} ({document['target']['provenance']})", ""]
     if good:
         cells = [bench_cells(row) for row in good]
-        lines.append("| | " + " | ".join(_escaped(row.entry.path.name) for row in good) + " |")
+        lines.append("| | " + " | ".join(markdown_text(row.entry.path.name) for row in good) + " |")
         lines.append("| --- |" + " ---: |" * len(good))
         for label in dict.fromkeys(label for cell in cells for label in cell):
-            lines.append(f"| {label} | " + " | ".join(_escaped(cell.get(label, "")) for cell in cells) + " |")
+            lines.append(f"| {label} | " + " | ".join(markdown_text(cell.get(label, "")) for cell in cells) + " |")
         lines.append("")
     first = rows[0].entry.path.name
     if isinstance(suite.noise_floor, Comparison):
-        lines.append("- " + _escaped(comparison_words(f"noise floor, {first} again", "itself", suite.noise_floor)))
+        lines.append("- " + markdown_text(comparison_words(f"noise floor, {first} again", "itself", suite.noise_floor)))
     for row in rows:
         name = row.entry.path.name
         if row.entry.comparison is not None:
-            lines.append("- " + _escaped(comparison_words(name, first, row.entry.comparison)))
+            lines.append("- " + markdown_text(comparison_words(name, first, row.entry.comparison)))
         if row.entry.error is not None:
-            lines.append(f"- {_escaped(' '.join(str(row.entry.error).split()))}")
+            lines.append(f"- {markdown_text(str(row.entry.error))}")
         measured = row.entry.measurement
-        lines += [f"- {_escaped(name)}: warning: {_escaped(text)}" for text in (measured.warnings if measured else ())]
+        lines += [
+            f"- {markdown_text(name)}: warning: {markdown_text(text)}"
+            for text in (measured.warnings if measured else ())
+        ]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _is_figure(value: Any) -> bool:
     return isinstance(value, Mapping) and "value" in value and "unit" in value
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|")

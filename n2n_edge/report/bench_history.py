@@ -1,12 +1,12 @@
 """A bench beside an earlier one."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from n2n_edge.errors import InputError
 from n2n_edge.figures import SCHEMA_VERSION
+from n2n_edge.reading import read_json
 from n2n_edge.report.bench_document import BenchJson
 
 __all__ = ["Change", "changes_since", "read_bench"]
@@ -38,10 +38,7 @@ def read_bench(path: Path) -> BenchJson:
     Raises:
         InputError: no such file, or not a document of this kind and version.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not a readable bench document ({error}); write one with bench --save") from error
+    document = read_json(path, "a bench document, which bench --save writes")
     if not isinstance(document, dict) or document.get("kind") != "bench" or "models" not in document:
         raise InputError(f"{path}: not a bench document; write one with bench --save")
     if document.get("schema_version") != SCHEMA_VERSION:

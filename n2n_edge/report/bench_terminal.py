@@ -29,7 +29,7 @@ def bench_on_terminal(suite: Suite, rows: Sequence[Benched], target: Target, per
         yield _table(part, target)
     for row in good:
         assert row.entry.measurement is not None
-        yield histogram(row.entry.path.name, row.entry.measurement)
+        yield from histogram(row.entry.path.name, row.entry.measurement)
     yield from _comparisons(suite, rows)
     if per_op:
         for row in good:
@@ -54,18 +54,18 @@ def bench_on_terminal(suite: Suite, rows: Sequence[Benched], target: Target, per
         yield _predictions(predicted)
 
 
-def histogram(name: str, measured: Measurement) -> Text:
-    """Return the distribution of a sample as bars; times beyond three times the middle half's width are one bar."""
+def histogram(name: str, measured: Measurement) -> Iterator[Text]:
+    """Yield the distribution of a sample as bars; times beyond three times the middle half's width are one bar."""
     found = histogram_of(measured.samples_ms, BINS)
     digits = max(0, 3 - math.floor(math.log10(max(found.low_ms, 1e-9))))
-    text = Text(f"{name}: {measured.n} runs, ms\n")
+    yield Text(f"{name}: {measured.n} runs, ms")
     most = max(*found.counts, found.beyond)
     for index, count in enumerate(found.counts):
-        text.append(f"{found.low_ms + index * found.bin_ms:>12.{digits}f} {_bar(count, most)} {count}\n")
+        yield Text(f"{found.low_ms + index * found.bin_ms:>12.{digits}f} {_bar(count, most)} {count}")
     if found.beyond:
         last = max(measured.samples_ms)
-        text.append(f"{'later':>12} {_bar(found.beyond, most)} {found.beyond} (up to {last:.{digits}f})\n")
-    return text
+        yield Text(f"{'later':>12} {_bar(found.beyond, most)} {found.beyond} (up to {last:.{digits}f})")
+    yield Text()
 
 
 def per_op_tables(name: str, profile: OpProfile) -> Iterator[RenderableType]:

@@ -3,7 +3,7 @@
 from n2n_edge.figures import MB, Figure
 from n2n_edge.gate import format_interval, format_value
 from n2n_edge.measure import Comparison, Throughput
-from n2n_edge.measure.comparison import LEAST_ROUNDS
+from n2n_edge.measure.ratio import LEAST_ROUNDS
 from n2n_edge.report.bench_document import Benched, timed_figures
 
 __all__ = ["bench_cells", "comparison_words", "memory_words", "throughput_words"]
@@ -62,7 +62,7 @@ def comparison_words(name: str, first: str, found: Comparison) -> str:
         "faster": "faster",
         "inconclusive": f"inconclusive at {percent}: allow more time (--max-time) or quieten the machine",
     }
-    if found.rounds < LEAST_ROUNDS:
+    if found.rounds < LEAST_ROUNDS and found.verdict == "inconclusive":
         return (
             f"{name}: about {found.ratio:.3f} times {first}; inconclusive, {found.rounds} of the {LEAST_ROUNDS} rounds "
             "that an interval takes fitted into the time: allow more (--max-time)"

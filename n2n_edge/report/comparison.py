@@ -112,6 +112,7 @@ def _figures(model: ModelJson) -> Mapping[str, Figure]:
     figures: dict[str, FigureJson | None] = {
         "Accuracy (test split)": model.get("accuracy"),
         "Fidelity to the teacher": model.get("fidelity"),
+        "Mean error": model.get("label_error"),
         "Params": model["params"],
         "File size": model["size_mb"],
         "MACs": model["macs"],

@@ -31,6 +31,10 @@ class ModelJson(TypedDict):
     path: str
     accuracy: NotRequired[FigureJson | None]
     fidelity: NotRequired[FigureJson | None]
+    sha256: NotRequired[str]
+    """Digest of the student's file."""
+    label_error: NotRequired[FigureJson]
+    """Mean absolute difference from labels that are values, in their unit."""
     params: FigureJson
     size_mb: FigureJson
     macs: FigureJson

@@ -1,5 +1,6 @@
 """The model card: what the student is, for whoever receives the file without the report."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from n2n_edge.report.comparison import (
 from n2n_edge.report.conditions import condition_table
 from n2n_edge.report.document import RunReport
 from n2n_edge.report.html import facts_of
-from n2n_edge.writing import markdown_text, write_text
+from n2n_edge.writing import markdown_code, markdown_text, write_text
 
 __all__ = ["render_model_card", "write_model_card"]
 
@@ -37,23 +38,32 @@ def render_model_card(document: RunReport) -> str:
         _making(document),
         _use(document),
         _limits(document),
-        f"## Made again by\n\n```sh\n{document['command']}\n```",
+        f"## Made again by\n\n{_block(document['command'], 'sh')}",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _block(text: str, language: str) -> str:
+    """Return lines of code, fenced so that none of them ends the block."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{text}\n{fence}"
 
 
 def _opening(document: RunReport) -> str:
     devices, chosen = markdown_text(device_names(document)), markdown_text(chosen_text(document))
     return (
         f"# Student of {markdown_text(Path(document['teacher']['path']).name)} for {devices}\n\n"
-        f"A smaller network made from the teacher `{document['teacher']['path']}` by n2n-edge "
+        f"A smaller network made from the teacher {markdown_code(document['teacher']['path'])} by n2n-edge "
         f"{document['n2n_edge_version']} for {devices} ({markdown_text(device_text(document))}), "
         f"{document['created']}." + (f" {chosen}" if chosen else "")
     )
 
 
 def _figures(document: RunReport) -> str:
-    rows = [(row.name, _words(row.teacher), _words(row.student), row.change or "") for row in comparison_rows(document)]
+    rows = [
+        (markdown_text(row.name), _words(row.teacher), _words(row.student), row.change or "")
+        for row in comparison_rows(document)
+    ]
     meanings = "; ".join(f"*{name}*: {words}" for name, words in provenances_of(document).items() if name != words)
     table = _table(("figure", "teacher", "student", "change"), rows)
     return f"## Figures\n\n{table}\n\n{meanings}." if meanings else f"## Figures\n\n{table}"
@@ -78,15 +88,17 @@ def _conditions(document: RunReport) -> str:
         return ""
     words = condition_table(document["conditions"])
     head = ("severity", *(str(severity) for severity in words["severities"]))
-    table = _table(head, [(name, *cells) for name, cells in words["rows"]])
+    table = _table(head, [tuple(map(markdown_text, (name, *cells))) for name, cells in words["rows"]])
     return f"## Under other conditions\n\n{markdown_text(words['title'])}:\n\n{table}"
 
 
 def _making(document: RunReport) -> str:
     search, architecture, training = document["search"], document["architecture"], document["training"]
     shrunk = [group for group in architecture["groups"] if group["before"] != group["after"]]
-    removed = ", ".join(f"`{name}`" for name in architecture["removed"]) or "none"
-    widths = ", ".join(f"`{group['name']}` {group['before']} to {group['after']}" for group in shrunk) or "none"
+    removed = ", ".join(markdown_code(name) for name in architecture["removed"]) or "none"
+    widths = (
+        ", ".join(f"{markdown_code(group['name'])} {group['before']} to {group['after']}" for group in shrunk) or "none"
+    )
     lines = [
         f"- Search: policy {search['policy']}, effort {search['effort']}, seed {search['seed']}, "
         f"{len(search['candidates'])} candidates.",
@@ -125,9 +137,10 @@ def _limits(document: RunReport) -> str:
 
 
 def _words(cell: Cell | None) -> str:
-    return f"{cell.value} ({cell.note})" if cell is not None else ""
+    return markdown_text(f"{cell.value} ({cell.note})") if cell is not None else ""
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table of cells in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(markdown_text(text) for text in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

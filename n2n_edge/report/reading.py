@@ -1,12 +1,12 @@
 """Reading what a report is made of: a run's `report.json`, or the document of a bench."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from n2n_edge.errors import InputError
 from n2n_edge.figures import SCHEMA_VERSION
+from n2n_edge.reading import is_file, read_json
 from n2n_edge.report.bench_document import BenchJson
 from n2n_edge.report.document import RunReport
 
@@ -23,7 +23,7 @@ def find_document(path: Path) -> Path:
     """
     if path.is_dir():
         document = path / "report.json"
-        if document.is_file():
+        if is_file(document):
             return document
         if (path / "journal.sqlite").is_file():
             raise InputError(
@@ -31,7 +31,7 @@ def find_document(path: Path) -> Path:
                 f"`n2n-edge compress --resume --out {path}` goes on with it or says so"
             )
         raise InputError(f"{path}: not the folder of a run, it has no report.json; give one that compress wrote")
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: no such file or folder; give the folder of a run, or what bench --save wrote")
     return path
 
@@ -42,10 +42,7 @@ def read_document(path: Path) -> RunReport | BenchJson:
     Raises:
         InputError: it isn't readable, of another kind, or of another version.
     """
-    try:
-        document: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: can't be read as JSON ({error}); give a report.json or a bench document") from error
+    document = read_json(path, "a report.json or a bench document")
     if not isinstance(document, Mapping):
         raise InputError(f"{path}: not a report; give the folder of a run, or what bench --save wrote")
     version = document.get("schema_version")

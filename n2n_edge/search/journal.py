@@ -4,6 +4,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from urllib.parse import quote
 
 from n2n_edge.closing import ClosedAtExit
 from n2n_edge.errors import InputError
+from n2n_edge.search.journal_errors import damaged, failure, gone
 
 __all__ = ["SCHEMA", "Candidate", "Event", "Journal", "JsonObject", "held"]
 
@@ -36,6 +38,14 @@ CREATE TABLE epochs (
     training TEXT NOT NULL, epoch INTEGER NOT NULL, figures TEXT NOT NULL, PRIMARY KEY (training, epoch)) WITHOUT ROWID;
 CREATE TABLE events (id INTEGER PRIMARY KEY, created_s REAL NOT NULL, kind TEXT NOT NULL, details TEXT NOT NULL);
 """
+
+_COLUMNS = {
+    table: tuple(
+        column.split()[0] for column in re.sub(r"PRIMARY KEY \(.*?\)", "", columns).split(",") if column.strip()
+    )
+    for table, columns in re.findall(r"CREATE TABLE (\w+) \((.*?)\)(?: WITHOUT ROWID)?;", _TABLES, re.DOTALL)
+}
+_RUN_WAITS_S, _READER_WAITS_S = 60.0, 10.0
 
 _held: set[Path] = set()  # POSIX locks don't exclude the process that holds them
 
@@ -85,7 +95,12 @@ class Journal(ClosedAtExit):
     def __init__(self, path: Path, lock: TextIO | None, address: str | None = None) -> None:
         self.path = path
         self._lock = lock
-        self._database = sqlite3.connect(address or path, isolation_level=None, timeout=10.0, uri=address is not None)
+        # a run waits long for a program that copies the file, a reader doesn't
+        patience = _READER_WAITS_S if lock is None else _RUN_WAITS_S
+        self._database = sqlite3.connect(
+            address or path, isolation_level=None, timeout=patience, uri=address is not None
+        )
+        self._file = _identity(path)
 
     @classmethod
     def create(cls, path: Path, meta: Mapping[str, object] | None = None) -> Self:
@@ -138,8 +153,11 @@ class Journal(ClosedAtExit):
                 raise InputError(f"{path} is not the journal of a run: give the folder that a compress run wrote")
             if version > SCHEMA:
                 raise InputError(f"{path} has schema {version}, this n2n-edge knows {SCHEMA}: update n2n-edge")
-            for table in ("meta", "candidates", "facts"):
-                journal._database.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()
+            for table, columns in _COLUMNS.items():
+                journal._database.execute(f"SELECT {', '.join(columns)} FROM {table} LIMIT 1").fetchone()
+            (state,) = journal._database.execute("PRAGMA quick_check(1)").fetchone()
+            if state != "ok":
+                raise damaged(path, " ".join(str(state).split()))
             if lock is None:
                 journal._database.execute("PRAGMA query_only=ON")
             else:
@@ -147,7 +165,9 @@ class Journal(ClosedAtExit):
                 journal._database.execute("PRAGMA synchronous=FULL")
         except sqlite3.DatabaseError as error:
             journal._database.close()
-            raise InputError(f"{path} is not a readable journal ({error}): give the folder of a run") from error
+            if getattr(error, "sqlite_errorname", "") == "SQLITE_NOTADB":
+                raise InputError(f"{path} is not a readable journal ({error}): give the folder of a run") from error
+            raise failure(path, error) from error
         except BaseException:
             journal._database.close()
             raise
@@ -163,11 +183,12 @@ class Journal(ClosedAtExit):
 
     def set_meta(self, key: str, value: object) -> None:
         """Keep `value` (anything JSON can hold) under `key`, in place of an earlier one."""
-        self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, _dump(value)))
+        self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, _dump(value)))
 
     def meta(self) -> JsonObject:
         """Return everything that `create` and `set_meta` kept."""
-        return {key: json.loads(value) for key, value in self._database.execute("SELECT key, value FROM meta")}
+        rows = self._rows("SELECT key, value FROM meta")
+        return _Stored(self.path, {key: self._parsed(value) for key, value in rows})
 
     def record_candidate(self, candidate: Candidate) -> None:
         """Add a judged candidate; raises ValueError if its place is taken or its reward isn't finite."""
@@ -188,7 +209,7 @@ class Journal(ClosedAtExit):
             time.time(),
         )
         try:
-            self._database.execute(f"INSERT INTO candidates VALUES ({', '.join('?' * len(row))})", row)
+            self._write(f"INSERT INTO candidates VALUES ({', '.join('?' * len(row))})", row)
         except sqlite3.IntegrityError as error:
             raise ValueError(
                 f"candidate {candidate.position} of stage {candidate.stage} is recorded already"
@@ -196,46 +217,106 @@ class Journal(ClosedAtExit):
 
     def candidates(self, stage: str | None = None) -> list[Candidate]:
         """Return the candidates of `stage`, or of all stages, each stage in the order of their positions."""
-        rows = self._database.execute(
+        rows = self._rows(
             f"SELECT {', '.join(_CANDIDATE_COLUMNS)} FROM candidates"
             " WHERE :stage IS NULL OR stage = :stage ORDER BY stage, position",
             {"stage": stage},
         )
-        return [_candidate(row) for row in rows]
+        return [self._candidate(row) for row in rows]
 
     def store(self, kind: str, key: str, value: Mapping[str, object]) -> None:
         """Keep what was found out, such as an evaluation or a latency, in place of an earlier value for `key`."""
-        self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (kind, key, _dump(value)))
+        self._write("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (kind, key, _dump(value)))
 
     def cached(self, kind: str, key: str) -> JsonObject | None:
         """Return what `store` kept for `key`, or None."""
-        row = self._database.execute("SELECT value FROM facts WHERE kind = ? AND key = ?", (kind, key)).fetchone()
-        if row is None:
-            return None
-        value: JsonObject = json.loads(row[0])
-        return value
+        rows = self._rows("SELECT value FROM facts WHERE kind = ? AND key = ?", (kind, key))
+        return self._object(rows[0][0]) if rows else None
 
     def record_epoch(self, training: str, epoch: int, figures: Mapping[str, object]) -> None:
         """Keep the figures of one epoch of a training, such as the final distillation."""
-        self._database.execute("INSERT OR REPLACE INTO epochs VALUES (?, ?, ?)", (training, epoch, _dump(figures)))
+        self._write("INSERT OR REPLACE INTO epochs VALUES (?, ?, ?)", (training, epoch, _dump(figures)))
 
     def epochs(self, training: str) -> dict[int, JsonObject]:
         """Return the figures of a training by epoch, in order."""
-        rows = self._database.execute(
-            "SELECT epoch, figures FROM epochs WHERE training = ? ORDER BY epoch", (training,)
-        )
-        return {epoch: json.loads(figures) for epoch, figures in rows}
+        rows = self._rows("SELECT epoch, figures FROM epochs WHERE training = ? ORDER BY epoch", (training,))
+        return {epoch: self._object(figures) for epoch, figures in rows}
 
     def record_event(self, kind: str, details: Mapping[str, object]) -> None:
         """Note that something happened, with the time."""
-        self._database.execute(
+        self._write(
             "INSERT INTO events (created_s, kind, details) VALUES (?, ?, ?)", (time.time(), kind, _dump(details))
         )
 
     def events(self) -> list[Event]:
         """Return the events in the order in which they happened."""
-        rows = self._database.execute("SELECT kind, details, created_s FROM events ORDER BY id")
-        return [Event(kind, json.loads(details), created_s) for kind, details, created_s in rows]
+        rows = self._rows("SELECT kind, details, created_s FROM events ORDER BY id")
+        return [Event(kind, self._object(details), created_s) for kind, details, created_s in rows]
+
+    def check_there(self) -> None:
+        """Raise UnsuitableEnvironmentError where the file was moved, removed or replaced since it was opened."""
+        if self._file is None or _identity(self.path) != self._file:
+            raise gone(self.path)
+
+    def _write(self, statement: str, values: tuple[object, ...]) -> None:
+        self.check_there()
+        try:
+            self._database.execute(statement, values)
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.Error as error:
+            if self._lock is None:
+                raise  # a reader that writes is a fault of the program
+            raise failure(self.path, error) from error
+
+    def _rows(self, statement: str, values: tuple[object, ...] | dict[str, object] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._database.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise failure(self.path, error) from error
+
+    def _parsed(self, text: object) -> Any:
+        try:
+            return json.loads(str(text))
+        except ValueError as error:
+            raise damaged(self.path, f"a value is no JSON: {str(text)[:40]!r}") from error
+
+    def _object(self, text: object) -> JsonObject:
+        value = self._parsed(text)
+        if not isinstance(value, dict):
+            raise damaged(self.path, f"a value is no JSON object: {str(text)[:40]!r}")
+        return _Stored(self.path, value)
+
+    def _candidate(self, row: tuple[Any, ...]) -> Candidate:
+        values = dict(zip(_CANDIDATE_COLUMNS, row, strict=True))
+        actions = self._parsed(values["actions"])
+        if not isinstance(actions, list) or not all(isinstance(action, int) for action in actions):
+            raise damaged(self.path, f"actions of a candidate: {values['actions'][:40]!r}")
+        for column in ("architecture", "costs"):
+            values[column] = self._object(values[column])
+        numbers = [values["reward"], values["accuracy"] if values["accuracy"] is not None else 0.0]
+        if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+            raise damaged(self.path, f"reward or accuracy of a candidate: {numbers}")
+        return Candidate(**{**values, "actions": tuple(actions), "feasible": bool(values["feasible"])})
+
+
+class _Stored(dict[str, Any]):
+    """A JSON object of a journal; to lack what a run always writes is damage."""
+
+    def __init__(self, path: Path, content: JsonObject) -> None:
+        super().__init__(content)
+        self._path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise damaged(self._path, f"'{key}' is missing")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 @contextmanager
@@ -248,24 +329,22 @@ def held(path: Path) -> Iterator[None]:
         _release(path, lock)
 
 
-def _candidate(row: tuple[Any, ...]) -> Candidate:
-    values = dict(zip(_CANDIDATE_COLUMNS, row, strict=True))
-    for column in ("actions", "architecture", "costs"):
-        values[column] = json.loads(values[column])
-    return Candidate(**{**values, "actions": tuple(values["actions"]), "feasible": bool(values["feasible"])})
-
-
 def _write_tables(path: Path, meta: Mapping[str, object]) -> None:
-    """Write a complete journal beside `path`, then move it there in one step."""
+    """Write a complete journal beside `path`, then move it there in one step; raises N2NError where it can't."""
     new = path.with_name(path.name + ".new")
     for leftover in (new, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
         leftover.unlink(missing_ok=True)
-    database = sqlite3.connect(new, isolation_level=None)
+    try:
+        database = sqlite3.connect(new, isolation_level=None)
+    except sqlite3.Error as error:
+        raise failure(path, error) from error
     try:
         database.executescript(
             f"BEGIN; {_TABLES} PRAGMA application_id={_APPLICATION_ID}; PRAGMA user_version={SCHEMA}; COMMIT;"
         )
         database.executemany("INSERT INTO meta VALUES (?, ?)", [(key, _dump(value)) for key, value in meta.items()])
+    except sqlite3.Error as error:
+        raise failure(path, error) from error
     finally:
         database.close()
     new.replace(path)

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from n2n_edge.ship.api import compress, require_training_packages
+from n2n_edge.ship.api import compress, require_pillow, require_training_packages
 from n2n_edge.ship.folder import RunFolder
 from n2n_edge.ship.settings import EFFORTS, CompressSettings, absolute_paths, read_settings, write_settings
 
@@ -25,6 +25,7 @@ __all__ = [
     "compress",
     "read_candidates",
     "read_settings",
+    "require_pillow",
     "require_training_packages",
     "run_compress",
     "ship_candidate",

@@ -1,5 +1,6 @@
 """`n2n_edge.compress(...)`: the command line's main job as a function."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from n2n_edge.ship.finish import CompressResult
     from n2n_edge.ship.observer import Observer
 
-__all__ = ["INSTALL_HINT", "compress", "require_training_packages"]
+__all__ = ["INSTALL_HINT", "compress", "require_pillow", "require_training_packages"]
 
 INSTALL_HINT = 'needs torch, which is not installed; run: pip install "n2n-edge[compress]"'
 
@@ -28,6 +29,16 @@ def require_training_packages(what: str = "compressing") -> None:
         raise UnsuitableEnvironmentError(
             f"{what} {INSTALL_HINT.replace('torch', {'PIL': 'pillow'}.get(missing[0], missing[0]), 1)}"
         )
+
+
+def require_pillow(what: str) -> None:
+    """Raise UnsuitableEnvironmentError, saying what to install, where Pillow is missing; `what` needs it."""
+    try:
+        import_module("PIL.Image")
+    except ImportError as error:
+        raise UnsuitableEnvironmentError(
+            f"{what} needs Pillow, which can't be imported ({error}); run: pip install pillow"
+        ) from error
 
 
 def compress(

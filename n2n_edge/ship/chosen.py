@@ -1,6 +1,5 @@
 """Ship a candidate that a person chose: trained to the end as the run's winner is, without searching again."""
 
-import json
 import shlex
 import time
 import tomllib
@@ -15,16 +14,19 @@ from n2n_edge.graph import Architecture, Teacher
 from n2n_edge.search import Candidate, Journal, held
 from n2n_edge.ship.candidates import candidate_rows, listed_candidates
 from n2n_edge.ship.devices import journalled_profiles, load_profiles
-from n2n_edge.ship.document import Origin, read_report, verdicts_of
+from n2n_edge.ship.document import Origin, verdicts_of
+from n2n_edge.ship.failures import explained_failures
 from n2n_edge.ship.final import SEARCH_SHARE, epochs_in_words, epochs_within, train_to_the_end
 from n2n_edge.ship.finish import CompressResult, ship
+from n2n_edge.ship.finished import finished_report
 from n2n_edge.ship.folder import RunFolder
 from n2n_edge.ship.front import objective_of
 from n2n_edge.ship.observer import Observer, SilentObserver
-from n2n_edge.ship.prepare import Prepared, prepare
+from n2n_edge.ship.prepare import Prepared, prepare, refuse_changed_data
 from n2n_edge.ship.settings import CompressSettings
+from n2n_edge.ship.threads import threads_of_run
 from n2n_edge.watchdog import STALL_VARIABLE, phase, watched
-from n2n_edge.writing import write_text
+from n2n_edge.writing import toml_value, write_text
 
 __all__ = ["ship_candidate"]
 
@@ -43,7 +45,7 @@ class _Order:
     def to_toml(self, epochs: int) -> str:
         """Return the text of the file that marks a folder as this candidate's; it is trained for `epochs`."""
         lines = [f"# a candidate of a run; `{self.command(None)}` goes on with it"]
-        lines += [f"{name} = {json.dumps(value)}" for name, value in self.asked().items()]
+        lines += [f"{name} = {toml_value(value)}" for name, value in self.asked().items()]
         return "\n".join([*lines, f"trained_epochs = {epochs}"]) + "\n"
 
     def asked(self) -> dict[str, object]:
@@ -79,26 +81,40 @@ def ship_candidate(
         UnsuitableEnvironmentError: the exported file isn't what was trained.
     """
     observer = observer or SilentObserver()
-    started = time.monotonic()
     folder, settings = RunFolder.existing(run)
     settings = _overridden(settings, epochs, minutes)
     order = _Order(folder.path.absolute(), number, epochs, minutes)
+    target = RunFolder(out if out is not None else folder.of_candidate(number))
+    with threads_of_run(settings, observer) as settings, explained_failures(folder.path, order.command(out)):
+        return _ship(folder, settings, order, target, out, observer)
+
+
+def _ship(
+    folder: RunFolder,
+    settings: CompressSettings,
+    order: _Order,
+    target: RunFolder,
+    out: Path | None,
+    observer: Observer,
+) -> CompressResult:
+    started = time.monotonic()
+    run, number = folder.path, order.number
     with Journal.read(folder.journal) as journal:
         candidate = _chosen(listed_candidates(journal), number, run)
-        target = RunFolder(out if out is not None else folder.of_candidate(number))
         known = _begun(target, order)
-        if known is not None and target.report_json.exists() and target.student.exists():
+        report = None if known is None else finished_report(target)
+        if report is not None:
             observer.say(f"candidate {number} of {run} has been shipped to {target.path}")
-            report = read_report(target.report_json)
             return CompressResult(target.path, target.student, report, verdicts_of(report))
         meta = journal.meta()
         profiles = journalled_profiles(meta, run) or load_profiles(settings.devices)
         prepared = prepare(replace(settings, policy_from=None), profiles, folder, observer)
         if meta.get("teacher_sha256") != prepared.teacher_sha256:
             raise InputError(f"{run}: the teacher has changed since this run; its candidates can't be made any more")
+        refuse_changed_data(meta, prepared, str(run))
         architecture = _architecture(prepared.teacher, candidate, run)
         if known is None:
-            known = _epochs(settings, prepared, architecture, journal, minutes, started)
+            known = _epochs(settings, prepared, architecture, journal, order.minutes, started)
             _begin(target, order.to_toml(known))
         origin = Origin(
             command=order.command(out),

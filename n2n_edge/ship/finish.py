@@ -1,6 +1,7 @@
 """The end of a run: write the student, prove parity, check every budget on the file itself, report."""
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from n2n_edge.graph import costs, load_model, save_model
 from n2n_edge.report import ConditionJson, ConditionsJson, DeviceJson, RunReport, write_html, write_model_card
 from n2n_edge.ship.document import Origin, run_report, write_json
 from n2n_edge.ship.final import Trained
+from n2n_edge.ship.finished import publish, sha256_of
 from n2n_edge.ship.folder import RunFolder
 from n2n_edge.ship.layers import layer_rows
 from n2n_edge.ship.metadata import with_metadata
@@ -58,34 +60,55 @@ def ship(
     trained: Trained,
     origin: Origin,
     observer: Observer,
+    before_publishing: Callable[[], None] = lambda: None,
 ) -> CompressResult:
     """Write the student, prove parity, check every budget on the file itself, judge it on the test images once.
+
+    The file gets its place and name when all that is done, as the last step; `before_publishing` may still object.
 
     Raises:
         UnsuitableEnvironmentError: the exported file isn't what was trained; no student is left behind.
     """
-    data = prepared.data
-    unproven = folder.student.with_name("student.unproven.onnx")
-    _write(unproven, settings, prepared, trained)
+    shutil.rmtree(folder.unproven.parent, ignore_errors=True)
+    folder.unproven.parent.mkdir()
     try:
-        parity = check_parity(trained.result.model, unproven, data)
-        unproven.replace(folder.student)
+        _write(folder.unproven, settings, prepared, trained)
+        report, verdicts = _proven(folder.unproven, settings, prepared, trained, origin, observer)
+        write_html(report, report["search"]["candidates"], folder.report_html)
+        write_model_card(report, folder.model_card)
+        before_publishing()
+        write_json(report, folder.report_json)
+        publish(folder)
     finally:
-        unproven.unlink(missing_ok=True)
+        shutil.rmtree(folder.unproven.parent, ignore_errors=True)
+    return CompressResult(folder.path, folder.student, report, verdicts)
+
+
+def _proven(
+    student: Path,
+    settings: CompressSettings,
+    prepared: Prepared,
+    trained: Trained,
+    origin: Origin,
+    observer: Observer,
+) -> tuple[RunReport, tuple[Verdict, ...]]:
+    """Prove that the file is what was trained, find its figures, and return the report and the verdicts on budgets."""
+    data = prepared.data
+    parity = check_parity(trained.result.model, student, data)
     observer.say(
         f"parity of torch and ONNX Runtime on {parity.n} images: relative error {parity.max_relative_error:.1e}"
         + (f", top-1 agreement {parity.top1_agreement:.1%}" if parity.top1_agreement is not None else "")
     )
     warnings = list(prepared.warnings)
-    teacher_figures, student_figures = dict(prepared.figures), file_figures(folder.student)
-    for path, figures in ((prepared.teacher_path, teacher_figures), (folder.student, student_figures)):
+    teacher_figures, student_figures = dict(prepared.figures), file_figures(student)
+    for path, figures in ((prepared.teacher_path, teacher_figures), (student, student_figures)):
         figures |= _latencies(path, prepared, warnings)
         figures |= _quality(path, prepared)
     verdicts = _verdicts(student_figures, settings, prepared.profiles)
     timed = {profile.name for profile in prepared.profiles if profile.is_host}
     if any(not verdict.met and verdict.device in timed for verdict in verdicts):
         warnings.append("the latency was over the budget when first timed, and was timed again")
-        student_figures |= _latencies(folder.student, prepared, warnings)
+        student_figures |= _latencies(student, prepared, warnings)
         verdicts = _verdicts(student_figures, settings, prepared.profiles)
     report = run_report(
         version=n2n_edge.__version__,
@@ -97,24 +120,21 @@ def ship(
         student_figures=student_figures,
         verdicts=verdicts,
         parity=parity,
-        devices=_devices(folder.student, prepared),
+        devices=_devices(student, prepared),
         trained=trained,
         data=data,
         warnings=warnings,
-        conditions=_conditions(folder.student, prepared, observer) if settings.corruptions else None,
+        conditions=_conditions(student, prepared, observer) if settings.corruptions else None,
     )
     report["layers"] = layer_rows(
         prepared.teacher,
         trained.architecture.removed,
         prepared.teacher_path,
-        folder.student,
+        student,
         {profile.name: profile for profile in (prepared.host, *prepared.profiles)}.values(),
     )
-    write_html(report, report["search"]["candidates"], folder.report_html)
-    write_model_card(report, folder.model_card)
-    write_json(report, folder.report_json)  # last: a run that has it is finished
-    folder.checkpoint.unlink(missing_ok=True)
-    return CompressResult(folder.path, folder.student, report, verdicts)
+    report["student"]["sha256"] = sha256_of(student)
+    return report, verdicts
 
 
 def _write(path: Path, settings: CompressSettings, prepared: Prepared, trained: Trained) -> None:
@@ -192,7 +212,10 @@ def _quality(path: Path, prepared: Prepared) -> dict[str, Figure]:
     found = evaluate_onnx(
         path, prepared.data.test, prepared.data, teacher=prepared.teacher_path if name == "fidelity" else None
     )
-    return {name: Figure(found.metric, "fraction", "measured", n=found.n)}
+    figures: dict[str, Figure] = {name: Figure(found.metric, "fraction", "measured", n=found.n)}
+    if found.label_error is not None:
+        figures["label_error"] = Figure(found.label_error, "label units", "measured", n=found.n)
+    return figures
 
 
 def _conditions(student: Path, prepared: Prepared, observer: Observer) -> ConditionsJson:

@@ -1,5 +1,6 @@
 """The folder of a run: who may write there, and what lies in it."""
 
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,11 @@ class RunFolder:
     def student(self) -> Path:
         """The model that ships."""
         return self.path / "student.onnx"
+
+    @property
+    def unproven(self) -> Path:
+        """The same until parity and budgets are proven and the report is written."""
+        return self.path / ".unproven" / "student.onnx"
 
     @property
     def checkpoint(self) -> Path:
@@ -113,6 +119,11 @@ class RunFolder:
             self.settings.unlink(missing_ok=True)
             with suppress(OSError):  # other files have come: leave them
                 self.path.rmdir()
+
+    @property
+    def resume_command(self) -> str:
+        """The command that goes on with the run."""
+        return f"n2n-edge compress --resume --out {shlex.quote(str(self.path))}"
 
     def of_candidate(self, number: int) -> Path:
         """Return the folder for a candidate that is shipped beside the run's own student."""

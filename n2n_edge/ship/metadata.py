@@ -10,6 +10,7 @@ from n2n_edge.distill import Data
 from n2n_edge.figures import Figure
 from n2n_edge.gate import Budget
 from n2n_edge.ship.normalisation import MEAN_KEY, STD_KEY
+from n2n_edge.ship.outputs import OUTPUTS_KEY
 
 __all__ = ["with_metadata"]
 
@@ -41,6 +42,7 @@ def with_metadata(
             "threads": profile.default_threads,
             "channel_multiple": profile.channel_multiple,
         },
+        OUTPUTS_KEY: data.outputs or "",
         "n2n_edge.budgets": {budget.cost: budget.limit for budget in budgets},
         "n2n_edge.figures": {name: figure.to_json() for name, figure in figures.items()},
         **({"n2n_edge.devices": [each.name for each in profiles]} if len(profiles) > 1 else {}),

@@ -1,14 +1,14 @@
 """How a teacher wants its images: from its metadata, from the user, or found out by trying."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import inf, isfinite, sqrt
 
-import onnx_ir as ir
-
-from n2n_edge.distill import Data, evaluate
+from n2n_edge.distill.data import Data, Split
+from n2n_edge.distill.metrics import Evaluation
 from n2n_edge.errors import InputError
+from n2n_edge.pixel_scale import check_mean_and_std
 
 __all__ = ["MEAN_KEY", "STD_KEY", "Normalisation", "choose_normalisation", "metadata_normalisation"]
 
@@ -47,19 +47,24 @@ def metadata_normalisation(metadata: Mapping[str, str], channels: int) -> Normal
         return None
     try:
         mean, std = (tuple(float(item) for item in json.loads(metadata[key])) for key in (MEAN_KEY, STD_KEY))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(
             f"the model's metadata {MEAN_KEY}, {STD_KEY} aren't lists of numbers; give --mean and --std"
         ) from error
     mean, std = (item * channels if len(item) == 1 else item for item in (mean, std))
-    if len(mean) != channels or len(std) != channels or not all(value > 0 for value in std):
+    check_mean_and_std(mean, std, f"the model's metadata {MEAN_KEY}", f"the model's metadata {STD_KEY}")
+    if len(mean) != channels or len(std) != channels:
         raise InputError(
             f"the model's metadata {MEAN_KEY}, {STD_KEY} don't fit its {channels} channels; give --mean and --std"
         )
     return Normalisation(mean, std, "the teacher's metadata")
 
 
-def choose_normalisation(teacher: ir.Model, data: Data) -> Normalisation:
+Evaluate = Callable[[Split, Data], Evaluation]
+"""Evaluates the teacher on images that are normalised as the data says."""
+
+
+def choose_normalisation(data: Data, evaluate: Evaluate) -> Normalisation:
     """Return the usual normalisation under which the teacher does best on validation images.
 
     Of several that do equally well, within one standard error, the most usual is taken. Without labels there is nothing
@@ -75,16 +80,21 @@ def choose_normalisation(teacher: ir.Model, data: Data) -> Normalisation:
     if len(sample) > _TRIED_IMAGES:
         step = len(sample) // _TRIED_IMAGES
         sample = replace(
-            sample, images=sample.images[::step], labels=None if sample.labels is None else sample.labels[::step]
+            sample,
+            images=sample.images[::step],
+            labels=None if sample.labels is None else sample.labels[::step],
+            targets=None if sample.targets is None else sample.targets[::step],
         )
-    if sample.labels is None:
+    if sample.labels is None and sample.targets is None:
         name = "ImageNet" if channels == 3 else "0..1"
         return Normalisation(
             *usual[name], f"{name}'s, assumed: the teacher says nothing; check, or give --mean and --std"
         )
+    if sample.targets is not None:
+        return _of_least_error(evaluate, data, sample, usual)
     accuracy = {}
     for name, (mean, std) in usual.items():
-        judged = evaluate(teacher, sample, replace(data, mean=mean, std=std)).accuracy
+        judged = evaluate(sample, replace(data, mean=mean, std=std)).accuracy
         if judged is None:
             return Normalisation(
                 *usual["0..1"], "0..1, assumed: the teacher says nothing; check, or give --mean and --std"
@@ -97,5 +107,22 @@ def choose_normalisation(teacher: ir.Model, data: Data) -> Normalisation:
     return Normalisation(
         *usual[best],
         f"{best}'s, found by trying: the teacher says nothing, and this gives it {accuracy[best]:.1%} "
-        f"on validation images (next best {others[0]:.1%})",
+        f"on {len(sample):,} validation images (next best {others[0]:.1%})",
+    )
+
+
+def _of_least_error(
+    evaluate: Evaluate, data: Data, sample: Split, usual: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]]
+) -> Normalisation:
+    """Return the normalisation under which a teacher of values comes nearest to labels that are values."""
+    errors = {}
+    for name, (mean, std) in usual.items():
+        error = evaluate(sample, replace(data, mean=mean, std=std)).label_error
+        errors[name] = inf if error is None or not isfinite(error) else error
+    best = min(errors, key=lambda name: errors[name])
+    next_best = min(value for name, value in errors.items() if name != best)
+    return Normalisation(
+        *usual[best],
+        f"{best}'s, found by trying: the teacher says nothing, and this brings it nearest to the labels of "
+        f"{len(sample):,} validation images (mean error {errors[best]:.4g}, next best {next_best:.4g})",
     )

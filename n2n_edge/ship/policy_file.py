@@ -16,12 +16,12 @@ PolicyStates = Mapping[str, Mapping[str, "Tensor"]]
 
 def save_policies(states: "Mapping[str, Mapping[str, Tensor]]", path: Path) -> None:
     """Write the states of all stages to one file; policies that learn nothing leave none."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {f"{stage}/{name}": tensor for stage, state in states.items() for name, tensor in state.items()}
     if tensors:
         partial = path.with_name(f".{path.name}.partial")
-        save_file(tensors, str(partial))
+        partial.write_bytes(save(tensors))  # save_file would keep everybody else from reading it
         partial.replace(path)
 
 

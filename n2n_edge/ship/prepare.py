@@ -1,6 +1,7 @@
 """What a run needs before its first candidate, and everything about teacher and data that can be refused at once."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,26 +13,30 @@ from n2n_edge.distill import (
     Data,
     DistillSettings,
     GraphModule,
+    OutputsChoice,
+    class_count,
     evaluate,
     is_torch_teacher,
     load_data,
     metric_name,
-    output_kind,
     torch_teacher,
 )
+from n2n_edge.distill.class_names import read_class_names
 from n2n_edge.errors import InputError
 from n2n_edge.figures import Figure
 from n2n_edge.gate import file_figures
 from n2n_edge.graph import Teacher, save_model
 from n2n_edge.search.policies import POLICY_NAMES
 from n2n_edge.ship.folder import RunFolder
+from n2n_edge.ship.image_input import refuse_channels_last
 from n2n_edge.ship.normalisation import Normalisation, choose_normalisation, metadata_normalisation
 from n2n_edge.ship.observer import Observer
+from n2n_edge.ship.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs, scale_warnings
 from n2n_edge.ship.policy_file import PolicyStates, load_policies
 from n2n_edge.ship.settings import CompressSettings
 from n2n_edge.ship.trainable import trainable_teacher
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["Prepared", "prepare", "refuse_changed_data"]
 
 _EXAMPLE_DATA = "builtin:digits"
 _NAMES_SHOWN = 3
@@ -49,6 +54,7 @@ class Prepared:
     teacher: Teacher
     teacher_path: Path
     teacher_sha256: str
+    data_sha256: str
     figures: dict[str, Figure]
     metric: float
     profiles: tuple[Profile, ...]
@@ -82,11 +88,10 @@ def prepare(
     observer.say(_summary(teacher, path))
     GraphModule(teacher.model)  # an op that can't be trained is found before anything is begun
     spec = settings.data or _EXAMPLE_DATA
-    data, normalisation, warnings = _normalised(settings, teacher, _load(settings, teacher, path, spec))
-    observer.say(
-        f"data {spec}: {len(data.train)} training, {len(data.validation)} validation, {len(data.test)} test images, "
-        f"{'labelled' if data.labelled else 'without labels'}; normalisation {normalisation.note}"
-    )
+    loaded, choice = _load(settings, teacher, path, spec)
+    data, normalisation, warnings = _normalised(settings, teacher, loaded)
+    observer.say(f"data {spec}: {data.counts}; normalisation {normalisation.note}")
+    observer.say(f"outputs: {choice.name} ({choice.reason})")
     metric, doubts = _teacher_metric(teacher, data, observer)
     trained, restored = trainable_teacher(teacher, data)
     if restored:
@@ -95,6 +100,7 @@ def prepare(
         teacher=trained,
         teacher_path=path,
         teacher_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        data_sha256=data.digest(),
         figures=file_figures(path),
         metric=metric,
         profiles=profiles,
@@ -102,16 +108,33 @@ def prepare(
         data=data,
         distilling=DistillSettings(seed=settings.seed, flip=settings.flip),
         policy_states=states,
-        warnings=(*warnings, *doubts),
+        warnings=(*data.warnings, *warnings, *doubts, *scale_warnings(teacher.model, data)),
         restored=restored,
     )
+
+
+def refuse_changed_data(meta: Mapping[str, object], prepared: Prepared, where: str) -> None:
+    """Raise InputError where a run's journal was begun with other images or labels; older journals don't say.
+
+    What a run has found is true of its own data only; files that moved, or were written anew with the same bytes, are
+    the same data.
+    """
+    begun_with = meta.get("data_sha256")
+    if begun_with is not None and begun_with != prepared.data_sha256:
+        raise InputError(
+            f"{where}: the data have changed since this run began, or are others each time they are read (random "
+            "changes in a Dataset); restore them, or start a new run with another --out"
+        )
 
 
 def _teacher_file(settings: CompressSettings, folder: RunFolder, observer: Observer) -> Path:
     if settings.teacher is not None and is_torch_teacher(settings.teacher):
         if not folder.teacher.exists():
             observer.say(f"exporting {settings.teacher}")
-            save_model(torch_teacher(settings.teacher, settings.weights, settings.input_shape), folder.teacher)
+            model = torch_teacher(
+                settings.teacher, settings.weights, settings.input_shape, trust_pt2=settings.trust_pt2
+            )
+            save_model(model, folder.teacher)
         return folder.teacher
     if settings.weights is not None:
         raise InputError(f"--weights {settings.weights}: an ONNX teacher holds its weights; leave it out")
@@ -139,8 +162,10 @@ def _summary(teacher: Teacher, path: Path) -> str:
     return text + (f"; untouched: {', '.join(kept[:_NAMES_SHOWN])}{more}" if kept else "")
 
 
-def _load(settings: CompressSettings, teacher: Teacher, path: Path, spec: str) -> Data:
+def _load(settings: CompressSettings, teacher: Teacher, path: Path, spec: str) -> tuple[Data, OutputsChoice]:
     given = teacher.source.graph.inputs[0]
+    for value in (given, teacher.model.graph.inputs[0]):
+        refuse_channels_last(str(path), value.name, value.shape)
     free = given.shape is not None and any(not isinstance(size, int) or size < 1 for size in list(given.shape)[1:])
     if free and settings.input_shape is None:
         raise InputError(
@@ -161,17 +186,18 @@ def _load(settings: CompressSettings, teacher: Teacher, path: Path, spec: str) -
     outputs = teacher.model.graph.outputs
     if any(output.dtype is not None and not output.dtype.is_floating_point() for output in outputs):
         raise InputError(f"{path}: gives whole numbers, which can't be distilled; export it without its final ArgMax")
-    classes = None
-    if output_kind(teacher.model) != "other" and outputs[0].shape is not None:
-        classes = int(outputs[0].shape[1])  # type: ignore[arg-type]
-    return load_data(
+    wanted = as_outputs_name(settings.outputs or teacher.source.metadata_props.get(OUTPUTS_KEY))
+    data = load_data(
         spec,
         input_shape=(sizes[0], sizes[1], sizes[2]),
-        classes=classes,
+        classes=class_count(teacher.model, wanted),
+        may_be_values=True,
         mean=settings.mean,
         std=settings.std,
         seed=settings.seed,
+        class_names=None if settings.classes is None else read_class_names(Path(settings.classes)),
     )
+    return read_outputs(teacher.model, data, wanted)
 
 
 def _normalised(
@@ -181,7 +207,7 @@ def _normalised(
         return data, Normalisation(data.mean, data.std, "given"), ()
     channels = data.input_shape[0]
     chosen = metadata_normalisation(teacher.source.metadata_props, channels) or choose_normalisation(
-        teacher.model, data
+        data, lambda split, normalised: evaluate(teacher.model, split, normalised)
     )
     doubts = (f"normalisation: {chosen.note}",) if "found by" in chosen.note or "assumed" in chosen.note else ()
     return replace(data, mean=chosen.mean, std=chosen.std), chosen, doubts
@@ -190,6 +216,9 @@ def _normalised(
 def _teacher_metric(teacher: Teacher, data: Data, observer: Observer) -> tuple[float, tuple[str, ...]]:
     """Return the teacher's accuracy on validation images (fidelity to itself is 1), and doubts about it."""
     if metric_name(teacher.model, data) == "fidelity":
+        if data.validation.targets is not None:
+            error = evaluate(teacher.model, data.validation, data).label_error
+            observer.say(f"teacher's mean absolute error on the validation images: {error:.4g} in the labels' unit")
         return 1.0, ()
     accuracy = evaluate(teacher.model, data.validation, data).metric
     observer.say(f"teacher's accuracy on the validation images: {accuracy:.1%}")

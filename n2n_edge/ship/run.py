@@ -1,6 +1,5 @@
 """A run: from a teacher, data, a device and budgets to a student that provably meets them."""
 
-import shlex
 import time
 from dataclasses import replace
 from functools import partial
@@ -29,14 +28,17 @@ from n2n_edge.search import (
 )
 from n2n_edge.ship.candidates import candidate_rows, listed_candidates, place_of
 from n2n_edge.ship.devices import journalled_profiles, load_profiles, profiles_meta
-from n2n_edge.ship.document import Origin, read_report, verdicts_of
+from n2n_edge.ship.document import Origin, verdicts_of
+from n2n_edge.ship.failures import explained_failures
 from n2n_edge.ship.final import SEARCH_SHARE, epochs_in_words, epochs_within, train_to_the_end
 from n2n_edge.ship.finish import CompressResult, ship
+from n2n_edge.ship.finished import finished_report
 from n2n_edge.ship.folder import RunFolder
 from n2n_edge.ship.observer import Observer, SilentObserver
 from n2n_edge.ship.policy_file import save_policies
-from n2n_edge.ship.prepare import Prepared, prepare
+from n2n_edge.ship.prepare import Prepared, prepare, refuse_changed_data
 from n2n_edge.ship.settings import CompressSettings
+from n2n_edge.ship.threads import threads_of_run
 from n2n_edge.watchdog import STALL_VARIABLE, phase, watched
 
 __all__ = ["run_compress"]
@@ -56,19 +58,24 @@ def run_compress(folder: RunFolder, settings: CompressSettings, observer: Observ
     Raises:
         InputError: anything wrong with teacher, data, device or options; a folder made for the run is taken back.
         BudgetMissedError: no architecture meets the budgets; the message names the nearest and how far it is off.
-        UnsuitableEnvironmentError: the exported file isn't what was trained.
+        UnsuitableEnvironmentError: the exported file isn't what was trained, the disk is full, or the folder has gone.
     """
     observer = observer or SilentObserver()
-    if folder.report_json.exists() and folder.student.exists():
+    report = finished_report(folder)
+    if report is not None:
         observer.say(f"the run in {folder.path} is finished")
-        report = read_report(folder.report_json)
         return CompressResult(folder.path, folder.student, report, verdicts_of(report))
+    with explained_failures(folder.path, folder.resume_command), threads_of_run(settings, observer) as settings:
+        return _watched_run(folder, settings, observer)
+
+
+def _watched_run(folder: RunFolder, settings: CompressSettings, observer: Observer) -> CompressResult:
     profiles = _profiles(folder, settings)
     begun = folder.begin(settings)
     _note_crash(folder, observer)
     advice = (
-        f"`n2n-edge compress --resume --out {shlex.quote(str(folder.path))}` goes on, without the candidate if one was "
-        f"under way; {STALL_VARIABLE} sets how long to wait"
+        f"`{folder.resume_command}` goes on, without the candidate if one was under way; "
+        f"{STALL_VARIABLE} sets how long to wait"
     )
     with watched(observer.say, advice, folder.stacks), large_buffers_kept():
         return _run(folder, settings, profiles, observer, begun)
@@ -121,7 +128,7 @@ def _run(
             place=place_of(architecture.key, listed_candidates(journal)),
         )
         with phase("export and tests"):
-            return ship(folder, settings, prepared, trained, origin, observer)
+            return ship(folder, settings, prepared, trained, origin, observer, journal.check_there)
 
 
 def _note_crash(folder: RunFolder, observer: Observer) -> None:
@@ -147,7 +154,11 @@ def _profiles(folder: RunFolder, settings: CompressSettings) -> tuple[Profile, .
 
 def _open_journal(folder: RunFolder, prepared: Prepared) -> Journal:
     if not folder.journal.exists():
-        meta = {"teacher_sha256": prepared.teacher_sha256, **profiles_meta(prepared.profiles)}
+        meta = {
+            "teacher_sha256": prepared.teacher_sha256,
+            "data_sha256": prepared.data_sha256,
+            **profiles_meta(prepared.profiles),
+        }
         return Journal.create(folder.journal, meta)
     journal = Journal.open(folder.journal)
     if journal.meta().get("teacher_sha256") != prepared.teacher_sha256:
@@ -155,6 +166,11 @@ def _open_journal(folder: RunFolder, prepared: Prepared) -> Journal:
         raise InputError(
             f"{folder.path}: the teacher has changed since this run began; start a new run with another --out"
         )
+    try:
+        refuse_changed_data(journal.meta(), prepared, str(folder.path))
+    except InputError:
+        journal.close()
+        raise
     journal.record_event("resumed", {})
     return journal
 

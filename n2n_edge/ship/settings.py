@@ -1,16 +1,19 @@
 """The settings of a run, as a person gives them and as `run.toml` keeps them."""
 
-import json
 import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite
 from pathlib import Path
-from typing import Literal
+from types import NoneType, UnionType
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from n2n_edge.errors import InputError
 from n2n_edge.gate import Budget
+from n2n_edge.pixel_scale import check_mean_and_std
+from n2n_edge.reading import expanded, is_file
+from n2n_edge.writing import toml_value, write_text
 
 __all__ = [
     "EFFORTS",
@@ -24,6 +27,9 @@ __all__ = [
 ]
 
 EffortName = Literal["quick", "standard", "thorough"]
+
+LARGEST_SEED = 2**32 - 2
+"""The largest seed that numpy's frozen generator takes, less the one that is added for the test split."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +66,16 @@ class CompressSettings:
     """Everything that decides what a run does; equal settings, data and teacher give the same student.
 
     `teacher` is an ONNX file or a torch network (see `torch_teacher`); None means the built-in example. `device` is one
-    name or file, or several, the primary one first (see `named_devices`). Budgets are in MB (10^6 bytes), ms, and
+    name or file, or several, the primary one first (see `named_devices`). `outputs` says what the teacher's are taken
+    as, ``classes`` or ``values``; None decides by its graph and the labels. A run keeps the number of torch's
+    `threads` that it began with, since it decides how sums are rounded. Budgets are in MB (10^6 bytes), ms, and
     fractions of one.
     """
 
     teacher: str | None = None
     weights: str | None = None
     data: str | None = None
+    classes: str | None = None
     device: str | tuple[str, ...] = "cpu"
     max_mb: float | None = None
     max_latency_ms: float | None = None
@@ -82,14 +91,18 @@ class CompressSettings:
     seed: int = 0
     policy: str = "reinforce"
     policy_from: str | None = None
+    outputs: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     input_shape: tuple[int, ...] | None = None
     flip: bool | None = None
     corruptions: bool = False
     accept_expected: bool = False
+    trust_pt2: bool = False
+    threads: int | None = None
 
     def __post_init__(self) -> None:
+        _check_types(self)
         object.__setattr__(self, "device", named_devices(self.device))
         if self.effort not in EFFORTS:
             raise InputError(f"--effort {self.effort}: no such effort; give one of {', '.join(EFFORTS)}")
@@ -97,10 +110,15 @@ class CompressSettings:
             value = getattr(self, name)
             if value is not None and not (value > 0 and isfinite(value)):
                 raise InputError(f"--{name} {value:g}: must be a number above 0")
-        if self.seed < 0:
-            raise InputError(f"--seed {self.seed}: must not be negative")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise InputError(f"--seed {self.seed}: give a whole number from 0 to {LARGEST_SEED}")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads {self.threads}: must be at least 1")
+        if self.outputs not in (None, "classes", "values"):
+            raise InputError(f"--outputs {self.outputs}: no such kind of outputs; give classes or values")
         if (self.mean is None) != (self.std is None):
             raise InputError("--mean and --std belong together; give both or neither")
+        check_mean_and_std(self.mean, self.std)
         objectives = ("params", "size_mb", "macs", "memory_bound_mb", "latency_ms")
         if self.objective is not None and self.objective not in objectives:
             raise InputError(f"--objective {self.objective}: no such cost; give one of {', '.join(objectives)}")
@@ -149,7 +167,7 @@ class CompressSettings:
             words.append(shlex.quote(self.teacher))
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name == "teacher" or value == item.default:
+            if item.name in ("teacher", "threads") or value == item.default:
                 continue
             if isinstance(value, bool):
                 words.append(f"--{'' if value else 'no-'}{item.name.replace('_', '-')}")
@@ -168,10 +186,8 @@ def write_settings(settings: CompressSettings, path: Path) -> None:
     lines = ["# settings of this run; `n2n-edge compress --resume --out FOLDER` reads them"]
     for name, value in asdict(settings).items():
         if value is not None:
-            lines.append(f"{name} = {json.dumps(list(value) if isinstance(value, tuple) else value)}")
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.replace(path)
+            lines.append(f"{name} = {toml_value(value)}")
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def read_settings(path: Path) -> CompressSettings:
@@ -187,13 +203,36 @@ def read_settings(path: Path) -> CompressSettings:
     if unknown:
         raise InputError(f"{path}: unknown setting '{unknown[0]}'; known: {', '.join(sorted(known))}")
     try:
-        for name in ("mean", "std", "input_shape"):
-            if name in document:
-                document[name] = tuple(document[name])
         document.setdefault("accept_expected", True)  # what runs did before they said so
         return CompressSettings(**document)
-    except TypeError as error:
-        raise InputError(f"{path}: a setting has the wrong type ({error}); restore it or start a new run") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}; restore it or start a new run") from error
+
+
+_WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
+
+
+def _check_types(settings: CompressSettings) -> None:
+    """Turn lists into tuples and whole numbers into floats where those belong; raises InputError for other types."""
+    for name, hint in get_type_hints(CompressSettings).items():
+        value = getattr(settings, name)
+        forms = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        if name == "device" or (value is None and NoneType in forms):
+            continue
+        wanted = next(form for form in forms if form is not NoneType)
+        (kind, several) = (get_args(wanted)[0], True) if get_origin(wanted) is tuple else (wanted, False)
+        items = list(value) if several and isinstance(value, list | tuple) else [value]
+        if (several and not isinstance(value, list | tuple)) or not all(_is_a(item, kind) for item in items):
+            option = name if name == "teacher" else f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} {value!r}: must be {'a list, each ' if several else ''}{_WORDS[kind]}")
+        if several:
+            object.__setattr__(settings, name, tuple(items))
+
+
+def _is_a(value: object, kind: type) -> bool:
+    if isinstance(value, bool) or kind is bool:
+        return kind is bool and isinstance(value, bool)
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def named_devices(given: object) -> str | tuple[str, ...]:
@@ -219,14 +258,14 @@ def _iterable(given: object) -> Iterable[object]:
 
 
 def _is_file(device: str) -> bool:
-    return device.endswith(".toml") and Path(device).expanduser().is_file()
+    return device.endswith(".toml") and is_file(expanded(device))
 
 
 def _absolute_device(name: str) -> str:
-    return str(Path(name).expanduser().absolute()) if name.endswith(".toml") else name
+    return str(expanded(name).absolute()) if name.endswith(".toml") else name
 
 
-_PATHS = ("teacher", "weights", "data", "policy_from")
+_PATHS = ("teacher", "weights", "data", "classes", "policy_from")
 
 
 def absolute_paths(given: Mapping[str, object]) -> dict[str, object]:
@@ -241,6 +280,6 @@ def absolute_paths(given: Mapping[str, object]) -> dict[str, object]:
         value = settings.get(name)
         if value is None:
             continue
-        path = Path(str(value)).expanduser()
+        path = expanded(str(value))
         settings[name] = str(path.absolute()) if path.exists() else str(value)
     return settings

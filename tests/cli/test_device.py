@@ -11,6 +11,7 @@ from n2n_edge.cli.predict import predict
 from n2n_edge.devices import read_profile
 from n2n_edge.errors import InputError
 from n2n_edge.measure import BoardState, HostTarget
+from n2n_edge.measure.messages import Checked, State, parse
 from n2n_edge.measure.readiness import readiness
 from tests.measure.small_models import write_conv_model
 from tests.sshd import Server
@@ -59,8 +60,8 @@ def test_json_is_one_document() -> None:
 
 def test_what_is_missing_comes_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     throttled = {"clocks": [], "millidegrees": [], "tools": {"get_throttled": "throttled=0x4"}}
-    monkeypatch.setattr(HostTarget, "check", lambda self: BARE)
-    monkeypatch.setattr(HostTarget, "state", lambda self: BoardState.read(throttled))
+    monkeypatch.setattr(HostTarget, "check", lambda self: parse(Checked, BARE))
+    monkeypatch.setattr(HostTarget, "state", lambda self: BoardState.read(parse(State, throttled)))
 
     result = run("check")
 
@@ -74,7 +75,7 @@ def test_what_is_missing_comes_with_the_command_that_installs_it(monkeypatch: py
 
 def test_an_old_python_and_a_broken_package_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {**BARE, "python": "3.7.3", "onnxruntime_error": "ImportError: libgomp.so.1: cannot open"}
-    monkeypatch.setattr(HostTarget, "check", lambda self: found)
+    monkeypatch.setattr(HostTarget, "check", lambda self: parse(Checked, found))
 
     problems = readiness(HostTarget()).missing
 
@@ -97,9 +98,9 @@ def test_a_board_over_ssh(server: Server) -> None:
         (["ssh://board", "--host"], "give either ssh://user@board or --host"),
         (["board"], "board: not a board; give ssh://user@board, or --host"),
         (["host"], "host: not a board; give ssh://user@board, or --host"),
-        (["--host", "--minutes", "0"], "--minutes 0: must be more than 0"),
-        (["--host", "--minutes", "-1"], "--minutes -1: must be more than 0"),
-        (["--host", "--minutes", "nan"], "--minutes nan: must be more than 0"),
+        (["--host", "--minutes", "0"], "--minutes 0: must be a number above 0"),
+        (["--host", "--minutes", "-1"], "--minutes -1: must be a number above 0"),
+        (["--host", "--minutes", "nan"], "--minutes nan: must be a number above 0"),
         (["--host", "--threads", "many"], "--threads many: not numbers of threads; give such as 1,4"),
         (["--host", "--threads", "1,"], "--threads 1,: not numbers of threads"),
         (["--host", "--threads", "0"], "--threads 0: not numbers of threads"),

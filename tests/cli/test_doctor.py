@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 from n2n_edge.cli.doctor import doctor
 from n2n_edge.doctor import packages
 from n2n_edge.measure import HostTarget, MeasurementError
+from n2n_edge.measure.messages import Checked
 from tests.cli.outputs import document_of
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schemas" / "doctor.json").read_text())
@@ -97,9 +98,9 @@ def test_a_package_of_the_base_that_is_missing_is_one(monkeypatch: pytest.Monkey
 def test_a_runtime_that_can_not_be_imported_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = HostTarget.check
 
-    def broken(self: HostTarget) -> dict[str, Any]:
-        found = dict(whole(self))
-        return {**found, "onnxruntime": None, "onnxruntime_error": "ImportError: libgomp.so.1: cannot open"}
+    def broken(self: HostTarget) -> Checked:
+        error = "ImportError: libgomp.so.1: cannot open"
+        return whole(self).model_copy(update={"onnxruntime": None, "onnxruntime_error": error})
 
     monkeypatch.setattr(HostTarget, "check", broken)
     result = run("--json")

@@ -195,3 +195,27 @@ def test_a_profile_with_a_mistake_is_named_with_its_line(refusal: Refusal, model
 
 def test_a_device_has_to_be_named(model_path: Path) -> None:
     assert run(model_path).exit_code == 2
+
+
+def test_several_models_on_several_devices_are_a_table(model_path: Path, tmp_path: Path) -> None:
+    other = write_conv_model(tmp_path / "other.onnx", 8, 64)
+    words = [model_path, other, "--device", "rpi4", "--device", "jetson", "--device", "raspberry-pi-4"]
+    result = run(*words)
+
+    assert result.exit_code == 0, result.output
+    rows = [line for line in result.stdout.splitlines() if "fits into" in line]
+    assert len(rows) == 4  # a device that is named twice counts once
+    for line, device in zip(rows, ("raspberry-pi-4", "jetson-orin-nano") * 2, strict=True):
+        assert device in line
+    documents = document(*words)
+    assert (documents["schema_version"], documents["kind"]) == (1, "predictions")
+    told = [(one["model"], one["device"]) for one in documents["predictions"]]
+    assert told == [
+        (str(path), name) for path in (model_path, other) for name in ("raspberry-pi-4", "jetson-orin-nano")
+    ]
+    assert documents["predictions"][1] == document(model_path, "--device", "jetson")
+
+
+def test_one_wrong_model_or_device_of_several_is_an_error(model_path: Path, refusal: Refusal) -> None:
+    assert "no such file" in refusal(model_path, "missing.onnx", "--device", "rpi4")
+    assert "unknown device 'rasp'" in refusal(model_path, "--device", "rpi4", "--device", "rasp")

@@ -32,6 +32,7 @@ from n2n_edge.devices.profile_file import with_calibrations
 from n2n_edge.errors import InputError
 from n2n_edge.graph import costs
 from n2n_edge.measure import BenchOptions, BoardState, ConnectionLostError, HostTarget, MeasurementError
+from n2n_edge.measure.messages import State
 from tests.devices.made_up import (
     BOARD_TOML,
     CALIBRATED_TOML,
@@ -483,7 +484,7 @@ def test_a_board_that_throttles_is_not_calibrated(timed_by: Callable[[Timer], As
 
     class Hot(HostTarget):
         def state(self) -> BoardState:
-            return BoardState.read({"clocks": [], "millidegrees": [], "tools": {"get_throttled": "throttled=0x4"}})
+            return BoardState.read(State(clocks=[], millidegrees=[], tools={"get_throttled": "throttled=0x4"}))
 
     with pytest.raises(MeasurementError, match="device calibrate: void"):
         calibrate(Hot(), SHEET, [4])

@@ -1,10 +1,21 @@
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from n2n_edge.devices import Profile, list_profiles, load_profile, predict, read_profile
+from n2n_edge.devices import (
+    Profile,
+    list_profiles,
+    load_profile,
+    new_profile,
+    predict,
+    profile_errors,
+    read_profile,
+)
 from n2n_edge.errors import InputError
+from n2n_edge.profile_folders import profile_names
 from tests.devices.made_up import BOARD_TOML, CALIBRATED_TOML, board, net_model, read_text, replaced
 
 SHIPPED = (
@@ -189,7 +200,7 @@ def test_a_gpu_can_not_be_relative_of_a_cpu() -> None:
 def test_what_is_no_toml_is_refused_with_its_line(tmp_path: Path) -> None:
     path = edited(tmp_path, {"cores = 4\n": "cores = \n"})
 
-    with pytest.raises(InputError, match=r"board\.toml: not a readable TOML profile: .*line 4"):
+    with pytest.raises(InputError, match=r"board\.toml: not readable as TOML .*line 4"):
         read_profile(path)
 
 
@@ -244,10 +255,112 @@ def test_two_profiles_with_one_name_in_a_folder_are_refused(own_folder: Path) ->
     edited(own_folder, {}, name="one.toml")
     edited(own_folder, {}, name="two.toml")
 
-    for look in (list_profiles, lambda: load_profile("made-up")):
-        with pytest.raises(InputError, match=r"two\.toml: field 'name': 'made-up' is already taken by one\.toml"):
-            look()
+    taken = r"two\.toml: field 'name': 'made-up' is already taken by one\.toml"
+    with pytest.raises(InputError, match=taken):
+        load_profile("made-up")
+    (error,) = profile_errors()
+    assert re.search(taken, str(error))
+    assert "made-up" in {profile.name for profile in list_profiles()}
     assert load_profile("cpu").is_host  # other devices are none the worse
+
+
+BROKEN = {
+    "not TOML": "name = [",
+    "a wrong field": 'name = "broken"\ncores = -1\nrelative = "raspberry-pi-4"\n',
+    "nested": 'name = "broken"\nx = ' + "[" * 5000,
+    "digits": 'name = "broken"\ncores = ' + "9" * 5000,
+    "dotted keys": 'name = "broken"\n' + ".".join("a" * 20_000) + " = 1",
+    "bytes": "\ud800",
+    "empty": "",
+}
+
+
+@pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN)
+def test_a_broken_profile_is_in_nobodys_way(own_folder: Path, text: str) -> None:
+    (own_folder / "broken.toml").write_bytes(text.encode("utf-8", "surrogatepass"))
+
+    for name in ("cpu", "raspberry-pi-4", "jetson"):
+        assert load_profile(name)
+    assert "cpu" in {profile.name for profile in list_profiles()}
+    (error,) = profile_errors()
+    assert str(error).startswith(f"{own_folder / 'broken.toml'}: ")
+    assert "\n" not in str(error)
+    with pytest.raises(InputError, match=r"broken\.toml"):
+        load_profile("broken")
+    with pytest.raises(InputError, match="unknown device"):
+        load_profile("unheard-of")
+
+
+def test_a_broken_profile_is_known_by_the_name_that_it_claims(own_folder: Path) -> None:
+    (own_folder / "file.toml").write_text('name = "my-board"\naliases = [\n')
+
+    with pytest.raises(InputError, match=r"file\.toml: not readable as TOML"):
+        load_profile("my-board")
+
+
+def no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def missing() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", missing)
+
+
+def home_is_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+
+
+def home_may_not_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def iterdir(folder: Path) -> Iterator[Path]:
+        if tmp_path in folder.parents:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return ITERDIR(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def home_is_a_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.setenv("HOME", str(tmp_path / "loop"))
+
+
+def home_is_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", "/nonexistent")
+
+
+def configuration_has_a_long_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/" + "x" * 300)
+
+
+ITERDIR = Path.iterdir
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [no_home, home_is_a_file, home_may_not_be_read, home_is_a_loop, home_is_nowhere, configuration_has_a_long_name],
+)
+def test_without_a_home_the_shipped_profiles_are_there(
+    spoil: Callable[[pytest.MonkeyPatch, Path], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    spoil(monkeypatch, tmp_path)
+
+    assert load_profile("raspberry-pi-4").name == "raspberry-pi-4"
+    assert "cpu" in {profile.name for profile in list_profiles()}
+    assert profile_errors() == ()
+    assert "jetson" in profile_names()
+    with pytest.raises(InputError, match="no such profile file"):
+        load_profile("~nobody-by-this-name/x.toml")
+
+
+def test_without_a_home_a_new_profile_is_told_where_to_go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    no_home(monkeypatch, tmp_path)
+
+    with pytest.raises(InputError, match="set XDG_CONFIG_HOME"):
+        new_profile("my-own", "rpi4")
+    assert new_profile("my-own", "rpi4", tmp_path / "mine.toml").is_file()
 
 
 def test_an_unknown_device_names_the_nearest() -> None:

@@ -161,7 +161,7 @@ def test_a_function_that_gives_datasets(monkeypatch: pytest.MonkeyPatch) -> None
         number=lambda: 3,
     )
     monkeypatch.setitem(sys.modules, "coins", module)
-    assert len(load_data("coins:one", input_shape=RGB, classes=2).train) == 24
+    assert len(load_data("coins:one", input_shape=RGB, classes=2).train) == 23
     both = load_data("coins:both", input_shape=RGB, classes=2)
     np.testing.assert_array_equal(both.test.images[3], pixels(3))
     assert not load_data("coins:unlabelled", input_shape=RGB, classes=2).labelled

@@ -47,18 +47,31 @@ def test_a_model_that_ends_in_softmax_is_taught_like_its_logits() -> None:
         assert loss.item() == pytest.approx(of_logits.item(), rel=1e-4)
 
 
-def test_other_outputs_are_compared_in_units_of_the_teachers_variance() -> None:
+def test_values_are_compared_in_units_of_each_channels_variance() -> None:
     teacher = torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(0)) * 100
     assert normalised_error(teacher, teacher).item() == 0
     assert normalised_error(torch.full_like(teacher, teacher.mean().item()), teacher).item() == pytest.approx(
         1, rel=1e-4
     )
-    loss = distillation_loss(
-        [teacher, teacher.mean().expand_as(teacher)],
-        [teacher, teacher],
-        None,
-        kind="other",
-        temperature=4.0,
-        kd_weight=1,
+    mixed = (
+        torch.randn(64, 4, 20, 30, generator=torch.Generator().manual_seed(0))
+        * torch.tensor([1e-3, 1, 1e3, 1e-6])[:, None, None]
     )
-    assert loss.item() == pytest.approx(0.5, rel=1e-4)
+    constant = mixed.mean((0, 2, 3), keepdim=True).expand_as(mixed)
+    for channels in ([0], [3], [0, 1, 3]):
+        student = mixed.clone()
+        student[:, channels] = constant[:, channels]
+        loss = distillation_loss([student, mixed], [mixed, mixed], None, kind="other", temperature=4.0, kd_weight=1)
+        assert loss.item() == pytest.approx(math.log(2) * len(channels) / 4 / 2, rel=0.02)
+
+
+def test_a_channel_that_hardly_varies_cannot_drown_the_others() -> None:
+    teacher = (
+        torch.randn(64, 2, 30, 30, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 1e-7])[:, None, None]
+    )
+    student = (teacher + torch.tensor([0.5, 1e-3])[:, None, None]).requires_grad_()
+    loss = distillation_loss([student], [teacher], None, kind="other", temperature=4.0, kd_weight=1)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert student.grad is not None
+    first, second = (student.grad[:, channel] * 0.5 for channel in (0, 1))
+    assert 1e-5 < abs(float(second.sum() * 1e-3 / first.sum() / 0.5)) < 1e5

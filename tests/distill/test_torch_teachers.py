@@ -1,7 +1,8 @@
 """Teachers that come as torch networks: by name, with weights, as programs."""
 
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,13 @@ def number():
 def broken():
     raise RuntimeError("no such luck")
 """
+
+UNUSUAL: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "sparse": lambda tensor: tensor.to_sparse(),
+    "quantized": lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+    "meta": lambda tensor: tensor.to("meta"),
+    "complex": lambda tensor: tensor.to(torch.complex64),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +121,7 @@ def test_a_saved_program(tmp_path: Path) -> None:
     [
         ("own_networks:network", None, None, "give --input-shape 3x224x224"),
         ("own_networks:number", None, SHAPE, "gives a int: give a torch.nn.Module"),
-        ("own_networks:broken", None, SHAPE, "the function failed (RuntimeError: no such luck)"),
+        ("own_networks:broken", None, SHAPE, "the function raised RuntimeError: no such luck"),
         ("own_networks:missing", None, SHAPE, "has no function 'missing'"),
         ("no_such_module:network", None, SHAPE, "can't be imported"),
         ("own_networks:network", "absent.pt", SHAPE, "absent.pt: no such file"),
@@ -123,6 +131,12 @@ def test_a_saved_program(tmp_path: Path) -> None:
         ("own_networks:network", "number.pt", SHAPE, "holds no state dict"),
         ("own_networks:network", "other.pt", SHAPE, "missing, such as '0.weight'; 1 unknown, such as 'weight'"),
         ("own_networks:network", "wider.pt", SHAPE, "'7.weight' is (5, 6), Sequential has (4, 6)"),
+        ("own_networks:network", "itself.pt", SHAPE, "holds no state dict"),
+        ("own_networks:network", "circle.pt", SHAPE, "holds no state dict"),
+        ("own_networks:network", "sparse.pt", SHAPE, "'0.weight' is sparse; save plain tensors"),
+        ("own_networks:network", "quantized.pt", SHAPE, "'0.weight' is quantized; save plain tensors"),
+        ("own_networks:network", "meta.pt", SHAPE, "'0.weight' is without content"),
+        ("own_networks:network", "complex.pt", SHAPE, "'0.weight' is complex; save plain tensors"),
         ("absent.pt2", None, None, "no such file"),
         ("text.pt2", None, None, "not a program of torch.export.save"),
         ("text.pt2", "text.pt", None, "a .pt2 program holds its weights"),
@@ -138,6 +152,17 @@ def test_bad_input_is_one_line(
     torch.save({"epoch": 3}, tmp_path / "number.pt")
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pt")
     torch.save({**module.state_dict(), "7.weight": torch.zeros(5, 6)}, tmp_path / "wider.pt")
+    itself: dict[str, object] = {}
+    itself["model"] = itself
+    torch.save(itself, tmp_path / "itself.pt")
+    torch.save({"model": {"net": {"weights": itself}}}, tmp_path / "circle.pt")
+    for name, change in UNUSUAL.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.save(
+                {key: change(tensor) if tensor.dim() else tensor for key, tensor in module.state_dict().items()},
+                tmp_path / f"{name}.pt",
+            )
 
     with pytest.raises(InputError) as caught:
         torch_teacher(spec, weights, shape)

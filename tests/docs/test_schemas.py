@@ -53,6 +53,7 @@ def test_schemas_that_follow_from_the_code_are_current(monkeypatch: pytest.Monke
         ("inspect", ["inspect", "TEACHER", "--device", "raspberry-pi-4"]),
         ("predict", ["predict", "TEACHER", "--device", "raspberry-pi-4"]),
         ("predict", ["predict", "TEACHER", "--device", "jetson-nano", "--precision", "fp16"]),
+        ("predict", ["predict", "TEACHER", "--device", "rpi4", "--device", "jetson-nano"]),
         ("profiles", ["profiles", "list"]),
         ("profiles", ["profiles", "show", "jetson"]),
         ("device-check", ["device", "check"]),

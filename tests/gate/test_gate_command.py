@@ -1,6 +1,7 @@
 """`n2n-edge gate` as a CI job sees it: exit codes, stdout, stderr."""
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -265,9 +266,9 @@ def test_accuracy_is_judged_on_the_test_images_and_against_the_baseline():
     assert next(row for row in document["regressions"] if row["cost"] == "accuracy")["change"] == 0
 
 
-def test_accuracy_without_torch_is_inconclusive_and_hides_no_failure(model, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+def test_accuracy_without_pillow_is_inconclusive_and_hides_no_failure(model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
     result = _run(model, "--max-params", 1, "--min-accuracy", 0.5, "--data", "builtin:digits", "--json")
     document = json.loads(result.stdout)
     assert result.exit_code == 1
-    assert "judging accuracy needs torch" in document["unanswered"][0]["reason"]
+    assert "evaluating accuracy needs Pillow" in document["unanswered"][0]["reason"]

@@ -1,3 +1,6 @@
+import math
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,6 +8,7 @@ from hypothesis import strategies as st
 from n2n_edge.figures import Figure
 from n2n_edge.gate import LatencyRatio, noise_of, ratio_outcome
 from n2n_edge.measure import Comparison
+from n2n_edge.measure.ratio import ratio_interval
 
 LIMIT = 0.05
 
@@ -33,8 +37,17 @@ def test_a_verdict_needs_the_whole_interval_on_one_side_of_the_limit(low, high, 
     assert ratio_outcome(_interval(low, high), CALM, LIMIT) == outcome
 
 
-def test_few_rounds_decide_nothing():
-    assert ratio_outcome(_interval(2.0, 2.1, rounds=7), CALM, LIMIT) == "inconclusive"
+@pytest.mark.parametrize(
+    ("rounds", "ratio", "outcome"),
+    [(7, 140.0, "fail"), (7, 1.0, "inconclusive"), (7, 1.1, "inconclusive"), (3, 140.0, "fail"),
+     (3, 2.0, "inconclusive"), (7, 0.01, "pass"), (2, 1.0, "inconclusive"), (1, 140.0, "inconclusive"), (1, 0.01, "inconclusive")],
+)  # fmt: skip
+def test_few_rounds_decide_what_is_plain(rounds, ratio, outcome):
+    few, floor = (
+        Comparison(*ratio_interval(np.full((rounds, 2), math.log(true))), 0.99, rounds, 0.05, "inconclusive")
+        for true in (ratio, 1.0)
+    )
+    assert ratio_outcome(few, floor, LIMIT) == outcome
 
 
 def test_a_machine_that_cannot_tell_a_model_from_itself_fails_and_passes_nothing_near_the_limit():

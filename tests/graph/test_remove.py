@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -266,3 +268,99 @@ def weight_of(model: ir.Model, layer: Layer) -> np.ndarray:
     value = model.graph.initializers[layer.weight].const_value
     assert value is not None
     return value.numpy()
+
+
+JOINS = {
+    "Add": lambda s, x, y: s.op("Add", [x, y]),
+    "Add, branch first": lambda s, x, y: s.op("Add", [y, x]),
+    "Sum": lambda s, x, y: s.op("Sum", [x, y]),
+    "Mean": lambda s, x, y: s.op("Mean", [x, y]),
+    "Max": lambda s, x, y: s.op("Max", [x, y]),
+    "Min": lambda s, x, y: s.op("Min", [y, x]),
+    "Mul": lambda s, x, y: s.op("Mul", [x, y]),
+    "Sub": lambda s, x, y: s.op("Sub", [x, y]),
+    "Sub, branch first": lambda s, x, y: s.op("Sub", [y, x]),
+    "Div": lambda s, x, y: s.op("Div", [x, y]),
+}
+
+
+def joined(
+    join: Callable[[Sketch, str, Sequence[str]], str], branches: int, kept: int = 0
+) -> tuple[Teacher, list[str]]:
+    """A stem, branches of two layers each whose outputs `join` joins with the stem's, and a head.
+
+    Returns the layers of all branches but the first `kept`.
+    """
+    sketch = Sketch(13, np.random.default_rng(0), batch_norm=False)
+    x = sketch.conv(Tensor("input", 3, (8, 8)), 8)
+    ends = [sketch.conv(sketch.conv(x, 8), 8, act=False).name for _ in range(branches)]
+    y = sketch.conv(Tensor(join(sketch, x.name, ends), 8, x.size), 8)
+    teacher = Teacher(finished(sketch, sketch.dense(sketch.flatten(sketch.global_pool(y, "GlobalAveragePool")), 3)))
+    return teacher, [layer.name for layer in teacher.layers[1 + 2 * kept : 1 + 2 * branches]]
+
+
+def block_left_out(teacher: Teacher) -> list[np.ndarray]:
+    """Outputs of the teacher where its last block reads the stem."""
+    model = teacher.model.clone()
+    nodes = list(model.graph)
+    stem = next(node for node in nodes if node.op_type == "Relu").outputs[0]
+    last = [node for node in nodes if node.op_type == "Conv"][-1]
+    last.replace_input_with(0, stem)
+    return run(model, inputs_of(teacher.model, 2))
+
+
+@pytest.mark.parametrize("join", JOINS)
+def test_a_branch_without_layers_passes_the_skip_once_however_it_is_joined(join: str) -> None:
+    teacher, branch = joined(lambda s, x, ends: JOINS[join](s, x, ends[0]), 1)
+
+    student = build(teacher, teacher.full.remove(*branch))
+
+    assert_same_outputs(block_left_out(teacher), run(student, inputs_of(teacher.model, 2)))
+
+
+SUMS = {
+    "one Sum": lambda s, x, y: s.op("Sum", [x, *y]),
+    "one Sum, skip last": lambda s, x, y: s.op("Sum", [*y, x]),
+    "skip first": lambda s, x, y: s.op("Add", [s.op("Add", [x, y[0]]), y[1]]),
+    "branches first": lambda s, x, y: s.op("Add", [x, s.op("Add", [y[0], y[1]])]),
+    "branches first, skip last": lambda s, x, y: s.op("Add", [s.op("Sum", [y[0], y[1]]), x]),
+    "skip in the middle": lambda s, x, y: s.op("Add", [y[1], s.op("Sum", [y[0], x])]),
+}
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+@pytest.mark.parametrize("form", SUMS)
+def test_sums_of_several_branches_hold_the_skip_once(form: str, kept: int) -> None:
+    teacher, gone = joined(SUMS[form], 2, kept)
+    inputs = inputs_of(teacher.model, 2)
+
+    student = build(teacher, teacher.full.remove(*gone))
+
+    if kept:
+        model = teacher.model.clone()
+        value = next(node for node in model.graph if node.name == teacher.layers[4].nodes[-1]).outputs[0]
+        zero = ir.Value(name="zero", const_value=ir.tensor(np.zeros((1, 1, 1, 1), np.float32)))
+        model.graph.register_initializer(zero)
+        ir.convenience.replace_all_uses_with(value, zero)
+        expected = run(model, inputs)
+    else:
+        expected = block_left_out(teacher)
+    assert_same_outputs(expected, run(student, inputs))
+
+
+def test_a_join_that_is_the_graph_output_passes_the_skip_once() -> None:
+    sketch = Sketch(13, np.random.default_rng(0), batch_norm=False)
+    x = sketch.conv(Tensor("input", 3, (8, 8)), 4)
+    proto = sketch.to_proto(3, 8, sketch.add(x, sketch.conv(x, 4, act=False)), free_batch=True, batch=1)
+    del proto.graph.node[-1]
+    proto.graph.node[-1].output[0] = "logits"
+    teacher = Teacher(ir.from_proto(proto))
+    branch = teacher.layers[1]
+    assert branch.removable
+
+    student = build(teacher, teacher.full.remove(branch.name))
+
+    inputs = inputs_of(teacher.model, 2)
+    stem = teacher.model.clone()
+    stem.graph.outputs[:] = [next(node for node in stem.graph if node.op_type == "Relu").outputs[0]]
+    assert_same_outputs(run(stem, inputs), run(student, inputs))

@@ -1,5 +1,7 @@
 """Shapes and static values without running the model agree with those of a run."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -10,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from n2n_edge.errors import InputError
 from n2n_edge.graph import trace
 from n2n_edge.graph.trace import trace_model
-from n2n_edge.graph.witness import witness
+from n2n_edge.graph.witness import types_by_running, witness
 from tests.graph.running import inputs_of
 from tests.strategies import GRAPH_SETTINGS, cnn_models
 
@@ -47,11 +49,11 @@ def ints(name: str, *values: int) -> onnx.TensorProto:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[ir.Model]:
     runs: list[ir.Model] = []
 
-    def counting(model: ir.Model, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def counting(model: ir.Model, *rest: Any) -> Any:
         runs.append(model)
-        return witness(model, inputs)
+        return types_by_running(model, *rest)
 
-    monkeypatch.setattr(trace, "witness", counting)
+    monkeypatch.setattr(trace, "types_by_running", counting)
     return runs
 
 

@@ -8,6 +8,7 @@ import pytest
 from n2n_edge.measure import BoardState, MeasurementError
 from n2n_edge.measure.board import parse_throttled
 from n2n_edge.measure.doubts import doubts_of_state, refuse_throttled
+from n2n_edge.measure.messages import State, parse
 from n2n_edge.measure.worker import Energy, board_state, cpu_mhz, power_rails
 
 JETSON_CLOCKS = """SOC family:tegra194  Machine:NVIDIA Jetson Xavier NX Developer Kit
@@ -21,7 +22,7 @@ NV Power Mode: MODE_15W_6CORE
 
 
 def state(clocks: list[dict[str, Any]] | None = None, **tools: str) -> BoardState:
-    return BoardState.read({"clocks": clocks or [], "millidegrees": [48312.0, 51000.0], "tools": tools})
+    return BoardState.read(parse(State, {"clocks": clocks or [], "millidegrees": [48312.0, 51000.0], "tools": tools}))
 
 
 def put(path: Path, text: object) -> None:
@@ -67,7 +68,7 @@ def test_a_jetson(least: str, locked: bool) -> None:
 
 
 def test_a_machine_that_tells_nothing() -> None:
-    found = BoardState.read({"clocks": [], "millidegrees": [], "tools": {}})
+    found = BoardState.read(parse(State, {"clocks": [], "millidegrees": [], "tools": {}}))
 
     assert (found.governor, found.clock_mhz, found.temperature_c, found.power_mode) == (None, None, None, None)
     assert found.doubts() == ()
@@ -107,7 +108,7 @@ def test_sysfs_is_read(tmp_path: Path) -> None:
     put(tmp_path / "class/thermal/thermal_zone0/temp", 61_500)
     put(tmp_path / "class/thermal/thermal_zone1/temp", "broken")
 
-    found = BoardState.read(board_state(tmp_path))
+    found = BoardState.read(parse(State, board_state(tmp_path)))
 
     assert (found.governor, found.clock_mhz, found.max_clock_mhz) == ("performance", 1500.0, 1800.0)
     assert found.temperature_c == 61.5

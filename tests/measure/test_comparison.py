@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from n2n_edge.measure import BenchOptions, Comparison, HostTarget, Measurement, Standing, compare
-from n2n_edge.measure.comparison import LEAST_ROUNDS, ratio_interval, student_t, verdict_of
+from n2n_edge.measure.ratio import LEAST_ROUNDS, ratio_interval, student_t, verdict_of
 from tests.measure.small_models import write_conv_model
 
 

@@ -6,15 +6,17 @@ import pytest
 
 from n2n_edge.graph import Teacher, layers_by_name
 from n2n_edge.measure import BenchOptions, OpProfile, bench
+from n2n_edge.measure.messages import Profiled, parse
 from n2n_edge.measure.worker import read_profile
 from tests.measure.small_models import write_conv_model
 
 LAYERS = {"conv1": "first", "relu1": "first", "y": "second"}
 
 
-def raw(plain_us: float, **kernels: float) -> dict[str, object]:
+def raw(plain_us: float, **kernels: float) -> Profiled:
     rows = [{"name": name, "op_type": "Conv", "provider": "CPU", "us": us} for name, us in kernels.items()]
-    return {"plain_us": plain_us, "run_us": 2 * plain_us, "kernels": rows}
+    fields = {"plain_us": plain_us, "run_us": 2 * plain_us, "kernels": rows}
+    return parse(Profiled, {**fields, "arena_bytes": None, "arena_in_use_bytes": None})
 
 
 def test_the_profilers_own_time_is_taken_off_each_kernel() -> None:

@@ -1,0 +1,272 @@
+"""Shapes and types of every value by inference: nothing is run but arithmetic on a few small integers.
+
+Goes through a graph once, from node to node, with types and with the small values that decide on shapes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from n2n_edge.graph.bodies import holds_graph, initializers_of
+from n2n_edge.graph.child import Array
+from n2n_edge.graph.exact_sizes import exact_sizes
+from n2n_edge.graph.load import to_proto
+from n2n_edge.graph.stand_ins import stand_in
+
+__all__ = ["SMALL", "Inferred", "infer", "is_random", "measured", "skeleton"]
+
+SMALL = 4096
+"""Elements up to which a constant may be a setting (sizes, axes, scales) whose content shapes depend on."""
+
+_RANDOM_OPS = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
+_NOT_EVALUATED = frozenset({"Einsum", "MaxRoiPool", "RegexFullMatch", "RoiAlign", "StringNormalizer", "StringSplit"})
+"""Ops whose work the sizes of their inputs and outputs don't bound."""
+
+_LARGEST = 2**53
+"""Sizes beyond this are no sizes."""
+
+
+@dataclass
+class Inferred:
+    """What inference tells: shapes and ONNX element types by value name; `others` are sequences, maps and optionals.
+
+    `unknown` are node outputs whose shape it can't tell.
+    """
+
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    kinds: dict[str, int] = field(default_factory=dict)
+    others: set[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
+
+    @property
+    def dtypes(self) -> dict[str, np.dtype[np.generic]]:
+        """The types of all tensors but those of text, as numpy names them."""
+        return {
+            name: np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind))
+            for name, kind in self.kinds.items()
+            if kind not in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING)
+        }
+
+
+def infer(model: ir.Model, inputs: Mapping[str, tuple[int, ...]]) -> Inferred:
+    """Return what inference tells of `model` for inputs of these shapes."""
+    walk = _Walk(model, inputs)
+    for node in model.graph:
+        walk.visit(node)
+    if walk.found.unknown and any(holds_graph(node) for node in model.graph):
+        _add_from_whole_graph(walk.found, model, inputs)
+    return walk.found
+
+
+def skeleton(model: ir.Model, inputs: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
+    """Return the model without its large weights, which become inputs, and with `inputs` of these shapes."""
+    large = {str(value.name): value.const_value for value in model.graph.initializers.values() if _is_large(value)}
+    proto = to_proto(model, without=large)
+    for value in proto.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        for dim, size in zip(dims, inputs.get(value.name, ()), strict=False):
+            dim.dim_value = size
+    declared = {value.name for value in proto.graph.input}
+    for name, tensor in large.items():
+        if tensor is not None and name not in declared:
+            shape = tensor.shape.numpy()
+            proto.graph.input.append(onnx.helper.make_tensor_value_info(name, int(tensor.dtype), shape))
+    for value in proto.graph.output:
+        if value.type.WhichOneof("value") == "tensor_type":
+            value.type.tensor_type.ClearField("shape")
+    return proto
+
+
+def _is_large(value: ir.Value) -> bool:
+    tensor = value.const_value
+    return tensor is not None and tensor.dtype.is_floating_point() and tensor.size > SMALL
+
+
+def _add_from_whole_graph(found: "Inferred", model: ir.Model, inputs: Mapping[str, tuple[int, ...]]) -> None:
+    """Fill, in place, what follows from the bodies of control flow, which ONNX infers for whole graphs alone."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(skeleton(model, inputs), data_prop=True)
+    except Exception:  # what can't be inferred stays unknown
+        return
+    for value in (*inferred.graph.value_info, *inferred.graph.output):
+        if value.name not in found.unknown:
+            continue
+        if value.type.WhichOneof("value") not in (None, "tensor_type"):
+            found.others.add(value.name)
+            found.unknown.discard(value.name)
+            continue
+        tensor = value.type.tensor_type
+        sizes = [_size(dim) for dim in tensor.shape.dim]
+        if tensor.HasField("shape") and all(size is not None and 0 <= size <= _LARGEST for size in sizes):
+            found.shapes[value.name] = tuple(size for size in sizes if size is not None)
+            found.kinds[value.name] = tensor.elem_type
+            found.unknown.discard(value.name)
+
+
+def is_random(node: ir.Node) -> bool:
+    """Tell whether two runs of `node` may differ."""
+    return node.op_type in _RANDOM_OPS
+
+
+def measured(node: ir.Node, shape: tuple[int, ...]) -> Array:
+    """Return what Shape or Size gives for an input of `shape`."""
+    if node.op_type == "Size":
+        return np.array(prod(shape), np.int64)
+    start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", None)
+    return np.array(shape[start:end], np.int64)
+
+
+class _Walk:
+    def __init__(self, model: ir.Model, inputs: Mapping[str, tuple[int, ...]]) -> None:
+        self.found = Inferred()
+        self._values: dict[str, Array] = {}
+        self._types: dict[str, onnx.TypeProto] = {}
+        self._opsets = dict(model.graph.opset_imports)
+        self._imports = [onnx.helper.make_opsetid(name, version) for name, version in self._opsets.items()]
+        self._ir_version = model.ir_version or onnx.IR_VERSION
+        for value in model.graph.inputs:
+            name = str(value.name)
+            if name in inputs and value.dtype is not None:
+                self._note(name, inputs[name], int(value.dtype))
+            elif value.type is not None:
+                self._types[name] = ir.serde.serialize_type(value.type)
+                self.found.others.add(name)
+        for value in initializers_of(model):
+            name, tensor = str(value.name), value.const_value
+            if tensor is not None:
+                self._note(name, tuple(tensor.shape.numpy()), int(tensor.dtype))
+                if tensor.size <= SMALL and tensor.dtype != ir.DataType.STRING:
+                    self._values[name] = tensor.numpy()
+
+    def visit(self, node: ir.Node) -> None:
+        """Learn what the outputs of `node` are."""
+        try:
+            if node.op_type in ("Shape", "Size") and node.domain in ("", "ai.onnx"):
+                source = node.inputs[0]
+                shape = None if source is None else self.found.shapes.get(str(source.name))
+                if shape is not None:
+                    self._hold(str(node.outputs[0].name), measured(node, shape))
+                    return
+            self._infer(node)
+            if self._is_arithmetic(node):
+                self._evaluate(node)
+        except Exception:  # inference and the reference evaluator raise whatever they meet in a file
+            pass
+        for value in node.outputs:
+            name = str(value.name)
+            if name and name not in self.found.shapes and name not in self.found.others:
+                self.found.unknown.add(name)
+
+    def _note(self, name: str, shape: tuple[int, ...], kind: int) -> None:
+        sizes = tuple(int(size) for size in shape)
+        self.found.shapes[name], self.found.kinds[name] = sizes, kind
+        self._types[name] = onnx.helper.make_tensor_type_proto(kind, sizes)
+
+    def _hold(self, name: str, array: Array) -> None:
+        self._values[name] = array
+        self._note(name, array.shape, onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
+
+    def _is_arithmetic(self, node: ir.Node) -> bool:
+        """Tell whether `node` calculates small values from small values that are known."""
+        names = [str(value.name) for value in node.inputs if value is not None]
+        outputs = [str(value.name) for value in node.outputs if value.name]
+        return (
+            node.domain in ("", "ai.onnx")
+            and node.op_type not in _NOT_EVALUATED
+            and not is_random(node)
+            and not holds_graph(node)
+            and all(name in self._values for name in names)
+            and all(name in self.found.shapes and prod(self.found.shapes[name]) <= SMALL for name in outputs)
+        )
+
+    def _evaluate(self, node: ir.Node) -> None:
+        from onnx.reference import ReferenceEvaluator  # loads hundreds of ops, which few models need
+
+        evaluator = ReferenceEvaluator(ir.serde.serialize_node(node), opsets=self._opsets)
+        names = [str(value.name) for value in node.inputs if value is not None]
+        with np.errstate(all="ignore"):
+            outputs = evaluator.run(None, {name: self._values[name] for name in names})
+        for value, output in zip(node.outputs, outputs, strict=False):
+            array = np.asarray(output)
+            if value.name and array.dtype != object:
+                self._hold(str(value.name), array)
+
+    def _infer(self, node: ir.Node) -> None:
+        """Ask ONNX for the types of a node's outputs."""
+        replaced = stand_in(node)
+        proto = ir.serde.serialize_node(node) if replaced is None else replaced.node
+        domain = node.domain if replaced is None else ""
+        opset = self._opsets.get(domain, 1) if replaced is None else max(self._opsets.get("", 1), 13)
+        schema = onnx.defs.get_schema(proto.op_type, opset, domain)
+        names = [name for name in proto.input if name in self._types]
+        imports = self._imports if replaced is None else [onnx.helper.make_opsetid("", opset)]
+        types = {name: self._types[name] for name in names}
+        element = None
+        if replaced is not None:  # it is asked for its shape alone: standard operators take no quantized inputs
+            element = replaced.kind or self.found.kinds.get(proto.input[0])
+            types = {name: _as_floats(kind) for name, kind in types.items()}
+        found = onnx.shape_inference.infer_node_outputs(
+            schema,
+            proto,
+            types,
+            {
+                name: onnx.numpy_helper.from_array(self._values[name], name)
+                for name in names
+                if name in self._values and replaced is None
+            },
+            opset_imports=imports,
+            ir_version=self._ir_version,
+        )
+        for value in node.outputs:
+            name = str(value.name)
+            if name in found and name:
+                self._learn(node, name, found[name], element)
+
+    def _learn(self, node: ir.Node, name: str, kind: onnx.TypeProto, element: int | None) -> None:
+        if kind.WhichOneof("value") != "tensor_type":
+            self.found.others.add(name)
+            self._types[name] = kind
+            return
+        tensor = kind.tensor_type
+        if element is not None:
+            tensor.elem_type = element
+        dims = list(tensor.shape.dim) if tensor.HasField("shape") else []
+        known = tensor.HasField("shape") and all(0 <= (_size(dim) or 0) <= _LARGEST for dim in dims)
+        if known and all(_size(dim) is not None for dim in dims):
+            shape = tuple(dim.dim_value for dim in dims)
+            if self._keeps_elements(node, shape):
+                self._note(name, self._exact(node, shape), tensor.elem_type)
+        elif known or not tensor.HasField("shape"):
+            self._types[name] = kind
+            self.found.kinds[name] = tensor.elem_type
+
+    def _keeps_elements(self, node: ir.Node, shape: tuple[int, ...]) -> bool:
+        """Tell whether a Reshape gives as many elements as it takes, which inference doesn't check."""
+        source = node.inputs[0] if node.op_type == "Reshape" else None
+        given = None if source is None else self.found.shapes.get(str(source.name))
+        return given is None or prod(given) == prod(shape)
+
+    def _exact(self, node: ir.Node, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return `shape` as ONNX Runtime calculates it."""
+        shapes = [None if value is None else self.found.shapes.get(str(value.name)) for value in node.inputs[:2]]
+        if not shapes or shapes[0] is None or len(shapes[0]) < 3:
+            return shape
+        sizes = exact_sizes(node, shapes[0], shapes[1] or () if len(shapes) > 1 else ())
+        return shape if sizes is None else (*shape[:2], *sizes)
+
+
+def _as_floats(kind: onnx.TypeProto) -> onnx.TypeProto:
+    floats = onnx.TypeProto()
+    floats.CopyFrom(kind)
+    floats.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    return floats
+
+
+def _size(dim: onnx.TensorShapeProto.Dimension) -> int | None:
+    return dim.dim_value if dim.HasField("dim_value") else None

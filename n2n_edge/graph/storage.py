@@ -1,0 +1,207 @@
+"""Which memory the values of a graph live in: constants, what follows from them, and activations with their lives.
+
+Quantized graphs count by what a runtime makes of them: a value that is only written down as float between a
+DequantizeLinear and a QuantizeLinear has the bytes of the quantized one.
+"""
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+import onnx_ir as ir
+
+from n2n_edge.graph.bodies import holds_graph, initializers_of, nodes_within
+from n2n_edge.graph.infer import is_random
+
+__all__ = ["Constants", "Lives"]
+
+VIEW_OPS = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout"})
+"""Ops whose output can share its input's memory."""
+
+_REARRANGING_OPS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
+_SAME_ELEMENTS = _REARRANGING_OPS | {"Cast", "CastLike", "Expand"}
+_SUM_OPS = frozenset({"ConvInteger", "MatMulInteger"})
+
+_FIRST_SETTING = {
+    "BatchNormalization": 3, "CastLike": 1, "Clip": 1, "Dropout": 1, "Pad": 1, "Resize": 1, "Upsample": 1,
+}  # fmt: skip
+"""From which input on an op reads running statistics or settings instead of weights."""
+
+_QUANTIZED_WEIGHTS: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {
+        "QLinearConv": (3, 8),
+        "QLinearMatMul": (0, 3),
+        "QGemm": (0, 3, 6),
+        "ConvInteger": (0, 1),
+        "MatMulInteger": (0, 1),
+        "MatMulIntegerToFloat": (0, 1, 6),
+        "DynamicQuantizeMatMul": (1, 4),
+        "MatMulNBits": (1,),
+        "QLinearAdd": (0, 3),
+        "QLinearMul": (0, 3),
+        "QuantizeLinear": (0,),
+        "DequantizeLinear": (0,),
+    }
+)
+"""Which inputs of a quantized op are weights or biases; the others are scales and zero points."""
+
+
+class Constants:
+    """What of a graph follows from constants alone.
+
+    `settled` are the names of all such values, constants included; `read` maps those that the rest of the graph reads
+    to the values whose memory they have; `weights` are the values that count as params.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        self._values = {str(value.name): value for value in initializers_of(model) if value.const_value is not None}
+        self.settled: set[str] = set(self._values)
+        self._nodes: dict[str, ir.Node] = {}
+        settled_nodes: set[ir.Node] = set()
+        for node in model.graph:
+            names = [str(value.name) for value in node.inputs if value is not None]
+            if names and self.settled.issuperset(names) and not holds_graph(node) and not is_random(node):
+                settled_nodes.add(node)
+                for value in node.outputs:
+                    self._nodes[str(value.name)] = node
+                    self._values[str(value.name)] = value
+                    self.settled.add(str(value.name))
+        self.read: dict[str, str] = {}
+        self.weights: set[str] = set()
+        for name, value in self._values.items():
+            readers = [use for use in value.uses() if use.node not in settled_nodes]
+            if not readers and not value.is_graph_output():
+                continue
+            self.read[name] = self._memory(name)
+            stored = self._stored(name)
+            if stored is not None and any(self._is_weight(use.node, use.idx, name, stored) for use in readers):
+                self.weights.add(stored)
+
+    def weight(self, node: ir.Node, index: int) -> str | None:
+        """Return the value that counts as params of input `index` of a node; None where it reads none there."""
+        value = node.inputs[index]
+        name = "" if value is None else str(value.name)
+        stored = self._stored(name) if name in self.read else None
+        return stored if stored is not None and self._is_weight(node, index, name, stored) else None
+
+    def _memory(self, name: str) -> str:
+        """Return whose bytes a settled value has: quantized weights aren't kept as floats."""
+        node = self._nodes.get(name)
+        source = None if node is None else node.inputs[0]
+        if node is None or source is None:
+            return name
+        if node.op_type in ("Identity", "DequantizeLinear"):
+            return self._memory(str(source.name))
+        if node.op_type in _REARRANGING_OPS:
+            inner = self._memory(str(source.name))
+            return inner if inner != str(source.name) else name
+        return name
+
+    def _stored(self, name: str) -> str | None:
+        """Return the value whose elements count: what is repeated counts once, what is filled in doesn't."""
+        inner = self._memory(name)
+        node = self._nodes.get(inner)
+        if node is None:
+            return inner
+        if node.op_type == "ConstantOfShape":
+            return None
+        source = node.inputs[0]
+        return self._stored(str(source.name)) if node.op_type in _SAME_ELEMENTS and source is not None else inner
+
+    def _is_weight(self, node: ir.Node, index: int, name: str, stored: str) -> bool:
+        value = self._values[stored]
+        if value.const_value is not None and not value.const_value.shape:
+            return False
+        if node.op_type in _QUANTIZED_WEIGHTS:
+            return index in _QUANTIZED_WEIGHTS[node.op_type]
+        kind = self._kind(name)
+        floats = kind is not None and kind.is_floating_point()
+        return floats and index < _FIRST_SETTING.get(node.op_type, 99)
+
+    def _kind(self, name: str) -> ir.DataType | None:
+        """Return the element type of a settled value; None where the graph doesn't tell."""
+        value = self._values[name]
+        if value.const_value is not None:
+            return value.const_value.dtype
+        node = self._nodes[name]
+        if node.op_type == "Cast":
+            return ir.DataType(node.attributes.get_int("to", 1))
+        if node.op_type in ("Shape", "Size"):
+            return ir.DataType.INT64
+        index = 1 if node.op_type in ("DequantizeLinear", "CastLike") and len(node.inputs) > 1 else 0
+        source = node.inputs[index]
+        return None if source is None else self._kind(str(source.name))
+
+
+class Lives:
+    """Which buffer each activation lives in, and from which step to which.
+
+    `members` are the values of each buffer; it is alive from step `born` up to but not including `dead`. `stored_as`
+    maps values to those whose element type they are kept in.
+    """
+
+    def __init__(self, model: ir.Model, constants: Constants) -> None:
+        graph = model.graph
+        nodes = list(graph)
+        self.stored_as = dict(_fused_conversions(nodes))
+        root: dict[str, str] = {}
+        last: dict[str, int] = {}
+        first: dict[str, int] = {}
+        for value in graph.inputs:
+            name = str(value.name)
+            if value.const_value is None:
+                root[name], last[name], first[name] = name, 0, 0
+        for step, node in enumerate(nodes):
+            for source in _read(node):
+                if str(source.name) in root:
+                    last[root[str(source.name)]] = step
+            given = node.inputs[0] if node.inputs else None
+            shared = root.get(str(given.name)) if given is not None and self._is_view(node) else None
+            for output in node.outputs:
+                name = str(output.name)
+                if not name or name in constants.settled:
+                    continue
+                root[name] = shared or name
+                last[shared or name] = step
+                if shared is None:
+                    first[name] = step
+                shared = None
+        kept = {root[str(value.name)] for value in graph.outputs if str(value.name) in root}
+        buffers: dict[str, list[str]] = {}
+        for name, one in root.items():
+            buffers.setdefault(one, []).append(name)
+        self.steps = max(len(nodes), 1)
+        self.members = list(buffers.values())
+        self.born = [first.get(name, 0) for name in buffers]
+        self.dead = [self.steps if name in kept else max(last[name] + 1, 1) for name in buffers]
+
+    def _is_view(self, node: ir.Node) -> bool:
+        source = node.inputs[0]
+        if node.op_type in VIEW_OPS or node.op_type == "DequantizeLinear":
+            return True
+        if source is None:
+            return False
+        producer = source.producer()
+        if node.op_type == "Cast":  # sums of products are turned into floats where they are
+            return producer is not None and producer.op_type in _SUM_OPS
+        return node.op_type == "QuantizeLinear" and str(source.name) in self.stored_as
+
+
+def _fused_conversions(nodes: list[ir.Node]) -> Iterator[tuple[str, str]]:
+    """Yield the values that a runtime keeps in the type of another, and that other."""
+    for node in nodes:
+        source = node.inputs[0] if node.inputs else None
+        if source is None:
+            continue
+        if node.op_type == "DequantizeLinear" and source.const_value is None:
+            yield str(node.outputs[0].name), str(source.name)
+        elif node.op_type == "QuantizeLinear":
+            alone = len(source.uses()) == 1 and not source.is_graph_output() and not source.is_graph_input()
+            if alone and source.const_value is None:
+                yield str(source.name), str(node.outputs[0].name)
+
+
+def _read(node: ir.Node) -> Iterator[ir.Value]:
+    """Yield what a node reads, and what the bodies of control flow read."""
+    yield from (value for value in node.inputs if value is not None)
+    for inner in nodes_within(node):
+        yield from (value for value in inner.inputs if value is not None)

@@ -1,0 +1,80 @@
+"""Output that nobody reads, that finds no room, or that an encoding can't hold: the exit code is what was decided."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.hostile import write_model
+
+N2N_EDGE = [sys.executable, "-m", "n2n_edge"]
+ENCODINGS = ("ascii", "cp1252")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "model.onnx")
+
+
+def shell(line: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of bash in a folder; ``$N2N`` is the command."""
+    words = {**os.environ, "N2N": " ".join(N2N_EDGE), "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(
+        ["bash", "-c", line], cwd=folder, env=words, capture_output=True, timeout=120, check=False, text=True,
+        errors="surrogateescape",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("closing", "limit", "code"),
+    [
+        *((closing, "1", 0) for closing in ("| true", "| head -n 1", "> /dev/full", ">&-", "2>&-", "> /dev/full 2>&1")),
+        *((closing, "0.00001", 1) for closing in ("| true", "> /dev/full", ">&- 2>&-")),
+    ],
+)
+def test_a_gate_ends_with_its_verdict_whoever_reads_it(model: Path, closing: str, limit: str, code: int) -> None:
+    done = shell(
+        f"$N2N gate {model} --no-config --max-mb {limit} --junit j.xml {closing}; echo ${{PIPESTATUS[0]}} > code",
+        model.parent,
+    )
+    assert (model.parent / "code").read_text() == f"{code}\n"
+    assert (model.parent / "j.xml").read_text().endswith("</testsuites>\n")
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert "unexpected" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["inspect model.onnx --json", "--version", "gate --help"])
+def test_a_reader_that_goes_is_no_error(model: Path, command: str) -> None:
+    done = shell(f"$N2N {command} | true; echo ${{PIPESTATUS[0]}}", model.parent)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_a_document_that_is_lost_is_no_success(model: Path) -> None:
+    done = shell("$N2N inspect model.onnx --json > /dev/full", model.parent)
+    assert done.returncode == 3
+    assert done.stderr.startswith("n2n-edge: stdout can't be written (No space left on device)")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("command", ["inspect", "predict --device rpi4", "gate --no-config --max-mb 1", "bench"])
+def test_every_encoding_of_stdout_will_do(tmp_path: Path, encoding: str, command: str) -> None:
+    model = write_model(tmp_path / "größe × 模型.onnx", name="层 → ü")
+    extra = "--max-time 0.1 --save bench.json --csv bench.csv" if command == "bench" else ""
+    words = " ".join(["$N2N", command, f"'{model.name}'", extra])
+    done = shell(words, tmp_path, PYTHONIOENCODING=encoding)
+    assert done.returncode == 0, done.stderr
+    if command == "bench":
+        assert json.loads((tmp_path / "bench.json").read_text())["models"]
+        assert (tmp_path / "bench.csv").stat().st_size > 0
+
+
+def test_results_of_a_bench_are_written_before_they_are_printed(model: Path) -> None:
+    done = shell("$N2N bench model.onnx --max-time 0.1 --save b.json --html b.html > /dev/full", model.parent)
+    assert done.returncode == 3
+    assert json.loads((model.parent / "b.json").read_text())["models"]
+    assert (model.parent / "b.html").stat().st_size > 0
