@@ -85,9 +85,14 @@ def test_a_run_that_ends_well_leaves_no_stacks(tmp_path: Path) -> None:
 
 def test_a_folder_that_goes_while_it_is_watched_hides_no_error(tmp_path: Path) -> None:
     path = tmp_path / "stacks.txt"
-    with pytest.raises(InputError, match="bad input"), watched(print, "", path):
-        path.unlink()
-        raise InputError("bad input")
+
+    def run() -> None:
+        with watched(print, "", path):
+            path.unlink()
+            raise InputError("bad input")
+
+    with pytest.raises(InputError, match="bad input"):
+        run()
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "inf", "nan", ""])
