@@ -199,7 +199,7 @@ def watched(tell: Callable[[str], None], advice: str, stacks: Path | None = None
             faulthandler.disable()
         if file is not None and stacks is not None:
             file.close()
-            with suppress(OSError):  # the folder has gone
+            with suppress(OSError):  # a run that was refused takes its folder with it
                 if not stacks.stat().st_size:
                     stacks.unlink()
 

@@ -145,7 +145,7 @@ def batch_norm(node: ir.Node, labels: Labels) -> None:
 
 
 def layer_norm(node: ir.Node, labels: Labels) -> None:
-    """Norms: one that averages over channels would change where one goes, so they are frozen; others leave them alone."""
+    """Norms: one that averages over channels would change where one goes, so they are frozen; others pass them on."""
     source = node.inputs[0]
     assert source is not None
     array = labels.of(source)

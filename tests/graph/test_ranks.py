@@ -69,7 +69,8 @@ BODIES: dict[str, Body] = {
         s, s.op("BatchNormalization", [x, vector(s, 6), vector(s, 6), vector(s, 6), vector(s, 6)])
     ),
     "norm of rank 2": lambda s, x: s.op(
-        "BatchNormalization", [square(s, s.op("ReduceMean", [x], axes=[1], keepdims=0)), *(vector(s, 8) for _ in range(4))]
+        "BatchNormalization",
+        [square(s, s.op("ReduceMean", [x], axes=[1], keepdims=0)), *(vector(s, 8) for _ in range(4))],
     ),
     "sum of everything": lambda s, x: s.op("Mul", [square(s, x), s.op("ReduceSum", [x], keepdims=0)]),
     "mean over channels": lambda s, x: s.op("ReduceMean", [square(s, x)], axes=[-1], keepdims=0),
@@ -77,15 +78,19 @@ BODIES: dict[str, Body] = {
     "Where with numbers": lambda s, x: square(
         s, s.op("Where", [s.op("Greater", [x, vector(s)]), x, s.constant("low", np.array(-1, np.float32))])
     ),
-    "Gemm with a number": lambda s, x: s.op("Gemm", [s.op("ReduceMean", [x], axes=[1], keepdims=0), weight(s, 8, 4), vector(s)]),
-    "Gemm with one": lambda s, x: s.op("Gemm", [s.op("ReduceMean", [x], axes=[1], keepdims=0), weight(s, 8, 4), vector(s, 1)]),
+    "Gemm with a number": lambda s, x: s.op(
+        "Gemm", [s.op("ReduceMean", [x], axes=[1], keepdims=0), weight(s, 8, 4), vector(s)]
+    ),
+    "Gemm with one": lambda s, x: s.op(
+        "Gemm", [s.op("ReduceMean", [x], axes=[1], keepdims=0), weight(s, 8, 4), vector(s, 1)]
+    ),
     "Gemm with a row": lambda s, x: s.op(
         "Gemm", [s.op("ReduceMean", [x], axes=[1], keepdims=0), weight(s, 8, 4), vector(s, 1, 4)]
     ),
     "Gemm with the weight first": lambda s, x: s.op(
         "Gemm", [weight(s, 4, 8), s.op("ReduceMean", [x], axes=[1], keepdims=0)], transB=1
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("form", BODIES)

@@ -1,8 +1,6 @@
 """Removing layers: the same as an identity in their place, for random networks, and what happens to groups."""
 
-from collections.abc import Iterable
-
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import onnx_ir as ir
