@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -199,8 +199,9 @@ def watched(tell: Callable[[str], None], advice: str, stacks: Path | None = None
             faulthandler.disable()
         if file is not None and stacks is not None:
             file.close()
-            if stacks.exists() and not stacks.stat().st_size:  # a run that was refused takes its folder with it
-                stacks.unlink()
+            with suppress(OSError):  # a run that was refused takes its folder with it
+                if not stacks.stat().st_size:
+                    stacks.unlink()
 
 
 def _watch(watchdog: Watchdog, over: threading.Event) -> None:

@@ -83,6 +83,18 @@ def test_a_run_that_ends_well_leaves_no_stacks(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_folder_that_goes_while_it_is_watched_hides_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "stacks.txt"
+
+    def run() -> None:
+        with watched(print, "", path):
+            path.unlink()
+            raise InputError("bad input")
+
+    with pytest.raises(InputError, match="bad input"):
+        run()
+
+
 @pytest.mark.parametrize("text", ["soon", "-1", "inf", "nan", ""])
 def test_a_limit_that_is_no_number_of_seconds_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(watchdog.STALL_VARIABLE, text)

@@ -59,7 +59,8 @@ def compress(
 
     `device` may be a list of several. With `tensorboard` the folder ``tensorboard`` in `out` gets event files.
 
-    With `resume` the run in `out` goes on with its own settings.
+    With `resume` the run in `out` goes on with its own settings. A step that never ends ends the process with exit
+    code 3 (after half an hour at least, or what the environment's ``N2N_EDGE_STALL_S`` says; 0 for never).
 
     Raises:
         InputError: anything wrong with teacher, data, device, options or folder.

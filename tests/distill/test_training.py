@@ -131,7 +131,7 @@ def test_of_detectors_with_equal_fidelity_the_lower_error_is_kept(
     errors = iter([9.0, 3.0, 2.0, 4.0, 5.0])  # all so large that the fidelity is nought
     monkeypatch.setattr("n2n_edge.distill.training.compare", lambda *given: Evaluation(None, 0.0, 96, next(errors)))
     teacher = small_cnn(width=4, classes=3)
-    monkeypatch.setattr("n2n_edge.distill.training.output_kind", lambda model: "other")
+    monkeypatch.setattr("n2n_edge.distill.training.output_kind", lambda model, outputs: "other")
     result = distill(small_cnn(width=4, classes=3, seed=1), teacher, striped_data, QUICK)
     assert result.best_epoch == 2
 
