@@ -45,6 +45,7 @@ def judge(path: Path) -> dict[str, object]:
         "reasons": _reasons(teacher),
     }
     row["full"] = _check_full(teacher, source, inputs)
+    row["size"] = _check_size(teacher, path)
     architecture = _architecture(teacher)
     student, seconds = _built(teacher, architecture)
     row["build_s"] = round(seconds, 4)
@@ -106,6 +107,12 @@ def _check_full(teacher: Teacher, source: ir.Model, inputs: Arrays) -> str:
             return "ok"
         error = max(error, _error(expected, got))
     return f"differs from the teacher by {error:.1e}"
+
+
+def _check_size(teacher: Teacher, path: Path) -> str:
+    """The full architecture must not be larger than the file."""
+    before, after = path.stat().st_size, len(serialize(build(teacher, teacher.full)))
+    return "ok" if after <= before else f"the full architecture has {after - before} bytes more than the file"
 
 
 def _check_executor(
@@ -203,7 +210,10 @@ def _inputs(model: ir.Model) -> Arrays:
     for value in model.graph.inputs:
         assert value.shape is not None
         sizes = [size if isinstance(size, int) else 1 for size in value.shape]
-        arrays[str(value.name)] = generator.standard_normal(sizes).astype(np.float32)
+        floats = value.dtype is None or value.dtype.is_floating_point()
+        # integers are sizes of images: any that are positive
+        array = generator.standard_normal(sizes) if floats else np.full(sizes, 320)
+        arrays[str(value.name)] = array.astype(np.float32 if value.dtype is None else value.dtype.numpy())
     return arrays
 
 

@@ -22,6 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--zoo", type=Path, help="folder of exported networks; default: a temporary one")
     parser.add_argument("--models", type=Path, help="folder of real models (*.onnx) to judge too")
+    parser.add_argument("--no-families", action="store_true", help="judge the models of --models alone")
     parser.add_argument("--only", nargs="*", help="families to do; default: all")
     parser.add_argument("--tools", nargs="*", default=["ours", "peer"], choices=["ours", "peer"])
     parser.add_argument("--again", action="store_true", help="do rows again that are there")
@@ -32,7 +33,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         zoo = options.zoo or Path(folder)
         zoo.mkdir(parents=True, exist_ok=True)
-        tasks = [(family.name, family.kind, zoo / f"{family.name}.onnx") for family in FAMILIES]
+        families = () if options.no_families else FAMILIES
+        tasks = [(family.name, family.kind, zoo / f"{family.name}.onnx") for family in families]
         if options.models:
             tasks += [(path.stem, "real model", path) for path in sorted(options.models.glob("*.onnx"))]
         for name, kind, file in tasks:
@@ -45,7 +47,7 @@ def main() -> None:
                 row[tool] = _run_row(tool, name, file, options.timeout)
                 print(name, tool, json.dumps(row[tool]), flush=True)
                 _write(options.out, rows)
-            if not options.zoo:
+            if not options.zoo and kind != "real model":
                 file.unlink(missing_ok=True)
     write_table(rows, options.out.with_suffix(".md"))
 

@@ -14,7 +14,7 @@ _MACS_TO_FALL = 0.3
 
 def passed(row: Mapping[str, Any]) -> bool:
     """Tell whether a row of ours passes (a) to (d): MACs fall, or named reasons forbid it."""
-    right = all(row.get(name) == "ok" for name in _CHECKS)
+    right = all(row.get(name) == "ok" for name in _CHECKS) and row.get("size", "ok") == "ok"
     return right and (row["macs_fall"] >= _MACS_TO_FALL or bool(_forbidding(row)))
 
 
@@ -30,6 +30,7 @@ def verdict(row: Mapping[str, Any]) -> str:
         if key in row:
             return f"{label}: {row[key]}"
     bad = [f"{name}: {row[name]}" for name in _CHECKS if row.get(name) != "ok"]
+    bad += [f"size: {row['size']}"] if row.get("size", "ok") != "ok" else []
     if row["macs_fall"] >= _MACS_TO_FALL:
         return "; ".join(bad) or "passes"
     forbidding = _forbidding(row)
@@ -81,6 +82,9 @@ def _peer(row: Mapping[str, Any]) -> str:
 
 
 def _totals(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    if all(row["kind"] == "real model" for row in rows.values()):
+        tried = [row.get("ours", {}) for row in rows.values()]
+        return f"{len(rows)} real models, n2n-edge passes {sum(map(passed, tried_rows(tried)))}."
     parts = []
     for label, kinds in (("classification", {"classification"}), ("all families", None)):
         chosen = [row for row in rows.values() if row["kind"] != "real model" and (not kinds or row["kind"] in kinds)]

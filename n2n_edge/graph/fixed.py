@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from n2n_edge.graph.labels import LabelArray, Labels
-from n2n_edge.graph.operands import fixed_source, is_fixed
+from n2n_edge.graph.operands import fixed_source, is_fixed, repeats_for_batch
 from n2n_edge.graph.shapes import Shape
 
 __all__ = ["assign_fixed", "label_fixed", "pin_fixed"]
@@ -75,7 +75,8 @@ def _lengths(before: Shape, after: Shape) -> Mapping[int, int]:
 
 
 def _repeats(value: ir.Value, axis: int, source: ir.Value, labels: Labels) -> bool:
-    """Tell whether `value` repeats `source` along `axis`."""
+    """Tell whether `value` repeats `source` along `axis` as often as a constant says, which a cut can change."""
     node = value.producer()
     place = axis - (len(labels.shape(value)) - len(labels.shape(source)))
-    return node is not None and node.op_type == "Expand" and (place < 0 or labels.shape(source)[place] == 1)
+    constant = node is not None and node.op_type == "Expand" and not repeats_for_batch(node)
+    return constant and (place < 0 or labels.shape(source)[place] == 1)

@@ -117,7 +117,9 @@ def _broadcastable(use: _Use, array: Array, *traced: Mapping[str, Shape]) -> Arr
     others = [str(item.name) for index, item in enumerate(node.inputs) if item is not None and index != position]
     for axis, size in enumerate(array.shape):
         from_end = array.ndim - axis
-        widest = [max((_size_from_end(shapes.get(name, ()), from_end) for name in others), default=1) for shapes in traced]
+        widest = [
+            max((_size_from_end(shapes.get(name, ()), from_end) for name in others), default=1) for shapes in traced
+        ]
         results = [_size_from_end(shapes.get(str(node.outputs[0].name), ()), from_end) for shapes in traced]
         if size > 1 and widest == results:
             first = array.take([0], axis=axis)

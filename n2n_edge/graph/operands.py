@@ -8,8 +8,9 @@ from n2n_edge.graph.bodies import bodies_of, nodes_within
 from n2n_edge.graph.shapes import Shape, is_constant
 
 __all__ = [
-    "BROADCASTING_OPS", "axes_of", "constant_ints", "fixed_source", "is_computed", "is_fixed", "is_weight", "layer_input", "nodes_within", "opset_of", "pad_amounts",
-    "pads_positions_only", "slice_plan",    "split_sizes", "values_read", "weight_index",
+    "BROADCASTING_OPS", "axes_of", "constant_ints", "fixed_source", "is_computed", "is_fixed", "is_weight",
+    "layer_input", "nodes_within", "opset_of", "pad_amounts", "pads_positions_only", "repeats_for_batch",
+    "slice_plan", "split_sizes", "values_read", "weight_index",
 ]  # fmt: skip
 
 
@@ -29,9 +30,20 @@ def fixed_source(value: ir.Value) -> ir.Value | None:
     if node is None or is_constant(value) or node.op_type not in _VIEWS or node.domain not in ("", "ai.onnx"):
         return None
     source, *settings = node.inputs
-    if source is None or not all(item is None or is_constant(item) for item in settings):
+    constant = all(item is None or is_constant(item) for item in settings)
+    if source is None or not (constant or repeats_for_batch(node)):
         return None
     return source if is_fixed(source) else None
+
+
+def repeats_for_batch(node: ir.Node) -> bool:
+    """Tell whether an Expand repeats what it reads for every image: its target is the batch, then constants."""
+    target = node.inputs[1] if node.op_type == "Expand" else None
+    joined = target.producer() if target is not None else None
+    if joined is None or joined.op_type != "Concat" or len(joined.inputs) != 2:
+        return False
+    batch, rest = joined.inputs
+    return batch is not None and not is_constant(batch) and rest is not None and is_constant(rest)
 
 
 def is_fixed(value: ir.Value) -> bool:

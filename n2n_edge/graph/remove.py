@@ -25,10 +25,10 @@ class RemovalConflictError(ValueError):
 def remove_layers(model: ir.Model, layers: Sequence[Layer], removed: Iterable[str]) -> ir.Model:
     """Return a copy of `model` (normalised) without the layers called `removed`.
 
-    A removed layer becomes the identity. Where all layers of a residual branch are gone, operands of the op that joins it
-    (Add, Sum, Mul, ...) are the same value: it passes the skip on once instead of doubling it, and a Relu behind it that
-    would only repeat the one before goes, too. Where the width changes, the weights of every reader keep the rows of the channels that
-    correspond and get zeros elsewhere (N2N, section 3.1).
+    A removed layer becomes the identity. Where all layers of a residual branch are gone, operands of the op that joins
+    it (Add, Sum, Mul, ...) are the same value: it passes the skip on once instead of doubling it, and a Relu behind it
+    that would only repeat the one before goes, too. Where the width changes, the weights of every reader keep the rows
+    of the channels that correspond and get zeros elsewhere (N2N, section 3.1).
 
     Raises:
         RemovalConflictError: the removals leave an op with inputs of different widths.

@@ -75,7 +75,9 @@ def concat(node: ir.Node, labels: Labels) -> None:
     ]
     for other in others:  # parts are joined along one axis while channels lie along another: they meet
         reason = f"Concat '{node.name}' joins them with values that have no channels"
-        beside = np.concatenate([part for part, value in zip(full, values, strict=True) if value in computed], axis=axis)
+        beside = np.concatenate(
+            [part for part, value in zip(full, values, strict=True) if value in computed], axis=axis
+        )
         labels.tie_rows(np.moveaxis(beside, other, 0).reshape(beside.shape[other], -1), reason)
     if len(others) == 1:
         row = np.moveaxis(beside, others[0], 0).reshape(beside.shape[others[0]], -1).max(axis=1)

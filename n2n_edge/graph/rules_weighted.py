@@ -112,9 +112,7 @@ def _matmul_by_weight(node: ir.Node, labels: Labels, source: ir.Value, weight: i
         labels.set(node.outputs[0], outgoing.reshape([-1 if i == place else 1 for i in range(rank)]))
 
 
-def _matmul_within_channels(
-    node: ir.Node, labels: Labels, source: ir.Value, weight: ir.Value, axis: int
-) -> None:
+def _matmul_within_channels(node: ir.Node, labels: Labels, source: ir.Value, weight: ir.Value, axis: int) -> None:
     """Product along an axis that isn't that of the channels, each of which it maps by itself (as a mixer's tokens)."""
     for place, size in enumerate(labels.shape(weight)):
         assign_fixed(weight, place, np.zeros(size, np.int64), labels)
@@ -147,7 +145,7 @@ def batch_norm(node: ir.Node, labels: Labels) -> None:
 
 
 def layer_norm(node: ir.Node, labels: Labels) -> None:
-    """Norms: one that averages over channels would change where one goes, so they are frozen; others leave them alone."""
+    """Norms: one that averages over channels would change where one goes, so they are frozen; others pass them on."""
     source = node.inputs[0]
     assert source is not None
     array = labels.of(source)

@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import onnx_ir as ir
 
-from n2n_edge.graph.operands import is_computed, opset_of, slice_plan
+from n2n_edge.graph.operands import is_computed, is_fixed, opset_of, repeats_for_batch, slice_plan
 from n2n_edge.graph.shapes import Shape
 from n2n_edge.graph.trace import Trace
 from n2n_edge.graph.witness import Array
@@ -38,7 +38,10 @@ def free_sizes(model: ir.Model, one: Trace, two: Trace) -> None:
             case "Reshape":
                 _set(model, node, 1, _reshape_target(first, second, shapes[0]))
             case "Expand":
-                _set(model, node, 1, _expand_target(first, second, *shapes))
+                target = _expand_target(first, second, *shapes)
+                _set(model, node, 1, target)
+                if target is None and is_fixed(source):
+                    _repeat_for_batch(model, node, first, second, shapes[0])
             case _:
                 _resize(model, node, first, second, *shapes)
 
@@ -80,6 +83,33 @@ def _expand_target(first: Array, second: Array, one: Shape, two: Shape) -> Array
     return target
 
 
+def _repeat_for_batch(model: ir.Model, node: ir.Node, first: Array, second: Array, source: Shape) -> None:
+    """Let the target of an Expand name, behind the batch, only axes along which it repeats (`repeats_for_batch`)."""
+    if len(source) != len(first) or np.flatnonzero(first != second).tolist() != [0]:
+        return
+    rest = np.array([1 if size == wanted else wanted for size, wanted in zip(source, first, strict=True)][1:], np.int64)
+    stem = str(node.outputs[0].name)
+    batch: ir.Value | None = None
+    if repeats_for_batch(node):
+        joined = node.inputs[1].producer() if node.inputs[1] is not None else None
+        batch = joined.inputs[0] if joined is not None else None
+        if joined is not None and joined.inputs[1] is not None and joined.inputs[1].const_value.size != len(rest):  # type: ignore[union-attr]
+            batch = None
+    made: list[ir.Node] = []
+    if batch is None:
+        bounds = [_constant(model, f"{stem}.{name}", np.array([at], np.int64)) for name, at in (("from", 0), ("to", 1))]
+        taken = ir.Node("", "Slice", [node.inputs[1], *bounds], name=f"{stem}.batch")
+        made.append(taken)
+        batch = taken.outputs[0]
+    ones = _constant(model, f"{stem}.rest", rest)
+    made.append(ir.Node("", "Concat", [batch, ones], [ir.AttrInt64("axis", 0)], name=f"{stem}.target"))
+    for item, length in zip(reversed(made), (len(first), 1), strict=False):
+        item.outputs[0].name = item.name
+        item.outputs[0].shape, item.outputs[0].dtype = ir.Shape([length]), ir.DataType.INT64
+    model.graph.insert_before(node, made)
+    node.replace_input_with(1, made[-1].outputs[0])
+
+
 def _resize(model: ir.Model, node: ir.Node, first: Array, second: Array, one: Shape, two: Shape) -> None:
     if not first.size or "axes" in node.attributes or len(first) != len(one):
         return
@@ -109,7 +139,9 @@ def _take_own_sizes(model: ir.Model, node: ir.Node, sizes: Array) -> None:
     rest = _constant(model, f"{stem}.rest", sizes[_KEPT_AXES:].astype(np.int64))
     shape = ir.Node("", "Shape", [node.inputs[0]], name=f"{node.name or stem}.shape")
     taken = ir.Node("", "Slice", [shape.outputs[0], *bounds], name=f"{node.name or stem}.taken")
-    joined = ir.Node("", "Concat", [taken.outputs[0], rest], [ir.AttrInt64("axis", 0)], name=f"{node.name or stem}.sizes")
+    joined = ir.Node(
+        "", "Concat", [taken.outputs[0], rest], [ir.AttrInt64("axis", 0)], name=f"{node.name or stem}.sizes"
+    )
     lengths = (len(sizes), _KEPT_AXES, len(sizes))
     for item, length in zip((shape, taken, joined), lengths, strict=True):
         item.outputs[0].name = item.name

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from n2n_edge.graph.groups import ChannelGroup
@@ -18,8 +17,9 @@ __all__ = ["Touchable", "find_touchable"]
 class Touchable:
     """How much of a teacher's layers can go: shares, 0 to 1.
 
-    A weight counts where its layer can be removed or one of the channels that it belongs to can be dropped. `reasons`
-    says for every layer of which nothing can go what keeps it as it is.
+    An element of a weight counts where its layer can be removed or one of the channels that it belongs to can be
+    dropped; bias and norm of a layer count like its weight. `reasons` says for every layer of which nothing can go what
+    keeps it as it is.
     """
 
     params_share: float
@@ -27,45 +27,28 @@ class Touchable:
     reasons: Mapping[str, str]
 
 
-def find_touchable(
-    model: ir.Model, labels: Labels, layers: Sequence[Layer], groups: Sequence[ChannelGroup]
-) -> Touchable:
+def find_touchable(labels: Labels, layers: Sequence[Layer], groups: Sequence[ChannelGroup]) -> Touchable:
     """Return what of `layers` can go."""
     movable = np.zeros(labels.count, bool)
     movable[[unit for group in groups if group.shrinkable for unit in group.units]] = True
-    nodes = {str(node.name): node for node in model.graph}
-    params, macs = [], []
-    for layer in layers:
-        weights = [value for name in layer.nodes for value in nodes[name].inputs if value is not None and _counts(value)]
-        params.append(1.0 if layer.removable else _share(weights, labels, movable))
-        multiplying = [value for value in weights if str(value.name) == layer.weight]
-        macs.append(1.0 if layer.removable else _share(multiplying, labels, movable))
+    shares = [1.0 if layer.removable else _share(layer.weight, labels, movable) for layer in layers]
     frozen = {name: group.reason for group in reversed(groups) if group.reason for name in group.layers}
     return Touchable(
-        _weighted(params, [layer.params for layer in layers]),
-        _weighted(macs, [layer.macs for layer in layers]),
+        _weighted(shares, [layer.params for layer in layers]),
+        _weighted(shares, [layer.macs for layer in layers]),
         {
             layer.name: frozen.get(layer.name, layer.reason)
-            for layer, *shares in zip(layers, params, macs, strict=True)
-            if not any(shares)
+            for layer, share in zip(layers, shares, strict=True)
+            if not share
         },
     )
 
 
-def _counts(value: ir.Value) -> bool:
-    tensor = value.const_value
-    return tensor is not None and tensor.dtype.is_floating_point() and len(tensor.shape) > 0
-
-
-def _share(weights: Sequence[ir.Value], labels: Labels, movable: NDArray[np.bool_]) -> float:
-    """Return the share of elements that belong to at least one channel in `movable`."""
-    total = fixed = 0
-    for value in weights:
-        assert value.const_value is not None
-        shape = tuple(int(size) for size in value.const_value.shape.numpy())
-        total += int(np.prod(shape))
-        fixed += _fixed(str(value.name), shape, labels, movable)
-    return 1 - fixed / total if total else 0.0
+def _share(weight: str, labels: Labels, movable: NDArray[np.bool_]) -> float:
+    """Return the share of the elements of `weight` that belong to at least one channel in `movable`."""
+    shape = labels.shapes.get(weight, ())
+    total = int(np.prod(shape))
+    return 1 - _fixed(weight, shape, labels, movable) / total if total else 0.0
 
 
 def _fixed(name: str, shape: tuple[int, ...], labels: Labels, movable: NDArray[np.bool_]) -> int:

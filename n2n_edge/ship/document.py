@@ -110,6 +110,8 @@ def run_report(
             "test": len(data.test),
             "classes": len(data.class_names),
             "labelled": data.labelled,
+            "input_shape": list(data.input_shape),
+            "outputs": data.outputs or "",
             "mean": list(data.mean),
             "std": list(data.std),
         },

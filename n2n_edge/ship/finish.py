@@ -19,6 +19,7 @@ from n2n_edge.distill import (
 from n2n_edge.figures import Figure, FigureJson
 from n2n_edge.gate import Verdict, file_figures, judge, latency_figure
 from n2n_edge.graph import costs, load_model, save_model
+from n2n_edge.graph.free_batch import fix_batch
 from n2n_edge.report import ConditionJson, ConditionsJson, DeviceJson, RunReport, write_html, write_model_card
 from n2n_edge.ship.document import Origin, run_report, write_json
 from n2n_edge.ship.final import Trained
@@ -102,13 +103,13 @@ def _proven(
     notes, warnings = list(prepared.notes), list(prepared.warnings)
     teacher_figures, student_figures = dict(prepared.figures), file_figures(student)
     for path, figures in ((prepared.teacher_path, teacher_figures), (student, student_figures)):
-        figures |= _latencies(path, prepared, notes, warnings)
+        figures |= _latencies(path, prepared, notes, warnings, settings.input_shape)
         figures |= _quality(path, prepared)
     verdicts = _verdicts(student_figures, settings, prepared.profiles)
     timed = {profile.name for profile in prepared.profiles if profile.is_host}
     if any(not verdict.met and verdict.device in timed for verdict in verdicts):
         notes.append("the latency was over the budget when first timed, and was timed again")
-        student_figures |= _latencies(student, prepared, notes, warnings)
+        student_figures |= _latencies(student, prepared, notes, warnings, settings.input_shape)
         verdicts = _verdicts(student_figures, settings, prepared.profiles)
     report = run_report(
         version=n2n_edge.__version__,
@@ -133,6 +134,7 @@ def _proven(
         prepared.teacher_path,
         student,
         {profile.name: profile for profile in (prepared.host, *prepared.profiles)}.values(),
+        settings.input_shape,
     )
     report["student"]["sha256"] = sha256_of(student)
     return report, verdicts
@@ -157,7 +159,7 @@ def _write(path: Path, settings: CompressSettings, prepared: Prepared, trained: 
         figures=figures,
         data=prepared.data,
     )
-    save_model(stamped, path)
+    save_model(fix_batch(stamped) if prepared.one_at_a_time else stamped, path)
 
 
 def _verdicts(
@@ -194,11 +196,13 @@ def _devices(student: Path, prepared: Prepared) -> list[DeviceJson]:
     return found
 
 
-def _latencies(path: Path, prepared: Prepared, notes: list[str], warnings: list[str]) -> dict[str, Figure]:
+def _latencies(
+    path: Path, prepared: Prepared, notes: list[str], warnings: list[str], input_shape: tuple[int, ...] | None
+) -> dict[str, Figure]:
     """Return the measured latency on this host, and that on every device that is another; add what is to be said."""
     found = {}
     for name, device in {profile.name: profile for profile in (prepared.host, *prepared.profiles)}.items():
-        latency = latency_figure(path, device)
+        latency = latency_figure(path, device, input_shape=input_shape)
         found[f"latency_ms:{name}"] = latency.figure
         for said, lines in ((notes, latency.notes), (warnings, latency.warnings)):
             if device.is_host:  # how one file was timed; what is predicted, and from what, holds for both

@@ -69,7 +69,8 @@ BODIES: dict[str, Body] = {
         s, s.op("BatchNormalization", [x, vector(s, 6), vector(s, 6), vector(s, 6), vector(s, 6)])
     ),
     "norm of rank 2": lambda s, x: s.op(
-        "BatchNormalization", [square(s, s.op("ReduceMean", [x], axes=[1], keepdims=0)), *(vector(s, 8) for _ in range(4))]
+        "BatchNormalization",
+        [square(s, s.op("ReduceMean", [x], axes=[1], keepdims=0)), *(vector(s, 8) for _ in range(4))],
     ),
     "sum of everything": lambda s, x: s.op("Mul", [square(s, x), s.op("ReduceSum", [x], keepdims=0)]),
     "mean over channels": lambda s, x: s.op("ReduceMean", [square(s, x)], axes=[-1], keepdims=0),
@@ -77,15 +78,19 @@ BODIES: dict[str, Body] = {
     "Where with numbers": lambda s, x: square(
         s, s.op("Where", [s.op("Greater", [x, vector(s)]), x, s.constant("low", np.array(-1, np.float32))])
     ),
-    "Gemm with a number": lambda s, x: s.op("Gemm", [s.op("ReduceMean", [x], axes=[1], keepdims=0), weight(s, 8, 4), vector(s)]),
-    "Gemm with one": lambda s, x: s.op("Gemm", [s.op("ReduceMean", [x], axes=[1], keepdims=0), weight(s, 8, 4), vector(s, 1)]),
+    "Gemm with a number": lambda s, x: s.op(
+        "Gemm", [s.op("ReduceMean", [x], axes=[1], keepdims=0), weight(s, 8, 4), vector(s)]
+    ),
+    "Gemm with one": lambda s, x: s.op(
+        "Gemm", [s.op("ReduceMean", [x], axes=[1], keepdims=0), weight(s, 8, 4), vector(s, 1)]
+    ),
     "Gemm with a row": lambda s, x: s.op(
         "Gemm", [s.op("ReduceMean", [x], axes=[1], keepdims=0), weight(s, 8, 4), vector(s, 1, 4)]
     ),
     "Gemm with the weight first": lambda s, x: s.op(
         "Gemm", [weight(s, 4, 8), s.op("ReduceMean", [x], axes=[1], keepdims=0)], transB=1
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("form", BODIES)
@@ -112,7 +117,13 @@ def test_convolutions_of_other_ranks(op_type: str, rank: int) -> None:
     s = Sketch(17, np.random.default_rng(0), batch_norm=False)
     size = [6] * rank
     x = s.op("Relu", [s.op("Conv", ["input", weight(s, 8, 3, *[3] * rank), vector(s, 8)], pads=[1] * (2 * rank))])
-    x = s.op("PRelu", [s.op(op_type, [x, weight(s, 8, 8, *[3] * rank), vector(s, 8)], pads=[1] * (2 * rank)), vector(s, 8, *[1] * rank)])
+    x = s.op(
+        "PRelu",
+        [
+            s.op(op_type, [x, weight(s, 8, 8, *[3] * rank), vector(s, 8)], pads=[1] * (2 * rank)),
+            vector(s, 8, *[1] * rank),
+        ],
+    )
     x = s.op("BatchNormalization", [x, *(vector(s, 8) for _ in range(4))])
     x = s.op("MaxPool", [x], kernel_shape=[2] * rank, strides=[2] * rank)
     x = s.op("Conv", [x, weight(s, 4, 8, *[1] * rank)])
@@ -155,7 +166,9 @@ def normed(op_type: str, **attributes: object) -> onnx.ModelProto:
     ("LayerNormalization", {"axis": -1}, False),
     ("LRN", {"size": 3}, True),
 ])  # fmt: skip
-def test_a_norm_holds_the_channels_that_it_averages_over(op_type: str, attributes: dict[str, object], frozen: bool) -> None:
+def test_a_norm_holds_the_channels_that_it_averages_over(
+    op_type: str, attributes: dict[str, object], frozen: bool
+) -> None:
     proto = normed(op_type, **attributes)
     teacher = Teacher(ir.from_proto(proto))
     group = next(group for group in teacher.groups if (teacher.layers[0].weight, 0) in group.dims)

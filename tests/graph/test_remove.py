@@ -1,8 +1,6 @@
 """Removing layers: the same as an identity in their place, for random networks, and what happens to groups."""
 
-from collections.abc import Iterable
-
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -284,7 +282,9 @@ JOINS = {
 }
 
 
-def joined(join: Callable[[Sketch, str, Sequence[str]], str], branches: int, kept: int = 0) -> tuple[Teacher, list[str]]:
+def joined(
+    join: Callable[[Sketch, str, Sequence[str]], str], branches: int, kept: int = 0
+) -> tuple[Teacher, list[str]]:
     """A stem, branches of two layers each whose outputs `join` joins with the stem's, and a head.
 
     Returns the layers of all branches but the first `kept`.

@@ -21,7 +21,9 @@ def taken(s: Sketch, x: Tensor, start: int, end: int) -> str:
 
 def gathered(s: Sketch, x: Tensor, *axes: int) -> list[str]:
     """One axis after the other, as TorchScript exports ``y.shape[2]``."""
-    sizes = [s.op("Gather", [s.op("Shape", [x.name]), s.constant("i", np.array(axis, np.int64))], axis=0) for axis in axes]
+    sizes = [
+        s.op("Gather", [s.op("Shape", [x.name]), s.constant("i", np.array(axis, np.int64))], axis=0) for axis in axes
+    ]
     return [s.op("Unsqueeze", [size, s.ints(0)]) for size in sizes]
 
 
@@ -38,20 +40,22 @@ SPELLINGS: dict[str, Sizes] = {
     "numbers for rows": lambda s, x, y: joined(s, taken(s, x, 0, 2), s.ints(*y.size)),
     "gathered": lambda s, x, y: joined(s, *gathered(s, x, 0, 1), *gathered(s, y, 2, 3)),
     "gathered together": lambda s, x, y: joined(
-        s, s.op("Gather", [s.op("Shape", [x.name]), s.ints(0, 1)]), s.op("Gather", [s.op("Shape", [y.name]), s.ints(2, 3)])
+        s,
+        s.op("Gather", [s.op("Shape", [x.name]), s.ints(0, 1)]),
+        s.op("Gather", [s.op("Shape", [y.name]), s.ints(2, 3)]),
     ),
     "cast": lambda s, x, y: joined(s, taken(s, x, 0, 2), cast(s, taken(s, y, 2, 4))),
     "batch alone": lambda s, x, y: joined(s, taken(s, x, 0, 1), s.ints(x.channels), taken(s, y, 2, 4)),
     "the other's batch": lambda s, x, y: joined(s, taken(s, y, 0, 1), taken(s, x, 1, 2), taken(s, y, 2, 4)),
     "all of the other": lambda s, x, y: s.op("Shape", [y.name]),
     "from the end": lambda s, x, y: joined(s, taken(s, x, 0, -2), taken(s, y, -2, 2**31)),
-    "attributes of Shape": lambda s, x, y: joined(
-        s, s.op("Shape", [x.name], end=2), s.op("Shape", [y.name], start=2)
-    ),
+    "attributes of Shape": lambda s, x, y: joined(s, s.op("Shape", [x.name], end=2), s.op("Shape", [y.name], start=2)),
     "product": lambda s, x, y: joined(
-        s, taken(s, x, 0, 2), s.op("Mul", [taken(s, x, 2, 4), s.ints(*(b // a for a, b in zip(x.size, y.size, strict=True)))])
+        s,
+        taken(s, x, 0, 2),
+        s.op("Mul", [taken(s, x, 2, 4), s.ints(*(b // a for a, b in zip(x.size, y.size, strict=True)))]),
     ),
-}  # fmt: skip
+}
 
 
 def pyramid(sizes: Sizes, opset: int, mode: str = "nearest", edge: int = 16) -> onnx.ModelProto:

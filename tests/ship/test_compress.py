@@ -38,6 +38,7 @@ def test_the_shipped_file_meets_every_budget(result: CompressResult) -> None:
     assert report["student"]["size_mb"]["value"] == pytest.approx(result.student.stat().st_size / 1e6)
 
 
+@pytest.mark.processor
 def test_the_student_is_smaller_and_still_knows_its_digits(result: CompressResult) -> None:
     report = result.report
     assert report["student"]["params"]["value"] < report["teacher"]["params"]["value"] / 2
