@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -165,3 +166,19 @@ def test_every_shipped_profile_is_valid() -> None:
 
     assert result.exit_code == 0, result.output
     assert len(files) == len(result.stdout.splitlines()) >= 16
+
+
+def test_a_broken_profile_is_a_warning_in_the_list_and_no_trouble_elsewhere(
+    call: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "config" / "n2n-edge" / "profiles"
+    folder.mkdir(parents=True)
+    (folder / "broken.toml").write_text('name = "broken"\nrelative = "raspberry-pi-4"\ncores = "many"\n')
+
+    code, printed, said = call("profiles", "list")
+    assert code == 0
+    assert "raspberry-pi-4" in printed
+    assert said.startswith(f"warning: left out: {folder / 'broken.toml'}: line ")
+    assert call("profiles", "list", "--json")[0] == 0
+    assert call("profiles", "show", "raspberry-pi-4")[0] == 0
+    assert call("profiles", "show", "broken")[0] == 2
