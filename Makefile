@@ -1,6 +1,7 @@
 # Everything happens in environments of its own (.venv, .venv-wheel); stamp files make a second run quick.
 #   make demo         compress the built-in example for a Raspberry Pi 4
 #   make test         run the tests
+#   make test-avx2    run the tests that train once more, as on a processor without AVX-512
 #   make lint         formatting, lint rules, types, import contracts
 #   make docs         build the documentation site, warnings as errors
 #   make wheel-check  install the wheel alone into a clean environment and use it there
@@ -17,7 +18,7 @@ WHEEL_BIN := $(CURDIR)/$(WHEEL_VENV)/bin
 DEMO_RUN := demo-run
 SITE := docs/_build/html
 
-.PHONY: help demo test lint docs wheel-check clean
+.PHONY: help demo test test-avx2 lint docs wheel-check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -33,6 +34,10 @@ demo: $(VENV)/.installed-compress
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+# oneDNN chooses other kernels there, and has had faults in them that end or hang the process.
+test-avx2: $(VENV)/.installed-dev
+	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -m "processor and not slow"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

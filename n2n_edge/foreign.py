@@ -90,6 +90,8 @@ def foreign_file(what: object) -> Iterator[None]:
     try:
         yield
     except LimitExceededError as error:
+        if what == "the model":
+            raise
         raise InputError(f"{what}: {error}") from error
     except InputError as error:
         if str(what) in str(error) or what == "the model":

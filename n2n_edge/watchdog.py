@@ -199,7 +199,7 @@ def watched(tell: Callable[[str], None], advice: str, stacks: Path | None = None
             faulthandler.disable()
         if file is not None and stacks is not None:
             file.close()
-            if not stacks.stat().st_size:
+            if stacks.exists() and not stacks.stat().st_size:  # a run that was refused takes its folder with it
                 stacks.unlink()
 
 

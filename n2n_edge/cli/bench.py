@@ -1,6 +1,7 @@
 """`n2n-edge bench`: time ONNX models on this machine or a board, and predict them for a device."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +13,11 @@ from n2n_edge.cli.stage import say
 from n2n_edge.errors import InputError, N2NError
 from n2n_edge.figures import MB
 from n2n_edge.foreign import encodable
+from n2n_edge.names import names_of
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from n2n_edge.devices import Profile
     from n2n_edge.measure import BenchOptions, Target
     from n2n_edge.measure.suite import Suite
@@ -43,6 +47,13 @@ def bench(
     ] = "host",
     threads: Annotated[int | None, typer.Option(min=1, help="Intra-op threads [default: the usable cores].")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Size of a free batch axis.")] = 1,
+    input_shape: Annotated[
+        str | None,
+        typer.Option(
+            help="Sizes of the first input without its batch, such as 3x224x224, where models leave them free "
+            "[default: those of the other models, else 224]."
+        ),
+    ] = None,
     providers: Annotated[
         str | None, typer.Option(help="Execution providers in order, with commas between: tensorrt,cuda,cpu.")
     ] = None,
@@ -84,6 +95,7 @@ def bench(
     """
     from n2n_edge.devices import load_profile
     from n2n_edge.gate import parse_percent
+    from n2n_edge.graph import at_one_size, parse_input_shape
     from n2n_edge.measure.suite import run_suite
     from n2n_edge.report.bench_document import bench_document
     from n2n_edge.report.bench_history import read_bench
@@ -96,10 +108,16 @@ def bench(
     refuse_unwritable(csv, markdown, html, save, inputs=models)
     earlier = read_bench(compare) if compare is not None else None
     options = _options(profile, target, threads, batch, providers, provider_option or [], (min_time, max_time), timeout)
+    loaded = _loaded(models)
+    asked = parse_input_shape(input_shape) if input_shape is not None else None
+    sized = at_one_size([(path.name, model) for path, model in loaded.items()], asked)
+    for note in sized.notes:
+        print_line(f"note: {note}", on_stderr=True)
+    options = replace(options, input_shape=sized.input_shape)
     with _target(target, profile, threads, max_memory_mb) as place:
         suite = run_suite(models, options, place, threshold=allowed, with_itself=aa, streams=streams, watch=say)
         say("")
-        rows = _rows(suite, profile, place, options)
+        rows = _rows(suite, profile, place, options, loaded)
         document = bench_document(suite, rows, place)
         failures = [entry.error for entry in suite.entries if entry.error is not None]
         if isinstance(suite.noise_floor, N2NError):
@@ -169,20 +187,38 @@ def _target(name: str, profile: "Profile", threads: int | None, max_memory_mb: f
     return open_place(name, profile, threads, limit_bytes)
 
 
-def _rows(suite: "Suite", profile: "Profile", target: "Target", options: "BenchOptions") -> "list[Benched]":
-    from n2n_edge.devices import predict_latency
-    from n2n_edge.graph import costs, load_model
+def _loaded(models: list[Path]) -> "dict[Path, ir.Model]":
+    """Return the models whose costs can be told."""
+    from n2n_edge.foreign import foreign_file
+    from n2n_edge.graph import load_model
     from n2n_edge.measure import is_ort
+
+    found = {}
+    for path in models:
+        if path.is_file() and not is_ort(path):
+            try:  # the runtime is less strict: its times are good, whatever else can't be told of the file
+                with foreign_file(path):
+                    found[path] = load_model(path)
+            except InputError as error:
+                print_line(f"{path.name}: warning: no params, MACs and memory bound: {error}", on_stderr=True)
+    return found
+
+
+def _rows(
+    suite: "Suite", profile: "Profile", target: "Target", options: "BenchOptions", loaded: "dict[Path, ir.Model]"
+) -> "list[Benched]":
+    from n2n_edge.devices import predict_latency
+    from n2n_edge.graph import costs
     from n2n_edge.measure.measurement import alone_in_failing
     from n2n_edge.report.bench_document import Benched
 
     rows = []
-    for entry in suite.entries:
+    for name, entry in zip(names_of([entry.path for entry in suite.entries]), suite.entries, strict=True):
         known, predicted = None, None
-        if entry.error is None and not is_ort(entry.path):
-            try:  # the runtime is less strict: its times are good, whatever else can't be told of the file
+        model = loaded.get(entry.path)
+        if entry.error is None and model is not None:
+            try:
                 with alone_in_failing(str(entry.path)):
-                    model = load_model(entry.path)
                     known = costs(model)
                     if not profile.is_host and target.provenance == "measured":
                         within = (
@@ -191,8 +227,8 @@ def _rows(suite: "Suite", profile: "Profile", target: "Target", options: "BenchO
                         predicted = predict_latency(model, profile, within)
             except N2NError as error:
                 what = "no params, MACs and memory bound" if known is None else "no prediction"
-                print_line(f"{entry.path.name}: warning: {what}: {error}", on_stderr=True)
-        rows.append(Benched(entry, known, None if predicted is None else profile.name, predicted))
+                print_line(f"{name}: warning: {what}: {error}", on_stderr=True)
+        rows.append(Benched(name, entry, known, None if predicted is None else profile.name, predicted))
     return rows
 
 

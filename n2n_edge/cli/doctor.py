@@ -23,7 +23,8 @@ def doctor(
 ) -> None:
     """Say what works on this machine, what is limited or missing, what for, and the command that mends it.
 
-    A model of one node is really timed. Exit code 3 if something is missing that every command needs; extras that
+    A model of one node is really timed. Where torch is installed, it trains a convolution that crashes or hangs on some
+    processors, in a process of its own. Exit code 3 if something is missing that every command needs; extras that
     aren't installed are no failure.
 
     Examples:

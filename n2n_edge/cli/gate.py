@@ -70,6 +70,14 @@ def gate(
         list[str] | None,
         typer.Option(help="Operators that may occur: Conv,Relu or @FILE. Repeatable.", rich_help_panel=_BUDGETS),
     ] = None,
+    input_shape: Annotated[
+        str | None,
+        typer.Option(
+            help="Sizes of the first input without its batch, such as 3x224x224, where a model leaves them free "
+            "[default: the baseline's or the model's, else 224].",
+            rich_help_panel=_BUDGETS,
+        ),
+    ] = None,
     mean: Annotated[
         str | None,
         typer.Option(
@@ -206,7 +214,7 @@ def gate(
         max_mb=max_mb, max_params=max_params, max_macs=max_macs, max_memory_mb=max_memory_mb,
         max_latency_ms=max_latency_ms, min_accuracy=min_accuracy, data=data, classes=classes,
         mean=numbers("--mean", mean),
-        std=numbers("--std", std), allowed_ops=allowed_ops,
+        std=numbers("--std", std), allowed_ops=allowed_ops, input_shape=input_shape,
         accept_expected=accept_expected, baseline=baseline, max_regression=max_regression, static=static, device=device,
         target=target, threads=threads, providers=providers, max_time=max_time,
     )  # fmt: skip
@@ -324,6 +332,8 @@ def _show(found: "Sequence[Gated]", as_json: bool, on_github: bool) -> None:
     else:
         _print(found)
     for gated in found:
+        for note in gated.notes:
+            print_line(f"note: {note}", on_stderr=True)
         for warning in gated.warnings:
             print_warning(warning)
     if on_github:

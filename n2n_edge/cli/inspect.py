@@ -1,6 +1,5 @@
 """`n2n-edge inspect`: what a model is made of, what can be removed or shrunk, what can't and why, and what it costs."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
     from n2n_edge.devices import Profile
     from n2n_edge.graph import ChannelGroup, Layer, Teacher
+    from n2n_edge.ship.readiness import Obstacle
 
 __all__ = ["inspect"]
 
@@ -57,19 +57,22 @@ def inspect(
     - `n2n-edge inspect teacher.onnx --device raspberry-pi-4 --json`
     """
     from n2n_edge.devices import load_profile
+    from n2n_edge.graph import parse_input_shape
+    from n2n_edge.ship.readiness import obstacles
 
     profile = load_profile(device)
-    shape = _shape(input_shape) if input_shape is not None else None
+    shape = parse_input_shape(input_shape) if input_shape is not None else None
     try:
         teacher = _load(model, weights, shape, trust_pt2)
     except IncompressibleError as error:
         _show_costs(Path(model), profile, error, as_json)
         return
     figures = _figures(Path(model), teacher, profile)
+    refused = obstacles(teacher, shape)
     if as_json:
-        print_json(_document(teacher, figures))
+        print_json(_document(teacher, figures, refused))
     else:
-        _print(Path(model), profile.name, teacher, figures)
+        _print(Path(model), profile.name, teacher, figures, refused)
 
 
 def _show_costs(path: Path, profile: "Profile", reason: IncompressibleError, as_json: bool) -> None:
@@ -91,6 +94,8 @@ def _show_costs(path: Path, profile: "Profile", reason: IncompressibleError, as_
                 "groups": [],
                 "costs": {name: figure.to_json() for name, figure in figures.items()},
                 "touchable": {"params_share": 0.0, "macs_share": 0.0},
+                "input": {"sizes": [], "assumed": False},
+                "obstacles": [{"code": "incompressible", "text": str(reason)}],
                 "reason": str(reason),
             }
         )
@@ -100,13 +105,6 @@ def _show_costs(path: Path, profile: "Profile", reason: IncompressibleError, as_
     console = Console(highlight=False)
     console.print(_cost_table(path, profile.name, figures, batch_of(model)))
     console.print(f"nothing can be compressed: {reason}", markup=False)
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    parts = re.split(r"[x,]", text.strip().lower())
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise InputError(f"--input-shape {text}: not a shape; give positive sizes such as 3x224x224, without the batch")
-    return tuple(int(part) for part in parts)
 
 
 def _load(model: str, weights: str | None, input_shape: tuple[int, ...] | None, trust_pt2: bool) -> "Teacher":
@@ -140,7 +138,7 @@ def _figures(path: Path, teacher: "Teacher", profile: "Profile") -> dict[str, Fi
     return {**static_figures(found), "latency_ms": predict_latency(teacher.model, profile)}
 
 
-def _document(teacher: "Teacher", figures: dict[str, Figure]) -> dict[str, object]:
+def _document(teacher: "Teacher", figures: dict[str, Figure], refused: "Sequence[Obstacle]") -> dict[str, object]:
     return {
         "schema_version": SCHEMA_VERSION,
         "layers": [
@@ -174,10 +172,23 @@ def _document(teacher: "Teacher", figures: dict[str, Figure]) -> dict[str, objec
             "params_share": teacher.touchable.params_share,
             "macs_share": teacher.touchable.macs_share,
         },
+        "input": {"sizes": _input_sizes(teacher), "assumed": any(item.code == "free_size" for item in refused)},
+        "obstacles": [{"code": item.code, "text": item.text} for item in refused],
     }
 
 
-def _print(path: Path, device: str, teacher: "Teacher", figures: dict[str, Figure]) -> None:
+def _input_sizes(teacher: "Teacher") -> list[int | None]:
+    """Return the sizes of the first input that the figures hold for, without its batch."""
+    inputs = teacher.model.graph.inputs
+    shape = list(inputs[0].shape or ()) if inputs else []
+    return [size if isinstance(size, int) else None for size in shape[1:]]
+
+
+def _print(
+    path: Path, device: str, teacher: "Teacher", figures: dict[str, Figure], refused: "Sequence[Obstacle]"
+) -> None:
+    from rich.text import Text
+
     from n2n_edge.cli.console import Console
     from n2n_edge.graph import batch_of
 
@@ -189,9 +200,14 @@ def _print(path: Path, device: str, teacher: "Teacher", figures: dict[str, Figur
     shrinkable = sum(group.shrinkable for group in teacher.groups)
     console.print(
         f"{removable} of {len(teacher.layers)} layers can be removed, {shrinkable} of {len(teacher.groups)} channel "
-        f"groups can shrink: together they touch {teacher.touchable.params_share:.1%} of the params and "
+        f"groups can shrink: together they hold {teacher.touchable.params_share:.1%} of the params and "
         f"{teacher.touchable.macs_share:.1%} of the MACs of all layers"
     )
+    if any(item.code == "free_size" for item in refused):
+        sizes = "x".join(str(size) for size in _input_sizes(teacher))
+        console.print(f"the input's size is free: all figures are for {sizes}", soft_wrap=True)
+    for item in refused:
+        console.print(Text(f"compress would refuse it ({item.code}): {item.text}", style="yellow"), soft_wrap=True)
 
 
 def _layer_table(layers: "Sequence[Layer]") -> "Table":

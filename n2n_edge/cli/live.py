@@ -126,8 +126,8 @@ class _Lines:
             self._best = best
             accuracy = f"{progress.best.accuracy:.1%}"
         self.say(
-            f"{progress.stage} {progress.done}/{progress.total}: best reward {_short(best)}, accuracy {accuracy}, "
-            f"{self._state.costs(progress)}{f'; {eta} left' if eta and not over else ''}"
+            f"{progress.stage} {progress.done}/{progress.total}: best reward {_short(best)}, "
+            f"{progress.metric} {accuracy}, {self._state.costs(progress)}{f'; {eta} left' if eta and not over else ''}"
         )
 
     def step(self, report: "StepReport") -> None:
@@ -208,7 +208,9 @@ class _Panel:
         )
         best = progress.best
         if best is not None and best.accuracy is not None:
-            table.add_row("best", f"reward {best.reward:.4f}, accuracy {best.accuracy:.1%} after a short distillation")
+            table.add_row(
+                "best", f"reward {best.reward:.4f}, {progress.metric} {best.accuracy:.1%} after a short distillation"
+            )
         table.add_row("costs", self._state.costs(progress))
         if progress.entropy is not None:
             table.add_row("policy", f"entropy {progress.entropy:.2f} (1 undecided, 0 settled)")

@@ -44,7 +44,9 @@ def _print(result: "CompressResult") -> None:
         console.print(verdict_table(result.verdicts))
     if "conditions" in result.report:
         console.print(conditions_table(result.report["conditions"]))
+    for note in result.report.get("notes", []):
+        console.print(Text(f"note: {note}", style="dim"))
     for warning in result.report["warnings"]:
-        console.print(Text(f"note: {warning}", style="yellow"))
+        console.print(Text(f"warning: {warning}", style="yellow"))
     console.print(Text(f"student: {result.student}"), soft_wrap=True)
     console.print(Text(f"report:  {result.folder / 'report.html'}"), soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from n2n_edge.cli.completion import device_names
-from n2n_edge.cli.output import print_json
+from n2n_edge.cli.output import print_json, print_line
 from n2n_edge.errors import InputError
 from n2n_edge.figures import SCHEMA_VERSION, Figure
 
@@ -33,6 +33,12 @@ def predict(
     ],
     threads: Annotated[int | None, typer.Option(help="CPU threads [default: the profile's].")] = None,
     precision: Annotated[str, typer.Option(help="What the model would be run in there: fp32, fp16 or int8.")] = "fp32",
+    input_shape: Annotated[
+        str | None,
+        typer.Option(
+            help="Sizes of the first input without its batch, such as 3x224x224, if the model leaves them free."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Predict latency, energy and memory of one inference on a device, with an interval and the evidence for it.
@@ -48,14 +54,18 @@ def predict(
     from n2n_edge.devices import load_profile
     from n2n_edge.devices import predict as predict_costs
     from n2n_edge.foreign import foreign_file
-    from n2n_edge.graph import load_model
+    from n2n_edge.graph import at_one_size, load_model, parse_input_shape
 
     if precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: unknown; give one of {', '.join(PRECISIONS)}")
     profiles = {profile.name: profile for profile in map(load_profile, device)}.values()
+    paths = tuple(dict.fromkeys(models))
+    asked = parse_input_shape(input_shape) if input_shape is not None else None
+    sized = at_one_size([(str(path), load_model(path)) for path in paths], asked)
+    for note in sized.notes:
+        print_line(f"note: {note}", on_stderr=True)
     rows = []
-    for path in dict.fromkeys(models):
-        model = load_model(path)
+    for path, model in zip(paths, sized.models, strict=True):
         for profile in profiles:
             used = profile.default_threads if threads is None else threads
             with foreign_file(path):
@@ -137,7 +147,7 @@ def _print(row: _Predicted) -> None:
     layers = Table("layer", "ms", "share")
     total = found.latency.value or 1.0
     for name, ms in list(found.by_layer().items())[:LAYERS_SHOWN]:
-        layers.add_row(Text(name or "(no layer)"), f"{ms:.3f}", f"{ms / total:.1%}")
+        layers.add_row(Text(name or "outside the layers"), f"{ms:.3f}", f"{ms / total:.1%}")
     console.print(layers)
     for line in found.basis.words():
         console.print(Text(line), soft_wrap=True)

@@ -99,7 +99,15 @@ class Basis:
         return self.widened(factor, f"models of {span} MACs were timed, this has {macs / 1e6:,.1f}M")
 
     def words(self) -> tuple[str, ...]:
-        """Return in lines what the prediction rests on, the doubts last."""
+        """Return in lines what the prediction rests on, and then what makes it less certain."""
+        return (*self.evidence_words(), *self.warnings())
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what makes the prediction less certain, and has widened its interval."""
+        return tuple(f"less certain: {note}" for note in self.notes)
+
+    def evidence_words(self) -> tuple[str, ...]:
+        """Return in lines what the prediction rests on."""
         evidence = self.evidence
         return (
             f"evidence: {evidence.models} models timed with {evidence.runtime} on {evidence.measured_on}, "
@@ -107,7 +115,6 @@ class Basis:
             f"{'/'.join(evidence.precisions)}; left out one by one they were off by {evidence.median_error:.0%} "
             f"(median) and {evidence.p90_error:.0%} (nine of ten)",
             f"source: {evidence.source}",
-            *(f"less certain: {note}" for note in self.notes),
         )
 
     def to_json(self) -> dict[str, object]:

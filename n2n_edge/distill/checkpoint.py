@@ -31,6 +31,7 @@ class Checkpoint:
     best: dict[str, Tensor]
     best_epoch: int
     best_validation: float
+    best_loss: float
     history: tuple[EpochReport, ...]
 
 

@@ -129,8 +129,12 @@ class _Finder:
             self._pass_over(top.others)
             return (), Files((top.images,))
         if not filled:
+            others = Counter[str]()
+            for listing in _below(folder):
+                others += listing.others
+            instead = f" that can be read ({_counted(others)})" if others else ""
             raise InputError(
-                f"data folder {_named(folder)} holds no images: put images or one folder per class into it"
+                f"data folder {_named(folder)} holds no images{instead}: put images or one folder per class into it"
             )
         empty = [path for path in top.folders if path not in filled]
         if empty:

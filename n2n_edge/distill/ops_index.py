@@ -120,11 +120,12 @@ def _pad(view: NodeView) -> Kernel:
 def _top_k(view: NodeView) -> Kernel:
     axis = view.get_int("axis", -1)
     largest = bool(view.get_int("largest", 1))
+    attribute = view.get_int("k", 1)  # until opset 9
 
-    def run(x: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    def run(x: Tensor, count: Tensor | None = None) -> tuple[Tensor, Tensor]:
         # of equals ONNX takes the one that comes first, which a stable sort keeps
         values, places = torch.sort(x, dim=axis, descending=largest, stable=True)
-        taken = int(count.reshape(-1)[0])
+        taken = attribute if count is None else int(count.reshape(-1)[0])
         values, places = values.narrow(axis, 0, taken), places.narrow(axis, 0, taken)
         return values, places
 

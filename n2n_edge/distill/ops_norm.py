@@ -5,12 +5,15 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from n2n_edge.distill.op_registry import Kernel, NodeView, register
+from n2n_edge.graph.training_mode import is_in_training_mode
 
 __all__: list[str] = []
 
 
 @register("BatchNormalization")
 def _batch_norm(view: NodeView) -> Kernel:
+    if is_in_training_mode(view.node, view.opset):
+        raise view.unsupported("in training mode")
     view.only_first_output()
     if view.get_int("spatial", 1) != 1:
         raise view.unsupported("with spatial=0")

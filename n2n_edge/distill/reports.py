@@ -9,6 +9,7 @@ __all__ = ["EpochReport", "StepReport"]
 class EpochReport:
     """One finished epoch (counted from 1): mean training loss, validation metric in 0..1, and whether it is the best.
 
+    `validation_loss` is the distillation loss on the validation images, which decides between equal metrics;
     `images_per_s` counts training alone, `seconds` everything; `learning_rate` is that of the last step.
     """
 
@@ -20,6 +21,7 @@ class EpochReport:
     images_per_s: float
     seconds: float
     learning_rate: float | None = None
+    validation_loss: float | None = None
 
 
 @dataclass(frozen=True)

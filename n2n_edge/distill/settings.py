@@ -16,7 +16,7 @@ class DistillSettings:
     """Settings of a distillation; the defaults are for small image classifiers.
 
     `learning_rate` is the peak of a cosine schedule after a short warm-up; `weight_decay` touches weights of two or
-    more axes only. `patience` is the number of epochs without a better validation after which to stop. `augment`
+    more axes only. `augment`
     shifts and mirrors images from the second epoch on (benchmarks/distillation); `flip` None
     means: images of three channels may be mirrored, others (digits, characters) not. `images_per_epoch` limits an epoch
     to so many images, freshly drawn. `hint_weight` is what feature hints count at the start (see `FeatureHints`);
@@ -36,7 +36,6 @@ class DistillSettings:
     hint_weight: float = 1.0
     teacher_images: int = 200_000
     gradient_clip: float = 5.0
-    patience: int | None = None
     seed: int = 0
     flip: bool | None = None
     augment: bool = True
@@ -49,7 +48,6 @@ class DistillSettings:
         for name in (
             "epochs",
             "batch_size",
-            "patience",
             "images_per_epoch",
             "teacher_images",
             "calibration_images",

@@ -1,8 +1,9 @@
-"""The distillation of a student to the end: epochs, validation, early stop, checkpoints."""
+"""The distillation of a student to the end: epochs, validation, checkpoints."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf, isfinite
 from pathlib import Path
 
 import onnx_ir as ir
@@ -18,6 +19,7 @@ from n2n_edge.distill.data import Data
 from n2n_edge.distill.evaluation import compare, outputs_of
 from n2n_edge.distill.executor import image_module, write_back
 from n2n_edge.distill.hints import FeatureHints
+from n2n_edge.distill.losses import distillation_loss
 from n2n_edge.distill.optimiser import Optimiser, trains_in_bf16
 from n2n_edge.distill.outputs import output_kind
 from n2n_edge.distill.reconstruct import Kept
@@ -46,6 +48,10 @@ def chooses_bf16(settings: DistillSettings, student: ir.Model, data: Data) -> bo
     if not use_bf16(settings.precision):
         return False
     return settings.precision == "bf16" or trains_in_bf16(student, next(evaluation_batches(data, data.train, 8)).inputs)
+
+
+def _finite(loss: float | None) -> float:
+    return loss if loss is not None and isfinite(loss) else inf
 
 
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -83,32 +89,50 @@ class _Distillation:
             scales=channel_scales(outputs_of(self.teacher, data, measured)) if self.kind == "other" else None,
         )
         self.history: tuple[EpochReport, ...] = ()
-        self.judged_by_labels = data.validation.labels is not None and self.kind != "other"
+        labels = data.validation.labels
+        self.labels = None if labels is None or self.kind == "other" else torch.from_numpy(labels)
         self.reference: list[tuple[Tensor, ...]] = []
         self.best = _copies(self.student.learned())
-        self.best_epoch, self.best_validation = 0, float("-inf")
+        self.best_epoch, self.best_validation, self.best_loss = 0, float("-inf"), float("inf")
 
-    def validate(self) -> float:
-        """Judge the student in float32 on the validation split."""
+    def validate(self) -> tuple[float, float]:
+        """Give the student's metric and its loss on the validation split, in float32."""
         split = self.data.validation
-        if self.judged_by_labels and split.labels is not None:
-            outputs = outputs_of(self.student, self.data, split)
-            return compare(outputs, None, torch.from_numpy(split.labels), self.kind).metric
         if self.kind == "other":
-            return compare(
-                outputs_of(self.student, self.data, split), outputs_of(self.teacher, self.data, split), None, self.kind
-            ).metric
+            reference = outputs_of(self.teacher, self.data, split)
+            found = compare(outputs_of(self.student, self.data, split), reference, None, self.kind)
+            return found.metric, _finite(found.error)
         # scores of classes are few numbers an image: worth keeping
         self.reference = self.reference or list(outputs_of(self.teacher, self.data, split))
-        return compare(outputs_of(self.student, self.data, split), self.reference, None, self.kind).metric
+        outputs = list(outputs_of(self.student, self.data, split))
+        found = compare(outputs, self.reference, self.labels, self.kind)
+        return found.metric, _finite(self.loss(outputs))
 
-    def keep_if_best(self, epoch: int) -> tuple[float, bool]:
-        validation = self.validate()
-        # of equals the later: it has seen more images at lower rates
-        best = validation >= self.best_validation
+    def loss(self, outputs: list[tuple[Tensor, ...]]) -> float:
+        """Give the distillation loss of outputs on the validation split, weighing each image alike."""
+        total, seen = 0.0, 0
+        for own, reference in zip(outputs, self.reference, strict=True):
+            count = len(own[0])
+            loss = distillation_loss(
+                own,
+                reference,
+                None if self.labels is None else self.labels[seen : seen + count],
+                kind=self.kind,
+                temperature=self.settings.temperature,
+                kd_weight=self.settings.kd_weight,
+            )
+            total += float(loss) * count
+            seen += count
+        return total / seen
+
+    def keep_if_best(self, epoch: int) -> tuple[float, float, bool]:
+        """Validate, and keep the weights if they are the best; of equal metrics the lower loss decides."""
+        validation, loss = self.validate()
+        best = (validation, -loss) >= (self.best_validation, -self.best_loss)
         if best:
-            self.best, self.best_epoch, self.best_validation = _copies(self.student.learned()), epoch, validation
-        return validation, best
+            self.best, self.best_epoch = _copies(self.student.learned()), epoch
+            self.best_validation, self.best_loss = validation, loss
+        return validation, loss, best
 
     def run_epoch(self, epoch: int, on_step: Callable[[StepReport], None] | None) -> None:
         start = time.monotonic()
@@ -127,12 +151,13 @@ class _Distillation:
                 on_step(report)
         rate = images / max(time.monotonic() - start, 1e-9)
         recalibrate(self.student, self.data, self.settings, epoch)
-        validation, best = self.keep_if_best(epoch)
+        validation, validation_loss, best = self.keep_if_best(epoch)
         seconds = time.monotonic() - start
         learning_rate = float(self.optimiser.sgd.param_groups[0]["lr"])
         report_now = EpochReport(
-            epoch, self.settings.epochs, loss / self.steps, validation, best, rate, seconds, learning_rate
-        )
+            epoch, self.settings.epochs, loss / self.steps, validation, best, rate, seconds, learning_rate,
+            validation_loss if isfinite(validation_loss) else None,
+        )  # fmt: skip
         self.history = (*self.history, report_now)
 
     def resume(self, checkpoint: Checkpoint) -> None:
@@ -140,7 +165,7 @@ class _Distillation:
         self.optimiser.sgd.load_state_dict(checkpoint.optimiser)
         self.history = checkpoint.history
         self.best, self.best_epoch = checkpoint.best, checkpoint.best_epoch
-        self.best_validation = checkpoint.best_validation
+        self.best_validation, self.best_loss = checkpoint.best_validation, checkpoint.best_loss
 
     def checkpoint(self, epoch: int) -> Checkpoint:
         return Checkpoint(
@@ -151,12 +176,9 @@ class _Distillation:
             best=self.best,
             best_epoch=self.best_epoch,
             best_validation=self.best_validation,
+            best_loss=self.best_loss,
             history=self.history,
         )
-
-    def stops_early(self, epoch: int) -> bool:
-        patience = self.settings.patience
-        return patience is not None and epoch - self.best_epoch >= patience
 
     def result(self) -> DistillResult:
         self.student.load_learned(self.best)
@@ -177,11 +199,12 @@ def distill(
 ) -> DistillResult:
     """Train a copy of `student` towards `teacher`, and give it as it was after its best epoch.
 
-    Judged on the validation split by accuracy, or by fidelity where there are no labels; a student that no epoch
-    improves comes back as it was. `kept` tells which of the teacher's channels the student still has (see
-    `surviving`): with it, feature hints join the loss. With a `checkpoint` path every epoch is saved there, and a later
-    call with the same arguments goes on from it and ends with the same weights, bit for bit, on the same machine and
-    threads.
+    Judged on the validation split by accuracy, or by fidelity where there are no labels; of equals the lower loss
+    decides, and a student that no epoch improves comes back as it was. The schedule always runs to its end: a cosine
+    that is cut off never comes to the low rates. `kept` tells which of the teacher's channels the student still has
+    (see `surviving`): with it, feature hints join the loss. With a `checkpoint` path every epoch is saved there, and a
+    later call with the same arguments goes on from it and ends with the same weights, bit for bit, on the same machine
+    and threads.
     Raises InputError when a model takes other than one input, or the checkpoint belongs to something else.
     """
     with deterministic(settings.threads):
@@ -193,7 +216,7 @@ def distill(
         else:
             run.resume(saved)
             epoch = saved.epoch
-        while epoch < settings.epochs and not run.stops_early(epoch):
+        while epoch < settings.epochs:
             epoch += 1
             run.run_epoch(epoch, on_step)
             if checkpoint is not None:

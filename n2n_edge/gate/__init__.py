@@ -13,7 +13,7 @@ from n2n_edge.gate.latency_ratio import LatencyRatio, noise_of, ratio_outcome
 from n2n_edge.gate.markdown import gate_markdown
 from n2n_edge.gate.operators import Operators, judge_operators, parse_operators
 from n2n_edge.gate.outcome import Outcome, worst
-from n2n_edge.gate.reached import file_figures, latency_figure, static_figures
+from n2n_edge.gate.reached import Latency, file_figures, latency_figure, static_figures
 from n2n_edge.gate.regression import Regression, compare, parse_percent
 from n2n_edge.gate.run import Accuracies, AccuracyOf, GateJob, gate_models
 from n2n_edge.gate.settings import GateSettings, parse_regressions, settings_of
@@ -44,6 +44,7 @@ __all__ = [
     "GateSettings",
     "Gated",
     "GatesJson",
+    "Latency",
     "LatencyRatio",
     "Operators",
     "Outcome",

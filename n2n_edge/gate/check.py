@@ -19,12 +19,13 @@ Check = Verdict | Regression | LatencyRatio | Operators | Unanswered
 
 @dataclass(frozen=True)
 class Gated:
-    """What a gate found of one model; `warnings` are doubts that decide nothing."""
+    """What a gate found of one model; `warnings` are doubts that decide nothing, `notes` what figures rest on."""
 
     model: Path
     checks: tuple[Check, ...]
     warnings: tuple[str, ...] = ()
     baseline: Path | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> Outcome:

@@ -17,7 +17,7 @@ from n2n_edge.gate.reached import model_figures
 from n2n_edge.gate.run import AccuracyOf
 from n2n_edge.gate.settings import GateSettings, settings_of
 from n2n_edge.gate.wording import format_figure, format_provenance
-from n2n_edge.graph import load_model
+from n2n_edge.graph import load_model, with_input_shape
 from n2n_edge.reading import exists
 from n2n_edge.writing import toml_text, write_text
 
@@ -101,7 +101,7 @@ def _figures(
     from n2n_edge.devices import load_profile, predict_latency
     from n2n_edge.gate.timing import time_models
 
-    loaded = load_model(model)
+    loaded = with_input_shape(load_model(model), settings.input_shape, model.name)
     figures = model_figures(loaded, model)
     profile = load_profile(settings.device) if settings.device is not None else None
     if settings.predicts and profile is not None:

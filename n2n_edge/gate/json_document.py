@@ -86,6 +86,7 @@ class GateJson(TypedDict):
     operators: OperatorsJson | None
     unanswered: list[UnansweredJson]
     warnings: list[str]
+    notes: list[str]
 
 
 class GatesJson(TypedDict):
@@ -155,6 +156,7 @@ def _gate_document(gated: Gated) -> GateJson:
             if isinstance(check, Unanswered)
         ],
         "warnings": list(gated.warnings),
+        "notes": list(gated.notes),
     }
 
 

@@ -42,7 +42,7 @@ def junit_report(found: Sequence[Gated], host: str, seconds: float, now: datetim
         ElementTree.SubElement(suite, "properties")
         for check in gated.checks:
             _case(suite, gated, check)
-        ElementTree.SubElement(suite, "system-out").text = ""
+        ElementTree.SubElement(suite, "system-out").text = _text("\n".join(gated.notes))
         ElementTree.SubElement(suite, "system-err").text = _text("\n".join(gated.warnings))
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"

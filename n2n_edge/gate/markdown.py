@@ -14,7 +14,7 @@ _CUT = "\n*{} lines are left out here, since the summary would be too large.*\n"
 
 
 def gate_markdown(found: Sequence[Gated], most_bytes: int | None = None) -> str:
-    """Return a table per model, warnings below it, those that didn't pass first.
+    """Return a table per model, warnings and notes below it, those that didn't pass first.
 
     With `most_bytes` whole lines are left out from the end until it fits, and their number is said.
     """
@@ -28,7 +28,9 @@ def gate_markdown(found: Sequence[Gated], most_bytes: int | None = None) -> str:
         ]
         for check in sorted(gated.checks, key=lambda one: one.outcome == "pass"):
             lines.append(f"| {markdown_code(check.asked)} | {_WORDS[check.outcome]} | {markdown_text(check.reason)} |")
-        lines += ["", *(f"- {markdown_text(warning)}" for warning in gated.warnings), *([""] if gated.warnings else [])]
+        remarks = [f"- **warning**: {markdown_text(warning)}" for warning in gated.warnings]
+        remarks += [f"- {markdown_text(note)}" for note in gated.notes]
+        lines += ["", *remarks, *([""] if remarks else [])]
     return _fitted(lines, most_bytes)
 
 

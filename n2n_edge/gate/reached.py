@@ -8,13 +8,21 @@ import onnx_ir as ir
 
 from n2n_edge.figures import MB, Figure
 from n2n_edge.foreign import foreign_file
-from n2n_edge.graph import Costs, costs, inferred_costs, load_model
+from n2n_edge.graph import Costs, costs, inferred_costs, load_model, with_input_shape
 from n2n_edge.measure import BenchOptions, bench, file_size_bytes
 
 if TYPE_CHECKING:
     from n2n_edge.devices import Profile
 
-__all__ = ["file_figures", "inferred_figures", "latency_figure", "model_figures", "static_figures"]
+__all__ = [
+    "Latency",
+    "file_figures",
+    "inferred_figures",
+    "latency_figure",
+    "model_figures",
+    "predicted_note",
+    "static_figures",
+]
 
 
 def static_figures(costs: Costs) -> dict[str, Figure]:
@@ -27,15 +35,16 @@ def static_figures(costs: Costs) -> dict[str, Figure]:
     }
 
 
-def file_figures(path: Path) -> dict[str, Figure]:
+def file_figures(path: Path, input_shape: tuple[int, ...] | None = None) -> dict[str, Figure]:
     """Return the static figures of an ONNX file; its size is that on disk, external data included.
 
-    A model whose shapes can't be inferred is run once, in a process of its own.
+    `input_shape` gives the sizes that the first input leaves free. A model whose shapes can't be inferred is run once,
+    in a process of its own.
 
     Raises:
         InputError: a file that isn't a model, or that ONNX Runtime can't run where it has to.
     """
-    return model_figures(load_model(path), path)
+    return model_figures(with_input_shape(load_model(path), input_shape, path.name), path)
 
 
 def model_figures(model: ir.Model, path: Path) -> dict[str, Figure]:
@@ -54,22 +63,37 @@ def inferred_figures(model: ir.Model, path: Path) -> dict[str, Figure]:
     return figures
 
 
-def latency_figure(path: Path, profile: "Profile", threads: int | None = None) -> tuple[Figure, tuple[str, ...]]:
-    """Return the latency of one inference on a device, and what is doubtful about it.
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """The latency of one inference; `notes` say what it rests on, `warnings` what makes it doubtful."""
+
+    figure: Figure
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def latency_figure(
+    path: Path, profile: "Profile", threads: int | None = None, input_shape: tuple[int, ...] | None = None
+) -> Latency:
+    """Return the latency of one inference on a device.
 
     Measured if the device is this host, predicted otherwise; the figure's provenance says which. `threads` default to
-    the profile's.
+    the profile's; `input_shape` as for `file_figures`.
     """
     if profile.is_host:
         options = BenchOptions(
-            threads=profile.default_threads if threads is None else threads, providers=profile.providers
+            threads=profile.default_threads if threads is None else threads,
+            providers=profile.providers,
+            input_shape=input_shape,
         )
         measurement = bench(path, options, profiled=False).measurement
-        return measurement.latency(), measurement.warnings
+        return Latency(measurement.latency(), warnings=measurement.warnings)
     from n2n_edge.devices import latency_with_evidence
 
-    figure, basis = latency_with_evidence(load_model(path), profile, threads)
-    return figure, (
-        f"latency on {profile.name} is predicted, not measured: bench the model on the device",
-        *basis.words(),
-    )
+    figure, basis = latency_with_evidence(with_input_shape(load_model(path), input_shape, path.name), profile, threads)
+    return Latency(figure, (predicted_note(profile.name), *basis.evidence_words()), basis.warnings())
+
+
+def predicted_note(device: str) -> str:
+    """Return the line that says that a latency was not measured."""
+    return f"latency on {device} is predicted, not measured: bench the model on the device"

@@ -5,18 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import onnx_ir as ir
+
 from n2n_edge.errors import InputError, N2NError, UnsuitableEnvironmentError
 from n2n_edge.figures import MB, Figure
 from n2n_edge.gate.budget import Budget
 from n2n_edge.gate.check import Check, Gated
 from n2n_edge.gate.operators import judge_operators
-from n2n_edge.gate.reached import inferred_figures, model_figures
+from n2n_edge.gate.reached import inferred_figures, model_figures, predicted_note
 from n2n_edge.gate.regression import compare as compare_costs
 from n2n_edge.gate.regression import regression_asked
 from n2n_edge.gate.settings import GateSettings
 from n2n_edge.gate.unanswered import Unanswered
 from n2n_edge.gate.verdict import judge
-from n2n_edge.graph import load_model
+from n2n_edge.graph import at_one_size, load_model
 from n2n_edge.reading import is_file
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class Accuracies:
     baseline: Figure | None
     notes: tuple[str, ...] = ()
     """What was assumed."""
+    warnings: tuple[str, ...] = ()
+    """What is doubtful about the images."""
 
 
 _FROM_SHAPES = ("macs", "memory_bound_mb")
@@ -83,19 +87,21 @@ class _Gate:
         self._profile = _profile(job.settings)
         self._predicting = job.settings.predicts
         self._checks: list[Check] = []
+        self._notes: list[str] = []
         self._warnings: list[str] = []
+        self._input_shape: tuple[int, ...] | None = None
         if not is_file(job.model):
             load_model(job.model)  # says what is wrong with it
         _refuse_contradictions(job, self._budgets, self._profile)
 
     def found(self) -> Gated:
         """Return what was found."""
-        warnings = tuple(dict.fromkeys(self._warnings))
-        return Gated(self._model, tuple(self._checks), warnings, self._settings.baseline)
+        notes, warnings = (tuple(dict.fromkeys(lines)) for lines in (self._notes, self._warnings))
+        return Gated(self._model, tuple(self._checks), warnings, self._settings.baseline, notes)
 
     def judge_file(self) -> None:
         """Judge all that follows from the file: size, params, MACs, memory bound, operators, a predicted latency."""
-        model = load_model(self._model)
+        model, baseline = self._sized()
         figures_of = inferred_figures if self._settings.static else model_figures
         figures = figures_of(model, self._model)
         untold = [cost for cost in _FROM_SHAPES if cost not in figures]
@@ -111,21 +117,30 @@ class _Gate:
             assert self._profile is not None
             figures["latency_ms"], basis = latency_with_evidence(model, self._profile, self._settings.threads)
             name = self._profile.name
-            self._warnings.append(f"latency on {name} is predicted, not measured: bench the model on the device")
-            self._warnings += basis.words()
+            self._notes += [predicted_note(name), *basis.evidence_words()]
+            self._warnings += basis.warnings()
             static.append(self._limit)
         device = None if self._profile is None else self._profile.name
         self._checks += judge(figures, static, accept_expected=self._settings.accept_expected, device=device)
-        if self._settings.baseline is not None:
-            baseline = figures_of(load_model(self._settings.baseline), self._settings.baseline)
-            self._checks += compare_costs(figures, baseline, self._allowed.of)
+        if self._settings.baseline is not None and baseline is not None:
+            known = figures_of(baseline, self._settings.baseline)
+            self._checks += compare_costs(figures, known, self._allowed.of)
             self._checks += [
                 Unanswered(cost, regression_asked(cost, self._allowed.of(cost)), _UNTOLD)
                 for cost in _FROM_SHAPES
-                if cost in untold or cost not in baseline
+                if cost in untold or cost not in known
             ]
         if self._operators:
             self._checks.append(judge_operators(model, self._operators))
+
+    def _sized(self) -> tuple[ir.Model, ir.Model | None]:
+        """Return the model and its baseline at the sizes of input that they are counted and timed at."""
+        paths = [path for path in (self._model, self._settings.baseline) if path is not None]
+        named = [(path.name if len({one.name for one in paths}) == len(paths) else str(path), path) for path in paths]
+        sized = at_one_size([(name, load_model(path)) for name, path in named], self._settings.input_shape)
+        self._input_shape = sized.input_shape
+        self._warnings += sized.notes
+        return sized.models[0], sized.models[1] if len(paths) > 1 else None
 
     def judge_accuracy(self, accuracy_of: AccuracyOf) -> None:
         """Judge what test images say."""
@@ -155,7 +170,8 @@ class _Gate:
                     "the least fidelity to the baseline, or images per class"
                 )
             self._warnings.append("without labels --min-accuracy holds for fidelity to the baseline, not for accuracy")
-        self._warnings += found.notes
+        self._notes += found.notes
+        self._warnings += found.warnings
 
     def judge_latency(self) -> None:
         """Judge what has to be timed: the latency on a named target, and its ratio to the baseline's."""
@@ -173,9 +189,9 @@ class _Gate:
         from n2n_edge.gate.timing import time_models
 
         try:
-            timed = time_models(
-                self._model, self._settings, self._profile, None if limit is None else limit.limit, allowed, self._watch
-            )
+            settings = self._settings.model_copy(update={"input_shape": self._input_shape})
+            most_ms = None if limit is None else limit.limit
+            timed = time_models(self._model, settings, self._profile, most_ms, allowed, self._watch)
         except N2NError as error:
             self._unanswered("latency_ms", asked, error)
             return

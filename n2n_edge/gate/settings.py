@@ -12,6 +12,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.gate.budget import OPTIONS, Budget, Cost
 from n2n_edge.gate.operators import parse_operators
 from n2n_edge.gate.regression import parse_percent
+from n2n_edge.graph import parse_input_shape, shape_words
 from n2n_edge.pixel_scale import check_mean_and_std
 from n2n_edge.reading import exists, expanded
 
@@ -60,6 +61,7 @@ class GateSettings(BaseModel):
     baseline: Path | None = None
     max_regression: tuple[str, ...] = ()
     allowed_ops: tuple[str, ...] = ()
+    input_shape: tuple[int, ...] | None = None
     device: str | None = None
     target: str | None = None
     threads: int | None = Field(default=None, ge=1)
@@ -73,6 +75,16 @@ class GateSettings(BaseModel):
     def _one_or_many(cls, value: object) -> object:
         words = (value,) if isinstance(value, str) else value
         return () if words in (("none",), ["none"]) else words
+
+    @field_validator("input_shape", mode="before")
+    @classmethod
+    def _sizes(cls, value: object) -> object:
+        if value is None or value == "none":
+            return None
+        try:
+            return parse_input_shape(shape_words(value) if isinstance(value, list | tuple) else str(value))
+        except InputError:
+            raise ValueError("not sizes such as 3x224x224, without the batch") from None
 
     @field_validator(*_BUDGET_FIELDS, mode="before")
     @classmethod

@@ -18,6 +18,7 @@ from n2n_edge.measure import (
     with_profile,
 )
 from n2n_edge.measure.comparison import LEAST_ROUNDS
+from n2n_edge.names import names_of
 
 __all__ = ["Timed", "time_models"]
 
@@ -75,7 +76,7 @@ def time_models(
     def told(done: int) -> None:
         nonlocal rounds
         rounds = done
-        watch(f"timing {' and '.join(one.name for one in models)}, {done} rounds done")
+        watch(f"timing {' and '.join(names_of(models))}, {done} rounds done")
 
     with open_place(where, described, settings.threads) as target:
         found = compare(
@@ -92,7 +93,7 @@ def time_models(
             measured = [with_profile(one, path, options, target)[1] for one, path in zip(measured, models, strict=True)]
         name = target.name
     warnings = tuple(
-        f"{path.name}: {text}" for path, one in zip(models, measured, strict=True) for text in one.warnings
+        f"{own}: {text}" for own, one in zip(names_of(models), measured, strict=True) for text in one.warnings
     )
     if isinstance(found.noise_floor, N2NError):  # without it nobody knows what a ratio is worth
         raise found.noise_floor
@@ -115,5 +116,10 @@ def _options(settings: GateSettings, target: str, profile: Profile) -> BenchOpti
     threads, providers = running_on(target, profile, settings.threads, named)
     # rounds end when limit and growth are decided: how well the median itself is known doesn't matter
     return BenchOptions(
-        threads=threads, providers=providers, min_time_s=0.0, max_time_s=settings.max_time, tolerance=1.0
+        threads=threads,
+        providers=providers,
+        min_time_s=0.0,
+        max_time_s=settings.max_time,
+        tolerance=1.0,
+        input_shape=settings.input_shape,
     )

@@ -3,6 +3,7 @@
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.costs import Amounts, Costs, NodeCost, Place, costs, inferred_costs, node_amounts, node_costs
 from n2n_edge.graph.groups import ChannelGroup
+from n2n_edge.graph.input_shape import at_one_size, parse_input_shape, shape_words, with_input_shape
 from n2n_edge.graph.layers import Layer, layers_by_name
 from n2n_edge.graph.load import load_model, load_proto, save_model, serialize
 from n2n_edge.graph.normalise import QUANTIZED_OPS
@@ -26,6 +27,7 @@ __all__ = [
     "Touchable",
     "Trunk",
     "WidthCosts",
+    "at_one_size",
     "batch_of",
     "build",
     "costs",
@@ -37,7 +39,10 @@ __all__ = [
     "load_proto",
     "node_amounts",
     "node_costs",
+    "parse_input_shape",
     "save_model",
     "serialize",
+    "shape_words",
     "surviving",
+    "with_input_shape",
 ]

@@ -7,6 +7,8 @@ __all__ = ["bodies_of", "holds_graph", "initializers_of", "nodes_within"]
 
 def holds_graph(node: ir.Node) -> bool:
     """Tell whether `node` is control flow: its attributes hold graphs."""
+    if not node.attributes:
+        return False
     graphs = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
     return any(attribute.type in graphs for attribute in node.attributes.values())
 

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from n2n_edge.foreign import foreign_file
+from n2n_edge.graph.analysing import analysing
 from n2n_edge.graph.bodies import initializers_of
 from n2n_edge.graph.flatten import flattened
 from n2n_edge.graph.load import size_of
@@ -91,7 +92,7 @@ def costs(model: ir.Model) -> Costs:
     Raises:
         InputError: ONNX Runtime can't run the model, or it holds what can't be counted.
     """
-    with foreign_file("the model"):
+    with analysing(model):
         flat = flattened(model)
         return _costs(model, flat, types_of(flat))
 
@@ -123,10 +124,11 @@ def _costs(model: ir.Model, flat: ir.Model, types: Types) -> Costs:
 
 def node_amounts(model: ir.Model) -> tuple[tuple["Place", ...], Amounts]:
     """Return the nodes in execution order and what they cost, as one candidate (N = 1)."""
-    model = flattened(model)
-    types = types_of(model)
-    plan = CostPlan(model, types.kinds)
-    return plan.places, plan.at(*plan.sizes_of(types.shapes))
+    with analysing(model):
+        flat = flattened(model)
+        types = types_of(flat)
+        plan = CostPlan(flat, types.kinds)
+        return plan.places, plan.at(*plan.sizes_of(types.shapes))
 
 
 def node_costs(model: ir.Model) -> tuple[NodeCost, ...]:
@@ -284,7 +286,7 @@ class Place:
 
 def _place(node: ir.Node, settled: Collection[str]) -> Place:
     return Place(
-        node.name or node.outputs[0].name or node.op_type,
+        node.name or next((str(value.name) for value in node.outputs if value.name), node.op_type),
         node.op_type,
         tuple(str(value.name) for value in node.inputs if value is not None and str(value.name) not in settled),
         tuple(str(value.name) for value in node.outputs if value.name),
@@ -325,7 +327,7 @@ class _Macs:
 def _macs(node: ir.Node) -> _Macs | None:
     """Return how a node multiplies: output positions times the weights that each one reads; other ops do not."""
     names = [str(value.name) if value is not None else "" for value in node.inputs]
-    output = str(node.outputs[0].name)
+    output = str(node.outputs[0].name) if node.outputs else ""
     if len(names) < _LEAST_INPUTS.get(node.op_type, 0) or not output:
         return None
     match node.op_type:

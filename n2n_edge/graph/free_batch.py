@@ -9,11 +9,11 @@ from n2n_edge.errors import InputError
 from n2n_edge.graph.constant_channels import pad_instead_of_concat
 from n2n_edge.graph.fold import fold_static
 from n2n_edge.graph.open_nodes import open_node
-from n2n_edge.graph.shapes import batch_dim
+from n2n_edge.graph.shapes import batch_dim, size_at_one
 from n2n_edge.graph.trace import constant_names, static_names, trace_model
 from n2n_edge.graph.witness import Array, witness, witness_each, witness_inputs
 
-__all__ = ["free_batch"]
+__all__ = ["fix_batch", "free_batch"]
 
 _PER_IMAGE_OPS = frozenset({
     "Abs", "Add", "AveragePool", "BatchNormalization", "Cast", "Ceil", "Clip", "Conv", "ConvTranspose", "Div",
@@ -41,6 +41,21 @@ def free_batch(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> i
         return opened if _image_by_image(model, opened, input_shape) else model
     except InputError:  # what fails here fails again, with its message, where it is needed
         return model
+
+
+def fix_batch(model: ir.Model) -> ir.Model:
+    """Return a copy of `model` that takes one image at a time, as a file did whose batch was opened.
+
+    Inputs and outputs say so; nothing else changes, so boards' converters that need static axes find them.
+    """
+    fixed = model.clone()
+    for value in (*fixed.graph.inputs, *fixed.graph.outputs):
+        if value.shape is not None:
+            sizes = [size_at_one(size) for size in value.shape]
+            value.shape = ir.Shape(
+                [old if size is None else size for old, size in zip(value.shape, sizes, strict=True)]
+            )
+    return fixed
 
 
 def _opened(model: ir.Model, input_shape: tuple[int, ...] | None) -> ir.Model:

@@ -3,7 +3,7 @@
 Goes through a graph once, from node to node, with types and with the small values that decide on shapes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
@@ -27,6 +27,19 @@ _RANDOM_OPS = frozenset(
 )
 _NOT_EVALUATED = frozenset({"Einsum", "MaxRoiPool", "RegexFullMatch", "RoiAlign", "StringNormalizer", "StringSplit"})
 """Ops whose work the sizes of their inputs and outputs don't bound."""
+
+_RESHAPING_OPS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+
+_Answer = tuple[onnx.TypeProto | None, ...]
+
+_ANSWERS: dict[Hashable, _Answer] = {}
+"""What ONNX has said of nodes: a graph is gone through several times, and holds many equal nodes."""
+
+_MOST_ANSWERS = 20_000
+_PLAIN_ATTRIBUTES = frozenset({
+    ir.AttributeType.FLOAT, ir.AttributeType.FLOATS, ir.AttributeType.INT, ir.AttributeType.INTS,
+    ir.AttributeType.STRING, ir.AttributeType.STRINGS,
+})  # fmt: skip
 
 _LARGEST = 2**53
 """Sizes beyond this are no sizes."""
@@ -59,7 +72,7 @@ def infer(model: ir.Model, inputs: Mapping[str, tuple[int, ...]]) -> Inferred:
     walk = _Walk(model, inputs)
     for node in model.graph:
         walk.visit(node)
-    if walk.found.unknown and any(holds_graph(node) for node in model.graph):
+    if walk.found.unknown:
         _add_from_whole_graph(walk.found, model, inputs)
     return walk.found
 
@@ -89,7 +102,7 @@ def _is_large(value: ir.Value) -> bool:
 
 
 def _add_from_whole_graph(found: "Inferred", model: ir.Model, inputs: Mapping[str, tuple[int, ...]]) -> None:
-    """Fill, in place, what follows from the bodies of control flow, which ONNX infers for whole graphs alone."""
+    """Fill, in place, types, and shapes behind control flow, whose bodies ONNX infers for whole graphs alone."""
     try:
         inferred = onnx.shape_inference.infer_shapes(skeleton(model, inputs), data_prop=True)
     except Exception:  # what can't be inferred stays unknown
@@ -102,6 +115,10 @@ def _add_from_whole_graph(found: "Inferred", model: ir.Model, inputs: Mapping[st
             found.unknown.discard(value.name)
             continue
         tensor = value.type.tensor_type
+        if tensor.elem_type:
+            found.kinds.setdefault(value.name, tensor.elem_type)
+        if not any(holds_graph(node) for node in model.graph):
+            continue
         sizes = [_size(dim) for dim in tensor.shape.dim]
         if tensor.HasField("shape") and all(size is not None and 0 <= size <= _LARGEST for size in sizes):
             found.shapes[value.name] = tuple(size for size in sizes if size is not None)
@@ -186,6 +203,10 @@ class _Walk:
         )
 
     def _evaluate(self, node: ir.Node) -> None:
+        output = str(node.outputs[0].name)
+        if node.op_type in _RESHAPING_OPS and node.inputs[0] is not None:  # old opsets have axes as attributes
+            self._hold(output, self._values[str(node.inputs[0].name)].reshape(self.found.shapes[output]))
+            return
         from onnx.reference import ReferenceEvaluator  # loads hundreds of ops, which few models need
 
         evaluator = ReferenceEvaluator(ir.serde.serialize_node(node), opsets=self._opsets)
@@ -198,44 +219,70 @@ class _Walk:
                 self._hold(str(value.name), array)
 
     def _infer(self, node: ir.Node) -> None:
-        """Ask ONNX for the types of a node's outputs."""
+        """Learn the types of a node's outputs from ONNX."""
+        for value, kind in zip(node.outputs, self._asked(node), strict=True):
+            if value.name and kind is not None:
+                self._learn(node, str(value.name), kind)
+
+    def _asked(self, node: ir.Node) -> _Answer:
+        """Return the type of every output, None where ONNX doesn't tell; equal nodes are asked for once."""
+        key = self._key(node)
+        if key is None:
+            return self._ask(node)
+        known = _ANSWERS.get(key)
+        if known is None:
+            known = self._ask(node)
+            if len(_ANSWERS) >= _MOST_ANSWERS:
+                _ANSWERS.clear()
+            _ANSWERS[key] = known
+        return known
+
+    def _key(self, node: ir.Node) -> Hashable | None:
+        """Return what the answer for `node` follows from; None where that includes the content of a value."""
+        inputs: list[Hashable] = []
+        for value in node.inputs:
+            name = "" if value is None else str(value.name)
+            if name in self._values or (name and name not in self.found.shapes):
+                return None
+            inputs.append((self.found.shapes[name], self.found.kinds[name]) if name else None)
+        attributes: list[Hashable] = []
+        for name, attribute in node.attributes.items():
+            if attribute.type not in _PLAIN_ATTRIBUTES:
+                return None
+            plain = tuple(attribute.value) if isinstance(attribute.value, list | tuple) else attribute.value
+            attributes.append((name, attribute.type, plain))
+        called = (node.domain, node.op_type, self._opsets.get(node.domain, 1), self._opsets.get("", 1))
+        return (called, len(node.outputs), tuple(bool(value.name) for value in node.outputs), *inputs, *attributes)
+
+    def _ask(self, node: ir.Node) -> _Answer:
         replaced = stand_in(node)
         proto = ir.serde.serialize_node(node) if replaced is None else replaced.node
         domain = node.domain if replaced is None else ""
         opset = self._opsets.get(domain, 1) if replaced is None else max(self._opsets.get("", 1), 13)
         schema = onnx.defs.get_schema(proto.op_type, opset, domain)
-        names = [name for name in proto.input if name in self._types]
+        types = {name: self._types[name] for name in proto.input if name in self._types}
+        values: dict[str, onnx.TensorProto] = {}
+        if replaced is None:
+            small = [name for name in types if name in self._values]
+            values = {name: onnx.numpy_helper.from_array(self._values[name], name) for name in small}
+        else:  # it is asked for its shape alone: standard operators take no quantized inputs
+            types = {name: _with_element(kind, onnx.TensorProto.FLOAT) for name, kind in types.items()}
         imports = self._imports if replaced is None else [onnx.helper.make_opsetid("", opset)]
-        types = {name: self._types[name] for name in names}
-        element = None
-        if replaced is not None:  # it is asked for its shape alone: standard operators take no quantized inputs
-            element = replaced.kind or self.found.kinds.get(proto.input[0])
-            types = {name: _as_floats(kind) for name, kind in types.items()}
         found = onnx.shape_inference.infer_node_outputs(
-            schema,
-            proto,
-            types,
-            {
-                name: onnx.numpy_helper.from_array(self._values[name], name)
-                for name in names
-                if name in self._values and replaced is None
-            },
-            opset_imports=imports,
-            ir_version=self._ir_version,
+            schema, proto, types, values, opset_imports=imports, ir_version=self._ir_version
         )
-        for value in node.outputs:
-            name = str(value.name)
-            if name in found and name:
-                self._learn(node, name, found[name], element)
+        told = [found.get(str(value.name)) if value.name else None for value in node.outputs]
+        if replaced is None:
+            return tuple(told)
+        element = replaced.kind or self.found.kinds.get(proto.input[0]) or onnx.TensorProto.UNDEFINED
+        return tuple(None if kind is None else _with_element(kind, element) for kind in told)
 
-    def _learn(self, node: ir.Node, name: str, kind: onnx.TypeProto, element: int | None) -> None:
+    def _learn(self, node: ir.Node, name: str, kind: onnx.TypeProto) -> None:
         if kind.WhichOneof("value") != "tensor_type":
             self.found.others.add(name)
             self._types[name] = kind
             return
         tensor = kind.tensor_type
-        if element is not None:
-            tensor.elem_type = element
         dims = list(tensor.shape.dim) if tensor.HasField("shape") else []
         known = tensor.HasField("shape") and all(0 <= (_size(dim) or 0) <= _LARGEST for dim in dims)
         if known and all(_size(dim) is not None for dim in dims):
@@ -261,11 +308,11 @@ class _Walk:
         return shape if sizes is None else (*shape[:2], *sizes)
 
 
-def _as_floats(kind: onnx.TypeProto) -> onnx.TypeProto:
-    floats = onnx.TypeProto()
-    floats.CopyFrom(kind)
-    floats.tensor_type.elem_type = onnx.TensorProto.FLOAT
-    return floats
+def _with_element(kind: onnx.TypeProto, element: int) -> onnx.TypeProto:
+    other = onnx.TypeProto()
+    other.CopyFrom(kind)
+    other.tensor_type.elem_type = element
+    return other
 
 
 def _size(dim: onnx.TensorShapeProto.Dimension) -> int | None:

@@ -18,6 +18,7 @@ from n2n_edge.graph.operands import nodes_within
 from n2n_edge.graph.shapes import batch_dim
 from n2n_edge.graph.sizes import free_sizes
 from n2n_edge.graph.trace import Trace, trace_model
+from n2n_edge.graph.training_mode import refuse_training_mode
 from n2n_edge.graph.witness import Array, witness, witness_inputs
 
 __all__ = ["QUANTIZED_OPS", "normalise"]
@@ -35,7 +36,7 @@ def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir
     """Return a normalised copy of `model`; `input_shape` as for `witness_inputs`.
 
     Raises:
-        InputError: the model is quantized, or ONNX Runtime can't run it.
+        InputError: the model is quantized or in training mode, or ONNX Runtime can't run it.
     """
     model = _without_boilerplate(model)
     quantized = sorted({node.op_type for node in model.graph} & QUANTIZED_OPS)
@@ -70,6 +71,7 @@ def _without_boilerplate(model: ir.Model) -> ir.Model:
     if model.functions:
         common.InlinePass()(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
+    refuse_training_mode(model)  # what follows would drop the mode, with the outputs that nothing reads
     common.RemoveInitializersFromInputsPass()(model)
     common.RemoveUnusedNodesPass()(model)
     return model

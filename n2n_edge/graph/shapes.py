@@ -19,6 +19,7 @@ __all__ = [
     "is_complete",
     "is_constant",
     "shapes_of",
+    "size_at_one",
     "types_of",
 ]
 
@@ -107,13 +108,13 @@ def _noted(model: ir.Model) -> dict[str, Shape]:
         if value.const_value is not None:
             shapes[str(value.name)] = tuple(int(size) for size in value.const_value.shape.numpy())
         elif value.shape is not None:
-            sizes = tuple(_size(size, axis) for axis, size in enumerate(value.shape))
+            sizes = tuple(size_at_one(size, axis) for axis, size in enumerate(value.shape))
             if None not in sizes:
                 shapes[str(value.name)] = tuple(size for size in sizes if size is not None)
     return shapes
 
 
-def _size(size: int | ir.SymbolicDim, axis: int) -> int | None:
+def size_at_one(size: int | ir.SymbolicDim, axis: int = 1) -> int | None:
     """Return the size for a batch of one, or None where it can't be told."""
     if isinstance(size, int):
         return size if size >= 0 else (1 if axis == 0 else None)

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from n2n_edge.foreign import foreign_file
+from n2n_edge.graph.analysing import analysing
 from n2n_edge.graph.architecture import Architecture, Vocabulary
 from n2n_edge.graph.groups import ChannelGroup, find_groups, importance_order, unit_importance
 from n2n_edge.graph.labels import Labels
@@ -70,7 +71,7 @@ class Teacher:
     def load(cls, path: Path | str, input_shape: tuple[int, ...] | None = None) -> "Teacher":
         """Load and analyse an ONNX file; raises InputError as `load_model` does."""
         model = load_model(path)
-        with foreign_file(path):
+        with foreign_file(path), analysing(model):
             return cls(model, input_shape)
 
     @classmethod

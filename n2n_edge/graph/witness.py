@@ -121,8 +121,9 @@ def witness_each(
     seconds: float | None = None
     for inputs in batches:
         if proto is None:
-            outputs, proto = _with_outputs(model, names, inputs)
-            seconds = _seconds_in_child(model, inputs)
+            found = infer(model, _sizes(inputs))
+            outputs, proto = _with_outputs(model, names, found)
+            seconds = _seconds_in_child(_work(model, found))
         if seconds is not None:
             run = run_in_child(_serialized(proto), [inputs], outputs, outputs, seconds)[0]
             yield dict(run.arrays)
@@ -147,8 +148,9 @@ def types_by_running(
         InputError: ONNX Runtime can't run the model.
         LimitExceededError: the run needs too much time or memory.
     """
-    outputs, proto = _with_outputs(model, None, inputs)
-    run: ChildRun = run_in_child(_serialized(proto), [inputs], outputs, names, _seconds(model, inputs))[0]
+    found = infer(model, _sizes(inputs))
+    outputs, proto = _with_outputs(model, None, found)
+    run: ChildRun = run_in_child(_serialized(proto), [inputs], outputs, names, _allowed(_work(model, found)))[0]
     types = {**run.types, **{name: (array.dtype, tuple(array.shape)) for name, array in inputs.items()}}
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
@@ -179,11 +181,14 @@ def _macs(node: ir.Node, found: Inferred) -> float:
     return float(outputs) * max(window, 1)
 
 
-def _work(model: ir.Model, inputs: Mapping[str, Array]) -> tuple[float, float] | None:
+def _sizes(inputs: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(array.shape) for name, array in inputs.items()}
+
+
+def _work(model: ir.Model, found: Inferred) -> tuple[float, float] | None:
     """Return MACs and bytes of a run; None where the graph doesn't tell."""
     if not all(_is_told(node) for node in model.graph):
         return None
-    found = infer(model, {name: tuple(array.shape) for name, array in inputs.items()})
     if found.unknown or found.others:
         return None
     names = [str(value.name) for node in model.graph for value in node.outputs if value.name]
@@ -191,25 +196,18 @@ def _work(model: ir.Model, inputs: Mapping[str, Array]) -> tuple[float, float] |
     return macs, 8.0 * sum(float(prod(found.shapes[name])) for name in names)
 
 
-def _seconds_in_child(model: ir.Model, inputs: Mapping[str, Array]) -> float | None:
+def _seconds_in_child(work: tuple[float, float] | None) -> float | None:
     """Return how long a run in a child may take; None where it may happen in this process."""
-    work = _work(model, inputs)
     if work is not None and work[0] <= _MOST_MACS and work[1] <= _MOST_BYTES:
         return None
     return _allowed(work)
-
-
-def _seconds(model: ir.Model, inputs: Mapping[str, Array]) -> float:
-    return _allowed(_work(model, inputs))
 
 
 def _allowed(work: tuple[float, float] | None) -> float:
     return RUN_SECONDS if work is None else min(RUN_SECONDS + work[0] / _MACS_PER_SECOND, _MOST_SECONDS)
 
 
-def _with_outputs(
-    model: ir.Model, names: set[str] | None, inputs: Mapping[str, Array]
-) -> tuple[list[str], onnx.ModelProto]:
+def _with_outputs(model: ir.Model, names: set[str] | None, found: Inferred) -> tuple[list[str], onnx.ModelProto]:
     """Return the values called `names` (default: all that nodes give) and the model with these as outputs."""
     traced = model.clone()
     declared = {value.name for value in traced.graph.outputs}
@@ -225,7 +223,7 @@ def _with_outputs(
         value.shape = None
         if value.name not in declared:
             traced.graph.outputs.append(value)
-    return [str(value.name) for value in wanted], _with_types(traced, inputs)
+    return [str(value.name) for value in wanted], _with_types(traced, found)
 
 
 def _serialized(proto: onnx.ModelProto) -> bytes:
@@ -272,12 +270,11 @@ def _check_input_shape(value: ir.Value, declared: list[int | None], input_shape:
         raise InputError(f"input shape {given} doesn't fit the model's input '{value.name}', which is {wanted}")
 
 
-def _with_types(model: ir.Model, inputs: Mapping[str, Array]) -> onnx.ModelProto:
+def _with_types(model: ir.Model, found: Inferred) -> onnx.ModelProto:
     """Return the model with every graph output typed; ONNX Runtime refuses outputs without a type."""
     proto = to_proto(model)
     untyped = [value for value in proto.graph.output if not value.type.WhichOneof("value")]
     if untyped:
-        kinds = infer(model, {name: tuple(array.shape) for name, array in inputs.items()}).kinds
         for value in untyped:
-            value.type.tensor_type.elem_type = kinds.get(value.name) or onnx.TensorProto.FLOAT
+            value.type.tensor_type.elem_type = found.kinds.get(value.name) or onnx.TensorProto.FLOAT
     return proto

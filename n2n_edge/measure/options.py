@@ -43,7 +43,8 @@ class BenchOptions:
     `threads` are intra-op threads, by default the usable cores of the target. `batch` is the size of a free batch
     axis. Runs are repeated for at least `min_time_s`, until the 95% interval of the median lies within `tolerance` (a
     share) of the median, or `max_time_s` is up. `timeout_s` bounds session creation and first run (which may build an
-    engine); timed runs that take much longer than `max_time_s` count as hung, too. Inputs are random by `seed`.
+    engine); timed runs that take much longer than `max_time_s` count as hung, too. Inputs are random by `seed`;
+    `input_shape` gives the sizes that the first input leaves free, without its batch, by default 224.
     """
 
     threads: int | None = None
@@ -55,6 +56,7 @@ class BenchOptions:
     tolerance: float = 0.02
     timeout_s: float = 600.0
     seed: int = 0
+    input_shape: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, count, most in (("threads", self.threads, MOST_CORES), ("batch", self.batch, MOST_BATCH)):
@@ -93,6 +95,7 @@ class BenchOptions:
             "max_time_s": self.max_time_s,
             "tolerance": self.tolerance,
             "seed": self.seed,
+            "input_shape": None if self.input_shape is None else list(self.input_shape),
             "free_axis": DEFAULT_SPATIAL_SIZE,  # what costs and predictions assume, too
         }
 

@@ -12,6 +12,7 @@ from n2n_edge.measure.measurement import Measurement, alone_in_failing
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.per_op import OpProfile
 from n2n_edge.measure.target import Target
+from n2n_edge.names import names_of
 
 __all__ = ["Entry", "Suite", "run_suite"]
 
@@ -63,10 +64,10 @@ def run_suite(
         target, lambda: threads_on(target, options, streams or 1)
     )  # refuse what can't be had before anything is timed
     if len(paths) == 1 and not with_itself:
-        watch(f"timing {paths[0].name}")
+        watch(f"timing {names_of(paths)[0]}")
         entries = [_alone(paths[0], options, target)]
     else:
-        names = "the models" if len(paths) > 1 else f"{paths[0].name} against itself"
+        names = "the models" if len(paths) > 1 else f"{names_of(paths)[0]} against itself"
         found = compare(
             paths,
             options,
@@ -77,11 +78,13 @@ def run_suite(
         )
         noise_floor = found.noise_floor
         entries = []
-        for path, measured, comparison in zip(paths, found.measurements, found.comparisons, strict=True):
+        for name, path, measured, comparison in zip(
+            names_of(paths), paths, found.measurements, found.comparisons, strict=True
+        ):
             if isinstance(measured, N2NError):
                 entries.append(Entry(path, error=measured))
                 continue
-            watch(f"profiling {path.name}")
+            watch(f"profiling {name}")
             entries.append(_profiled(Entry(path, measured, comparison=comparison), options, target))
     if streams is not None:
         entries = [_streamed(entry, options, target, streams, watch) for entry in entries]
@@ -110,7 +113,7 @@ def _profiled(entry: Entry, options: BenchOptions, target: Target) -> Entry:
 def _streamed(entry: Entry, options: BenchOptions, target: Target, streams: int, watch: Callable[[str], None]) -> Entry:
     if entry.measurement is None:
         return entry
-    watch(f"running {entry.path.name} in {streams} streams")
+    watch(f"running {names_of([entry.path])[0]} in {streams} streams")
     try:
         with alone_in_failing(str(entry.path)):
             throughput = run_throughput(entry.path, options, target, streams)

@@ -472,7 +472,8 @@ def make_inputs(session: Any, request: dict[str, Any], warnings: list[str]) -> d
     generator = np.random.default_rng(request["seed"])
     feeds = {}
     free = any(value.shape and not isinstance(value.shape[0], int) for value in session.get_inputs())
-    for value in session.get_inputs():
+    given = request.get("input_shape") or []
+    for index, value in enumerate(session.get_inputs()):
         if value.type not in kinds:
             raise RefusedError(f"input '{value.name}' is of type {value.type}, for which no random values can be made")
         shape = []
@@ -487,6 +488,8 @@ def make_inputs(session: Any, request: dict[str, Any], warnings: list[str]) -> d
                 shape.append(size)
             elif axis == 0:
                 shape.append(batch)
+            elif index == 0 and len(given) == len(value.shape) - 1:
+                shape.append(given[axis - 1])
             else:
                 warnings.append(f"input '{value.name}': free axis {axis} ({size}) was set to {free_axis}")
                 shape.append(free_axis)

@@ -1,17 +1,17 @@
 """The pictures of a bench: medians with their intervals, ratios to the first model, distributions of times."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from n2n_edge.gate import format_value
 from n2n_edge.measure import Comparison
+from n2n_edge.names import names_of
 from n2n_edge.report.bench_document import BenchJson
 from n2n_edge.report.bench_words import comparison_words
 from n2n_edge.report.chart import Bar, Chart, Key, Label, Line, Point, Rule, axis_ticks, x_range, y_range
 from n2n_edge.report.scale import Scale, fit_scale
 
-__all__ = ["bench_charts", "comparison_of", "comparisons_of", "model_name"]
+__all__ = ["bench_charts", "comparison_of", "comparisons_of", "named_models"]
 
 _ROW = 46
 _LEFT, _TOP, _BELOW = 16, 34, 54
@@ -20,7 +20,7 @@ _NAME_LETTERS = 26
 
 def bench_charts(document: BenchJson) -> tuple[Chart, ...]:
     """Return every picture that the document has the figures for."""
-    models = [model for model in document["models"] if "p50_ms" in model]
+    models = [model for model in named_models(document) if "p50_ms" in model]
     if not models:
         return ()
     words = "measured" if document["target"]["provenance"] == "measured" else "measured within the profile's limits"
@@ -37,9 +37,9 @@ def comparisons_of(document: BenchJson) -> tuple[tuple[str, Comparison], ...]:
     found = []
     if document["noise_floor"] is not None:
         found.append(("noise floor", comparison_of(document["noise_floor"])))
-    for model in document["models"]:
+    for model in named_models(document):
         if "against_first" in model:
-            found.append((model_name(model), comparison_of(model["against_first"])))
+            found.append((model["name"], comparison_of(model["against_first"])))
     return tuple(found)
 
 
@@ -57,9 +57,10 @@ def comparison_of(document: Mapping[str, Any]) -> Comparison:
     )
 
 
-def model_name(model: Mapping[str, Any]) -> str:
-    """Return what a model is called in the report: its file's name."""
-    return Path(str(model["path"])).name
+def named_models(document: BenchJson) -> list[dict[str, Any]]:
+    """Return the document's models, each with a "name" that tells it from the others."""
+    names = names_of([str(model["path"]) for model in document["models"]])
+    return [{**model, "name": name} for name, model in zip(names, document["models"], strict=True)]
 
 
 def _medians(models: Sequence[Mapping[str, Any]], source: str) -> Chart:
@@ -70,13 +71,13 @@ def _medians(models: Sequence[Mapping[str, Any]], source: str) -> Chart:
     for place, (model, (p50, low, high)) in enumerate(zip(models, figures, strict=True)):
         y = _row_y(place)
         text = (
-            f"{model_name(model)}: median {_ms(p50['value'])} ({_ms(p50['low'])} to {_ms(p50['high'])}), "
+            f"{model['name']}: median {_ms(p50['value'])} ({_ms(p50['low'])} to {_ms(p50['high'])}), "
             f"fastest {_ms(low)}, p90 {_ms(high)}"
         )
         lines.append(Line(((xs.place(low), y), (xs.place(high), y)), "range"))
         lines.append(Line(((xs.place(float(p50["low"])), y), (xs.place(float(p50["high"])), y)), "interval"))
         points.append(Point(xs.place(float(p50["value"])), y, "median", text))
-        labels.append(Label(_LEFT, y - 14, f"{_short(model_name(model))}: {_ms(p50['value'])}"))
+        labels.append(Label(_LEFT, y - 14, f"{_short(model['name'])}: {_ms(p50['value'])}"))
     return Chart(
         **chart,
         title="Median time of a run",
@@ -91,7 +92,7 @@ def _medians(models: Sequence[Mapping[str, Any]], source: str) -> Chart:
 
 
 def _ratios(first: Mapping[str, Any], compared: Sequence[tuple[str, Comparison]], source: str) -> Chart:
-    name = model_name(first)
+    name = first["name"]
     ends = [1.0] + [value for _, found in compared for value in (found.ratio, found.low, min(found.high, 100.0))]
     threshold = compared[0][1].threshold
     xs, chart = _rows(
@@ -142,7 +143,7 @@ def _histogram(place: int, model: Mapping[str, Any], source: str) -> Chart:
     later = f" {beyond} more took longer, up to {_ms(model['max_ms']['value'])}." if beyond else ""
     return Chart(
         name=f"times-{place + 1}",
-        title=f"Times of {_short(model_name(model))}",
+        title=f"Times of {_short(model['name'])}",
         description=f"{model['n']} runs, median {_ms(model['p50_ms']['value'])}.{later}",
         x_label="ms",
         y_label="Runs",

@@ -37,8 +37,12 @@ class BenchJson(TypedDict):
 
 @dataclass(frozen=True)
 class Benched:
-    """One model's entry, with what follows from the graph and what is predicted for a board that isn't the target."""
+    """One model's entry, with what follows from the graph and what is predicted for a board that isn't the target.
 
+    `name` tells it from the other models; see `names_of`.
+    """
+
+    name: str
     entry: Entry
     costs: Costs | None
     device: str | None

@@ -47,16 +47,16 @@ def bench_markdown(suite: Suite, rows: Sequence[Benched], document: BenchJson) -
     lines = [f"Target: {document['target']['name']} ({document['target']['provenance']})", ""]
     if good:
         cells = [bench_cells(row) for row in good]
-        lines.append("| | " + " | ".join(markdown_text(row.entry.path.name) for row in good) + " |")
+        lines.append("| | " + " | ".join(markdown_text(row.name) for row in good) + " |")
         lines.append("| --- |" + " ---: |" * len(good))
         for label in dict.fromkeys(label for cell in cells for label in cell):
             lines.append(f"| {label} | " + " | ".join(markdown_text(cell.get(label, "")) for cell in cells) + " |")
         lines.append("")
-    first = rows[0].entry.path.name
+    first = rows[0].name
     if isinstance(suite.noise_floor, Comparison):
         lines.append("- " + markdown_text(comparison_words(f"noise floor, {first} again", "itself", suite.noise_floor)))
     for row in rows:
-        name = row.entry.path.name
+        name = row.name
         if row.entry.comparison is not None:
             lines.append("- " + markdown_text(comparison_words(name, first, row.entry.comparison)))
         if row.entry.error is not None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from n2n_edge.errors import InputError
 from n2n_edge.figures import SCHEMA_VERSION
+from n2n_edge.names import names_of
 from n2n_edge.reading import read_json
 from n2n_edge.report.bench_document import BenchJson
 
@@ -53,8 +54,9 @@ def read_bench(path: Path) -> BenchJson:
 
 
 def changes_since(earlier: BenchJson, now: BenchJson) -> tuple[Change, ...]:
-    """Return a change for each model that both documents measured, found by its path, or else by its file name.
+    """Return a change for each model that both documents measured.
 
+    It is found by its path, else by its content, or by its file name where no other has it.
     The two weren't timed in turns: whatever else changed meanwhile is in the ratio.
     """
     doubts = []
@@ -65,19 +67,20 @@ def changes_since(earlier: BenchJson, now: BenchJson) -> tuple[Change, ...]:
     if earlier["target"]["name"] != now["target"]["name"]:
         doubts.append(f"the target differs: {earlier['target']['name']} then, {now['target']['name']} now")
     found = []
-    for model in now["models"]:
+    names = names_of([str(model["path"]) for model in now["models"]])
+    for name, model in zip(names, now["models"], strict=True):
         before_row = _same(model, earlier)
         if before_row is None or "p50_ms" not in model:
             continue
         own = list(doubts)
-        for name in ("threads", "batch", "providers"):
-            if before_row[name] != model[name]:
-                own.append(f"{name} differs: {before_row[name]} then, {model[name]} now")
+        for key in ("threads", "batch", "providers"):
+            if before_row[key] != model[key]:
+                own.append(f"{key} differs: {before_row[key]} then, {model[key]} now")
         if before_row["sha256"] != model["sha256"]:
             own.append("it is another file by the same name")
         old, new = before_row["p50_ms"], model["p50_ms"]
         overlap = old["low"] <= new["high"] and new["low"] <= old["high"]
-        found.append(Change(Path(model["path"]).name, old["value"], new["value"], overlap, tuple(own)))
+        found.append(Change(name, old["value"], new["value"], overlap, tuple(own)))
     return tuple(found)
 
 
@@ -86,4 +89,6 @@ def _same(model: dict[str, Any], earlier: BenchJson) -> dict[str, Any] | None:
     for row in candidates:
         if row["path"] == model["path"]:
             return row
-    return next((row for row in candidates if Path(row["path"]).name == Path(model["path"]).name), None)
+    alike = [row for row in candidates if Path(row["path"]).name == Path(model["path"]).name]
+    same = (row for row in alike if row["sha256"] and row["sha256"] == model.get("sha256"))
+    return next(same, alike[0] if len(alike) == 1 else None)

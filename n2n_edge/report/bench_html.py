@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from n2n_edge.gate import PROVENANCE_WORDS
-from n2n_edge.report.bench_charts import bench_charts, comparisons_of, model_name
+from n2n_edge.report.bench_charts import bench_charts, comparisons_of, named_models
 from n2n_edge.report.bench_document import BenchJson
 from n2n_edge.report.bench_words import comparison_words
 from n2n_edge.report.comparison import Cell, cell_of, figure_of
@@ -73,8 +73,9 @@ class _PerOp:
 
 def render_bench_html(document: BenchJson) -> str:
     """Return the report as text."""
-    models = [model for model in document["models"] if "p50_ms" in model]
-    first = model_name(document["models"][0]) if document["models"] else ""
+    named = named_models(document)
+    models = [model for model in named if "p50_ms" in model]
+    first = named[0]["name"] if named else ""
     figures = [_figures(name, label, "", models) for name, label in _FIGURES.items()]
     memory = [_figures(name, label, note, models) for name, (label, note) in _MEMORY.items()]
     return (
@@ -82,8 +83,8 @@ def render_bench_html(document: BenchJson) -> str:
         .get_template("bench.html.j2")
         .render(
             document=document,
-            title=_title([model_name(model) for model in document["models"]]),
-            names=[model_name(model) for model in models],
+            title=_title([model["name"] for model in named]),
+            names=[model["name"] for model in models],
             runs=[_run_facts(model) for model in models],
             figures=[row for row in figures if any(row.cells)],
             memory=[row for row in memory if any(row.cells)],
@@ -92,8 +93,8 @@ def render_bench_html(document: BenchJson) -> str:
             comparisons=[comparison_words(name, first, found) for name, found in comparisons_of(document)],
             charts=bench_charts(document),
             per_op=[_per_op(model) for model in models if "per_op" in model],
-            failures=[(model_name(model), model["error"]) for model in document["models"] if "error" in model],
-            warnings=[f"{model_name(model)}: {text}" for model in models for text in model["warnings"]],
+            failures=[(model["name"], model["error"]) for model in named if "error" in model],
+            warnings=[f"{model['name']}: {text}" for model in models for text in model["warnings"]],
             provenances=_provenances(models),
             place={"name": document["target"]["name"], **_limit(document["target"])},
             environment=facts_of(document["environment"]),
@@ -158,7 +159,7 @@ def _per_op(model: Mapping[str, Any]) -> _PerOp:
     profile = model["per_op"]
     kernels = profile["kernels"]
     return _PerOp(
-        model_name(model),
+        model["name"],
         f"Operators take {profile['accounted']:.0%} of a run of {profile['plain_ms']:.3f} ms. Measured by the "
         f"runtime's profiler; what that adds, {profile['overhead_us']:.1f} µs a kernel, is taken off.",
         _parts(kernels, "op_type", "no type"),

@@ -29,12 +29,12 @@ def bench_on_terminal(suite: Suite, rows: Sequence[Benched], target: Target, per
         yield _table(part, target)
     for row in good:
         assert row.entry.measurement is not None
-        yield from histogram(row.entry.path.name, row.entry.measurement)
+        yield from histogram(row.name, row.entry.measurement)
     yield from _comparisons(suite, rows)
     if per_op:
         for row in good:
             if row.entry.profile is not None:
-                yield from per_op_tables(row.entry.path.name, row.entry.profile)
+                yield from per_op_tables(row.name, row.entry.profile)
     if target.limit is not None:
         how = (
             "enforced by a control group"
@@ -48,7 +48,7 @@ def bench_on_terminal(suite: Suite, rows: Sequence[Benched], target: Target, per
     for row in good:
         assert row.entry.measurement is not None
         for warning in row.entry.measurement.warnings:
-            yield Text(f"{row.entry.path.name}: warning: {warning}")
+            yield Text(f"{row.name}: warning: {warning}")
     predicted = [row for row in good if row.predicted is not None]
     if predicted:
         yield _predictions(predicted)
@@ -82,7 +82,7 @@ def per_op_tables(name: str, profile: OpProfile) -> Iterator[RenderableType]:
     layers = Table("layer", "kernels", "share", "ms")
     found = list(profile.by_layer().items())
     for layer, (count, share) in found[:LAYERS_SHOWN]:
-        layers.add_row(Text(layer or "(no layer)"), str(count), f"{share:.1%}", f"{share * total_ms:.4f}")
+        layers.add_row(Text(layer or "outside the layers"), str(count), f"{share:.1%}", f"{share * total_ms:.4f}")
     if len(found) > LAYERS_SHOWN:
         rest = [part for _, part in found[LAYERS_SHOWN:]]
         share = sum(part for _, part in rest)
@@ -98,7 +98,7 @@ def _table(rows: Sequence[Benched], target: Target) -> Table:
     table = Table(title=Text(title), title_justify="left")
     table.add_column("")
     for row in rows:
-        table.add_column(Text(row.entry.path.name), justify="right", overflow="fold")
+        table.add_column(Text(row.name), justify="right", overflow="fold")
     cells = [bench_cells(row) for row in rows]
     labels = dict.fromkeys(label for cell in cells for label in cell)
     for label in labels:
@@ -107,12 +107,12 @@ def _table(rows: Sequence[Benched], target: Target) -> Table:
 
 
 def _comparisons(suite: Suite, rows: Sequence[Benched]) -> Iterator[RenderableType]:
-    first = rows[0].entry.path.name
+    first = rows[0].name
     if isinstance(suite.noise_floor, Comparison):
         yield Text(comparison_words(f"noise floor, {first} again", "itself", suite.noise_floor))
     for row in rows:
         if row.entry.comparison is not None:
-            yield Text(comparison_words(row.entry.path.name, first, row.entry.comparison), style="bold")
+            yield Text(comparison_words(row.name, first, row.entry.comparison), style="bold")
 
 
 def _predictions(rows: Sequence[Benched]) -> Table:
@@ -121,7 +121,7 @@ def _predictions(rows: Sequence[Benched]) -> Table:
         figure = row.predicted
         assert figure is not None
         interval = f"{figure.value:.3g} ({figure.low:.3g} to {figure.high:.3g})"
-        table.add_row(Text(row.entry.path.name), row.device, interval, figure.provenance)
+        table.add_row(Text(row.name), row.device, interval, figure.provenance)
     return table
 
 

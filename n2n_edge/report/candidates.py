@@ -6,7 +6,7 @@ from n2n_edge.gate import format_value
 from n2n_edge.report.chart import Chart, Key, Line, Point, Rule, axis_ticks, x_range, y_range
 from n2n_edge.report.document import CandidateJson, RunReport
 from n2n_edge.report.known_costs import COST_NAMES, KnownCost, metric_name
-from n2n_edge.report.scale import Scale, fit_scale
+from n2n_edge.report.scale import Scale, fit_scale, without_low_outliers
 
 __all__ = ["candidate_charts", "describe_candidate", "find_winner"]
 
@@ -68,7 +68,10 @@ def _scatter(
     accuracies = [row["accuracy"] for row in rows if row["accuracy"] is not None]
     limits = [] if cost.limit is None else [cost.limit]
     xs = fit_scale([value for _, _, value in located] + limits, *x_range(), may_be_log=True)
-    ys = fit_scale(accuracies + ([floor] if floor is not None and accuracies else []), *y_range())
+    needed = [row["accuracy"] for place, row, _ in located if place == winner and row["accuracy"] is not None]
+    needed += [floor] if floor is not None and accuracies else []
+    ys = fit_scale(without_low_outliers(accuracies, keep=needed), *y_range())
+    below = sum(accuracy < ys.low for accuracy in accuracies)
     points = []
     for place, row, value in located:
         accuracy = row["accuracy"]
@@ -96,7 +99,8 @@ def _scatter(
         rules=tuple(rules),
         keys=(*keys, Key("front", "front: nothing is cheaper and as good")) if len(front.places) > 1 else tuple(keys),
         source=f"{metric.capitalize()}: measured on validation images after a short distillation. "
-        f"{cost.title}: {cost.source}.",
+        f"{cost.title}: {cost.source}."
+        + (f" {below} far below the others {'stands' if below == 1 else 'stand'} at the lower edge." if below else ""),
     )
 
 

@@ -214,3 +214,5 @@ class RunReport(TypedDict):
     data: dict[str, object]
     environment: dict[str, object]
     warnings: list[str]
+    notes: NotRequired[list[str]]
+    """What figures rest on: evidence, sources, assumptions; older reports have them among the warnings."""

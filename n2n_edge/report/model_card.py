@@ -1,7 +1,8 @@
 """The model card: what the student is, for whoever receives the file without the report."""
 
 import re
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from n2n_edge.report.comparison import (
@@ -38,7 +39,7 @@ def render_model_card(document: RunReport) -> str:
         _making(document),
         _use(document),
         _limits(document),
-        f"## Made again by\n\n{_block(document['command'], 'sh')}",
+        f"## Made again by\n\n{_block(_portable(document['command']), 'sh')}",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -52,8 +53,8 @@ def _block(text: str, language: str) -> str:
 def _opening(document: RunReport) -> str:
     devices, chosen = markdown_text(device_names(document)), markdown_text(chosen_text(document))
     return (
-        f"# Student of {markdown_text(Path(document['teacher']['path']).name)} for {devices}\n\n"
-        f"A smaller network made from the teacher {markdown_code(document['teacher']['path'])} by n2n-edge "
+        f"# Student of {markdown_text(_file_name(document['teacher']['path']))} for {devices}\n\n"
+        f"A smaller network made from the teacher {markdown_code(_file_name(document['teacher']['path']))} by n2n-edge "
         f"{document['n2n_edge_version']} for {devices} ({markdown_text(device_text(document))}), "
         f"{document['created']}." + (f" {chosen}" if chosen else "")
     )
@@ -106,7 +107,7 @@ def _making(document: RunReport) -> str:
         f"- Channel groups shrunk: {widths}.",
         f"- Training: distilled from the teacher for {len(training['epochs'])} epochs"
         + (f", weights of epoch {training['best_epoch']}." if training["best_epoch"] is not None else "."),
-        *(f"- Data, {name}: {markdown_text(value)}" for name, value in facts_of(document["data"]).items()),
+        *(f"- Data, {name}: {markdown_text(value)}" for name, value in facts_of(_named(document["data"])).items()),
     ]
     return "## How it was made\n\n" + "\n".join(lines)
 
@@ -121,9 +122,60 @@ def _use(document: RunReport) -> str:
         'session = onnxruntime.InferenceSession("student.onnx")\n'
         "outputs = session.run(None, {session.get_inputs()[0].name: batch})\n"
         "```\n\n"
-        "Inputs have the teacher's shape and normalisation; the batch axis is free. "
+        f"{_preprocessing(document['data'])}\n\n"
+        "Inputs have the teacher's shape, batch axis included. "
         f"The file agrees with the trained network on {parity['n']} inputs: largest relative error "
         f"{parity['max_relative_error']:.2g}{same}."
+    )
+
+
+def _preprocessing(data: Mapping[str, object]) -> str:
+    """Return how an image becomes an input: size, layout, order of colours, scaling, mean and standard deviation."""
+    mean, std, shape = (_numbers(data.get(name)) for name in ("mean", "std", "input_shape"))
+    if not mean or len(mean) != len(std):
+        return "Inputs have the teacher's shape and normalisation; the batch axis is free."
+    channels = len(mean)
+    size = f"N x {' x '.join(f'{each:g}' for each in shape)}" if shape else "the teacher's shape"
+    orders = {1: "one channel, grey", 3: "colours in the order red, green, blue, as the images were read"}
+    lines = [
+        f"float32 of {size} (images, channels, height, width; the number of images is free)",
+        orders.get(channels, f"{channels} channels in the order of the data"),
+        "images of other proportions were cut to their centre, those of another size scaled bilinearly",
+        "pixels of 0 to 255 divided by 255, then `(x - mean) / std` by channel: "
+        f"mean {_listed(mean)}; std {_listed(std)}",
+    ]
+    return "Input:\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _numbers(value: object) -> list[float]:
+    if not isinstance(value, list) or not all(isinstance(each, int | float) for each in value):
+        return []
+    return [float(each) for each in value]
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)
+
+
+def _file_name(path: str) -> str:
+    """Return the last part of a path, of Windows too: where it lay concerns nobody who gets the file."""
+    return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
+def _named(data: Mapping[str, object]) -> dict[str, object]:
+    return {
+        name: _file_name(value) if name == "spec" and isinstance(value, str) else value for name, value in data.items()
+    }
+
+
+def _portable(command: str) -> str:
+    """Return a command with files by their names alone."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return command
+    return shlex.join(
+        _file_name(word) if word.startswith("/") or re.match(r"[A-Za-z]:[\\/]", word) else word for word in words
     )
 
 
@@ -133,7 +185,9 @@ def _limits(document: RunReport) -> str:
         "- Accuracy was taken on the data named above; on other data it may differ more than the teacher's does.",
         *(f"- {markdown_text(warning)}" for warning in document["warnings"]),
     ]
-    return "## Limits\n\n" + "\n".join(lines)
+    notes = [f"- {markdown_text(note)}" for note in document.get("notes", [])]
+    resting = "\n\n## What the figures rest on\n\n" + "\n".join(notes) if notes else ""
+    return "## Limits\n\n" + "\n".join(lines) + resting
 
 
 def _words(cell: Cell | None) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from n2n_edge.report.chart import Chart, Key, Line, Point, Rule, axis_ticks, whole_ticks, x_range, y_range
 from n2n_edge.report.document import CandidateJson
-from n2n_edge.report.scale import Scale, fit_scale
+from n2n_edge.report.scale import Scale, fit_scale, without_low_outliers
 
 __all__ = ["entropy_chart", "reward_chart"]
 
@@ -14,7 +14,7 @@ _MOVING_AVERAGE = 10
 def reward_chart(rows: Sequence[CandidateJson], texts: Sequence[str]) -> Chart:
     """Return the reward of each candidate in the order judged, with the best so far and a moving average per stage."""
     rewards = [row["reward"] for row in rows]
-    xs, ys = _numbers(rows), fit_scale(rewards, *y_range())
+    xs, ys = _numbers(rows), fit_scale(without_low_outliers(rewards), *y_range())
     points, best = [], []
     average: list[list[tuple[float, float]]] = []
     highest: float | None = None

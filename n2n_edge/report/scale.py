@@ -1,13 +1,18 @@
 """Placing values along an axis, and choosing round tick values for it."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import quantiles
 
-__all__ = ["Scale", "fit_scale"]
+__all__ = ["Scale", "fit_scale", "without_low_outliers"]
 
 _LOG_FROM_RATIO = 8.0
 """An axis whose largest value is this many times its smallest is easier to read in logarithmic steps."""
+
+
+_FEWEST_VALUES = 5
+"""Of fewer values none is called an outlier."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,19 @@ def fit_scale(values: Iterable[float], start: float, end: float, *, may_be_log: 
         return Scale(low / room, high * room, start, end, logarithmic=True)
     room = 0.05 * (high - low) or abs(high) * 0.1 or 1.0
     return Scale(low - room, high + room, start, end)
+
+
+def without_low_outliers(values: Sequence[float], *, keep: Iterable[float] = ()) -> list[float]:
+    """Return the values that an axis should show: a few far below all others would press those into a corner.
+
+    Left out is what lies three interquartile ranges below the first quartile, each range counted as at least 2% of the
+    median; `keep` are values that have to be seen whatever they are.
+    """
+    if len(values) < _FEWEST_VALUES:
+        return [*values, *keep]
+    first, median, third = quantiles(values, n=4, method="inclusive")
+    least = first - 3 * max(third - first, 0.02 * abs(median))
+    return [*(value for value in values if value >= least), *keep]
 
 
 def _even_ticks(low: float, high: float) -> tuple[float, ...]:

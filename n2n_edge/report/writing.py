@@ -34,7 +34,7 @@ def write_report(source: Path, pictures: Path | None = None) -> tuple[Path, tupl
     document = read_document(path)
     try:
         text, charts = _rendered(document)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, jinja2.UndefinedError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, jinja2.UndefinedError) as error:
         raise InputError(
             f"{path}: not a complete report ({type(error).__name__}: {error}); give one that compress or bench wrote"
         ) from error

@@ -84,6 +84,8 @@ class Progress:
     best: Judged | None
     seconds: float
     entropy: float | None
+    metric: str = "accuracy"
+    """What candidates are evaluated by: accuracy, or fidelity to the teacher."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,9 @@ class _Search:
     policy_states: "dict[str, Mapping[str, Tensor]]" = field(default_factory=dict)
     counts: dict[str, _Count] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.metric = str(self.journal.meta().get("metric", "accuracy"))
+
     def profile_is_over(self, tried: int) -> bool:
         """Tell whether the sensitivity profile has had its share of the time."""
         return self.clock.stage_is_over("profile", tried, _PROFILE_SHARE, least=1)
@@ -263,7 +268,7 @@ class _Search:
                 self.on_progress(
                     Progress(
                         name, len(count.trained), total, judged, self.standing.best,
-                        time.monotonic() - start, entropy,
+                        time.monotonic() - start, entropy, self.metric,
                     )
                 )  # fmt: skip
             if observations:

@@ -35,8 +35,8 @@ class TestData:
 
 def file_accuracy(
     path: Path, wanted: TestData, *, baseline: Path | None = None
-) -> tuple[str, Figure, Figure | None, tuple[str, ...]]:
-    """Return the metric's name, the figure of `path`, that of `baseline` on the same images, and what was assumed.
+) -> tuple[str, Figure, Figure | None, tuple[str, ...], tuple[str, ...]]:
+    """Return the metric's name, the figure of `path`, that of `baseline` on the same images, notes and warnings.
 
     The images are the test split of the data, the same that `compress` evaluates a student on. Where there are no
     labels the metric is fidelity to the baseline. Normalisation is given, or stands in the file's metadata, or is found
@@ -47,21 +47,22 @@ def file_accuracy(
         UnsuitableEnvironmentError: ONNX Runtime can't run the file.
     """
     model = load_model(path)
-    data, notes = _data(model, path, wanted)
+    data, notes, warnings = _data(model, path, wanted)
     if metric_name(model, data) == "accuracy":
         other = None
         if baseline is not None:  # the same images, as the baseline wants them
             theirs = load_model(baseline)
-            their_data, more = _data(theirs, baseline, wanted)
+            their_data, their_notes, their_warnings = _data(theirs, baseline, wanted)
             other = _figure(theirs, baseline, their_data, None)
-            notes += more
-        return "accuracy", _figure(model, path, data, None), other, tuple(dict.fromkeys(notes))
+            notes, warnings = notes + their_notes, warnings + their_warnings
+        figure = _figure(model, path, data, None)
+        return "accuracy", figure, other, tuple(dict.fromkeys(notes)), tuple(dict.fromkeys(warnings))
     if baseline is None:
         raise InputError(
             f"{path}: {wanted.spec} tells no class that it could be held against (outputs: {data.outputs}); give "
             "--baseline MODEL to hold its fidelity to that"
         )
-    return "fidelity", _figure(model, path, data, baseline), None, notes
+    return "fidelity", _figure(model, path, data, baseline), None, notes, warnings
 
 
 def _figure(model: ir.Model, path: Path, data: Data, teacher: Path | None) -> Figure:
@@ -69,8 +70,8 @@ def _figure(model: ir.Model, path: Path, data: Data, teacher: Path | None) -> Fi
     return Figure(found.metric, "fraction", "measured", n=found.n)
 
 
-def _data(model: ir.Model, path: Path, wanted: TestData) -> tuple[Data, tuple[str, ...]]:
-    """Return the images as a model wants them, and what is worth telling of them."""
+def _data(model: ir.Model, path: Path, wanted: TestData) -> tuple[Data, tuple[str, ...], tuple[str, ...]]:
+    """Return the images as a model wants them, what was assumed of them, and what is doubtful about them."""
     shape = _image_shape(model, path)
     outputs = as_outputs_name(model.metadata_props.get(OUTPUTS_KEY))
     data = load_data(
@@ -83,13 +84,14 @@ def _data(model: ir.Model, path: Path, wanted: TestData) -> tuple[Data, tuple[st
         class_names=None if wanted.classes is None else read_class_names(wanted.classes),
     )
     data, _ = read_outputs(model, data, outputs)
-    notes = (*_counts(wanted.spec, data), *(each for each in data.warnings if "validation image" not in each))
+    notes = tuple(_counts(wanted.spec, data))
+    warnings = tuple(each for each in data.warnings if "validation image" not in each)
     if wanted.mean is not None and wanted.std is not None:
-        return data, notes
+        return data, notes, warnings
     known = metadata_normalisation(model.metadata_props, shape[0])
     chosen = known or _tried(model, path, data)
     said = () if known else (f"{path.name}: normalisation {chosen.note}",)
-    return replace(data, mean=chosen.mean, std=chosen.std), (*notes, *said)
+    return replace(data, mean=chosen.mean, std=chosen.std), (*notes, *said), warnings
 
 
 def _counts(spec: str, data: Data) -> Sequence[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+from n2n_edge.distill.allocator import large_buffers_kept
 from n2n_edge.errors import InputError
 from n2n_edge.graph import Architecture, Teacher
 from n2n_edge.search import Candidate, Journal, held
@@ -15,7 +16,7 @@ from n2n_edge.ship.candidates import candidate_rows, listed_candidates
 from n2n_edge.ship.devices import journalled_profiles, load_profiles
 from n2n_edge.ship.document import Origin, verdicts_of
 from n2n_edge.ship.failures import explained_failures
-from n2n_edge.ship.final import SEARCH_SHARE, epochs_within, train_to_the_end
+from n2n_edge.ship.final import SEARCH_SHARE, epochs_in_words, epochs_within, train_to_the_end
 from n2n_edge.ship.finish import CompressResult, ship
 from n2n_edge.ship.finished import finished_report
 from n2n_edge.ship.folder import RunFolder
@@ -123,8 +124,14 @@ def _ship(
             chosen={"run": str(order.run), "candidate": number},
         )
     advice = f"`{order.command(out)}` goes on from the last epoch; {STALL_VARIABLE} sets how long to wait"
-    with held(target.path / _BEGUN), watched(observer.say, advice), phase(f"final distillation of candidate {number}"):
-        observer.say(f"training candidate {number} for {known} epochs of {len(prepared.data.train)} images")
+    with (
+        held(target.path / _BEGUN),
+        watched(observer.say, advice),
+        large_buffers_kept(),
+        phase(f"final distillation of candidate {number}"),
+    ):
+        amount = epochs_in_words(known, settings, len(prepared.data.train))
+        observer.say(f"training candidate {number} for {amount}")
         trained = train_to_the_end(prepared, architecture, known, target, observer, observer.epoch)
         return ship(target, settings, prepared, trained, origin, observer)
 

@@ -68,6 +68,7 @@ def run_report(
     trained: "Trained",
     data: "Data",
     warnings: Sequence[str],
+    notes: Sequence[str],
     conditions: ConditionsJson | None,
 ) -> RunReport:
     """Return the document that the HTML report, the model card and other programs read."""
@@ -109,11 +110,14 @@ def run_report(
             "test": len(data.test),
             "classes": len(data.class_names),
             "labelled": data.labelled,
+            "input_shape": list(data.input_shape),
+            "outputs": data.outputs or "",
             "mean": list(data.mean),
             "std": list(data.std),
         },
         "environment": dict(environment()),
         "warnings": list(warnings),
+        "notes": list(notes),
     }
     if conditions is not None:
         document["conditions"] = conditions

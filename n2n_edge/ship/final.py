@@ -12,7 +12,7 @@ from n2n_edge.ship.observer import Observer
 from n2n_edge.ship.prepare import Prepared
 from n2n_edge.ship.settings import CompressSettings
 
-__all__ = ["SEARCH_SHARE", "Trained", "epochs_within", "train_to_the_end"]
+__all__ = ["SEARCH_SHARE", "Trained", "epochs_in_words", "epochs_within", "train_to_the_end"]
 
 SEARCH_SHARE = 0.4
 """Share of `--minutes` that the two stages may take; the rest is for the finalists and the final distillation."""
@@ -62,11 +62,30 @@ def train_to_the_end(
         student,
         prepared.teacher.model,
         prepared.data,
-        replace(prepared.distilling, epochs=epochs, patience=max(10, epochs // 2)),
+        replace(prepared.distilling, epochs=epochs),
         kept=kept,
         checkpoint=folder.checkpoint,
         on_epoch=on_epoch,
         on_step=observer.step,
     )
+    observer.say(_ending(result, epochs))
     spent = sum(report.seconds for report in result.history)
     return Trained(architecture, result, max(spent, time.monotonic() - start))
+
+
+def _ending(result: DistillResult, epochs: int) -> str:
+    """Return in words why training is over and what it leaves."""
+    if result.best_epoch == 0:
+        return f"training ended after all {epochs} epochs: none was better than the refitted student, which is kept"
+    return (
+        f"training ended after all {epochs} epochs: kept is epoch {result.best_epoch}, validation "
+        f"{result.best_validation:.2%} (of equals the lowest loss)"
+    )
+
+
+def epochs_in_words(epochs: int, settings: CompressSettings, images: int) -> str:
+    """Return the epochs of a training, and why they are fewer than the effort has where `--minutes` allows no more."""
+    usual = settings.amount.epochs(images)
+    shortened = settings.epochs is None and settings.minutes is not None and epochs < usual
+    why = f" (as many as --minutes leaves time for; the effort has {usual})" if shortened else ""
+    return f"{epochs} epochs{why} of {images} images"

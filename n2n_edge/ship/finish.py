@@ -19,6 +19,7 @@ from n2n_edge.distill import (
 from n2n_edge.figures import Figure, FigureJson
 from n2n_edge.gate import Verdict, file_figures, judge, latency_figure
 from n2n_edge.graph import costs, load_model, save_model
+from n2n_edge.graph.free_batch import fix_batch
 from n2n_edge.report import ConditionJson, ConditionsJson, DeviceJson, RunReport, write_html, write_model_card
 from n2n_edge.ship.document import Origin, run_report, write_json
 from n2n_edge.ship.final import Trained
@@ -99,16 +100,16 @@ def _proven(
         f"parity of torch and ONNX Runtime on {parity.n} images: relative error {parity.max_relative_error:.1e}"
         + (f", top-1 agreement {parity.top1_agreement:.1%}" if parity.top1_agreement is not None else "")
     )
-    warnings = list(prepared.warnings)
+    notes, warnings = list(prepared.notes), list(prepared.warnings)
     teacher_figures, student_figures = dict(prepared.figures), file_figures(student)
     for path, figures in ((prepared.teacher_path, teacher_figures), (student, student_figures)):
-        figures |= _latencies(path, prepared, warnings)
+        figures |= _latencies(path, prepared, notes, warnings, settings.input_shape)
         figures |= _quality(path, prepared)
     verdicts = _verdicts(student_figures, settings, prepared.profiles)
     timed = {profile.name for profile in prepared.profiles if profile.is_host}
     if any(not verdict.met and verdict.device in timed for verdict in verdicts):
-        warnings.append("the latency was over the budget when first timed, and was timed again")
-        student_figures |= _latencies(student, prepared, warnings)
+        notes.append("the latency was over the budget when first timed, and was timed again")
+        student_figures |= _latencies(student, prepared, notes, warnings, settings.input_shape)
         verdicts = _verdicts(student_figures, settings, prepared.profiles)
     report = run_report(
         version=n2n_edge.__version__,
@@ -124,6 +125,7 @@ def _proven(
         trained=trained,
         data=data,
         warnings=warnings,
+        notes=notes,
         conditions=_conditions(student, prepared, observer) if settings.corruptions else None,
     )
     report["layers"] = layer_rows(
@@ -132,6 +134,7 @@ def _proven(
         prepared.teacher_path,
         student,
         {profile.name: profile for profile in (prepared.host, *prepared.profiles)}.values(),
+        settings.input_shape,
     )
     report["student"]["sha256"] = sha256_of(student)
     return report, verdicts
@@ -156,7 +159,7 @@ def _write(path: Path, settings: CompressSettings, prepared: Prepared, trained: 
         figures=figures,
         data=prepared.data,
     )
-    save_model(stamped, path)
+    save_model(fix_batch(stamped) if prepared.one_at_a_time else stamped, path)
 
 
 def _verdicts(
@@ -193,17 +196,20 @@ def _devices(student: Path, prepared: Prepared) -> list[DeviceJson]:
     return found
 
 
-def _latencies(path: Path, prepared: Prepared, warnings: list[str]) -> dict[str, Figure]:
-    """Return the measured latency on this host, and that on every device that is another."""
+def _latencies(
+    path: Path, prepared: Prepared, notes: list[str], warnings: list[str], input_shape: tuple[int, ...] | None
+) -> dict[str, Figure]:
+    """Return the measured latency on this host, and that on every device that is another; add what is to be said."""
     found = {}
     for name, device in {profile.name: profile for profile in (prepared.host, *prepared.profiles)}.items():
-        figure, doubts = latency_figure(path, device)
-        found[f"latency_ms:{name}"] = figure
-        if device.is_host:  # how one file was timed; what is predicted, and from what, holds for both
-            doubts = tuple(f"{path.name} on {name}: {doubt}" for doubt in doubts)
-        elif len(prepared.profiles) > 1:
-            doubts = tuple(doubt if name in doubt else f"{name}: {doubt}" for doubt in doubts)
-        warnings.extend(doubt for doubt in doubts if doubt not in warnings)
+        latency = latency_figure(path, device, input_shape=input_shape)
+        found[f"latency_ms:{name}"] = latency.figure
+        for said, lines in ((notes, latency.notes), (warnings, latency.warnings)):
+            if device.is_host:  # how one file was timed; what is predicted, and from what, holds for both
+                lines = tuple(f"{path.name} on {name}: {line}" for line in lines)
+            elif len(prepared.profiles) > 1:
+                lines = tuple(line if name in line else f"{name}: {line}" for line in lines)
+            said.extend(line for line in lines if line not in said)
     return found
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from n2n_edge.devices import Profile, predict
 from n2n_edge.errors import N2NError
 from n2n_edge.figures import FigureJson, Provenance
-from n2n_edge.graph import Teacher, load_model
+from n2n_edge.graph import Teacher, load_model, with_input_shape
 from n2n_edge.measure import BenchOptions, bench
 from n2n_edge.report import LayerJson, LayerLatencyJson
 
@@ -15,12 +15,20 @@ __all__ = ["layer_rows"]
 _PROFILE_S = 0.5
 """Seconds that a model is timed for before its layers are: the model's own latency has been found by then."""
 
+InputShape = tuple[int, ...] | None
+"""Sizes that the teacher's input leaves free, without the batch."""
+
 _Latencies = Mapping[str, FigureJson]
 """Latency by layer; '' is what belongs to none."""
 
 
 def layer_rows(
-    teacher: Teacher, removed: frozenset[str], teacher_path: Path, student_path: Path, devices: Iterable[Profile]
+    teacher: Teacher,
+    removed: frozenset[str],
+    teacher_path: Path,
+    student_path: Path,
+    devices: Iterable[Profile],
+    input_shape: InputShape = None,
 ) -> list[LayerJson]:
     """Return the teacher's layers in the order of the graph, with what each costs before and after.
 
@@ -30,8 +38,8 @@ def layer_rows(
     times = {
         profile.name: (before, after)
         for profile in devices
-        if (before := _by_layer(teacher_path, profile)) is not None
-        and (after := _by_layer(student_path, profile)) is not None
+        if (before := _by_layer(teacher_path, profile, input_shape)) is not None
+        and (after := _by_layer(student_path, profile, input_shape)) is not None
     }
     widths = {layer.name: layer.out_channels for layer in Teacher.load(student_path).layers}
     names = {layer.name for layer in teacher.layers}
@@ -54,17 +62,21 @@ def layer_rows(
     return rows
 
 
-def _by_layer(path: Path, device: Profile) -> _Latencies | None:
+def _by_layer(path: Path, device: Profile, input_shape: InputShape) -> _Latencies | None:
     """Return the latency of each layer of a model on a device; None where that can't be told."""
     try:
-        return _measured(path, device) if device.is_host else _predicted(path, device)
+        return _measured(path, device, input_shape) if device.is_host else _predicted(path, device, input_shape)
     except N2NError:
         return None  # the run is good without
 
 
-def _measured(path: Path, host: Profile) -> _Latencies | None:
+def _measured(path: Path, host: Profile, input_shape: InputShape) -> _Latencies | None:
     options = BenchOptions(
-        threads=host.default_threads, providers=host.providers, min_time_s=_PROFILE_S, max_time_s=_PROFILE_S
+        threads=host.default_threads,
+        providers=host.providers,
+        min_time_s=_PROFILE_S,
+        max_time_s=_PROFILE_S,
+        input_shape=input_shape,
     )
     profile = bench(path, options, profiled=True).profile
     if profile is None:
@@ -75,8 +87,8 @@ def _measured(path: Path, host: Profile) -> _Latencies | None:
     return _figures(sums, "measured")
 
 
-def _predicted(path: Path, device: Profile) -> _Latencies:
-    found = predict(load_model(path), device)
+def _predicted(path: Path, device: Profile, input_shape: InputShape) -> _Latencies:
+    found = predict(with_input_shape(load_model(path), input_shape, path.name), device)
     return _figures(found.by_layer(), found.latency.provenance)
 
 

@@ -8,10 +8,10 @@ import onnx_ir as ir
 
 from n2n_edge.distill import Data, GraphModule
 from n2n_edge.errors import UnsuitableEnvironmentError
+from n2n_edge.ship.agreement import MAX_RELATIVE_ERROR, worst_difference
 
-__all__ = ["MAX_RELATIVE_ERROR", "MIN_TOP1_AGREEMENT", "Parity", "check_parity"]
+__all__ = ["MIN_TOP1_AGREEMENT", "Parity", "check_parity"]
 
-MAX_RELATIVE_ERROR = 1e-3
 MIN_TOP1_AGREEMENT = 0.99
 _IMAGES = 256
 
@@ -20,8 +20,8 @@ _IMAGES = 256
 class Parity:
     """How torch and ONNX Runtime agree on `n` real images.
 
-    `max_relative_error` is the largest difference of any output element, relative to the largest magnitude of that
-    output; `top1_agreement` is None for outputs that aren't class scores.
+    `max_relative_error` is the largest difference of any output element beyond an absolute floor (see `agreement`),
+    relative to the largest magnitude of that output; `top1_agreement` is None for outputs that aren't class scores.
     """
 
     max_relative_error: float
@@ -58,10 +58,8 @@ def check_parity(trained: ir.Model, shipped: Path, data: Data) -> Parity:
             outputs = module(batch)
         own = [item.numpy()[:count] for item in (outputs if isinstance(outputs, tuple) else (outputs,))]
         theirs = [item[:count] for item in session.run(None, {declared.name: batch.contiguous().numpy()})]
-        for mine, other in zip(own, theirs, strict=True):
-            error = float(np.abs(mine - other).max()) / max(float(np.abs(mine).max()), 1e-12)
-            worst = max(worst, error if np.isfinite(error) else np.inf)
-        classifier = len(own) == 1 and own[0].ndim == 2
+        worst = max(worst, worst_difference(own, theirs).relative)
+        classifier = len(own) == 1 and own[0].ndim == 2 and data.outputs != "values"
         if classifier:
             agreeing += int((own[0].argmax(1) == theirs[0].argmax(1)).sum())
         seen += count

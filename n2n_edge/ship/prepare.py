@@ -28,12 +28,13 @@ from n2n_edge.gate import file_figures
 from n2n_edge.graph import Teacher, save_model
 from n2n_edge.search.policies import POLICY_NAMES
 from n2n_edge.ship.folder import RunFolder
-from n2n_edge.ship.image_input import refuse_channels_last
 from n2n_edge.ship.normalisation import Normalisation, choose_normalisation, metadata_normalisation
 from n2n_edge.ship.observer import Observer
 from n2n_edge.ship.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs, scale_warnings
 from n2n_edge.ship.policy_file import PolicyStates, load_policies
+from n2n_edge.ship.readiness import refuse_unready
 from n2n_edge.ship.settings import CompressSettings
+from n2n_edge.ship.teacher_check import check_teacher
 from n2n_edge.ship.trainable import trainable_teacher
 
 __all__ = ["Prepared", "prepare", "refuse_changed_data"]
@@ -48,7 +49,8 @@ class Prepared:
 
     `teacher` is trainable: `restored` names the BatchNorms that were put back. `figures` are the costs of the teacher's
     own file, `metric` its accuracy or fidelity on the validation images, `host` the profile of this machine; of
-    `profiles` the first is the primary device.
+    `profiles` the first is the primary device. `one_at_a_time`: the file's batch is fixed at one, and so is the
+    student's.
     """
 
     teacher: Teacher
@@ -63,7 +65,9 @@ class Prepared:
     distilling: DistillSettings
     policy_states: PolicyStates
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
     restored: tuple[str, ...]
+    one_at_a_time: bool
 
     @property
     def profile(self) -> Profile:
@@ -84,16 +88,20 @@ def prepare(
     states = load_policies(Path(settings.policy_from)) if settings.policy_from else {}
     path = _teacher_file(settings, folder, observer)
     teacher = Teacher.load(path, settings.input_shape)
-    _refuse_untouchable(teacher, path)
+    refuse_unready(teacher, path, settings.input_shape)
     observer.say(_summary(teacher, path))
     GraphModule(teacher.model)  # an op that can't be trained is found before anything is begun
     spec = settings.data or _EXAMPLE_DATA
     loaded, choice = _load(settings, teacher, path, spec)
-    data, normalisation, warnings = _normalised(settings, teacher, loaded)
+    data, normalisation, notes = _normalised(settings, teacher, loaded)
     observer.say(f"data {spec}: {data.counts}; normalisation {normalisation.note}")
     observer.say(f"outputs: {choice.name} ({choice.reason})")
-    metric, doubts = _teacher_metric(teacher, data, observer)
+    one_at_a_time = _takes_one_image(teacher.source)
+    if one_at_a_time:
+        observer.say("the teacher takes one image at a time: trained in batches, the student ships like it")
     trained, restored = trainable_teacher(teacher, data)
+    check_teacher(path, [teacher.model, trained.model] if restored else [teacher.model], data)
+    metric, doubts = _teacher_metric(teacher, data, observer)
     if restored:
         observer.say(f"put back the BatchNorm of {len(restored)} layers that had been folded away")
     return Prepared(
@@ -101,15 +109,17 @@ def prepare(
         teacher_path=path,
         teacher_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         data_sha256=data.digest(),
-        figures=file_figures(path),
+        figures=file_figures(path, settings.input_shape),
         metric=metric,
         profiles=profiles,
         host=next((profile for profile in profiles if profile.is_host), None) or load_profile("cpu"),
         data=data,
         distilling=DistillSettings(seed=settings.seed, flip=settings.flip),
         policy_states=states,
-        warnings=(*data.warnings, *warnings, *doubts, *scale_warnings(teacher.model, data)),
+        notes=notes,
+        warnings=(*data.warnings, *doubts, *scale_warnings(teacher.model, data)),
         restored=restored,
+        one_at_a_time=one_at_a_time,
     )
 
 
@@ -141,11 +151,9 @@ def _teacher_file(settings: CompressSettings, folder: RunFolder, observer: Obser
     return example_teacher() if settings.teacher is None else Path(settings.teacher)
 
 
-def _refuse_untouchable(teacher: Teacher, path: Path) -> None:
-    if any(layer.removable for layer in teacher.layers) or any(group.shrinkable for group in teacher.groups):
-        return
-    reasons = [layer.reason for layer in teacher.layers] or ["it holds no weighted layer"]
-    raise InputError(f"{path}: nothing in this model can be removed or shrunk ({reasons[0]}); see `n2n-edge inspect`")
+def _takes_one_image(source: ir.Model) -> bool:
+    shape = source.graph.inputs[0].shape
+    return shape is not None and isinstance(shape[0], int)
 
 
 def _summary(teacher: Teacher, path: Path) -> str:
@@ -159,33 +167,13 @@ def _summary(teacher: Teacher, path: Path) -> str:
     text += f": {touchable.params_share:.1%} of the params and {touchable.macs_share:.1%} of the MACs of all layers"
     kept = [f"{name} ({reason})" for name, reason in touchable.reasons.items()]
     more = f" and {len(kept) - _NAMES_SHOWN} more, see `n2n-edge inspect`" if len(kept) > _NAMES_SHOWN else ""
-    return text + (f"; untouched: {', '.join(kept[:_NAMES_SHOWN])}{more}" if kept else "")
+    return text + (f"; these stay as they are: {', '.join(kept[:_NAMES_SHOWN])}{more}" if kept else "")
 
 
 def _load(settings: CompressSettings, teacher: Teacher, path: Path, spec: str) -> tuple[Data, OutputsChoice]:
-    given = teacher.source.graph.inputs[0]
-    for value in (given, teacher.model.graph.inputs[0]):
-        refuse_channels_last(str(path), value.name, value.shape)
-    free = given.shape is not None and any(not isinstance(size, int) or size < 1 for size in list(given.shape)[1:])
-    if free and settings.input_shape is None:
-        raise InputError(
-            f"{path}: input '{given.name}' leaves its height and width free; give --input-shape such as 3x224x224"
-        )
-    value = teacher.model.graph.inputs[0]
-    sizes = [size for size in list(value.shape or ())[1:] if isinstance(size, int)]
-    if len(sizes) != 3:
-        raise InputError(
-            f"{path}: input '{value.name}' has shape {value.shape}; images need (N, channels, height, width)"
-        )
-    if value.dtype != ir.DataType.FLOAT:
-        raise InputError(f"{path}: input '{value.name}' is {value.dtype}; give a float32 model")
-    if value.shape is not None and isinstance(value.shape[0], int):
-        raise InputError(
-            f"{path}: takes {value.shape[0]} image at a time and can't be opened; export it with a free batch axis"
-        )
-    outputs = teacher.model.graph.outputs
-    if any(output.dtype is not None and not output.dtype.is_floating_point() for output in outputs):
-        raise InputError(f"{path}: gives whole numbers, which can't be distilled; export it without its final ArgMax")
+    shape = teacher.model.graph.inputs[0].shape
+    assert shape is not None
+    sizes = [size for size in list(shape)[1:] if isinstance(size, int)]
     wanted = as_outputs_name(settings.outputs or teacher.source.metadata_props.get(OUTPUTS_KEY))
     data = load_data(
         spec,
@@ -209,8 +197,8 @@ def _normalised(
     chosen = metadata_normalisation(teacher.source.metadata_props, channels) or choose_normalisation(
         data, lambda split, normalised: evaluate(teacher.model, split, normalised)
     )
-    doubts = (f"normalisation: {chosen.note}",) if "found by" in chosen.note or "assumed" in chosen.note else ()
-    return replace(data, mean=chosen.mean, std=chosen.std), chosen, doubts
+    notes = (f"normalisation: {chosen.note}",) if "found by" in chosen.note or "assumed" in chosen.note else ()
+    return replace(data, mean=chosen.mean, std=chosen.std), chosen, notes
 
 
 def _teacher_metric(teacher: Teacher, data: Data, observer: Observer) -> tuple[float, tuple[str, ...]]:

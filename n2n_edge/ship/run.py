@@ -7,6 +7,7 @@ from typing import cast
 
 from n2n_edge.devices import Profile
 from n2n_edge.distill import EpochReport, ShortDistiller, metric_name
+from n2n_edge.distill.allocator import large_buffers_kept
 from n2n_edge.errors import BudgetMissedError, InputError, N2NError
 from n2n_edge.figures import Figure
 from n2n_edge.gate import UNITS, Budget, Cost
@@ -29,7 +30,7 @@ from n2n_edge.ship.candidates import candidate_rows, listed_candidates, place_of
 from n2n_edge.ship.devices import journalled_profiles, load_profiles, profiles_meta
 from n2n_edge.ship.document import Origin, verdicts_of
 from n2n_edge.ship.failures import explained_failures
-from n2n_edge.ship.final import SEARCH_SHARE, epochs_within, train_to_the_end
+from n2n_edge.ship.final import SEARCH_SHARE, epochs_in_words, epochs_within, train_to_the_end
 from n2n_edge.ship.finish import CompressResult, ship
 from n2n_edge.ship.finished import finished_report
 from n2n_edge.ship.folder import RunFolder
@@ -76,7 +77,7 @@ def _watched_run(folder: RunFolder, settings: CompressSettings, observer: Observ
         f"`{folder.resume_command}` goes on, without the candidate if one was under way; "
         f"{STALL_VARIABLE} sets how long to wait"
     )
-    with watched(observer.say, advice, folder.stacks):
+    with watched(observer.say, advice, folder.stacks), large_buffers_kept():
         return _run(folder, settings, profiles, observer, begun)
 
 
@@ -111,7 +112,7 @@ def _run(
         architecture = _winner_or_refusal(found, settings).architecture
         save_policies(found.policy_states, folder.policy)
         epochs = _epochs(settings, prepared, architecture, journal, started)
-        observer.say(f"training the winner for {epochs} epochs of {len(prepared.data.train)} images")
+        observer.say(f"training the winner for {epochs_in_words(epochs, settings, len(prepared.data.train))}")
 
         def on_epoch(report: EpochReport) -> None:
             figures = {"loss": report.train_loss, "validation": report.validation, "seconds": report.seconds}

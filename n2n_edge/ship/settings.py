@@ -253,7 +253,7 @@ def named_devices(given: object) -> str | tuple[str, ...]:
 
 def _iterable(given: object) -> Iterable[object]:
     if not isinstance(given, Iterable):
-        raise TypeError(f"device is {given!r}")
+        raise InputError(f"--device {given}: must be a name, a profile's file, or a list of these")
     return given
 
 

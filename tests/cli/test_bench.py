@@ -345,3 +345,40 @@ def test_no_output_is_written_over_a_model(tmp_path: Path, option: str) -> None:
 
     assert isinstance(result.exception, InputError)
     assert path.read_bytes() == before
+
+
+def test_models_of_one_name_are_told_apart_wherever_they_are_named(tmp_path: Path) -> None:
+    old, new = tmp_path / "old" / "model.onnx", tmp_path / "new" / "model.onnx"
+    for path, width in ((old, 8), (new, 32)):
+        path.parent.mkdir()
+        write_conv_model(path, width, batch=4)
+    saved = tmp_path / "b.json"
+    assert run(old, new, *QUICK, "--save", saved).exit_code == 0
+
+    files = ["--html", tmp_path / "b.html", "--markdown", tmp_path / "b.md"]
+    result = run(old, new, *QUICK, "--per-op", "--aa", *files, "--compare", saved)
+
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "b.html").read_text()
+    for text in (result.stdout, (tmp_path / "b.md").read_text(), page):
+        assert text.count("model.onnx") == text.count("old/model.onnx") + text.count("new/model.onnx")
+        assert "old/model.onnx" in text
+        assert "new/model.onnx" in text
+    assert "times old/model.onnx" in result.stdout
+    assert "old/model.onnx: warning: input 'x' has a fixed first axis" in result.stdout
+    assert [Path(model["path"]) for model in json.loads(saved.read_text())["models"]] == [old, new]
+
+
+def test_models_of_one_name_that_have_moved_are_compared_with_themselves(tmp_path: Path) -> None:
+    old, new = tmp_path / "old" / "model.onnx", tmp_path / "new" / "model.onnx"
+    for path, width in ((old, 8), (new, 32)):
+        path.parent.mkdir()
+        write_conv_model(path, width)
+    saved = tmp_path / "b.json"
+    assert run(old, new, *QUICK, "--save", saved).exit_code == 0
+    moved = new.parent.rename(tmp_path / "moved") / "model.onnx"
+
+    result = run(moved, *QUICK, "--compare", saved)
+
+    assert "model.onnx: " in result.stdout
+    assert "another file by the same name" not in result.stdout

@@ -13,9 +13,10 @@ import typer
 from typer.testing import CliRunner, Result
 
 from n2n_edge.cli.doctor import doctor
-from n2n_edge.doctor import packages
+from n2n_edge.doctor import Check, packages
 from n2n_edge.measure import HostTarget, MeasurementError
 from n2n_edge.measure.messages import Checked
+from n2n_edge.versions import first_version
 from tests.cli.outputs import document_of
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schemas" / "doctor.json").read_text())
@@ -29,6 +30,8 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.chdir(tmp_path)
+    told = Check("extras", "torch kernels", "limited", "torch crashes", "training", "slice")
+    monkeypatch.setattr(sys.modules["n2n_edge.doctor.diagnosis"], "training_check", lambda: told)  # takes seconds
 
 
 def run(*arguments: str) -> Result:
@@ -47,6 +50,7 @@ def test_what_is_here_works_and_follows_the_schema() -> None:
     document = document_of(result)
     found = checks(result)
     assert document["works"] is True
+    assert ("torch kernels" in found) == (first_version("torch") is not None)
     assert found["onnxruntime"]["found"].startswith(importlib.import_module("onnxruntime").__version__)
     assert "CPU" in found["onnxruntime"]["found"]
     assert found["worker"]["status"] == "ok"

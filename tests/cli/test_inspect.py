@@ -69,7 +69,7 @@ def test_json_is_the_contract(model_path: Path) -> None:
 
     found = document(model_path, "--device", "raspberry-pi-4")
 
-    assert {"schema_version", "layers", "groups", "costs", "touchable"} == set(found)
+    assert {"schema_version", "layers", "groups", "costs", "touchable", "input", "obstacles"} == set(found)
     assert found["schema_version"] == 1
     layers, groups = found["layers"], found["groups"]
     assert isinstance(layers, list)

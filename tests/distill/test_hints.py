@@ -19,6 +19,8 @@ from n2n_edge.distill.teaching import Teaching
 from n2n_edge.graph import Teacher, build, surviving
 from tests.distill.small import small_cnn
 
+pytestmark = pytest.mark.processor
+
 SETTINGS = DistillSettings(epochs=5, batch_size=32, teacher_images=400, calibration_images=128, threads=1)
 
 

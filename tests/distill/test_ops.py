@@ -143,6 +143,9 @@ CASES = [
     case("ReduceProd", IMAGE, longs(-1, 1), known=(1,), keepdims=0, note="flat"),
     case("ArgMin", PLAIN, axis=1),
     case("ArgMin", PLAIN, axis=0, keepdims=0, select_last_index=1, note="last"),
+    case("TopK", EVEN, outputs=2, opset=9, axis=1, k=2, note="attribute"),
+    case("TopK", EVEN, outputs=2, opset=1, axis=2, k=3, note="attribute_first"),
+    case("LogSoftmax", EVEN, opset=11, axis=1, note="flattened"),
     case("TopK", PLAIN, longs(3), known=(1,), outputs=2),
     case("TopK", floats(4, 6).round(), longs(4), known=(1,), outputs=2, axis=0, largest=0, note="smallest"),
     case("GatherElements", PLAIN, np.array([[0, -1], [2, 1], [4, 0]]), known=(1,), axis=1),
@@ -377,3 +380,30 @@ def test_an_unknown_op_or_form_is_named_with_its_node(unknown: Case, word: str) 
     model, _ = build(unknown)
     with pytest.raises(UnsupportedOpError, match=rf"'node'.*{unknown.op}.*{word}|'node'.*{word}"):
         GraphModule(ir.from_proto(model))
+
+
+SCALES = (0.3, 0.4, 0.6, 0.7, 0.9, 1.1, 1.3, 1.7, 2.0, 2.3)
+FORMS = [
+    (18, {"mode": "nearest", "coordinate_transformation_mode": transform, "nearest_mode": rounding})
+    for transform in ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners")
+    for rounding in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+]
+FORMS += [
+    (18, {"mode": "linear", "coordinate_transformation_mode": transform})
+    for transform in ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners")
+]
+FORMS += [(10, {"mode": "nearest"}), (10, {"mode": "linear"})]
+
+
+@pytest.mark.parametrize(("opset", "attributes"), FORMS, ids=str)
+def test_resize_is_the_runtimes_for_every_scale_and_size(opset: int, attributes: dict[str, object]) -> None:
+    for size in (3, 10, 17):
+        image = np.arange(size * 3, dtype=np.float32).reshape(1, 1, 3, size)
+        for scale in SCALES:
+            scales = np.array([1, 1, 1, scale], np.float32)
+            inputs = (image, scales) if opset == 10 else (image, None, scales)
+            one = case("Resize", *inputs, known=(len(inputs) - 1,), opset=opset, **attributes)
+            model, feed = build(one)
+            (expected,) = run_in_runtime(model, feed)
+            got = GraphModule(ir.from_proto(model))(torch.from_numpy(image)).numpy()
+            np.testing.assert_allclose(got, expected, atol=1e-4, err_msg=f"{size} pixels by {scale}")

@@ -13,6 +13,8 @@ from n2n_edge.distill import Data, DistillSettings, GraphModule, ShortDistiller,
 from n2n_edge.graph import Architecture, Teacher, build, surviving
 from tests.strategies import GRAPH_SETTINGS, cnn_models
 
+pytestmark = pytest.mark.processor
+
 SETTINGS = DistillSettings()
 
 

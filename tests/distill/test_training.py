@@ -12,6 +12,7 @@ from n2n_edge.distill import (
     Data,
     DistillSettings,
     EpochReport,
+    Evaluation,
     ShortDistiller,
     Split,
     StepReport,
@@ -19,8 +20,11 @@ from n2n_edge.distill import (
     evaluate,
     load_data,
 )
+from n2n_edge.distill.training import _Distillation
 from n2n_edge.errors import InputError
 from tests.distill.small import small_cnn
+
+pytestmark = pytest.mark.processor
 
 QUICK = DistillSettings(epochs=4, batch_size=32, learning_rate=0.05, kd_weight=0.5, calibration_images=128, threads=1)
 
@@ -90,7 +94,7 @@ def test_bfloat16_costs_no_accuracy(digits: Data, digits_teacher: ir.Model) -> N
 def test_the_best_epoch_is_what_comes_back(striped_data: Data) -> None:
     teacher = small_cnn(width=4, classes=3)
     result = distill(small_cnn(width=4, classes=3, seed=1), teacher, striped_data, replace(QUICK, kd_weight=0.0))
-    best = max(result.history, key=lambda report: (report.validation, report.epoch))
+    best = max(result.history, key=lambda report: (report.validation, -(report.validation_loss or 0.0)))
     assert (result.best_epoch, result.best_validation) == (best.epoch, best.validation)
     judged = evaluate(result.model, striped_data.validation, striped_data)
     assert judged.accuracy == result.best_validation
@@ -100,12 +104,36 @@ def test_the_best_epoch_is_what_comes_back(striped_data: Data) -> None:
 def test_a_student_that_no_epoch_improves_comes_back_as_it_was(striped_data: Data) -> None:
     teacher = small_cnn(width=4, classes=3)
     data = unlabelled(striped_data)
-    settings = replace(QUICK, epochs=3, learning_rate=500.0, patience=2)
+    settings = replace(QUICK, epochs=3, learning_rate=500.0)
     result = distill(teacher, teacher, data, settings)  # a student equal to its teacher can only lose
     assert result.best_epoch == 0
     assert weights(result.model) == weights(teacher)
-    assert len(result.history) == 2  # patience ended it
+    assert len(result.history) == 3  # a schedule runs to its end
     assert result.best_validation == 1.0
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_of_epochs_with_equal_validation_the_one_with_the_lowest_loss_comes_back(
+    striped_data: Data, labelled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([9.0, 3.0, 1.0, 2.0, 1.5])  # of the student as it came, then of every epoch
+    monkeypatch.setattr(_Distillation, "loss", lambda self, outputs: next(losses))
+    monkeypatch.setattr("n2n_edge.distill.training.compare", lambda *given: Evaluation(0.5, 0.5, 96))
+    data = striped_data if labelled else unlabelled(striped_data)
+    result = distill(small_cnn(width=4, classes=3, seed=1), small_cnn(width=4, classes=3), data, QUICK)
+    assert [report.best for report in result.history] == [True, True, False, False]
+    assert (result.best_epoch, len(result.history)) == (2, 4)
+
+
+def test_of_detectors_with_equal_fidelity_the_lower_error_is_kept(
+    striped_data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = iter([9.0, 3.0, 2.0, 4.0, 5.0])  # all so large that the fidelity is nought
+    monkeypatch.setattr("n2n_edge.distill.training.compare", lambda *given: Evaluation(None, 0.0, 96, next(errors)))
+    teacher = small_cnn(width=4, classes=3)
+    monkeypatch.setattr("n2n_edge.distill.training.output_kind", lambda model: "other")
+    result = distill(small_cnn(width=4, classes=3, seed=1), teacher, striped_data, QUICK)
+    assert result.best_epoch == 2
 
 
 def test_progress_is_told(striped_data: Data) -> None:

@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import replace
 
+import onnx
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -272,3 +273,39 @@ def test_accuracy_without_pillow_is_inconclusive_and_hides_no_failure(model, mon
     document = json.loads(result.stdout)
     assert result.exit_code == 1
     assert "evaluating accuracy needs Pillow" in document["unanswered"][0]["reason"]
+
+
+def freed(path, name):
+    model = onnx.load(path)
+    for axis in (2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f"s{axis}"
+    onnx.save(model, path.with_name(name))
+    return path.with_name(name)
+
+
+def test_a_baseline_of_free_size_is_counted_at_the_models(model, tmp_path):
+    heavier = save_conv(tmp_path / "heavier.onnx", channels=2 * CHANNELS)
+    result = _run(heavier, "--baseline", freed(model, "free.onnx"), "--static", "--json")
+
+    assert result.exit_code == 1
+    macs = next(one for one in json.loads(result.stdout)["regressions"] if one["cost"] == "macs")
+    assert macs["baseline"]["value"] == MACS
+    assert "free.onnx: leaves the size of its input free; counted and timed at 1x8x8" in result.stderr
+
+
+def test_models_of_different_sizes_are_said_to_be(model, tmp_path):
+    other = save_conv(tmp_path / "other.onnx", size=16)
+    result = _run(model, "--baseline", other, "--static")
+
+    assert "different sizes (1x16x16, 1x8x8)" in result.stderr
+
+
+def test_a_free_size_is_counted_at_what_is_asked(model, tmp_path):
+    free = freed(model, "free.onnx")
+    (tmp_path / "n2n-edge.toml").write_text('[gate.models."*.onnx"]\nmax-macs = 1e9\ninput-shape = "1x16x16"\n')
+
+    for given in (("--no-config", "--max-macs", 1e9, "--input-shape", "1x16x16"), ()):
+        document = json.loads(_run(free, "--json", *given).stdout)
+        assert document["budgets"][0]["reached"]["value"] == 4 * MACS
+    assert "doesn't fit" in _run_expecting(InputError, model, "--no-config", "--max-mb", 1, "--input-shape", "1x9x9")
+    assert "input-shape" in _run_expecting(InputError, model, "--no-config", "--max-mb", 1, "--input-shape", "big")

@@ -52,7 +52,9 @@ def _ratio(low, high):
     return LatencyRatio(found, Comparison(1.0, 0.99, 1.01, 0.99, 12, 0.05, "same"), 0.05, LATENCY, LATENCY, "host")
 
 
-PASSED = Gated(Path("models/a.onnx"), (_size(1), _ratio(0.98, 1.02), Operators(("Conv",), ())), ("predicted",))
+PASSED = Gated(
+    Path("models/a.onnx"), (_size(1), _ratio(0.98, 1.02), Operators(("Conv",), ())), ("doubtful",), notes=("evidence",)
+)
 FAILED = Gated(
     Path("models/b.onnx"),
     (
@@ -117,7 +119,7 @@ def test_markdown_shows_what_did_not_pass_first():
     rows = [line for line in text.split("### `models/b.onnx`")[1].splitlines() if line.startswith("| `")]
     assert "FAIL" in rows[0]
     assert " pass " in rows[6]
-    assert "- predicted" in text
+    assert text.index("- **warning**: doubtful") < text.index("- evidence")
 
 
 @given(reason=words)
@@ -168,3 +170,10 @@ def test_gitlab_is_told_what_did_not_pass_with_fingerprints_that_last():
     assert entries[0]["location"] == {"path": "models/b.onnx", "lines": {"begin": 1}}
     assert gitlab_report([PASSED]) == "[]\n"
     assert json.loads(gitlab_report([FAILED])) == entries
+
+
+def test_notes_and_warnings_stand_apart():
+    document = gates_document([PASSED])
+    assert (document["warnings"], document["notes"]) == (["doubtful"], ["evidence"])
+    suite = ElementTree.fromstring(junit_report([PASSED], "runner", 3.0, NOW))[0]
+    assert (suite.findtext("system-err"), suite.findtext("system-out")) == ("doubtful", "evidence")

@@ -1,6 +1,7 @@
 import pytest
 
 from n2n_edge.report import render_model_card, write_model_card
+from n2n_edge.report.html import render_html
 from tests.report.sample import sample_document
 
 
@@ -36,6 +37,16 @@ def test_free_text_cannot_break_a_table_or_bring_markup(document):
     assert "\n# y" not in card
     rows = [line for line in card.splitlines() if line.startswith("| Latency")]
     assert all(line.count(" | ") == 3 for line in rows)
+
+
+def test_notes_of_the_run_stand_apart_from_its_warnings(document):
+    noted = {**document, "warnings": ["doubtful"], "notes": ["evidence: 20 models"]}
+    before, after = render_model_card(noted).split("## What the figures rest on")
+    assert "- doubtful" in before
+    assert "- evidence: 20 models" in after
+    page = render_html(noted, noted["search"]["candidates"])
+    assert page.index("Warnings on these figures") < page.index("doubtful") < page.index("What these figures rest on")
+    assert "What the figures rest on" not in render_model_card({**document, "notes": []})
 
 
 def test_warnings_of_the_run_are_passed_on(document):

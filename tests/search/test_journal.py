@@ -1,5 +1,6 @@
 """A run's journal: what was committed outlives the process, and one process holds a run."""
 
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from n2n_edge.errors import InputError
+from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.search.journal import SCHEMA, Candidate, Journal
 
 CANDIDATE = Candidate(
@@ -196,3 +197,131 @@ def test_reading_what_is_no_journal_is_refused(path: Path) -> None:
     path.write_bytes(b"no database at all" * 100)
     with pytest.raises(InputError, match="not a readable journal"):
         Journal.read(path)
+
+
+def sql(path: Path, *statements: str) -> None:
+    database = sqlite3.connect(path)
+    for statement in statements:
+        database.execute(statement)
+    database.commit()
+    database.close()
+
+
+def written(path: Path) -> Path:
+    with Journal.create(path, {"seed": 3}) as journal:
+        for position in range(40):
+            journal.record_candidate(replace(CANDIDATE, position=position))
+        journal.store("accuracy", "a", {"accuracy": 0.5})
+        journal.record_epoch("final", 1, {"loss": 0.5})
+        journal.record_event("resumed", {})
+    return path
+
+
+def look_everywhere(path: Path) -> None:
+    with Journal.open(path) as journal:
+        journal.meta()
+        journal.candidates()
+        journal.cached("accuracy", "a")
+        journal.epochs("final")
+        journal.events()
+
+
+DAMAGE = {
+    **{f"no {table}": f"DROP TABLE {table}" for table in ("meta", "candidates", "facts", "epochs", "events")},
+    "no column": "ALTER TABLE candidates DROP COLUMN reward",
+    **{f"meta {value}": f"UPDATE meta SET value = '{value}'" for value in ("{", "")},
+    **{f"facts {value}": f"UPDATE facts SET value = '{value}'" for value in ("{", "[]", "3", "null", "")},
+    **{f"epochs {value}": f"UPDATE epochs SET figures = '{value}'" for value in ("{]", "[]")},
+    "events": "UPDATE events SET details = 'x'",
+    **{f"actions {value}": f"UPDATE candidates SET actions = '{value}'" for value in ("{]", "{}", '["a"]', "7")},
+    "architecture": "UPDATE candidates SET architecture = '[]'",
+    "costs": "UPDATE candidates SET costs = 'x'",
+    "reward inf": "UPDATE candidates SET reward = 9e999",
+    "reward text": "UPDATE candidates SET reward = 'much'",
+    "accuracy text": "UPDATE candidates SET accuracy = 'good'",
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_journal_with_other_content_is_called_damaged(path: Path, name: str) -> None:
+    sql(written(path), DAMAGE[name])
+    with pytest.raises(InputError, match=r"is damaged.*new run with another --out") as caught:
+        look_everywhere(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", [100, 3000, 4096 * 2 + 100, 4096 * 4])
+def test_a_truncated_journal_is_called_damaged(path: Path, place: int) -> None:
+    content = written(path).read_bytes()
+    assert len(content) > place
+    path.write_bytes(content[:place])
+    with pytest.raises(InputError, match=r"damaged|not a readable journal|not the journal"):
+        look_everywhere(path)
+
+
+@pytest.mark.parametrize("place", [0, 4096 + 8])
+def test_an_overwritten_journal_is_called_damaged(path: Path, place: int) -> None:
+    content = bytearray(written(path).read_bytes())
+    content[place : place + 2000] = bytes(range(250)) * 8
+    path.write_bytes(bytes(content))
+    with pytest.raises(InputError, match=r"damaged|not a readable journal|not the journal"):
+        look_everywhere(path)
+
+
+def test_what_a_run_always_writes_and_is_missing_is_damage(path: Path) -> None:
+    sql(written(path), "UPDATE facts SET value = '{}'", "DELETE FROM meta")
+    with Journal.open(path) as journal:
+        found = journal.cached("accuracy", "a")
+        assert found is not None
+        for stored, key in ((found, "accuracy"), (journal.meta(), "objective")):
+            assert stored.get(key) is None
+            with pytest.raises(InputError, match=f"damaged.*'{key}' is missing"):
+                stored[key]
+
+
+@pytest.mark.parametrize("act", ["removed", "moved", "replaced", "folder removed"])
+def test_a_journal_that_is_taken_away_stops_its_run(tmp_path: Path, act: str) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    path = folder / "journal.sqlite"
+    with Journal.create(path, {}) as journal:
+        journal.store("accuracy", "a", {"accuracy": 0.5})
+        if act == "removed":
+            path.unlink()
+        elif act == "moved":
+            folder.rename(tmp_path / "elsewhere")
+        elif act == "replaced":
+            path.unlink()
+            path.write_bytes(b"something else")
+        else:
+            shutil.rmtree(folder)
+        for write in (
+            lambda: journal.store("accuracy", "b", {"accuracy": 0.5}),
+            lambda: journal.record_candidate(CANDIDATE),
+            lambda: journal.record_epoch("final", 1, {}),
+            lambda: journal.set_meta("metric", "accuracy"),
+            journal.check_there,
+        ):
+            with pytest.raises(
+                UnsuitableEnvironmentError, match=r"moved, removed or replaced.*compress --resume --out"
+            ):
+                write()
+
+
+def test_a_journal_that_stays_locked_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("n2n_edge.search.journal._RUN_WAITS_S", 0.1)
+    written(path)
+    with Journal.open(path) as journal:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(UnsuitableEnvironmentError, match=r"keeps it locked.*compress --resume --out"):
+            journal.store("accuracy", "b", {"accuracy": 0.5})
+        other.close()
+        journal.store("accuracy", "b", {"accuracy": 0.5})
+
+
+def test_a_full_disk_says_so(path: Path) -> None:
+    with Journal.create(path, {}) as journal:
+        journal._database.execute("PRAGMA max_page_count=20")
+        with pytest.raises(UnsuitableEnvironmentError, match=r"disk is full.*compress --resume --out"):
+            journal.store("accuracy", "a", {"accuracy": "x" * 100_000})

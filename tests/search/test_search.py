@@ -14,7 +14,7 @@ from n2n_edge.distill import Judgement, Kept
 from n2n_edge.gate import Budget
 from n2n_edge.graph import Teacher, build
 from n2n_edge.measure import WarmWorker
-from n2n_edge.search import CostMeter, Evaluator, Journal, Objective, Rung, SearchPlan, SearchResult, search
+from n2n_edge.search import CostMeter, Evaluator, Journal, Objective, Rung, SearchPlan, SearchResult, note_crash, search
 
 SEEDS = (0, 1, 2)
 
@@ -52,7 +52,13 @@ Run = Callable[..., tuple[SearchResult, Journal, MadeUp]]
 
 
 @pytest.fixture
-def run(teacher: Teacher, tmp_path: Path) -> Iterator[Run]:
+def probes() -> list[tuple[int, int]]:
+    """What the search told of its sensitivity profile."""
+    return []
+
+
+@pytest.fixture
+def run(teacher: Teacher, tmp_path: Path, probes: list[tuple[int, int]]) -> Iterator[Run]:
     opened: list[Journal] = []
 
     def start(
@@ -76,7 +82,10 @@ def run(teacher: Teacher, tmp_path: Path) -> Iterator[Run]:
             evaluator = Evaluator(teacher, meter, judge, 1.0, 0.0, objective, journal, seed)  # type: ignore[arg-type]
             plan = SearchPlan(policy, seed, removal, shrinkage, **more)  # type: ignore[arg-type]
             steps = rungs or [Rung(2, 4, lambda: judge)]  # type: ignore[arg-type, return-value]
-            found = search(evaluator, plan, journal, steps, lambda: judge)  # type: ignore[arg-type, return-value]
+            found = search(
+                evaluator, plan, journal, steps, lambda: judge,  # type: ignore[arg-type, return-value]
+                on_probe=lambda done, total: probes.append((done, total)),
+            )  # fmt: skip
         return found, journal, judge
 
     yield start
@@ -206,6 +215,47 @@ def test_a_search_with_a_time_limit_is_repeated_as_it_was(run: Run) -> None:
     assert not silent.judged
     assert [(row.stage, row.position, row.actions, row.key) for row in journal.candidates()] == rows
     assert best_reward(again) == best_reward(first)
+
+
+@pytest.mark.parametrize("policy", ["reinforce", "random", "n2n"])
+def test_a_search_without_time_judges_one_candidate_and_is_repeated_as_it_was(run: Run, policy: str) -> None:
+    first, journal, judge = run(policy, 4, deadline_s=1e-9)
+    rows = [(row.stage, row.position, row.key) for row in journal.candidates()]
+    assert [row[:2] for row in rows] == [("removal", 0)]  # not a whole batch, and no second stage
+    assert len(judge.judged) == (2 if policy == "reinforce" else 1)  # with one part of the profile
+    assert first.winner is not None
+    journal.close()
+    again, journal, silent = run(policy, 4, deadline_s=1e-9)
+    assert not silent.judged
+    assert [(row.stage, row.position, row.key) for row in journal.candidates()] == rows
+    assert again.winner is not None
+    assert again.winner.architecture == first.winner.architecture
+
+
+def test_the_profile_tells_of_its_progress_before_its_first_part_and_after_every_one(
+    run: Run, probes: list[tuple[int, int]]
+) -> None:
+    run("reinforce", 4, removal=2, shrinkage=2)
+    total = probes[0][1]
+    assert total > 1
+    assert probes == [(done, total) for done in range(total + 1)]
+
+
+def test_an_evaluation_that_ended_the_process_is_left_out(run: Run) -> None:
+    _, journal, _ = run("random", 5, removal=2, shrinkage=1)
+    first = journal.candidates("removal")[0]
+    journal.close()
+    # as it would stand there after a crash: begun, and never ended
+    journal = Journal.create(journal.path.with_name("random-5-crashed.sqlite"))
+    journal.store("evaluation", "begun", {"kind": "accuracy", "key": first.key, "times": 1})
+    assert note_crash(journal)
+    journal.close()
+    result, journal, _ = run("random", 5, "-crashed", removal=2, shrinkage=1)
+    failed = journal.candidates("removal")[0]
+    assert (failed.key, failed.feasible, failed.accuracy) == (first.key, False, None)
+    assert failed.reward < 0
+    assert result.winner is not None
+    assert result.winner.architecture.key != first.key
 
 
 def test_no_more_is_trained_than_was_asked_for(run: Run) -> None:

@@ -38,6 +38,7 @@ def test_the_shipped_file_meets_every_budget(result: CompressResult) -> None:
     assert report["student"]["size_mb"]["value"] == pytest.approx(result.student.stat().st_size / 1e6)
 
 
+@pytest.mark.processor
 def test_the_student_is_smaller_and_still_knows_its_digits(result: CompressResult) -> None:
     report = result.report
     assert report["student"]["params"]["value"] < report["teacher"]["params"]["value"] / 2
@@ -63,7 +64,8 @@ def test_a_predicted_latency_is_held_by_its_upper_bound_and_names_its_evidence(r
     assert (budget["met"], budget["accept_expected"]) == (True, False)
     evidence = result.report["device"]["evidence"]
     assert evidence["measured_on"] == "raspberry-pi-4"
-    assert any("evidence: " in warning for warning in result.report["warnings"])
+    assert any("evidence: " in note for note in result.report["notes"])
+    assert not any("evidence: " in warning or "source: " in warning for warning in result.report["warnings"])
     page = (result.folder / "report.html").read_text()
     assert "upper bound at most 1.6 ms" in page
     assert "models timed with" in page

@@ -1,12 +1,19 @@
 """The settings of a run: kept, read back, refused."""
 
+import re
+from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from n2n_edge.distill.data import _stratified
 from n2n_edge.errors import InputError
 from n2n_edge.search import Journal
 from n2n_edge.ship import CompressSettings, RunFolder, absolute_paths, read_settings, run_compress, write_settings
+from n2n_edge.ship.observer import SilentObserver
+from n2n_edge.ship.settings import LARGEST_SEED
+from n2n_edge.ship.threads import threads_of_run
 
 
 def test_settings_survive_the_file(tmp_path: Path) -> None:
@@ -170,3 +177,75 @@ def test_older_runs_held_the_expected_latency_against_the_budget(tmp_path: Path)
     assert read_settings(path).accept_expected
     write_settings(CompressSettings(max_latency_ms=4.0), path)
     assert not read_settings(path).accept_expected
+
+
+@pytest.mark.parametrize("name", ["ü 😀", "a\x7fb", 'q"\\', "\u2028", "\U0010ffff", "tab\tline\n", "'''", "\x85\x9b"])
+def test_any_name_survives_the_file(tmp_path: Path, name: str) -> None:
+    settings = CompressSettings(teacher=f"/{name}/t.onnx", data=name, device=(f"a{name}b", "cpu"), policy_from=name)
+    write_settings(settings, tmp_path / "run.toml")
+    assert read_settings(tmp_path / "run.toml") == settings
+
+
+def test_a_name_that_is_not_utf_8_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"isn't UTF-8; rename it"):
+        write_settings(CompressSettings(teacher="a\udcff.onnx", data="d"), tmp_path / "run.toml")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32 - 1, 2**32, 2**64, 10**30])
+def test_seeds_that_no_generator_takes_are_refused(seed: int) -> None:
+    with pytest.raises(InputError, match=f"--seed {seed}: give a whole number from 0 to 4294967294"):
+        CompressSettings(seed=seed)
+
+
+def test_the_largest_seed_splits_data() -> None:
+    pytest.importorskip("sklearn")
+    labels = np.repeat(np.arange(4), 20)
+    chosen = [_stratified(labels, 80, 0.1, seed + more) for seed in (0, LARGEST_SEED) for more in (0, 1)]
+    assert all(each.sum() == 8 for each in chosen)
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(CompressSettings)])
+@pytest.mark.parametrize(
+    "value", ['"x"', "3", "0.5", "true", "[1.0, 'a']", "['a', 2]", "[[1]]", "{a = 1}", "1979-05-27"]
+)
+def test_a_setting_of_the_wrong_type_is_one_line(tmp_path: Path, field: str, value: str) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(f"{field} = {value}\n")
+    refusal, settings = "", None
+    try:
+        settings = read_settings(path)
+    except InputError as error:
+        refusal = str(error)
+    if settings is None:
+        assert re.search(f"{field}|{field.replace('_', '-')}|belong together|no data given", refusal)
+        assert "\n" not in refusal
+        return
+    write_settings(settings, path)
+    assert read_settings(path) == settings
+    assert settings.command(tmp_path)
+    assert settings.budgets is not None
+
+
+def test_lists_become_tuples() -> None:
+    settings = CompressSettings(mean=[0.5], std=[1])  # type: ignore[arg-type]
+    assert (settings.mean, settings.std) == ((0.5,), (1,))
+
+
+def test_a_run_keeps_its_threads(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    before, said = torch.get_num_threads(), []
+
+    class Listening(SilentObserver):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    with threads_of_run(CompressSettings(), Listening()) as settings:
+        assert settings.threads == before
+    assert not said
+    with threads_of_run(CompressSettings(threads=before + 1), Listening()) as settings:
+        assert torch.get_num_threads() == settings.threads == before + 1
+    assert torch.get_num_threads() == before
+    assert f"begun with {before + 1} threads" in said[0]
+    assert "OMP_NUM_THREADS" in said[0]
+    write_settings(settings, tmp_path / "run.toml")
+    assert read_settings(tmp_path / "run.toml").threads == before + 1

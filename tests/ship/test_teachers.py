@@ -5,14 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 import n2n_edge
+from n2n_edge.devices import load_profile, predict_latency
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
-from n2n_edge.measure import BenchOptions, MeasurementError, WarmWorker
+from n2n_edge.gate import file_figures
+from n2n_edge.measure import BenchOptions, MeasurementError, WarmWorker, bench
 
 TINY = {"device": "raspberry-pi-4", "effort": "quick", "candidates": 2, "epochs": 1}
 CLASSES = 4
@@ -97,11 +100,18 @@ def test_folded_batch_norms_with_few_images(tmp_path: Path, compress: Compress) 
 
 
 @pytest.mark.parametrize("target", [[1, 24], [1, -1], [-1, 24], [0, -1]])
-def test_a_batch_fixed_at_one_is_opened(tmp_path: Path, compress: Compress, target: list[int]) -> None:
+def test_a_batch_fixed_at_one_is_trained_in_batches_and_ships_as_it_came(
+    tmp_path: Path, compress: Compress, target: list[int]
+) -> None:
     teacher = teacher_file(tmp_path / "t.onnx", batch=1, flatten_to=target)
     result = compress(teacher, images_npz(tmp_path / "d.npz"))
     session = onnxruntime.InferenceSession(str(result.student), providers=["CPUExecutionProvider"])
-    assert session.run(None, {"input": np.zeros((5, 3, 12, 12), np.float32)})[0].shape == (5, CLASSES)
+    assert session.get_inputs()[0].shape == [1, 3, 12, 12]
+    assert session.get_outputs()[0].shape == [1, CLASSES]
+    assert session.run(None, {"input": np.zeros((1, 3, 12, 12), np.float32)})[0].shape == (1, CLASSES)
+    assert result.report["student"]["accuracy"] is not None
+    bench(result.student, BenchOptions(min_time_s=0.0, max_time_s=0.2))
+    assert file_figures(result.student)["macs"].value == result.report["student"]["macs"]["value"]
 
 
 def test_a_larger_fixed_batch_is_refused(tmp_path: Path, compress: Compress) -> None:
@@ -254,3 +264,24 @@ def test_a_torch_network_that_cannot_be_touched_leaves_no_folder(
 def test_weights_belong_to_torch_networks(tmp_path: Path, compress: Compress) -> None:
     with pytest.raises(InputError, match="an ONNX teacher holds its weights; leave it out"):
         compress(teacher_file(tmp_path / "t.onnx"), images_npz(tmp_path / "d.npz"), weights="weights.pt")
+
+
+def test_a_free_size_is_counted_and_timed_at_the_runs_own(tmp_path: Path, compress: Compress) -> None:
+    fixed = teacher_file(tmp_path / "fixed.onnx")
+    model = onnx.load(fixed)
+    for axis, name in ((2, "H"), (3, "W")):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    onnx.save(model, tmp_path / "free.onnx")
+
+    result = compress(tmp_path / "free.onnx", images_npz(tmp_path / "d.npz"), input_shape=(3, 12, 12))
+
+    expected, teacher = file_figures(fixed), result.report["teacher"]
+    assert teacher["macs"]["value"] == expected["macs"].value
+    assert teacher["memory_bound_mb"]["value"] == expected["memory_bound_mb"].value
+    predicted = predict_latency(onnx_model(fixed), load_profile("raspberry-pi-4"))
+    assert teacher["latency_ms"]["raspberry-pi-4"]["value"] == pytest.approx(predicted.value)
+    assert not [text for text in result.report["warnings"] if "was set to 224" in text]
+
+
+def onnx_model(path: Path) -> ir.Model:
+    return ir.load(path)

@@ -1,0 +1,184 @@
+"""What it costs to take large activations from the kernel at every training step, and to keep them instead.
+
+    python benchmarks/allocator/run.py [--rounds 2] [--batch 64] [--steps 4]
+
+Steps of training a half-width MobileNetV2 at 224 px in the executor, on one thread, in fresh processes by turns;
+`results.json` and `results.md` are written beside this.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+WAYS = ("as glibc does", "kept")
+BLOCKS = ((1, 8, 1, 1), (6, 12, 2, 2), (6, 16, 3, 2), (6, 32, 4, 2), (6, 48, 3, 1), (6, 80, 3, 2), (6, 160, 1, 1))
+"""Expansion, channels, repeats and first stride of MobileNetV2's stages, at half the width."""
+
+
+def network(size: int) -> "object":
+    """Return a half-width MobileNetV2 of 100 classes as an ONNX graph."""
+    import onnx_ir as ir
+    from onnx import TensorProto, helper, numpy_helper
+
+    random = np.random.RandomState(0)
+    nodes, arrays = [], {}
+
+    def conv(
+        source: str, inputs: int, outputs: int, kernel: int, stride: int, groups: int = 1, relu: bool = True
+    ) -> str:
+        name = f"c{len(nodes)}"
+        shape = (outputs, inputs // groups, kernel, kernel)
+        arrays[f"{name}.w"] = (random.randn(*shape) * (2 / np.prod(shape[1:])) ** 0.5).astype(np.float32)
+        norm = [f"{name}.{part}" for part in ("scale", "shift", "mean", "var")]
+        for part, value in zip(norm, (1, 0, 0, 1), strict=True):
+            arrays[part] = np.full(outputs, value, np.float32)
+        pad = kernel // 2
+        nodes.append(
+            helper.make_node(
+                "Conv", [source, f"{name}.w"], [f"{name}.y"], strides=[stride] * 2, pads=[pad] * 4, group=groups
+            )
+        )
+        nodes.append(helper.make_node("BatchNormalization", [f"{name}.y", *norm], [f"{name}.n"]))
+        if relu:
+            nodes.append(helper.make_node("Relu", [f"{name}.n"], [f"{name}.r"]))
+        return f"{name}.r" if relu else f"{name}.n"
+
+    last, width = conv("x", 3, 16, 3, 2), 16
+    for expansion, channels, repeats, first in BLOCKS:
+        for turn in range(repeats):
+            stride = first if turn == 0 else 1
+            wide = width * expansion
+            inner = conv(last, width, wide, 1, 1) if expansion > 1 else last
+            inner = conv(inner, wide, wide, 3, stride, groups=wide)
+            inner = conv(inner, wide, channels, 1, 1, relu=False)
+            if stride == 1 and width == channels:
+                nodes.append(helper.make_node("Add", [last, inner], [f"a{len(nodes)}"]))
+                inner = nodes[-1].output[0]
+            last, width = inner, channels
+    last = conv(last, width, 640, 1, 1)
+    arrays["fc"] = (random.randn(100, 640) * 0.05).astype(np.float32)
+    nodes += [
+        helper.make_node("GlobalAveragePool", [last], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "fc"], ["y"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "mobilenet",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, size, size])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 100])],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )
+    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+
+
+def child(way: str, batch: int, steps: int) -> None:
+    """Train for some steps and print what they took, the first left out."""
+    import torch
+
+    from n2n_edge.distill import DistillSettings, GraphModule
+    from n2n_edge.distill.allocator import large_buffers_kept
+    from n2n_edge.distill.optimiser import Optimiser
+
+    torch.set_num_threads(1)
+    module = GraphModule(network(224))  # type: ignore[arg-type]
+    optimiser = Optimiser(module, DistillSettings(), steps=steps, kind="logits", bf16=False)
+    inputs, teacher = torch.randn(batch, 3, 224, 224), (torch.randn(batch, 100),)
+    module.train()
+    with large_buffers_kept() if way == "kept" else nullcontext():
+        optimiser.step(0, inputs, None, teacher)
+        before, start, seconds = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter(), []
+        for index in range(1, steps):
+            begun = time.perf_counter()
+            optimiser.step(index, inputs, None, teacher)
+            seconds.append(time.perf_counter() - begun)
+        after = resource.getrusage(resource.RUSAGE_SELF)
+    each = steps - 1
+    print(
+        json.dumps(
+            {
+                "step_s": statistics.median(seconds),
+                "wall_s": (time.perf_counter() - start) / each,
+                "user_s": (after.ru_utime - before.ru_utime) / each,
+                "system_s": (after.ru_stime - before.ru_stime) / each,
+                "page_faults": (after.ru_minflt - before.ru_minflt) / each,
+                "peak_rss_mb": after.ru_maxrss * 1024 / 1e6,
+            }
+        )
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--child")
+    options = parser.parse_args()
+    if options.child:
+        child(options.child, options.batch, options.steps)
+        return
+    rows: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    loads = []
+    for turn in range(options.rounds):
+        for way in WAYS if turn % 2 == 0 else reversed(WAYS):
+            loads.append(os.getloadavg()[0])
+            words = [
+                sys.executable,
+                __file__,
+                "--child",
+                way,
+                "--batch",
+                str(options.batch),
+                "--steps",
+                str(options.steps),
+            ]
+            done = subprocess.run(
+                words, capture_output=True, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+            )
+            rows[way].append(json.loads(done.stdout))
+    median = {
+        way: {key: statistics.median(row[key] for row in found) for key in found[0]} for way, found in rows.items()
+    }
+    ratio = {key: median["kept"][key] / median["as glibc does"][key] for key in median["kept"]}
+    found = {
+        "processor": platform.processor() or platform.machine(),
+        "libc": " ".join(platform.libc_ver()),
+        "options": vars(options),
+        "loads": loads,
+        "rounds": rows,
+        "median": median,
+        "ratio": ratio,
+    }
+    (HERE / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    lines = [
+        f"Half-width MobileNetV2, 224 px, batch {options.batch}, one thread; medians over {options.rounds} rounds. "
+        f"Load average meanwhile {min(loads):.1f} to {max(loads):.1f}.",
+        "",
+        "| a step takes | as glibc does | kept | ratio |",
+        "| --- | --- | --- | --- |",
+    ]
+    for key, name in (
+        ("step_s", "seconds"), ("user_s", "of which user"), ("system_s", "of which kernel"),
+        ("page_faults", "page faults"), ("peak_rss_mb", "peak memory, MB"),
+    ):  # fmt: skip
+        lines.append(
+            f"| {name} | {median['as glibc does'][key]:,.4g} | {median['kept'][key]:,.4g} | {ratio[key]:.2f} |"
+        )
+    (HERE / "results.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

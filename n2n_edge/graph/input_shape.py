@@ -1,0 +1,162 @@
+"""The size at which a model is counted and timed, where its file leaves the input's height and width free."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import onnx_ir as ir
+
+from n2n_edge.errors import InputError
+from n2n_edge.graph.shapes import Shape, inferred_types
+from n2n_edge.graph.witness import DEFAULT_SPATIAL_SIZE
+
+__all__ = ["SizedModels", "at_one_size", "parse_input_shape", "shape_words", "with_input_shape"]
+
+InputShape = tuple[int, ...]
+"""Sizes of the first input without its batch."""
+
+_IMAGE_RANK = 3
+
+_Declared = tuple[int | None, ...]
+
+
+def parse_input_shape(text: str) -> InputShape:
+    """Return what ``3x224x224`` says; raises InputError for anything else."""
+    parts = re.split(r"[x,]", text.strip().lower())
+    if not all(part.isdecimal() and part.isascii() and 0 < int(part) < 2**31 for part in parts):
+        raise InputError(f"--input-shape {text}: not a shape; give positive sizes such as 3x224x224, without the batch")
+    return tuple(int(part) for part in parts)
+
+
+def shape_words(shape: Sequence[int | None]) -> str:
+    """Return sizes as they are written on the command line, ``?`` for a free one."""
+    return "x".join("?" if size is None else str(size) for size in shape)
+
+
+@dataclass(frozen=True)
+class SizedModels:
+    """Models with the sizes of their inputs settled, and what to say of it.
+
+    `input_shape` is for runs of those that leave them free; None where each is to be run at 224.
+    """
+
+    models: tuple[ir.Model, ...]
+    input_shape: InputShape | None
+    notes: tuple[str, ...]
+
+
+def with_input_shape(model: ir.Model, input_shape: InputShape | None, name: str = "the model") -> ir.Model:
+    """Return `model` with the free sizes of its first input fixed, in place; as it is where nothing is free or given.
+
+    Raises:
+        InputError: the shape doesn't fit, or the network can't run at that size.
+    """
+    declared = _declared(model)
+    if input_shape is None or declared is None:
+        return model
+    if not _fits(declared, input_shape):
+        raise InputError(
+            f"input shape {shape_words(input_shape)} doesn't fit the input '{model.graph.inputs[0].name}' of {name}, "
+            f"which is {shape_words(declared)}"
+        )
+    if None not in declared:
+        return model
+    return _fixed(model, input_shape, name)
+
+
+def at_one_size(models: Sequence[tuple[str, ir.Model]], asked: InputShape | None = None) -> SizedModels:
+    """Settle the sizes of models that are compared: those that leave them free take `asked`, or the others' one size.
+
+    Where nobody says, free sizes are 224. Models come with the names that notes call them by, and are changed in place.
+
+    Raises:
+        InputError: `asked` doesn't fit one of them, or one can't run at its size.
+    """
+    declared = [_declared(model) for _, model in models]
+    known = {sizes for sizes in declared if sizes is not None and None not in sizes}
+    free = [sizes for sizes in declared if sizes is not None and None in sizes]
+    common = asked
+    if asked is None and len(known) == 1:
+        common = tuple(size for size in next(iter(known)) if size is not None)
+        if not all(_fits(sizes, common) for sizes in free):
+            common = None
+    notes, used = [], set()
+    for (name, model), sizes in zip(models, declared, strict=True):
+        if sizes is None:
+            continue
+        shape = common if common is not None and (asked is not None or None in sizes) else _assumed(sizes)
+        with_input_shape(model, shape, name)
+        used.add(shape)
+        if None in sizes and asked is None:
+            why = "like the other model" if shape == common else "give --input-shape for another size"
+            notes.append(f"{name}: leaves the size of its input free; counted and timed at {shape_words(shape)}, {why}")
+    images = [shape for shape in used if len(shape) == _IMAGE_RANK]
+    if len(images) > 1:
+        every = ", ".join(sorted(map(shape_words, images)))
+        notes.append(f"the models take inputs of different sizes ({every}): each is counted and timed at its own")
+    return SizedModels(tuple(model for _, model in models), common if free else None, tuple(notes))
+
+
+def _declared(model: ir.Model) -> _Declared | None:
+    """Return the sizes of the first input without its batch, None for a free one; None where that isn't known."""
+    inputs = [value for value in model.graph.inputs if not value.is_initializer()]
+    if not inputs or inputs[0].shape is None or len(inputs[0].shape) < 2:
+        return None
+    return tuple(size if isinstance(size, int) and size > 0 else None for size in list(inputs[0].shape)[1:])
+
+
+def _fits(declared: _Declared, shape: InputShape) -> bool:
+    return len(declared) == len(shape) and all(
+        own in (None, size) for own, size in zip(declared, shape, strict=True)
+    )  # fmt: skip
+
+
+def _assumed(declared: _Declared) -> InputShape:
+    return tuple(DEFAULT_SPATIAL_SIZE if size is None else size for size in declared)
+
+
+def _fixed(model: ir.Model, shape: InputShape, name: str) -> ir.Model:
+    source = next(value for value in model.graph.inputs if not value.is_initializer())
+    assert source.shape is not None
+    source.shape = ir.Shape([source.shape[0], *shape])
+    for node in model.graph:
+        for value in node.outputs:
+            value.shape = None  # noted for another size, or for any
+    reason = _impossible(model, inferred_types(model).shapes)
+    if reason:
+        raise InputError(f"{name}: can't run at {shape_words(shape)} ({reason}); give the --input-shape that it is for")
+    return model
+
+
+def _impossible(model: ir.Model, shapes: Mapping[str, Shape]) -> str:
+    """Say at which node sizes don't go together, of those that depend on the input's size most: empty for none."""
+    for node in model.graph:
+        found = [shapes.get(str(value.name)) for value in node.inputs if value is not None]
+        sizes = [size for size in found if size is not None]
+        if not sizes or len(sizes) < len(found) or not _contradicts(node, sizes, shapes.get(str(node.outputs[0].name))):
+            continue
+        return f"{node.op_type} '{node.name or node.outputs[0].name}' gets {' and '.join(map(str, sizes[:2]))}"
+    return ""
+
+
+def _contradicts(node: ir.Node, sizes: list[Shape], output: Shape | None) -> bool:
+    first = sizes[0]
+    if node.op_type == "Reshape":
+        return output is not None and prod(output) != prod(first)
+    if len(sizes) < 2 or not first or not sizes[1]:
+        return False
+    second = sizes[1]
+    if node.op_type == "Gemm":
+        rows = first[0] if node.attributes.get_int("transA", 0) else first[-1]
+        return rows != (second[-1] if node.attributes.get_int("transB", 0) else second[0])
+    if node.op_type == "MatMul":
+        return first[-1] != (second[-2] if len(second) > 1 else second[0])
+    if node.op_type in ("Add", "Sub", "Mul", "Div"):
+        return any(
+            1 not in (a, b) and a != b for a, b in zip(reversed(first), reversed(second), strict=False)
+        )  # fmt: skip
+    if node.op_type == "Concat":
+        axis = node.attributes.get_int("axis", 0) % len(first)
+        return len({(*size[:axis], *size[axis + 1 :]) for size in sizes}) > 1
+    return False

@@ -1,0 +1,66 @@
+"""Signals that end a run: one line that says how to go on, and the exit code of the signal."""
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import typer
+
+from n2n_edge.cli.stopping import resumable
+from n2n_edge.foreign import foreign_code
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("within_foreign_code", [False, True])
+def test_a_signal_ends_the_block_with_a_line(
+    number: signal.Signals, within_foreign_code: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = [signal.getsignal(each) for each in SIGNALS]
+    closed = []
+
+    def stopped() -> None:
+        with resumable(lambda: "go on with `this`"):
+            try:
+                with foreign_code("--data m:load") if within_foreign_code else nullcontext():
+                    os.kill(os.getpid(), number)
+                    signal.pause()
+            finally:
+                closed.append(True)
+
+    with pytest.raises(typer.Exit) as caught:
+        stopped()
+    assert caught.value.exit_code == 128 + number
+    assert capsys.readouterr().err == f"n2n-edge: stopped by {number.name}; go on with `this`\n"
+    assert closed
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+def test_what_ends_by_itself_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with resumable(lambda: "go on"):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_names_the_command_that_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+    pytest.importorskip("sklearn", reason="the built-in example needs scikit-learn")
+    out = tmp_path / "a run"
+    words = ["compress", "--max-mb", "0.2", "--candidates", "40", "--out", str(out)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "n2n_edge", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if line.startswith("searching"):
+                process.send_signal(number)
+    assert process.returncode == 128 + number
+    assert lines[-1] == f"n2n-edge: stopped by {number.name}; go on with `n2n-edge compress --resume --out '{out}'`\n"
+    assert {"run.toml", "journal.sqlite"} <= {path.name for path in out.iterdir()}

@@ -1,0 +1,89 @@
+"""Free sizes of an input: at which they are counted, and that nobody compares figures of different ones unsaid."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from n2n_edge.errors import InputError
+from n2n_edge.graph import at_one_size, costs, parse_input_shape, with_input_shape
+
+FREE, FIXED = ["N", 3, "H", "W"], ["N", 3, 32, 32]
+
+
+def network(shape: list[int | str], *, flattened: int | None = None) -> ir.Model:
+    """A convolution and a classifier; `flattened` makes it one that fits a single size."""
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.standard_normal((4, 3, 3, 3)), "v": rng.standard_normal((5, flattened or 4))}
+    pool = helper.make_node("GlobalAveragePool", ["c"], ["p"])
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=[1] * 4),
+        *([] if flattened else [pool]),
+        helper.make_node("Flatten", ["c" if flattened else "p"], ["f"]),
+        helper.make_node("Gemm", ["f", "v"], ["y"], transB=1, name="fc"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 5])],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()],
+    )
+    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+
+
+def test_a_free_size_is_counted_at_the_given_one() -> None:
+    assert costs(with_input_shape(network(FREE), (3, 32, 32))).macs == costs(network(FIXED)).macs
+
+
+def test_beside_a_fixed_model_a_free_one_is_counted_at_its_size() -> None:
+    sized = at_one_size([("student", network(FIXED)), ("teacher", network(FREE))])
+
+    assert costs(sized.models[0]).macs == costs(sized.models[1]).macs
+    assert sized.input_shape == (3, 32, 32)
+    assert sized.notes == (
+        "teacher: leaves the size of its input free; counted and timed at 3x32x32, like the other model",
+    )
+
+
+def test_alone_it_is_counted_at_224_and_that_is_said() -> None:
+    sized = at_one_size([("teacher", network(FREE))])
+
+    assert costs(sized.models[0]).macs == costs(network(["N", 3, 224, 224])).macs
+    assert "at 3x224x224, give --input-shape for another size" in sized.notes[0]
+
+
+def test_different_fixed_sizes_are_said() -> None:
+    sized = at_one_size([("a", network(FIXED)), ("b", network(["N", 3, 64, 64]))])
+
+    assert sized.notes == (
+        "the models take inputs of different sizes (3x32x32, 3x64x64): each is counted and timed at its own",
+    )
+
+
+def test_what_was_asked_holds_for_all_or_is_refused() -> None:
+    sized = at_one_size([("a", network(FREE)), ("b", network(FREE))], (3, 16, 16))
+    assert costs(sized.models[0]).macs == costs(network(["N", 3, 16, 16])).macs
+    assert sized.notes == ()
+
+    with pytest.raises(InputError, match="input shape 3x16x16 doesn't fit the input 'x' of b, which is 3x32x32"):
+        at_one_size([("a", network(FREE)), ("b", network(FIXED))], (3, 16, 16))
+
+
+@pytest.mark.parametrize("asked", [None, (3, 20, 20)])
+def test_a_size_at_which_the_network_cannot_run_is_refused(asked: tuple[int, ...] | None) -> None:
+    with pytest.raises(InputError, match=r"net: can't run at 3x.*Gemm 'fc'.*give the --input-shape that it is for"):
+        at_one_size([("net", network(FREE, flattened=4 * 32 * 32))], asked)
+
+    fitting = at_one_size([("net", network(FREE, flattened=4 * 32 * 32))], (3, 32, 32))
+    assert fitting.input_shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("text", ["", "x", "3x", "3x0x3", "-1x2x3", "3*4", "3x4.5x2", "٣x٣x٣", "9" * 30])
+def test_what_is_no_shape(text: str) -> None:
+    with pytest.raises(InputError, match="not a shape"):
+        parse_input_shape(text)
+
+
+def test_a_shape() -> None:
+    assert parse_input_shape(" 3x32,48 ") == (3, 32, 48)
