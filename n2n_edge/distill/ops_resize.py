@@ -144,3 +144,25 @@ def _upsample(view: NodeView) -> Kernel:
         return resize(x, [_scaled(size, scale) for size, scale in zip(x.shape, scales, strict=True)], scales)
 
     return run
+
+
+@register("GridSample")
+def _grid_sample(view: NodeView) -> Kernel:
+    modes = {
+        "bilinear": "bilinear",
+        "linear": "bilinear",
+        "nearest": "nearest",
+        "bicubic": "bicubic",
+        "cubic": "bicubic",
+    }
+    mode = view.get_string("mode", "linear")
+    padding = view.get_string("padding_mode", "zeros")
+    aligned = bool(view.get_int("align_corners", 0))
+    if mode not in modes:
+        raise view.unsupported(f"with mode '{mode}'")
+
+    def run(*arguments: Tensor) -> Tensor:
+        x, grid = arguments
+        return torch.nn.functional.grid_sample(x, grid, mode=modes[mode], padding_mode=padding, align_corners=aligned)
+
+    return run
