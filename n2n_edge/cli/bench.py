@@ -28,6 +28,8 @@ __all__ = ["bench"]
 DEFAULT_THRESHOLD = "5%"
 MOST_MB = 1e9
 
+_NO_COSTS = "no params, MACs and memory bound"
+
 
 def bench(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="ONNX files to time.", show_default=False)],
@@ -108,7 +110,7 @@ def bench(
     refuse_unwritable(csv, markdown, html, save, inputs=models)
     earlier = read_bench(compare) if compare is not None else None
     options = _options(profile, target, threads, batch, providers, provider_option or [], (min_time, max_time), timeout)
-    loaded = _loaded(models)
+    loaded, untold = _loaded(models)
     asked = parse_input_shape(input_shape) if input_shape is not None else None
     sized = at_one_size([(path.name, model) for path, model in loaded.items()], asked)
     for note in sized.notes:
@@ -117,6 +119,9 @@ def bench(
     with _target(target, profile, threads, max_memory_mb) as place:
         suite = run_suite(models, options, place, threshold=allowed, with_itself=aa, streams=streams, watch=say)
         say("")
+        for entry in suite.entries:
+            if entry.error is None and entry.path in untold:
+                print_line(f"{entry.path.name}: warning: {_NO_COSTS}: {untold[entry.path]}", on_stderr=True)
         rows = _rows(suite, profile, place, options, loaded)
         document = bench_document(suite, rows, place)
         failures = [entry.error for entry in suite.entries if entry.error is not None]
@@ -187,21 +192,21 @@ def _target(name: str, profile: "Profile", threads: int | None, max_memory_mb: f
     return open_place(name, profile, threads, limit_bytes)
 
 
-def _loaded(models: list[Path]) -> "dict[Path, ir.Model]":
-    """Return the models whose costs can be told."""
+def _loaded(models: list[Path]) -> "tuple[dict[Path, ir.Model], dict[Path, InputError]]":
+    """Return the models whose costs can be told, and why those of the others can't."""
     from n2n_edge.foreign import foreign_file
     from n2n_edge.graph import load_model
     from n2n_edge.measure import is_ort
 
-    found = {}
+    loaded, untold = {}, {}
     for path in models:
         if path.is_file() and not is_ort(path):
             try:  # the runtime is less strict: its times are good, whatever else can't be told of the file
                 with foreign_file(path):
-                    found[path] = load_model(path)
+                    loaded[path] = load_model(path)
             except InputError as error:
-                print_line(f"{path.name}: warning: no params, MACs and memory bound: {error}", on_stderr=True)
-    return found
+                untold[path] = error
+    return loaded, untold
 
 
 def _rows(
@@ -226,7 +231,7 @@ def _rows(
                         )
                         predicted = predict_latency(model, profile, within)
             except N2NError as error:
-                what = "no params, MACs and memory bound" if known is None else "no prediction"
+                what = _NO_COSTS if known is None else "no prediction"
                 print_line(f"{name}: warning: {what}: {error}", on_stderr=True)
         rows.append(Benched(name, entry, known, None if predicted is None else profile.name, predicted))
     return rows

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from n2n_edge.distill.data import _stratified
+from n2n_edge.distill.splits import choose_members
 from n2n_edge.errors import InputError
 from n2n_edge.search import Journal
 from n2n_edge.ship import CompressSettings, RunFolder, absolute_paths, read_settings, run_compress, write_settings
@@ -198,9 +198,8 @@ def test_seeds_that_no_generator_takes_are_refused(seed: int) -> None:
 
 
 def test_the_largest_seed_splits_data() -> None:
-    pytest.importorskip("sklearn")
     labels = np.repeat(np.arange(4), 20)
-    chosen = [_stratified(labels, 80, 0.1, seed + more) for seed in (0, LARGEST_SEED) for more in (0, 1)]
+    chosen = [choose_members(labels, 80, 0.1, seed + more) for seed in (0, LARGEST_SEED) for more in (0, 1)]
     assert all(each.sum() == 8 for each in chosen)
 
 
