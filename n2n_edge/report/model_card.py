@@ -50,8 +50,16 @@ def _block(text: str, language: str) -> str:
     return f"{fence}{language}\n{text}\n{fence}"
 
 
+def _chosen(document: RunReport) -> str:
+    """Say which candidate was chosen by hand, its run by the folder's name alone."""
+    if "chosen" not in document:
+        return ""
+    run = document["chosen"]["run"]
+    return chosen_text(document).replace(run, _file_name(run))
+
+
 def _opening(document: RunReport) -> str:
-    devices, chosen = markdown_text(device_names(document)), markdown_text(chosen_text(document))
+    devices, chosen = markdown_text(device_names(document)), markdown_text(_chosen(document))
     return (
         f"# Student of {markdown_text(_file_name(document['teacher']['path']))} for {devices}\n\n"
         f"A smaller network made from the teacher {markdown_code(_file_name(document['teacher']['path']))} by n2n-edge "

@@ -298,10 +298,12 @@ def test_another_candidate_is_shipped_and_says_so(result: CompressResult, copied
     assert report["command"] == f"n2n-edge pareto {copied} --ship {number} --epochs 1"
     assert len(report["training"]["epochs"]) == 1
     assert all(budget["met"] for budget in report["budgets"])
-    for name in ("report.html", "model-card.md"):
-        text = (folder / name).read_text()
-        assert f"Candidate {number} of the run in {copied}" in text
-        assert report["command"] in text
+    page, card = ((folder / name).read_text() for name in ("report.html", "model-card.md"))
+    assert f"Candidate {number} of the run in {copied}" in page
+    assert report["command"] in page
+    assert f"Candidate {number} of the run in {copied.name}," in card
+    assert f"n2n-edge pareto {copied.name} --ship {number} --epochs 1" in card
+    assert str(copied) not in card
     shown = {each["candidate"]: each["shipped"] for each in listed(call, copied)["candidates"]}
     assert shown[number] == str(folder / "student.onnx")
     again = call("pareto", copied, "--ship", number, "--epochs", "1", "--json")
