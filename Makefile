@@ -10,6 +10,7 @@ PYTHON ?= python3
 DEVICE ?= raspberry-pi-4
 MAX_MB ?= 0.12
 MAX_LATENCY_MS ?= 1.0
+JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,12 +33,13 @@ demo: $(VENV)/.installed-compress
 	@echo "student  $(DEMO_RUN)/student.onnx"
 	@echo "report   $(DEMO_RUN)/report.html"
 
+# Two processes share the tests out by file; JOBS=0 runs all in one.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 # oneDNN chooses other kernels there, and has had faults in them that end or hang the process.
 test-avx2: $(VENV)/.installed-dev
-	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -m "processor and not slow"
+	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "processor and not slow"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

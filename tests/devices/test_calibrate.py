@@ -4,7 +4,6 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -32,7 +31,7 @@ from n2n_edge.devices.profile_file import with_calibrations
 from n2n_edge.errors import InputError
 from n2n_edge.graph import costs
 from n2n_edge.measure import BenchOptions, BoardState, ConnectionLostError, HostTarget, MeasurementError
-from n2n_edge.measure.messages import State
+from n2n_edge.measure.messages import Checked, State
 from tests.devices.made_up import (
     BOARD_TOML,
     CALIBRATED_TOML,
@@ -149,8 +148,8 @@ class Board(HostTarget):
         super().__init__()
         self.name = "ssh://pi@my-board.local:22/tmp"
 
-    def check(self) -> dict[str, Any]:
-        return {"cpu": 'A "fast" one', "cores": 2, "memory_mb": 900.0, "available_memory_mb": 500.0}
+    def check(self) -> Checked:
+        return Checked.model_construct(cpu='A "fast" one', cores=2, memory_mb=900.0, available_memory_mb=500.0)
 
 
 def test_this_machine_is_meant_unless_a_profile_or_a_board_is_named() -> None:

@@ -19,10 +19,11 @@ from n2n_edge.measure import (
     compare,
 )
 from n2n_edge.measure.bench import run_throughput
+from n2n_edge.measure.messages import LimitPrepared
 from n2n_edge.measure.readiness import readiness
 from tests.measure.small_models import write_conv_model, write_failing_model, write_gemm_model
 
-NO_MEANS = {"cgroup": None, "prefix": []}
+NO_MEANS = LimitPrepared(cgroup=None, prefix=[])
 QUICK = BenchOptions(threads=1, min_time_s=0.0, max_time_s=0.1)
 
 
