@@ -295,6 +295,22 @@ CASES = [
     case("Upsample", EVEN, np.array([1, 1, 2, 2], np.float32), known=(1,), mode="linear", opset=9, note="linear"),
 ]  # fmt: skip
 
+GRID = floats(2, 5, 7, 2, low=-1.6, high=1.6)
+CASES += [
+    case("GridSample", IMAGE, GRID, mode=mode, padding_mode=padding, align_corners=aligned, opset=opset,
+         note=f"{mode}_{padding}_{aligned}")
+    for opset, modes in ((16, ("bilinear", "nearest", "bicubic")), (20, ("linear", "nearest", "cubic")))
+    for mode in modes
+    for padding in ("zeros", "border", "reflection")
+    for aligned in (0, 1)
+]  # fmt: skip
+CASES += [case("GridSample", IMAGE, GRID, opset=opset, note="defaults") for opset in (16, 20)]
+CASES += [
+    case("GridSample", floats(2, 3, 4, 5, 6), floats(2, 3, 5, 4, 3, low=-1.6, high=1.6), mode=mode, opset=20,
+         note=f"volume_{mode}")
+    for mode in ("linear", "nearest")
+]  # fmt: skip
+
 
 def build(case: Case) -> tuple[onnx.ModelProto, dict[str, Array]]:
     """Make a model of the one node, and its feed."""
