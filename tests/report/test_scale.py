@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from n2n_edge.report.scale import fit_scale
+from n2n_edge.report.scale import fit_scale, without_low_outliers
 
 numbers = st.floats(min_value=-1e9, max_value=1e9).map(lambda value: round(value, 6))
 
@@ -36,3 +36,19 @@ def test_costs_that_span_decades_get_equal_room_per_factor():
 def test_values_that_are_no_numbers_do_not_break_the_axis():
     scale = fit_scale([math.nan, math.inf, 1.0], 0, 500)
     assert 0 < scale.place(1.0) < 500
+
+
+@pytest.mark.parametrize("bad", [[0.1], [0.1, 0.0]])
+def test_a_few_values_far_below_the_others_do_not_stretch_the_axis(bad):
+    good = [0.90, 0.91, 0.92, 0.93, 0.94, 0.945, 0.95, 0.955, 0.96]
+    scale = fit_scale(without_low_outliers(good + bad), 0, 500)
+    assert scale.low > 0.85
+    assert [scale.place(value) for value in bad] == [0] * len(bad)
+    assert scale.place(0.96) - scale.place(0.90) > 300
+
+
+def test_values_that_spread_evenly_and_those_that_have_to_be_seen_stay():
+    spread = [0.1, 0.3, 0.5, 0.7, 0.9]
+    assert without_low_outliers(spread) == spread
+    assert 0.2 in without_low_outliers([0.9, 0.91, 0.92, 0.93, 0.94], keep=[0.2])
+    assert without_low_outliers([0.1, 0.9]) == [0.1, 0.9]
