@@ -1,5 +1,6 @@
 """The ground that calculations stand on: number format, threads, determinism, and seeds."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +12,18 @@ from n2n_edge.distill.settings import Precision
 
 __all__ = ["autocast", "deterministic", "generator", "native_bf16", "use_bf16"]
 
+_WITH_BF16 = ("DEFAULT", "ALL", "BF16", "FP16", "AMX", "AVX10")
+"""Words in the names of oneDNN's instruction sets that bfloat16 is a part of."""
+
 
 def native_bf16() -> bool:
-    """Tell whether this CPU multiplies bfloat16 itself (AVX-512 BF16, AMX or Arm BF16); elsewhere it is slower."""
+    """Tell whether this CPU multiplies bfloat16 itself (AVX-512 BF16, AMX or Arm BF16); elsewhere it is slower.
+
+    So it is where ``ONEDNN_MAX_CPU_ISA`` keeps oneDNN from these instructions, by a factor of eight.
+    """
+    allowed = (os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "DEFAULT").upper()
+    if not any(word in allowed for word in _WITH_BF16):
+        return False
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         probe: Callable[[], bool] | None = getattr(torch.cpu, name, None)
         if probe is not None and probe():
