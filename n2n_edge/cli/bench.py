@@ -119,10 +119,7 @@ def bench(
     with _target(target, profile, threads, max_memory_mb) as place:
         suite = run_suite(models, options, place, threshold=allowed, with_itself=aa, streams=streams, watch=say)
         say("")
-        for entry in suite.entries:
-            if entry.error is None and entry.path in untold:
-                print_line(f"{entry.path.name}: warning: {_NO_COSTS}: {untold[entry.path]}", on_stderr=True)
-        rows = _rows(suite, profile, place, options, loaded)
+        rows = _rows(suite, profile, place, options, loaded, untold)
         document = bench_document(suite, rows, place)
         failures = [entry.error for entry in suite.entries if entry.error is not None]
         if isinstance(suite.noise_floor, N2NError):
@@ -210,7 +207,12 @@ def _loaded(models: list[Path]) -> "tuple[dict[Path, ir.Model], dict[Path, Input
 
 
 def _rows(
-    suite: "Suite", profile: "Profile", target: "Target", options: "BenchOptions", loaded: "dict[Path, ir.Model]"
+    suite: "Suite",
+    profile: "Profile",
+    target: "Target",
+    options: "BenchOptions",
+    loaded: "dict[Path, ir.Model]",
+    untold: dict[Path, InputError],
 ) -> "list[Benched]":
     from n2n_edge.devices import predict_latency
     from n2n_edge.graph import costs
@@ -220,10 +222,12 @@ def _rows(
     rows = []
     for name, entry in zip(names_of([entry.path for entry in suite.entries]), suite.entries, strict=True):
         known, predicted = None, None
-        model = loaded.get(entry.path)
-        if entry.error is None and model is not None:
+        if entry.error is None and (entry.path in loaded or entry.path in untold):
             try:
+                if entry.path in untold:
+                    raise untold[entry.path]
                 with alone_in_failing(str(entry.path)):
+                    model = loaded[entry.path]
                     known = costs(model)
                     if not profile.is_host and target.provenance == "measured":
                         within = (
