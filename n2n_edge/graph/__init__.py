@@ -6,7 +6,7 @@ from n2n_edge.graph.groups import ChannelGroup
 from n2n_edge.graph.input_shape import at_one_size, parse_input_shape, shape_words, with_input_shape
 from n2n_edge.graph.layers import Layer, layers_by_name
 from n2n_edge.graph.load import load_model, load_proto, save_model, serialize
-from n2n_edge.graph.normalise import QUANTIZED_OPS
+from n2n_edge.graph.op import Like, Macs, Op, Weight, counted_op, op_key, op_of, register_op
 from n2n_edge.graph.shapes import batch_of
 from n2n_edge.graph.teacher import Teacher, Touchable, Trunk, build, surviving
 from n2n_edge.graph.torch_export import export_module, export_program
@@ -15,22 +15,26 @@ from n2n_edge.graph.witness import DEFAULT_SPATIAL_SIZE
 
 __all__ = [
     "DEFAULT_SPATIAL_SIZE",
-    "QUANTIZED_OPS",
     "Amounts",
     "Architecture",
     "ChannelGroup",
     "Costs",
     "Layer",
+    "Like",
+    "Macs",
     "NodeCost",
+    "Op",
     "Place",
     "Teacher",
     "Touchable",
     "Trunk",
+    "Weight",
     "WidthCosts",
     "at_one_size",
     "batch_of",
     "build",
     "costs",
+    "counted_op",
     "export_module",
     "export_program",
     "inferred_costs",
@@ -39,7 +43,10 @@ __all__ = [
     "load_proto",
     "node_amounts",
     "node_costs",
+    "op_key",
+    "op_of",
     "parse_input_shape",
+    "register_op",
     "save_model",
     "serialize",
     "shape_words",

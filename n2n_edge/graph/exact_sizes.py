@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-__all__ = ["exact_sizes"]
+from n2n_edge.graph.op import op_of
 
-_POOLS = frozenset({"AveragePool", "LpPool", "MaxPool", "QLinearAveragePool"})
+__all__ = ["exact_sizes"]
 
 
 def exact_sizes(node: ir.Node, source: Sequence[int], weight: Sequence[int] = ()) -> tuple[int, ...] | None:
@@ -17,7 +17,8 @@ def exact_sizes(node: ir.Node, source: Sequence[int], weight: Sequence[int] = ()
     """
     attributes = node.attributes
     rank = len(source) - 2
-    if node.op_type in _POOLS and attributes.get_int("ceil_mode", 0) == 1:
+    row = op_of(node)
+    if row.pool == "window" and attributes.get_int("ceil_mode", 0) == 1:
         kernel = tuple(attributes.get_ints("kernel_shape", ()))
         strides = tuple(attributes.get_ints("strides", ())) or (1,) * rank
         dilations = tuple(attributes.get_ints("dilations", ())) or (1,) * rank
@@ -31,7 +32,7 @@ def exact_sizes(node: ir.Node, source: Sequence[int], weight: Sequence[int] = ()
             _pooled(source[2 + axis], kernel[axis], strides[axis], dilations[axis], pads[axis], pads[rank + axis])
             for axis in range(rank)
         )
-    if node.op_type == "ConvTranspose" and attributes.get_string("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
+    if row.kernel == "conv_transpose" and attributes.get_string("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
         kernel = tuple(attributes.get_ints("kernel_shape", ())) or tuple(weight[2:])
         strides = tuple(attributes.get_ints("strides", ())) or (1,) * rank
         dilations = tuple(attributes.get_ints("dilations", ())) or (1,) * rank

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from n2n_edge.graph.operands import BROADCASTING_OPS
+from n2n_edge.graph.op import op_of
 from n2n_edge.graph.shapes import Shape
 from n2n_edge.graph.trace import Trace
 from n2n_edge.graph.witness import Array
@@ -112,7 +112,7 @@ def _by_form(
 def _broadcastable(use: _Use, array: Array, *traced: Mapping[str, Shape]) -> Array:
     """Return `array` without its repetitions along the axes along which the reader repeats it anyway."""
     node, position = use
-    if node.op_type not in BROADCASTING_OPS or node.domain not in ("", "ai.onnx"):
+    if not op_of(node).broadcasts:
         return array
     others = [str(item.name) for index, item in enumerate(node.inputs) if item is not None and index != position]
     for axis, size in enumerate(array.shape):
@@ -224,7 +224,7 @@ def _can_replace(model: ir.Model, source: ir.Value, fold: _Fold, one: Trace) -> 
 def _keeps_rank(use: _Use, rank: int, one: Trace) -> bool:
     node, position = use
     others = [str(item.name) for index, item in enumerate(node.inputs) if item is not None and index != position]
-    return node.op_type in BROADCASTING_OPS and any(len(one.shapes.get(name, ())) >= rank for name in others)
+    return op_of(node).broadcasts and any(len(one.shapes.get(name, ())) >= rank for name in others)
 
 
 def _replace(uses: Iterable[_Use], constant: ir.Value) -> None:

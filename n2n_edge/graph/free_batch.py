@@ -8,20 +8,13 @@ import onnx_ir as ir
 from n2n_edge.errors import InputError
 from n2n_edge.graph.constant_channels import pad_instead_of_concat
 from n2n_edge.graph.fold import fold_static
+from n2n_edge.graph.op import op_of
 from n2n_edge.graph.open_nodes import open_node
 from n2n_edge.graph.shapes import batch_dim, size_at_one
 from n2n_edge.graph.trace import constant_names, static_names, trace_model
 from n2n_edge.graph.witness import Array, witness, witness_each, witness_inputs
 
 __all__ = ["fix_batch", "free_batch"]
-
-_PER_IMAGE_OPS = frozenset({
-    "Abs", "Add", "AveragePool", "BatchNormalization", "Cast", "Ceil", "Clip", "Conv", "ConvTranspose", "Div",
-    "Elu", "Erf", "Exp", "Floor", "Gelu", "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid", "HardSwish",
-    "Identity", "LeakyRelu", "Log", "MaxPool", "Mish", "Mul", "Neg", "PRelu", "Pow", "Relu", "Sigmoid",
-    "Softplus", "Sqrt", "Sub", "Tanh",
-})  # fmt: skip
-"""Ops that don't mix images unless their inputs are mixed already; what comes out of any other op is compared."""
 
 _TOLERANCE = 1e-4
 
@@ -82,7 +75,7 @@ def _image_by_image(model: ir.Model, opened: ir.Model, input_shape: tuple[int, .
     compared = outputs | {
         name
         for node in opened.graph
-        if node.op_type not in _PER_IMAGE_OPS or len(node.outputs) > 1  # a BatchNormalization that learns
+        if not op_of(node).per_image or len(node.outputs) > 1  # a BatchNormalization that learns
         for name in (str(value.name) for value in node.outputs)
         if name in kept and name not in static
     }

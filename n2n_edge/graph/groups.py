@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from n2n_edge.graph.labels import NO_LABEL, DimKey, LabelArray, Labels
 from n2n_edge.graph.layers import Layer
+from n2n_edge.graph.op import op_of
 
 __all__ = ["ChannelGroup", "find_groups", "importance_order", "unit_importance"]
 
@@ -113,7 +114,7 @@ def _norms(squares: NDArray[np.float64], axis: int, row: LabelArray) -> NDArray[
 
 def _parts(labels: Labels, model: ir.Model) -> list[LabelArray]:
     """Return the labels of every value that holds part of the channels of another: a group must not empty it."""
-    cutting = [node for node in model.graph if node.op_type in ("Slice", "Split", "Gather")]
+    cutting = [node for node in model.graph if op_of(node).takes_part]
     return [labels.of(output) for node in cutting for output in node.outputs if str(output.name) in labels.values]
 
 

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from n2n_edge.graph.op import op_of
+
 __all__ = ["Inputs", "collapse_joins", "inputs_of_joins"]
 
 Inputs = tuple[ir.Value | None, ...]
-
-_SUMS = frozenset({"Add", "Sum"})
-_JOINS = _SUMS | {"Sub", "Mul", "Div", "Max", "Min", "Mean"}
 
 _Term = tuple[ir.Node, int]
 """One operand of a sum: the node that adds it, and at which input."""
@@ -17,7 +16,7 @@ _Term = tuple[ir.Node, int]
 
 def inputs_of_joins(model: ir.Model) -> dict[ir.Node, Inputs]:
     """Return what every node that joins branches reads, for `collapse_joins` to compare with."""
-    return {node: tuple(node.inputs) for node in model.graph if node.op_type in _JOINS}
+    return {node: tuple(node.inputs) for node in model.graph if op_of(node).join not in ("", "concat")}
 
 
 def collapse_joins(model: ir.Model, before: dict[ir.Node, Inputs]) -> Iterator[tuple[ir.Node, ir.Value]]:
@@ -35,16 +34,20 @@ def collapse_joins(model: ir.Model, before: dict[ir.Node, Inputs]) -> Iterator[t
                 yield from _without(*term, before)
 
 
+def _adds(node: ir.Node) -> bool:
+    return op_of(node).join == "sum"
+
+
 def _is_part(node: ir.Node) -> bool:
     """Tell whether a sum is nothing but an operand of another sum."""
     uses = list(node.outputs[0].uses())
-    return not node.outputs[0].is_graph_output() and len(uses) == 1 and uses[0].node.op_type in _SUMS
+    return not node.outputs[0].is_graph_output() and len(uses) == 1 and _adds(uses[0].node)
 
 
 def _terms(node: ir.Node) -> Iterator[_Term]:
     for index, value in enumerate(node.inputs):
         producer = value.producer() if value is not None else None
-        if producer is not None and producer.op_type in _SUMS and _is_part(producer):
+        if producer is not None and _adds(producer) and _is_part(producer):
             yield from _terms(producer)
         else:
             yield node, index
@@ -52,9 +55,9 @@ def _terms(node: ir.Node) -> Iterator[_Term]:
 
 def _repeated(root: ir.Node, before: dict[ir.Node, Inputs]) -> _Term | None:
     """Return an operand that is another one now and wasn't before; None too where `root` is but a part of a sum."""
-    if root.op_type in _SUMS and _is_part(root):
+    if _adds(root) and _is_part(root):
         return None
-    terms = list(_terms(root)) if root.op_type in _SUMS else [(root, index) for index in range(len(root.inputs))]
+    terms = list(_terms(root)) if _adds(root) else [(root, index) for index in range(len(root.inputs))]
     operands: dict[ir.Value, list[tuple[ir.Value | None, _Term]]] = {}
     for node, index in terms:
         value = node.inputs[index]

@@ -14,6 +14,7 @@ from n2n_edge.graph.flatten import inline_settled_branches
 from n2n_edge.graph.fold import fold_static, put_constant
 from n2n_edge.graph.free_batch import free_batch
 from n2n_edge.graph.load import GENERATED_NAME, as_array, drop_unused_initializers
+from n2n_edge.graph.op import counted_op, op_of
 from n2n_edge.graph.operands import nodes_within
 from n2n_edge.graph.shapes import batch_dim
 from n2n_edge.graph.sizes import free_sizes
@@ -21,15 +22,7 @@ from n2n_edge.graph.trace import Trace, trace_model
 from n2n_edge.graph.training_mode import refuse_training_mode
 from n2n_edge.graph.witness import Array, witness, witness_inputs
 
-__all__ = ["QUANTIZED_OPS", "normalise"]
-
-QUANTIZED_OPS = frozenset({
-    "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulInteger",
-    "MatMulIntegerToFloat", "MatMulNBits", "QGemm", "QLinearAdd", "QLinearAveragePool", "QLinearConcat", "QLinearConv",
-    "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearMatMul", "QLinearMul", "QLinearSigmoid", "QLinearSoftmax",
-    "QuantizeLinear",
-})  # fmt: skip
-"""Ops of quantized networks, standard ones and ONNX Runtime's own."""
+__all__ = ["normalise"]
 
 
 def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir.Model:
@@ -39,7 +32,7 @@ def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir
         InputError: the model is quantized or in training mode, or ONNX Runtime can't run it.
     """
     model = _without_boilerplate(model)
-    quantized = sorted({node.op_type for node in model.graph} & QUANTIZED_OPS)
+    quantized = sorted({node.op_type for node in model.graph if counted_op(node.op_type, node.domain).quantized})
     if quantized:
         raise IncompressibleError(
             f"the model is quantized ({', '.join(quantized)}); give the float model that it was made from: "
@@ -199,7 +192,7 @@ def _note_shapes(model: ir.Model, one: Trace, two: Trace) -> None:
 def _note_kernels(model: ir.Model, one: Trace) -> None:
     """Note the kernel of every convolution whose weight is worked out when the network runs."""
     for node in model.graph:
-        weight = node.inputs[1] if node.op_type in ("Conv", "ConvTranspose") else None
+        weight = node.inputs[1] if op_of(node).convolves else None
         if weight is not None and weight.const_value is None and "kernel_shape" not in node.attributes:
             shape = one.shapes.get(str(weight.name), ())
             if len(shape) > 2:

@@ -1,12 +1,13 @@
 """Standard operators with the shapes of ONNX Runtime's own ones: what its quantizers write has no inference in ONNX."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import onnx
 import onnx_ir as ir
 from onnx import helper
+
+from n2n_edge.graph.op import MICROSOFT, op_of
 
 __all__ = ["StandIn", "stand_in"]
 
@@ -22,52 +23,28 @@ class StandIn:
     kind: int | None = None
 
 
-_BY_INPUTS: Mapping[str, tuple[str, tuple[int, ...], tuple[str, ...]]] = MappingProxyType(
-    {
-        "QLinearAdd": ("Add", (0, 3), ()),
-        "QLinearMul": ("Mul", (0, 3), ()),
-        "QLinearSigmoid": ("Identity", (0,), ()),
-        "QLinearLeakyRelu": ("Identity", (0,), ()),
-        "QLinearSoftmax": ("Identity", (0,), ()),
-        "QLinearAveragePool": (
-            "AveragePool", (0,), ("auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides"),
-        ),
-        "QLinearGlobalAveragePool": ("GlobalAveragePool", (0,), ()),
-        "QGemm": ("Gemm", (0, 3), ("transA", "transB")),
-        "MatMulIntegerToFloat": ("MatMul", (0, 1), ()),
-        "DynamicQuantizeMatMul": ("MatMul", (0, 1), ()),
-        "FusedGemm": ("Gemm", (0, 1, 2), ("transA", "transB")),
-        "FusedConv": ("Conv", (0, 1, 2), ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")),
-        "QuickGelu": ("Identity", (0,), ()),
-        "FastGelu": ("Identity", (0,), ()),
-        "Gelu": ("Identity", (0,), ()),
-        "BiasGelu": ("Add", (0, 1), ()),
-    }
-)  # fmt: skip
-"""Operator: the standard one, the inputs that it takes, the attributes that it keeps."""
-
-_FLOAT_RESULTS = frozenset({"MatMulIntegerToFloat", "DynamicQuantizeMatMul"})
-
-
 def stand_in(node: ir.Node) -> StandIn | None:
-    """Return what stands for `node`, an operator of ``com.microsoft``, in shape inference; None where nothing does."""
-    if node.domain != "com.microsoft" or node.attributes.get_int("channels_last", 0) == 1:
+    """Return what stands for `node`, of another domain, in shape inference; None where nothing does."""
+    row = op_of(node)
+    if node.domain == MICROSOFT and node.attributes.get_int("channels_last", 0) == 1:
         return None
     names = [str(value.name) if value is not None else "" for value in node.inputs]
     outputs = [str(value.name) for value in node.outputs]
-    if node.op_type == "QLinearConcat":
+    if row.domain == MICROSOFT and row.name == "QLinearConcat":
         tensors = names[2::3]
         return StandIn(helper.make_node("Concat", tensors, outputs, axis=node.attributes.get_int("axis", 0)))
-    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+    if row.domain == MICROSOFT and row.kernel == "conversion":
         return _conversion(node, names, outputs)
-    if node.op_type not in _BY_INPUTS:
+    like = row.like
+    if like is None:
         return None
-    op_type, indices, kept = _BY_INPUTS[node.op_type]
-    proto = helper.make_node(op_type, _chosen(names, indices), outputs[:1])
+    proto = helper.make_node(like.name, _chosen(names, like.inputs), outputs[:1])
     proto.attribute.extend(
-        ir.serde.serialize_attribute(attribute) for name, attribute in node.attributes.items() if name in kept
+        ir.serde.serialize_attribute(attribute)
+        for name, attribute in node.attributes.items()
+        if name in like.attributes
     )
-    floats = node.op_type in _FLOAT_RESULTS or (node.op_type == "QGemm" and len([name for name in names if name]) < 8)
+    floats = like.gives_float or (row.name == "QGemm" and len([name for name in names if name]) < 8)
     return StandIn(proto, _FLOAT if floats else None)
 
 

@@ -4,45 +4,18 @@ Quantized graphs count by what a runtime makes of them: a value that is only wri
 DequantizeLinear and a QuantizeLinear has the bytes of the quantized one.
 """
 
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Iterator
 
 import onnx_ir as ir
 
 from n2n_edge.graph.bodies import holds_graph, initializers_of, nodes_within
 from n2n_edge.graph.infer import is_random
+from n2n_edge.graph.op import Op, counted_op
 
 __all__ = ["Constants", "Lives"]
 
-VIEW_OPS = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout"})
-"""Ops whose output can share its input's memory."""
-
-_REARRANGING_OPS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
-_SAME_ELEMENTS = _REARRANGING_OPS | {"Cast", "CastLike", "Expand"}
-_SUM_OPS = frozenset({"ConvInteger", "MatMulInteger"})
-
-_FIRST_SETTING = {
-    "BatchNormalization": 3, "CastLike": 1, "Clip": 1, "Dropout": 1, "Pad": 1, "Resize": 1, "Upsample": 1,
-}  # fmt: skip
-"""From which input on an op reads running statistics or settings instead of weights."""
-
-_QUANTIZED_WEIGHTS: Mapping[str, tuple[int, ...]] = MappingProxyType(
-    {
-        "QLinearConv": (3, 8),
-        "QLinearMatMul": (0, 3),
-        "QGemm": (0, 3, 6),
-        "ConvInteger": (0, 1),
-        "MatMulInteger": (0, 1),
-        "MatMulIntegerToFloat": (0, 1, 6),
-        "DynamicQuantizeMatMul": (1, 4),
-        "MatMulNBits": (1,),
-        "QLinearAdd": (0, 3),
-        "QLinearMul": (0, 3),
-        "QuantizeLinear": (0,),
-        "DequantizeLinear": (0,),
-    }
-)
-"""Which inputs of a quantized op are weights or biases; the others are scales and zero points."""
+_SHARES_MEMORY = ("same", "reshaped")
+_REARRANGES = ("reshaped", "permuted")
 
 
 class Constants:
@@ -94,9 +67,10 @@ class Constants:
         source = node.inputs[0] if node is not None and node.inputs else None
         if node is None or source is None:
             return name
-        if node.op_type in ("Identity", "DequantizeLinear"):
+        form = _row(node).form
+        if form == "same" or node.op_type == "DequantizeLinear":
             return self._memory(str(source.name))
-        if node.op_type in _REARRANGING_OPS:
+        if form in _REARRANGES:
             inner = self._memory(str(source.name))
             return inner if inner != str(source.name) else name
         return name
@@ -110,17 +84,17 @@ class Constants:
         if node.op_type == "ConstantOfShape":
             return None
         source = node.inputs[0] if node.inputs else None
-        return self._stored(str(source.name)) if node.op_type in _SAME_ELEMENTS and source is not None else inner
+        return self._stored(str(source.name)) if _row(node).form and source is not None else inner
 
     def _is_weight(self, node: ir.Node, index: int, name: str, stored: str) -> bool:
         value = self._values[stored]
         if value.const_value is not None and not value.const_value.shape:
             return False
-        if node.op_type in _QUANTIZED_WEIGHTS:
-            return index in _QUANTIZED_WEIGHTS[node.op_type]
+        row = _row(node)
+        if row.weights is not None:
+            return index in row.weights
         kind = self._kind(name)
-        floats = kind is not None and kind.is_floating_point()
-        return floats and index < _FIRST_SETTING.get(node.op_type, 99)
+        return kind is not None and kind.is_floating_point() and index < row.settings_from
 
     def _kind(self, name: str) -> ir.DataType | None:
         """Return the element type of a settled value; None where the graph doesn't tell."""
@@ -130,7 +104,7 @@ class Constants:
         node = self._nodes[name]
         if node.op_type == "Cast":
             return ir.DataType(node.attributes.get_int("to", 1))
-        if node.op_type in ("Shape", "Size"):
+        if _row(node).of_shape:
             return ir.DataType.INT64
         if node.op_type == "Constant":
             return ir.DataType.FLOAT if "value_floats" in node.attributes else value.dtype
@@ -183,14 +157,18 @@ class Lives:
 
     def _is_view(self, node: ir.Node) -> bool:
         source = node.inputs[0]
-        if node.op_type in VIEW_OPS or node.op_type == "DequantizeLinear":
+        if _row(node).form in _SHARES_MEMORY or node.op_type == "DequantizeLinear":
             return True
         if source is None:
             return False
         producer = source.producer()
         if node.op_type == "Cast":  # sums of products are turned into floats where they are
-            return producer is not None and producer.op_type in _SUM_OPS
+            return producer is not None and _row(producer).integer_sums
         return node.op_type == "QuantizeLinear" and str(source.name) in self.stored_as
+
+
+def _row(node: ir.Node) -> Op:
+    return counted_op(node.op_type, node.domain)
 
 
 def _fused_conversions(nodes: list[ir.Node]) -> Iterator[tuple[str, str]]:

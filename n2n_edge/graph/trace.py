@@ -15,6 +15,7 @@ import onnx_ir as ir
 from n2n_edge.errors import InputError
 from n2n_edge.graph.bodies import holds_graph
 from n2n_edge.graph.infer import Inferred, infer, is_random, measured, skeleton
+from n2n_edge.graph.op import op_of
 from n2n_edge.graph.witness import Array, is_bounded, session_for, types_by_running
 
 __all__ = ["Trace", "constant_names", "static_names", "trace_model"]
@@ -75,7 +76,7 @@ def _static_nodes(model: ir.Model, *, shapes: bool = True) -> list[ir.Node]:
     static = set(model.graph.initializers)
     nodes = []
     for node in model.graph:
-        from_shapes = shapes and node.op_type in ("Shape", "Size")
+        from_shapes = shapes and op_of(node).of_shape
         known = all(value is None or str(value.name) in static for value in node.inputs)
         if not is_random(node) and not holds_graph(node) and (from_shapes or known):
             static.update(str(value.name) for value in node.outputs)
@@ -100,7 +101,7 @@ def _static_values(model: ir.Model, found: Inferred) -> dict[str, Array]:
     for node in _static_nodes(model):
         outputs = [str(value.name) for value in node.outputs if value.name]
         source = node.inputs[0] if node.inputs else None
-        if node.op_type in ("Shape", "Size") and source is not None:
+        if op_of(node).of_shape and source is not None:
             shape = found.shapes.get(str(source.name))
             if shape is None:
                 raise _UntoldError(source.name)

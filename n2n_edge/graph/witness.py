@@ -17,6 +17,7 @@ from n2n_edge.graph.child import RUN_SECONDS, Array, ChildRun, run_in_child
 from n2n_edge.graph.infer import Inferred, infer
 from n2n_edge.graph.load import to_proto
 from n2n_edge.graph.model_file import MESSAGE_BYTES
+from n2n_edge.graph.op import MICROSOFT, STANDARD_DOMAINS, op_of
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -40,10 +41,7 @@ _MOST_MACS = 5e10
 _MACS_PER_SECOND = 1e9
 _MOST_SECONDS = 120.0
 
-_UNBOUNDED_OPS = frozenset({"Einsum", "MaxRoiPool", "RoiAlign", "StringNormalizer", "TfIdfVectorizer"})
-"""Ops whose work the sizes of their inputs and outputs don't tell."""
-
-_DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
+_DOMAINS = frozenset({*STANDARD_DOMAINS, MICROSOFT})
 
 
 def input_sizes(model: ir.Model, batch: int, input_shape: tuple[int, ...] | None = None) -> dict[str, tuple[int, ...]]:
@@ -165,17 +163,18 @@ def is_bounded(node: ir.Node, found: Inferred) -> bool:
 
 
 def _is_told(node: ir.Node) -> bool:
-    return not holds_graph(node) and node.op_type not in _UNBOUNDED_OPS and node.domain in _DOMAINS
+    return not holds_graph(node) and not op_of(node).unbounded and node.domain in _DOMAINS
 
 
 def _macs(node: ir.Node, found: Inferred) -> float:
     """Return a bound of what a node multiplies or adds."""
     given = [found.shapes.get(str(value.name), ()) for value in node.inputs if value is not None]
     outputs = sum(prod(found.shapes.get(str(value.name), ())) for value in node.outputs)
-    if node.op_type in ("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "QGemm"):
+    kernel = op_of(node).kernel
+    if kernel in ("gemm", "matmul"):
         return float(outputs) * max((max(shape, default=1) for shape in given), default=1)
     window = prod(int(size) for size in node.attributes.get_ints("kernel_shape", ()))
-    if "Conv" in node.op_type:
+    if kernel in ("conv", "conv_transpose"):
         weight = max((prod(shape[1:]) for shape in given[1:4]), default=1)
         return float(max(outputs, prod(given[0]) if given else 1)) * max(weight, 1)
     return float(outputs) * max(window, 1)
