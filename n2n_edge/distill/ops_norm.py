@@ -10,7 +10,7 @@ from n2n_edge.graph.training_mode import is_in_training_mode
 __all__: list[str] = []
 
 
-@register("BatchNormalization")
+@register("BatchNormalization", forgets_output=True)
 def _batch_norm(view: NodeView) -> Kernel:
     if is_in_training_mode(view.node, view.opset):
         raise view.unsupported("in training mode")

@@ -4,9 +4,10 @@ from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.costs import Amounts, Costs, NodeCost, Place, costs, inferred_costs, node_amounts, node_costs
 from n2n_edge.graph.groups import ChannelGroup
 from n2n_edge.graph.input_shape import at_one_size, parse_input_shape, shape_words, with_input_shape
+from n2n_edge.graph.labels import Labels
 from n2n_edge.graph.layers import Layer, layers_by_name
 from n2n_edge.graph.load import load_model, load_proto, save_model, serialize
-from n2n_edge.graph.op import Like, Macs, Op, Weight, counted_op, op_key, op_of, register_op
+from n2n_edge.graph.op import STANDARD_DOMAINS, Like, Macs, Op, Weight, counted_op, op_key, op_of, register_op
 from n2n_edge.graph.shapes import batch_of
 from n2n_edge.graph.teacher import Teacher, Touchable, Trunk, build, surviving
 from n2n_edge.graph.torch_export import export_module, export_program
@@ -15,10 +16,12 @@ from n2n_edge.graph.witness import DEFAULT_SPATIAL_SIZE
 
 __all__ = [
     "DEFAULT_SPATIAL_SIZE",
+    "STANDARD_DOMAINS",
     "Amounts",
     "Architecture",
     "ChannelGroup",
     "Costs",
+    "Labels",
     "Layer",
     "Like",
     "Macs",

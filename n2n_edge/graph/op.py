@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import onnx_ir as ir
 
-from n2n_edge.errors import InputError
+from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.foreign import foreign_code, printable
 
 if TYPE_CHECKING:
@@ -171,6 +171,12 @@ class Op:
         return self.weight is not None and self.kernel in ("conv", "conv_transpose")
 
     @property
+    def is_from_outside(self) -> bool:
+        """Whether its shapes are told by its row alone: ONNX Runtime needn't have it."""
+        told = self.shapes is not None or self.like is not None
+        return told and self.domain not in (*STANDARD_DOMAINS, MICROSOFT)
+
+    @property
     def keeps_channels(self) -> bool:
         """Whether its output has the channels of its first input, for feature maps that are compared."""
         return self.activation or self.norm or bool(self.pool) or self.form == "same" or self.join == "product"
@@ -189,7 +195,7 @@ def op_of(node: ir.Node) -> Op:
     """Return the row of a node's operator, an empty one where there is none.
 
     Raises:
-        InputError: an installed package's entry point of ops fails.
+        UnsuitableEnvironmentError: an installed package's entry point of ops fails.
     """
     _load()
     key = _key(node.domain, node.op_type)
@@ -228,11 +234,16 @@ def _load() -> None:
     rows: list[Op] = []
     for entry in entry_points(group=ENTRY_POINTS):
         what = f"entry point '{printable(entry.name)}' of {ENTRY_POINTS} ({printable(entry.value)})"
-        with foreign_code(what):
-            found = entry.load()
-            given = [found] if isinstance(found, Op) else list(found)
+        try:
+            with foreign_code(what):
+                found = entry.load()
+                given = [found] if isinstance(found, Op) else list(found)
+        except InputError as error:  # whatever file is looked at, it isn't to blame
+            raise UnsuitableEnvironmentError(str(error)) from error
         if not all(isinstance(op, Op) for op in given):
-            raise InputError(f"{what} gives something else than n2n_edge.graph.Op; let it name a row or a list of them")
+            raise UnsuitableEnvironmentError(
+                f"{what} gives something else than n2n_edge.graph.Op; let it name a row or a list of them"
+            )
         rows += given
     for op in (*rows, *STANDARD_OPS):
         _ROWS.setdefault(_key(op.domain, op.name), op)

@@ -46,7 +46,7 @@ def trace_model(model: ir.Model, inputs: Mapping[str, Array], *, runnable: bool 
     found = infer(model, sizes)
     if not found.unknown:
         try:
-            if not runnable:
+            if not runnable and not any(op_of(node).is_from_outside for node in model.graph):
                 session_for(skeleton(model, sizes))  # refuses what ONNX Runtime doesn't have
             return Trace(found.shapes, found.dtypes, _static_values(model, found))
         except (InputError, _UntoldError):
