@@ -14,7 +14,7 @@ import torch
 
 from n2n_edge.distill import GraphModule
 from n2n_edge.graph import Architecture, Teacher, build, costs, load_model, serialize
-from n2n_edge.graph.witness import witness
+from n2n_edge.graph.shape_run import run_graph
 from tests.graph.dead import with_dead_channels
 
 __all__ = ["judge"]
@@ -161,7 +161,7 @@ def _wrong_node(model: ir.Model, inputs: Arrays) -> str:
     A selection of the largest turns near ties, which rounding orders, into quite other places; here each selection
     is among the same values and has to be the same.
     """
-    expected = witness(model, inputs)
+    expected = run_graph(model, inputs)
     wrong: list[str] = []
 
     class Stepping:

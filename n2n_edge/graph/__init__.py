@@ -8,17 +8,18 @@ from n2n_edge.graph.labels import Labels
 from n2n_edge.graph.layers import Layer, layers_by_name
 from n2n_edge.graph.load import load_model, load_proto, save_model, serialize
 from n2n_edge.graph.op import STANDARD_DOMAINS, Like, Macs, Op, Weight, counted_op, op_key, op_of, register_op
+from n2n_edge.graph.shape_run import DEFAULT_SPATIAL_SIZE
 from n2n_edge.graph.shapes import batch_of
-from n2n_edge.graph.teacher import Teacher, Touchable, Trunk, build, surviving
+from n2n_edge.graph.teacher import BaseGraph, Teacher, Touchable, build, surviving
 from n2n_edge.graph.torch_export import export_module, export_program
 from n2n_edge.graph.width_costs import WidthCosts
-from n2n_edge.graph.witness import DEFAULT_SPATIAL_SIZE
 
 __all__ = [
     "DEFAULT_SPATIAL_SIZE",
     "STANDARD_DOMAINS",
     "Amounts",
     "Architecture",
+    "BaseGraph",
     "ChannelGroup",
     "Costs",
     "Labels",
@@ -30,7 +31,6 @@ __all__ = [
     "Place",
     "Teacher",
     "Touchable",
-    "Trunk",
     "Weight",
     "WidthCosts",
     "at_one_size",

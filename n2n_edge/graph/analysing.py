@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from n2n_edge.errors import InputError, LimitExceededError
 from n2n_edge.foreign import UnforeseenError, foreign_file
-from n2n_edge.graph.witness import types_by_running, witness_inputs
+from n2n_edge.graph.shape_run import example_inputs, types_by_running
 
 __all__ = ["analysing"]
 
@@ -27,7 +27,7 @@ def analysing(model: ir.Model) -> Iterator[None]:
     except UnforeseenError as error:
         try:
             with foreign_file("the model"):
-                types_by_running(model, witness_inputs(model, 1), ())
+                types_by_running(model, example_inputs(model, 1), ())
         except UnforeseenError:
             raise error from error.__cause__
         except (InputError, LimitExceededError) as refusal:

@@ -7,8 +7,8 @@ import onnx_ir as ir
 
 from n2n_edge.graph.load import drop_unused_initializers
 from n2n_edge.graph.op import op_of
+from n2n_edge.graph.shape_run import Array, run_graph_each
 from n2n_edge.graph.shapes import is_constant
-from n2n_edge.graph.witness import Array, witness_each
 
 __all__ = ["fold_batchnorm", "restore_batchnorm"]
 
@@ -61,7 +61,7 @@ def _channel_statistics(
     count = dict.fromkeys(names, 0)
     total: dict[str, Array] = {}
     squares: dict[str, Array] = {}
-    for seen in witness_each(model, batches, names):
+    for seen in run_graph_each(model, batches, names):
         for name, array in seen.items():
             channels = np.moveaxis(array, 1, 0).reshape(array.shape[1], -1).astype(np.float64)
             count[name] += channels.shape[1]

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import foreign_code
-from n2n_edge.graph.witness import Array, witness
+from n2n_edge.graph.shape_run import Array, run_graph
 
 __all__ = ["ExportMismatchError", "check_export"]
 
@@ -49,7 +49,7 @@ def check_export(torch: Any, name: str, module: Any, example: Any, model: ir.Mod
                 f"{name} gives other outputs for the same images each time; make it deterministic in evaluation mode"
             )
         try:
-            seen = witness(model, {str(source.name): images.numpy()}, set(names))
+            seen = run_graph(model, {str(source.name): images.numpy()}, set(names))
         except InputError as error:
             raise ExportMismatchError(
                 f"torch's export of {name} doesn't run on {len(images)} images, on which {name} does; "

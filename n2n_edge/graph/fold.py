@@ -12,9 +12,9 @@ import numpy as np
 import onnx_ir as ir
 
 from n2n_edge.graph.op import op_of
+from n2n_edge.graph.shape_run import Array
 from n2n_edge.graph.shapes import Shape
 from n2n_edge.graph.trace import Trace
-from n2n_edge.graph.witness import Array
 
 __all__ = ["fold_static", "put_constant"]
 

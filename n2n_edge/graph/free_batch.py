@@ -10,9 +10,9 @@ from n2n_edge.graph.constant_channels import pad_instead_of_concat
 from n2n_edge.graph.fold import fold_static
 from n2n_edge.graph.op import op_of
 from n2n_edge.graph.open_nodes import open_node
+from n2n_edge.graph.shape_run import Array, example_inputs, run_graph, run_graph_each
 from n2n_edge.graph.shapes import batch_dim, size_at_one
 from n2n_edge.graph.trace import constant_names, static_names, trace_model
-from n2n_edge.graph.witness import Array, witness, witness_each, witness_inputs
 
 __all__ = ["fix_batch", "free_batch"]
 
@@ -24,7 +24,7 @@ def free_batch(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> i
 
     Ops that spell a batch of one out are made to leave it open. The result is taken only if it gives for several
     different images, of several scales and signs, what the model gives for each of them alone; within the graph, too,
-    where an op could mix images and what follows might hide it. `input_shape` as for `witness_inputs`.
+    where an op could mix images and what follows might hide it. `input_shape` as for `example_inputs`.
     """
     inputs = model.graph.inputs
     if not inputs or any(value.shape is None or len(value.shape) < 2 or value.shape[0] != 1 for value in inputs):
@@ -53,7 +53,7 @@ def fix_batch(model: ir.Model) -> ir.Model:
 
 def _opened(model: ir.Model, input_shape: tuple[int, ...] | None) -> ir.Model:
     opened = model.clone()
-    one = witness_inputs(model, 1, input_shape)
+    one = example_inputs(model, 1, input_shape)
     known = trace_model(opened, one)
     pad_instead_of_concat(opened, known, known)
     fold_static(opened, known, known, constant_names(opened))
@@ -79,10 +79,10 @@ def _image_by_image(model: ir.Model, opened: ir.Model, input_shape: tuple[int, .
         for name in (str(value.name) for value in node.outputs)
         if name in kept and name not in static
     }
-    for images in _image_batches(witness_inputs(model, 1, input_shape)):
-        alone = list(witness_each(model, images, compared))
+    for images in _image_batches(example_inputs(model, 1, input_shape)):
+        alone = list(run_graph_each(model, images, compared))
         joined = {name: np.concatenate([image[name] for image in images]) for name in images[0]}
-        together = witness(opened, joined, compared)
+        together = run_graph(opened, joined, compared)
         if not outputs <= together.keys() or any(not outputs <= one.keys() for one in alone):
             return False
         for name, batch in together.items():

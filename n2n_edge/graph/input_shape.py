@@ -8,8 +8,8 @@ from math import prod
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError
+from n2n_edge.graph.shape_run import DEFAULT_SPATIAL_SIZE
 from n2n_edge.graph.shapes import Shape, inferred_types
-from n2n_edge.graph.witness import DEFAULT_SPATIAL_SIZE
 
 __all__ = ["SizedModels", "at_one_size", "parse_input_shape", "shape_words", "with_input_shape"]
 

@@ -16,17 +16,17 @@ from n2n_edge.graph.free_batch import free_batch
 from n2n_edge.graph.load import GENERATED_NAME, as_array, drop_unused_initializers
 from n2n_edge.graph.op import counted_op, op_of
 from n2n_edge.graph.operands import nodes_within
+from n2n_edge.graph.shape_run import Array, example_inputs, run_graph
 from n2n_edge.graph.shapes import batch_dim
 from n2n_edge.graph.sizes import free_sizes
 from n2n_edge.graph.trace import Trace, trace_model
 from n2n_edge.graph.training_mode import refuse_training_mode
-from n2n_edge.graph.witness import Array, witness, witness_inputs
 
 __all__ = ["normalise"]
 
 
 def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir.Model:
-    """Return a normalised copy of `model`; `input_shape` as for `witness_inputs`.
+    """Return a normalised copy of `model`; `input_shape` as for `example_inputs`.
 
     Raises:
         InputError: the model is quantized or in training mode, or ONNX Runtime can't run it.
@@ -86,7 +86,7 @@ def _settle_casts(model: ir.Model, traced: Trace) -> bool:
 
 
 def _trace_two_batches(model: ir.Model, input_shape: tuple[int, ...] | None) -> tuple[Trace, Trace]:
-    one_in, two_in = (witness_inputs(model, batch, input_shape) for batch in (1, 2))
+    one_in, two_in = (example_inputs(model, batch, input_shape) for batch in (1, 2))
     one = trace_model(model, one_in)
     if all(one_in[name].shape == two_in[name].shape for name in one_in):
         return one, one
@@ -114,13 +114,13 @@ def _broadcast_fills(model: ir.Model, one: Trace, two: Trace, input_shape: tuple
     if not fills:
         return
     outputs = {str(value.name) for value in model.graph.outputs}
-    inputs = {name: np.concatenate([array, array]) for name, array in witness_inputs(model, 1, input_shape).items()}
-    expected = witness(model, inputs, outputs)
+    inputs = {name: np.concatenate([array, array]) for name, array in example_inputs(model, 1, input_shape).items()}
+    expected = run_graph(model, inputs, outputs)
     for first, name in fills:
         trial = model.clone()
         put_constant(trial, _value_of(trial, first, name), one.values[name], one, two)
         try:
-            seen = witness(trial, inputs, outputs)
+            seen = run_graph(trial, inputs, outputs)
         except InputError:
             continue
         if all(np.array_equal(seen[output], expected[output], equal_nan=True) for output in outputs):

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from n2n_edge.graph.bodies import initializers_of
 from n2n_edge.graph.infer import infer
-from n2n_edge.graph.witness import input_sizes, types_by_running, witness_inputs
+from n2n_edge.graph.shape_run import example_inputs, input_sizes, types_by_running
 
 __all__ = [
     "Shape",
@@ -69,7 +69,7 @@ def types_of(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> Typ
     inferred = inferred_types(model, input_shape)
     if inferred.complete:
         return inferred
-    seen, _ = types_by_running(model, witness_inputs(model, 1, input_shape), ())
+    seen, _ = types_by_running(model, example_inputs(model, 1, input_shape), ())
     kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(dtype) for name, (dtype, _) in seen.items()}
     shapes = {name: shape for name, (_, shape) in seen.items()}
     return Types({**inferred.shapes, **shapes}, {**inferred.kinds, **kinds}, complete=True)

@@ -16,7 +16,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.graph.bodies import holds_graph
 from n2n_edge.graph.infer import Inferred, infer, is_random, measured, skeleton
 from n2n_edge.graph.op import op_of
-from n2n_edge.graph.witness import Array, is_bounded, session_for, types_by_running
+from n2n_edge.graph.shape_run import Array, is_bounded, session_for, types_by_running
 
 __all__ = ["Trace", "constant_names", "static_names", "trace_model"]
 

@@ -323,12 +323,12 @@ def test_weights_that_a_caller_may_replace_make_a_model_less_certain(tmp_path: P
 
 def test_many_candidates_are_bounded_as_each_alone() -> None:
     teacher = Teacher(net_model())
-    trunk = teacher.trunk(frozenset())
-    at = WidthCosts(trunk)
-    kernels, own = kernels_of(trunk.model, 4)
-    full = np.array([group.width for group in trunk.groups])
+    base = teacher.base_graph(frozenset())
+    at = WidthCosts(base)
+    kernels, own = kernels_of(base.model, 4)
+    full = np.array([group.width for group in base.groups])
     widths = np.stack([full, np.maximum(full // 2, 1), np.maximum(full // 4, 1)])
-    widths[:, [not group.shrinkable for group in trunk.groups]] = full[[not group.shrinkable for group in trunk.groups]]
+    widths[:, [not group.shrinkable for group in base.groups]] = full[[not group.shrinkable for group in base.groups]]
     amounts = at.costs(widths)
     basis = latency_basis(board(calibration(macs=(0.9 * own.macs[0], 2 * own.macs[0]))))
 

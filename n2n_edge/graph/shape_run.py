@@ -23,8 +23,15 @@ if TYPE_CHECKING:
     import onnxruntime
 
 __all__ = [
-    "DEFAULT_SPATIAL_SIZE", "Array", "input_sizes", "is_bounded", "session_for", "types_by_running", "witness",
-    "witness_each", "witness_inputs",
+    "DEFAULT_SPATIAL_SIZE",
+    "Array",
+    "example_inputs",
+    "input_sizes",
+    "is_bounded",
+    "run_graph",
+    "run_graph_each",
+    "session_for",
+    "types_by_running",
 ]  # fmt: skip
 
 DEFAULT_SPATIAL_SIZE = 224
@@ -67,7 +74,7 @@ def input_sizes(model: ir.Model, batch: int, input_shape: tuple[int, ...] | None
     return found
 
 
-def witness_inputs(
+def example_inputs(
     model: ir.Model, batch: int, input_shape: tuple[int, ...] | None = None, *, seed: int = 0
 ) -> dict[str, Array]:
     """Return random inputs for `model` of the shapes that `input_sizes` gives.
@@ -95,19 +102,19 @@ def witness_inputs(
     return inputs
 
 
-def witness(model: ir.Model, inputs: Mapping[str, Array], names: set[str] | None = None) -> dict[str, Array]:
+def run_graph(model: ir.Model, inputs: Mapping[str, Array], names: set[str] | None = None) -> dict[str, Array]:
     """Return the values called `names` (default: all node outputs) for `inputs`, graph optimisation off.
 
     Raises:
         InputError: ONNX Runtime can't run the model.
     """
-    return next(witness_each(model, [inputs], names))
+    return next(run_graph_each(model, [inputs], names))
 
 
-def witness_each(
+def run_graph_each(
     model: ir.Model, batches: Iterable[Mapping[str, Array]], names: set[str] | None = None
 ) -> Iterator[dict[str, Array]]:
-    """Yield what `witness` returns for each of `batches`, loading the model once where it runs in this process.
+    """Yield what `run_graph` returns for each of `batches`, loading the model once where it runs in this process.
 
     Raises:
         InputError: ONNX Runtime can't run the model.
