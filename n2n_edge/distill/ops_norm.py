@@ -5,7 +5,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from n2n_edge.distill.op_registry import Kernel, NodeView, register
-from n2n_edge.graph.training_mode import is_in_training_mode
+from n2n_edge.graph.normalise import is_in_training_mode
 
 __all__: list[str] = []
 

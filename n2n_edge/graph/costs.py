@@ -10,13 +10,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from n2n_edge.foreign import foreign_file
-from n2n_edge.graph.analysing import analysing
-from n2n_edge.graph.bodies import initializers_of
-from n2n_edge.graph.flatten import flattened
 from n2n_edge.graph.load import size_of
 from n2n_edge.graph.op import Macs, Op, counted_op
+from n2n_edge.graph.shape_run import analysing
 from n2n_edge.graph.shapes import Shape, Types, inferred_types, types_of
 from n2n_edge.graph.storage import Constants, Lives
+from n2n_edge.graph.subgraphs import flattened, initializers_of
 
 __all__ = [
     "Amounts",

@@ -13,8 +13,7 @@ import onnx_ir as ir
 
 from n2n_edge.graph.op import op_of
 from n2n_edge.graph.shape_run import Array
-from n2n_edge.graph.shapes import Shape
-from n2n_edge.graph.trace import Trace
+from n2n_edge.graph.shapes import Shape, Trace
 
 __all__ = ["fold_static", "put_constant"]
 

@@ -13,12 +13,11 @@ import onnx_ir as ir
 
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import foreign_code
-from n2n_edge.graph.bodies import holds_graph, initializers_of
 from n2n_edge.graph.child import Array
-from n2n_edge.graph.exact_sizes import exact_sizes
 from n2n_edge.graph.load import to_proto
 from n2n_edge.graph.op import STANDARD_DOMAINS, op_key, op_of
-from n2n_edge.graph.stand_ins import stand_in
+from n2n_edge.graph.runtime_shapes import exact_sizes, stand_in
+from n2n_edge.graph.subgraphs import holds_graph, initializers_of
 
 __all__ = ["SMALL", "Inferred", "infer", "is_random", "measured", "skeleton"]
 

@@ -10,8 +10,8 @@ from onnx_ir.passes import common
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import foreign_file
 from n2n_edge.graph.child import open_in_child
-from n2n_edge.graph.function_calls import check_function_calls
 from n2n_edge.graph.model_file import densify, read_external_data, read_proto
+from n2n_edge.graph.subgraphs import check_function_calls
 
 __all__ = [
     "GENERATED_NAME", "as_array", "drop_unused_initializers", "load_model", "load_proto", "save_model", "serialize",

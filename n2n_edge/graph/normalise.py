@@ -1,7 +1,8 @@
-"""Bring a teacher into the one form that the rest of the program knows.
+"""Normal form of a teacher, the one that the rest of the program takes.
 
 Afterwards: functions are inlined, constants are initializers, shape arithmetic that doesn't depend on the batch is
-folded, Identity and Dropout are gone, nodes have names, and every value carries its shape, ``N`` being the batch.
+folded, Identity and Dropout are gone, nodes have names, and every value carries its shape, ``N`` being the batch. What
+computes as in training, because it was exported before `eval()` was called, is refused.
 """
 
 import numpy as np
@@ -9,20 +10,23 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from n2n_edge.errors import IncompressibleError, InputError
+from n2n_edge.foreign import printable
 from n2n_edge.graph.constant_channels import pad_instead_of_concat
-from n2n_edge.graph.flatten import inline_settled_branches
 from n2n_edge.graph.fold import fold_static, put_constant
 from n2n_edge.graph.free_batch import free_batch
 from n2n_edge.graph.load import GENERATED_NAME, as_array, drop_unused_initializers
 from n2n_edge.graph.op import counted_op, op_of
 from n2n_edge.graph.operands import nodes_within
 from n2n_edge.graph.shape_run import Array, example_inputs, run_graph
-from n2n_edge.graph.shapes import batch_dim
+from n2n_edge.graph.shapes import Trace, batch_dim, trace_model
 from n2n_edge.graph.sizes import free_sizes
-from n2n_edge.graph.trace import Trace, trace_model
-from n2n_edge.graph.training_mode import refuse_training_mode
+from n2n_edge.graph.subgraphs import inline_settled_branches
 
-__all__ = ["normalise"]
+__all__ = [
+    "is_in_training_mode",
+    "normalise",
+    "refuse_training_mode",
+]
 
 
 def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir.Model:
@@ -207,3 +211,40 @@ def _name_nodes(model: ir.Model) -> None:
         if not node.name or node.name in seen:
             node.name = f"{node.op_type}_{index}"
         seen.add(node.name)
+
+
+_MODE_IS_AN_ATTRIBUTE = 14
+"""The opset since which BatchNormalization says so; before, it was told by the outputs for new statistics."""
+
+
+def refuse_training_mode(model: ir.Model) -> None:
+    """Raise InputError if a node of `model` computes as in training.
+
+    Readers and optimisers drop such a mode without a word: then it is another function.
+    """
+    opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
+    for node in (inner for outer in model.graph for inner in (outer, *nodes_within(outer))):
+        if is_in_training_mode(node, opset):
+            raise InputError(
+                f"{node.op_type} '{printable(node.name or node.outputs[0].name)}' was exported in training mode; call "
+                "eval() on the network and export it again"
+            )
+
+
+def is_in_training_mode(node: ir.Node, opset: int) -> bool:
+    """Tell whether a BatchNormalization follows its batch, or a Dropout drops."""
+    if node.domain not in ("", "ai.onnx"):
+        return False
+    if node.op_type == "BatchNormalization":
+        if opset >= _MODE_IS_AN_ATTRIBUTE:
+            return node.attributes.get_int("training_mode", 0) != 0
+        return any(value.name for value in node.outputs[1:])
+    if node.op_type == "Dropout" and len(node.inputs) > 2 and node.inputs[2] is not None:
+        mode = node.inputs[2].const_value
+        return mode is not None and bool(mode.numpy().any()) and not _drops_nothing(node)
+    return False
+
+
+def _drops_nothing(node: ir.Node) -> bool:
+    ratio = node.inputs[1].const_value if node.inputs[1] is not None else None
+    return ratio is not None and not ratio.numpy().any()

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from n2n_edge.graph.bodies import bodies_of, nodes_within
 from n2n_edge.graph.op import op_of
 from n2n_edge.graph.shapes import Shape, is_constant
+from n2n_edge.graph.subgraphs import bodies_of, nodes_within
 
 __all__ = [
     "axes_of", "constant_ints", "fixed_source", "is_computed", "is_fixed", "is_weight", "layer_input", "nodes_within",

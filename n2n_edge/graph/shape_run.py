@@ -1,9 +1,11 @@
 """Runs of ONNX Runtime with intermediate values as outputs: shapes and shape arithmetic as they are.
 
 A run whose work follows from the graph happens in this process; any other in a child with limits of time and memory.
+Such a run also tells why an analysis failed: most graphs that surprise it are ones that no runtime runs.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -11,20 +13,19 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from n2n_edge.errors import IncompressibleError, InputError
-from n2n_edge.graph.bodies import holds_graph
+from n2n_edge.errors import IncompressibleError, InputError, LimitExceededError
+from n2n_edge.foreign import UnforeseenError, foreign_file
 from n2n_edge.graph.child import RUN_SECONDS, Array, ChildRun, run_in_child
 from n2n_edge.graph.infer import Inferred, infer
 from n2n_edge.graph.load import to_proto
 from n2n_edge.graph.model_file import MESSAGE_BYTES
 from n2n_edge.graph.op import MICROSOFT, STANDARD_DOMAINS, op_of
-
-if TYPE_CHECKING:
-    import onnxruntime
+from n2n_edge.graph.subgraphs import holds_graph
 
 __all__ = [
     "DEFAULT_SPATIAL_SIZE",
     "Array",
+    "analysing",
     "example_inputs",
     "input_sizes",
     "is_bounded",
@@ -32,7 +33,11 @@ __all__ = [
     "run_graph_each",
     "session_for",
     "types_by_running",
-]  # fmt: skip
+]
+
+if TYPE_CHECKING:
+    import onnxruntime
+
 
 DEFAULT_SPATIAL_SIZE = 224
 """Assumed for a free axis of the input that isn't the batch, unless the user gives the input's shape."""
@@ -284,3 +289,26 @@ def _with_types(model: ir.Model, found: Inferred) -> onnx.ModelProto:
         for value in untyped:
             value.type.tensor_type.elem_type = found.kinds.get(value.name) or onnx.TensorProto.FLOAT
     return proto
+
+
+@contextmanager
+def analysing(model: ir.Model) -> Iterator[None]:
+    """Turn whatever `model` causes while it is analysed into an error of one line.
+
+    Where no check says why, one run in a child process tells whether ONNX Runtime refuses the model, too.
+
+    Raises:
+        InputError: the model can't be analysed; an `UnforeseenError` only if ONNX Runtime runs it.
+    """
+    try:
+        with foreign_file("the model"):
+            yield
+    except UnforeseenError as error:
+        try:
+            with foreign_file("the model"):
+                types_by_running(model, example_inputs(model, 1), ())
+        except UnforeseenError:
+            raise error from error.__cause__
+        except (InputError, LimitExceededError) as refusal:
+            raise refusal from error.__cause__
+        raise

@@ -11,8 +11,7 @@ import onnx_ir as ir
 
 from n2n_edge.graph.operands import is_computed, is_fixed, opset_of, repeats_for_batch, slice_plan
 from n2n_edge.graph.shape_run import Array
-from n2n_edge.graph.shapes import Shape
-from n2n_edge.graph.trace import Trace
+from n2n_edge.graph.shapes import Shape, Trace
 
 __all__ = ["free_sizes", "has_own_sizes"]
 

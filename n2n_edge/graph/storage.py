@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from n2n_edge.graph.bodies import holds_graph, initializers_of, nodes_within
 from n2n_edge.graph.infer import is_random
 from n2n_edge.graph.op import Op, counted_op
+from n2n_edge.graph.subgraphs import holds_graph, initializers_of, nodes_within
 
 __all__ = ["Constants", "Lives"]
 

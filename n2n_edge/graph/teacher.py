@@ -13,18 +13,24 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from n2n_edge.foreign import foreign_file
-from n2n_edge.graph.analysing import analysing
 from n2n_edge.graph.architecture import Architecture, Vocabulary
-from n2n_edge.graph.groups import ChannelGroup, find_groups, importance_order, unit_importance
+from n2n_edge.graph.groups import (
+    ChannelGroup,
+    Touchable,
+    find_groups,
+    find_touchable,
+    importance_order,
+    unit_importance,
+)
 from n2n_edge.graph.labels import Labels
 from n2n_edge.graph.layers import Layer, find_layers
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.normalise import normalise
 from n2n_edge.graph.propagate import propagate
 from n2n_edge.graph.remove import RemovalConflictError, remove_layers
+from n2n_edge.graph.shape_run import analysing
 from n2n_edge.graph.slicing import drop_channels, survivors
 from n2n_edge.graph.torch_export import export_module
-from n2n_edge.graph.touchable import Touchable, find_touchable
 
 __all__ = ["BaseGraph", "Teacher", "Touchable", "build", "surviving"]
 

@@ -14,7 +14,7 @@ from n2n_edge.errors import InputError, N2NError
 from n2n_edge.foreign import UnforeseenError, foreign_file
 from n2n_edge.gate.reached import file_figures, inferred_figures
 from n2n_edge.graph import Teacher, child, load_model
-from n2n_edge.graph.function_calls import check_function_calls
+from n2n_edge.graph.subgraphs import check_function_calls
 from n2n_edge.measure import file_size_bytes
 
 Constants = dict[str, np.ndarray]

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from n2n_edge.errors import InputError
 from n2n_edge.graph import trace
 from n2n_edge.graph.shape_run import run_graph, types_by_running
-from n2n_edge.graph.trace import trace_model
+from n2n_edge.graph.shapes import trace_model
 from tests.graph.running import inputs_of
 from tests.strategies import GRAPH_SETTINGS, cnn_models
 
