@@ -1,4 +1,4 @@
-"""Put folded BatchNorms back where training needs them, and fold them again for shipping; neither changes results."""
+"""Restoring of folded BatchNorms where training needs them, and folding for shipping; neither changes results."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 

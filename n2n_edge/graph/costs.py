@@ -1,4 +1,4 @@
-"""What a model costs by its graph alone: params, bytes, multiply-accumulates and the memory bound."""
+"""Costs of a model that follow from its graph alone: params, bytes, multiply-accumulates and the memory bound."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Constant folding: put what follows from constants and shapes alone in the place of the nodes that calculate it.
+"""Constant folding: what follows from constants and shapes alone replaces the nodes that calculate it.
 
 Nothing grows by it. What an elementwise op broadcasts is stored as small as it can be; a weight that is read through
 Identity, Transpose, Reshape, Cast or Split is stored once; what would still take more elements than it is calculated

@@ -1,4 +1,4 @@
-"""Read the operands that ONNX keeps in attributes in old opsets and in constant inputs in newer ones."""
+"""Operands of nodes, which ONNX keeps in attributes in old opsets and in constant inputs in newer ones."""
 
 from collections.abc import Sequence
 
@@ -58,7 +58,7 @@ def is_weight(value: ir.Value) -> bool:
     """Tell whether `value` is a constant, or another form of one that holds each of its elements once."""
     while (source := fixed_source(value)) is not None:
         node = value.producer()
-        if node is None or node.op_type == "Expand":
+        if node is None or op_of(node).form == "repeated":
             return False
         value = source
     return is_constant(value)

@@ -1,4 +1,4 @@
-"""Give every value and weight axis of a normalised graph its labels (label propagation, DESIGN.md)."""
+"""Label propagation: every value and weight axis of a normalised graph gets its labels (DESIGN.md)."""
 
 from collections.abc import Mapping
 

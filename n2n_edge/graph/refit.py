@@ -1,4 +1,4 @@
-"""Give the readers of a value another number of channels: which can take it, and how their weights change."""
+"""Refitting of the readers of a value to another number of channels: which can take it, and their new weights."""
 
 from collections.abc import Iterator, Sequence
 from math import prod

@@ -1,4 +1,4 @@
-"""Take layers out of a graph: what read a layer's output reads its input instead, re-fitted where the width differs."""
+"""Removal of layers: what read a layer's output reads its input instead, re-fitted where the width differs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace

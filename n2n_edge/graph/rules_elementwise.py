@@ -1,4 +1,4 @@
-"""How labels pass through elementwise ops, pooling, reductions and softmax."""
+"""Label rules of elementwise ops, pooling, reductions and softmax."""
 
 import numpy as np
 import onnx_ir as ir

@@ -1,4 +1,4 @@
-"""How labels pass through ops that hold weights: convolutions, matrix products, norms."""
+"""Label rules of ops that hold weights: convolutions, matrix products, norms."""
 
 import numpy as np
 import onnx_ir as ir

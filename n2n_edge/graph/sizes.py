@@ -1,4 +1,4 @@
-"""Sizes that are calculated from the batch: made constant where every batch allows it, so that they tell no channels.
+"""Sizes that are calculated from the batch, made constant where every batch allows it, so that they tell no channels.
 
 `interpolate(x, size=y.shape[-2:])` becomes a Resize of the last axes alone, or by scales, or to sizes whose batch and
 channels are those of what is resized; Reshape and Expand leave the batch as it is.

@@ -1,4 +1,4 @@
-"""Drop channels from a labelled graph: slice weights and re-derive every constant that speaks of a shape."""
+"""Slicing of a labelled graph: channels are cut from weights, and constants that speak of shapes derived again."""
 
 from collections.abc import Iterable
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Which memory the values of a graph live in: constants, what follows from them, and activations with their lives.
+"""Memory of the values of a graph: constants, what follows from them, and activations with their lives.
 
 Quantized graphs count by what a runtime makes of them: a value that is only written down as float between a
 DequantizeLinear and a QuantizeLinear has the bytes of the quantized one.

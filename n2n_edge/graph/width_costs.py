@@ -1,4 +1,4 @@
-"""What a base graph costs at many widths at once, worked out from its labels without building a graph."""
+"""Costs of a base graph at many widths at once, worked out from its labels without building a graph."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
