@@ -175,7 +175,7 @@ def _components(folds: Sequence[_Fold]) -> list[list[_Fold]]:
             index = parent[index]
         return index
 
-    home: dict[ir.Node | ir.Value, int] = {}
+    home: dict[object, int] = {}
     for index, fold in enumerate(folds):
         for key in (*fold.cone, *fold.sources):
             parent[root(index)] = root(home.setdefault(key, index))

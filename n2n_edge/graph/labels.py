@@ -57,7 +57,7 @@ class Labels:
         row = np.arange(self._count, self._count + count, dtype=np.int64)
         self._count += count
         if self._count > len(self._parent):
-            self._parent = np.concatenate([self._parent, np.arange(len(self._parent), 2 * self._count)])
+            self._parent = np.concatenate([self._parent, np.arange(len(self._parent), 2 * self._count, dtype=np.int64)])
         self.dims[key] = row
         return row
 
