@@ -152,7 +152,7 @@ def _growing(folds: Sequence[_Fold], one: Trace) -> set[ir.Node]:
 def _growing_before(fold: _Fold, one: Trace) -> Iterator[ir.Node]:
     """Yield the nodes of the chain before a fold that grows whose outputs would grow as well, being as large."""
     node = fold.value.producer()
-    while node is not None and node.op_type not in BROADCASTING_OPS:
+    while node is not None and not op_of(node).broadcasts:
         inputs = [value for value in node.inputs if value is not None and value.producer() in fold.cone]
         if len(inputs) != 1 or len(inputs[0].uses()) != 1:
             return
