@@ -18,17 +18,9 @@ from n2n_edge.graph.storage import Constants, Lives
 from n2n_edge.graph.subgraphs import flattened, initializers_of
 
 __all__ = [
-    "Amounts",
-    "CostPlan",
-    "Costs",
-    "Figures",
-    "NodeCost",
-    "Place",
-    "costs",
-    "inferred_costs",
-    "node_amounts",
+    "Amounts", "CostPlan", "Costs", "Figures", "NodeCost", "Place", "costs", "inferred_costs", "node_amounts",
     "node_costs",
-]
+]  # fmt: skip
 
 Figures = NDArray[np.float64]
 

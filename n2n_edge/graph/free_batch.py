@@ -14,11 +14,7 @@ from n2n_edge.graph.operands import constant_ints, opset_of
 from n2n_edge.graph.shape_run import Array, example_inputs, run_graph, run_graph_each
 from n2n_edge.graph.shapes import batch_dim, constant_names, size_at_one, static_names, trace_model
 
-__all__ = [
-    "fix_batch",
-    "free_batch",
-    "open_node",
-]
+__all__ = ["fix_batch", "free_batch"]
 
 _TOLERANCE = 1e-4
 
@@ -65,7 +61,7 @@ def _opened(model: ir.Model, input_shape: tuple[int, ...] | None) -> ir.Model:
         assert value.shape is not None
         value.shape = ir.Shape([batch_dim(1), *list(value.shape)[1:]])
     for node in list(opened.graph):
-        open_node(opened, node, known.shapes)
+        _open_node(opened, node, known.shapes)
         for value in node.outputs:
             value.shape = None
     return opened
@@ -150,7 +146,7 @@ def _close(batch: Array, expected: Array, alone: Sequence[Array]) -> bool:
         return bool(np.all((np.abs(batch - expected) <= bound) | ~np.isfinite(expected)))
 
 
-def open_node(model: ir.Model, node: ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _open_node(model: ir.Model, node: ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Rewrite `node`, in place, into one that does for every image what it does for one, if it has such a form.
 
     `shapes` are those for a batch of one. What is made of it has to be checked: the first axis of a value may be

@@ -12,14 +12,7 @@ from n2n_edge.graph.labels import NO_LABEL, DimKey, LabelArray, Labels
 from n2n_edge.graph.layers import Layer
 from n2n_edge.graph.op import op_of
 
-__all__ = [
-    "ChannelGroup",
-    "Touchable",
-    "find_groups",
-    "find_touchable",
-    "importance_order",
-    "unit_importance",
-]
+__all__ = ["ChannelGroup", "Touchable", "find_groups", "find_touchable", "importance_order", "unit_importance"]
 
 
 @dataclass(frozen=True)

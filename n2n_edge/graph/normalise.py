@@ -22,11 +22,7 @@ from n2n_edge.graph.shapes import Trace, batch_dim, trace_model
 from n2n_edge.graph.sizes import free_sizes
 from n2n_edge.graph.subgraphs import inline_settled_branches
 
-__all__ = [
-    "is_in_training_mode",
-    "normalise",
-    "refuse_training_mode",
-]
+__all__ = ["is_in_training_mode", "normalise"]
 
 
 def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir.Model:
@@ -69,7 +65,7 @@ def _without_boilerplate(model: ir.Model) -> ir.Model:
     if model.functions:
         common.InlinePass()(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    refuse_training_mode(model)  # what follows would drop the mode, with the outputs that nothing reads
+    _refuse_training_mode(model)  # what follows would drop the mode, with the outputs that nothing reads
     common.RemoveInitializersFromInputsPass()(model)
     common.RemoveUnusedNodesPass()(model)
     return model
@@ -217,7 +213,7 @@ _MODE_IS_AN_ATTRIBUTE = 14
 """The opset since which BatchNormalization says so; before, it was told by the outputs for new statistics."""
 
 
-def refuse_training_mode(model: ir.Model) -> None:
+def _refuse_training_mode(model: ir.Model) -> None:
     """Raise InputError if a node of `model` computes as in training.
 
     Readers and optimisers drop such a mode without a word: then it is another function.

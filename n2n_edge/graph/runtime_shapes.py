@@ -9,11 +9,7 @@ from onnx import helper
 
 from n2n_edge.graph.op import MICROSOFT, op_of
 
-__all__ = [
-    "StandIn",
-    "exact_sizes",
-    "stand_in",
-]
+__all__ = ["StandIn", "exact_sizes", "stand_in"]
 
 
 def exact_sizes(node: ir.Node, source: Sequence[int], weight: Sequence[int] = ()) -> tuple[int, ...] | None:

@@ -23,17 +23,9 @@ from n2n_edge.graph.op import MICROSOFT, STANDARD_DOMAINS, op_of
 from n2n_edge.graph.subgraphs import holds_graph
 
 __all__ = [
-    "DEFAULT_SPATIAL_SIZE",
-    "Array",
-    "analysing",
-    "example_inputs",
-    "input_sizes",
-    "is_bounded",
-    "run_graph",
-    "run_graph_each",
-    "session_for",
-    "types_by_running",
-]
+    "DEFAULT_SPATIAL_SIZE", "Array", "analysing", "example_inputs", "input_sizes", "is_bounded", "run_graph",
+    "run_graph_each", "session_for", "types_by_running",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     import onnxruntime

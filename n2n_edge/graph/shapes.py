@@ -19,21 +19,9 @@ from n2n_edge.graph.shape_run import Array, example_inputs, input_sizes, is_boun
 from n2n_edge.graph.subgraphs import holds_graph, initializers_of
 
 __all__ = [
-    "Shape",
-    "Trace",
-    "Types",
-    "batch_dim",
-    "batch_of",
-    "constant_names",
-    "inferred_types",
-    "is_complete",
-    "is_constant",
-    "shapes_of",
-    "size_at_one",
-    "static_names",
-    "trace_model",
-    "types_of",
-]
+    "Shape", "Trace", "Types", "batch_dim", "batch_of", "constant_names", "inferred_types", "is_constant",
+    "shapes_of", "size_at_one", "static_names", "trace_model", "types_of",
+]  # fmt: skip
 
 Shape = tuple[int, ...]
 
@@ -90,7 +78,7 @@ def types_of(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> Typ
 def inferred_types(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> Types:
     """Return what `types_of` does as far as the graph itself tells: nothing is run."""
     noted = _noted(model)
-    if input_shape is None and is_complete(model, noted):
+    if input_shape is None and _is_complete(model, noted):
         return Types(noted, {}, complete=True)
     found = infer(model, input_sizes(model, 1, input_shape))
     return Types(found.shapes, found.kinds, not found.unknown)
@@ -101,7 +89,7 @@ def shapes_of(model: ir.Model) -> dict[str, Shape]:
     return dict(types_of(model).shapes)
 
 
-def is_complete(model: ir.Model, shapes: Mapping[str, Shape]) -> bool:
+def _is_complete(model: ir.Model, shapes: Mapping[str, Shape]) -> bool:
     """Tell whether `shapes` holds every tensor that nodes give; sequences, maps and optionals have none."""
     return all(
         value.name in shapes or not _is_tensor(value) for node in model.graph for value in node.outputs if value.name

@@ -11,14 +11,9 @@ from onnx_ir.passes import common
 from n2n_edge.errors import InputError
 
 __all__ = [
-    "bodies_of",
-    "check_function_calls",
-    "flattened",
-    "holds_graph",
-    "initializers_of",
-    "inline_settled_branches",
+    "bodies_of", "check_function_calls", "flattened", "holds_graph", "initializers_of", "inline_settled_branches",
     "nodes_within",
-]
+]  # fmt: skip
 
 
 def holds_graph(node: ir.Node) -> bool:

@@ -19,13 +19,7 @@ from n2n_edge.foreign import foreign_code, printable
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.shape_run import Array, run_graph
 
-__all__ = [
-    "EXPORT_WARNING",
-    "ExportMismatchError",
-    "check_export",
-    "export_module",
-    "export_program",
-]
+__all__ = ["EXPORT_WARNING", "export_module", "export_program"]
 
 _OPSET = 18
 
@@ -72,7 +66,7 @@ def export_module(module: object, example_input: object) -> ir.Model:
         _export_dynamo(torch, module, (example_input,), path)
 
     def check(model: ir.Model) -> None:
-        check_export(torch, name, module, example_input, model)
+        _check_export(torch, name, module, example_input, model)
 
     def by_running(path: Path) -> None:
         with torch.no_grad():
@@ -99,7 +93,7 @@ def export_program(program: object) -> ir.Model:
         inputs = getattr(program, "example_inputs", None)
         if inputs and len(inputs[0]) == 1 and not inputs[1]:
             module = program.module()  # type: ignore[attr-defined]
-            check_export(torch, "the program", module, inputs[0][0], model)
+            _check_export(torch, "the program", module, inputs[0][0], model)
 
     return _exported("the program", [lambda path: _export_dynamo(torch, program, (), path)], check)
 
@@ -211,7 +205,7 @@ class ExportMismatchError(InputError):
         return ExportMismatchError(f"{self}; the tracer warned: {tracer}") if tracer else self
 
 
-def check_export(torch: Any, name: str, module: Any, example: Any, model: ir.Model) -> None:
+def _check_export(torch: Any, name: str, module: Any, example: Any, model: ir.Model) -> None:
     """Compare the module with the exported graph on several random inputs, one image at a time and three at once.
 
     Raises:
