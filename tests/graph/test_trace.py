@@ -10,7 +10,7 @@ from hypothesis import given
 from onnx import TensorProto, helper, numpy_helper
 
 from n2n_edge.errors import InputError
-from n2n_edge.graph import trace
+from n2n_edge.graph import shapes
 from n2n_edge.graph.shape_run import run_graph, types_by_running
 from n2n_edge.graph.shapes import trace_model
 from tests.graph.running import inputs_of
@@ -53,7 +53,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[ir.Model]:
         runs.append(model)
         return types_by_running(model, *rest)
 
-    monkeypatch.setattr(trace, "types_by_running", counting)
+    monkeypatch.setattr(shapes, "types_by_running", counting)
     return runs
 
 
