@@ -18,10 +18,24 @@ from pathlib import Path
 _BUDGETS = ["--device", "raspberry-pi-4", "--max-mb", "0.12", "--max-latency-ms", "1.0"]
 _RUNS = {
     "example": [*_BUDGETS, "--effort", "quick", "--epochs", "3"],
-    "two-devices": ["--device", "raspberry-pi-4", "--device", "jetson", "--max-mb", "0.12", "--candidates", "4", "--epochs", "1"],
+    "two-devices": [
+        "--device",
+        "raspberry-pi-4",
+        "--device",
+        "jetson",
+        "--max-mb",
+        "0.12",
+        "--candidates",
+        "4",
+        "--epochs",
+        "1",
+    ],
     "no-budget": ["--device", "raspberry-pi-4", "--candidates", "4", "--epochs", "1"],
     "values": [*_BUDGETS, "--outputs", "values", "--candidates", "4", "--epochs", "1"],
-    **{name: [*_BUDGETS, "--policy", name, "--candidates", "4", "--epochs", "1"] for name in ("n2n", "random", "greedy", "evolution")},
+    **{
+        name: [*_BUDGETS, "--policy", name, "--candidates", "4", "--epochs", "1"]
+        for name in ("n2n", "random", "greedy", "evolution")
+    },
 }
 _UNSTABLE = re.compile(r"(seconds|_at|created|time|date|elapsed|platform|version|cpu|host)$")
 
@@ -63,8 +77,22 @@ def freeze(out: Path, models: list[Path], runs: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for model in models:
         _write(out / f"inspect-{model.stem}.json", *_command(out, "inspect", str(model), "--json"))
-        _write(out / f"predict-{model.stem}.json", *_command(out, "predict", str(model), "--device", "raspberry-pi-4", "--json"))
-        gate = ("gate", str(model), "--static", "--no-config", "--max-mb", "1", "--max-params", "300000", "--max-macs", "1e8")
+        _write(
+            out / f"predict-{model.stem}.json",
+            *_command(out, "predict", str(model), "--device", "raspberry-pi-4", "--json"),
+        )
+        gate = (
+            "gate",
+            str(model),
+            "--static",
+            "--no-config",
+            "--max-mb",
+            "1",
+            "--max-params",
+            "300000",
+            "--max-macs",
+            "1e8",
+        )
         _write(out / f"gate-{model.stem}.json", *_command(out, *gate, "--json"))
     for name, options in _RUNS.items() if runs else ():
         folder = out / f"run-{name}"
@@ -79,9 +107,17 @@ def freeze(out: Path, models: list[Path], runs: bool) -> None:
 
 def _differences(one: object, other: object, where: str = "") -> list[str]:
     if isinstance(one, dict) and isinstance(other, dict):
-        return [line for key in sorted({*one, *other}) for line in _differences(one.get(key), other.get(key), f"{where}.{key}")]
+        return [
+            line
+            for key in sorted({*one, *other})
+            for line in _differences(one.get(key), other.get(key), f"{where}.{key}")
+        ]
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        return [line for at, (a, b) in enumerate(zip(one, other, strict=True)) for line in _differences(a, b, f"{where}[{at}]")]
+        return [
+            line
+            for at, (a, b) in enumerate(zip(one, other, strict=True))
+            for line in _differences(a, b, f"{where}[{at}]")
+        ]
     return [] if one == other else [f"{where}: {json.dumps(one)[:160]} -> {json.dumps(other)[:160]}"]
 
 
@@ -98,7 +134,10 @@ def main() -> int:
     for path in sorted(given.against.glob("*.json")) if given.against else ():
         here = given.out / path.name
         if here.is_file():
-            lines += [f"{path.name} {line}" for line in _differences(json.loads(path.read_text()), json.loads(here.read_text()))]
+            lines += [
+                f"{path.name} {line}"
+                for line in _differences(json.loads(path.read_text()), json.loads(here.read_text()))
+            ]
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     return 1 if lines else 0
 
