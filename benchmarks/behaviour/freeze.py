@@ -1,8 +1,9 @@
 """Documents of one state of the program, to hold against those of another.
 
-``python -m benchmarks.behaviour.freeze OUT [MODEL ...]`` writes what `inspect`, `gate`, `predict` and `pareto` print as JSON, and report, journal
-and the student's digest of short runs on the built-in example at fixed seeds. ``--against OTHER`` then names every
-difference and exits with 1 if there is one. Both states must run on the same processor: trained weights depend on it.
+``python -m benchmarks.behaviour.freeze OUT [MODEL ...]`` writes what `inspect`, `gate`, `predict` and `pareto` print as
+JSON, and report, journal and the student's digest of short runs on the built-in example at fixed seeds.
+``--against OTHER`` then names every difference and exits with 1 if there is one. Both states must run on the same
+processor: trained weights depend on it.
 """
 
 import argparse
