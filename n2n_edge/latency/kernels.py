@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from n2n_edge.devices.terms import COMPUTE_CLASSES, TERMS
+from n2n_edge.devices.terms import COMPUTE_CLASSES, TERMS, Rates
 from n2n_edge.graph.costs import Amounts, Place, node_amounts
 
 __all__ = ["Kernels", "Placement", "kernels_of"]
