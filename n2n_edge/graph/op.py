@@ -2,7 +2,7 @@
 
 The rows of standard operators, and of ONNX Runtime's own ones, are in ``ops.py``. Others come from outside:
 
->>> from n2n_edge.graph import Op, register_op
+>>> from n2n_edge import Op, register_op
 >>> register_op(Op("Snake", domain="my.ops", activation=True))
 
 or from installed packages, whose entry points of the group ``n2n_edge.ops`` give an `Op` or several.

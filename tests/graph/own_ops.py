@@ -11,12 +11,13 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir import tensor
 
-from n2n_edge.graph import Labels, Op, counted_op
+from n2n_edge import Op, counted_op
+from n2n_edge.graph.labels import Labels
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from n2n_edge.distill.op_registry import NodeView
+    from n2n_edge.training.ops.registry import NodeView
 
 DOMAIN = "own.ops"
 Shapes = Sequence[tuple[int, ...] | None]

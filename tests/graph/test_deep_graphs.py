@@ -6,9 +6,11 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from n2n_edge import Teacher, build
 from n2n_edge.devices import load_profile, predict
 from n2n_edge.errors import IncompressibleError, InputError
-from n2n_edge.graph import Teacher, build, costs, inferred_costs, load_model
+from n2n_edge.graph.costs import costs, inferred_costs
+from n2n_edge.graph.load import load_model
 from n2n_edge.graph.operands import is_fixed
 from tests.deep_graphs import DEEP_GRAPHS, deep_model
 

@@ -12,10 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from n2n_edge.errors import InputError, N2NError
 from n2n_edge.foreign import UnforeseenError, foreign_file
-from n2n_edge.gate.reached import file_figures, inferred_figures
-from n2n_edge.graph import Teacher, child, load_model
+from n2n_edge.graph import child
+from n2n_edge.graph.load import load_model
 from n2n_edge.graph.subgraphs import check_function_calls
-from n2n_edge.measure import file_size_bytes
+from n2n_edge.graph.teacher import Teacher
+from n2n_edge.latency.file_figures import file_figures, inferred_figures
+from n2n_edge.measure.files import file_size_bytes
 
 Constants = dict[str, np.ndarray]
 

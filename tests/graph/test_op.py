@@ -11,12 +11,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from n2n_edge import Op, Teacher, build, costs, register_op
 from n2n_edge.cli.app import app
-from n2n_edge.distill import GraphModule
-from n2n_edge.distill.op_registry import OPS, register
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
-from n2n_edge.graph import Op, Teacher, build, costs, load_model, node_costs, op, op_of, register_op, save_model
+from n2n_edge.graph import op
+from n2n_edge.graph.costs import node_costs
+from n2n_edge.graph.load import load_model, save_model
+from n2n_edge.graph.op import op_of
 from n2n_edge.graph.ops import STANDARD_OPS
+from n2n_edge.training.executor import GraphModule
+from n2n_edge.training.ops.registry import OPS, register
 from tests.graph import own_ops
 
 

@@ -1,0 +1,210 @@
+"""The kernels that a runtime makes of a graph, and the amounts that decide how long each one takes.
+
+A runtime folds a norm or an activation into the operator before it, and operators that only rename the same bytes cost
+nothing; what is left are *kernels*. Each has a class, and its time is taken to be a sum of *terms*:
+multiply-accumulates of its class, bytes that it moves, its launch. A device's *rates* say how many nanoseconds one unit
+of each term takes.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from n2n_edge.devices.terms import COMPUTE_CLASSES, TERMS, Rates
+from n2n_edge.graph.costs import Amounts, Place, node_amounts
+from n2n_edge.graph.op import Op
+
+__all__ = ["Kernels", "Placement", "kernels_of"]
+
+Floats = NDArray[np.float64]
+Placement = Literal["kernel", "fused", "free"]
+
+_MULTIPLYING = ("conv", "conv_transpose", "gemm", "matmul")
+
+_QUANTITIES = ("macs", "idle", "reduction", "moved", "weights", "launch")
+_IMAGE_CHANNELS = 4
+"""Up to so many input channels kernels are made for images, and don't fill them up."""
+
+_BLOCKED = frozenset({"conv_1x1", "conv_3x3", "conv_3x3_strided", "conv_large"})
+
+
+class Kernels:
+    """The kernels of one graph, whatever its widths: `classes` per node, "fused" and "free" for those that are none.
+
+    `amounts` given, all nodes' times follow from a device's rates in one matrix product, for N candidates at once.
+    `block` is how many channels the device's kernels compute at once: a convolution of fewer costs as much.
+    """
+
+    def __init__(self, places: Sequence[Place], graph_outputs: Collection[str] = (), block: int = 1) -> None:
+        self.places = tuple(places)
+        self._block = block
+        placements = _placements(self.places, graph_outputs)
+        self.placements: tuple[Placement, ...] = tuple(placements)
+        self.classes = tuple(
+            _kernel_class(place) if placement == "kernel" else placement
+            for place, placement in zip(self.places, placements, strict=True)
+        )
+        self._area = np.array([[float(np.prod(place.kernel)) if place.kernel else 1.0] for place in self.places])
+
+    @cached_property
+    def _weights(self) -> Floats:
+        """How much of each quantity of each node counts for each term: (terms, quantities, nodes)."""
+        table = np.zeros((len(TERMS), len(_QUANTITIES), len(self.places)))
+
+        def count(term: str, quantity: str, node: int) -> None:
+            table[TERMS.index(term), _QUANTITIES.index(quantity), node] = 1.0
+
+        for node, kernel in enumerate(self.classes):
+            if kernel in ("free", "fused"):
+                continue
+            computes = kernel in COMPUTE_CLASSES
+            count("launch_compute" if computes else f"launch_{kernel}", "launch", node)
+            if not computes:
+                count(f"byte_{kernel}", "moved", node)
+                continue
+            count(f"mac_{kernel}", "macs", node)
+            count("byte_weights", "weights", node)
+            count("byte_depthwise" if kernel in ("depthwise", "grouped") else "byte_dense", "moved", node)
+            count("reduction", "reduction", node)
+            if kernel in _BLOCKED:
+                count("mac_idle", "idle", node)
+        return table
+
+    def terms(self, amounts: Amounts) -> Floats:
+        """Return how much of each term the whole graph has: `(terms, N)`."""
+        total: Floats = np.einsum("tqn,qnc->tc", self._weights, self._quantities(amounts))
+        return total
+
+    def node_ns(self, amounts: Amounts, rates: Rates) -> Floats:
+        """Return nanoseconds of every node, nought for what is no kernel: `(nodes, N)`."""
+        per_quantity = np.einsum("t,tqn->qn", _vector(rates), self._weights)
+        times: Floats = np.einsum("qn,qnc->nc", per_quantity, self._quantities(amounts))
+        return times
+
+    def total_ns(self, amounts: Amounts, rates: Rates) -> Floats:
+        """Return nanoseconds of the whole graph: `(N,)`."""
+        total: Floats = self.node_ns(amounts, rates).sum(axis=0)
+        return total
+
+    def _quantities(self, amounts: Amounts) -> Floats:
+        macs, reduction = amounts.node_macs, amounts.node_reduction
+        inputs = np.maximum(reduction / self._area, 1.0)
+        outputs = np.maximum(amounts.node_channels, 1.0)
+        filled = _filled(outputs, self._block) * np.where(inputs > _IMAGE_CHANNELS, _filled(inputs, self._block), 1.0)
+        return np.stack(
+            [
+                macs,
+                macs * (filled - 1.0),
+                reduction,
+                amounts.node_input_bytes + amounts.node_output_bytes,
+                amounts.node_weight_bytes,
+                np.ones_like(macs),
+            ]
+        )
+
+
+def kernels_of(model: ir.Model, block: int = 1) -> tuple[Kernels, Amounts]:
+    """Return a model's kernels on a device that computes `block` channels at once, and its amounts (N = 1)."""
+    places, amounts = node_amounts(model)
+    return Kernels(places, [str(value.name) for value in model.graph.outputs], block), amounts
+
+
+def _filled(channels: Floats, block: int) -> Floats:
+    """Return by what factor channels grow when they are filled up to whole blocks."""
+    filled: Floats = np.ceil(channels / block) * block / channels
+    return filled
+
+
+def _vector(rates: Rates) -> Floats:
+    return np.array([rates.get(term, 0.0) for term in TERMS])
+
+
+def _kernel_class(place: Place) -> str:
+    """Return the class of a kernel: one of `COMPUTE_CLASSES`, or of `BYTE_CLASSES` for what does not multiply."""
+    row = place.op
+    match row.kernel:
+        case "conv" | "conv_transpose":
+            return _convolution_class(place, plain=row.kernel == "conv")
+        case "matmul":
+            return "matmul" if len(place.inputs) > 1 else "gemm"
+        case "gemm" | "pooling" | "layout" | "slicing" | "selecting":
+            return row.kernel
+        case _:
+            return "residual" if row.join == "sum" and len(place.inputs) > 1 else "elementwise"
+
+
+def _convolution_class(place: Place, *, plain: bool) -> str:
+    if place.depthwise:
+        return "depthwise"
+    if place.groups > 1:
+        return "grouped"
+    if plain and set(place.kernel) == {1}:
+        return "conv_1x1"
+    if plain and set(place.kernel) == {3}:
+        return "conv_3x3" if set(place.stride) <= {1} else "conv_3x3_strided"
+    return "conv_large"
+
+
+def _placements(places: Sequence[Place], graph_outputs: Collection[str]) -> list[Placement]:
+    """Tell of each node whether it is a kernel of its own.
+
+    A norm or activation is computed inside the operator before it: Conv, norm, activation, and Add, activation, as long
+    as nobody else reads the value between them. What doesn't depend on the data, such as shape arithmetic, is worked
+    out when the model is loaded.
+    """
+    readers = Counter(name for place in places for name in place.inputs)
+    readers.update(graph_outputs)
+    products = {tuple(place.inputs) for place in places if place.op.join == "product"}
+    products |= {pair[::-1] for pair in products}
+    open_to: dict[str, Op] = {}  # value -> first operator of the kernel that could still take in its only reader
+    settled: set[str] = set()  # values that don't depend on the data
+    found: list[Placement] = []
+    for place in places:
+        row = place.op
+        kernel = next((open_to[name] for name in place.inputs if name in open_to and readers[name] == 1), None)
+        placement: Placement = "kernel"
+        if settled.issuperset(place.inputs):
+            placement = "free"
+            settled.update(place.outputs)
+        elif row.kernel == "conversion":
+            placement = "fused"
+            settled.update(place.outputs[1:])  # the scale and zero point that it finds
+        elif row.kernel == "free":
+            placement = "free"
+            if row.of_shape:
+                settled.update(place.outputs)
+        elif kernel is not None and _fuses(kernel, row, alone=len(set(place.inputs) - settled) == 1):
+            placement = "fused"
+        if placement == "kernel" and row.fuses == "gate" and (place.inputs[0], place.outputs[0]) in products:
+            placement = "fused"  # x times sigmoid(x) is one kernel, counted where the product is
+        following = _kernel_after(kernel if placement == "fused" else None, row)
+        if following is not None and place.outputs:
+            open_to[place.outputs[0]] = following
+        found.append(placement)
+    return found
+
+
+def _fuses(kernel: Op, row: Op, *, alone: bool) -> bool:
+    """Tell whether `row` is calculated within `kernel`; `alone` says that it reads one value of the data."""
+    if kernel.integer_sums and _rescales(row):
+        return alone
+    return row.fuses in ("activation", "gate") or (row.fuses == "norm" and kernel.kernel in _MULTIPLYING)
+
+
+def _rescales(row: Op) -> bool:
+    """Tell whether an operator makes floats of sums of quantized products, within the same kernel."""
+    return row.form == "cast" or row.join in ("sum", "product")
+
+
+def _kernel_after(kernel: Op | None, row: Op) -> Op | None:
+    """Return the operator that decides what else may join the kernel after this one; None where it is closed."""
+    if row.kernel == "conversion" or (kernel is not None and kernel.integer_sums and _rescales(row)):
+        return kernel
+    if row.kernel in _MULTIPLYING or row.absorbs:
+        return kernel if kernel is not None else row
+    return None
