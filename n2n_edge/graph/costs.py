@@ -9,8 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from n2n_edge.foreign import foreign_file
-from n2n_edge.graph.analysing import analysing
+from n2n_edge.graph.analysing import analysing, analysing_unrun
 from n2n_edge.graph.bodies import initializers_of
 from n2n_edge.graph.flatten import flattened
 from n2n_edge.graph.load import size_of
@@ -105,7 +104,7 @@ def inferred_costs(model: ir.Model) -> tuple[Costs, bool]:
     Raises:
         InputError: the model holds what can't be counted.
     """
-    with foreign_file("the model"):
+    with analysing_unrun(model):
         flat = flattened(model)
         types = inferred_types(flat)
         return _costs(model, flat, types), types.complete

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from n2n_edge.devices import load_profile, predict, predict_latency
 from n2n_edge.errors import InputError, N2NError
 from n2n_edge.foreign import UnforeseenError, foreign_file
 from n2n_edge.gate.reached import file_figures, inferred_figures
@@ -318,3 +319,200 @@ def test_an_output_that_is_an_input(tmp_path: Path) -> None:
 
     assert file_figures(path)["params"].value == 0
     assert Teacher.load(path).layers == ()
+
+
+def function(nodes: list[onnx.NodeProto], opset: int = 17, gives: str = "q") -> onnx.FunctionProto:
+    """A function of one input ``p`` and one output."""
+    return helper.make_function("local", "F", ["p"], [gives], nodes, [helper.make_opsetid("", opset)])
+
+
+def calling(path: Path, called: onnx.FunctionProto, inputs: int = 1, outputs: int = 1) -> Path:
+    node = helper.make_node("F", ["x"] * inputs, ["y", "z"][:outputs], domain="local")
+    return saved(path, [node], functions=(called,))
+
+
+def external(name: str, location: str, kind: int, *dims: int) -> onnx.TensorProto:
+    tensor = TensorProto(name=name, data_type=kind, dims=dims, data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=location)
+    return tensor
+
+
+def sparse(location: str, part: str) -> onnx.SparseTensorProto:
+    """A weight ``w`` of 4x3x3x3, one part of which lies in another file."""
+    values = numpy_helper.from_array(np.ones(2, np.float32), "w")
+    indices = numpy_helper.from_array(np.array([0, 5], np.int64), "i")
+    if part == "values":
+        values = external("w", location, TensorProto.FLOAT, 2)
+    else:
+        indices = external("i", location, TensorProto.INT64, 2)
+    return helper.make_sparse_tensor(values, indices, [4, 3, 3, 3])
+
+
+def with_data_elsewhere(path: Path, place: str, location: str) -> Path:
+    """A model whose convolution has its weight, or a part of it, in another file."""
+    if place.startswith("function"):
+        weight = helper.make_node("Constant", [], ["w"], value=external("w", location, TensorProto.FLOAT, 4, 3, 3, 3))
+        nodes = [weight, helper.make_node("Conv", ["p", "w"], ["q"])]
+        if place == "function's body":
+            branch = helper.make_graph(nodes, "b", [], [helper.make_tensor_value_info("q", TensorProto.FLOAT, None)])
+            yes = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.array(True)))
+            nodes = [yes, helper.make_node("If", ["c"], ["q"], then_branch=branch, else_branch=branch)]
+        return calling(path, function(nodes))
+    held = sparse(location, place.split()[-1])
+    if place.startswith("constant"):
+        return saved(path, [helper.make_node("Constant", [], ["w"], sparse_value=held), *conv()])
+    proto = onnx.load(str(saved(path, conv())))
+    proto.graph.sparse_initializer.append(held)
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+PLACES = ["function", "function's body", "sparse values", "sparse indices", "constant values", "constant indices"]
+
+
+@pytest.mark.parametrize("location", ["/etc/passwd", "../w.bin", "missing.bin"])
+@pytest.mark.parametrize("place", PLACES)
+def test_external_data_is_looked_for_wherever_tensors_are(place: str, location: str, tmp_path: Path) -> None:
+    path = with_data_elsewhere(tmp_path / "model.onnx", place, location)
+
+    for analyse in (Teacher.load, file_figures, inferred_in, file_size_bytes):
+        assert "beside the model" in refused(path, analyse)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_external_data_is_read_wherever_tensors_are(place: str, tmp_path: Path) -> None:
+    content = np.arange(2, dtype=np.int64) if place.endswith("indices") else np.ones(108, np.float32)
+    size = 2 if "values" in place else content.size
+    (tmp_path / "w.bin").write_bytes(content[:size].tobytes())
+    path = with_data_elsewhere(tmp_path / "model.onnx", place, "w.bin")
+
+    assert file_figures(path)["macs"].value == 4 * 27 * 36
+    assert inferred_in(path)
+    assert file_size_bytes(path) == path.stat().st_size + size * content.itemsize
+
+
+def inferred_in(path: Path) -> object:
+    return inferred_figures(load_model(path), path)
+
+
+def test_sparse_weights_in_bodies(tmp_path: Path) -> None:
+    given = helper.make_tensor_value_info("b", TensorProto.FLOAT, None)
+    dense = helper.make_graph([helper.make_node("Conv", ["x", "v"], ["b"])], "dense", [], [given])
+    dense.initializer.append(numpy_helper.from_array(KERNEL["w"], "v"))
+    thin = helper.make_graph([helper.make_node("Conv", ["x", "w"], ["b"])], "thin", [], [given])
+    indices = numpy_helper.from_array(np.array([0, 5], np.int64))
+    values = numpy_helper.from_array(np.ones(2, np.float32), "w")
+    thin.sparse_initializer.append(helper.make_sparse_tensor(values, indices, KERNEL["w"].shape))
+    choice = helper.make_node("If", ["c"], ["y"], then_branch=thin, else_branch=dense)
+    path = saved(tmp_path / "model.onnx", [choice], {"c": np.array(True)})
+
+    for analyse in (Teacher.load, file_figures, inferred_in):
+        analyse(path)
+
+
+def _described(proto: onnx.ModelProto, field: str) -> None:
+    if field in ("doc_string", "producer_name", "producer_version", "domain"):
+        setattr(proto, field, "QQQQ")
+    elif field in ("key", "value"):
+        proto.metadata_props.add(**{"key": "k", "value": "v", field: "QQQQ"})
+        proto.metadata_props.add(key="kept", value="yes")
+    elif field == "graph's metadata":
+        proto.graph.metadata_props.add(key="QQQQ", value="v")
+    elif field == "graph's text":
+        proto.graph.doc_string = "QQQQ"
+    elif field == "node's text":
+        proto.graph.node[0].doc_string = "QQQQ"
+    elif field == "weight's text":
+        proto.graph.initializer[0].doc_string = "QQQQ"
+    else:
+        proto.graph.input[0].type.denotation = "QQQQ"
+
+
+DESCRIPTIONS = [
+    "doc_string", "producer_name", "producer_version", "domain", "key", "value", "graph's metadata", "graph's text",
+    "node's text", "weight's text", "type's denotation",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("field", DESCRIPTIONS)
+def test_a_description_that_is_not_utf8_is_dropped(field: str, tmp_path: Path) -> None:
+    path = saved(tmp_path / "model.onnx", conv(), KERNEL)
+    proto = onnx.load(str(path))
+    _described(proto, field)
+    path.write_bytes(proto.SerializeToString().replace(b"QQQQ", b"\xff\xfe\xff\xfe"))
+
+    assert Teacher.load(path).layers
+    assert file_figures(path)["params"].value == inferred_figures(load_model(path), path)["params"].value == 108
+    if field in ("key", "value"):
+        assert dict(load_model(path).metadata_props) == {"kept": "yes"}
+
+
+@pytest.mark.parametrize("place", ["function", "input", "output", "node", "opset", "axis"])
+def test_names_that_are_not_utf8_wherever_they_are(place: str, tmp_path: Path) -> None:
+    inner = [helper.make_node("Relu", ["p"], ["q"], name="QQQQ" if place == "node" else "")]
+    called = function(inner)
+    for holder in (called.input, called.output):
+        if place == ("input" if holder is called.input else "output"):
+            holder[0] = "QQQQ"
+    if place in ("input", "output"):
+        inner_node = called.node[0]
+        (inner_node.input if place == "input" else inner_node.output)[0] = "QQQQ"
+    path = calling(tmp_path / "model.onnx", called)
+    proto = onnx.load(str(path))
+    if place == "function":
+        proto.functions[0].name = proto.graph.node[0].op_type = "QQQQ"
+    elif place == "opset":
+        proto.opset_import.add(domain="QQQQ", version=1)
+    elif place == "axis":
+        proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "QQQQ"
+    path.write_bytes(proto.SerializeToString().replace(b"QQQQ", b"\xff\xfe\xff\xfe"))
+
+    for analyse in (Teacher.load, file_figures, inferred_in):
+        assert "UTF-8" in refused(path, analyse)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(2, 1), (1, 2)])
+def test_a_function_called_with_more_than_it_declares(inputs: int, outputs: int, tmp_path: Path) -> None:
+    path = calling(tmp_path / "model.onnx", function([helper.make_node("Relu", ["p"], ["q"])]), inputs, outputs)
+
+    for analyse in (Teacher.load, file_figures, inferred_in):
+        assert "declares 1" in refused(path, analyse)
+
+
+def test_a_function_of_another_version_with_the_same_operators(tmp_path: Path) -> None:
+    path = calling(tmp_path / "model.onnx", function([helper.make_node("Relu", ["p"], ["q"])], opset=13))
+
+    assert Teacher.load(path).model.graph.node(0).op_type == "Relu"
+    file_figures(path)
+
+
+def test_a_function_of_another_version_with_other_operators(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Softmax", ["p"], ["q"])]  # up to version 12 its axis is another one by default
+    path = calling(tmp_path / "model.onnx", function(nodes, opset=12))
+
+    for analyse in (Teacher.load, file_figures, inferred_in):
+        assert "uses Softmax of version 12" in refused(path, analyse)
+
+
+@pytest.mark.parametrize("rank", [2, 6, 25])
+@pytest.mark.parametrize("declared", [True, False])
+def test_more_elements_than_can_be_counted(declared: bool, rank: int, tmp_path: Path) -> None:
+    sizes = (2**50,) * rank
+    nodes = [helper.make_node("Expand", ["x", "s"], ["e"]), helper.make_node("Relu", ["e"], ["y"])]
+    path = saved(tmp_path / "model.onnx", nodes, {"s": np.array(sizes)}, shape=sizes if declared else (1,))
+
+    for analyse in (Teacher.load, file_figures):
+        assert len(refused(path, analyse)) < 500
+    if not declared:
+        assert "macs" not in inferred_figures(load_model(path), path)
+
+
+def test_a_graph_without_nodes_takes_no_time(tmp_path: Path) -> None:
+    path = saved(tmp_path / "model.onnx", [helper.make_node("Relu", ["x"], ["r"])])
+    proto = onnx.load(str(path))
+    proto.graph.output[0].name = "x"
+    path.write_bytes(proto.SerializeToString())
+    model, profile = Teacher.load(path).model, load_profile("raspberry-pi-4")
+
+    assert predict(model, profile).nodes == ()
+    assert predict_latency(model, profile).value == 0
