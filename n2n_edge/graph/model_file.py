@@ -24,7 +24,7 @@ def check_path(path: Path) -> None:
     """Refuse what can't be a model file before anything is read from it: devices and pipes may never end.
 
     Raises:
-        InputError: there is no such file, it can't be looked at, it is no regular file, or it is over 2 GB.
+        InputError: there is no such file, it can't be looked at, it is no regular file, it is empty or over 2 GB.
     """
     try:
         found = path.stat()
@@ -38,6 +38,8 @@ def check_path(path: Path) -> None:
         raise InputError(f"{path}: is a folder; give the path of an ONNX model file")
     if not stat.S_ISREG(found.st_mode):
         raise InputError(f"{path}: is a device, pipe or socket; give the path of an ONNX model file")
+    if not found.st_size:  # what the kernel shows as files, below /proc, has no size, and reading it may never end
+        raise InputError(f"{path}: is empty: not an ONNX file, or cut short; export or copy it again")
     if found.st_size > MESSAGE_BYTES:
         raise InputError(f"{path}: is over 2 GB, more than one ONNX file may hold; save it with external data")
 

@@ -257,7 +257,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     refused(path, file_figures)
 
 
-@pytest.mark.parametrize("kind", ["device", "pipe", "loop", "long", "nul", "below a file"])
+@pytest.mark.parametrize("kind", ["device", "pipe", "loop", "long", "nul", "below a file", "empty", "kernel"])
 def test_paths_that_are_no_model_files(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     if kind == "device":
@@ -270,6 +270,12 @@ def test_paths_that_are_no_model_files(kind: str, tmp_path: Path) -> None:
         path = tmp_path / ("a" * 5000)
     elif kind == "nul":
         path = tmp_path / "a\0b"
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "kernel":
+        path = Path("/proc/kmsg")
+        if not path.exists():
+            pytest.skip("a system without /proc")
     else:
         path.write_bytes(b"")
         path = path / "model.onnx"
