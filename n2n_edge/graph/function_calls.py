@@ -1,5 +1,7 @@
 """Functions of a model that can be put in the place of their calls, and how large the graph gets then."""
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
@@ -11,6 +13,14 @@ __all__ = ["check_function_calls", "give_one_version"]
 
 _MOST_NODES = 100_000
 
+_MOST_LEVELS = 200
+"""How deeply functions may call each other: the ONNX checker and ONNX Runtime go into them level by level."""
+
+_Operator = tuple[str, str]
+"""Domain and type of an operator, or of a function."""
+
+_GRAPH: _Operator = ("", "")
+
 
 def check_function_calls(proto: onnx.ModelProto, path: Path) -> None:
     """Refuse functions that call themselves, are called with too much, or so often that no graph could hold them.
@@ -21,35 +31,42 @@ def check_function_calls(proto: onnx.ModelProto, path: Path) -> None:
     if not proto.functions:
         return
     functions = {(item.domain, item.name): item for item in proto.functions}
-    sizes: dict[tuple[str, str], int] = {}
-    open_calls: set[tuple[str, str]] = set()
+    for node in (node for holder in holders(proto) for node in holder.node):
+        if (node.domain, node.op_type) in functions:
+            _check_call(node, functions[node.domain, node.op_type], path)
+    called = {key: Counter(_operators(item.node)) for key, item in functions.items()}
+    called[_GRAPH] = Counter(_operators(proto.graph.node))
+    sizes: dict[_Operator, int] = {}
+    levels: dict[_Operator, int] = {}
+    open_calls = {_GRAPH: None}
+    while open_calls:  # a stack: the last one is what is being counted
+        key = next(reversed(open_calls))
+        missing = next((inner for inner in called[key] if inner in functions and inner not in sizes), None)
+        if missing is not None:
+            if missing in open_calls:
+                raise InputError(f"{path}: function '{missing[1]}' calls itself; export the model without functions")
+            open_calls[missing] = None
+            continue
+        del open_calls[key]
+        sizes[key] = sum(sizes.get(inner, 1) * times for inner, times in called[key].items())
+        levels[key] = 1 + max((levels.get(inner, 0) for inner in called[key]), default=0)
+        if sizes[key] > _MOST_NODES:
+            raise InputError(
+                f"{path}: its functions stand for over {_MOST_NODES:,} nodes; export the model without functions"
+            )
+    if levels[_GRAPH] > _MOST_LEVELS:
+        raise InputError(
+            f"{path}: its functions call each other over {_MOST_LEVELS} levels deep; export the model without functions"
+        )
 
-    def size_of(key: tuple[str, str]) -> int:
-        if key in open_calls:
-            raise InputError(f"{path}: function '{key[1]}' calls itself; export the model without functions")
-        if key not in sizes:
-            open_calls.add(key)
-            sizes[key] = nodes_of(list(functions[key].node))
-            open_calls.discard(key)
-        return sizes[key]
 
-    def nodes_of(nodes: list[onnx.NodeProto]) -> int:
-        total = 0
-        for node in nodes:
-            key = (node.domain, node.op_type)
-            if key in functions:
-                _check_call(node, functions[key], path)
-            total += size_of(key) if key in functions else 1
-            for attribute in node.attribute:
-                for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                    total += nodes_of(list(body.node))
-            if total > _MOST_NODES:
-                raise InputError(
-                    f"{path}: its functions stand for over {_MOST_NODES:,} nodes; export the model without functions"
-                )
-        return total
-
-    nodes_of(list(proto.graph.node))
+def _operators(nodes: Iterable[onnx.NodeProto]) -> Iterator[_Operator]:
+    """Yield what the nodes call, those in bodies of control flow included."""
+    for node in nodes:
+        yield (node.domain, node.op_type)
+        for attribute in node.attribute:
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _operators(body.node)
 
 
 def _check_call(node: onnx.NodeProto, function: onnx.FunctionProto, path: Path) -> None:

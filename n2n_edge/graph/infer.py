@@ -190,7 +190,7 @@ class _Walk:
     def _note(self, name: str, shape: tuple[int, ...], kind: int) -> None:
         sizes = tuple(int(size) for size in shape)
         self.found.shapes[name], self.found.kinds[name] = sizes, kind
-        self._types[name] = onnx.helper.make_tensor_type_proto(kind, sizes)
+        self._types.pop(name, None)  # made where ONNX is asked, which equal nodes do once
 
     def _hold(self, name: str, array: Array) -> None:
         self._values[name] = array
@@ -267,7 +267,7 @@ class _Walk:
         domain = node.domain if replaced is None else ""
         opset = self._opsets.get(domain, 1) if replaced is None else max(self._opsets.get("", 1), 13)
         schema = onnx.defs.get_schema(proto.op_type, opset, domain)
-        types = {name: self._types[name] for name in proto.input if name in self._types}
+        types = {name: kind for name in proto.input if (kind := self._type(name)) is not None}
         values: dict[str, onnx.TensorProto] = {}
         if replaced is None:
             small = [name for name in types if name in self._values]
@@ -283,6 +283,12 @@ class _Walk:
             return tuple(told)
         element = replaced.kind or self.found.kinds.get(proto.input[0]) or onnx.TensorProto.UNDEFINED
         return tuple(None if kind is None else _with_element(kind, element) for kind in told)
+
+    def _type(self, name: str) -> onnx.TypeProto | None:
+        """Return what is known of the type of a value."""
+        if name in self.found.shapes:
+            return onnx.helper.make_tensor_type_proto(self.found.kinds[name], self.found.shapes[name])
+        return self._types.get(name)
 
     def _learn(self, node: ir.Node, name: str, kind: onnx.TypeProto) -> None:
         if kind.WhichOneof("value") != "tensor_type":

@@ -19,6 +19,9 @@ VIEW_OPS = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", 
 
 _REARRANGING_OPS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
 _SAME_ELEMENTS = _REARRANGING_OPS | {"Cast", "CastLike", "Expand"}
+_TYPED_OPS = frozenset({"Cast", "Constant", "Shape", "Size"})
+"""Ops whose output has an element type that its input doesn't tell."""
+
 _SUM_OPS = frozenset({"ConvInteger", "MatMulInteger"})
 
 _FIRST_SETTING = {
@@ -56,6 +59,9 @@ class Constants:
         self._values = {str(value.name): value for value in initializers_of(model) if value.const_value is not None}
         self.settled: set[str] = set(self._values)
         self._nodes: dict[str, ir.Node] = {}
+        self._memory: dict[str, str] = {}
+        self._stored: dict[str, str | None] = {}
+        self._kinds: dict[str, ir.DataType | None] = {}
         settled_nodes: set[ir.Node] = set()
         for node in model.graph:
             names = [str(value.name) for value in node.inputs if value is not None]
@@ -70,14 +76,16 @@ class Constants:
                     self._nodes[str(value.name)] = node
                     self._values[str(value.name)] = value
                     self.settled.add(str(value.name))
+                for value in node.outputs:
+                    self._note(node, str(value.name))
         self.read: dict[str, str] = {}
         self.weights: set[str] = set()
         for name, value in self._values.items():
             readers = [use for use in value.uses() if use.node not in settled_nodes]
             if not readers and not value.is_graph_output():
                 continue
-            self.read[name] = self._memory(name)
-            stored = self._stored(name)
+            self.read[name] = self._memory.get(name, name)
+            stored = self._stored.get(name, name)
             if stored is not None and any(self._is_weight(use.node, use.idx, name, stored) for use in readers):
                 self.weights.add(stored)
 
@@ -85,32 +93,25 @@ class Constants:
         """Return the value that counts as params of input `index` of a node; None where it reads none there."""
         value = node.inputs[index]
         name = "" if value is None else str(value.name)
-        stored = self._stored(name) if name in self.read else None
+        stored = self._stored.get(name, name) if name in self.read else None
         return stored if stored is not None and self._is_weight(node, index, name, stored) else None
 
-    def _memory(self, name: str) -> str:
-        """Return whose bytes a settled value has: quantized weights aren't kept as floats."""
-        node = self._nodes.get(name)
-        source = node.inputs[0] if node is not None and node.inputs else None
-        if node is None or source is None:
-            return name
-        if node.op_type in ("Identity", "DequantizeLinear"):
-            return self._memory(str(source.name))
-        if node.op_type in _REARRANGING_OPS:
-            inner = self._memory(str(source.name))
-            return inner if inner != str(source.name) else name
-        return name
+    def _note(self, node: ir.Node, name: str) -> None:
+        """Note whose bytes and whose elements a calculated value has; those of what `node` reads are noted already.
 
-    def _stored(self, name: str) -> str | None:
-        """Return the value whose elements count: what is repeated counts once, what is filled in doesn't."""
-        inner = self._memory(name)
-        node = self._nodes.get(inner)
-        if node is None:
-            return inner
-        if node.op_type == "ConstantOfShape":
-            return None
-        source = node.inputs[0] if node.inputs else None
-        return self._stored(str(source.name)) if node.op_type in _SAME_ELEMENTS and source is not None else inner
+        Quantized weights aren't kept as floats; what is repeated counts once, what is filled in doesn't.
+        """
+        source = str(node.inputs[0].name) if node.inputs and node.inputs[0] is not None else None
+        memory, stored = name, None if node.op_type == "ConstantOfShape" else name
+        if source is not None:
+            inner = self._memory.get(source, source)
+            if node.op_type in ("Identity", "DequantizeLinear") or (
+                node.op_type in _REARRANGING_OPS and inner != source
+            ):
+                memory, stored = inner, self._stored.get(inner, inner)
+            elif node.op_type in _SAME_ELEMENTS:
+                stored = self._stored.get(source, source)
+        self._memory[name], self._stored[name] = memory, stored
 
     def _is_weight(self, node: ir.Node, index: int, name: str, stored: str) -> bool:
         value = self._values[stored]
@@ -124,19 +125,40 @@ class Constants:
 
     def _kind(self, name: str) -> ir.DataType | None:
         """Return the element type of a settled value; None where the graph doesn't tell."""
-        value = self._values[name]
+        passed: list[str] = []
+        while name not in self._kinds:
+            passed.append(name)
+            source = self._of_same_kind(name)
+            if source is None:
+                self._kinds[name] = self._own_kind(name)
+            else:
+                name = source
+        kind = self._kinds[name]
+        self._kinds.update(dict.fromkeys(passed, kind))
+        return kind
+
+    def _of_same_kind(self, name: str) -> str | None:
+        """Return the value whose element type a settled one has; None where the graph tells its own."""
+        node = self._nodes.get(name)
+        if node is None or self._values[name].const_value is not None or node.op_type in _TYPED_OPS:
+            return None
+        index = 1 if node.op_type in ("DequantizeLinear", "CastLike") and len(node.inputs) > 1 else 0
+        source = node.inputs[index] if node.inputs else None
+        return None if source is None else str(source.name)
+
+    def _own_kind(self, name: str) -> ir.DataType | None:
+        value, node = self._values[name], self._nodes.get(name)
         if value.const_value is not None:
             return value.const_value.dtype
-        node = self._nodes[name]
-        if node.op_type == "Cast":
-            return ir.DataType(node.attributes.get_int("to", 1))
-        if node.op_type in ("Shape", "Size"):
-            return ir.DataType.INT64
-        if node.op_type == "Constant":
-            return ir.DataType.FLOAT if "value_floats" in node.attributes else value.dtype
-        index = 1 if node.op_type in ("DequantizeLinear", "CastLike") and len(node.inputs) > 1 else 0
-        source = node.inputs[index]
-        return None if source is None else self._kind(str(source.name))
+        match "" if node is None else node.op_type:
+            case "Cast":
+                return ir.DataType(self._nodes[name].attributes.get_int("to", 1))
+            case "Shape" | "Size":
+                return ir.DataType.INT64
+            case "Constant":
+                return ir.DataType.FLOAT if "value_floats" in self._nodes[name].attributes else value.dtype
+            case _:
+                return None
 
 
 class Lives:
