@@ -1,6 +1,7 @@
 """The `n2n-edge` command: one thin file per command, errors turned into one line and an exit code here."""
 
 import errno
+import logging
 import os
 import sys
 import traceback
@@ -85,6 +86,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    else:  # what onnx_ir finds odd in a file would stand above the one line that says what is wrong with it
+        logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)
     with standard_streams() as streams:
         decided = _run(debug)
     sys.exit(_LOST if decided is None and streams.lost else decided or 0)

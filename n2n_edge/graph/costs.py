@@ -9,10 +9,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from n2n_edge.foreign import foreign_file
 from n2n_edge.graph.load import size_of
 from n2n_edge.graph.op import Macs, Op, counted_op
-from n2n_edge.graph.shape_run import analysing
+from n2n_edge.graph.shape_run import analysing, analysing_unrun
 from n2n_edge.graph.shapes import Shape, Types, inferred_types, types_of
 from n2n_edge.graph.storage import Constants, Lives
 from n2n_edge.graph.subgraphs import flattened, initializers_of
@@ -97,7 +96,7 @@ def inferred_costs(model: ir.Model) -> tuple[Costs, bool]:
     Raises:
         InputError: the model holds what can't be counted.
     """
-    with foreign_file("the model"):
+    with analysing_unrun(model):
         flat = flattened(model)
         types = inferred_types(flat)
         return _costs(model, flat, types), types.complete

@@ -19,7 +19,7 @@ from n2n_edge.graph.op import STANDARD_DOMAINS, op_key, op_of
 from n2n_edge.graph.runtime_shapes import exact_sizes, stand_in
 from n2n_edge.graph.subgraphs import holds_graph, initializers_of
 
-__all__ = ["SMALL", "Inferred", "infer", "is_random", "measured", "skeleton"]
+__all__ = ["SMALL", "Inferred", "infer", "is_countable", "is_random", "measured", "skeleton"]
 
 SMALL = 4096
 """Elements up to which a constant may be a setting (sizes, axes, scales) whose content shapes depend on."""
@@ -36,7 +36,12 @@ _PLAIN_ATTRIBUTES = frozenset({
 })  # fmt: skip
 
 _LARGEST = 2**53
-"""Sizes beyond this are no sizes."""
+"""More elements than this no tensor has, and no float counts exactly."""
+
+
+def is_countable(shape: tuple[int, ...]) -> bool:
+    """Tell whether a tensor may have this shape."""
+    return all(0 <= size <= _LARGEST for size in shape) and prod(shape) <= _LARGEST
 
 
 @dataclass
@@ -115,8 +120,9 @@ def _add_from_whole_graph(found: "Inferred", model: ir.Model, inputs: Mapping[st
         if not has_bodies:
             continue
         sizes = [_size(dim) for dim in tensor.shape.dim]
-        if tensor.HasField("shape") and all(size is not None and 0 <= size <= _LARGEST for size in sizes):
-            found.shapes[value.name] = tuple(size for size in sizes if size is not None)
+        shape = tuple(size for size in sizes if size is not None)
+        if tensor.HasField("shape") and len(shape) == len(sizes) and is_countable(shape):
+            found.shapes[value.name] = shape
             found.kinds[value.name] = tensor.elem_type
             found.unknown.discard(value.name)
 
@@ -305,7 +311,7 @@ class _Walk:
         known = tensor.HasField("shape") and all(0 <= (_size(dim) or 0) <= _LARGEST for dim in dims)
         if known and all(_size(dim) is not None for dim in dims):
             shape = tuple(dim.dim_value for dim in dims)
-            if self._keeps_elements(node, shape):
+            if is_countable(shape) and self._keeps_elements(node, shape):
                 self._note(name, self._exact(node, shape), tensor.elem_type)
         elif known or not tensor.HasField("shape"):
             self._types[name] = kind

@@ -4,7 +4,7 @@ A run whose work follows from the graph happens in this process; any other in a 
 Such a run also tells why an analysis failed: most graphs that surprise it are ones that no runtime runs.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from typing import TYPE_CHECKING
@@ -16,15 +16,15 @@ import onnx_ir as ir
 from n2n_edge.errors import IncompressibleError, InputError, LimitExceededError
 from n2n_edge.foreign import UnforeseenError, foreign_file
 from n2n_edge.graph.child import RUN_SECONDS, Array, ChildRun, run_in_child
-from n2n_edge.graph.infer import Inferred, infer
-from n2n_edge.graph.load import to_proto
+from n2n_edge.graph.infer import Inferred, infer, is_countable
+from n2n_edge.graph.load import serialize, to_proto
 from n2n_edge.graph.model_file import MESSAGE_BYTES
 from n2n_edge.graph.op import MICROSOFT, STANDARD_DOMAINS, op_of
 from n2n_edge.graph.subgraphs import holds_graph
 
 __all__ = [
-    "DEFAULT_SPATIAL_SIZE", "Array", "analysing", "example_inputs", "input_sizes", "is_bounded", "run_graph",
-    "run_graph_each", "session_for", "types_by_running",
+    "DEFAULT_SPATIAL_SIZE", "Array", "analysing", "analysing_unrun", "example_inputs", "input_sizes", "is_bounded",
+    "run_graph", "run_graph_each", "session_for", "types_by_running",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ DEFAULT_SPATIAL_SIZE = 224
 
 _MOST_INPUT_ELEMENTS = 2**27
 """Elements of an input that are still fed: more than an image has."""
+
+_SIZES_SHOWN = 8
 
 _MOST_BYTES = 1_000_000_000
 _MOST_MACS = 5e10
@@ -67,6 +69,8 @@ def input_sizes(model: ir.Model, batch: int, input_shape: tuple[int, ...] | None
         if index == 0 and input_shape is not None:
             _check_input_shape(value, declared[1:], input_shape)
             sizes[1:] = input_shape
+        if not is_countable(tuple(sizes)):
+            raise _too_large(value, sizes)
         found[str(value.name)] = tuple(sizes)
     return found
 
@@ -81,22 +85,27 @@ def example_inputs(
     """
     generator = np.random.default_rng(seed)
     inputs = {}
-    kinds = {str(value.name): value.dtype for value in model.graph.inputs}
+    values = {str(value.name): value for value in model.graph.inputs}
     for name, sizes in input_sizes(model, batch, input_shape).items():
-        kind = kinds[name]
+        kind = values[name].dtype
         if kind is None or kind in (ir.DataType.STRING, ir.DataType.UNDEFINED):
             raise IncompressibleError(f"input '{name}' of the model holds text, no numbers; it can't be compressed")
         if prod(sizes) > _MOST_INPUT_ELEMENTS:
-            raise InputError(
-                f"input '{name}' of the model is declared as {'x'.join(map(str, sizes))}, more than any image "
-                "has; export it with the shape that it is fed"
-            )
+            raise _too_large(values[name], sizes)
         dtype = kind.numpy()
         if np.issubdtype(dtype, np.floating):
             inputs[name] = generator.standard_normal(sizes).astype(dtype)
         else:
             inputs[name] = np.ones(sizes, dtype)
     return inputs
+
+
+def _too_large(value: ir.Value, sizes: Sequence[int]) -> InputError:
+    shape = "x".join(map(str, sizes[:_SIZES_SHOWN])) + ("x..." if len(sizes) > _SIZES_SHOWN else "")
+    return InputError(
+        f"input '{value.name}' of the model is declared as {shape}, more than any image has; export it with the shape "
+        "that it is fed"
+    )
 
 
 def run_graph(model: ir.Model, inputs: Mapping[str, Array], names: set[str] | None = None) -> dict[str, Array]:
@@ -292,13 +301,26 @@ def analysing(model: ir.Model) -> Iterator[None]:
     Raises:
         InputError: the model can't be analysed; an `UnforeseenError` only if ONNX Runtime runs it.
     """
+    with _explained(lambda: types_by_running(model, example_inputs(model, 1), ())):
+        yield
+
+
+@contextmanager
+def analysing_unrun(model: ir.Model) -> Iterator[None]:
+    """Do what `analysing` does without running the model: a child process opens it at most."""
+    with _explained(lambda: run_in_child(serialize(model), (), (), ())):
+        yield
+
+
+@contextmanager
+def _explained(ask: Callable[[], object]) -> Iterator[None]:
     try:
         with foreign_file("the model"):
             yield
     except UnforeseenError as error:
         try:
             with foreign_file("the model"):
-                types_by_running(model, example_inputs(model, 1), ())
+                ask()
         except UnforeseenError:
             raise error from error.__cause__
         except (InputError, LimitExceededError) as refusal:

@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError
-from n2n_edge.graph.infer import Inferred, infer, is_random, measured, skeleton
+from n2n_edge.graph.infer import Inferred, infer, is_countable, is_random, measured, skeleton
 from n2n_edge.graph.op import op_of
 from n2n_edge.graph.shape_run import Array, example_inputs, input_sizes, is_bounded, session_for, types_by_running
 from n2n_edge.graph.subgraphs import holds_graph, initializers_of
@@ -109,8 +109,9 @@ def _noted(model: ir.Model) -> dict[str, Shape]:
             shapes[str(value.name)] = tuple(int(size) for size in value.const_value.shape.numpy())
         elif value.shape is not None:
             sizes = tuple(size_at_one(size, axis) for axis, size in enumerate(value.shape))
-            if None not in sizes:
-                shapes[str(value.name)] = tuple(size for size in sizes if size is not None)
+            shape = tuple(size for size in sizes if size is not None)
+            if len(shape) == len(sizes) and is_countable(shape):
+                shapes[str(value.name)] = shape
     return shapes
 
 
