@@ -1,11 +1,19 @@
 """Text, files and code that come from elsewhere: models, boards, and the user's own modules."""
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar, cast
 
-from n2n_edge.errors import InputError, LimitExceededError, N2NError, UnsuitableEnvironmentError, lack_behind
+from n2n_edge.errors import (
+    InputError,
+    LimitExceededError,
+    N2NError,
+    UnsuitableEnvironmentError,
+    lack_behind,
+    message_of,
+)
 
 __all__ = ["UnforeseenError", "encodable", "foreign_code", "foreign_file", "printable"]
 
@@ -56,22 +64,27 @@ def _escape(character: str) -> str:
 def foreign_code(what: str) -> Iterator[None]:
     """Turn whatever the user's own code raises, an exit of the process included, into an error of one line.
 
-    `what` names the code as the subject of a sentence, such as ``--data mydata:load``. Ctrl-C passes.
+    `what` names the code as the subject of a sentence, such as ``--data mydata:load``. Ctrl-C passes. What the code
+    puts in the place of stdout or stderr doesn't stay there.
 
     Raises:
         InputError: the code raised something, or tried to end the process.
     """
+    streams = sys.stdout, sys.stderr
     try:
         yield
     except (KeyboardInterrupt, N2NError):
         raise
     except SystemExit as error:
+        code = printable(message_of(error.code)) or "without a code"
         raise InputError(
-            f"{what} ended the process (exit {printable(error.code)}); keep sys.exit behind `if __name__ == '__main__'`"
+            f"{what} ended the process (exit {code}); keep sys.exit behind `if __name__ == '__main__'`"
         ) from error
     except BaseException as error:
-        text = _text_of(error)
-        raise InputError(f"{what} raised {type(error).__name__}{f': {text}' if text else ''}; mend it there") from error
+        name, text = printable(type(error).__name__), printable(message_of(error))
+        raise InputError(f"{what} raised {name}{f': {text}' if text else ''}; mend it there") from error
+    finally:
+        sys.stdout, sys.stderr = streams
 
 
 class UnforeseenError(InputError):
@@ -106,7 +119,7 @@ def foreign_file(what: object) -> Iterator[None]:
     except RecursionError as error:
         raise InputError(f"{what}: is nested too deeply; simplify the graph and export it again") from error
     except Exception as error:
-        text = " ".join(str(error).split())
+        text = message_of(error)
         if lack_behind(error) is not None:
             raise UnsuitableEnvironmentError(
                 f"{what}: there is too little memory to analyse it ({printable(text)}); allow more (ulimit -a)"
@@ -116,11 +129,3 @@ def foreign_file(what: object) -> Iterator[None]:
             f"{what}: can't be analysed ({type(error).__name__}{f': {short}' if short else ''}); check the file, and "
             "report this if ONNX Runtime runs it"
         ) from error
-
-
-def _text_of(error: BaseException) -> str:
-    """Return what an error says, on one line; nothing where saying it fails, too."""
-    try:
-        return printable(" ".join(str(error).split()))
-    except Exception:  # the text of a foreign error is foreign code
-        return ""
