@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from n2n_edge.errors import (
     InputError,
@@ -65,12 +65,12 @@ def foreign_code(what: str) -> Iterator[None]:
     """Turn whatever the user's own code raises, an exit of the process included, into an error of one line.
 
     `what` names the code as the subject of a sentence, such as ``--data mydata:load``. Ctrl-C passes. What the code
-    puts in the place of stdout or stderr doesn't stay there.
+    sets for the whole process (its streams, torch's gradients, type and device, numpy's errors) doesn't stay.
 
     Raises:
         InputError: the code raised something, or tried to end the process.
     """
-    streams = sys.stdout, sys.stderr
+    streams, numpy_errors, torch_modes = (sys.stdout, sys.stderr), _numpy_errors(), _torch_modes()
     try:
         yield
     except (KeyboardInterrupt, N2NError):
@@ -85,6 +85,38 @@ def foreign_code(what: str) -> Iterator[None]:
         raise InputError(f"{what} raised {name}{f': {text}' if text else ''}; mend it there") from error
     finally:
         sys.stdout, sys.stderr = streams
+        if _numpy_errors() != numpy_errors:
+            sys.modules["numpy"].seterr(**numpy_errors)
+        _restore_torch_modes(torch_modes)
+
+
+def _numpy_errors() -> dict[str, str]:
+    """Return what numpy does about each floating-point error; its defaults while nobody has imported it."""
+    numpy: Any = sys.modules.get("numpy")
+    if not hasattr(numpy, "geterr"):
+        return {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+    return cast("dict[str, str]", numpy.geterr())
+
+
+def _torch_modes() -> tuple[object, ...] | None:
+    """Return what torch computes with by default; None while nobody has imported it."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "get_default_device"):  # or it is being imported
+        return None
+    return torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device()
+
+
+def _restore_torch_modes(before: tuple[object, ...] | None) -> None:
+    now, torch = _torch_modes(), cast("Any", sys.modules.get("torch"))
+    if now is None:
+        return
+    gradients, dtype, device = before or (True, torch.float32, torch.device("cpu"))
+    if now[0] != gradients:
+        torch.set_grad_enabled(gradients)
+    if now[1] != dtype:
+        torch.set_default_dtype(dtype)
+    if now[2] != device:
+        torch.set_default_device(None if device == torch.device("cpu") else device)
 
 
 class UnforeseenError(InputError):

@@ -1,6 +1,7 @@
 import io
 import sys
 
+import numpy as np
 import pytest
 
 from n2n_edge.errors import BudgetMissedError, InputError, lack_behind
@@ -68,3 +69,24 @@ def test_foreign_code_keeps_no_stream_of_the_process(put):
     with foreign_code("--data m:load"):
         sys.stdout = sys.stderr = put
     assert (sys.stdout, sys.stderr) == before
+
+
+@pytest.mark.parametrize(
+    "does",
+    [
+        "torch.set_grad_enabled(False)",
+        "torch.set_default_dtype(torch.float64)",
+        "torch.set_default_device('meta')",
+        "np.seterr(all='raise')",
+    ],
+)
+def test_foreign_code_sets_nothing_for_the_whole_process(does):
+    torch = pytest.importorskip("torch")
+    weights = torch.nn.Parameter(torch.ones(1))
+    with foreign_code("--data m:load"):
+        exec(does, {"torch": torch, "np": np})
+
+    (weights * torch.ones(1)).sum().backward()
+    assert weights.grad.dtype == torch.float32
+    assert weights.grad.tolist() == [1.0]
+    assert np.geterr()["over"] != "raise"
