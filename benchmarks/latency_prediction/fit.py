@@ -21,9 +21,9 @@ from n2n_edge.calibration.fitting import fit_rates, leave_out
 from n2n_edge.devices.profile import Calibration, Profile
 from n2n_edge.devices.profile_file import with_calibrations
 from n2n_edge.devices.registry import read_profile
+from n2n_edge.devices.terms import TERMS
 from n2n_edge.latency.basis import latency_basis
 from n2n_edge.latency.data_sheet import data_sheet_rates
-from n2n_edge.latency.kernels import TERMS
 
 HERE = Path(__file__).parent
 PROFILES = HERE.parent.parent / "profiles"

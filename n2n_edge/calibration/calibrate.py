@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from n2n_edge.calibration.fitting import fit_rates, half_width, leave_out
 from n2n_edge.calibration.pack import calibration_pack
 from n2n_edge.devices.profile import Calibration, Profile
+from n2n_edge.devices.terms import TERMS
 from n2n_edge.errors import InputError
 from n2n_edge.graph.load import serialize
 from n2n_edge.latency.basis import input_pixels, latency_basis
 from n2n_edge.latency.data_sheet import data_sheet_rates
-from n2n_edge.latency.kernels import TERMS, kernels_of
+from n2n_edge.latency.kernels import kernels_of
 from n2n_edge.measure.bench import WarmWorker, twice
 from n2n_edge.measure.doubts import refuse_throttled
 from n2n_edge.measure.measurement import ConnectionLostError, MeasurementError

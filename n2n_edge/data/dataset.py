@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,9 @@ from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.importing import is_function_name
 from n2n_edge.reading import exists, expanded, is_file
-from n2n_edge.tasks.outputs import OutputsName
+
+if TYPE_CHECKING:
+    from n2n_edge.tasks.outputs import OutputsName
 
 __all__ = ["Data", "Split", "load_data"]
 
@@ -63,7 +65,7 @@ class Data:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    outputs: OutputsName | None = None
+    outputs: "OutputsName | None" = None
     conversions: str = ""
     """What was converted and passed over while the images were read, in words."""
     warnings: tuple[str, ...] = ()

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from n2n_edge.devices.profile import Calibration, Precision, Profile
 from n2n_edge.devices.registry import load_profile
+from n2n_edge.devices.terms import Rates
 from n2n_edge.errors import InputError
 from n2n_edge.graph.costs import Amounts
 from n2n_edge.graph.normalise import QUANTIZED_OPS
 from n2n_edge.graph.witness import DEFAULT_SPATIAL_SIZE
 from n2n_edge.latency.data_sheet import BYTES
-from n2n_edge.latency.kernels import UNCOUNTED, Kernels, Rates
+from n2n_edge.latency.kernels import UNCOUNTED, Kernels
 from n2n_edge.metrics.figures import Figure
 
 __all__ = ["Basis", "basis_for_model", "energy_basis", "input_pixels", "latency_basis", "threads_in_words"]

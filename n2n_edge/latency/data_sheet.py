@@ -1,7 +1,7 @@
 """A first guess of a device's rates from its data sheet: where a fit starts."""
 
 from n2n_edge.devices.profile import Precision, Profile
-from n2n_edge.latency.kernels import COMPUTE_CLASSES, MOVING_CLASSES, TERMS, Rates
+from n2n_edge.devices.terms import COMPUTE_CLASSES, MOVING_CLASSES, TERMS, Rates
 
 __all__ = ["BYTES", "data_sheet_rates"]
 

@@ -16,12 +16,12 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from n2n_edge.devices.terms import COMPUTE_CLASSES, TERMS, Rates
 from n2n_edge.graph.costs import Amounts, Place, node_amounts
 
-__all__ = ["TERMS", "UNITS", "Kernels", "Placement", "Rates", "kernels_of"]
+__all__ = ["Kernels", "Placement", "kernels_of"]
 
 Floats = NDArray[np.float64]
-Rates = Mapping[str, float]
 Placement = Literal["kernel", "fused", "free"]
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv"})
@@ -58,30 +58,6 @@ LAYOUT = frozenset(
 SLICING = frozenset({"Gather", "GatherElements", "GatherND", "Slice", "Split"})
 SELECTING = frozenset({"DetectionOutput", "NonMaxSuppression", "NonZero", "TopK"})
 """Operators that pick from the results; some runtimes do this on the CPU whatever the rest runs on."""
-
-COMPUTE_CLASSES = (
-    "conv_1x1", "conv_3x3", "conv_3x3_strided", "conv_large", "depthwise", "grouped", "gemm", "matmul",
-)  # fmt: skip
-"""Classes of kernels that multiply; 3x3 convolutions of stride 1 stand apart since they run under Winograd."""
-
-MOVING_CLASSES = ("pooling", "residual", "elementwise", "layout", "slicing", "selecting")
-"""Classes of kernels that only move or combine bytes."""
-
-BYTE_CLASSES = ("dense", "depthwise", "weights", *MOVING_CLASSES)
-
-UNITS: Mapping[str, str] = MappingProxyType(
-    {
-        **{f"mac_{name}": f"a multiply-accumulate of {name}" for name in COMPUTE_CLASSES},
-        **{f"byte_{name}": f"a byte (fp32) read or written: {name}" for name in BYTE_CLASSES},
-        "mac_idle": "a multiply-accumulate of a dense convolution that only fills up a block of channels",
-        "reduction": "a multiply-accumulate behind one output element: what no parallel unit can shorten",
-        "launch_compute": "a kernel that multiplies",
-        **{f"launch_{name}": f"a kernel of {name}" for name in MOVING_CLASSES},
-    }
-)
-"""What one unit of each term is; a rate is nanoseconds for that."""
-
-TERMS = tuple(UNITS)
 
 _QUANTITIES = ("macs", "idle", "reduction", "moved", "weights", "launch")
 _IMAGE_CHANNELS = 4

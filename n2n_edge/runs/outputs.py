@@ -8,13 +8,10 @@ import onnx_ir as ir
 from n2n_edge.data.dataset import Data, Split
 from n2n_edge.tasks.outputs import OutputsChoice, OutputsName, choose_outputs, output_kind, output_size
 
-__all__ = ["OUTPUTS_KEY", "as_outputs_name", "read_outputs", "scale_warnings"]
+__all__ = ["OUTPUTS_KEY", "as_outputs_name", "read_outputs"]
 
 OUTPUTS_KEY = "n2n_edge.outputs"
 """Metadata of an ONNX file: what its outputs were taken as."""
-
-_UNLIKE = 1000.0
-_MEASURED_IMAGES = 256
 
 
 def as_outputs_name(text: str | None) -> OutputsName | None:
@@ -56,22 +53,3 @@ def _with_targets(part: Split, size: int | None) -> Split:
     if targets is None and part.labels is not None and size == 1:
         targets = part.labels.astype("float32").reshape(-1, 1)
     return replace(part, targets=targets if targets is not None and targets.shape[1] == size else None)
-
-
-def scale_warnings(model: ir.Model, data: Data) -> tuple[str, ...]:
-    """Return a warning for every output whose channels are of very unlike size."""
-    if output_kind(model, data.outputs) != "other":
-        return ()
-    from n2n_edge.training.executor import GraphModule  # needs torch, the rest here doesn't
-    from n2n_edge.tasks.channels import channel_scales  # needs torch, the rest here doesn't
-    from n2n_edge.training.evaluation import outputs_of  # needs torch, the rest here doesn't
-    from n2n_edge.training.batches import subset  # needs torch, the rest here doesn't
-
-    images = subset(data.validation, _MEASURED_IMAGES, 0)
-    scales = channel_scales(outputs_of(GraphModule(model), data, images))
-    return tuple(
-        f"output '{output.name}': its channels differ in scale by {scale.spread:,.0f} times; each counts alike, "
-        "whatever its unit"
-        for output, scale in zip(model.graph.outputs, scales, strict=True)
-        if scale.spread >= _UNLIKE
-    )

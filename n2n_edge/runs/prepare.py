@@ -27,7 +27,8 @@ from n2n_edge.search.policies import POLICY_NAMES
 from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.normalisation import Normalisation, choose_normalisation, metadata_normalisation
 from n2n_edge.runs.observer import Observer
-from n2n_edge.runs.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs, scale_warnings
+from n2n_edge.runs.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs
+from n2n_edge.training.evaluation import scale_warnings
 from n2n_edge.runs.policy_file import PolicyStates, load_policies
 from n2n_edge.runs.readiness import export_note, refuse_unready
 from n2n_edge.runs.settings import CompressSettings

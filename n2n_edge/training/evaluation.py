@@ -8,18 +8,29 @@ import torch
 from torch import Tensor
 
 from n2n_edge.data.dataset import Data, Split
-from n2n_edge.tasks.channels import ChannelErrors
+from n2n_edge.tasks.channels import ChannelErrors, channel_scales
 from n2n_edge.tasks.losses import error_of_values
 from n2n_edge.tasks.metrics import Evaluation, MetricName, metric_name
 from n2n_edge.tasks.outputs import OutputKind, as_tuple, output_kind
-from n2n_edge.training.batches import evaluation_batches
+from n2n_edge.training.batches import evaluation_batches, subset
 from n2n_edge.training.compute import autocast
 from n2n_edge.training.executor import GraphModule
 from n2n_edge.watchdog import step
 
-__all__ = ["Evaluation", "MetricName", "compare", "evaluate", "evaluate_onnx", "metric_name", "outputs_of"]
+__all__ = [
+    "Evaluation",
+    "MetricName",
+    "compare",
+    "evaluate",
+    "evaluate_onnx",
+    "metric_name",
+    "outputs_of",
+    "scale_warnings",
+]
 
 _BATCH = 256
+_UNLIKE = 1000.0
+_MEASURED_IMAGES = 256
 
 
 def outputs_of(module: GraphModule, data: Data, split: Split, *, bf16: bool = False) -> Iterator[tuple[Tensor, ...]]:
@@ -135,3 +146,17 @@ def _by_image(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, .
     for outputs in batches:
         for place in range(len(outputs[0])):
             yield tuple(output[place : place + 1] for output in outputs)
+
+
+def scale_warnings(model: ir.Model, data: Data) -> tuple[str, ...]:
+    """Return a warning for every output whose channels are of very unlike size."""
+    if output_kind(model, data.outputs) != "other":
+        return ()
+    images = subset(data.validation, _MEASURED_IMAGES, 0)
+    scales = channel_scales(outputs_of(GraphModule(model), data, images))
+    return tuple(
+        f"output '{output.name}': its channels differ in scale by {scale.spread:,.0f} times; each counts alike, "
+        "whatever its unit"
+        for output, scale in zip(model.graph.outputs, scales, strict=True)
+        if scale.spread >= _UNLIKE
+    )

@@ -21,11 +21,12 @@ from n2n_edge.calibration.own_profiles import (
 from n2n_edge.calibration.pack import calibration_pack
 from n2n_edge.devices.profile_file import with_calibrations
 from n2n_edge.devices.registry import load_profile, read_profile
+from n2n_edge.devices.terms import TERMS
 from n2n_edge.errors import InputError
 from n2n_edge.graph.costs import costs
 from n2n_edge.latency.basis import input_pixels
 from n2n_edge.latency.data_sheet import data_sheet_rates
-from n2n_edge.latency.kernels import TERMS, kernels_of
+from n2n_edge.latency.kernels import kernels_of
 from n2n_edge.latency.prediction import predict_latency
 from n2n_edge.measure.board import BoardState
 from n2n_edge.measure.measurement import ConnectionLostError, MeasurementError

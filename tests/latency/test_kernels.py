@@ -9,10 +9,11 @@ from hypothesis import given
 
 from n2n_edge.calibration.builder import Net
 from n2n_edge.calibration.pack import calibration_pack
+from n2n_edge.devices.terms import TERMS, UNITS
 from n2n_edge.graph.costs import Place, costs
 from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.graph.width_costs import WidthCosts
-from n2n_edge.latency.kernels import TERMS, UNITS, Kernels, kernels_of
+from n2n_edge.latency.kernels import Kernels, kernels_of
 from tests.latency.made_up import net_model, rates
 from tests.strategies import GRAPH_SETTINGS, cnn_models
 

@@ -9,7 +9,8 @@ import pytest
 from n2n_edge.training.evaluation import evaluate
 from n2n_edge.data.dataset import load_data
 from n2n_edge.errors import InputError
-from n2n_edge.runs.outputs import read_outputs, scale_warnings
+from n2n_edge.runs.outputs import read_outputs
+from n2n_edge.training.evaluation import scale_warnings
 from tests.training.small import small_cnn
 
 RANDOM = np.random.default_rng(0)

@@ -18,7 +18,7 @@ SETTINGS = ["--max-params", "60000", "--effort", "quick", "--candidates", "3", "
 COMMAND = """
 import os, sys, time
 from n2n_edge.cli.app import main
-from n2n_edge.distill.optimiser import Optimiser
+from n2n_edge.training.optimiser import Optimiser
 
 real, modules = Optimiser._step, []
 
