@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from n2n_edge.devices.terms import TERMS
 from numpy.typing import NDArray
 
 from benchmarks.latency_prediction.judge import Judgement, judge
@@ -22,6 +21,7 @@ from n2n_edge.calibration.fitting import fit_rates, leave_out
 from n2n_edge.devices.profile import Calibration, Profile
 from n2n_edge.devices.profile_file import with_calibrations
 from n2n_edge.devices.registry import read_profile
+from n2n_edge.devices.terms import TERMS
 from n2n_edge.latency.basis import latency_basis
 from n2n_edge.latency.data_sheet import data_sheet_rates
 

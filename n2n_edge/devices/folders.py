@@ -66,6 +66,6 @@ def profile_names() -> list[str]:
 
 def _shipped_folder() -> Path:
     """Return the folder of the shipped profiles: inside an installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     installed = package / "_profiles"
     return installed if installed.is_dir() else package.parent / "profiles"

@@ -114,6 +114,7 @@ def _broadcastable(use: _Use, array: Array, *traced: Mapping[str, Shape]) -> Arr
     if not op_of(node).broadcasts:
         return array
     others = [str(item.name) for index, item in enumerate(node.inputs) if item is not None and index != position]
+    repeated = False
     for axis, size in enumerate(array.shape):
         from_end = array.ndim - axis
         widest = [
@@ -124,6 +125,9 @@ def _broadcastable(use: _Use, array: Array, *traced: Mapping[str, Shape]) -> Arr
             first = array.take([0], axis=axis)
             if (array == first).all():
                 array = first
+                repeated = True
+    if repeated and array.size == 1 and node.op_type != "PRelu" and _keeps_rank(use, array.ndim, traced[0]):
+        array = array.reshape(())  # a number, as what fills a shape is
     return np.array(array, order="C")
 
 
@@ -237,13 +241,13 @@ def _can_replace(model: ir.Model, source: ir.Value, fold: _Fold, one: Trace) -> 
         return False
     assert source.const_value is not None
     missing = fold.array.ndim - len(source.const_value.shape.numpy())
-    return missing == 0 or (missing > 0 and all(_keeps_rank(use, fold.array.ndim, one) for use in fold.uses))
+    return missing == 0 or (missing > 0 and all(_keeps_rank(use, fold.array.ndim, one.shapes) for use in fold.uses))
 
 
-def _keeps_rank(use: _Use, rank: int, one: Trace) -> bool:
+def _keeps_rank(use: _Use, rank: int, shapes: Mapping[str, Shape]) -> bool:
     node, position = use
     others = [str(item.name) for index, item in enumerate(node.inputs) if item is not None and index != position]
-    return op_of(node).broadcasts and any(len(one.shapes.get(name, ())) >= rank for name in others)
+    return op_of(node).broadcasts and any(len(shapes.get(name, ())) >= rank for name in others)
 
 
 def _replace(uses: Iterable[_Use], constant: ir.Value) -> None:

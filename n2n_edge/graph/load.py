@@ -11,7 +11,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.foreign import foreign_file
 from n2n_edge.graph.child import open_in_child
 from n2n_edge.graph.function_calls import check_function_calls, give_one_version
-from n2n_edge.graph.model_file import densify, holders, read_external_data, read_proto
+from n2n_edge.graph.model_file import check_message_size, densify, holders, read_external_data, read_proto
 from n2n_edge.graph.model_text import check_text
 
 __all__ = [
@@ -156,7 +156,12 @@ def as_array(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
 
 
 def serialize(model: ir.Model) -> bytes:
-    """Return the bytes of the model as one ONNX file."""
+    """Return the bytes of the model as one ONNX file.
+
+    Raises:
+        InputError: it is over 2 GB, which one file can't hold.
+    """
+    check_message_size(sum(_bytes_of(value) for value in model.graph.initializers.values()))
     return bytes(to_proto(model).SerializeToString(deterministic=True))
 
 

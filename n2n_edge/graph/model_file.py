@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
 from n2n_edge.errors import InputError
 
-__all__ = ["MESSAGE_BYTES", "check_path", "data_files", "densify", "holders", "read_external_data", "read_proto"]
+__all__ = [
+    "MESSAGE_BYTES", "check_message_size", "check_path", "data_files", "densify", "holders",
+    "read_external_data", "read_proto", "to_bytes",
+]  # fmt: skip
 
 MESSAGE_BYTES = 2**31 - 1
 """What one ONNX message may hold."""
@@ -42,6 +45,36 @@ def check_path(path: Path) -> None:
         raise InputError(f"{path}: is empty: not an ONNX file, or cut short; export or copy it again")
     if found.st_size > MESSAGE_BYTES:
         raise InputError(f"{path}: is over 2 GB, more than one ONNX file may hold; save it with external data")
+
+
+def check_message_size(size: int) -> None:
+    """Refuse to write a model of `size` bytes that one ONNX file can't hold.
+
+    Raises:
+        InputError: it is over 2 GB.
+    """
+    if size > MESSAGE_BYTES:
+        raise InputError(
+            f"the model holds {size / 1e9:.2f} GB, and one ONNX file may hold {MESSAGE_BYTES / 1e9:.2f} GB: "
+            "it can't be run in parts, written or compressed; give a smaller one"
+        )
+
+
+def to_bytes(proto: onnx.ModelProto) -> bytes:
+    """Return `proto` as one ONNX file.
+
+    Raises:
+        InputError: it is over 2 GB.
+    """
+    try:
+        content = bytes(proto.SerializeToString())
+    except EncodeError as error:  # what protobuf says of more than 2 GB
+        raise InputError(
+            "the model holds over 2 GB, more than one ONNX file may: it can't be run in parts, written or compressed; "
+            "give a smaller one"
+        ) from error
+    check_message_size(len(content))
+    return content
 
 
 def read_proto(path: Path) -> onnx.ModelProto:

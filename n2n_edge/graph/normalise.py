@@ -17,6 +17,7 @@ from n2n_edge.graph.free_batch import free_batch
 from n2n_edge.graph.load import GENERATED_NAME, as_array, drop_unused_initializers
 from n2n_edge.graph.op import counted_op, op_of
 from n2n_edge.graph.operands import nodes_within
+from n2n_edge.graph.runtime_shapes import drop_ignored_padding
 from n2n_edge.graph.shape_run import Array, example_inputs, run_graph
 from n2n_edge.graph.shapes import Trace, batch_dim, trace_model
 from n2n_edge.graph.sizes import free_sizes
@@ -48,6 +49,7 @@ def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir
         fold_static(model, one, two)
     _check_values(model, one)
     _broadcast_fills(model, one, two, input_shape)
+    drop_ignored_padding(model, one.shapes)
     free_sizes(model, one, two)
     common.RemoveUnusedNodesPass()(model)
     _drop_dropout(model)

@@ -39,8 +39,8 @@ Shape = tuple[int, ...]
 LabelRule = Callable[[ir.Node, "Labels"], None]
 Rederive = Callable[[ir.Model, ir.Node, "Labels", "NDArray[np.bool_]"], None]
 
-Form = Literal["", "same", "reshaped", "permuted", "repeated", "cast"]
-"""What an output is of the first input: the same values, in another shape, order or type, or repeated."""
+Form = Literal["", "same", "reshaped", "permuted", "repeated", "tiled", "cast"]
+"""What an output is of the first input: the same values, in another shape, order or type; ``repeated``: along axes of length one, ``tiled``: along any."""
 
 Join = Literal["", "sum", "product", "other", "concat"]
 """How branches are joined; operands of the first three may be dropped where they have become equal."""

@@ -27,7 +27,7 @@ def fixed_source(value: ir.Value) -> ir.Value | None:
 def _viewed(value: ir.Value) -> ir.Value | None:
     """Return what `value` is another form of, whether that is fixed or not; None where it isn't a mere form."""
     node = value.producer()
-    if node is None or not op_of(node).form:
+    if node is None or op_of(node).form in ("", "tiled"):
         return None
     source, *settings = node.inputs
     constant = all(item is None or is_constant(item) for item in settings)

@@ -227,7 +227,7 @@ STANDARD_OPS: tuple[Op, ...] = (
     Op("SpaceToDepth", labels=moving.space_to_depth, kernel="layout"),
     Op("Split", labels=moving.split, rederive=slicing.mend_split, takes_part=True, kernel="slicing"),
     Op("Squeeze", labels=moving.squeeze, form="reshaped", kernel="free"),
-    Op("Tile", labels=moving.tile, kernel="layout"),
+    Op("Tile", labels=moving.tile, form="tiled", kernel="layout"),
     Op("Transpose", labels=moving.transpose, form="permuted", kernel="layout"),
     Op("Unsqueeze", labels=moving.unsqueeze, form="reshaped", kernel="free"),
     Op("Upsample", labels=moving.resize, settings_from=1, kernel="layout"),

@@ -18,7 +18,7 @@ from n2n_edge.foreign import UnforeseenError, foreign_file
 from n2n_edge.graph.child import RUN_SECONDS, Array, ChildRun, run_in_child
 from n2n_edge.graph.infer import Inferred, infer, is_countable
 from n2n_edge.graph.load import serialize, to_proto
-from n2n_edge.graph.model_file import MESSAGE_BYTES
+from n2n_edge.graph.model_file import to_bytes
 from n2n_edge.graph.op import MICROSOFT, STANDARD_DOMAINS, op_of
 from n2n_edge.graph.subgraphs import holds_graph
 
@@ -136,7 +136,7 @@ def run_graph_each(
             outputs, proto = _with_outputs(model, names, found)
             seconds = _seconds_in_child(_work(model, found))
         if seconds is not None:
-            run = run_in_child(_serialized(proto), [inputs], outputs, outputs, seconds)[0]
+            run = run_in_child(to_bytes(proto), [inputs], outputs, outputs, seconds)[0]
             yield dict(run.arrays)
             continue
         try:
@@ -161,7 +161,7 @@ def types_by_running(
     """
     found = infer(model, _sizes(inputs))
     outputs, proto = _with_outputs(model, None, found)
-    run: ChildRun = run_in_child(_serialized(proto), [inputs], outputs, names, _allowed(_work(model, found)))[0]
+    run: ChildRun = run_in_child(to_bytes(proto), [inputs], outputs, names, _allowed(_work(model, found)))[0]
     types = {**run.types, **{name: (array.dtype, tuple(array.shape)) for name, array in inputs.items()}}
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
@@ -238,14 +238,6 @@ def _with_outputs(model: ir.Model, names: set[str] | None, found: Inferred) -> t
     return [str(value.name) for value in wanted], _with_types(traced, found)
 
 
-def _serialized(proto: onnx.ModelProto) -> bytes:
-    if proto.ByteSize() > MESSAGE_BYTES:
-        raise InputError(
-            "the model holds over 2 GB, more than one ONNX message may: it can't be analysed or compressed"
-        )
-    return bytes(proto.SerializeToString())
-
-
 def session_for(proto: onnx.ModelProto) -> "onnxruntime.InferenceSession":
     """Open a model as it stands, graph optimisation off, on one thread.
 
@@ -258,7 +250,7 @@ def session_for(proto: onnx.ModelProto) -> "onnxruntime.InferenceSession":
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
-    content = _serialized(proto)
+    content = to_bytes(proto)
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no public base class

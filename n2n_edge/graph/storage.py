@@ -4,7 +4,7 @@ Quantized graphs count by what a runtime makes of them: a value that is only wri
 DequantizeLinear and a QuantizeLinear has the bytes of the quantized one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
@@ -12,26 +12,35 @@ from n2n_edge.graph.infer import is_random
 from n2n_edge.graph.op import Op, counted_op
 from n2n_edge.graph.subgraphs import holds_graph, initializers_of, nodes_within
 
-__all__ = ["Constants", "Lives"]
+__all__ = ["Constants", "Lives", "kind_of"]
 
 _SHARES_MEMORY = ("same", "reshaped")
 _REARRANGES = ("reshaped", "permuted")
+
+
+def kind_of(value: ir.Value, kinds: Mapping[str, int]) -> ir.DataType | None:
+    """Return the element type of a value: a constant's own, else that in `kinds`, else what the graph notes."""
+    if value.const_value is not None:
+        return value.const_value.dtype
+    if str(value.name) in kinds:
+        return ir.DataType(kinds[str(value.name)])
+    return value.dtype
 
 
 class Constants:
     """What of a graph follows from constants alone.
 
     `settled` are the names of all such values, constants included; `read` maps those that the rest of the graph reads
-    to the values whose memory they have; `weights` are the values that count as params.
+    to the values whose memory they have; `weights` are the values that count as params. `kinds` as for `CostPlan`.
     """
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, kinds: Mapping[str, int]) -> None:
+        self._kinds = kinds
         self._values = {str(value.name): value for value in initializers_of(model) if value.const_value is not None}
         self.settled: set[str] = set(self._values)
         self._nodes: dict[str, ir.Node] = {}
         self._memory: dict[str, str] = {}
-        self._stored: dict[str, str | None] = {}
-        self._kinds: dict[str, ir.DataType | None] = {}
+        self._parts: dict[str, tuple[str, ...]] = {}
         settled_nodes: set[ir.Node] = set()
         for node in model.graph:
             names = [str(value.name) for value in node.inputs if value is not None]
@@ -55,80 +64,58 @@ class Constants:
             if not readers and not value.is_graph_output():
                 continue
             self.read[name] = self._memory.get(name, name)
-            stored = self._stored.get(name, name)
-            if stored is not None and any(self._is_weight(use.node, use.idx, name, stored) for use in readers):
-                self.weights.add(stored)
+            for use in readers:
+                self.weights.update(self.weights_of(use.node, use.idx))
 
-    def weight(self, node: ir.Node, index: int) -> str | None:
-        """Return the value that counts as params of input `index` of a node; None where it reads none there."""
+    def weights_of(self, node: ir.Node, index: int) -> set[str]:
+        """Return the values that count as params of input `index` of a node."""
         value = node.inputs[index]
         name = "" if value is None else str(value.name)
-        stored = self._stored.get(name, name) if name in self.read else None
-        return stored if stored is not None and self._is_weight(node, index, name, stored) else None
+        if name not in self.read or not self._reads_weights(node, index, name):
+            return set()
+        return {stored for stored in self._stored(name) if not self._is_scalar(stored)}
 
     def _note(self, node: ir.Node, name: str) -> None:
         """Note whose bytes and whose elements a calculated value has; those of what `node` reads are noted already.
 
         Quantized weights aren't kept as floats; what is repeated counts once, what is filled in doesn't.
         """
-        source = str(node.inputs[0].name) if node.inputs and node.inputs[0] is not None else None
-        memory, stored = name, None if node.op_type == "ConstantOfShape" else name
-        if source is not None:
-            inner = self._memory.get(source, source)
-            form = _row(node).form
-            same = form == "same" or node.op_type == "DequantizeLinear"
-            if same or (form in _REARRANGES and inner != source):
-                memory, stored = inner, self._stored.get(inner, inner)
-            elif form:
-                stored = self._stored.get(source, source)
-        self._memory[name], self._stored[name] = memory, stored
+        sources = [str(value.name) for value in node.inputs if value is not None]
+        row = _row(node)
+        if row.join == "concat" or node.op_type == "ConstantOfShape":
+            self._parts[name] = tuple(sources) if row.join == "concat" else ()
+        elif sources:
+            inner = self._memory.get(sources[0], sources[0])
+            same = row.form == "same" or node.op_type == "DequantizeLinear"
+            if same or (row.form in _REARRANGES and inner != sources[0]):
+                self._memory[name] = inner
+                self._parts[name] = (inner,)
+            elif row.form:
+                self._parts[name] = (sources[0],)
 
-    def _is_weight(self, node: ir.Node, index: int, name: str, stored: str) -> bool:
-        value = self._values[stored]
-        if value.const_value is not None and not value.const_value.shape:
-            return False
+    def _stored(self, name: str) -> set[str]:
+        """Return the values whose elements count for a settled one."""
+        stored, seen, waiting = set(), {name}, [name]
+        while waiting:
+            part = waiting.pop()
+            if part not in self._parts:
+                stored.add(part)
+                continue
+            new = [inner for inner in self._parts[part] if inner not in seen]
+            seen.update(new)
+            waiting += new
+        return stored
+
+    def _is_scalar(self, name: str) -> bool:
+        tensor = self._values[name].const_value
+        return tensor is not None and not tensor.shape
+
+    def _reads_weights(self, node: ir.Node, index: int, name: str) -> bool:
         row = _row(node)
         if row.weights is not None:
             return index in row.weights
-        kind = self._kind(name)
+        kind = kind_of(self._values[name], self._kinds)
         return kind is not None and kind.is_floating_point() and index < row.settings_from
-
-    def _kind(self, name: str) -> ir.DataType | None:
-        """Return the element type of a settled value; None where the graph doesn't tell."""
-        passed: list[str] = []
-        while name not in self._kinds:
-            passed.append(name)
-            source = self._of_same_kind(name)
-            if source is None:
-                self._kinds[name] = self._own_kind(name)
-            else:
-                name = source
-        kind = self._kinds[name]
-        self._kinds.update(dict.fromkeys(passed, kind))
-        return kind
-
-    def _of_same_kind(self, name: str) -> str | None:
-        """Return the value whose element type a settled one has; None where the graph tells its own."""
-        node = self._nodes.get(name)
-        if node is None or self._values[name].const_value is not None:
-            return None
-        if node.op_type in ("Cast", "Constant") or _row(node).of_shape:
-            return None
-        index = 1 if node.op_type in ("DequantizeLinear", "CastLike") and len(node.inputs) > 1 else 0
-        source = node.inputs[index] if node.inputs else None
-        return None if source is None else str(source.name)
-
-    def _own_kind(self, name: str) -> ir.DataType | None:
-        value, node = self._values[name], self._nodes.get(name)
-        if value.const_value is not None:
-            return value.const_value.dtype
-        if node is None:
-            return None
-        if node.op_type == "Cast":
-            return ir.DataType(node.attributes.get_int("to", 1))
-        if node.op_type == "Constant":
-            return ir.DataType.FLOAT if "value_floats" in node.attributes else value.dtype
-        return ir.DataType.INT64 if _row(node).of_shape else None
 
 
 class Lives:

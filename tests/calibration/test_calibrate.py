@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from n2n_edge.devices.terms import TERMS
 
 from n2n_edge.calibration.calibrate import calibrate, with_new
 from n2n_edge.calibration.own_profiles import (
@@ -22,6 +21,7 @@ from n2n_edge.calibration.own_profiles import (
 from n2n_edge.calibration.pack import calibration_pack
 from n2n_edge.devices.profile_file import with_calibrations
 from n2n_edge.devices.registry import load_profile, read_profile
+from n2n_edge.devices.terms import TERMS
 from n2n_edge.errors import InputError
 from n2n_edge.graph.costs import costs
 from n2n_edge.latency.basis import input_pixels

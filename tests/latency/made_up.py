@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-from n2n_edge.devices.terms import TERMS
 
 from n2n_edge.calibration.builder import Net
 from n2n_edge.devices.profile import Calibration, Profile
 from n2n_edge.devices.registry import read_profile
+from n2n_edge.devices.terms import TERMS
 
 BOARD_TOML = """\
 name = "made-up"

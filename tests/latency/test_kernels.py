@@ -6,10 +6,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from hypothesis import given
-from n2n_edge.devices.terms import TERMS, UNITS
 
 from n2n_edge.calibration.builder import Net
 from n2n_edge.calibration.pack import calibration_pack
+from n2n_edge.devices.terms import TERMS, UNITS
 from n2n_edge.graph.costs import Place, costs
 from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.graph.width_costs import WidthCosts
