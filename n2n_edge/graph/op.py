@@ -40,7 +40,8 @@ LabelRule = Callable[[ir.Node, "Labels"], None]
 Rederive = Callable[[ir.Model, ir.Node, "Labels", "NDArray[np.bool_]"], None]
 
 Form = Literal["", "same", "reshaped", "permuted", "repeated", "tiled", "cast"]
-"""What an output is of the first input: the same values, in another shape, order or type; ``repeated``: along axes of length one, ``tiled``: along any."""
+"""What an output is of the first input: the same values, in another shape, order or type; those ``repeated`` along axes
+of length one, or ``tiled`` along any."""
 
 Join = Literal["", "sum", "product", "other", "concat"]
 """How branches are joined; operands of the first three may be dropped where they have become equal."""
