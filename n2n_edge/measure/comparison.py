@@ -25,7 +25,7 @@ from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.process import WorkerProcess
 from n2n_edge.measure.ratio import LEAST_ROUNDS, LEVEL, Comparison, ratio_interval, verdict_of
 from n2n_edge.measure.target import Target
-from n2n_edge.measure.worker import median_ranks, within_tolerance
+from n2n_edge.measure.worker.timing import median_ranks, within_tolerance
 
 __all__ = ["LEAST_ROUNDS", "Compared", "Comparison", "Settled", "Standing", "compare"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from n2n_edge.errors import N2NError
 from n2n_edge.figures import Figure, Provenance
-from n2n_edge.measure.worker import median_ranks
+from n2n_edge.measure.worker.timing import median_ranks
 
 __all__ = [
     "ConnectionLostError",

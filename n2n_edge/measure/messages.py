@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from n2n_edge.foreign import printable
-from n2n_edge.measure.worker import MAX_SAMPLES
+from n2n_edge.measure.worker.protocol import MAX_SAMPLES
 
 __all__ = [
     "BlockTimed",
@@ -20,8 +20,8 @@ __all__ = [
     "Clock",
     "EnergySpent",
     "FailureMessage",
+    "HolderReady",
     "InvalidMessageError",
-    "KeeperReady",
     "KernelTime",
     "LimitMet",
     "LimitPrepared",
@@ -119,8 +119,8 @@ class WorkerReady(Message):
     baseline_rss_bytes: Bytes | None
 
 
-class KeeperReady(Message):
-    """A keeper has made its folder, and takes requests."""
+class HolderReady(Message):
+    """A holder has made its folder, and takes requests."""
 
     protocol: Protocol
     folder: PathThere

@@ -9,7 +9,8 @@ from n2n_edge.measure import BoardState, MeasurementError
 from n2n_edge.measure.board import parse_throttled
 from n2n_edge.measure.doubts import doubts_of_state, refuse_throttled
 from n2n_edge.measure.messages import State, parse
-from n2n_edge.measure.worker import Energy, board_state, cpu_mhz, power_rails
+from n2n_edge.measure.worker.energy import Energy, power_rails
+from n2n_edge.measure.worker.state import board_state, cpu_mhz
 
 JETSON_CLOCKS = """SOC family:tegra194  Machine:NVIDIA Jetson Xavier NX Developer Kit
 Online CPUs: 0-3
@@ -125,7 +126,7 @@ def test_energy_by_rapl_even_when_its_counter_starts_again(tmp_path: Path) -> No
     put(tmp_path / "class/powercap/intel-rapl:1/name", "psys")
 
     with Energy(tmp_path) as energy:
-        assert (energy.known, energy.source) == (True, "RAPL")
+        assert (energy.available, energy.source) == (True, "RAPL")
         put(package / "energy_uj", 9_500_000)
         assert energy.read() == pytest.approx(0.5)
         put(package / "energy_uj", 1_000_000)
@@ -141,7 +142,7 @@ def test_energy_by_the_sensors_of_a_jetson(tmp_path: Path) -> None:
 
     with Energy(tmp_path) as energy:
         start = energy.time
-        assert (energy.known, energy.source) == (True, "INA")
+        assert (energy.available, energy.source) == (True, "INA")
         joules = energy.read()
         assert joules == pytest.approx(10 * (energy.time - start), rel=0.01)
 
@@ -156,4 +157,4 @@ def test_energy_by_the_sensors_of_an_older_jetson(tmp_path: Path) -> None:
 
 def test_no_sensor_no_energy(tmp_path: Path) -> None:
     with Energy(tmp_path) as energy:
-        assert (energy.known, energy.source) == (False, None)
+        assert (energy.available, energy.source) == (False, None)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from n2n_edge.measure import summarise
-from n2n_edge.measure.worker import median_ranks
+from n2n_edge.measure.worker.timing import median_ranks
 
 
 def test_quantiles_of_a_known_sample() -> None:

@@ -7,7 +7,7 @@ import pytest
 from n2n_edge.graph import Teacher, layers_by_name
 from n2n_edge.measure import BenchOptions, OpProfile, bench
 from n2n_edge.measure.messages import Profiled, parse
-from n2n_edge.measure.worker import read_profile
+from n2n_edge.measure.worker.profiling import read_profile
 from tests.measure.small_models import write_conv_model
 
 LAYERS = {"conv1": "first", "relu1": "first", "y": "second"}

@@ -13,10 +13,10 @@ import pytest
 
 from n2n_edge.errors import InputError, N2NError, UnsuitableEnvironmentError
 from n2n_edge.measure import BenchOptions, ConnectionLostError, MeasurementError, SshTarget, bench
-from n2n_edge.measure.process import WORKER_SCRIPT
+from n2n_edge.measure.launch import worker_archive, worker_arguments
 from n2n_edge.measure.readiness import readiness
 from n2n_edge.measure.ssh import SshAddress
-from n2n_edge.measure.worker import PROTOCOL
+from n2n_edge.measure.worker.protocol import PROTOCOL
 from tests.measure.small_models import write_conv_model, write_gemm_model
 from tests.sshd import Server
 
@@ -174,18 +174,19 @@ def test_a_login_shell_that_talks(server: Server, tmp_path: Path) -> None:
 
 
 def test_a_connection_that_is_cut_in_mid_transfer_leaves_nothing_behind(tmp_path: Path) -> None:
-    command = ["python3", str(WORKER_SCRIPT), "--keeper", "--folder", str(tmp_path)]
+    command = ["python3", *worker_arguments(["--holder", "--folder", str(tmp_path)])]
     piece = {"command": "put", "name": "m.onnx", "data_base64": "A" * 4_000_000, "last": False, "sha256": ""}
     line = json.dumps({"protocol": PROTOCOL, **piece}).encode()
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as keeper:
-        assert keeper.stdin is not None
-        assert keeper.stdout is not None
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        holder.stdin.write(worker_archive())
         for _ in range(5):
-            keeper.stdin.write(line + b"\n")
-        keeper.stdin.write(line[:100_000])
-        keeper.stdin.close()
-        keeper.stdout.read()
-        assert keeper.wait(20) == 0
+            holder.stdin.write(line + b"\n")
+        holder.stdin.write(line[:100_000])
+        holder.stdin.close()
+        holder.stdout.read()
+        assert holder.wait(20) == 0
 
     assert list(tmp_path.iterdir()) == []
 
@@ -236,7 +237,7 @@ bench(Path({str(path)!r}), BenchOptions(threads=1, min_time_s=60, max_time_s=60)
         deadline = time.monotonic() + 30
         while not list(server.home.glob("n2n-edge-*/*.onnx")) and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert server.home.glob("n2n-edge-*/*.onnx")
+        assert list(server.home.glob("n2n-edge-*/*.onnx"))
         client.kill()
         client.wait()
 
@@ -244,12 +245,15 @@ bench(Path({str(path)!r}), BenchOptions(threads=1, min_time_s=60, max_time_s=60)
 
 
 def test_a_board_that_falls_silent_clears_up_by_itself(tmp_path: Path) -> None:
-    command = ["python3", str(WORKER_SCRIPT), "--keeper", "--folder", str(tmp_path), "--silence", "2"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as keeper:
-        assert keeper.stdout is not None
-        keeper.stdout.readline()
+    command = ["python3", *worker_arguments(["--holder", "--folder", str(tmp_path), "--silence", "2"])]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        holder.stdin.write(worker_archive())
+        holder.stdin.flush()
+        assert json.loads(holder.stdout.readline())["folder"]
         assert len(list(tmp_path.iterdir())) == 1
-        assert keeper.wait(20) == 0
+        assert holder.wait(20) == 0
 
     assert list(tmp_path.iterdir()) == []
 
