@@ -291,5 +291,5 @@ def _print_changes(earlier: "BenchJson", document: "BenchJson", as_json: bool) -
         print_line("compared with the earlier document: no model is in both", on_stderr=as_json)
     for change in changes:
         print_line(change.words, on_stderr=as_json)
-        for doubt in change.doubts:
-            print_line(f"{change.name}: warning: {doubt}", on_stderr=as_json)
+        for warning in change.warnings:
+            print_line(f"{change.name}: warning: {warning}", on_stderr=as_json)

@@ -87,7 +87,7 @@ def latency_figure(
             input_shape=input_shape,
         )
         measurement = bench(path, options, profiled=False).measurement
-        return Latency(measurement.latency(), warnings=measurement.warnings)
+        return Latency(measurement.latency(), warnings=tuple(str(warning) for warning in measurement.warnings))
     from n2n_edge.devices import latency_with_evidence
 
     figure, basis = latency_with_evidence(with_input_shape(load_model(path), input_shape, path.name), profile, threads)

@@ -1,4 +1,4 @@
-"""The bytes of a model: an ONNX file, the external data beside it, and what sparse weights stand for."""
+"""Files of a model: an ONNX file, the external data beside it, and what sparse weights stand for."""
 
 import stat
 from collections.abc import Iterator
@@ -11,7 +11,17 @@ from onnx import numpy_helper
 
 from n2n_edge.errors import InputError
 
-__all__ = ["MESSAGE_BYTES", "check_path", "data_files", "densify", "read_external_data", "read_proto"]
+__all__ = [
+    "MESSAGE_BYTES",
+    "check_path",
+    "data_files",
+    "densify",
+    "file_size_bytes",
+    "is_ort",
+    "model_files",
+    "read_external_data",
+    "read_proto",
+]
 
 MESSAGE_BYTES = 2**31 - 1
 """What one ONNX message may hold."""
@@ -117,6 +127,28 @@ def read_external_data(proto: onnx.ModelProto, path: Path) -> None:
         tensor.raw_data = content
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")
+
+
+def is_ort(path: Path) -> bool:
+    """Tell whether a file is in the runtime's own format, which holds everything and which only it can read."""
+    return path.suffix.lower() == ".ort"
+
+
+def model_files(path: Path) -> list[Path]:
+    """Return a model file and the external data files that it names.
+
+    Raises:
+        InputError: no ONNX file, or one whose external data is missing or lies elsewhere.
+    """
+    if is_ort(path):
+        check_path(path)
+        return [path]
+    return [path, *data_files(read_proto(path), path).values()]
+
+
+def file_size_bytes(path: Path) -> int:
+    """Return the bytes of a model file and of its external data; raises as `model_files` does."""
+    return sum(part.stat().st_size for part in model_files(path))
 
 
 def densify(proto: onnx.ModelProto, path: Path) -> None:

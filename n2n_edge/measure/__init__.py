@@ -1,12 +1,17 @@
-"""Timing models in isolated workers, on this machine or a board, and what the numbers are worth."""
+"""Timing of models in isolated workers, on this machine or a board, and the uncertainty of what they give."""
 
+from n2n_edge.graph.model_file import file_size_bytes, is_ort, model_files
 from n2n_edge.measure.bench import Bench, Throughput, WarmWorker, bench, run_throughput, twice, with_profile
-from n2n_edge.measure.board import BoardState
+from n2n_edge.measure.board import BoardState, environment, refuse_throttled, usable_cores
 from n2n_edge.measure.comparison import Compared, Comparison, Standing, compare
-from n2n_edge.measure.doubts import refuse_throttled
-from n2n_edge.measure.environment import environment, usable_cores
-from n2n_edge.measure.files import file_size_bytes, is_ort, model_files
-from n2n_edge.measure.measurement import ConnectionLostError, Measurement, MeasurementError, Quantiles, summarise
+from n2n_edge.measure.measurement import (
+    ConnectionLostError,
+    Measurement,
+    MeasurementError,
+    MeasurementWarning,
+    Quantiles,
+    summarise,
+)
 from n2n_edge.measure.options import BenchOptions, parse_providers
 from n2n_edge.measure.per_op import Kernel, OpProfile
 from n2n_edge.measure.ssh import SshAddress, SshTarget, open_target
@@ -23,6 +28,7 @@ __all__ = [
     "Kernel",
     "Measurement",
     "MeasurementError",
+    "MeasurementWarning",
     "MemoryLimit",
     "OpProfile",
     "Quantiles",

@@ -18,8 +18,8 @@ import numpy as np
 
 from n2n_edge.errors import N2NError
 from n2n_edge.measure.bench import request_fields, to_measurement, twice
-from n2n_edge.measure.doubts import doubts_of_state, refuse_throttled
-from n2n_edge.measure.measurement import ConnectionLostError, Measurement, alone_in_failing
+from n2n_edge.measure.board import refuse_throttled, state_warnings
+from n2n_edge.measure.measurement import ConnectionLostError, Measurement, MeasurementWarning, alone_in_failing
 from n2n_edge.measure.messages import BlockTimed, Measured, Opened, WorkerReady
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.process import WorkerProcess
@@ -103,9 +103,9 @@ def compare(
         watch(race.rounds)
     after = twice(target, target.state)
     refuse_throttled(str(models[0]), target.name, after, before)
-    doubts = doubts_of_state(before, after, race.clocks)
+    warnings = state_warnings(before, after, race.clocks)
     comparisons = (None, *(race.comparison(index, threshold) for index in range(1, len(models))))
-    measurements = tuple(race.measurement(index, doubts) for index in range(len(models)))
+    measurements = tuple(race.measurement(index, warnings) for index in range(len(models)))
     again = len(models)  # where the first model stands once more
     floor = (race.failure(again) or race.comparison(again, threshold)) if with_itself else None
     return Compared(measurements, comparisons, floor, tuple(race.median_ms(index) for index in range(len(models))))
@@ -189,7 +189,7 @@ class _Race:
         ratio, low, high = ratio_interval(differences)
         return Comparison(ratio, low, high, LEVEL, self.rounds, threshold, verdict_of(low, high, threshold))
 
-    def measurement(self, index: int, doubts: Sequence[str]) -> Measurement | N2NError:
+    def measurement(self, index: int, warnings: Sequence[MeasurementWarning]) -> Measurement | N2NError:
         """Return all times of one model as a measurement, or what kept it from being one."""
         if index in self._failures:
             return self._failures[index]
@@ -215,7 +215,7 @@ class _Race:
         quantiles = replace(
             found.quantiles, p50_ms=median(rounds_ms), p50_low_ms=rounds_ms[low], p50_high_ms=rounds_ms[high]
         )
-        return replace(found, quantiles=quantiles, warnings=(*found.warnings, *doubts))
+        return replace(found, quantiles=quantiles).warned(*warnings)
 
     def median_ms(self, index: int) -> tuple[float, float] | None:
         """Return the interval of one model's median so far, at confidence `LEVEL`; see `Standing`."""

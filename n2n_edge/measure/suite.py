@@ -1,4 +1,4 @@
-"""Everything that `bench` finds out about some models on one target."""
+"""Suite of measurements: everything that the command `bench` tells of some models on one target."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from n2n_edge.errors import N2NError
 from n2n_edge.measure.bench import Throughput, bench, run_throughput, threads_on, twice, with_profile
 from n2n_edge.measure.board import BoardState
 from n2n_edge.measure.comparison import Comparison, compare
-from n2n_edge.measure.measurement import Measurement, alone_in_failing
+from n2n_edge.measure.measurement import Measurement, MeasurementWarning, alone_in_failing
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.per_op import OpProfile
 from n2n_edge.measure.target import Target
@@ -118,6 +118,6 @@ def _streamed(entry: Entry, options: BenchOptions, target: Target, streams: int,
         with alone_in_failing(str(entry.path)):
             throughput = run_throughput(entry.path, options, target, streams)
     except N2NError as error:
-        measured = replace(entry.measurement, warnings=(*entry.measurement.warnings, f"no throughput: {error}"))
-        return replace(entry, measurement=measured)
+        warning = MeasurementWarning("no-throughput", f"no throughput: {error}")
+        return replace(entry, measurement=entry.measurement.warned(warning))
     return replace(entry, throughput=throughput)

@@ -13,10 +13,8 @@ from typing import Any
 from n2n_edge.closing import ClosedAtExit
 from n2n_edge.errors import InputError
 from n2n_edge.figures import Provenance
-from n2n_edge.graph.model_file import MESSAGE_BYTES, check_path, data_files, read_external_data, read_proto
-from n2n_edge.measure.board import BoardState
-from n2n_edge.measure.environment import environment
-from n2n_edge.measure.files import is_ort
+from n2n_edge.graph.model_file import MESSAGE_BYTES, check_path, data_files, is_ort, read_external_data, read_proto
+from n2n_edge.measure.board import BoardState, environment, usable_cores
 from n2n_edge.measure.launch import Launch, worker_archive, worker_arguments
 from n2n_edge.measure.messages import (
     Checked,
@@ -30,7 +28,6 @@ from n2n_edge.measure.messages import (
 )
 from n2n_edge.measure.process import HolderProcess, WorkerProcess
 from n2n_edge.measure.worker.state import board_state
-from n2n_edge.measure.worker.system import usable_cores
 
 __all__ = ["HostTarget", "MemoryLimit", "Target"]
 

@@ -1,4 +1,4 @@
-"""What `n2n-edge bench` found, as one JSON document (`docs/schemas/bench.json`)."""
+"""JSON document of `n2n-edge bench` (`docs/schemas/bench.json`)."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -126,7 +126,8 @@ def _row(row: Benched) -> dict[str, Any]:
         "batch": measured.batch,
         "n": measured.n,
         "converged": measured.converged,
-        "warnings": list(measured.warnings),
+        "warnings": [str(warning) for warning in measured.warnings],
+        "warning_codes": [warning.code for warning in measured.warnings],
     }
     document |= {name: figure.to_json() for name, figure in timed_figures(row).items()}
     spread = histogram_of(measured.samples_ms, BINS)
