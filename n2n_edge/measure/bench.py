@@ -166,7 +166,10 @@ class WarmWorker(ClosedAtExit):
         """
         process = self._living()
         try:
-            return measure_with(process, self._target, model, options)
+            label = "model" if isinstance(model, bytes) else str(model)
+            fields = request_fields(self._target, model, options)
+            event = process.request(Measured, label, options.timeout_s, options.timed_s, **fields)
+            return to_measurement(event, process.ready, self._target, model, options, fresh=process.served == 1)
         finally:
             if not process.alive:
                 self.close()
@@ -212,7 +215,7 @@ def request_fields(target: Target, model: Path | bytes, options: BenchOptions) -
     """Return the fields of a worker's request for one model."""
     fields: dict[str, Any] = {
         **options.request(threads_on(target, options)),
-        **target.place(model),
+        **target.put(model),
         "affinity": target.affinity,
     }
     if options.builds_engines:
@@ -220,14 +223,6 @@ def request_fields(target: Target, model: Path | bytes, options: BenchOptions) -
     if target.sends_models:
         fields["scratch"] = target.scratch()
     return fields
-
-
-def measure_with(process: WorkerProcess, target: Target, model: Path | bytes, options: BenchOptions) -> Measurement:
-    """Time one model in a worker that is running."""
-    label = "model" if isinstance(model, bytes) else str(model)
-    fields = request_fields(target, model, options)
-    event = process.request(Measured, label, options.timeout_s, options.timed_s, **fields)
-    return to_measurement(event, process.ready, target, model, options, fresh=process.served == 1)
 
 
 def to_measurement(

@@ -15,14 +15,9 @@ from n2n_edge.measure.worker.system import cpu_info, describe, usable_cores
 from n2n_edge.versions import ORT_PACKAGES, first_version
 
 __all__ = [
-    "BoardState",
-    "cpu_flags",
-    "environment",
-    "parse_throttled",
-    "refuse_throttled",
-    "state_warnings",
+    "BoardState", "cpu_flags", "environment", "parse_throttled", "refuse_throttled", "state_warnings",
     "usable_cores",
-]
+]  # fmt: skip
 
 CLOCK_CHANGE = 0.05
 

@@ -11,18 +11,9 @@ from n2n_edge.figures import Figure, Provenance
 from n2n_edge.measure.worker.timing import median_ranks
 
 __all__ = [
-    "ConnectionLostError",
-    "Energy",
-    "Measurement",
-    "MeasurementError",
-    "MeasurementWarning",
-    "Quantiles",
-    "WarningCode",
-    "alone_in_failing",
-    "load_warnings",
-    "sample_warnings",
-    "summarise",
-]
+    "ConnectionLostError", "Energy", "Measurement", "MeasurementError", "MeasurementWarning", "Quantiles",
+    "WarningCode", "alone_in_failing", "load_warnings", "sample_warnings", "summarise",
+]  # fmt: skip
 
 NOISY_RATIO = 1.5
 OUTLIER_RATIO = 2.0

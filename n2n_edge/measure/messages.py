@@ -12,31 +12,13 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from n2n_edge.foreign import printable
-from n2n_edge.measure.worker.protocol import MAX_SAMPLES
+from n2n_edge.measure.worker import MAX_SAMPLES
 
 __all__ = [
-    "BlockTimed",
-    "Checked",
-    "Clock",
-    "EnergySpent",
-    "FailureMessage",
-    "HolderReady",
-    "InvalidMessageError",
-    "KernelTime",
-    "LimitMet",
-    "LimitPrepared",
-    "Measured",
-    "Message",
-    "Opened",
-    "PhaseMessage",
-    "Profiled",
-    "Put",
-    "State",
-    "StreamsRun",
-    "WorkerReady",
-    "one_line",
-    "parse",
-]
+    "BlockTimed", "Checked", "Clock", "EnergySpent", "FailureMessage", "HolderReady", "InvalidMessageError",
+    "KernelTime", "LimitMet", "LimitPrepared", "Measured", "Message", "Opened", "PhaseMessage", "Profiled", "Put",
+    "State", "StreamsRun", "WorkerReady", "one_line", "parse",
+]  # fmt: skip
 
 MOST_CORES = 4096
 MOST_BYTES = 2**50

@@ -1,4 +1,4 @@
-"""How models are run and timed."""
+"""Options of a measurement: threads, providers, times, inputs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +26,12 @@ PROVIDERS = {
 CPU = "CPUExecutionProvider"
 HANG_S = 20.0
 TENSORRT = "TensorrtExecutionProvider"
+HALF_PRECISION = {
+    TENSORRT: ("trt_fp16_enable", "False", "True"),
+    PROVIDERS["openvino"]: ("precision", "FP32", "FP16"),
+    PROVIDERS["qnn"]: ("enable_htp_fp16_precision", "0", "1"),
+}
+"""The option of a provider that has one for half precision, and what it is off and on."""
 
 MOST_SECONDS = 604_800.0
 """A week."""
@@ -140,11 +146,7 @@ def parse_providers(names: str, settings: tuple[str, ...] = ()) -> tuple[tuple[s
 
 def _half_precision(provider: str, value: str) -> dict[str, str]:
     """Return the option by which a provider computes in half precision."""
-    on = value.lower() in ("1", "true", "yes", "on")
-    if provider == TENSORRT:
-        return {"trt_fp16_enable": "True" if on else "False"}
-    if provider == PROVIDERS["openvino"]:
-        return {"precision": "FP16" if on else "FP32"}
-    if provider == PROVIDERS["qnn"]:
-        return {"enable_htp_fp16_precision": "1" if on else "0"}
+    if provider in HALF_PRECISION:
+        option, off, on = HALF_PRECISION[provider]
+        return {option: on if value.lower() in ("1", "true", "yes", "on") else off}
     raise InputError(f"--provider-option fp16={value}: {provider} has no option for half precision")

@@ -25,7 +25,7 @@ from n2n_edge.measure.messages import (
     one_line,
     parse,
 )
-from n2n_edge.measure.worker.protocol import PROTOCOL
+from n2n_edge.measure.worker import PROTOCOL
 
 __all__ = ["ChildProcess", "HolderProcess", "WorkerProcess"]
 
@@ -114,12 +114,12 @@ class ChildProcess(ClosedAtExit, Generic[Ready]):
             self.close()
             raise self._late(label, timeout_s, "while the request was sent") from None
         self.served += 1
-        found = self._await("result", answer, label, timeout_s, timed_s)
+        result = self._await("result", answer, label, timeout_s, timed_s)
         allowed_s = CLOCK_SLACK * (timeout_s + (timed_s or 0.0))
-        if not found.claimed_ms() <= 1000 * allowed_s:
-            claimed = f"{found.claimed_ms() / 1000:g} s of work, more than the {allowed_s:g} s that it was given"
+        if not result.claimed_ms() <= 1000 * allowed_s:
+            claimed = f"{result.claimed_ms() / 1000:g} s of work, more than the {allowed_s:g} s that it was given"
             raise self._invalid(label, f"'s answer ({answer.command}) tells of {claimed}")
-        return found
+        return result
 
     def close(self) -> None:
         """Kill the process and let go of its pipes; safe to call twice."""

@@ -1,4 +1,4 @@
-"""Where a model is really run: this host, this host within a profile's limits, or a board over ssh."""
+"""Targets that models run on: this host, this host within a profile's limits, or a board over ssh."""
 
 import base64
 import hashlib
@@ -28,6 +28,7 @@ from n2n_edge.measure.messages import (
 )
 from n2n_edge.measure.process import HolderProcess, WorkerProcess
 from n2n_edge.measure.worker.state import board_state
+from n2n_edge.measure.worker.system import allowed_cpus
 
 __all__ = ["HostTarget", "MemoryLimit", "Target"]
 
@@ -45,7 +46,7 @@ class MemoryLimit:
 
 
 class Target(ClosedAtExit):
-    """A place that starts workers. Use as a context: what was put there is removed at the end.
+    """Machine that starts workers. Use as a context: what was put there is removed at the end.
 
     Subclasses say how a worker is launched (`launch`); everything else is the same everywhere.
     """
@@ -58,7 +59,7 @@ class Target(ClosedAtExit):
     def __init__(self, limit_bytes: int | None = None) -> None:
         self._limit_bytes = limit_bytes
         self._holder_process: HolderProcess | None = None
-        self._placed: dict[str, str] = {}
+        self._sent: dict[str, str] = {}
         self._enforced: bool | None = None
         self._checked: Checked | None = None
 
@@ -106,7 +107,7 @@ class Target(ClosedAtExit):
         )
         return WorkerProcess(limited, WorkerReady, self.name)
 
-    def place(self, model: Path | bytes) -> dict[str, str]:
+    def put(self, model: Path | bytes) -> dict[str, str]:
         """Return the fields of a request that name a model there; it is sent at most once.
 
         Raises:
@@ -147,14 +148,14 @@ class Target(ClosedAtExit):
     def reconnect(self) -> None:
         """Forget what was there: after a lost connection everything starts anew."""
         holder, self._holder_process = self._holder_process, None
-        self._placed.clear()
+        self._sent.clear()
         if holder is not None:
             holder.close()
 
     def close(self) -> None:
         """Remove what was put there; the next use starts anew."""
         holder, self._holder_process = self._holder_process, None
-        self._placed.clear()
+        self._sent.clear()
         if holder is not None:
             holder.finish(CLEAR_UP_S)
 
@@ -180,7 +181,7 @@ class Target(ClosedAtExit):
         holder = self._holder()
         content, suffix = _content(model)
         digest = hashlib.sha256(content).hexdigest()
-        if digest not in self._placed:
+        if digest not in self._sent:
             label = str(model) if isinstance(model, Path) else "model"
             for start in range(0, max(1, len(content)), PIECE_BYTES):
                 piece = content[start : start + PIECE_BYTES]
@@ -193,8 +194,8 @@ class Target(ClosedAtExit):
                     last=start + PIECE_BYTES >= len(content),
                     sha256=digest,
                 )
-            self._placed[digest] = answer.path
-        return self._placed[digest]
+            self._sent[digest] = answer.path
+        return self._sent[digest]
 
 
 class HostTarget(Target):
@@ -232,11 +233,9 @@ class HostTarget(Target):
 
     @property
     def affinity(self) -> list[int] | None:
-        if self._cores is None:
+        if self._cores is None or not hasattr(os, "sched_getaffinity"):
             return None
-        if not hasattr(os, "sched_getaffinity"):
-            return None
-        return sorted(os.sched_getaffinity(0))[: self._cores]
+        return allowed_cpus()[: self._cores]
 
     def describe(self) -> Mapping[str, Any]:
         return self._environment

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from n2n_edge.measure.worker.protocol import PROTOCOL
+from n2n_edge.measure.worker import PROTOCOL
 
 READY: dict[str, Any] = {
     "protocol": PROTOCOL,

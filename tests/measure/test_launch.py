@@ -17,7 +17,7 @@ import pytest
 
 from n2n_edge.measure import worker
 from n2n_edge.measure.launch import worker_archive, worker_arguments
-from n2n_edge.measure.worker.protocol import PROTOCOL
+from n2n_edge.measure.worker import PROTOCOL
 
 FILES = sorted(Path(worker.__file__).parent.glob("*.py"))
 
@@ -65,7 +65,7 @@ def test_it_needs_nothing_but_python_38_numpy_and_onnxruntime(path: Path) -> Non
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
             assert node.level == 1
-            assert (path.parent / f"{node.module}.py") in FILES
+            assert (path.parent / f"{node.module or '__init__'}.py") in FILES
         elif isinstance(node, ast.ImportFrom | ast.Import):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [name.name for name in node.names]
             assert {name.partition(".")[0] for name in names} <= {*sys.stdlib_module_names, "numpy", "onnxruntime"}

@@ -16,7 +16,7 @@ from n2n_edge.measure import BenchOptions, ConnectionLostError, MeasurementError
 from n2n_edge.measure.launch import worker_archive, worker_arguments
 from n2n_edge.measure.readiness import readiness
 from n2n_edge.measure.ssh import SshAddress
-from n2n_edge.measure.worker.protocol import PROTOCOL
+from n2n_edge.measure.worker import PROTOCOL
 from tests.measure.small_models import write_conv_model, write_gemm_model
 from tests.sshd import Server
 

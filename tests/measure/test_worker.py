@@ -16,7 +16,7 @@ import pytest
 from n2n_edge.errors import InputError
 from n2n_edge.measure import BenchOptions, HostTarget, MeasurementError, WarmWorker
 from n2n_edge.measure.launch import Launch
-from n2n_edge.measure.worker.protocol import PROTOCOL
+from n2n_edge.measure.worker import PROTOCOL
 from tests.measure.small_models import write_conv_model
 
 QUICK = BenchOptions(threads=1, min_time_s=0.0, max_time_s=0.05)

@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from . import PROTOCOL, FallbackError, RefusedError
 from .energy import Energy
 from .memory import limit_memory, oom_kills, peak_rss_bytes, remove_cgroup
 from .profiling import profile_kernels
-from .protocol import PROTOCOL, FallbackError, RefusedError
 from .session import CPU, Opened, bind
 from .state import Load, board_state, cpu_mhz
 from .system import check

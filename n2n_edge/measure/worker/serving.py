@@ -13,9 +13,9 @@ import threading
 import time
 from typing import Any
 
+from . import PROTOCOL, FallbackError, RefusedError
 from .commands import Leftovers, Worker
 from .memory import peak_rss_bytes, watch_memory
-from .protocol import PROTOCOL, FallbackError, RefusedError
 
 
 def option(arguments: list[str], name: str) -> str | None:

@@ -7,36 +7,25 @@ import os
 import time
 from typing import Any
 
-from .protocol import FallbackError, RefusedError
+from . import FallbackError, RefusedError
 
 CPU = "CPUExecutionProvider"
+DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64"}
+for kind in ("float16", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool"):
+    DTYPES[f"tensor({kind})"] = kind
 
 
 def make_inputs(session: Any, request: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
     """Return random values for every input: a free first axis is the batch, other free ones are as `free_axis` says."""
     import numpy as np
 
-    kinds = {
-        "tensor(float)": np.float32,
-        "tensor(double)": np.float64,
-        "tensor(float16)": np.float16,
-        "tensor(int8)": np.int8,
-        "tensor(uint8)": np.uint8,
-        "tensor(int16)": np.int16,
-        "tensor(uint16)": np.uint16,
-        "tensor(int32)": np.int32,
-        "tensor(uint32)": np.uint32,
-        "tensor(int64)": np.int64,
-        "tensor(uint64)": np.uint64,
-        "tensor(bool)": np.bool_,
-    }
     batch, free_axis = request["batch"], request["free_axis"]
     generator = np.random.default_rng(request["seed"])
     feeds = {}
     free = any(value.shape and not isinstance(value.shape[0], int) for value in session.get_inputs())
     given = request.get("input_shape") or []
     for index, value in enumerate(session.get_inputs()):
-        if value.type not in kinds:
+        if value.type not in DTYPES:
             raise RefusedError(f"input '{value.name}' is of type {value.type}, for which no random values can be made")
         shape = []
         for axis, size in enumerate(value.shape):
@@ -55,7 +44,7 @@ def make_inputs(session: Any, request: dict[str, Any], warnings: list[str]) -> d
             else:
                 warnings.append(f"input '{value.name}': free axis {axis} ({size}) was set to {free_axis}")
                 shape.append(free_axis)
-        dtype = np.dtype(kinds[value.type])
+        dtype = np.dtype(DTYPES[value.type])
         if dtype.kind == "f":
             feeds[value.name] = generator.standard_normal(shape).astype(dtype)
         else:  # small numbers: they may be used as indices

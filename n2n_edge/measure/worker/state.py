@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .system import output_of, read_number, read_text
+from .system import allowed_cpus, output_of, read_number, read_text
 
 STATE_TOOLS = {
     "get_throttled": ["vcgencmd", "get_throttled"],
@@ -44,8 +44,7 @@ def board_state(sysfs: Path = Path("/sys")) -> dict[str, Any]:
 
 def cpu_mhz(sysfs: Path = Path("/sys")) -> float | None:
     """Return the mean clock of the cores that this process may run on, as it is now; None where it isn't told."""
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-    clocks = [read_number(sysfs / f"devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq") for cpu in sorted(allowed)]
+    clocks = [read_number(sysfs / f"devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq") for cpu in allowed_cpus()]
     running = [khz / 1000 for khz in clocks if khz]
     return sum(running) / len(running) if running else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import math
 import os
 import platform
@@ -65,9 +66,16 @@ def cpu_model() -> str:
     return f"{board or ''} {name}".strip() or platform.machine()
 
 
+def allowed_cpus() -> list[int]:
+    """Return the numbers of the processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def usable_cores() -> int:
     """Return the physical cores that this process may run on, at least one."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = len(allowed_cpus())
     physical = set()
     for topology in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology"):
         physical.add((read_text(topology / "physical_package_id"), read_text(topology / "core_id")))
@@ -101,19 +109,14 @@ def check() -> dict[str, Any]:
     """Return `describe`, and what a measurement needs: packages, providers, free memory and disk, state."""
     facts: dict[str, Any] = {**describe(), "executable": sys.executable, "providers": []}
     facts.update(numpy=None, onnxruntime=None)
-    try:
-        import numpy
-
-        facts["numpy"] = numpy.__version__
-    except Exception as error:
-        facts["numpy_error"] = f"{type(error).__name__}: {error}"
-    try:
-        import onnxruntime
-
-        facts["onnxruntime"] = onnxruntime.__version__
-        facts["providers"] = onnxruntime.get_available_providers()
-    except Exception as error:
-        facts["onnxruntime_error"] = f"{type(error).__name__}: {error}"
+    for package in ("numpy", "onnxruntime"):
+        try:
+            module = importlib.import_module(package)
+            facts[package] = module.__version__
+            if package == "onnxruntime":
+                facts["providers"] = module.get_available_providers()
+        except Exception as error:
+            facts[f"{package}_error"] = f"{type(error).__name__}: {error}"
     available = memory_bytes("MemAvailable")
     facts["available_memory_mb"] = None if available is None else round(available / 1e6)
     facts["folder"] = tempfile.gettempdir()

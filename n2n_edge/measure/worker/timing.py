@@ -9,7 +9,7 @@ import threading
 import time
 from typing import Any
 
-from .protocol import MAX_SAMPLES
+from . import MAX_SAMPLES
 
 WARM_UP_RUNS = 3
 
