@@ -1,4 +1,4 @@
-"""Several models side by side: interleaved in balanced random order, with fresh workers, as ratios with an interval.
+"""Comparison of several models: interleaved in balanced random order, with fresh workers, as ratios with an interval.
 
 One process is not enough: where its memory happens to lie makes a run some per cent faster or slower for as long as it
 lives. So there are rounds, each with a fresh worker per model; within a round the models take turns in short blocks,

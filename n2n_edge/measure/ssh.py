@@ -1,4 +1,4 @@
-"""A board over the system's own ``ssh``: its configuration, keys, agents and jump hosts are the user's.
+"""Target over the system's own ``ssh``: its configuration, keys, agents and jump hosts are the user's.
 
 The worker is handed to ``python3`` on the board through the connection and never stored there; models lie in a folder
 of their own, once per content, which the holder removes when the connection ends.
