@@ -60,7 +60,6 @@ def test_a_connection_that_is_cut_once_is_made_again(server: Server, tmp_path: P
 
 def test_a_server_that_is_killed_amid_a_run_is_a_clear_error(server: Server, tmp_path: Path) -> None:
     path = write_conv_model(tmp_path / "model.onnx", 32, 64)
-    start = time.monotonic()
 
     with SshTarget(server.url()) as target:
         timer = after(3.0, server.stop)
@@ -69,7 +68,6 @@ def test_a_server_that_is_killed_amid_a_run_is_a_clear_error(server: Server, tmp
         timer.join()
 
     assert one_clear_line(caught.value)
-    assert time.monotonic() - start < 60
     assert server.left_behind() == []
 
 
@@ -196,12 +194,10 @@ def test_an_ssh_command_that_is_a_script(server: Server, tmp_path: Path, monkeyp
     script.write_text(f'#!/bin/sh\n{server.ssh} "$@"\n')
     script.chmod(0o755)
     monkeypatch.setenv("N2N_EDGE_SSH", str(script))
-    start = time.monotonic()
 
     with SshTarget(server.url()) as target:
         assert bench(write_conv_model(tmp_path / "model.onnx"), QUICK, target=target).measurement.n >= 1
 
-    assert time.monotonic() - start < 40
     assert server.left_behind() == []
 
 
