@@ -8,10 +8,10 @@ from typing import Self
 
 import psutil
 
-from n2n_edge.figures import MB
 from n2n_edge.measure.measurement import MeasurementError, MeasurementWarning
 from n2n_edge.measure.messages import State
 from n2n_edge.measure.worker.system import cpu_info, describe, usable_cores
+from n2n_edge.metrics.figures import MB
 from n2n_edge.versions import ORT_PACKAGES, first_version
 
 __all__ = [

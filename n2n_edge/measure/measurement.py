@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from n2n_edge.errors import N2NError
-from n2n_edge.figures import Figure, Provenance
 from n2n_edge.measure.worker.timing import median_ranks
+from n2n_edge.metrics.figures import Figure, Provenance
 
 __all__ = [
     "ConnectionLostError", "Energy", "Measurement", "MeasurementError", "MeasurementWarning", "Quantiles",

@@ -11,7 +11,6 @@ from typing import Any, Generic, TypeVar
 
 from n2n_edge.closing import ClosedAtExit
 from n2n_edge.errors import InputError, MemoryLimitError, N2NError
-from n2n_edge.figures import MB
 from n2n_edge.measure.channel import Channel, FloodError
 from n2n_edge.measure.launch import Launch
 from n2n_edge.measure.measurement import MeasurementError
@@ -26,6 +25,7 @@ from n2n_edge.measure.messages import (
     parse,
 )
 from n2n_edge.measure.worker import PROTOCOL
+from n2n_edge.metrics.figures import MB
 
 __all__ = ["ChildProcess", "HolderProcess", "WorkerProcess"]
 

@@ -12,23 +12,14 @@ from typing import Any
 
 from n2n_edge.closing import ClosedAtExit
 from n2n_edge.errors import InputError
-from n2n_edge.figures import Provenance
 from n2n_edge.graph.model_file import check_path, data_files, is_ort, read_external_data, read_proto, to_bytes
 from n2n_edge.measure.board import BoardState, environment, usable_cores
 from n2n_edge.measure.launch import Launch, worker_archive, worker_arguments
-from n2n_edge.measure.messages import (
-    Checked,
-    HolderReady,
-    LimitMet,
-    LimitPrepared,
-    Put,
-    State,
-    WorkerReady,
-    parse,
-)
+from n2n_edge.measure.messages import Checked, HolderReady, LimitMet, LimitPrepared, Put, State, WorkerReady, parse
 from n2n_edge.measure.process import HolderProcess, WorkerProcess
 from n2n_edge.measure.worker.state import board_state
 from n2n_edge.measure.worker.system import allowed_cpus
+from n2n_edge.metrics.figures import Provenance
 
 __all__ = ["HostTarget", "MemoryLimit", "Target"]
 

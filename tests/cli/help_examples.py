@@ -115,7 +115,7 @@ def _half(path: Path, built: Callable[[str], Path]) -> None:
 def _images(path: Path, built: Callable[[str], Path]) -> None:
     from PIL import Image
 
-    from n2n_edge.distill.source_digits import read
+    from n2n_edge.data.source_digits import read
 
     source = read("builtin:digits", (1, 16, 16))
     for index in range(300):
@@ -137,7 +137,7 @@ def _bench(path: Path, built: Callable[[str], Path]) -> None:
 
 
 def _profile(path: Path, built: Callable[[str], Path]) -> None:
-    from n2n_edge.devices import new_profile
+    from n2n_edge.calibration.own_profiles import new_profile
 
     new_profile(path.stem, "raspberry-pi-4", path)
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from n2n_edge.measure import BoardState, MeasurementError
-from n2n_edge.measure.board import parse_throttled, refuse_throttled, state_warnings
+from n2n_edge.measure.board import BoardState, parse_throttled, refuse_throttled, state_warnings
+from n2n_edge.measure.measurement import MeasurementError
 from n2n_edge.measure.messages import State, parse
 from n2n_edge.measure.worker.energy import Energy, power_rails
 from n2n_edge.measure.worker.state import board_state, cpu_mhz

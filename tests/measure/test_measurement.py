@@ -3,8 +3,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from n2n_edge.measure import summarise
-from n2n_edge.measure.measurement import MeasurementWarning, load_warnings, sample_warnings
+from n2n_edge.measure.measurement import MeasurementWarning, load_warnings, sample_warnings, summarise
 from n2n_edge.measure.worker.timing import median_ranks
 
 

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from n2n_edge.errors import InputError, N2NError, UnsuitableEnvironmentError
-from n2n_edge.measure import BenchOptions, ConnectionLostError, MeasurementError, SshTarget, bench
+from n2n_edge.measure.bench import bench
 from n2n_edge.measure.launch import worker_archive, worker_arguments
+from n2n_edge.measure.measurement import ConnectionLostError, MeasurementError
+from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.readiness import readiness
-from n2n_edge.measure.ssh import SshAddress
+from n2n_edge.measure.ssh import SshAddress, SshTarget
 from n2n_edge.measure.worker import PROTOCOL
 from tests.measure.small_models import write_conv_model, write_gemm_model
 from tests.sshd import Server
@@ -225,7 +227,9 @@ def test_a_client_that_is_killed_leaves_nothing_behind(server: Server, tmp_path:
     path = write_conv_model(tmp_path / "model.onnx")
     script = f"""
 from pathlib import Path
-from n2n_edge.measure import BenchOptions, SshTarget, bench
+from n2n_edge.measure.options import BenchOptions
+from n2n_edge.measure.ssh import SshTarget
+from n2n_edge.measure.bench import bench
 bench(Path({str(path)!r}), BenchOptions(threads=1, min_time_s=60, max_time_s=60), target=SshTarget({server.url()!r}))
 """
     python = server.url().rpartition("=")[2]

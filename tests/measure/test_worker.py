@@ -14,8 +14,11 @@ import psutil
 import pytest
 
 from n2n_edge.errors import InputError
-from n2n_edge.measure import BenchOptions, HostTarget, MeasurementError, WarmWorker
+from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.measure.launch import Launch
+from n2n_edge.measure.measurement import MeasurementError
+from n2n_edge.measure.options import BenchOptions
+from n2n_edge.measure.target import HostTarget
 from n2n_edge.measure.worker import PROTOCOL
 from tests.measure.small_models import write_conv_model
 
@@ -154,7 +157,8 @@ def test_the_worker_ends_with_a_parent_that_is_killed_amid_a_run(tmp_path: Path)
     script = f"""
 import threading, time
 from pathlib import Path
-from n2n_edge.measure import BenchOptions, WarmWorker
+from n2n_edge.measure.options import BenchOptions
+from n2n_edge.measure.bench import WarmWorker
 worker = WarmWorker()
 worker.measure(Path({str(model)!r}), BenchOptions(threads=1, min_time_s=0.0, max_time_s=0.05))
 threading.Timer(0.3, lambda: print(worker.pid, flush=True)).start()
