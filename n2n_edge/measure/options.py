@@ -92,18 +92,10 @@ class BenchOptions:
 
     def request(self, threads: int) -> dict[str, Any]:
         """Return the fields of the worker's requests."""
-        return {
-            "threads": threads,
-            "batch": self.batch,
-            "providers": list(self.providers),
-            "provider_options": {name: dict(options) for name, options in self.provider_options.items()},
-            "min_time_s": self.min_time_s,
-            "max_time_s": self.max_time_s,
-            "tolerance": self.tolerance,
-            "seed": self.seed,
-            "input_shape": None if self.input_shape is None else list(self.input_shape),
-            "free_axis": DEFAULT_SPATIAL_SIZE,  # what costs and predictions assume, too
-        }
+        provider_options = {name: dict(options) for name, options in self.provider_options.items()}
+        fields = {**vars(self), "threads": threads, "provider_options": provider_options}
+        del fields["timeout_s"]  # it is kept on this side
+        return {**fields, "free_axis": DEFAULT_SPATIAL_SIZE}  # as costs and predictions assume
 
 
 def refuse_threads(what: str, count: int, logical_cpus: int, where: str) -> None:
