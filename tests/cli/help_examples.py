@@ -30,6 +30,7 @@ CHEAP: Mapping[str, tuple[str, ...]] = {
     "bench": ("--min-time", "0.02", "--max-time", "0.2"),
     "compress": ("--candidates", "1", "--epochs", "1", "--effort", "quick"),
     "device calibrate": ("--minutes", "0.2", "--threads", "1"),
+    "gate": ("--max-time", "0.5"),
 }
 """Options that an example is given besides, so that a test may run it."""
 
@@ -145,7 +146,7 @@ def _profile(path: Path, built: Callable[[str], Path]) -> None:
 MAKERS: Mapping[str, Callable[[Path, Callable[[str], Path]], object]] = {
     "teacher.onnx": _teacher,
     "student.onnx": _half,
-    "main.onnx": _half,
+    "main.onnx": _teacher,
     "images": _images,
     "run": _run,
     "demo-run": lambda path, built: shutil.copytree(built("run"), path),
