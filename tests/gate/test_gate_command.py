@@ -80,7 +80,7 @@ def test_latency_on_a_board_is_a_prediction_and_says_so(model):
 
 
 def test_latency_on_this_host_is_measured(model):
-    (budget,) = json.loads(_run(model, "--max-latency-ms", 1e6, "--device", "cpu", "--max-time", 0.5, "--json").stdout)["budgets"]
+    (budget,) = json.loads(_run(model, "--max-latency-ms", 1e6, "--device", "cpu", "--json").stdout)["budgets"]
     assert budget["reached"]["provenance"] == "measured"
     assert budget["reached"]["n"] > 0
 
@@ -95,9 +95,8 @@ def test_a_model_that_grew_past_the_baseline_fails(model, tmp_path):
 def test_a_model_many_times_slower_than_its_baseline_fails_for_certain(model, tmp_path):
     slower = save_conv(tmp_path / "slower.onnx", channels=256, size=64)
     result = _run(
-        slower, "--baseline", model, "--max-regression", "999999%", "--max-regression", "latency_ms=100%",
-        "--max-time", 0.5, "--json"
-    )  # fmt: skip
+        slower, "--baseline", model, "--max-regression", "999999%", "--max-regression", "latency_ms=100%", "--json"
+    )
     document = json.loads(result.stdout)
     ratio = next(row for row in document["regressions"] if row["cost"] == "latency_ms")
     assert result.exit_code == 1
@@ -134,7 +133,7 @@ def test_a_model_that_the_runtime_cannot_time_is_inconclusive_not_failed(model, 
 
 
 def test_a_latency_beyond_doubt_is_judged_by_its_interval(model):
-    result = _run(model, "--max-latency-ms", 1e-6, "--target", "host", "--max-time", 0.5, "--json")
+    result = _run(model, "--max-latency-ms", 1e-6, "--target", "host", "--max-time", 2, "--json")
     (budget,) = json.loads(result.stdout)["budgets"]
     assert result.exit_code == 1
     assert (budget["outcome"], budget["reached"]["provenance"]) == ("fail", "measured")
@@ -184,7 +183,7 @@ def test_a_truncated_model_is_bad_input_not_a_failed_budget(model):
 
 
 def test_a_limit_in_ms_is_measured_on_a_board_over_ssh(model, server):
-    result = _run(model, "--max-latency-ms", 1e6, "--target", server.url(), "--max-time", 0.5, "--json")
+    result = _run(model, "--max-latency-ms", 1e6, "--target", server.url(), "--max-time", 2, "--json")
     assert result.exit_code == 0, result.output
     (budget,) = json.loads(result.stdout)["budgets"]
     assert budget["reached"]["provenance"] == "measured"
