@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import onnx_ir as ir
@@ -16,7 +15,7 @@ from n2n_edge.graph import Teacher, build
 from n2n_edge.measure import WarmWorker
 from n2n_edge.search import CostMeter, Evaluator, Journal, Objective, Rung, SearchPlan, SearchResult, note_crash, search
 
-SEEDS = (0, 1, 2)
+REMOVAL, SHRINKAGE = 5, 6
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +65,8 @@ def run(teacher: Teacher, tmp_path: Path, probes: list[tuple[int, int]]) -> Iter
         seed: int = 0,
         name: str = "",
         rungs: Sequence[Rung] = (),
-        removal: int = 12,
-        shrinkage: int = 16,
+        removal: int = REMOVAL,
+        shrinkage: int = SHRINKAGE,
         **more: object,
     ) -> tuple[SearchResult, Journal, MadeUp]:
         path = tmp_path / f"{policy}-{seed}{name}.sqlite"
@@ -98,12 +97,12 @@ def best_reward(result: SearchResult) -> float:
     return result.winner.reward
 
 
-def test_practice_beats_sampling_and_the_plain_gradient(run: Run) -> None:
-    rewards = {
-        policy: [best_reward(run(policy, seed)[0]) for seed in SEEDS] for policy in ("reinforce", "n2n", "random")
-    }
-    assert median(rewards["reinforce"]) > median(rewards["random"]) + 0.01
-    assert median(rewards["reinforce"]) > median(rewards["n2n"]) + 0.01
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_practice_beats_sampling_and_the_plain_gradient(run: Run, seed: int) -> None:
+    rewards = {policy: best_reward(run(policy, seed)[0]) for policy in ("reinforce", "n2n", "random")}
+    print(seed, rewards)
+    assert rewards["reinforce"] > rewards["random"] + 0.01
+    assert rewards["reinforce"] > rewards["n2n"] + 0.01
 
 
 @pytest.mark.parametrize("policy", ["reinforce", "n2n", "random", "greedy", "evolution"])
@@ -112,8 +111,8 @@ def test_every_policy_judges_what_was_asked_and_keeps_the_budget(run: Run, polic
     assert result.winner is not None
     assert result.winner.feasible
     trained = {row.key for row in journal.candidates() if row.feasible}
-    assert len({row.key for row in journal.candidates("removal") if row.feasible}) <= 12
-    assert 14 <= len(trained) <= 28
+    assert len({row.key for row in journal.candidates("removal") if row.feasible}) <= REMOVAL
+    assert SHRINKAGE <= len(trained) <= REMOVAL + SHRINKAGE
 
 
 def test_a_search_that_is_repeated_from_its_journal_judges_nothing_again(run: Run) -> None:
@@ -122,7 +121,7 @@ def test_a_search_that_is_repeated_from_its_journal_judges_nothing_again(run: Ru
     rows = [(row.stage, row.position, row.actions, row.key) for row in journal.candidates()]
     journal.close()
     again, journal, silent = run("reinforce", 1)
-    assert judged > 28  # the sensitivity profile, too
+    assert judged > REMOVAL + SHRINKAGE  # the sensitivity profile, too
     assert not silent.judged
     assert [(row.stage, row.position, row.actions, row.key) for row in journal.candidates()] == rows
     assert best_reward(again) == best_reward(first)
@@ -145,11 +144,20 @@ def test_how_undecided_the_policy_was_is_kept_for_every_batch(run: Run) -> None:
     assert set(entropies(run("random", 1, removal=2, shrinkage=2)[1])) == {None}
 
 
-def test_a_policy_goes_on_from_another_run(run: Run) -> None:
-    first, _, _ = run("reinforce", 0)
-    assert set(first.policy_states) == {"removal", "shrinkage"}
-    second, _, _ = run("reinforce", 5, name="-from", policy_states=first.policy_states)
-    assert best_reward(second) > 0.9 * best_reward(first)
+def test_the_policy_of_each_stage_goes_on_from_another_run(run: Run) -> None:
+    states = run("n2n", 0, removal=8, shrinkage=8)[0].policy_states
+    assert set(states) == {"removal", "shrinkage"}
+
+    def proposed(*stages: str) -> tuple[list[tuple[int, ...]], ...]:
+        known = {stage: states[stage] for stage in stages}
+        _, journal, _ = run("n2n", 5, name="-".join(["", *stages]), removal=8, shrinkage=8, policy_states=known)
+        return tuple([row.actions for row in journal.candidates(stage)] for stage in ("removal", "shrinkage"))
+
+    removal, shrinkage = proposed()
+    assert proposed("removal")[0] != removal
+    kept, changed = proposed("shrinkage")
+    assert kept == removal
+    assert changed != shrinkage
 
 
 def test_practice_shapes_the_widths_of_every_choice_of_layers(run: Run, teacher: Teacher) -> None:
