@@ -9,6 +9,7 @@ __all__ = [
     "BudgetMissedError", "IncompressibleError", "InputError", "LimitExceededError", "MemoryLimitError", "N2NError",
     "UnsuitableEnvironmentError",
     "lack_behind",
+    "message_of",
 ]  # fmt: skip
 
 
@@ -52,11 +53,19 @@ class MemoryLimitError(N2NError):
     exit_code = 4
 
 
+def message_of(error: object) -> str:
+    """Return what an error says, on one line; nothing where saying it fails, too."""
+    try:
+        return " ".join(str(error).split())
+    except (Exception, SystemExit):  # the text of a foreign error is foreign code
+        return ""
+
+
 def lack_behind(error: BaseException) -> str | None:
     """Return what this process has too little of, "memory" or "threads", where that is what an error comes from."""
     seen: BaseException | None = error
     while seen is not None:
-        text = str(seen).lower()
+        text = message_of(seen).lower()
         unmapped = "failed to map segment" in text or "cannot allocate memory" in text
         if isinstance(seen, MemoryError) or (isinstance(seen, (ImportError, OSError)) and unmapped):
             return "memory"

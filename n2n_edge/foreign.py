@@ -1,11 +1,19 @@
 """Text, files and code that come from elsewhere: models, boards, and the user's own modules."""
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from n2n_edge.errors import InputError, LimitExceededError, N2NError, UnsuitableEnvironmentError, lack_behind
+from n2n_edge.errors import (
+    InputError,
+    LimitExceededError,
+    N2NError,
+    UnsuitableEnvironmentError,
+    lack_behind,
+    message_of,
+)
 
 __all__ = ["UnforeseenError", "encodable", "foreign_code", "foreign_file", "printable"]
 
@@ -56,22 +64,59 @@ def _escape(character: str) -> str:
 def foreign_code(what: str) -> Iterator[None]:
     """Turn whatever the user's own code raises, an exit of the process included, into an error of one line.
 
-    `what` names the code as the subject of a sentence, such as ``--data mydata:load``. Ctrl-C passes.
+    `what` names the code as the subject of a sentence, such as ``--data mydata:load``. Ctrl-C passes. What the code
+    sets for the whole process (its streams, torch's gradients, type and device, numpy's errors) doesn't stay.
 
     Raises:
         InputError: the code raised something, or tried to end the process.
     """
+    streams, numpy_errors, torch_modes = (sys.stdout, sys.stderr), _numpy_errors(), _torch_modes()
     try:
         yield
     except (KeyboardInterrupt, N2NError):
         raise
     except SystemExit as error:
+        code = printable(message_of(error.code)) or "without a code"
         raise InputError(
-            f"{what} ended the process (exit {printable(error.code)}); keep sys.exit behind `if __name__ == '__main__'`"
+            f"{what} ended the process (exit {code}); keep sys.exit behind `if __name__ == '__main__'`"
         ) from error
     except BaseException as error:
-        text = _text_of(error)
-        raise InputError(f"{what} raised {type(error).__name__}{f': {text}' if text else ''}; mend it there") from error
+        name, text = printable(type(error).__name__), printable(message_of(error))
+        raise InputError(f"{what} raised {name}{f': {text}' if text else ''}; mend it there") from error
+    finally:
+        sys.stdout, sys.stderr = streams
+        if _numpy_errors() != numpy_errors:
+            sys.modules["numpy"].seterr(**numpy_errors)
+        _restore_torch_modes(torch_modes)
+
+
+def _numpy_errors() -> dict[str, str]:
+    """Return what numpy does about each floating-point error; its defaults while nobody has imported it."""
+    numpy: Any = sys.modules.get("numpy")
+    if not hasattr(numpy, "geterr"):
+        return {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+    return cast("dict[str, str]", numpy.geterr())
+
+
+def _torch_modes() -> tuple[object, ...] | None:
+    """Return what torch computes with by default; None while nobody has imported it."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "get_default_device"):  # or it is being imported
+        return None
+    return torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device()
+
+
+def _restore_torch_modes(before: tuple[object, ...] | None) -> None:
+    now, torch = _torch_modes(), cast("Any", sys.modules.get("torch"))
+    if now is None:
+        return
+    gradients, dtype, device = before or (True, torch.float32, torch.device("cpu"))
+    if now[0] != gradients:
+        torch.set_grad_enabled(gradients)
+    if now[1] != dtype:
+        torch.set_default_dtype(dtype)
+    if now[2] != device:
+        torch.set_default_device(None if device == torch.device("cpu") else device)
 
 
 class UnforeseenError(InputError):
@@ -106,7 +151,7 @@ def foreign_file(what: object) -> Iterator[None]:
     except RecursionError as error:
         raise InputError(f"{what}: is nested too deeply; simplify the graph and export it again") from error
     except Exception as error:
-        text = " ".join(str(error).split())
+        text = message_of(error)
         if lack_behind(error) is not None:
             raise UnsuitableEnvironmentError(
                 f"{what}: there is too little memory to analyse it ({printable(text)}); allow more (ulimit -a)"
@@ -116,11 +161,3 @@ def foreign_file(what: object) -> Iterator[None]:
             f"{what}: can't be analysed ({type(error).__name__}{f': {short}' if short else ''}); check the file, and "
             "report this if ONNX Runtime runs it"
         ) from error
-
-
-def _text_of(error: BaseException) -> str:
-    """Return what an error says, on one line; nothing where saying it fails, too."""
-    try:
-        return printable(" ".join(str(error).split()))
-    except Exception:  # the text of a foreign error is foreign code
-        return ""

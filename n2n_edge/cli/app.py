@@ -1,6 +1,7 @@
 """The `n2n-edge` command: one thin file per command, errors turned into one line and an exit code here."""
 
 import errno
+import logging
 import os
 import sys
 import traceback
@@ -85,6 +86,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    else:  # what onnx_ir finds odd in a file would stand above the one line that says what is wrong with it
+        logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)
     with standard_streams() as streams:
         decided = _run(debug)
     sys.exit(_LOST if decided is None and streams.lost else decided or 0)
@@ -92,7 +95,7 @@ def main() -> None:
 
 def _run(debug: bool) -> int | None:
     """Run the command and return the exit code that it decided on, None if it came to its end without deciding."""
-    from n2n_edge.errors import N2NError, lack_behind
+    from n2n_edge.errors import N2NError, lack_behind, message_of
 
     try:
         return cast("int | None", app(standalone_mode=False))
@@ -111,7 +114,7 @@ def _run(debug: bool) -> int | None:
     ) as error:  # a bug, or something about this machine: one line too, never the code of a failed budget
         if isinstance(error, _UsageError):
             return _show_usage_error(error)
-        text = " ".join(str(error).split()) or "no message"
+        text = message_of(error) or "no message"
         lack = lack_behind(error)
         if lack is not None:
             _show(error, debug, f"there is too little of {lack} for this ({text}); allow this process more (ulimit -a)")

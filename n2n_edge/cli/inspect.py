@@ -57,6 +57,7 @@ def inspect(
     - `n2n-edge inspect teacher.onnx --device raspberry-pi-4 --json`
     """
     from n2n_edge.devices import load_profile
+    from n2n_edge.foreign import foreign_file
     from n2n_edge.graph import parse_input_shape
     from n2n_edge.ship.readiness import obstacles
 
@@ -67,10 +68,12 @@ def inspect(
     except IncompressibleError as error:
         _show_costs(Path(model), profile, error, as_json)
         return
-    figures = _figures(Path(model), teacher, profile)
-    refused = obstacles(teacher, shape)
+    with foreign_file(model):
+        figures = _figures(Path(model), teacher, profile)
+        refused = obstacles(teacher, shape)
+        document = _document(teacher, figures, refused)
     if as_json:
-        print_json(_document(teacher, figures, refused))
+        print_json(document)
     else:
         _print(Path(model), profile.name, teacher, figures, refused)
 
@@ -126,13 +129,11 @@ def _load(model: str, weights: str | None, input_shape: tuple[int, ...] | None, 
 
 def _figures(path: Path, teacher: "Teacher", profile: "Profile") -> dict[str, Figure]:
     from n2n_edge.devices import predict_latency
-    from n2n_edge.foreign import foreign_file
     from n2n_edge.gate import static_figures
     from n2n_edge.graph import costs
     from n2n_edge.measure import file_size_bytes
 
-    with foreign_file(path):
-        found = costs(teacher.model)
+    found = costs(teacher.model)
     if path.is_file() and path.suffix != ".pt2":
         found = replace(found, size_bytes=file_size_bytes(path))
     return {**static_figures(found), "latency_ms": predict_latency(teacher.model, profile)}

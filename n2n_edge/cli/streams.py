@@ -46,6 +46,10 @@ class StandardStream(io.TextIOWrapper):
         self._follow(text)
         return len(text)
 
+    def close(self) -> None:
+        """Write what is held back, and stay open: code of a user's that closes stdout doesn't end the command's."""
+        self.flush()
+
     def write_command(self, line: str) -> None:
         """Write a line for a CI runner as it is."""
         super().write(line + "\n" if self._at_start else f"\n{line}\n")
@@ -86,17 +90,17 @@ def standard_streams() -> Iterator[Streams]:
     streams = Streams()
     _open_closed_descriptors()
     before = sys.stdout, sys.stderr
-    sys.stdout = _guarded(sys.stdout, 1)
-    sys.stderr = _guarded(sys.stderr, 2)
+    stdout, stderr = _guarded(sys.stdout, 1), _guarded(sys.stderr, 2)
+    sys.stdout, sys.stderr = stdout, stderr
     try:
         yield streams
     finally:
-        sys.stdout.flush()
-        error = sys.stdout.error if isinstance(sys.stdout, StandardStream) else None
+        stdout.flush()
+        error = stdout.error if isinstance(stdout, StandardStream) else None
         streams.lost = error is not None and error.errno != errno.EPIPE
         if error is not None and streams.lost:
-            print(f"n2n-edge: stdout can't be written ({error.strerror}); what was printed is lost", file=sys.stderr)
-        sys.stderr.flush()
+            print(f"n2n-edge: stdout can't be written ({error.strerror}); what was printed is lost", file=stderr)
+        stderr.flush()
         sys.stdout, sys.stderr = before
 
 

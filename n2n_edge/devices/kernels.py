@@ -106,7 +106,8 @@ class Kernels:
             _kernel_class(place) if placement == "kernel" else placement
             for place, placement in zip(self.places, placements, strict=True)
         )
-        self._area = np.array([[float(np.prod(place.kernel)) if place.kernel else 1.0] for place in self.places])
+        areas = [float(np.prod(place.kernel)) if place.kernel else 1.0 for place in self.places]
+        self._area = np.array(areas).reshape(-1, 1)
 
     @cached_property
     def _weights(self) -> Floats:

@@ -73,27 +73,28 @@ def predict(model: ir.Model, profile: Profile, threads: int | None = None, preci
         InputError: more threads than the device has cores, or fewer than one.
     """
     basis, kernels, amounts = _looked_into(model, profile, threads, precision)
-    node_ms = kernels.node_ns(amounts, basis.rates)[:, 0] / 1e6
-    energy = energy_basis(profile, threads, precision, input_pixels(model))
-    layers = layers_by_name(model)
-    memory = float(amounts.memory_bound_bytes[0]) / MB + _RUNTIME_MB[profile.compute_unit]
-    return Prediction(
-        latency=basis.figure(float(node_ms.sum()), "ms"),
-        energy=None if energy is None else energy.energy(kernels, amounts),
-        memory=Figure(memory, "MB", "analytic"),
-        fits=memory <= profile.usable_memory_mb,
-        nodes=tuple(
-            NodeLatency(
-                place.name,
-                place.op_type,
-                float(ms),
-                kernel,
-                next((layers[name] for name in (place.name, *place.outputs) if name in layers), ""),
-            )
-            for place, ms, kernel in zip(kernels.places, node_ms, kernels.classes, strict=True)
-        ),
-        basis=basis,
-    )
+    with foreign_file("the model"):
+        node_ms = kernels.node_ns(amounts, basis.rates)[:, 0] / 1e6
+        energy = energy_basis(profile, threads, precision, input_pixels(model))
+        layers = layers_by_name(model)
+        memory = float(amounts.memory_bound_bytes[0]) / MB + _RUNTIME_MB[profile.compute_unit]
+        return Prediction(
+            latency=basis.figure(float(node_ms.sum()), "ms"),
+            energy=None if energy is None else energy.energy(kernels, amounts),
+            memory=Figure(memory, "MB", "analytic"),
+            fits=memory <= profile.usable_memory_mb,
+            nodes=tuple(
+                NodeLatency(
+                    place.name,
+                    place.op_type,
+                    float(ms),
+                    kernel,
+                    next((layers[name] for name in (place.name, *place.outputs) if name in layers), ""),
+                )
+                for place, ms, kernel in zip(kernels.places, node_ms, kernels.classes, strict=True)
+            ),
+            basis=basis,
+        )
 
 
 def predict_latency(
@@ -112,7 +113,8 @@ def latency_with_evidence(
 ) -> tuple[Figure, Basis]:
     """Return what `predict_latency` gives, and what it rests on."""
     basis, kernels, amounts = _looked_into(model, profile, threads, precision)
-    return basis.figure(float(basis.latencies_ms(kernels, amounts)[0]), "ms"), basis
+    with foreign_file("the model"):
+        return basis.figure(float(basis.latencies_ms(kernels, amounts)[0]), "ms"), basis
 
 
 def latency_evidence(model: ir.Model, profile: Profile, threads: int | None = None) -> Basis:

@@ -108,7 +108,8 @@ def _readable(path: Path) -> Iterator[None]:
 def _header(where: str, file: IO[bytes]) -> _Header:
     version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    header = _Header(*read(file))
+    shape, fortran_order, dtype = read(file)
+    header = _Header(tuple(int(size) for size in shape), fortran_order, dtype)  # numpy takes True for a size, too
     if header.dtype.kind not in _KINDS or header.dtype.hasobject:
         raise InputError(f"{where} can't be read: it holds {header.dtype}, not images as numbers or class numbers")
     if any(size < 0 for size in header.shape):

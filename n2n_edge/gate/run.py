@@ -102,7 +102,7 @@ class _Gate:
     def judge_file(self) -> None:
         """Judge all that follows from the file: size, params, MACs, memory bound, operators, a predicted latency."""
         model, baseline = self._sized()
-        figures_of = inferred_figures if self._settings.static else model_figures
+        figures_of = model_figures if self._needs_shapes and not self._settings.static else inferred_figures
         figures = figures_of(model, self._model)
         if batch_of(model) > 1:
             self._warnings.append(f"the file takes {batch_of(model)} images at a time: costs are for all of them")
@@ -205,6 +205,12 @@ class _Gate:
         if timed.ratio is not None:
             self._checks.append(timed.ratio)
         self._warn(timed)
+
+    @property
+    def _needs_shapes(self) -> bool:
+        """Tell whether anything is asked that a model may have to be run for; size, params and operators aren't."""
+        from_shapes = any(budget.cost in _FROM_SHAPES for budget in self._budgets)
+        return from_shapes or self._predicting or self._settings.baseline is not None
 
     @property
     def _limit(self) -> Budget | None:

@@ -9,7 +9,7 @@ bipartite graphs), and each permutation is one unit.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -56,6 +56,7 @@ def _components(rows: Sequence[LabelArray]) -> list[list[LabelArray]]:
 
     def root(index: int) -> int:
         while parent[index] != index:
+            parent[index] = parent[parent[index]]
             index = parent[index]
         return index
 
@@ -117,34 +118,48 @@ def _complete(waiting: dict[_Kind, list[int]], needs: Sequence[_Need]) -> Counte
     """
     first = next(iter(waiting))
     for level in range(max(first), max(first) + _LEVELS_TRIED):
-        found = _extend(Counter({first: 1}), np.array(first), waiting, needs, _Bounds(level, _STEPS_TRIED))
+        found = _completed(first, waiting, needs, _Bounds(level, _STEPS_TRIED))
         if found is not None:
             return found
     return None
 
 
-def _extend(
+def _completed(
+    first: _Kind, waiting: dict[_Kind, list[int]], needs: Sequence[_Need], bounds: _Bounds
+) -> Counter[_Kind] | None:
+    """Return `first` with kinds that complete it, by backtracking within `bounds`."""
+    trail = [first]
+    total = np.array(first)
+    untried: list[Iterator[_Kind]] = []
+    while True:
+        need = next((need for need in needs if np.ptp(total[need.start : need.end])), None)
+        chosen = Counter(trail)
+        if need is None:
+            return chosen
+        bounds.steps -= 1
+        fits = bounds.steps >= 0 and total.max() <= bounds.level
+        untried.append(iter(_fitting(chosen, total, waiting, needs, need) if fits else ()))
+        while (kind := next(untried[-1], None)) is None:
+            untried.pop()
+            if not untried:
+                return None
+            total = total - np.array(trail.pop())
+        trail.append(kind)
+        total = total + np.array(kind)
+
+
+def _fitting(
     chosen: Counter[_Kind],
     total: NDArray[np.int64],
     waiting: dict[_Kind, list[int]],
     needs: Sequence[_Need],
-    bounds: "_Bounds",
-) -> Counter[_Kind] | None:
-    open_needs = [need for need in needs if np.ptp(total[need.start : need.end])]
-    if not open_needs:
-        return chosen
-    bounds.steps -= 1
-    if bounds.steps < 0 or total.max() > bounds.level:
-        return None
-    need = open_needs[0]
+    need: _Need,
+) -> list[_Kind]:
+    """Return the kinds that fill the emptiest block of `need`, those that leave the fewest gaps first."""
     lowest = need.start + int(np.argmin(total[need.start : need.end]))
     fitting = [kind for kind in waiting if kind[lowest] and chosen[kind] < len(waiting[kind])]
     fitting.sort(key=lambda kind: (_spread(total + np.array(kind), needs), -len(waiting[kind])))
-    for kind in fitting:
-        found = _extend(chosen + Counter({kind: 1}), total + np.array(kind), waiting, needs, bounds)
-        if found is not None:
-            return found
-    return None
+    return fitting
 
 
 def _spread(total: NDArray[np.int64], needs: Sequence[_Need]) -> int:

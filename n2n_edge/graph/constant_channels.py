@@ -3,7 +3,7 @@
 Exporters pad channels this way, with zeros made for one image (MediaPipe's networks) or for every image of a batch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -25,6 +25,7 @@ def pad_instead_of_concat(model: ir.Model, one: Trace, two: Trace) -> tuple[Trac
     Returns the traces of the new graph.
     """
     added: dict[str, _Padded] = {}
+    taken = {str(value.name) for node in model.graph for value in node.outputs}
     for node in list(model.graph):
         axis = node.attributes.get_int("axis", None) if node.op_type == "Concat" else None
         name = str(node.outputs[0].name)
@@ -32,7 +33,7 @@ def pad_instead_of_concat(model: ir.Model, one: Trace, two: Trace) -> tuple[Trac
             continue
         fills = [None if value is None else _fill(value, one, two) for value in node.inputs]
         if any(fill is not None for fill in fills) and any(fill is None for fill in fills):
-            _pad(model, node, axis % len(one.shapes[name]), fills, one, added)
+            _pad(model, node, axis % len(one.shapes[name]), fills, one, added, taken)
     return _with_values(one, added), _with_values(two, added)
 
 
@@ -62,7 +63,13 @@ def _fill(value: ir.Value, one: Trace, two: Trace) -> Array | None:
 
 
 def _pad(
-    model: ir.Model, node: ir.Node, axis: int, fills: list[Array | None], one: Trace, added: dict[str, _Padded]
+    model: ir.Model,
+    node: ir.Node,
+    axis: int,
+    fills: list[Array | None],
+    one: Trace,
+    added: dict[str, _Padded],
+    taken: set[str],
 ) -> None:
     """Give each part that isn't constant the constant parts beside it, those before the first one included."""
     place = axis, len(one.shapes[str(node.outputs[0].name)])
@@ -73,11 +80,11 @@ def _pad(
         size = _size(value, axis, one)
         if fill is None:
             for number, before in reversed(leading):
-                value = _padded(model, node, value, place, (before, 0), number, added)
+                value = _padded(model, node, value, place, (before, 0), number, added, taken)
             leading = []
             parts.append(value)
         elif parts:
-            parts[-1] = _padded(model, node, parts[-1], place, (0, size), fill, added)
+            parts[-1] = _padded(model, node, parts[-1], place, (0, size), fill, added, taken)
         else:
             leading.append((fill, size))
     output = node.outputs[0]
@@ -108,8 +115,12 @@ def _padded(
     amounts: tuple[int, int],
     fill: Array,
     added: dict[str, _Padded],
+    taken: set[str],
 ) -> ir.Value:
-    """Return `value` with so many numbers `fill` before and after it; `place` is the axis and the rank."""
+    """Return `value` with so many numbers `fill` before and after it; `place` is the axis and the rank.
+
+    `taken` are the names that values have already.
+    """
     axis, rank = place
     pads = [0] * (2 * rank)
     pads[axis], pads[axis + rank] = amounts
@@ -121,7 +132,8 @@ def _padded(
         inputs.append(_constant(model, "pads_" + "_".join(map(str, pads)), np.array(pads, np.int64)))
         if fill.tobytes() != b"\0" * fill.itemsize:
             inputs.append(_constant(model, f"fill_{fill.dtype}_{fill}", fill))
-    name = _free_name(model, f"{value.name}.padded")
+    name = _free_name(taken, f"{value.name}.padded")
+    taken.add(name)
     node = ir.Node("", "Pad", inputs, attributes, name=name)
     model.graph.insert_before(concat, node)
     padded = node.outputs[0]
@@ -140,8 +152,7 @@ def _constant(model: ir.Model, name: str, array: Array) -> ir.Value:
     return constant
 
 
-def _free_name(model: ir.Model, name: str) -> str:
-    taken = {str(value.name) for node in model.graph for value in node.outputs}
+def _free_name(taken: Collection[str], name: str) -> str:
     count, free = 2, name
     while free in taken:
         free, count = f"{name}.{count}", count + 1

@@ -9,13 +9,12 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from n2n_edge.foreign import foreign_file
-from n2n_edge.graph.analysing import analysing
+from n2n_edge.graph.analysing import analysing, analysing_unrun
 from n2n_edge.graph.bodies import initializers_of
 from n2n_edge.graph.flatten import flattened
 from n2n_edge.graph.load import size_of
 from n2n_edge.graph.shapes import Shape, Types, inferred_types, types_of
-from n2n_edge.graph.storage import Constants, Lives
+from n2n_edge.graph.storage import Constants, Lives, kind_of
 
 __all__ = [
     "Amounts",
@@ -105,7 +104,7 @@ def inferred_costs(model: ir.Model) -> tuple[Costs, bool]:
     Raises:
         InputError: the model holds what can't be counted.
     """
-    with foreign_file("the model"):
+    with analysing_unrun(model):
         flat = flattened(model)
         types = inferred_types(flat)
         return _costs(model, flat, types), types.complete
@@ -152,7 +151,7 @@ class CostPlan:
     """
 
     def __init__(self, model: ir.Model, kinds: Mapping[str, int] = MappingProxyType({})) -> None:
-        constants = Constants(model)
+        constants = Constants(model, kinds)
         lives = Lives(model, constants)
         self.places = tuple(_place(node, constants.settled) for node in model.graph)
         initializers = initializers_of(model)
@@ -160,7 +159,7 @@ class CostPlan:
         everything += [value for node in model.graph for value in node.outputs if value.name]
         self._index = {str(value.name): i for i, value in enumerate({str(v.name): v for v in everything}.values())}
         self.values = tuple(self._index)
-        types = {str(value.name): _kind(value, kinds) for value in everything}
+        types = {str(value.name): kind_of(value, kinds) for value in everything}
         self._itemsize = np.zeros((len(self.values), 1))
         for name, position in self._index.items():
             self._itemsize[position] = _bytes_each(types[lives.stored_as.get(name, name)])
@@ -170,7 +169,7 @@ class CostPlan:
         reads = [[v for v in node.inputs if v is not None] for node in model.graph]
         self._node_weights = self._sum(
             [
-                [n for i, v in enumerate(node.inputs) if v is not None and (n := constants.weight(node, i)) is not None]
+                [name for index in range(len(node.inputs)) for name in constants.weights_of(node, index)]
                 for node in model.graph
             ]
         )
@@ -245,14 +244,6 @@ class _Sums:
         total = np.zeros((self._rows, figures.shape[1]))
         np.add.at(total, self._row_of, figures[self._members])
         return total
-
-
-def _kind(value: ir.Value, kinds: Mapping[str, int]) -> ir.DataType | None:
-    if value.const_value is not None:
-        return value.const_value.dtype
-    if str(value.name) in kinds:
-        return ir.DataType(kinds[str(value.name)])
-    return value.dtype
 
 
 def _bytes_each(kind: ir.DataType | None) -> float:

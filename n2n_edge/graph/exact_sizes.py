@@ -1,10 +1,10 @@
 """Output sizes of poolings and transposed convolutions as ONNX Runtime calculates them, where ONNX infers others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-__all__ = ["exact_sizes"]
+__all__ = ["drop_ignored_padding", "exact_sizes"]
 
 _POOLS = frozenset({"AveragePool", "LpPool", "MaxPool", "QLinearAveragePool"})
 
@@ -47,6 +47,39 @@ def exact_sizes(node: ir.Node, source: Sequence[int], weight: Sequence[int] = ()
         ]
         return tuple(min(size, source[2 + axis] * strides[axis]) for axis, size in enumerate(full))
     return None
+
+
+def drop_ignored_padding(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Spell, in place, pools of ``ceil_mode`` so that ONNX infers the sizes that ONNX Runtime calculates.
+
+    ONNX Runtime refuses files in which inference contradicts itself, such as a sum of such a pool and a value that is
+    enlarged to the pool's real size.
+    """
+    for node in model.graph:
+        if node.op_type not in _POOLS or node.attributes.get_int("ceil_mode", 0) != 1 or node.inputs[0] is None:
+            continue
+        source, output = (shapes.get(str(value.name), ()) for value in (node.inputs[0], node.outputs[0]))
+        rank = len(source) - 2
+        attributes = node.attributes
+        kernel = attributes.get_ints("kernel_shape", ())
+        strides = attributes.get_ints("strides", ()) or (1,) * rank
+        dilations = attributes.get_ints("dilations", ()) or (1,) * rank
+        pads = list(attributes.get_ints("pads", ()) or (0,) * (2 * rank))
+        if not len(kernel) == len(strides) == len(dilations) == len(output) - 2 == rank or len(pads) != 2 * rank:
+            continue
+        # how far the padded input reaches beyond the last window
+        beyond = [
+            source[2 + axis] + pads[axis] + pads[rank + axis]
+            - (output[2 + axis] - 1) * strides[axis] - dilations[axis] * (kernel[axis] - 1) - 1
+            for axis in range(rank)
+        ]  # fmt: skip
+        if not any(rest > 0 for rest in beyond):
+            continue
+        if all(0 <= rest < stride for rest, stride in zip(beyond, strides, strict=True)):
+            attributes["ceil_mode"] = ir.AttrInt64("ceil_mode", 0)
+        elif all(rest <= pad for rest, pad in zip(beyond, pads[rank:], strict=True)):
+            pads[rank:] = [pad - max(rest, 0) for rest, pad in zip(beyond, pads[rank:], strict=True)]
+            attributes["pads"] = ir.AttrInt64s("pads", pads)
 
 
 def _pooled(size: int, kernel: int, stride: int, dilation: int, before: int, behind: int) -> int:

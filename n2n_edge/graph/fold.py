@@ -5,7 +5,7 @@ Identity, Transpose, Reshape, Cast or Split is stored once; what would still tak
 from (a Tile, a Range, the transposed copy of a weight that is read as it is, too) stays calculated.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +51,7 @@ def fold_static(model: ir.Model, one: Trace, two: Trace, only: Collection[str] |
     }
     while True:
         folds = _folds(static, one, two)
-        growing = _growing(folds)
+        growing = _growing(folds, one)
         if not growing:
             break
         static -= growing
@@ -115,6 +115,7 @@ def _broadcastable(use: _Use, array: Array, *traced: Mapping[str, Shape]) -> Arr
     if node.op_type not in BROADCASTING_OPS or node.domain not in ("", "ai.onnx"):
         return array
     others = [str(item.name) for index, item in enumerate(node.inputs) if item is not None and index != position]
+    repeated = False
     for axis, size in enumerate(array.shape):
         from_end = array.ndim - axis
         widest = [
@@ -125,6 +126,9 @@ def _broadcastable(use: _Use, array: Array, *traced: Mapping[str, Shape]) -> Arr
             first = array.take([0], axis=axis)
             if (array == first).all():
                 array = first
+                repeated = True
+    if repeated and array.size == 1 and node.op_type != "PRelu" and _keeps_rank(use, array.ndim, traced[0]):
+        array = array.reshape(())  # a number, as what fills a shape is
     return np.array(array, order="C")
 
 
@@ -132,7 +136,7 @@ def _size_from_end(shape: Shape, place: int) -> int:
     return shape[-place] if place <= len(shape) else 1
 
 
-def _growing(folds: Sequence[_Fold]) -> set[ir.Node]:
+def _growing(folds: Sequence[_Fold], one: Trace) -> set[ir.Node]:
     """Return the nodes whose outputs would take more elements as constants than what they are calculated from."""
     folded = {node for fold in folds for node in fold.cone}
     growing: set[ir.Node] = set()
@@ -145,24 +149,44 @@ def _growing(folds: Sequence[_Fold]) -> set[ir.Node]:
         if sum(array.size for array in stored) > sum(s.const_value.size for s in freed if s.const_value is not None):
             same = {id(fold) for fold in large if any(_same(fold.array, source) for source in sources)}
             growing |= {node for fold in large if id(fold) not in same and (node := fold.value.producer()) is not None}
+            if len(together) == 1:
+                growing |= set(_growing_before(together[0], one))
     return growing
+
+
+def _growing_before(fold: _Fold, one: Trace) -> Iterator[ir.Node]:
+    """Yield the nodes of the chain before a fold that grows whose outputs would grow as well, being as large."""
+    node = fold.value.producer()
+    while node is not None and node.op_type not in BROADCASTING_OPS:
+        inputs = [value for value in node.inputs if value is not None and value.producer() in fold.cone]
+        if len(inputs) != 1 or len(inputs[0].uses()) != 1:
+            return
+        array, node = one.values[str(inputs[0].name)], inputs[0].producer()
+        if array.size < max(fold.array.size, _SMALL + 1) or _is_setting(array) or node is None:
+            return
+        if len(node.outputs) != 1 or any(_same(array, source) for source in fold.sources):
+            return
+        yield node
 
 
 def _components(folds: Sequence[_Fold]) -> list[list[_Fold]]:
     """Gather the folds that are calculated from the same weights or by the same nodes."""
-    gathered: list[tuple[set[object], list[_Fold]]] = []
-    for fold in folds:
-        keys: set[object] = {*fold.cone, *fold.sources}
-        members = [fold]
-        rest = []
-        for other_keys, others in gathered:
-            if keys & other_keys:
-                keys |= other_keys
-                members = [*others, *members]
-            else:
-                rest.append((other_keys, others))
-        gathered = [*rest, (keys, members)]
-    return [members for _, members in gathered]
+    parent = list(range(len(folds)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    home: dict[object, int] = {}
+    for index, fold in enumerate(folds):
+        for key in (*fold.cone, *fold.sources):
+            parent[root(index)] = root(home.setdefault(key, index))
+    gathered: dict[int, list[_Fold]] = {}
+    for index, fold in enumerate(folds):
+        gathered.setdefault(root(index), []).append(fold)
+    return list(gathered.values())
 
 
 def _stays(source: ir.Value, folded: Collection[ir.Node]) -> bool:
@@ -218,13 +242,13 @@ def _can_replace(model: ir.Model, source: ir.Value, fold: _Fold, one: Trace) -> 
         return False
     assert source.const_value is not None
     missing = fold.array.ndim - len(source.const_value.shape.numpy())
-    return missing == 0 or (missing > 0 and all(_keeps_rank(use, fold.array.ndim, one) for use in fold.uses))
+    return missing == 0 or (missing > 0 and all(_keeps_rank(use, fold.array.ndim, one.shapes) for use in fold.uses))
 
 
-def _keeps_rank(use: _Use, rank: int, one: Trace) -> bool:
+def _keeps_rank(use: _Use, rank: int, shapes: Mapping[str, Shape]) -> bool:
     node, position = use
     others = [str(item.name) for index, item in enumerate(node.inputs) if item is not None and index != position]
-    return node.op_type in BROADCASTING_OPS and any(len(one.shapes.get(name, ())) >= rank for name in others)
+    return node.op_type in BROADCASTING_OPS and any(len(shapes.get(name, ())) >= rank for name in others)
 
 
 def _replace(uses: Iterable[_Use], constant: ir.Value) -> None:

@@ -17,7 +17,7 @@ from n2n_edge.graph.exact_sizes import exact_sizes
 from n2n_edge.graph.load import to_proto
 from n2n_edge.graph.stand_ins import stand_in
 
-__all__ = ["SMALL", "Inferred", "infer", "is_random", "measured", "skeleton"]
+__all__ = ["SMALL", "Inferred", "infer", "is_countable", "is_random", "measured", "skeleton"]
 
 SMALL = 4096
 """Elements up to which a constant may be a setting (sizes, axes, scales) whose content shapes depend on."""
@@ -42,7 +42,12 @@ _PLAIN_ATTRIBUTES = frozenset({
 })  # fmt: skip
 
 _LARGEST = 2**53
-"""Sizes beyond this are no sizes."""
+"""More elements than this no tensor has, and no float counts exactly."""
+
+
+def is_countable(shape: tuple[int, ...]) -> bool:
+    """Tell whether a tensor may have this shape."""
+    return all(0 <= size <= _LARGEST for size in shape) and prod(shape) <= _LARGEST
 
 
 @dataclass
@@ -121,8 +126,9 @@ def _add_from_whole_graph(found: "Inferred", model: ir.Model, inputs: Mapping[st
         if not has_bodies:
             continue
         sizes = [_size(dim) for dim in tensor.shape.dim]
-        if tensor.HasField("shape") and all(size is not None and 0 <= size <= _LARGEST for size in sizes):
-            found.shapes[value.name] = tuple(size for size in sizes if size is not None)
+        shape = tuple(size for size in sizes if size is not None)
+        if tensor.HasField("shape") and len(shape) == len(sizes) and is_countable(shape):
+            found.shapes[value.name] = shape
             found.kinds[value.name] = tensor.elem_type
             found.unknown.discard(value.name)
 
@@ -184,7 +190,7 @@ class _Walk:
     def _note(self, name: str, shape: tuple[int, ...], kind: int) -> None:
         sizes = tuple(int(size) for size in shape)
         self.found.shapes[name], self.found.kinds[name] = sizes, kind
-        self._types[name] = onnx.helper.make_tensor_type_proto(kind, sizes)
+        self._types.pop(name, None)  # made where ONNX is asked, which equal nodes do once
 
     def _hold(self, name: str, array: Array) -> None:
         self._values[name] = array
@@ -261,7 +267,7 @@ class _Walk:
         domain = node.domain if replaced is None else ""
         opset = self._opsets.get(domain, 1) if replaced is None else max(self._opsets.get("", 1), 13)
         schema = onnx.defs.get_schema(proto.op_type, opset, domain)
-        types = {name: self._types[name] for name in proto.input if name in self._types}
+        types = {name: kind for name in proto.input if (kind := self._type(name)) is not None}
         values: dict[str, onnx.TensorProto] = {}
         if replaced is None:
             small = [name for name in types if name in self._values]
@@ -278,6 +284,12 @@ class _Walk:
         element = replaced.kind or self.found.kinds.get(proto.input[0]) or onnx.TensorProto.UNDEFINED
         return tuple(None if kind is None else _with_element(kind, element) for kind in told)
 
+    def _type(self, name: str) -> onnx.TypeProto | None:
+        """Return what is known of the type of a value."""
+        if name in self.found.shapes:
+            return onnx.helper.make_tensor_type_proto(self.found.kinds[name], self.found.shapes[name])
+        return self._types.get(name)
+
     def _learn(self, node: ir.Node, name: str, kind: onnx.TypeProto) -> None:
         if kind.WhichOneof("value") != "tensor_type":
             self.found.others.add(name)
@@ -288,7 +300,7 @@ class _Walk:
         known = tensor.HasField("shape") and all(0 <= (_size(dim) or 0) <= _LARGEST for dim in dims)
         if known and all(_size(dim) is not None for dim in dims):
             shape = tuple(dim.dim_value for dim in dims)
-            if self._keeps_elements(node, shape):
+            if is_countable(shape) and self._keeps_elements(node, shape):
                 self._note(name, self._exact(node, shape), tensor.elem_type)
         elif known or not tensor.HasField("shape"):
             self._types[name] = kind

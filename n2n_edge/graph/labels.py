@@ -33,7 +33,8 @@ class Labels:
         self.values: dict[str, LabelArray] = {}
         self.shapes: dict[str, Shape] = {}
         self.dims: dict[DimKey, LabelArray] = {}
-        self._parent: LabelArray = np.arange(max(size, 1), dtype=np.int64)
+        self._count = max(size, 1)
+        self._parent: LabelArray = np.arange(self._count, dtype=np.int64)  # longer than `count`: it grows in leaps
         self._seed = dict(seed or {})
         self._frozen: list[tuple[LabelArray, str]] = []
         self._pinned: dict[str, str] = {}
@@ -43,7 +44,7 @@ class Labels:
     @property
     def count(self) -> int:
         """Number of labels handed out so far, label 0 included."""
-        return len(self._parent)
+        return self._count
 
     def fresh(self, key: DimKey, count: int) -> LabelArray:
         """Return the row of labels that `key` owns: the seed's, those of an earlier use, or new ones."""
@@ -53,8 +54,10 @@ class Labels:
         if known is not None and len(known) == count:
             self.dims[key] = known
             return known
-        row = np.arange(self.count, self.count + count, dtype=np.int64)
-        self._parent = np.concatenate([self._parent, row])
+        row = np.arange(self._count, self._count + count, dtype=np.int64)
+        self._count += count
+        if self._count > len(self._parent):
+            self._parent = np.concatenate([self._parent, np.arange(len(self._parent), 2 * self._count, dtype=np.int64)])
         self.dims[key] = row
         return row
 

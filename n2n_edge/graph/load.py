@@ -1,6 +1,6 @@
 """Read an ONNX file, refusing with one line whatever can't be a model."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 import onnx
@@ -10,8 +10,9 @@ from onnx_ir.passes import common
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import foreign_file
 from n2n_edge.graph.child import open_in_child
-from n2n_edge.graph.function_calls import check_function_calls
-from n2n_edge.graph.model_file import densify, read_external_data, read_proto
+from n2n_edge.graph.function_calls import check_function_calls, give_one_version
+from n2n_edge.graph.model_file import check_message_size, densify, holders, read_external_data, read_proto
+from n2n_edge.graph.model_text import check_text
 
 __all__ = [
     "GENERATED_NAME", "as_array", "drop_unused_initializers", "load_model", "load_proto", "save_model", "serialize",
@@ -38,6 +39,7 @@ def load_model(path: Path | str) -> ir.Model:
         proto = load_proto(path)
         _check(proto, path)
         _tidy(proto)
+        give_one_version(proto, path)
         try:
             model = ir.from_proto(proto)
             if not _is_sorted(proto.graph):
@@ -58,39 +60,11 @@ def load_proto(path: Path) -> onnx.ModelProto:
         InputError: as for `load_model`; the graph itself isn't checked.
     """
     proto = read_proto(path)
-    _check_text(proto, path)
+    check_text(proto, path)
     check_function_calls(proto, path)
     read_external_data(proto, path)
     densify(proto, path)
     return proto
-
-
-def _check_text(proto: onnx.ModelProto, path: Path) -> None:
-    """Refuse names that aren't UTF-8: they can't be written again."""
-    bad = next((name for name in _names(proto.graph) if not _is_text(name)), None)
-    if bad is not None:
-        raise InputError(f"{path}: holds a name that isn't UTF-8 ({bad!r}); export it again")
-
-
-def _names(graph: onnx.GraphProto) -> Iterator[str]:
-    yield graph.name
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        yield value.name
-    for tensor in graph.initializer:
-        yield tensor.name
-    for node in graph.node:
-        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
-        for attribute in node.attribute:
-            yield attribute.name
-            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _names(body)
-
-
-def _is_text(name: str | bytes) -> bool:
-    try:
-        return isinstance(name, str) and bool(name.encode() or True)
-    except UnicodeEncodeError:
-        return False
 
 
 def _check(proto: onnx.ModelProto, path: Path) -> None:
@@ -144,20 +118,12 @@ def _tidy(proto: onnx.ModelProto) -> None:
     for item in proto.opset_import:
         item.domain = "" if item.domain == "ai.onnx" else item.domain
     imported = {item.domain for item in proto.opset_import}
-    for node in _nodes(proto.graph):
+    for node in (node for holder in holders(proto) if isinstance(holder, onnx.GraphProto) for node in holder.node):
         if node.domain == "ai.onnx":
             node.domain = ""
         if node.domain == "com.microsoft" and node.domain not in imported:
             proto.opset_import.append(onnx.helper.make_opsetid(node.domain, 1))
             imported.add(node.domain)
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _nodes(body)
 
 
 def _is_sorted(graph: onnx.GraphProto) -> bool:
@@ -190,7 +156,12 @@ def as_array(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
 
 
 def serialize(model: ir.Model) -> bytes:
-    """Return the bytes of the model as one ONNX file."""
+    """Return the bytes of the model as one ONNX file.
+
+    Raises:
+        InputError: it is over 2 GB, which one file can't hold.
+    """
+    check_message_size(sum(_bytes_of(value) for value in model.graph.initializers.values()))
     return bytes(to_proto(model).SerializeToString(deterministic=True))
 
 

@@ -30,9 +30,10 @@ def collapse_joins(model: ir.Model, before: dict[ir.Node, Inputs]) -> Iterator[t
     while changed:
         changed = False
         for node in [node for node in model.graph if node in before]:
-            while node.graph is not None and (term := _repeated(node, before)) is not None:
+            while node.graph is not None and (repeated := _repeated(node, before)):
                 changed = True
-                yield from _without(*term, before)
+                for join, indices in repeated.items():
+                    yield from _without(join, indices, before)
 
 
 def _is_part(node: ir.Node) -> bool:
@@ -41,39 +42,49 @@ def _is_part(node: ir.Node) -> bool:
     return not node.outputs[0].is_graph_output() and len(uses) == 1 and uses[0].node.op_type in _SUMS
 
 
-def _terms(node: ir.Node) -> Iterator[_Term]:
-    for index, value in enumerate(node.inputs):
+def _terms(root: ir.Node) -> Iterator[_Term]:
+    """Yield the operands of a sum of sums from left to right."""
+    waiting = [(root, index) for index in reversed(range(len(root.inputs)))]
+    while waiting:
+        node, index = waiting.pop()
+        value = node.inputs[index]
         producer = value.producer() if value is not None else None
         if producer is not None and producer.op_type in _SUMS and _is_part(producer):
-            yield from _terms(producer)
+            waiting += [(producer, inner) for inner in reversed(range(len(producer.inputs)))]
         else:
             yield node, index
 
 
-def _repeated(root: ir.Node, before: dict[ir.Node, Inputs]) -> _Term | None:
-    """Return an operand that is another one now and wasn't before; None too where `root` is but a part of a sum."""
+def _repeated(root: ir.Node, before: dict[ir.Node, Inputs]) -> dict[ir.Node, list[int]]:
+    """Return which operands are other ones now and weren't before; none where `root` is but a part of a sum."""
     if root.op_type in _SUMS and _is_part(root):
-        return None
+        return {}
     terms = list(_terms(root)) if root.op_type in _SUMS else [(root, index) for index in range(len(root.inputs))]
     operands: dict[ir.Value, list[tuple[ir.Value | None, _Term]]] = {}
     for node, index in terms:
         value = node.inputs[index]
         if value is not None:
             operands.setdefault(value, []).append((before[node][index], (node, index)))
+    repeated: dict[ir.Node, list[int]] = {}
     for value, places in operands.items():
         originals = [original for original, _ in places]
         kept = value if value in originals else originals[0]
-        repeated = [term for original, term in places if original is not kept]
-        if repeated:
-            return repeated[-1]
-    return None
+        for original, (node, index) in places:
+            if original is not kept:
+                repeated.setdefault(node, []).append(index)
+    return repeated
 
 
-def _without(node: ir.Node, index: int, before: dict[ir.Node, Inputs]) -> Iterator[tuple[ir.Node, ir.Value]]:
-    """Take one operand out of its join."""
-    rest = [value for position, value in enumerate(node.inputs) if position != index]
-    before[node] = before[node][:index] + before[node][index + 1 :]
+def _without(node: ir.Node, indices: list[int], before: dict[ir.Node, Inputs]) -> Iterator[tuple[ir.Node, ir.Value]]:
+    """Take operands out of their join, all but one where nothing else would be left."""
+    gone = set(indices if len(indices) < len(node.inputs) else indices[1:])
+    rest = [value for position, value in enumerate(node.inputs) if position not in gone]
+    before[node] = tuple(value for position, value in enumerate(before[node]) if position not in gone)
     if len(rest) == 1:
+        if node.op_type in _SUMS and _is_part(node):  # the sum around it has this operand from now on
+            (use,) = node.outputs[0].uses()
+            around = before[use.node]
+            before[use.node] = (*around[: use.idx], *before[node], *around[use.idx + 1 :])
         (last,) = rest
         assert last is not None
         yield node, last

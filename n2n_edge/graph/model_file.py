@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
 from n2n_edge.errors import InputError
 
-__all__ = ["MESSAGE_BYTES", "check_path", "data_files", "densify", "read_external_data", "read_proto"]
+__all__ = [
+    "MESSAGE_BYTES", "check_message_size", "check_path", "data_files", "densify", "holders",
+    "read_external_data", "read_proto", "to_bytes",
+]  # fmt: skip
 
 MESSAGE_BYTES = 2**31 - 1
 """What one ONNX message may hold."""
@@ -24,7 +27,7 @@ def check_path(path: Path) -> None:
     """Refuse what can't be a model file before anything is read from it: devices and pipes may never end.
 
     Raises:
-        InputError: there is no such file, it can't be looked at, it is no regular file, or it is over 2 GB.
+        InputError: there is no such file, it can't be looked at, it is no regular file, it is empty or over 2 GB.
     """
     try:
         found = path.stat()
@@ -38,8 +41,40 @@ def check_path(path: Path) -> None:
         raise InputError(f"{path}: is a folder; give the path of an ONNX model file")
     if not stat.S_ISREG(found.st_mode):
         raise InputError(f"{path}: is a device, pipe or socket; give the path of an ONNX model file")
+    if not found.st_size:  # what the kernel shows as files, below /proc, has no size, and reading it may never end
+        raise InputError(f"{path}: is empty: not an ONNX file, or cut short; export or copy it again")
     if found.st_size > MESSAGE_BYTES:
         raise InputError(f"{path}: is over 2 GB, more than one ONNX file may hold; save it with external data")
+
+
+def check_message_size(size: int) -> None:
+    """Refuse to write a model of `size` bytes that one ONNX file can't hold.
+
+    Raises:
+        InputError: it is over 2 GB.
+    """
+    if size > MESSAGE_BYTES:
+        raise InputError(
+            f"the model holds {size / 1e9:.2f} GB, and one ONNX file may hold {MESSAGE_BYTES / 1e9:.2f} GB: "
+            "it can't be run in parts, written or compressed; give a smaller one"
+        )
+
+
+def to_bytes(proto: onnx.ModelProto) -> bytes:
+    """Return `proto` as one ONNX file.
+
+    Raises:
+        InputError: it is over 2 GB.
+    """
+    try:
+        content = bytes(proto.SerializeToString())
+    except EncodeError as error:  # what protobuf says of more than 2 GB
+        raise InputError(
+            "the model holds over 2 GB, more than one ONNX file may: it can't be run in parts, written or compressed; "
+            "give a smaller one"
+        ) from error
+    check_message_size(len(content))
+    return content
 
 
 def read_proto(path: Path) -> onnx.ModelProto:
@@ -74,7 +109,7 @@ def data_files(proto: onnx.ModelProto, path: Path) -> dict[str, Path]:
         homes = {path.parent.resolve(), path.resolve().parent}
     except (OSError, RuntimeError) as error:
         raise InputError(f"{path}: its folder can't be looked up ({error}); check the path") from error
-    for tensor in _tensors(proto.graph):
+    for tensor in _tensors(proto):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
@@ -109,7 +144,7 @@ def read_external_data(proto: onnx.ModelProto, path: Path) -> None:
         InputError: as for `data_files`; data that is cut short, or over 2 GB in all.
     """
     files = data_files(proto, path)
-    for tensor in _tensors(proto.graph):
+    for tensor in _tensors(proto):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -126,17 +161,19 @@ def densify(proto: onnx.ModelProto, path: Path) -> None:
         InputError: they are damaged, or stand for far more than a file of weights holds.
     """
     spare = _MOST_DENSE_ELEMENTS
-    for sparse in proto.graph.sparse_initializer:
-        dense = _dense(sparse, sparse.values.name, spare, path)
-        spare -= dense.size
-        proto.graph.initializer.append(numpy_helper.from_array(dense, sparse.values.name))
-    del proto.graph.sparse_initializer[:]
-    for node in proto.graph.node:
-        for attribute in node.attribute if node.op_type == "Constant" else ():
-            if attribute.name == "sparse_value":
-                dense = _dense(attribute.sparse_tensor, node.output[0], spare, path)
+    for holder in holders(proto):
+        if isinstance(holder, onnx.GraphProto):
+            for sparse in holder.sparse_initializer:
+                dense = _dense(sparse, sparse.values.name, spare, path)
                 spare -= dense.size
-                attribute.CopyFrom(onnx.helper.make_attribute("value", numpy_helper.from_array(dense)))
+                holder.initializer.append(numpy_helper.from_array(dense, sparse.values.name))
+            del holder.sparse_initializer[:]
+        for node in holder.node:
+            for attribute in node.attribute if node.op_type == "Constant" else ():
+                if attribute.name == "sparse_value":
+                    dense = _dense(attribute.sparse_tensor, node.output[0] if node.output else "", spare, path)
+                    spare -= dense.size
+                    attribute.CopyFrom(onnx.helper.make_attribute("value", numpy_helper.from_array(dense)))
 
 
 def _dense(
@@ -161,16 +198,38 @@ def _dense(
     return dense
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Yield every tensor of a graph, those of its nodes and of their bodies included."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
+def holders(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
+    """Yield all that holds nodes: the graph, the functions, and the bodies of control flow in both."""
+    waiting: list[onnx.GraphProto | onnx.FunctionProto] = [proto.graph, *proto.functions]
+    while waiting:
+        holder = waiting.pop()
+        yield holder
+        for attribute in _attributes(holder):
+            waiting += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+
+
+def _attributes(holder: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.AttributeProto]:
+    for node in holder.node:
+        yield from node.attribute
+    if isinstance(holder, onnx.FunctionProto):
+        yield from holder.attribute_proto
+
+
+def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield every tensor of a model, the parts of sparse ones included."""
+    for holder in holders(proto):
+        sparse: list[onnx.SparseTensorProto] = []
+        if isinstance(holder, onnx.GraphProto):
+            yield from holder.initializer
+            sparse += holder.sparse_initializer
+        for attribute in _attributes(holder):
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _tensors(body)
+            sparse += [*([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else [])]
+            sparse += attribute.sparse_tensors
+        for each in sparse:
+            yield from (each.values, each.indices)
 
 
 def _content(data: Path, entries: dict[str, str], name: str, path: Path) -> bytes:

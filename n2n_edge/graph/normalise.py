@@ -10,6 +10,7 @@ from onnx_ir.passes import common
 
 from n2n_edge.errors import IncompressibleError, InputError
 from n2n_edge.graph.constant_channels import pad_instead_of_concat
+from n2n_edge.graph.exact_sizes import drop_ignored_padding
 from n2n_edge.graph.flatten import inline_settled_branches
 from n2n_edge.graph.fold import fold_static, put_constant
 from n2n_edge.graph.free_batch import free_batch
@@ -55,6 +56,7 @@ def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir
         fold_static(model, one, two)
     _check_values(model, one)
     _broadcast_fills(model, one, two, input_shape)
+    drop_ignored_padding(model, one.shapes)
     free_sizes(model, one, two)
     common.RemoveUnusedNodesPass()(model)
     _drop_dropout(model)

@@ -23,17 +23,23 @@ BROADCASTING_OPS = frozenset({
 
 _VIEWS = frozenset({"Expand", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast"})
 
+_MOST_VIEWS = 16
+"""How many ops may lie between a constant and another form of it; what lies farther is calculated like any value."""
+
 
 def fixed_source(value: ir.Value) -> ir.Value | None:
     """Return the fixed value that `value` is but another form of, the ops between them being constant; else None."""
+    return None if is_constant(value) or not is_fixed(value) else _viewed(value)
+
+
+def _viewed(value: ir.Value) -> ir.Value | None:
+    """Return what `value` is another form of, whether that is fixed or not; None where it isn't a mere form."""
     node = value.producer()
-    if node is None or is_constant(value) or node.op_type not in _VIEWS or node.domain not in ("", "ai.onnx"):
+    if node is None or node.op_type not in _VIEWS or node.domain not in ("", "ai.onnx"):
         return None
     source, *settings = node.inputs
     constant = all(item is None or is_constant(item) for item in settings)
-    if source is None or not (constant or repeats_for_batch(node)):
-        return None
-    return source if is_fixed(source) else None
+    return source if constant or repeats_for_batch(node) else None
 
 
 def repeats_for_batch(node: ir.Node) -> bool:
@@ -48,7 +54,12 @@ def repeats_for_batch(node: ir.Node) -> bool:
 
 def is_fixed(value: ir.Value) -> bool:
     """Tell whether `value` is a constant, or another form of one that is worked out when the network runs."""
-    return is_constant(value) or fixed_source(value) is not None
+    held: ir.Value | None = value
+    for _ in range(_MOST_VIEWS):
+        if held is None or is_constant(held):
+            break
+        held = _viewed(held)
+    return held is not None and is_constant(held)
 
 
 def is_weight(value: ir.Value) -> bool:

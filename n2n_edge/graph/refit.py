@@ -25,7 +25,7 @@ def refit_blocker(value: ir.Value, width: int) -> str:
     """Return what keeps the readers of `value` (`width` channels) from taking another width, or an empty text."""
     if value.is_graph_output():
         return f"it is the graph output '{value.name}'"
-    return next((blocker for use in value.uses() if (blocker := _reader_blocker(use.node, use.idx, width))), "")
+    return _blocker([(use.node, use.idx) for use in value.uses()], width)
 
 
 def refit_reader(model: ir.Model, node: ir.Node, index: int, old: int, new: int) -> str:
@@ -33,13 +33,30 @@ def refit_reader(model: ir.Model, node: ir.Node, index: int, old: int, new: int)
 
     Weights keep the rows of the channels that correspond and get zeros elsewhere (N2N, ICLR 2018, section 3.1).
     """
-    blocker = _reader_blocker(node, index, old)
+    blocker = _blocker([(node, index)], old)
     if not blocker:
-        _refit(model, node, new, 1)
+        _refit(model, node, new)
     return blocker
 
 
+def _blocker(readers: Sequence[tuple[ir.Node, int]], width: int) -> str:
+    """Return what keeps `readers`, and what reads the width that they pass on, from taking another than `width`."""
+    waiting = list(reversed(readers))
+    while waiting:
+        node, index = waiting.pop()
+        blocker = _reader_blocker(node, index, width)
+        if blocker:
+            return blocker
+        if weight_index(node) is None:  # it passes the width on
+            output = node.outputs[0]
+            if output.is_graph_output():
+                return f"it is the graph output '{output.name}'"
+            waiting += reversed([(use.node, use.idx) for use in output.uses()])
+    return ""
+
+
 def _reader_blocker(node: ir.Node, index: int, width: int) -> str:
+    """Return what keeps `node` itself from taking another width at input `index`."""
     label = f"{node.op_type} '{node.name}'"
     weight = weight_index(node)
     if weight is not None:
@@ -52,7 +69,7 @@ def _reader_blocker(node: ir.Node, index: int, width: int) -> str:
         passes = passes and node.attributes.get_int("axis", 1) == 1
     if node.op_type == "Reshape":
         passes = passes and _flattens(node, width)
-    return refit_blocker(node.outputs[0], width) if passes else f"{label} can't take another width"
+    return "" if passes else f"{label} can't take another width"
 
 
 def _takes_any_width(node: ir.Node, index: int, weight_at: int) -> bool:
@@ -77,23 +94,25 @@ def _flattens(node: ir.Node, width: int) -> bool:
     return shape is not None and len(shape) == 2 and isinstance(shape[1], int) and shape[1] % width == 0
 
 
-def _refit(model: ir.Model, node: ir.Node, width: int, inner: int) -> None:
-    """Make `node` take `width` channels of `inner` elements each, and so on behind ops that pass the width on."""
-    weight_at = weight_index(node)
-    if weight_at is not None:
-        _refit_weight(node, weight_at, width, inner)
-        return
-    source, output = node.inputs[0], node.outputs[0]
-    assert source is not None
-    assert source.shape is not None
-    assert output.shape is not None
-    if node.op_type in ("Flatten", "Reshape"):
-        inner *= prod(_sizes(source.shape[2:]))
-    if node.op_type == "Reshape":
-        _flatten_to_any_width(model, node)
-    output.shape = ir.Shape([output.shape[0], width * inner, *output.shape[2:]])
-    for use in list(output.uses()):
-        _refit(model, use.node, width, inner)
+def _refit(model: ir.Model, reader: ir.Node, width: int) -> None:
+    """Make `reader` take `width` channels, and so on behind ops that pass the width on."""
+    waiting = [(reader, 1)]  # beside each node: how many elements of its input each channel has
+    while waiting:
+        node, inner = waiting.pop()
+        weight_at = weight_index(node)
+        if weight_at is not None:
+            _refit_weight(node, weight_at, width, inner)
+            continue
+        source, output = node.inputs[0], node.outputs[0]
+        assert source is not None
+        assert source.shape is not None
+        assert output.shape is not None
+        if node.op_type in ("Flatten", "Reshape"):
+            inner *= prod(_sizes(source.shape[2:]))
+        if node.op_type == "Reshape":
+            _flatten_to_any_width(model, node)
+        output.shape = ir.Shape([output.shape[0], width * inner, *output.shape[2:]])
+        waiting += [(use.node, inner) for use in output.uses()]
 
 
 def _refit_weight(node: ir.Node, weight_at: int, width: int, inner: int) -> None:

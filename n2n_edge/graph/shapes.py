@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 
 from n2n_edge.graph.bodies import initializers_of
-from n2n_edge.graph.infer import infer
+from n2n_edge.graph.infer import infer, is_countable
 from n2n_edge.graph.witness import input_sizes, types_by_running, witness_inputs
 
 __all__ = [
@@ -109,8 +109,9 @@ def _noted(model: ir.Model) -> dict[str, Shape]:
             shapes[str(value.name)] = tuple(int(size) for size in value.const_value.shape.numpy())
         elif value.shape is not None:
             sizes = tuple(size_at_one(size, axis) for axis, size in enumerate(value.shape))
-            if None not in sizes:
-                shapes[str(value.name)] = tuple(size for size in sizes if size is not None)
+            shape = tuple(size for size in sizes if size is not None)
+            if len(shape) == len(sizes) and is_countable(shape):
+                shapes[str(value.name)] = shape
     return shapes
 
 

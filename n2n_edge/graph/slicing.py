@@ -234,14 +234,15 @@ def _mend_pad(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> 
 
 
 def _mend_resize(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
-    sizes = constant_ints(node, 3)
+    given = constant_ints(node, 3)
     array = labels.values.get(str(node.outputs[0].name))
-    if sizes is None or array is None or len(sizes) != array.ndim or "axes" in node.attributes:
+    if given is None or array is None:
         return
-    for axis, keep in survivors(array, alive).items():
-        sizes = (*sizes[:axis], int(keep.sum()), *sizes[axis + 1 :])
-    if sizes != constant_ints(node, 3):
-        _replace(model, node, 3, list(sizes))
+    axes = [axis % array.ndim for axis in node.attributes.get_ints("axes", ()) or range(array.ndim)]
+    kept = survivors(array, alive)
+    sizes = [int(kept[axis].sum()) if axis in kept else size for axis, size in zip(axes, given, strict=False)]
+    if sizes and sizes != list(given):
+        _replace(model, node, 3, sizes)
 
 
 def _rank(value: ir.Value | None) -> int:

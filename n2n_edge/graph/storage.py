@@ -12,13 +12,13 @@ import onnx_ir as ir
 from n2n_edge.graph.bodies import holds_graph, initializers_of, nodes_within
 from n2n_edge.graph.infer import is_random
 
-__all__ = ["Constants", "Lives"]
+__all__ = ["Constants", "Lives", "kind_of"]
 
 VIEW_OPS = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout"})
 """Ops whose output can share its input's memory."""
 
 _REARRANGING_OPS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
-_SAME_ELEMENTS = _REARRANGING_OPS | {"Cast", "CastLike", "Expand"}
+_SAME_ELEMENTS = _REARRANGING_OPS | {"Cast", "CastLike", "Expand", "Tile"}
 _SUM_OPS = frozenset({"ConvInteger", "MatMulInteger"})
 
 _FIRST_SETTING = {
@@ -45,17 +45,29 @@ _QUANTIZED_WEIGHTS: Mapping[str, tuple[int, ...]] = MappingProxyType(
 """Which inputs of a quantized op are weights or biases; the others are scales and zero points."""
 
 
+def kind_of(value: ir.Value, kinds: Mapping[str, int]) -> ir.DataType | None:
+    """Return the element type of a value: a constant's own, else that in `kinds`, else what the graph notes."""
+    if value.const_value is not None:
+        return value.const_value.dtype
+    if str(value.name) in kinds:
+        return ir.DataType(kinds[str(value.name)])
+    return value.dtype
+
+
 class Constants:
     """What of a graph follows from constants alone.
 
     `settled` are the names of all such values, constants included; `read` maps those that the rest of the graph reads
-    to the values whose memory they have; `weights` are the values that count as params.
+    to the values whose memory they have; `weights` are the values that count as params. `kinds` as for `CostPlan`.
     """
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, kinds: Mapping[str, int]) -> None:
+        self._kinds = kinds
         self._values = {str(value.name): value for value in initializers_of(model) if value.const_value is not None}
         self.settled: set[str] = set(self._values)
         self._nodes: dict[str, ir.Node] = {}
+        self._memory: dict[str, str] = {}
+        self._parts: dict[str, tuple[str, ...]] = {}
         settled_nodes: set[ir.Node] = set()
         for node in model.graph:
             names = [str(value.name) for value in node.inputs if value is not None]
@@ -70,73 +82,67 @@ class Constants:
                     self._nodes[str(value.name)] = node
                     self._values[str(value.name)] = value
                     self.settled.add(str(value.name))
+                for value in node.outputs:
+                    self._note(node, str(value.name))
         self.read: dict[str, str] = {}
         self.weights: set[str] = set()
         for name, value in self._values.items():
             readers = [use for use in value.uses() if use.node not in settled_nodes]
             if not readers and not value.is_graph_output():
                 continue
-            self.read[name] = self._memory(name)
-            stored = self._stored(name)
-            if stored is not None and any(self._is_weight(use.node, use.idx, name, stored) for use in readers):
-                self.weights.add(stored)
+            self.read[name] = self._memory.get(name, name)
+            for use in readers:
+                self.weights.update(self.weights_of(use.node, use.idx))
 
-    def weight(self, node: ir.Node, index: int) -> str | None:
-        """Return the value that counts as params of input `index` of a node; None where it reads none there."""
+    def weights_of(self, node: ir.Node, index: int) -> set[str]:
+        """Return the values that count as params of input `index` of a node."""
         value = node.inputs[index]
         name = "" if value is None else str(value.name)
-        stored = self._stored(name) if name in self.read else None
-        return stored if stored is not None and self._is_weight(node, index, name, stored) else None
+        if name not in self.read or not self._reads_weights(node, index, name):
+            return set()
+        return {stored for stored in self._stored(name) if not self._is_scalar(stored)}
 
-    def _memory(self, name: str) -> str:
-        """Return whose bytes a settled value has: quantized weights aren't kept as floats."""
-        node = self._nodes.get(name)
-        source = node.inputs[0] if node is not None and node.inputs else None
-        if node is None or source is None:
-            return name
-        if node.op_type in ("Identity", "DequantizeLinear"):
-            return self._memory(str(source.name))
-        if node.op_type in _REARRANGING_OPS:
-            inner = self._memory(str(source.name))
-            return inner if inner != str(source.name) else name
-        return name
+    def _note(self, node: ir.Node, name: str) -> None:
+        """Note whose bytes and whose elements a calculated value has; those of what `node` reads are noted already.
 
-    def _stored(self, name: str) -> str | None:
-        """Return the value whose elements count: what is repeated counts once, what is filled in doesn't."""
-        inner = self._memory(name)
-        node = self._nodes.get(inner)
-        if node is None:
-            return inner
-        if node.op_type == "ConstantOfShape":
-            return None
-        source = node.inputs[0] if node.inputs else None
-        return self._stored(str(source.name)) if node.op_type in _SAME_ELEMENTS and source is not None else inner
+        Quantized weights aren't kept as floats; what is repeated counts once, what is filled in doesn't.
+        """
+        sources = [str(value.name) for value in node.inputs if value is not None]
+        if node.op_type in ("ConstantOfShape", "Concat"):
+            self._parts[name] = tuple(sources) if node.op_type == "Concat" else ()
+        elif sources:
+            inner = self._memory.get(sources[0], sources[0])
+            if node.op_type in ("Identity", "DequantizeLinear") or (
+                node.op_type in _REARRANGING_OPS and inner != sources[0]
+            ):
+                self._memory[name] = inner
+                self._parts[name] = (inner,)
+            elif node.op_type in _SAME_ELEMENTS:
+                self._parts[name] = (sources[0],)
 
-    def _is_weight(self, node: ir.Node, index: int, name: str, stored: str) -> bool:
-        value = self._values[stored]
-        if value.const_value is not None and not value.const_value.shape:
-            return False
+    def _stored(self, name: str) -> set[str]:
+        """Return the values whose elements count for a settled one."""
+        stored, seen, waiting = set(), {name}, [name]
+        while waiting:
+            part = waiting.pop()
+            if part not in self._parts:
+                stored.add(part)
+                continue
+            new = [inner for inner in self._parts[part] if inner not in seen]
+            seen.update(new)
+            waiting += new
+        return stored
+
+    def _is_scalar(self, name: str) -> bool:
+        tensor = self._values[name].const_value
+        return tensor is not None and not tensor.shape
+
+    def _reads_weights(self, node: ir.Node, index: int, name: str) -> bool:
         if node.op_type in _QUANTIZED_WEIGHTS:
             return index in _QUANTIZED_WEIGHTS[node.op_type]
-        kind = self._kind(name)
+        kind = kind_of(self._values[name], self._kinds)
         floats = kind is not None and kind.is_floating_point()
         return floats and index < _FIRST_SETTING.get(node.op_type, 99)
-
-    def _kind(self, name: str) -> ir.DataType | None:
-        """Return the element type of a settled value; None where the graph doesn't tell."""
-        value = self._values[name]
-        if value.const_value is not None:
-            return value.const_value.dtype
-        node = self._nodes[name]
-        if node.op_type == "Cast":
-            return ir.DataType(node.attributes.get_int("to", 1))
-        if node.op_type in ("Shape", "Size"):
-            return ir.DataType.INT64
-        if node.op_type == "Constant":
-            return ir.DataType.FLOAT if "value_floats" in node.attributes else value.dtype
-        index = 1 if node.op_type in ("DequantizeLinear", "CastLike") and len(node.inputs) > 1 else 0
-        source = node.inputs[index]
-        return None if source is None else self._kind(str(source.name))
 
 
 class Lives:

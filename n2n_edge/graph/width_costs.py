@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from n2n_edge.graph.costs import Amounts, CostPlan, Figures
 from n2n_edge.graph.groups import importance_order
 from n2n_edge.graph.labels import LabelArray
-from n2n_edge.graph.load import to_proto
+from n2n_edge.graph.load import size_of
 from n2n_edge.graph.shapes import Shape, shapes_of
 from n2n_edge.graph.teacher import Trunk
 
@@ -67,7 +67,7 @@ class WidthCosts:
             varying[key] = known[content]
         self._lay_out(shapes_of(trunk.model), varying)
         full = self.costs(np.array([[group.width for group in trunk.groups]], np.int64))
-        self._other_bytes = to_proto(trunk.model).ByteSize() - float(full.constant_bytes[0])
+        self._other_bytes = size_of(trunk.model) - float(full.constant_bytes[0])
 
     def costs(self, widths: Widths) -> Amounts:
         """Return the costs at `widths`, `(N, groups)` in the order of `groups`."""

@@ -3,7 +3,7 @@
 A run whose work follows from the graph happens in this process; any other in a child with limits of time and memory.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,9 @@ import onnx_ir as ir
 from n2n_edge.errors import IncompressibleError, InputError
 from n2n_edge.graph.bodies import holds_graph
 from n2n_edge.graph.child import RUN_SECONDS, Array, ChildRun, run_in_child
-from n2n_edge.graph.infer import Inferred, infer
+from n2n_edge.graph.infer import Inferred, infer, is_countable
 from n2n_edge.graph.load import to_proto
-from n2n_edge.graph.model_file import MESSAGE_BYTES
+from n2n_edge.graph.model_file import to_bytes
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -32,6 +32,8 @@ DEFAULT_SPATIAL_SIZE = 224
 
 _MOST_INPUT_ELEMENTS = 2**27
 """Elements of an input that are still fed: more than an image has."""
+
+_SIZES_SHOWN = 8
 
 _MOST_BYTES = 1_000_000_000
 _MOST_MACS = 5e10
@@ -65,6 +67,8 @@ def input_sizes(model: ir.Model, batch: int, input_shape: tuple[int, ...] | None
         if index == 0 and input_shape is not None:
             _check_input_shape(value, declared[1:], input_shape)
             sizes[1:] = input_shape
+        if not is_countable(tuple(sizes)):
+            raise _too_large(value, sizes)
         found[str(value.name)] = tuple(sizes)
     return found
 
@@ -79,22 +83,27 @@ def witness_inputs(
     """
     generator = np.random.default_rng(seed)
     inputs = {}
-    kinds = {str(value.name): value.dtype for value in model.graph.inputs}
+    values = {str(value.name): value for value in model.graph.inputs}
     for name, sizes in input_sizes(model, batch, input_shape).items():
-        kind = kinds[name]
+        kind = values[name].dtype
         if kind is None or kind in (ir.DataType.STRING, ir.DataType.UNDEFINED):
             raise IncompressibleError(f"input '{name}' of the model holds text, no numbers; it can't be compressed")
         if prod(sizes) > _MOST_INPUT_ELEMENTS:
-            raise InputError(
-                f"input '{name}' of the model is declared as {'x'.join(map(str, sizes))}, more than any image "
-                "has; export it with the shape that it is fed"
-            )
+            raise _too_large(values[name], sizes)
         dtype = kind.numpy()
         if np.issubdtype(dtype, np.floating):
             inputs[name] = generator.standard_normal(sizes).astype(dtype)
         else:
             inputs[name] = np.ones(sizes, dtype)
     return inputs
+
+
+def _too_large(value: ir.Value, sizes: Sequence[int]) -> InputError:
+    shape = "x".join(map(str, sizes[:_SIZES_SHOWN])) + ("x..." if len(sizes) > _SIZES_SHOWN else "")
+    return InputError(
+        f"input '{value.name}' of the model is declared as {shape}, more than any image has; export it with the shape "
+        "that it is fed"
+    )
 
 
 def witness(model: ir.Model, inputs: Mapping[str, Array], names: set[str] | None = None) -> dict[str, Array]:
@@ -125,7 +134,7 @@ def witness_each(
             outputs, proto = _with_outputs(model, names, found)
             seconds = _seconds_in_child(_work(model, found))
         if seconds is not None:
-            run = run_in_child(_serialized(proto), [inputs], outputs, outputs, seconds)[0]
+            run = run_in_child(to_bytes(proto), [inputs], outputs, outputs, seconds)[0]
             yield dict(run.arrays)
             continue
         try:
@@ -150,7 +159,7 @@ def types_by_running(
     """
     found = infer(model, _sizes(inputs))
     outputs, proto = _with_outputs(model, None, found)
-    run: ChildRun = run_in_child(_serialized(proto), [inputs], outputs, names, _allowed(_work(model, found)))[0]
+    run: ChildRun = run_in_child(to_bytes(proto), [inputs], outputs, names, _allowed(_work(model, found)))[0]
     types = {**run.types, **{name: (array.dtype, tuple(array.shape)) for name, array in inputs.items()}}
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
@@ -226,14 +235,6 @@ def _with_outputs(model: ir.Model, names: set[str] | None, found: Inferred) -> t
     return [str(value.name) for value in wanted], _with_types(traced, found)
 
 
-def _serialized(proto: onnx.ModelProto) -> bytes:
-    if proto.ByteSize() > MESSAGE_BYTES:
-        raise InputError(
-            "the model holds over 2 GB, more than one ONNX message may: it can't be analysed or compressed"
-        )
-    return bytes(proto.SerializeToString())
-
-
 def session_for(proto: onnx.ModelProto) -> "onnxruntime.InferenceSession":
     """Open a model as it stands, graph optimisation off, on one thread.
 
@@ -246,7 +247,7 @@ def session_for(proto: onnx.ModelProto) -> "onnxruntime.InferenceSession":
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
-    content = _serialized(proto)
+    content = to_bytes(proto)
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no public base class

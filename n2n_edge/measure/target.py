@@ -13,7 +13,7 @@ from typing import Any
 from n2n_edge.closing import ClosedAtExit
 from n2n_edge.errors import InputError
 from n2n_edge.figures import Provenance
-from n2n_edge.graph.model_file import MESSAGE_BYTES, check_path, data_files, read_external_data, read_proto
+from n2n_edge.graph.model_file import check_path, data_files, read_external_data, read_proto, to_bytes
 from n2n_edge.measure.board import BoardState
 from n2n_edge.measure.environment import environment
 from n2n_edge.measure.files import is_ort
@@ -266,8 +266,7 @@ def _content(model: Path | bytes) -> tuple[bytes, str]:
     if not data_files(proto, model):
         return model.read_bytes(), ".onnx"
     read_external_data(proto, model)
-    if proto.ByteSize() > MESSAGE_BYTES:
-        raise InputError(
-            f"{model}: holds over 2 GB with its data, which can't be sent as one file; copy it to the board"
-        )
-    return proto.SerializeToString(), ".onnx"
+    try:
+        return to_bytes(proto), ".onnx"
+    except InputError as error:
+        raise InputError(f"{model}: with its data it can't be sent as one file ({error}); bench it there") from error

@@ -67,6 +67,16 @@ class Candidate:
 
 
 _CANDIDATE_COLUMNS = tuple(field.name for field in fields(Candidate))
+_COLUMN_TYPES = {
+    "stage": str,
+    "position": int,
+    "batch": int,
+    "key": str,
+    "feasible": int,
+    "provenance": str,
+    "created_s": float,
+}
+"""What SQLite doesn't hold a column to; of the others, the parsers ask."""
 
 
 @dataclass(frozen=True)
@@ -275,7 +285,7 @@ class Journal(ClosedAtExit):
     def _parsed(self, text: object) -> Any:
         try:
             return json.loads(str(text))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise damaged(self.path, f"a value is no JSON: {str(text)[:40]!r}") from error
 
     def _object(self, text: object) -> JsonObject:
@@ -286,9 +296,12 @@ class Journal(ClosedAtExit):
 
     def _candidate(self, row: tuple[Any, ...]) -> Candidate:
         values = dict(zip(_CANDIDATE_COLUMNS, row, strict=True))
+        for column, kind in _COLUMN_TYPES.items():
+            if not isinstance(values[column], kind):
+                raise damaged(self.path, f"{column} of a candidate: {str(values[column])[:40]!r}")
         actions = self._parsed(values["actions"])
         if not isinstance(actions, list) or not all(isinstance(action, int) for action in actions):
-            raise damaged(self.path, f"actions of a candidate: {values['actions'][:40]!r}")
+            raise damaged(self.path, f"actions of a candidate: {str(values['actions'])[:40]!r}")
         for column in ("architecture", "costs"):
             values[column] = self._object(values[column])
         numbers = [values["reward"], values["accuracy"] if values["accuracy"] is not None else 0.0]

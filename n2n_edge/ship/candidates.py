@@ -6,6 +6,7 @@ from typing import cast
 from n2n_edge.figures import Figure, FigureJson
 from n2n_edge.report import CandidateJson, figure_of
 from n2n_edge.search import Candidate, Journal
+from n2n_edge.search.journal_errors import damaged
 
 __all__ = ["STAGES", "candidate_rows", "entropy_of", "latencies_of", "listed_candidates", "place_of"]
 
@@ -14,8 +15,15 @@ STAGES = {"removal": 1, "shrinkage": 2}
 
 
 def listed_candidates(journal: Journal) -> tuple[Candidate, ...]:
-    """Return the candidates of both stages in the order judged; candidate N is the N-th, counted from one."""
-    return tuple(sorted(journal.candidates(), key=lambda row: (STAGES[row.stage], row.position)))
+    """Return the candidates of both stages in the order judged; candidate N is the N-th, counted from one.
+
+    Raises InputError for a journal with candidates of another stage.
+    """
+    rows = journal.candidates()
+    unknown = next((row.stage for row in rows if row.stage not in STAGES), None)
+    if unknown is not None:
+        raise damaged(journal.path, f"stage of a candidate: {unknown[:40]!r}")
+    return tuple(sorted(rows, key=lambda row: (STAGES[row.stage], row.position)))
 
 
 def place_of(key: str, candidates: Sequence[Candidate]) -> int | None:

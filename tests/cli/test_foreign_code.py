@@ -31,6 +31,7 @@ def raising(error):
 
 def call_exits(): sys.exit(0)
 def call_exits_with_text(): sys.exit("text")
+def call_exits_oddly(): sys.exit(Odd())
 def call_raises(): raise RuntimeError("two\\nlines \\x1b[31m")
 def call_odd(): raise Odd
 def call_stops(): raise StopIteration

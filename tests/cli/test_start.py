@@ -5,10 +5,12 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from onnx import helper
 
 from n2n_edge._example import teacher_path
 from tests.cli.help_examples import commands
@@ -67,3 +69,19 @@ def test_versions_of_all_that_results_depend_on() -> None:
     for name in ("onnx", "numpy", "onnxruntime"):
         assert found[name] == metadata.version(name)
     assert not (HEAVY | {"rich"}) & modules
+
+
+def test_what_a_file_makes_libraries_log_does_not_stand_above_the_answer(
+    call: Callable[..., tuple[int, str, str]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = helper.make_node("Conv", ["x", "w"], ["y"], auto_pad="QQQQ")
+    inputs = [helper.make_tensor_value_info("x", 1, [1, 3, 8, 8]), helper.make_tensor_value_info("w", 1, [4, 3, 3, 3])]
+    graph = helper.make_graph([node], "g", inputs, [helper.make_tensor_value_info("y", 1, None)])
+    content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    (tmp_path / "model.onnx").write_bytes(content.replace(b"QQQQ", b"\xff\xfe\xff\xfe"))
+
+    code, _, errors = call("inspect", "model.onnx")
+
+    assert code == 2
+    assert len(errors.splitlines()) == 1
+    assert caplog.records == []

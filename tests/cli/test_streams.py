@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from n2n_edge._example import teacher_path
 from tests.cli.hostile import write_model
 
 N2N_EDGE = [sys.executable, "-m", "n2n_edge"]
@@ -92,3 +93,22 @@ def test_results_of_a_bench_are_written_before_they_are_printed(model: Path) -> 
     assert done.returncode == 3
     assert json.loads((model.parent / "b.json").read_text())["models"]
     assert (model.parent / "b.html").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    "does",
+    ["sys.stdout.close()", "sys.stderr.close()", "sys.stdout = sys.stderr = None", "print('x', file=sys.__stdout__)"],
+)
+def test_a_data_function_that_takes_the_streams_away_hides_no_verdict(model: Path, does: str) -> None:
+    (model.parent / "own.py").write_text(
+        f"import sys, numpy as np\n\ndef load():\n    {does}\n"
+        "    return [(np.full((16, 16), i, np.uint8), i % 10) for i in range(60)]\n"
+    )
+    done = shell(
+        f"$N2N gate {teacher_path()} --no-config --min-accuracy 1 --mean 0 --std 1 --data own:load",
+        model.parent,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "FAIL: 1 of 1 missed" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert "warning: only" in done.stderr

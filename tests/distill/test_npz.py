@@ -42,6 +42,7 @@ MEMBERS = {
     "header nested deeply": header("(" * 9000),
     "negative": declared("(-5,8,8)"),
     "no shape": declared("8"),
+    "truth values": declared("(True,8,8)") + b"\0" * 100,
     "fractions": declared("(2.5,8,8)"),
     "unknown type": declared("(5,8,8)", "|q7"),
     "objects": declared("(5,8,8)", "|O"),

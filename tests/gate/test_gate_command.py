@@ -341,3 +341,39 @@ def test_static_says_which_costs_cannot_be_told_without_a_run(tmp_path):
     result = _run(tmp_path / "loop.onnx", "--static", "--max-mb", "1", "--max-macs", "1e6")
     assert result.exit_code == 3
     assert "can't be inferred" in " ".join(result.output.split())
+
+
+def _save_op_of_nobody(path):
+    """Write a convolution before an operator that ONNX Runtime doesn't have, behind which no shape is known."""
+    save_conv(path)
+    model = onnx.load(path)
+    model.graph.node[0].output[0] = "t"
+    model.graph.node.append(onnx.helper.make_node("Zap", ["t"], ["y"], domain="example.org"))
+    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["a", "b"]))
+    model.opset_import.append(onnx.helper.make_opsetid("example.org", 1))
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        (["--max-mb", "0.0001"], 1),
+        (["--max-mb", "1"], 0),
+        (["--max-params", PARAMS - 1], 1),
+        (["--max-params", PARAMS], 0),
+        (["--allowed-ops", "Conv"], 1),
+        (["--allowed-ops", "Conv,example.org:Zap"], 0),
+        (["--allowed-ops", "Conv", "--max-mb", "0.0001", "--max-params", "1"], 1),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else None,
+)
+def test_what_the_file_alone_tells_is_judged_without_running_it(tmp_path, asked, code):
+    model = _save_op_of_nobody(tmp_path / "op.onnx")
+    assert _run(model, *asked).exit_code == code
+
+
+@pytest.mark.parametrize("asked", ["--max-macs", "--max-memory-mb"])
+def test_a_model_that_has_to_be_run_and_cannot_be_is_refused(tmp_path, asked):
+    model = _save_op_of_nobody(tmp_path / "op.onnx")
+    assert "example.org" in _run_expecting(InputError, model, asked, 1)

@@ -134,6 +134,15 @@ FORMS: dict[str, Body] = {
     "repeated weight": with_weights(
         lambda s: [s.op("Tile", [s.constant("w.weight", floats(s, 8, 1, 3, 3)), s.ints(1, 8, 1, 1)])]
     ),
+    "chosen weight": with_weights(
+        lambda s: [s.op("Where", [s.constant("c", np.array(True)), weight := shared(s), s.op("Neg", [weight])])]
+    ),
+    "masked weight": with_weights(
+        lambda s: [s.op("Mul", [weight := shared(s), s.op("Cast", [s.op("Greater", [weight, number(s, 0)])], to=1)])]
+    ),
+    "weight looked up": with_weights(
+        lambda s: [s.op("Gather", [shared(s), s.constant("rows", np.array([7, 1, 2, 3, 4, 5, 6, 0]))])]
+    ),
     "clipped by numbers": lambda s, x: like(
         x, s.op("Clip", [x.name, s.op("Neg", [number(s, 1)]), s.op("Identity", [number(s, 6)])])
     ),
@@ -166,8 +175,38 @@ def test_only_weights_count_as_params(form: str) -> None:
         value.const_value.size for value in held.values() if value.const_value and value.dtype == ir.DataType.FLOAT
     ]
     assert sum(sizes) <= stored + in_nodes + 8
-    if form not in ("tiled pattern", "padded constant", "repeated weight"):  # what Tile and Pad give is read as it is
+    if form != "padded constant":  # what Pad gives is read as it is
         assert costs(model).params <= stored + in_nodes
+
+
+COUNTED = FORMS | {
+    "one-hot weight": with_weights(
+        lambda s: [
+            s.op(
+                "Reshape",
+                [
+                    s.op(
+                        "OneHot",
+                        [
+                            s.constant("columns", np.arange(8)),
+                            s.constant("depth", np.array(72, np.int64)),
+                            s.constant("off_on", np.array([0.1, 0.4], np.float32)),
+                        ],
+                    ),
+                    s.ints(8, 8, 3, 3),
+                ],
+            )
+        ]
+    ),
+}
+"""`FORMS`, and one with an op that only ONNX Runtime runs."""
+
+
+@pytest.mark.parametrize("form", COUNTED)
+def test_a_file_counts_the_params_of_its_loaded_graph(form: str) -> None:
+    model = ir.from_proto(network(COUNTED[form]))
+
+    assert costs(model).params == costs(Teacher(model.clone()).model).params
 
 
 @pytest.mark.parametrize("form", ["shared through identity", "shared transposed", "shared and transposed",

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from n2n_edge.devices import load_profile, predict, predict_latency
 from n2n_edge.errors import InputError, N2NError
 from n2n_edge.foreign import UnforeseenError, foreign_file
 from n2n_edge.gate.reached import file_figures, inferred_figures
@@ -256,7 +257,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     refused(path, file_figures)
 
 
-@pytest.mark.parametrize("kind", ["device", "pipe", "loop", "long", "nul", "below a file"])
+@pytest.mark.parametrize("kind", ["device", "pipe", "loop", "long", "nul", "below a file", "empty", "kernel"])
 def test_paths_that_are_no_model_files(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     if kind == "device":
@@ -269,6 +270,12 @@ def test_paths_that_are_no_model_files(kind: str, tmp_path: Path) -> None:
         path = tmp_path / ("a" * 5000)
     elif kind == "nul":
         path = tmp_path / "a\0b"
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "kernel":
+        path = Path("/proc/kmsg")
+        if not path.exists():
+            pytest.skip("a system without /proc")
     else:
         path.write_bytes(b"")
         path = path / "model.onnx"
@@ -318,3 +325,31 @@ def test_an_output_that_is_an_input(tmp_path: Path) -> None:
 
     assert file_figures(path)["params"].value == 0
     assert Teacher.load(path).layers == ()
+
+
+def inferred_in(path: Path) -> object:
+    return inferred_figures(load_model(path), path)
+
+
+@pytest.mark.parametrize("rank", [2, 6, 25])
+@pytest.mark.parametrize("declared", [True, False])
+def test_more_elements_than_can_be_counted(declared: bool, rank: int, tmp_path: Path) -> None:
+    sizes = (2**50,) * rank
+    nodes = [helper.make_node("Expand", ["x", "s"], ["e"]), helper.make_node("Relu", ["e"], ["y"])]
+    path = saved(tmp_path / "model.onnx", nodes, {"s": np.array(sizes)}, shape=sizes if declared else (1,))
+
+    for analyse in (Teacher.load, file_figures):
+        assert len(refused(path, analyse)) < 500
+    if not declared:
+        assert "macs" not in inferred_figures(load_model(path), path)
+
+
+def test_a_graph_without_nodes_takes_no_time(tmp_path: Path) -> None:
+    path = saved(tmp_path / "model.onnx", [helper.make_node("Relu", ["x"], ["r"])])
+    proto = onnx.load(str(path))
+    proto.graph.output[0].name = "x"
+    path.write_bytes(proto.SerializeToString())
+    model, profile = Teacher.load(path).model, load_profile("raspberry-pi-4")
+
+    assert predict(model, profile).nodes == ()
+    assert predict_latency(model, profile).value == 0

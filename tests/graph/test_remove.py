@@ -7,6 +7,7 @@ import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 
 from n2n_edge._example import teacher_path
 from n2n_edge.graph import Layer, Teacher, build, serialize
@@ -362,3 +363,33 @@ def test_a_join_that_is_the_graph_output_passes_the_skip_once() -> None:
     stem = teacher.model.clone()
     stem.graph.outputs[:] = [next(node for node in stem.graph if node.op_type == "Relu").outputs[0]]
     assert_same_outputs(run(stem, inputs), run(student, inputs))
+
+
+def test_what_was_added_to_itself_stays_so_when_a_branch_between_goes() -> None:
+    rng = np.random.default_rng(0)
+    weights = {
+        "head": rng.standard_normal((4, 3, 3, 3)).astype(np.float32),
+        "branch": rng.standard_normal((4, 4, 3, 3)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "head"], ["a"], pads=[1] * 4),
+        helper.make_node("Conv", ["a", "branch"], ["f"], pads=[1] * 4),
+        helper.make_node("Add", ["a", "f"], ["inner"]),
+        helper.make_node("Add", ["inner", "a"], ["outer"]),
+        helper.make_node("Sigmoid", ["outer"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4, 8, 8])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    teacher = Teacher(ir.from_proto(proto))
+
+    student = build(teacher, teacher.full.remove("branch"))
+
+    assert [node.op_type for node in student.graph] == ["Conv", "Add", "Sigmoid"]
+    joined = student.graph[1]
+    assert joined.inputs[0] is joined.inputs[1] is student.graph[0].outputs[0]

@@ -95,6 +95,36 @@ def test_sizes_that_no_scale_gives_exactly(opset: int, edge: int, mode: str) -> 
     assert all(group.shrinkable for group in teacher.groups[1:-1])
 
 
+@pytest.mark.parametrize("axes", [(1, 2, 3), (-3, -2, -1), (3, 1, 2), (2, 3), (1, 3)])
+@pytest.mark.parametrize("free_batch", [True, False])
+def test_sizes_that_name_the_channels(axes: tuple[int, ...], *, free_batch: bool) -> None:
+    proto = enlarged(18, axes, free_batch=free_batch)
+
+    teacher = assert_sound(proto)
+
+    assert all(group.shrinkable for group in teacher.groups[1:-1])
+
+
+@pytest.mark.parametrize("opset", [13, 18, 19])
+def test_sizes_of_all_axes_of_one_image(opset: int) -> None:
+    teacher = assert_sound(enlarged(opset, (), free_batch=False))
+
+    assert all(group.shrinkable for group in teacher.groups[1:-1])
+    assert not isinstance(teacher.model.graph.inputs[0].shape[0], int)  # type: ignore[index]
+
+
+def enlarged(opset: int, axes: tuple[int, ...], *, free_batch: bool) -> onnx.ModelProto:
+    """A map that is resized to constant sizes along `axes` (none: all) and added to itself."""
+    s = Sketch(opset, np.random.default_rng(0), batch_norm=False)
+    x = s.conv(s.conv(Tensor("input", 3, (16, 16)), 8), 10)
+    sizes = s.ints(*((1, 10, 16, 16)[axis] for axis in axes or range(4)))
+    more = {"axes": list(axes)} if axes else {}
+    name = s.op("Resize", [x.name, s.constant("empty", np.zeros(0, np.float32)), "", sizes], mode="nearest", **more)
+    x = s.conv(s.add(x, Tensor(name, 10, x.size)), 8)
+    output = s.dense(s.flatten(s.global_pool(x, "GlobalAveragePool")), 3)
+    return s.to_proto(3, 16, output, free_batch=free_batch, batch=1)
+
+
 def test_scales_worked_out_from_two_shapes() -> None:
     def resized(s: Sketch, x: Tensor, y: Tensor) -> str:
         large, small = (s.op("Cast", [taken(s, value, 2, 4)], to=1) for value in (y, x))

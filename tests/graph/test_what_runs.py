@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from n2n_edge.cli.app import app
 from n2n_edge.errors import InputError
 from n2n_edge.gate.reached import file_figures
-from n2n_edge.graph import Teacher, batch_of, costs, inferred_costs, load_model
+from n2n_edge.graph import Teacher, batch_of, build, costs, inferred_costs, load_model, serialize
 from n2n_edge.measure import file_size_bytes
 
 Change = Callable[[onnx.ModelProto], None]
@@ -213,6 +213,33 @@ def test_sizes_are_those_that_onnx_runtime_calculates(pool: str, size: int, tmp_
     value = next(value for node in teacher.model.graph for value in node.outputs if value.name == "m")
     assert value.shape is not None
     assert tuple(value.shape.numpy() if value.shape.is_static() else list(value.shape)[2:])[-2:] == seen.shape[2:]
+
+
+@pytest.mark.parametrize("pool", ["MaxPool", "AveragePool", "AveragePool counting padding", "LpPool"])
+@pytest.mark.parametrize("edges", [(16, 16), (17, 17), (17, 16), (15, 18)])
+@pytest.mark.parametrize(("kernel", "stride", "pad"), [(2, 2, 1), (3, 2, 1), (3, 3, 1), (2, 3, 1), (3, 4, 2)])
+def test_onnx_infers_the_sizes_of_a_loaded_pool(
+    pool: str, edges: tuple[int, int], kernel: int, stride: int, pad: int, tmp_path: Path
+) -> None:
+    attributes = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4, "ceil_mode": 1}
+    if "counting" in pool:
+        attributes["count_include_pad"] = 1
+    node = helper.make_node(pool.split()[0], ["c"], ["m"], **attributes)
+    model = network(node, opset=19, shape=(1, 3, *edges))
+    model.graph.output.append(helper.make_tensor_value_info("m", TensorProto.FLOAT, None))
+    path = write(tmp_path / "pool.onnx", model)
+    images = {"x": np.random.default_rng(0).normal(size=(1, 3, *edges)).astype(np.float32)}
+    seen = onnxruntime.InferenceSession(str(path)).run(["m"], images)[0]
+
+    teacher = Teacher.load(path)
+    loaded = onnx.load_from_string(serialize(build(teacher, teacher.full)))
+    del loaded.graph.output[:]
+    loaded.graph.output.append(helper.make_tensor_value_info("m", TensorProto.FLOAT, None))
+    inferred = onnx.shape_inference.infer_shapes(loaded)
+
+    assert [dim.dim_value for dim in inferred.graph.output[0].type.tensor_type.shape.dim][2:] == list(seen.shape[2:])
+    again = onnxruntime.InferenceSession(inferred.SerializeToString()).run(["m"], images)[0]
+    np.testing.assert_allclose(again, seen, rtol=1e-5, atol=1e-6)
 
 
 def test_a_fixed_batch_is_said_where_costs_are_shown(tmp_path: Path) -> None:

@@ -236,6 +236,13 @@ DAMAGE = {
     **{f"actions {value}": f"UPDATE candidates SET actions = '{value}'" for value in ("{]", "{}", '["a"]', "7")},
     "architecture": "UPDATE candidates SET architecture = '[]'",
     "costs": "UPDATE candidates SET costs = 'x'",
+    **{f"deep {column}": f"UPDATE candidates SET {column} = '{'[' * 100_000}'" for column in ("costs", "actions")},
+    "deep meta": f"UPDATE meta SET value = '{'[' * 100_000}'",
+    **{
+        f"bytes in {column}": f"UPDATE candidates SET {column} = x'ff'"
+        for column in ("actions", "key", "provenance", "feasible", "batch", "created_s", "reward", "accuracy")
+    },
+    "stage bytes": "UPDATE candidates SET stage = x'ff'",
     "reward inf": "UPDATE candidates SET reward = 9e999",
     "reward text": "UPDATE candidates SET reward = 'much'",
     "accuracy text": "UPDATE candidates SET accuracy = 'good'",

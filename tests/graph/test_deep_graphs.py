@@ -1,0 +1,77 @@
+"""Graphs that are far deeper than Python's recursion goes are analysed, costed and cut like any other."""
+
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import pytest
+
+from n2n_edge.devices import load_profile, predict
+from n2n_edge.errors import IncompressibleError, InputError
+from n2n_edge.graph import Teacher, build, costs, inferred_costs, load_model
+from n2n_edge.graph.operands import is_fixed
+from tests.deep_graphs import DEEP_GRAPHS, deep_model
+
+NODES = 1_200
+"""More than the 1,000 levels that Python's recursion has."""
+
+QUANTIZED = frozenset({"quantized", "quantized_weight"})
+FUNCTIONS = "nested_functions"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "deep.onnx"
+
+
+@pytest.mark.parametrize("kind", sorted(DEEP_GRAPHS.keys() - QUANTIZED - {FUNCTIONS}))
+def test_a_deep_graph_is_analysed_costed_and_cut(kind: str, path: Path) -> None:
+    onnx.save(deep_model(kind, NODES), path)
+
+    model = load_model(path)
+    told, complete = inferred_costs(model)
+    predicted = predict(model, load_profile("raspberry-pi-4"))
+    teacher = Teacher.load(path)
+
+    assert complete
+    assert told == costs(model)
+    assert predicted.latency.value > 0
+    removable = [layer.name for layer in teacher.layers if layer.removable]
+    widths = {group.name: max(1, group.width // 2) for group in teacher.groups if group.shrinkable}
+    student = build(teacher, teacher.architecture(sorted(teacher.repaired(frozenset(removable))), widths))
+    assert costs(student).macs <= costs(teacher.model).macs
+
+
+@pytest.mark.parametrize("kind", sorted(QUANTIZED))
+def test_a_deep_quantized_graph_has_costs(kind: str, path: Path) -> None:
+    onnx.save(deep_model(kind, NODES), path)
+
+    model = load_model(path)
+
+    assert inferred_costs(model)[1]
+    assert predict(model, load_profile("raspberry-pi-4")).latency.value > 0
+    with pytest.raises(IncompressibleError):
+        Teacher.load(path)
+
+
+def test_functions_that_call_each_other_too_deeply_are_refused_in_one_line(path: Path) -> None:
+    onnx.save(deep_model(FUNCTIONS, NODES), path)
+
+    with pytest.raises(InputError, match="call each other over 200 levels deep; export the model without functions"):
+        load_model(path)
+
+
+def test_functions_that_call_each_other_deeply_are_inlined(path: Path) -> None:
+    onnx.save(deep_model(FUNCTIONS, 100), path)
+
+    assert [node.op_type for node in Teacher.load(path).model.graph][:2] == ["Conv", "Relu"]
+
+
+def test_a_constant_behind_many_forms_is_treated_as_calculated() -> None:
+    values = [ir.Value(name="w", const_value=ir.tensor([1.0]))]
+    for index in range(2_000):
+        node = ir.Node("", "Identity", [values[-1]], name=f"n{index}")
+        values.append(node.outputs[0])
+
+    assert [is_fixed(value) for value in values[:5]] == [True] * 5
+    assert not is_fixed(values[-1])
