@@ -77,8 +77,8 @@ def arrange(how: str, folder: Path, monkeypatch: pytest.MonkeyPatch, forks: Fork
     elif how == "fails":
         write_failing_model(path)
     elif how == "too large":
-        write_gemm_model(path, 8000)
-        return path, ["--max-memory-mb", "200"]
+        write_gemm_model(path, 5000)  # 100 MB
+        return path, ["--max-memory-mb", "140"]
     elif how != "missing":
         write_conv_model(path, 8)
     if how == "corrupt":

@@ -51,6 +51,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> CompressResult:
         effort="quick",
         candidates=4,
         epochs=2,
+        policy="n2n",
         tensorboard=True,
     )
 

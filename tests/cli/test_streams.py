@@ -64,8 +64,9 @@ def test_a_document_that_is_lost_is_no_success(model: Path) -> None:
 COMMANDS = """
 import sys
 from n2n_edge.cli.app import main
-for words in (line.split(" ") for line in sys.argv[2:]):
-    sys.argv = ["n2n-edge", words[0], sys.argv[1], *words[1:]]
+model, *commands = sys.argv[1:]
+for words in (line.split(" ") for line in commands):
+    sys.argv = ["n2n-edge", words[0], model, *words[1:]]
     try:
         main()
     except SystemExit as ended:

@@ -14,12 +14,25 @@ from n2n_edge.gate import Budget
 from n2n_edge.graph import Teacher, build
 from n2n_edge.measure import WarmWorker
 from n2n_edge.search import CostMeter, Evaluator, Journal, Objective, Rung, SearchPlan, SearchResult, note_crash, search
+from tests.strategies import Sketch, Tensor
 
 REMOVAL, SHRINKAGE = 5, 6
 
 
 @pytest.fixture(scope="module")
 def teacher() -> Teacher:
+    """Three residual blocks of four widths."""
+    s = Sketch(17, np.random.default_rng(0), batch_norm=True)
+    x = s.conv(Tensor("input", 1, (16, 16)), 16)
+    for _ in range(3):
+        x = s.act(s.add(s.conv(s.conv(x, 24), 16, act=False), x))
+    output = s.flatten(s.global_pool(s.conv(x, 10, kernel=1, act=False), "GlobalAveragePool"))
+    return Teacher(ir.from_proto(s.to_proto(1, 16, output, free_batch=True, batch=1)))
+
+
+@pytest.fixture(scope="module")
+def example() -> Teacher:
+    """A network large enough to make a difference."""
     return Teacher.load(teacher_path())
 
 
@@ -67,6 +80,7 @@ def run(teacher: Teacher, tmp_path: Path, probes: list[tuple[int, int]]) -> Iter
         rungs: Sequence[Rung] = (),
         removal: int = REMOVAL,
         shrinkage: int = SHRINKAGE,
+        teacher: Teacher = teacher,
         **more: object,
     ) -> tuple[SearchResult, Journal, MadeUp]:
         path = tmp_path / f"{policy}-{seed}{name}.sqlite"
@@ -97,12 +111,11 @@ def best_reward(result: SearchResult) -> float:
     return result.winner.reward
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, 3])
-def test_practice_beats_sampling_and_the_plain_gradient(run: Run, seed: int) -> None:
-    rewards = {policy: best_reward(run(policy, seed)[0]) for policy in ("reinforce", "n2n", "random")}
-    print(seed, rewards)
-    assert rewards["reinforce"] > rewards["random"] + 0.01
-    assert rewards["reinforce"] > rewards["n2n"] + 0.01
+@pytest.mark.parametrize("seed", [0, 1])
+def test_practice_beats_sampling_and_the_plain_gradient(run: Run, example: Teacher, seed: int) -> None:
+    rewards = {policy: best_reward(run(policy, seed, teacher=example)[0]) for policy in ("reinforce", "n2n", "random")}
+    assert rewards["reinforce"] > rewards["random"] + 0.03
+    assert rewards["reinforce"] > rewards["n2n"] + 0.03
 
 
 @pytest.mark.parametrize("policy", ["reinforce", "n2n", "random", "greedy", "evolution"])

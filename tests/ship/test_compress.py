@@ -19,6 +19,7 @@ from n2n_edge.distill.source_digits import read as read_digits
 from n2n_edge.errors import BudgetMissedError, InputError
 from n2n_edge.search import Candidate, Journal
 from n2n_edge.ship import CompressResult
+from tests.ship.small import images_npz, teacher_file
 from tests.ship.stopping import begun
 
 pytest.importorskip("sklearn", reason="the built-in example needs scikit-learn")
@@ -162,44 +163,47 @@ def proposed(rows: list[Candidate]) -> list[tuple[str, int, str]]:
     return [(row.stage, row.position, row.key) for row in rows]
 
 
-def test_a_policy_goes_on_from_another_run(result: CompressResult, digits: Path, tmp_path: Path) -> None:
-    def entropy(folder: Path) -> float:
-        with Journal.read(folder / "journal.sqlite") as journal:
+@pytest.fixture
+def small(tmp_path: Path) -> dict[str, object]:
+    """Settings of a run with a small teacher."""
+    teacher, data = teacher_file(tmp_path / "teacher.onnx"), images_npz(tmp_path / "data.npz")
+    return {"teacher": teacher, "data": data, "mean": (0.5,), "std": (0.5,), "max_params": 4_000.0, **SMALL}
+
+
+def test_a_policy_goes_on_from_another_run(result: CompressResult, small: dict[str, object], tmp_path: Path) -> None:
+    def entropy(name: str, **given: object) -> float:
+        begun(tmp_path / name, **small, **given)
+        with Journal.read(tmp_path / name / "journal.sqlite") as journal:
             return float(journal.cached("entropy", "removal/0")["entropy"])  # type: ignore[index, arg-type]
 
-    given = {"teacher": teacher_path(), "data": digits, **BUDGETS, **SMALL}
-    begun(tmp_path / "anew", **given)
-    begun(tmp_path / "later", policy_from=str(result.folder), **given)
-    assert entropy(tmp_path / "anew") == entropy(result.folder)
-    assert entropy(tmp_path / "later") != entropy(result.folder)
+    anew = entropy("anew")
+    assert entropy("again") == anew
+    assert entropy("later", policy_from=str(result.folder)) != anew
 
 
-def test_every_policy_goes_its_own_way_through_the_same_door(tmp_path: Path) -> None:
+def test_every_policy_goes_its_own_way_through_the_same_door(small: dict[str, object], tmp_path: Path) -> None:
     ways = {
-        policy: proposed(begun(tmp_path / policy, searched=True, max_params=40_000.0, policy=policy, **SMALL))
+        policy: proposed(begun(tmp_path / policy, searched=True, **{**small, "policy": policy, "candidates": 4}))
         for policy in ("reinforce", "random", "greedy")
     }
     assert all(ways.values())
     assert len({str(way) for way in ways.values()}) == len(ways)
 
 
-def test_what_cannot_be_reached_is_said_with_the_distance(tmp_path: Path) -> None:
+def test_what_cannot_be_reached_is_said_with_the_distance(small: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(BudgetMissedError, match=r"--max-params 10: \d+ params, \d+% over") as caught:
-        n2n_edge.compress(out=tmp_path / "run", max_params=10.0, **SMALL)  # type: ignore[arg-type]
+        n2n_edge.compress(out=tmp_path / "run", **{**small, "max_params": 10.0})  # type: ignore[arg-type]
     assert caught.value.exit_code == 1
     assert not (tmp_path / "run" / "student.onnx").exists()
 
 
-def test_a_changed_teacher_stops_a_resumed_run(tmp_path: Path) -> None:
-    teacher = tmp_path / "teacher.onnx"
-    teacher.write_bytes(teacher_path().read_bytes())
-    out = tmp_path / "run"
-    begun(out, teacher=teacher, data="builtin:digits", max_params=40_000.0, **SMALL)
-    model = onnx.load(teacher)
+def test_a_changed_teacher_stops_a_resumed_run(small: dict[str, object], tmp_path: Path) -> None:
+    begun(tmp_path / "run", **small)
+    model = onnx.load(str(small["teacher"]))
     model.doc_string = "changed"
-    onnx.save(model, teacher)
+    onnx.save(model, str(small["teacher"]))
     with pytest.raises(InputError, match="teacher has changed"):
-        n2n_edge.compress(out=out, resume=True)
+        n2n_edge.compress(out=tmp_path / "run", resume=True)
 
 
 def test_resuming_a_finished_run_changes_nothing(result: CompressResult) -> None:
