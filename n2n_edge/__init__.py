@@ -17,14 +17,23 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
-    from n2n_edge.devices import Profile, load_profile
-    from n2n_edge.distill import load_student
+    from n2n_edge.devices.profile import Profile
+    from n2n_edge.devices.registry import load_profile
     from n2n_edge.errors import N2NError
-    from n2n_edge.figures import Figure
-    from n2n_edge.gate import Budget, Verdict
-    from n2n_edge.graph import Architecture, ChannelGroup, Costs, Layer, Teacher, build, costs
-    from n2n_edge.measure import BenchOptions, Measurement, bench
-    from n2n_edge.ship import CompressResult, compress
+    from n2n_edge.graph.architecture import Architecture
+    from n2n_edge.graph.costs import Costs, costs
+    from n2n_edge.graph.groups import ChannelGroup
+    from n2n_edge.graph.layers import Layer
+    from n2n_edge.graph.teacher import Teacher, build
+    from n2n_edge.measure.bench import bench
+    from n2n_edge.measure.measurement import Measurement
+    from n2n_edge.measure.options import BenchOptions
+    from n2n_edge.metrics.budget import Budget
+    from n2n_edge.metrics.figures import Figure
+    from n2n_edge.metrics.verdict import Verdict
+    from n2n_edge.runs.api import compress
+    from n2n_edge.runs.finish import CompressResult
+    from n2n_edge.training.executor import load_student
 
     __version__: str
 
@@ -52,14 +61,29 @@ __all__ = [
 ]
 
 _HOMES = {
-    "devices": ("Profile", "load_profile"),
-    "distill": ("load_student",),
+    "devices.profile": ("Profile",),
+    "devices.registry": ("load_profile",),
     "errors": ("N2NError",),
-    "figures": ("Figure",),
-    "gate": ("Budget", "Verdict"),
-    "graph": ("Architecture", "ChannelGroup", "Costs", "Layer", "Teacher", "build", "costs"),
-    "measure": ("BenchOptions", "Measurement", "bench"),
-    "ship": ("CompressResult", "compress"),
+    "graph.architecture": ("Architecture",),
+    "graph.costs": (
+        "Costs",
+        "costs",
+    ),
+    "graph.groups": ("ChannelGroup",),
+    "graph.layers": ("Layer",),
+    "graph.teacher": (
+        "Teacher",
+        "build",
+    ),
+    "measure.bench": ("bench",),
+    "measure.measurement": ("Measurement",),
+    "measure.options": ("BenchOptions",),
+    "metrics.budget": ("Budget",),
+    "metrics.figures": ("Figure",),
+    "metrics.verdict": ("Verdict",),
+    "runs.api": ("compress",),
+    "runs.finish": ("CompressResult",),
+    "training.executor": ("load_student",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -91,7 +91,7 @@ def test_imports_go_one_way():
 
 
 def test_shipped_profiles_are_found():
-    from n2n_edge.devices import list_profiles, load_profile
+    from n2n_edge.devices.registry import list_profiles, load_profile
 
     assert {"cpu", "raspberry-pi-4", "jetson-orin-nano"} <= {profile.name for profile in list_profiles()}
     assert load_profile("jetson").name == "jetson-orin-nano"

@@ -87,9 +87,10 @@ def child(way: str, batch: int, steps: int) -> None:
     """Train for some steps and print what they took, the first left out."""
     import torch
 
-    from n2n_edge.distill import DistillSettings, GraphModule
-    from n2n_edge.distill.allocator import large_buffers_kept
-    from n2n_edge.distill.optimiser import Optimiser
+    from n2n_edge.training.allocator import large_buffers_kept
+    from n2n_edge.training.executor import GraphModule
+    from n2n_edge.training.optimiser import Optimiser
+    from n2n_edge.training.settings import DistillSettings
 
     torch.set_num_threads(1)
     module = GraphModule(network(224))  # type: ignore[arg-type]

@@ -23,7 +23,10 @@ import onnxruntime
 import torch
 from resnet import CifarResNet
 
-from n2n_edge.graph import Architecture, Teacher, build, costs, serialize
+from n2n_edge.graph.architecture import Architecture
+from n2n_edge.graph.costs import costs
+from n2n_edge.graph.load import serialize
+from n2n_edge.graph.teacher import Teacher, build
 
 HERE = Path(__file__).parent
 GOALS = {"torch_dynamo": 100, "torchscript": 20, "torchscript_one_thread": None}

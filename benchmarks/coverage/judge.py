@@ -12,9 +12,12 @@ import onnx_ir as ir
 import onnxruntime
 import torch
 
-from n2n_edge.distill import GraphModule
-from n2n_edge.graph import Architecture, Teacher, build, costs, load_model, serialize
+from n2n_edge.graph.architecture import Architecture
+from n2n_edge.graph.costs import costs
+from n2n_edge.graph.load import load_model, serialize
+from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.graph.witness import witness
+from n2n_edge.training.executor import GraphModule
 from tests.graph.dead import with_dead_channels
 
 __all__ = ["judge"]

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from n2n_edge.graph import export_module, save_model
+from n2n_edge.graph.load import save_model
+from n2n_edge.graph.torch_export import export_module
 
 HERE = Path(__file__).parent
 CLASSES = 10

@@ -15,7 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from n2n_edge.graph import Architecture, Teacher, build, load_model
+from n2n_edge.graph.architecture import Architecture
+from n2n_edge.graph.load import load_model
+from n2n_edge.graph.teacher import Teacher, build
 
 HERE = Path(__file__).parent
 ANALYSES, BUILDS = 5, 5

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from families import Family
 
-from n2n_edge.graph import export_module, save_model
+from n2n_edge.graph.load import save_model
+from n2n_edge.graph.torch_export import export_module
 
 __all__ = ["Exported", "export", "module_of", "tensors_of"]
 

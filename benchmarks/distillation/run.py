@@ -17,18 +17,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2n_edge.distill import DistillSettings, load_data, reconstructed
-from n2n_edge.distill.augmentation import augment, normalise
-from n2n_edge.distill.batches import as_bytes, evaluation_batches
-from n2n_edge.distill.calibration import recalibrate
-from n2n_edge.distill.compute import autocast, deterministic, generator, use_bf16
-from n2n_edge.distill.data import Data
-from n2n_edge.distill.evaluation import compare, outputs_of
-from n2n_edge.distill.executor import GraphModule
-from n2n_edge.distill.hints import FeatureHints
-from n2n_edge.distill.optimiser import Optimiser
-from n2n_edge.distill.outputs import as_tuple, output_kind
-from n2n_edge.graph import Architecture, Teacher, build, costs, surviving
+from n2n_edge.data.dataset import Data, load_data
+from n2n_edge.graph.architecture import Architecture
+from n2n_edge.graph.costs import costs
+from n2n_edge.graph.teacher import Teacher, build, surviving
+from n2n_edge.tasks.outputs import as_tuple, output_kind
+from n2n_edge.training.augmentation import augment, normalise
+from n2n_edge.training.batches import as_bytes, evaluation_batches
+from n2n_edge.training.batchnorm import recalibrate
+from n2n_edge.training.compute import autocast, deterministic, generator, use_bf16
+from n2n_edge.training.evaluation import compare, outputs_of
+from n2n_edge.training.executor import GraphModule
+from n2n_edge.training.hints import FeatureHints
+from n2n_edge.training.optimiser import Optimiser
+from n2n_edge.training.reconstruct import reconstructed
+from n2n_edge.training.settings import DistillSettings
 
 HERE = Path(__file__).parent
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

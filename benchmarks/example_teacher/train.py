@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from benchmarks.example_teacher.network import DigitsResNet, NetworkShape
 from n2n_edge._example import teacher_path
-from n2n_edge.distill.data import Data, Split, load_data
+from n2n_edge.data.dataset import Data, Split, load_data
 
 DATA = "builtin:digits"
 INPUT_SHAPE = (1, 16, 16)

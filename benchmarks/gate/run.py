@@ -14,7 +14,10 @@ import time
 from pathlib import Path
 
 from benchmarks.measurement.differences import Load, by_naive_loop, write_model
-from n2n_edge.gate import GateJob, LatencyRatio, Unanswered, gate_models, settings_of
+from n2n_edge.gate.latency_ratio import LatencyRatio
+from n2n_edge.gate.run import GateJob, gate_models
+from n2n_edge.gate.settings import settings_of
+from n2n_edge.gate.unanswered import Unanswered
 
 HERE = Path(__file__).parent
 LIMIT = "5%"

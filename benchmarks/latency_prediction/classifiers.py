@@ -11,7 +11,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from n2n_edge.devices.builder import Net, shape
+from n2n_edge.calibration.builder import Net, shape
 
 __all__ = [
     "CLASSIFIERS", "alexnet", "efficientnet_b0", "efficientnet_lite", "mlperf_network", "mobilenet", "mobilenet_v1",

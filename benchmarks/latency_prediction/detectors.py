@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from n2n_edge.devices.builder import Net, shape
+from n2n_edge.calibration.builder import Net, shape
 
 __all__ = [
     "DETECTORS",

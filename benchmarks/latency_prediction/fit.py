@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from benchmarks.latency_prediction.judge import Judgement, judge
 from benchmarks.latency_prediction.tables import Row, Table, read_tables
-from n2n_edge.devices import Calibration, Profile, read_profile
-from n2n_edge.devices.basis import latency_basis
-from n2n_edge.devices.calibration_run import calibration_of
-from n2n_edge.devices.data_sheet import data_sheet_rates
-from n2n_edge.devices.fitting import fit_rates, leave_out
-from n2n_edge.devices.kernels import TERMS
+from n2n_edge.calibration.calibrate import calibration_of
+from n2n_edge.calibration.fitting import fit_rates, leave_out
+from n2n_edge.devices.profile import Calibration, Profile
 from n2n_edge.devices.profile_file import with_calibrations
+from n2n_edge.devices.registry import read_profile
+from n2n_edge.devices.terms import TERMS
+from n2n_edge.latency.basis import latency_basis
+from n2n_edge.latency.data_sheet import data_sheet_rates
 
 HERE = Path(__file__).parent
 PROFILES = HERE.parent.parent / "profiles"

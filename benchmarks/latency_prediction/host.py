@@ -14,9 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from n2n_edge.devices import calibrate, load_profile, predict_latency, profile_to_calibrate, save_calibrations
-from n2n_edge.graph import load_model
-from n2n_edge.measure import BenchOptions, HostTarget, bench, environment
+from n2n_edge.calibration.calibrate import calibrate
+from n2n_edge.calibration.own_profiles import profile_to_calibrate, save_calibrations
+from n2n_edge.devices.registry import load_profile
+from n2n_edge.graph.load import load_model
+from n2n_edge.latency.prediction import predict_latency
+from n2n_edge.measure.bench import bench
+from n2n_edge.measure.environment import environment
+from n2n_edge.measure.options import BenchOptions
+from n2n_edge.measure.target import HostTarget
 
 HERE = Path(__file__).parent
 ROUNDS = 3

@@ -16,9 +16,11 @@ from benchmarks.latency_prediction.detectors import DETECTORS
 from benchmarks.latency_prediction.fit import start_of, terms_of, values_of
 from benchmarks.latency_prediction.judge import judge
 from benchmarks.latency_prediction.tables import read_ncnn
-from n2n_edge.devices.fitting import leave_out
-from n2n_edge.graph import save_model
-from n2n_edge.measure import BenchOptions, MeasurementError, WarmWorker
+from n2n_edge.calibration.fitting import leave_out
+from n2n_edge.graph.load import save_model
+from n2n_edge.measure.bench import WarmWorker
+from n2n_edge.measure.measurement import MeasurementError
+from n2n_edge.measure.options import BenchOptions
 
 HERE = Path(__file__).parent
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)

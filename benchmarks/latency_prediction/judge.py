@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from n2n_edge.devices.fitting import half_width
+from n2n_edge.calibration.fitting import half_width
 
 __all__ = ["Judgement", "judge", "rank_correlation"]
 

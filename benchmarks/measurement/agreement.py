@@ -16,9 +16,12 @@ from pathlib import Path
 
 import onnxruntime
 
-from n2n_edge.figures import MB
-from n2n_edge.graph import DEFAULT_SPATIAL_SIZE, costs, load_model
-from n2n_edge.measure import BenchOptions, bench
+from n2n_edge.graph.costs import costs
+from n2n_edge.graph.load import load_model
+from n2n_edge.graph.witness import DEFAULT_SPATIAL_SIZE
+from n2n_edge.measure.bench import bench
+from n2n_edge.measure.options import BenchOptions
+from n2n_edge.metrics.figures import MB
 
 HERE = Path(__file__).parent
 TURNS = 5

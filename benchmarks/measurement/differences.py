@@ -22,7 +22,9 @@ import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from n2n_edge.measure import BenchOptions, HostTarget, compare
+from n2n_edge.measure.comparison import compare
+from n2n_edge.measure.options import BenchOptions
+from n2n_edge.measure.target import HostTarget
 
 HERE = Path(__file__).parent
 THRESHOLD = 0.05

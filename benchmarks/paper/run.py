@@ -19,10 +19,10 @@ import torch
 from networks import ResNet, vgg
 from torch import Tensor, nn
 
-from n2n_edge.distill import load_data
-from n2n_edge.distill.augmentation import augment, normalise
-from n2n_edge.distill.data import Data, Split
-from n2n_edge.graph import export_module, save_model
+from n2n_edge.data.dataset import Data, Split, load_data
+from n2n_edge.graph.load import save_model
+from n2n_edge.graph.torch_export import export_module
+from n2n_edge.training.augmentation import augment, normalise
 
 HERE = Path(__file__).parent
 BATCH = 128

@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from benchmarks.candidate_cost.resnet import CifarResNet
-from n2n_edge.distill.tensors import tensor_from_ir
-from n2n_edge.gate import Budget
-from n2n_edge.graph import Teacher, export_module
-from n2n_edge.measure import WarmWorker
-from n2n_edge.search import CostMeter, Journal
+from n2n_edge.graph.teacher import Teacher
+from n2n_edge.graph.torch_export import export_module
+from n2n_edge.measure.bench import WarmWorker
+from n2n_edge.metrics.budget import Budget
+from n2n_edge.search.costing import CostMeter
+from n2n_edge.search.journal import Journal
+from n2n_edge.training.tensors import tensor_from_ir
 
 __all__ = ["by_hand", "pruned_by_magnitude"]
 

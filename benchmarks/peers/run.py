@@ -18,12 +18,25 @@ import onnx_ir as ir
 import torch
 
 from benchmarks.peers.others import by_hand, pruned_by_magnitude
-from n2n_edge.devices import load_profile
-from n2n_edge.distill import DistillSettings, Kept, ShortDistiller, distill, evaluate, load_data, reconstructed
-from n2n_edge.gate import Budget
-from n2n_edge.graph import Teacher, build, costs, save_model, surviving
-from n2n_edge.measure import BenchOptions, HostTarget, WarmWorker, compare
-from n2n_edge.search import CostMeter, Evaluator, Journal, Objective, Rung, SearchPlan, search
+from n2n_edge.data.dataset import load_data
+from n2n_edge.devices.registry import load_profile
+from n2n_edge.graph.costs import costs
+from n2n_edge.graph.load import save_model
+from n2n_edge.graph.teacher import Teacher, build, surviving
+from n2n_edge.measure.bench import WarmWorker
+from n2n_edge.measure.comparison import compare
+from n2n_edge.measure.options import BenchOptions
+from n2n_edge.measure.target import HostTarget
+from n2n_edge.metrics.budget import Budget
+from n2n_edge.search.costing import CostMeter
+from n2n_edge.search.driver import Rung, SearchPlan, search
+from n2n_edge.search.evaluator import Evaluator, Objective
+from n2n_edge.search.journal import Journal
+from n2n_edge.training.distillation import distill
+from n2n_edge.training.evaluation import evaluate
+from n2n_edge.training.proxy_evaluation import ShortDistiller
+from n2n_edge.training.reconstruct import Kept, reconstructed
+from n2n_edge.training.settings import DistillSettings
 
 HERE = Path(__file__).parent
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -19,12 +19,18 @@ from typing import TYPE_CHECKING
 import torch
 
 from n2n_edge._example import teacher_path
-from n2n_edge.devices import load_profile, predict_latency
-from n2n_edge.distill import DistillSettings, ShortDistiller, load_data
-from n2n_edge.gate import Budget
-from n2n_edge.graph import Teacher, build
-from n2n_edge.measure import WarmWorker
-from n2n_edge.search import CostMeter, Evaluator, Journal, Objective, Progress, SearchPlan, search
+from n2n_edge.data.dataset import load_data
+from n2n_edge.devices.registry import load_profile
+from n2n_edge.graph.teacher import Teacher, build
+from n2n_edge.latency.prediction import predict_latency
+from n2n_edge.measure.bench import WarmWorker
+from n2n_edge.metrics.budget import Budget
+from n2n_edge.search.costing import CostMeter
+from n2n_edge.search.driver import Progress, SearchPlan, search
+from n2n_edge.search.evaluator import Evaluator, Objective
+from n2n_edge.search.journal import Journal
+from n2n_edge.training.proxy_evaluation import ShortDistiller
+from n2n_edge.training.settings import DistillSettings
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 
-from n2n_edge.distill import Data, GraphModule, normalise
+from n2n_edge.data.dataset import Data
+from n2n_edge.training.augmentation import normalise
+from n2n_edge.training.executor import GraphModule
 
 Scores = dict[str, NDArray[np.float32]]
 """A figure for every element of the weights named."""

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from n2n_edge.graph import Architecture, Teacher, build, costs
+from n2n_edge.graph.architecture import Architecture
+from n2n_edge.graph.costs import costs
+from n2n_edge.graph.teacher import Teacher, build
 
 COUNT = 32
 LEAST_SHARE, LARGEST_SHARE = 0.3, 0.7

@@ -13,8 +13,11 @@ from pathlib import Path
 import torch
 from sample import architectures
 
-from n2n_edge.distill import DistillSettings, ShortDistiller, load_data
-from n2n_edge.graph import Teacher, build, costs, surviving
+from n2n_edge.data.dataset import load_data
+from n2n_edge.graph.costs import costs
+from n2n_edge.graph.teacher import Teacher, build, surviving
+from n2n_edge.training.proxy_evaluation import ShortDistiller
+from n2n_edge.training.settings import DistillSettings
 
 HERE = Path(__file__).parent
 IMAGES = 64_000

@@ -16,8 +16,10 @@ from sample import architectures
 from scipy.stats import kendalltau
 from truth import MEAN, STD
 
-from n2n_edge.distill import DistillSettings, ShortDistiller, load_data
-from n2n_edge.graph import Teacher, build, surviving
+from n2n_edge.data.dataset import load_data
+from n2n_edge.graph.teacher import Teacher, build, surviving
+from n2n_edge.training.proxy_evaluation import ShortDistiller
+from n2n_edge.training.settings import DistillSettings
 
 HERE = Path(__file__).parent
 

@@ -11,8 +11,8 @@ import typing
 from pathlib import Path
 from typing import Any, NotRequired, Union, get_args, get_origin, get_type_hints
 
-from n2n_edge.devices import Profile
-from n2n_edge.figures import SCHEMA_VERSION, FigureJson, Provenance
+from n2n_edge.devices.profile import Profile
+from n2n_edge.metrics.figures import SCHEMA_VERSION, FigureJson, Provenance
 from n2n_edge.report.document import RunReport
 
 __all__ = ["FOLDER", "schemas"]

@@ -11,16 +11,17 @@ from n2n_edge.cli.completion import device_names
 from n2n_edge.cli.output import print_error, print_json, print_line
 from n2n_edge.cli.stage import say
 from n2n_edge.errors import InputError, N2NError
-from n2n_edge.figures import MB
 from n2n_edge.foreign import encodable
+from n2n_edge.metrics.figures import MB
 from n2n_edge.names import names_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from n2n_edge.devices import Profile
-    from n2n_edge.measure import BenchOptions, Target
+    from n2n_edge.devices.profile import Profile
+    from n2n_edge.measure.options import BenchOptions
     from n2n_edge.measure.suite import Suite
+    from n2n_edge.measure.target import Target
     from n2n_edge.report.bench_document import Benched, BenchJson
 
 __all__ = ["bench"]
@@ -95,9 +96,9 @@ def bench(
     - `n2n-edge bench teacher.onnx student.onnx --threads 1 --save bench.json`
     - `n2n-edge bench student.onnx --target ssh://pi@raspberrypi.local --device raspberry-pi-4`
     """
-    from n2n_edge.devices import load_profile
-    from n2n_edge.gate import parse_percent
-    from n2n_edge.graph import at_one_size, parse_input_shape
+    from n2n_edge.devices.registry import load_profile
+    from n2n_edge.gate.regression import parse_percent
+    from n2n_edge.graph.input_shape import at_one_size, parse_input_shape
     from n2n_edge.measure.suite import run_suite
     from n2n_edge.report.bench_document import bench_document
     from n2n_edge.report.bench_history import read_bench
@@ -151,9 +152,8 @@ def _options(
     time_s: tuple[float, float],
     timeout: float,
 ) -> "BenchOptions":
-    from n2n_edge.devices import running_on
-    from n2n_edge.measure import BenchOptions, parse_providers
-    from n2n_edge.measure.options import MOST_SECONDS
+    from n2n_edge.latency.device_target import running_on
+    from n2n_edge.measure.options import MOST_SECONDS, BenchOptions, parse_providers
 
     min_time, max_time = time_s
     for option, seconds, least in (
@@ -181,7 +181,7 @@ def _options(
 
 
 def _target(name: str, profile: "Profile", threads: int | None, max_memory_mb: float | None) -> "Target":
-    from n2n_edge.devices import open_place
+    from n2n_edge.latency.device_target import open_place
 
     if max_memory_mb is not None and not 0 < max_memory_mb <= MOST_MB:
         raise InputError(f"--max-memory-mb {max_memory_mb:g}: must be a number above 0, and at most {MOST_MB:g}")
@@ -192,8 +192,8 @@ def _target(name: str, profile: "Profile", threads: int | None, max_memory_mb: f
 def _loaded(models: list[Path]) -> "tuple[dict[Path, ir.Model], dict[Path, InputError]]":
     """Return the models whose costs can be told, and why those of the others can't."""
     from n2n_edge.foreign import foreign_file
-    from n2n_edge.graph import load_model
-    from n2n_edge.measure import is_ort
+    from n2n_edge.graph.load import load_model
+    from n2n_edge.measure.files import is_ort
 
     loaded, untold = {}, {}
     for path in models:
@@ -214,8 +214,8 @@ def _rows(
     loaded: "dict[Path, ir.Model]",
     untold: dict[Path, InputError],
 ) -> "list[Benched]":
-    from n2n_edge.devices import predict_latency
-    from n2n_edge.graph import costs
+    from n2n_edge.graph.costs import costs
+    from n2n_edge.latency.prediction import predict_latency
     from n2n_edge.measure.measurement import alone_in_failing
     from n2n_edge.report.bench_document import Benched
 

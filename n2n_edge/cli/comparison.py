@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from n2n_edge.report import ConditionsJson, RunReport
+    from n2n_edge.report.document import ConditionsJson, RunReport
 
 __all__ = ["comparison_table", "conditions_table"]
 
@@ -39,7 +39,7 @@ def conditions_table(conditions: "ConditionsJson") -> "Table":
     """Return a table of teacher and student under corruptions."""
     from rich.table import Table
 
-    from n2n_edge.report import condition_table
+    from n2n_edge.report.conditions import condition_table
 
     words = condition_table(conditions)
     table = Table(title=words["title"], title_justify="left")

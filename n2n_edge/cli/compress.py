@@ -11,10 +11,11 @@ from n2n_edge.cli.outcome import conclude
 from n2n_edge.cli.output import print_json
 from n2n_edge.cli.stopping import resumable
 from n2n_edge.errors import BudgetMissedError, InputError
-from n2n_edge.figures import SCHEMA_VERSION
+from n2n_edge.metrics.figures import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from n2n_edge.ship import CompressSettings, RunFolder
+    from n2n_edge.runs.folder import RunFolder
+    from n2n_edge.runs.settings import CompressSettings
 
 __all__ = ["compress"]
 
@@ -176,8 +177,10 @@ def compress(
     - `n2n-edge compress teacher.onnx --data images/ --device raspberry-pi-4 --max-mb 0.6 --max-latency-ms 20`
     - `n2n-edge compress --resume --out run`
     """
-    from n2n_edge.ship import CompressSettings, RunFolder, absolute_paths, require_training_packages
-    from n2n_edge.ship.tensorboard import require_tensorboard, with_tensorboard
+    from n2n_edge.runs.api import require_training_packages
+    from n2n_edge.runs.folder import RunFolder
+    from n2n_edge.runs.settings import CompressSettings, absolute_paths
+    from n2n_edge.runs.tensorboard import require_tensorboard, with_tensorboard
 
     require_training_packages()
     if tensorboard:
@@ -223,7 +226,7 @@ def compress(
     try:
         with resumable(lambda: _way_on(folder)):
             from n2n_edge.cli.live import live_view
-            from n2n_edge.ship import run_compress
+            from n2n_edge.runs.run import run_compress
 
             with (
                 live_view(settings, as_json) as view,
@@ -261,7 +264,7 @@ def _refuse_other_settings(context: typer.Context, given: dict[str, object], kno
 
 
 def _profile_names(devices: object) -> list[str]:
-    from n2n_edge.devices import load_profile
+    from n2n_edge.devices.registry import load_profile
 
     named = devices if isinstance(devices, tuple) else (devices,)
     return [load_profile(str(device)).name for device in named]

@@ -9,10 +9,10 @@ from n2n_edge.cli.completion import device_names
 from n2n_edge.cli.output import print_json
 from n2n_edge.cli.stage import say
 from n2n_edge.errors import InputError
-from n2n_edge.figures import SCHEMA_VERSION
+from n2n_edge.metrics.figures import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from n2n_edge.devices import CalibrationRun
+    from n2n_edge.calibration.calibrate import CalibrationRun
     from n2n_edge.measure.readiness import Readiness
 
 __all__ = ["device_app"]
@@ -34,8 +34,8 @@ def check(
     - `n2n-edge device check`
     - `n2n-edge device check ssh://pi@raspberrypi.local`
     """
-    from n2n_edge.measure import open_target
     from n2n_edge.measure.readiness import readiness
+    from n2n_edge.measure.ssh import open_target
 
     with open_target(target) as place:
         found = readiness(place)
@@ -77,9 +77,9 @@ def calibrate(
     - `n2n-edge device calibrate ssh://pi@raspberrypi.local --profile raspberry-pi-4`
     - `n2n-edge device calibrate --host --threads 1`
     """
-    from n2n_edge.devices import calibrate as run_calibration
-    from n2n_edge.devices import check_writable, profile_to_calibrate, save_calibrations
-    from n2n_edge.measure import open_target
+    from n2n_edge.calibration.calibrate import calibrate as run_calibration
+    from n2n_edge.calibration.own_profiles import check_writable, profile_to_calibrate, save_calibrations
+    from n2n_edge.measure.ssh import open_target
 
     if host == bool(target):
         raise InputError("device calibrate: give either ssh://user@board or --host")

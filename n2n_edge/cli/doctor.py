@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from n2n_edge.cli.output import print_json
-from n2n_edge.figures import SCHEMA_VERSION
+from n2n_edge.metrics.figures import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from n2n_edge.doctor import Diagnosis

@@ -17,7 +17,9 @@ from n2n_edge.errors import InputError, N2NError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from n2n_edge.gate import Accuracies, Gated, GateSettings
+    from n2n_edge.gate.check import Gated
+    from n2n_edge.gate.run import Accuracies
+    from n2n_edge.gate.settings import GateSettings
 
 __all__ = ["gate"]
 
@@ -227,12 +229,12 @@ def gate(
         _write(found, time.monotonic() - started, junit, markdown, gitlab)
     except N2NError as error:
         if on_github:
-            from n2n_edge.gate import github_error
+            from n2n_edge.gate.github import github_error
 
             print_commands([github_error(" ".join(str(error).split()))], on_stderr=True)
         raise
     _show(found, as_json, on_github)
-    from n2n_edge.gate import exit_code_of
+    from n2n_edge.gate.check import exit_code_of
 
     raise typer.Exit(exit_code_of(found))
 
@@ -250,7 +252,9 @@ def _judge(
     skip_unnamed: bool,
     files: "Sequence[Path | None]",
 ) -> "tuple[Gated, ...]":
-    from n2n_edge.gate import find_budget_file, gate_jobs, gate_models, read_budget_file
+    from n2n_edge.gate.budget_file import find_budget_file, read_budget_file
+    from n2n_edge.gate.jobs import gate_jobs
+    from n2n_edge.gate.run import gate_models
     from n2n_edge.writing import refuse_unwritable
 
     if no_config and config is not None:
@@ -276,11 +280,11 @@ def _judge(
 
 
 def _accuracy(model: Path, settings: "GateSettings") -> "Accuracies":
-    from n2n_edge.gate import Accuracies
-    from n2n_edge.ship import require_pillow
+    from n2n_edge.gate.run import Accuracies
+    from n2n_edge.runs.api import require_pillow
 
     require_pillow("evaluating accuracy")
-    from n2n_edge.ship.accuracy import TestData, file_accuracy
+    from n2n_edge.runs.accuracy import TestData, file_accuracy
 
     assert settings.data is not None
     data = TestData(settings.data, settings.mean, settings.std, settings.classes)
@@ -288,7 +292,9 @@ def _accuracy(model: Path, settings: "GateSettings") -> "Accuracies":
 
 
 def _init(models: list[Path], given: dict[str, Any], headroom: str, config: Path | None, as_json: bool) -> None:
-    from n2n_edge.gate import FILE_NAME, init_budgets, parse_percent
+    from n2n_edge.gate.budget_file import FILE_NAME
+    from n2n_edge.gate.init_file import init_budgets
+    from n2n_edge.gate.regression import parse_percent
 
     if len(models) != 1:
         raise InputError(f"--init: {len(models)} models are given; give the one to write budgets for")
@@ -308,7 +314,9 @@ def _write(
 ) -> None:
     import platform
 
-    from n2n_edge.gate import gate_markdown, gitlab_report, junit_report
+    from n2n_edge.gate.gitlab import gitlab_report
+    from n2n_edge.gate.junit import junit_report
+    from n2n_edge.gate.markdown import gate_markdown
     from n2n_edge.writing import write_text
 
     files = (
@@ -325,7 +333,8 @@ def _write(
 
 
 def _show(found: "Sequence[Gated]", as_json: bool, on_github: bool) -> None:
-    from n2n_edge.gate import append_outputs, append_summary, gates_document, github_annotations
+    from n2n_edge.gate.github import append_outputs, append_summary, github_annotations
+    from n2n_edge.gate.json_document import gates_document
 
     if as_json:
         print_json(gates_document(found))
@@ -351,7 +360,9 @@ def _print(found: "Sequence[Gated]") -> None:
     from rich.text import Text
 
     from n2n_edge.cli.console import Console
-    from n2n_edge.gate import check_table, outcome_text, summary_of, worst
+    from n2n_edge.gate.check import summary_of
+    from n2n_edge.gate.terminal import check_table, outcome_text
+    from n2n_edge.metrics.outcome import worst
 
     console = Console(width=None if sys.stdout.isatty() else 140)
     for gated in found:

@@ -10,15 +10,17 @@ import typer
 from n2n_edge.cli.completion import device_names
 from n2n_edge.cli.output import print_json
 from n2n_edge.errors import IncompressibleError, InputError
-from n2n_edge.figures import SCHEMA_VERSION, Figure
+from n2n_edge.metrics.figures import SCHEMA_VERSION, Figure
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from n2n_edge.devices import Profile
-    from n2n_edge.graph import ChannelGroup, Layer, Teacher
-    from n2n_edge.ship.readiness import Obstacle
+    from n2n_edge.devices.profile import Profile
+    from n2n_edge.graph.groups import ChannelGroup
+    from n2n_edge.graph.layers import Layer
+    from n2n_edge.graph.teacher import Teacher
+    from n2n_edge.runs.readiness import Obstacle
 
 __all__ = ["inspect"]
 
@@ -56,10 +58,10 @@ def inspect(
     - `n2n-edge inspect teacher.onnx`
     - `n2n-edge inspect teacher.onnx --device raspberry-pi-4 --json`
     """
-    from n2n_edge.devices import load_profile
+    from n2n_edge.devices.registry import load_profile
     from n2n_edge.foreign import foreign_file
-    from n2n_edge.graph import parse_input_shape
-    from n2n_edge.ship.readiness import obstacles
+    from n2n_edge.graph.input_shape import parse_input_shape
+    from n2n_edge.runs.readiness import obstacles
 
     profile = load_profile(device)
     shape = parse_input_shape(input_shape) if input_shape is not None else None
@@ -80,10 +82,11 @@ def inspect(
 
 def _show_costs(path: Path, profile: "Profile", reason: IncompressibleError, as_json: bool) -> None:
     """Show what a model costs that has no layers to remove or shrink, and why."""
-    from n2n_edge.devices import predict_latency
     from n2n_edge.foreign import foreign_file
-    from n2n_edge.gate import file_figures
-    from n2n_edge.graph import batch_of, load_model
+    from n2n_edge.graph.load import load_model
+    from n2n_edge.graph.shapes import batch_of
+    from n2n_edge.latency.file_figures import file_figures
+    from n2n_edge.latency.prediction import predict_latency
 
     figures = file_figures(path)
     model = load_model(path)
@@ -111,16 +114,16 @@ def _show_costs(path: Path, profile: "Profile", reason: IncompressibleError, as_
 
 
 def _load(model: str, weights: str | None, input_shape: tuple[int, ...] | None, trust_pt2: bool) -> "Teacher":
-    from n2n_edge.graph import Teacher
+    from n2n_edge.graph.teacher import Teacher
 
     if Path(model).suffix != ".pt2" and (":" not in model or Path(model).exists()):
         if weights is not None:
             raise InputError(f"--weights {weights}: an ONNX file holds its weights; leave it out")
         return Teacher.load(model, input_shape)
-    from n2n_edge.ship import require_training_packages
+    from n2n_edge.runs.api import require_training_packages
 
     require_training_packages()
-    from n2n_edge.distill import is_torch_teacher, torch_teacher
+    from n2n_edge.training.torch_teachers import is_torch_teacher, torch_teacher
 
     if not is_torch_teacher(model):
         raise InputError(f"{model}: no such file; give an ONNX model or a torch network (see --help)")
@@ -128,10 +131,10 @@ def _load(model: str, weights: str | None, input_shape: tuple[int, ...] | None, 
 
 
 def _figures(path: Path, teacher: "Teacher", profile: "Profile") -> dict[str, Figure]:
-    from n2n_edge.devices import predict_latency
-    from n2n_edge.gate import static_figures
-    from n2n_edge.graph import costs
-    from n2n_edge.measure import file_size_bytes
+    from n2n_edge.graph.costs import costs
+    from n2n_edge.latency.file_figures import static_figures
+    from n2n_edge.latency.prediction import predict_latency
+    from n2n_edge.measure.files import file_size_bytes
 
     found = costs(teacher.model)
     if path.is_file() and path.suffix != ".pt2":
@@ -191,8 +194,8 @@ def _print(
     from rich.text import Text
 
     from n2n_edge.cli.console import Console
-    from n2n_edge.graph import batch_of
-    from n2n_edge.ship.readiness import export_note
+    from n2n_edge.graph.shapes import batch_of
+    from n2n_edge.runs.readiness import export_note
 
     console = Console(highlight=False)
     console.print(_layer_table(teacher.layers))

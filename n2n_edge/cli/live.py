@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from n2n_edge.cli.console import Console
-    from n2n_edge.distill import EpochReport, StepReport
-    from n2n_edge.search import Progress
-    from n2n_edge.ship import CompressSettings, Observer
+    from n2n_edge.runs.observer import Observer
+    from n2n_edge.runs.settings import CompressSettings
+    from n2n_edge.search.driver import Progress
+    from n2n_edge.training.reports import EpochReport, StepReport
 
 __all__ = ["live_view"]
 

@@ -9,7 +9,7 @@ from n2n_edge.cli.output import print_json
 from n2n_edge.errors import BudgetMissedError
 
 if TYPE_CHECKING:
-    from n2n_edge.ship import CompressResult
+    from n2n_edge.runs.finish import CompressResult
 
 __all__ = ["conclude"]
 
@@ -36,7 +36,7 @@ def _print(result: "CompressResult") -> None:
 
     from n2n_edge.cli.comparison import comparison_table, conditions_table
     from n2n_edge.cli.console import Console
-    from n2n_edge.gate import verdict_table
+    from n2n_edge.gate.terminal import verdict_table
 
     console = Console(width=None if sys.stdout.isatty() else 110)
     console.print(comparison_table(result.report))

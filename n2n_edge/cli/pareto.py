@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from n2n_edge.ship import RunCandidates
-    from n2n_edge.ship.front import Axis, RunCandidate
+    from n2n_edge.runs.front import Axis, RunCandidate, RunCandidates
 
 __all__ = ["pareto"]
 
@@ -88,12 +87,13 @@ def _refuse(belongs_to: str, options: dict[str, object]) -> None:
 
 
 def _ship(run: Path, number: int, out: Path | None, epochs: int | None, minutes: float | None, as_json: bool) -> None:
-    from n2n_edge.ship import RunFolder, require_training_packages
+    from n2n_edge.runs.api import require_training_packages
+    from n2n_edge.runs.folder import RunFolder
 
     require_training_packages()
     _, settings = RunFolder.existing(run)
     from n2n_edge.cli.live import live_view
-    from n2n_edge.ship import ship_candidate
+    from n2n_edge.runs.chosen import ship_candidate
 
     with (
         resumable(lambda: "go on by giving the same command again"),
@@ -104,7 +104,7 @@ def _ship(run: Path, number: int, out: Path | None, epochs: int | None, minutes:
 
 
 def _list(run: Path, cost: str | None, device: str | None, every: bool, as_json: bool) -> None:
-    from n2n_edge.ship import read_candidates
+    from n2n_edge.runs.front import read_candidates
 
     found = read_candidates(run)
     axis = found.axis(cost, device)
@@ -154,7 +154,7 @@ def _table(found: "RunCandidates", shown: "Sequence[RunCandidate]", front: "Sequ
     from rich.table import Table
     from rich.text import Text
 
-    from n2n_edge.gate import format_value
+    from n2n_edge.metrics.formats import format_value
 
     timed = [profile.name for profile in found.devices if any(profile.name in each.latencies for each in shown)]
     mixed = len(shown) > len(front)
@@ -193,7 +193,7 @@ def _table(found: "RunCandidates", shown: "Sequence[RunCandidate]", front: "Sequ
 
 
 def _latency(candidate: "RunCandidate", device: str) -> str:
-    from n2n_edge.gate import format_interval, format_value
+    from n2n_edge.metrics.formats import format_interval, format_value
 
     figure = candidate.latencies.get(device)
     if figure is None:
@@ -205,7 +205,7 @@ def _latency(candidate: "RunCandidate", device: str) -> str:
 
 def _notes(found: "RunCandidates", shown: "Sequence[RunCandidate]", front: "Sequence[RunCandidate]") -> list[str]:
     """Return what has to be known to read the table: where its figures come from."""
-    from n2n_edge.gate import format_provenance
+    from n2n_edge.metrics.formats import format_provenance
 
     notes = [
         f"{found.metric}: on validation images after a short distillation; what ships is trained to the end and judged "

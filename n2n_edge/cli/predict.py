@@ -10,12 +10,13 @@ import typer
 from n2n_edge.cli.completion import device_names
 from n2n_edge.cli.output import print_json, print_line
 from n2n_edge.errors import InputError
-from n2n_edge.figures import SCHEMA_VERSION, Figure
+from n2n_edge.metrics.figures import SCHEMA_VERSION, Figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from n2n_edge.devices import Precision, Prediction, Profile
+    from n2n_edge.devices.profile import Precision, Profile
+    from n2n_edge.latency.prediction import Prediction
 
 __all__ = ["predict"]
 
@@ -51,10 +52,12 @@ def predict(
     - `n2n-edge predict student.onnx --device jetson-orin-nano --precision fp16 --json`
     - `n2n-edge predict teacher.onnx student.onnx --device raspberry-pi-4 --device raspberry-pi-5`
     """
-    from n2n_edge.devices import load_profile
-    from n2n_edge.devices import predict as predict_costs
+    from n2n_edge.devices.registry import load_profile
     from n2n_edge.foreign import foreign_file
-    from n2n_edge.graph import at_one_size, batch_of, load_model, parse_input_shape
+    from n2n_edge.graph.input_shape import at_one_size, parse_input_shape
+    from n2n_edge.graph.load import load_model
+    from n2n_edge.graph.shapes import batch_of
+    from n2n_edge.latency.prediction import predict as predict_costs
 
     if precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: unknown; give one of {', '.join(PRECISIONS)}")
@@ -96,7 +99,7 @@ class _Predicted:
     @property
     def unit(self) -> str:
         """What computes: ``1 thread``, ``GPU``."""
-        from n2n_edge.devices import threads_in_words
+        from n2n_edge.latency.basis import threads_in_words
 
         return threads_in_words(self.threads) if self.profile.compute_unit == "cpu" else "GPU"
 

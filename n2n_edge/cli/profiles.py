@@ -7,10 +7,10 @@ import typer
 
 from n2n_edge.cli.completion import device_names
 from n2n_edge.cli.output import print_json, print_line, print_warning
-from n2n_edge.figures import SCHEMA_VERSION
+from n2n_edge.metrics.figures import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from n2n_edge.devices import Profile
+    from n2n_edge.devices.profile import Profile
 
 __all__ = ["profiles_app"]
 
@@ -27,7 +27,7 @@ def list_(as_json: JsonOption = False) -> None:
 
     - `n2n-edge profiles list`
     """
-    from n2n_edge.devices import list_profiles, profile_errors
+    from n2n_edge.devices.registry import list_profiles, profile_errors
 
     profiles = list_profiles()
     for error in profile_errors():
@@ -66,7 +66,7 @@ def show(
     - `n2n-edge profiles show raspberry-pi-4`
     - `n2n-edge profiles show jetson --json`
     """
-    from n2n_edge.devices import load_profile
+    from n2n_edge.devices.registry import load_profile
 
     profile = load_profile(name)
     document = profile.model_dump(mode="json", exclude_none=True)
@@ -114,7 +114,7 @@ def new(
     - `n2n-edge profiles new my-board --like raspberry-pi-4`
     - `n2n-edge profiles new my-board --like jetson --out my-board.toml`
     """
-    from n2n_edge.devices import new_profile
+    from n2n_edge.calibration.own_profiles import new_profile
 
     print_line(new_profile(name, like, out))
 
@@ -129,7 +129,7 @@ def validate(
 
     - `n2n-edge profiles validate my-board.toml`
     """
-    from n2n_edge.devices import read_profile
+    from n2n_edge.devices.registry import read_profile
 
     for file in files:
         profile = read_profile(file)

@@ -7,7 +7,7 @@ import typer
 
 from n2n_edge.cli.output import print_json, print_line
 from n2n_edge.errors import UnsuitableEnvironmentError
-from n2n_edge.figures import SCHEMA_VERSION
+from n2n_edge.metrics.figures import SCHEMA_VERSION
 
 __all__ = ["report"]
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from n2n_edge.devices.kernels import TERMS
+from n2n_edge.devices.terms import TERMS
 
 __all__ = ["NAME_PATTERN", "Calibration", "PowerMode", "Precision", "Profile"]
 
@@ -26,7 +26,7 @@ SOURCED = ("memory_mb", "usable_memory_mb", "peak_gflops", "bandwidth_gb_s", "la
 class Calibration(BaseModel):
     """Rates of a device, fitted on models that were really timed (or whose energy was), with the evidence for them.
 
-    `rates` maps terms of `devices/kernels.py` to nanoseconds for one unit, or to nanojoules where `quantity` is
+    `rates` maps terms of `devices/terms.py` to nanoseconds for one unit, or to nanojoules where `quantity` is
     ``energy``. `low_ratio` and `high_ratio` bound measured over predicted for nine models out of ten; `median_error`
     and `p90_error` are fractions of the measured value; all four are of models that the fit had not seen. `macs` and
     `input_pixels` are the ranges that the fitted models span. `measured_on` names the profile of the timed device:

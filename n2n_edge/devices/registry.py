@@ -5,17 +5,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from n2n_edge.devices.folders import claimed_names, profile_files, profile_folders, profile_names, user_profile_folder
 from n2n_edge.devices.host import HOST_FIELDS, host_values
 from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.profile_file import line_of
 from n2n_edge.errors import InputError
-from n2n_edge.profile_folders import (
-    claimed_names,
-    profile_files,
-    profile_folders,
-    profile_names,
-    user_profile_folder,
-)
 from n2n_edge.reading import expanded, is_file, read_text, read_toml
 
 __all__ = [

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from n2n_edge.doctor.check import Check
 from n2n_edge.errors import N2NError
-from n2n_edge.figures import MB
-from n2n_edge.measure import BenchOptions, HostTarget, bench
+from n2n_edge.measure.bench import bench
+from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.readiness import UNKNOWN, Readiness, readiness
+from n2n_edge.measure.target import HostTarget
+from n2n_edge.metrics.figures import MB
 
 __all__ = ["measuring"]
 

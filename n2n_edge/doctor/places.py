@@ -7,10 +7,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from n2n_edge.devices.folders import profile_files, user_profile_folder
 from n2n_edge.doctor.check import Check
 from n2n_edge.errors import InputError
-from n2n_edge.figures import MB
-from n2n_edge.profile_folders import profile_files, user_profile_folder
+from n2n_edge.metrics.figures import MB
 
 __all__ = ["folders", "ssh_client"]
 
@@ -69,7 +69,7 @@ def _writable(here: Path) -> Check:
 
 
 def _profiles(folder: Path | None) -> Check:
-    from n2n_edge.devices import read_profile
+    from n2n_edge.devices.registry import read_profile
     from n2n_edge.measure.messages import one_line
 
     purpose = "device profiles of your own"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from n2n_edge.gate.latency_ratio import LatencyRatio
 from n2n_edge.gate.operators import Operators
-from n2n_edge.gate.outcome import EXIT_CODES, Outcome, worst
 from n2n_edge.gate.regression import Regression
 from n2n_edge.gate.unanswered import Unanswered
-from n2n_edge.gate.verdict import Verdict
+from n2n_edge.metrics.outcome import EXIT_CODES, Outcome, worst
+from n2n_edge.metrics.verdict import Verdict
 
 __all__ = ["Check", "Gated", "exit_code_of", "summary_of"]
 

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
-from n2n_edge.figures import Figure
 from n2n_edge.foreign import encodable
-from n2n_edge.gate.budget import OPTIONS
 from n2n_edge.gate.budget_file import FILE_NAME, name_below, read_budget_file
-from n2n_edge.gate.reached import model_figures
 from n2n_edge.gate.run import AccuracyOf
 from n2n_edge.gate.settings import GateSettings, settings_of
-from n2n_edge.gate.wording import format_figure, format_provenance
-from n2n_edge.graph import load_model, with_input_shape
+from n2n_edge.graph.input_shape import with_input_shape
+from n2n_edge.graph.load import load_model
+from n2n_edge.latency.file_figures import model_figures
+from n2n_edge.metrics.budget import OPTIONS
+from n2n_edge.metrics.figures import Figure
+from n2n_edge.metrics.formats import format_figure, format_provenance
 from n2n_edge.reading import exists
 from n2n_edge.writing import toml_text, write_text
 
@@ -54,7 +55,7 @@ def init_budgets(
         InputError: the file is no budget file, has budgets for this model already, or can't be written; the model lies
             outside the file's folder; a setting isn't right.
     """
-    from n2n_edge.devices import HOST_LIMITED
+    from n2n_edge.latency.device_target import HOST_LIMITED
 
     out_of_place = sorted(set(given) - {*_KEPT, *_OTHERS})
     if out_of_place:
@@ -98,8 +99,9 @@ _HEAD = "# Budgets of models, for `n2n-edge gate`; change them as you like. Path
 def _figures(
     model: Path, settings: GateSettings, accuracy_of: AccuracyOf, watch: Callable[[str], None]
 ) -> dict[str, Figure]:
-    from n2n_edge.devices import load_profile, predict_latency
+    from n2n_edge.devices.registry import load_profile
     from n2n_edge.gate.timing import time_models
+    from n2n_edge.latency.prediction import predict_latency
 
     loaded = with_input_shape(load_model(model), settings.input_shape, model.name)
     figures = model_figures(loaded, model)

@@ -4,14 +4,14 @@ import math
 from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 
-from n2n_edge.figures import SCHEMA_VERSION, FigureJson
 from n2n_edge.gate.check import Gated, exit_code_of
 from n2n_edge.gate.latency_ratio import LatencyRatio
 from n2n_edge.gate.operators import Operators
-from n2n_edge.gate.outcome import Outcome, worst
 from n2n_edge.gate.regression import Regression
 from n2n_edge.gate.unanswered import Unanswered
-from n2n_edge.gate.verdict import Verdict
+from n2n_edge.metrics.figures import SCHEMA_VERSION, FigureJson
+from n2n_edge.metrics.outcome import Outcome, worst
+from n2n_edge.metrics.verdict import Verdict
 
 __all__ = ["GateJson", "GatesJson", "RegressionJson", "VerdictJson", "gates_document", "verdict_json"]
 

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from n2n_edge.figures import Figure
-from n2n_edge.gate.outcome import Outcome
 from n2n_edge.gate.regression import regression_asked
-from n2n_edge.gate.wording import format_value
-from n2n_edge.measure import Comparison, Standing
-from n2n_edge.measure.comparison import LEAST_ROUNDS
+from n2n_edge.measure.comparison import LEAST_ROUNDS, Comparison, Standing
+from n2n_edge.metrics.figures import Figure
+from n2n_edge.metrics.formats import format_value
+from n2n_edge.metrics.outcome import Outcome
 
 __all__ = ["LEAST_NOISE", "LatencyRatio", "noise_of", "ratio_is_settled", "ratio_outcome"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError
-from n2n_edge.gate.outcome import Outcome
+from n2n_edge.metrics.outcome import Outcome
 from n2n_edge.reading import read_text
 
 __all__ = ["Operators", "judge_operators", "operator_counts", "parse_operators"]

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from n2n_edge.errors import InputError
-from n2n_edge.figures import Figure
-from n2n_edge.gate.outcome import Outcome
-from n2n_edge.gate.wording import format_value
+from n2n_edge.metrics.figures import Figure
+from n2n_edge.metrics.formats import format_value
+from n2n_edge.metrics.outcome import Outcome
 
 __all__ = ["Regression", "compare", "parse_percent", "regression_asked"]
 

@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError, N2NError, UnsuitableEnvironmentError
-from n2n_edge.figures import MB, Figure
-from n2n_edge.gate.budget import Budget
 from n2n_edge.gate.check import Check, Gated
 from n2n_edge.gate.operators import judge_operators
-from n2n_edge.gate.reached import inferred_figures, model_figures, predicted_note
 from n2n_edge.gate.regression import compare as compare_costs
 from n2n_edge.gate.regression import regression_asked
 from n2n_edge.gate.settings import GateSettings
 from n2n_edge.gate.unanswered import Unanswered
-from n2n_edge.gate.verdict import judge
-from n2n_edge.graph import at_one_size, batch_of, load_model
+from n2n_edge.graph.input_shape import at_one_size
+from n2n_edge.graph.load import load_model
+from n2n_edge.graph.shapes import batch_of
+from n2n_edge.latency.file_figures import inferred_figures, model_figures, predicted_note
+from n2n_edge.metrics.budget import Budget
+from n2n_edge.metrics.figures import MB, Figure
+from n2n_edge.metrics.verdict import judge
 from n2n_edge.reading import is_file
 
 if TYPE_CHECKING:
-    from n2n_edge.devices import Profile
+    from n2n_edge.devices.profile import Profile
     from n2n_edge.gate.timing import Timed
 
 __all__ = ["Accuracies", "AccuracyOf", "GateJob", "gate_models"]
@@ -114,7 +116,7 @@ class _Gate:
         if self._limit is not None and self._predicting and untold:
             self._checks.append(Unanswered("latency_ms", _asked(self._limit), _UNTOLD))
         elif self._limit is not None and self._predicting:
-            from n2n_edge.devices import latency_with_evidence
+            from n2n_edge.latency.prediction import latency_with_evidence
 
             assert self._profile is not None
             figures["latency_ms"], basis = latency_with_evidence(model, self._profile, self._settings.threads)
@@ -241,7 +243,7 @@ class _Gate:
 def _profile(settings: GateSettings) -> "Profile | None":
     if settings.device is None:
         return None
-    from n2n_edge.devices import load_profile
+    from n2n_edge.devices.registry import load_profile
 
     return load_profile(settings.device)
 

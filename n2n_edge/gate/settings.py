@@ -8,12 +8,12 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from n2n_edge.data.pixel_scale import check_mean_and_std
 from n2n_edge.errors import InputError
-from n2n_edge.gate.budget import OPTIONS, Budget, Cost
 from n2n_edge.gate.operators import parse_operators
 from n2n_edge.gate.regression import parse_percent
-from n2n_edge.graph import parse_input_shape, shape_words
-from n2n_edge.pixel_scale import check_mean_and_std
+from n2n_edge.graph.input_shape import parse_input_shape, shape_words
+from n2n_edge.metrics.budget import OPTIONS, Budget, Cost
 from n2n_edge.reading import exists, expanded
 
 __all__ = ["DEFAULT_REGRESSION", "GateSettings", "Regressions", "parse_regressions", "settings_of"]
@@ -121,7 +121,7 @@ class GateSettings(BaseModel):
         """Whether a latency is predicted for `device`, since no target is named to time it on."""
         if self.target is not None or self.device is None:
             return False
-        from n2n_edge.devices import load_profile  # takes as long to import as all the rest of a static gate
+        from n2n_edge.devices.registry import load_profile  # takes as long to import as all the rest of a static gate
 
         return not load_profile(self.device).is_host
 

@@ -6,8 +6,8 @@ from rich.table import Table
 from rich.text import Text
 
 from n2n_edge.gate.check import Check
-from n2n_edge.gate.outcome import Outcome
-from n2n_edge.gate.verdict import Verdict
+from n2n_edge.metrics.outcome import Outcome
+from n2n_edge.metrics.verdict import Verdict
 
 __all__ = ["check_table", "outcome_text", "verdict_table"]
 

@@ -4,20 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from n2n_edge.devices import Profile, load_profile, open_place, running_on
+from n2n_edge.devices.profile import Profile
+from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import N2NError
-from n2n_edge.figures import Figure
 from n2n_edge.gate.latency_ratio import LatencyRatio, ratio_is_settled
 from n2n_edge.gate.settings import GateSettings
-from n2n_edge.measure import (
-    BenchOptions,
-    Measurement,
-    Standing,
-    compare,
-    parse_providers,
-    with_profile,
-)
-from n2n_edge.measure.comparison import LEAST_ROUNDS
+from n2n_edge.latency.device_target import open_place, running_on
+from n2n_edge.measure.bench import with_profile
+from n2n_edge.measure.comparison import LEAST_ROUNDS, Standing, compare
+from n2n_edge.measure.measurement import Measurement
+from n2n_edge.measure.options import BenchOptions, parse_providers
+from n2n_edge.metrics.figures import Figure
 from n2n_edge.names import names_of
 
 __all__ = ["Timed", "time_models"]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from n2n_edge.gate.outcome import Outcome
+from n2n_edge.metrics.outcome import Outcome
 
 __all__ = ["Unanswered"]
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from n2n_edge.closing import ClosedAtExit
 from n2n_edge.errors import N2NError
-from n2n_edge.graph import layers_by_name
+from n2n_edge.graph.layers import layers_by_name
 from n2n_edge.measure.board import BoardState
 from n2n_edge.measure.doubts import doubts_of_load, doubts_of_sample, doubts_of_state, refuse_throttled
 from n2n_edge.measure.files import file_size_bytes, is_ort

@@ -4,8 +4,8 @@ from functools import cache
 
 import psutil
 
-from n2n_edge.figures import MB
 from n2n_edge.measure.worker import cpu_info, describe, usable_cores
+from n2n_edge.metrics.figures import MB
 from n2n_edge.versions import ORT_PACKAGES, first_version
 
 __all__ = ["cpu_flags", "environment", "usable_cores"]

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from n2n_edge.errors import N2NError
-from n2n_edge.figures import Figure, Provenance
 from n2n_edge.measure.worker import median_ranks
+from n2n_edge.metrics.figures import Figure, Provenance
 
 __all__ = [
     "ConnectionLostError",

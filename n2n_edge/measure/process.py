@@ -14,7 +14,6 @@ from typing import Any, Generic, TypeVar
 
 from n2n_edge.closing import ClosedAtExit
 from n2n_edge.errors import InputError, MemoryLimitError, N2NError
-from n2n_edge.figures import MB
 from n2n_edge.measure import worker
 from n2n_edge.measure.channel import Channel, FloodError
 from n2n_edge.measure.measurement import MeasurementError
@@ -28,6 +27,7 @@ from n2n_edge.measure.messages import (
     one_line,
     parse,
 )
+from n2n_edge.metrics.figures import MB
 
 __all__ = ["WORKER_SCRIPT", "ChildProcess", "KeeperProcess", "Launch", "WorkerProcess"]
 

@@ -12,23 +12,14 @@ from typing import Any
 
 from n2n_edge.closing import ClosedAtExit
 from n2n_edge.errors import InputError
-from n2n_edge.figures import Provenance
 from n2n_edge.graph.model_file import check_path, data_files, read_external_data, read_proto, to_bytes
 from n2n_edge.measure.board import BoardState
 from n2n_edge.measure.environment import environment
 from n2n_edge.measure.files import is_ort
-from n2n_edge.measure.messages import (
-    Checked,
-    KeeperReady,
-    LimitMet,
-    LimitPrepared,
-    Put,
-    State,
-    WorkerReady,
-    parse,
-)
+from n2n_edge.measure.messages import Checked, KeeperReady, LimitMet, LimitPrepared, Put, State, WorkerReady, parse
 from n2n_edge.measure.process import WORKER_SCRIPT, KeeperProcess, Launch, WorkerProcess
 from n2n_edge.measure.worker import board_state, usable_cores
+from n2n_edge.metrics.figures import Provenance
 
 __all__ = ["HostTarget", "MemoryLimit", "Target"]
 

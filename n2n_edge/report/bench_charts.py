@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from n2n_edge.gate import format_value
-from n2n_edge.measure import Comparison
+from n2n_edge.measure.comparison import Comparison
+from n2n_edge.metrics.formats import format_value
 from n2n_edge.names import names_of
 from n2n_edge.report.bench_document import BenchJson
 from n2n_edge.report.bench_words import comparison_words

@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from n2n_edge.errors import N2NError
-from n2n_edge.figures import MB, SCHEMA_VERSION, Figure, FigureJson
-from n2n_edge.gate import static_figures
-from n2n_edge.graph import Costs
-from n2n_edge.measure import Comparison, OpProfile, Target, Throughput, model_files
+from n2n_edge.graph.costs import Costs
+from n2n_edge.latency.file_figures import static_figures
+from n2n_edge.measure.bench import Throughput
+from n2n_edge.measure.comparison import Comparison
+from n2n_edge.measure.files import model_files
 from n2n_edge.measure.measurement import alone_in_failing
+from n2n_edge.measure.per_op import OpProfile
 from n2n_edge.measure.suite import Entry, Suite
+from n2n_edge.measure.target import Target
+from n2n_edge.metrics.figures import MB, SCHEMA_VERSION, Figure, FigureJson
 from n2n_edge.report.histogram import histogram_of
 
 __all__ = ["BenchJson", "Benched", "bench_document", "file_sha256", "timed_figures"]

@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from n2n_edge.measure import Comparison
+from n2n_edge.measure.comparison import Comparison
 from n2n_edge.measure.suite import Suite
 from n2n_edge.report.bench_document import Benched, BenchJson
 from n2n_edge.report.bench_words import bench_cells, comparison_words

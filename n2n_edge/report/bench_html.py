@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from n2n_edge.gate import PROVENANCE_WORDS
+from n2n_edge.metrics.formats import PROVENANCE_WORDS
 from n2n_edge.report.bench_charts import bench_charts, comparisons_of, named_models
 from n2n_edge.report.bench_document import BenchJson
 from n2n_edge.report.bench_words import comparison_words

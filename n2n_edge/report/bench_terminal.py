@@ -7,9 +7,12 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from n2n_edge.figures import MB
-from n2n_edge.measure import Comparison, Measurement, OpProfile, Target
+from n2n_edge.measure.comparison import Comparison
+from n2n_edge.measure.measurement import Measurement
+from n2n_edge.measure.per_op import OpProfile
 from n2n_edge.measure.suite import Suite
+from n2n_edge.measure.target import Target
+from n2n_edge.metrics.figures import MB
 from n2n_edge.report.bench_document import Benched
 from n2n_edge.report.bench_words import bench_cells, comparison_words
 from n2n_edge.report.histogram import histogram_of

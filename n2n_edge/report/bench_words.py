@@ -1,9 +1,10 @@
 """How the results of a bench are worded, the same in the terminal, in CSV and in Markdown."""
 
-from n2n_edge.figures import MB, Figure
-from n2n_edge.gate import format_interval, format_value
-from n2n_edge.measure import Comparison, Throughput
+from n2n_edge.measure.bench import Throughput
+from n2n_edge.measure.comparison import Comparison
 from n2n_edge.measure.ratio import LEAST_ROUNDS
+from n2n_edge.metrics.figures import MB, Figure
+from n2n_edge.metrics.formats import format_interval, format_value
 from n2n_edge.report.bench_document import Benched, timed_figures
 
 __all__ = ["bench_cells", "comparison_words", "memory_words", "throughput_words"]

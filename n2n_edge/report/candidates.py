@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from n2n_edge.gate import format_value
+from n2n_edge.metrics.formats import format_value
 from n2n_edge.report.chart import Chart, Key, Line, Point, Rule, axis_ticks, x_range, y_range
 from n2n_edge.report.document import CandidateJson, RunReport
 from n2n_edge.report.known_costs import COST_NAMES, KnownCost, metric_name

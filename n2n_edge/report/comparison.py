@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from n2n_edge.figures import Figure, FigureJson, Provenance
-from n2n_edge.gate import PROVENANCE_WORDS, format_interval, format_value
+from n2n_edge.metrics.figures import Figure, FigureJson, Provenance
+from n2n_edge.metrics.formats import PROVENANCE_WORDS, format_interval, format_value
 from n2n_edge.report.document import BudgetJson, ModelJson, RunReport
 
 __all__ = [

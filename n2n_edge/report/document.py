@@ -2,7 +2,7 @@
 
 from typing import NotRequired, TypedDict
 
-from n2n_edge.figures import FigureJson
+from n2n_edge.metrics.figures import FigureJson
 
 __all__ = [
     "ArchitectureJson",

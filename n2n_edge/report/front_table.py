@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from n2n_edge.gate import format_value
+from n2n_edge.metrics.formats import format_value
 from n2n_edge.report.document import CandidateJson
 from n2n_edge.report.known_costs import KnownCost
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from n2n_edge.gate import format_value
+from n2n_edge.metrics.formats import format_value
 from n2n_edge.report.candidates import candidate_charts, describe_candidate, find_winner
 from n2n_edge.report.chart import Chart
 from n2n_edge.report.comparison import (

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from n2n_edge.gate import PROVENANCE_WORDS, UNITS
+from n2n_edge.metrics.budget import UNITS
+from n2n_edge.metrics.formats import PROVENANCE_WORDS
 from n2n_edge.report.comparison import figure_of
 from n2n_edge.report.document import BudgetJson, CandidateJson, RunReport
 from n2n_edge.report.front import pareto_front

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from n2n_edge.figures import FigureJson
-from n2n_edge.gate import PROVENANCE_WORDS, format_value
+from n2n_edge.metrics.figures import FigureJson
+from n2n_edge.metrics.formats import PROVENANCE_WORDS, format_value
 from n2n_edge.report.chart import Bar, Chart, Key, Tick, axis_ticks, x_range, y_range
 from n2n_edge.report.comparison import figure_of
 from n2n_edge.report.document import LayerJson

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import cast
 
 from n2n_edge.errors import InputError
-from n2n_edge.figures import SCHEMA_VERSION
+from n2n_edge.metrics.figures import SCHEMA_VERSION
 from n2n_edge.reading import is_file, read_json
 from n2n_edge.report.bench_document import BenchJson
 from n2n_edge.report.document import RunReport

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from n2n_edge.figures import Figure
+from n2n_edge.metrics.figures import Figure
 
 __all__ = ["CandidateCosts"]
 

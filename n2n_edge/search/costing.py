@@ -9,11 +9,15 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from n2n_edge.devices import Kernels, Profile
-from n2n_edge.figures import MB
-from n2n_edge.gate import Budget
-from n2n_edge.graph import Architecture, Teacher, WidthCosts, build, costs
-from n2n_edge.measure import WarmWorker
+from n2n_edge.devices.profile import Profile
+from n2n_edge.graph.architecture import Architecture
+from n2n_edge.graph.costs import costs
+from n2n_edge.graph.teacher import Teacher, build
+from n2n_edge.graph.width_costs import WidthCosts
+from n2n_edge.latency.kernels import Kernels
+from n2n_edge.measure.bench import WarmWorker
+from n2n_edge.metrics.budget import Budget
+from n2n_edge.metrics.figures import MB
 from n2n_edge.search.candidate_costs import CandidateCosts
 from n2n_edge.search.fitting import Ratios, Widths, fit_widths, widths_at
 from n2n_edge.search.journal import Journal

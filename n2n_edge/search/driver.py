@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from n2n_edge.search.evaluator import Evaluator, Judged
 from n2n_edge.search.journal import Candidate, Journal
-from n2n_edge.search.policies import Observation, Policy, PractisingPolicy, make_policy
+from n2n_edge.search.policies import make_policy
+from n2n_edge.search.policies.base import Observation, Policy, PractisingPolicy
 from n2n_edge.search.practice import Practice
 from n2n_edge.search.problem import Proposal
 from n2n_edge.search.rehearsal import Rehearsal
@@ -22,7 +23,7 @@ from n2n_edge.watchdog import phase
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from n2n_edge.distill import ShortDistiller
+    from n2n_edge.training.proxy_evaluation import ShortDistiller
 
 __all__ = ["Progress", "Rung", "SearchPlan", "SearchResult", "search"]
 

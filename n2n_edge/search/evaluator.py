@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from n2n_edge.gate import Budget
-from n2n_edge.graph import Architecture, Teacher, build, surviving
+from n2n_edge.graph.architecture import Architecture
+from n2n_edge.graph.teacher import Teacher, build, surviving
+from n2n_edge.metrics.budget import Budget
 from n2n_edge.search.attempts import Attempts
 from n2n_edge.search.candidate_costs import CandidateCosts
 from n2n_edge.search.costing import FAILED_EXCESS, CostMeter
@@ -18,7 +19,7 @@ from n2n_edge.search.surrogate import Sensitivity
 from n2n_edge.watchdog import phase
 
 if TYPE_CHECKING:
-    from n2n_edge.distill import Judgement, ShortDistiller
+    from n2n_edge.training.proxy_evaluation import Judgement, ShortDistiller
 
 __all__ = ["Evaluator", "Judged", "Objective"]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from n2n_edge.graph import ChannelGroup
+from n2n_edge.graph.groups import ChannelGroup
 
 __all__ = ["Fits", "Ratios", "Widths", "fit_widths", "widths_at"]
 

@@ -4,11 +4,19 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from n2n_edge.devices import Kernels, Profile, input_pixels, kernels_of, latency_basis
+from n2n_edge.devices.profile import Profile
 from n2n_edge.errors import InputError
-from n2n_edge.figures import Figure
-from n2n_edge.graph import Amounts, Architecture, Teacher, WidthCosts, build, serialize
-from n2n_edge.measure import BenchOptions, MeasurementError, WarmWorker
+from n2n_edge.graph.architecture import Architecture
+from n2n_edge.graph.costs import Amounts
+from n2n_edge.graph.load import serialize
+from n2n_edge.graph.teacher import Teacher, build
+from n2n_edge.graph.width_costs import WidthCosts
+from n2n_edge.latency.basis import input_pixels, latency_basis
+from n2n_edge.latency.kernels import Kernels, kernels_of
+from n2n_edge.measure.bench import WarmWorker
+from n2n_edge.measure.measurement import MeasurementError
+from n2n_edge.measure.options import BenchOptions
+from n2n_edge.metrics.figures import Figure
 from n2n_edge.search.journal import Journal, JsonObject
 
 __all__ = ["DeviceLatency"]

@@ -7,10 +7,10 @@ from itertools import chain
 
 import numpy as np
 
-from n2n_edge.graph import Teacher
+from n2n_edge.graph.teacher import Teacher
 from n2n_edge.search.evaluator import Judged
-from n2n_edge.search.policies import PractisingPolicy, RandomPolicy
-from n2n_edge.search.policies.base import numpy_generator, varied
+from n2n_edge.search.policies.base import PractisingPolicy, numpy_generator, varied
+from n2n_edge.search.policies.random import RandomPolicy
 from n2n_edge.search.problem import Proposal
 from n2n_edge.search.rehearsal import Expected, Rehearsal
 from n2n_edge.search.stages import Design, RemovalStage, ShrinkageStage

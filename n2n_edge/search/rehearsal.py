@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from n2n_edge.graph import Architecture, Layer
+from n2n_edge.graph.architecture import Architecture
+from n2n_edge.graph.layers import Layer
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.evaluator import Evaluator, Judged
 from n2n_edge.search.reward import compression_reward, infeasible_reward

@@ -7,8 +7,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from n2n_edge.devices import Profile, predict_node_latencies
-from n2n_edge.graph import ChannelGroup, Layer, Teacher
+from n2n_edge.devices.profile import Profile
+from n2n_edge.graph.groups import ChannelGroup
+from n2n_edge.graph.layers import Layer
+from n2n_edge.graph.teacher import Teacher
+from n2n_edge.latency.prediction import predict_node_latencies
 from n2n_edge.search.problem import DecisionProblem, Proposal
 
 __all__ = ["FEATURES", "HEADROOM", "WIDTH_RATIOS", "Design", "RemovalStage", "ShrinkageStage"]

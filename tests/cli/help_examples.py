@@ -16,7 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from n2n_edge.cli.app import app
-from tests.ship.small import images_npz, teacher_file
+from tests.runs.small import images_npz, teacher_file
 
 __all__ = ["BOARD", "MAKERS", "Example", "commands", "examples", "files_named"]
 
@@ -115,7 +115,7 @@ def _half(path: Path, built: Callable[[str], Path]) -> None:
 def _images(path: Path, built: Callable[[str], Path]) -> None:
     from PIL import Image
 
-    from n2n_edge.distill.source_digits import read
+    from n2n_edge.data.source_digits import read
 
     source = read("builtin:digits", (1, 16, 16))
     for index in range(300):
@@ -143,7 +143,7 @@ def _bench(path: Path, built: Callable[[str], Path]) -> None:
 
 
 def _profile(path: Path, built: Callable[[str], Path]) -> None:
-    from n2n_edge.devices import new_profile
+    from n2n_edge.calibration.own_profiles import new_profile
 
     new_profile(path.stem, "raspberry-pi-4", path)
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from n2n_edge.cli.bench import bench
 from n2n_edge.errors import InputError, MemoryLimitError
-from n2n_edge.measure import MeasurementError
+from n2n_edge.measure.measurement import MeasurementError
 from tests.measure.small_models import write_conv_model, write_failing_model, write_gemm_model
 from tests.sshd import Server
 

@@ -12,8 +12,8 @@ from typer.testing import CliRunner, Result
 
 from n2n_edge.cli.bench import bench
 from n2n_edge.errors import InputError
-from n2n_edge.measure import HostTarget
 from n2n_edge.measure.process import WORKER_SCRIPT, Launch
+from n2n_edge.measure.target import HostTarget
 from tests.fork_server import Forks
 from tests.measure.fake_board import install
 from tests.measure.small_models import write_conv_model, write_failing_model, write_gemm_model

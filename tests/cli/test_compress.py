@@ -110,7 +110,7 @@ def test_an_unknown_device_names_the_nearest(run) -> None:  # type: ignore[no-un
 
 
 def test_a_profile_with_an_unknown_key(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    from n2n_edge.devices import load_profile
+    from n2n_edge.devices.registry import load_profile
 
     (tmp_path / "mine.toml").write_text('name = "mine"\nwheels = 4\n')
     refused(run("compress", "--device", "mine.toml"), "mine.toml", "wheels")

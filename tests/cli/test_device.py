@@ -8,11 +8,12 @@ from typer.testing import CliRunner, Result
 
 from n2n_edge.cli.device import device_app
 from n2n_edge.cli.predict import predict
-from n2n_edge.devices import read_profile
+from n2n_edge.devices.registry import read_profile
 from n2n_edge.errors import InputError
-from n2n_edge.measure import BoardState, HostTarget
+from n2n_edge.measure.board import BoardState
 from n2n_edge.measure.messages import Checked, State, parse
 from n2n_edge.measure.readiness import readiness
+from n2n_edge.measure.target import HostTarget
 from tests.measure.small_models import write_conv_model
 from tests.sshd import Server
 

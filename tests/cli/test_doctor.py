@@ -14,8 +14,9 @@ from typer.testing import CliRunner, Result
 
 from n2n_edge.cli.doctor import doctor
 from n2n_edge.doctor import Check, packages
-from n2n_edge.measure import HostTarget, MeasurementError
+from n2n_edge.measure.measurement import MeasurementError
 from n2n_edge.measure.messages import Checked
+from n2n_edge.measure.target import HostTarget
 from n2n_edge.versions import first_version
 from tests.cli.outputs import document_of
 

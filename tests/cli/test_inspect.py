@@ -7,7 +7,9 @@ from typer.testing import CliRunner, Result
 
 from n2n_edge.cli.inspect import inspect
 from n2n_edge.errors import InputError
-from n2n_edge.graph import Teacher, costs, save_model, serialize
+from n2n_edge.graph.costs import costs
+from n2n_edge.graph.load import save_model, serialize
+from n2n_edge.graph.teacher import Teacher
 from tests.cli.outputs import document_of, line_of
 from tests.graph.test_costs import small_network
 from tests.graph.test_remove import one_network

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from n2n_edge.cli.live import _Lines, _Panel
-from n2n_edge.ship import CompressSettings
+from n2n_edge.runs.settings import CompressSettings
 
 SETTINGS = CompressSettings(max_params=60000)
 

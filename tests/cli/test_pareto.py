@@ -17,12 +17,13 @@ import pytest
 
 import n2n_edge
 from n2n_edge._example import teacher_path
-from n2n_edge.distill import EpochReport
-from n2n_edge.distill.source_digits import read as read_digits
+from n2n_edge.data.source_digits import read as read_digits
 from n2n_edge.errors import InputError
-from n2n_edge.search import Journal
-from n2n_edge.ship import CompressResult, ship_candidate
-from n2n_edge.ship.observer import SilentObserver
+from n2n_edge.runs.chosen import ship_candidate
+from n2n_edge.runs.finish import CompressResult
+from n2n_edge.runs.observer import SilentObserver
+from n2n_edge.search.journal import Journal
+from n2n_edge.training.reports import EpochReport
 
 pytest.importorskip("sklearn", reason="the built-in example needs scikit-learn")
 
@@ -411,7 +412,7 @@ def test_a_run_for_two_devices_has_a_verdict_for_each(result: CompressResult) ->
     metadata = {entry.key: entry.value for entry in onnx.load(result.student).metadata_props}
     assert metadata["n2n_edge.device"] == PI
     assert json.loads(metadata["n2n_edge.devices"]) == [PI, JETSON]
-    assert set(json.loads(metadata["n2n_edge.figures"])) >= {"latency_ms", f"latency_ms:{JETSON}"}
+    assert set(json.loads(metadata["n2n_edge.metrics.figures"])) >= {"latency_ms", f"latency_ms:{JETSON}"}
 
 
 def test_resuming_names_the_devices_that_differ(result: CompressResult, call: Call) -> None:
@@ -491,7 +492,7 @@ def whole_records(content: bytes) -> bytes:
 
 
 def test_without_the_package_nothing_is_begun(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("n2n_edge.ship.tensorboard.find_spec", lambda name: None)
+    monkeypatch.setattr("n2n_edge.runs.tensorboard.find_spec", lambda name: None)
     code, out, err = call("compress", "--tensorboard", "--out", tmp_path / "o")
     assert (code, out) == (3, "")
     assert err.count("\n") == 1

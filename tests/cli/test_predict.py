@@ -11,11 +11,11 @@ from typer.testing import CliRunner, Result
 
 from n2n_edge.cli.app import main
 from n2n_edge.cli.predict import predict
-from n2n_edge.devices import load_profile
-from n2n_edge.devices import predict as predict_costs
-from n2n_edge.graph import load_model
+from n2n_edge.devices.registry import load_profile
+from n2n_edge.graph.load import load_model
+from n2n_edge.latency.prediction import predict as predict_costs
 from tests.cli.outputs import document_of, line_of
-from tests.devices.made_up import CALIBRATED_TOML
+from tests.latency.made_up import CALIBRATED_TOML
 from tests.measure.small_models import write_conv_model
 
 app = typer.Typer()

@@ -6,9 +6,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from n2n_edge.cli.profiles import profiles_app
-from n2n_edge.devices import load_profile
+from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import InputError
-from tests.devices.made_up import BOARD_TOML, CALIBRATED_TOML
+from tests.latency.made_up import BOARD_TOML, CALIBRATED_TOML
 
 
 @pytest.fixture(autouse=True)

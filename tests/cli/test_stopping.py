@@ -12,7 +12,7 @@ import typer
 
 from n2n_edge.cli.stopping import resumable
 from n2n_edge.foreign import foreign_code
-from tests.ship.small import images_npz, teacher_file
+from tests.runs.small import images_npz, teacher_file
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 

@@ -5,18 +5,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from n2n_edge.devices import (
-    Profile,
-    list_profiles,
-    load_profile,
-    new_profile,
-    predict,
-    profile_errors,
-    read_profile,
-)
+from n2n_edge.calibration.own_profiles import new_profile
+from n2n_edge.devices.folders import profile_names
+from n2n_edge.devices.profile import Profile
+from n2n_edge.devices.registry import list_profiles, load_profile, profile_errors, read_profile
 from n2n_edge.errors import InputError
-from n2n_edge.profile_folders import profile_names
-from tests.devices.made_up import BOARD_TOML, CALIBRATED_TOML, board, net_model, read_text, replaced
+from n2n_edge.latency.prediction import predict
+from tests.latency.made_up import BOARD_TOML, CALIBRATED_TOML, board, net_model, read_text, replaced
 
 SHIPPED = (
     "cpu", "raspberry-pi-zero-2-w", "raspberry-pi-3b-plus", "raspberry-pi-4", "raspberry-pi-5", "jetson-nano",

@@ -22,7 +22,7 @@ def blocks(page: str, language: str) -> list[str]:
 @pytest.mark.parametrize("code", blocks("reference/python.md", "python"), ids=lambda code: code.splitlines()[-1])
 def test_python(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "compress(" in code:
-        pytest.skip("a run takes minutes; tests/ship has its own")
+        pytest.skip("a run takes minutes; tests/runs has its own")
     if "torch" in code:
         pytest.importorskip("torch")
     (tmp_path / "run").mkdir()

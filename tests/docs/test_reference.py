@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from n2n_edge.devices import Calibration, Profile
-from n2n_edge.devices.profile import PowerMode
+from n2n_edge.devices.profile import Calibration, PowerMode, Profile
 from tests.cli.help_examples import commands, examples
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 
 from n2n_edge.cli.gate import gate
 from n2n_edge.errors import InputError
-from n2n_edge.gate import find_budget_file, gate_jobs, read_budget_file
+from n2n_edge.gate.budget_file import find_budget_file, read_budget_file
+from n2n_edge.gate.jobs import gate_jobs
 from tests.gate.models import PARAMS, save_conv
 
 app = typer.Typer()

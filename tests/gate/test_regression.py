@@ -4,8 +4,11 @@ from pathlib import Path
 import pytest
 
 from n2n_edge.errors import InputError
-from n2n_edge.figures import Figure
-from n2n_edge.gate import Gated, compare, gates_document, parse_percent, parse_regressions
+from n2n_edge.gate.check import Gated
+from n2n_edge.gate.json_document import gates_document
+from n2n_edge.gate.regression import compare, parse_percent
+from n2n_edge.gate.settings import parse_regressions
+from n2n_edge.metrics.figures import Figure
 
 
 def _params(value):

@@ -12,27 +12,20 @@ import xmlschema
 from hypothesis import given
 from hypothesis import strategies as st
 
-from n2n_edge.figures import Figure
-from n2n_edge.gate import (
-    Budget,
-    Gated,
-    LatencyRatio,
-    Operators,
-    Unanswered,
-    append_summary,
-    compare,
-    exit_code_of,
-    gate_markdown,
-    gates_document,
-    github_annotations,
-    github_error,
-    gitlab_report,
-    judge,
-    junit_report,
-    summary_of,
-)
-from n2n_edge.gate.github import SUMMARY_BYTES
-from n2n_edge.measure import Comparison
+from n2n_edge.gate.check import Gated, exit_code_of, summary_of
+from n2n_edge.gate.github import SUMMARY_BYTES, append_summary, github_annotations, github_error
+from n2n_edge.gate.gitlab import gitlab_report
+from n2n_edge.gate.json_document import gates_document
+from n2n_edge.gate.junit import junit_report
+from n2n_edge.gate.latency_ratio import LatencyRatio
+from n2n_edge.gate.markdown import gate_markdown
+from n2n_edge.gate.operators import Operators
+from n2n_edge.gate.regression import compare
+from n2n_edge.gate.unanswered import Unanswered
+from n2n_edge.measure.comparison import Comparison
+from n2n_edge.metrics.budget import Budget
+from n2n_edge.metrics.figures import Figure
+from n2n_edge.metrics.verdict import judge
 
 ROOT = Path(__file__).resolve().parents[2]
 JUNIT = xmlschema.XMLSchema(Path(__file__).with_name("junit.xsd"))

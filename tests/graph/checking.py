@@ -6,7 +6,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from n2n_edge.graph import Architecture, Teacher, build, serialize
+from n2n_edge.graph.architecture import Architecture
+from n2n_edge.graph.load import serialize
+from n2n_edge.graph.teacher import Teacher, build
 from tests.graph.dead import with_dead_channels
 from tests.graph.running import assert_same_outputs, inputs_of, run
 
@@ -67,7 +69,7 @@ def assert_torch_agrees(model: ir.Model, inputs: dict[str, np.ndarray], expected
     try:
         import torch
 
-        from n2n_edge.distill import GraphModule
+        from n2n_edge.training.executor import GraphModule
     except ImportError:
         return
     module = GraphModule(model)

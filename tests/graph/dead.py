@@ -5,7 +5,7 @@ from collections.abc import Collection
 import numpy as np
 import onnx_ir as ir
 
-from n2n_edge.graph import Teacher
+from n2n_edge.graph.teacher import Teacher
 
 __all__ = ["with_dead_channels"]
 

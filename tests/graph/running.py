@@ -7,7 +7,9 @@ import onnx_ir as ir
 import onnxruntime
 from hypothesis import strategies as st
 
-from n2n_edge.graph import Architecture, Teacher, serialize
+from n2n_edge.graph.architecture import Architecture
+from n2n_edge.graph.load import serialize
+from n2n_edge.graph.teacher import Teacher
 
 Arrays = dict[str, np.ndarray]
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from n2n_edge.graph import Architecture, Teacher, build
+from n2n_edge.graph.architecture import Architecture
+from n2n_edge.graph.teacher import Teacher, build
 from tests.graph.running import architectures
 from tests.graph.test_remove import one_network
 from tests.strategies import GRAPH_SETTINGS, cnn_models

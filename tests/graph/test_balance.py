@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from n2n_edge.graph import Teacher, build, costs
 from n2n_edge.graph.balance import tie_balanced
+from n2n_edge.graph.costs import costs
 from n2n_edge.graph.labels import LabelArray, Labels
+from n2n_edge.graph.teacher import Teacher, build
 from tests.graph.test_groups import teacher_of
 from tests.strategies import GRAPH_SETTINGS, Sketch, Tensor
 

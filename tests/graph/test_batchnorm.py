@@ -8,8 +8,9 @@ import onnx_ir as ir
 import pytest
 from hypothesis import given
 
-from n2n_edge.graph import Teacher, build, serialize
 from n2n_edge.graph.batchnorm import fold_batchnorm, restore_batchnorm
+from n2n_edge.graph.load import serialize
+from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.graph.witness import witness
 from tests.graph.running import assert_same_outputs, inputs_of, run
 from tests.strategies import GRAPH_SETTINGS, Sketch, Tensor, cnn_models

@@ -6,7 +6,9 @@ import onnx_ir as ir
 from hypothesis import given
 from hypothesis import strategies as st
 
-from n2n_edge.graph import Teacher, build, costs, serialize
+from n2n_edge.graph.costs import costs
+from n2n_edge.graph.load import serialize
+from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.graph.witness import witness
 from tests.graph.dead import with_dead_channels
 from tests.graph.running import architectures, assert_same_outputs, has_free_batch, inputs_of, run

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
-from n2n_edge.graph import Teacher, build
+from n2n_edge.graph.teacher import Teacher, build
 from tests.graph.checking import assert_sound, group_of, halved
 from tests.graph.running import has_free_batch, inputs_of, run
 from tests.strategies import Sketch, Tensor

@@ -6,7 +6,9 @@ import numpy as np
 import onnx_ir as ir
 from hypothesis import given
 
-from n2n_edge.graph import Teacher, costs, load_model, node_costs, save_model
+from n2n_edge.graph.costs import costs, node_costs
+from n2n_edge.graph.load import load_model, save_model
+from n2n_edge.graph.teacher import Teacher
 from n2n_edge.graph.witness import witness
 from tests.graph.running import inputs_of
 from tests.strategies import GRAPH_SETTINGS, Sketch, Tensor, cnn_models

@@ -6,10 +6,13 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from n2n_edge.devices import load_profile, predict
+from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import IncompressibleError, InputError
-from n2n_edge.graph import Teacher, build, costs, inferred_costs, load_model
+from n2n_edge.graph.costs import costs, inferred_costs
+from n2n_edge.graph.load import load_model
 from n2n_edge.graph.operands import is_fixed
+from n2n_edge.graph.teacher import Teacher, build
+from n2n_edge.latency.prediction import predict
 from tests.deep_graphs import DEEP_GRAPHS, deep_model
 
 NODES = 1_200

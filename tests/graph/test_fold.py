@@ -8,7 +8,8 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
-from n2n_edge.graph import Teacher, costs
+from n2n_edge.graph.costs import costs
+from n2n_edge.graph.teacher import Teacher
 from tests.graph.checking import assert_sound, group_of
 from tests.strategies import Sketch, Tensor
 

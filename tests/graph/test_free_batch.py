@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from n2n_edge.graph import Teacher
+from n2n_edge.graph.teacher import Teacher
 from tests.graph.running import has_free_batch, run
 
 Body = Callable[["Net", str], str]

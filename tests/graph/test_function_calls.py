@@ -6,8 +6,8 @@ import onnx
 import pytest
 from onnx import helper
 
-from n2n_edge.gate.reached import file_figures
-from n2n_edge.graph import Teacher
+from n2n_edge.graph.teacher import Teacher
+from n2n_edge.latency.file_figures import file_figures
 from tests.graph.test_hostile_files import inferred_in, refused, saved
 
 

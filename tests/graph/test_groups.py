@@ -6,7 +6,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from n2n_edge.graph import ChannelGroup, Teacher, build, serialize
+from n2n_edge.graph.groups import ChannelGroup
+from n2n_edge.graph.load import serialize
+from n2n_edge.graph.teacher import Teacher, build
 from tests.graph.running import inputs_of, run
 from tests.strategies import BLOCKS, Sketch, Tensor
 

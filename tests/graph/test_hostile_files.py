@@ -10,13 +10,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from n2n_edge.devices import load_profile, predict, predict_latency
+from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import InputError, N2NError
 from n2n_edge.foreign import UnforeseenError, foreign_file
-from n2n_edge.gate.reached import file_figures, inferred_figures
-from n2n_edge.graph import Teacher, child, load_model
+from n2n_edge.graph import child
 from n2n_edge.graph.function_calls import check_function_calls
-from n2n_edge.measure import file_size_bytes
+from n2n_edge.graph.load import load_model
+from n2n_edge.graph.teacher import Teacher
+from n2n_edge.latency.file_figures import file_figures, inferred_figures
+from n2n_edge.latency.prediction import predict, predict_latency
+from n2n_edge.measure.files import file_size_bytes
 
 Constants = dict[str, np.ndarray]
 

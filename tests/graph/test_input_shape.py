@@ -6,7 +6,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from n2n_edge.errors import InputError
-from n2n_edge.graph import at_one_size, costs, parse_input_shape, with_input_shape
+from n2n_edge.graph.costs import costs
+from n2n_edge.graph.input_shape import at_one_size, parse_input_shape, with_input_shape
 
 FREE, FIXED = ["N", 3, "H", "W"], ["N", 3, 32, 32]
 

@@ -8,8 +8,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from n2n_edge.errors import InputError
-from n2n_edge.gate.reached import file_figures
-from n2n_edge.graph import Teacher, build, costs, load_model, model_file, save_model, serialize
+from n2n_edge.graph import model_file
+from n2n_edge.graph.costs import costs
+from n2n_edge.graph.load import load_model, save_model, serialize
+from n2n_edge.graph.teacher import Teacher, build
+from n2n_edge.latency.file_figures import file_figures
 
 
 def write_with_holes(folder: Path, hidden: int, wide: int) -> Path:

@@ -5,7 +5,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from n2n_edge.graph import Teacher, build, costs
+from n2n_edge.graph.costs import costs
+from n2n_edge.graph.teacher import Teacher, build
 from tests.graph.checking import assert_sound
 from tests.graph.running import inputs_of, run
 from tests.strategies import Sketch, Tensor

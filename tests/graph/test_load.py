@@ -9,7 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from n2n_edge.errors import InputError
-from n2n_edge.graph import Teacher, build, load_model, serialize
+from n2n_edge.graph.load import load_model, serialize
+from n2n_edge.graph.teacher import Teacher, build
 from tests.graph.running import inputs_of, run
 from tests.graph.test_costs import small_network
 

@@ -6,8 +6,9 @@ import onnx
 import pytest
 from onnx import helper
 
-from n2n_edge.gate.reached import file_figures, inferred_figures
-from n2n_edge.graph import Teacher, load_model
+from n2n_edge.graph.load import load_model
+from n2n_edge.graph.teacher import Teacher
+from n2n_edge.latency.file_figures import file_figures, inferred_figures
 from tests.graph.test_function_calls import calling, function
 from tests.graph.test_hostile_files import KERNEL, conv, inferred_in, refused, saved
 

@@ -10,10 +10,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
-from n2n_edge.devices import load_profile, predict
+from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import IncompressibleError
-from n2n_edge.gate.reached import file_figures, inferred_figures
-from n2n_edge.graph import Teacher, load_model
+from n2n_edge.graph.load import load_model
+from n2n_edge.graph.teacher import Teacher
+from n2n_edge.latency.file_figures import file_figures, inferred_figures
+from n2n_edge.latency.prediction import predict
 
 KINDS = ("operators", "pairs", "pairs per channel", "dynamic")
 

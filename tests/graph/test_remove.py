@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from n2n_edge._example import teacher_path
-from n2n_edge.graph import Layer, Teacher, build, serialize
+from n2n_edge.graph.layers import Layer
+from n2n_edge.graph.load import serialize
 from n2n_edge.graph.remove import RemovalConflictError
+from n2n_edge.graph.teacher import Teacher, build
 from tests.graph.running import architectures, assert_same_outputs, inputs_of, run
 from tests.strategies import BLOCKS, GRAPH_SETTINGS, Sketch, Tensor, cnn_models
 

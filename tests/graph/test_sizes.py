@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from n2n_edge.graph import Teacher
+from n2n_edge.graph.teacher import Teacher
 from tests.graph.checking import assert_sound
 from tests.strategies import Sketch, Tensor
 

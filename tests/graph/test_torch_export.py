@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from n2n_edge.errors import InputError
-from n2n_edge.graph import Teacher, export_module
+from n2n_edge.graph.teacher import Teacher
+from n2n_edge.graph.torch_export import export_module
 from tests.graph.running import has_free_batch, run
 
 torch = pytest.importorskip("torch", reason="exporting a module needs torch")

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from n2n_edge.errors import InputError
-from n2n_edge.graph import Teacher
+from n2n_edge.graph.teacher import Teacher
 from tests.graph.running import run
 
 VECTORS = [numpy_helper.from_array(np.full(4, value, np.float32), f"v{value}") for value in (1, 2, 3)]

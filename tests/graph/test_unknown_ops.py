@@ -6,7 +6,8 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
-from n2n_edge.graph import Teacher, build, costs
+from n2n_edge.graph.costs import costs
+from n2n_edge.graph.teacher import Teacher, build
 from tests.graph.running import assert_same_outputs, inputs_of, run
 from tests.strategies import Sketch, Tensor
 

@@ -12,9 +12,12 @@ from typer.testing import CliRunner
 
 from n2n_edge.cli.app import app
 from n2n_edge.errors import InputError
-from n2n_edge.gate.reached import file_figures
-from n2n_edge.graph import Teacher, batch_of, build, costs, inferred_costs, load_model, serialize
-from n2n_edge.measure import file_size_bytes
+from n2n_edge.graph.costs import costs, inferred_costs
+from n2n_edge.graph.load import load_model, serialize
+from n2n_edge.graph.shapes import batch_of
+from n2n_edge.graph.teacher import Teacher, build
+from n2n_edge.latency.file_figures import file_figures
+from n2n_edge.measure.files import file_size_bytes
 
 Change = Callable[[onnx.ModelProto], None]
 

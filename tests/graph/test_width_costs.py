@@ -4,7 +4,9 @@ import numpy as np
 import onnx_ir as ir
 from hypothesis import given
 
-from n2n_edge.graph import Teacher, WidthCosts, build, costs, node_costs
+from n2n_edge.graph.costs import costs, node_costs
+from n2n_edge.graph.teacher import Teacher, build
+from n2n_edge.graph.width_costs import WidthCosts
 from tests.strategies import GRAPH_SETTINGS, cnn_models
 
 CANDIDATES = 4

@@ -4,8 +4,11 @@ from typing import Any
 import pytest
 
 from n2n_edge.errors import InputError
-from n2n_edge.figures import Figure
-from n2n_edge.measure import BenchOptions, Measurement, MeasurementError, WarmWorker, bench, environment, usable_cores
+from n2n_edge.measure.bench import WarmWorker, bench
+from n2n_edge.measure.environment import environment, usable_cores
+from n2n_edge.measure.measurement import Measurement, MeasurementError
+from n2n_edge.measure.options import BenchOptions
+from n2n_edge.metrics.figures import Figure
 from tests.measure.small_models import write_conv_model, write_failing_model, write_gemm_model
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from n2n_edge.measure import BoardState, MeasurementError
-from n2n_edge.measure.board import parse_throttled
+from n2n_edge.measure.board import BoardState, parse_throttled
 from n2n_edge.measure.doubts import doubts_of_state, refuse_throttled
+from n2n_edge.measure.measurement import MeasurementError
 from n2n_edge.measure.messages import State, parse
 from n2n_edge.measure.worker import Energy, board_state, cpu_mhz, power_rails
 

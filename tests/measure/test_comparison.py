@@ -5,8 +5,11 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from n2n_edge.measure import BenchOptions, Comparison, HostTarget, Measurement, Standing, compare
+from n2n_edge.measure.comparison import Comparison, Standing, compare
+from n2n_edge.measure.measurement import Measurement
+from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.ratio import LEAST_ROUNDS, ratio_interval, student_t, verdict_of
+from n2n_edge.measure.target import HostTarget
 from tests.measure.small_models import write_conv_model
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 
-from n2n_edge.measure import summarise
 from n2n_edge.measure.doubts import doubts_of_load, doubts_of_sample
+from n2n_edge.measure.measurement import summarise
 
 
 def doubts(samples: list[float], converged: bool = True) -> list[str]:

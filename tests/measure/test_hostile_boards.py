@@ -11,9 +11,14 @@ from typer.testing import CliRunner, Result
 from n2n_edge.cli.bench import bench as bench_command
 from n2n_edge.cli.device import device_app
 from n2n_edge.errors import N2NError
-from n2n_edge.measure import BenchOptions, HostTarget, MeasurementError, SshTarget, WarmWorker, bench, channel, process
+from n2n_edge.measure import channel, process
+from n2n_edge.measure.bench import WarmWorker, bench
+from n2n_edge.measure.measurement import MeasurementError
+from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.process import Launch, WorkerProcess, WorkerReady
+from n2n_edge.measure.ssh import SshTarget
 from n2n_edge.measure.suite import run_suite
+from n2n_edge.measure.target import HostTarget
 from tests.measure.fake_board import install
 from tests.measure.small_models import write_conv_model
 

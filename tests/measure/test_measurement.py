@@ -3,7 +3,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from n2n_edge.measure import summarise
+from n2n_edge.measure.measurement import summarise
 from n2n_edge.measure.worker import median_ranks
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from n2n_edge.errors import InputError
-from n2n_edge.measure import BenchOptions, parse_providers
+from n2n_edge.measure.options import BenchOptions, parse_providers
 
 
 def test_short_and_full_names_of_providers() -> None:

@@ -4,9 +4,12 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from n2n_edge.graph import Teacher, layers_by_name
-from n2n_edge.measure import BenchOptions, OpProfile, bench
+from n2n_edge.graph.layers import layers_by_name
+from n2n_edge.graph.teacher import Teacher
+from n2n_edge.measure.bench import bench
 from n2n_edge.measure.messages import Profiled, parse
+from n2n_edge.measure.options import BenchOptions
+from n2n_edge.measure.per_op import OpProfile
 from n2n_edge.measure.worker import read_profile
 from tests.measure.small_models import write_conv_model
 

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from n2n_edge.errors import InputError, N2NError, UnsuitableEnvironmentError
-from n2n_edge.measure import BenchOptions, ConnectionLostError, MeasurementError, SshTarget, bench
+from n2n_edge.measure.bench import bench
+from n2n_edge.measure.measurement import ConnectionLostError, MeasurementError
+from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.process import WORKER_SCRIPT
 from n2n_edge.measure.readiness import readiness
-from n2n_edge.measure.ssh import SshAddress
+from n2n_edge.measure.ssh import SshAddress, SshTarget
 from n2n_edge.measure.worker import PROTOCOL
 from tests.measure.small_models import write_conv_model, write_gemm_model
 from tests.sshd import Server

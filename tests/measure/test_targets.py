@@ -7,20 +7,14 @@ import onnx
 import pytest
 
 from n2n_edge.errors import InputError, MemoryLimitError
-from n2n_edge.measure import (
-    BenchOptions,
-    HostTarget,
-    Measurement,
-    MeasurementError,
-    SshTarget,
-    Target,
-    WarmWorker,
-    bench,
-    compare,
-)
-from n2n_edge.measure.bench import run_throughput
+from n2n_edge.measure.bench import WarmWorker, bench, run_throughput
+from n2n_edge.measure.comparison import compare
+from n2n_edge.measure.measurement import Measurement, MeasurementError
 from n2n_edge.measure.messages import LimitPrepared
+from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.readiness import readiness
+from n2n_edge.measure.ssh import SshTarget
+from n2n_edge.measure.target import HostTarget, Target
 from tests.measure.small_models import write_conv_model, write_failing_model, write_gemm_model
 
 pytestmark = pytest.mark.usefixtures("quick_workers")

@@ -13,8 +13,11 @@ import psutil
 import pytest
 
 from n2n_edge.errors import InputError
-from n2n_edge.measure import BenchOptions, HostTarget, MeasurementError, WarmWorker
+from n2n_edge.measure.bench import WarmWorker
+from n2n_edge.measure.measurement import MeasurementError
+from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.process import WORKER_SCRIPT
+from n2n_edge.measure.target import HostTarget
 from n2n_edge.measure.worker import PROTOCOL
 from tests.measure.small_models import write_conv_model
 

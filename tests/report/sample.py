@@ -2,8 +2,8 @@
 
 import random
 
-from n2n_edge.figures import Figure, Provenance
-from n2n_edge.report import CandidateJson, LayerJson, LayerLatencyJson, ModelJson, RunReport
+from n2n_edge.metrics.figures import Figure, Provenance
+from n2n_edge.report.document import CandidateJson, LayerJson, LayerLatencyJson, ModelJson, RunReport
 
 __all__ = ["old_document", "sample_document"]
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from n2n_edge.report import pareto_front
 from n2n_edge.report.candidates import candidate_charts, describe_candidate, find_winner
+from n2n_edge.report.front import pareto_front
 from n2n_edge.report.front_table import front_table
 from n2n_edge.report.known_costs import known_costs
 from n2n_edge.report.network import layer_rows, network_charts

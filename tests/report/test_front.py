@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from n2n_edge.report import pareto_front
+from n2n_edge.report.front import pareto_front
 
 # few distinct values, so that ties are common
 figures = st.one_of(st.none(), st.sampled_from([0.0, 0.25, 0.5, 1.0, float("nan"), float("inf")]))

@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from n2n_edge.figures import Figure
-from n2n_edge.report import render_html, write_html
+from n2n_edge.metrics.figures import Figure
+from n2n_edge.report.html import render_html, write_html
 from tests.report.pages import Page, chart_of
 from tests.report.sample import old_document, sample_document
 

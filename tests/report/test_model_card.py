@@ -1,7 +1,7 @@
 import pytest
 
-from n2n_edge.report import render_model_card, write_model_card
 from n2n_edge.report.html import render_html
+from n2n_edge.report.model_card import render_model_card, write_model_card
 from tests.report.sample import sample_document
 
 

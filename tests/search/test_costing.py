@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from n2n_edge._example import teacher_path
-from n2n_edge.devices import load_profile, predict_latency
-from n2n_edge.gate import Budget
-from n2n_edge.graph import Teacher, WidthCosts, build, costs
-from n2n_edge.measure import WarmWorker
-from n2n_edge.search import CostMeter, Journal, fit_widths
-from n2n_edge.search.fitting import Widths
+from n2n_edge.devices.registry import load_profile
+from n2n_edge.graph.costs import costs
+from n2n_edge.graph.teacher import Teacher, build
+from n2n_edge.graph.width_costs import WidthCosts
+from n2n_edge.latency.prediction import predict_latency
+from n2n_edge.measure.bench import WarmWorker
+from n2n_edge.metrics.budget import Budget
+from n2n_edge.search.costing import CostMeter
+from n2n_edge.search.fitting import Widths, fit_widths
+from n2n_edge.search.journal import Journal
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from n2n_edge.errors import InputError
-from n2n_edge.search.policies import POLICY_NAMES, Observation, Policy, make_policy
+from n2n_edge.search.policies import POLICY_NAMES, make_policy
+from n2n_edge.search.policies.base import Observation, Policy
 from n2n_edge.search.policies.reinforce import ReinforcePolicy
 from n2n_edge.search.problem import DecisionProblem, ProblemKind, Proposal
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from n2n_edge.search.policies import Observation, make_policy
+from n2n_edge.search.policies import make_policy
+from n2n_edge.search.policies.base import Observation
 from n2n_edge.search.problem import DecisionProblem, Proposal
 from n2n_edge.search.reward import compression_reward, infeasible_reward, violation
 

@@ -8,12 +8,17 @@ import onnx_ir as ir
 import pytest
 
 from n2n_edge._example import teacher_path
-from n2n_edge.devices import load_profile
-from n2n_edge.distill import Judgement, Kept
-from n2n_edge.gate import Budget
-from n2n_edge.graph import Teacher, build
-from n2n_edge.measure import WarmWorker
-from n2n_edge.search import CostMeter, Evaluator, Journal, Objective, Rung, SearchPlan, SearchResult, note_crash, search
+from n2n_edge.devices.registry import load_profile
+from n2n_edge.graph.teacher import Teacher, build
+from n2n_edge.measure.bench import WarmWorker
+from n2n_edge.metrics.budget import Budget
+from n2n_edge.search.attempts import note_crash
+from n2n_edge.search.costing import CostMeter
+from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, search
+from n2n_edge.search.evaluator import Evaluator, Objective
+from n2n_edge.search.journal import Journal
+from n2n_edge.training.proxy_evaluation import Judgement
+from n2n_edge.training.reconstruct import Kept
 from tests.strategies import Sketch, Tensor
 
 REMOVAL, SHRINKAGE = 5, 6

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from n2n_edge._example import teacher_path
-from n2n_edge.devices import load_profile
-from n2n_edge.graph import Teacher
+from n2n_edge.devices.registry import load_profile
+from n2n_edge.graph.teacher import Teacher
 from n2n_edge.search.stages import FEATURES, WIDTH_RATIOS, RemovalStage, ShrinkageStage
 
 

@@ -1,0 +1,1 @@
+"""Image data: sources, splits, pixels, corruptions; nothing here needs torch."""

@@ -1,0 +1,240 @@
+"""The data of a run: three splits of images held as bytes, and how they are normalised."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from n2n_edge.data import source_digits, source_folder, source_function, source_npz
+from n2n_edge.data.pixel_scale import per_channel
+from n2n_edge.data.samples import Samples, Source
+from n2n_edge.data.splits import choose_members, split_warnings
+from n2n_edge.errors import InputError
+from n2n_edge.foreign import printable
+from n2n_edge.importing import is_function_name
+from n2n_edge.reading import exists, expanded, is_file
+
+if TYPE_CHECKING:
+    from n2n_edge.tasks.outputs import OutputsName
+
+__all__ = ["Data", "Split", "load_data"]
+
+TEST_FRACTION = 0.1
+"""Share of the images that becomes the test split when the data has none."""
+
+_HASHED_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images `(N, H, W, C)` as uint8 and labels `(N,)` as int64, or None where there are none.
+
+    `targets` `(N, K)` are labels that are values, such as coordinates.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
+    targets: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, chosen: NDArray[np.int64]) -> "Split":
+        """Give the chosen images with their labels."""
+        return Split(
+            self.images[chosen],
+            None if self.labels is None else self.labels[chosen],
+            None if self.targets is None else self.targets[chosen],
+        )
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training, validation and test images; a pixel x goes in as ``(x / 255 - mean) / std`` per channel.
+
+    `outputs` is what a model's outputs for them are taken as; None goes by the model's graph.
+    """
+
+    train: Split
+    validation: Split
+    test: Split
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    outputs: "OutputsName | None" = None
+    conversions: str = ""
+    """What was converted and passed over while the images were read, in words."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the training and validation images carry labels."""
+        return self.train.labels is not None
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape `(C, H, W)` of one image as the model takes it."""
+        height, width, channels = self.train.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def counts(self) -> str:
+        """What was read, converted and passed over, on one line."""
+        text = (
+            f"{len(self.train):,} training, {len(self.validation):,} validation, {len(self.test):,} test images, "
+            f"{f'{len(self.class_names)} classes' if self.labelled else 'without labels'}"
+        )
+        return f"{text}; {self.conversions}" if self.conversions else text
+
+    def inputs(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Turn images `(N, H, W, C)` into a model's input `(N, C, H, W)`: ``(x / 255 - mean) / std``."""
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        scaled = (images.astype(np.float32) - np.float32(255) * mean) / (np.float32(255) * std)
+        return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+    def digest(self) -> str:
+        """Return a hash of all images and labels as they are split; equal data give the same, wherever they lie."""
+        found = hashlib.sha256()
+        for split in (self.train, self.validation, self.test):
+            found.update(repr((split.images.shape, split.labels is None, split.targets is None)).encode())
+            for start in range(0, len(split), _HASHED_AT_ONCE):
+                found.update(np.ascontiguousarray(split.images[start : start + _HASHED_AT_ONCE]).data)
+            for labels in (split.labels, split.targets):
+                if labels is not None:
+                    found.update(np.ascontiguousarray(labels).data)
+        return found.hexdigest()
+
+
+def _check_labels(spec: str, source: Source, classes: int | None, *, may_be_values: bool) -> None:
+    """Refuse labels that are no classes of the teacher, and data of a single class."""
+    labels = source.train.labels
+    if classes is None:
+        return
+    if source.train.targets is not None and not may_be_values:
+        raise InputError(
+            f"data '{spec}' has labels that are no whole numbers and not one-hot: give class numbers from 0"
+        )
+    if labels is None:
+        return
+    parts = [part.labels for part in (source.train, source.validation, source.test) if part and part.labels is not None]
+    low, high = min(int(part.min()) for part in parts), max(int(part.max()) for part in parts)
+    if low < 0:
+        raise InputError(f"data '{spec}' has the label {low}: labels must be numbered from 0")
+    found = len(source.class_names) or high + 1
+    if len(np.unique(labels)) < 2:
+        raise InputError(f"data '{spec}' holds one class only: give images of at least two classes")
+    if high >= classes:
+        raise InputError(
+            f"data '{spec}' has labels up to {high}, but the teacher has {classes} outputs: labels must be below that; "
+            "outputs that aren't scores of classes need --outputs values"
+        )
+    if found != classes:
+        raise InputError(
+            f"data '{spec}' has {found} classes, but the teacher has {classes} outputs: give the data it was trained "
+            "on; outputs that aren't scores of classes need --outputs values"
+        )
+
+
+def _read(spec: str, input_shape: tuple[int, int, int], class_names: Sequence[str] | None) -> Source:
+    if spec.startswith("builtin:"):
+        return source_digits.read(spec, input_shape)
+    path = expanded(spec)
+    try:
+        if exists(path) and path.is_dir():
+            return source_folder.read(path, input_shape, class_names)
+        if is_file(path) or path.suffix == ".npz":
+            return source_npz.read(path, input_shape)
+    except OSError as error:
+        raise InputError(f"data '{printable(spec)}' can't be read ({error.strerror}): give what can be") from error
+    if is_function_name(spec):
+        return source_function.read(spec, input_shape)
+    raise InputError(f"no data '{spec}': give a folder of images, an .npz file, or package.module:function")
+
+
+def _split(source: Source, validation_fraction: float, seed: int) -> tuple[Split, Split, Split]:
+    """Return training, validation and test images; what the source doesn't split is split by the seed."""
+    train, left = source.train, np.arange(len(source.train.images))
+    parts = [source.validation, source.test]
+    for index, fraction, own_seed in ((1, TEST_FRACTION, seed + 1), (0, validation_fraction, seed)):
+        if parts[index] is None:
+            labels = None if train.labels is None else train.labels[left]
+            chosen = choose_members(labels, len(left), fraction, own_seed)
+            parts[index] = train.take(left[chosen])
+            left = left[~chosen]
+    if len(left) < len(train.images):
+        train = train.take(left)
+    validation, test = cast("list[Samples]", parts)
+    return tuple(Split(part.images, part.labels, part.targets) for part in (train, validation, test))  # type: ignore[return-value]
+
+
+def _order_notes(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Say how classes are numbered where people would count otherwise than names are sorted."""
+    natural = sorted(names, key=lambda name: [(part.isdecimal(), int(part) if part.isdecimal() else 0, part)
+                                              for part in re.split(r"(\d+)", name)])  # fmt: skip
+    if list(names) == natural or list(names) != sorted(names):
+        return ()
+    first = next(index for index, (one, other) in enumerate(zip(names, natural, strict=True)) if one != other)
+    shown = ", ".join(printable(name) for name in names[: first + 2])
+    return (
+        f"classes are numbered as their folders' names are sorted: {shown}, ... (as torchvision's ImageFolder does); "
+        "where the teacher counts otherwise, give --classes FILE",
+    )
+
+
+def load_data(
+    spec: str,
+    *,
+    input_shape: tuple[int, int, int],
+    classes: int | None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+    class_names: Sequence[str] | None = None,
+    may_be_values: bool = False,
+) -> Data:
+    """Load images for a teacher that takes `input_shape` `(C, H, W)` and tells `classes` apart (None: no classifier).
+
+    `spec` is a folder (of images per class, or of images; with or without ``train/`` and ``test/``), an ``.npz`` file,
+    ``package.module:function`` that gives a torch Dataset (or a training and a test one), or ``builtin:digits``. What
+    has no validation or test split gets one, cut by `seed`, of each class alike; the digits are always split the same.
+    `mean` and `std` are per channel, on pixels in 0..1; None leaves these as they are. `class_names` are the classes in
+    the order of the teacher's outputs; by default a folder's are sorted by name. Labels of values are taken where there
+    are no `classes`, or with `may_be_values`. Raises InputError.
+    """
+    if not 0 < validation_fraction < 1:
+        raise InputError(f"validation fraction {validation_fraction}: must lie between 0 and 1")
+    channels = input_shape[0]
+    mean = per_channel("mean", mean, channels) or (0.0,) * channels
+    std = per_channel("std", std, channels) or (1.0,) * channels
+    if class_names is not None and classes is not None and len(class_names) != classes:
+        raise InputError(
+            f"--classes names {len(class_names)} classes, but the teacher has {classes} outputs: name each"
+        )
+    source = _read(spec, input_shape, class_names)
+    if class_names is not None:
+        source = replace(source, class_names=tuple(class_names))
+    _check_labels(spec, source, classes, may_be_values=may_be_values)
+    if len(source.train.images) < 3:
+        raise InputError(
+            f"data '{spec}' holds {len(source.train.images)} images: too few to train, validate and test with"
+        )
+    train, validation, test = _split(source, validation_fraction, seed)
+    names = source.class_names
+    if not names and train.labels is not None:
+        names = tuple(str(kind) for kind in range(classes or int(train.labels.max()) + 1))
+    held_out = {"validation": (len(validation), validation.labels), "test": (len(test), test.labels)}
+    return Data(
+        train=train,
+        validation=validation,
+        test=test,
+        class_names=names,
+        mean=mean,
+        std=std,
+        conversions=source.conversions.words(),
+        warnings=(*_order_notes(source.class_names), *split_warnings(held_out, len(names))),
+    )

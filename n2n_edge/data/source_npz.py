@@ -1,0 +1,144 @@
+"""Images in an ``.npz`` file of numpy arrays."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from n2n_edge.data.npz import Archive, open_archive
+from n2n_edge.data.pixels import Conversions, bytes_of
+from n2n_edge.data.samples import Samples, Source, fit_all
+from n2n_edge.errors import InputError
+from n2n_edge.reading import is_file
+
+__all__ = ["as_bytes", "as_labels", "labelled", "read"]
+
+_IMAGE_KEYS = ("x_train", "x", "X", "images", "data")
+_LABELS_OF = {"x_train": "y_train", "x_test": "y_test", "x_val": "y_val"}
+_LABEL_KEYS = ("y", "labels", "targets")
+
+
+def _channels_last(where: str, images: NDArray[np.generic], input_shape: tuple[int, int, int]) -> NDArray[np.generic]:
+    """Bring `(N, H, W)`, `(N, H, W, C)` or `(N, C, H, W)` to `(N, H, W, C)` with the teacher's channels."""
+    channels, *size = input_shape
+    if images.ndim not in (3, 4):
+        raise InputError(
+            f"{where} has the shape {images.shape}: images must be (N, H, W), (N, H, W, C) or (N, C, H, W)"
+        )
+    first = images.ndim == 4 and images.shape[1] == channels
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    last = images.shape[-1] == channels
+    if last and first:
+        fits_last, fits_first = list(images.shape[1:3]) == size, list(images.shape[2:]) == size
+        if fits_last == fits_first:
+            raise InputError(
+                f"{where} has the shape {images.shape}: its channels may be the second or the last axis; give images "
+                f"of the teacher's size, {size[0]}x{size[1]}"
+            )
+        last = fits_last
+    if last:
+        return images
+    if first:
+        return images.transpose(0, 2, 3, 1)
+    found = images.shape[-1] if images.shape[-1] <= 4 or images.shape[1] > 4 else images.shape[1]
+    raise InputError(
+        f"{where} holds images of {found} channels, but the teacher takes {channels}: convert the images first"
+    )
+
+
+def as_bytes(
+    where: str, images: NDArray[np.generic], input_shape: tuple[int, int, int], conversions: Conversions
+) -> NDArray[np.uint8]:
+    """Bring images of bytes, 16-bit values, or floats in 0..1, to `(N, H, W, C)` uint8 of the teacher's size."""
+    if images.ndim and len(images) == 0:
+        raise InputError(f"{where} holds no images")
+    images = _channels_last(where, images, input_shape)
+    if images.size == 0:
+        raise InputError(f"{where} has the shape {images.shape}: its images have no pixels")
+    return fit_all(bytes_of(where, images, conversions), input_shape)
+
+
+def as_labels(where: str, labels: NDArray[np.generic], count: int) -> NDArray[np.int64]:
+    """Bring class numbers `(N,)` or `(N, 1)`, or one-hot rows `(N, K)`, to `(N,)` int64."""
+    if labels.dtype.kind not in "buif":
+        raise InputError(f"{where} has labels of type {labels.dtype}: give class numbers from 0")
+    if labels.ndim == 2 and labels.shape[1] > 0:
+        labels = labels[:, 0] if labels.shape[1] == 1 else labels.argmax(axis=1) if _is_one_hot(labels) else labels
+    if labels.shape != (count,):
+        raise InputError(f"{where} has labels of shape {labels.shape} for {count} images: give one label per image")
+    if labels.dtype.kind == "f" and not np.array_equal(np.trunc(labels), labels):  # NaN is unequal to itself
+        raise InputError(f"{where} has labels that are no whole numbers: give class numbers from 0")
+    if labels.size and not (labels.max() < 2**31 and labels.min() >= -(2**31)):
+        raise InputError(f"{where} has labels up to {labels.max():g}: give class numbers from 0")
+    return labels.astype(np.int64)
+
+
+def labelled(where: str, images: NDArray[np.uint8], labels: NDArray[np.generic]) -> Samples:
+    """Join images and labels: class numbers or one-hot rows name classes, other numbers are values `(N, K)`."""
+    count = len(images)
+    numeric = labels.dtype.kind in "iufb" and labels.ndim >= 1 and len(labels) == count and labels.size > 0
+    flat = labels.reshape(count, -1) if numeric else labels
+    if not numeric or _is_one_hot(flat) or (flat.shape[1] == 1 and np.array_equal(flat, np.floor(flat))):
+        return Samples(images, as_labels(where, labels, count))
+    if not np.isfinite(flat).all():
+        raise InputError(f"{where} has labels that are no finite numbers: mend or leave out these images")
+    return Samples(images, None, flat.astype(np.float32))
+
+
+def _is_one_hot(rows: NDArray[np.generic]) -> bool:
+    """Tell whether every row of `(N, K)` is one 1 among noughts."""
+    if rows.ndim != 2 or rows.shape[1] < 2:
+        return False
+    ones = rows == 1
+    return bool((ones | (rows == 0)).all() and (ones.sum(1) == 1).all())
+
+
+def _read_part(
+    archive: Archive, key: str, label_key: str | None, shape: tuple[int, int, int], conversions: Conversions
+) -> Samples:
+    declared = archive.shape(key)
+    if len(declared) not in (3, 4):  # before gigabytes are unpacked
+        raise InputError(
+            f"'{key}' of '{archive.path}' has the shape {declared}: images must be (N, H, W), (N, H, W, C) or "
+            "(N, C, H, W)"
+        )
+    images = as_bytes(f"'{key}' of '{archive.path}'", archive.read(key), shape, conversions)
+    if label_key is None or label_key not in archive.names:
+        return Samples(images, None)
+    return labelled(f"'{label_key}' of '{archive.path}'", images, archive.read(label_key))
+
+
+def read(path: Path, input_shape: tuple[int, int, int]) -> Source:
+    """Read ``x_train, y_train, x_test, y_test`` (and ``x_val, y_val``), or one pair such as ``images, labels``."""
+    if not is_file(path):
+        raise InputError(f"no such file '{path}': give a folder of images, an .npz file, or package.module:function")
+    conversions = Conversions()
+    with open_archive(path) as archive:
+        source = _read_arrays(archive, input_shape, conversions)
+    conversions.refuse_unused_bits()
+    return source
+
+
+def _read_arrays(archive: Archive, input_shape: tuple[int, int, int], conversions: Conversions) -> Source:
+    path, names = archive.path, archive.names
+    key = next((key for key in _IMAGE_KEYS if key in names), None)
+    if key is None:
+        raise InputError(
+            f"'{path}' holds the arrays {', '.join(sorted(names)) or 'none'}: name them x_train, y_train, x_test, "
+            f"y_test, or images, labels"
+        )
+    used = {key, *_LABELS_OF, *_LABELS_OF.values()} if key == "x_train" else {key, *_LABEL_KEYS}
+    conversions.passed_over["other arrays"] = len(set(names) - used)
+    if key != "x_train":
+        label_key = next((name for name in _LABEL_KEYS if name in names), None)
+        part = _read_part(archive, key, label_key, input_shape, conversions)
+        return Source(train=part, conversions=conversions)
+    parts = {
+        name: _read_part(archive, name, _LABELS_OF[name], input_shape, conversions)
+        for name in _LABELS_OF
+        if name in names
+    }
+    if len({(part.labels is None, part.targets is None) for part in parts.values()}) > 1:
+        raise InputError(f"'{path}' has labels for some of {', '.join(parts)} only: give them for all or for none")
+    return Source(parts["x_train"], parts.get("x_val"), parts.get("x_test"), conversions=conversions)

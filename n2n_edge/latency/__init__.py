@@ -1,0 +1,1 @@
+"""Prediction of latency and energy: kernels, rates, evidence, intervals."""

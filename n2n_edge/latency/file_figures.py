@@ -1,0 +1,103 @@
+"""The figures of one model file that budgets are held against."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from n2n_edge.foreign import foreign_file
+from n2n_edge.graph.costs import Costs, costs, inferred_costs
+from n2n_edge.graph.input_shape import with_input_shape
+from n2n_edge.graph.load import load_model
+from n2n_edge.measure.bench import bench
+from n2n_edge.measure.files import file_size_bytes
+from n2n_edge.measure.options import BenchOptions
+from n2n_edge.metrics.figures import MB, Figure
+
+if TYPE_CHECKING:
+    from n2n_edge.devices.profile import Profile
+
+__all__ = [
+    "Latency",
+    "file_figures",
+    "inferred_figures",
+    "latency_figure",
+    "model_figures",
+    "predicted_note",
+    "static_figures",
+]
+
+
+def static_figures(costs: Costs) -> dict[str, Figure]:
+    """Return size_mb, params, macs and memory_bound_mb as figures with provenance ``computed``."""
+    return {
+        "size_mb": Figure(costs.size_bytes / MB, "MB", "computed"),
+        "params": Figure(costs.params, "params", "computed"),
+        "macs": Figure(costs.macs, "MACs", "computed"),
+        "memory_bound_mb": Figure(costs.memory_bound_bytes / MB, "MB", "computed"),
+    }
+
+
+def file_figures(path: Path, input_shape: tuple[int, ...] | None = None) -> dict[str, Figure]:
+    """Return the static figures of an ONNX file; its size is that on disk, external data included.
+
+    `input_shape` gives the sizes that the first input leaves free. A model whose shapes can't be inferred is run once,
+    in a process of its own.
+
+    Raises:
+        InputError: a file that isn't a model, or that ONNX Runtime can't run where it has to.
+    """
+    return model_figures(with_input_shape(load_model(path), input_shape, path.name), path)
+
+
+def model_figures(model: ir.Model, path: Path) -> dict[str, Figure]:
+    """Return the static figures of a model that was read from `path`; see `file_figures`."""
+    with foreign_file(path):
+        return static_figures(dataclasses.replace(costs(model), size_bytes=file_size_bytes(path)))
+
+
+def inferred_figures(model: ir.Model, path: Path) -> dict[str, Figure]:
+    """Return what `model_figures` does without running anything: no MACs and memory where shapes can't be inferred."""
+    with foreign_file(path):
+        found, complete = inferred_costs(model)
+        figures = static_figures(dataclasses.replace(found, size_bytes=file_size_bytes(path)))
+    if not complete:
+        del figures["macs"], figures["memory_bound_mb"]
+    return figures
+
+
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """The latency of one inference; `notes` say what it rests on, `warnings` what makes it doubtful."""
+
+    figure: Figure
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def latency_figure(
+    path: Path, profile: "Profile", threads: int | None = None, input_shape: tuple[int, ...] | None = None
+) -> Latency:
+    """Return the latency of one inference on a device.
+
+    Measured if the device is this host, predicted otherwise; the figure's provenance says which. `threads` default to
+    the profile's; `input_shape` as for `file_figures`.
+    """
+    if profile.is_host:
+        options = BenchOptions(
+            threads=profile.default_threads if threads is None else threads,
+            providers=profile.providers,
+            input_shape=input_shape,
+        )
+        measurement = bench(path, options, profiled=False).measurement
+        return Latency(measurement.latency(), warnings=measurement.warnings)
+    from n2n_edge.latency.prediction import latency_with_evidence
+
+    figure, basis = latency_with_evidence(with_input_shape(load_model(path), input_shape, path.name), profile, threads)
+    return Latency(figure, (predicted_note(profile.name), *basis.evidence_words()), basis.warnings())
+
+
+def predicted_note(device: str) -> str:
+    """Return the line that says that a latency was not measured."""
+    return f"latency on {device} is predicted, not measured: bench the model on the device"

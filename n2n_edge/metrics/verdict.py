@@ -1,0 +1,103 @@
+"""Whether a figure meets its budget."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from n2n_edge.errors import UnsuitableEnvironmentError
+from n2n_edge.metrics.budget import Budget
+from n2n_edge.metrics.figures import Figure
+from n2n_edge.metrics.formats import format_figure, format_provenance, format_value
+from n2n_edge.metrics.outcome import Outcome
+
+__all__ = ["Verdict", "judge"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One budget held against the figure that was reached.
+
+    `margin` is the room that is left as a fraction of the limit: 0.1 is 10% inside the budget, -0.1 is 10% outside.
+    `device` names the device of a latency, or the target that it was timed on, where that is to be told.
+    """
+
+    budget: Budget
+    reached: Figure
+    met: bool
+    margin: float
+    accept_expected: bool = False
+    device: str | None = None
+
+    @property
+    def cost(self) -> str:
+        """The cost that was limited."""
+        return self.budget.cost
+
+    @property
+    def asked(self) -> str:
+        """As on the command line: ``--max-mb 0.5``."""
+        return f"{self.budget.option} {self.budget.limit:.10g}"
+
+    @property
+    def outcome(self) -> Outcome:
+        """Pass or fail; of a measured figure by its interval, and inconclusive where that holds the limit."""
+        low, high, limit = self.reached.low, self.reached.high, self.budget.limit
+        if self.reached.predicted or low is None or high is None:
+            return "pass" if self.met else "fail"
+        return "fail" if low > limit else "pass" if high <= limit else "inconclusive"
+
+    @property
+    def reason(self) -> str:
+        """One line: what was reached, where the number comes from, and how it stands to the limit."""
+        limit = format_value(self.budget.limit, self.budget.unit)
+        bound = "at most" if self.budget.direction == "max" else "at least"
+        side = "inside" if self.met else "outside"
+        place = f" on {self.device}" if self.device is not None else ""
+        text = (
+            f"{format_figure(self.reached)}{place}, {format_provenance(self.reached.provenance)}; "
+            f"budget {bound} {limit}, {abs(self.margin):.1%} {side}"
+        )
+        if self.outcome == "inconclusive":
+            text += "; its interval holds the limit: measure for longer, or quieten the machine"
+        if self.reached.predicted:
+            text += "; a prediction, nothing was run on the device"
+            if self.accept_expected:
+                text += ", judged by its expected value"
+            elif self.reached.high is not None and self.budget.direction == "max":
+                text += f", judged by its upper bound {format_value(self.reached.high, self.budget.unit)}"
+        return text
+
+
+def judge(
+    figures: Mapping[str, Figure],
+    budgets: Iterable[Budget],
+    *,
+    accept_expected: bool = False,
+    device: str | None = None,
+) -> tuple[Verdict, ...]:
+    """Hold each budget against the figure of its cost; a value equal to the limit meets it.
+
+    A predicted figure is judged by its upper bound, or by its value with `accept_expected`; the verdict's reason says
+    so. `device` is named in verdicts on latency. Raises `UnsuitableEnvironmentError` if there is no figure for a
+    budget's cost.
+    """
+    return tuple(_judge_one(figures, budget, accept_expected, device) for budget in budgets)
+
+
+def _judge_one(figures: Mapping[str, Figure], budget: Budget, accept_expected: bool, device: str | None) -> Verdict:
+    if budget.cost not in figures:
+        raise UnsuitableEnvironmentError(
+            f"{budget.option} {budget.limit:g}: {budget.cost} is not known here, only {', '.join(sorted(figures))}; "
+            "leave the budget out or run where it can be told"
+        )
+    reached = figures[budget.cost]
+    value = reached.held(accept_expected=accept_expected) if budget.direction == "max" else reached.value
+    excess = value - budget.limit
+    margin = (excess if budget.direction == "min" else -excess) / budget.limit
+    return Verdict(
+        budget=budget,
+        reached=reached,
+        met=margin >= 0,
+        margin=margin,
+        accept_expected=accept_expected,
+        device=device if budget.cost == "latency_ms" else None,
+    )

@@ -1,0 +1,120 @@
+"""How right a model file is on the test images of a data set, as it would ship; needs no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx_ir as ir
+
+from n2n_edge.data.class_names import read_class_names
+from n2n_edge.data.dataset import Data, load_data
+from n2n_edge.training.file_evaluation import evaluate_file
+from n2n_edge.tasks.metrics import metric_name
+from n2n_edge.tasks.outputs import class_count
+from n2n_edge.errors import InputError, UnsuitableEnvironmentError
+from n2n_edge.metrics.figures import Figure
+from n2n_edge.graph.load import load_model
+from n2n_edge.runs.image_input import refuse_channels_last
+from n2n_edge.runs.normalisation import Normalisation, choose_normalisation, metadata_normalisation
+from n2n_edge.runs.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs
+
+__all__ = ["TestData", "file_accuracy"]
+
+
+@dataclass(frozen=True)
+class TestData:
+    """The images that files are evaluated on, as options name them (see `load_data`); `classes` is a file of names."""
+
+    __test__ = False  # no class of tests
+
+    spec: str
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    classes: Path | None = None
+
+
+def file_accuracy(
+    path: Path, wanted: TestData, *, baseline: Path | None = None
+) -> tuple[str, Figure, Figure | None, tuple[str, ...], tuple[str, ...]]:
+    """Return the metric's name, the figure of `path`, that of `baseline` on the same images, notes and warnings.
+
+    The images are the test split of the data, the same that `compress` evaluates a student on. Where there are no
+    labels the metric is fidelity to the baseline. Normalisation is given, or stands in the file's metadata, or is found
+    by trying the usual ones.
+
+    Raises:
+        InputError: a model that takes no images, data that doesn't fit it, no labels and no baseline.
+        UnsuitableEnvironmentError: ONNX Runtime can't run the file.
+    """
+    model = load_model(path)
+    data, notes, warnings = _data(model, path, wanted)
+    if metric_name(model, data) == "accuracy":
+        other = None
+        if baseline is not None:  # the same images, as the baseline wants them
+            theirs = load_model(baseline)
+            their_data, their_notes, their_warnings = _data(theirs, baseline, wanted)
+            other = _figure(theirs, baseline, their_data, None)
+            notes, warnings = notes + their_notes, warnings + their_warnings
+        figure = _figure(model, path, data, None)
+        return "accuracy", figure, other, tuple(dict.fromkeys(notes)), tuple(dict.fromkeys(warnings))
+    if baseline is None:
+        raise InputError(
+            f"{path}: {wanted.spec} tells no class that it could be held against (outputs: {data.outputs}); give "
+            "--baseline MODEL to hold its fidelity to that"
+        )
+    return "fidelity", _figure(model, path, data, baseline), None, notes, warnings
+
+
+def _figure(model: ir.Model, path: Path, data: Data, teacher: Path | None) -> Figure:
+    found = evaluate_file(model, path, data.test, data, teacher=teacher)
+    return Figure(found.metric, "fraction", "measured", n=found.n)
+
+
+def _data(model: ir.Model, path: Path, wanted: TestData) -> tuple[Data, tuple[str, ...], tuple[str, ...]]:
+    """Return the images as a model wants them, what was assumed of them, and what is doubtful about them."""
+    shape = _image_shape(model, path)
+    outputs = as_outputs_name(model.metadata_props.get(OUTPUTS_KEY))
+    data = load_data(
+        wanted.spec,
+        input_shape=shape,
+        classes=class_count(model, outputs),
+        mean=wanted.mean,
+        std=wanted.std,
+        may_be_values=True,
+        class_names=None if wanted.classes is None else read_class_names(wanted.classes),
+    )
+    data, _ = read_outputs(model, data, outputs)
+    notes = tuple(_counts(wanted.spec, data))
+    warnings = tuple(each for each in data.warnings if "validation image" not in each)
+    if wanted.mean is not None and wanted.std is not None:
+        return data, notes, warnings
+    known = metadata_normalisation(model.metadata_props, shape[0])
+    chosen = known or _tried(model, path, data)
+    said = () if known else (f"{path.name}: normalisation {chosen.note}",)
+    return replace(data, mean=chosen.mean, std=chosen.std), (*notes, *said), warnings
+
+
+def _counts(spec: str, data: Data) -> Sequence[str]:
+    return (f"data {spec}: {data.counts}",) if data.conversions else ()
+
+
+def _tried(model: ir.Model, path: Path, data: Data) -> Normalisation:
+    try:
+        return choose_normalisation(data, lambda split, normalised: evaluate_file(model, path, split, normalised))
+    except (InputError, UnsuitableEnvironmentError) as error:
+        raise type(error)(
+            f"{path}: says nothing of its normalisation, and trying the usual ones failed ({error}); "
+            "give --mean and --std"
+        ) from error
+
+
+def _image_shape(model: ir.Model, path: Path) -> tuple[int, int, int]:
+    given = model.graph.inputs[0]
+    refuse_channels_last(str(path), given.name, given.shape)
+    sizes = [size for size in list(given.shape or ())[1:] if isinstance(size, int) and size > 0]
+    if len(sizes) != 3 or given.dtype != ir.DataType.FLOAT:
+        raise InputError(
+            f"{path}: input '{given.name}' is {given.dtype} {given.shape}; images need float "
+            "(N, channels, height, width)"
+        )
+    return sizes[0], sizes[1], sizes[2]

@@ -1,0 +1,56 @@
+"""The devices of a run: loaded when it begins, and kept in its journal from then on."""
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import ValidationError
+
+from n2n_edge.devices.profile import Profile
+from n2n_edge.devices.registry import load_profile
+from n2n_edge.errors import InputError
+
+__all__ = ["journalled_profiles", "load_profiles", "profiles_meta"]
+
+
+def load_profiles(names: Sequence[str]) -> tuple[Profile, ...]:
+    """Return the profiles of devices, given by names or files, in that order.
+
+    Raises:
+        InputError: an unknown device, a file that isn't a profile, or two names of the same device.
+    """
+    given: dict[str, str] = {}
+    profiles = []
+    for name in names:
+        profile = load_profile(name)
+        if profile.name in given:
+            raise InputError(
+                f"--device {name}: {given[profile.name]} is given already, and both are {profile.name}; "
+                "name every device once"
+            )
+        given[profile.name] = name
+        profiles.append(profile)
+    return tuple(profiles)
+
+
+def profiles_meta(profiles: Sequence[Profile]) -> dict[str, object]:
+    """Return what a journal keeps of the devices: the first under ``profile``, any others beside it."""
+    first, *others = [profile.model_dump_json() for profile in profiles]
+    return {"profile": first, **({"other_profiles": others} if others else {})}
+
+
+def journalled_profiles(meta: Mapping[str, object], run: object) -> tuple[Profile, ...]:
+    """Return the profiles that a journal's `meta` holds, none where it holds none.
+
+    Raises:
+        InputError: another version of n2n-edge wrote them.
+    """
+    first, others = meta.get("profile"), meta.get("other_profiles", [])
+    if first is None:
+        return ()
+    try:
+        return tuple(Profile.model_validate_json(str(text)) for text in [first, *_listed(others)])
+    except ValidationError as error:
+        raise InputError(f"{run}: begun by another version of n2n-edge; start a new run with another --out") from error
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,206 @@
+"""Put a finished run's `report.json` together."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from n2n_edge.errors import InputError
+from n2n_edge.metrics.figures import SCHEMA_VERSION, Figure
+from n2n_edge.metrics.budget import Budget, Cost
+from n2n_edge.metrics.verdict import Verdict, judge
+from n2n_edge.graph.architecture import Architecture
+from n2n_edge.graph.teacher import Teacher
+from n2n_edge.measure.environment import environment
+from n2n_edge.report.document import (
+    ArchitectureJson,
+    BudgetJson,
+    CandidateJson,
+    ChosenJson,
+    ConditionsJson,
+    DeviceJson,
+    ModelJson,
+    RunReport,
+)
+from n2n_edge.report.comparison import figure_of
+from n2n_edge.report.reading import read_document
+from n2n_edge.runs.settings import CompressSettings
+from n2n_edge.writing import write_text
+
+if TYPE_CHECKING:
+    from n2n_edge.data.dataset import Data
+    from n2n_edge.runs.final import Trained
+    from n2n_edge.runs.parity import Parity
+
+__all__ = ["ModelFigures", "Origin", "read_report", "run_report", "verdicts_of", "write_json"]
+
+ModelFigures = Mapping[str, Figure]
+"""Figures of one model: metric name, params, size_mb, macs, memory_bound_mb, and ``latency_ms:DEVICE`` per device."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a student comes from: the command that makes it again, and the candidates of the search.
+
+    `place` is the student's among them, `objective` the cost that the search counted. `chosen` says of which run it is
+    a candidate that a person chose; None for a run's winner.
+    """
+
+    command: str
+    objective: str
+    candidates: Sequence[CandidateJson]
+    place: int | None
+    chosen: ChosenJson | None = None
+
+
+def run_report(
+    *,
+    version: str,
+    settings: CompressSettings,
+    origin: Origin,
+    teacher: Teacher,
+    teacher_path: Path,
+    teacher_figures: ModelFigures,
+    student_figures: ModelFigures,
+    verdicts: Sequence[Verdict],
+    parity: "Parity",
+    devices: Sequence[DeviceJson],
+    trained: "Trained",
+    data: "Data",
+    warnings: Sequence[str],
+    notes: Sequence[str],
+    conditions: ConditionsJson | None,
+) -> RunReport:
+    """Return the document that the HTML report, the model card and other programs read."""
+    document: RunReport = {
+        "schema_version": SCHEMA_VERSION,
+        "n2n_edge_version": version,
+        "command": origin.command,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "teacher": _model(str(teacher_path), teacher_figures),
+        "student": _model("student.onnx", student_figures),
+        "budgets": [_budget(verdict) for verdict in verdicts],
+        "parity": {
+            "max_relative_error": parity.max_relative_error,
+            "top1_agreement": parity.top1_agreement,
+            "n": parity.n,
+        },
+        "device": devices[0],
+        "search": {
+            "policy": settings.policy,
+            "seed": settings.seed,
+            "effort": settings.effort,
+            "objective": origin.objective,
+            "winner": origin.place,
+            "candidates": list(origin.candidates),
+        },
+        "architecture": _architecture(teacher, trained.architecture),
+        "training": {
+            "epochs": [
+                {"epoch": item.epoch, "loss": item.train_loss, "validation": item.validation}
+                for item in trained.result.history
+            ],
+            "best_epoch": trained.result.best_epoch,
+            "seconds": trained.seconds,
+        },
+        "data": {
+            "spec": settings.data or "builtin:digits",
+            "train": len(data.train),
+            "validation": len(data.validation),
+            "test": len(data.test),
+            "classes": len(data.class_names),
+            "labelled": data.labelled,
+            "input_shape": list(data.input_shape),
+            "outputs": data.outputs or "",
+            "mean": list(data.mean),
+            "std": list(data.std),
+        },
+        "environment": dict(environment()),
+        "warnings": list(warnings),
+        "notes": list(notes),
+    }
+    if conditions is not None:
+        document["conditions"] = conditions
+    if len(devices) > 1:
+        document["devices"] = list(devices)
+    if origin.chosen is not None:
+        document["chosen"] = origin.chosen
+    return document
+
+
+def verdicts_of(report: RunReport) -> tuple[Verdict, ...]:
+    """Return the verdicts that a report holds."""
+    accept = any(item.get("accept_expected", True) for item in report["budgets"])
+    return tuple(
+        verdict
+        for item in report["budgets"]
+        for verdict in judge(
+            {item["cost"]: figure_of(item["reached"])},
+            [Budget(cast("Cost", item["cost"]), item["limit"])],
+            accept_expected=accept,
+            device=item.get("device"),
+        )
+    )
+
+
+def read_report(path: Path) -> RunReport:
+    """Read a run's `report.json`; raises InputError where it isn't one, or is damaged."""
+    document = read_document(path)
+    parts = ("teacher", "student", "device", "search")
+    if document.get("kind") == "bench" or not all(isinstance(document.get(part), dict) for part in parts):
+        raise InputError(f"{path}: not the report of a run; restore it, or remove it and resume the run")
+    report = cast("RunReport", document)
+    if not isinstance(report["search"].get("candidates"), list) or not isinstance(report["budgets"], list):
+        raise InputError(f"{path}: a damaged report; restore it, or remove it and resume the run")
+    return report
+
+
+def write_json(document: RunReport, path: Path) -> None:
+    """Write the document in one step."""
+    write_text(path, json.dumps(document, indent=2) + "\n")
+
+
+def _model(path: str, figures: ModelFigures) -> ModelJson:
+    document: dict[str, object] = {"path": path, "latency_ms": {}}
+    latencies = cast("dict[str, object]", document["latency_ms"])
+    for name, figure in figures.items():
+        if name.startswith("latency_ms:"):
+            latencies[name.removeprefix("latency_ms:")] = figure.to_json()
+        else:
+            document[name] = figure.to_json()
+    return cast("ModelJson", document)
+
+
+def _budget(verdict: Verdict) -> BudgetJson:
+    document: BudgetJson = {
+        "cost": verdict.budget.cost,
+        "option": verdict.budget.option,
+        "limit": verdict.budget.limit,
+        "reached": verdict.reached.to_json(),
+        "met": verdict.met,
+        "accept_expected": verdict.accept_expected,
+    }
+    if verdict.device is not None:
+        document["device"] = verdict.device
+    return document
+
+
+def _architecture(teacher: Teacher, architecture: Architecture) -> ArchitectureJson:
+    trunk = teacher.trunk(architecture.removed)
+    layers = {group.name: list(group.layers) for group in trunk.groups}
+    widths = {group.name: min(group.width, architecture.width(group.name)) for group in trunk.groups}
+    return {
+        "removed": [layer.name for layer in teacher.layers if layer.name in architecture.removed],
+        "groups": [
+            {
+                "name": group.name,
+                "before": group.width,
+                "after": widths.get(trunk.aliases.get(group.name, ""), 0),
+                "layers": layers.get(group.name, list(group.layers)),
+            }
+            for group in teacher.groups
+            if group.shrinkable
+        ],
+    }

@@ -1,0 +1,251 @@
+"""The end of a run: write the student, prove parity, check every budget on the file itself, report."""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import n2n_edge
+from n2n_edge.devices.profile import Profile
+from n2n_edge.latency.prediction import latency_evidence, predict_latency
+from n2n_edge.data.corruptions import CORRUPTIONS, SEVERITIES, corrupted
+from n2n_edge.data.dataset import Split
+from n2n_edge.training.evaluation import evaluate_onnx, metric_name
+from n2n_edge.training.batches import subset
+from n2n_edge.metrics.figures import Figure, FigureJson
+from n2n_edge.metrics.verdict import Verdict, judge
+from n2n_edge.latency.file_figures import file_figures, latency_figure
+from n2n_edge.graph.costs import costs
+from n2n_edge.graph.load import load_model, save_model
+from n2n_edge.graph.free_batch import fix_batch
+from n2n_edge.report.document import ConditionJson, ConditionsJson, DeviceJson, RunReport
+from n2n_edge.report.html import write_html
+from n2n_edge.report.model_card import write_model_card
+from n2n_edge.runs.document import Origin, run_report, write_json
+from n2n_edge.runs.final import Trained
+from n2n_edge.runs.finished import publish, sha256_of
+from n2n_edge.runs.folder import RunFolder
+from n2n_edge.runs.layers import layer_rows
+from n2n_edge.runs.metadata import with_metadata
+from n2n_edge.runs.observer import Observer
+from n2n_edge.runs.parity import check_parity
+from n2n_edge.runs.prepare import Prepared
+from n2n_edge.runs.settings import CompressSettings
+from n2n_edge.runs.trainable import shipped_form
+
+__all__ = ["CompressResult", "ship"]
+
+_CONDITION_IMAGES = 1000
+"""Test images that are judged under each corruption and severity."""
+
+
+@dataclass(frozen=True)
+class CompressResult:
+    """A finished run: its folder, the student's file, the report, and whether every budget is met."""
+
+    folder: Path
+    student: Path
+    report: RunReport
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def met(self) -> bool:
+        """Whether the shipped file meets every budget."""
+        return all(verdict.met for verdict in self.verdicts)
+
+
+def ship(
+    folder: RunFolder,
+    settings: CompressSettings,
+    prepared: Prepared,
+    trained: Trained,
+    origin: Origin,
+    observer: Observer,
+    before_publishing: Callable[[], None] = lambda: None,
+) -> CompressResult:
+    """Write the student, prove parity, check every budget on the file itself, judge it on the test images once.
+
+    The file gets its place and name when all that is done, as the last step; `before_publishing` may still object.
+
+    Raises:
+        UnsuitableEnvironmentError: the exported file isn't what was trained; no student is left behind.
+    """
+    shutil.rmtree(folder.unproven.parent, ignore_errors=True)
+    folder.unproven.parent.mkdir()
+    try:
+        _write(folder.unproven, settings, prepared, trained)
+        report, verdicts = _proven(folder.unproven, settings, prepared, trained, origin, observer)
+        write_html(report, report["search"]["candidates"], folder.report_html)
+        write_model_card(report, folder.model_card)
+        before_publishing()
+        write_json(report, folder.report_json)
+        publish(folder)
+    finally:
+        shutil.rmtree(folder.unproven.parent, ignore_errors=True)
+    return CompressResult(folder.path, folder.student, report, verdicts)
+
+
+def _proven(
+    student: Path,
+    settings: CompressSettings,
+    prepared: Prepared,
+    trained: Trained,
+    origin: Origin,
+    observer: Observer,
+) -> tuple[RunReport, tuple[Verdict, ...]]:
+    """Prove that the file is what was trained, find its figures, and return the report and the verdicts on budgets."""
+    data = prepared.data
+    parity = check_parity(trained.result.model, student, data)
+    observer.say(
+        f"parity of torch and ONNX Runtime on {parity.n} images: relative error {parity.max_relative_error:.1e}"
+        + (f", top-1 agreement {parity.top1_agreement:.1%}" if parity.top1_agreement is not None else "")
+    )
+    notes, warnings = list(prepared.notes), list(prepared.warnings)
+    teacher_figures, student_figures = dict(prepared.figures), file_figures(student)
+    for path, figures in ((prepared.teacher_path, teacher_figures), (student, student_figures)):
+        figures |= _latencies(path, prepared, notes, warnings, settings.input_shape)
+        figures |= _quality(path, prepared)
+    verdicts = _verdicts(student_figures, settings, prepared.profiles)
+    timed = {profile.name for profile in prepared.profiles if profile.is_host}
+    if any(not verdict.met and verdict.device in timed for verdict in verdicts):
+        notes.append("the latency was over the budget when first timed, and was timed again")
+        student_figures |= _latencies(student, prepared, notes, warnings, settings.input_shape)
+        verdicts = _verdicts(student_figures, settings, prepared.profiles)
+    report = run_report(
+        version=n2n_edge.__version__,
+        settings=settings,
+        origin=origin,
+        teacher=prepared.teacher,
+        teacher_path=prepared.teacher_path,
+        teacher_figures=teacher_figures,
+        student_figures=student_figures,
+        verdicts=verdicts,
+        parity=parity,
+        devices=_devices(student, prepared),
+        trained=trained,
+        data=data,
+        warnings=warnings,
+        notes=notes,
+        conditions=_conditions(student, prepared, observer) if settings.corruptions else None,
+    )
+    report["layers"] = layer_rows(
+        prepared.teacher,
+        trained.architecture.removed,
+        prepared.teacher_path,
+        student,
+        {profile.name: profile for profile in (prepared.host, *prepared.profiles)}.values(),
+        settings.input_shape,
+    )
+    report["student"]["sha256"] = sha256_of(student)
+    return report, verdicts
+
+
+def _write(path: Path, settings: CompressSettings, prepared: Prepared, trained: Trained) -> None:
+    model = shipped_form(trained.result.model, prepared.restored)
+    counted = costs(model)
+    figures = {
+        "params": Figure(counted.params, "params", "computed"),
+        "macs": Figure(counted.macs, "MACs", "computed"),
+    }
+    for place, profile in enumerate(prepared.profiles):
+        if not profile.is_host:
+            figures[f"latency_ms:{profile.name}" if place else "latency_ms"] = predict_latency(model, profile)
+    stamped = with_metadata(
+        model,
+        version=n2n_edge.__version__,
+        teacher_sha256=prepared.teacher_sha256,
+        profiles=prepared.profiles,
+        budgets=settings.budgets,
+        figures=figures,
+        data=prepared.data,
+    )
+    save_model(fix_batch(stamped) if prepared.one_at_a_time else stamped, path)
+
+
+def _verdicts(
+    figures: Mapping[str, Figure], settings: CompressSettings, profiles: Sequence[Profile]
+) -> tuple[Verdict, ...]:
+    """Judge every budget, that of the latency once on each device."""
+    return tuple(
+        verdict
+        for budget in settings.budgets
+        for profile in (profiles if budget.cost == "latency_ms" else profiles[:1])
+        for verdict in judge(
+            _reached(figures, profile), [budget], accept_expected=settings.accept_expected, device=profile.name
+        )
+    )
+
+
+def _reached(figures: Mapping[str, Figure], profile: Profile) -> dict[str, Figure]:
+    """Return the figures by the names that budgets use; fidelity stands in for accuracy where there are no labels."""
+    reached = {**figures, "latency_ms": figures[f"latency_ms:{profile.name}"]}
+    if "fidelity" in reached:
+        reached["accuracy"] = reached["fidelity"]
+    return reached
+
+
+def _devices(student: Path, prepared: Prepared) -> list[DeviceJson]:
+    """Return the run's devices, each with what the student's latency on it is predicted from."""
+    model = load_model(student)
+    found: list[DeviceJson] = []
+    for profile in prepared.profiles:
+        device: DeviceJson = {"name": profile.name, "description": profile.description}
+        if not profile.is_host:
+            device["evidence"] = latency_evidence(model, profile).to_json()
+        found.append(device)
+    return found
+
+
+def _latencies(
+    path: Path, prepared: Prepared, notes: list[str], warnings: list[str], input_shape: tuple[int, ...] | None
+) -> dict[str, Figure]:
+    """Return the measured latency on this host, and that on every device that is another; add what is to be said."""
+    found = {}
+    for name, device in {profile.name: profile for profile in (prepared.host, *prepared.profiles)}.items():
+        latency = latency_figure(path, device, input_shape=input_shape)
+        found[f"latency_ms:{name}"] = latency.figure
+        for said, lines in ((notes, latency.notes), (warnings, latency.warnings)):
+            if device.is_host:  # how one file was timed; what is predicted, and from what, holds for both
+                lines = tuple(f"{path.name} on {name}: {line}" for line in lines)
+            elif len(prepared.profiles) > 1:
+                lines = tuple(line if name in line else f"{name}: {line}" for line in lines)
+            said.extend(line for line in lines if line not in said)
+    return found
+
+
+def _quality(path: Path, prepared: Prepared) -> dict[str, Figure]:
+    name = metric_name(prepared.teacher.model, prepared.data)
+    found = evaluate_onnx(
+        path, prepared.data.test, prepared.data, teacher=prepared.teacher_path if name == "fidelity" else None
+    )
+    figures: dict[str, Figure] = {name: Figure(found.metric, "fraction", "measured", n=found.n)}
+    if found.label_error is not None:
+        figures["label_error"] = Figure(found.label_error, "label units", "measured", n=found.n)
+    return figures
+
+
+def _conditions(student: Path, prepared: Prepared, observer: Observer) -> ConditionsJson:
+    """Judge teacher and student on corrupted test images, each corruption at every severity."""
+    data = prepared.data
+    observer.say(f"judging under {len(CORRUPTIONS)} corruptions at {len(SEVERITIES)} severities")
+    name = metric_name(prepared.teacher.model, data)
+    images = subset(data.test, _CONDITION_IMAGES, prepared.distilling.seed)
+    rows: list[ConditionJson] = []
+    for corruption in CORRUPTIONS:
+        for severity in SEVERITIES:
+            split = corrupted(images, corruption, severity, prepared.distilling.seed)
+
+            def figure(path: Path, teacher: Path | None, split: Split = split) -> FigureJson:
+                found = evaluate_onnx(path, split, data, teacher=teacher)
+                return Figure(found.metric, "fraction", "measured", n=found.n).to_json()
+
+            reference = prepared.teacher_path if name == "fidelity" else None
+            rows.append(
+                {
+                    "corruption": corruption,
+                    "severity": severity,
+                    "teacher": None if reference is not None else figure(prepared.teacher_path, None),
+                    "student": figure(student, reference),
+                }
+            )
+    return {"metric": name, "rows": rows}

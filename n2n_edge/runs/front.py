@@ -1,0 +1,225 @@
+"""The candidates of a run to choose among: their figures, which no other one beats, which have been shipped."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+from n2n_edge.devices.profile import Profile
+from n2n_edge.errors import InputError
+from n2n_edge.metrics.figures import SCHEMA_VERSION, Figure
+from n2n_edge.metrics.budget import UNITS, Budget, Cost
+from n2n_edge.report.document import RunReport
+from n2n_edge.report.candidates import find_winner
+from n2n_edge.report.front import pareto_front
+from n2n_edge.search.journal import Candidate, Journal
+from n2n_edge.runs.candidates import STAGES, entropy_of, latencies_of, listed_candidates
+from n2n_edge.runs.devices import journalled_profiles, load_profiles
+from n2n_edge.runs.document import read_report
+from n2n_edge.runs.folder import RunFolder
+from n2n_edge.runs.settings import CompressSettings
+
+__all__ = ["Axis", "RunCandidate", "RunCandidates", "read_candidates"]
+
+_COSTS = tuple(cost for cost in get_args(Cost) if cost != "accuracy")
+_STATIC = tuple(cost for cost in _COSTS if cost != "latency_ms")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The cost that a front is drawn against; `device` is whose latency, None for other costs."""
+
+    cost: str
+    device: str | None
+
+
+@dataclass(frozen=True)
+class RunCandidate:
+    """One candidate of a run; `number` counts from one in the order judged, as reports do.
+
+    `metric` is the accuracy, or fidelity, after its short distillation, None where it was never trained. `costs` are by
+    name, `latencies` by device. `shipped` is the student that was made of it.
+    """
+
+    number: int
+    stage: int
+    metric: Figure | None
+    costs: Mapping[str, Figure]
+    latencies: Mapping[str, Figure]
+    reward: float
+    entropy: float | None
+    meets_budgets: bool
+    shipped: Path | None
+
+    def on(self, axis: Axis) -> Figure | None:
+        """Return the cost that `axis` asks for; None where it isn't known."""
+        return self.costs.get(axis.cost) if axis.device is None else self.latencies.get(axis.device)
+
+
+@dataclass(frozen=True)
+class RunCandidates:
+    """All candidates of one run, finished or not.
+
+    `metric` is what they were judged by, accuracy or fidelity; the first of `devices` is the primary one.
+    """
+
+    run: Path
+    metric: str
+    objective: str
+    devices: tuple[Profile, ...]
+    budgets: tuple[Budget, ...]
+    candidates: tuple[RunCandidate, ...]
+
+    @property
+    def trained(self) -> tuple[RunCandidate, ...]:
+        """Those that were trained for a short while; only these can be shipped."""
+        return tuple(candidate for candidate in self.candidates if candidate.metric is not None)
+
+    def axis(self, cost: str | None, device: str | None) -> Axis:
+        """Return what to draw the front against: by default the run's objective, and of latencies the first device's.
+
+        Raises:
+            InputError: no such cost, a device that the run wasn't for, or one named for a cost that has none.
+        """
+        wanted = cost or ("latency_ms" if device is not None else self.objective)
+        if wanted not in _COSTS:
+            raise InputError(f"--cost {wanted}: no such cost; give one of {', '.join(_COSTS)}")
+        if wanted != "latency_ms":
+            if device is not None:
+                raise InputError(f"--device {device}: {wanted} is the same on every device; leave one of them out")
+            return Axis(wanted, None)
+        names = ", ".join(profile.name for profile in self.devices)
+        profile = self.devices[0] if device is None else self._device(device)
+        if profile is None:
+            raise InputError(f"--device {device}: this run was for {names}; give one of these")
+        if self.trained and not any(profile.name in candidate.latencies for candidate in self.candidates):
+            raise InputError(
+                f"--cost latency_ms: this run didn't find out its candidates' latency on {profile.name}, since no "
+                "budget or objective asked for it; give another cost"
+            )
+        return Axis(wanted, profile.name)
+
+    def front(self, axis: Axis) -> tuple[RunCandidate, ...]:
+        """Return the candidates that no other beats, from the cheapest to the dearest."""
+        costs = [candidate.on(axis) for candidate in self.candidates]
+        points = [
+            (None if cost is None else cost.value, None if candidate.metric is None else candidate.metric.value)
+            for cost, candidate in zip(costs, self.candidates, strict=True)
+        ]
+        return tuple(self.candidates[place] for place in pareto_front(points))
+
+    def to_json(self, axis: Axis) -> dict[str, object]:
+        """Return the document that `pareto --json` prints: every trained candidate, and the front by their numbers."""
+        front = [candidate.number for candidate in self.front(axis)]
+        timed = [profile.name for profile in self.devices]
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "run": str(self.run),
+            "metric": self.metric,
+            "objective": self.objective,
+            "cost": axis.cost,
+            "device": axis.device,
+            "devices": timed,
+            "budgets": [
+                {"cost": budget.cost, "option": budget.option, "limit": budget.limit} for budget in self.budgets
+            ],
+            "front": front,
+            "latency_fronts": {
+                name: [candidate.number for candidate in self.front(Axis("latency_ms", name))] for name in timed
+            },
+            "candidates": [self._candidate_json(candidate, candidate.number in front) for candidate in self.trained],
+        }
+
+    def _candidate_json(self, candidate: RunCandidate, on_front: bool) -> dict[str, object]:
+        assert candidate.metric is not None
+        return {
+            "candidate": candidate.number,
+            "stage": candidate.stage,
+            self.metric: candidate.metric.to_json(),
+            **{cost: figure.to_json() for cost, figure in candidate.costs.items()},
+            "latency_ms": {name: figure.to_json() for name, figure in candidate.latencies.items()},
+            "reward": candidate.reward,
+            "entropy": candidate.entropy,
+            "meets_budgets": candidate.meets_budgets,
+            "on_front": on_front,
+            "shipped": None if candidate.shipped is None else str(candidate.shipped),
+        }
+
+    def _device(self, name: str) -> Profile | None:
+        wanted = name.strip().lower()
+        return next((each for each in self.devices if wanted in (each.name, *each.aliases)), None)
+
+
+def read_candidates(run: Path) -> RunCandidates:
+    """Return the candidates of the run in folder `run`, even while it goes on.
+
+    Raises:
+        InputError: there is no run, or it has judged no candidate yet.
+    """
+    folder, settings = RunFolder.existing(run)
+    with Journal.read(folder.journal) as journal:
+        meta, listed = journal.meta(), listed_candidates(journal)
+        entropies = [entropy_of(journal, candidate) for candidate in listed]
+    if not listed:
+        raise InputError(f"{run} has judged no candidate yet; go on with `n2n-edge compress --resume --out {run}`")
+    report = _report_of(folder)
+    winner = None if report is None else find_winner(report, report["search"]["candidates"])
+    judged_by = "accuracy" if report is None or report["student"].get("accuracy") is not None else "fidelity"
+    devices = journalled_profiles(meta, run) or load_profiles(settings.devices)
+    return RunCandidates(
+        run=run,
+        metric=str(meta.get("metric", judged_by)),
+        objective=objective_of(meta, folder, settings),
+        devices=devices,
+        budgets=settings.budgets,
+        candidates=tuple(
+            _candidate(
+                place + 1,
+                candidate,
+                entropy,
+                devices,
+                folder.student if place == winner else _shipped(folder, place + 1),
+            )
+            for place, (candidate, entropy) in enumerate(zip(listed, entropies, strict=True))
+        ),
+    )
+
+
+def objective_of(meta: Mapping[str, object], folder: RunFolder, settings: CompressSettings) -> str:
+    """Return the cost that a run's search counted; of an older run that wasn't finished, what is likeliest."""
+    if "objective" in meta:
+        return str(meta["objective"])
+    report = _report_of(folder)
+    if report is not None:
+        return str(report["search"].get("objective", "params"))
+    return settings.objective or "params"
+
+
+def _report_of(folder: RunFolder) -> RunReport | None:
+    """Return a run's report; None where there is none, or it is damaged: the journal tells all but the winner."""
+    try:
+        return read_report(folder.report_json)
+    except InputError:
+        return None
+
+
+def _shipped(folder: RunFolder, number: int) -> Path | None:
+    shipped = RunFolder(folder.of_candidate(number))
+    return shipped.student if shipped.report_json.exists() else None
+
+
+def _candidate(
+    number: int, row: Candidate, entropy: float | None, devices: Sequence[Profile], shipped: Path | None
+) -> RunCandidate:
+    found = latencies_of(row, devices[0].name)
+    return RunCandidate(
+        number=number,
+        stage=STAGES[row.stage],
+        metric=None if row.accuracy is None else Figure(row.accuracy, "fraction", "measured"),
+        costs={cost: Figure(row.costs[cost], UNITS[cast("Cost", cost)], "computed") for cost in _STATIC},
+        latencies={each.name: found[each.name] for each in devices if each.name in found},
+        reward=row.reward,
+        entropy=entropy,
+        meets_budgets=row.feasible,
+        shipped=shipped,
+    )

@@ -1,0 +1,109 @@
+"""What became of each of the teacher's layers: gone or not, how wide, how long it takes on each device."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from n2n_edge.devices.profile import Profile
+from n2n_edge.latency.prediction import predict
+from n2n_edge.errors import N2NError
+from n2n_edge.metrics.figures import FigureJson, Provenance
+from n2n_edge.graph.teacher import Teacher
+from n2n_edge.graph.load import load_model
+from n2n_edge.graph.input_shape import with_input_shape
+from n2n_edge.measure.options import BenchOptions
+from n2n_edge.measure.bench import bench
+from n2n_edge.report.document import LayerJson, LayerLatencyJson
+
+__all__ = ["layer_rows"]
+
+_PROFILE_S = 0.5
+"""Seconds that a model is timed for before its layers are: the model's own latency has been found by then."""
+
+InputShape = tuple[int, ...] | None
+"""Sizes that the teacher's input leaves free, without the batch."""
+
+_Latencies = Mapping[str, FigureJson]
+"""Latency by layer; '' is what belongs to none."""
+
+
+def layer_rows(
+    teacher: Teacher,
+    removed: frozenset[str],
+    teacher_path: Path,
+    student_path: Path,
+    devices: Iterable[Profile],
+    input_shape: InputShape = None,
+) -> list[LayerJson]:
+    """Return the teacher's layers in the order of the graph, with what each costs before and after.
+
+    On this host that is the runtime's own profile; for other devices it is predicted. Where a device can't tell, its
+    latencies are left out. What belongs to no layer is summed in a last row called ``other``, of no op type.
+    """
+    times = {
+        profile.name: (before, after)
+        for profile in devices
+        if (before := _by_layer(teacher_path, profile, input_shape)) is not None
+        and (after := _by_layer(student_path, profile, input_shape)) is not None
+    }
+    widths = {layer.name: layer.out_channels for layer in Teacher.load(student_path).layers}
+    names = {layer.name for layer in teacher.layers}
+    rows: list[LayerJson] = []
+    for layer in teacher.layers:
+        row: LayerJson = {
+            "name": layer.name,
+            "op_type": layer.op_type,
+            "removed": layer.name in removed,
+            "channels": {"before": layer.out_channels, "after": widths.get(layer.name)},
+            "latency_ms": {
+                device: {"teacher": before.get(layer.name), "student": after.get(layer.name)}
+                for device, (before, after) in times.items()
+            },
+        }
+        rows.append(row)
+    others = {device: _others(before, after, names) for device, (before, after) in times.items()}
+    if any(any(pair.values()) for pair in others.values()):
+        rows.append({"name": "other", "op_type": "", "removed": False, "latency_ms": others})
+    return rows
+
+
+def _by_layer(path: Path, device: Profile, input_shape: InputShape) -> _Latencies | None:
+    """Return the latency of each layer of a model on a device; None where that can't be told."""
+    try:
+        return _measured(path, device, input_shape) if device.is_host else _predicted(path, device, input_shape)
+    except N2NError:
+        return None  # the run is good without
+
+
+def _measured(path: Path, host: Profile, input_shape: InputShape) -> _Latencies | None:
+    options = BenchOptions(
+        threads=host.default_threads,
+        providers=host.providers,
+        min_time_s=_PROFILE_S,
+        max_time_s=_PROFILE_S,
+        input_shape=input_shape,
+    )
+    profile = bench(path, options, profiled=True).profile
+    if profile is None:
+        return None
+    sums: dict[str, float] = {}
+    for kernel in profile.kernels:
+        sums[kernel.layer] = sums.get(kernel.layer, 0.0) + kernel.latency_ms
+    return _figures(sums, "measured")
+
+
+def _predicted(path: Path, device: Profile, input_shape: InputShape) -> _Latencies:
+    found = predict(with_input_shape(load_model(path), input_shape, path.name), device)
+    return _figures(found.by_layer(), found.latency.provenance)
+
+
+def _figures(latencies: Mapping[str, float], provenance: Provenance) -> _Latencies:
+    return {name: {"value": ms, "unit": "ms", "provenance": provenance} for name, ms in latencies.items()}
+
+
+def _others(before: _Latencies, after: _Latencies, names: set[str]) -> LayerLatencyJson:
+    return {"teacher": _sum(before, names), "student": _sum(after, names)}
+
+
+def _sum(latencies: _Latencies, names: set[str]) -> FigureJson | None:
+    rest = [figure for name, figure in latencies.items() if name not in names]
+    return {**rest[0], "value": sum(float(figure["value"]) for figure in rest)} if rest else None

@@ -1,0 +1,128 @@
+"""How a teacher wants its images: from its metadata, from the user, or found out by trying."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import inf, isfinite, sqrt
+
+from n2n_edge.data.dataset import Data, Split
+from n2n_edge.tasks.metrics import Evaluation
+from n2n_edge.errors import InputError
+from n2n_edge.data.pixel_scale import check_mean_and_std
+
+__all__ = ["MEAN_KEY", "STD_KEY", "Normalisation", "choose_normalisation", "metadata_normalisation"]
+
+MEAN_KEY, STD_KEY = "n2n_edge.mean", "n2n_edge.std"
+"""Metadata of an ONNX file: JSON lists, per channel, on pixels in 0..1."""
+
+_TRIED_IMAGES = 2048
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """A pixel x in 0..1 goes in as ``(x - mean) / std`` per channel; `note` says where the figures come from."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    note: str
+
+
+_COMMON: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "CIFAR": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "0..1": ((0.0,), (1.0,)),
+    "-1..1": ((0.5,), (0.5,)),
+    "0..255": ((0.0,), (1 / 255,)),
+    "MNIST": ((0.1307,), (0.3081,)),
+}
+
+
+def metadata_normalisation(metadata: Mapping[str, str], channels: int) -> Normalisation | None:
+    """Return what a model's metadata says; None where it says nothing.
+
+    Raises:
+        InputError: the metadata is there but not lists of numbers, one per channel.
+    """
+    if MEAN_KEY not in metadata or STD_KEY not in metadata:
+        return None
+    try:
+        mean, std = (tuple(float(item) for item in json.loads(metadata[key])) for key in (MEAN_KEY, STD_KEY))
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise InputError(
+            f"the model's metadata {MEAN_KEY}, {STD_KEY} aren't lists of numbers; give --mean and --std"
+        ) from error
+    mean, std = (item * channels if len(item) == 1 else item for item in (mean, std))
+    check_mean_and_std(mean, std, f"the model's metadata {MEAN_KEY}", f"the model's metadata {STD_KEY}")
+    if len(mean) != channels or len(std) != channels:
+        raise InputError(
+            f"the model's metadata {MEAN_KEY}, {STD_KEY} don't fit its {channels} channels; give --mean and --std"
+        )
+    return Normalisation(mean, std, "the teacher's metadata")
+
+
+Evaluate = Callable[[Split, Data], Evaluation]
+"""Evaluates the teacher on images that are normalised as the data says."""
+
+
+def choose_normalisation(data: Data, evaluate: Evaluate) -> Normalisation:
+    """Return the usual normalisation under which the teacher does best on validation images.
+
+    Of several that do equally well, within one standard error, the most usual is taken. Without labels there is nothing
+    to go by: ImageNet's for three channels, 0..1 otherwise.
+    """
+    channels = data.input_shape[0]
+    usual = {
+        name: (mean * channels if len(mean) == 1 else mean, std * channels if len(std) == 1 else std)
+        for name, (mean, std) in _COMMON.items()
+        if len(mean) in (1, channels)
+    }
+    sample = data.validation
+    if len(sample) > _TRIED_IMAGES:
+        step = len(sample) // _TRIED_IMAGES
+        sample = replace(
+            sample,
+            images=sample.images[::step],
+            labels=None if sample.labels is None else sample.labels[::step],
+            targets=None if sample.targets is None else sample.targets[::step],
+        )
+    if sample.labels is None and sample.targets is None:
+        name = "ImageNet" if channels == 3 else "0..1"
+        return Normalisation(
+            *usual[name], f"{name}'s, assumed: the teacher says nothing; check, or give --mean and --std"
+        )
+    if sample.targets is not None:
+        return _of_least_error(evaluate, data, sample, usual)
+    accuracy = {}
+    for name, (mean, std) in usual.items():
+        judged = evaluate(sample, replace(data, mean=mean, std=std)).accuracy
+        if judged is None:
+            return Normalisation(
+                *usual["0..1"], "0..1, assumed: the teacher says nothing; check, or give --mean and --std"
+            )
+        accuracy[name] = judged
+    top = max(accuracy.values())
+    tolerance = sqrt(max(top * (1 - top), 0.25 / len(sample)) / len(sample))  # one standard error
+    best = next(name for name, value in accuracy.items() if value >= top - tolerance)
+    others = sorted((value for name, value in accuracy.items() if name != best), reverse=True)
+    return Normalisation(
+        *usual[best],
+        f"{best}'s, found by trying: the teacher says nothing, and this gives it {accuracy[best]:.1%} "
+        f"on {len(sample):,} validation images (next best {others[0]:.1%})",
+    )
+
+
+def _of_least_error(
+    evaluate: Evaluate, data: Data, sample: Split, usual: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]]
+) -> Normalisation:
+    """Return the normalisation under which a teacher of values comes nearest to labels that are values."""
+    errors = {}
+    for name, (mean, std) in usual.items():
+        error = evaluate(sample, replace(data, mean=mean, std=std)).label_error
+        errors[name] = inf if error is None or not isfinite(error) else error
+    best = min(errors, key=lambda name: errors[name])
+    next_best = min(value for name, value in errors.items() if name != best)
+    return Normalisation(
+        *usual[best],
+        f"{best}'s, found by trying: the teacher says nothing, and this brings it nearest to the labels of "
+        f"{len(sample):,} validation images (mean error {errors[best]:.4g}, next best {next_best:.4g})",
+    )

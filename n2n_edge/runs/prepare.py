@@ -1,0 +1,228 @@
+"""What a run needs before its first candidate, and everything about teacher and data that can be refused at once."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx_ir as ir
+
+from n2n_edge._example import teacher_path as example_teacher
+from n2n_edge.devices.profile import Profile
+from n2n_edge.devices.registry import load_profile
+from n2n_edge.data.dataset import Data, load_data
+from n2n_edge.training.settings import DistillSettings
+from n2n_edge.training.executor import GraphModule
+from n2n_edge.tasks.outputs import OutputsChoice, class_count
+from n2n_edge.training.evaluation import evaluate, metric_name
+from n2n_edge.training.torch_teachers import is_torch_teacher, torch_teacher
+from n2n_edge.data.class_names import read_class_names
+from n2n_edge.errors import InputError
+from n2n_edge.metrics.figures import Figure
+from n2n_edge.latency.file_figures import file_figures
+from n2n_edge.graph.teacher import Teacher
+from n2n_edge.graph.load import save_model
+from n2n_edge.graph.input_shape import shape_words
+from n2n_edge.search.policies import POLICY_NAMES
+from n2n_edge.runs.folder import RunFolder
+from n2n_edge.runs.normalisation import Normalisation, choose_normalisation, metadata_normalisation
+from n2n_edge.runs.observer import Observer
+from n2n_edge.runs.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs
+from n2n_edge.training.evaluation import scale_warnings
+from n2n_edge.runs.policy_file import PolicyStates, load_policies
+from n2n_edge.runs.readiness import export_note, refuse_unready
+from n2n_edge.runs.settings import CompressSettings
+from n2n_edge.runs.teacher_check import check_teacher
+from n2n_edge.runs.trainable import trainable_teacher
+
+__all__ = ["Prepared", "prepare", "refuse_changed_data"]
+
+_EXAMPLE_DATA = "builtin:digits"
+_NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Teacher, data and device as a run uses them.
+
+    `teacher` is trainable: `restored` names the BatchNorms that were put back. `figures` are the costs of the teacher's
+    own file, `metric` its accuracy or fidelity on the validation images, `host` the profile of this machine; of
+    `profiles` the first is the primary device. `one_at_a_time`: the file's batch is fixed at one, and so is the
+    student's.
+    """
+
+    teacher: Teacher
+    teacher_path: Path
+    teacher_sha256: str
+    data_sha256: str
+    figures: dict[str, Figure]
+    metric: float
+    profiles: tuple[Profile, ...]
+    host: Profile
+    data: Data
+    distilling: DistillSettings
+    policy_states: PolicyStates
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    restored: tuple[str, ...]
+    one_at_a_time: bool
+
+    @property
+    def profile(self) -> Profile:
+        """The primary device."""
+        return self.profiles[0]
+
+
+def prepare(
+    settings: CompressSettings, profiles: tuple[Profile, ...], folder: RunFolder, observer: Observer
+) -> Prepared:
+    """Load and check everything that `settings` name; a torch teacher is exported to `folder` once.
+
+    Raises:
+        InputError: anything wrong with teacher, data, policy or normalisation.
+    """
+    if settings.policy not in POLICY_NAMES:
+        raise InputError(f"--policy {settings.policy}: no such policy; give one of {', '.join(POLICY_NAMES)}")
+    states = load_policies(Path(settings.policy_from)) if settings.policy_from else {}
+    path = _teacher_file(settings, folder, observer)
+    teacher = Teacher.load(path, settings.input_shape)
+    refuse_unready(teacher, path, settings.input_shape)
+    observer.say(_summary(teacher, path))
+    noted = tuple(note for note in (export_note(teacher),) if note)
+    for note in noted:
+        observer.say(note)
+    if _leaves_size_free(teacher.source):
+        sizes = shape_words(settings.input_shape or ())
+        observer.say(f"the teacher leaves its input's size free: figures and the student are for {sizes}")
+    GraphModule(teacher.model)  # an op that can't be trained is found before anything is begun
+    spec = settings.data or _EXAMPLE_DATA
+    loaded, choice = _load(settings, teacher, path, spec)
+    data, normalisation, notes = _normalised(settings, teacher, loaded)
+    observer.say(f"data {spec}: {data.counts}; normalisation {normalisation.note}")
+    observer.say(f"outputs: {choice.name} ({choice.reason})")
+    one_at_a_time = _takes_one_image(teacher.source)
+    if one_at_a_time:
+        observer.say("the teacher takes one image at a time: trained in batches, the student ships like it")
+    trained, restored = trainable_teacher(teacher, data)
+    check_teacher(path, [teacher.model, trained.model] if restored else [teacher.model], data)
+    metric, doubts = _teacher_metric(teacher, data, observer)
+    if restored:
+        observer.say(f"put back the BatchNorm of {len(restored)} layers that had been folded away")
+    return Prepared(
+        teacher=trained,
+        teacher_path=path,
+        teacher_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        data_sha256=data.digest(),
+        figures=file_figures(path, settings.input_shape),
+        metric=metric,
+        profiles=profiles,
+        host=next((profile for profile in profiles if profile.is_host), None) or load_profile("cpu"),
+        data=data,
+        distilling=DistillSettings(seed=settings.seed, flip=settings.flip),
+        policy_states=states,
+        notes=notes,
+        warnings=(*noted, *data.warnings, *doubts, *scale_warnings(teacher.model, data)),
+        restored=restored,
+        one_at_a_time=one_at_a_time,
+    )
+
+
+def refuse_changed_data(meta: Mapping[str, object], prepared: Prepared, where: str) -> None:
+    """Raise InputError where a run's journal was begun with other images or labels; older journals don't say.
+
+    What a run has found is true of its own data only; files that moved, or were written anew with the same bytes, are
+    the same data.
+    """
+    begun_with = meta.get("data_sha256")
+    if begun_with is not None and begun_with != prepared.data_sha256:
+        raise InputError(
+            f"{where}: the data have changed since this run began, or are others each time they are read (random "
+            "changes in a Dataset); restore them, or start a new run with another --out"
+        )
+
+
+def _teacher_file(settings: CompressSettings, folder: RunFolder, observer: Observer) -> Path:
+    if settings.teacher is not None and is_torch_teacher(settings.teacher):
+        if not folder.teacher.exists():
+            observer.say(f"exporting {settings.teacher}")
+            model = torch_teacher(
+                settings.teacher, settings.weights, settings.input_shape, trust_pt2=settings.trust_pt2
+            )
+            save_model(model, folder.teacher)
+        return folder.teacher
+    if settings.weights is not None:
+        raise InputError(f"--weights {settings.weights}: an ONNX teacher holds its weights; leave it out")
+    return example_teacher() if settings.teacher is None else Path(settings.teacher)
+
+
+def _takes_one_image(source: ir.Model) -> bool:
+    shape = source.graph.inputs[0].shape
+    return shape is not None and isinstance(shape[0], int)
+
+
+def _leaves_size_free(source: ir.Model) -> bool:
+    shape = source.graph.inputs[0].shape
+    return shape is not None and any(not isinstance(size, int) or size < 1 for size in list(shape)[1:])
+
+
+def _summary(teacher: Teacher, path: Path) -> str:
+    removable = sum(layer.removable for layer in teacher.layers)
+    shrinkable = sum(group.shrinkable for group in teacher.groups)
+    text = (
+        f"teacher {path.name}: {removable} of {len(teacher.layers)} layers can be removed, "
+        f"{shrinkable} of {len(teacher.groups)} channel groups can shrink"
+    )
+    touchable = teacher.touchable
+    text += f": {touchable.params_share:.1%} of the params and {touchable.macs_share:.1%} of the MACs of all layers"
+    kept = [f"{name} ({reason})" for name, reason in touchable.reasons.items()]
+    more = f" and {len(kept) - _NAMES_SHOWN} more, see `n2n-edge inspect`" if len(kept) > _NAMES_SHOWN else ""
+    return text + (f"; these stay as they are: {', '.join(kept[:_NAMES_SHOWN])}{more}" if kept else "")
+
+
+def _load(settings: CompressSettings, teacher: Teacher, path: Path, spec: str) -> tuple[Data, OutputsChoice]:
+    shape = teacher.model.graph.inputs[0].shape
+    assert shape is not None
+    sizes = [size for size in list(shape)[1:] if isinstance(size, int)]
+    wanted = as_outputs_name(settings.outputs or teacher.source.metadata_props.get(OUTPUTS_KEY))
+    data = load_data(
+        spec,
+        input_shape=(sizes[0], sizes[1], sizes[2]),
+        classes=class_count(teacher.model, wanted),
+        may_be_values=True,
+        mean=settings.mean,
+        std=settings.std,
+        seed=settings.seed,
+        class_names=None if settings.classes is None else read_class_names(Path(settings.classes)),
+    )
+    return read_outputs(teacher.model, data, wanted)
+
+
+def _normalised(
+    settings: CompressSettings, teacher: Teacher, data: Data
+) -> tuple[Data, Normalisation, tuple[str, ...]]:
+    if settings.mean is not None and settings.std is not None:
+        return data, Normalisation(data.mean, data.std, "given"), ()
+    channels = data.input_shape[0]
+    chosen = metadata_normalisation(teacher.source.metadata_props, channels) or choose_normalisation(
+        data, lambda split, normalised: evaluate(teacher.model, split, normalised)
+    )
+    notes = (f"normalisation: {chosen.note}",) if "found by" in chosen.note or "assumed" in chosen.note else ()
+    return replace(data, mean=chosen.mean, std=chosen.std), chosen, notes
+
+
+def _teacher_metric(teacher: Teacher, data: Data, observer: Observer) -> tuple[float, tuple[str, ...]]:
+    """Return the teacher's accuracy on validation images (fidelity to itself is 1), and doubts about it."""
+    if metric_name(teacher.model, data) == "fidelity":
+        if data.validation.targets is not None:
+            error = evaluate(teacher.model, data.validation, data).label_error
+            observer.say(f"teacher's mean absolute error on the validation images: {error:.4g} in the labels' unit")
+        return 1.0, ()
+    accuracy = evaluate(teacher.model, data.validation, data).metric
+    observer.say(f"teacher's accuracy on the validation images: {accuracy:.1%}")
+    chance = 1 / max(2, len(data.class_names))
+    if accuracy > 1.5 * chance:
+        return accuracy, ()
+    return accuracy, (
+        f"the teacher gets {accuracy:.1%} of the validation images right, hardly more than chance ({chance:.1%}): "
+        "check the normalisation, and that classes are numbered as the teacher learned them",
+    )

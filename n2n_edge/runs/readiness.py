@@ -1,0 +1,124 @@
+"""What keeps a teacher from being compressed: shown by `inspect`, raised by `compress`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import onnx_ir as ir
+
+from n2n_edge.errors import InputError
+from n2n_edge.foreign import printable
+from n2n_edge.graph.teacher import Teacher
+from n2n_edge.graph.torch_export import EXPORT_WARNING
+from n2n_edge.runs.image_input import refuse_channels_last
+
+__all__ = ["Obstacle", "export_note", "is_half_weight", "obstacles", "refuse_unready"]
+
+_HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+_NAMES_SHOWN = 3
+_NODES_CHECKED = 3000
+"""Beyond so many nodes `inspect` doesn't ask torch, which takes as long again as all the rest."""
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """One thing that `compress` refuses: a code for programs, and a text that says what to do."""
+
+    code: str
+    text: str
+
+
+def obstacles(teacher: Teacher, input_shape: tuple[int, ...] | None = None) -> tuple[Obstacle, ...]:
+    """Return what `compress` would refuse of a teacher, the most basic first; `input_shape` as it would be given.
+
+    Whether torch can execute every operator is only told where torch is installed, and of graphs of ordinary size.
+    """
+    found = list(_of_graph(teacher, input_shape))
+    if not found and find_spec("torch") is not None and len(teacher.model.graph) <= _NODES_CHECKED:
+        found += _of_operators(teacher)
+    return tuple(found)
+
+
+def export_note(teacher: Teacher) -> str:
+    """Say what torch's tracer warned of when a teacher was exported; nothing if it didn't."""
+    warned = teacher.source.metadata_props.get(EXPORT_WARNING, "")
+    if not warned:
+        return ""
+    return f"torch's tracer warned: {printable(warned)}; on random inputs the exported file is the network's function"
+
+
+def refuse_unready(teacher: Teacher, path: Path, input_shape: tuple[int, ...] | None) -> None:
+    """Raise InputError for the first obstacle in the graph; operators are refused by the torch executor itself."""
+    for obstacle in _of_graph(teacher, input_shape):
+        raise InputError(f"{path}: {obstacle.text}")
+
+
+def _of_graph(teacher: Teacher, input_shape: tuple[int, ...] | None) -> Iterator[Obstacle]:
+    inputs = teacher.model.graph.inputs
+    if len(inputs) != 1:
+        yield Obstacle("inputs", f"takes {len(inputs)} inputs: distillation feeds models of one image input")
+        return
+    yield from _of_input(teacher.source.graph.inputs[0], inputs[0], input_shape)
+    outputs = teacher.model.graph.outputs
+    if any(output.dtype is not None and not output.dtype.is_floating_point() for output in outputs):
+        yield Obstacle(
+            "integer_outputs", "gives whole numbers, which can't be distilled; export it without its final ArgMax"
+        )
+    half = [printable(name) for name, value in teacher.model.graph.initializers.items() if is_half_weight(value)]
+    if half:
+        more = f" and {len(half) - _NAMES_SHOWN} more" if len(half) > _NAMES_SHOWN else ""
+        shown = ", ".join(half[:_NAMES_SHOWN])
+        yield Obstacle("half_precision", f"weights are half precision ({shown}{more}); give the float model")
+    if not any(layer.removable for layer in teacher.layers) and not any(group.shrinkable for group in teacher.groups):
+        reasons = [layer.reason for layer in teacher.layers] or ["it holds no weighted layer"]
+        yield Obstacle(
+            "untouchable",
+            f"nothing in this model can be removed or shrunk ({printable(reasons[0])}); see `n2n-edge inspect`",
+        )
+
+
+def _of_input(given: ir.Value, value: ir.Value, input_shape: tuple[int, ...] | None) -> Iterator[Obstacle]:
+    name = printable(value.name)
+    declared = list(given.shape or ())
+    sizes = [size for size in list(value.shape or ())[1:] if isinstance(size, int)]
+    if len(sizes) != 3:
+        yield Obstacle(
+            "input_rank", f"input '{name}' has shape {_words(value)}; images need (N, channels, height, width)"
+        )
+        return
+    try:
+        refuse_channels_last("", name, declared)
+    except InputError as error:
+        yield Obstacle("channels_last", str(error).removeprefix(": "))
+    if value.dtype != ir.DataType.FLOAT:
+        yield Obstacle("input_type", f"input '{name}' is {value.dtype}; give a float32 model")
+    if input_shape is None and any(not isinstance(size, int) or size < 1 for size in declared[1:]):
+        yield Obstacle(
+            "free_size", f"input '{name}' leaves its height and width free; give --input-shape such as 3x224x224"
+        )
+    batch = value.shape[0] if value.shape is not None else None
+    if isinstance(batch, int):
+        images = "1 image" if batch == 1 else f"{batch} images"
+        yield Obstacle("fixed_batch", f"takes {images} at a time and can't be opened; export it with a free batch axis")
+
+
+def _words(value: ir.Value) -> str:
+    sizes = [str(size) if isinstance(size, int) else printable(size.value or "?") for size in value.shape or ()]
+    return f"({', '.join(sizes)})"
+
+
+def is_half_weight(value: ir.Value) -> bool:
+    """Tell whether a constant has half precision; a lone number, such as a factor, isn't a weight."""
+    tensor = value.const_value
+    return tensor is not None and tensor.dtype in _HALF and tensor.size > 1
+
+
+def _of_operators(teacher: Teacher) -> list[Obstacle]:
+    from n2n_edge.training.executor import GraphModule
+
+    try:
+        GraphModule(teacher.model)
+    except InputError as error:
+        return [Obstacle("operator", str(error))]
+    return []

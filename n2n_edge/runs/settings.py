@@ -1,0 +1,285 @@
+"""The settings of a run, as a person gives them and as `run.toml` keeps them."""
+
+import shlex
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from math import isfinite
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from n2n_edge.errors import InputError
+from n2n_edge.metrics.budget import Budget
+from n2n_edge.data.pixel_scale import check_mean_and_std
+from n2n_edge.reading import expanded, is_file
+from n2n_edge.writing import toml_value, write_text
+
+__all__ = [
+    "EFFORTS",
+    "CompressSettings",
+    "Effort",
+    "EffortName",
+    "absolute_paths",
+    "named_devices",
+    "read_settings",
+    "write_settings",
+]
+
+EffortName = Literal["quick", "standard", "thorough"]
+
+LARGEST_SEED = 2**32 - 2
+"""The largest seed that numpy's frozen generator takes, less the one that is added for the test split."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much work a run does.
+
+    Trained candidates per stage, images of a candidate's short distillation, rungs on which the best are judged again
+    (how many, and on how many times the images), and images of the final distillation in all, which with the data's
+    size gives its epochs.
+    """
+
+    removal_candidates: int
+    shrinkage_candidates: int
+    short_images: int
+    rungs: tuple[tuple[int, int], ...]
+    final_images: int
+    least_epochs: int
+    most_epochs: int
+
+    def epochs(self, train_images: int) -> int:
+        """Return the epochs of the final distillation for so many training images."""
+        return max(self.least_epochs, min(self.most_epochs, round(self.final_images / train_images)))
+
+
+EFFORTS: Mapping[str, Effort] = {
+    "quick": Effort(12, 16, 1024, ((6, 2), (2, 6)), 120_000, 2, 60),
+    "standard": Effort(40, 60, 1024, ((12, 4), (4, 16)), 720_000, 8, 150),
+    "thorough": Effort(150, 250, 2560, ((20, 4), (6, 16)), 3_000_000, 20, 400),
+}
+
+
+@dataclass(frozen=True)
+class CompressSettings:
+    """Everything that decides what a run does; equal settings, data and teacher give the same student.
+
+    `teacher` is an ONNX file or a torch network (see `torch_teacher`); None means the built-in example. `device` is one
+    name or file, or several, the primary one first (see `named_devices`). `outputs` says what the teacher's are taken
+    as, ``classes`` or ``values``; None decides by its graph and the labels. A run keeps the number of torch's
+    `threads` that it began with, since it decides how sums are rounded. Budgets are in MB (10^6 bytes), ms, and
+    fractions of one.
+    """
+
+    teacher: str | None = None
+    weights: str | None = None
+    data: str | None = None
+    classes: str | None = None
+    device: str | tuple[str, ...] = "cpu"
+    max_mb: float | None = None
+    max_latency_ms: float | None = None
+    max_memory_mb: float | None = None
+    max_params: float | None = None
+    max_macs: float | None = None
+    min_accuracy: float | None = None
+    objective: str | None = None
+    effort: str = "standard"
+    candidates: int | None = None
+    minutes: float | None = None
+    epochs: int | None = None
+    seed: int = 0
+    policy: str = "reinforce"
+    policy_from: str | None = None
+    outputs: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    input_shape: tuple[int, ...] | None = None
+    flip: bool | None = None
+    corruptions: bool = False
+    accept_expected: bool = False
+    trust_pt2: bool = False
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        object.__setattr__(self, "device", named_devices(self.device))
+        if self.effort not in EFFORTS:
+            raise InputError(f"--effort {self.effort}: no such effort; give one of {', '.join(EFFORTS)}")
+        for name in ("candidates", "minutes", "epochs"):
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and isfinite(value)):
+                raise InputError(f"--{name} {value:g}: must be a number above 0")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise InputError(f"--seed {self.seed}: give a whole number from 0 to {LARGEST_SEED}")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads {self.threads}: must be at least 1")
+        if self.outputs not in (None, "classes", "values"):
+            raise InputError(f"--outputs {self.outputs}: no such kind of outputs; give classes or values")
+        if (self.mean is None) != (self.std is None):
+            raise InputError("--mean and --std belong together; give both or neither")
+        check_mean_and_std(self.mean, self.std)
+        objectives = ("params", "size_mb", "macs", "memory_bound_mb", "latency_ms")
+        if self.objective is not None and self.objective not in objectives:
+            raise InputError(f"--objective {self.objective}: no such cost; give one of {', '.join(objectives)}")
+        if self.teacher is not None and self.data is None:
+            raise InputError(
+                f"no data given for teacher {self.teacher}; add --data with images like those it was trained on"
+            )
+        _ = self.budgets
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices as they were named, the primary one first."""
+        return (self.device,) if isinstance(self.device, str) else self.device
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """The limits that were given, in the order of DESIGN.md's costs."""
+        given = (
+            ("size_mb", self.max_mb),
+            ("latency_ms", self.max_latency_ms),
+            ("memory_bound_mb", self.max_memory_mb),
+            ("params", self.max_params),
+            ("macs", self.max_macs),
+            ("accuracy", self.min_accuracy),
+        )
+        return tuple(Budget(cost, limit) for cost, limit in given if limit is not None)  # type: ignore[arg-type]
+
+    @property
+    def amount(self) -> Effort:
+        """The effort in figures, `candidates` taken into account: no more than a quarter of them are judged again."""
+        effort = EFFORTS[self.effort]
+        if self.candidates is None:
+            return effort
+        removal = round(
+            self.candidates * effort.removal_candidates / (effort.removal_candidates + effort.shrinkage_candidates)
+        )
+        removal = min(max(1, removal), self.candidates)
+        shrinkage = max(1, self.candidates - removal)
+        rungs = tuple((min(finalists, self.candidates // 4), times) for finalists, times in effort.rungs)
+        return replace(effort, removal_candidates=removal, shrinkage_candidates=shrinkage, rungs=rungs)
+
+    def command(self, out: Path) -> str:
+        """Return the command line that repeats the run."""
+        words = ["n2n-edge", "compress"]
+        if self.teacher is not None:
+            words.append(shlex.quote(self.teacher))
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name in ("teacher", "threads") or value == item.default:
+                continue
+            if isinstance(value, bool):
+                words.append(f"--{'' if value else 'no-'}{item.name.replace('_', '-')}")
+                continue
+            if item.name == "device":
+                words += [word for device in self.devices for word in ("--device", shlex.quote(device))]
+                continue
+            joint = "x" if item.name == "input_shape" else ","
+            text = joint.join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [f"--{item.name.replace('_', '-')}", shlex.quote(text)]
+        return " ".join([*words, "--out", shlex.quote(str(out))])
+
+
+def write_settings(settings: CompressSettings, path: Path) -> None:
+    """Write the settings that were given, as TOML, in one step."""
+    lines = ["# settings of this run; `n2n-edge compress --resume --out FOLDER` reads them"]
+    for name, value in asdict(settings).items():
+        if value is not None:
+            lines.append(f"{name} = {toml_value(value)}")
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_settings(path: Path) -> CompressSettings:
+    """Read what `write_settings` wrote; raises InputError where that isn't what is there."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path.parent} holds no run to resume: {path.name} is missing") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as TOML ({error}); restore it or start a new run") from error
+    known = {item.name for item in fields(CompressSettings)}
+    unknown = sorted(set(document) - known)
+    if unknown:
+        raise InputError(f"{path}: unknown setting '{unknown[0]}'; known: {', '.join(sorted(known))}")
+    try:
+        document.setdefault("accept_expected", True)  # what runs did before they said so
+        return CompressSettings(**document)
+    except InputError as error:
+        raise InputError(f"{path}: {error}; restore it or start a new run") from error
+
+
+_WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
+
+
+def _check_types(settings: CompressSettings) -> None:
+    """Turn lists into tuples and whole numbers into floats where those belong; raises InputError for other types."""
+    for name, hint in get_type_hints(CompressSettings).items():
+        value = getattr(settings, name)
+        forms = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        if name == "device" or (value is None and NoneType in forms):
+            continue
+        wanted = next(form for form in forms if form is not NoneType)
+        (kind, several) = (get_args(wanted)[0], True) if get_origin(wanted) is tuple else (wanted, False)
+        items = list(value) if several and isinstance(value, list | tuple) else [value]
+        if (several and not isinstance(value, list | tuple)) or not all(_is_a(item, kind) for item in items):
+            option = name if name == "teacher" else f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} {value!r}: must be {'a list, each ' if several else ''}{_WORDS[kind]}")
+        if several:
+            object.__setattr__(settings, name, tuple(items))
+
+
+def _is_a(value: object, kind: type) -> bool:
+    if isinstance(value, bool) or kind is bool:
+        return kind is bool and isinstance(value, bool)
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def named_devices(given: object) -> str | tuple[str, ...]:
+    """Return devices as settings keep them: one as a string, several as a tuple in the order given.
+
+    `given` is a name or a profile's file, or several of them, in a list or with commas between. A file whose path has a
+    comma in it is left whole.
+
+    Raises:
+        InputError: a name is empty.
+    """
+    texts = [str(given)] if isinstance(given, str | Path) else [str(one) for one in _iterable(given)]
+    names = tuple(name.strip() for text in texts for name in ([text] if _is_file(text) else text.split(",")))
+    if not names or not all(names):
+        raise InputError(f"--device {','.join(texts)}: a name is empty; see `n2n-edge profiles list`")
+    return names[0] if len(names) == 1 else names
+
+
+def _iterable(given: object) -> Iterable[object]:
+    if not isinstance(given, Iterable):
+        raise InputError(f"--device {given}: must be a name, a profile's file, or a list of these")
+    return given
+
+
+def _is_file(device: str) -> bool:
+    return device.endswith(".toml") and is_file(expanded(device))
+
+
+def _absolute_device(name: str) -> str:
+    return str(expanded(name).absolute()) if name.endswith(".toml") else name
+
+
+_PATHS = ("teacher", "weights", "data", "classes", "policy_from")
+
+
+def absolute_paths(given: Mapping[str, object]) -> dict[str, object]:
+    """Return settings as text with paths made absolute, so that a run can be resumed from any folder."""
+    settings = dict(given)
+    if settings.get("device") is not None:
+        named = named_devices(settings["device"])
+        settings["device"] = named_devices(
+            [_absolute_device(name) for name in ([named] if isinstance(named, str) else named)]
+        )
+    for name in _PATHS:
+        value = settings.get(name)
+        if value is None:
+            continue
+        path = expanded(str(value))
+        settings[name] = str(path.absolute()) if path.exists() else str(value)
+    return settings

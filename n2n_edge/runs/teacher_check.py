@@ -1,0 +1,136 @@
+"""Comparison, before a search, of all forms in which a run uses its teacher: the file, the loaded graph, torch."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from n2n_edge.data.dataset import Data
+from n2n_edge.training.executor import GraphModule
+from n2n_edge.training.augmentation import normalise
+from n2n_edge.errors import InputError
+from n2n_edge.foreign import printable
+from n2n_edge.graph.load import load_model, serialize
+from n2n_edge.graph.witness import Array, witness
+from n2n_edge.runs.agreement import worst_difference
+
+__all__ = ["check_teacher", "real_images"]
+
+_BATCH = 3
+
+Run = Callable[[Array], list[Array]]
+"""Gives the outputs for a batch of images."""
+
+
+def check_teacher(path: Path, graphs: Sequence[ir.Model], data: Data) -> None:
+    """Compare the teacher's file in ONNX Runtime with every graph a run makes of it, in ONNX Runtime and in torch.
+
+    They have to agree on several different real images, one at a time and together, and the file with itself.
+
+    Raises:
+        InputError: two of them differ; the message says which, in which output, and where they part.
+    """
+    images = real_images(data, _BATCH)
+    names = [str(value.name) for value in graphs[0].graph.outputs]
+    file = _session(path)
+    alone = _alone(file, images)
+
+    def compare(what: str, got: Sequence[Array], where: Callable[[], str] = lambda: "") -> None:
+        expected = [_joined(parts, array.shape) for parts, array in zip(alone, got, strict=True)]
+        worst = worst_difference(expected, got)
+        if not worst.agrees:
+            by = "in shape" if worst.relative == np.inf else f"by {worst.relative:.1%}"
+            raise InputError(
+                f"{path}: {what}: output '{printable(names[worst.output])}' differs {by} on real images{where()}"
+            )
+
+    def compare_both(what: str, run: Run, where: Callable[[], str] = lambda: "") -> None:
+        compare(f"{what}, one image at a time", [np.concatenate(parts) for parts in _alone(run, images)], where)
+        compare(f"{what}, in a batch", run(images), where)
+
+    if not _has_fixed_batch(path):
+        compare(
+            "gives an image another answer in a batch than alone, so it can't be trained in batches; every operator "
+            "has to work within an image",
+            file(images),
+        )
+    for graph in graphs:
+        compare_both("the graph as loaded isn't the file's function; report this", _session(serialize(graph)))
+    for graph in graphs:
+        compare_both(
+            "torch computes something else than ONNX Runtime; export it without that operator",
+            _in_torch(graph),
+            lambda graph=graph: _first_difference(graph, images),  # type: ignore[misc]
+        )
+
+
+def real_images(data: Data, count: int) -> Array:
+    """Return `count` different images of the data, normalised, as ``(count, C, H, W)``; fewer are repeated."""
+    splits = (data.validation, data.train)
+    pools = [np.asarray(split.images[:: max(1, len(split) // count)][:count]) for split in splits]
+    images = np.concatenate(pools)[:count]
+    images = np.concatenate([images] * -(-count // len(images)))[:count]
+    mean, std = torch.tensor(data.mean), torch.tensor(data.std)
+    return np.ascontiguousarray(normalise(torch.from_numpy(np.ascontiguousarray(images)), mean, std).numpy())
+
+
+def _has_fixed_batch(path: Path) -> bool:
+    shape = load_model(path).graph.inputs[0].shape
+    return shape is not None and isinstance(shape[0], int)
+
+
+def _session(model: Path | bytes) -> Run:
+    import onnxruntime
+
+    source = str(model) if isinstance(model, Path) else model
+    session = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda batch: list(session.run(None, {name: batch}))
+
+
+def _in_torch(graph: ir.Model) -> Run:
+    module = GraphModule(graph)
+
+    def run(batch: Array) -> list[Array]:
+        with torch.inference_mode():
+            outputs = module(torch.from_numpy(batch))
+        return [item.numpy() for item in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+    return run
+
+
+def _alone(run: Run, images: Array) -> list[list[Array]]:
+    """Return, for every output, what each image gives alone."""
+    singles = [run(images[index : index + 1]) for index in range(len(images))]
+    return [[np.atleast_1d(item) for item in parts] for parts in zip(*singles, strict=True)]
+
+
+def _joined(parts: Sequence[Array], shape: tuple[int, ...]) -> Array:
+    """Return outputs of single images as one of `shape`, the images along whichever axis is longer there."""
+    first = parts[0]
+    longer = [axis for axis, size in enumerate(first.shape) if len(shape) == first.ndim and shape[axis] != size]
+    same = all(part.shape == first.shape for part in parts)
+    return np.concatenate(parts, longer[0] if same and len(longer) == 1 else 0)
+
+
+def _first_difference(graph: ir.Model, images: Array) -> str:
+    """Name the first node whose output in torch isn't that in ONNX Runtime, with the same inputs before it."""
+    expected = witness(graph, {str(graph.graph.inputs[0].name): images})
+    found: list[str] = []
+
+    class Comparing:
+        def before(self, node: ir.Node, inputs: Sequence[Tensor | None]) -> None:
+            """Take nothing."""
+
+        def after(self, node: ir.Node, outputs: Sequence[Tensor]) -> None:
+            for value, tensor in zip(node.outputs, outputs, strict=False):
+                name = str(value.name)
+                if not found and name in expected and not worst_difference([expected[name]], [tensor.numpy()]).agrees:
+                    found.append(f"{node.op_type} '{printable(node.name)}'")
+
+    with torch.inference_mode():
+        GraphModule(graph).visit(Comparing(), torch.from_numpy(images))
+    return f", first at {found[0]}" if found else ""

@@ -1,0 +1,1 @@
+"""Training engine: an ONNX graph executed in torch, distillation, and evaluation."""

@@ -1,0 +1,40 @@
+"""BatchNorm statistics counted anew, for the weights as they are now."""
+
+import torch
+
+from n2n_edge.data.dataset import Data
+from n2n_edge.training.augmentation import augment, normalise
+from n2n_edge.training.batches import as_bytes
+from n2n_edge.training.compute import generator
+from n2n_edge.training.executor import GraphModule
+from n2n_edge.training.settings import DistillSettings
+from n2n_edge.watchdog import step
+
+__all__ = ["recalibrate"]
+
+_BATCH = 128
+_STREAM = 2**33
+"""Tells this use of the seed from others."""
+
+
+@torch.no_grad()
+def recalibrate(module: GraphModule, data: Data, settings: DistillSettings, epoch: int) -> None:
+    """Set the running statistics to the average over batches of training images, in float32; no weight moves.
+
+    The images are what the weights were trained under: in random order, since batches of one class vary less than the
+    data does, and augmented like those of `epoch`. The seed alone decides which. Leaves the module in evaluation mode.
+    """
+    if module.has_batch_norm:
+        module.train()
+        randomness = generator(settings.seed, _STREAM)
+        mean, std = torch.tensor(data.mean, dtype=torch.float32), torch.tensor(data.std, dtype=torch.float32)
+        order = torch.randperm(len(data.train), generator=randomness)[: settings.calibration_images]
+        for count, chosen in enumerate(torch.split(order, _BATCH), start=1):
+            if count > 1 and len(chosen) < _BATCH:
+                break  # a small last batch would weigh as much as a full one
+            images = as_bytes(data.train, chosen)
+            if settings.augments(epoch):
+                images = augment(images, randomness, flip=settings.flips(images.shape[-1]))
+            with step("recounting of BatchNorm statistics"), module.batch_norm_momentum(1.0 / count):
+                module(normalise(images, mean, std))
+    module.eval()

@@ -1,0 +1,86 @@
+"""The state of a distillation after an epoch, written so that a kill at any instant leaves a whole file."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from n2n_edge.data.dataset import Data
+from n2n_edge.errors import InputError
+from n2n_edge.training.executor import GraphModule
+from n2n_edge.training.reports import EpochReport
+from n2n_edge.training.settings import DistillSettings
+
+__all__ = ["Checkpoint", "fingerprint", "load_checkpoint", "save_checkpoint"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a distillation stands; `fingerprint` says which one it belongs to."""
+
+    fingerprint: str
+    epoch: int
+    learned: dict[str, Tensor]
+    optimiser: dict[str, Any]
+    best: dict[str, Tensor]
+    best_epoch: int
+    best_validation: float
+    best_loss: float
+    history: tuple[EpochReport, ...]
+
+
+def fingerprint(
+    student: ir.Model, module: GraphModule, data: Data, settings: DistillSettings, bf16: bool, hints: Sequence[str]
+) -> str:
+    """Give a digest of what decides the result: student as it starts, settings, size of the data, names of hints."""
+    digest = hashlib.sha256()
+    chosen = {name: value for name, value in asdict(settings).items() if name not in ("threads", "precision")}
+    nodes = [(node.op_type, len(node.inputs)) for node in student.graph]
+    sizes = (len(data.train), len(data.validation), data.input_shape, data.mean, data.std)
+    digest.update(repr((sorted(chosen.items()), bf16, nodes, sizes, tuple(hints))).encode())
+    for name, tensor in sorted(module.learned().items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint beside `path`, then put it in its place in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
+    content["history"] = [asdict(report) for report in checkpoint.history]
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path, expected: str) -> Checkpoint | None:
+    """Read the checkpoint of the distillation with this fingerprint, None where there is none yet.
+
+    Raises InputError for a file that isn't a checkpoint, or belongs to another distillation.
+    """
+    if not path.exists():
+        return None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        content["history"] = tuple(EpochReport(**report) for report in content["history"])
+        checkpoint = Checkpoint(**content)
+    except Exception as error:
+        raise InputError(
+            f"checkpoint '{path}' can't be read ({type(error).__name__}): remove it to start anew"
+        ) from error
+    if checkpoint.fingerprint != expected:
+        raise InputError(f"checkpoint '{path}' belongs to another student, data or settings: remove it to start anew")
+    return checkpoint

@@ -1,0 +1,196 @@
+"""An ONNX graph as a torch module: run it, train it, and write what it learned back to the graph."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from n2n_edge.errors import InputError
+from n2n_edge.graph.load import load_model
+from n2n_edge.training.ops.registry import Mode
+from n2n_edge.training.plan import make_plan
+from n2n_edge.training.tensors import tensor_to_ir
+from n2n_edge.training.trained_weights import constant_tensor
+
+__all__ = ["GraphModule", "Visitor", "image_module", "load_student", "write_back"]
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+
+def _attribute(name: str) -> str:
+    """Give the attribute that holds an initializer: torch allows no dots in names, and has names of its own."""
+    return "onnx:" + name.replace("%", "%25").replace(".", "%2E")
+
+
+class GraphModule(nn.Module):
+    """Executes an ONNX graph in torch, its weights as parameters and its BatchNorm statistics as buffers.
+
+    ``GraphModule(model)(images)`` gives the graph's outputs: one tensor, or a tuple where there are several. The batch
+    axis is free; 4-D inputs and weights are held channels-last. `train()` makes BatchNorm use and follow the batch, as
+    in torch. Raises UnsupportedOpError for an op that has no torch meaning here.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        super().__init__()
+        self._mode = Mode()
+        self._momentum: float | None = None
+        plan = make_plan(model, self._mode)
+        self._steps = tuple((step.run, step.inputs, step.outputs, step.finished) for step in plan.steps)
+        self._nodes = tuple(step.node for step in plan.steps)
+        self._slots = plan.slots
+        self._inputs, self._outputs = plan.inputs, plan.outputs
+        self._input_names = tuple(str(value.name) for value in model.graph.inputs if not value.is_initializer())
+        self._parameter_slots: list[tuple[int, str]] = []
+        self._buffer_slots: list[tuple[int, str]] = []
+        self._attributes: dict[str, str] = {}
+        for name, (slot, tensor) in plan.trained.items():
+            self._attributes[name] = attribute = _attribute(name)
+            self.register_parameter(attribute, nn.Parameter(_channels_last(tensor)))
+            self._parameter_slots.append((slot, attribute))
+        for name, (slot, tensor) in plan.statistics.items():
+            self._attributes[name] = attribute = _attribute(name)
+            self.register_buffer(attribute, tensor)
+            self._buffer_slots.append((slot, attribute))
+        for slot, tensor in plan.constants.items():
+            self.register_buffer(f"constant:{slot}", tensor, persistent=False)
+            self._buffer_slots.append((slot, f"constant:{slot}"))
+        self.eval()
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Run the graph on its inputs, in the graph's order."""
+        return self._run(inputs, None)
+
+    def visit(self, visitor: "Visitor", *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Run like `forward`, and let `visitor` see every node that isn't folded away before it runs and after it."""
+        return self._run(inputs, visitor)
+
+    def _run(self, inputs: tuple[Tensor, ...], visitor: "Visitor | None") -> Tensor | tuple[Tensor, ...]:
+        if len(inputs) != len(self._inputs):
+            raise ValueError(f"{len(inputs)} inputs given, the graph has {len(self._inputs)}: {self._input_names}")
+        self._mode.training, self._mode.momentum = self.training, self._momentum
+        values: list[Tensor | None] = [None] * self._slots
+        parameters, buffers = self._parameters, self._buffers
+        for slot, attribute in self._parameter_slots:
+            values[slot] = parameters[attribute]
+        for slot, attribute in self._buffer_slots:
+            values[slot] = buffers[attribute]
+        for slot, tensor in zip(self._inputs, inputs, strict=True):
+            values[slot] = _channels_last(tensor)
+        for index, (run, reads, fills, finished) in enumerate(self._steps):
+            if visitor is not None:
+                visitor.before(self._nodes[index], [values[slot] for slot in reads])
+            result = run(*[values[slot] for slot in reads])
+            if visitor is not None:
+                visitor.after(self._nodes[index], result if isinstance(result, tuple) else (result,))
+            if isinstance(result, tuple):
+                for slot, part in zip(fills, result, strict=False):
+                    values[slot] = part
+            else:
+                values[fills[0]] = result
+            for slot in finished:
+                values[slot] = None
+        outputs = tuple(self._output(values[slot]) for slot in self._outputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    @staticmethod
+    def _output(value: Tensor | None) -> Tensor:
+        if value is None:
+            raise RuntimeError("a graph output was never computed")
+        return value
+
+    def learned(self) -> dict[str, Tensor]:
+        """Give what training changes, weights and BatchNorm statistics, keyed by initializer name (no copies)."""
+        tensors: dict[str, Tensor] = {}
+        for name, attribute in self._attributes.items():
+            tensors[name] = self._tensor(attribute).detach()
+        return tensors
+
+    def _tensor(self, attribute: str) -> Tensor:
+        tensor: Tensor | None = self._parameters.get(attribute)
+        if tensor is None:
+            tensor = self._buffers[attribute]
+        if tensor is None:
+            raise RuntimeError(f"'{attribute}' was removed from the module")
+        return tensor
+
+    @torch.no_grad()
+    def load_learned(self, tensors: dict[str, Tensor]) -> None:
+        """Copy tensors of the form of `learned()` into this module; other names or shapes raise ValueError."""
+        own = self.learned()
+        if own.keys() != tensors.keys() or any(own[name].shape != tensors[name].shape for name in own):
+            raise ValueError("the tensors belong to another graph: their names or shapes differ")
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether the graph keeps BatchNorm statistics."""
+        return any(not attribute.startswith("constant:") for _, attribute in self._buffer_slots)
+
+    @contextmanager
+    def batch_norm_momentum(self, momentum: float) -> Iterator[None]:
+        """Let every BatchNorm weigh the newest batch by `momentum` while in the block."""
+        before, self._momentum = self._momentum, momentum
+        try:
+            yield
+        finally:
+            self._momentum = before
+
+
+class Visitor(Protocol):
+    """What `GraphModule.visit` tells; tensors may be overwritten later in the pass, so keep copies."""
+
+    def before(self, node: ir.Node, inputs: Sequence[Tensor | None]) -> None:
+        """Take a node and its inputs; weights changed here are the ones that the node runs with."""
+
+    def after(self, node: ir.Node, outputs: Sequence[Tensor]) -> None:
+        """Take a node and its outputs."""
+
+
+def write_back(model: ir.Model, module: GraphModule) -> ir.Model:
+    """Give a copy of `model` with the weights and BatchNorm statistics of `module`; `model` stays as it is.
+
+    Raises ValueError when the module was made from a graph with other initializers.
+    """
+    learned = module.learned()
+    clone = model.clone()
+    values = dict(clone.graph.initializers)
+    values.update(
+        (node.outputs[0].name, node.outputs[0])
+        for node in clone.graph
+        if node.op_type == "Constant" and node.outputs[0].name
+    )
+    for name, tensor in learned.items():
+        value = values.get(name)
+        old = None if value is None else constant_tensor(value)
+        if value is None or old is None or tuple(old.shape.numpy()) != tuple(tensor.shape):
+            raise ValueError(f"the graph has no initializer '{name}' of shape {tuple(tensor.shape)}")
+        new = tensor_to_ir(tensor, old, name)
+        producer = value.producer()
+        if producer is None:
+            value.const_value = new
+        else:
+            producer.attributes["value"] = ir.AttrTensor("value", new)
+    return clone
+
+
+def image_module(model: ir.Model, what: str) -> GraphModule:
+    """Make the torch module of a model that takes one batch of images; raises InputError for any other."""
+    inputs = [value for value in model.graph.inputs if not value.is_initializer()]
+    if len(inputs) != 1:
+        raise InputError(f"the {what} takes {len(inputs)} inputs: distillation feeds models of one image input")
+    return GraphModule(model)
+
+
+def load_student(path: str | Path) -> nn.Module:
+    """Load a shipped ONNX file as a torch module in evaluation mode, ready to run or to train on.
+
+    Raises InputError for a file that can't be read, UnsupportedOpError for an op without a torch meaning here.
+    """
+    return GraphModule(load_model(path))

@@ -1,0 +1,1 @@
+"""Torch functions of ONNX operators."""

@@ -1,0 +1,178 @@
+"""The plan of a graph's execution: constants folded, one torch function per remaining node, values freed early."""
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from n2n_edge.training.ops import (
+    activation as ops_activation,
+)
+from n2n_edge.training.ops import (
+    conv as ops_conv,
+)
+from n2n_edge.training.ops import (
+    index as ops_index,
+)
+from n2n_edge.training.ops import (
+    math as ops_math,
+)
+from n2n_edge.training.ops import (
+    norm as ops_norm,
+)
+from n2n_edge.training.ops import (
+    pool as ops_pool,
+)
+from n2n_edge.training.ops import (
+    resize as ops_resize,
+)
+from n2n_edge.training.ops import (
+    shape as ops_shape,
+)
+from n2n_edge.training.ops.registry import OPS, Kernel, Mode, NodeView, UnsupportedOpError
+from n2n_edge.training.tensors import tensor_from_ir
+from n2n_edge.training.trained_weights import find_weights
+
+__all__ = ["Plan", "Step", "make_plan"]
+
+_REGISTERING = (ops_activation, ops_conv, ops_index, ops_math, ops_norm, ops_pool, ops_resize, ops_shape)
+_DEFAULT_DOMAINS = ("", "ai.onnx")
+# outputs of these are new tensors that their own backward pass does not read, so a Relu may overwrite them
+_FORGETS_OUTPUT = ("Conv", "ConvTranspose", "BatchNormalization", "Add")
+NOTHING = 0
+"""The slot of an optional input that is left out."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node to run: slots it reads, slots it fills, and slots that nobody reads after it."""
+
+    node: ir.Node
+    run: Kernel
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    finished: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to execute a graph over a list of `slots` values.
+
+    `trained` and `statistics` are keyed by initializer name (of a Constant node: its output's name).
+    """
+
+    steps: tuple[Step, ...]
+    slots: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    trained: dict[str, tuple[int, Tensor]]
+    statistics: dict[str, tuple[int, Tensor]]
+    constants: dict[int, Tensor]
+
+
+class _Planner:
+    def __init__(self, model: ir.Model, mode: Mode) -> None:
+        self.graph = model.graph
+        self.opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
+        self.mode = mode
+        self.weights = find_weights(self.graph)
+        self.slots: dict[ir.Value, int] = {}
+        self.known: dict[ir.Value, Tensor] = {}
+        self.changing: dict[ir.Value, Tensor] = {}
+
+    def slot(self, value: ir.Value) -> int:
+        return self.slots.setdefault(value, len(self.slots) + 1)
+
+    def add_constant(self, value: ir.Value, tensor: Tensor) -> None:
+        changes = value.name in self.weights.trained or value.name in self.weights.statistics
+        (self.changing if changes else self.known)[value] = tensor
+
+    def view(self, node: ir.Node) -> NodeView:
+        tensors = [None if value is None else self.known.get(value, self.changing.get(value)) for value in node.inputs]
+        first = node.inputs[0] if node.inputs else None
+        producer = None if first is None else first.producer()
+        overwrite = (
+            first is not None
+            and producer is not None
+            and producer.op_type in _FORGETS_OUTPUT
+            and len(first.uses()) == 1
+            and not first.is_graph_output()
+        )
+        shared = any(value is not None and value.name in self.weights.shared_statistics for value in node.inputs)
+        return NodeView(
+            node=node,
+            opset=self.opset,
+            mode=self.mode,
+            constants=tuple(None if value is None else self.known.get(value) for value in node.inputs),
+            shared_statistics=shared,
+            overwrite_input=overwrite,
+            shapes=tuple(None if tensor is None else tuple(tensor.shape) for tensor in tensors),
+        )
+
+    def fold(self, node: ir.Node, kernel: Kernel) -> bool:
+        """Run a node now when all it reads is known; tell whether that was so."""
+        if any(value is not None and value not in self.known for value in node.inputs):
+            return False
+        with torch.no_grad():
+            result = kernel(*(None if value is None else self.known[value] for value in node.inputs))
+        results = (result,) if isinstance(result, Tensor) else result
+        for value, tensor in zip(node.outputs, results, strict=False):
+            self.add_constant(value, tensor)
+        return True
+
+    def make(self) -> Plan:
+        for value in self.graph.initializers.values():
+            if value.const_value is None:
+                raise UnsupportedOpError(f"initializer '{value.name}' has no data: load the model with its weights")
+            self.add_constant(value, tensor_from_ir(value.const_value))
+        inputs = tuple(self.slot(value) for value in self.graph.inputs if not value.is_initializer())
+        waiting: list[tuple[ir.Node, Kernel]] = []
+        for node in self.graph:
+            kernel = self.kernel(node)
+            if not self.fold(node, kernel):
+                waiting.append((node, kernel))
+        outputs = tuple(self.slot(value) for value in self.graph.outputs)
+        return self.schedule(waiting, inputs, outputs)
+
+    def kernel(self, node: ir.Node) -> Kernel:
+        view = self.view(node)
+        if node.domain not in _DEFAULT_DOMAINS:
+            raise view.unsupported(f"of domain '{node.domain}'")
+        builder = OPS.get(node.op_type)
+        if builder is None:
+            raise view.unsupported("as an operator")
+        return builder(view)
+
+    def schedule(
+        self, waiting: list[tuple[ir.Node, Kernel]], inputs: tuple[int, ...], outputs: tuple[int, ...]
+    ) -> Plan:
+        last_reader = {value: node for node, _ in waiting for value in node.inputs if value is not None}
+        steps = []
+        for node, kernel in waiting:
+            reads = tuple(NOTHING if value is None else self.slot(value) for value in node.inputs)
+            fills = tuple(self.slot(value) for value in node.outputs)
+            done = {self.slot(value) for value in node.inputs if value is not None and last_reader[value] is node}
+            unread = {self.slot(v) for v in node.outputs if not v.uses() and not v.is_graph_output()}
+            steps.append(Step(node, kernel, reads, fills, tuple(sorted((done | unread) - set(outputs)))))
+        changing = {value: tensor for value, tensor in self.changing.items() if value in self.slots}
+        return Plan(
+            steps=tuple(steps),
+            slots=len(self.slots) + 1,
+            inputs=inputs,
+            outputs=outputs,
+            trained=self.named(changing, self.weights.trained),
+            statistics=self.named(changing, self.weights.statistics - self.weights.trained),
+            constants={self.slots[value]: tensor for value, tensor in self.known.items() if value in self.slots},
+        )
+
+    def named(self, values: dict[ir.Value, Tensor], names: frozenset[str]) -> dict[str, tuple[int, Tensor]]:
+        return {v.name: (self.slots[v], tensor) for v, tensor in values.items() if v.name and v.name in names}
+
+
+def make_plan(model: ir.Model, mode: Mode) -> Plan:
+    """Plan the execution of a model's graph (nodes in topological order).
+
+    Raises UnsupportedOpError for an op, or a form of one, that has no torch meaning here.
+    """
+    return _Planner(model, mode).make()

@@ -1,0 +1,171 @@
+"""The quick judgement of a candidate: a short distillation on a fixed set of images with cached teacher outputs."""
+
+import time
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from n2n_edge.data.dataset import Data
+from n2n_edge.tasks.channels import channel_scales
+from n2n_edge.tasks.losses import distillation_loss
+from n2n_edge.tasks.outputs import as_tuple, output_kind
+from n2n_edge.training.augmentation import augment, normalise
+from n2n_edge.training.batches import as_bytes, subset, training_order
+from n2n_edge.training.batchnorm import recalibrate
+from n2n_edge.training.compute import autocast, deterministic, generator
+from n2n_edge.training.distillation import chooses_bf16
+from n2n_edge.training.evaluation import Evaluation, compare, outputs_of
+from n2n_edge.training.executor import GraphModule, image_module, write_back
+from n2n_edge.training.optimiser import Optimiser
+from n2n_edge.training.reconstruct import FeatureTargets, Kept, reconstruct
+from n2n_edge.training.settings import DistillSettings
+from n2n_edge.watchdog import step
+
+__all__ = ["Judgement", "ShortDistiller"]
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a short distillation made of a candidate.
+
+    `accuracy` is the validation metric in 0..1 (fidelity where there are no labels), `loss` the distillation loss on
+    the validation images, `training_seconds` the part of the time that training took, `model` the candidate as judged.
+    """
+
+    accuracy: float
+    loss: float
+    seconds: float
+    training_seconds: float
+    model: ir.Model
+
+
+class ShortDistiller:
+    """Judges candidates on equal terms.
+
+    A fixed set of training images is prepared once, with the teacher's outputs for them; each candidate gets
+    `passes` passes over it (with none it is only refitted, on `feature_images` images) and is judged on a fixed part of
+    the validation split. A judgement depends on the candidate and the seed alone, not on what was judged before.
+    `teacher` holds the teacher's own evaluation on the same images, `teacher_loss` its loss, `teaching_seconds` and
+    `teaching_bytes` what its outputs for the training images took.
+    """
+
+    def __init__(
+        self,
+        teacher: ir.Model,
+        data: Data,
+        images: int,
+        settings: DistillSettings,
+        *,
+        passes: int = 1,
+        validation_images: int = 1000,
+        feature_images: int = 512,
+    ) -> None:
+        self._data, self._passes = data, passes
+        self._settings = replace(settings, images_per_epoch=None)
+        self._kind = output_kind(teacher, data.outputs)
+        self._mean, self._std = torch.tensor(data.mean), torch.tensor(data.std)
+        self._validation = subset(data.validation, validation_images, settings.seed)
+        labels = self._validation.labels if self._kind != "other" else None
+        self._validation_labels = None if labels is None else torch.from_numpy(labels)
+        with deterministic(settings.threads):
+            module = image_module(teacher, "teacher")
+            self._features = FeatureTargets(module, data, self._settings, feature_images)
+            bf16 = chooses_bf16(settings, teacher, data)
+            self._images, self._labels = self._draw(images)
+            start = time.monotonic()
+            self._taught = self._teach(module, bf16)
+            self.teaching_seconds = time.monotonic() - start
+            self.teaching_bytes = sum(output.numel() * output.element_size() for output in self._taught)
+            self._reference = list(outputs_of(module, data, self._validation))
+        self._scales = channel_scales(self._reference) if self._kind == "other" else None
+        self.teacher: Evaluation = compare(self._reference, self._reference, self._validation_labels, self._kind)
+        self.teacher_loss = self._loss(self._reference, self.teacher)
+
+    @classmethod
+    def refitting(cls, teacher: ir.Model, data: Data, settings: DistillSettings) -> "ShortDistiller":
+        """Return what refits without training, on few images: enough for a sensitivity profile."""
+        return cls(teacher, data, 1, settings, passes=0, validation_images=256, feature_images=128)
+
+    def _draw(self, images: int) -> tuple[Tensor, Tensor | None]:
+        """Draw the fixed set: each training image as it is, those that are drawn again augmented anew each time."""
+        train, settings = self._data.train, self._settings
+        randomness = generator(settings.seed, 2**32)
+        rounds = -(-images // len(train))
+        chosen = torch.cat([torch.randperm(len(train), generator=randomness) for _ in range(rounds)])[:images]
+        drawn = as_bytes(train, chosen)
+        if settings.augments(rounds):
+            flip = settings.flips(drawn.shape[-1])
+            new, again = drawn[: len(train)], drawn[len(train) :]
+            drawn = torch.cat([new, *(augment(part, randomness, flip=flip) for part in torch.split(again, _BATCH))])
+        self._rounds = rounds
+        labels = None if train.labels is None else torch.from_numpy(train.labels[chosen.numpy()])
+        return drawn, labels
+
+    def _inputs(self, chosen: Tensor) -> Tensor:
+        return normalise(self._images[chosen], self._mean, self._std)
+
+    def _teach(self, module: GraphModule, bf16: bool) -> tuple[Tensor, ...]:
+        """Give the teacher's outputs for the whole fixed set."""
+        parts = []
+        for chosen in torch.split(torch.arange(len(self._images)), _BATCH):
+            with step("teacher's outputs for a batch"), torch.inference_mode(), autocast(bf16):
+                parts.append(as_tuple(module(self._inputs(chosen))))
+        return tuple(torch.cat([output.float() for output in outputs]) for outputs in zip(*parts, strict=True))
+
+    def judge(self, candidate: ir.Model, kept: Kept | None = None, *, seed: int) -> Judgement:
+        """Train a candidate shortly towards the teacher and judge it; the candidate stays as it is.
+
+        With `kept` its layers are first refitted to the teacher's (see `reconstruct`), which is worth more than the
+        training that follows.
+        """
+        start = time.monotonic()
+        settings = replace(self._settings, seed=seed)
+        with deterministic(settings.threads):
+            module = image_module(candidate, "candidate")
+            refitted = 0 if kept is None else reconstruct(module, self._features, kept)
+            before_training = time.monotonic()
+            if self._passes:
+                self._train(module, settings, chooses_bf16(settings, candidate, self._data))
+            training_seconds = time.monotonic() - before_training
+            if self._passes or not refitted:
+                recalibrate(module, self._data, self._settings, self._rounds)
+            outputs = list(outputs_of(module, self._data, self._validation))
+            evaluation = compare(outputs, self._reference, self._validation_labels, self._kind)
+            loss = self._loss(outputs, evaluation)
+        seconds = time.monotonic() - start
+        return Judgement(evaluation.metric, loss, seconds, training_seconds, write_back(candidate, module))
+
+    def _train(self, module: GraphModule, settings: DistillSettings, bf16: bool) -> None:
+        orders = [training_order(len(self._images), settings, epoch) for epoch in range(1, self._passes + 1)]
+        steps = sum(order.steps for order in orders)
+        optimiser = Optimiser(module, settings, steps=steps, kind=self._kind, bf16=bf16, scales=self._scales)
+        module.train()
+        batches = (chosen for order in orders for chosen in order)
+        for index, chosen in enumerate(batches):
+            labels = None if self._labels is None else self._labels[chosen]
+            teacher = tuple(output[chosen] for output in self._taught)
+            optimiser.step(index, self._inputs(chosen), labels, teacher)
+
+    def _loss(self, outputs: list[tuple[Tensor, ...]], evaluation: Evaluation) -> float:
+        """Give the distillation loss over the validation images, weighing each image alike."""
+        if evaluation.error is not None:
+            return evaluation.error
+        total, seen = 0.0, 0
+        for own, reference in zip(outputs, self._reference, strict=True):
+            count = len(own[0])
+            labels = None if self._validation_labels is None else self._validation_labels[seen : seen + count]
+            loss = distillation_loss(
+                own,
+                reference,
+                labels,
+                kind=self._kind,
+                temperature=self._settings.temperature,
+                kd_weight=self._settings.kd_weight,
+            )
+            total += float(loss) * count
+            seen += count
+        return total / seen

@@ -1,0 +1,279 @@
+"""Weights that make up for what was cut: layers refitted by least squares to give what the teacher's give."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from n2n_edge.data.dataset import Data
+from n2n_edge.training.augmentation import normalise
+from n2n_edge.training.batches import as_bytes
+from n2n_edge.training.compute import deterministic, generator
+from n2n_edge.training.executor import GraphModule, image_module, write_back
+from n2n_edge.training.ops.registry import Mode, NodeView
+from n2n_edge.training.ops.window import Window, pad_spatial, read_window
+from n2n_edge.training.settings import DistillSettings
+from n2n_edge.watchdog import step
+
+__all__ = ["FeatureTargets", "Kept", "reconstruct", "reconstructed"]
+
+_SAMPLES_PER_FEATURE = 4
+_LEAST_SAMPLES = 8192
+_MOST_SAMPLES = 16_384
+_MOST_FEATURES = 4_608
+"""Layers that read more than this many inputs for one output are left as they are: the solution grows with the cube."""
+
+_RIDGE = 0.03
+"""Weight of staying near the inherited weights, as a share of the mean squared input."""
+
+_NEAR_ENOUGH = 1e-4
+"""A layer whose output is off by no more than this share of the largest figure stays as it is."""
+
+_LEAST_SCALE = 1e-3
+"""A norm's scale (in units of its deviation) below which it can't be undone."""
+
+_STREAM = 2**34
+"""Tells this use of the seed from others."""
+
+_MOST_IMAGES = 512
+_LEAST_IMAGES = 2
+_MOST_BYTES = 1_500_000_000
+
+Kept = Mapping[str, NDArray[np.intp]]
+"""Which of the teacher's channels a value still has, by its name (see `surviving`)."""
+
+
+class FeatureTargets:
+    """What the teacher's layers, and the sums behind them, give for some training images.
+
+    `images`, or as many as fit into memory; the seed of `settings` decides which. They are not augmented.
+    """
+
+    def __init__(self, teacher: GraphModule, data: Data, settings: DistillSettings, images: int = _MOST_IMAGES) -> None:
+        self.values: dict[str, Tensor] = {}
+        self._places: dict[tuple[int, int], Tensor] = {}
+        order = torch.randperm(len(data.train), generator=generator(settings.seed, _STREAM))
+        mean, std = torch.tensor(data.mean), torch.tensor(data.std)
+        self._look(teacher, normalise(as_bytes(data.train, order[:1]), mean, std))
+        each = sum(value.numel() * value.element_size() for value in self.values.values())
+        count = max(_LEAST_IMAGES, min(images, _MOST_BYTES // max(each, 1)))
+        self.images = normalise(as_bytes(data.train, order[:count]), mean, std)
+        self._look(teacher, self.images)
+
+    def places(self, positions: int, each: int) -> Tensor:
+        """Return `each` random places out of so many positions for every image `(images, each)`, always the same."""
+        key = (positions, each)
+        if key not in self._places:
+            order = torch.rand(len(self.images), positions, generator=generator(0)).argsort(dim=1)
+            self._places[key] = order[:, :each].contiguous()
+        return self._places[key]
+
+    def _look(self, teacher: GraphModule, images: Tensor) -> None:
+        with step("teacher's features"), torch.no_grad():
+            teacher.eval().visit(self, images)
+
+    def before(self, node: ir.Node, inputs: Sequence[Tensor | None]) -> None:
+        """Ignore the inputs."""
+
+    def after(self, node: ir.Node, outputs: Sequence[Tensor]) -> None:
+        """Keep what a layer or a sum gives that `reconstruct` may aim at."""
+        plain = node.op_type == "Gemm" or (node.op_type == "Conv" and node.attributes.get_int("group", 1) == 1)
+        summed = node.op_type == "Add" and all(v is not None and v.const_value is None for v in node.inputs)
+        if (plain or summed) and outputs[0].dim() in (2, 4):
+            self.values[str(node.outputs[0].name)] = outputs[0].clone()
+
+
+def reconstruct(student: GraphModule, targets: FeatureTargets, kept: Kept) -> int:
+    """Refit the student's layers in order, each on what the layers before it, already refitted, feed it.
+
+    Returns how many were looked at.
+
+    A layer's new weights minimise the squared distance to the teacher's output of the same layer, over sampled images
+    and positions, with a ridge towards the inherited weights. Where the output goes through a norm into a sum, the
+    distance is that of the sum: then a layer makes up for layers that were removed before it. After the
+    reconstruction of He, Zhang and Sun (Channel Pruning for Accelerating Very Deep Neural Networks, ICCV 2017).
+
+    Plain 2-D convolutions and Gemms are refitted; grouped, transposed, 1-D and 3-D convolutions, MatMuls, layers that
+    share their weights and those that read very many inputs stay as they are. Weights change in place; the module is
+    left in evaluation mode.
+    """
+    refit = _Refit(student, targets, kept)
+    with step("refitting"), torch.no_grad():
+        student.eval().visit(refit, targets.images)
+    return refit.done
+
+
+def reconstructed(student: ir.Model, teacher: ir.Model, data: Data, settings: DistillSettings, kept: Kept) -> ir.Model:
+    """Return a copy of `student` whose layers are refitted to those of `teacher` (see `reconstruct`).
+
+    Raises InputError when a model takes other than one input.
+    """
+    with deterministic(settings.threads):
+        module = image_module(student, "student")
+        reconstruct(module, FeatureTargets(image_module(teacher, "teacher"), data, settings), kept)
+        return write_back(student, module)
+
+
+@dataclass
+class _Refit:
+    student: GraphModule
+    targets: FeatureTargets
+    kept: Kept
+
+    def __post_init__(self) -> None:
+        self.weights = self.student.learned()
+        self.sums: dict[str, Tensor] = {}
+        self.done = 0
+
+    def after(self, node: ir.Node, outputs: Sequence[Tensor]) -> None:
+        """Keep what may be added to a layer's output later."""
+        for value, tensor in zip(node.outputs, outputs, strict=False):
+            if any(use.node.op_type == "Add" for use in value.uses()):
+                self.sums[str(value.name)] = tensor.clone()
+
+    def before(self, node: ir.Node, inputs: Sequence[Tensor | None]) -> None:
+        """Refit a layer that is about to run."""
+        if node.op_type not in ("Conv", "Gemm") or inputs[0] is None or inputs[1] is None:
+            return
+        weight = self.weights.get(str(node.inputs[1].name)) if node.inputs[1] is not None else None
+        if weight is None or len(node.inputs[1].uses()) != 1:  # type: ignore[union-attr]
+            return
+        bias = None
+        if len(node.inputs) > 2 and node.inputs[2] is not None:
+            bias = self.weights.get(str(node.inputs[2].name))
+            if bias is None or len(node.inputs[2].uses()) != 1:
+                return
+        wanted = self._wanted(node)
+        if wanted is None:
+            return
+        if node.op_type == "Conv":
+            self._convolution(node, inputs[0], weight, bias, wanted)
+        else:
+            self._linear(node, inputs[0], weight, bias, wanted)
+
+    def _wanted(self, node: ir.Node) -> Tensor | None:
+        """Return what the layer should give: for the sum behind it to be the teacher's, or the teacher's own output."""
+        name = str(node.outputs[0].name)
+        own = self.targets.values.get(name)
+        if own is None:
+            return None
+        own = self._cut(own, name)
+        norm = _only_reader(node)
+        last, summed = (norm, _only_reader(norm)) if norm is not None else (None, None)
+        if norm is not None and norm.op_type == "Add":
+            return self._before_sum(norm, node, own)
+        if last is None or last.op_type != "BatchNormalization" or summed is None or summed.op_type != "Add":
+            return own
+        scale, shift, mean, variance = (self.weights.get(str(v.name)) for v in last.inputs[1:5] if v is not None)
+        if scale is None or shift is None or mean is None or variance is None:
+            return own
+        wanted = self._before_sum(summed, last, None)
+        if wanted is None:
+            return own
+        epsilon = last.attributes.get_float("epsilon", 1e-5) or 1e-5
+        deviation = (variance + epsilon).sqrt()
+        form = (1, -1, 1, 1) if own.dim() == 4 else (1, -1)
+        undone = (wanted - shift.view(form)) * (deviation / scale).view(form) + mean.view(form)
+        usable = ((scale / deviation).abs() > _LEAST_SCALE).view(form)
+        return torch.where(usable, undone, own)
+
+    def _before_sum(self, summed: ir.Node, last: ir.Node, otherwise: Tensor | None) -> Tensor | None:
+        """Return what `last` has to give for `summed` to give what the teacher's does."""
+        total = self.targets.values.get(str(summed.outputs[0].name))
+        other = next((value for value in summed.inputs if value is not last.outputs[0]), None)
+        beside = None if other is None else self.sums.get(str(other.name))
+        if total is None or beside is None:
+            return otherwise
+        total = self._cut(total, str(summed.outputs[0].name))
+        return total - beside if total.shape == beside.shape else otherwise
+
+    def _cut(self, target: Tensor, name: str) -> Tensor:
+        return target[:, torch.from_numpy(self.kept[name])] if name in self.kept else target
+
+    def _convolution(self, node: ir.Node, inputs: Tensor, weight: Tensor, bias: Tensor | None, wanted: Tensor) -> None:
+        window = _plain_window(node, weight)
+        outputs, features = weight.shape[0], weight[0].numel()
+        if window is None or features > _MOST_FEATURES or wanted.shape[1] != outputs:
+            return
+        count, _, rows, columns = wanted.shape
+        if len(inputs) != count or window.places(inputs.shape[2:]) != (rows, columns):
+            return
+        samples = min(_MOST_SAMPLES, max(_LEAST_SAMPLES, _SAMPLES_PER_FEATURE * features))
+        each = min(rows * columns, -(-samples // count))
+        places = self.targets.places(rows * columns, each)
+        patches = _patches(inputs, places, columns, weight.shape[2:], window)
+        values = wanted.permute(0, 2, 3, 1).reshape(count, rows * columns, outputs)
+        values = values.gather(1, places[..., None].expand(-1, -1, outputs)).reshape(-1, outputs)
+        self.done += 1
+        matrix, constant = _solve(patches, values, weight.reshape(outputs, features), bias)
+        weight.copy_(matrix.reshape(weight.shape))
+        if bias is not None and constant is not None:
+            bias.copy_(constant)
+
+    def _linear(self, node: ir.Node, inputs: Tensor, weight: Tensor, bias: Tensor | None, wanted: Tensor) -> None:
+        plain = all(node.attributes.get_float(name, 1.0) == 1.0 for name in ("alpha", "beta"))
+        if not plain or _flag(node, "transA") or inputs.dim() != 2 or inputs.shape[1] > _MOST_FEATURES:
+            return
+        if wanted.shape != (len(inputs), weight.shape[0 if _flag(node, "transB") else 1]):
+            return
+        turned = _flag(node, "transB")
+        self.done += 1
+        matrix, constant = _solve(inputs, wanted, weight if turned else weight.t(), bias)
+        weight.copy_(matrix if turned else matrix.t())
+        if bias is not None and constant is not None:
+            bias.copy_(constant)
+
+
+def _only_reader(node: ir.Node) -> ir.Node | None:
+    uses = list(node.outputs[0].uses())
+    return uses[0].node if len(uses) == 1 and not node.outputs[0].is_graph_output() else None
+
+
+def _flag(node: ir.Node, name: str) -> bool:
+    return bool(node.attributes.get_int(name, 0))
+
+
+def _plain_window(node: ir.Node, weight: Tensor) -> Window | None:
+    """Return the window of a 2-D convolution that isn't grouped, None for any other."""
+    if weight.dim() != 4 or node.attributes.get_int("group", 1) != 1:
+        return None
+    return read_window(NodeView(node, 0, Mode(), ()), tuple(weight.shape[2:]))
+
+
+def _patches(inputs: Tensor, places: Tensor, columns: int, kernel: torch.Size, window: Window) -> Tensor:
+    """Return (samples, C * kernel) inputs of the chosen output places of every image."""
+    padded = pad_spatial(inputs, *window.amounts(inputs.shape[2:]))
+    count, each = places.shape
+    rows = (places // columns * window.strides[0])[..., None] + torch.arange(kernel[0]) * window.dilations[0]
+    across = (places % columns * window.strides[1])[..., None] + torch.arange(kernel[1]) * window.dilations[1]
+    images = torch.arange(count)[:, None, None, None]
+    taken = padded.permute(0, 2, 3, 1)[images, rows[..., :, None], across[..., None, :]]  # N, each, kh, kw, C
+    return taken.permute(0, 1, 4, 2, 3).reshape(count * each, -1)
+
+
+def _solve(inputs: Tensor, wanted: Tensor, start: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return (outputs, features) weights, and a bias where there was one, nearest to `wanted` in the least squares."""
+    constant = None
+    centre, aim = torch.zeros(inputs.shape[1]), torch.zeros(wanted.shape[1])
+    scale = wanted.abs().max()
+    if bias is not None:
+        centre, aim = inputs.mean(dim=0), wanted.mean(dim=0)
+        inputs, wanted = inputs - centre, wanted - aim
+    rest = wanted - inputs @ start.t()
+    shifted = 0.0 if bias is None else (aim - start @ centre - bias).abs().max()
+    if max(rest.abs().max(), shifted) <= _NEAR_ENOUGH * scale:
+        return start, bias
+    gram = inputs.t() @ inputs
+    gram.diagonal().add_(_RIDGE * gram.diagonal().mean() + 1e-8)
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    if int(failed):
+        return start, bias
+    change = torch.cholesky_solve(inputs.t() @ rest, factor).t()
+    matrix = start + change
+    if bias is not None:
+        constant = aim - matrix @ centre
+    return (matrix, constant) if bool(torch.isfinite(matrix).all()) else (start, bias)

@@ -1,0 +1,26 @@
+import math
+
+import pytest
+
+from n2n_edge.errors import InputError
+from n2n_edge.metrics.budget import OPTIONS, Budget
+
+
+@pytest.mark.parametrize("limit", [0, -1, math.nan, math.inf])
+def test_a_limit_that_is_no_positive_number_is_refused_with_its_option(limit):
+    with pytest.raises(InputError, match=r"--max-mb .*positive"):
+        Budget("size_mb", limit)
+
+
+def test_accuracy_in_percent_is_refused_and_the_fraction_is_named():
+    with pytest.raises(InputError, match=r"--min-accuracy 92.*give 0\.92"):
+        Budget("accuracy", 92)
+
+
+def test_only_accuracy_is_a_lower_limit():
+    assert {cost for cost in OPTIONS if Budget(cost, 0.5).direction == "min"} == {"accuracy"}
+
+
+def test_the_option_tells_how_the_budget_was_given():
+    assert Budget("latency_ms", 20).option == "--max-latency-ms"
+    assert Budget("accuracy", 0.9).option == "--min-accuracy"

@@ -1,0 +1,85 @@
+"""How a teacher's outputs and the labels of its data are read together."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from n2n_edge.training.evaluation import evaluate
+from n2n_edge.data.dataset import load_data
+from n2n_edge.errors import InputError
+from n2n_edge.runs.outputs import read_outputs
+from n2n_edge.training.evaluation import scale_warnings
+from tests.training.small import small_cnn
+
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.integers(0, 255, (40, 8, 8, 1), dtype=np.uint8)
+POINTS = RANDOM.uniform(0, 100, (40, 3)).astype(np.float32)
+
+
+def save(path: Path, **arrays: np.ndarray) -> str:
+    np.savez(path / "data.npz", x=IMAGES, **arrays)
+    return str(path / "data.npz")
+
+
+def model(end: str = "") -> ir.Model:
+    found = small_cnn(width=4, classes=3, end=end)
+    found.graph.outputs[0].name = "output"
+    return found
+
+
+@pytest.mark.parametrize("labels", [POINTS, POINTS.reshape(40, 3, 1), (POINTS > 50).astype(np.int64) * 2])
+def test_labels_that_are_values_are_compared_in_their_unit(tmp_path: Path, labels: np.ndarray) -> None:
+    data = load_data(save(tmp_path, y=labels), input_shape=(1, 8, 8), classes=3, may_be_values=True)
+    data, choice = read_outputs(model(), data, None)
+    assert (choice.name, data.labelled) == ("values", False)
+    assert data.test.targets is not None
+    found = evaluate(model(), data.test, data, teacher=model())
+    assert (found.accuracy, found.fidelity) == (None, 1.0)
+    assert found.label_error is not None
+    assert 0 < found.label_error < 200
+
+
+@pytest.mark.parametrize(
+    "labels", [np.arange(40) % 3, np.eye(3)[np.arange(40) % 3], np.eye(3, dtype=int)[np.arange(40) % 3]]
+)
+def test_class_numbers_and_one_hot_rows_name_classes(tmp_path: Path, labels: np.ndarray) -> None:
+    data = load_data(save(tmp_path, y=labels), input_shape=(1, 8, 8), classes=3, may_be_values=True)
+    data, choice = read_outputs(model(), data, None)
+    assert (choice.name, data.labelled) == ("classes", True)
+
+
+@pytest.mark.parametrize("labels", [POINTS, np.eye(3)[np.arange(40) % 3] * 0.9 + 0.03])
+def test_labels_that_are_not_one_hot_are_refused_for_a_classifier(tmp_path: Path, labels: np.ndarray) -> None:
+    data = load_data(save(tmp_path, y=labels), input_shape=(1, 8, 8), classes=3, may_be_values=True)
+    with pytest.raises(InputError, match="neither class numbers nor one-hot rows"):
+        read_outputs(model("Softmax"), data, None)
+
+
+def test_labels_of_another_size_do_not_count_and_that_is_said(tmp_path: Path) -> None:
+    data = load_data(save(tmp_path, y=POINTS[:, :2]), input_shape=(1, 8, 8), classes=3, may_be_values=True)
+    data, choice = read_outputs(model(), data, None)
+    assert data.train.targets is None
+    assert "the labels don't count" in choice.reason
+
+
+def test_labels_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    broken = POINTS.copy()
+    broken[3] = np.nan
+    with pytest.raises(InputError, match="no finite numbers"):
+        load_data(save(tmp_path, y=broken), input_shape=(1, 8, 8), classes=None)
+
+
+def test_channels_of_unlike_size_are_warned_of(tmp_path: Path) -> None:
+    found = model()
+    data = load_data(save(tmp_path), input_shape=(1, 8, 8), classes=None)
+    data, _ = read_outputs(found, data, "values")
+    assert scale_warnings(found, data) == ()
+    weight = found.graph.initializers["head.weight"]
+    assert weight.const_value is not None
+    scaled = weight.const_value.numpy().copy()
+    scaled[0] *= 1e5
+    weight.const_value = ir.tensor(scaled, name="head.weight")
+    (warning,) = scale_warnings(found, data)
+    assert "output 'output': its channels differ in scale by" in warning

@@ -1,0 +1,252 @@
+"""The settings of a run: kept, read back, refused."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from n2n_edge.data.splits import choose_members
+from n2n_edge.errors import InputError
+from n2n_edge.search.journal import Journal
+from n2n_edge.runs.settings import CompressSettings, absolute_paths, read_settings, write_settings
+from n2n_edge.runs.folder import RunFolder
+from n2n_edge.runs.run import run_compress
+from n2n_edge.runs.observer import SilentObserver
+from n2n_edge.runs.settings import LARGEST_SEED
+from n2n_edge.runs.threads import threads_of_run
+
+
+def test_settings_survive_the_file(tmp_path: Path) -> None:
+    settings = CompressSettings(
+        teacher="a b.onnx", data='images "x"', max_mb=0.5, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0), policy="greedy"
+    )
+    write_settings(settings, tmp_path / "run.toml")
+    assert read_settings(tmp_path / "run.toml") == settings
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"max_mb": 0.0}, "--max-mb 0"),
+        ({"max_latency_ms": -1.0}, "--max-latency-ms -1"),
+        ({"max_params": float("nan")}, "--max-params nan"),
+        ({"effort": "huge"}, "quick, standard, thorough"),
+        ({"objective": "speed"}, "latency_ms"),
+        ({"candidates": 0}, "--candidates 0"),
+        ({"minutes": -3.0}, "--minutes -3"),
+        ({"min_accuracy": 90.0}, "fraction"),
+        ({"teacher": "t.onnx"}, "--data"),
+    ],
+)
+def test_nonsense_is_refused_with_what_was_given(given: dict[str, object], text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        CompressSettings(**given)  # type: ignore[arg-type]
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_that_repeats_a_run_names_what_differs_from_the_defaults() -> None:
+    settings = CompressSettings(
+        teacher="my teacher.onnx",
+        data="d",
+        device="jetson",
+        mean=(0.5, 0.25),
+        std=(1.0,),
+        input_shape=(3, 8, 8),
+        flip=False,
+    )
+    assert settings.command(Path("out")) == (
+        "n2n-edge compress 'my teacher.onnx' --data d --device jetson --mean 0.5,0.25 --std 1.0 "
+        "--input-shape 3x8x8 --no-flip --out out"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "devices"),
+    [
+        ("jetson", ("jetson",)),
+        ("cpu,jetson", ("cpu", "jetson")),
+        (["cpu", "jetson"], ("cpu", "jetson")),
+        (("cpu, jetson", "raspberry-pi-4"), ("cpu", "jetson", "raspberry-pi-4")),
+        (["jetson"], ("jetson",)),
+    ],
+)
+def test_devices_may_be_several_and_are_kept(given: object, devices: tuple[str, ...], tmp_path: Path) -> None:
+    settings = CompressSettings(**absolute_paths({"device": given}))  # type: ignore[arg-type]
+    assert settings.devices == devices
+    write_settings(settings, tmp_path / "run.toml")
+    assert read_settings(tmp_path / "run.toml") == settings
+    assert "".join(f" --device {name}" for name in devices) in settings.command(Path("out"))
+
+
+def test_a_run_file_with_one_device_as_text_is_read_as_before(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text('device = "raspberry-pi-4"\n')
+    settings = read_settings(tmp_path / "run.toml")
+    assert (settings.device, settings.devices) == ("raspberry-pi-4", ("raspberry-pi-4",))
+
+
+def test_profile_files_become_absolute_even_where_a_comma_is_in_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a,b.toml").write_text("")
+    named = absolute_paths({"device": ["a,b.toml", "cpu,mine.toml"]})["device"]
+    assert named == (str(tmp_path / "a,b.toml"), "cpu", str(tmp_path / "mine.toml"))
+    assert CompressSettings(device=named).devices == named  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", ["", "cpu,", "cpu,,jetson", []])
+def test_an_empty_device_is_refused(given: object) -> None:
+    with pytest.raises(InputError, match=r"--device .*name is empty"):
+        CompressSettings(device=given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("names", [("jetson", "jetson-orin-nano"), ("cpu", "cpu"), ("jetson", "cpu", "jetson")])
+def test_two_names_of_one_device_are_refused(names: tuple[str, ...], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="name every device once"):
+        run_compress(RunFolder.new(tmp_path / "run"), CompressSettings(device=names))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("given", [{"mean": (0.5,)}, {"std": (0.5,)}])
+def test_half_a_normalisation_is_refused(given: dict[str, tuple[float, ...]]) -> None:
+    with pytest.raises(InputError, match="belong together"):
+        CompressSettings(**given)  # type: ignore[arg-type]
+
+
+def test_candidates_are_shared_between_the_stages() -> None:
+    for count in (1, 2, 7, 100):
+        effort = CompressSettings(candidates=count).amount
+        assert effort.removal_candidates >= 1
+        assert effort.shrinkage_candidates >= 1
+        assert effort.removal_candidates + effort.shrinkage_candidates == max(2, count)
+
+
+def test_a_folder_with_another_run_is_left_alone(tmp_path: Path) -> None:
+    RunFolder.new(tmp_path / "run").begin(CompressSettings())
+    before = (tmp_path / "run" / "run.toml").read_bytes()
+    with pytest.raises(InputError, match="holds another run"):
+        RunFolder.new(tmp_path / "run")
+    assert (tmp_path / "run" / "run.toml").read_bytes() == before
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="not an empty folder"):
+        RunFolder.new(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_resuming_what_was_never_begun_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no run to resume"):
+        RunFolder.resume(tmp_path)
+
+
+def test_a_damaged_or_foreign_run_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("seed = ")
+    with pytest.raises(InputError, match="not readable as TOML"):
+        read_settings(path)
+    path.write_text("sede = 3\n")
+    with pytest.raises(InputError, match="unknown setting 'sede'"):
+        read_settings(path)
+
+
+def test_few_candidates_have_fewer_finalists() -> None:
+    whole = CompressSettings(effort="standard").amount
+    few = CompressSettings(effort="standard", candidates=8).amount
+    assert few.removal_candidates + few.shrinkage_candidates == 8
+    assert [finalists for finalists, _ in few.rungs] == [2, 2]
+    assert [times for _, times in few.rungs] == [times for _, times in whole.rungs]
+    assert all(finalists == 0 for finalists, _ in CompressSettings(candidates=2).amount.rungs)
+
+
+def test_a_run_of_an_older_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    folder = RunFolder.new(tmp_path / "run")
+    folder.begin(CompressSettings())
+    with Journal.create(folder.journal, {"profile": '{"name": "raspberry-pi-4", "cores": 4, "calibration": null}'}):
+        pass
+
+    with pytest.raises(InputError, match="begun by another version of n2n-edge; start a new run"):
+        run_compress(*RunFolder.resume(tmp_path / "run"))
+
+
+def test_older_runs_held_the_expected_latency_against_the_budget(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("max_latency_ms = 4.0\n")
+    assert read_settings(path).accept_expected
+    write_settings(CompressSettings(max_latency_ms=4.0), path)
+    assert not read_settings(path).accept_expected
+
+
+@pytest.mark.parametrize("name", ["ü 😀", "a\x7fb", 'q"\\', "\u2028", "\U0010ffff", "tab\tline\n", "'''", "\x85\x9b"])
+def test_any_name_survives_the_file(tmp_path: Path, name: str) -> None:
+    settings = CompressSettings(teacher=f"/{name}/t.onnx", data=name, device=(f"a{name}b", "cpu"), policy_from=name)
+    write_settings(settings, tmp_path / "run.toml")
+    assert read_settings(tmp_path / "run.toml") == settings
+
+
+def test_a_name_that_is_not_utf_8_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"isn't UTF-8; rename it"):
+        write_settings(CompressSettings(teacher="a\udcff.onnx", data="d"), tmp_path / "run.toml")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32 - 1, 2**32, 2**64, 10**30])
+def test_seeds_that_no_generator_takes_are_refused(seed: int) -> None:
+    with pytest.raises(InputError, match=f"--seed {seed}: give a whole number from 0 to 4294967294"):
+        CompressSettings(seed=seed)
+
+
+def test_the_largest_seed_splits_data() -> None:
+    labels = np.repeat(np.arange(4), 20)
+    chosen = [choose_members(labels, 80, 0.1, seed + more) for seed in (0, LARGEST_SEED) for more in (0, 1)]
+    assert all(each.sum() == 8 for each in chosen)
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(CompressSettings)])
+@pytest.mark.parametrize(
+    "value", ['"x"', "3", "0.5", "true", "[1.0, 'a']", "['a', 2]", "[[1]]", "{a = 1}", "1979-05-27"]
+)
+def test_a_setting_of_the_wrong_type_is_one_line(tmp_path: Path, field: str, value: str) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(f"{field} = {value}\n")
+    refusal, settings = "", None
+    try:
+        settings = read_settings(path)
+    except InputError as error:
+        refusal = str(error)
+    if settings is None:
+        assert re.search(f"{field}|{field.replace('_', '-')}|belong together|no data given", refusal)
+        assert "\n" not in refusal
+        return
+    write_settings(settings, path)
+    assert read_settings(path) == settings
+    assert settings.command(tmp_path)
+    assert settings.budgets is not None
+
+
+def test_lists_become_tuples() -> None:
+    settings = CompressSettings(mean=[0.5], std=[1])  # type: ignore[arg-type]
+    assert (settings.mean, settings.std) == ((0.5,), (1,))
+
+
+def test_a_run_keeps_its_threads(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    before, said = torch.get_num_threads(), []
+
+    class Listening(SilentObserver):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    with threads_of_run(CompressSettings(), Listening()) as settings:
+        assert settings.threads == before
+    assert not said
+    with threads_of_run(CompressSettings(threads=before + 1), Listening()) as settings:
+        assert torch.get_num_threads() == settings.threads == before + 1
+    assert torch.get_num_threads() == before
+    assert f"begun with {before + 1} threads" in said[0]
+    assert "OMP_NUM_THREADS" in said[0]
+    write_settings(settings, tmp_path / "run.toml")
+    assert read_settings(tmp_path / "run.toml").threads == before + 1

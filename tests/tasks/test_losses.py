@@ -1,0 +1,77 @@
+"""The losses, against their formulas written out."""
+
+import math
+
+import pytest
+import torch
+
+from n2n_edge.tasks.losses import distillation_loss, normalised_error, tempered_kl
+
+TEACHER = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.5, 0.0]])
+STUDENT = torch.tensor([[1.0, 0.5, 0.0], [0.0, 0.0, 3.0]])
+
+
+def softmax(row: list[float]) -> list[float]:
+    exponentials = [math.exp(value) for value in row]
+    return [value / sum(exponentials) for value in exponentials]
+
+
+def test_tempered_kl_is_the_mean_divergence_times_the_squared_temperature() -> None:
+    temperature = 4.0
+    total = 0.0
+    for teacher_row, student_row in zip(TEACHER.tolist(), STUDENT.tolist(), strict=True):
+        p = softmax([value / temperature for value in teacher_row])
+        q = softmax([value / temperature for value in student_row])
+        total += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+    assert tempered_kl(STUDENT, TEACHER, temperature).item() == pytest.approx(total / 2 * 16, rel=1e-5)
+    assert tempered_kl(TEACHER, TEACHER + 3.0, temperature).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_labels_add_cross_entropy_by_weight() -> None:
+    labels = torch.tensor([0, 2])
+    entropy = -sum(math.log(softmax(row)[k]) for row, k in zip(STUDENT.tolist(), (0, 2), strict=True)) / 2
+    loss = distillation_loss([STUDENT], [TEACHER], labels, kind="logits", temperature=4.0, kd_weight=0.7)
+    wanted = 0.7 * tempered_kl(STUDENT, TEACHER, 4.0).item() + 0.3 * entropy
+    assert loss.item() == pytest.approx(wanted, rel=1e-5)
+    unlabelled = distillation_loss([STUDENT], [TEACHER], None, kind="logits", temperature=4.0, kd_weight=0.7)
+    assert unlabelled.item() == pytest.approx(tempered_kl(STUDENT, TEACHER, 4.0).item())
+
+
+def test_a_model_that_ends_in_softmax_is_taught_like_its_logits() -> None:
+    labels = torch.tensor([0, 2])
+    of_logits = distillation_loss([STUDENT], [TEACHER], labels, kind="logits", temperature=4.0, kd_weight=0.9)
+    for kind, function in (("probabilities", torch.softmax), ("log_probabilities", torch.log_softmax)):
+        loss = distillation_loss(
+            [function(STUDENT, 1)], [function(TEACHER, 1)], labels, kind=kind, temperature=4.0, kd_weight=0.9
+        )
+        assert loss.item() == pytest.approx(of_logits.item(), rel=1e-4)
+
+
+def test_values_are_compared_in_units_of_each_channels_variance() -> None:
+    teacher = torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(0)) * 100
+    assert normalised_error(teacher, teacher).item() == 0
+    assert normalised_error(torch.full_like(teacher, teacher.mean().item()), teacher).item() == pytest.approx(
+        1, rel=1e-4
+    )
+    mixed = (
+        torch.randn(64, 4, 20, 30, generator=torch.Generator().manual_seed(0))
+        * torch.tensor([1e-3, 1, 1e3, 1e-6])[:, None, None]
+    )
+    constant = mixed.mean((0, 2, 3), keepdim=True).expand_as(mixed)
+    for channels in ([0], [3], [0, 1, 3]):
+        student = mixed.clone()
+        student[:, channels] = constant[:, channels]
+        loss = distillation_loss([student, mixed], [mixed, mixed], None, kind="other", temperature=4.0, kd_weight=1)
+        assert loss.item() == pytest.approx(math.log(2) * len(channels) / 4 / 2, rel=0.02)
+
+
+def test_a_channel_that_hardly_varies_cannot_drown_the_others() -> None:
+    teacher = (
+        torch.randn(64, 2, 30, 30, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 1e-7])[:, None, None]
+    )
+    student = (teacher + torch.tensor([0.5, 1e-3])[:, None, None]).requires_grad_()
+    loss = distillation_loss([student], [teacher], None, kind="other", temperature=4.0, kd_weight=1)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert student.grad is not None
+    first, second = (student.grad[:, channel] * 0.5 for channel in (0, 1))
+    assert 1e-5 < abs(float(second.sum() * 1e-3 / first.sum() / 0.5)) < 1e5

@@ -1,0 +1,51 @@
+"""Large buffers come from the heap while a run trains, and from the kernel again afterwards."""
+
+import ctypes
+import platform
+
+import pytest
+import torch
+
+from n2n_edge.training import allocator
+from n2n_edge.training.allocator import large_buffers_kept
+
+BYTES = 64_000_000
+
+
+class Mallinfo(ctypes.Structure):
+    """struct mallinfo2 of malloc.h."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )
+    )  # fmt: skip
+
+
+def mapped_for_a_buffer() -> int:
+    """Return how many bytes malloc maps from the kernel for one large tensor."""
+    libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype = Mallinfo
+    before = libc.mallinfo2().hblkhd
+    tensor = torch.empty(BYTES, dtype=torch.uint8)
+    after = libc.mallinfo2().hblkhd
+    assert tensor.numel() == BYTES
+    return int(after - before)
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="needs glibc 2.33"
+)
+def test_large_buffers_stay_with_the_process_while_it_trains() -> None:
+    with large_buffers_kept():
+        assert mapped_for_a_buffer() == 0
+    assert mapped_for_a_buffer() >= BYTES
+
+
+@pytest.mark.parametrize("libc", ["", "musl"])
+def test_other_libraries_are_left_alone(libc: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocator.platform, "libc_ver", lambda: (libc, ""))
+    monkeypatch.setattr(allocator.ctypes, "CDLL", None)
+    with large_buffers_kept():
+        assert torch.ones(2).sum() == 2
