@@ -107,12 +107,12 @@ def _serve(address: str) -> list[str]:
                 elif isinstance(key.fileobj, int):  # the program has ended
                     os.close(selector.unregister(key.fileobj).fd)
                     status, client = os.waitpid(key.data, 0)[1], clients.pop(key.data)
+                    if client in selector.get_map():
+                        selector.unregister(client)
                     with contextlib.suppress(OSError):
                         client.sendall(status.to_bytes(4, "big"))
-                    with contextlib.suppress(KeyError):
-                        selector.unregister(client)
                     client.close()
-                else:  # the client has been killed
+                elif key.data in clients:  # the client has been killed; its program may have ended just now
                     selector.unregister(key.fileobj)
                     os.kill(key.data, signal.SIGKILL)
 
@@ -123,6 +123,8 @@ def _received(client: socket.socket) -> tuple[list[int], list[str], str, dict[st
     while len(message) < length:
         part = client.recv(length - len(message))
         if not part:
+            for stream in streams:
+                os.close(stream)
             return None
         message += part
     return (streams, *marshal.loads(message)) if message else None

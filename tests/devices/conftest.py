@@ -12,8 +12,3 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "config" / "n2n-edge" / "profiles"
     folder.mkdir(parents=True)
     return folder
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_workers(quick_workers: None) -> None:
-    """See `quick_workers`."""

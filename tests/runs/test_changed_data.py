@@ -26,7 +26,7 @@ def images(seed: int) -> np.ndarray:
 def test_a_resumed_run_notices_other_data(tmp_path):
     data, out = tmp_path / "data.npz", tmp_path / "run"
     np.savez(data, x=images(0), y=LABELS)
-    given = {"max_params": 20_000, "candidates": 2, "epochs": 1, "mean": (0.0,), "std": (1.0,)}
+    given = {"max_params": 20_000, "candidates": 2, "epochs": 1, "policy": "random", "mean": (0.0,), "std": (1.0,)}
     begun(out, teacher=teacher_path(), data=str(data), **given)
     np.savez(tmp_path / "again.npz", y=LABELS, x=images(0))
     (tmp_path / "again.npz").replace(data)

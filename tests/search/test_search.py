@@ -151,24 +151,24 @@ def test_how_undecided_the_policy_was_is_kept_for_every_batch(run: Run) -> None:
         known = [journal.cached("entropy", f"{stage}/{batch}") for stage, batch in batches]
         return [None if one is None else one["entropy"] for one in known]
 
-    _, journal, _ = run("reinforce", 1, removal=6, shrinkage=6)
+    _, journal, _ = run("reinforce", 1, removal=3, shrinkage=3)
     first = entropies(journal)
-    assert len(first) > 3
+    assert len(first) > 2
     assert all(one is not None and 0 <= one <= 1 for one in first)
     assert len(set(first)) > 1
     journal.close()
-    _, journal, _ = run("reinforce", 1, removal=6, shrinkage=6)
+    _, journal, _ = run("reinforce", 1, removal=3, shrinkage=3)
     assert entropies(journal) == first
     assert set(entropies(run("random", 1, removal=2, shrinkage=2)[1])) == {None}
 
 
 def test_the_policy_of_each_stage_goes_on_from_another_run(run: Run) -> None:
-    states = run("n2n", 0, removal=8, shrinkage=8)[0].policy_states
+    states = run("n2n", 0, removal=4, shrinkage=4)[0].policy_states
     assert set(states) == {"removal", "shrinkage"}
 
     def proposed(*stages: str) -> tuple[list[tuple[int, ...]], ...]:
         known = {stage: states[stage] for stage in stages}
-        _, journal, _ = run("n2n", 5, name="-".join(["", *stages]), removal=8, shrinkage=8, policy_states=known)
+        _, journal, _ = run("n2n", 5, name="-".join(["", *stages]), removal=4, shrinkage=4, policy_states=known)
         return tuple([row.actions for row in journal.candidates(stage)] for stage in ("removal", "shrinkage"))
 
     removal, shrinkage = proposed()
@@ -233,11 +233,11 @@ def test_finalists_are_halved_on_more_and_more_images(run: Run, teacher: Teacher
 
 
 def test_a_search_with_a_time_limit_is_repeated_as_it_was(run: Run) -> None:
-    first, journal, _ = run("reinforce", 4, deadline_s=3600.0)
+    first, journal, _ = run("reinforce", 4, deadline_s=3600.0, removal=3, shrinkage=2)
     rows = [(row.stage, row.position, row.actions, row.key) for row in journal.candidates()]
     journal.set_meta("search_seconds", 3600.0)  # it took all of its time, and was killed just before it was done
     journal.close()
-    again, journal, silent = run("reinforce", 4, deadline_s=3600.0)
+    again, journal, silent = run("reinforce", 4, deadline_s=3600.0, removal=3, shrinkage=2)
     assert not silent.judged
     assert [(row.stage, row.position, row.actions, row.key) for row in journal.candidates()] == rows
     assert best_reward(again) == best_reward(first)
