@@ -44,19 +44,22 @@ os._exit(os.WEXITSTATUS(status))
 class Forks:
     """A server that is running."""
 
-    def __init__(self, address: Path) -> None:
+    def __init__(self, address: Path | None) -> None:
         self._address = address
 
     def argv(self, command: Sequence[str]) -> list[str]:
         """Return what to start instead of a command; one of another program stays as it is."""
-        if not command or command[0] != sys.executable:
+        if self._address is None or not command or command[0] != sys.executable:
             return list(command)
         return [sys.executable, "-I", "-S", "-c", CLIENT, str(self._address), *command[1:]]
 
 
 @contextlib.contextmanager
 def running_forks() -> Iterator[Forks]:
-    """Give a server; it ends with the block, and with this process."""
+    """Give a server, where the system has process descriptors; it ends with the block, and with this process."""
+    if not hasattr(os, "pidfd_open"):
+        yield Forks(None)
+        return
     with tempfile.TemporaryDirectory() as folder:
         address = Path(folder) / "forks"
         command = [sys.executable, "-P", __file__, str(address)]
