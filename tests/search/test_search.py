@@ -163,12 +163,12 @@ def test_how_undecided_the_policy_was_is_kept_for_every_batch(run: Run) -> None:
 
 
 def test_the_policy_of_each_stage_goes_on_from_another_run(run: Run) -> None:
-    states = run("n2n", 0, removal=4, shrinkage=4)[0].policy_states
+    states = run("n2n", 0, removal=8, shrinkage=8)[0].policy_states
     assert set(states) == {"removal", "shrinkage"}
 
     def proposed(*stages: str) -> tuple[list[tuple[int, ...]], ...]:
         known = {stage: states[stage] for stage in stages}
-        _, journal, _ = run("n2n", 5, name="-".join(["", *stages]), removal=4, shrinkage=4, policy_states=known)
+        _, journal, _ = run("n2n", 5, name="-".join(["", *stages]), removal=8, shrinkage=8, policy_states=known)
         return tuple([row.actions for row in journal.candidates(stage)] for stage in ("removal", "shrinkage"))
 
     removal, shrinkage = proposed()
