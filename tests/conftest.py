@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from n2n_edge.measure.launch import Launch
 from n2n_edge.measure.options import BenchOptions
-from n2n_edge.measure.process import Launch
 from n2n_edge.measure.target import HostTarget
 from tests.fork_server import Forks, running_forks
 from tests.sshd import MISSING, SSHD, Server, running_server

@@ -132,9 +132,9 @@ def _load(model: str, weights: str | None, input_shape: tuple[int, ...] | None, 
 
 def _figures(path: Path, teacher: "Teacher", profile: "Profile") -> dict[str, Figure]:
     from n2n_edge.graph.costs import costs
+    from n2n_edge.graph.model_file import file_size_bytes
     from n2n_edge.latency.file_figures import static_figures
     from n2n_edge.latency.prediction import predict_latency
-    from n2n_edge.measure.files import file_size_bytes
 
     found = costs(teacher.model)
     if path.is_file() and path.suffix != ".pt2":

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 import n2n_edge
-from n2n_edge.search.journal import Candidate, Journal
 from n2n_edge.runs.observer import SilentObserver
+from n2n_edge.search.journal import Candidate, Journal
 
 __all__ = ["begun"]
 

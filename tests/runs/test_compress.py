@@ -17,8 +17,8 @@ import n2n_edge
 from n2n_edge._example import teacher_path
 from n2n_edge.data.source_digits import read as read_digits
 from n2n_edge.errors import BudgetMissedError, InputError
-from n2n_edge.search.journal import Candidate, Journal
 from n2n_edge.runs.finish import CompressResult
+from n2n_edge.search.journal import Candidate, Journal
 from tests.runs.small import images_npz, teacher_file
 from tests.runs.stopping import begun
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import n2n_edge
-from n2n_edge.search.journal import Journal
 from n2n_edge.runs.observer import SilentObserver
+from n2n_edge.search.journal import Journal
 from tests.runs.small import images_npz, teacher_file
 
 TIME_LIMIT_S = 300

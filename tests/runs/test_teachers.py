@@ -12,12 +12,12 @@ from onnx import numpy_helper
 
 import n2n_edge
 from n2n_edge.devices.registry import load_profile
-from n2n_edge.latency.prediction import predict_latency
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.latency.file_figures import file_figures
-from n2n_edge.measure.options import BenchOptions
-from n2n_edge.measure.measurement import MeasurementError
+from n2n_edge.latency.prediction import predict_latency
 from n2n_edge.measure.bench import WarmWorker, bench
+from n2n_edge.measure.measurement import MeasurementError
+from n2n_edge.measure.options import BenchOptions
 from n2n_edge.search.journal import Journal
 from tests.runs.small import CLASSES, image_folder, images_npz, teacher_file
 from tests.runs.stopping import begun
