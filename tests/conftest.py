@@ -74,3 +74,12 @@ def quick_workers(forks: Forks) -> Iterator[None]:
         patch.setattr(BenchOptions, "__post_init__", short)
         patch.setattr("n2n_edge.measure.comparison.CYCLES", 1)
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty folder of user profiles, instead of the one of whoever runs the tests."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    folder = tmp_path / "config" / "n2n-edge" / "profiles"
+    folder.mkdir(parents=True)
+    return folder
