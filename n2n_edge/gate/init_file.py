@@ -101,13 +101,13 @@ def _figures(
 ) -> dict[str, Figure]:
     from n2n_edge.devices.registry import load_profile
     from n2n_edge.gate.timing import time_models
-    from n2n_edge.latency.prediction import predict_latency
+    from n2n_edge.latency.model import LatencyModel
 
     loaded = with_input_shape(load_model(model), settings.input_shape, model.name)
     figures = model_figures(loaded, model)
     profile = load_profile(settings.device) if settings.device is not None else None
     if settings.predicts and profile is not None:
-        figures["latency_ms"] = predict_latency(loaded, profile, settings.threads)
+        figures["latency_ms"] = LatencyModel(profile, settings.threads).estimate(loaded).figure
     elif settings.target is not None or profile is not None:
         timed = time_models(model, settings, profile, None, 0.0, watch)
         if timed.latency is None:

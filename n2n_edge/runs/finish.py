@@ -7,12 +7,13 @@ from pathlib import Path
 
 import n2n_edge
 from n2n_edge.devices.profile import Profile
-from n2n_edge.latency.prediction import latency_evidence, predict_latency
+from n2n_edge.latency.model import LatencyModel
 from n2n_edge.data.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from n2n_edge.data.dataset import Split
 from n2n_edge.training.evaluation import evaluate_onnx, metric_name
 from n2n_edge.training.batches import subset
 from n2n_edge.metrics.figures import Figure, FigureJson
+from n2n_edge.metrics.notices import texts_of
 from n2n_edge.metrics.verdict import Verdict, judge
 from n2n_edge.latency.file_figures import file_figures, latency_figure
 from n2n_edge.graph.costs import costs
@@ -149,7 +150,7 @@ def _write(path: Path, settings: CompressSettings, prepared: Prepared, trained: 
     }
     for place, profile in enumerate(prepared.profiles):
         if not profile.is_host:
-            figures[f"latency_ms:{profile.name}" if place else "latency_ms"] = predict_latency(model, profile)
+            figures[f"latency_ms:{profile.name}" if place else "latency_ms"] = LatencyModel(profile).estimate(model).figure
     stamped = with_metadata(
         model,
         version=n2n_edge.__version__,
@@ -191,7 +192,7 @@ def _devices(student: Path, prepared: Prepared) -> list[DeviceJson]:
     for profile in prepared.profiles:
         device: DeviceJson = {"name": profile.name, "description": profile.description}
         if not profile.is_host:
-            device["evidence"] = latency_evidence(model, profile).to_json()
+            device["evidence"] = LatencyModel(profile).estimate(model).basis.to_json()
         found.append(device)
     return found
 
@@ -204,7 +205,8 @@ def _latencies(
     for name, device in {profile.name: profile for profile in (prepared.host, *prepared.profiles)}.items():
         latency = latency_figure(path, device, input_shape=input_shape)
         found[f"latency_ms:{name}"] = latency.figure
-        for said, lines in ((notes, latency.notes), (warnings, latency.warnings)):
+        for said, told in ((notes, latency.notes), (warnings, latency.warnings)):
+            lines = texts_of(told)
             if device.is_host:  # how one file was timed; what is predicted, and from what, holds for both
                 lines = tuple(f"{path.name} on {name}: {line}" for line in lines)
             elif len(prepared.profiles) > 1:

@@ -11,7 +11,7 @@ from n2n_edge.devices.profile import Profile
 from n2n_edge.graph.groups import ChannelGroup
 from n2n_edge.graph.layers import Layer
 from n2n_edge.graph.teacher import Teacher
-from n2n_edge.latency.prediction import predict_node_latencies
+from n2n_edge.latency.model import LatencyModel
 from n2n_edge.search.problem import DecisionProblem, Proposal
 
 __all__ = ["FEATURES", "HEADROOM", "WIDTH_RATIOS", "Design", "RemovalStage", "ShrinkageStage"]
@@ -145,7 +145,7 @@ class ShrinkageStage:
 
 def _layer_states(teacher: Teacher, profile: Profile, headroom: Mapping[str, float]) -> dict[str, _Vector]:
     """Return the state of every layer: type and form, skips, shares of the teacher's costs, place; and the headroom."""
-    latencies = {item.name: item.latency_ms for item in predict_node_latencies(teacher.model, profile)}
+    latencies = {item.name: item.latency_ms for item in LatencyModel(profile).estimate(teacher.model).nodes}
     spent = [sum(latencies.get(node, 0.0) for node in layer.nodes) for layer in teacher.layers]
     total = {
         "params": sum(layer.params for layer in teacher.layers) or 1,

@@ -25,6 +25,7 @@ from n2n_edge.gate.unanswered import Unanswered
 from n2n_edge.measure.comparison import Comparison
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.figures import Figure
+from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.verdict import judge
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +47,10 @@ def _ratio(low, high):
 
 
 PASSED = Gated(
-    Path("models/a.onnx"), (_size(1), _ratio(0.98, 1.02), Operators(("Conv",), ())), ("doubtful",), notes=("evidence",)
+    Path("models/a.onnx"),
+    (_size(1), _ratio(0.98, 1.02), Operators(("Conv",), ())),
+    (Notice("a", "doubtful"),),
+    notes=(Notice("b", "evidence", "note"),),
 )
 FAILED = Gated(
     Path("models/b.onnx"),

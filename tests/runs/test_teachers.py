@@ -13,7 +13,7 @@ from PIL import Image
 
 import n2n_edge
 from n2n_edge.devices.registry import load_profile
-from n2n_edge.latency.prediction import predict_latency
+from n2n_edge.latency.model import LatencyModel
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.latency.file_figures import file_figures
 from n2n_edge.measure.options import BenchOptions
@@ -281,7 +281,7 @@ def test_a_free_size_is_counted_and_timed_at_the_runs_own(tmp_path: Path, compre
     expected, teacher = file_figures(fixed), result.report["teacher"]
     assert teacher["macs"]["value"] == expected["macs"].value
     assert teacher["memory_bound_mb"]["value"] == expected["memory_bound_mb"].value
-    predicted = predict_latency(onnx_model(fixed), load_profile("raspberry-pi-4"))
+    predicted = LatencyModel(load_profile("raspberry-pi-4")).estimate(onnx_model(fixed)).figure
     assert teacher["latency_ms"]["raspberry-pi-4"]["value"] == pytest.approx(predicted.value)
     assert not [text for text in result.report["warnings"] if "was set to 224" in text]
 
