@@ -137,9 +137,9 @@ def _figures(
     from n2n_edge.graph.costs import costs
     from n2n_edge.graph.input_shape import with_input_shape
     from n2n_edge.graph.load import load_model
+    from n2n_edge.graph.model_file import file_size_bytes
     from n2n_edge.latency.file_figures import static_figures
     from n2n_edge.latency.model import LatencyModel
-    from n2n_edge.measure.files import file_size_bytes
 
     found, model = costs(teacher.model), teacher.model
     if path.is_file() and path.suffix != ".pt2":

@@ -8,12 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from n2n_edge.training.allocator import large_buffers_kept
 from n2n_edge.errors import InputError
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.teacher import Teacher
-from n2n_edge.search.journal import Candidate, Journal
-from n2n_edge.search.journal_lock import held
 from n2n_edge.runs.candidates import candidate_rows, listed_candidates
 from n2n_edge.runs.devices import journalled_profiles, load_profiles
 from n2n_edge.runs.document import Origin, verdicts_of
@@ -27,6 +24,9 @@ from n2n_edge.runs.observer import Observer, SilentObserver
 from n2n_edge.runs.prepare import Prepared, prepare, refuse_changed_data
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.threads import threads_of_run
+from n2n_edge.search.journal import Candidate, Journal
+from n2n_edge.search.journal_lock import held
+from n2n_edge.training.allocator import large_buffers_kept
 from n2n_edge.watchdog import STALL_VARIABLE, phase, watched
 from n2n_edge.writing import toml_value, write_text
 

@@ -6,19 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import n2n_edge
-from n2n_edge.devices.profile import Profile
-from n2n_edge.latency.model import LatencyModel
 from n2n_edge.data.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from n2n_edge.data.dataset import Split
-from n2n_edge.training.evaluation import evaluate_onnx, metric_name
-from n2n_edge.training.batches import subset
+from n2n_edge.devices.profile import Profile
+from n2n_edge.graph.costs import costs
+from n2n_edge.graph.free_batch import fix_batch
+from n2n_edge.graph.load import load_model, save_model
+from n2n_edge.latency.file_figures import file_figures, latency_figure
+from n2n_edge.latency.model import LatencyModel
 from n2n_edge.metrics.figures import Figure, FigureJson
 from n2n_edge.metrics.notices import texts_of
 from n2n_edge.metrics.verdict import Verdict, judge
-from n2n_edge.latency.file_figures import file_figures, latency_figure
-from n2n_edge.graph.costs import costs
-from n2n_edge.graph.load import load_model, save_model
-from n2n_edge.graph.free_batch import fix_batch
 from n2n_edge.report.document import ConditionJson, ConditionsJson, DeviceJson, RunReport
 from n2n_edge.report.html import write_html
 from n2n_edge.report.model_card import write_model_card
@@ -33,6 +31,8 @@ from n2n_edge.runs.parity import check_parity
 from n2n_edge.runs.prepare import Prepared
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.trainable import shipped_form
+from n2n_edge.training.batches import subset
+from n2n_edge.training.evaluation import evaluate_onnx, metric_name
 
 __all__ = ["CompressResult", "ship"]
 
@@ -150,7 +150,9 @@ def _write(path: Path, settings: CompressSettings, prepared: Prepared, trained: 
     }
     for place, profile in enumerate(prepared.profiles):
         if not profile.is_host:
-            figures[f"latency_ms:{profile.name}" if place else "latency_ms"] = LatencyModel(profile).estimate(model).figure
+            figures[f"latency_ms:{profile.name}" if place else "latency_ms"] = (
+                LatencyModel(profile).estimate(model).figure
+            )
     stamped = with_metadata(
         model,
         version=n2n_edge.__version__,

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from n2n_edge.training.reports import EpochReport, StepReport
     from n2n_edge.search.driver import Progress
+    from n2n_edge.training.reports import EpochReport, StepReport
 
 __all__ = ["Observer", "Observers", "SilentObserver"]
 

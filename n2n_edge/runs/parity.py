@@ -7,9 +7,9 @@ import numpy as np
 import onnx_ir as ir
 
 from n2n_edge.data.dataset import Data
-from n2n_edge.training.executor import GraphModule
 from n2n_edge.errors import UnsuitableEnvironmentError
 from n2n_edge.runs.agreement import MAX_RELATIVE_ERROR, worst_difference
+from n2n_edge.training.executor import GraphModule
 
 __all__ = ["MIN_TOP1_AGREEMENT", "Parity", "check_parity"]
 

@@ -15,8 +15,8 @@ from n2n_edge.runs.observer import Observer, Observers
 from n2n_edge.runs.settings import CompressSettings
 
 if TYPE_CHECKING:
-    from n2n_edge.training.reports import EpochReport, StepReport
     from n2n_edge.search.driver import Progress
+    from n2n_edge.training.reports import EpochReport, StepReport
 
 __all__ = ["TensorBoardObserver", "require_tensorboard", "with_tensorboard"]
 

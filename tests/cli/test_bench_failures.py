@@ -12,7 +12,8 @@ from typer.testing import CliRunner, Result
 
 from n2n_edge.cli.bench import bench
 from n2n_edge.errors import InputError
-from n2n_edge.measure.process import WORKER_SCRIPT, Launch
+from n2n_edge.measure import worker as worker_package
+from n2n_edge.measure.launch import Launch
 from n2n_edge.measure.target import HostTarget
 from tests.measure.fake_board import install
 from tests.measure.small_models import write_conv_model, write_failing_model, write_gemm_model
@@ -23,9 +24,10 @@ app = typer.Typer()
 app.command()(bench)
 
 WORKER = f"""
-import os, runpy, signal, sys, time
-worker = runpy.run_path({str(WORKER_SCRIPT)!r})
-commands = worker["Worker"]
+import os, signal, sys, time
+sys.path.append({str(Path(worker_package.__file__).parents[1])!r})
+from worker.commands import Worker as commands
+from worker.serving import serve
 for command in ("measure", "open", "block", "profile"):
     def meet_fate(self, request, whole=getattr(commands, command), command=command):
         bad = "bad" in request.get("model_path", "") or getattr(self, "bad", False)
@@ -34,7 +36,7 @@ for command in ("measure", "open", "block", "profile"):
         self.bad = bad
         return whole(self, request)
     setattr(commands, command, meet_fate)
-worker["serve"](sys.argv[1:])
+serve(sys.argv[1:])
 """
 
 

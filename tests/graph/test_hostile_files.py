@@ -16,10 +16,10 @@ from n2n_edge.foreign import UnforeseenError, foreign_file
 from n2n_edge.graph import child
 from n2n_edge.graph.function_calls import check_function_calls
 from n2n_edge.graph.load import load_model
+from n2n_edge.graph.model_file import file_size_bytes
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.file_figures import file_figures, inferred_figures
 from n2n_edge.latency.model import LatencyModel
-from n2n_edge.measure.files import file_size_bytes
 
 Constants = dict[str, np.ndarray]
 

@@ -1,0 +1,1 @@
+"""Runs: from a teacher, data, devices and budgets to a student with proof."""
