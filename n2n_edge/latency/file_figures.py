@@ -14,7 +14,8 @@ from n2n_edge.graph.model_file import file_size_bytes
 from n2n_edge.latency.model import LatencyModel
 from n2n_edge.measure.bench import bench
 from n2n_edge.measure.options import BenchOptions
-from n2n_edge.metrics.figures import MB, Figure
+from n2n_edge.metrics.costs import STATIC_COSTS
+from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
 
 if TYPE_CHECKING:
@@ -32,13 +33,12 @@ __all__ = [
 
 
 def static_figures(costs: Costs) -> dict[str, Figure]:
-    """Return size_mb, params, macs and memory_bound_mb as figures with provenance ``computed``."""
-    return {
-        "size_mb": Figure(costs.size_bytes / MB, "MB", "computed"),
-        "params": Figure(costs.params, "params", "computed"),
-        "macs": Figure(costs.macs, "MACs", "computed"),
-        "memory_bound_mb": Figure(costs.memory_bound_bytes / MB, "MB", "computed"),
-    }
+    """Return what follows from the graph (size_mb, params, macs, memory_bound_mb) as ``computed`` figures."""
+    figures: dict[str, Figure] = {}
+    for row in STATIC_COSTS:
+        amount = getattr(costs, str(row.attribute))
+        figures[row.key] = Figure(amount if row.divisor == 1 else amount / row.divisor, row.unit, "computed")
+    return figures
 
 
 def file_figures(path: Path, input_shape: tuple[int, ...] | None = None) -> dict[str, Figure]:

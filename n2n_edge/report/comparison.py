@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
+from n2n_edge.metrics.costs import COSTS, OBJECTIVES
 from n2n_edge.metrics.figures import Figure, FigureJson, Provenance
 from n2n_edge.metrics.formats import PROVENANCE_WORDS, format_interval, format_value
 from n2n_edge.report.document import BudgetJson, ModelJson, RunReport
@@ -113,10 +114,7 @@ def _figures(model: ModelJson) -> Mapping[str, Figure]:
         "Accuracy (test split)": model.get("accuracy"),
         "Fidelity to the teacher": model.get("fidelity"),
         "Mean error": model.get("label_error"),
-        "Params": model["params"],
-        "File size": model["size_mb"],
-        "MACs": model["macs"],
-        "Memory bound": model["memory_bound_mb"],
+        **{COSTS[cost].label: cast("FigureJson", model.get(cost)) for cost in OBJECTIVES if COSTS[cost].attribute},
         **{f"Latency, {device}": figure for device, figure in model["latency_ms"].items()},
     }
     return {name: figure_of(figure) for name, figure in figures.items() if figure is not None}

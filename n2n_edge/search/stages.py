@@ -12,11 +12,12 @@ from n2n_edge.graph.groups import ChannelGroup
 from n2n_edge.graph.layers import Layer
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.model import LatencyModel
+from n2n_edge.metrics.costs import OBJECTIVES
 from n2n_edge.search.problem import DecisionProblem, Proposal
 
 __all__ = ["FEATURES", "HEADROOM", "WIDTH_RATIOS", "Design", "RemovalStage", "ShrinkageStage"]
 
-HEADROOM = ("params", "size_mb", "macs", "memory_bound_mb", "latency_ms")
+HEADROOM = OBJECTIVES
 """Costs of which the state says what share of the teacher's the budgets leave, one where there is no budget."""
 
 WIDTH_RATIOS = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
