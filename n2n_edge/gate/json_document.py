@@ -108,7 +108,7 @@ def verdict_json(verdict: Verdict) -> VerdictJson:
         "option": verdict.budget.option,
         "limit": verdict.budget.limit,
         "reached": verdict.reached.to_json(),
-        "met": verdict.outcome == "pass",
+        "met": verdict.met,
         "outcome": verdict.outcome,
         "margin": verdict.margin if math.isfinite(verdict.margin) else None,
         "reason": verdict.reason,

@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import cast
 
 from n2n_edge.metrics.costs import COSTS, OBJECTIVES
 from n2n_edge.metrics.figures import Figure, FigureJson, Provenance
 from n2n_edge.metrics.formats import PROVENANCE_WORDS, format_interval, format_value
+from n2n_edge.metrics.outcome import Outcome
 from n2n_edge.report.document import BudgetJson, ModelJson, RunReport
 
 __all__ = [
+    "VERDICT_WORDS",
     "Cell",
     "Row",
     "budget_name",
@@ -19,6 +22,7 @@ __all__ = [
     "device_names",
     "device_text",
     "figure_of",
+    "outcome_of",
     "provenances_of",
 ]
 
@@ -98,6 +102,17 @@ def comparison_rows(document: RunReport) -> tuple[Row, ...]:
     teacher, student = (_figures(document[role]) for role in ("teacher", "student"))
     names = dict.fromkeys([*teacher, *student])
     return tuple(_row(name, teacher.get(name), student.get(name)) for name in names)
+
+
+VERDICT_WORDS: Mapping[Outcome, str] = MappingProxyType(
+    {"pass": "met", "fail": "missed", "inconclusive": "inconclusive"}
+)
+"""How a budget's outcome is called on pages."""
+
+
+def outcome_of(budget: BudgetJson) -> Outcome:
+    """Return the outcome of a budget; older reports hold only whether it is met."""
+    return budget.get("outcome", "pass" if budget["met"] else "fail")
 
 
 def provenances_of(document: RunReport) -> dict[Provenance, str]:

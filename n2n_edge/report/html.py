@@ -9,6 +9,7 @@ from n2n_edge.metrics.formats import format_value
 from n2n_edge.report.candidates import candidate_charts, describe_candidate, find_winner
 from n2n_edge.report.chart import Chart
 from n2n_edge.report.comparison import (
+    VERDICT_WORDS,
     Cell,
     Row,
     budget_name,
@@ -18,6 +19,7 @@ from n2n_edge.report.comparison import (
     device_names,
     device_text,
     figure_of,
+    outcome_of,
     provenances_of,
 )
 from n2n_edge.report.conditions import condition_table
@@ -40,6 +42,7 @@ class _BudgetRow(TypedDict):
     limit: str
     reached: Cell
     met: bool
+    verdict: str
 
 
 class _WidthBar(TypedDict):
@@ -148,6 +151,7 @@ def _budget_row(budget: BudgetJson) -> _BudgetRow:
         "limit": format_value(budget["limit"], reached.unit),
         "reached": cell_of(reached),
         "met": budget["met"],
+        "verdict": VERDICT_WORDS[outcome_of(budget)],
     }
 
 

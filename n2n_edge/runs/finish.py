@@ -109,7 +109,7 @@ def _proven(
     verdicts = _verdicts(student_figures, settings, prepared.profiles)
     timed = {profile.name for profile in prepared.profiles if profile.is_host}
     if any(not verdict.met and verdict.device in timed for verdict in verdicts):
-        notes.append("the latency was over the budget when first timed, and was timed again")
+        notes.append("the latency was not within the budget for certain when first timed, and was timed again")
         student_figures |= _latencies(student, prepared, notes, warnings, settings.input_shape)
         verdicts = _verdicts(student_figures, settings, prepared.profiles)
     report = run_report(
