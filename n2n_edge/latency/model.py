@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from n2n_edge.devices.profile import Precision, Profile
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import foreign_file
-from n2n_edge.graph.analysing import analysing
 from n2n_edge.graph.costs import Amounts, Place, node_amounts
-from n2n_edge.graph.flatten import flattened
 from n2n_edge.graph.layers import layers_by_name
-from n2n_edge.graph.normalise import QUANTIZED_OPS
-from n2n_edge.graph.witness import DEFAULT_SPATIAL_SIZE
+from n2n_edge.graph.op import counted_op
+from n2n_edge.graph.shape_run import DEFAULT_SPATIAL_SIZE, analysing
+from n2n_edge.graph.subgraphs import flattened
 from n2n_edge.latency.basis import Basis, energy_basis, latency_basis
-from n2n_edge.latency.kernels import UNCOUNTED, Kernels
+from n2n_edge.latency.kernels import Kernels
 from n2n_edge.metrics.figures import MB, Figure
 from n2n_edge.metrics.notices import Notice
 
@@ -127,7 +126,7 @@ class GraphLatency:
         open_weights = sum(value.name in model.graph.initializers for value in model.graph.inputs)
         self._open = f"{open_weights} weights are graph inputs, so none can be fused or packed: make them constants"
         self._any_open = open_weights > 0
-        self._quantized = any(node.op_type in QUANTIZED_OPS for node in model.graph)
+        self._quantized = any(counted_op(node.op_type, node.domain).quantized for node in model.graph)
         self._uncounted = sorted({node.op_type for node in model.graph if _is_uncounted(node)})
 
     def latencies_ms(self, amounts: Amounts) -> Floats:
@@ -248,5 +247,5 @@ def _counted(size: object) -> int:
 def _is_uncounted(node: ir.Node) -> bool:
     """Tell whether a node does work that isn't counted: recurrent ones, products by letters, fused ones, subgraphs."""
     subgraphs = any(each.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for each in node.attributes.values())
-    strange = node.domain.startswith("com.microsoft") and node.op_type not in QUANTIZED_OPS
-    return subgraphs or strange or node.op_type in UNCOUNTED
+    row = counted_op(node.op_type, node.domain)
+    return subgraphs or (node.domain.startswith("com.microsoft") and not row.quantized) or row.uncounted

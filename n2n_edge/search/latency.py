@@ -80,7 +80,7 @@ class DeviceLatency:
         return None if "failed" in known else Figure(**known)
 
     def of_graph(self, model: ir.Model, costs_at: WidthCosts) -> GraphLatency:
-        """Return the latency of a trunk on the device, for `foretold`."""
+        """Return the latency of a base graph on the device, for `foretold`."""
         return self._latency.of_graph(model, costs_at.plan.places)
 
     def foretold(self, removed: frozenset[str], graph: GraphLatency, amounts: Amounts) -> NDArray[np.float64]:

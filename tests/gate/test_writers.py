@@ -106,7 +106,7 @@ def test_a_junit_report_has_a_suite_a_model_and_a_case_a_check():
 
 @given(name=words, reason=words)
 def test_whatever_a_text_holds_junit_stays_valid(name, reason):
-    gated = Gated(Path("m.onnx"), (Unanswered("latency_ms", "asked", reason),), (name,))
+    gated = Gated(Path("m.onnx"), (Unanswered("latency_ms", "asked", reason),), (Notice("a", name),))
     JUNIT.validate(junit_report([gated], "host", 0.1, NOW))
 
 

@@ -268,13 +268,32 @@ def test_another_precision_follows_from_peaks_and_widths_of_numbers(
     assert figure.value < LatencyModel(profile).estimate(net_model()).figure.value
 
 
-@pytest.mark.parametrize("name", ["raspberry-pi-4", "raspberry-pi-5", "jetson-orin-nano", "jetson-agx-xavier-cpu"])
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_narrower_numbers_are_predicted_on_shipped_boards(name: str, precision: Precision) -> None:
-    found = LatencyModel(load_profile(name), precision=precision).estimate(net_model(64, 64))
+@pytest.mark.parametrize(
+    ("name", "precision", "provenance"),
+    [
+        ("raspberry-pi-4", "fp16", "analytic"),
+        ("raspberry-pi-4", "int8", "calibrated"),
+        ("raspberry-pi-5", "fp16", "analytic"),
+        ("raspberry-pi-5", "int8", "analytic"),
+        ("jetson-orin-nano", "fp16", "calibrated"),
+        ("jetson-orin-nano", "int8", "analytic"),
+        ("jetson-agx-xavier-cpu", "fp16", "analytic"),
+        ("jetson-agx-xavier-cpu", "int8", "calibrated"),
+    ],
+)
+def test_narrower_numbers_are_predicted_on_shipped_boards(name: str, precision: Precision, provenance: str) -> None:
+    model, profile = net_model(64, 64), load_profile(name)
+    exact, found = (LatencyModel(profile, precision=each).estimate(model).figure for each in ("fp32", precision))
 
-    assert spread(found.figure) > 1
-    assert found.figure.provenance in ("calibrated", "analytic")
+    assert found.provenance == provenance
+    timed_alike = any({"fp32", precision} <= set(one.precisions) for one in profile.calibrations)
+    if timed_alike:
+        assert (found.value, spread(found)) == (exact.value, spread(exact))
+    elif provenance == "analytic":
+        assert found.value < exact.value
+        assert exact.provenance == "analytic" or spread(found) > spread(exact)
+    else:  # timed by itself, for better or worse
+        assert found.value != exact.value
 
 
 def test_models_outside_of_what_was_timed_are_less_certain() -> None:
@@ -316,20 +335,20 @@ def test_weights_that_a_caller_may_replace_make_a_model_less_certain(tmp_path: P
 
 def test_many_candidates_are_bounded_as_each_alone() -> None:
     teacher = Teacher(net_model())
-    trunk = teacher.trunk(frozenset())
-    at = WidthCosts(trunk)
-    own = kernels_of(trunk.model, 4)[1]
-    full = np.array([group.width for group in trunk.groups])
+    base = teacher.base_graph(frozenset())
+    at = WidthCosts(base)
+    own = kernels_of(base.model, 4)[1]
+    full = np.array([group.width for group in base.groups])
     widths = np.stack([full, np.maximum(full // 2, 1), np.maximum(full // 4, 1)])
-    widths[:, [not group.shrinkable for group in trunk.groups]] = full[[not group.shrinkable for group in trunk.groups]]
+    widths[:, [not group.shrinkable for group in base.groups]] = full[[not group.shrinkable for group in base.groups]]
     amounts = at.costs(widths)
     latency = LatencyModel(board(calibration(macs=(0.9 * own.macs[0], 2 * own.macs[0]))))
-    graph = latency.of_graph(trunk.model, at.plan.places)
+    graph = latency.of_graph(base.model, at.plan.places)
 
     upper, latencies = graph.upper_ms(amounts), graph.latencies_ms(amounts)
 
     assert latencies.tolist() == sorted(latencies, reverse=True)
-    figure = latency.estimate(trunk.model).figure
+    figure = latency.estimate(base.model).figure
     assert (latencies[0], upper[0]) == pytest.approx((figure.value, figure.high))
     assert upper[0] / latencies[0] == pytest.approx(latency.basis().high_ratio)
     assert (np.diff(upper / latencies) > 0).all()  # ever farther outside

@@ -1,5 +1,0 @@
-"""Fixtures of the tests of latency."""
-
-from tests.devices.conftest import own_folder
-
-__all__ = ["own_folder"]
