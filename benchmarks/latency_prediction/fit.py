@@ -22,8 +22,8 @@ from n2n_edge.devices.profile import Calibration, Profile
 from n2n_edge.devices.profile_file import with_calibrations
 from n2n_edge.devices.registry import read_profile
 from n2n_edge.devices.terms import TERMS
-from n2n_edge.latency.basis import latency_basis
 from n2n_edge.latency.data_sheet import data_sheet_rates
+from n2n_edge.latency.model import LatencyModel
 
 HERE = Path(__file__).parent
 PROFILES = HERE.parent.parent / "profiles"
@@ -167,7 +167,8 @@ def _borrowed(profiles: dict[str, Profile], tables: Sequence[Table]) -> dict[str
                 continue
             if table.precision == "int8":
                 continue
-            basis = latency_basis(target, table.threads, table.precision, relative=profiles[lender])  # type: ignore[arg-type]
+            lent = LatencyModel(target, table.threads, table.precision, relative=profiles[lender])  # type: ignore[arg-type]
+            basis = lent.basis()
             rates = np.array([basis.rates.get(term, 0.0) for term in TERMS])
             values = values_of(table.rows)
             errors = np.log(terms_of(table.rows) @ rates) - np.log(values)

@@ -18,7 +18,7 @@ from n2n_edge.calibration.calibrate import calibrate
 from n2n_edge.calibration.own_profiles import profile_to_calibrate, save_calibrations
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.graph.load import load_model
-from n2n_edge.latency.prediction import predict_latency
+from n2n_edge.latency.model import LatencyModel
 from n2n_edge.measure.bench import bench
 from n2n_edge.measure.board import environment
 from n2n_edge.measure.options import BenchOptions
@@ -50,7 +50,7 @@ def main() -> None:
                 timed = bench(path, BenchOptions(threads=threads, max_time_s=2.0), profiled=False).measurement
                 medians.setdefault((path, threads), []).append(timed.p50_ms)
         for path, threads in jobs:
-            predicted = predict_latency(load_model(path), profile, threads)
+            predicted = LatencyModel(profile, threads).estimate(load_model(path)).figure
             rows.append(
                 {
                     "model": path.name,

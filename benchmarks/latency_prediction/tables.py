@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from benchmarks.latency_prediction.classifiers import CLASSIFIERS, mlperf_network, nasbench201
 from benchmarks.latency_prediction.detectors import DETECTORS
 from n2n_edge.graph.costs import Amounts, Place, node_amounts
-from n2n_edge.latency.basis import input_pixels
 from n2n_edge.latency.kernels import Kernels
+from n2n_edge.latency.model import input_pixels
 
 __all__ = ["Row", "Table", "read_ncnn", "read_tables"]
 

@@ -22,7 +22,7 @@ from n2n_edge._example import teacher_path
 from n2n_edge.data.dataset import load_data
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.graph.teacher import Teacher, build
-from n2n_edge.latency.prediction import predict_latency
+from n2n_edge.latency.model import LatencyModel
 from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.search.costing import CostMeter
@@ -140,7 +140,7 @@ class Network:
         profile = load_profile(task.device)
         budgets = [
             Budget("params", PARAMS_SHARE * sum(layer.params for layer in self.teacher.layers)),
-            Budget("latency_ms", task.latency * predict_latency(self.teacher.model, profile).value),
+            Budget("latency_ms", task.latency * LatencyModel(profile).estimate(self.teacher.model).figure.value),
         ]
         with (
             tempfile.TemporaryDirectory() as folder,

@@ -17,9 +17,9 @@ from n2n_edge.devices.profile import Calibration, Profile
 from n2n_edge.devices.terms import TERMS
 from n2n_edge.errors import InputError
 from n2n_edge.graph.load import serialize
-from n2n_edge.latency.basis import input_pixels, latency_basis
 from n2n_edge.latency.data_sheet import data_sheet_rates
 from n2n_edge.latency.kernels import kernels_of
+from n2n_edge.latency.model import LatencyModel, input_pixels
 from n2n_edge.measure.bench import WarmWorker, twice
 from n2n_edge.measure.board import refuse_throttled
 from n2n_edge.measure.measurement import ConnectionLostError, MeasurementError
@@ -214,7 +214,7 @@ def _fitted(
     times = np.array([medians[name] for name in costed]) * 1e6
     sheet = data_sheet_rates(profile, threads)
     try:
-        known = latency_basis(profile, threads).rates
+        known = LatencyModel(profile, threads).basis().rates
     except InputError:  # a relative of the user's own that has no calibration
         known = sheet
     guess = np.array([known.get(term, sheet[term]) for term in TERMS])

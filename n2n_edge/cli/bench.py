@@ -215,7 +215,7 @@ def _rows(
     untold: dict[Path, InputError],
 ) -> "list[Benched]":
     from n2n_edge.graph.costs import costs
-    from n2n_edge.latency.prediction import predict_latency
+    from n2n_edge.latency.model import LatencyModel
     from n2n_edge.measure.measurement import alone_in_failing
     from n2n_edge.report.bench_document import Benched
 
@@ -233,7 +233,7 @@ def _rows(
                         within = (
                             options.threads if options.threads is None or options.threads <= profile.cores else None
                         )
-                        predicted = predict_latency(model, profile, within)
+                        predicted = LatencyModel(profile, within).estimate(model).figure
             except N2NError as error:
                 what = _NO_COSTS if known is None else "no prediction"
                 print_line(f"{name}: warning: {what}: {error}", on_stderr=True)

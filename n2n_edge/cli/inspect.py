@@ -71,7 +71,7 @@ def inspect(
         _show_costs(Path(model), profile, error, as_json)
         return
     with foreign_file(model):
-        figures = _figures(Path(model), teacher, profile)
+        figures = _figures(Path(model), teacher, profile, shape)
         refused = obstacles(teacher, shape)
         document = _document(teacher, figures, refused)
     if as_json:
@@ -86,12 +86,12 @@ def _show_costs(path: Path, profile: "Profile", reason: IncompressibleError, as_
     from n2n_edge.graph.load import load_model
     from n2n_edge.graph.shapes import batch_of
     from n2n_edge.latency.file_figures import file_figures
-    from n2n_edge.latency.prediction import predict_latency
+    from n2n_edge.latency.model import LatencyModel
 
     figures = file_figures(path)
     model = load_model(path)
     with foreign_file(path):
-        figures["latency_ms"] = predict_latency(model, profile)
+        figures["latency_ms"] = LatencyModel(profile).estimate(model).figure
     if as_json:
         print_json(
             {
@@ -130,16 +130,22 @@ def _load(model: str, weights: str | None, input_shape: tuple[int, ...] | None, 
     return Teacher(torch_teacher(model, weights, input_shape, trust_pt2=trust_pt2), input_shape)
 
 
-def _figures(path: Path, teacher: "Teacher", profile: "Profile") -> dict[str, Figure]:
+def _figures(
+    path: Path, teacher: "Teacher", profile: "Profile", input_shape: tuple[int, ...] | None
+) -> dict[str, Figure]:
+    """Return what the model costs; the latency is that of the file as it is, where there is one."""
     from n2n_edge.graph.costs import costs
+    from n2n_edge.graph.input_shape import with_input_shape
+    from n2n_edge.graph.load import load_model
     from n2n_edge.graph.model_file import file_size_bytes
     from n2n_edge.latency.file_figures import static_figures
-    from n2n_edge.latency.prediction import predict_latency
+    from n2n_edge.latency.model import LatencyModel
 
-    found = costs(teacher.model)
+    found, model = costs(teacher.model), teacher.model
     if path.is_file() and path.suffix != ".pt2":
         found = replace(found, size_bytes=file_size_bytes(path))
-    return {**static_figures(found), "latency_ms": predict_latency(teacher.model, profile)}
+        model = with_input_shape(load_model(path), input_shape, path.name)
+    return {**static_figures(found), "latency_ms": LatencyModel(profile).estimate(model).figure}
 
 
 def _document(teacher: "Teacher", figures: dict[str, Figure], refused: "Sequence[Obstacle]") -> dict[str, object]:

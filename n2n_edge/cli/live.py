@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from n2n_edge.cli.output import print_line
+from n2n_edge.metrics.costs import COSTS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,13 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["live_view"]
 
-_COSTS = {
-    "size_mb": ("size", "MB"),
-    "params": ("params", ""),
-    "macs": ("MACs", ""),
-    "memory_bound_mb": ("memory", "MB"),
-    "latency_ms": ("latency", "ms"),
-}
 _LINE_EVERY_S = 10.0
 
 
@@ -69,11 +63,12 @@ class _State:
             return "none meets the budgets yet"
         known = best.costs.as_mapping()
         parts = []
-        for cost, (label, unit) in _COSTS.items():
+        for cost, row in COSTS.items():
             if cost not in known or (self.limits and cost not in self.limits):
                 continue
             limit = f" of {_short(self.limits[cost])}" if cost in self.limits else ""
-            parts.append(f"{label} {_short(known[cost])}{limit}{' ' + unit if unit else ''}")
+            unit = "" if row.unit == row.short else f" {row.unit}"
+            parts.append(f"{row.short} {_short(known[cost])}{limit}{unit}")
         return ", ".join(parts)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from n2n_edge.cli.output import print_json
-from n2n_edge.errors import BudgetMissedError
+from n2n_edge.errors import BudgetMissedError, UnsuitableEnvironmentError
 
 if TYPE_CHECKING:
     from n2n_edge.runs.finish import CompressResult
@@ -19,6 +19,7 @@ def conclude(result: "CompressResult", as_json: bool) -> NoReturn:
 
     Raises:
         BudgetMissedError: the file misses a budget.
+        UnsuitableEnvironmentError: what was measured leaves open whether it meets one.
         typer.Exit: it meets them all.
     """
     if as_json:
@@ -26,8 +27,9 @@ def conclude(result: "CompressResult", as_json: bool) -> NoReturn:
     else:
         _print(result)
     if not result.met:
-        missed = [verdict for verdict in result.verdicts if not verdict.met]
-        raise BudgetMissedError("; ".join(f"{verdict.budget.option}: {verdict.reason}" for verdict in missed))
+        missed = any(verdict.outcome == "fail" for verdict in result.verdicts)
+        reasons = "; ".join(f"{one.budget.option}: {one.reason}" for one in result.verdicts if not one.met)
+        raise BudgetMissedError(reasons) if missed else UnsuitableEnvironmentError(reasons)
     raise typer.Exit(0)
 
 
@@ -36,12 +38,12 @@ def _print(result: "CompressResult") -> None:
 
     from n2n_edge.cli.comparison import comparison_table, conditions_table
     from n2n_edge.cli.console import Console
-    from n2n_edge.gate.terminal import verdict_table
+    from n2n_edge.gate.terminal import check_table
 
     console = Console(width=None if sys.stdout.isatty() else 110)
     console.print(comparison_table(result.report))
     if result.verdicts:
-        console.print(verdict_table(result.verdicts))
+        console.print(check_table(result.verdicts))
     if "conditions" in result.report:
         console.print(conditions_table(result.report["conditions"]))
     for note in result.report.get("notes", []):

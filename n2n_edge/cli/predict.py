@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from n2n_edge.devices.profile import Precision, Profile
-    from n2n_edge.latency.prediction import Prediction
+    from n2n_edge.latency.model import Estimate, LatencyModel
 
 __all__ = ["predict"]
 
@@ -57,7 +57,7 @@ def predict(
     from n2n_edge.graph.input_shape import at_one_size, parse_input_shape
     from n2n_edge.graph.load import load_model
     from n2n_edge.graph.shapes import batch_of
-    from n2n_edge.latency.prediction import predict as predict_costs
+    from n2n_edge.latency.model import LatencyModel
 
     if precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: unknown; give one of {', '.join(PRECISIONS)}")
@@ -72,10 +72,9 @@ def predict(
         if batch_of(model) > 1:
             print_line(f"note: {path} takes {batch_of(model)} images at a time: figures are for all", on_stderr=True)
         for profile in profiles:
-            used = profile.default_threads if threads is None else threads
+            latency = LatencyModel(profile, threads, cast("Precision", precision))
             with foreign_file(path):
-                found = predict_costs(model, profile, threads, cast("Precision", precision))
-            rows.append(_Predicted(path, profile, used, precision, found))
+                rows.append(_Predicted(path, latency, latency.estimate(model)))
     if as_json:
         documents = [_document(row) for row in rows]
         several = {"schema_version": SCHEMA_VERSION, "kind": "predictions", "predictions": documents}
@@ -91,33 +90,36 @@ class _Predicted:
     """What one model is expected to cost on one device."""
 
     model: Path
-    profile: "Profile"
-    threads: int
-    precision: str
-    found: "Prediction"
+    latency: "LatencyModel"
+    estimate: "Estimate"
+
+    @property
+    def profile(self) -> "Profile":
+        """The device."""
+        return self.latency.profile
 
     @property
     def unit(self) -> str:
         """What computes: ``1 thread``, ``GPU``."""
         from n2n_edge.latency.basis import threads_in_words
 
-        return threads_in_words(self.threads) if self.profile.compute_unit == "cpu" else "GPU"
+        return threads_in_words(self.latency.threads) if self.profile.compute_unit == "cpu" else "GPU"
 
     @property
     def room(self) -> str:
         """Whether the memory that it takes is there."""
-        return f"{'fits' if self.found.fits else 'does not fit'} into {self.profile.usable_memory_mb:.0f} MB"
+        return f"{'fits' if self.estimate.fits else 'does not fit'} into {self.profile.usable_memory_mb:.0f} MB"
 
 
 def _document(row: _Predicted) -> dict[str, object]:
-    found = row.found
+    found = row.estimate
     return {
         "schema_version": SCHEMA_VERSION,
         "model": str(row.model),
         "device": row.profile.name,
-        "threads": row.threads,
-        "precision": row.precision,
-        "latency_ms": found.latency.to_json(),
+        "threads": row.latency.threads,
+        "precision": row.latency.precision,
+        "latency_ms": found.figure.to_json(),
         **({} if found.energy is None else {"energy_mj": found.energy.to_json()}),
         "memory_mb": {**found.memory.to_json(), "usable_mb": row.profile.usable_memory_mb, "fits": found.fits},
         "evidence": found.basis.to_json(),
@@ -141,21 +143,21 @@ def _print(row: _Predicted) -> None:
 
     from n2n_edge.cli.console import Console
 
-    found, console = row.found, Console()
-    where = f"{row.model.name} on {row.profile.name}, {row.unit}, {row.precision}"
+    found, console = row.estimate, Console()
+    where = f"{row.model.name} on {row.profile.name}, {row.unit}, {row.latency.precision}"
     table = Table("", "predicted", "nine of ten between", title=Text(where), title_justify="left")
-    table.add_row("latency", *_cells(found.latency))
+    table.add_row("latency", *_cells(found.figure))
     if found.energy is not None:
         table.add_row("energy", *_cells(found.energy))
     table.add_row("memory", f"{found.memory.value:.1f} MB", row.room)
     console.print(table)
     layers = Table("layer", "ms", "share")
-    total = found.latency.value or 1.0
+    total = found.figure.value or 1.0
     for name, ms in list(found.by_layer().items())[:LAYERS_SHOWN]:
         layers.add_row(Text(name or "outside the layers"), f"{ms:.3f}", f"{ms / total:.1%}")
     console.print(layers)
-    for line in found.basis.words():
-        console.print(Text(line), soft_wrap=True)
+    for notice in (*found.evidence, *found.warnings):
+        console.print(Text(notice.text), soft_wrap=True)
 
 
 def _print_table(rows: "Sequence[_Predicted]") -> None:
@@ -164,15 +166,15 @@ def _print_table(rows: "Sequence[_Predicted]") -> None:
 
     from n2n_edge.cli.console import Console
 
-    energy = any(row.found.energy is not None for row in rows)
+    energy = any(row.estimate.energy is not None for row in rows)
     columns = ["on", "latency", "nine of ten between", *(["energy"] if energy else []), "memory", ""]
     table = Table(
         Column("model", overflow="fold"), Column("device", overflow="fold"), *columns,
-        title=f"predicted, {rows[0].precision}", title_justify="left",
+        title=f"predicted, {rows[0].latency.precision}", title_justify="left",
     )  # fmt: skip
     for row in rows:
-        found = row.found
-        value, interval = _cells(found.latency)
+        found = row.estimate
+        value, interval = _cells(found.figure)
         table.add_row(
             Text(str(row.model)), row.profile.name, row.unit, value, interval,
             *([_cells(found.energy)[0] if found.energy is not None else ""] if energy else []),

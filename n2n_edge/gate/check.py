@@ -8,6 +8,7 @@ from n2n_edge.gate.latency_ratio import LatencyRatio
 from n2n_edge.gate.operators import Operators
 from n2n_edge.gate.regression import Regression
 from n2n_edge.gate.unanswered import Unanswered
+from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.outcome import EXIT_CODES, Outcome, worst
 from n2n_edge.metrics.verdict import Verdict
 
@@ -19,13 +20,13 @@ Check = Verdict | Regression | LatencyRatio | Operators | Unanswered
 
 @dataclass(frozen=True)
 class Gated:
-    """What a gate found of one model; `warnings` are doubts that decide nothing, `notes` what figures rest on."""
+    """What a gate found of one model; `warnings` decide nothing, `notes` say what figures rest on."""
 
     model: Path
     checks: tuple[Check, ...]
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
     baseline: Path | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Notice, ...] = ()
 
     @property
     def outcome(self) -> Outcome:

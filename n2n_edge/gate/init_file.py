@@ -16,7 +16,7 @@ from n2n_edge.gate.settings import GateSettings, settings_of
 from n2n_edge.graph.input_shape import with_input_shape
 from n2n_edge.graph.load import load_model
 from n2n_edge.latency.file_figures import model_figures
-from n2n_edge.metrics.budget import OPTIONS
+from n2n_edge.metrics.costs import COSTS
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.formats import format_figure, format_provenance
 from n2n_edge.reading import exists
@@ -101,13 +101,13 @@ def _figures(
 ) -> dict[str, Figure]:
     from n2n_edge.devices.registry import load_profile
     from n2n_edge.gate.timing import time_models
-    from n2n_edge.latency.prediction import predict_latency
+    from n2n_edge.latency.model import LatencyModel
 
     loaded = with_input_shape(load_model(model), settings.input_shape, model.name)
     figures = model_figures(loaded, model)
     profile = load_profile(settings.device) if settings.device is not None else None
     if settings.predicts and profile is not None:
-        figures["latency_ms"] = predict_latency(loaded, profile, settings.threads)
+        figures["latency_ms"] = LatencyModel(profile, settings.threads).estimate(loaded).figure
     elif settings.target is not None or profile is not None:
         timed = time_models(model, settings, profile, None, 0.0, watch)
         if timed.latency is None:
@@ -152,18 +152,18 @@ def _literal(name: str, value: object) -> str:
 def _table(glob: str, figures: Mapping[str, Figure], headroom: float, settings: Mapping[str, object]) -> str:
     lines = [f"[gate.models.{toml_text(glob)}]"]
     lines += [f"{name} = {_literal(name, value)}" for name, value in settings.items()]
-    for cost, option in OPTIONS.items():
+    for cost, row in COSTS.items():
         if cost not in figures:
             continue
         figure = figures[cost]
-        if cost == "accuracy":
+        if row.direction == "min":
             limit = _rounded_down(max(figure.value - _ACCURACY_ROOM, 0.001))
         else:
             # of a measured latency its upper bound too: below that a gate would be inconclusive
             today = figure.value if figure.high is None else figure.high
             limit = _rounded_up(today * (1 + headroom))
         remark = f"{format_figure(figure)} today, {format_provenance(figure.provenance)}"
-        lines.append(f"{option.removeprefix('--')} = {limit}  # {remark}")
+        lines.append(f"{row.option.removeprefix('--')} = {limit}  # {remark}")
     return "\n".join(lines) + "\n"
 
 

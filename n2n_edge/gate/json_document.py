@@ -10,6 +10,7 @@ from n2n_edge.gate.operators import Operators
 from n2n_edge.gate.regression import Regression
 from n2n_edge.gate.unanswered import Unanswered
 from n2n_edge.metrics.figures import SCHEMA_VERSION, FigureJson
+from n2n_edge.metrics.notices import texts_of
 from n2n_edge.metrics.outcome import Outcome, worst
 from n2n_edge.metrics.verdict import Verdict
 
@@ -107,7 +108,7 @@ def verdict_json(verdict: Verdict) -> VerdictJson:
         "option": verdict.budget.option,
         "limit": verdict.budget.limit,
         "reached": verdict.reached.to_json(),
-        "met": verdict.outcome == "pass",
+        "met": verdict.met,
         "outcome": verdict.outcome,
         "margin": verdict.margin if math.isfinite(verdict.margin) else None,
         "reason": verdict.reason,
@@ -155,8 +156,8 @@ def _gate_document(gated: Gated) -> GateJson:
             for check in checks
             if isinstance(check, Unanswered)
         ],
-        "warnings": list(gated.warnings),
-        "notes": list(gated.notes),
+        "warnings": list(texts_of(gated.warnings)),
+        "notes": list(texts_of(gated.notes)),
     }
 
 

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 from n2n_edge.foreign import printable
 from n2n_edge.gate.check import Check, Gated
 from n2n_edge.gate.repository_path import repository_path
+from n2n_edge.metrics.notices import texts_of
 
 __all__ = ["junit_report"]
 
@@ -42,8 +43,8 @@ def junit_report(found: Sequence[Gated], host: str, seconds: float, now: datetim
         ElementTree.SubElement(suite, "properties")
         for check in gated.checks:
             _case(suite, gated, check)
-        ElementTree.SubElement(suite, "system-out").text = _text("\n".join(gated.notes))
-        ElementTree.SubElement(suite, "system-err").text = _text("\n".join(gated.warnings))
+        ElementTree.SubElement(suite, "system-out").text = _text("\n".join(texts_of(gated.notes)))
+        ElementTree.SubElement(suite, "system-err").text = _text("\n".join(texts_of(gated.warnings)))
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 

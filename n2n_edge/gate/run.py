@@ -17,9 +17,10 @@ from n2n_edge.gate.unanswered import Unanswered
 from n2n_edge.graph.input_shape import at_one_size
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.shapes import batch_of
-from n2n_edge.latency.file_figures import inferred_figures, model_figures, predicted_note
+from n2n_edge.latency.file_figures import inferred_figures, model_figures, predicted_latency
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.figures import MB, Figure
+from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.verdict import judge
 from n2n_edge.reading import is_file
 
@@ -89,8 +90,8 @@ class _Gate:
         self._profile = _profile(job.settings)
         self._predicting = job.settings.predicts
         self._checks: list[Check] = []
-        self._notes: list[str] = []
-        self._warnings: list[str] = []
+        self._notes: list[Notice] = []
+        self._warnings: list[Notice] = []
         self._input_shape: tuple[int, ...] | None = None
         if not is_file(job.model):
             load_model(job.model)  # says what is wrong with it
@@ -107,7 +108,8 @@ class _Gate:
         figures_of = model_figures if self._needs_shapes and not self._settings.static else inferred_figures
         figures = figures_of(model, self._model)
         if batch_of(model) > 1:
-            self._warnings.append(f"the file takes {batch_of(model)} images at a time: costs are for all of them")
+            text = f"the file takes {batch_of(model)} images at a time: costs are for all of them"
+            self._warnings.append(Notice("batch", text))
         untold = [cost for cost in _FROM_SHAPES if cost not in figures]
         self._checks += [
             Unanswered(budget.cost, _asked(budget), _UNTOLD) for budget in self._budgets if budget.cost in untold
@@ -116,13 +118,11 @@ class _Gate:
         if self._limit is not None and self._predicting and untold:
             self._checks.append(Unanswered("latency_ms", _asked(self._limit), _UNTOLD))
         elif self._limit is not None and self._predicting:
-            from n2n_edge.latency.prediction import latency_with_evidence
-
             assert self._profile is not None
-            figures["latency_ms"], basis = latency_with_evidence(model, self._profile, self._settings.threads)
-            name = self._profile.name
-            self._notes += [predicted_note(name), *basis.evidence_words()]
-            self._warnings += basis.warnings()
+            latency = predicted_latency(model, self._profile, self._settings.threads)
+            figures["latency_ms"] = latency.figure
+            self._notes += latency.notes
+            self._warnings += latency.warnings
             static.append(self._limit)
         device = None if self._profile is None else self._profile.name
         self._checks += judge(figures, static, accept_expected=self._settings.accept_expected, device=device)
@@ -143,7 +143,7 @@ class _Gate:
         named = [(path.name if len({one.name for one in paths}) == len(paths) else str(path), path) for path in paths]
         sized = at_one_size([(name, load_model(path)) for name, path in named], self._settings.input_shape)
         self._input_shape = sized.input_shape
-        self._warnings += sized.notes
+        self._warnings += [Notice("input-size-assumed", text) for text in sized.notes]
         return sized.models[0], sized.models[1] if len(paths) > 1 else None
 
     def judge_accuracy(self, accuracy_of: AccuracyOf) -> None:
@@ -173,9 +173,10 @@ class _Gate:
                     f"--data {settings.data}: without labels there is no accuracy to compare; give --min-accuracy for "
                     "the least fidelity to the baseline, or images per class"
                 )
-            self._warnings.append("without labels --min-accuracy holds for fidelity to the baseline, not for accuracy")
-        self._notes += found.notes
-        self._warnings += found.warnings
+            text = "without labels --min-accuracy holds for fidelity to the baseline, not for accuracy"
+            self._warnings.append(Notice("fidelity", text))
+        self._notes += [Notice("accuracy", text, "note") for text in found.notes]
+        self._warnings += [Notice("accuracy", text) for text in found.warnings]
 
     def judge_latency(self) -> None:
         """Judge what has to be timed: the latency on a named target, and its ratio to the baseline's."""
@@ -225,19 +226,22 @@ class _Gate:
         self._checks += [Unanswered(cost, one, " ".join(str(error).split())) for one in asked]
 
     def _leave_out(self, asked: Sequence[str]) -> None:
-        self._warnings += [f"{one}: not judged, --static leaves out what has to be run" for one in asked]
+        text = "not checked, --static leaves out what has to be run"
+        self._warnings += [Notice("static", f"{one}: {text}") for one in asked]
 
     def _warn(self, timed: "Timed") -> None:
         self._warnings += timed.warnings
         if self._predicting and self._settings.baseline is not None and self._profile is not None:
-            self._warnings.append(f"the ratio to the baseline was timed on this host, not on {self._profile.name}")
+            text = f"the ratio to the baseline was timed on this host, not on {self._profile.name}"
+            self._warnings.append(Notice("ratio-on-host", text))
         memory = next((budget for budget in self._budgets if budget.cost == "memory_bound_mb"), None)
         grown_mb = timed.rss_growth_bytes / MB if timed.rss_growth_bytes is not None else 0.0
         if memory is not None and grown_mb > memory.limit:
-            self._warnings.append(
+            text = (
                 f"{memory.option} {memory.limit:g} holds for the bound; the process grew by {grown_mb:.1f} MB when it "
                 "ran, the runtime's own code and buffers included"
             )
+            self._warnings.append(Notice("memory-grew", text))
 
 
 def _profile(settings: GateSettings) -> "Profile | None":

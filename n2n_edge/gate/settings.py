@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -13,16 +13,15 @@ from n2n_edge.errors import InputError
 from n2n_edge.gate.operators import parse_operators
 from n2n_edge.gate.regression import parse_percent
 from n2n_edge.graph.input_shape import parse_input_shape, shape_words
-from n2n_edge.metrics.budget import OPTIONS, Budget, Cost
+from n2n_edge.metrics.budget import Budget
+from n2n_edge.metrics.costs import COSTS, Cost
 from n2n_edge.reading import exists, expanded
 
 __all__ = ["DEFAULT_REGRESSION", "GateSettings", "Regressions", "parse_regressions", "settings_of"]
 
 DEFAULT_REGRESSION = "5%"
 
-_BUDGET_FIELDS: Mapping[str, Cost] = {
-    option.removeprefix("--").replace("-", "_"): cost for cost, option in OPTIONS.items()
-}
+_BUDGET_FIELDS: Mapping[str, Cost] = {row.field: row.key for row in COSTS.values()}
 
 
 @dataclass(frozen=True)
@@ -143,14 +142,13 @@ def parse_regressions(given: Sequence[str], option: str = "--max-regression") ->
         InputError: not a percentage, or not a cost.
     """
     default, by_cost = parse_percent(DEFAULT_REGRESSION, option), {}
-    costs = get_args(Cost)
     for word in given:
         cost, equals, percent = word.rpartition("=")
         if not equals:
             default = parse_percent(word, option)
             continue
-        if cost.strip() not in costs:
-            raise InputError(f"{option} {word}: no such cost; give one of {', '.join(costs)}, as in accuracy=1%")
+        if cost.strip() not in COSTS:
+            raise InputError(f"{option} {word}: no such cost; give one of {', '.join(COSTS)}, as in accuracy=1%")
         by_cost[cost.strip()] = parse_percent(percent, f"{option} {cost}=")
     return Regressions(default, by_cost)
 

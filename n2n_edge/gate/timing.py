@@ -15,6 +15,7 @@ from n2n_edge.measure.comparison import LEAST_ROUNDS, Standing, compare
 from n2n_edge.measure.measurement import Measurement
 from n2n_edge.measure.options import BenchOptions, parse_providers
 from n2n_edge.metrics.figures import Figure
+from n2n_edge.metrics.notices import Notice
 from n2n_edge.names import names_of
 
 __all__ = ["Timed", "time_models"]
@@ -33,7 +34,7 @@ class Timed:
     target: str
     rounds: int
     rss_growth_bytes: int | None
-    warnings: tuple[str, ...]
+    warnings: tuple[Notice, ...]
 
     @property
     def too_few_rounds(self) -> str:
@@ -90,7 +91,9 @@ def time_models(
             measured = [with_profile(one, path, options, target)[1] for one, path in zip(measured, models, strict=True)]
         name = target.name
     warnings = tuple(
-        f"{own}: {text}" for own, one in zip(names_of(models), measured, strict=True) for text in one.warnings
+        Notice(each.code, f"{own}: {each}")
+        for own, one in zip(names_of(models), measured, strict=True)
+        for each in one.warnings
     )
     if isinstance(found.noise_floor, N2NError):  # without it nobody knows what a ratio is worth
         raise found.noise_floor

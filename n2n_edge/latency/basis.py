@@ -1,24 +1,20 @@
-"""What a prediction rests on: which of a profile's calibrations speak for a model, and how far they can be trusted."""
+"""Evidence of a prediction: the calibrations of a profile that speak for a model, and the interval that they leave."""
 
 import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from n2n_edge.devices.profile import Calibration, Precision, Profile
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.devices.terms import Rates
 from n2n_edge.errors import InputError
-from n2n_edge.graph.costs import Amounts
-from n2n_edge.graph.op import counted_op
-from n2n_edge.graph.shape_run import DEFAULT_SPATIAL_SIZE
 from n2n_edge.latency.data_sheet import BYTES
-from n2n_edge.latency.kernels import Kernels
 from n2n_edge.metrics.figures import Figure
+from n2n_edge.metrics.notices import Notice, texts_of
 
-__all__ = ["Basis", "basis_for_model", "energy_basis", "input_pixels", "latency_basis", "threads_in_words"]
+__all__ = ["Basis", "energy_basis", "latency_basis", "threads_in_words"]
 
 NEAREST = {"cpu": "raspberry-pi-4", "gpu": "jetson-orin-nano"}
 """Whose rates a device borrows that has neither measurements nor a `relative`."""
@@ -35,24 +31,15 @@ _FAR = 8.0
 
 _SMALL_PIXELS = 64.0**2
 
-_UNCOUNTED = 10.0
-"""By how much an interval is widened where operators multiply that nobody counts, such as an LSTM."""
-
-_QUANTIZED = 4.0
-"""The same, but on its lower side alone, for a file that is quantized, predicted from timings of float ones."""
-
-_OPEN_WEIGHTS = 3.0
-"""The same, where weights are graph inputs: ONNX Runtime was three times slower on such a file than predicted."""
-
 _PER_DOUBLING = 0.1
-"""The same, for every doubling by which the model lies outside of what was timed."""
+"""By how much an interval is widened for every doubling by which the model lies outside of what was timed."""
 
 
 @dataclass(frozen=True)
 class Basis:
     """What a prediction rests on: rates in ns a unit, the interval of measured over predicted, and the evidence.
 
-    `notes` say what makes it less certain than the evidence: another device, other threads, another precision.
+    `warnings` say what makes it less certain than the evidence: another device, other threads, another precision.
     """
 
     rates: Rates
@@ -60,14 +47,17 @@ class Basis:
     low_ratio: float
     high_ratio: float
     evidence: Calibration
-    notes: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
     by_input: float = 1.0
     """By how much the interval has been widened for the size of the input."""
 
-    def widened(self, factor: float, note: str) -> "Basis":
-        """Return the same with a wider interval and one more note."""
+    def widened(self, warning: Notice, high: float, low: float | None = None) -> "Basis":
+        """Return the same with a wider interval, upwards and (by as much unless given) downwards, and the reason."""
         return replace(
-            self, low_ratio=self.low_ratio / factor, high_ratio=self.high_ratio * factor, notes=(*self.notes, note)
+            self,
+            low_ratio=self.low_ratio / (high if low is None else low),
+            high_ratio=self.high_ratio * high,
+            warnings=(*self.warnings, warning),
         )
 
     def outside(self, macs: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -79,18 +69,9 @@ class Basis:
         beyond: NDArray[np.float64] = np.maximum(wider / self.by_input, 1.0)  # small inputs make for few of them
         return beyond
 
-    def upper_ms(self, kernels: Kernels, amounts: Amounts) -> NDArray[np.float64]:
-        """Return the upper bounds of `latencies_ms`."""
-        return self.latencies_ms(kernels, amounts) * self.high_ratio * self.outside(amounts.macs)
-
-    def latency(self, kernels: Kernels, amounts: Amounts) -> Figure:
-        """Return the latency of one candidate, in ms, with its interval."""
-        return self.within(float(amounts.macs[0])).figure(float(self.latencies_ms(kernels, amounts)[0]), "ms")
-
-    def energy(self, kernels: Kernels, amounts: Amounts) -> Figure:
-        """Return the energy of one candidate, in mJ, where the rates are nJ a unit."""
-        millijoules = float(kernels.total_ns(amounts, self.rates)[0]) / 1e6
-        return self.within(float(amounts.macs[0])).figure(millijoules, "mJ")
+    def unmeasured(self) -> "Basis":
+        """Return the same as ``analytic``: not of what was timed on the device."""
+        return replace(self, measured_here=False)
 
     def within(self, macs: float) -> "Basis":
         """Return the basis for a model of so many MACs: less certain outside of what was timed."""
@@ -99,43 +80,8 @@ class Basis:
             return self
         least, most = self.evidence.macs
         span = f"{least / 1e6:,.0f}M to {most / 1e6:,.0f}M"
-        return self.widened(factor, f"models of {span} MACs were timed, this has {macs / 1e6:,.1f}M")
-
-    def words(self) -> tuple[str, ...]:
-        """Return in lines what the prediction rests on, and then what makes it less certain."""
-        return (*self.evidence_words(), *self.warnings())
-
-    def warnings(self) -> tuple[str, ...]:
-        """Return what makes the prediction less certain, and has widened its interval."""
-        return tuple(f"less certain: {note}" for note in self.notes)
-
-    def evidence_words(self) -> tuple[str, ...]:
-        """Return in lines what the prediction rests on."""
-        evidence = self.evidence
-        return (
-            f"evidence: {evidence.models} models timed with {evidence.runtime} on {evidence.measured_on}, "
-            f"{threads_in_words(evidence.threads)}, "
-            f"{'/'.join(evidence.precisions)}; left out one by one they were off by {evidence.median_error:.0%} "
-            f"(median) and {evidence.p90_error:.0%} (nine of ten)",
-            f"source: {evidence.source}",
-        )
-
-    def to_json(self) -> dict[str, object]:
-        """Return the evidence as a JSON object."""
-        kept = self.evidence.model_dump(
-            mode="json",
-            include={
-                "measured_on",
-                "runtime",
-                "threads",
-                "precisions",
-                "models",
-                "median_error",
-                "p90_error",
-                "source",
-            },
-        )
-        return {**kept, "notes": list(self.notes)}
+        text = f"models of {span} MACs were timed, this has {macs / 1e6:,.1f}M"
+        return self.widened(Notice("model-size", text), factor)
 
     def figure(self, value: float, unit: str) -> Figure:
         """Return a predicted value with its interval and provenance."""
@@ -144,9 +90,25 @@ class Basis:
             low=value * self.low_ratio, high=value * self.high_ratio, n=self.evidence.models,
         )  # fmt: skip
 
-    def latencies_ms(self, kernels: Kernels, amounts: Amounts) -> NDArray[np.float64]:
-        """Return the latencies of N candidates of one graph, `(N,)`."""
-        return kernels.total_ns(amounts, self.rates) / 1e6
+    def notes(self) -> tuple[Notice, ...]:
+        """Return what the prediction rests on."""
+        evidence = self.evidence
+        text = (
+            f"evidence: {evidence.models} models timed with {evidence.runtime} on {evidence.measured_on}, "
+            f"{threads_in_words(evidence.threads)}, "
+            f"{'/'.join(evidence.precisions)}; left out one by one they were off by {evidence.median_error:.0%} "
+            f"(median) and {evidence.p90_error:.0%} (nine of ten)"
+        )
+        return (
+            Notice("latency-evidence", text, "note"),
+            Notice("latency-source", f"source: {evidence.source}", "note"),
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Return the evidence as a JSON object."""
+        fields = {"measured_on", "runtime", "threads", "precisions", "models", "median_error", "p90_error", "source"}
+        kept = self.evidence.model_dump(mode="json", include=fields)
+        return {**kept, "notes": list(texts_of(self.warnings))}
 
 
 def threads_in_words(threads: int) -> str:
@@ -154,29 +116,8 @@ def threads_in_words(threads: int) -> str:
     return f"{threads} thread{'s' * (threads != 1)}"
 
 
-def input_pixels(model: ir.Model) -> float:
-    """Return height times width of the largest input that is an image, channels first or last; 0 where none is.
-
-    Free sizes count as what costs assume for them.
-    """
-    sizes = [0]
-    for value in model.graph.inputs:
-        dims = [] if value.shape is None else [_known(size) for size in value.shape]
-        if len(dims) == 4 and value.name not in model.graph.initializers:
-            sizes.append(math.prod(sorted(dims[1:])[1:]))  # of three axes the channels are rarely the longest
-    return float(max(sizes))
-
-
-def _known(size: object) -> int:
-    return size if isinstance(size, int) else DEFAULT_SPATIAL_SIZE
-
-
 def latency_basis(
-    profile: Profile,
-    threads: int | None = None,
-    precision: Precision = "fp32",
-    pixels: float = 224.0**2,
-    relative: Profile | None = None,
+    profile: Profile, threads: int, precision: Precision, pixels: float, relative: Profile | None = None
 ) -> Basis:
     """Return what the latency of a model with an input of so many `pixels` is predicted from.
 
@@ -184,20 +125,16 @@ def latency_basis(
     scaled by what the data sheets say of both. `relative` stands in for the one that the profile names.
 
     Raises:
-        InputError: more threads than the device has cores, or fewer than one.
+        InputError: the device has no calibration, and none of its relatives has.
     """
-    threads = profile.default_threads if threads is None else threads
-    if not 1 <= threads <= profile.cores:
-        raise InputError(f"{threads} threads: {profile.name} has {profile.cores} cores; give 1 to {profile.cores}")
     own = _basis_of(profile, "latency", threads, precision, pixels)
     if own is not None:
         return own
     return _borrowed(profile, relative or _relative(profile), threads, precision, pixels)
 
 
-def energy_basis(profile: Profile, threads: int | None, precision: Precision, pixels: float) -> Basis | None:
+def energy_basis(profile: Profile, threads: int, precision: Precision, pixels: float) -> Basis | None:
     """Return what a model's energy is predicted from; None where nobody measured it so."""
-    threads = profile.default_threads if threads is None else threads
     known = [each for each in profile.calibrations if each.quantity == "energy" and precision in each.precisions]
     known = [each for each in known if each.threads == threads or profile.compute_unit == "gpu"]
     only = profile.model_copy(update={"calibrations": tuple(known)})
@@ -218,7 +155,7 @@ def _basis_of(profile: Profile, quantity: str, threads: int, precision: Precisio
         least, most = (f"{each**0.5:.0f}" for each in chosen.evidence.input_pixels)
         told = f"inputs of {least} to {most} pixels a side were timed, this has {pixels**0.5:.0f}"
         factor = 1 + _PER_DOUBLING * outside
-        chosen = replace(chosen.widened(factor, told), by_input=factor)
+        chosen = replace(chosen.widened(Notice("input-size", told), factor), by_input=factor)
     return chosen
 
 
@@ -255,7 +192,9 @@ def _at_threads(profile: Profile, known: list[Calibration], threads: int, pixels
         faster = threads / nearest.threads
         rates = _scaled(nearest.rates, mac=1 / faster)
         told = f"timed with {threads_in_words(nearest.threads)}"
-    return replace(_basis(profile, nearest, rates), measured_here=False).widened(_OTHER_THREADS, told)
+    return replace(_basis(profile, nearest, rates), measured_here=False).widened(
+        Notice("other-threads", told), _OTHER_THREADS
+    )
 
 
 def _unlike(calibration: Calibration, profile: Profile, pixels: float) -> tuple[bool, bool, float, bool, int]:
@@ -282,7 +221,7 @@ def _outside(calibration: Calibration, pixels: float) -> float:
 def _basis(profile: Profile, calibration: Calibration, rates: Rates) -> Basis:
     here = calibration.measured_on == profile.name
     basis = Basis(rates, here, calibration.low_ratio, calibration.high_ratio, calibration)
-    return basis if here else basis.widened(_BORROWED, f"timed on {calibration.measured_on}")
+    return basis if here else basis.widened(Notice("other-device", f"timed on {calibration.measured_on}"), _BORROWED)
 
 
 def _in_precision(profile: Profile, basis: Basis, precision: Precision) -> Basis:
@@ -291,7 +230,7 @@ def _in_precision(profile: Profile, basis: Basis, precision: Precision) -> Basis
     arithmetic = profile.peak(timed) / profile.peak(precision)
     bytes_ = BYTES[precision] / BYTES[timed]
     return replace(basis, rates=_scaled(basis.rates, arithmetic, bytes_), measured_here=False).widened(
-        _OTHER_PRECISION, f"timed in {timed}"
+        Notice("other-precision", f"timed in {timed}"), _OTHER_PRECISION
     )
 
 
@@ -307,7 +246,7 @@ def _borrowed(profile: Profile, relative: Profile, threads: int, precision: Prec
     if profile.is_host:
         note += " (mend it with `n2n-edge device calibrate --host`)"
     return replace(basis, rates=_scaled(basis.rates, arithmetic, moving, clock), measured_here=False).widened(
-        _BORROWED, note
+        Notice("borrowed", note), _BORROWED
     )
 
 
@@ -342,28 +281,3 @@ def _relative(profile: Profile) -> Profile:
                 f"{profile.name}: none of its relatives ({', '.join(passed[1:])}) has a calibration; name one that has "
                 "(see `n2n-edge profiles list`), or calibrate the device"
             )
-
-
-def basis_for_model(basis: Basis, model: ir.Model, amounts: Amounts) -> Basis:
-    """Widen the interval for what is unusual about a model: its size, and weights that a caller may replace."""
-    basis = basis.within(float(amounts.macs[0]))
-    open_weights = [value.name for value in model.graph.inputs if value.name in model.graph.initializers]
-    if open_weights:
-        note = f"{len(open_weights)} weights are graph inputs, so none can be fused or packed: make them constants"
-        basis = basis.widened(_OPEN_WEIGHTS, note)
-    uncounted = sorted({node.op_type for node in model.graph if _is_uncounted(node)})
-    quantized = any(counted_op(node.op_type, node.domain).quantized for node in model.graph)
-    if quantized:  # what is quantized is rarely slower, and often several times faster
-        note = "the file is quantized, and what was timed is float"
-        basis = replace(basis, low_ratio=basis.low_ratio / _QUANTIZED, notes=(*basis.notes, note))
-    if uncounted:
-        note = f"what {', '.join(uncounted)} multiply is not counted"
-        basis = replace(basis.widened(_UNCOUNTED, note), measured_here=False)
-    return basis
-
-
-def _is_uncounted(node: ir.Node) -> bool:
-    """Tell whether a node does work that isn't counted: recurrent ones, products by letters, fused ones, subgraphs."""
-    subgraphs = any(each.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for each in node.attributes.values())
-    row = counted_op(node.op_type, node.domain)
-    return subgraphs or (node.domain.startswith("com.microsoft") and not row.quantized) or row.uncounted

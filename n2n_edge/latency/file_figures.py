@@ -11,9 +11,12 @@ from n2n_edge.graph.costs import Costs, costs, inferred_costs
 from n2n_edge.graph.input_shape import with_input_shape
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.model_file import file_size_bytes
+from n2n_edge.latency.model import LatencyModel
 from n2n_edge.measure.bench import bench
 from n2n_edge.measure.options import BenchOptions
-from n2n_edge.metrics.figures import MB, Figure
+from n2n_edge.metrics.costs import STATIC_COSTS
+from n2n_edge.metrics.figures import Figure
+from n2n_edge.metrics.notices import Notice
 
 if TYPE_CHECKING:
     from n2n_edge.devices.profile import Profile
@@ -24,19 +27,18 @@ __all__ = [
     "inferred_figures",
     "latency_figure",
     "model_figures",
-    "predicted_note",
+    "predicted_latency",
     "static_figures",
 ]
 
 
 def static_figures(costs: Costs) -> dict[str, Figure]:
-    """Return size_mb, params, macs and memory_bound_mb as figures with provenance ``computed``."""
-    return {
-        "size_mb": Figure(costs.size_bytes / MB, "MB", "computed"),
-        "params": Figure(costs.params, "params", "computed"),
-        "macs": Figure(costs.macs, "MACs", "computed"),
-        "memory_bound_mb": Figure(costs.memory_bound_bytes / MB, "MB", "computed"),
-    }
+    """Return what follows from the graph (size_mb, params, macs, memory_bound_mb) as ``computed`` figures."""
+    figures: dict[str, Figure] = {}
+    for row in STATIC_COSTS:
+        amount = getattr(costs, str(row.attribute))
+        figures[row.key] = Figure(amount if row.divisor == 1 else amount / row.divisor, row.unit, "computed")
+    return figures
 
 
 def file_figures(path: Path, input_shape: tuple[int, ...] | None = None) -> dict[str, Figure]:
@@ -72,8 +74,8 @@ class Latency:
     """The latency of one inference; `notes` say what it rests on, `warnings` what makes it doubtful."""
 
     figure: Figure
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    notes: tuple[Notice, ...] = ()
+    warnings: tuple[Notice, ...] = ()
 
 
 def latency_figure(
@@ -91,13 +93,14 @@ def latency_figure(
             input_shape=input_shape,
         )
         measurement = bench(path, options, profiled=False).measurement
-        return Latency(measurement.latency(), warnings=tuple(str(warning) for warning in measurement.warnings))
-    from n2n_edge.latency.prediction import latency_with_evidence
+        return Latency(
+            measurement.latency(), warnings=tuple(Notice(each.code, str(each)) for each in measurement.warnings)
+        )
+    return predicted_latency(with_input_shape(load_model(path), input_shape, path.name), profile, threads)
 
-    figure, basis = latency_with_evidence(with_input_shape(load_model(path), input_shape, path.name), profile, threads)
-    return Latency(figure, (predicted_note(profile.name), *basis.evidence_words()), basis.warnings())
 
-
-def predicted_note(device: str) -> str:
-    """Return the line that says that a latency was not measured."""
-    return f"latency on {device} is predicted, not measured: bench the model on the device"
+def predicted_latency(model: ir.Model, profile: "Profile", threads: int | None = None) -> Latency:
+    """Return the predicted latency of one inference on a device."""
+    estimate = LatencyModel(profile, threads).estimate(model)
+    text = f"latency on {profile.name} is predicted, not measured: bench the model on the device"
+    return Latency(estimate.figure, (Notice("predicted", text, "note"), *estimate.evidence), estimate.warnings)

@@ -1,40 +1,13 @@
 """A limit on one cost, given by the user."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal
 
 from n2n_edge.errors import InputError
+from n2n_edge.metrics.costs import COSTS, Cost
 
-__all__ = ["OPTIONS", "UNITS", "Budget", "Cost"]
-
-Cost = Literal["size_mb", "params", "macs", "memory_bound_mb", "latency_ms", "accuracy"]
-
-OPTIONS: Mapping[Cost, str] = MappingProxyType(
-    {
-        "size_mb": "--max-mb",
-        "params": "--max-params",
-        "macs": "--max-macs",
-        "memory_bound_mb": "--max-memory-mb",
-        "latency_ms": "--max-latency-ms",
-        "accuracy": "--min-accuracy",
-    }
-)
-"""The command-line option that sets the budget on each cost."""
-
-UNITS: Mapping[Cost, str] = MappingProxyType(
-    {
-        "size_mb": "MB",
-        "params": "params",
-        "macs": "MACs",
-        "memory_bound_mb": "MB",
-        "latency_ms": "ms",
-        "accuracy": "fraction",
-    }
-)
-"""The unit of each cost and of its budget; accuracy is a fraction of one."""
+__all__ = ["Budget"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +24,7 @@ class Budget:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.limit) and self.limit > 0):
             raise InputError(f"{self.option} {self.limit:g}: a budget must be a positive number; give one above 0")
-        if self.cost == "accuracy" and self.limit > 1:
+        if self.unit == "fraction" and self.limit > 1:
             raise InputError(
                 f"{self.option} {self.limit:g}: accuracy is a fraction of one; for {self.limit:g}% "
                 f"give {self.limit / 100:g}"
@@ -60,14 +33,14 @@ class Budget:
     @property
     def option(self) -> str:
         """The command-line option that sets this budget, such as ``--max-mb``."""
-        return OPTIONS[self.cost]
+        return COSTS[self.cost].option
 
     @property
     def unit(self) -> str:
         """The unit of the limit, the same as that of the figure that it is held against."""
-        return UNITS[self.cost]
+        return COSTS[self.cost].unit
 
     @property
     def direction(self) -> Literal["max", "min"]:
         """Whether the limit is the largest or the smallest value allowed."""
-        return "min" if self.cost == "accuracy" else "max"
+        return COSTS[self.cost].direction

@@ -22,7 +22,6 @@ class Verdict:
 
     budget: Budget
     reached: Figure
-    met: bool
     margin: float
     accept_expected: bool = False
     device: str | None = None
@@ -42,15 +41,22 @@ class Verdict:
         """Pass or fail; of a measured figure by its interval, and inconclusive where that holds the limit."""
         low, high, limit = self.reached.low, self.reached.high, self.budget.limit
         if self.reached.predicted or low is None or high is None:
-            return "pass" if self.met else "fail"
+            return "pass" if self.margin >= 0 else "fail"
+        if self.budget.direction == "min":
+            return "fail" if high < limit else "pass" if low >= limit else "inconclusive"
         return "fail" if low > limit else "pass" if high <= limit else "inconclusive"
+
+    @property
+    def met(self) -> bool:
+        """Whether the budget is met for certain."""
+        return self.outcome == "pass"
 
     @property
     def reason(self) -> str:
         """One line: what was reached, where the number comes from, and how it stands to the limit."""
         limit = format_value(self.budget.limit, self.budget.unit)
         bound = "at most" if self.budget.direction == "max" else "at least"
-        side = "inside" if self.met else "outside"
+        side = "inside" if self.margin >= 0 else "outside"
         place = f" on {self.device}" if self.device is not None else ""
         text = (
             f"{format_figure(self.reached)}{place}, {format_provenance(self.reached.provenance)}; "
@@ -96,7 +102,6 @@ def _judge_one(figures: Mapping[str, Figure], budget: Budget, accept_expected: b
     return Verdict(
         budget=budget,
         reached=reached,
-        met=margin >= 0,
         margin=margin,
         accept_expected=accept_expected,
         device=device if budget.cost == "latency_ms" else None,

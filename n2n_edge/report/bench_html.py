@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from n2n_edge.metrics.costs import COSTS
 from n2n_edge.metrics.formats import PROVENANCE_WORDS
 from n2n_edge.report.bench_charts import bench_charts, comparisons_of, named_models
 from n2n_edge.report.bench_document import BenchJson
@@ -26,13 +27,11 @@ _FIGURES = {
     "session_ms": "Creating the session",
     "engine_ms": "Building the engine",
     "energy_mj": "Energy per run",
-    "size_mb": "File size",
-    "params": "Params",
-    "macs": "MACs",
+    **{name: COSTS[name].label for name in ("size_mb", "params", "macs")},
 }
 _MEMORY = {
     "memory_bound_mb": (
-        "Memory bound",
+        COSTS["memory_bound_mb"].label,
         "weights and the largest live set of activations; budgets are held against it",
     ),
     "arena_mb": ("Arena", "what the runtime's allocator held"),

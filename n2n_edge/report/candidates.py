@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+from n2n_edge.metrics.costs import COSTS
 from n2n_edge.metrics.formats import format_value
 from n2n_edge.report.chart import Chart, Key, Line, Point, Rule, axis_ticks, x_range, y_range
 from n2n_edge.report.document import CandidateJson, RunReport
-from n2n_edge.report.known_costs import COST_NAMES, KnownCost, metric_name
+from n2n_edge.report.known_costs import KnownCost, metric_name
 from n2n_edge.report.scale import Scale, fit_scale, without_low_outliers
 
 __all__ = ["candidate_charts", "describe_candidate", "find_winner"]
@@ -138,7 +139,7 @@ def _scatter_text(
 
 def _axis_name(cost: KnownCost, *, logarithmic: bool) -> str:
     """Return what the axis shows; on which device is in the chart's title."""
-    name = COST_NAMES[cost.cost]
+    name = COSTS[cost.cost].label
     if cost.unit.lower() != name.lower():
         name = f"{name} ({cost.unit})"
     if cost.predicted:

@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import cast
 
+from n2n_edge.metrics.costs import COSTS, OBJECTIVES
 from n2n_edge.metrics.figures import Figure, FigureJson, Provenance
 from n2n_edge.metrics.formats import PROVENANCE_WORDS, format_interval, format_value
+from n2n_edge.metrics.outcome import Outcome
 from n2n_edge.report.document import BudgetJson, ModelJson, RunReport
 
 __all__ = [
+    "VERDICT_WORDS",
     "Cell",
     "Row",
     "budget_name",
@@ -18,6 +22,7 @@ __all__ = [
     "device_names",
     "device_text",
     "figure_of",
+    "outcome_of",
     "provenances_of",
 ]
 
@@ -99,6 +104,17 @@ def comparison_rows(document: RunReport) -> tuple[Row, ...]:
     return tuple(_row(name, teacher.get(name), student.get(name)) for name in names)
 
 
+VERDICT_WORDS: Mapping[Outcome, str] = MappingProxyType(
+    {"pass": "met", "fail": "missed", "inconclusive": "inconclusive"}
+)
+"""How a budget's outcome is called on pages."""
+
+
+def outcome_of(budget: BudgetJson) -> Outcome:
+    """Return the outcome of a budget; older reports hold only whether it is met."""
+    return budget.get("outcome", "pass" if budget["met"] else "fail")
+
+
 def provenances_of(document: RunReport) -> dict[Provenance, str]:
     """Return the provenances that occur in the comparison with their meaning."""
     figures = [figure for role in ("teacher", "student") for figure in _figures(document[role]).values()]
@@ -113,10 +129,7 @@ def _figures(model: ModelJson) -> Mapping[str, Figure]:
         "Accuracy (test split)": model.get("accuracy"),
         "Fidelity to the teacher": model.get("fidelity"),
         "Mean error": model.get("label_error"),
-        "Params": model["params"],
-        "File size": model["size_mb"],
-        "MACs": model["macs"],
-        "Memory bound": model["memory_bound_mb"],
+        **{COSTS[cost].label: cast("FigureJson", model.get(cost)) for cost in OBJECTIVES if COSTS[cost].attribute},
         **{f"Latency, {device}": figure for device, figure in model["latency_ms"].items()},
     }
     return {name: figure_of(figure) for name, figure in figures.items() if figure is not None}

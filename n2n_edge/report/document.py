@@ -3,6 +3,7 @@
 from typing import NotRequired, TypedDict
 
 from n2n_edge.metrics.figures import FigureJson
+from n2n_edge.metrics.outcome import Outcome
 
 __all__ = [
     "ArchitectureJson",
@@ -51,6 +52,8 @@ class BudgetJson(TypedDict):
     limit: float
     reached: FigureJson
     met: bool
+    """Whether it is met for certain."""
+    outcome: NotRequired[Outcome]
     accept_expected: NotRequired[bool]
     """Whether a prediction was judged by its expected value instead of its upper bound."""
     device: NotRequired[str]

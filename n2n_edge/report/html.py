@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
+from n2n_edge.metrics.costs import COSTS
 from n2n_edge.metrics.formats import format_value
 from n2n_edge.report.candidates import candidate_charts, describe_candidate, find_winner
 from n2n_edge.report.chart import Chart
 from n2n_edge.report.comparison import (
+    VERDICT_WORDS,
     Cell,
     Row,
     budget_name,
@@ -17,12 +19,13 @@ from n2n_edge.report.comparison import (
     device_names,
     device_text,
     figure_of,
+    outcome_of,
     provenances_of,
 )
 from n2n_edge.report.conditions import condition_table
 from n2n_edge.report.document import BudgetJson, CandidateJson, GroupJson, RunReport
 from n2n_edge.report.front_table import front_table
-from n2n_edge.report.known_costs import COST_NAMES, known_costs, metric_name
+from n2n_edge.report.known_costs import known_costs, metric_name
 from n2n_edge.report.network import layer_devices, layer_rows, network_charts
 from n2n_edge.report.page import page_environment
 from n2n_edge.report.progress import entropy_chart, reward_chart
@@ -39,6 +42,7 @@ class _BudgetRow(TypedDict):
     limit: str
     reached: Cell
     met: bool
+    verdict: str
 
 
 class _WidthBar(TypedDict):
@@ -141,17 +145,18 @@ def facts_of(mapping: Mapping[str, object]) -> dict[str, str]:
 def _budget_row(budget: BudgetJson) -> _BudgetRow:
     reached = figure_of(budget["reached"])
     return {
-        "name": budget_name(budget, COST_NAMES.get(budget["cost"], budget["cost"])),
+        "name": budget_name(budget, COSTS[budget["cost"]].label if budget["cost"] in COSTS else budget["cost"]),
         "option": budget["option"],
         "bound": _bound(budget, reached.predicted),
         "limit": format_value(budget["limit"], reached.unit),
         "reached": cell_of(reached),
         "met": budget["met"],
+        "verdict": VERDICT_WORDS[outcome_of(budget)],
     }
 
 
 def _bound(budget: BudgetJson, predicted: bool) -> str:
-    if budget["option"].startswith("--min"):
+    if budget["cost"] in COSTS and COSTS[budget["cost"]].direction == "min":
         return "at least"
     return "upper bound at most" if predicted and not budget.get("accept_expected", False) else "at most"
 

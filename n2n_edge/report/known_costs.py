@@ -2,27 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import cast
 
-from n2n_edge.metrics.budget import UNITS
+from n2n_edge.metrics.costs import COSTS, OBJECTIVES, STATIC_COSTS, Cost
 from n2n_edge.metrics.formats import PROVENANCE_WORDS
 from n2n_edge.report.comparison import figure_of
 from n2n_edge.report.document import BudgetJson, CandidateJson, RunReport
 from n2n_edge.report.front import pareto_front
 
-__all__ = ["COST_NAMES", "KnownCost", "known_costs", "metric_name"]
+__all__ = ["KnownCost", "known_costs", "metric_name"]
 
-COST_NAMES: dict[str, str] = {
-    "size_mb": "File size",
-    "params": "Params",
-    "macs": "MACs",
-    "memory_bound_mb": "Memory bound",
-    "latency_ms": "Latency",
-    "accuracy": "Accuracy",
-}
-
-_Static = Literal["params", "size_mb", "macs", "memory_bound_mb"]
-_STATIC: tuple[_Static, ...] = ("params", "size_mb", "macs", "memory_bound_mb")
+_STATIC = sorted((row.key for row in STATIC_COSTS), key=OBJECTIVES.index)
 
 
 @dataclass(frozen=True)
@@ -61,10 +51,10 @@ def metric_name(document: RunReport) -> str:
     return "accuracy" if document["student"].get("accuracy") is not None else "fidelity"
 
 
-def _static(cost: _Static, budgets: Sequence[BudgetJson], rows: Sequence[CandidateJson]) -> KnownCost:
-    values = tuple(row.get(cost) for row in rows)
+def _static(cost: Cost, budgets: Sequence[BudgetJson], rows: Sequence[CandidateJson]) -> KnownCost:
+    values = tuple(cast("float | None", row.get(cost)) for row in rows)
     limit = next((budget["limit"] for budget in budgets if budget["cost"] == cost), None)
-    name, unit = COST_NAMES[cost], UNITS[cost]
+    name, unit = COSTS[cost].label, COSTS[cost].unit
     return KnownCost(
         key=cost,
         cost=cost,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from n2n_edge.report.comparison import (
+    VERDICT_WORDS,
     Cell,
     budget_name,
     cell_of,
@@ -14,6 +15,7 @@ from n2n_edge.report.comparison import (
     device_names,
     device_text,
     figure_of,
+    outcome_of,
     provenances_of,
 )
 from n2n_edge.report.conditions import condition_table
@@ -85,7 +87,7 @@ def _budgets(document: RunReport) -> str:
         (
             budget_name(budget, f"`{budget['option']} {budget['limit']:.10g}`"),
             _words(cell_of(figure_of(budget["reached"]))),
-            "met" if budget["met"] else "**missed**",
+            VERDICT_WORDS[outcome_of(budget)] if budget["met"] else f"**{VERDICT_WORDS[outcome_of(budget)]}**",
         )
         for budget in document["budgets"]
     ]

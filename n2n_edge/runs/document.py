@@ -11,7 +11,8 @@ from n2n_edge.errors import InputError
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.measure.board import environment
-from n2n_edge.metrics.budget import Budget, Cost
+from n2n_edge.metrics.budget import Budget
+from n2n_edge.metrics.costs import Cost
 from n2n_edge.metrics.figures import SCHEMA_VERSION, Figure
 from n2n_edge.metrics.verdict import Verdict, judge
 from n2n_edge.report.comparison import figure_of
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from n2n_edge.runs.final import Trained
     from n2n_edge.runs.parity import Parity
 
-__all__ = ["ModelFigures", "Origin", "read_report", "run_report", "verdicts_of", "write_json"]
+__all__ = ["ModelFigures", "Origin", "budget_json", "read_report", "run_report", "verdicts_of", "write_json"]
 
 ModelFigures = Mapping[str, Figure]
 """Figures of one model: metric name, params, size_mb, macs, memory_bound_mb, and ``latency_ms:DEVICE`` per device."""
@@ -81,7 +82,7 @@ def run_report(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "teacher": _model(str(teacher_path), teacher_figures),
         "student": _model("student.onnx", student_figures),
-        "budgets": [_budget(verdict) for verdict in verdicts],
+        "budgets": [budget_json(verdict) for verdict in verdicts],
         "parity": {
             "max_relative_error": parity.max_relative_error,
             "top1_agreement": parity.top1_agreement,
@@ -173,13 +174,15 @@ def _model(path: str, figures: ModelFigures) -> ModelJson:
     return cast("ModelJson", document)
 
 
-def _budget(verdict: Verdict) -> BudgetJson:
+def budget_json(verdict: Verdict) -> BudgetJson:
+    """Return one verdict as `report.json` holds it."""
     document: BudgetJson = {
         "cost": verdict.budget.cost,
         "option": verdict.budget.option,
         "limit": verdict.budget.limit,
         "reached": verdict.reached.to_json(),
         "met": verdict.met,
+        "outcome": verdict.outcome,
         "accept_expected": verdict.accept_expected,
     }
     if verdict.device is not None:

@@ -13,8 +13,9 @@ from n2n_edge.graph.costs import costs
 from n2n_edge.graph.free_batch import fix_batch
 from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.latency.file_figures import file_figures, latency_figure
-from n2n_edge.latency.prediction import latency_evidence, predict_latency
+from n2n_edge.latency.model import LatencyModel
 from n2n_edge.metrics.figures import Figure, FigureJson
+from n2n_edge.metrics.notices import texts_of
 from n2n_edge.metrics.verdict import Verdict, judge
 from n2n_edge.report.document import ConditionJson, ConditionsJson, DeviceJson, RunReport
 from n2n_edge.report.html import write_html
@@ -108,7 +109,7 @@ def _proven(
     verdicts = _verdicts(student_figures, settings, prepared.profiles)
     timed = {profile.name for profile in prepared.profiles if profile.is_host}
     if any(not verdict.met and verdict.device in timed for verdict in verdicts):
-        notes.append("the latency was over the budget when first timed, and was timed again")
+        notes.append("the latency was not within the budget for certain when first timed, and was timed again")
         student_figures |= _latencies(student, prepared, notes, warnings, settings.input_shape)
         verdicts = _verdicts(student_figures, settings, prepared.profiles)
     report = run_report(
@@ -149,7 +150,9 @@ def _write(path: Path, settings: CompressSettings, prepared: Prepared, trained: 
     }
     for place, profile in enumerate(prepared.profiles):
         if not profile.is_host:
-            figures[f"latency_ms:{profile.name}" if place else "latency_ms"] = predict_latency(model, profile)
+            figures[f"latency_ms:{profile.name}" if place else "latency_ms"] = (
+                LatencyModel(profile).estimate(model).figure
+            )
     stamped = with_metadata(
         model,
         version=n2n_edge.__version__,
@@ -191,7 +194,7 @@ def _devices(student: Path, prepared: Prepared) -> list[DeviceJson]:
     for profile in prepared.profiles:
         device: DeviceJson = {"name": profile.name, "description": profile.description}
         if not profile.is_host:
-            device["evidence"] = latency_evidence(model, profile).to_json()
+            device["evidence"] = LatencyModel(profile).estimate(model).basis.to_json()
         found.append(device)
     return found
 
@@ -204,7 +207,8 @@ def _latencies(
     for name, device in {profile.name: profile for profile in (prepared.host, *prepared.profiles)}.items():
         latency = latency_figure(path, device, input_shape=input_shape)
         found[f"latency_ms:{name}"] = latency.figure
-        for said, lines in ((notes, latency.notes), (warnings, latency.warnings)):
+        for said, told in ((notes, latency.notes), (warnings, latency.warnings)):
+            lines = texts_of(told)
             if device.is_host:  # how one file was timed; what is predicted, and from what, holds for both
                 lines = tuple(f"{path.name} on {name}: {line}" for line in lines)
             elif len(prepared.profiles) > 1:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
 
 from n2n_edge.devices.profile import Profile
 from n2n_edge.errors import InputError
-from n2n_edge.metrics.budget import UNITS, Budget, Cost
+from n2n_edge.metrics.budget import Budget
+from n2n_edge.metrics.costs import COSTS, STATIC_COSTS
 from n2n_edge.metrics.figures import SCHEMA_VERSION, Figure
 from n2n_edge.report.candidates import find_winner
 from n2n_edge.report.document import RunReport
@@ -21,8 +21,7 @@ from n2n_edge.search.journal import Candidate, Journal
 
 __all__ = ["Axis", "RunCandidate", "RunCandidates", "read_candidates"]
 
-_COSTS = tuple(cost for cost in get_args(Cost) if cost != "accuracy")
-_STATIC = tuple(cost for cost in _COSTS if cost != "latency_ms")
+_COSTS = tuple(row.key for row in COSTS.values() if row.direction == "max")
 
 
 @dataclass(frozen=True)
@@ -216,7 +215,7 @@ def _candidate(
         number=number,
         stage=STAGES[row.stage],
         metric=None if row.accuracy is None else Figure(row.accuracy, "fraction", "measured"),
-        costs={cost: Figure(row.costs[cost], UNITS[cast("Cost", cost)], "computed") for cost in _STATIC},
+        costs={cost.key: Figure(row.costs[cost.key], cost.unit, "computed") for cost in STATIC_COSTS},
         latencies={each.name: found[each.name] for each in devices if each.name in found},
         reward=row.reward,
         entropy=entropy,

@@ -8,7 +8,7 @@ from n2n_edge.errors import N2NError
 from n2n_edge.graph.input_shape import with_input_shape
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.teacher import Teacher
-from n2n_edge.latency.prediction import predict
+from n2n_edge.latency.model import LatencyModel
 from n2n_edge.measure.bench import bench
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.metrics.figures import FigureJson, Provenance
@@ -92,8 +92,8 @@ def _measured(path: Path, host: Profile, input_shape: InputShape) -> _Latencies 
 
 
 def _predicted(path: Path, device: Profile, input_shape: InputShape) -> _Latencies:
-    found = predict(with_input_shape(load_model(path), input_shape, path.name), device)
-    return _figures(found.by_layer(), found.latency.provenance)
+    estimate = LatencyModel(device).estimate(with_input_shape(load_model(path), input_shape, path.name))
+    return _figures(estimate.by_layer(), estimate.figure.provenance)
 
 
 def _figures(latencies: Mapping[str, float], provenance: Provenance) -> _Latencies:

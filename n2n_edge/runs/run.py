@@ -3,13 +3,13 @@
 import time
 from dataclasses import replace
 from functools import partial
-from typing import cast
 
 from n2n_edge.devices.profile import Profile
 from n2n_edge.errors import BudgetMissedError, InputError, N2NError
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.measure.bench import WarmWorker
-from n2n_edge.metrics.budget import UNITS, Budget, Cost
+from n2n_edge.metrics.budget import Budget
+from n2n_edge.metrics.costs import COSTS
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.runs.candidates import candidate_rows, listed_candidates, place_of
 from n2n_edge.runs.devices import journalled_profiles, load_profiles, profiles_meta
@@ -248,7 +248,7 @@ def _winner_or_refusal(found: SearchResult, settings: CompressSettings) -> Judge
 def _figures(costs: CandidateCosts) -> dict[str, object]:
     """Return costs as figures that say where they come from, latency by device."""
     static = {
-        cost: Figure(value, UNITS[cast("Cost", cost)], "computed").to_json()
+        cost: Figure(value, COSTS[cost].unit, "computed").to_json()
         for cost, value in costs.as_mapping().items()
         if cost != "latency_ms"
     }

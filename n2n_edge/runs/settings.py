@@ -12,6 +12,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 from n2n_edge.data.pixel_scale import check_mean_and_std
 from n2n_edge.errors import InputError
 from n2n_edge.metrics.budget import Budget
+from n2n_edge.metrics.costs import COSTS, OBJECTIVES
 from n2n_edge.reading import expanded, is_file
 from n2n_edge.writing import toml_value, write_text
 
@@ -119,9 +120,8 @@ class CompressSettings:
         if (self.mean is None) != (self.std is None):
             raise InputError("--mean and --std belong together; give both or neither")
         check_mean_and_std(self.mean, self.std)
-        objectives = ("params", "size_mb", "macs", "memory_bound_mb", "latency_ms")
-        if self.objective is not None and self.objective not in objectives:
-            raise InputError(f"--objective {self.objective}: no such cost; give one of {', '.join(objectives)}")
+        if self.objective is not None and self.objective not in OBJECTIVES:
+            raise InputError(f"--objective {self.objective}: no such cost; give one of {', '.join(OBJECTIVES)}")
         if self.teacher is not None and self.data is None:
             raise InputError(
                 f"no data given for teacher {self.teacher}; add --data with images like those it was trained on"
@@ -135,16 +135,11 @@ class CompressSettings:
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
-        """The limits that were given, in the order of DESIGN.md's costs."""
-        given = (
-            ("size_mb", self.max_mb),
-            ("latency_ms", self.max_latency_ms),
-            ("memory_bound_mb", self.max_memory_mb),
-            ("params", self.max_params),
-            ("macs", self.max_macs),
-            ("accuracy", self.min_accuracy),
-        )
-        return tuple(Budget(cost, limit) for cost, limit in given if limit is not None)  # type: ignore[arg-type]
+        """The limits that were given, what a board has least of first."""
+        scarce = ("size_mb", "latency_ms", "memory_bound_mb")
+        rows = sorted(COSTS.values(), key=lambda row: scarce.index(row.key) if row.key in scarce else len(scarce))
+        limits = [(row.key, getattr(self, row.field)) for row in rows]
+        return tuple(Budget(cost, limit) for cost, limit in limits if limit is not None)
 
     @property
     def amount(self) -> Effort:

@@ -14,7 +14,7 @@ from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.costs import costs
 from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.graph.width_costs import WidthCosts
-from n2n_edge.latency.kernels import Kernels
+from n2n_edge.latency.model import GraphLatency
 from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.figures import MB
@@ -81,7 +81,7 @@ class CostMeter:
         self._accept_expected = accept_expected
         self._meets_all: bool | None = None
         self._surplus: dict[frozenset[str], tuple[float, float]] = {}  # MB of file and memory beyond what is foretold
-        self._width_costs: OrderedDict[frozenset[str], tuple[WidthCosts, tuple[Kernels, ...]]] = OrderedDict()
+        self._width_costs: OrderedDict[frozenset[str], tuple[WidthCosts, tuple[GraphLatency, ...]]] = OrderedDict()
         self.timings = 0
         """How often a timing has corrected what is foretold."""
 
@@ -212,10 +212,10 @@ class CostMeter:
 
         ``latency_ms`` is that of the slowest device; that of each stands under ``latency_ms:NAME``.
         """
-        at, kernels = self._costs_at(removed)
+        at, graphs = self._costs_at(removed)
         found = at.costs(widths)
         latencies = {
-            _on(device): device.foretold(removed, own, found) for device, own in zip(self.devices, kernels, strict=True)
+            _on(device): device.foretold(removed, own, found) for device, own in zip(self.devices, graphs, strict=True)
         }
         size, memory = self._surplus.get(removed, (0.0, 0.0))
         return {
@@ -253,13 +253,13 @@ class CostMeter:
                 architecture = architecture.resize(group.name, min(width, architecture.width(group.name)))
         return architecture
 
-    def _costs_at(self, removed: frozenset[str]) -> tuple[WidthCosts, tuple[Kernels, ...]]:
+    def _costs_at(self, removed: frozenset[str]) -> tuple[WidthCosts, tuple[GraphLatency, ...]]:
         known = self._width_costs.get(removed)
         if known is None:
             base = self.teacher.base_graph(removed)
             costs_at = WidthCosts(base)
-            kernels = tuple(device.kernels(costs_at, base.model) for device in self.devices)
-            known = self._width_costs[removed] = (costs_at, kernels)
+            latencies = tuple(device.of_graph(base.model, costs_at) for device in self.devices)
+            known = self._width_costs[removed] = (costs_at, latencies)
             if len(self._width_costs) > _WIDTH_COSTS_KEPT:
                 self._width_costs.popitem(last=False)
         return known

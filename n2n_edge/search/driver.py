@@ -115,7 +115,7 @@ class _Standing:
             self.feasible.setdefault(judged.architecture.key, judged)
             if self.best is None or judged.reward > self.best.reward:
                 self.best = judged
-        elif self.nearest is None or judged.cost_ratio < self.nearest.cost_ratio:
+        elif self.nearest is None or judged.total_excess < self.nearest.total_excess:
             self.nearest = judged
 
 

@@ -82,7 +82,7 @@ class Judged:
         return not self.excesses
 
     @property
-    def cost_ratio(self) -> float:
+    def total_excess(self) -> float:
         """Sum of the excesses, nought where it is feasible."""
         return sum(self.excesses.values())
 

@@ -11,8 +11,7 @@ from n2n_edge.graph.costs import Amounts
 from n2n_edge.graph.load import serialize
 from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.graph.width_costs import WidthCosts
-from n2n_edge.latency.basis import input_pixels, latency_basis
-from n2n_edge.latency.kernels import Kernels, kernels_of
+from n2n_edge.latency.model import GraphLatency, LatencyModel
 from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.measure.measurement import MeasurementError
 from n2n_edge.measure.options import BenchOptions
@@ -55,7 +54,7 @@ class DeviceLatency:
         self._teacher = teacher
         self._journal = journal
         self._worker = worker
-        self._basis = latency_basis(profile, pixels=input_pixels(teacher.model))
+        self._latency = LatencyModel(profile)
         self._by_expected = profile.is_host or accept_expected
         self._corrections: dict[frozenset[str], float] = {}  # measured over predicted, by what is removed
 
@@ -65,8 +64,8 @@ class DeviceLatency:
         return self.profile.name
 
     def predicted(self, model: ir.Model) -> Figure:
-        """Return the predicted latency, from the same evidence for every candidate."""
-        return self._basis.latency(*kernels_of(model, self.profile.block))
+        """Return the predicted latency."""
+        return self._latency.estimate(model).figure
 
     def measured(self, architecture: Architecture, model: ir.Model) -> Figure | None:
         """Return the latency of a candidate on this host, timed once per architecture; None where it can't be run.
@@ -80,18 +79,17 @@ class DeviceLatency:
             self._journal.store("latency", key, known)
         return None if "failed" in known else Figure(**known)
 
-    def kernels(self, costs_at: WidthCosts, model: ir.Model) -> Kernels:
-        """Return the kernels that the device makes of a base graph, for `foretold`."""
-        outputs = [str(value.name) for value in model.graph.outputs]
-        return Kernels(costs_at.plan.places, outputs, self.profile.block)
+    def of_graph(self, model: ir.Model, costs_at: WidthCosts) -> GraphLatency:
+        """Return the latency of a base graph on the device, for `foretold`."""
+        return self._latency.of_graph(model, costs_at.plan.places)
 
-    def foretold(self, removed: frozenset[str], kernels: Kernels, amounts: Amounts) -> NDArray[np.float64]:
+    def foretold(self, removed: frozenset[str], graph: GraphLatency, amounts: Amounts) -> NDArray[np.float64]:
         """Return the latency in ms of many candidates without layers `removed`, `(N,)`, without building any.
 
         Of a board that isn't at hand it is the upper bound unless the expected value is accepted; on this host it is
         corrected by what was measured so far.
         """
-        latencies = (self._basis.latencies_ms if self._by_expected else self._basis.upper_ms)(kernels, amounts)
+        latencies = (graph.latencies_ms if self._by_expected else graph.upper_ms)(amounts)
         return latencies * self._correction(removed)
 
     def correct(self, removed: frozenset[str], measured: Figure, model: ir.Model) -> None:

@@ -11,12 +11,13 @@ from n2n_edge.devices.profile import Profile
 from n2n_edge.graph.groups import ChannelGroup
 from n2n_edge.graph.layers import Layer
 from n2n_edge.graph.teacher import Teacher
-from n2n_edge.latency.prediction import predict_node_latencies
+from n2n_edge.latency.model import LatencyModel
+from n2n_edge.metrics.costs import OBJECTIVES
 from n2n_edge.search.problem import DecisionProblem, Proposal
 
 __all__ = ["FEATURES", "HEADROOM", "WIDTH_RATIOS", "Design", "RemovalStage", "ShrinkageStage"]
 
-HEADROOM = ("params", "size_mb", "macs", "memory_bound_mb", "latency_ms")
+HEADROOM = OBJECTIVES
 """Costs of which the state says what share of the teacher's the budgets leave, one where there is no budget."""
 
 WIDTH_RATIOS = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
@@ -145,7 +146,7 @@ class ShrinkageStage:
 
 def _layer_states(teacher: Teacher, profile: Profile, headroom: Mapping[str, float]) -> dict[str, _Vector]:
     """Return the state of every layer: type and form, skips, shares of the teacher's costs, place; and the headroom."""
-    latencies = {item.name: item.latency_ms for item in predict_node_latencies(teacher.model, profile)}
+    latencies = {item.name: item.latency_ms for item in LatencyModel(profile).estimate(teacher.model).nodes}
     spent = [sum(latencies.get(node, 0.0) for node in layer.nodes) for layer in teacher.layers]
     total = {
         "params": sum(layer.params for layer in teacher.layers) or 1,

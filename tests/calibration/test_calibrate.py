@@ -24,10 +24,9 @@ from n2n_edge.devices.registry import load_profile, read_profile
 from n2n_edge.devices.terms import TERMS
 from n2n_edge.errors import InputError
 from n2n_edge.graph.costs import costs
-from n2n_edge.latency.basis import input_pixels
 from n2n_edge.latency.data_sheet import data_sheet_rates
 from n2n_edge.latency.kernels import kernels_of
-from n2n_edge.latency.prediction import predict_latency
+from n2n_edge.latency.model import LatencyModel, input_pixels
 from n2n_edge.measure.board import BoardState
 from n2n_edge.measure.measurement import ConnectionLostError, MeasurementError
 from n2n_edge.measure.messages import Checked, State
@@ -242,7 +241,7 @@ def test_a_new_profile_is_a_copy_that_borrows_of_its_model(own_folder: Path) -> 
     mine, like = load_profile("my-own"), load_profile("raspberry-pi-4")
     changes = {"name": "my-own", "aliases": (), "relative": "raspberry-pi-4", "calibrations": ()}
     assert mine == like.model_copy(update=changes)
-    lent, figure = predict_latency(net_model(), like), predict_latency(net_model(), mine)
+    lent, figure = LatencyModel(like).estimate(net_model()).figure, LatencyModel(mine).estimate(net_model()).figure
     assert (figure.value, figure.provenance) == (pytest.approx(lent.value), "analytic")
     assert "# 3200 MT/s" in path.read_text()  # remarks are copied, too
 
@@ -255,8 +254,8 @@ def test_a_new_profile_like_this_machine_makes_no_sense() -> None:
 def test_a_new_profile_like_one_that_borrows_borrows_too() -> None:
     new_profile("my-own", "raspberry-pi-5")
 
-    lent = predict_latency(net_model(), load_profile("raspberry-pi-5"))
-    assert predict_latency(net_model(), load_profile("my-own")).value == pytest.approx(lent.value)
+    lent = LatencyModel(load_profile("raspberry-pi-5")).estimate(net_model()).figure
+    assert LatencyModel(load_profile("my-own")).estimate(net_model()).figure.value == pytest.approx(lent.value)
 
 
 def test_a_name_that_is_taken_is_refused(own_folder: Path) -> None:
@@ -399,7 +398,7 @@ def test_a_calibration_finds_how_fast_a_board_really_is(timed_by: Callable[[Time
 
         calibrated = board(each)
         for model in (net_model(48, 40), net_model(96, 56)):
-            figure = predict_latency(model, calibrated, each.threads)
+            figure = LatencyModel(calibrated, each.threads).estimate(model).figure
             assert figure.provenance == "calibrated"
             assert figure.value == pytest.approx(true_ms(model, each.threads), rel=0.25)
 
@@ -547,6 +546,6 @@ def test_what_was_found_can_be_saved_and_loaded(timed_by: Callable[[Timer], Aske
     assert [each.runtime for each in saved.calibrations] == ["onnxruntime 9.9", "ncnn"]
     assert dict(saved.calibrations[0].rates) == pytest.approx(dict(run.calibrations[0].rates), rel=1e-3)
     model = net_model()
-    found = predict_latency(model, saved)
+    found = LatencyModel(saved).estimate(model).figure
     assert (found.provenance, found.n) == ("calibrated", FEW)
     assert found.value == pytest.approx(true_ms(model), rel=0.25)

@@ -13,7 +13,7 @@ from n2n_edge.cli.app import main
 from n2n_edge.cli.predict import predict
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.graph.load import load_model
-from n2n_edge.latency.prediction import predict as predict_costs
+from n2n_edge.latency.model import LatencyModel
 from tests.cli.outputs import document_of, line_of
 from tests.latency.made_up import CALIBRATED_TOML
 from tests.measure.small_models import write_conv_model
@@ -62,14 +62,14 @@ def document(*arguments: object) -> dict[str, Any]:
 
 def test_a_prediction_comes_with_its_interval_and_its_evidence(model_path: Path) -> None:
     result = run(model_path, "--device", "raspberry-pi-4")
-    found = predict_costs(load_model(model_path), load_profile("raspberry-pi-4"))
+    found = LatencyModel(load_profile("raspberry-pi-4")).estimate(load_model(model_path))
 
     assert result.exit_code == 0, result.output
     assert "small.onnx on raspberry-pi-4, 4 threads, fp32" in result.stdout
     assert "nine of ten between" in result.stdout
     latency = line_of(result, "latency")
-    assert f"{found.latency.value:.3g} ms (calibrated)" in latency
-    assert f"{found.latency.low:.3g} and {found.latency.high:.3g} ms" in latency
+    assert f"{found.figure.value:.3g} ms (calibrated)" in latency
+    assert f"{found.figure.low:.3g} and {found.figure.high:.3g} ms" in latency
     assert "mJ (calibrated)" in line_of(result, "energy")
     assert f"{found.memory.value:.1f} MB" in line_of(result, "memory", "fits into 3500 MB")
     assert "100.0%" not in line_of(result, "w1")

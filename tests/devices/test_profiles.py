@@ -10,7 +10,7 @@ from n2n_edge.devices.folders import profile_names
 from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import list_profiles, load_profile, profile_errors, read_profile
 from n2n_edge.errors import InputError
-from n2n_edge.latency.prediction import predict
+from n2n_edge.latency.model import LatencyModel
 from tests.latency.made_up import BOARD_TOML, CALIBRATED_TOML, board, net_model, read_text, replaced
 
 SHIPPED = (
@@ -83,12 +83,12 @@ def test_a_shipped_relative_exists_and_computes_on_the_same_unit(name: str) -> N
 def test_every_shipped_board_predicts_a_small_model(name: str) -> None:
     profile = load_profile(name)
 
-    found = predict(net_model(), profile)
+    found = LatencyModel(profile).estimate(net_model())
 
-    assert found.latency.low is not None
-    assert found.latency.high is not None
-    assert 0 < found.latency.low < found.latency.value < found.latency.high
-    assert found.latency.provenance in ("calibrated", "analytic")
+    assert found.figure.low is not None
+    assert found.figure.high is not None
+    assert 0 < found.figure.low < found.figure.value < found.figure.high
+    assert found.figure.provenance in ("calibrated", "analytic")
     assert found.fits or profile.is_host
 
 
@@ -189,7 +189,7 @@ def test_a_gpu_can_not_be_relative_of_a_cpu() -> None:
     profile = board(relative="jetson-orin-nano")
 
     with pytest.raises(InputError, match="made-up: field 'relative': jetson-orin-nano computes on its gpu"):
-        predict(net_model(), profile)
+        LatencyModel(profile).estimate(net_model())
 
 
 def test_what_is_no_toml_is_refused_with_its_line(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_the_hook_judges_the_files_it_is_given_and_times_nothing(repository):
     )
     assert done.returncode == 1
     assert "FAIL: 1 of 2 checks of 2 models missed" in done.stdout
-    assert "--max-latency-ms 1: not judged, --static" in done.stderr
+    assert "--max-latency-ms 1: not checked, --static" in done.stderr
 
 
 def test_a_model_without_budgets_is_passed_over_with_a_word(repository):

@@ -25,6 +25,7 @@ from n2n_edge.gate.unanswered import Unanswered
 from n2n_edge.measure.comparison import Comparison
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.figures import Figure
+from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.verdict import judge
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +47,10 @@ def _ratio(low, high):
 
 
 PASSED = Gated(
-    Path("models/a.onnx"), (_size(1), _ratio(0.98, 1.02), Operators(("Conv",), ())), ("doubtful",), notes=("evidence",)
+    Path("models/a.onnx"),
+    (_size(1), _ratio(0.98, 1.02), Operators(("Conv",), ())),
+    (Notice("a", "doubtful"),),
+    notes=(Notice("b", "evidence", "note"),),
 )
 FAILED = Gated(
     Path("models/b.onnx"),
@@ -102,7 +106,7 @@ def test_a_junit_report_has_a_suite_a_model_and_a_case_a_check():
 
 @given(name=words, reason=words)
 def test_whatever_a_text_holds_junit_stays_valid(name, reason):
-    gated = Gated(Path("m.onnx"), (Unanswered("latency_ms", "asked", reason),), (name,))
+    gated = Gated(Path("m.onnx"), (Unanswered("latency_ms", "asked", reason),), (Notice("a", name),))
     JUNIT.validate(junit_report([gated], "host", 0.1, NOW))
 
 

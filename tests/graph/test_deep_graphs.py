@@ -12,7 +12,7 @@ from n2n_edge.graph.costs import costs, inferred_costs
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.operands import is_fixed
 from n2n_edge.graph.teacher import Teacher, build
-from n2n_edge.latency.prediction import predict
+from n2n_edge.latency.model import LatencyModel
 from tests.deep_graphs import DEEP_GRAPHS, deep_model
 
 NODES = 1_200
@@ -33,12 +33,12 @@ def test_a_deep_graph_is_analysed_costed_and_cut(kind: str, path: Path) -> None:
 
     model = load_model(path)
     told, complete = inferred_costs(model)
-    predicted = predict(model, load_profile("raspberry-pi-4"))
+    predicted = LatencyModel(load_profile("raspberry-pi-4")).estimate(model)
     teacher = Teacher.load(path)
 
     assert complete
     assert told == costs(model)
-    assert predicted.latency.value > 0
+    assert predicted.figure.value > 0
     removable = [layer.name for layer in teacher.layers if layer.removable]
     widths = {group.name: max(1, group.width // 2) for group in teacher.groups if group.shrinkable}
     student = build(teacher, teacher.architecture(sorted(teacher.repaired(frozenset(removable))), widths))
@@ -52,7 +52,7 @@ def test_a_deep_quantized_graph_has_costs(kind: str, path: Path) -> None:
     model = load_model(path)
 
     assert inferred_costs(model)[1]
-    assert predict(model, load_profile("raspberry-pi-4")).latency.value > 0
+    assert LatencyModel(load_profile("raspberry-pi-4")).estimate(model).figure.value > 0
     with pytest.raises(IncompressibleError):
         Teacher.load(path)
 

@@ -19,7 +19,7 @@ from n2n_edge.graph.load import load_model
 from n2n_edge.graph.model_file import file_size_bytes
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.file_figures import file_figures, inferred_figures
-from n2n_edge.latency.prediction import predict, predict_latency
+from n2n_edge.latency.model import LatencyModel
 
 Constants = dict[str, np.ndarray]
 
@@ -354,5 +354,5 @@ def test_a_graph_without_nodes_takes_no_time(tmp_path: Path) -> None:
     path.write_bytes(proto.SerializeToString())
     model, profile = Teacher.load(path).model, load_profile("raspberry-pi-4")
 
-    assert predict(model, profile).nodes == ()
-    assert predict_latency(model, profile).value == 0
+    assert LatencyModel(profile).estimate(model).nodes == ()
+    assert LatencyModel(profile).estimate(model).figure.value == 0

@@ -15,7 +15,7 @@ from n2n_edge.errors import IncompressibleError
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.file_figures import file_figures, inferred_figures
-from n2n_edge.latency.prediction import predict
+from n2n_edge.latency.model import LatencyModel
 
 KINDS = ("operators", "pairs", "pairs per channel", "dynamic")
 
@@ -105,16 +105,19 @@ def test_a_prediction_is_no_higher_and_says_that_its_evidence_is_float(kind: str
     source = floats(tmp_path / "float.onnx")
     profile = load_profile(device)
 
-    before, after = predict(load_model(source), profile), predict(load_model(quantized(source, kind)), profile)
+    before, after = (
+        LatencyModel(profile).estimate(load_model(source)),
+        LatencyModel(profile).estimate(load_model(quantized(source, kind))),
+    )
 
-    assert after.latency.value <= before.latency.value
-    assert after.latency.high is not None
-    assert before.latency.high is not None
-    assert after.latency.low is not None
-    assert before.latency.low is not None
-    assert after.latency.high <= before.latency.high
-    assert after.latency.low < before.latency.low
-    assert any("quantized" in line for line in after.basis.words())
+    assert after.figure.value <= before.figure.value
+    assert after.figure.high is not None
+    assert before.figure.high is not None
+    assert after.figure.low is not None
+    assert before.figure.low is not None
+    assert after.figure.high <= before.figure.high
+    assert after.figure.low < before.figure.low
+    assert "quantized" in [warning.code for warning in after.warnings]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -174,6 +177,6 @@ def test_what_is_no_tensor_of_numbers_has_figures(make, tmp_path: Path) -> None:
     onnx.save(make(), str(path))
 
     assert file_figures(path)["params"].value == 0
-    assert predict(load_model(path), load_profile("raspberry-pi-4")).latency.value > 0
+    assert LatencyModel(load_profile("raspberry-pi-4")).estimate(load_model(path)).figure.value > 0
     with pytest.raises(IncompressibleError, match="can't be compressed"):
         Teacher.load(path)

@@ -16,10 +16,11 @@ from n2n_edge.errors import InputError
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.graph.width_costs import WidthCosts
-from n2n_edge.latency.basis import Basis, input_pixels, latency_basis
+from n2n_edge.latency.basis import Basis
 from n2n_edge.latency.kernels import kernels_of
-from n2n_edge.latency.prediction import latency_evidence, predict, predict_latency, predict_node_latencies
+from n2n_edge.latency.model import LatencyModel, input_pixels
 from n2n_edge.metrics.figures import Figure
+from n2n_edge.metrics.notices import Notice, texts_of
 from tests.latency.made_up import BOARD_TOML, CALIBRATION_TOML, board, calibration, gpu_board, net_model, rates
 from tests.measure.small_models import write_conv_model, write_gemm_model
 
@@ -36,14 +37,14 @@ def spread(figure: Figure) -> float:
 
 
 def notes(profile: Profile, model: ir.Model | None = None, threads: int | None = None) -> tuple[str, ...]:
-    return latency_evidence(model or net_model(), profile, threads).notes
+    return texts_of(LatencyModel(profile, threads).estimate(model or net_model()).basis.warnings)
 
 
 def test_what_was_timed_on_the_device_itself_is_calibrated_and_has_its_interval() -> None:
     model = net_model()
     kernels, amounts = kernels_of(model, 4)
 
-    figure = predict_latency(model, board(THREADS_4))
+    figure = LatencyModel(board(THREADS_4)).estimate(model).figure
 
     assert (figure.unit, figure.provenance, figure.n) == ("ms", "calibrated", 30)
     assert figure.value == pytest.approx(kernels.terms(amounts).sum() / 1e6)  # all rates are 1 ns
@@ -56,7 +57,7 @@ def test_what_was_timed_on_the_device_itself_is_calibrated_and_has_its_interval(
 def test_a_wider_model_takes_longer(name: str) -> None:
     profile = load_profile(name)
 
-    values = [predict_latency(net_model(width), profile).value for width in (16, 32, 64, 128)]
+    values = [LatencyModel(profile).estimate(net_model(width)).figure.value for width in (16, 32, 64, 128)]
 
     assert values == sorted(set(values))
 
@@ -65,29 +66,29 @@ def test_the_whole_is_the_sum_of_its_nodes_and_of_its_layers(tmp_path: Path) -> 
     model = load_model(write_conv_model(tmp_path / "small.onnx", 16))
     profile = load_profile("raspberry-pi-4")
 
-    found = predict(model, profile)
+    found = LatencyModel(profile).estimate(model)
 
     assert [each.name for each in found.nodes] == ["conv1", "norm1", "relu1", "conv2", "add", "relu2"]
     assert [each.kernel for each in found.nodes] == ["conv_3x3", "fused", "fused", "conv_3x3", "residual", "fused"]
     assert [each.latency_ms > 0 for each in found.nodes] == [True, False, False, True, True, False]
-    assert found.latency.value == pytest.approx(sum(each.latency_ms for each in found.nodes))
+    assert found.figure.value == pytest.approx(sum(each.latency_ms for each in found.nodes))
     layers = found.by_layer()
-    assert sum(layers.values()) == pytest.approx(found.latency.value)
+    assert sum(layers.values()) == pytest.approx(found.figure.value)
     assert list(layers.values()) == sorted(layers.values(), reverse=True)
     by_node: dict[str, float] = {}
     for node in found.nodes:
         by_node[node.layer] = by_node.get(node.layer, 0.0) + node.latency_ms
     assert by_node == layers
     assert len([name for name in layers if name]) == 2
-    assert predict_node_latencies(model, profile) == found.nodes
-    assert predict_latency(model, profile).to_json() == pytest.approx(found.latency.to_json())
+    assert LatencyModel(profile).estimate(model).nodes == found.nodes
+    assert LatencyModel(profile).estimate(model).figure.to_json() == pytest.approx(found.figure.to_json())
 
 
 def test_threads_that_were_not_timed_lie_between_those_that_were() -> None:
     profile, model = board(THREADS_1, THREADS_4), net_model()
-    one, two, three, four = (predict_latency(model, profile, threads) for threads in (1, 2, 3, 4))
+    one, two, three, four = (LatencyModel(profile, threads).estimate(model).figure for threads in (1, 2, 3, 4))
 
-    assert predict_latency(model, profile) == four
+    assert LatencyModel(profile).estimate(model).figure == four
     assert one.value > two.value > three.value > four.value
     assert two.value == pytest.approx(math.sqrt(one.value * four.value))
     assert [each.provenance for each in (one, two, three, four)] == ["calibrated", "analytic", "analytic", "calibrated"]
@@ -102,7 +103,7 @@ def test_threads_beyond_all_that_were_timed_only_speed_up_arithmetic() -> None:
     macs = float(kernels.total_ns(amounts, {"mac_conv_3x3": 1.0})[0]) / 1e6
     rest = float(kernels.total_ns(amounts, {"byte_dense": 1.0, "launch_compute": 1000.0})[0]) / 1e6
 
-    one, two, four = (predict_latency(model, board(timed), threads) for threads in (1, 2, 4))
+    one, two, four = (LatencyModel(board(timed), threads).estimate(model).figure for threads in (1, 2, 4))
 
     assert [each.value for each in (one, two, four)] == pytest.approx([2 * macs + rest, macs + rest, macs / 2 + rest])
     assert [each.provenance for each in (one, two, four)] == ["analytic", "calibrated", "analytic"]
@@ -112,19 +113,18 @@ def test_threads_beyond_all_that_were_timed_only_speed_up_arithmetic() -> None:
 
 @pytest.mark.parametrize("threads", [-1, 0, 5])
 def test_threads_that_the_device_does_not_have_are_refused(threads: int) -> None:
-    for call in (predict, predict_latency, predict_node_latencies, latency_evidence):
-        with pytest.raises(InputError, match=f"{threads} threads: made-up has 4 cores; give 1 to 4"):
-            call(net_model(), board(THREADS_4), threads)
+    with pytest.raises(InputError, match=f"{threads} threads: made-up has 4 cores; give 1 to 4"):
+        LatencyModel(board(THREADS_4), threads)
 
 
 def test_threads_do_not_matter_to_a_gpu() -> None:
     model = net_model()
     for profile in (gpu_board(THREADS_4), load_profile("jetson"), load_profile("jetson-nano")):
-        figures = [predict_latency(model, profile, threads) for threads in (None, 1, 2, profile.cores)]
+        figures = [LatencyModel(profile, threads).estimate(model).figure for threads in (None, 1, 2, profile.cores)]
         assert figures == figures[:1] * 4
         assert figures[0].provenance == "calibrated"
     with pytest.raises(InputError, match="9 threads"):
-        predict_latency(model, load_profile("jetson"), 9)
+        LatencyModel(load_profile("jetson"), 9)
 
 
 def write_relative(folder: Path, name: str = "lender", **figures: float) -> None:
@@ -143,14 +143,14 @@ def test_a_device_without_measurements_borrows_those_of_its_relative(own_folder:
     model, lender = net_model(), load_profile("lender")
     same = board(relative="lender")
 
-    figure, lent = predict_latency(model, same), predict_latency(model, lender)
+    figure, lent = LatencyModel(same).estimate(model).figure, LatencyModel(lender).estimate(model).figure
 
     assert lent.provenance == "calibrated"
     assert figure.provenance == "analytic"
     assert figure.value == pytest.approx(lent.value)  # the data sheets are the same
     assert spread(figure) > 2 * spread(lent)
     assert notes(same) == ("made-up has no measurements: lender's, scaled by data sheets",)
-    assert latency_evidence(model, same).evidence == lender.calibrations[0]
+    assert LatencyModel(same).estimate(model).basis.evidence == lender.calibrations[0]
 
 
 def test_borrowed_rates_are_scaled_by_what_the_data_sheets_say() -> None:
@@ -158,7 +158,7 @@ def test_borrowed_rates_are_scaled_by_what_the_data_sheets_say() -> None:
     other = {"name": "other", "relative": "made-up"}
 
     def borrowed(threads: int | None = None, precision: Precision = "fp32", **figures: float) -> dict[str, float]:
-        return dict(latency_basis(board(**other, **figures), threads, precision, relative=lender).rates)
+        return dict(LatencyModel(board(**other, **figures), threads, precision, relative=lender).basis().rates)
 
     assert borrowed() == {"mac_conv_3x3": 3.0, "byte_dense": 5.0, "launch_compute": 700.0}
     assert borrowed(peak_gflops=96.0)["mac_conv_3x3"] == 1.5
@@ -174,21 +174,21 @@ def test_a_device_without_a_relative_borrows_of_the_nearest_kind() -> None:
         (board(relative=None), "raspberry-pi-4"),
         (gpu_board(relative=None), "jetson-orin-nano"),
     ):
-        basis = latency_evidence(net_model(), profile)
+        basis = LatencyModel(profile).estimate(net_model()).basis
         assert basis.evidence.measured_on == lender
         assert not basis.measured_here
-        assert any(lender in note for note in basis.notes)
+        assert any(lender in each.text for each in basis.warnings)
 
 
 def test_this_machine_is_told_how_to_know_better() -> None:
     profile = load_profile("cpu")
 
-    assert predict_latency(net_model(), profile).provenance == "analytic"
+    assert LatencyModel(profile).estimate(net_model()).figure.provenance == "analytic"
     assert any("n2n-edge device calibrate --host" in note for note in notes(profile))
 
 
 def test_a_relative_that_borrows_itself_lends_what_it_borrows() -> None:
-    found = latency_evidence(net_model(), board(relative="raspberry-pi-5"))
+    found = LatencyModel(board(relative="raspberry-pi-5")).estimate(net_model()).basis
 
     assert found.evidence.measured_on == load_profile("raspberry-pi-5").relative == "jetson-orin-nano-cpu"
 
@@ -199,7 +199,7 @@ def test_relatives_that_lead_nowhere_are_named(own_folder: Path) -> None:
         (own_folder / f"{name}.toml").write_text(text.replace('["mu1", "mu2"]', "[]"))
 
     with pytest.raises(InputError, match=r"one: none of its relatives .* has a calibration"):
-        predict_latency(net_model(), load_profile("one"))
+        LatencyModel(load_profile("one")).estimate(net_model())
 
 
 def test_this_machine_may_lend_fewer_cores_than_it_was_calibrated_with() -> None:
@@ -208,7 +208,7 @@ def test_this_machine_may_lend_fewer_cores_than_it_was_calibrated_with() -> None
 
     profile = Profile.model_validate({**host.model_dump(), "calibrations": timed})
 
-    assert predict_latency(net_model(), profile, threads=1).provenance == "calibrated"
+    assert LatencyModel(profile, threads=1).estimate(net_model()).figure.provenance == "calibrated"
 
 
 def test_work_that_is_not_counted_is_told(tmp_path: Path) -> None:
@@ -219,22 +219,22 @@ def test_work_that_is_not_counted_is_told(tmp_path: Path) -> None:
     lstm.outputs[0].name, lstm.outputs[0].shape = "hidden", ir.Shape((8, 1, 1, 16))
     lstm.outputs[0].dtype = ir.DataType.FLOAT
 
-    found = predict(net.model(lstm.outputs[0]), board(THREADS_4))
+    found = LatencyModel(board(THREADS_4)).estimate(net.model(lstm.outputs[0]))
 
-    assert found.latency.provenance == "analytic"
-    assert spread(found.latency) > 50
-    assert any("LSTM" in note for note in found.basis.notes)
+    assert found.figure.provenance == "analytic"
+    assert spread(found.figure) > 50
+    assert any("LSTM" in each.text for each in found.basis.warnings)
 
 
 def test_what_was_timed_elsewhere_is_less_certain_and_analytic() -> None:
     model = net_model()
     here, elsewhere = board(THREADS_4), board(calibration(measured_on="another-board"))
 
-    figure = predict_latency(model, elsewhere)
+    figure = LatencyModel(elsewhere).estimate(model).figure
 
     assert figure.provenance == "analytic"
-    assert figure.value == predict_latency(model, here).value
-    assert spread(figure) > spread(predict_latency(model, here))
+    assert figure.value == LatencyModel(here).estimate(model).figure.value
+    assert spread(figure) > spread(LatencyModel(here).estimate(model).figure)
     assert notes(elsewhere) == ("timed on another-board",)
 
 
@@ -242,11 +242,11 @@ def test_a_precision_that_was_timed_is_taken_as_it_is() -> None:
     model = net_model()
     profile = board(THREADS_4, calibration(precisions=("int8",), rates=rates(0.25)))
 
-    fp32, int8 = (predict_latency(model, profile, precision=precision) for precision in ("fp32", "int8"))
+    fp32, int8 = (LatencyModel(profile, precision=precision).estimate(model).figure for precision in ("fp32", "int8"))
 
     assert int8.value == pytest.approx(fp32.value / 4)
     assert (fp32.provenance, int8.provenance) == ("calibrated", "calibrated")
-    assert latency_basis(profile, precision="int8").notes == ()
+    assert LatencyModel(profile, precision="int8").basis().warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -257,15 +257,15 @@ def test_another_precision_follows_from_peaks_and_widths_of_numbers(
 ) -> None:
     timed = {"mac_conv_3x3": 1.0, "byte_dense": 1.0, "launch_compute": 1000.0}
     profile = board(calibration(rates=timed), peak_fp16_gflops=96.0, peak_int8_gops=384.0)
-    exact, basis = latency_basis(profile), latency_basis(profile, precision=precision)
+    exact, basis = LatencyModel(profile).basis(), LatencyModel(profile, precision=precision).basis()
 
     assert dict(basis.rates) == {"mac_conv_3x3": 1 / faster, "byte_dense": bytes_, "launch_compute": 1000.0}
     assert not basis.measured_here
-    assert basis.notes == ("timed in fp32",)
+    assert texts_of(basis.warnings) == ("timed in fp32",)
     assert basis.low_ratio < exact.low_ratio < exact.high_ratio < basis.high_ratio
-    figure = predict_latency(net_model(), profile, precision=precision)
+    figure = LatencyModel(profile, precision=precision).estimate(net_model()).figure
     assert figure.provenance == "analytic"
-    assert figure.value < predict_latency(net_model(), profile).value
+    assert figure.value < LatencyModel(profile).estimate(net_model()).figure.value
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_another_precision_follows_from_peaks_and_widths_of_numbers(
 )
 def test_narrower_numbers_are_predicted_on_shipped_boards(name: str, precision: Precision, provenance: str) -> None:
     model, profile = net_model(64, 64), load_profile(name)
-    exact, found = (predict(model, profile, precision=each).latency for each in ("fp32", precision))
+    exact, found = (LatencyModel(profile, precision=each).estimate(model).figure for each in ("fp32", precision))
 
     assert found.provenance == provenance
     timed_alike = any({"fp32", precision} <= set(one.precisions) for one in profile.calibrations)
@@ -302,7 +302,7 @@ def test_models_outside_of_what_was_timed_are_less_certain() -> None:
 
     def found(least: float, most: float) -> tuple[float, float, tuple[str, ...]]:
         profile = board(calibration(macs=(least * macs, most * macs)))
-        figure = predict_latency(model, profile)
+        figure = LatencyModel(profile).estimate(model).figure
         assert figure.provenance == "calibrated"
         return figure.value, spread(figure), notes(profile)
 
@@ -324,32 +324,33 @@ def test_weights_that_a_caller_may_replace_make_a_model_less_certain(tmp_path: P
     closed, opened = load_model(path), onnx.load(path)
     for tensor in opened.graph.initializer:
         opened.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    profile = board(THREADS_4)
 
-    open_weights, constants = predict(ir.from_proto(opened), profile), predict(closed, profile)
+    latency = LatencyModel(board(THREADS_4))
+    open_weights, constants = latency.estimate(ir.from_proto(opened)), latency.estimate(closed)
 
-    assert spread(open_weights.latency) > 2 * spread(constants.latency)
-    assert constants.basis.notes == ()
-    assert ["weights are graph inputs" in note for note in open_weights.basis.notes] == [True]
+    assert spread(open_weights.figure) > 2 * spread(constants.figure)
+    assert constants.warnings == ()
+    assert [warning.code for warning in open_weights.warnings] == ["open-weights"]
 
 
 def test_many_candidates_are_bounded_as_each_alone() -> None:
     teacher = Teacher(net_model())
     base = teacher.base_graph(frozenset())
     at = WidthCosts(base)
-    kernels, own = kernels_of(base.model, 4)
+    own = kernels_of(base.model, 4)[1]
     full = np.array([group.width for group in base.groups])
     widths = np.stack([full, np.maximum(full // 2, 1), np.maximum(full // 4, 1)])
     widths[:, [not group.shrinkable for group in base.groups]] = full[[not group.shrinkable for group in base.groups]]
     amounts = at.costs(widths)
-    basis = latency_basis(board(calibration(macs=(0.9 * own.macs[0], 2 * own.macs[0]))))
+    latency = LatencyModel(board(calibration(macs=(0.9 * own.macs[0], 2 * own.macs[0]))))
+    graph = latency.of_graph(base.model, at.plan.places)
 
-    upper, latencies = basis.upper_ms(kernels, amounts), basis.latencies_ms(kernels, amounts)
+    upper, latencies = graph.upper_ms(amounts), graph.latencies_ms(amounts)
 
     assert latencies.tolist() == sorted(latencies, reverse=True)
-    figure = basis.latency(kernels, own)
+    figure = latency.estimate(base.model).figure
     assert (latencies[0], upper[0]) == pytest.approx((figure.value, figure.high))
-    assert upper[0] / latencies[0] == pytest.approx(basis.high_ratio)
+    assert upper[0] / latencies[0] == pytest.approx(latency.basis().high_ratio)
     assert (np.diff(upper / latencies) > 0).all()  # ever farther outside
 
 
@@ -372,13 +373,15 @@ def test_what_has_no_image_is_as_near_to_all_evidence_but_to_that_of_small_ones(
     assert input_pixels(model) == 0
     small = calibration(input_pixels=(1024.0, 1024.0), models=500, source="small")
     large = calibration(input_pixels=(16384.0, 90000.0), models=10, source="large")
-    assert latency_evidence(model, board(small, large)).evidence.source == "large"
+    assert LatencyModel(board(small, large)).estimate(model).basis.evidence.source == "large"
 
 
 def test_inputs_far_from_all_that_were_timed_are_less_certain() -> None:
     near, far = (board(calibration(input_pixels=span)) for span in ((1024.0, 90000.0), (50000.0, 90000.0)))
 
-    assert spread(predict_latency(net_model(size=32), far)) > spread(predict_latency(net_model(size=32), near))
+    assert spread(LatencyModel(far).estimate(net_model(size=32)).figure) > spread(
+        LatencyModel(near).estimate(net_model(size=32)).figure
+    )
     assert any("inputs of" in note for note in notes(far, net_model(size=32)))
     assert not any("inputs of" in note for note in notes(near, net_model(size=32)))
 
@@ -388,17 +391,17 @@ def test_the_own_runtime_counts_for_inputs_somewhat_outside_of_what_was_timed() 
     ncnn = calibration(input_pixels=(16384.0, 500000.0), runtime="ncnn", models=500)
 
     for size, runtime in ((224, "onnxruntime 1.20"), (416, "onnxruntime 1.20"), (700, "ncnn")):
-        assert latency_evidence(net_model(size=size), board(own, ncnn)).evidence.runtime == runtime
+        assert LatencyModel(board(own, ncnn)).estimate(net_model(size=size)).basis.evidence.runtime == runtime
 
 
 def test_runtimes_are_not_mixed_between_threads() -> None:
     own = calibration(threads=1, runtime="onnxruntime 1.20", rates=rates(4.0))
     ncnn = [calibration(threads=threads, runtime="ncnn", rates=rates(1.0)) for threads in (1, 4)]
 
-    found = latency_evidence(net_model(), board(own, *ncnn), threads=2)
+    found = LatencyModel(board(own, *ncnn), threads=2).estimate(net_model()).basis
 
     assert found.evidence == own
-    assert "timed with 1 thread" in found.notes
+    assert "timed with 1 thread" in texts_of(found.warnings)
 
 
 def test_the_evidence_with_the_nearest_inputs_counts() -> None:
@@ -406,7 +409,10 @@ def test_the_evidence_with_the_nearest_inputs_counts() -> None:
     large = calibration(input_pixels=(16384.0, 90000.0), models=10, source="large")
     profile = board(small, large)
 
-    chosen = {size: latency_evidence(net_model(size=size), profile).evidence.source for size in (8, 32, 48, 96, 224)}
+    chosen = {
+        size: LatencyModel(profile).estimate(net_model(size=size)).basis.evidence.source
+        for size in (8, 32, 48, 96, 224)
+    }
 
     assert chosen == {8: "small", 32: "small", 48: "small", 96: "large", 224: "large"}
 
@@ -414,7 +420,7 @@ def test_the_evidence_with_the_nearest_inputs_counts() -> None:
 def test_the_jetson_nano_has_evidence_for_small_and_for_large_inputs() -> None:
     profile = load_profile("jetson-nano")
 
-    small, large = (latency_evidence(net_model(size=size), profile) for size in (32, 224))
+    small, large = (LatencyModel(profile).estimate(net_model(size=size)).basis for size in (32, 224))
 
     assert small.evidence.runtime == "HW-NAS-Bench's"
     assert small.evidence.input_pixels == (1024.0, 1024.0)
@@ -428,14 +434,14 @@ def test_of_evidence_that_spans_the_model_the_profiles_runtime_comes_first() -> 
     elsewhere = calibration(runtime="onnxruntime 1.20", models=900, measured_on="another-board")
 
     for order in ((ncnn, own, elsewhere), (elsewhere, own, ncnn)):
-        assert latency_evidence(net_model(), board(*order)).evidence == own
-    assert latency_evidence(net_model(), board(elsewhere, ncnn)).evidence == ncnn
+        assert LatencyModel(board(*order)).estimate(net_model()).basis.evidence == own
+    assert LatencyModel(board(elsewhere, ncnn)).estimate(net_model()).basis.evidence == ncnn
 
 
 def test_energy_is_told_where_it_was_measured() -> None:
     model = net_model(size=128)
 
-    pi, jetson = (predict(model, load_profile(name)) for name in ("raspberry-pi-4", "jetson-orin-nano"))
+    pi, jetson = (LatencyModel(load_profile(name)).estimate(model) for name in ("raspberry-pi-4", "jetson-orin-nano"))
 
     assert pi.energy is not None
     assert pi.energy.unit == "mJ"
@@ -447,40 +453,41 @@ def test_energy_is_told_where_it_was_measured() -> None:
 def test_energy_is_neither_latency_nor_borrowed() -> None:
     energy = calibration(quantity="energy", rates=rates(7.0))
     profile = board(THREADS_4, energy)
-    found = predict(net_model(), profile)
+    found = LatencyModel(profile).estimate(net_model())
 
     assert found.energy is not None
-    assert found.energy.value == pytest.approx(7 * found.latency.value)
-    assert found.latency == predict(net_model(), board(THREADS_4)).latency
-    assert predict(net_model(), profile, precision="int8").energy is None
-    assert predict(net_model(), profile, threads=2).energy is None
-    assert predict(net_model(), board()).energy is None
+    assert found.energy.value == pytest.approx(7 * found.figure.value)
+    assert found.figure == LatencyModel(board(THREADS_4)).estimate(net_model()).figure
+    assert LatencyModel(profile, precision="int8").estimate(net_model()).energy is None
+    assert LatencyModel(profile, threads=2).estimate(net_model()).energy is None
+    assert LatencyModel(board()).estimate(net_model()).energy is None
     assert load_profile("cortex-a72").relative == "raspberry-pi-4"
-    assert predict(net_model(), load_profile("cortex-a72")).energy is None
+    assert LatencyModel(load_profile("cortex-a72")).estimate(net_model()).energy is None
 
 
 def test_memory_is_the_bound_and_the_runtime_and_fits_or_not() -> None:
     model = net_model(256, 64)
-    needed = predict(model, board(THREADS_4)).memory
+    needed = LatencyModel(board(THREADS_4)).estimate(model).memory
 
     assert (needed.unit, needed.provenance) == ("MB", "analytic")
-    assert needed.value > predict(net_model(), board(THREADS_4)).memory.value > 10
+    assert needed.value > LatencyModel(board(THREADS_4)).estimate(net_model()).memory.value > 10
     for room, fits in ((needed.value * 1.01, True), (needed.value * 0.99, False)):
-        assert predict(model, board(THREADS_4, usable_memory_mb=room)).fits is fits
-    assert predict(model, gpu_board(THREADS_4)).memory.value > needed.value
+        assert LatencyModel(board(THREADS_4, usable_memory_mb=room)).estimate(model).fits is fits
+    assert LatencyModel(gpu_board(THREADS_4)).estimate(model).memory.value > needed.value
 
 
-def test_the_words_name_the_evidence_and_the_doubts() -> None:
-    basis = latency_basis(board(calibration(threads=1, measured_on="another-board")), threads=1)
-    evidence, source, doubt = basis.words()
+def test_an_estimate_names_its_evidence_and_what_makes_it_less_certain() -> None:
+    estimate = LatencyModel(board(calibration(threads=1, measured_on="another-board")), threads=1).estimate(net_model())
+    evidence, source = estimate.evidence
+    (warning,) = estimate.warnings
 
-    assert evidence == (
+    assert evidence.text == (
         "evidence: 30 models timed with onnxruntime 1.20 on another-board, 1 thread, fp32; left out one by one they "
         "were off by 5% (median) and 20% (nine of ten)"
     )
-    assert source == "source: made up"
-    assert doubt == "less certain: timed on another-board"
-    assert basis.to_json() == {
+    assert source.text == "source: made up"
+    assert warning == Notice("other-device", "less certain: timed on another-board")
+    assert estimate.basis.to_json() == {
         "measured_on": "another-board", "runtime": "onnxruntime 1.20", "threads": 1, "precisions": ["fp32"],
         "models": 30, "median_error": 0.05, "p90_error": 0.2, "source": "made up", "notes": ["timed on another-board"],
     }  # fmt: skip
@@ -489,17 +496,17 @@ def test_the_words_name_the_evidence_and_the_doubts() -> None:
 def test_widening_keeps_the_value_and_adds_the_reason() -> None:
     basis = Basis(rates(), True, 0.8, 1.25, THREADS_4)
 
-    wider = basis.widened(1.5, "because").widened(2.0, "and because")
+    wider = basis.widened(Notice("a", "because"), 1.5).widened(Notice("b", "and because"), 2.0)
 
     assert (wider.low_ratio, wider.high_ratio) == pytest.approx((0.8 / 3, 1.25 * 3))
-    assert wider.notes == ("because", "and because")
+    assert texts_of(wider.warnings) == ("because", "and because")
     assert wider.figure(10.0, "ms").value == 10.0
-    assert basis.notes == ()
+    assert basis.warnings == ()
 
 
 def test_a_shipped_board_is_predicted_from_its_own_measurements_or_those_of_its_relative() -> None:
     for profile in list_profiles():
-        basis = latency_evidence(net_model(), profile)
+        basis = LatencyModel(profile).estimate(net_model()).basis
         own = [each for each in profile.calibrations if each.quantity == "latency"]
         assert basis.measured_here == any("fp32" in each.precisions for each in own)
         if own:

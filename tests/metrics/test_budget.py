@@ -3,7 +3,8 @@ import math
 import pytest
 
 from n2n_edge.errors import InputError
-from n2n_edge.metrics.budget import OPTIONS, Budget
+from n2n_edge.metrics.budget import Budget
+from n2n_edge.metrics.costs import COSTS
 
 
 @pytest.mark.parametrize("limit", [0, -1, math.nan, math.inf])
@@ -18,7 +19,7 @@ def test_accuracy_in_percent_is_refused_and_the_fraction_is_named():
 
 
 def test_only_accuracy_is_a_lower_limit():
-    assert {cost for cost in OPTIONS if Budget(cost, 0.5).direction == "min"} == {"accuracy"}
+    assert {cost for cost in COSTS if Budget(cost, 0.5).direction == "min"} == {"accuracy"}
 
 
 def test_the_option_tells_how_the_budget_was_given():

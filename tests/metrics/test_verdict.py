@@ -3,10 +3,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from n2n_edge.errors import UnsuitableEnvironmentError
+from n2n_edge.gate.json_document import verdict_json
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.formats import format_value
 from n2n_edge.metrics.verdict import judge
+from n2n_edge.runs.document import budget_json
 
 SIZE = Figure(0.5, "MB", "computed")
 PREDICTED = Figure(1.9, "ms", "analytic", low=1.4, high=2.5)
@@ -51,7 +53,7 @@ def test_the_expected_value_is_enough_where_somebody_says_so():
 
 def test_a_measured_interval_is_not_a_prediction():
     (verdict,) = judge({"latency_ms": Figure(1.9, "ms", "measured", 1.8, 2.6, 9)}, [Budget("latency_ms", 2)])
-    assert verdict.met
+    assert (verdict.outcome, verdict.met) == ("inconclusive", False)
 
 
 def test_a_measured_figure_is_not_called_a_prediction():
@@ -84,3 +86,25 @@ def test_a_budget_without_a_figure_is_not_passed_over():
 )
 def test_values_read_as_people_write_them(value, unit, text):
     assert format_value(value, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome"), [(1.0, 3.0, "pass"), (3.0, 5.0, "inconclusive"), (4.5, 5.0, "fail")]
+)
+def test_a_measured_latency_is_met_only_where_its_whole_interval_is(low, high, outcome):
+    figure = Figure((low + high) / 2, "ms", "measured", low=low, high=high)
+    (verdict,) = judge({"latency_ms": figure}, [Budget("latency_ms", 4.0)])
+
+    assert (verdict.outcome, verdict.met) == (outcome, outcome == "pass")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome"), [(0.5, 0.6, "fail"), (0.5, 0.9, "inconclusive"), (0.8, 0.9, "pass")]
+)
+def test_a_lower_limit_is_met_only_where_the_whole_interval_is(low, high, outcome):
+    figure = Figure((low + high) / 2, "fraction", "measured", low=low, high=high)
+    (verdict,) = judge({"accuracy": figure}, [Budget("accuracy", 0.7)])
+
+    assert verdict.outcome == outcome
+    assert verdict_json(verdict)["met"] == budget_json(verdict)["met"] == verdict.met
+    assert verdict_json(verdict)["outcome"] == budget_json(verdict)["outcome"] == outcome

@@ -14,7 +14,7 @@ import n2n_edge
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.latency.file_figures import file_figures
-from n2n_edge.latency.prediction import predict_latency
+from n2n_edge.latency.model import LatencyModel
 from n2n_edge.measure.bench import WarmWorker, bench
 from n2n_edge.measure.measurement import MeasurementError
 from n2n_edge.measure.options import BenchOptions
@@ -139,7 +139,7 @@ def test_a_free_size_is_counted_and_timed_at_the_runs_own(unlabelled: tuple[Path
     expected, teacher = file_figures(fixed), result.report["teacher"]
     assert teacher["macs"]["value"] == expected["macs"].value
     assert teacher["memory_bound_mb"]["value"] == expected["memory_bound_mb"].value
-    predicted = predict_latency(ir.load(fixed), load_profile("raspberry-pi-4"))
+    predicted = LatencyModel(load_profile("raspberry-pi-4")).estimate(ir.load(fixed)).figure
     assert teacher["latency_ms"]["raspberry-pi-4"]["value"] == pytest.approx(predicted.value)
     assert not [text for text in result.report["warnings"] if "was set to 224" in text]
 

@@ -15,7 +15,7 @@ from n2n_edge.devices.registry import load_profile
 from n2n_edge.graph.costs import costs
 from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.graph.width_costs import WidthCosts
-from n2n_edge.latency.prediction import predict_latency
+from n2n_edge.latency.model import LatencyModel
 from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.search.costing import CostMeter
@@ -87,7 +87,7 @@ def test_a_board_is_predicted_and_the_budget_holds_for_the_prediction(
     teacher: Teacher, journal: Journal, accept_expected: bool
 ) -> None:
     profile = load_profile("raspberry-pi-4")
-    full = predict_latency(teacher.model, profile)
+    full = LatencyModel(profile).estimate(teacher.model).figure
     limit = 0.6 * full.held(accept_expected=accept_expected)
     with WarmWorker() as worker:
         budgets = [Budget("latency_ms", limit)]
@@ -121,7 +121,7 @@ def test_what_is_foretold_of_many_is_what_is_predicted_of_each(teacher: Teacher,
 
 def test_a_latency_budget_holds_on_every_device(teacher: Teacher, journal: Journal) -> None:
     profiles = [load_profile(name) for name in ("raspberry-pi-4", "jetson")]
-    full = {profile.name: predict_latency(teacher.model, profile).held() for profile in profiles}
+    full = {profile.name: LatencyModel(profile).estimate(teacher.model).figure.held() for profile in profiles}
     limit = 0.7 * max(full.values())
     with WarmWorker() as worker:
         meter = CostMeter(teacher, profiles[0], [Budget("latency_ms", limit)], journal, worker, others=profiles[1:])
@@ -129,7 +129,7 @@ def test_a_latency_budget_holds_on_every_device(teacher: Teacher, journal: Journ
         model = build(teacher, architecture)
         found, whole = meter.judge(architecture, model), meter.judge(teacher.full, teacher.model)
     assert {name: found.held_on(name) for name in full} == pytest.approx(
-        {profile.name: predict_latency(model, profile).held() for profile in profiles}, rel=1e-6
+        {profile.name: LatencyModel(profile).estimate(model).figure.held() for profile in profiles}, rel=1e-6
     )
     assert found.held_ms == max(found.held_on(name) for name in full) <= limit
     assert found.held_ms > 0.85 * limit
@@ -167,7 +167,7 @@ def test_this_host_may_be_one_of_several_and_is_timed_only_where_the_others_allo
     teacher: Teacher, journal: Journal
 ) -> None:
     cpu, pi = load_profile("cpu"), load_profile("raspberry-pi-4")
-    full = predict_latency(teacher.model, pi).held()
+    full = LatencyModel(pi).estimate(teacher.model).figure.held()
     for limit, timed in ((0.5 * full, False), (1000.0, True)):
         with WarmWorker() as worker:
             meter = CostMeter(teacher, cpu, [Budget("latency_ms", limit)], journal, worker, others=[pi])
