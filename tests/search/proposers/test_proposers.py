@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-
-from n2n_edge.errors import InputError
-from n2n_edge.search.policies import POLICY_NAMES, make_policy
 from n2n_edge.search.policies.base import Observation, Policy
 from n2n_edge.search.policies.reinforce import ReinforcePolicy
 from n2n_edge.search.problem import DecisionProblem, ProblemKind, Proposal
+
+from n2n_edge.errors import InputError
+from n2n_edge.search.policies import POLICY_NAMES, make_policy
 
 every_policy = pytest.mark.parametrize("name", POLICY_NAMES)
 every_kind = pytest.mark.parametrize("kind", ["removal", "shrinkage"])

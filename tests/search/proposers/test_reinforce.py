@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-
-from n2n_edge.search.policies import make_policy
 from n2n_edge.search.policies.base import Observation
 from n2n_edge.search.problem import DecisionProblem, Proposal
+
+from n2n_edge.search.policies import make_policy
 from n2n_edge.search.reward import compression_reward, infeasible_reward, violation
 
 SEEDS = range(5)
