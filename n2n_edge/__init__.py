@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from n2n_edge.graph.costs import Costs, costs
     from n2n_edge.graph.groups import ChannelGroup
     from n2n_edge.graph.layers import Layer
+    from n2n_edge.graph.op import Op, Weight, counted_op, register_op
     from n2n_edge.graph.teacher import Teacher, build
     from n2n_edge.measure.bench import bench
     from n2n_edge.measure.measurement import Measurement
@@ -48,16 +49,20 @@ __all__ = [
     "Layer",
     "Measurement",
     "N2NError",
+    "Op",
     "Profile",
     "Teacher",
     "Verdict",
+    "Weight",
     "__version__",
     "bench",
     "build",
     "compress",
     "costs",
+    "counted_op",
     "load_profile",
     "load_student",
+    "register_op",
 ]
 
 _HOMES = {
@@ -71,6 +76,7 @@ _HOMES = {
     ),
     "graph.groups": ("ChannelGroup",),
     "graph.layers": ("Layer",),
+    "graph.op": ("Op", "Weight", "counted_op", "register_op"),
     "graph.teacher": (
         "Teacher",
         "build",

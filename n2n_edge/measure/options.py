@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from n2n_edge.errors import InputError
-from n2n_edge.graph.witness import DEFAULT_SPATIAL_SIZE
+from n2n_edge.graph.shape_run import DEFAULT_SPATIAL_SIZE
 from n2n_edge.measure.messages import MOST_CORES
 
 __all__ = ["PROVIDERS", "BenchOptions", "parse_providers", "refuse_threads"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from n2n_edge.graph.witness import Array
+from n2n_edge.graph.shape_run import Array
 
 __all__ = ["MAX_RELATIVE_ERROR", "Difference", "worst_difference"]
 

@@ -196,7 +196,7 @@ class _Search:
                 gone = self.proposer.base_layers(
                     list(self.leaders.feasible.values()), self.leaders.nearest, part / rounds
                 )
-            if not any(group.shrinkable for group in teacher.trunk(gone).groups):
+            if not any(group.shrinkable for group in teacher.base_graph(gone).groups):
                 continue
             if gone not in stages:
                 stages[gone] = ShrinkageStage(teacher, meter.profile, meter.headroom(), gone)

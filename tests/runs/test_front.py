@@ -5,8 +5,6 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from n2n_edge.search.store import Journal
-from n2n_edge.search.trial import Trial, TrialCosts
 
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.graph.architecture import Architecture
@@ -15,6 +13,8 @@ from n2n_edge.runs.devices import profiles_meta
 from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.front import Axis, read_candidates
 from n2n_edge.runs.settings import CompressSettings
+from n2n_edge.search.store import Journal
+from n2n_edge.search.trial import Trial, TrialCosts
 
 DEVICES = ("raspberry-pi-4", "jetson-orin-nano")
 COSTS = ("params", "size_mb", "macs", "memory_bound_mb")

@@ -103,12 +103,12 @@ class Estimator:
 
     def ratios_of(self, architecture: Architecture) -> Mapping[str, float]:
         """Return the width ratio of every group that `architecture` may shrink."""
-        groups = self._meter.teacher.trunk(architecture.removed).groups
+        groups = self._meter.teacher.base_graph(architecture.removed).groups
         widths = dict(architecture.widths)
         return {group.name: widths.get(group.name, group.width) / group.width for group in groups if group.shrinkable}
 
     def _suggest(self, removed: frozenset[str]) -> Mapping[str, float]:
-        groups = self._meter.teacher.trunk(removed).groups
+        groups = self._meter.teacher.base_graph(removed).groups
         free = [index for index, group in enumerate(groups) if group.shrinkable]
         equal = {groups[index].name: 1.0 for index in free}
         if not free or not self._meter.limits:
@@ -147,7 +147,7 @@ class Estimator:
             by_layers.setdefault(removed, []).append(index)
         estimates: dict[int, Estimate] = {}
         for removed, members in by_layers.items():
-            groups = self._meter.teacher.trunk(removed).groups
+            groups = self._meter.teacher.base_graph(removed).groups
             table = np.array([[candidates[i][1].get(group.name, 1.0) for group in groups] for i in members])
             widths = self._meter.fitted_many(removed, table, roughly=True)
             costs = self._meter.foretold(removed, widths)
@@ -157,7 +157,7 @@ class Estimator:
     def _costed_rows(
         self, removed: frozenset[str], widths: NDArray[np.int64], costs: Mapping[str, NDArray[np.float64]]
     ) -> list[Estimate]:
-        groups = self._meter.teacher.trunk(removed).groups
+        groups = self._meter.teacher.base_graph(removed).groups
         excesses = self._meter.foretold_excesses(costs)
         ratios = costs[self._evaluator.objective.cost] / self._evaluator.objective.base
         return [
@@ -194,5 +194,5 @@ class Estimator:
         return accuracy / max(self._evaluator.teacher_accuracy, 1e-9)
 
     def _widths_of(self, removed: frozenset[str], widths: Mapping[str, int]) -> NDArray[np.int64]:
-        groups = self._meter.teacher.trunk(removed).groups
+        groups = self._meter.teacher.base_graph(removed).groups
         return np.array([[min(widths.get(group.name, group.width), group.width) for group in groups]], np.int64)
