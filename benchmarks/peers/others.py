@@ -14,7 +14,7 @@ from n2n_edge.graph.torch_export import export_module
 from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.search.costing import CostMeter
-from n2n_edge.search.journal import Journal
+from n2n_edge.search.store import Journal
 from n2n_edge.training.tensors import tensor_from_ir
 
 __all__ = ["by_hand", "pruned_by_magnitude"]

@@ -31,7 +31,7 @@ from n2n_edge.metrics.budget import Budget
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.driver import Rung, SearchPlan, search
 from n2n_edge.search.evaluator import Evaluator, Objective
-from n2n_edge.search.journal import Journal
+from n2n_edge.search.store import Journal
 from n2n_edge.training.distillation import distill
 from n2n_edge.training.evaluation import evaluate
 from n2n_edge.training.proxy_evaluation import ShortDistiller
@@ -88,7 +88,7 @@ class Bench:
             architecture = meter.fitted(frozenset(), {})
             found: dict[str, object] = {}
             if way in SEARCHED:
-                full = meter.judge(self.teacher.full, self.teacher.model)
+                full = meter.evaluate(self.teacher.full, self.teacher.model)
                 evaluator = Evaluator(
                     self.teacher, meter, self.short, self.short.teacher.metric, self.short.teacher_loss,
                     Objective.choose(None, full, [limit]), journal, 0,

@@ -28,7 +28,7 @@ from n2n_edge.metrics.budget import Budget
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.driver import Progress, SearchPlan, search
 from n2n_edge.search.evaluator import Evaluator, Objective
-from n2n_edge.search.journal import Journal
+from n2n_edge.search.store import Journal
 from n2n_edge.training.proxy_evaluation import ShortDistiller
 from n2n_edge.training.settings import DistillSettings
 
@@ -131,10 +131,10 @@ class Network:
         start = time.perf_counter()
 
         def watch(progress: Progress) -> None:
-            judged = progress.judged
-            if judged.feasible and judged.architecture.key not in seen:
-                seen.add(judged.architecture.key)
-                best.append(max([judged.reward, *best[-1:]]))
+            trial = progress.trial
+            if trial.feasible and trial.key not in seen:
+                seen.add(trial.key)
+                best.append(max([trial.reward, *best[-1:]]))
                 seconds.append(round(time.perf_counter() - start, 1))
 
         profile = load_profile(task.device)

@@ -46,7 +46,7 @@ def main() -> None:
         if index % parts != part or architecture.key in known:
             continue
         model = build(teacher, architecture)
-        judged = distiller.judge(model, surviving(teacher, architecture), seed=0)
+        judged = distiller.evaluate(model, surviving(teacher, architecture), seed=0)
         counted = costs(model)
         known[architecture.key] = {
             "architecture": architecture.to_json(),

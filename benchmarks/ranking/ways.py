@@ -90,7 +90,7 @@ def main() -> None:
                 )
             chosen = teachers[way.importance]
             kept = surviving(chosen, architecture) if way.refit else None
-            judged = distiller.judge(build(chosen, architecture), kept, seed=0)
+            judged = distiller.evaluate(build(chosen, architecture), kept, seed=0)
             rows[architecture.key] = [judged.accuracy, judged.loss, round(judged.seconds, 2)]
             options.out.write_text(json.dumps(known, indent=1) + "\n")
         print(way.name, flush=True)

@@ -49,7 +49,7 @@ class _State:
 
     def eta(self, progress: "Progress") -> str:
         """Return the time that the rest of the stage will take, from the candidates trained so far."""
-        if progress.judged.fresh:
+        if progress.trial.fresh:
             self.trained += 1
             self.seconds_per_candidate += (progress.seconds - self.seconds_per_candidate) / self.trained
         if not self.trained:
@@ -118,9 +118,9 @@ class _Lines:
             return
         self._last, self._stage = now, progress.stage
         accuracy = "-"
-        if progress.best is not None and progress.best.accuracy is not None:
+        if progress.best is not None and progress.best.score is not None:
             self._best = best
-            accuracy = f"{progress.best.accuracy:.1%}"
+            accuracy = f"{progress.best.score:.1%}"
         self.say(
             f"{progress.stage} {progress.done}/{progress.total}: best reward {_short(best)}, "
             f"{progress.metric} {accuracy}, {self._state.costs(progress)}{f'; {eta} left' if eta and not over else ''}"
@@ -203,9 +203,9 @@ class _Panel:
             else f"{progress.done} of {progress.total}",
         )
         best = progress.best
-        if best is not None and best.accuracy is not None:
+        if best is not None and best.score is not None:
             table.add_row(
-                "best", f"reward {best.reward:.4f}, {progress.metric} {best.accuracy:.1%} after a short distillation"
+                "best", f"reward {best.reward:.4f}, {progress.metric} {best.score:.1%} after a short distillation"
             )
         table.add_row("costs", self._state.costs(progress))
         if progress.entropy is not None:

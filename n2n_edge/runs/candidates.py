@@ -1,13 +1,11 @@
-"""The candidates of a run as its journal tells them, in the order in which reports count them."""
+"""Candidates of a run as its journal has them, in the order in which reports count them."""
 
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Sequence
 
-from n2n_edge.metrics.figures import Figure, FigureJson
-from n2n_edge.report.comparison import figure_of
+from n2n_edge.metrics.figures import Figure
 from n2n_edge.report.document import CandidateJson
-from n2n_edge.search.journal import Candidate, Journal
-from n2n_edge.search.journal_errors import damaged
+from n2n_edge.search.store import Fact, Journal
+from n2n_edge.search.trial import Trial
 
 __all__ = ["STAGES", "candidate_rows", "entropy_of", "latencies_of", "listed_candidates", "place_of"]
 
@@ -15,61 +13,49 @@ STAGES = {"removal": 1, "shrinkage": 2}
 """The numbers that reports give the stages."""
 
 
-def listed_candidates(journal: Journal) -> tuple[Candidate, ...]:
-    """Return the candidates of both stages in the order judged; candidate N is the N-th, counted from one.
-
-    Raises InputError for a journal with candidates of another stage.
-    """
-    rows = journal.candidates()
-    unknown = next((row.stage for row in rows if row.stage not in STAGES), None)
-    if unknown is not None:
-        raise damaged(journal.path, f"stage of a candidate: {unknown[:40]!r}")
-    return tuple(sorted(rows, key=lambda row: (STAGES[row.stage], row.position)))
+def listed_candidates(journal: Journal) -> tuple[Trial, ...]:
+    """Return the candidates of both stages in the order evaluated; candidate N is the N-th, counted from one."""
+    return tuple(journal.trials())
 
 
-def place_of(key: str, candidates: Sequence[Candidate]) -> int | None:
-    """Return the place of the first candidate with this architecture; None where there is none."""
-    return next((place for place, row in enumerate(candidates) if row.key == key), None)
+def place_of(key: str, candidates: Sequence[Trial]) -> int | None:
+    """Return the index of the first candidate with this architecture; None where there is none."""
+    return next((index for index, trial in enumerate(candidates) if trial.key == key), None)
 
 
 def candidate_rows(journal: Journal) -> list[CandidateJson]:
     """Return the candidates as `report.json` has them."""
     several = "other_profiles" in journal.meta()
-    return [_row(candidate, entropy_of(journal, candidate), several) for candidate in listed_candidates(journal)]
+    return [_row(trial, entropy_of(journal, trial), several) for trial in listed_candidates(journal)]
 
 
-def latencies_of(candidate: Candidate, device: str) -> dict[str, Figure]:
+def latencies_of(trial: Trial, device: str) -> dict[str, Figure]:
     """Return a candidate's latencies by device name; older journals kept one value, that of the run's `device`."""
-    known = candidate.costs.get("latencies")
-    if known is not None:
-        return {name: figure_of(figure) for name, figure in cast("Mapping[str, FigureJson]", known).items()}
-    if "latency_ms" not in candidate.costs:
-        return {}
-    return {device: Figure(float(candidate.costs["latency_ms"]), "ms", candidate.provenance)}  # type: ignore[arg-type]
+    return {name or device: figure for name, figure in trial.costs.latencies.items()}
 
 
-def entropy_of(journal: Journal, candidate: Candidate) -> float | None:
+def entropy_of(journal: Journal, trial: Trial) -> float | None:
     """Return how undecided the policy was when it proposed a candidate; None where nobody noted it."""
-    known = journal.cached("entropy", f"{candidate.stage}/{candidate.batch}")
-    return None if known is None else float(known["entropy"])
+    row = journal.cached(Fact.ENTROPY, f"{trial.stage}/{trial.batch}")
+    return None if row is None else float(row["entropy"])
 
 
-def _row(candidate: Candidate, entropy: float | None, several: bool) -> CandidateJson:
-    costs = candidate.costs
+def _row(trial: Trial, entropy: float | None, several: bool) -> CandidateJson:
+    costs = trial.costs
     row: CandidateJson = {
-        "stage": STAGES[candidate.stage],
-        "index": candidate.position,
-        "reward": candidate.reward,
-        "accuracy": candidate.accuracy,
-        "feasible": candidate.feasible,
-        "params": int(costs["params"]),
-        "size_mb": float(costs["size_mb"]),
-        "macs": int(costs["macs"]),
-        "memory_bound_mb": float(costs["memory_bound_mb"]),
-        "latency_ms": float(costs["latency_ms"]) if "latency_ms" in costs else None,
+        "stage": STAGES[trial.stage],
+        "index": trial.number,
+        "reward": trial.reward,
+        "accuracy": trial.score,
+        "feasible": trial.feasible,
+        "params": costs.params,
+        "size_mb": costs.size_mb,
+        "macs": costs.macs,
+        "memory_bound_mb": costs.memory_bound_mb,
+        "latency_ms": None if costs.latency is None else costs.latency.value,
         "entropy": entropy,
-        "trained": candidate.accuracy is not None,
+        "trained": trial.score is not None,
     }
     if several:
-        row["latencies_ms"] = {name: float(figure["value"]) for name, figure in costs.get("latencies", {}).items()}
+        row["latencies_ms"] = {name: figure.value for name, figure in costs.latencies.items()}
     return row

@@ -3,10 +3,8 @@
 import shlex
 import time
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 from n2n_edge.errors import InputError
 from n2n_edge.graph.architecture import Architecture
@@ -24,8 +22,9 @@ from n2n_edge.runs.observer import Observer, SilentObserver
 from n2n_edge.runs.prepare import Prepared, prepare, refuse_changed_data
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.threads import threads_of_run
-from n2n_edge.search.journal import Candidate, Journal
-from n2n_edge.search.journal_lock import held
+from n2n_edge.search.store import Fact, Journal
+from n2n_edge.search.store_files import held
+from n2n_edge.search.trial import Trial
 from n2n_edge.training.allocator import large_buffers_kept
 from n2n_edge.watchdog import STALL_VARIABLE, phase, watched
 from n2n_edge.writing import toml_value, write_text
@@ -144,17 +143,17 @@ def _overridden(settings: CompressSettings, epochs: int | None, minutes: float |
     return settings if minutes is None else replace(settings, epochs=None, minutes=minutes)
 
 
-def _chosen(listed: tuple[Candidate, ...], number: int, run: Path) -> Candidate:
+def _chosen(listed: tuple[Trial, ...], number: int, run: Path) -> Trial:
     if not 1 <= number <= len(listed):
         there = f"candidates 1 to {len(listed)}" if listed else "no candidates yet"
         raise InputError(f"--ship {number}: {run} has {there}; see `n2n-edge pareto {run}`")
     candidate = listed[number - 1]
-    if candidate.accuracy is None:
+    if candidate.score is None:
         raise InputError(
             f"--ship {number}: this candidate missed a budget and was never trained; "
             + (
                 f"choose one of `n2n-edge pareto {run} --all`"
-                if any(each.accuracy is not None for each in listed)
+                if any(each.score is not None for each in listed)
                 else "none of this run met the budgets: start a new run that allows more"
             )
         )
@@ -193,17 +192,13 @@ def _begin(target: RunFolder, text: str) -> None:
         raise InputError(f"{target.path} can't be written ({error.strerror}); give another --out") from error
 
 
-def _architecture(teacher: Teacher, candidate: Candidate, run: Path) -> Architecture:
+def _architecture(teacher: Teacher, candidate: Trial, run: Path) -> Architecture:
     """Return the architecture that a row of the journal describes."""
-    removed = cast("list[str]", candidate.architecture["removed"])
-    widths = cast("Mapping[str, int]", candidate.architecture["widths"])
+    removed, widths = sorted(candidate.architecture.removed), dict(candidate.architecture.widths)
     try:
-        architecture = teacher.full.remove(*removed)
-        for group, width in widths.items():
-            architecture = architecture.resize(group, width)
+        return teacher.architecture(removed, widths)
     except ValueError as error:
         raise InputError(f"{run}: made by a version of n2n-edge that cuts otherwise ({error})") from error
-    return architecture
 
 
 def _epochs(
@@ -221,7 +216,7 @@ def _epochs(
         return settings.amount.epochs(len(prepared.data.train))
     if minutes is not None:
         return epochs_within(minutes * 60 - (time.monotonic() - started), settings, prepared, architecture, journal)
-    known = journal.cached("final", "epochs")
+    known = journal.cached(Fact.FINAL, "epochs")
     if known is not None:
         return int(known["epochs"])
     return epochs_within((1 - SEARCH_SHARE) * settings.minutes * 60, settings, prepared, architecture, journal)

@@ -10,7 +10,7 @@ from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.observer import Observer
 from n2n_edge.runs.prepare import Prepared
 from n2n_edge.runs.settings import CompressSettings
-from n2n_edge.search.journal import Journal
+from n2n_edge.search.store import Fact, Journal
 from n2n_edge.training.distillation import DistillResult, distill
 from n2n_edge.training.reconstruct import reconstructed
 from n2n_edge.training.reports import EpochReport
@@ -36,13 +36,13 @@ def epochs_within(
 ) -> int:
     """Return the epochs that fit into `seconds`, at most those of the effort, from what the journal timed so far."""
     images = len(prepared.data.train)
-    judged = journal.cached("accuracy", architecture.key) or {}
-    teaching = journal.cached("final", "teaching") or {}
+    proxy = journal.cached(Fact.SCORE, architecture.key) or {}
+    teaching = journal.cached(Fact.FINAL, "teaching") or {}
     return affordable_epochs(
         replace(prepared.distilling, epochs=settings.amount.epochs(images)),
         images,
         seconds,
-        float(judged.get("training_seconds", 1.0)) / settings.amount.short_images,
+        float(proxy.get("training_seconds", 1.0)) / settings.amount.short_images,
         float(teaching.get("seconds", 0.0)),
         float(teaching.get("bytes", 0.0)),
     )

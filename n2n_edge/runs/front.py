@@ -17,7 +17,8 @@ from n2n_edge.runs.devices import journalled_profiles, load_profiles
 from n2n_edge.runs.document import read_report
 from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.settings import CompressSettings
-from n2n_edge.search.journal import Candidate, Journal
+from n2n_edge.search.store import Journal
+from n2n_edge.search.trial import Trial
 
 __all__ = ["Axis", "RunCandidate", "RunCandidates", "read_candidates"]
 
@@ -208,14 +209,14 @@ def _shipped(folder: RunFolder, number: int) -> Path | None:
 
 
 def _candidate(
-    number: int, row: Candidate, entropy: float | None, devices: Sequence[Profile], shipped: Path | None
+    number: int, row: Trial, entropy: float | None, devices: Sequence[Profile], shipped: Path | None
 ) -> RunCandidate:
-    found = latencies_of(row, devices[0].name)
+    found, costs = latencies_of(row, devices[0].name), row.costs.as_mapping()
     return RunCandidate(
         number=number,
         stage=STAGES[row.stage],
-        metric=None if row.accuracy is None else Figure(row.accuracy, "fraction", "measured"),
-        costs={cost.key: Figure(row.costs[cost.key], cost.unit, "computed") for cost in STATIC_COSTS},
+        metric=None if row.score is None else Figure(row.score, "fraction", "measured"),
+        costs={cost.key: Figure(costs[cost.key], cost.unit, "computed") for cost in STATIC_COSTS},
         latencies={each.name: found[each.name] for each in devices if each.name in found},
         reward=row.reward,
         entropy=entropy,

@@ -27,7 +27,7 @@ from n2n_edge.runs.readiness import export_note, refuse_unready
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.teacher_check import check_teacher
 from n2n_edge.runs.trainable import trainable_teacher
-from n2n_edge.search.policies import POLICY_NAMES
+from n2n_edge.search.proposers.base import check_proposer
 from n2n_edge.tasks.outputs import OutputsChoice, class_count
 from n2n_edge.training.evaluation import evaluate, metric_name, scale_warnings
 from n2n_edge.training.executor import GraphModule
@@ -80,8 +80,7 @@ def prepare(
     Raises:
         InputError: anything wrong with teacher, data, policy or normalisation.
     """
-    if settings.policy not in POLICY_NAMES:
-        raise InputError(f"--policy {settings.policy}: no such policy; give one of {', '.join(POLICY_NAMES)}")
+    check_proposer(settings.policy)
     states = load_policies(Path(settings.policy_from)) if settings.policy_from else {}
     path = _teacher_file(settings, folder, observer)
     teacher = Teacher.load(path, settings.input_shape)

@@ -24,16 +24,14 @@ from n2n_edge.runs.policy_file import save_policies
 from n2n_edge.runs.prepare import Prepared, prepare, refuse_changed_data
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.threads import threads_of_run
-from n2n_edge.search.attempts import note_crash
-from n2n_edge.search.candidate_costs import CandidateCosts
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, search
-from n2n_edge.search.evaluator import Evaluator, Judged, Objective
-from n2n_edge.search.journal import Journal
+from n2n_edge.search.evaluator import Evaluator, Objective, note_crash
+from n2n_edge.search.store import Fact, Journal
+from n2n_edge.search.trial import Trial, TrialCosts
 from n2n_edge.training.allocator import large_buffers_kept
 from n2n_edge.training.evaluation import metric_name
 from n2n_edge.training.proxy_evaluation import ShortDistiller
-from n2n_edge.training.reports import EpochReport
 from n2n_edge.watchdog import STALL_VARIABLE, phase, watched
 
 __all__ = ["run_compress"]
@@ -109,13 +107,8 @@ def _run(
         epochs = _epochs(settings, prepared, architecture, journal, started)
         observer.say(f"training the winner for {epochs_in_words(epochs, settings, len(prepared.data.train))}")
 
-        def on_epoch(report: EpochReport) -> None:
-            figures = {"loss": report.train_loss, "validation": report.validation, "seconds": report.seconds}
-            journal.record_epoch("final", report.epoch, figures)
-            observer.epoch(report)
-
         with phase("final distillation"):
-            trained = train_to_the_end(prepared, architecture, epochs, folder, observer, on_epoch)
+            trained = train_to_the_end(prepared, architecture, epochs, folder, observer, observer.epoch)
         origin = Origin(
             command=settings.command(folder.path),
             objective=found.objective,
@@ -166,7 +159,6 @@ def _open_journal(folder: RunFolder, prepared: Prepared) -> Journal:
     except InputError:
         journal.close()
         raise
-    journal.record_event("resumed", {})
     return journal
 
 
@@ -183,9 +175,9 @@ def _search(
     effort = settings.amount
     short = replace(prepared.distilling, learning_rate=_SHORT_LEARNING_RATE, calibration_images=512)
     distiller = ShortDistiller(prepared.teacher.model, prepared.data, effort.short_images, short)
-    if journal.cached("final", "teaching") is None:
+    if journal.cached(Fact.FINAL, "teaching") is None:
         each = {"seconds": distiller.teaching_seconds, "bytes": distiller.teaching_bytes}
-        journal.store("final", "teaching", {name: value / effort.short_images for name, value in each.items()})
+        journal.store(Fact.FINAL, "teaching", {name: value / effort.short_images for name, value in each.items()})
 
     def finals(times: int) -> ShortDistiller:
         images = times * effort.short_images
@@ -223,7 +215,7 @@ def _search(
     return search(evaluator, plan, journal, rungs, profiler, observer.candidate, observer.probe)
 
 
-def _winner_or_refusal(found: SearchResult, settings: CompressSettings) -> Judged:
+def _winner_or_refusal(found: SearchResult, settings: CompressSettings) -> Trial:
     if found.winner is not None:
         return found.winner
     nearest = found.nearest
@@ -245,7 +237,7 @@ def _winner_or_refusal(found: SearchResult, settings: CompressSettings) -> Judge
     )
 
 
-def _figures(costs: CandidateCosts) -> dict[str, object]:
+def _figures(costs: TrialCosts) -> dict[str, object]:
     """Return costs as figures that say where they come from, latency by device."""
     static = {
         cost: Figure(value, COSTS[cost].unit, "computed").to_json()
@@ -255,7 +247,7 @@ def _figures(costs: CandidateCosts) -> dict[str, object]:
     return {**static, "latency_ms": {device: figure.to_json() for device, figure in costs.latencies.items()}}
 
 
-def _misses(budget: Budget, costs: CandidateCosts, *, several: bool) -> list[str]:
+def _misses(budget: Budget, costs: TrialCosts, *, several: bool) -> list[str]:
     """Return in words how far a candidate is off a budget, for each device where that is the latency's."""
     reached = costs.as_mapping()
     if budget.cost != "latency_ms":
@@ -283,9 +275,9 @@ def _epochs(
         return settings.epochs
     if settings.minutes is None:
         return settings.amount.epochs(len(prepared.data.train))
-    known = journal.cached("final", "epochs")
+    known = journal.cached(Fact.FINAL, "epochs")
     if known is None:
         left = settings.minutes * 60 - (time.monotonic() - started)
         known = {"epochs": epochs_within(left, settings, prepared, architecture, journal)}
-        journal.store("final", "epochs", known)
+        journal.store(Fact.FINAL, "epochs", known)
     return int(known["epochs"])

@@ -80,16 +80,16 @@ class TensorBoardObserver:
     def candidate(self, progress: "Progress") -> None:
         """Write reward, accuracy, costs and entropy of a candidate."""
         self._candidates += 1
-        judged, best = progress.judged, progress.best
-        costs = judged.costs.as_mapping()
+        trial, best = progress.trial, progress.best
+        costs = trial.costs.as_mapping()
         costs.pop("latency_ms", None)
         values: dict[str, float | None] = {
-            "reward": judged.reward,
+            "reward": trial.reward,
             "best_reward": None if best is None else best.reward,
-            "accuracy": judged.accuracy,
+            "accuracy": trial.score,
             "entropy": progress.entropy,
             **costs,
-            **{f"latency_ms/{device}": figure.value for device, figure in judged.costs.latencies.items()},
+            **{f"latency_ms/{device}": figure.value for device, figure in trial.costs.latencies.items()},
         }
         self._write(self._candidates, {f"{progress.stage}/{name}": value for name, value in values.items()})
 

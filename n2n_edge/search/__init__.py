@@ -1,1 +1,1 @@
-"""Search for a student: policies, reward, the two stages, and the journal of a run."""
+"""Search for students: trials, their costs and scores, and what proposes them."""

@@ -1,4 +1,4 @@
-"""What a candidate costs, cheapest facts first, and the widths that the budgets leave it."""
+"""Costs of candidates, cheapest facts first, and the widths that the budgets leave them."""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -18,11 +18,11 @@ from n2n_edge.latency.model import GraphLatency
 from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.figures import MB
-from n2n_edge.search.candidate_costs import CandidateCosts
 from n2n_edge.search.fitting import Ratios, Widths, fit_widths, widths_at
-from n2n_edge.search.journal import Journal
 from n2n_edge.search.latency import DeviceLatency
 from n2n_edge.search.reward import violation
+from n2n_edge.search.store import Journal
+from n2n_edge.search.trial import TrialCosts
 
 __all__ = ["FAILED_EXCESS", "METADATA_BYTES", "CostMeter"]
 
@@ -85,10 +85,10 @@ class CostMeter:
         self.timings = 0
         """How often a timing has corrected what is foretold."""
 
-    def static(self, model: ir.Model) -> CandidateCosts:
+    def static(self, model: ir.Model) -> TrialCosts:
         """Return what the graph alone tells."""
         counted = costs(model)
-        return CandidateCosts(
+        return TrialCosts(
             size_mb=(counted.size_bytes + METADATA_BYTES) / MB,
             params=counted.params,
             macs=counted.macs,
@@ -96,7 +96,7 @@ class CostMeter:
             accept_expected=self._accept_expected,
         )
 
-    def excesses(self, found: CandidateCosts) -> dict[str, float]:
+    def excesses(self, found: TrialCosts) -> dict[str, float]:
         """Return the budgets that `found` misses and by how much (see `violation`); a latency on the worst device."""
         if found.failed:
             return {"latency_ms": FAILED_EXCESS}
@@ -110,29 +110,29 @@ class CostMeter:
             reached["latency_ms"], limits["latency_ms"] = max(held, key=lambda pair: pair[0] / pair[1])
         return violation(reached, limits)
 
-    def judge(self, architecture: Architecture, model: ir.Model) -> CandidateCosts:
+    def evaluate(self, architecture: Architecture, model: ir.Model) -> TrialCosts:
         """Return the costs of a candidate; it is only timed where all that is known without meets the budgets."""
         found = self._predicted(self.static(model), model)
         if not self._timed or self.excesses(found):
             return found
         return self._measured(found, architecture, model, self._timed)
 
-    def of_teacher(self, *, timed: bool) -> CandidateCosts:
+    def of_teacher(self, *, timed: bool) -> TrialCosts:
         """Return what the teacher costs; its latency is predicted, and measured on this host where `timed`."""
         model = build(self.teacher, self.teacher.full)
         found = self._predicted(self.static(model), model)
         hosts = tuple(device for device in self.devices if device.profile.is_host)
         return self._measured(found, self.teacher.full, model, hosts) if timed else found
 
-    def _predicted(self, found: CandidateCosts, model: ir.Model) -> CandidateCosts:
+    def _predicted(self, found: TrialCosts, model: ir.Model) -> TrialCosts:
         for device in self.devices:
             if not device.profile.is_host:
                 found = found.with_latency(device.name, device.predicted(model))
         return found
 
     def _measured(
-        self, found: CandidateCosts, architecture: Architecture, model: ir.Model, hosts: Sequence[DeviceLatency]
-    ) -> CandidateCosts:
+        self, found: TrialCosts, architecture: Architecture, model: ir.Model, hosts: Sequence[DeviceLatency]
+    ) -> TrialCosts:
         for device in hosts:
             found = found.with_latency(device.name, device.measured(architecture, model))
         return found
@@ -267,7 +267,9 @@ class CostMeter:
     def _teacher_meets_all(self) -> bool:
         """Tell whether no budget asks for anything: widths then follow the policy instead of filling a budget."""
         if self._meets_all is None:
-            self._meets_all = not self.excesses(self.judge(self.teacher.full, build(self.teacher, self.teacher.full)))
+            self._meets_all = not self.excesses(
+                self.evaluate(self.teacher.full, build(self.teacher, self.teacher.full))
+            )
         return self._meets_all
 
 

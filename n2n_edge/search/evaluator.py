@@ -1,27 +1,27 @@
-"""Judge one architecture: costs against budgets, then, only if they are met, a short distillation."""
+"""Evaluator of architectures: costs against budgets, then, only if they are met, a short distillation."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import exp, isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import onnx_ir as ir
 
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.teacher import Teacher, build, surviving
 from n2n_edge.metrics.budget import Budget
-from n2n_edge.search.attempts import Attempts
-from n2n_edge.search.candidate_costs import CandidateCosts
 from n2n_edge.search.costing import FAILED_EXCESS, CostMeter
-from n2n_edge.search.journal import Journal, JsonObject
 from n2n_edge.search.reward import compression_reward, infeasible_reward
+from n2n_edge.search.store import Fact, Journal, JsonObject, rung_kind
 from n2n_edge.search.surrogate import Sensitivity
+from n2n_edge.search.trial import Trial, TrialCosts
 from n2n_edge.watchdog import phase
 
 if TYPE_CHECKING:
-    from n2n_edge.training.proxy_evaluation import Judgement, ShortDistiller
+    from n2n_edge.training.proxy_evaluation import ProxyResult, ShortDistiller
 
-__all__ = ["Evaluator", "Judged", "Objective"]
+__all__ = ["Evaluator", "Objective", "note_crash"]
 
 _LARGEST_RISE = 20.0
 """A loss that rises by more than this says no more than that the cut is fatal."""
@@ -36,6 +36,12 @@ _LEAST_ACCURACY = 0.01
 _DIGITS = 8
 """Of a candidate's key, in messages."""
 
+_UNDER_WAY = "begun"
+"""Key of the evaluation that is under way."""
+
+_MOST_SILENT = 3
+"""Times that the process may vanish in one evaluation, as with `kill -9` or for want of memory."""
+
 _LOSS_WEIGHT = 0.1
 """How much the logarithm of a candidate's quality falls with its loss (benchmarks/ranking)."""
 
@@ -49,7 +55,7 @@ class Objective:
     target_ratio: float | None
 
     @classmethod
-    def choose(cls, wanted: str | None, teacher: CandidateCosts, budgets: Sequence[Budget]) -> "Objective":
+    def choose(cls, wanted: str | None, teacher: TrialCosts, budgets: Sequence[Budget]) -> "Objective":
         """Return the user's objective, or the tightest budget's cost where the user names none, or params.
 
         With a budget on the objective's cost the compression that is paid for ends at the budget.
@@ -61,34 +67,8 @@ class Objective:
         return cls(cost, base[cost], tight.get(cost))
 
 
-@dataclass(frozen=True)
-class Judged:
-    """A judged candidate; `accuracy` (or fidelity) is None where it missed a budget and was never trained.
-
-    `quality` is what the reward counts: the accuracy, in a run with budgets less what its loss tells against it.
-    """
-
-    architecture: Architecture
-    costs: CandidateCosts
-    excesses: Mapping[str, float]
-    accuracy: float | None
-    quality: float
-    reward: float
-    fresh: bool
-
-    @property
-    def feasible(self) -> bool:
-        """Whether it met every budget on its costs."""
-        return not self.excesses
-
-    @property
-    def total_excess(self) -> float:
-        """Sum of the excesses, nought where it is feasible."""
-        return sum(self.excesses.values())
-
-
 class Evaluator:
-    """Judges architectures, each once: what the journal knows is looked up."""
+    """Evaluates architectures, each once: results that the journal holds are taken from there."""
 
     def __init__(
         self,
@@ -102,7 +82,7 @@ class Evaluator:
         seed: int,
         tell: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self._tell, self._attempts = tell, Attempts(journal)
+        self._tell, self._attempts = tell, _Attempts(journal)
         self.teacher = teacher
         self.meter = meter
         self.objective = objective
@@ -114,26 +94,36 @@ class Evaluator:
         self._params = sum(layer.params for layer in teacher.layers) or 1
         self._macs = sum(layer.macs for layer in teacher.layers) or 1
 
-    def judge(self, architecture: Architecture, progress: float) -> Judged:
-        """Return the candidate's costs, accuracy and reward; `progress` in [0, 1] sharpens the penalty of a miss."""
+    def evaluate(self, architecture: Architecture, progress: float) -> Trial:
+        """Return the candidate's costs, score and reward; `progress` in [0, 1] sharpens the penalty of a miss."""
         model = build(self.teacher, architecture)
-        found = self.meter.judge(architecture, model)
-        excesses = self.meter.excesses(found)
+        costs = self.meter.evaluate(architecture, model)
+        excesses = self.meter.excesses(costs)
         if excesses:
             reward = infeasible_reward(excesses, progress)
-            return Judged(architecture, found, excesses, None, 0.0, reward, fresh=False)
-        known, fresh = self._known("accuracy", architecture, lambda: self._distiller, model)
-        if known.get("failed"):
+            failed: Literal["runtime"] | None = "runtime" if costs.failed else None
+            return Trial(architecture, costs, reward, feasible=False, excesses=excesses, error=failed)
+        result, fresh = self._result(Fact.SCORE, architecture, lambda: self._distiller, model)
+        if result.get("failed"):
             excesses = {"evaluation": FAILED_EXCESS}
-            return Judged(architecture, found, excesses, None, 0.0, infeasible_reward(excesses, progress), fresh)
-        quality = self._quality(known)
-        reward = self._reward(found, quality)
-        return Judged(architecture, found, {}, float(known["accuracy"]), quality, reward, fresh)
+            reward = infeasible_reward(excesses, progress)
+            return Trial(architecture, costs, reward, feasible=False, excesses=excesses, error="evaluation")
+        quality = self._quality(result)
+        return Trial(
+            architecture,
+            costs,
+            self._reward(costs, quality),
+            feasible=True,
+            score=float(result["accuracy"]),
+            loss=result.get("loss"),
+            quality=quality,
+            fresh=fresh,
+        )
 
-    def refine(self, finalists: Sequence[Judged], rung: str, make: "Callable[[], ShortDistiller]") -> dict[str, float]:
+    def refine(self, finalists: Sequence[Trial], rung: int, make: "Callable[[], ShortDistiller]") -> dict[str, float]:
         """Return the reward of each finalist (by key) after the longer distillation that ``make()`` prepares.
 
-        The journal keeps them under the name `rung`.
+        The journal keeps them as results of `rung`.
         """
         distiller: ShortDistiller | None = None
 
@@ -143,11 +133,11 @@ class Evaluator:
             return distiller
 
         rewards = {}
-        for place, judged in enumerate(finalists, start=1):
-            with phase(f"finalist {place}/{len(finalists)}"):
-                known = self._known(rung, judged.architecture, made)[0]
-            failed = bool(known.get("failed"))
-            rewards[judged.architecture.key] = -1.0 if failed else self._reward(judged.costs, self._quality(known))
+        for number, trial in enumerate(finalists, start=1):
+            with phase(f"finalist {number}/{len(finalists)}"):
+                result = self._result(rung_kind(rung), trial.architecture, made)[0]
+            failed = bool(result.get("failed"))
+            rewards[trial.key] = -1.0 if failed else self._reward(trial.costs, self._quality(result))
         return rewards
 
     def sensitivity(
@@ -167,16 +157,16 @@ class Evaluator:
         rises: dict[str, float] = {}
         parts = [("", self.teacher.full), *self._parts()[:most]]
         for count, (name, architecture) in enumerate(parts):
-            known = self._journal.cached("sensitivity", name)
-            if known is None and out_of_time(count):
+            result = self._journal.cached(Fact.SENSITIVITY, name)
+            if result is None and out_of_time(count):
                 break
             on_probe(count, len(parts))
-            if known is None:
+            if result is None:
                 with phase(f"sensitivity profile {count + 1}/{len(parts)}"):
                     distiller = distiller or make()
-                    known = self._probed(distiller, name, architecture)
-                self._journal.store("sensitivity", name, known)
-            rises[name] = float(known["loss"])
+                    result = self._probed(distiller, name, architecture)
+                self._journal.store(Fact.SENSITIVITY, name, result)
+            rises[name] = float(result["loss"])
         on_probe(len(rises), len(parts))
         base = rises.pop("", 0.0)
         rises = {name: min(max(rise - base, 0.0), _LARGEST_RISE) for name, rise in rises.items()}
@@ -195,12 +185,12 @@ class Evaluator:
     def _probed(self, distiller: "ShortDistiller", name: str, architecture: Architecture) -> JsonObject:
         """Return what the journal keeps of one part of the profile."""
         what = f"network without part of {name}" if name else "the whole network"
-        if self._attempts.is_hopeless("sensitivity", name):
-            self._skip("sensitivity", what)
+        if self._attempts.is_hopeless(Fact.SENSITIVITY, name):
+            self._skip(what)
             return {"loss": _LARGEST_RISE, "failed": True}
-        with phase(what), self._attempts.attempt("sensitivity", name):
-            judgement = self._judgement(distiller, architecture, build(self.teacher, architecture))
-        return {"loss": judgement.loss if isfinite(judgement.loss) else _LARGEST_RISE}
+        with phase(what), self._attempts.attempt(Fact.SENSITIVITY, name):
+            result = self._proxy(distiller, architecture, build(self.teacher, architecture))
+        return {"loss": result.loss if isfinite(result.loss) else _LARGEST_RISE}
 
     def _parts(self) -> list[tuple[str, Architecture]]:
         """Return every single cut with its name: whole layers, then groups at each ratio, the largest first."""
@@ -218,10 +208,10 @@ class Evaluator:
         cuts.sort(key=lambda cut: (cut[0], -cut[1]))
         return [(name, architecture) for _, _, name, architecture in cuts]
 
-    def _judgement(self, distiller: "ShortDistiller", architecture: Architecture, model: ir.Model) -> "Judgement":
-        return distiller.judge(model, surviving(self.teacher, architecture), seed=self._seed)
+    def _proxy(self, distiller: "ShortDistiller", architecture: Architecture, model: ir.Model) -> "ProxyResult":
+        return distiller.evaluate(model, surviving(self.teacher, architecture), seed=self._seed)
 
-    def _known(
+    def _result(
         self,
         kind: str,
         architecture: Architecture,
@@ -229,53 +219,84 @@ class Evaluator:
         model: ir.Model | None = None,
     ) -> tuple[JsonObject, bool]:
         """Return what a distillation of this kind makes of a candidate, and whether it had to be run."""
-        known = self._journal.cached(kind, architecture.key)
-        if known is not None:
-            return known, False
+        cached = self._journal.cached(kind, architecture.key)
+        if cached is not None:
+            return cached, False
         what = f"training candidate {architecture.key[:_DIGITS]}"
         if self._attempts.is_hopeless(kind, architecture.key):
-            self._skip(kind, what)
-            known = {"accuracy": 0.0, "loss": None, "seconds": 0.0, "training_seconds": 0.0, "failed": True}
-            self._journal.store(kind, architecture.key, known)
-            return known, False
+            self._skip(what)
+            failed = {"accuracy": 0.0, "loss": None, "seconds": 0.0, "training_seconds": 0.0, "failed": True}
+            self._journal.store(kind, architecture.key, failed)
+            return failed, False
         made = distiller()
         with phase(what), self._attempts.attempt(kind, architecture.key):
-            judgement = self._judgement(made, architecture, model or build(self.teacher, architecture))
-            known = {
-                "accuracy": judgement.accuracy,
-                "loss": judgement.loss if isfinite(judgement.loss) else None,
-                "seconds": judgement.seconds,
-                "training_seconds": judgement.training_seconds,
+            result = self._proxy(made, architecture, model or build(self.teacher, architecture))
+            row = {
+                "accuracy": result.accuracy,
+                "loss": result.loss if isfinite(result.loss) else None,
+                "seconds": result.seconds,
+                "training_seconds": result.training_seconds,
             }
-            self._journal.store(kind, architecture.key, known)
-        return known, True
+            self._journal.store(kind, architecture.key, row)
+        return row, True
 
-    def _skip(self, kind: str, what: str) -> None:
-        self._journal.record_event("skipped", {"kind": kind, "what": what})
+    def _skip(self, what: str) -> None:
         self._tell(f"{what}: left out, since it ended the process before")
 
-    def _quality(self, known: JsonObject) -> float:
+    def _quality(self, result: JsonObject) -> float:
         """Return the accuracy, in a run with budgets times ``exp(-rise of the loss / 10)``.
 
         Of candidates that cost the same the loss tells more of their order than the hits among some images do. Where
         compression is traded for accuracy, the accuracy stays as it is.
         """
-        accuracy = float(known["accuracy"])
+        accuracy = float(result["accuracy"])
         if self.objective.target_ratio is None:
             return accuracy
-        loss = known.get("loss")
+        loss = result.get("loss")
         rise = _LARGEST_RISE if loss is None else min(max(float(loss) - self._teacher_loss, 0.0), _LARGEST_RISE)
         return max(accuracy, _LEAST_ACCURACY) * exp(-_LOSS_WEIGHT * rise)
 
-    def _reward(self, found: CandidateCosts, quality: float) -> float:
-        costs = found.as_mapping()
-        cost = costs.get(self.objective.cost, self.objective.base)
+    def _reward(self, costs: TrialCosts, quality: float) -> float:
+        cost = costs.as_mapping().get(self.objective.cost, self.objective.base)
         return compression_reward(
             quality / max(self.teacher_accuracy, 1e-9), cost / self.objective.base, self.objective.target_ratio
         )
 
 
+class _Attempts:
+    """Evaluations that were begun: one that ends the process is not begun for ever."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def is_hopeless(self, kind: str, key: str) -> bool:
+        """Tell whether this evaluation crashed or stalled, or ended the process too often without a word."""
+        begun = self._journal.cached(Fact.EVALUATION, _UNDER_WAY) or {}
+        same = (begun.get("kind"), begun.get("key")) == (kind, key)
+        return same and (bool(begun.get("crashed")) or int(begun.get("times", 0)) >= _MOST_SILENT)
+
+    @contextmanager
+    def attempt(self, kind: str, key: str) -> Iterator[None]:
+        """Note that an evaluation is under way while in the block; only the end of the process leaves the note."""
+        begun = self._journal.cached(Fact.EVALUATION, _UNDER_WAY) or {}
+        times = int(begun.get("times", 0)) if (begun.get("kind"), begun.get("key")) == (kind, key) else 0
+        self._journal.store(Fact.EVALUATION, _UNDER_WAY, {"kind": kind, "key": key, "times": times + 1})
+        try:
+            yield
+        finally:
+            self._journal.store(Fact.EVALUATION, _UNDER_WAY, {})
+
+
+def note_crash(journal: Journal) -> bool:
+    """Note that the process crashed or stalled in what was under way; tell whether that was an evaluation."""
+    begun = journal.cached(Fact.EVALUATION, _UNDER_WAY)
+    if not begun:
+        return False
+    journal.store(Fact.EVALUATION, _UNDER_WAY, {**begun, "crashed": True})
+    return True
+
+
 def _filled(known: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
-    """Return a figure for every name: the known one, or the mean of all that are known."""
+    """Return a figure for every name: its own, or the mean of all."""
     mean = sum(known.values()) / len(known) if known else 0.0
     return {name: known.get(name, mean) for name in names}

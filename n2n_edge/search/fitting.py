@@ -1,4 +1,4 @@
-"""The widths that budgets leave: ratios scaled until the costs fit, for many candidates at once."""
+"""Fitting of widths to budgets: ratios scaled until the costs fit, for many candidates at once."""
 
 from collections.abc import Callable, Sequence
 
@@ -87,8 +87,8 @@ def _filled(
     free = np.array([group.shrinkable for group in groups], bool)
     order = np.argsort(widths / full - targets, axis=1, kind="stable")
     rows = np.arange(len(widths))
-    for place in range(len(groups)):
-        column = order[:, place]
+    for rank in range(len(groups)):
+        column = order[:, rank]
         wider = widths.copy()
         wider[rows, column] = np.minimum(full[column], widths[rows, column] + multiple)
         tried = open_rows & free[column] & (wider[rows, column] > widths[rows, column])

@@ -1,4 +1,4 @@
-"""What candidates take on one device: measured on this host, predicted for a board that isn't at hand."""
+"""Latency of candidates on one device: measured on this host, predicted for a board that isn't at hand."""
 
 import numpy as np
 import onnx_ir as ir
@@ -16,7 +16,7 @@ from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.measure.measurement import MeasurementError
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.metrics.figures import Figure
-from n2n_edge.search.journal import Journal, JsonObject
+from n2n_edge.search.store import Fact, Journal, JsonObject
 
 __all__ = ["DeviceLatency"]
 
@@ -73,10 +73,10 @@ class DeviceLatency:
         A crash or a hang of the runtime is tried once more with a new worker; it fails this candidate alone.
         """
         key = f"{architecture.key}/{self.name}/{self.profile.default_threads}"
-        known = self._journal.cached("latency", key)
+        known = self._journal.cached(Fact.LATENCY, key)
         if known is None:
-            known = self._timing(serialize(model), architecture.key)
-            self._journal.store("latency", key, known)
+            known = self._timing(serialize(model))
+            self._journal.store(Fact.LATENCY, key, known)
         return None if "failed" in known else Figure(**known)
 
     def of_graph(self, model: ir.Model, costs_at: WidthCosts) -> GraphLatency:
@@ -105,7 +105,7 @@ class DeviceLatency:
         """Whether a measured latency uses all but a little of what candidates may."""
         return self.limit is not None and measured.value >= _FULL * self.limit
 
-    def _timing(self, model: bytes, key: str) -> JsonObject:
+    def _timing(self, model: bytes) -> JsonObject:
         failure = ""
         for _ in range(2):
             try:
@@ -120,7 +120,6 @@ class DeviceLatency:
                 return dict(measurement.latency().to_json())
             except (MeasurementError, InputError) as error:
                 failure = str(error)
-                self._journal.record_event("timing failed", {"candidate": key, "error": failure})
         return {"failed": failure}
 
     def _correction(self, removed: frozenset[str]) -> float:

@@ -1,4 +1,4 @@
-"""What a candidate is worth: compression times accuracy inside the budgets, a graded penalty outside."""
+"""Reward of a candidate: compression times accuracy inside the budgets, a graded penalty outside."""
 
 import math
 from collections.abc import Mapping
@@ -12,10 +12,8 @@ _SHARPENING = 3.0
 _LEAST_PENALTY = 1e-9
 
 
-def compression_reward(
-    accuracy_ratio: float, cost_ratio: float, target_ratio: float | None = None, *, sharpness: float = 1.0
-) -> float:
-    """Return ``R = C (2 - C) (A / A_teacher)^sharpness`` in [0, 1], with ``C = 1 - cost / cost_teacher``.
+def compression_reward(accuracy_ratio: float, cost_ratio: float, target_ratio: float | None = None) -> float:
+    """Return ``R = C (2 - C) A / A_teacher`` in [0, 1], with ``C = 1 - cost / cost_teacher``.
 
     `accuracy_ratio` is A / A_teacher and `cost_ratio` cost / cost_teacher, both against the *original* teacher. The
     form is that of N2N Learning (Ashok et al., ICLR 2018, section 3.3).
@@ -25,36 +23,28 @@ def compression_reward(
     ``1 - target_ratio``: every candidate at or below the target earns the same compression and accuracy alone decides
     between them. Without a target (None) the paper's trade-off stands.
 
-    `sharpness` > 1 widens differences of accuracy, which are small between good candidates. A candidate that costs more
-    than the teacher earns 0; one that beats the teacher is paid for it up to R = 1.
+    A candidate that costs more than the teacher earns 0; one that beats the teacher is paid for it up to R = 1.
     """
     if not (math.isfinite(accuracy_ratio) and accuracy_ratio >= 0 and math.isfinite(cost_ratio) and cost_ratio >= 0):
         raise ValueError(f"ratios must be finite and not negative, not {accuracy_ratio} and {cost_ratio}")
-    if sharpness <= 0:
-        raise ValueError(f"sharpness must be positive, not {sharpness}")
     compression = 1.0 - cost_ratio
     if target_ratio is not None:
         compression = min(compression, 1.0 - target_ratio)
     compression = min(max(compression, 0.0), 1.0)
-    return min(compression * (2.0 - compression) * math.pow(accuracy_ratio, sharpness), 1.0)
+    return min(compression * (2.0 - compression) * accuracy_ratio, 1.0)
 
 
-def violation(
-    reached: Mapping[_Name, float], maximums: Mapping[_Name, float], minimums: Mapping[_Name, float] | None = None
-) -> dict[_Name, float]:
-    """Return the budgets that are missed and by how much, relative to the limit; empty if all are met.
+def violation(reached: Mapping[_Name, float], limits: Mapping[_Name, float]) -> dict[_Name, float]:
+    """Return the budgets that are missed and by how much, ``reached / limit - 1``; empty if all are met.
 
-    For a maximum the excess is ``reached / limit - 1``, for a minimum (an accuracy) ``1 - reached / limit``. Costs are
-    found out cheapest first, so a budget whose figure is not in `reached` yet is not judged. A figure that is not a
-    number counts as infinitely far off. Raises ValueError for a limit that isn't positive.
+    A budget whose figure is not in `reached` yet doesn't count. A figure that is not a number counts as infinitely far
+    off. Raises ValueError for a limit that isn't positive.
     """
-    excesses: dict[_Name, float] = {}
-    for name, limit in maximums.items():
-        if name in reached:
-            excesses[name] = _number(reached[name], math.inf) / _positive(name, limit) - 1.0
-    for name, limit in (minimums or {}).items():
-        if name in reached:
-            excesses[name] = 1.0 - _number(reached[name], -math.inf) / _positive(name, limit)
+    excesses = {
+        name: (math.inf if math.isnan(reached[name]) else reached[name]) / _positive(name, limit) - 1.0
+        for name, limit in limits.items()
+        if name in reached
+    }
     return {name: excess for name, excess in excesses.items() if excess > 0}
 
 
@@ -75,10 +65,6 @@ def infeasible_reward(excesses: Mapping[str, float], progress: float) -> float:
     if math.isinf(severity):
         return -1.0
     return -max(severity / (1.0 + severity), _LEAST_PENALTY)
-
-
-def _number(value: float, otherwise: float) -> float:
-    return otherwise if math.isnan(value) else value
 
 
 def _positive(name: str, limit: float) -> float:

@@ -1,4 +1,4 @@
-"""What accuracy an architecture that nobody trained is likely to reach: a Gaussian process over those that were."""
+"""Surrogate of candidate accuracy: a Gaussian process over the candidates that were evaluated."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from math import fsum
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Sensitivity", "Sketch", "Surrogate"]
+__all__ = ["Estimate", "Sensitivity", "Surrogate"]
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -21,22 +21,38 @@ _FLOOR = 0.05
 _NOISES = (0.05, 0.15, 0.4)
 _LOCALS = (0.1, 0.4, 1.0)
 _LENGTHS = (0.5, 1.0, 2.0)
-"""Grids of the hyperparameters: noise and local variation in units of the spread of what was seen, length scale."""
+"""Grids of the hyperparameters: noise and local variation in units of the spread of what was observed, length scale."""
 
 _TREND_VARIANCE = 4.0
 
 
 @dataclass(frozen=True)
-class Sketch:
-    """An architecture as the surrogate sees it: the layers that go, the width ratios of groups, and two cost shares.
+class Estimate:
+    """A candidate that was not built: what it cuts, its true costs, and the reward that the surrogate predicts.
 
-    `ratios` names the groups that are narrower than the teacher's; shares are of the teacher's params and MACs.
+    `ratios` names the groups that are narrower than the teacher's; shares are of the teacher's params and MACs,
+    `cost_ratio` of its cost by the objective. `excess` is the sum of what it misses budgets by, `slope` how much the
+    reward grows with the accuracy.
     """
 
     removed: frozenset[str]
     ratios: Mapping[str, float]
     params_share: float
     macs_share: float
+    excess: float = 0.0
+    cost_ratio: float = 1.0
+    reward: float = 0.0
+    slope: float = 0.0
+
+    @property
+    def feasible(self) -> bool:
+        """Whether it meets every budget."""
+        return self.excess <= 0
+
+    @property
+    def identity(self) -> tuple[frozenset[str], tuple[tuple[str, float], ...]]:
+        """Equal for cuts that come out as the same architecture."""
+        return self.removed, tuple(sorted(self.ratios.items()))
 
 
 @dataclass(frozen=True)
@@ -50,14 +66,14 @@ class Sensitivity:
     groups: Mapping[str, Sequence[float]] = field(default_factory=dict)
     ratios: tuple[float, ...] = (0.25, 0.5)
 
-    def rise(self, sketch: Sketch) -> tuple[float, float]:
-        """Return the summed rises of what `sketch` removes, and of what it narrows."""
-        removed = fsum(max(self.layers.get(name, 0.0), 0.0) for name in sketch.removed)  # exact: sets have no order
-        narrowed = fsum(self.of_group(name, ratio) for name, ratio in sketch.ratios.items())
+    def rise(self, estimate: Estimate) -> tuple[float, float]:
+        """Return the summed rises of what `estimate` removes, and of what it narrows."""
+        removed = fsum(max(self.layers.get(name, 0.0), 0.0) for name in estimate.removed)  # exact: sets have no order
+        narrowed = fsum(self.of_group(name, ratio) for name, ratio in estimate.ratios.items())
         return removed, narrowed
 
     def of_group(self, name: str, ratio: float) -> float:
-        """Return the rise of one group at `ratio`, between what was tried; nought for a group that wasn't."""
+        """Return the rise of one group at `ratio`, between what was tried; nought for one that wasn't."""
         if name not in self.groups:
             return 0.0
         rises = [max(rise, 0.0) for rise in self.groups[name]]
@@ -92,59 +108,59 @@ class Surrogate:
         """Number of observations."""
         return len(self._values)
 
-    def observe(self, sketches: Sequence[Sketch], accuracies: Sequence[float]) -> None:
+    def observe(self, estimates: Sequence[Estimate], accuracies: Sequence[float]) -> None:
         """Take in measured accuracies."""
-        if not sketches:
+        if not estimates:
             return
-        trends, points = self._encoded(sketches)
+        trends, points = self._encoded(estimates)
         self._trends = np.concatenate([self._trends, trends])
         self._points = np.concatenate([self._points, points])
         self._values = np.concatenate([self._values, np.asarray(accuracies, np.float64)])
         self._fit = None
 
-    def predict(self, sketches: Sequence[Sketch]) -> tuple[Vector, Vector]:
+    def predict(self, estimates: Sequence[Estimate]) -> tuple[Vector, Vector]:
         """Return the expected accuracy of each architecture, and its standard deviation, both `(N,)`."""
-        trends, points = self._encoded(sketches)
+        trends, points = self._encoded(estimates)
         if not len(self._values):
-            return 1.0 / (1.0 + trends[:, 1] + trends[:, 2]), np.ones(len(sketches))
+            return 1.0 / (1.0 + trends[:, 1] + trends[:, 2]), np.ones(len(estimates))
         return self._fitted().predict(trends, points)
 
-    def choose(
-        self, sketches: Sequence[Sketch], worth: Vector, slope: Vector, count: int, boldness: float
-    ) -> list[int]:
-        """Return the positions of the `count` architectures most worth judging, the best first.
+    def choose(self, estimates: Sequence[Estimate], count: int, exploration: float) -> list[int]:
+        """Return the indices of the `count` candidates most worth evaluating, the best first.
 
-        `worth` `(N,)` is what each is expected to earn and `slope` by how much that grows with its accuracy. The
-        upper confidence bound decides; after each choice the others are as sure as if its outcome were known
-        (Desautels, Krause and Burdick, Parallelizing Exploration-Exploitation Tradeoffs, JMLR 2014).
+        The upper confidence bound of the reward decides, `exploration` standard deviations above what is predicted;
+        after each choice the others are as sure as if its outcome were known (Desautels, Krause and Burdick,
+        Parallelizing Exploration-Exploitation Tradeoffs, JMLR 2014).
         """
-        trends, points = self._encoded(sketches)
+        trends, points = self._encoded(estimates)
+        rewards = np.array([estimate.reward for estimate in estimates])
+        slopes = np.array([estimate.slope for estimate in estimates])
         taken: list[int] = []
         state = self._fitted() if len(self._values) else None
-        for _ in range(min(count, len(sketches))):
-            deviation = np.ones(len(sketches)) if state is None else state.predict(trends, points)[1]
-            bound = worth + boldness * slope * deviation
+        for _ in range(min(count, len(estimates))):
+            deviation = np.ones(len(estimates)) if state is None else state.predict(trends, points)[1]
+            bound = rewards + exploration * slopes * deviation
             bound[taken] = -np.inf
             best = int(np.argmax(bound))
             taken.append(best)
             if state is not None:
-                state = state.believing(trends[best : best + 1], points[best : best + 1])
+                state = state.with_expected(trends[best : best + 1], points[best : best + 1])
         return taken
 
-    def _encoded(self, sketches: Sequence[Sketch]) -> tuple[Matrix, Matrix]:
+    def _encoded(self, estimates: Sequence[Estimate]) -> tuple[Matrix, Matrix]:
         trends, points = [], []
-        for sketch in sketches:
-            removed, narrowed = self._profile.rise(sketch)
+        for estimate in estimates:
+            removed, narrowed = self._profile.rise(estimate)
             trends.append(
                 [
                     1.0,
                     np.sqrt(removed),
                     np.sqrt(narrowed),
-                    *np.log(np.maximum([sketch.params_share, sketch.macs_share], _LEAST_SHARE)),
+                    *np.log(np.maximum([estimate.params_share, estimate.macs_share], _LEAST_SHARE)),
                 ]
             )
-            gone = [float(name in sketch.removed) for name in self._layers]
-            narrow = [-np.log(max(sketch.ratios.get(name, 1.0), _LEAST_RATIO)) for name in self._groups]
+            gone = [float(name in estimate.removed) for name in self._layers]
+            narrow = [-np.log(max(estimate.ratios.get(name, 1.0), _LEAST_RATIO)) for name in self._groups]
             points.append(np.array([*gone, *narrow]) * self._weights)
         return np.array(trends), np.array(points)
 
@@ -190,15 +206,15 @@ class _Fit:
         return cls(trends, points, values, centre, scale, mean, spread, noise, local, length, inverse, evidence)
 
     def predict(self, trends: Matrix, points: Matrix) -> tuple[Vector, Vector]:
-        """Return mean and standard deviation of the accuracy itself, without the noise of judging it."""
+        """Return mean and standard deviation of the accuracy itself, without the noise of its evaluation."""
         across = self._kernel(trends, points, self.trends, self.points)
         mean = self.mean + self.spread * (across @ self.inverse @ ((self.values - self.mean) / self.spread))
         prior = _TREND_VARIANCE * (self._scaled(trends) ** 2).sum(axis=1) / trends.shape[1] + self.local**2
         variance = prior - np.einsum("ij,jk,ik->i", across, self.inverse, across)
         return mean, self.spread * np.sqrt(np.maximum(variance, 1e-9))
 
-    def believing(self, trends: Matrix, points: Matrix) -> "_Fit":
-        """Return the process after it has seen its own expectation at one more point: only its doubt changes."""
+    def with_expected(self, trends: Matrix, points: Matrix) -> "_Fit":
+        """Return the process given its own expectation at one more point: only its variance changes."""
         across = self._kernel(trends, points, self.trends, self.points)[0]
         own = self._kernel(trends, points, trends, points)[0, 0] + self.noise**2
         passed = self.inverse @ across

@@ -1,4 +1,4 @@
-"""The quick judgement of a candidate: a short distillation on a fixed set of images with cached teacher outputs."""
+"""Proxy evaluation of a candidate: a short distillation on a fixed set of images with cached teacher outputs."""
 
 import time
 from dataclasses import dataclass, replace
@@ -23,17 +23,17 @@ from n2n_edge.training.reconstruct import FeatureTargets, Kept, reconstruct
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.watchdog import step
 
-__all__ = ["Judgement", "ShortDistiller"]
+__all__ = ["ProxyResult", "ShortDistiller"]
 
 _BATCH = 256
 
 
 @dataclass(frozen=True)
-class Judgement:
+class ProxyResult:
     """What a short distillation made of a candidate.
 
     `accuracy` is the validation metric in 0..1 (fidelity where there are no labels), `loss` the distillation loss on
-    the validation images, `training_seconds` the part of the time that training took, `model` the candidate as judged.
+    the validation images, `training_seconds` the part of the time that training took, `model` the trained candidate.
     """
 
     accuracy: float
@@ -44,11 +44,11 @@ class Judgement:
 
 
 class ShortDistiller:
-    """Judges candidates on equal terms.
+    """Evaluates candidates on equal terms.
 
     A fixed set of training images is prepared once, with the teacher's outputs for them; each candidate gets
-    `passes` passes over it (with none it is only refitted, on `feature_images` images) and is judged on a fixed part of
-    the validation split. A judgement depends on the candidate and the seed alone, not on what was judged before.
+    `passes` passes over it (with none it is only refitted, on `feature_images` images) and is evaluated on a fixed
+    part of the validation split. The result depends on the candidate and the seed alone, not on those evaluated before.
     `teacher` holds the teacher's own evaluation on the same images, `teacher_loss` its loss, `teaching_seconds` and
     `teaching_bytes` what its outputs for the training images took.
     """
@@ -116,8 +116,8 @@ class ShortDistiller:
                 parts.append(as_tuple(module(self._inputs(chosen))))
         return tuple(torch.cat([output.float() for output in outputs]) for outputs in zip(*parts, strict=True))
 
-    def judge(self, candidate: ir.Model, kept: Kept | None = None, *, seed: int) -> Judgement:
-        """Train a candidate shortly towards the teacher and judge it; the candidate stays as it is.
+    def evaluate(self, candidate: ir.Model, kept: Kept | None = None, *, seed: int) -> ProxyResult:
+        """Train a candidate shortly towards the teacher and evaluate it; the candidate stays as it is.
 
         With `kept` its layers are first refitted to the teacher's (see `reconstruct`), which is worth more than the
         training that follows.
@@ -137,7 +137,7 @@ class ShortDistiller:
             evaluation = compare(outputs, self._reference, self._validation_labels, self._kind)
             loss = self._loss(outputs, evaluation)
         seconds = time.monotonic() - start
-        return Judgement(evaluation.metric, loss, seconds, training_seconds, write_back(candidate, module))
+        return ProxyResult(evaluation.metric, loss, seconds, training_seconds, write_back(candidate, module))
 
     def _train(self, module: GraphModule, settings: DistillSettings, bf16: bool) -> None:
         orders = [training_order(len(self._images), settings, epoch) for epoch in range(1, self._passes + 1)]

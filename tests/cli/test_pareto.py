@@ -22,7 +22,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.runs.chosen import ship_candidate
 from n2n_edge.runs.finish import CompressResult
 from n2n_edge.runs.observer import SilentObserver
-from n2n_edge.search.journal import Journal
+from n2n_edge.search.store import Journal
 from n2n_edge.training.reports import EpochReport
 
 pytest.importorskip("sklearn", reason="the built-in example needs scikit-learn")
@@ -90,7 +90,7 @@ def another(result: CompressResult) -> int:
 
 def test_no_candidate_of_the_journal_beats_the_front(result: CompressResult, call: Call) -> None:
     with Journal.read(result.folder / "journal.sqlite") as journal:
-        rows = [row for row in journal.candidates() if row.accuracy is not None]
+        rows = [row for row in journal.trials() if row.score is not None]
     for cost in COSTS:
         for device in (PI, JETSON) if cost == "latency_ms" else (None,):
             document = listed(call, result.folder, "--cost", cost, *(["--device", device] if device else []))
@@ -100,8 +100,8 @@ def test_no_candidate_of_the_journal_beats_the_front(result: CompressResult, cal
             for each in front:
                 own = each[cost][device]["value"] if device else each[cost]["value"]
                 for row in rows:
-                    other = row.costs["latencies"][device]["value"] if device else row.costs[cost]
-                    accuracy = row.accuracy or 0.0
+                    other = row.costs.latencies[device].value if device else row.costs.as_mapping()[cost]
+                    accuracy = row.score or 0.0
                     better = other <= own and accuracy >= each["accuracy"]["value"]
                     assert not better or (other, accuracy) == (own, each["accuracy"]["value"])
 

@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from n2n_edge.search.candidate_costs import CandidateCosts
 
 import n2n_edge
 from n2n_edge.cli.compress import compress
@@ -17,7 +18,6 @@ from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS, OBJECTIVES, STATIC_COSTS
 from n2n_edge.report.document import CandidateJson, ModelJson
 from n2n_edge.runs.settings import CompressSettings
-from n2n_edge.search.candidate_costs import CandidateCosts
 
 ROWS = tuple(COSTS.values())
 

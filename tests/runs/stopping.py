@@ -6,7 +6,8 @@ import pytest
 
 import n2n_edge
 from n2n_edge.runs.observer import SilentObserver
-from n2n_edge.search.journal import Candidate, Journal
+from n2n_edge.search.store import Journal
+from n2n_edge.search.trial import Trial
 
 __all__ = ["begun"]
 
@@ -29,9 +30,9 @@ class Stopping(SilentObserver):
         raise StopError
 
 
-def begun(out: Path, *, searched: bool = False, **given: object) -> list[Candidate]:
+def begun(out: Path, *, searched: bool = False, **given: object) -> list[Trial]:
     """Begin a run, or go on with one, end it after a candidate or the search, and return its journal's candidates."""
     with pytest.raises(StopError):
         n2n_edge.compress(out=out, observer=Stopping(searched), **given)
     with Journal.read(out / "journal.sqlite") as journal:
-        return list(journal.candidates())
+        return list(journal.trials())

@@ -18,7 +18,8 @@ from n2n_edge._example import teacher_path
 from n2n_edge.data.source_digits import read as read_digits
 from n2n_edge.errors import BudgetMissedError, InputError
 from n2n_edge.runs.finish import CompressResult
-from n2n_edge.search.journal import Candidate, Journal
+from n2n_edge.search.store import Journal
+from n2n_edge.search.trial import Trial
 from tests.runs.small import images_npz, teacher_file
 from tests.runs.stopping import begun
 
@@ -159,8 +160,8 @@ def test_a_kill_amid_the_search_changes_nothing(result: CompressResult, digits: 
     assert again.student.read_bytes() == result.student.read_bytes()
 
 
-def proposed(rows: list[Candidate]) -> list[tuple[str, int, str]]:
-    return [(row.stage, row.position, row.key) for row in rows]
+def proposed(rows: list[Trial]) -> list[tuple[str, int, str]]:
+    return [(row.stage, row.number, row.key) for row in rows]
 
 
 @pytest.fixture

@@ -7,11 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from n2n_edge.devices.registry import load_profile
+from n2n_edge.graph.architecture import Architecture
+from n2n_edge.metrics.figures import Figure
 from n2n_edge.runs.devices import profiles_meta
 from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.front import Axis, read_candidates
 from n2n_edge.runs.settings import CompressSettings
-from n2n_edge.search.journal import Candidate, Journal
+from n2n_edge.search.store import Journal
+from n2n_edge.search.trial import Trial, TrialCosts
 
 DEVICES = ("raspberry-pi-4", "jetson-orin-nano")
 COSTS = ("params", "size_mb", "macs", "memory_bound_mb")
@@ -36,14 +39,12 @@ def test_no_candidate_of_a_journal_beats_its_front(rows: list[tuple[str, dict[st
         meta = profiles_meta([load_profile(device) for device in DEVICES])
         with Journal.create(folder.journal, meta) as journal:
             for stage, costs, latencies, accuracy in rows:
-                figures = {
-                    device: {"value": value, "unit": "ms", "provenance": "calibrated"}
-                    for device, value in latencies.items()
-                }
-                journal.record_candidate(
-                    Candidate(
-                        stage, positions[stage], 0, (), str(positions), {}, {**costs, "latencies": figures}, 0.0,
-                        accuracy, accuracy is not None, "calibrated",
+                figures = {device: Figure(value, "ms", "calibrated") for device, value in latencies.items()}
+                static = TrialCosts(**costs, latencies=figures)  # type: ignore[arg-type]
+                journal.record_trial(
+                    Trial(
+                        Architecture(), static, 0.0, accuracy is not None, score=accuracy, stage=stage,
+                        number=positions[stage],
                     )
                 )  # fmt: skip
                 positions[stage] += 1

@@ -14,7 +14,7 @@ from n2n_edge.runs.observer import SilentObserver
 from n2n_edge.runs.run import run_compress
 from n2n_edge.runs.settings import LARGEST_SEED, CompressSettings, absolute_paths, read_settings, write_settings
 from n2n_edge.runs.threads import threads_of_run
-from n2n_edge.search.journal import Journal
+from n2n_edge.search.store import Journal
 
 
 def test_settings_survive_the_file(tmp_path: Path) -> None:

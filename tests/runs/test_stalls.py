@@ -10,7 +10,7 @@ import pytest
 
 import n2n_edge
 from n2n_edge.runs.observer import SilentObserver
-from n2n_edge.search.journal import Journal
+from n2n_edge.search.store import Journal
 from tests.runs.small import images_npz, teacher_file
 
 TIME_LIMIT_S = 300
@@ -84,11 +84,10 @@ def test_a_candidate_that_ends_the_process_fails_alone(fault: str, code: int, tm
     assert "left out, since it ended the process before" in said
     assert not (out / "stacks.txt").exists()
     with Journal.read(out / "journal.sqlite") as journal:
-        rows = journal.candidates()
-        assert [event.kind for event in journal.events()] == ["resumed", "skipped"]
-    failed = [row for row in rows if not row.feasible and row.costs["params"] <= 4000]
+        rows = journal.trials()
+    failed = [row for row in rows if not row.feasible and row.costs.params <= 4000]
     assert len({row.key for row in failed}) == 1
-    assert all(row.reward < 0 and row.accuracy is None for row in failed)
+    assert all(row.reward < 0 and row.score is None for row in failed)
     assert any(row.feasible for row in rows)
     assert json.loads((out / "report.json").read_text())["student"]["params"]["value"] <= 4000
 

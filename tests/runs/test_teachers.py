@@ -18,7 +18,7 @@ from n2n_edge.latency.model import LatencyModel
 from n2n_edge.measure.bench import WarmWorker, bench
 from n2n_edge.measure.measurement import MeasurementError
 from n2n_edge.measure.options import BenchOptions
-from n2n_edge.search.journal import Journal
+from n2n_edge.search.store import Journal
 from tests.runs.small import CLASSES, image_folder, images_npz, teacher_file
 from tests.runs.stopping import begun
 

@@ -20,7 +20,7 @@ from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.fitting import Widths, fit_widths
-from n2n_edge.search.journal import Journal
+from n2n_edge.search.store import Journal
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_a_board_is_predicted_and_the_budget_holds_for_the_prediction(
         budgets = [Budget("latency_ms", limit)]
         meter = CostMeter(teacher, profile, budgets, journal, worker, accept_expected=accept_expected)
         architecture = meter.fitted(frozenset(), {group.name: 1.0 for group in teacher.groups})
-        found = meter.judge(architecture, build(teacher, architecture))
+        found = meter.evaluate(architecture, build(teacher, architecture))
         assert worker.pid is None  # nothing was run here
     assert found.latency is not None
     assert found.latency.provenance == "calibrated"
@@ -127,7 +127,7 @@ def test_a_latency_budget_holds_on_every_device(teacher: Teacher, journal: Journ
         meter = CostMeter(teacher, profiles[0], [Budget("latency_ms", limit)], journal, worker, others=profiles[1:])
         architecture = meter.fitted(frozenset(), {group.name: 1.0 for group in teacher.groups})
         model = build(teacher, architecture)
-        found, whole = meter.judge(architecture, model), meter.judge(teacher.full, teacher.model)
+        found, whole = meter.evaluate(architecture, model), meter.evaluate(teacher.full, teacher.model)
     assert {name: found.held_on(name) for name in full} == pytest.approx(
         {profile.name: LatencyModel(profile).estimate(model).figure.held() for profile in profiles}, rel=1e-6
     )
@@ -171,7 +171,7 @@ def test_this_host_may_be_one_of_several_and_is_timed_only_where_the_others_allo
     for limit, timed in ((0.5 * full, False), (1000.0, True)):
         with WarmWorker() as worker:
             meter = CostMeter(teacher, cpu, [Budget("latency_ms", limit)], journal, worker, others=[pi])
-            found = meter.judge(teacher.full, teacher.model)
+            found = meter.evaluate(teacher.full, teacher.model)
             assert (worker.pid is not None) == timed
             assert bool(meter.excesses(found)) == (not timed)
         assert [figure.provenance for figure in found.latencies.values()] == ["calibrated", "measured"][: 1 + timed]
@@ -180,9 +180,9 @@ def test_this_host_may_be_one_of_several_and_is_timed_only_where_the_others_allo
 def test_this_host_is_timed_once_per_architecture(teacher: Teacher, journal: Journal) -> None:
     with WarmWorker() as worker:
         meter = CostMeter(teacher, load_profile("cpu"), [Budget("latency_ms", 1000.0)], journal, worker)
-        first = meter.judge(teacher.full, teacher.model).latency
+        first = meter.evaluate(teacher.full, teacher.model).latency
         pid = worker.pid
-    again = meter.judge(teacher.full, teacher.model).latency
+    again = meter.evaluate(teacher.full, teacher.model).latency
     assert pid is not None
     assert worker.pid is None  # the second figure came from the journal
     assert first is not None
@@ -193,7 +193,7 @@ def test_this_host_is_timed_once_per_architecture(teacher: Teacher, journal: Jou
 def test_a_missed_budget_is_told_in_proportion(teacher: Teacher, journal: Journal) -> None:
     with WarmWorker() as worker:
         meter = CostMeter(teacher, load_profile("raspberry-pi-4"), [Budget("params", 154_105.0)], journal, worker)
-        found = meter.judge(teacher.full, teacher.model)
+        found = meter.evaluate(teacher.full, teacher.model)
     assert meter.excesses(found) == {"params": pytest.approx(1.0)}
 
 

@@ -1,4 +1,4 @@
-"""The whole search against an accuracy that is made up, so that it costs nothing and its best is known to be hard."""
+"""Whole searches against an accuracy that is made up, so that it costs nothing and its best is known to be hard."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,15 +9,19 @@ import pytest
 
 from n2n_edge._example import teacher_path
 from n2n_edge.devices.registry import load_profile
+from n2n_edge.errors import InputError
 from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.metrics.budget import Budget
-from n2n_edge.search.attempts import note_crash
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, search
-from n2n_edge.search.evaluator import Evaluator, Objective
-from n2n_edge.search.journal import Journal
-from n2n_edge.training.proxy_evaluation import Judgement
+from n2n_edge.search.evaluator import Evaluator, Objective, note_crash
+from n2n_edge.search.proposers import base
+from n2n_edge.search.proposers.base import Proposer, SearchContext, make_proposer, proposer_names, register_proposer
+from n2n_edge.search.proposers.baselines import random_actions
+from n2n_edge.search.store import Journal
+from n2n_edge.search.trial import Actions, Trial
+from n2n_edge.training.proxy_evaluation import ProxyResult
 from n2n_edge.training.reconstruct import Kept
 from tests.strategies import Sketch, Tensor
 
@@ -42,7 +46,7 @@ def example() -> Teacher:
 
 
 class MadeUp:
-    """Judges by the widths of the layers that are left: each has a sensitivity of its own, some none at all."""
+    """Scores by the widths of the layers that are left: each has a sensitivity of its own, some none at all."""
 
     def __init__(self, teacher: Teacher) -> None:
         random = np.random.default_rng(7)
@@ -53,16 +57,16 @@ class MadeUp:
         ]
         dear = random.dirichlet(np.full(len(weights), 0.4))
         self.layers = {name: (full, 0.8 * float(share)) for (name, full), share in zip(weights, dear, strict=True)}
-        self.judged: list[float] = []
+        self.scores: list[float] = []
 
-    def judge(self, model: ir.Model, kept: Kept | None = None, *, seed: int) -> Judgement:
+    def evaluate(self, model: ir.Model, kept: Kept | None = None, *, seed: int) -> ProxyResult:
         lost = 0.0
         for name, (full, dear) in self.layers.items():
             value = model.graph.initializers.get(name)
             ratio = 0.0 if value is None or value.shape is None else int(value.shape[0]) / full  # type: ignore[arg-type]
             lost += dear * (1.0 - ratio) ** 2
-        self.judged.append(1.0 - lost)
-        return Judgement(1.0 - lost, 5.0 * lost, 0.0, 0.0, model)
+        self.scores.append(1.0 - lost)
+        return ProxyResult(1.0 - lost, 5.0 * lost, 0.0, 0.0, model)
 
 
 Run = Callable[..., tuple[SearchResult, Journal, MadeUp]]
@@ -117,37 +121,37 @@ def best_reward(result: SearchResult) -> float:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_practice_beats_sampling_and_the_plain_gradient(run: Run, example: Teacher, seed: int) -> None:
+def test_predicted_rewards_beat_sampling_and_the_plain_gradient(run: Run, example: Teacher, seed: int) -> None:
     rewards = {policy: best_reward(run(policy, seed, teacher=example)[0]) for policy in ("reinforce", "n2n", "random")}
     assert rewards["reinforce"] > rewards["random"] + 0.03
     assert rewards["reinforce"] > rewards["n2n"] + 0.03
 
 
 @pytest.mark.parametrize("policy", ["reinforce", "n2n", "random", "greedy", "evolution"])
-def test_every_policy_judges_what_was_asked_and_keeps_the_budget(run: Run, policy: str) -> None:
+def test_every_policy_evaluates_what_was_asked_and_keeps_the_budget(run: Run, policy: str) -> None:
     result, journal, _ = run(policy)
     assert result.winner is not None
     assert result.winner.feasible
-    trained = {row.key for row in journal.candidates() if row.feasible}
-    assert len({row.key for row in journal.candidates("removal") if row.feasible}) <= REMOVAL
+    trained = {row.key for row in journal.trials() if row.feasible}
+    assert len({row.key for row in journal.trials("removal") if row.feasible}) <= REMOVAL
     assert SHRINKAGE <= len(trained) <= REMOVAL + SHRINKAGE
 
 
-def test_a_search_that_is_repeated_from_its_journal_judges_nothing_again(run: Run) -> None:
+def test_a_search_that_is_repeated_from_its_journal_evaluates_nothing_again(run: Run) -> None:
     first, journal, judge = run("reinforce", 1)
-    judged = len(judge.judged)
-    rows = [(row.stage, row.position, row.actions, row.key) for row in journal.candidates()]
+    judged = len(judge.scores)
+    rows = [(row.stage, row.number, row.actions, row.key) for row in journal.trials()]
     journal.close()
     again, journal, silent = run("reinforce", 1)
     assert judged > REMOVAL + SHRINKAGE  # the sensitivity profile, too
-    assert not silent.judged
-    assert [(row.stage, row.position, row.actions, row.key) for row in journal.candidates()] == rows
+    assert not silent.scores
+    assert [(row.stage, row.number, row.actions, row.key) for row in journal.trials()] == rows
     assert best_reward(again) == best_reward(first)
 
 
 def test_how_undecided_the_policy_was_is_kept_for_every_batch(run: Run) -> None:
     def entropies(journal: Journal) -> list[float | None]:
-        batches = dict.fromkeys((row.stage, row.batch) for row in journal.candidates())
+        batches = dict.fromkeys((row.stage, row.batch) for row in journal.trials())
         known = [journal.cached("entropy", f"{stage}/{batch}") for stage, batch in batches]
         return [None if one is None else one["entropy"] for one in known]
 
@@ -169,7 +173,7 @@ def test_the_policy_of_each_stage_goes_on_from_another_run(run: Run) -> None:
     def proposed(*stages: str) -> tuple[list[tuple[int, ...]], ...]:
         known = {stage: states[stage] for stage in stages}
         _, journal, _ = run("n2n", 5, name="-".join(["", *stages]), removal=8, shrinkage=8, policy_states=known)
-        return tuple([row.actions for row in journal.candidates(stage)] for stage in ("removal", "shrinkage"))
+        return tuple([row.actions for row in journal.trials(stage)] for stage in ("removal", "shrinkage"))
 
     removal, shrinkage = proposed()
     assert proposed("removal")[0] != removal
@@ -178,10 +182,10 @@ def test_the_policy_of_each_stage_goes_on_from_another_run(run: Run) -> None:
     assert changed != shrinkage
 
 
-def test_practice_shapes_the_widths_of_every_choice_of_layers(run: Run, teacher: Teacher) -> None:
+def test_the_profile_shapes_the_widths_of_every_choice_of_layers(run: Run, teacher: Teacher) -> None:
     _, journal, _ = run("reinforce", 2)
     full = {group.name: group.width for group in teacher.groups}
-    trained = [row.architecture["widths"] for row in journal.candidates("removal") if row.feasible]
+    trained = [dict(row.architecture.widths) for row in journal.trials("removal") if row.feasible]
     shares = [{round(width / full[group], 1) for group, width in widths.items()} for widths in trained]
     assert any(len(one) > 2 for one in shares)  # not all alike: what suffers little gets narrower
 
@@ -193,8 +197,8 @@ def test_of_candidates_with_equal_hits_the_lower_loss_earns_more_where_there_are
         def __init__(self, loss: float) -> None:
             self.loss = loss
 
-        def judge(self, model: ir.Model, kept: Kept | None = None, *, seed: int) -> Judgement:
-            return Judgement(0.8, self.loss, 0.0, 0.0, model)
+        def evaluate(self, model: ir.Model, kept: Kept | None = None, *, seed: int) -> ProxyResult:
+            return ProxyResult(0.8, self.loss, 0.0, 0.0, model)
 
     rewards: dict[tuple[bool, float], float] = {}
     losses = (1.0, 4.0, float("nan"))
@@ -205,8 +209,8 @@ def test_of_candidates_with_equal_hits_the_lower_loss_earns_more_where_there_are
                 meter = CostMeter(teacher, load_profile("raspberry-pi-4"), budgets, journal, worker)
                 objective = Objective.choose("params", meter.static(build(teacher, teacher.full)), budgets)
                 evaluator = Evaluator(teacher, meter, Says(loss), 1.0, 0.5, objective, journal, 0)  # type: ignore[arg-type]
-                judged = evaluator.judge(meter.fitted(frozenset(), {}), 0.0)
-                assert judged.accuracy == 0.8
+                judged = evaluator.evaluate(meter.fitted(frozenset(), {}), 0.0)
+                assert judged.score == 0.8
                 rewards[bound, loss] = judged.reward
     bound_rewards, free_rewards = ([rewards[bound, loss] for loss in losses] for bound in (True, False))
     assert bound_rewards[0] > bound_rewards[1] > bound_rewards[2] > 0
@@ -221,8 +225,8 @@ def test_finalists_are_halved_on_more_and_more_images(run: Run, teacher: Teacher
             super().__init__(teacher)
             self.rung = rung
 
-        def judge(self, model: ir.Model, kept: Kept | None = None, *, seed: int) -> Judgement:
-            found = super().judge(model, kept, seed=seed)
+        def evaluate(self, model: ir.Model, kept: Kept | None = None, *, seed: int) -> ProxyResult:
+            found = super().evaluate(model, kept, seed=seed)
             judged.append((self.rung, len(judged)))
             return found
 
@@ -234,26 +238,26 @@ def test_finalists_are_halved_on_more_and_more_images(run: Run, teacher: Teacher
 
 def test_a_search_with_a_time_limit_is_repeated_as_it_was(run: Run) -> None:
     first, journal, _ = run("reinforce", 4, deadline_s=3600.0, removal=3, shrinkage=2)
-    rows = [(row.stage, row.position, row.actions, row.key) for row in journal.candidates()]
+    rows = [(row.stage, row.number, row.actions, row.key) for row in journal.trials()]
     journal.set_meta("search_seconds", 3600.0)  # it took all of its time, and was killed just before it was done
     journal.close()
     again, journal, silent = run("reinforce", 4, deadline_s=3600.0, removal=3, shrinkage=2)
-    assert not silent.judged
-    assert [(row.stage, row.position, row.actions, row.key) for row in journal.candidates()] == rows
+    assert not silent.scores
+    assert [(row.stage, row.number, row.actions, row.key) for row in journal.trials()] == rows
     assert best_reward(again) == best_reward(first)
 
 
 @pytest.mark.parametrize("policy", ["reinforce", "random", "n2n"])
-def test_a_search_without_time_judges_one_candidate_and_is_repeated_as_it_was(run: Run, policy: str) -> None:
+def test_a_search_without_time_evaluates_one_candidate_and_is_repeated_as_it_was(run: Run, policy: str) -> None:
     first, journal, judge = run(policy, 4, deadline_s=1e-9)
-    rows = [(row.stage, row.position, row.key) for row in journal.candidates()]
+    rows = [(row.stage, row.number, row.key) for row in journal.trials()]
     assert [row[:2] for row in rows] == [("removal", 0)]  # not a whole batch, and no second stage
-    assert len(judge.judged) == (2 if policy == "reinforce" else 1)  # with one part of the profile
+    assert len(judge.scores) == (2 if policy == "reinforce" else 1)  # with one part of the profile
     assert first.winner is not None
     journal.close()
     again, journal, silent = run(policy, 4, deadline_s=1e-9)
-    assert not silent.judged
-    assert [(row.stage, row.position, row.key) for row in journal.candidates()] == rows
+    assert not silent.scores
+    assert [(row.stage, row.number, row.key) for row in journal.trials()] == rows
     assert again.winner is not None
     assert again.winner.architecture == first.winner.architecture
 
@@ -269,7 +273,7 @@ def test_the_profile_tells_of_its_progress_before_its_first_part_and_after_every
 
 def test_an_evaluation_that_ended_the_process_is_left_out(run: Run) -> None:
     _, journal, _ = run("random", 5, removal=2, shrinkage=1)
-    first = journal.candidates("removal")[0]
+    first = journal.trials("removal")[0]
     journal.close()
     # as it would stand there after a crash: begun, and never ended
     journal = Journal.create(journal.path.with_name("random-5-crashed.sqlite"))
@@ -277,8 +281,8 @@ def test_an_evaluation_that_ended_the_process_is_left_out(run: Run) -> None:
     assert note_crash(journal)
     journal.close()
     result, journal, _ = run("random", 5, "-crashed", removal=2, shrinkage=1)
-    failed = journal.candidates("removal")[0]
-    assert (failed.key, failed.feasible, failed.accuracy) == (first.key, False, None)
+    failed = journal.trials("removal")[0]
+    assert (failed.key, failed.feasible, failed.score) == (first.key, False, None)
     assert failed.reward < 0
     assert result.winner is not None
     assert result.winner.architecture.key != first.key
@@ -287,10 +291,115 @@ def test_an_evaluation_that_ended_the_process_is_left_out(run: Run) -> None:
 def test_no_more_is_trained_than_was_asked_for(run: Run) -> None:
     _, journal, _ = run("reinforce", 6, removal=1, shrinkage=1)
     for stage in ("removal", "shrinkage"):
-        assert len({row.key for row in journal.candidates(stage) if row.feasible}) == 1
+        assert len({row.key for row in journal.trials(stage) if row.feasible}) == 1
 
 
 def test_without_finalists_the_best_candidate_wins(run: Run, teacher: Teacher) -> None:
     result, journal, _ = run("random", 7, rungs=[Rung(0, 4, lambda: MadeUp(teacher))], removal=2, shrinkage=2)  # type: ignore[arg-type, return-value]
     assert result.winner is not None
-    assert result.winner.reward == max(row.reward for row in journal.candidates())
+    assert result.winner.reward == max(row.reward for row in journal.trials())
+
+
+class Alternating(Proposer):
+    """A proposer from outside the package: random candidates, half of them near the best so far."""
+
+    def __init__(self, context: SearchContext) -> None:
+        super().__init__(context)
+        self.told: list[Trial] = []
+
+    def ask(self, count: int) -> list[Actions]:
+        generator = np.random.default_rng([self.seed, len(self.told)])
+        mine = [trial for trial in self.told if trial.stage == self.stage.name]
+        best = max(mine, key=self.reward)
+        near = base.varied(self.problem, best.actions, generator)
+        return [near, *random_actions(self.problem, count, generator)][:count]
+
+    def tell(self, trial: Trial) -> None:
+        self.told.append(trial)
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "_registered", {})
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_registered_proposer_runs_a_search_and_is_replayed(run: Run) -> None:
+    made: list[Alternating] = []
+
+    def factory(context: SearchContext) -> Alternating:
+        made.append(Alternating(context))
+        return made[-1]
+
+    register_proposer("alternating", factory)
+    with pytest.raises(ValueError, match="'alternating' already"):
+        register_proposer("alternating", factory)
+    result, journal, proxy = run("alternating", removal=3, shrinkage=3)
+    rows = journal.trials()
+    assert result.winner is not None
+    assert [trial.actions for trial in made[0].told] == [row.actions for row in rows]
+    assert {row.stage for row in rows} == {"removal", "shrinkage"}
+    assert len(proxy.scores) >= 4
+    journal.close()
+    again, journal, silent = run("alternating", removal=3, shrinkage=3)
+    assert not silent.scores
+    assert journal.trials() == rows
+    assert best_reward(again) == best_reward(result)
+
+
+class Entry:
+    """An entry point of an installed package."""
+
+    name = "offered"
+
+    def __init__(self, load: Callable[[], object]) -> None:
+        self.load = load
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_proposer_of_an_installed_package_runs_a_search(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def entry_points(*, group: str, name: str = "offered") -> list[Entry]:
+        assert group == "n2n_edge.proposers"
+        return [Entry(lambda: loaded.append(name) or Alternating)] if name == "offered" else []
+
+    monkeypatch.setattr(base, "entry_points", entry_points)
+    assert proposer_names()[-1] == "offered"
+    assert not loaded  # only when it is used
+    assert run("offered", removal=2, shrinkage=1)[0].winner is not None
+    assert loaded == ["offered"]
+
+
+def broken_load() -> object:
+    raise ImportError("no module named\n'gone'")
+
+
+class Wrong(Alternating):
+    def ask(self, count: int) -> list[Actions]:
+        return [(7,)]
+
+
+class Fails(Alternating):
+    def tell(self, trial: Trial) -> None:
+        raise KeyError("told")
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize(
+    ("load", "text"),
+    [(broken_load, "gone"), (lambda: Wrong, "1 actions were given"), (lambda: Fails, "told"), (lambda: None, "None")],
+)
+def test_what_a_foreign_proposer_does_wrong_is_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, load: Callable[[], object], text: str
+) -> None:
+    monkeypatch.setattr(base, "entry_points", lambda **_: [Entry(load)])
+    with pytest.raises(InputError, match="--policy offered") as caught:
+        run("offered", removal=2, shrinkage=1)
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_policy_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(InputError, match="no such policy; give one of reinforce, n2n, random, greedy, evolution"):
+        make_proposer("ppo", SearchContext(0))

@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from n2n_edge.search.surrogate import Sensitivity, Sketch, Surrogate
+from n2n_edge.search.surrogate import Estimate, Sensitivity, Surrogate
 
 LAYERS = tuple(f"layer{i}" for i in range(8))
 GROUPS = tuple(f"g{i}" for i in range(6))
@@ -17,34 +18,34 @@ PROFILE = Sensitivity(
 )
 
 
-def sketches(count: int, seed: int) -> list[Sketch]:
+def estimates(count: int, seed: int) -> list[Estimate]:
     random = np.random.default_rng(seed)
-    found = []
+    drawn = []
     for _ in range(count):
         removed = frozenset(name for name in LAYERS if random.random() < 0.3)
         ratios = {name: float(random.uniform(0.3, 1.0)) for name in GROUPS}
         share = (1 - 0.08 * len(removed)) * float(np.mean(list(ratios.values())))
-        found.append(Sketch(removed, ratios, share, share**1.5))
-    return found
+        drawn.append(Estimate(removed, ratios, share, share**1.5))
+    return drawn
 
 
-def truth(sketch: Sketch) -> float:
+def truth(estimate: Estimate) -> float:
     """Cuts cost as much as the profile says, save that layer3 is free and g5 dear, which it doesn't know."""
-    removed, narrowed = PROFILE.rise(sketch)
-    removed -= 0.4 * ("layer3" in sketch.removed)
-    return 0.9 - 0.1 * removed - 0.15 * narrowed - 0.1 * (1 - sketch.ratios["g5"])
+    removed, narrowed = PROFILE.rise(estimate)
+    removed -= 0.4 * ("layer3" in estimate.removed)
+    return 0.9 - 0.1 * removed - 0.15 * narrowed - 0.1 * (1 - estimate.ratios["g5"])
 
 
 def seen(count: int, noise: float = 0.005) -> Surrogate:
     surrogate = Surrogate(LAYERS, GROUPS, PROFILE)
-    known = sketches(count, seed=1)
+    observed = estimates(count, seed=1)
     random = np.random.default_rng(2)
-    surrogate.observe(known, [truth(one) + float(random.normal(0, noise)) for one in known])
+    surrogate.observe(observed, [truth(one) + float(random.normal(0, noise)) for one in observed])
     return surrogate
 
 
 def correlation(surrogate: Surrogate) -> float:
-    others = sketches(200, seed=3)
+    others = estimates(200, seed=3)
     return float(np.corrcoef(surrogate.predict(others)[0], [truth(one) for one in others])[0, 1])
 
 
@@ -58,8 +59,8 @@ def test_more_observations_make_it_better() -> None:
     assert many > 0.95
 
 
-def test_its_doubt_covers_its_errors_and_shrinks() -> None:
-    others = sketches(200, seed=3)
+def test_its_deviation_covers_its_errors_and_shrinks() -> None:
+    others = estimates(200, seed=3)
     few, many = seen(10), seen(80)
     for surrogate in (few, many):
         mean, deviation = surrogate.predict(others)
@@ -68,34 +69,35 @@ def test_its_doubt_covers_its_errors_and_shrinks() -> None:
     assert float(many.predict(others)[1].mean()) < float(few.predict(others)[1].mean())
 
 
-def test_a_layer_that_the_profile_misjudges_is_found_out() -> None:
+def test_a_layer_that_the_profile_ranks_wrongly_is_corrected() -> None:
     surrogate = seen(120)
-    base = Sketch(frozenset(), dict.fromkeys(GROUPS, 0.7), 0.7, 0.6)
+    base = Estimate(frozenset(), dict.fromkeys(GROUPS, 0.7), 0.7, 0.6)
     worst = {
-        name: float(surrogate.predict([Sketch(frozenset({name}), base.ratios, 0.64, 0.55)])[0][0]) for name in LAYERS
+        name: float(surrogate.predict([Estimate(frozenset({name}), base.ratios, 0.64, 0.55)])[0][0]) for name in LAYERS
     }
     assert worst["layer3"] > worst["layer7"]
     assert worst["layer3"] > worst["layer4"]
 
 
-def test_bold_choices_differ_from_each_other() -> None:
+def test_exploring_choices_differ_from_each_other() -> None:
     """Near-copies of the most promising candidate are not all chosen: the first one's outcome tells of the others."""
     surrogate = seen(20)
-    one = Sketch(frozenset({"layer0"}), dict.fromkeys(GROUPS, 0.9), 0.85, 0.8)
-    copies = [Sketch(one.removed, {**one.ratios, "g0": 0.9 - 1e-6 * i}, 0.85, 0.8) for i in range(6)]
-    other = Sketch(frozenset({"layer1", "layer2"}), dict.fromkeys(GROUPS, 0.85), 0.7, 0.65)
+    one = Estimate(frozenset({"layer0"}), dict.fromkeys(GROUPS, 0.9), 0.85, 0.8)
+    copies = [Estimate(one.removed, {**one.ratios, "g0": 0.9 - 1e-6 * i}, 0.85, 0.8) for i in range(6)]
+    other = Estimate(frozenset({"layer1", "layer2"}), dict.fromkeys(GROUPS, 0.85), 0.7, 0.65)
     together = [*copies, other]
     worth = surrogate.predict(together)[0]
-    chosen = surrogate.choose(together, worth, np.ones(7), 3, boldness=8.0)
+    together = [replace(one, reward=float(reward), slope=1.0) for one, reward in zip(together, worth, strict=True)]
+    chosen = surrogate.choose(together, 3, exploration=8.0)
     assert 6 in chosen
     assert len(set(chosen)) == 3
-    timid = surrogate.choose(together, worth, np.ones(7), 1, boldness=0.0)
-    assert timid == [int(np.argmax(worth))]
+    greedy = surrogate.choose(together, 1, exploration=0.0)
+    assert greedy == [int(np.argmax(worth))]
 
 
 def test_equal_observations_do_no_harm() -> None:
     surrogate = Surrogate(LAYERS, GROUPS, PROFILE)
-    one = sketches(1, seed=0)
+    one = estimates(1, seed=0)
     for _ in range(5):
         surrogate.observe(one, [0.8])
     mean, deviation = surrogate.predict(one)
@@ -106,9 +108,9 @@ def test_equal_observations_do_no_harm() -> None:
 def test_what_has_no_cost_left_is_no_danger() -> None:
     """A residual model of which every layer can go is left with no weights at all."""
     surrogate = seen(10)
-    nothing = Sketch(frozenset(LAYERS), {}, 0.0, 0.0)
+    nothing = Estimate(frozenset(LAYERS), {}, 0.0, 0.0)
     surrogate.observe([nothing], [0.1])
-    mean, deviation = surrogate.predict([nothing, *sketches(5, seed=4)])
+    mean, deviation = surrogate.predict([nothing, *estimates(5, seed=4)])
     assert np.isfinite(mean).all()
     assert np.isfinite(deviation).all()
 
@@ -116,8 +118,8 @@ def test_what_has_no_cost_left_is_no_danger() -> None:
 def test_the_order_of_a_set_changes_nothing() -> None:
     """A resumed run is another process, in which sets of names have another order."""
     program = (
-        "from tests.search.test_surrogate import PROFILE, sketches;"
-        "print([PROFILE.rise(one) for one in sketches(40, seed=0)])"
+        "from tests.search.test_surrogate import PROFILE, estimates;"
+        "print([PROFILE.rise(one) for one in estimates(40, seed=0)])"
     )
     said = {
         subprocess.run(

@@ -62,8 +62,8 @@ def test_most_of_the_accuracy_comes_back_without_training(teacher: Teacher, data
     removable = [layer.name for layer in teacher.layers if layer.removable]
     architecture = halved(teacher, teacher.repaired(frozenset(removable[:2])) if removing else frozenset())
     distiller = ShortDistiller(teacher.model, data, 64, SETTINGS, passes=0)
-    plain = distiller.judge(build(teacher, architecture), seed=0)
-    refitted = distiller.judge(build(teacher, architecture), surviving(teacher, architecture), seed=0)
+    plain = distiller.evaluate(build(teacher, architecture), seed=0)
+    refitted = distiller.evaluate(build(teacher, architecture), surviving(teacher, architecture), seed=0)
     assert refitted.accuracy > plain.accuracy + 0.2
     assert refitted.accuracy > 0.8
     assert refitted.loss < plain.loss / 2

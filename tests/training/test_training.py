@@ -202,20 +202,20 @@ def test_a_short_judgement_depends_on_candidate_and_seed_alone(striped_data: Dat
     short = ShortDistiller(teacher, striped_data, 96, QUICK, validation_images=64)
     one, other = small_cnn(width=4, classes=3, seed=1), small_cnn(width=5, classes=3, seed=2)
     untouched = weights(one)
-    first = short.judge(one, seed=3)
-    short.judge(other, seed=3)
-    again = ShortDistiller(teacher, striped_data, 96, QUICK, validation_images=64).judge(one, seed=3)
+    first = short.evaluate(one, seed=3)
+    short.evaluate(other, seed=3)
+    again = ShortDistiller(teacher, striped_data, 96, QUICK, validation_images=64).evaluate(one, seed=3)
     assert weights(first.model) == weights(again.model)
     assert (first.accuracy, first.loss) == (again.accuracy, again.loss)
     assert weights(one) == untouched
-    assert weights(short.judge(one, seed=4).model) != weights(first.model)
+    assert weights(short.evaluate(one, seed=4).model) != weights(first.model)
 
 
 def test_a_short_judgement_tells_good_candidates_from_bad_ones(digits: Data, digits_teacher: ir.Model) -> None:
     settings = DistillSettings(batch_size=32, learning_rate=0.05, threads=1)
     short = ShortDistiller(digits_teacher, digits, 640, settings, passes=1)
-    itself = short.judge(digits_teacher, seed=0)
-    stranger = short.judge(small_cnn(width=2, seed=3), seed=0)
+    itself = short.evaluate(digits_teacher, seed=0)
+    stranger = short.evaluate(small_cnn(width=2, seed=3), seed=0)
     assert itself.accuracy > stranger.accuracy + 0.2
     assert itself.loss < stranger.loss
     assert short.teacher.accuracy is not None
@@ -230,4 +230,4 @@ def test_recalibration_repairs_statistics_before_a_judgement(digits: Data, digit
     assert damaged is not None
     assert damaged < 0.5
     settings = DistillSettings(batch_size=32, learning_rate=1e-9, precision="fp32", threads=1)
-    assert ShortDistiller(digits_teacher, digits, 32, settings).judge(broken, seed=0).accuracy > 0.85
+    assert ShortDistiller(digits_teacher, digits, 32, settings).evaluate(broken, seed=0).accuracy > 0.85

@@ -1,20 +1,23 @@
-"""What every search policy promises, whichever it is."""
+"""Proposers: what each of them promises, whichever it is."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 
 from n2n_edge.errors import InputError
-from n2n_edge.search.policies import POLICY_NAMES, make_policy
-from n2n_edge.search.policies.base import Observation, Policy
-from n2n_edge.search.policies.reinforce import ReinforcePolicy
-from n2n_edge.search.problem import DecisionProblem, ProblemKind, Proposal
+from n2n_edge.graph.architecture import Architecture
+from n2n_edge.search.proposers.base import Proposer, SearchContext, make_proposer
+from n2n_edge.search.proposers.reinforce import ReinforcePolicy
+from n2n_edge.search.space import Cuts, DecisionProblem
+from n2n_edge.search.trial import Actions, StageName, Trial, TrialCosts
 
-every_policy = pytest.mark.parametrize("name", POLICY_NAMES)
+every_proposer = pytest.mark.parametrize("name", ["n2n", "random", "greedy", "evolution"])
 every_kind = pytest.mark.parametrize("kind", ["removal", "shrinkage"])
 
 
-def make_problem(kind: ProblemKind, steps: int = 7, *, seed: int = 0) -> DecisionProblem:
+def make_problem(kind: StageName, steps: int = 7, *, seed: int = 0) -> DecisionProblem:
     """A problem with random masks; the first step has no choice."""
     generator = np.random.default_rng(seed)
     actions = 2 if kind == "removal" else 5
@@ -31,33 +34,54 @@ def make_problem(kind: ProblemKind, steps: int = 7, *, seed: int = 0) -> Decisio
     )
 
 
-def judged(actions: Proposal) -> Observation:
-    """A reward that prefers small actions at even steps."""
-    reward = sum(-action if step % 2 == 0 else action for step, action in enumerate(actions)) / (5.0 * len(actions))
-    return Observation(actions, reward, reward >= 0, None, 0.5)
+@dataclass(frozen=True, eq=False)
+class MadeUpStage:
+    problem: DecisionProblem
+    removed: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> StageName:
+        return self.problem.kind
+
+    def cuts(self, actions: Actions) -> Cuts:
+        return frozenset(), {}
 
 
-def run(policy: Policy, batches: int, count: int = 4) -> list[list[Proposal]]:
+def started(name: str, problem: DecisionProblem, seed: int, expected: int = 40, **learned: object) -> Proposer:
+    proposer = make_proposer(name, SearchContext(seed, {problem.kind: expected}, learned))  # type: ignore[arg-type]
+    proposer.start(MadeUpStage(problem))  # type: ignore[arg-type]
+    return proposer
+
+
+def evaluated(actions: Actions, reward: float | None = None) -> Trial:
+    """A trial whose reward prefers small actions at even steps."""
+    if reward is None:
+        reward = sum(-action if step % 2 == 0 else action for step, action in enumerate(actions)) / (5.0 * len(actions))
+    return Trial(Architecture(), TrialCosts(1.0, 1, 1, 1.0), reward, reward >= 0, actions=actions)
+
+
+def run(proposer: Proposer, batches: int, count: int = 4) -> list[list[Actions]]:
     history = []
     for _ in range(batches):
-        history.append(policy.propose(count))
-        policy.observe([judged(actions) for actions in history[-1]])
+        history.append(proposer.ask(count))
+        for actions in history[-1]:
+            proposer.tell(evaluated(actions))
     return history
 
 
 @every_kind
-@every_policy
-def test_proposals_are_allowed_and_distinct(name: str, kind: ProblemKind) -> None:
+@every_proposer
+def test_proposals_are_allowed_and_distinct(name: str, kind: StageName) -> None:
     problem = make_problem(kind, 9)
-    policy = make_policy(name, problem, seed=1, expected_candidates=80)
+    proposer = started(name, problem, 1, 80)
 
-    for proposals in run(policy, 10, count=8):
+    for proposals in run(proposer, 10, count=8):
         assert len(set(proposals)) == len(proposals) == 8
         for proposal in proposals:
             problem.check(proposal)
 
 
-@every_policy
+@every_proposer
 @pytest.mark.parametrize(("steps", "distinct"), [(1, 1), (3, 4)])
 def test_small_problems_are_covered_before_anything_repeats(name: str, steps: int, distinct: int) -> None:
     mask = np.ones((steps, 2), dtype=bool)
@@ -70,103 +94,95 @@ def test_small_problems_are_covered_before_anything_repeats(name: str, steps: in
         default=(1,) * steps,
         kind="removal",
     )
-    policy = make_policy(name, problem, seed=0, expected_candidates=10)
+    proposer = started(name, problem, 0, 10)
 
-    for proposals in run(policy, 3, count=6):
+    for proposals in run(proposer, 3, count=6):
         assert len(proposals) == 6
         assert len(set(proposals)) == distinct
 
 
 @every_kind
-@every_policy
-def test_replaying_the_observations_leads_to_the_same_proposals(name: str, kind: ProblemKind) -> None:
+@every_proposer
+def test_replaying_the_observations_leads_to_the_same_proposals(name: str, kind: StageName) -> None:
     problem = make_problem(kind)
-    unbroken = make_policy(name, problem, seed=5, expected_candidates=40)
+    unbroken = started(name, problem, 5, 40)
     history = run(unbroken, 6)
 
     torch.manual_seed(99)
-    resumed = make_policy(name, problem, seed=5, expected_candidates=40)
+    resumed = started(name, problem, 5, 40)
     for batch in history:
-        resumed.observe([judged(actions) for actions in batch])
+        for actions in batch:
+            resumed.tell(evaluated(actions))
+        resumed.ask(4)  # as between batches
 
     assert unbroken.entropy == resumed.entropy
     assert run(unbroken, 3) == run(resumed, 3)
-    for key, value in unbroken.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[key])
+    assert unbroken.states().keys() == resumed.states().keys()
+    for stage, state in unbroken.states().items():
+        for key, value in state.items():
+            assert torch.equal(value, resumed.states()[stage][key])
 
 
-@every_policy
+@every_proposer
 def test_asking_again_gives_the_same_answer(name: str) -> None:
-    policy = make_policy(name, make_problem("shrinkage"), seed=5, expected_candidates=40)
-    run(policy, 2)
+    proposer = started(name, make_problem("shrinkage"), 5, 40)
+    run(proposer, 2)
 
-    assert policy.propose(4) == policy.propose(4)
-    before = policy.propose(4)
-    policy.observe([])
-    assert before == policy.propose(4)
+    assert proposer.ask(4) == proposer.ask(4)
 
 
-@every_policy
+@every_proposer
 def test_the_seed_decides_and_global_random_state_is_left_alone(name: str) -> None:
     problem = make_problem("shrinkage", 12)
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state(legacy=False)
 
-    first, second = (run(make_policy(name, problem, seed=seed, expected_candidates=40), 6) for seed in (0, 1))
+    first, second = (run(started(name, problem, seed, 40), 6) for seed in (0, 1))
 
     assert first != second
     assert torch.equal(torch_state, torch.get_rng_state())
     np.testing.assert_equal(np.random.get_state(legacy=False), numpy_state)
 
 
-@every_policy
+@every_proposer
 def test_an_action_that_is_not_allowed_is_refused(name: str) -> None:
     problem = make_problem("shrinkage")
-    policy = make_policy(name, problem, seed=0, expected_candidates=10)
+    proposer = started(name, problem, 0, 10)
 
     with pytest.raises(ValueError, match="action 0 is not allowed at step 0"):
-        policy.observe([Observation((0,) * problem.steps, 0.5, True, 0.9, 0.5)])
+        proposer.tell(evaluated((0,) * problem.steps, 0.5))
 
 
 @every_kind
-def test_what_was_learned_carries_over_to_a_network_of_another_depth(kind: ProblemKind) -> None:
-    trained = make_policy("reinforce", make_problem(kind, 7), seed=0, expected_candidates=40)
+def test_what_was_learned_carries_over_to_a_network_of_another_depth(kind: StageName) -> None:
+    trained = started("n2n", make_problem(kind, 7), 0)
     run(trained, 8)
 
     other = make_problem(kind, 15, seed=3)
-    fresh, continued = (make_policy("reinforce", other, seed=1, expected_candidates=40) for _ in range(2))
-    continued.load_state_dict(trained.state_dict())
+    fresh, continued = started("n2n", other, 1), started("n2n", other, 1, **trained.states())
 
-    for key, value in trained.state_dict().items():
-        assert torch.equal(value, continued.state_dict()[key])
+    for key, value in trained.states()[kind].items():
+        assert torch.equal(value, continued.states()[kind][key])
     assert fresh.entropy != continued.entropy
-    for proposals in run(continued, 2):
-        for proposal in proposals:
-            other.check(proposal)
+    for suggested in run(continued, 2):
+        for actions in suggested:
+            other.check(actions)
 
 
 def test_a_policy_of_another_kind_is_refused() -> None:
-    removal = make_policy("reinforce", make_problem("removal"), seed=0, expected_candidates=10)
-    shrinkage = make_policy("reinforce", make_problem("shrinkage"), seed=0, expected_candidates=10)
+    shrinkage = started("n2n", make_problem("shrinkage"), 0).states()["shrinkage"]
 
     with pytest.raises(InputError, match="doesn't fit the removal policy"):
-        removal.load_state_dict(shrinkage.state_dict())
-
-
-@pytest.mark.parametrize("name", ["random", "greedy"])
-def test_yardsticks_say_that_they_carry_nothing_over(name: str) -> None:
-    yardstick = make_policy(name, make_problem("removal"), seed=0, expected_candidates=10)
-    learner = make_policy("reinforce", make_problem("removal"), seed=0, expected_candidates=10)
-
-    assert yardstick.entropy is None
+        started("n2n", make_problem("removal"), 0, removal=shrinkage)
     with pytest.raises(InputError, match="the policy to start from is empty"):
-        learner.load_state_dict(yardstick.state_dict())
+        started("n2n", make_problem("removal"), 0, removal={})
+
+
+@pytest.mark.parametrize("name", ["random", "greedy", "evolution"])
+def test_baselines_say_that_they_carry_nothing_over(name: str) -> None:
+    assert started(name, make_problem("removal"), 0).entropy is None
+    assert started(name, make_problem("removal"), 0).states() == {}
     with pytest.raises(InputError, match=f"policy {name} learns nothing that transfers"):
-        yardstick.load_state_dict(learner.state_dict())
-
-
-def test_an_unknown_policy_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match="no policy 'ppo': choose one of reinforce, n2n, random, greedy, evolution"):
-        make_policy("ppo", make_problem("removal"), seed=0, expected_candidates=10)
+        started(name, make_problem("removal"), 0, **started("n2n", make_problem("removal"), 0).states())
 
 
 def test_a_contradictory_problem_is_refused() -> None:
@@ -208,7 +224,7 @@ def test_random_covers_all_sizes() -> None:
         np.zeros((20, 4), dtype=np.float32), (2,) * 20, 2, np.ones((20, 2), dtype=bool), (1,) * 20, "removal"
     )
 
-    kept = np.mean(make_policy("random", problem, seed=0, expected_candidates=10).propose(200), axis=1)
+    kept = np.mean(started("random", problem, 0, 10).ask(200), axis=1)
 
     assert min(np.histogram(kept, bins=4, range=(0, 1))[0]) > 25
 
@@ -218,15 +234,15 @@ def test_greedy_takes_the_best_single_change_each_time() -> None:
         np.zeros((3, 1), dtype=np.float32), (3,) * 3, 3, np.ones((3, 3), dtype=bool), (2, 2, 2), "shrinkage"
     )
     gains = (3.0, 1.0, -1.0)  # of every notch of each step
-    policy = make_policy("greedy", problem, seed=0, expected_candidates=30)
+    proposer = started("greedy", problem, 0, 30)
 
-    def reward(actions: Proposal) -> float:
+    def reward(actions: Actions) -> float:
         return sum(gain * (2 - action) for gain, action in zip(gains, actions, strict=True))
 
-    seen: list[Proposal] = []
+    seen: list[Actions] = []
     for _ in range(18):
-        seen += policy.propose(1)
-        policy.observe([Observation(seen[-1], reward(seen[-1]), True, None, 0.5)])
+        seen += proposer.ask(1)
+        proposer.tell(evaluated(seen[-1], reward(seen[-1])))
 
     assert seen[:4] == [(2, 2, 2), (1, 2, 2), (2, 1, 2), (2, 2, 1)]
     assert seen[4:7] == [(0, 2, 2), (1, 1, 2), (1, 2, 1)]

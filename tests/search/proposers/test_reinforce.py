@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from n2n_edge.search.policies import make_policy
-from n2n_edge.search.policies.base import Observation
-from n2n_edge.search.problem import DecisionProblem, Proposal
+from n2n_edge.search.proposers.base import Stream, generator_of
+from n2n_edge.search.proposers.baselines import random_actions
+from n2n_edge.search.proposers.reinforce import ReinforcePolicy
 from n2n_edge.search.reward import compression_reward, infeasible_reward, violation
+from n2n_edge.search.space import DecisionProblem
+from n2n_edge.search.trial import Actions
 
 SEEDS = range(5)
 BATCH = 8
@@ -19,10 +21,10 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Synthetic:
-    """A problem whose best reward is known; `judge` gives the (cost ratio, accuracy ratio) of a proposal."""
+    """A problem whose best reward is known; `evaluate` gives the (cost ratio, accuracy ratio) of actions."""
 
     problem: DecisionProblem
-    judge: Callable[[Proposal], tuple[float, float]]
+    evaluate: Callable[[Actions], tuple[float, float]]
     budget: float
     best_reward: float
 
@@ -33,17 +35,17 @@ def removal(seed: int, layers: int = 12, budget: float = 0.45) -> Synthetic:
     costs = generator.dirichlet(np.full(layers, 2.0))
     importance = 0.5 * generator.dirichlet(np.full(layers, 0.7))
 
-    def judge(actions: Proposal) -> tuple[float, float]:
+    def evaluate(actions: Actions) -> tuple[float, float]:
         kept = np.array(actions) == 1
         return float(costs[kept].sum()), 1.0 - float(importance[~kept].sum())
 
-    outcomes = [judge(actions) for actions in itertools.product((0, 1), repeat=layers)]
+    outcomes = [evaluate(actions) for actions in itertools.product((0, 1), repeat=layers)]
     features = np.stack([costs * layers, generator.random(layers)], axis=1).astype(np.float32)
     problem = DecisionProblem(
         features, (2,) * layers, 2, np.ones((layers, 2), dtype=bool), (1,) * layers, kind="removal"
     )
     best = max(compression_reward(accuracy, cost, budget) for cost, accuracy in outcomes if cost <= budget)
-    return Synthetic(problem, judge, budget, best)
+    return Synthetic(problem, evaluate, budget, best)
 
 
 def shrinkage(seed: int, groups: int = 10, widths: int = 6, budget: float = 0.4) -> Synthetic:
@@ -54,7 +56,7 @@ def shrinkage(seed: int, groups: int = 10, widths: int = 6, budget: float = 0.4)
     total = int(unit_costs.sum()) * widths
     losses = (1.0 - np.arange(1, widths + 1) / widths) ** 2
 
-    def judge(actions: Proposal) -> tuple[float, float]:
+    def evaluate(actions: Actions) -> tuple[float, float]:
         chosen = np.array(actions)
         return float((unit_costs * (chosen + 1)).sum() / total), 1.0 - float((sensitivity * losses[chosen]).sum())
 
@@ -72,17 +74,18 @@ def shrinkage(seed: int, groups: int = 10, widths: int = 6, budget: float = 0.4)
     problem = DecisionProblem(
         features, (widths,) * groups, widths, np.ones((groups, widths), dtype=bool), (widths - 1,) * groups, "shrinkage"
     )
-    return Synthetic(problem, judge, budget, compression_reward(float(accuracy.max()), budget, budget))
+    return Synthetic(problem, evaluate, budget, compression_reward(float(accuracy.max()), budget, budget))
 
 
 def candidates_needed(name: str, synthetic: Synthetic, *, seed: int, limit: int) -> int:
     """Return how many candidates it took to come within 2% of the best reward, `limit` if it never did."""
-    policy = make_policy(name, synthetic.problem, seed=seed, expected_candidates=300)
+    policy = ReinforcePolicy(synthetic.problem, seed=seed, expected_candidates=300) if name == "reinforce" else None
     done = 0
     while done < limit:
-        observations = []
-        for actions in policy.propose(BATCH):
-            cost, accuracy = synthetic.judge(actions)
+        generator = generator_of(Stream.PROPOSALS, seed, done)
+        batch = policy.propose(BATCH) if policy else random_actions(synthetic.problem, BATCH, generator)
+        for actions in batch:
+            cost, accuracy = synthetic.evaluate(actions)
             missed = violation({"cost": cost}, {"cost": synthetic.budget})
             reward = (
                 infeasible_reward(missed, min(done / 300, 1.0))
@@ -93,8 +96,8 @@ def candidates_needed(name: str, synthetic: Synthetic, *, seed: int, limit: int)
             assert reward <= synthetic.best_reward + 1e-9
             if reward >= 0.98 * synthetic.best_reward:
                 return done
-            observations.append(Observation(actions, reward, not missed, None if missed else accuracy, cost))
-        policy.observe(observations)
+            if policy:
+                policy.observe(actions, reward)
     return limit
 
 
@@ -109,12 +112,11 @@ def test_reinforce_needs_clearly_fewer_candidates_than_random(make: Callable[[in
 
 def test_settling_shows_in_the_entropy() -> None:
     synthetic = removal(0)
-    policy = make_policy("reinforce", synthetic.problem, seed=0, expected_candidates=150)
+    policy = ReinforcePolicy(synthetic.problem, seed=0, expected_candidates=150)
     start = policy.entropy
     for _ in range(15):
-        policy.observe(
-            [Observation(actions, 1.0 - sum(actions) / 12, True, 1.0, 0.5) for actions in policy.propose(BATCH)]
-        )
+        for actions in policy.propose(BATCH):
+            policy.observe(actions, 1.0 - sum(actions) / 12)
 
     assert start is not None
     assert policy.entropy is not None

@@ -1,4 +1,4 @@
-"""The policy that learns: REINFORCE over an LSTM, made to get by with tens to hundreds of candidates."""
+"""REINFORCE over an LSTM, made to get by with tens to hundreds of candidates: networks, policy and proposer."""
 
 import heapq
 import math
@@ -11,19 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from n2n_edge.errors import InputError
-from n2n_edge.search.policies.base import Observation, choose_distinct, numpy_generator, varied
-from n2n_edge.search.policies.networks import RemovalNetwork, ShrinkageNetwork
-from n2n_edge.search.problem import DecisionProblem, Proposal
+from n2n_edge.search.proposers.base import Proposer, SearchContext, Stream, choose_distinct, generator_of, varied
+from n2n_edge.search.space import DecisionProblem, Stage
+from n2n_edge.search.trial import Actions, Trial
 
-__all__ = ["ReinforcePolicy", "ReinforceSettings"]
+__all__ = ["ReinforcePolicy", "ReinforceProposer", "ReinforceSettings"]
+
+_FREQUENCIES = (1, 2, 4, 8, 16)
+_POSITION_FEATURES = 1 + 2 * len(_FREQUENCIES)
 
 _TRIES_PER_NEIGHBOUR = 10
-_LEAST_PRACTICE = 4
+_LEAST_SAMPLES = 4
+"""Fewer samples than this teach nothing."""
 
 
 @dataclass(frozen=True)
 class ReinforceSettings:
-    """How the policy learns; the defaults were chosen on synthetic problems of 10 to 12 steps and 300 candidates."""
+    """Settings of the learning; the defaults were chosen on synthetic problems of 10 to 12 steps and 300 candidates."""
 
     hidden: int = 48
     """Units of each LSTM layer."""
@@ -55,6 +59,54 @@ class ReinforceSettings:
         return cls(updates=1, ratio_clip=math.inf, elites=0, elite_weight=0.0, neighbour_share=0.0)
 
 
+class ReinforceProposer(Proposer):
+    """Samples from a policy of its own for each stage, which learns from every batch of trials."""
+
+    name = "n2n"
+    transfers = True
+    settings = ReinforceSettings.plain()
+
+    def __init__(self, context: SearchContext) -> None:
+        super().__init__(context)
+        self._policies: dict[tuple[str, frozenset[str]], ReinforcePolicy] = {}
+        self._states: dict[str, dict[str, Tensor]] = {}
+
+    @property
+    def policy(self) -> "ReinforcePolicy":
+        """The policy of the stage."""
+        return self._policies[self.stage.name, self.stage.removed]
+
+    @property
+    def entropy(self) -> float | None:
+        """How undecided the policy is."""
+        return self.policy.entropy
+
+    def start(self, stage: Stage) -> None:
+        """Go on with the stage's policy, or make one that starts from what this stage learned on other layers."""
+        self._states = self.states()
+        super().start(stage)
+        key = (stage.name, stage.removed)
+        if key not in self._policies:
+            expected = self.context.expected.get(stage.name, 1)
+            policy = ReinforcePolicy(self.problem, seed=self.seed, expected_candidates=expected, settings=self.settings)
+            learned = self._states.get(stage.name, self.context.learned.get(stage.name))
+            if learned is not None:
+                policy.load_state_dict(learned)
+            self._policies[key] = policy
+
+    def ask(self, count: int) -> list[Actions]:
+        """Return samples of the policy, unseen ones first, and neighbours of the best trials so far."""
+        return self.policy.propose(count)
+
+    def tell(self, trial: Trial) -> None:
+        """Keep a trial for the policy, which learns from all of a batch before it is asked again."""
+        self.policy.observe(trial.actions, trial.reward)
+
+    def states(self) -> dict[str, dict[str, Tensor]]:
+        """Return the policies' weights by stage."""
+        return {**self._states, self.stage.name: self.policy.state_dict()} if self._policies else {}
+
+
 class ReinforcePolicy:
     """Samples candidates from an LSTM and follows the policy gradient of their rewards (Williams, 1992).
 
@@ -78,7 +130,6 @@ class ReinforcePolicy:
         self._problem = problem
         self._seed = seed
         self._expected_candidates = max(expected_candidates, 1)
-        self.name = "reinforce" if settings is None else "n2n"
         self._settings = settings or ReinforceSettings()
         self._features = torch.from_numpy(problem.features.astype("float32"))
         self._offset = _log_prior(problem, self._settings)
@@ -87,9 +138,10 @@ class ReinforcePolicy:
             torch.default_generator.manual_seed(seed)
             self._network = network(problem.features.shape[1], problem.actions, self._settings.hidden)
         self._optimizer = torch.optim.Adam(self._network.parameters(), lr=self._settings.learning_rate)
+        self._pending: list[tuple[Actions, float]] = []
         self._observed = 0
-        self._practised = 0
-        self._rewards: dict[Proposal, float] = {}
+        self._simulated = 0
+        self._rewards: dict[Actions, float] = {}
         self._baseline = 0.0
         self._variance = 0.0
         self._last = torch.tensor([problem.default])
@@ -97,6 +149,7 @@ class ReinforcePolicy:
     @property
     def entropy(self) -> float:
         """The mean entropy of the free steps as a share of the largest possible, along the last batch of candidates."""
+        self._learn_pending()
         free = torch.tensor([choices > 1 for choices in self._problem.choices])
         if not free.any():
             return 0.0
@@ -105,9 +158,10 @@ class ReinforcePolicy:
             _, entropy = self._evaluate(self._last)
         return float((entropy[:, free] / largest[free]).mean())
 
-    def propose(self, count: int) -> list[Proposal]:
+    def propose(self, count: int) -> list[Actions]:
         """Return samples of the policy, unseen ones first, and neighbours of the best candidates so far."""
-        generator = numpy_generator(self._seed, self._observed)
+        self._learn_pending()
+        generator = generator_of(Stream.PROPOSALS, self._seed, self._observed)
         sampler = torch.Generator().manual_seed(int(generator.integers(2**62)))
         around = self._neighbours(int(count * self._settings.neighbour_share), generator)
         number = self._settings.draws_per_proposal * count
@@ -116,19 +170,20 @@ class ReinforcePolicy:
         draws = sorted((tuple(actions) for actions in sampled.tolist()), key=lambda actions: actions in self._rewards)
         return choose_distinct(self._problem, chain(around, draws), count, generator)
 
-    def sample(self, count: int) -> list[Proposal]:
-        """Return `count` samples of the policy as it is, repeats among them; other ones after every `practise`."""
+    def sample(self, count: int) -> list[Actions]:
+        """Return `count` samples of the policy as it is, repeats among them; other ones after every `simulate`."""
+        self._learn_pending()
         sampler = torch.Generator().manual_seed(
-            int(numpy_generator(self._seed, self._observed, self._practised, 1).integers(2**62))
+            int(generator_of(Stream.SAMPLES, self._seed, self._observed, self._simulated).integers(2**62))
         )
         with torch.no_grad():
             sampled = self._network.sample(self._features, self._offset, count, sampler)
         return [tuple(actions) for actions in sampled.tolist()]
 
-    def practise(self, proposals: Sequence[Proposal], rewards: Sequence[float]) -> None:
-        """Learn from rewards that are only expected: a policy-gradient step like any other, in its own units."""
-        self._practised += 1
-        if not any(choices > 1 for choices in self._problem.choices) or len(proposals) < _LEAST_PRACTICE:
+    def simulate(self, sampled: Sequence[Actions], rewards: Sequence[float]) -> None:
+        """Learn from predicted rewards: a policy-gradient step like any other, in its own units."""
+        self._simulated += 1
+        if not any(choices > 1 for choices in self._problem.choices) or len(sampled) < _LEAST_SAMPLES:
             return
         values = torch.tensor(rewards, dtype=torch.float64)
         spread = float(values.std())
@@ -137,25 +192,30 @@ class ReinforcePolicy:
         advantages = ((values - values.mean()) / spread).clamp(
             -self._settings.advantage_clip, self._settings.advantage_clip
         )
-        self._learn(torch.tensor(proposals), advantages.float(), imitate=False)
+        self._learn(torch.tensor(sampled), advantages.float(), imitate=False)
 
-    def observe(self, results: Sequence[Observation]) -> None:
-        """Learn from a batch of results; raises ValueError for an action not allowed or a reward that isn't finite."""
-        for result in results:
-            self._problem.check(result.actions)
-            if not math.isfinite(result.reward):
-                raise ValueError(f"the reward of a candidate must be finite, not {result.reward}")
-        if not results:
+    def observe(self, actions: Actions, reward: float) -> None:
+        """Take in a result; raises ValueError for an action not allowed or a reward that isn't finite."""
+        self._problem.check(actions)
+        if not math.isfinite(reward):
+            raise ValueError(f"the reward of a trial must be finite, not {reward}")
+        self._pending.append((actions, reward))
+
+    def _learn_pending(self) -> None:
+        """Learn from all results since the last time, as one batch."""
+        batch, self._pending = self._pending, []
+        if not batch:
             return
-        advantages = self._advantages([result.reward for result in results])
-        self._observed += len(results)
-        self._rewards.update((result.actions, result.reward) for result in results)
+        advantages = self._advantages([reward for _, reward in batch])
+        self._observed += len(batch)
+        self._rewards.update(batch)
         if any(choices > 1 for choices in self._problem.choices):
-            self._last = torch.tensor([result.actions for result in results])
+            self._last = torch.tensor([actions for actions, _ in batch])
             self._learn(self._last, advantages)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the network's weights: what it learnt about layers, nothing about this network's candidates."""
+        self._learn_pending()
         return {name: value.detach().clone() for name, value in self._network.state_dict().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -172,21 +232,21 @@ class ReinforcePolicy:
             )
         self._network.load_state_dict(dict(state))
 
-    def _elites(self) -> list[Proposal]:
+    def _elites(self) -> list[Actions]:
         return heapq.nlargest(self._settings.elites, self._rewards, key=self._rewards.__getitem__)
 
-    def _neighbours(self, count: int, generator: np.random.Generator) -> list[Proposal]:
-        """Return up to `count` unseen proposals one or two notches from an elite; none before there is an elite."""
+    def _neighbours(self, count: int, generator: np.random.Generator) -> list[Actions]:
+        """Return up to `count` unseen candidates one or two notches from an elite; none before there is an elite."""
         elites = self._elites()
-        found: dict[Proposal, None] = {}
+        neighbours: dict[Actions, None] = {}
         for _ in range(_TRIES_PER_NEIGHBOUR * count if elites else 0):
             elite = elites[int(generator.integers(len(elites)))]
             neighbour = varied(self._problem, elite, generator, changes=int(generator.integers(1, 3)))
             if neighbour not in self._rewards:
-                found.setdefault(neighbour)
-            if len(found) == count:
+                neighbours.setdefault(neighbour)
+            if len(neighbours) == count:
                 break
-        return list(found)
+        return list(neighbours)
 
     def _advantages(self, rewards: list[float]) -> Tensor:
         """Return (N,) advantages, one per candidate, and move the baseline and scale on."""
@@ -241,3 +301,77 @@ def _log_prior(problem: DecisionProblem, settings: ReinforceSettings) -> Tensor:
         for rank, action in enumerate(problem.by_change(step)):
             prior[step, action] = -notch * rank if problem.bias is None else float(problem.bias[step, action])
     return prior
+
+
+class RemovalNetwork(nn.Module):
+    """Reads the whole layer sequence in both directions, then decides on all layers independently.
+
+    The head starts at zero, so the first distribution is the one that `offset` describes.
+    """
+
+    def __init__(self, features: int, actions: int, hidden: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(features + _POSITION_FEATURES, hidden, num_layers=2, bidirectional=True, batch_first=True)
+        self.head = _zero_linear(2 * hidden, actions)
+
+    def logits(self, features: Tensor, offset: Tensor, actions: Tensor) -> Tensor:
+        """Return (N, L, A) logits; the same for every candidate, since no decision depends on another."""
+        hidden, _ = self.lstm(_with_position(features)[None])
+        logits: Tensor = self.head(hidden) + offset
+        return logits.expand(actions.shape[0], -1, -1)
+
+    def sample(self, features: Tensor, offset: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """Return (N, L) sampled actions."""
+        hidden, _ = self.lstm(_with_position(features)[None])
+        probabilities = torch.softmax(self.head(hidden)[0] + offset, dim=-1)
+        return torch.multinomial(probabilities, count, replacement=True, generator=generator).T
+
+
+class ShrinkageNetwork(nn.Module):
+    """Goes over the channel groups in order, each chosen action being an input of the next step."""
+
+    def __init__(self, features: int, actions: int, hidden: int, embedding: int = 8) -> None:
+        super().__init__()
+        self.start = actions
+        self.embed = nn.Embedding(actions + 1, embedding)
+        self.lstm = nn.LSTM(features + _POSITION_FEATURES + embedding, hidden, num_layers=2, batch_first=True)
+        self.head = _zero_linear(hidden, actions)
+
+    def logits(self, features: Tensor, offset: Tensor, actions: Tensor) -> Tensor:
+        """Return (N, L, A) logits of every step, given the actions (N, L) of the steps before it."""
+        count = actions.shape[0]
+        start = torch.full((count, 1), self.start)
+        before = self.embed(torch.cat([start, actions[:, :-1]], dim=1))
+        state = _with_position(features).expand(count, -1, -1)
+        hidden, _ = self.lstm(torch.cat([state, before], dim=-1))
+        logits: Tensor = self.head(hidden) + offset
+        return logits
+
+    def sample(self, features: Tensor, offset: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """Return (N, L) actions, sampled step by step."""
+        state = _with_position(features).expand(count, -1, -1)
+        action = torch.full((count,), self.start)
+        memory: tuple[Tensor, Tensor] | None = None
+        chosen = []
+        for step in range(state.shape[1]):
+            inputs = torch.cat([state[:, step], self.embed(action)], dim=-1)[:, None]
+            hidden, memory = self.lstm(inputs, memory)
+            probabilities = torch.softmax(self.head(hidden[:, 0]) + offset[step], dim=-1)
+            action = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+            chosen.append(action)
+        return torch.stack(chosen, dim=1)
+
+
+def _with_position(features: Tensor) -> Tensor:
+    """Append where in the sequence a step stands, as (L, 1 + 2 K) values that don't depend on the length L."""
+    steps = features.shape[0]
+    position = torch.arange(steps, dtype=torch.float32)[:, None] / max(steps - 1, 1)
+    waves = [f(math.pi * k * position) for k in _FREQUENCIES for f in (torch.sin, torch.cos)]
+    return torch.cat([features, position, *waves], dim=1)
+
+
+def _zero_linear(inputs: int, outputs: int) -> nn.Linear:
+    linear = nn.Linear(inputs, outputs)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear

@@ -1,4 +1,4 @@
-"""What the two stages show a policy, and what its actions mean."""
+"""Search space: the state of each step, and what actions mean."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from n2n_edge._example import teacher_path
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.graph.teacher import Teacher
-from n2n_edge.search.stages import FEATURES, WIDTH_RATIOS, RemovalStage, ShrinkageStage
+from n2n_edge.search.space import FEATURES, WIDTH_RATIOS, RemovalStage, ShrinkageStage
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +34,14 @@ def test_only_removable_layers_can_go(teacher: Teacher) -> None:
     stage = RemovalStage(teacher, load_profile("cpu"), {})
     removable = [layer.removable for layer in teacher.layers]
     assert [bool(row[0]) for row in stage.problem.mask] == removable
-    assert stage.removed(stage.problem.default) == frozenset()
+    assert stage.cuts(stage.problem.default) == (frozenset(), {})
     everything = tuple(0 if possible else 1 for possible in removable)
-    assert stage.removed(everything) <= {layer.name for layer in teacher.layers if layer.removable}
+    assert stage.cuts(everything)[0] <= {layer.name for layer in teacher.layers if layer.removable}
 
 
 def test_full_width_is_the_default_of_stage_two(teacher: Teacher) -> None:
     stage = ShrinkageStage(teacher, load_profile("cpu"), {}, frozenset())
-    assert set(stage.ratios(stage.problem.default).values()) == {1.0}
+    assert set(stage.cuts(stage.problem.default)[1].values()) == {1.0}
     assert tuple(sorted(WIDTH_RATIOS)) == WIDTH_RATIOS
 
 
@@ -89,7 +89,7 @@ def test_the_nearest_proposal_keeps_proportions(teacher: Teacher) -> None:
     stage = ShrinkageStage(teacher, load_profile("cpu"), {}, frozenset())
     first, second = stage.groups[0].name, stage.groups[1].name
     wanted = {group.name: 0.6 for group in stage.groups} | {first: 0.3, second: 0.01}
-    got = stage.ratios(stage.nearest(wanted))
+    got = stage.cuts(stage.nearest(wanted))[1]
     assert got[first] == 0.5  # half of the largest
     assert got[second] == WIDTH_RATIOS[0]
     assert {ratio for name, ratio in got.items() if name not in (first, second)} == {1.0}

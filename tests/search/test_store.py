@@ -1,4 +1,4 @@
-"""A run's journal: what was committed outlives the process, and one process holds a run."""
+"""Journal of a run: what was committed outlives the process, and one process holds a run."""
 
 import shutil
 import signal
@@ -12,33 +12,32 @@ import numpy as np
 import pytest
 
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
-from n2n_edge.search.journal import SCHEMA, Candidate, Journal
+from n2n_edge.graph.architecture import Architecture, Vocabulary
+from n2n_edge.metrics.figures import Figure
+from n2n_edge.search.store import SCHEMA, Journal
+from n2n_edge.search.trial import Trial, TrialCosts
 
-CANDIDATE = Candidate(
-    stage="removal",
-    position=0,
-    batch=0,
-    actions=(1, 0, 1),
-    key="a1",
-    architecture={"removed": ["conv2"]},
-    costs={"params": 1234, "size_mb": 0.1},
+TRIAL = Trial(
+    Architecture(frozenset({"conv2"}), (("g1", 8),), Vocabulary((("conv2", ""),))),
+    TrialCosts(0.1, 1234, 5678, 0.2, {"pi": Figure(1.5, "ms", "calibrated", 1.0, 2.0)}),
     reward=0.1 + 0.2,
-    accuracy=None,
     feasible=False,
-    provenance="computed",
+    actions=(1, 0, 1),
 )
 
 WRITER = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from n2n_edge.search.journal import Candidate, Journal
+from n2n_edge.graph.architecture import Architecture
+from n2n_edge.search.store import Journal
+from n2n_edge.search.trial import Trial, TrialCosts
 
-candidate = Candidate("removal", 0, 0, (1, 0), "a", {}, {"params": 1}, 0.5, 0.9, True, "computed")
+trial = Trial(Architecture(), TrialCosts(1.0, 1, 1, 1.0), 0.5, True, score=0.9, actions=(1, 0))
 with Journal.create(Path(sys.argv[1]), {"seed": 7}) as journal:
-    for position in range(100_000):
-        journal.record_candidate(replace(candidate, position=position, batch=position // 4))
-        print(position, flush=True)
+    for number in range(100_000):
+        journal.record_trial(replace(trial, number=number, batch=number // 4))
+        print(number, flush=True)
 """
 
 
@@ -54,47 +53,67 @@ def start_writer(path: Path) -> subprocess.Popen[str]:
 
 
 def test_gives_back_what_was_recorded(path: Path) -> None:
-    trained = replace(CANDIDATE, position=1, feasible=True, accuracy=float(np.float32(0.9)))
+    trained = replace(TRIAL, number=1, feasible=True, score=float(np.float32(0.9)))
     with Journal.create(path, {"seed": 3, "budgets": {"size_mb": 0.5}}) as journal:
-        journal.record_candidate(trained)
-        journal.record_candidate(CANDIDATE)
-        journal.record_candidate(replace(CANDIDATE, stage="shrinkage"))
+        journal.record_trial(trained)
+        journal.record_trial(replace(TRIAL, stage="shrinkage"))
+        journal.record_trial(TRIAL)
         journal.store("latency", "a1/this-host", {"value": np.float64(1.5), "unit": "ms"})
         journal.set_meta("stage", "shrinkage")
-        journal.record_epoch("final", 2, {"loss": 0.5})
-        journal.record_epoch("final", 1, {"loss": 0.7})
-        journal.record_event("resumed", {"from": "shrinkage"})
 
     with Journal.open(path) as journal:
-        removal = journal.candidates("removal")
-        assert [CANDIDATE, trained] == [replace(candidate, created_s=0.0) for candidate in removal]
-        assert all(candidate.created_s > 0 for candidate in removal)
-        assert len(journal.candidates()) == 3
+        assert journal.trials("removal") == [TRIAL, trained]
+        assert journal.trials() == [TRIAL, trained, replace(TRIAL, stage="shrinkage")]
+        assert journal.trials()[0].key == TRIAL.key
         assert journal.cached("latency", "a1/this-host") == {"value": 1.5, "unit": "ms"}
         assert journal.cached("latency", "a1/other-host") is None
         assert journal.cached("accuracy", "a1/this-host") is None
         assert journal.meta() == {"seed": 3, "budgets": {"size_mb": 0.5}, "stage": "shrinkage"}
-        assert list(journal.epochs("final").items()) == [(1, {"loss": 0.7}), (2, {"loss": 0.5})]
-        assert [(event.kind, event.details) for event in journal.events()] == [("resumed", {"from": "shrinkage"})]
+
+
+def test_a_journal_of_the_first_version_is_read(path: Path) -> None:
+    Journal.create(path).close()
+    costs = '{"size_mb":0.1,"params":1234.0,"macs":5678.0,"memory_bound_mb":0.2,"latency_ms":1.5}'
+    sql(
+        path,
+        "CREATE TABLE epochs (training TEXT NOT NULL, epoch INTEGER NOT NULL, figures TEXT NOT NULL)",
+        "CREATE TABLE events (id INTEGER PRIMARY KEY, created_s REAL NOT NULL, kind TEXT NOT NULL)",
+        "INSERT INTO candidates VALUES ('removal', 0, 0, '[1,0,1]', 'a1', "
+        f"""'{{"removed":["conv2"],"widths":{{"g1":8}}}}', '{costs}', 0.5, NULL, 0, 'calibrated', 1.0)""",
+        "PRAGMA user_version=1",
+    )
+    with Journal.open(path) as journal:
+        (trial,) = journal.trials()
+    assert trial.key == TRIAL.key
+    assert trial.costs.latencies == {"": Figure(1.5, "ms", "calibrated")}  # it didn't name the device
+
+
+def test_the_slowest_device_of_a_row_is_the_one_it_names(path: Path) -> None:
+    wide, slow = Figure(1.0, "ms", "calibrated", 0.5, 4.0), Figure(2.0, "ms", "calibrated", 1.5, 3.0)
+    with Journal.create(path) as journal:
+        for number, accept in enumerate((False, True)):
+            costs = replace(TRIAL.costs, latencies={"wide": wide, "slow": slow}, accept_expected=accept)
+            journal.record_trial(replace(TRIAL, number=number, costs=costs))
+        assert [trial.costs.latency for trial in journal.trials()] == [wide, slow]
 
 
 def test_numbers_come_back_bit_for_bit(path: Path) -> None:
     value = {"accuracy": 1 / 3, "loss": 1e-300}
     with Journal.create(path) as journal:
-        journal.record_candidate(CANDIDATE)
+        journal.record_trial(TRIAL)
         journal.store("accuracy", "a1", value)
 
-        assert journal.candidates()[0].reward == CANDIDATE.reward
+        assert journal.trials()[0].reward == TRIAL.reward
         assert journal.cached("accuracy", "a1") == value
 
 
 def test_a_place_is_taken_once_and_a_reward_is_a_number(path: Path) -> None:
     with Journal.create(path) as journal:
-        journal.record_candidate(CANDIDATE)
-        with pytest.raises(ValueError, match="candidate 0 of stage removal is recorded already"):
-            journal.record_candidate(CANDIDATE)
+        journal.record_trial(TRIAL)
+        with pytest.raises(ValueError, match="trial 0 of stage removal is recorded already"):
+            journal.record_trial(TRIAL)
         with pytest.raises(ValueError, match="must be finite, not nan"):
-            journal.record_candidate(replace(CANDIDATE, position=1, reward=float("nan")))
+            journal.record_trial(replace(TRIAL, number=1, reward=float("nan")))
 
 
 @pytest.mark.parametrize("survivors", [1, 23])
@@ -106,11 +125,11 @@ def test_a_killed_process_loses_nothing_committed(path: Path, survivors: int) ->
         writer.send_signal(signal.SIGKILL)
 
     with Journal.open(path) as journal:
-        positions = [candidate.position for candidate in journal.candidates()]
+        positions = [trial.number for trial in journal.trials()]
         assert positions == list(range(len(positions)))
         assert len(positions) > last
         assert journal.meta() == {"seed": 7}
-        journal.record_candidate(replace(CANDIDATE, position=len(positions)))
+        journal.record_trial(replace(TRIAL, number=len(positions)))
 
 
 def test_one_process_holds_a_run(path: Path) -> None:
@@ -178,12 +197,12 @@ def test_a_folder_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
 
 def test_a_journal_can_be_read_while_its_run_goes_on_and_reading_changes_nothing(path: Path) -> None:
     with Journal.create(path) as journal:
-        journal.record_candidate(CANDIDATE)
+        journal.record_trial(TRIAL)
         with Journal.read(path) as reader:
-            assert [row.key for row in reader.candidates()] == ["a1"]
+            assert reader.trials() == [TRIAL]
             with pytest.raises(sqlite3.OperationalError, match="readonly"):
                 reader.store("latency", "a1", {"value": 1.0})
-        journal.record_candidate(replace(CANDIDATE, position=1))  # the writer still holds it
+        journal.record_trial(replace(TRIAL, number=1))  # the writer still holds it
         with pytest.raises(InputError, match="in use"):
             Journal.open(path)
     with Journal.read(path) as reader:
@@ -209,33 +228,31 @@ def sql(path: Path, *statements: str) -> None:
 
 def written(path: Path) -> Path:
     with Journal.create(path, {"seed": 3}) as journal:
-        for position in range(40):
-            journal.record_candidate(replace(CANDIDATE, position=position))
+        for number in range(40):
+            journal.record_trial(replace(TRIAL, number=number))
         journal.store("accuracy", "a", {"accuracy": 0.5})
-        journal.record_epoch("final", 1, {"loss": 0.5})
-        journal.record_event("resumed", {})
     return path
 
 
 def look_everywhere(path: Path) -> None:
     with Journal.open(path) as journal:
         journal.meta()
-        journal.candidates()
+        journal.trials()
         journal.cached("accuracy", "a")
-        journal.epochs("final")
-        journal.events()
 
 
 DAMAGE = {
-    **{f"no {table}": f"DROP TABLE {table}" for table in ("meta", "candidates", "facts", "epochs", "events")},
+    **{f"no {table}": f"DROP TABLE {table}" for table in ("meta", "candidates", "facts")},
     "no column": "ALTER TABLE candidates DROP COLUMN reward",
     **{f"meta {value}": f"UPDATE meta SET value = '{value}'" for value in ("{", "")},
     **{f"facts {value}": f"UPDATE facts SET value = '{value}'" for value in ("{", "[]", "3", "null", "")},
-    **{f"epochs {value}": f"UPDATE epochs SET figures = '{value}'" for value in ("{]", "[]")},
-    "events": "UPDATE events SET details = 'x'",
     **{f"actions {value}": f"UPDATE candidates SET actions = '{value}'" for value in ("{]", "{}", '["a"]', "7")},
     "architecture": "UPDATE candidates SET architecture = '[]'",
+    "architecture without widths": "UPDATE candidates SET architecture = '{}'",
+    "architecture widths": """UPDATE candidates SET architecture = '{"removed":[],"widths":[]}'""",
     "costs": "UPDATE candidates SET costs = 'x'",
+    "costs without size": "UPDATE candidates SET costs = '{}'",
+    **{f"stage {value!r}": f"UPDATE candidates SET stage = '{value}' WHERE position = 0" for value in ("", "final")},
     **{f"deep {column}": f"UPDATE candidates SET {column} = '{'[' * 100_000}'" for column in ("costs", "actions")},
     "deep meta": f"UPDATE meta SET value = '{'[' * 100_000}'",
     **{
@@ -304,8 +321,7 @@ def test_a_journal_that_is_taken_away_stops_its_run(tmp_path: Path, act: str) ->
             shutil.rmtree(folder)
         for write in (
             lambda: journal.store("accuracy", "b", {"accuracy": 0.5}),
-            lambda: journal.record_candidate(CANDIDATE),
-            lambda: journal.record_epoch("final", 1, {}),
+            lambda: journal.record_trial(TRIAL),
             lambda: journal.set_meta("metric", "accuracy"),
             journal.check_there,
         ):
@@ -316,7 +332,7 @@ def test_a_journal_that_is_taken_away_stops_its_run(tmp_path: Path, act: str) ->
 
 
 def test_a_journal_that_stays_locked_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("n2n_edge.search.journal._RUN_WAITS_S", 0.1)
+    monkeypatch.setattr("n2n_edge.search.store._RUN_WAITS_S", 0.1)
     written(path)
     with Journal.open(path) as journal:
         other = sqlite3.connect(path, isolation_level=None)

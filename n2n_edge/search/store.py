@@ -1,4 +1,4 @@
-"""A run's memory: one SQLite file that holds everything decided and measured."""
+"""Journal of a run: one SQLite file that holds everything decided and measured."""
 
 import json
 import math
@@ -7,23 +7,54 @@ import re
 import sqlite3
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, Self, TextIO, get_args
 from urllib.parse import quote
 
 from n2n_edge.closing import ClosedAtExit
 from n2n_edge.errors import InputError
-from n2n_edge.search.journal_errors import damaged, failure, gone
-from n2n_edge.search.journal_lock import acquire, release
+from n2n_edge.graph.architecture import Architecture, Vocabulary
+from n2n_edge.search.store_files import acquire, damaged, failure, missing, release
+from n2n_edge.search.trial import StageName, Trial, TrialCosts
 
-__all__ = ["SCHEMA", "Candidate", "Event", "Journal", "JsonObject"]
+__all__ = ["SCHEMA", "Fact", "Journal", "JsonObject", "rung_kind"]
 
 JsonObject = dict[str, Any]
 """A JSON document as Python holds it."""
 
-SCHEMA = 1
-"""Version of the tables; a journal of a newer one is refused."""
+SCHEMA = 2
+"""Version of the tables; a journal of a newer one is refused. Version 1 had two tables more, which nobody read."""
+
+
+class Fact(StrEnum):
+    """Kinds of facts that a journal keeps, each under keys of its own."""
+
+    SCORE = "accuracy"
+    """Result of the proxy evaluation, by architecture."""
+    RUNG = "rung"
+    """Results of the longer evaluations of finalists: see `rung_kind`."""
+    RUNG_SIZE = "rung_size"
+    """Number of finalists that the time allowed, by rung."""
+    SENSITIVITY = "sensitivity"
+    """Loss of the teacher with one part cut, by part."""
+    LATENCY = "latency"
+    """Latency timed on this host, by architecture, device and threads."""
+    ENTROPY = "entropy"
+    """Entropy of the policy, by stage and batch."""
+    STAGE_REACHED = "stage_reached"
+    STAGE_OVER = "stage_over"
+    """Number of the last trial that the time allowed, and of the first that it didn't, by stage."""
+    EVALUATION = "evaluation"
+    """Evaluation that is under way."""
+    FINAL = "final"
+    """Epochs of the final distillation, and what the teacher's outputs took."""
+
+
+def rung_kind(number: int) -> str:
+    """Return the kind of the results of a rung."""
+    return f"{Fact.RUNG}{number}"
+
 
 _APPLICATION_ID = 0x6E326E65  # "n2ne": tells a journal from any other SQLite file
 _TABLES = """
@@ -33,9 +64,6 @@ CREATE TABLE candidates (
     architecture TEXT NOT NULL, costs TEXT NOT NULL, reward REAL NOT NULL, accuracy REAL, feasible INTEGER NOT NULL,
     provenance TEXT NOT NULL, created_s REAL NOT NULL, PRIMARY KEY (stage, position)) WITHOUT ROWID;
 CREATE TABLE facts (kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, key)) WITHOUT ROWID;
-CREATE TABLE epochs (
-    training TEXT NOT NULL, epoch INTEGER NOT NULL, figures TEXT NOT NULL, PRIMARY KEY (training, epoch)) WITHOUT ROWID;
-CREATE TABLE events (id INTEGER PRIMARY KEY, created_s REAL NOT NULL, kind TEXT NOT NULL, details TEXT NOT NULL);
 """
 
 _COLUMNS = {
@@ -47,26 +75,7 @@ _COLUMNS = {
 _RUN_WAITS_S, _READER_WAITS_S = 60.0, 10.0
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One judged candidate: the `position`-th of its stage, proposed in `batch` by taking `actions`."""
-
-    stage: str
-    position: int
-    batch: int
-    actions: tuple[int, ...]
-    key: str
-    architecture: JsonObject
-    costs: JsonObject
-    reward: float
-    accuracy: float | None
-    feasible: bool
-    provenance: str
-    created_s: float = 0.0
-    """Unix time; `Journal.record_candidate` sets it."""
-
-
-_CANDIDATE_COLUMNS = tuple(field.name for field in fields(Candidate))
+_TRIAL_COLUMNS = _COLUMNS["candidates"]
 _COLUMN_TYPES = {
     "stage": str,
     "position": int,
@@ -79,21 +88,12 @@ _COLUMN_TYPES = {
 """What SQLite doesn't hold a column to; of the others, the parsers ask."""
 
 
-@dataclass(frozen=True)
-class Event:
-    """Something worth telling about a run: a worker that died, a resume."""
-
-    kind: str
-    details: JsonObject
-    created_s: float
-
-
 class Journal(ClosedAtExit):
     """The journal of one run, open for this process alone; every method has committed when it returns.
 
     >>> with Journal.create(folder / "journal.sqlite", {"seed": 0}) as journal:
-    ...     journal.store("evaluation", f"{architecture_key}/{settings_hash}", {"accuracy": 0.91})
-    ...     journal.cached("evaluation", f"{architecture_key}/{settings_hash}")
+    ...     journal.store(Fact.SCORE, architecture.key, {"accuracy": 0.91})
+    ...     journal.cached(Fact.SCORE, architecture.key)
 
     Killing the process at any instant loses nothing that was committed. `create` and `open` raise InputError if another
     process holds the run; `read` only looks, at any time.
@@ -197,42 +197,41 @@ class Journal(ClosedAtExit):
         rows = self._rows("SELECT key, value FROM meta")
         return _Stored(self.path, {key: self._parsed(value) for key, value in rows})
 
-    def record_candidate(self, candidate: Candidate) -> None:
-        """Add a judged candidate; raises ValueError if its place is taken or its reward isn't finite."""
-        if not math.isfinite(candidate.reward):
-            raise ValueError(f"the reward of a candidate must be finite, not {candidate.reward}")
-        row = (
-            candidate.stage,
-            candidate.position,
-            candidate.batch,
-            _dump(candidate.actions),
-            candidate.key,
-            _dump(candidate.architecture),
-            _dump(candidate.costs),
-            float(candidate.reward),
-            None if candidate.accuracy is None else float(candidate.accuracy),
-            int(candidate.feasible),
-            candidate.provenance,
-            time.time(),
-        )
+    def record_trial(self, trial: Trial) -> None:
+        """Add a trial; raises ValueError if its number is taken or its reward isn't finite."""
+        if not math.isfinite(trial.reward):
+            raise ValueError(f"the reward of a trial must be finite, not {trial.reward}")
+        latency = trial.costs.latency
+        row = {
+            "stage": trial.stage,
+            "position": trial.number,
+            "batch": trial.batch,
+            "actions": _dump(trial.actions),
+            "key": trial.key,
+            "architecture": _dump(trial.architecture.to_json()),
+            "costs": _dump(trial.costs.to_json()),
+            "reward": float(trial.reward),
+            "accuracy": None if trial.score is None else float(trial.score),
+            "feasible": int(trial.feasible),
+            "provenance": "computed" if latency is None else latency.provenance,
+            "created_s": time.time(),
+        }
         try:
-            self._write(f"INSERT INTO candidates VALUES ({', '.join('?' * len(row))})", row)
+            self._write(f"INSERT INTO candidates VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
         except sqlite3.IntegrityError as error:
-            raise ValueError(
-                f"candidate {candidate.position} of stage {candidate.stage} is recorded already"
-            ) from error
+            raise ValueError(f"trial {trial.number} of stage {trial.stage} is recorded already") from error
 
-    def candidates(self, stage: str | None = None) -> list[Candidate]:
-        """Return the candidates of `stage`, or of all stages, each stage in the order of their positions."""
+    def trials(self, stage: StageName | None = None) -> list[Trial]:
+        """Return the trials of `stage`, or of both, in order: stage 1 first, and by number in each."""
         rows = self._rows(
-            f"SELECT {', '.join(_CANDIDATE_COLUMNS)} FROM candidates"
+            f"SELECT {', '.join(_TRIAL_COLUMNS)} FROM candidates"
             " WHERE :stage IS NULL OR stage = :stage ORDER BY stage, position",
             {"stage": stage},
         )
-        return [self._candidate(row) for row in rows]
+        return [self._trial(row) for row in rows]
 
     def store(self, kind: str, key: str, value: Mapping[str, object]) -> None:
-        """Keep what was found out, such as an evaluation or a latency, in place of an earlier value for `key`."""
+        """Keep a result, such as an evaluation or a latency, in place of an earlier one of that `kind` and `key`."""
         self._write("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (kind, key, _dump(value)))
 
     def cached(self, kind: str, key: str) -> JsonObject | None:
@@ -240,30 +239,10 @@ class Journal(ClosedAtExit):
         rows = self._rows("SELECT value FROM facts WHERE kind = ? AND key = ?", (kind, key))
         return self._object(rows[0][0]) if rows else None
 
-    def record_epoch(self, training: str, epoch: int, figures: Mapping[str, object]) -> None:
-        """Keep the figures of one epoch of a training, such as the final distillation."""
-        self._write("INSERT OR REPLACE INTO epochs VALUES (?, ?, ?)", (training, epoch, _dump(figures)))
-
-    def epochs(self, training: str) -> dict[int, JsonObject]:
-        """Return the figures of a training by epoch, in order."""
-        rows = self._rows("SELECT epoch, figures FROM epochs WHERE training = ? ORDER BY epoch", (training,))
-        return {epoch: self._object(figures) for epoch, figures in rows}
-
-    def record_event(self, kind: str, details: Mapping[str, object]) -> None:
-        """Note that something happened, with the time."""
-        self._write(
-            "INSERT INTO events (created_s, kind, details) VALUES (?, ?, ?)", (time.time(), kind, _dump(details))
-        )
-
-    def events(self) -> list[Event]:
-        """Return the events in the order in which they happened."""
-        rows = self._rows("SELECT kind, details, created_s FROM events ORDER BY id")
-        return [Event(kind, self._object(details), created_s) for kind, details, created_s in rows]
-
     def check_there(self) -> None:
         """Raise UnsuitableEnvironmentError where the file was moved, removed or replaced since it was opened."""
         if self._file is None or _identity(self.path) != self._file:
-            raise gone(self.path)
+            raise missing(self.path)
 
     def _write(self, statement: str, values: tuple[object, ...]) -> None:
         self.check_there()
@@ -294,20 +273,36 @@ class Journal(ClosedAtExit):
             raise damaged(self.path, f"a value is no JSON object: {str(text)[:40]!r}")
         return _Stored(self.path, value)
 
-    def _candidate(self, row: tuple[Any, ...]) -> Candidate:
-        values = dict(zip(_CANDIDATE_COLUMNS, row, strict=True))
+    def _trial(self, row: tuple[Any, ...]) -> Trial:
+        values = dict(zip(_TRIAL_COLUMNS, row, strict=True))
         for column, kind in _COLUMN_TYPES.items():
             if not isinstance(values[column], kind):
                 raise damaged(self.path, f"{column} of a candidate: {str(values[column])[:40]!r}")
+        if values["stage"] not in get_args(StageName):
+            raise damaged(self.path, f"stage of a candidate: {values['stage'][:40]!r}")
         actions = self._parsed(values["actions"])
         if not isinstance(actions, list) or not all(isinstance(action, int) for action in actions):
             raise damaged(self.path, f"actions of a candidate: {str(values['actions'])[:40]!r}")
-        for column in ("architecture", "costs"):
-            values[column] = self._object(values[column])
         numbers = [values["reward"], values["accuracy"] if values["accuracy"] is not None else 0.0]
         if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
             raise damaged(self.path, f"reward or accuracy of a candidate: {numbers}")
-        return Candidate(**{**values, "actions": tuple(actions), "feasible": bool(values["feasible"])})
+        described, costs = self._object(values["architecture"]), self._object(values["costs"])
+        try:
+            names = Vocabulary(tuple((str(name), "") for name in described["removed"]))
+            widths = tuple((name, int(width)) for name, width in described["widths"].items())
+            return Trial(
+                Architecture(frozenset(name for name, _ in names.layers), widths, names),
+                TrialCosts.from_json(costs, values["provenance"]),
+                reward=values["reward"],
+                feasible=bool(values["feasible"]),
+                score=values["accuracy"],
+                stage=values["stage"],
+                number=values["position"],
+                batch=values["batch"],
+                actions=tuple(actions),
+            )
+        except (AttributeError, TypeError, ValueError) as error:
+            raise damaged(self.path, f"architecture or costs of a candidate: {str(error)[:80]}") from error
 
 
 class _Stored(dict[str, Any]):
@@ -323,10 +318,10 @@ class _Stored(dict[str, Any]):
 
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _write_tables(path: Path, meta: Mapping[str, object]) -> None:

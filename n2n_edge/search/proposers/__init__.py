@@ -1,0 +1,1 @@
+"""Proposers of a search: what suggests the next trials."""

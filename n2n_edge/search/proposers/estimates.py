@@ -1,0 +1,198 @@
+"""Estimates of candidates that are not built: true costs, and the reward that a surrogate of accuracy predicts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from n2n_edge.graph.architecture import Architecture
+from n2n_edge.graph.layers import Layer
+from n2n_edge.search.evaluator import Evaluator
+from n2n_edge.search.reward import compression_reward, infeasible_reward
+from n2n_edge.search.space import Cuts
+from n2n_edge.search.surrogate import Estimate, Sensitivity, Surrogate
+from n2n_edge.search.trial import Trial
+
+__all__ = ["Estimator"]
+
+_RATIO_DIGITS = 4
+
+_ESTIMATES_KEPT = 5000
+
+_PRICES = tuple(10.0**power for power in (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0))
+"""Prices of cost in loss, around what a group costs and suffers on average, that `suggested_ratios` tries."""
+
+_RATIOS = np.linspace(0.1, 1.0, 19)
+"""Width ratios among which it picks for each group."""
+
+_MOST_ACCURACY = 1.2
+"""Predictions are held below this share of the teacher's accuracy."""
+
+
+class Estimator:
+    """Estimates candidates from true costs and a surrogate of accuracy that learns from every evaluated trial."""
+
+    def __init__(self, evaluator: Evaluator, profile: Sensitivity) -> None:
+        self._evaluator = evaluator
+        self._meter = evaluator.meter
+        teacher = evaluator.teacher
+        self.surrogate = Surrogate(
+            [layer.name for layer in teacher.layers if layer.removable],
+            [group.name for group in teacher.groups if group.shrinkable],
+            profile,
+        )
+        self._full = {group.name: group.width for group in teacher.groups}
+        base = self._meter.foretold(frozenset(), self._widths_of(frozenset(), {}))
+        self.profile = profile
+        self._suggested: dict[frozenset[str], Mapping[str, float]] = {}
+        self._params, self._macs = max(float(base["params"][0]), 1.0), max(float(base["macs"][0]), 1.0)
+        self._learned: set[str] = set()
+        self._cached: dict[object, Estimate] = {}
+        self._timings = 0
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether any budget asks for less than the teacher costs."""
+        return any(left < 1 for left in self._meter.headroom().values())
+
+    def share(self, layer: Layer) -> float:
+        """Return a layer's share of the params and of the MACs, summed."""
+        return layer.params / self._params + layer.macs / self._macs
+
+    def learn(self, trial: Trial) -> None:
+        """Take in the quality of a trained candidate, each architecture once."""
+        if trial.score is not None and trial.key not in self._learned:
+            self._learned.add(trial.key)
+            self.surrogate.observe([self._estimate_of(trial.architecture)], [self._ratio(trial.quality)])
+
+    def estimates(self, candidates: Sequence[Cuts], progress: float) -> list[Estimate]:
+        """Return an estimate of each candidate at `progress` of the search (see `infeasible_reward`)."""
+        if not candidates:
+            return []
+        keys = [(removed, tuple(sorted(ratios.items()))) for removed, ratios in candidates]
+        if self._timings != self._meter.timings or len(self._cached) > _ESTIMATES_KEPT:
+            self._cached.clear()
+            self._timings = self._meter.timings
+        new = {key: cuts for key, cuts in zip(keys, candidates, strict=True) if key not in self._cached}
+        self._cached.update(zip(new, self._costed(list(new.values())), strict=True))
+        estimates = [self._cached[key] for key in keys]
+        accuracies = self.surrogate.predict(estimates)[0]
+        return [self._priced(one, float(ratio), progress) for one, ratio in zip(estimates, accuracies, strict=True)]
+
+    def reward_of(self, trial: Trial) -> float:
+        """Return the reward of a trial with the luck of its evaluation taken out, as far as that is known."""
+        if trial.score is None:
+            return trial.reward
+        expected = float(self.surrogate.predict([self._estimate_of(trial.architecture)])[0][0])
+        return trial.reward * max(expected, 0.0) / max(self._ratio(trial.quality), 1e-9)
+
+    def suggested_ratios(self, removed: frozenset[str]) -> Mapping[str, float]:
+        """Return width ratios by group that the sensitivity profile suggests where layers `removed` are gone.
+
+        Each group gets the ratio at which the rise of its loss and the price of what it saves of the costs over budget
+        are least together; of several prices that one whose widths, fitted to the budgets, suffer least in sum. Equal
+        ratios for all are tried, too, and stand where no budget asks for anything.
+        """
+        ratios = self._suggested.get(removed)
+        if ratios is None:
+            ratios = self._suggest(removed)
+            if any(ratio < 1 for ratio in ratios.values()):  # else a timing may still show that it has to shrink
+                self._suggested[removed] = ratios
+        return ratios
+
+    def ratios_of(self, architecture: Architecture) -> Mapping[str, float]:
+        """Return the width ratio of every group that `architecture` may shrink."""
+        groups = self._meter.teacher.base_graph(architecture.removed).groups
+        widths = dict(architecture.widths)
+        return {group.name: widths.get(group.name, group.width) / group.width for group in groups if group.shrinkable}
+
+    def _suggest(self, removed: frozenset[str]) -> Mapping[str, float]:
+        groups = self._meter.teacher.base_graph(removed).groups
+        free = [index for index, group in enumerate(groups) if group.shrinkable]
+        equal = {groups[index].name: 1.0 for index in free}
+        if not free or not self._meter.limits:
+            return equal
+        saved = self._saved(removed, free)
+        if not saved.any():
+            return equal
+        rises = np.array([[self.profile.of_group(groups[index].name, ratio) for ratio in _RATIOS] for index in free])
+        table = np.ones((len(_PRICES) + 1, len(groups)))
+        unit = max(float(rises.mean()), 1e-9) / max(float(saved.mean()), 1e-9)
+        for row, price in enumerate(_PRICES):
+            table[row, free] = _RATIOS[np.argmin(rises + price * unit * saved[:, None] * _RATIOS, axis=1)]
+        widths = self._meter.fitted_many(removed, table, roughly=True)
+        costs = self._meter.foretold(removed, widths)
+        suffered = [self.profile.rise(estimate)[1] for estimate in self._costed_rows(removed, widths, costs)]
+        best = int(np.argmin(np.array(suffered) + 1e6 * self._meter.foretold_excesses(costs)))
+        return {groups[index].name: float(table[best, index]) for index in free}
+
+    def _saved(self, removed: frozenset[str], free: Sequence[int]) -> NDArray[np.float64]:
+        """Return what halving each group of `free` saves of the costs that are over budget, in units of the limits."""
+        full = self._widths_of(removed, {})
+        table = np.repeat(full, len(free) + 1, axis=0)
+        for row, index in enumerate(free):
+            table[row, index] = max(1, table[row, index] // 2)
+        costs = self._meter.foretold(removed, table)
+        saved = np.zeros(len(free))
+        for cost, limit in self._meter.limits.items():
+            if costs[cost][-1] > self._meter.limit_to_use(cost):
+                saved += np.maximum(costs[cost][-1] - costs[cost][:-1], 0.0) / limit
+        return saved
+
+    def _costed(self, candidates: Sequence[Cuts]) -> list[Estimate]:
+        """Return each candidate with its costs at the widths that the budgets leave it, without a reward yet."""
+        by_layers: dict[frozenset[str], list[int]] = {}
+        for index, (removed, _) in enumerate(candidates):
+            by_layers.setdefault(removed, []).append(index)
+        estimates: dict[int, Estimate] = {}
+        for removed, members in by_layers.items():
+            groups = self._meter.teacher.base_graph(removed).groups
+            table = np.array([[candidates[i][1].get(group.name, 1.0) for group in groups] for i in members])
+            widths = self._meter.fitted_many(removed, table, roughly=True)
+            costs = self._meter.foretold(removed, widths)
+            estimates.update(zip(members, self._costed_rows(removed, widths, costs), strict=True))
+        return [estimates[index] for index in range(len(candidates))]
+
+    def _costed_rows(
+        self, removed: frozenset[str], widths: NDArray[np.int64], costs: Mapping[str, NDArray[np.float64]]
+    ) -> list[Estimate]:
+        groups = self._meter.teacher.base_graph(removed).groups
+        excesses = self._meter.foretold_excesses(costs)
+        ratios = costs[self._evaluator.objective.cost] / self._evaluator.objective.base
+        return [
+            Estimate(
+                removed,
+                {
+                    group.name: round(int(width) / self._full[group.name], _RATIO_DIGITS)
+                    for group, width in zip(groups, row, strict=True)
+                    if group.shrinkable and width < group.width
+                },
+                float(params) / self._params,
+                float(macs) / self._macs,
+                float(excess),
+                float(ratio),
+            )
+            for row, params, macs, excess, ratio in zip(
+                widths, costs["params"], costs["macs"], excesses, ratios, strict=True
+            )
+        ]
+
+    def _estimate_of(self, architecture: Architecture) -> Estimate:
+        widths = self._widths_of(architecture.removed, dict(architecture.widths))
+        costs = self._meter.foretold(architecture.removed, widths)
+        return self._costed_rows(architecture.removed, widths, costs)[0]
+
+    def _priced(self, estimate: Estimate, accuracy: float, progress: float) -> Estimate:
+        """Return an estimate with its reward at a predicted accuracy."""
+        if not estimate.feasible:
+            return replace(estimate, reward=infeasible_reward({"budgets": estimate.excess}, progress))
+        best = compression_reward(1.0, estimate.cost_ratio, self._evaluator.objective.target_ratio)
+        return replace(estimate, reward=best * float(np.clip(accuracy, 0.0, _MOST_ACCURACY)), slope=best)
+
+    def _ratio(self, accuracy: float) -> float:
+        return accuracy / max(self._evaluator.teacher_accuracy, 1e-9)
+
+    def _widths_of(self, removed: frozenset[str], widths: Mapping[str, int]) -> NDArray[np.int64]:
+        groups = self._meter.teacher.base_graph(removed).groups
+        return np.array([[min(widths.get(group.name, group.width), group.width) for group in groups]], np.int64)

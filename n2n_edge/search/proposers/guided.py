@@ -1,0 +1,205 @@
+"""Surrogate-guided REINFORCE: the policy learns from predicted rewards, an upper confidence bound picks the trials.
+
+Before every batch the policy is updated on rewards that a surrogate predicts at the true costs of what it samples; with
+random candidates and a local search around the best of them, those of the highest upper confidence bound are evaluated.
+"""
+
+import heapq
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+
+from n2n_edge.search.proposers.base import SearchContext, Stream, generator_of, varied
+from n2n_edge.search.proposers.baselines import random_actions
+from n2n_edge.search.proposers.estimates import Estimator
+from n2n_edge.search.proposers.reinforce import ReinforceProposer, ReinforceSettings
+from n2n_edge.search.space import Cuts, RemovalStage, ShrinkageStage, Stage
+from n2n_edge.search.surrogate import Estimate
+from n2n_edge.search.trial import Actions, Trial
+
+__all__ = ["GuidedProposer"]
+
+_UPDATES = {"removal": 6, "shrinkage": 10}
+_SAMPLES = {"removal": 24, "shrinkage": 96}
+"""Policy updates before each batch, and samples in each: every new choice of layers has to be analysed."""
+
+_RANDOM = {"removal": 32, "shrinkage": 96}
+"""Random candidates of every size that join them, among them what the policy would never sample."""
+
+_CLIMBS = {"removal": 2, "shrinkage": 4}
+_CLIMBERS = 6
+_TRIES = 6
+"""Local search in the surrogate: steps, how many of the best candidates take part, and changes tried of each."""
+
+_EXPLORATION_START, _EXPLORATION_END = 1.5, 0.3
+"""How many standard deviations above the prediction the upper confidence bound is."""
+
+_BRANCH_MOVES = 0.5
+
+_THINNED = (0.25, 0.5, 0.75)
+"""Shares of the residual branches that stage 1 removes to begin with, the least important first."""
+
+_CHOICES = 5
+_NEIGHBOURS = 16
+_VARIATIONS = 24
+"""Choices of layers that may lead the next round of stage 2: of the best trials, layers tried beside the first of
+them, and widths tried for each."""
+
+
+class GuidedProposer(ReinforceProposer):
+    """Suggests the candidates that a surrogate of accuracy finds most worth evaluating.
+
+    Stage 1 evaluates choices of layers at the widths that the sensitivity profile suggests; before each part of stage 2
+    it is asked again which choice of layers promises most.
+    """
+
+    name = "reinforce"
+    batch = 4
+    rounds = 3
+    settings = ReinforceSettings()
+
+    def __init__(self, context: SearchContext) -> None:
+        super().__init__(context)
+        if context.evaluator is None or context.sensitivity is None:
+            raise ValueError("policy reinforce needs an evaluator and a sensitivity profile")
+        self._estimator = Estimator(context.evaluator, context.sensitivity())
+        self._teacher = context.evaluator.teacher
+        self._best: dict[frozenset[str], Trial] = {}
+        self._tried: dict[tuple[str, frozenset[str]], set[Actions]] = {}
+        self._trained: dict[str, set[str]] = {}
+        self._asked_for_layers = 0
+
+    def start(self, stage: Stage) -> None:
+        """Start a stage, or go on with it."""
+        super().start(stage)
+        self._tried.setdefault((stage.name, stage.removed), set())
+        self._trained.setdefault(stage.name, set())
+
+    def starts(self) -> list[Actions]:
+        """Return what a stage begins with.
+
+        Stage 1 with everything as wide as the budgets allow, and without the branches that the profile finds least
+        important; stage 2 with the best widths so far for its layers, and those that the profile suggests.
+        """
+        stage, estimator = self.stage, self._estimator
+        if isinstance(stage, ShrinkageStage):
+            best = self._best.get(stage.removed)
+            first = stage.problem.default if best is None else stage.nearest(estimator.ratios_of(best.architecture))
+            return list(dict.fromkeys([first, stage.nearest(estimator.suggested_ratios(stage.removed))]))
+        if not estimator.is_bound:
+            return [stage.problem.default]
+        layers = stage.teacher.layers
+        importance = {
+            branch: sum(estimator.profile.layers.get(layers[step].name, 0.0) for step in branch)
+            / max(sum(estimator.share(layers[step]) for step in branch), 1e-9)
+            for branch in stage.branches
+        }
+        ranked = sorted(stage.branches, key=lambda branch: importance[branch])
+        thinned = [ranked[: round(share * len(ranked))] for share in _THINNED]
+        return list(dict.fromkeys([stage.problem.default, *(stage.without(chain(*gone)) for gone in thinned)]))
+
+    def ask(self, count: int) -> list[Actions]:
+        """Return the actions most worth evaluating; none where nothing is left that would be another architecture."""
+        stage, tried = self.stage, self._tried[self.stage.name, self.stage.removed]
+        progress = len(self._trained[stage.name]) / self.context.expected[stage.name]
+        estimates: dict[Actions, Estimate] = {}
+        for _ in range(_UPDATES[stage.name]):
+            samples = self.policy.sample(_SAMPLES[stage.name])
+            self._estimate(samples, estimates, progress)
+            self.policy.simulate(samples, [estimates[sample].reward for sample in samples])
+        generator = generator_of(Stream.ACQUISITION, self.context.seed, len(tried))
+        drawn = generator_of(Stream.PROPOSALS, int(generator.integers(2**31)), 0)
+        self._estimate(random_actions(stage.problem, _RANDOM[stage.name], drawn), estimates, progress)
+        self._estimate([*self.starts(), *sorted(tried)], estimates, progress)
+        for _ in range(_CLIMBS[stage.name]):
+            best = heapq.nlargest(_CLIMBERS, estimates, key=lambda actions: estimates[actions].reward)
+            steps = [_moved(stage, actions, generator) for actions in best for _ in range(_TRIES)]
+            self._estimate(steps, estimates, progress)
+        return self._acquired(estimates, tried, count, progress)
+
+    def tell(self, trial: Trial) -> None:
+        """Let surrogate and policy learn from a trial."""
+        super().tell(trial)
+        self._tried[self.stage.name, self.stage.removed].add(trial.actions)
+        self._estimator.learn(trial)
+        if trial.feasible:
+            self._trained[self.stage.name].add(trial.key)
+            best = self._best.get(trial.architecture.removed)
+            if best is None or trial.reward > best.reward:
+                self._best[trial.architecture.removed] = trial
+
+    def cuts(self, actions: Actions) -> Cuts:
+        """Return what `actions` stand for: a choice of layers takes the widths that the profile suggests."""
+        removed, ratios = self.stage.cuts(actions)
+        return removed, ratios if isinstance(self.stage, ShrinkageStage) else self._estimator.suggested_ratios(removed)
+
+    def reward(self, trial: Trial) -> float:
+        """Return the reward as the surrogate knows it from all trials together."""
+        return self._estimator.reward_of(trial)
+
+    def base_layers(self, feasible: Sequence[Trial], nearest: Trial | None, progress: float) -> frozenset[str]:
+        """Return the choice of layers to remove whose best widths have the highest predicted reward.
+
+        Tried are the choices of the best trials, and single layers more or less than the first.
+        """
+        if not feasible:
+            return super().base_layers(feasible, nearest, progress)
+        estimator = self._estimator
+        ranked = sorted(feasible, key=lambda trial: -estimator.reward_of(trial))
+        choices = list(dict.fromkeys(trial.architecture.removed for trial in ranked))[:_CHOICES]
+        self._asked_for_layers += 1
+        generator = generator_of(Stream.BASE_LAYERS, self.context.seed, self._asked_for_layers)
+        removable = [layer.name for layer in self._teacher.layers if layer.removable]
+        toggled = [removable[index] for index in generator.permutation(len(removable))[:_NEIGHBOURS]]
+        choices += [self._teacher.repaired(choices[0] ^ {name}) for name in toggled]
+        best_of = {trial.architecture.removed: trial for trial in reversed(ranked)}
+        rewards: dict[frozenset[str], float] = {}
+        for removed in dict.fromkeys(choices):
+            suggested = estimator.suggested_ratios(removed)
+            tried = estimator.ratios_of(best_of.get(removed, ranked[0]).architecture)
+            starts = [suggested, {**suggested, **{name: tried[name] for name in tried if name in suggested}}]
+            candidates: list[Cuts] = [(removed, {}), *((removed, start) for start in starts)]
+            for _ in range(_VARIATIONS if suggested else 0):
+                start = starts[int(generator.integers(len(starts)))]
+                factors = np.exp(generator.normal(0.0, 0.3, len(start)) * (generator.random(len(start)) < 0.3))
+                varied_ratios = {
+                    name: ratio * float(factor) for (name, ratio), factor in zip(start.items(), factors, strict=True)
+                }
+                candidates.append((removed, varied_ratios))
+            rewards[removed] = max(estimate.reward for estimate in estimator.estimates(candidates, progress))
+        return max(rewards, key=lambda removed: rewards[removed])
+
+    def _estimate(self, suggested: Sequence[Actions], estimates: dict[Actions, Estimate], progress: float) -> None:
+        """Add estimates of those of `suggested` that aren't among them."""
+        new = [actions for actions in dict.fromkeys(suggested) if actions not in estimates]
+        candidates = [self.cuts(actions) for actions in new]
+        estimates.update(zip(new, self._estimator.estimates(candidates, progress), strict=True))
+
+    def _acquired(
+        self, estimates: dict[Actions, Estimate], tried: set[Actions], count: int, progress: float
+    ) -> list[Actions]:
+        """Return up to `count` untried actions of the highest upper confidence bound, each another architecture."""
+        done = {estimates[actions].identity for actions in tried if actions in estimates}
+        fresh: dict[object, Actions] = {}
+        for actions, estimate in estimates.items():
+            if actions not in tried and estimate.identity not in done:
+                fresh.setdefault(estimate.identity, actions)
+        feasible = [actions for actions in fresh.values() if estimates[actions].feasible]
+        exploration = _EXPLORATION_START + progress * (_EXPLORATION_END - _EXPLORATION_START)
+        chosen = self._estimator.surrogate.choose([estimates[actions] for actions in feasible], count, exploration)
+        others = [actions for actions in fresh.values() if not estimates[actions].feasible]
+        others.sort(key=lambda actions: -estimates[actions].reward)
+        return [feasible[index] for index in chosen] + others[: count - len(chosen)]
+
+
+def _moved(stage: Stage, actions: Actions, generator: np.random.Generator) -> Actions:
+    """Return `actions` with one or two steps changed, in stage 1 as often with a whole branch gone or back."""
+    if not isinstance(stage, RemovalStage) or generator.random() < _BRANCH_MOVES:
+        return varied(stage.problem, actions, generator, changes=int(generator.integers(1, 3)))
+    branch = stage.branches[int(generator.integers(len(stage.branches)))]
+    gone = all(actions[step] == 0 for step in branch)
+    moved = list(actions)
+    for step in branch:
+        moved[step] = stage.problem.default[step] if gone else 0
+    return tuple(moved)

@@ -1,0 +1,292 @@
+"""Search space of the two stages: the decisions, the state of each step, and what the actions mean."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from n2n_edge.devices.profile import Profile
+from n2n_edge.graph.groups import ChannelGroup
+from n2n_edge.graph.teacher import Teacher
+from n2n_edge.latency.model import LatencyModel
+from n2n_edge.search.trial import Actions, StageName
+
+__all__ = ["FEATURES", "WIDTH_RATIOS", "Cuts", "DecisionProblem", "RemovalStage", "ShrinkageStage", "Stage"]
+
+WIDTH_RATIOS = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
+"""Width ratios among which stage 2 picks for every channel group."""
+
+Cuts = tuple[frozenset[str], Mapping[str, float]]
+"""Layers to remove, and width ratios by group before the budgets scale them."""
+
+_KEEP_LOG_ODDS = 1.4  # a fresh policy keeps four layers of five
+
+_Vector = npt.NDArray[np.float32]
+
+
+class _State(NamedTuple):
+    """State of a step, normalised; its fields are the same for every network and both stages, so policies transfer.
+
+    Shares are square roots of shares of the teacher's, which spreads the many small ones. The last five say what share
+    of the teacher's cost the budgets leave, one where there is no budget.
+    """
+
+    conv: float = 0.0
+    depthwise: float = 0.0
+    dense: float = 0.0
+    transposed: float = 0.0
+    kernel_height: float = 0.0
+    kernel_width: float = 0.0
+    stride: float = 0.0
+    padding: float = 0.0
+    groups: float = 0.0
+    in_channels: float = 0.0
+    width: float = 0.0
+    skip_start: float = 0.0
+    skip_end: float = 0.0
+    params_share: float = 0.0
+    macs_share: float = 0.0
+    latency_share: float = 0.0
+    position: float = 0.0
+    layers: float = 0.0
+    params_left: float = 0.0
+    size_mb_left: float = 0.0
+    macs_left: float = 0.0
+    memory_bound_mb_left: float = 0.0
+    latency_ms_left: float = 0.0
+
+    def vector(self) -> _Vector:
+        """Return the state as networks read it."""
+        return np.array(self, np.float32)
+
+
+FEATURES = len(_State._fields)
+"""Length of a step's state."""
+
+
+@dataclass(frozen=True, eq=False)
+class DecisionProblem:
+    """The decisions of one search stage over L steps with F features and at most A actions per step.
+
+    Actions of a step are ordered by how much of the layer they keep (in either direction), so that neighbouring
+    actions are neighbouring widths. F and A are the same for every network: that is what lets a policy trained on one
+    network be continued on another.
+
+    Raises ValueError where the parts contradict each other.
+    """
+
+    features: npt.NDArray[np.float32]
+    """(L, F), normalised state of each step."""
+    choices: tuple[int, ...]
+    """Number of allowed actions of each step; equal to the row sums of `mask`."""
+    actions: int
+    """A, the size of the action set that all steps share."""
+    mask: npt.NDArray[np.bool_]
+    """(L, A), true where an action is allowed."""
+    default: Actions
+    """The action of each step that leaves the network as it is: keep, or full width."""
+    kind: StageName
+    bias: npt.NDArray[np.float32] | None = None
+    """(L, A), optional log-prior on actions that a learning policy starts from."""
+
+    def __post_init__(self) -> None:
+        steps = len(self.default)
+        if not steps:
+            raise ValueError("a problem without steps has nothing to decide")
+        if self.features.ndim != 2 or self.features.shape[0] != steps:
+            raise ValueError(f"features have shape {self.features.shape}; expected ({steps}, F)")
+        if not np.isfinite(self.features).all():
+            raise ValueError("features hold values that are not finite")
+        if self.mask.shape != (steps, self.actions):
+            raise ValueError(f"mask has shape {self.mask.shape}; expected ({steps}, {self.actions})")
+        if self.choices != tuple(int(n) for n in self.mask.sum(axis=1)):
+            raise ValueError("choices differ from the number of allowed actions in mask")
+        if self.bias is not None and self.bias.shape != self.mask.shape:
+            raise ValueError(f"bias has shape {self.bias.shape}; expected {self.mask.shape}")
+        if self.bias is not None and not np.isfinite(self.bias[self.mask]).all():
+            raise ValueError("bias holds values that are not finite for allowed actions")
+        for step, action in enumerate(self.default):
+            if not (0 <= action < self.actions and self.mask[step, action]):
+                raise ValueError(f"default action {action} of step {step} is not allowed")
+
+    @property
+    def steps(self) -> int:
+        """L, the number of decisions of one candidate."""
+        return len(self.default)
+
+    def size(self) -> float:
+        """Return the number of distinct candidates (a float: it overflows any machine integer quickly)."""
+        return float(np.prod(np.asarray(self.choices, dtype=np.float64)))
+
+    def by_change(self, step: int) -> tuple[int, ...]:
+        """Return the allowed actions of `step`, from the one that changes nothing to the one that changes most."""
+        allowed = np.flatnonzero(self.mask[step])
+        return tuple(int(action) for action in sorted(allowed, key=lambda action: abs(action - self.default[step])))
+
+    def check(self, actions: Actions) -> None:
+        """Raise ValueError if `actions` has the wrong length or one that is not allowed."""
+        if len(actions) != self.steps:
+            raise ValueError(f"{len(actions)} actions were given to a problem of {self.steps} steps")
+        for step, action in enumerate(actions):
+            if not (0 <= action < self.actions and self.mask[step, action]):
+                raise ValueError(f"action {action} is not allowed at step {step}")
+
+
+class RemovalStage:
+    """Stage 1: keep or remove each removable layer."""
+
+    name: StageName = "removal"
+    removed: frozenset[str] = frozenset()
+
+    def __init__(self, teacher: Teacher, profile: Profile, headroom: Mapping[str, float]) -> None:
+        """`headroom` gives, by cost, what share of the teacher's the budgets leave."""
+        self.teacher = teacher
+        states = _layer_states(teacher, profile, headroom)
+        self._layers = tuple(layer.name for layer in teacher.layers)
+        steps = len(self._layers)
+        mask = np.ones((steps, 2), bool)
+        mask[:, 0] = [layer.removable for layer in teacher.layers]
+        bias = np.zeros((steps, 2), np.float32)
+        bias[:, 1] = _KEEP_LOG_ODDS
+        self.problem = DecisionProblem(
+            features=np.stack([states[name].vector() for name in self._layers]),
+            choices=tuple(int(n) for n in mask.sum(axis=1)),
+            actions=2,
+            mask=mask,
+            default=(1,) * steps,
+            kind="removal",
+            bias=bias,
+        )
+
+    @cached_property
+    def branches(self) -> tuple[tuple[int, ...], ...]:
+        """The steps of removable layers, those together that lie on one residual branch; others alone."""
+        branches: list[tuple[int, ...]] = []
+        run: list[int] = []
+        for step, layer in enumerate(self.teacher.layers):
+            if layer.skip_start or not layer.removable:
+                branches += [(one,) for one in run]
+                run = []
+            if layer.removable and (layer.skip_start or run):
+                run.append(step)
+                if layer.skip_end:
+                    branches.append(tuple(run))
+                    run = []
+            elif layer.removable:
+                branches.append((step,))
+        return (*branches, *((one,) for one in run))
+
+    def without(self, steps: Iterable[int]) -> Actions:
+        """Return the actions that remove the layers of `steps` and no other."""
+        actions = list(self.problem.default)
+        for step in steps:
+            actions[step] = 0
+        return tuple(actions)
+
+    def cuts(self, actions: Actions) -> Cuts:
+        """Return the layers that `actions` take out, less those that can't go together; all groups shrink alike."""
+        chosen = frozenset(name for name, action in zip(self._layers, actions, strict=True) if action == 0)
+        return self.teacher.repaired(chosen), {}
+
+
+class ShrinkageStage:
+    """Stage 2: a width ratio for each channel group that the chosen layers leave."""
+
+    name: StageName = "shrinkage"
+
+    def __init__(
+        self, teacher: Teacher, profile: Profile, headroom: Mapping[str, float], removed: frozenset[str]
+    ) -> None:
+        """Decide on the groups that are left without the layers `removed`; `headroom` as in `RemovalStage`.
+
+        Raises ValueError where no group is left that could shrink.
+        """
+        self.removed = removed
+        self.groups = tuple(group for group in teacher.base_graph(removed).groups if group.shrinkable)
+        if not self.groups:
+            raise ValueError("no channel group is left that could shrink")
+        states = _layer_states(teacher, profile, headroom)
+        actions = len(WIDTH_RATIOS)
+        steps = len(self.groups)
+        features = [_group_state(group, states, index / max(1, steps - 1)) for index, group in enumerate(self.groups)]
+        self.problem = DecisionProblem(
+            features=np.stack(features),
+            choices=(actions,) * steps,
+            actions=actions,
+            mask=np.ones((steps, actions), bool),
+            default=(actions - 1,) * steps,
+            kind="shrinkage",
+        )
+
+    def cuts(self, actions: Actions) -> Cuts:
+        """Return the width ratio that `actions` pick for each group."""
+        ratios = {group.name: WIDTH_RATIOS[action] for group, action in zip(self.groups, actions, strict=True)}
+        return self.removed, ratios
+
+    def nearest(self, ratios: Mapping[str, float]) -> Actions:
+        """Return the actions whose ratios are nearest to those given (by group), in proportion to the largest."""
+        wanted = np.array([ratios.get(group.name, 1.0) for group in self.groups])
+        wanted = np.maximum(wanted / wanted.max(), WIDTH_RATIOS[0])
+        distances = np.abs(np.log(wanted)[:, None] - np.log(WIDTH_RATIOS))
+        return tuple(int(action) for action in distances.argmin(axis=1))
+
+
+Stage = RemovalStage | ShrinkageStage
+
+
+def _layer_states(teacher: Teacher, profile: Profile, headroom: Mapping[str, float]) -> dict[str, _State]:
+    """Return the state of every layer."""
+    latencies = {item.name: item.latency_ms for item in LatencyModel(profile).estimate(teacher.model).nodes}
+    spent = [sum(latencies.get(node, 0.0) for node in layer.nodes) for layer in teacher.layers]
+    params = sum(layer.params for layer in teacher.layers) or 1
+    macs = sum(layer.macs for layer in teacher.layers) or 1
+    latency = sum(spent) or 1.0
+    last = max(1, len(teacher.layers) - 1)
+    states = {}
+    for index, (layer, time) in enumerate(zip(teacher.layers, spent, strict=True)):
+        depthwise = layer.groups > 1 and layer.groups == layer.in_channels
+        states[layer.name] = _State(
+            conv=layer.op_type == "Conv" and not depthwise,
+            depthwise=depthwise,
+            dense=layer.op_type in ("Gemm", "MatMul"),
+            transposed=layer.op_type == "ConvTranspose",
+            kernel_height=layer.kernel[0] / 7,
+            kernel_width=layer.kernel[1] / 7,
+            stride=layer.stride[0] - 1,
+            padding=layer.padding[0] / 3,
+            groups=np.log2(layer.groups) / 10,
+            in_channels=np.log2(layer.in_channels) / 10,
+            width=np.log2(layer.out_channels) / 10,
+            skip_start=layer.skip_start,
+            skip_end=layer.skip_end,
+            params_share=np.sqrt(layer.params / params),
+            macs_share=np.sqrt(layer.macs / macs),
+            latency_share=np.sqrt(time / latency),
+            position=index / last,
+            layers=1.0,
+            params_left=min(headroom.get("params", 1.0), 1.0),
+            size_mb_left=min(headroom.get("size_mb", 1.0), 1.0),
+            macs_left=min(headroom.get("macs", 1.0), 1.0),
+            memory_bound_mb_left=min(headroom.get("memory_bound_mb", 1.0), 1.0),
+            latency_ms_left=min(headroom.get("latency_ms", 1.0), 1.0),
+        )
+    return states
+
+
+def _group_state(group: ChannelGroup, states: Mapping[str, _State], position: float) -> _Vector:
+    """Return a group's state: the mean of its layers' states, their shares summed, and its own width and position."""
+    rows = np.array([states[name].vector() for name in group.layers if name in states], np.float32)
+    mean, total = _State(), _State()
+    if len(rows):
+        mean, total = _State(*rows.mean(axis=0)), _State(*np.sqrt(np.square(rows).sum(axis=0)))
+    return mean._replace(
+        width=np.log2(group.width) / 10,
+        params_share=total.params_share,
+        macs_share=total.macs_share,
+        latency_share=total.latency_share,
+        position=position,
+        layers=len(group.layers) / 10,
+    ).vector()
