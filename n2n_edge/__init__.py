@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from n2n_edge.metrics.budget import Budget
     from n2n_edge.metrics.figures import Figure
     from n2n_edge.metrics.verdict import Verdict
-    from n2n_edge.runs.api import compress
-    from n2n_edge.runs.finish import CompressResult
+    from n2n_edge.runs.callbacks import RunCallback
+    from n2n_edge.runs.front import Trial
+    from n2n_edge.runs.run import Run, compress
+    from n2n_edge.runs.settings import CompressSettings
     from n2n_edge.training.executor import load_student
 
     __version__: str
@@ -42,14 +44,17 @@ __all__ = [
     "BenchOptions",
     "Budget",
     "ChannelGroup",
-    "CompressResult",
+    "CompressSettings",
     "Costs",
     "Figure",
     "Layer",
     "Measurement",
     "N2NError",
     "Profile",
+    "Run",
+    "RunCallback",
     "Teacher",
+    "Trial",
     "Verdict",
     "__version__",
     "bench",
@@ -81,8 +86,10 @@ _HOMES = {
     "metrics.budget": ("Budget",),
     "metrics.figures": ("Figure",),
     "metrics.verdict": ("Verdict",),
-    "runs.api": ("compress",),
-    "runs.finish": ("CompressResult",),
+    "runs.callbacks": ("RunCallback",),
+    "runs.front": ("Trial",),
+    "runs.run": ("Run", "compress"),
+    "runs.settings": ("CompressSettings",),
     "training.executor": ("load_student",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -281,7 +281,7 @@ def _judge(
 
 def _accuracy(model: Path, settings: "GateSettings") -> "Accuracies":
     from n2n_edge.gate.run import Accuracies
-    from n2n_edge.runs.api import require_pillow
+    from n2n_edge.runs.run import require_pillow
 
     require_pillow("evaluating accuracy")
     from n2n_edge.runs.accuracy import TestData, file_accuracy

@@ -120,7 +120,7 @@ def _load(model: str, weights: str | None, input_shape: tuple[int, ...] | None, 
         if weights is not None:
             raise InputError(f"--weights {weights}: an ONNX file holds its weights; leave it out")
         return Teacher.load(model, input_shape)
-    from n2n_edge.runs.api import require_training_packages
+    from n2n_edge.runs.run import require_training_packages
 
     require_training_packages()
     from n2n_edge.training.torch_teachers import is_torch_teacher, torch_teacher

@@ -14,7 +14,7 @@ from n2n_edge.tasks.outputs import class_count
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.graph.load import load_model
-from n2n_edge.runs.image_input import refuse_channels_last
+from n2n_edge.runs.outputs import refuse_channels_last
 from n2n_edge.runs.normalisation import Normalisation, choose_normalisation, metadata_normalisation
 from n2n_edge.runs.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs
 

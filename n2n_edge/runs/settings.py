@@ -3,11 +3,11 @@
 import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from math import isfinite
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from n2n_edge.errors import InputError
 from n2n_edge.metrics.budget import Budget
@@ -61,6 +61,23 @@ EFFORTS: Mapping[str, Effort] = {
 }
 
 
+BUDGETS, SEARCH = "Budgets", "Search and training"
+"""The parts of the help that settings stand in; the others stand in none."""
+
+_Default = TypeVar("_Default")
+
+
+def _setting(
+    default: _Default, help_text: str, panel: str | None = None, *, shown: str | None = None, flag: str | None = None
+) -> _Default:
+    """Give the field of a setting; its option on the command line is made of `help_text` and what follows.
+
+    `panel` is its part of the help, `shown` its default in words, `flag` how a truth value is spelled there.
+    """
+    words = {"help": help_text, "panel": panel, "shown": shown, "flag": flag}
+    return field(default=default, metadata=words)
+
+
 @dataclass(frozen=True)
 class CompressSettings:
     """Everything that decides what a run does; equal settings, data and teacher give the same student.
@@ -72,33 +89,77 @@ class CompressSettings:
     fractions of one.
     """
 
-    teacher: str | None = None
-    weights: str | None = None
-    data: str | None = None
-    classes: str | None = None
-    device: str | tuple[str, ...] = "cpu"
-    max_mb: float | None = None
-    max_latency_ms: float | None = None
-    max_memory_mb: float | None = None
-    max_params: float | None = None
-    max_macs: float | None = None
-    min_accuracy: float | None = None
-    objective: str | None = None
-    effort: str = "standard"
-    candidates: int | None = None
-    minutes: float | None = None
-    epochs: int | None = None
-    seed: int = 0
-    policy: str = "reinforce"
-    policy_from: str | None = None
-    outputs: str | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    input_shape: tuple[int, ...] | None = None
-    flip: bool | None = None
-    corruptions: bool = False
-    accept_expected: bool = False
-    trust_pt2: bool = False
+    teacher: str | None = _setting(
+        None,
+        "What to compress: an ONNX file, a .pt2 program, package.module:function that gives a torch module, "
+        "torchvision:NAME or timm:NAME; left out: the built-in example.",
+    )
+    weights: str | None = _setting(None, "State dict for a torch teacher, saved by torch.save or as safetensors.")
+    data: str | None = _setting(
+        None, "Folder of images (per class, or unlabelled), .npz file, or package.module:function."
+    )
+    classes: str | None = _setting(
+        None,
+        "File of the classes' names, one a line, in the order of the teacher's outputs.",
+        shown="a folder's classes in sorted order",
+    )
+    device: str | tuple[str, ...] = _setting(
+        "cpu",
+        "Profile name or .toml file, see `n2n-edge profiles list`; several for a student that meets the latency "
+        "budget on all of them, the primary one first.",
+        shown="cpu",
+    )
+    max_mb: float | None = _setting(None, "Largest file, MB (10^6 bytes).", BUDGETS)
+    max_latency_ms: float | None = _setting(
+        None, "Longest latency on the device: measured if it is this host, else predicted.", BUDGETS
+    )
+    max_memory_mb: float | None = _setting(None, "Largest memory bound, MB.", BUDGETS)
+    max_params: float | None = _setting(None, "Most parameters.", BUDGETS)
+    max_macs: float | None = _setting(None, "Most multiply-accumulates per inference.", BUDGETS)
+    min_accuracy: float | None = _setting(
+        None, "Least accuracy (or fidelity) on the test images, as a fraction.", BUDGETS
+    )
+    objective: str | None = _setting(
+        None,
+        "Cost to minimise: params, size_mb, macs, memory_bound_mb, latency_ms.",
+        SEARCH,
+        shown="the tightest budget's, or params",
+    )
+    effort: str = _setting("standard", "quick, standard or thorough.", SEARCH)
+    candidates: int | None = _setting(None, "Candidates to train, over both stages.", SEARCH)
+    minutes: float | None = _setting(None, "Time limit for the whole run.", SEARCH)
+    epochs: int | None = _setting(None, "Epochs of the final distillation.", SEARCH)
+    seed: int = _setting(0, "Seed of splits, policies and training.", SEARCH)
+    policy: str = _setting("reinforce", "reinforce, n2n, random, greedy or evolution.", SEARCH)
+    policy_from: str | None = _setting(None, "Folder of a run whose trained policy to start from.", SEARCH)
+    outputs: str | None = _setting(
+        None,
+        "What the teacher's outputs are: classes (scores, compared by the largest) or values (anything else: "
+        "coordinates, maps, embeddings; compared by their error).",
+        SEARCH,
+        shown="by its graph and the labels, and said",
+    )
+    mean: tuple[float, ...] | None = _setting(
+        None, "Mean per channel of pixels in 0..1, with commas.", shown="the teacher's metadata, or found out"
+    )
+    std: tuple[float, ...] | None = _setting(None, "Standard deviation per channel, likewise.")
+    input_shape: tuple[int, ...] | None = _setting(
+        None, "Channels, height, width, such as 3x224x224, if the teacher leaves them free."
+    )
+    flip: bool | None = _setting(None, "Mirror training images.", shown="yes for three channels, no for one")
+    corruptions: bool = _setting(
+        False,
+        "Evaluate teacher and student under noise, blur, darkness, low contrast and JPEG, too.",
+        flag="--corruptions/--no-corruptions",
+    )
+    accept_expected: bool = _setting(
+        False, "Hold a predicted latency's expected value against its budget, not its upper bound.", BUDGETS
+    )
+    trust_pt2: bool = _setting(
+        False,
+        "Load a .pt2 teacher whatever it holds: such a file is code, and one from elsewhere may run anything. Without "
+        "this only tensors and plain operators are taken.",
+    )
     threads: int | None = None
 
     def __post_init__(self) -> None:

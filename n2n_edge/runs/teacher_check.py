@@ -15,7 +15,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.graph.load import load_model, serialize
 from n2n_edge.graph.witness import Array, witness
-from n2n_edge.runs.agreement import worst_difference
+from n2n_edge.runs.parity import worst_difference
 
 __all__ = ["check_teacher", "real_images"]
 

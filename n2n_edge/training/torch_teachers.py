@@ -20,7 +20,7 @@ from n2n_edge.graph.torch_export import export_module, export_program
 from n2n_edge.importing import call_by_name, guarded, is_function_name
 from n2n_edge.training.program_archive import checked_program
 
-__all__ = ["is_torch_teacher", "torch_teacher"]
+__all__ = ["is_torch_teacher", "known_shape", "torch_teacher"]
 
 _ZOOS = ("torchvision", "timm")
 _NESTED = ("state_dict", "model_state_dict", "model", "net", "weights")
@@ -61,7 +61,7 @@ def torch_teacher(
     with guarded(f"teacher '{spec}'"):  # its own methods may be overridden
         if weights is not None:
             _load_weights(module, Path(weights))
-        shape = input_shape or _known_shape(module)
+        shape = input_shape or known_shape(module)
     if shape is None:
         raise InputError(f"teacher '{spec}': a torch network doesn't tell its input; give --input-shape 3x224x224")
     return export_module(module, torch.zeros(1, *shape))
@@ -124,7 +124,7 @@ def _make(library: ModuleType, zoo: str, name: str, *, pretrained: bool) -> nn.M
     return module
 
 
-def _known_shape(module: nn.Module) -> tuple[int, ...] | None:
+def known_shape(module: nn.Module) -> tuple[int, ...] | None:
     """Return the input shape that timm networks keep with them."""
     config = getattr(module, "default_cfg", None)
     shape = config.get("input_size") if isinstance(config, Mapping) else None

@@ -13,7 +13,7 @@ from n2n_edge._example import teacher_path
 from n2n_edge.data.dataset import load_data
 from n2n_edge.errors import InputError
 from n2n_edge.search.journal import Journal
-from n2n_edge.runs.observer import SilentObserver
+from n2n_edge.runs.callbacks import RunCallback
 from tests.data.datasets import items_of
 
 LABELS = np.arange(120) % 10
@@ -27,16 +27,16 @@ class StopError(Exception):
     pass
 
 
-class Stopping(SilentObserver):
+class Stopping(RunCallback):
     """Ends the run as soon as it has judged a candidate."""
 
-    def candidate(self, *_arguments: object, **_named: object) -> None:
+    def on_trial(self, *_arguments: object, **_named: object) -> None:
         raise StopError
 
 
 def go_on(out: Path, **given: object) -> None:
     with pytest.raises(StopError):
-        n2n_edge.compress(out=out, observer=Stopping(), **given)
+        n2n_edge.compress(out=out, callbacks=[Stopping()], **given)
 
 
 def test_a_resumed_run_notices_other_data(tmp_path):

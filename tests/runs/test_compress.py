@@ -11,7 +11,7 @@ import pytest
 
 import n2n_edge
 from n2n_edge.errors import BudgetMissedError, InputError
-from n2n_edge.runs.finish import CompressResult
+from n2n_edge import Run
 
 pytest.importorskip("sklearn", reason="the built-in example needs scikit-learn")
 
@@ -19,18 +19,18 @@ SMALL = {"device": "raspberry-pi-4", "effort": "quick", "candidates": 3, "epochs
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> CompressResult:
+def result(tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("runs") / "run"
     return n2n_edge.compress(out=out, max_mb=0.4, max_latency_ms=1.6, max_macs=6e6, corruptions=True, **SMALL)  # type: ignore[arg-type]
 
 
-def test_the_run_folder_holds_what_other_programs_rely_on(result: CompressResult) -> None:
+def test_the_run_folder_holds_what_other_programs_rely_on(result: Run) -> None:
     names = {path.name for path in result.folder.iterdir()}
     assert {"run.toml", "journal.sqlite", "student.onnx", "report.html", "report.json", "model-card.md"} <= names
     assert not [name for name in names if "partial" in name or "checkpoint" in name]
 
 
-def test_the_shipped_file_meets_every_budget(result: CompressResult) -> None:
+def test_the_shipped_file_meets_every_budget(result: Run) -> None:
     assert result.met
     assert {verdict.budget.cost for verdict in result.verdicts} == {"size_mb", "latency_ms", "macs"}
     assert result.student.stat().st_size <= 0.4e6
@@ -39,7 +39,7 @@ def test_the_shipped_file_meets_every_budget(result: CompressResult) -> None:
 
 
 @pytest.mark.processor
-def test_the_student_is_smaller_and_still_knows_its_digits(result: CompressResult) -> None:
+def test_the_student_is_smaller_and_still_knows_its_digits(result: Run) -> None:
     report = result.report
     assert report["student"]["params"]["value"] < report["teacher"]["params"]["value"] / 2
     accuracy = report["student"]["accuracy"]
@@ -47,7 +47,7 @@ def test_the_student_is_smaller_and_still_knows_its_digits(result: CompressResul
     assert float(accuracy["value"]) > 0.8
 
 
-def test_every_figure_says_where_it_comes_from(result: CompressResult) -> None:
+def test_every_figure_says_where_it_comes_from(result: Run) -> None:
     for model in (result.report["teacher"], result.report["student"]):
         latencies = model["latency_ms"]
         assert latencies["cpu"]["provenance"] == "measured"
@@ -56,7 +56,7 @@ def test_every_figure_says_where_it_comes_from(result: CompressResult) -> None:
         assert model["params"]["provenance"] == "computed"
 
 
-def test_a_predicted_latency_is_held_by_its_upper_bound_and_names_its_evidence(result: CompressResult) -> None:
+def test_a_predicted_latency_is_held_by_its_upper_bound_and_names_its_evidence(result: Run) -> None:
     (budget,) = [each for each in result.report["budgets"] if each["cost"] == "latency_ms"]
     reached = budget["reached"]
     assert reached["provenance"] == "calibrated"
@@ -71,7 +71,7 @@ def test_a_predicted_latency_is_held_by_its_upper_bound_and_names_its_evidence(r
     assert "models timed with" in page
 
 
-def test_other_conditions_are_judged_at_every_severity(result: CompressResult) -> None:
+def test_other_conditions_are_judged_at_every_severity(result: Run) -> None:
     conditions = result.report["conditions"]
     assert conditions["metric"] == "accuracy"
     assert len(conditions["rows"]) == 25
@@ -87,7 +87,7 @@ def test_other_conditions_are_judged_at_every_severity(result: CompressResult) -
         assert "Under other conditions" in (result.folder / name).read_text()
 
 
-def test_torch_and_onnxruntime_agree_and_the_student_loads_as_a_module(result: CompressResult) -> None:
+def test_torch_and_onnxruntime_agree_and_the_student_loads_as_a_module(result: Run) -> None:
     import torch
 
     assert result.report["parity"]["max_relative_error"] < 1e-3
@@ -100,7 +100,7 @@ def test_torch_and_onnxruntime_agree_and_the_student_loads_as_a_module(result: C
     np.testing.assert_allclose(mine, session.run(None, {"input": inputs})[0], rtol=1e-4, atol=1e-4)
 
 
-def test_the_file_says_what_it_is(result: CompressResult) -> None:
+def test_the_file_says_what_it_is(result: Run) -> None:
     metadata = {entry.key: entry.value for entry in onnx.load(result.student).metadata_props}
     assert metadata["n2n_edge.device"] == "raspberry-pi-4"
     assert json.loads(metadata["n2n_edge.budgets"])["size_mb"] == 0.4
@@ -108,7 +108,7 @@ def test_the_file_says_what_it_is(result: CompressResult) -> None:
     assert "n2n_edge.mean" in metadata
 
 
-def test_the_journal_holds_every_candidate(result: CompressResult) -> None:
+def test_the_journal_holds_every_candidate(result: Run) -> None:
     database = sqlite3.connect(result.folder / "journal.sqlite")
     rows = database.execute("SELECT stage, feasible, accuracy FROM candidates").fetchall()
     database.close()
@@ -117,14 +117,14 @@ def test_the_journal_holds_every_candidate(result: CompressResult) -> None:
     assert all(accuracy is None for _, feasible, accuracy in rows if not feasible)
 
 
-def test_equal_settings_ship_equal_files(result: CompressResult, tmp_path: Path) -> None:
+def test_equal_settings_ship_equal_files(result: Run, tmp_path: Path) -> None:
     again = n2n_edge.compress(
         out=tmp_path / "again", max_mb=0.4, max_latency_ms=1.6, max_macs=6e6, corruptions=True, **SMALL
     )  # type: ignore[arg-type]
     assert again.student.read_bytes() == result.student.read_bytes()
 
 
-def test_a_policy_goes_on_from_another_run(result: CompressResult, tmp_path: Path) -> None:
+def test_a_policy_goes_on_from_another_run(result: Run, tmp_path: Path) -> None:
     later = n2n_edge.compress(out=tmp_path / "later", max_params=60_000.0, policy_from=str(result.folder), **SMALL)  # type: ignore[arg-type]
     assert later.met
 
@@ -149,7 +149,7 @@ def test_an_accuracy_that_is_not_reached_is_not_pretended(tmp_path: Path) -> Non
     assert [verdict.budget.cost for verdict in run.verdicts if not verdict.met] == ["accuracy"]
 
 
-def test_a_changed_teacher_stops_a_resumed_run(result: CompressResult, tmp_path: Path) -> None:
+def test_a_changed_teacher_stops_a_resumed_run(result: Run, tmp_path: Path) -> None:
     from n2n_edge._example import teacher_path
 
     teacher = tmp_path / "teacher.onnx"
@@ -164,7 +164,7 @@ def test_a_changed_teacher_stops_a_resumed_run(result: CompressResult, tmp_path:
         n2n_edge.compress(out=out, resume=True)
 
 
-def test_resuming_a_finished_run_changes_nothing(result: CompressResult) -> None:
+def test_resuming_a_finished_run_changes_nothing(result: Run) -> None:
     before = {path.name: path.read_bytes() for path in result.folder.iterdir() if path.suffix != ".sqlite"}
     again = n2n_edge.compress(out=result.folder, resume=True)
     assert again.verdicts == result.verdicts

@@ -12,10 +12,10 @@ from n2n_edge.errors import InputError
 from n2n_edge.search.journal import Journal
 from n2n_edge.runs.settings import CompressSettings, absolute_paths, read_settings, write_settings
 from n2n_edge.runs.folder import RunFolder
-from n2n_edge.runs.run import run_compress
-from n2n_edge.runs.observer import SilentObserver
+from n2n_edge import Run
+from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.settings import LARGEST_SEED
-from n2n_edge.runs.threads import threads_of_run
+from n2n_edge.runs.environment import threads_of_run
 
 
 def test_settings_survive_the_file(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_an_empty_device_is_refused(given: object) -> None:
 @pytest.mark.parametrize("names", [("jetson", "jetson-orin-nano"), ("cpu", "cpu"), ("jetson", "cpu", "jetson")])
 def test_two_names_of_one_device_are_refused(names: tuple[str, ...], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="name every device once"):
-        run_compress(RunFolder.new(tmp_path / "run"), CompressSettings(device=names))
+        Run(RunFolder.new(tmp_path / "run"), CompressSettings(device=names)).resume()
     assert not (tmp_path / "run").exists()
 
 
@@ -170,7 +170,7 @@ def test_a_run_of_an_older_version_is_refused_in_one_line(tmp_path: Path) -> Non
         pass
 
     with pytest.raises(InputError, match="begun by another version of n2n-edge; start a new run"):
-        run_compress(*RunFolder.resume(tmp_path / "run"))
+        Run.open(tmp_path / "run").resume()
 
 
 def test_older_runs_held_the_expected_latency_against_the_budget(tmp_path: Path) -> None:
@@ -236,8 +236,8 @@ def test_a_run_keeps_its_threads(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     before, said = torch.get_num_threads(), []
 
-    class Listening(SilentObserver):
-        def say(self, text: str) -> None:
+    class Listening(RunCallback):
+        def on_message(self, text: str) -> None:
             said.append(text)
 
     with threads_of_run(CompressSettings(), Listening()) as settings:

@@ -84,12 +84,12 @@ def image_folder(path: Path, count: int = 60) -> Path:
     return path
 
 
-Compress = Callable[..., "n2n_edge.CompressResult"]
+Compress = Callable[..., "n2n_edge.Run"]
 
 
 @pytest.fixture
 def compress(tmp_path: Path) -> Compress:
-    def call(teacher: Path, data: Path, **more: object) -> "n2n_edge.CompressResult":
+    def call(teacher: Path, data: Path, **more: object) -> "n2n_edge.Run":
         settings = {**TINY, "mean": (0.5,), "std": (0.5,), "max_params": 4_000.0, **more}
         return n2n_edge.compress(teacher, data=data, out=tmp_path / "run", **settings)
 

@@ -1,4 +1,4 @@
-"""A run: from a teacher, data, a device and budgets to a student that provably meets them."""
+"""Execution of a run: preparation, search, final distillation and export, begun or gone on with."""
 
 import time
 from dataclasses import replace
@@ -21,22 +21,20 @@ from n2n_edge.search.evaluator import Evaluator, Judged, Objective
 from n2n_edge.search.journal import Journal
 from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, search
 from n2n_edge.search.attempts import note_crash
+from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.candidates import candidate_rows, listed_candidates, place_of
 from n2n_edge.runs.devices import journalled_profiles, load_profiles, profiles_meta
-from n2n_edge.runs.document import Origin, verdicts_of
-from n2n_edge.runs.failures import explained_failures
-from n2n_edge.runs.final import SEARCH_SHARE, epochs_in_words, epochs_within, train_to_the_end
-from n2n_edge.runs.finish import CompressResult, ship
-from n2n_edge.runs.finished import finished_report
-from n2n_edge.runs.folder import RunFolder
-from n2n_edge.runs.observer import Observer, SilentObserver
+from n2n_edge.runs.document import Origin
+from n2n_edge.runs.environment import explained_failures, threads_of_run
+from n2n_edge.runs.final import SEARCH_SHARE, epochs_in_words, final_epochs, train_to_the_end
+from n2n_edge.runs.finish import ship
+from n2n_edge.runs.folder import RunFolder, finished_report
 from n2n_edge.runs.policy_file import save_policies
-from n2n_edge.runs.prepare import Prepared, prepare, refuse_changed_data
+from n2n_edge.runs.prepare import Prepared, prepare, refuse_changes
 from n2n_edge.runs.settings import CompressSettings
-from n2n_edge.runs.threads import threads_of_run
 from n2n_edge.watchdog import STALL_VARIABLE, phase, watched
 
-__all__ = ["run_compress"]
+__all__ = ["execute"]
 
 _SHORT_LEARNING_RATE = 0.05
 """Peak rate of a candidate's short distillation (benchmarks/ranking)."""
@@ -47,43 +45,37 @@ _LEAST_SEARCH_S = 1.0
 """What a search gets of `--minutes` where getting ready has taken its share."""
 
 
-def run_compress(folder: RunFolder, settings: CompressSettings, observer: Observer | None = None) -> CompressResult:
-    """Run, or go on with, the run in `folder`.
+def execute(folder: RunFolder, settings: CompressSettings, callback: RunCallback) -> None:
+    """Run, or go on with, the run in `folder` until its student is shipped.
 
     Raises:
         InputError: anything wrong with teacher, data, device or options; a folder made for the run is taken back.
         BudgetMissedError: no architecture meets the budgets; the message names the nearest and how far it is off.
         UnsuitableEnvironmentError: the exported file isn't what was trained, the disk is full, or the folder has gone.
     """
-    observer = observer or SilentObserver()
-    report = finished_report(folder)
-    if report is not None:
-        observer.say(f"the run in {folder.path} is finished")
-        return CompressResult(folder.path, folder.student, report, verdicts_of(report))
-    with explained_failures(folder.path, folder.resume_command), threads_of_run(settings, observer) as settings:
-        return _watched_run(folder, settings, observer)
-
-
-def _watched_run(folder: RunFolder, settings: CompressSettings, observer: Observer) -> CompressResult:
-    profiles = _profiles(folder, settings)
-    begun = folder.begin(settings)
-    _note_crash(folder, observer)
-    advice = (
-        f"`{folder.resume_command}` goes on, without the candidate if one was under way; "
-        f"{STALL_VARIABLE} sets how long to wait"
-    )
-    with watched(observer.say, advice, folder.stacks), large_buffers_kept():
-        return _run(folder, settings, profiles, observer, begun)
+    if finished_report(folder) is not None:
+        callback.on_message(f"the run in {folder.path} is finished")
+        return
+    with explained_failures(folder.path, folder.resume_command), threads_of_run(settings, callback) as settings:
+        profiles = _profiles(folder, settings)
+        begun = folder.begin(settings)
+        _note_crash(folder, callback)
+        advice = (
+            f"`{folder.resume_command}` goes on, without the candidate if one was under way; "
+            f"{STALL_VARIABLE} sets how long to wait"
+        )
+        with watched(callback.on_message, advice, folder.stacks), large_buffers_kept():
+            _run(folder, settings, profiles, callback, begun)
 
 
 def _run(
-    folder: RunFolder, settings: CompressSettings, profiles: tuple[Profile, ...], observer: Observer, begun: bool
-) -> CompressResult:
+    folder: RunFolder, settings: CompressSettings, profiles: tuple[Profile, ...], callback: RunCallback, begun: bool
+) -> None:
     """Run `settings`; `begun` tells that the folder is new."""
     started = time.monotonic()
     try:
         with phase("preparation"):
-            prepared = prepare(settings, profiles, folder, observer)
+            prepared = prepare(settings, profiles, folder, callback)
     except N2NError:
         if begun:
             folder.stacks.unlink(missing_ok=True)
@@ -103,19 +95,19 @@ def _run(
                 others=prepared.profiles[1:],
                 accept_expected=settings.accept_expected,
             )
-            found = _search(settings, prepared, meter, journal, observer, time.monotonic() - before)
+            found = _search(settings, prepared, meter, journal, callback, time.monotonic() - before)
         architecture = _winner_or_refusal(found, settings).architecture
         save_policies(found.policy_states, folder.policy)
         epochs = _epochs(settings, prepared, architecture, journal, started)
-        observer.say(f"training the winner for {epochs_in_words(epochs, settings, len(prepared.data.train))}")
+        callback.on_message(f"training the winner for {epochs_in_words(epochs, settings, len(prepared.data.train))}")
 
         def on_epoch(report: EpochReport) -> None:
             figures = {"loss": report.train_loss, "validation": report.validation, "seconds": report.seconds}
             journal.record_epoch("final", report.epoch, figures)
-            observer.epoch(report)
+            callback.on_epoch(report)
 
         with phase("final distillation"):
-            trained = train_to_the_end(prepared, architecture, epochs, folder, observer, on_epoch)
+            trained = train_to_the_end(prepared, architecture, epochs, folder, callback, on_epoch)
         origin = Origin(
             command=settings.command(folder.path),
             objective=found.objective,
@@ -123,10 +115,10 @@ def _run(
             place=place_of(architecture.key, listed_candidates(journal)),
         )
         with phase("export and tests"):
-            return ship(folder, settings, prepared, trained, origin, observer, journal.check_there)
+            ship(folder, settings, prepared, trained, origin, callback, journal.check_there)
 
 
-def _note_crash(folder: RunFolder, observer: Observer) -> None:
+def _note_crash(folder: RunFolder, callback: RunCallback) -> None:
     """Tell of a crash or stall of the run before this one, and let the journal know what was under way."""
     if not folder.crashed:
         return
@@ -134,7 +126,7 @@ def _note_crash(folder: RunFolder, observer: Observer) -> None:
         with Journal.open(folder.journal) as journal:
             note_crash(journal)
     folder.stacks.replace(folder.stacks_before)
-    observer.say(f"this run crashed or stalled before; where it was is in {folder.stacks_before}")
+    callback.on_message(f"this run crashed or stalled before; where it was is in {folder.stacks_before}")
 
 
 def _profiles(folder: RunFolder, settings: CompressSettings) -> tuple[Profile, ...]:
@@ -156,13 +148,8 @@ def _open_journal(folder: RunFolder, prepared: Prepared) -> Journal:
         }
         return Journal.create(folder.journal, meta)
     journal = Journal.open(folder.journal)
-    if journal.meta().get("teacher_sha256") != prepared.teacher_sha256:
-        journal.close()
-        raise InputError(
-            f"{folder.path}: the teacher has changed since this run began; start a new run with another --out"
-        )
     try:
-        refuse_changed_data(journal.meta(), prepared, str(folder.path))
+        refuse_changes(journal.meta(), prepared, folder.path)
     except InputError:
         journal.close()
         raise
@@ -175,7 +162,7 @@ def _search(
     prepared: Prepared,
     meter: CostMeter,
     journal: Journal,
-    observer: Observer,
+    callback: RunCallback,
     prepared_s: float,
 ) -> SearchResult:
     """Search; getting ready took `prepared_s` of the time that `--minutes` allows."""
@@ -199,13 +186,13 @@ def _search(
     objective = Objective.choose(settings.objective, base, settings.budgets)
     journal.set_meta("objective", objective.cost)
     journal.set_meta("metric", metric_name(prepared.teacher.model, prepared.data))
-    observer.say(
+    callback.on_message(
         f"searching with policy {settings.policy}: {effort.removal_candidates} candidates for stage 1, "
         f"{effort.shrinkage_candidates} for stage 2; objective {objective.cost}"
     )
     evaluator = Evaluator(
         prepared.teacher, meter, distiller, distiller.teacher.metric, distiller.teacher_loss, objective, journal,
-        settings.seed, observer.say,
+        settings.seed, callback.on_message,
     )  # fmt: skip
     deadline_s = None
     if settings.minutes:
@@ -220,7 +207,7 @@ def _search(
         deadline_s=deadline_s,
     )
     rungs = [Rung(finalists, times, partial(finals, times)) for finalists, times in effort.rungs]
-    return search(evaluator, plan, journal, rungs, profiler, observer.candidate, observer.probe)
+    return search(evaluator, plan, journal, rungs, profiler, callback.on_trial, callback.on_probe)
 
 
 def _winner_or_refusal(found: SearchResult, settings: CompressSettings) -> Judged:
@@ -279,13 +266,11 @@ def _epochs(
     settings: CompressSettings, prepared: Prepared, architecture: Architecture, journal: Journal, started: float
 ) -> int:
     """Return the epochs of the final distillation; what `--minutes` leaves is worked out once and journalled."""
-    if settings.epochs is not None:
-        return settings.epochs
-    if settings.minutes is None:
-        return settings.amount.epochs(len(prepared.data.train))
-    known = journal.cached("final", "epochs")
-    if known is None:
-        left = settings.minutes * 60 - (time.monotonic() - started)
-        known = {"epochs": epochs_within(left, settings, prepared, architecture, journal)}
-        journal.store("final", "epochs", known)
-    return int(known["epochs"])
+    known = journal.cached("final", "epochs") if settings.epochs is None and settings.minutes is not None else None
+    if known is not None:
+        return int(known["epochs"])
+    left = None if settings.minutes is None else settings.minutes * 60 - (time.monotonic() - started)
+    epochs = final_epochs(settings, prepared, architecture, journal, left)
+    if settings.epochs is None and settings.minutes is not None:
+        journal.store("final", "epochs", {"epochs": epochs})
+    return epochs

@@ -1,4 +1,4 @@
-"""Ship a candidate that a person chose: trained to the end as the run's winner is, without searching again."""
+"""Shipping of a student that a person chose: a candidate trained to the end, or one trained elsewhere."""
 
 import shlex
 import time
@@ -6,31 +6,38 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
+
+import onnx_ir as ir
 
 from n2n_edge.training.allocator import large_buffers_kept
 from n2n_edge.errors import InputError
 from n2n_edge.graph.architecture import Architecture
+from n2n_edge.graph.load import load_model
 from n2n_edge.graph.teacher import Teacher
+from n2n_edge.report.candidates import find_winner
 from n2n_edge.search.journal import Candidate, Journal
 from n2n_edge.search.journal_lock import held
+from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.candidates import candidate_rows, listed_candidates
 from n2n_edge.runs.devices import journalled_profiles, load_profiles
-from n2n_edge.runs.document import Origin, verdicts_of
-from n2n_edge.runs.failures import explained_failures
-from n2n_edge.runs.final import SEARCH_SHARE, epochs_in_words, epochs_within, train_to_the_end
-from n2n_edge.runs.finish import CompressResult, ship
-from n2n_edge.runs.finished import finished_report
-from n2n_edge.runs.folder import RunFolder
+from n2n_edge.runs.document import Origin, read_report
+from n2n_edge.runs.environment import explained_failures, threads_of_run
+from n2n_edge.runs.final import Trained, epochs_in_words, final_epochs, train_to_the_end
+from n2n_edge.runs.finish import ship
+from n2n_edge.runs.folder import RunFolder, finished_report
 from n2n_edge.runs.front import objective_of
-from n2n_edge.runs.observer import Observer, SilentObserver
-from n2n_edge.runs.prepare import Prepared, prepare, refuse_changed_data
+from n2n_edge.runs.prepare import prepare, refuse_changes
 from n2n_edge.runs.settings import CompressSettings
-from n2n_edge.runs.threads import threads_of_run
+from n2n_edge.training.distillation import DistillResult
+from n2n_edge.training.executor import GraphModule, write_back
 from n2n_edge.watchdog import STALL_VARIABLE, phase, watched
 from n2n_edge.writing import toml_value, write_text
 
-__all__ = ["ship_candidate"]
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["ship_candidate", "ship_trained"]
 
 _BEGUN = "candidate.toml"
 
@@ -70,9 +77,9 @@ def ship_candidate(
     out: Path | None = None,
     epochs: int | None = None,
     minutes: float | None = None,
-    observer: Observer | None = None,
-) -> CompressResult:
-    """Train candidate `number` (from one) of the run in folder `run` to the end, and ship it.
+    callback: RunCallback,
+) -> tuple[RunFolder, CompressSettings]:
+    """Train candidate `number` (from one) of the run in folder `run` to the end, and ship it; return where, and how.
 
     It goes into ``candidate-N`` in the run's folder, or into `out`; nothing of the run is touched. `epochs` and
     `minutes` override the run's. A training that was killed goes on from its last epoch when the same is asked again.
@@ -82,13 +89,76 @@ def ship_candidate(
             that holds something else.
         UnsuitableEnvironmentError: the exported file isn't what was trained.
     """
-    observer = observer or SilentObserver()
     folder, settings = RunFolder.existing(run)
     settings = _overridden(settings, epochs, minutes)
     order = _Order(folder.path.absolute(), number, epochs, minutes)
     target = RunFolder(out if out is not None else folder.of_candidate(number))
-    with threads_of_run(settings, observer) as settings, explained_failures(folder.path, order.command(out)):
-        return _ship(folder, settings, order, target, out, observer)
+    with threads_of_run(settings, callback) as settings, explained_failures(folder.path, order.command(out)):
+        _ship(folder, settings, order, target, out, callback)
+    return target, settings
+
+
+def ship_trained(run: Path, student: "nn.Module | Path", out: Path | None, callback: RunCallback) -> RunFolder:
+    """Ship the student of the finished run in folder `run` with weights that were trained elsewhere; return where.
+
+    `student` is a module that `load_student` gave, or an ONNX file of the same network. It goes into ``retrained`` in
+    the run's folder, or into `out`; parity, budgets and report are those of any student.
+
+    Raises:
+        InputError: the run isn't finished, its teacher or data have changed, `student` is another network, or the
+            folder holds something.
+        UnsuitableEnvironmentError: the exported file isn't what was trained.
+    """
+    folder, settings = RunFolder.existing(run)
+    report = read_report(folder.report_json)
+    place = find_winner(report, report["search"]["candidates"])
+    target = RunFolder(out if out is not None else folder.path / "retrained")
+    if target.path.exists() and (not target.path.is_dir() or any(target.path.iterdir())):
+        raise InputError(f"{target.path} holds something already; give another --out")
+    model = _retrained(load_model(folder.student), student)
+    again = f"n2n_edge.Run.open({str(run)!r}).ship(...)"
+    with (
+        threads_of_run(settings, callback) as settings,
+        explained_failures(folder.path, again),
+        Journal.read(folder.journal) as journal,
+    ):
+        meta, listed = journal.meta(), listed_candidates(journal)
+        if place is None or place >= len(listed):
+            raise InputError(f"{run}: its journal doesn't hold the student's architecture; restore it from a copy")
+        profiles = journalled_profiles(meta, run) or load_profiles(settings.devices)
+        prepared = prepare(replace(settings, policy_from=None), profiles, folder, callback)
+        refuse_changes(meta, prepared, run)
+        architecture = _architecture(prepared.teacher, listed[place], run)
+        origin = Origin(
+            command=again,
+            objective=objective_of(meta, folder, settings),
+            candidates=candidate_rows(journal),
+            place=place,
+            chosen={"run": str(run.absolute()), "candidate": place + 1},
+        )
+        _begin(target, None)
+        trained = Trained(architecture, DistillResult(model, (), 0, 0.0), 0.0)
+        ship(target, settings, prepared, trained, origin, callback)
+    return target
+
+
+def _retrained(own: ir.Model, student: "nn.Module | Path") -> ir.Model:
+    """Return the run's student with the weights of `student`; raises InputError where that is another network."""
+    module = GraphModule(own)
+    if isinstance(student, Path):
+        given, where = GraphModule(load_model(student)).state_dict(), str(student)
+    else:
+        given, where = student.state_dict(), f"the module {type(student).__name__}"
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    differing = [
+        name for name in (*expected, *given) if name not in given or expected.get(name) != tuple(given[name].shape)
+    ]
+    if differing:
+        raise InputError(
+            f"{where}: isn't the run's student, '{differing[0]}' differs; train what load_student(run.student) gives"
+        )
+    module.load_state_dict(given)
+    return write_back(own, module)
 
 
 def _ship(
@@ -97,27 +167,25 @@ def _ship(
     order: _Order,
     target: RunFolder,
     out: Path | None,
-    observer: Observer,
-) -> CompressResult:
+    callback: RunCallback,
+) -> None:
     started = time.monotonic()
     run, number = folder.path, order.number
     with Journal.read(folder.journal) as journal:
         candidate = _chosen(listed_candidates(journal), number, run)
-        known = _begun(target, order)
-        report = None if known is None else finished_report(target)
-        if report is not None:
-            observer.say(f"candidate {number} of {run} has been shipped to {target.path}")
-            return CompressResult(target.path, target.student, report, verdicts_of(report))
+        epochs = _begun(target, order)
+        if epochs is not None and finished_report(target) is not None:
+            callback.on_message(f"candidate {number} of {run} has been shipped to {target.path}")
+            return
         meta = journal.meta()
         profiles = journalled_profiles(meta, run) or load_profiles(settings.devices)
-        prepared = prepare(replace(settings, policy_from=None), profiles, folder, observer)
-        if meta.get("teacher_sha256") != prepared.teacher_sha256:
-            raise InputError(f"{run}: the teacher has changed since this run; its candidates can't be made any more")
-        refuse_changed_data(meta, prepared, str(run))
+        prepared = prepare(replace(settings, policy_from=None), profiles, folder, callback)
+        refuse_changes(meta, prepared, run)
         architecture = _architecture(prepared.teacher, candidate, run)
-        if known is None:
-            known = _epochs(settings, prepared, architecture, journal, order.minutes, started)
-            _begin(target, order.to_toml(known))
+        if epochs is None:
+            left = None if order.minutes is None else order.minutes * 60 - (time.monotonic() - started)
+            epochs = final_epochs(settings, prepared, architecture, journal, left)
+            _begin(target, order.to_toml(epochs))
         origin = Origin(
             command=order.command(out),
             objective=objective_of(meta, folder, settings),
@@ -128,14 +196,14 @@ def _ship(
     advice = f"`{order.command(out)}` goes on from the last epoch; {STALL_VARIABLE} sets how long to wait"
     with (
         held(target.path / _BEGUN),
-        watched(observer.say, advice),
+        watched(callback.on_message, advice),
         large_buffers_kept(),
         phase(f"final distillation of candidate {number}"),
     ):
-        amount = epochs_in_words(known, settings, len(prepared.data.train))
-        observer.say(f"training candidate {number} for {amount}")
-        trained = train_to_the_end(prepared, architecture, known, target, observer, observer.epoch)
-        return ship(target, settings, prepared, trained, origin, observer)
+        amount = epochs_in_words(epochs, settings, len(prepared.data.train))
+        callback.on_message(f"training candidate {number} for {amount}")
+        trained = train_to_the_end(prepared, architecture, epochs, target, callback, callback.on_epoch)
+        ship(target, settings, prepared, trained, origin, callback)
 
 
 def _overridden(settings: CompressSettings, epochs: int | None, minutes: float | None) -> CompressSettings:
@@ -185,43 +253,19 @@ def _begun(target: RunFolder, order: _Order) -> int | None:
     return epochs
 
 
-def _begin(target: RunFolder, text: str) -> None:
+def _begin(target: RunFolder, text: str | None) -> None:
     try:
         target.path.mkdir(parents=True, exist_ok=True)
-        write_text(target.path / _BEGUN, text)
+        if text is not None:
+            write_text(target.path / _BEGUN, text)
     except OSError as error:
         raise InputError(f"{target.path} can't be written ({error.strerror}); give another --out") from error
 
 
 def _architecture(teacher: Teacher, candidate: Candidate, run: Path) -> Architecture:
-    """Return the architecture that a row of the journal describes."""
     removed = cast("list[str]", candidate.architecture["removed"])
     widths = cast("Mapping[str, int]", candidate.architecture["widths"])
     try:
-        architecture = teacher.full.remove(*removed)
-        for group, width in widths.items():
-            architecture = architecture.resize(group, width)
+        return teacher.architecture(removed, widths)
     except ValueError as error:
         raise InputError(f"{run}: made by a version of n2n-edge that cuts otherwise ({error})") from error
-    return architecture
-
-
-def _epochs(
-    settings: CompressSettings,
-    prepared: Prepared,
-    architecture: Architecture,
-    journal: Journal,
-    minutes: float | None,
-    started: float,
-) -> int:
-    """Return the epochs: those given, those that fit into `minutes`, or as many as the run's winner got."""
-    if settings.epochs is not None:
-        return settings.epochs
-    if settings.minutes is None:
-        return settings.amount.epochs(len(prepared.data.train))
-    if minutes is not None:
-        return epochs_within(minutes * 60 - (time.monotonic() - started), settings, prepared, architecture, journal)
-    known = journal.cached("final", "epochs")
-    if known is not None:
-        return int(known["epochs"])
-    return epochs_within((1 - SEARCH_SHARE) * settings.minutes * 60, settings, prepared, architecture, journal)
