@@ -1,10 +1,12 @@
 """Text, files and code that come from elsewhere: models, boards, and the user's own modules."""
 
+import os
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from n2n_edge.errors import (
     InputError,
@@ -65,12 +67,21 @@ def foreign_code(what: str) -> Iterator[None]:
     """Turn whatever the user's own code raises, an exit of the process included, into an error of one line.
 
     `what` names the code as the subject of a sentence, such as ``--data mydata:load``. Ctrl-C passes. What the code
-    sets for the whole process (its streams, torch's gradients, type and device, numpy's errors) doesn't stay.
+    sets for the whole process (its streams, torch's gradients, type and device, numpy's errors) doesn't stay. What it
+    forks, and its threads, may still call ``os._exit``.
 
     Raises:
         InputError: the code raised something, or tried to end the process.
     """
     streams, numpy_errors, torch_modes = (sys.stdout, sys.stderr), _numpy_errors(), _torch_modes()
+    end_process, here = os._exit, (os.getpid(), threading.get_ident())
+
+    def refuse_exit(status: int) -> NoReturn:
+        if (os.getpid(), threading.get_ident()) != here:  # a forked process, or the watchdog
+            end_process(status)
+        raise SystemExit(status)
+
+    os._exit = refuse_exit
     try:
         yield
     except (KeyboardInterrupt, N2NError):
@@ -84,6 +95,7 @@ def foreign_code(what: str) -> Iterator[None]:
         name, text = printable(type(error).__name__), printable(message_of(error))
         raise InputError(f"{what} raised {name}{f': {text}' if text else ''}; mend it there") from error
     finally:
+        os._exit = end_process
         sys.stdout, sys.stderr = streams
         if _numpy_errors() != numpy_errors:
             sys.modules["numpy"].seterr(**numpy_errors)

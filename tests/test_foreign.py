@@ -1,5 +1,7 @@
 import io
+import os
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -90,3 +92,20 @@ def test_foreign_code_sets_nothing_for_the_whole_process(does):
     assert weights.grad.dtype == torch.float32
     assert weights.grad.tolist() == [1.0]
     assert np.geterr()["over"] != "raise"
+
+
+def test_foreign_code_cannot_end_the_process_but_what_it_forks_can():
+    with pytest.raises(InputError, match=r"the module ended the process \(exit 0\)"), foreign_code("the module"):
+        os._exit(0)
+
+    def in_a_thread():
+        in_a_thread.status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    with foreign_code("the module"):
+        child = os.fork()
+        if child == 0:
+            os._exit(7)
+        thread = threading.Thread(target=in_a_thread)
+        thread.start()
+        thread.join()
+    assert in_a_thread.status == 7

@@ -8,6 +8,7 @@ import pytest
 from n2n_edge._example import teacher_path
 
 MODULE = """
+import os
 import sys
 import numpy as np
 
@@ -30,6 +31,7 @@ def raising(error):
     raise error
 
 def call_exits(): sys.exit(0)
+def call_exits_hard(): os._exit(0)
 def call_exits_with_text(): sys.exit("text")
 def call_exits_oddly(): sys.exit(Odd())
 def call_raises(): raise RuntimeError("two\\nlines \\x1b[31m")
@@ -41,6 +43,7 @@ def length_negative(): return Items(length=lambda: -3)
 def length_fraction(): return Items(length=lambda: 2.5)
 def length_huge(): return Items(length=lambda: 10**30)
 def item_exits(): return Items(item=lambda i: sys.exit(0))
+def item_exits_hard(): return Items(item=lambda i: os._exit(0))
 def item_raises(): return Items(item=lambda i: raising(KeyError(i)))
 def item_odd(): return Items(item=lambda i: raising(Odd()))
 def item_lazy(): return Items(item=lambda i: (Lazy(), 1))
@@ -55,6 +58,7 @@ def __getattr__(name):
 CALLS = [line.split("(")[0].removeprefix("def ") for line in MODULE.splitlines() if line.startswith("def ")][1:-1]
 BODIES = {
     "ends": "import sys; sys.exit(0)",
+    "exits": "import os; os._exit(0)",
     "raises": "raise BaseException('x')",
     "syntax": "def (:",
     "loops": "import m",
