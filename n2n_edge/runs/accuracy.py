@@ -8,15 +8,14 @@ import onnx_ir as ir
 
 from n2n_edge.data.class_names import read_class_names
 from n2n_edge.data.dataset import Data, load_data
-from n2n_edge.training.file_evaluation import evaluate_file
+from n2n_edge.errors import InputError, UnsuitableEnvironmentError
+from n2n_edge.graph.load import load_model
+from n2n_edge.metrics.figures import Figure
+from n2n_edge.runs.normalisation import Normalisation, choose_normalisation, metadata_normalisation
+from n2n_edge.runs.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs, refuse_channels_last
 from n2n_edge.tasks.metrics import metric_name
 from n2n_edge.tasks.outputs import class_count
-from n2n_edge.errors import InputError, UnsuitableEnvironmentError
-from n2n_edge.metrics.figures import Figure
-from n2n_edge.graph.load import load_model
-from n2n_edge.runs.outputs import refuse_channels_last
-from n2n_edge.runs.normalisation import Normalisation, choose_normalisation, metadata_normalisation
-from n2n_edge.runs.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs
+from n2n_edge.training.file_evaluation import evaluate_file
 
 __all__ = ["TestData", "file_accuracy"]
 

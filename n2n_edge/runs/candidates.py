@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from n2n_edge.metrics.figures import Figure, FigureJson
-from n2n_edge.report.document import CandidateJson
 from n2n_edge.report.comparison import figure_of
+from n2n_edge.report.document import CandidateJson
 from n2n_edge.search.journal import Candidate, Journal
 from n2n_edge.search.journal_errors import damaged
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from n2n_edge.errors import InputError
-from n2n_edge.metrics.figures import SCHEMA_VERSION, Figure
-from n2n_edge.metrics.budget import Budget, Cost
-from n2n_edge.metrics.verdict import Verdict, judge
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.measure.environment import environment
+from n2n_edge.metrics.budget import Budget, Cost
+from n2n_edge.metrics.figures import SCHEMA_VERSION, Figure
+from n2n_edge.metrics.verdict import Verdict, judge
+from n2n_edge.report.comparison import figure_of
 from n2n_edge.report.document import (
     ArchitectureJson,
     BudgetJson,
@@ -25,7 +26,6 @@ from n2n_edge.report.document import (
     ModelJson,
     RunReport,
 )
-from n2n_edge.report.comparison import figure_of
 from n2n_edge.report.reading import read_document
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.writing import write_text

@@ -6,21 +6,11 @@ from functools import partial
 from typing import cast
 
 from n2n_edge.devices.profile import Profile
-from n2n_edge.training.reports import EpochReport
-from n2n_edge.training.proxy_evaluation import ShortDistiller
-from n2n_edge.training.evaluation import metric_name
-from n2n_edge.training.allocator import large_buffers_kept
 from n2n_edge.errors import BudgetMissedError, InputError, N2NError
-from n2n_edge.metrics.figures import Figure
-from n2n_edge.metrics.budget import UNITS, Budget, Cost
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.measure.bench import WarmWorker
-from n2n_edge.search.candidate_costs import CandidateCosts
-from n2n_edge.search.costing import CostMeter
-from n2n_edge.search.evaluator import Evaluator, Judged, Objective
-from n2n_edge.search.journal import Journal
-from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, search
-from n2n_edge.search.attempts import note_crash
+from n2n_edge.metrics.budget import UNITS, Budget, Cost
+from n2n_edge.metrics.figures import Figure
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.candidates import candidate_rows, listed_candidates, place_of
 from n2n_edge.runs.devices import journalled_profiles, load_profiles, profiles_meta
@@ -32,6 +22,16 @@ from n2n_edge.runs.folder import RunFolder, finished_report
 from n2n_edge.runs.policy_file import save_policies
 from n2n_edge.runs.prepare import Prepared, prepare, refuse_changes
 from n2n_edge.runs.settings import CompressSettings
+from n2n_edge.search.attempts import note_crash
+from n2n_edge.search.candidate_costs import CandidateCosts
+from n2n_edge.search.costing import CostMeter
+from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, search
+from n2n_edge.search.evaluator import Evaluator, Judged, Objective
+from n2n_edge.search.journal import Journal
+from n2n_edge.training.allocator import large_buffers_kept
+from n2n_edge.training.evaluation import metric_name
+from n2n_edge.training.proxy_evaluation import ShortDistiller
+from n2n_edge.training.reports import EpochReport
 from n2n_edge.watchdog import STALL_VARIABLE, phase, watched
 
 __all__ = ["execute"]

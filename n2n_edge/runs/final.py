@@ -4,17 +4,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from n2n_edge.training.distillation import DistillResult, distill
-from n2n_edge.training.reports import EpochReport
-from n2n_edge.training.teacher_outputs import affordable_epochs
-from n2n_edge.training.reconstruct import reconstructed
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.teacher import build, surviving
-from n2n_edge.search.journal import Journal
-from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.callbacks import RunCallback
+from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.prepare import Prepared
 from n2n_edge.runs.settings import CompressSettings
+from n2n_edge.search.journal import Journal
+from n2n_edge.training.distillation import DistillResult, distill
+from n2n_edge.training.reconstruct import reconstructed
+from n2n_edge.training.reports import EpochReport
+from n2n_edge.training.teacher_outputs import affordable_epochs
 
 __all__ = ["SEARCH_SHARE", "Trained", "epochs_in_words", "final_epochs", "train_to_the_end"]
 

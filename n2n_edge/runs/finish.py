@@ -5,31 +5,31 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import n2n_edge
-from n2n_edge.devices.profile import Profile
-from n2n_edge.latency.prediction import latency_evidence, predict_latency
 from n2n_edge.data.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from n2n_edge.data.dataset import Split
-from n2n_edge.training.evaluation import evaluate_onnx, metric_name
-from n2n_edge.training.batches import subset
+from n2n_edge.devices.profile import Profile
+from n2n_edge.graph.costs import costs
+from n2n_edge.graph.free_batch import fix_batch
+from n2n_edge.graph.load import load_model, save_model
+from n2n_edge.latency.file_figures import file_figures, latency_figure
+from n2n_edge.latency.prediction import latency_evidence, predict_latency
 from n2n_edge.metrics.figures import Figure, FigureJson
 from n2n_edge.metrics.verdict import Verdict, judge
-from n2n_edge.latency.file_figures import file_figures, latency_figure
-from n2n_edge.graph.costs import costs
-from n2n_edge.graph.load import load_model, save_model
-from n2n_edge.graph.free_batch import fix_batch
 from n2n_edge.report.document import ConditionJson, ConditionsJson, DeviceJson, RunReport
 from n2n_edge.report.html import write_html
 from n2n_edge.report.model_card import write_model_card
+from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.document import Origin, run_report, write_json
 from n2n_edge.runs.final import Trained
 from n2n_edge.runs.folder import RunFolder, publish, sha256_of
 from n2n_edge.runs.layers import layer_rows
 from n2n_edge.runs.metadata import with_metadata
-from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.parity import check_parity
 from n2n_edge.runs.prepare import Prepared
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.trainable import shipped_form
+from n2n_edge.training.batches import subset
+from n2n_edge.training.evaluation import evaluate_onnx, metric_name
 
 __all__ = ["ship"]
 

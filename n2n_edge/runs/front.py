@@ -7,19 +7,19 @@ from typing import cast, get_args
 
 from n2n_edge.devices.profile import Profile
 from n2n_edge.errors import InputError
-from n2n_edge.metrics.figures import SCHEMA_VERSION, Figure
 from n2n_edge.metrics.budget import UNITS, Budget, Cost
-from n2n_edge.report.document import RunReport
+from n2n_edge.metrics.figures import SCHEMA_VERSION, Figure
 from n2n_edge.report.candidates import find_winner
+from n2n_edge.report.document import RunReport
 from n2n_edge.report.front import pareto_front
-from n2n_edge.search.journal import Candidate, Journal
 from n2n_edge.runs.candidates import STAGES, entropy_of, latencies_of, listed_candidates
 from n2n_edge.runs.devices import journalled_profiles, load_profiles
 from n2n_edge.runs.document import read_report
 from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.settings import CompressSettings
+from n2n_edge.search.journal import Candidate, Journal
 
-__all__ = ["Axis", "Trial", "RunTrials", "read_trials"]
+__all__ = ["Axis", "RunTrials", "Trial", "read_trials"]
 
 _COSTS = tuple(cost for cost in get_args(Cost) if cost != "accuracy")
 _STATIC = tuple(cost for cost in _COSTS if cost != "latency_ms")

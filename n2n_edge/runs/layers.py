@@ -4,14 +4,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from n2n_edge.devices.profile import Profile
-from n2n_edge.latency.prediction import predict
 from n2n_edge.errors import N2NError
-from n2n_edge.metrics.figures import FigureJson, Provenance
-from n2n_edge.graph.teacher import Teacher
-from n2n_edge.graph.load import load_model
 from n2n_edge.graph.input_shape import with_input_shape
-from n2n_edge.measure.options import BenchOptions
+from n2n_edge.graph.load import load_model
+from n2n_edge.graph.teacher import Teacher
+from n2n_edge.latency.prediction import predict
 from n2n_edge.measure.bench import bench
+from n2n_edge.measure.options import BenchOptions
+from n2n_edge.metrics.figures import FigureJson, Provenance
 from n2n_edge.report.document import LayerJson, LayerLatencyJson
 
 __all__ = ["layer_rows"]

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from n2n_edge.devices.profile import Profile
 from n2n_edge.data.dataset import Data
-from n2n_edge.metrics.figures import Figure
-from n2n_edge.metrics.budget import Budget
+from n2n_edge.devices.profile import Profile
 from n2n_edge.graph.torch_export import EXPORT_WARNING
+from n2n_edge.metrics.budget import Budget
+from n2n_edge.metrics.figures import Figure
 from n2n_edge.runs.normalisation import MEAN_KEY, STD_KEY
 from n2n_edge.runs.outputs import OUTPUTS_KEY
 

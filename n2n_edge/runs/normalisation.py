@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from math import inf, isfinite, sqrt
 
 from n2n_edge.data.dataset import Data, Split
-from n2n_edge.tasks.metrics import Evaluation
-from n2n_edge.errors import InputError
 from n2n_edge.data.pixel_scale import check_mean_and_std
+from n2n_edge.errors import InputError
+from n2n_edge.tasks.metrics import Evaluation
 
 __all__ = ["MEAN_KEY", "STD_KEY", "Normalisation", "choose_normalisation", "metadata_normalisation"]
 

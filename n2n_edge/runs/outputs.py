@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from n2n_edge.data.dataset import Data, Split
 from n2n_edge.errors import InputError
-from n2n_edge.tasks.outputs import OutputsChoice, OutputsName, choose_outputs, output_kind, output_size
+from n2n_edge.tasks.outputs import OutputsChoice, OutputsName, choose_outputs, output_size
 
 __all__ = ["OUTPUTS_KEY", "as_outputs_name", "read_outputs", "refuse_channels_last"]
 

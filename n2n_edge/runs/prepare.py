@@ -8,32 +8,31 @@ from pathlib import Path
 import onnx_ir as ir
 
 from n2n_edge._example import teacher_path as example_teacher
+from n2n_edge.data.class_names import read_class_names
+from n2n_edge.data.dataset import Data, load_data
 from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import load_profile
-from n2n_edge.data.dataset import Data, load_data
-from n2n_edge.training.settings import DistillSettings
-from n2n_edge.training.executor import GraphModule
-from n2n_edge.tasks.outputs import OutputsChoice, class_count
-from n2n_edge.training.evaluation import evaluate, metric_name
-from n2n_edge.training.torch_teachers import is_torch_teacher, torch_teacher
-from n2n_edge.data.class_names import read_class_names
 from n2n_edge.errors import InputError
-from n2n_edge.metrics.figures import Figure
-from n2n_edge.latency.file_figures import file_figures
-from n2n_edge.graph.teacher import Teacher
-from n2n_edge.graph.load import save_model
 from n2n_edge.graph.input_shape import shape_words
-from n2n_edge.search.policies import POLICY_NAMES
+from n2n_edge.graph.load import save_model
+from n2n_edge.graph.teacher import Teacher
+from n2n_edge.latency.file_figures import file_figures
+from n2n_edge.metrics.figures import Figure
+from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.normalisation import Normalisation, choose_normalisation, metadata_normalisation
-from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs
-from n2n_edge.training.evaluation import scale_warnings
 from n2n_edge.runs.policy_file import PolicyStates, load_policies
 from n2n_edge.runs.readiness import export_note, refuse_unready
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.teacher_check import check_teacher
 from n2n_edge.runs.trainable import trainable_teacher
+from n2n_edge.search.policies import POLICY_NAMES
+from n2n_edge.tasks.outputs import OutputsChoice, class_count
+from n2n_edge.training.evaluation import evaluate, metric_name, scale_warnings
+from n2n_edge.training.executor import GraphModule
+from n2n_edge.training.settings import DistillSettings
+from n2n_edge.training.torch_teachers import is_torch_teacher, torch_teacher
 
 __all__ = ["Prepared", "prepare", "refuse_changes"]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from n2n_edge.data.pixel_scale import check_mean_and_std
 from n2n_edge.errors import InputError
 from n2n_edge.metrics.budget import Budget
-from n2n_edge.data.pixel_scale import check_mean_and_std
 from n2n_edge.reading import expanded, is_file
 from n2n_edge.writing import toml_value, write_text
 

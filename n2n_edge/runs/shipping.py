@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, cast
 
 import onnx_ir as ir
 
-from n2n_edge.training.allocator import large_buffers_kept
 from n2n_edge.errors import InputError
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.report.candidates import find_winner
-from n2n_edge.search.journal import Candidate, Journal
-from n2n_edge.search.journal_lock import held
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.candidates import candidate_rows, listed_candidates
 from n2n_edge.runs.devices import journalled_profiles, load_profiles
@@ -29,6 +26,9 @@ from n2n_edge.runs.folder import RunFolder, finished_report
 from n2n_edge.runs.front import objective_of
 from n2n_edge.runs.prepare import prepare, refuse_changes
 from n2n_edge.runs.settings import CompressSettings
+from n2n_edge.search.journal import Candidate, Journal
+from n2n_edge.search.journal_lock import held
+from n2n_edge.training.allocator import large_buffers_kept
 from n2n_edge.training.distillation import DistillResult
 from n2n_edge.training.executor import GraphModule, write_back
 from n2n_edge.watchdog import STALL_VARIABLE, phase, watched

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from n2n_edge.data.dataset import Data
-from n2n_edge.training.executor import GraphModule
-from n2n_edge.training.augmentation import normalise
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.graph.load import load_model, serialize
 from n2n_edge.graph.witness import Array, witness
 from n2n_edge.runs.parity import worst_difference
+from n2n_edge.training.augmentation import normalise
+from n2n_edge.training.executor import GraphModule
 
 __all__ = ["check_teacher", "real_images"]
 

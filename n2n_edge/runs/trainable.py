@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from n2n_edge.data.dataset import Data
-from n2n_edge.graph.teacher import Teacher
 from n2n_edge.graph.batchnorm import fold_batchnorm, restore_batchnorm
+from n2n_edge.graph.teacher import Teacher
 
 __all__ = ["shipped_form", "trainable_teacher"]
 

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from n2n_edge._example import teacher_path
-from n2n_edge.training.evaluation import evaluate, evaluate_onnx
 from n2n_edge.data.dataset import load_data
-from n2n_edge.training.file_evaluation import evaluate_file
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.graph.load import load_model
 from n2n_edge.runs.accuracy import TestData, file_accuracy
+from n2n_edge.training.evaluation import evaluate, evaluate_onnx
+from n2n_edge.training.file_evaluation import evaluate_file
 
 WITHOUT = """
 import sys

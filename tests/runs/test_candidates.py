@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from n2n_edge.errors import InputError
-from n2n_edge.search.journal import Candidate, Journal
 from n2n_edge.runs.candidates import listed_candidates
+from n2n_edge.search.journal import Candidate, Journal
 
 
 @pytest.mark.parametrize("stage", ["", "final", "removal\n"])

@@ -12,8 +12,8 @@ import n2n_edge
 from n2n_edge._example import teacher_path
 from n2n_edge.data.dataset import load_data
 from n2n_edge.errors import InputError
-from n2n_edge.search.journal import Journal
 from n2n_edge.runs.callbacks import RunCallback
+from n2n_edge.search.journal import Journal
 from tests.data.datasets import items_of
 
 LABELS = np.arange(120) % 10

@@ -10,8 +10,8 @@ import onnxruntime
 import pytest
 
 import n2n_edge
-from n2n_edge.errors import BudgetMissedError, InputError
 from n2n_edge import Run
+from n2n_edge.errors import BudgetMissedError, InputError
 
 pytest.importorskip("sklearn", reason="the built-in example needs scikit-learn")
 

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from n2n_edge.devices.registry import load_profile
-from n2n_edge.search.journal import Candidate, Journal
-from n2n_edge.runs.settings import CompressSettings
-from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.devices import profiles_meta
+from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.front import Axis, read_trials
+from n2n_edge.runs.settings import CompressSettings
+from n2n_edge.search.journal import Candidate, Journal
 
 DEVICES = ("raspberry-pi-4", "jetson-orin-nano")
 COSTS = ("params", "size_mb", "macs", "memory_bound_mb")

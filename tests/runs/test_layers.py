@@ -6,8 +6,8 @@ import pytest
 
 import n2n_edge
 from n2n_edge.devices.registry import load_profile
-from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.graph.load import save_model
+from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.runs.layers import layer_rows
 
 EXAMPLE = Path(n2n_edge.__file__).parent / "_example" / "digits_teacher.onnx"

@@ -6,11 +6,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from n2n_edge.training.evaluation import evaluate
 from n2n_edge.data.dataset import load_data
 from n2n_edge.errors import InputError
 from n2n_edge.runs.outputs import read_outputs
-from n2n_edge.training.evaluation import scale_warnings
+from n2n_edge.training.evaluation import evaluate, scale_warnings
 from tests.training.small import small_cnn
 
 RANDOM = np.random.default_rng(0)

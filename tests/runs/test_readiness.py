@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 import n2n_edge
 from n2n_edge.cli.inspect import inspect
-from n2n_edge.training.executor import GraphModule
 from n2n_edge.errors import InputError
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.runs.readiness import is_half_weight, obstacles
+from n2n_edge.training.executor import GraphModule
 
 app = typer.Typer()
 app.command()(inspect)

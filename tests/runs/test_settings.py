@@ -7,15 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from n2n_edge import Run
 from n2n_edge.data.splits import choose_members
 from n2n_edge.errors import InputError
-from n2n_edge.search.journal import Journal
-from n2n_edge.runs.settings import CompressSettings, absolute_paths, read_settings, write_settings
-from n2n_edge.runs.folder import RunFolder
-from n2n_edge import Run
 from n2n_edge.runs.callbacks import RunCallback
-from n2n_edge.runs.settings import LARGEST_SEED
 from n2n_edge.runs.environment import threads_of_run
+from n2n_edge.runs.folder import RunFolder
+from n2n_edge.runs.settings import LARGEST_SEED, CompressSettings, absolute_paths, read_settings, write_settings
+from n2n_edge.search.journal import Journal
 
 
 def test_settings_survive_the_file(tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ from PIL import Image
 
 import n2n_edge
 from n2n_edge.devices.registry import load_profile
-from n2n_edge.latency.prediction import predict_latency
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.latency.file_figures import file_figures
-from n2n_edge.measure.options import BenchOptions
-from n2n_edge.measure.measurement import MeasurementError
+from n2n_edge.latency.prediction import predict_latency
 from n2n_edge.measure.bench import WarmWorker, bench
+from n2n_edge.measure.measurement import MeasurementError
+from n2n_edge.measure.options import BenchOptions
 
 TINY = {"device": "raspberry-pi-4", "effort": "quick", "candidates": 2, "epochs": 1}
 CLASSES = 4
