@@ -1,8 +1,9 @@
 """n2n-edge: make a trained neural network fit a real embedded board.
 
 >>> from n2n_edge import Teacher, build, costs
->>> teacher = Teacher.load("model.onnx")
->>> costs(build(teacher, teacher.full.resize("g3", 24)))
+>>> teacher = Teacher.load(example_teacher)
+>>> costs(build(teacher, teacher.full.resize("g3", 24))).params < costs(teacher.model).params
+True
 """
 
 import os
@@ -20,22 +21,31 @@ if TYPE_CHECKING:
     from n2n_edge.devices.profile import Profile
     from n2n_edge.devices.registry import load_profile
     from n2n_edge.errors import N2NError
+    from n2n_edge.gate.check import Gated
     from n2n_edge.graph.architecture import Architecture
     from n2n_edge.graph.costs import Costs, costs
     from n2n_edge.graph.groups import ChannelGroup
     from n2n_edge.graph.layers import Layer
     from n2n_edge.graph.teacher import Teacher, build
+    from n2n_edge.latency.predict import predict
+    from n2n_edge.latency.prediction import Prediction
     from n2n_edge.measure.bench import bench
     from n2n_edge.measure.measurement import Measurement
     from n2n_edge.measure.options import BenchOptions
+    from n2n_edge.measure.ssh import SshTarget
+    from n2n_edge.measure.target import HostTarget
     from n2n_edge.metrics.budget import Budget
     from n2n_edge.metrics.figures import Figure
     from n2n_edge.metrics.verdict import Verdict
     from n2n_edge.runs.callbacks import RunCallback
     from n2n_edge.runs.front import Trial
+    from n2n_edge.runs.gating import gate
+    from n2n_edge.runs.inspection import Inspection, inspect
     from n2n_edge.runs.run import Run, compress
     from n2n_edge.runs.settings import CompressSettings
+    from n2n_edge.training.distillation import distill
     from n2n_edge.training.executor import load_student
+    from n2n_edge.training.settings import DistillSettings
 
     __version__: str
 
@@ -46,13 +56,19 @@ __all__ = [
     "ChannelGroup",
     "CompressSettings",
     "Costs",
+    "DistillSettings",
     "Figure",
+    "Gated",
+    "HostTarget",
+    "Inspection",
     "Layer",
     "Measurement",
     "N2NError",
+    "Prediction",
     "Profile",
     "Run",
     "RunCallback",
+    "SshTarget",
     "Teacher",
     "Trial",
     "Verdict",
@@ -61,8 +77,12 @@ __all__ = [
     "build",
     "compress",
     "costs",
+    "distill",
+    "gate",
+    "inspect",
     "load_profile",
     "load_student",
+    "predict",
 ]
 
 _HOMES = {
@@ -90,6 +110,18 @@ _HOMES = {
     "runs.front": ("Trial",),
     "runs.run": ("Run", "compress"),
     "runs.settings": ("CompressSettings",),
+    "gate.check": ("Gated",),
+    "latency.predict": ("predict",),
+    "latency.prediction": ("Prediction",),
+    "measure.ssh": ("SshTarget",),
+    "measure.target": ("HostTarget",),
+    "runs.gating": ("gate",),
+    "runs.inspection": (
+        "Inspection",
+        "inspect",
+    ),
+    "training.distillation": ("distill",),
+    "training.settings": ("DistillSettings",),
     "training.executor": ("load_student",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
