@@ -14,7 +14,14 @@ __all__ = [
 
 
 class N2NError(Exception):
-    """Base of every error that n2n-edge raises on purpose; `exit_code` is what the command line returns."""
+    """Base of every error that n2n-edge raises on purpose; `exit_code` is what the command line returns.
+
+    >>> try:
+    ...     n2n_edge.load_profile("no-such-board")
+    ... except n2n_edge.N2NError as error:
+    ...     error.exit_code
+    2
+    """
 
     exit_code = 2
 

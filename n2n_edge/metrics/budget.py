@@ -43,6 +43,9 @@ class Budget:
 
     ``Budget("size_mb", 0.5)`` asks for a file of at most 0.5 MB, ``Budget("accuracy", 0.9)`` for at least 90%.
     Raises `InputError` for a limit that isn't a positive, finite number, and for an accuracy above 1.
+
+    >>> n2n_edge.Budget("size_mb", 0.5).option
+    '--max-mb'
     """
 
     cost: Cost

@@ -39,6 +39,10 @@ class Trial:
 
     `metric` is the accuracy, or fidelity, after its short distillation, None where it was never trained. `costs` are by
     name, `latencies` by device. `shipped` is the student that was made of it.
+
+    >>> trial = n2n_edge.Run.open(example_run).trials[0]
+    >>> trial.costs["params"].unit, trial.meets_budgets
+    ('params', True)
     """
 
     number: int

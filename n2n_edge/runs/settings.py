@@ -87,6 +87,10 @@ class CompressSettings:
     as, ``classes`` or ``values``; None decides by its graph and the labels. A run keeps the number of torch's
     `threads` that it began with, since it decides how sums are rounded. Budgets are in MB (10^6 bytes), ms, and
     fractions of one.
+
+    >>> settings = n2n_edge.CompressSettings(max_mb=0.5, effort="quick")
+    >>> settings.seed, [budget.limit for budget in settings.budgets]
+    (0, [0.5])
     """
 
     teacher: str | None = _setting(
