@@ -3,7 +3,6 @@
 import doctest
 import inspect
 import re
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -41,12 +40,12 @@ def run_examples(name: str, **names: object) -> int:
 
 
 @pytest.fixture(scope="module")
-def example_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def example_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of the example of `compress`."""
     pytest.importorskip("sklearn", reason="the built-in example needs scikit-learn")
     folder = tmp_path_factory.mktemp("reference") / "run"
     assert run_examples("compress", folder=folder)
-    yield folder
+    return folder
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in {*WITHOUT_EXAMPLE, *TRAINS, *OPENS_A_RUN}])

@@ -88,7 +88,8 @@ def compress(
                 run.resume(callbacks=[view], tensorboard=tensorboard)
     except BudgetMissedError as error:
         if as_json:
-            print_json({"schema_version": SCHEMA_VERSION, "passed": False, "error": str(error), **error.details})
+            failed = {"schema_version": SCHEMA_VERSION, "passed": False, "error": error.on_command_line()}
+            print_json({**failed, **error.details})
         raise
     conclude(run, as_json)
 

@@ -229,7 +229,7 @@ def gate(
         if on_github:
             from n2n_edge.gate.github import github_error
 
-            print_commands([github_error(" ".join(str(error).split()))], on_stderr=True)
+            print_commands([github_error(" ".join(error.on_command_line().split()))], on_stderr=True)
         raise
     _show(found, as_json, on_github)
     from n2n_edge.gate.check import exit_code_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from n2n_edge.errors import InputError
+from n2n_edge.errors import InputError, setting
 
 __all__ = ["OPTIONS", "UNITS", "Budget", "Cost"]
 
@@ -53,10 +53,12 @@ class Budget:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.limit) and self.limit > 0):
-            raise InputError(f"{self.option} {self.limit:g}: a budget must be a positive number; give one above 0")
+            raise InputError(
+                f"{setting(self.option)} {self.limit:g}: a budget must be a positive number; give one above 0"
+            )
         if self.cost == "accuracy" and self.limit > 1:
             raise InputError(
-                f"{self.option} {self.limit:g}: accuracy is a fraction of one; for {self.limit:g}% "
+                f"{setting(self.option)} {self.limit:g}: accuracy is a fraction of one; for {self.limit:g}% "
                 f"give {self.limit / 100:g}"
             )
 

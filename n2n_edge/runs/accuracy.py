@@ -59,7 +59,7 @@ def file_accuracy(
     if baseline is None:
         raise InputError(
             f"{path}: {wanted.spec} tells no class that it could be held against (outputs: {data.outputs}); give "
-            "--baseline MODEL to hold its fidelity to that"
+            "‹baseline› MODEL to hold its fidelity to that"
         )
     return "fidelity", _figure(model, path, data, baseline), None, notes, warnings
 
@@ -102,7 +102,7 @@ def _tried(model: ir.Model, path: Path, data: Data) -> Normalisation:
         return choose_normalisation(data, lambda split, normalised: evaluate_file(model, path, split, normalised))
     except (InputError, UnsuitableEnvironmentError) as error:
         raise type(error)(
-            f"{path}: says nothing of its normalisation, and trying the usual ones failed ({error}); "
+            f"{path}: says nothing of its normalisation, and trying the usual ones failed ({error.text}); "
             "give --mean and --std"
         ) from error
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Callbacks", "RunCallback", "TensorBoardCallback", "require_tensorboard", "tensorboard_callbacks"]
 
 _HINT = (
-    "--tensorboard needs the package tensorboardX, which is not installed; "
+    "‹tensorboard› needs the package tensorboardX, which is not installed; "
     'run: pip install "n2n-edge[tensorboard]", or leave it out'
 )
 _LENGTH, _CHECKSUM = 8, 4

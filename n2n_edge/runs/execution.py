@@ -6,7 +6,7 @@ from functools import partial
 from typing import cast
 
 from n2n_edge.devices.profile import Profile
-from n2n_edge.errors import BudgetMissedError, InputError, N2NError
+from n2n_edge.errors import BudgetMissedError, InputError, N2NError, setting
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.metrics.budget import UNITS, Budget, Cost
@@ -259,7 +259,7 @@ def _misses(budget: Budget, costs: CandidateCosts, *, several: bool) -> list[str
 
 def _miss(budget: Budget, reached: float, more: str) -> str:
     over = max(reached / budget.limit - 1, _LEAST_OVER)
-    return f"{budget.option} {budget.limit:g}: {reached:.4g} {budget.unit}{more}, {over:.0%} over"
+    return f"{setting(budget.option)} {budget.limit:g}: {reached:.4g} {budget.unit}{more}, {over:.0%} over"
 
 
 def _epochs(

@@ -96,9 +96,9 @@ class RunFolder:
         """Return the folder of a new run, not made yet; raises InputError where another run, or anything else, lies."""
         folder = cls(path)
         if folder.settings.exists() or folder.journal.exists():
-            raise InputError(f"{path} holds another run; give another --out, or --resume to continue that one")
+            raise InputError(f"{path} holds another run; give another ‹out›, or ‹resume› to continue that one")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"{path} is not an empty folder; give another --out")
+            raise InputError(f"{path} is not an empty folder; give another ‹out›")
         return folder
 
     def begin(self, settings: CompressSettings) -> bool:
@@ -113,7 +113,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             write_settings(settings, self.settings)
         except OSError as error:
-            raise InputError(f"{self.path} can't be written ({error.strerror}); give another --out") from error
+            raise InputError(f"{self.path} can't be written ({error.strerror}); give another ‹out›") from error
         return True
 
     def abandon(self) -> None:

@@ -87,18 +87,18 @@ class RunTrials:
         """
         wanted = cost or ("latency_ms" if device is not None else self.objective)
         if wanted not in _COSTS:
-            raise InputError(f"--cost {wanted}: no such cost; give one of {', '.join(_COSTS)}")
+            raise InputError(f"‹cost› {wanted}: no such cost; give one of {', '.join(_COSTS)}")
         if wanted != "latency_ms":
             if device is not None:
-                raise InputError(f"--device {device}: {wanted} is the same on every device; leave one of them out")
+                raise InputError(f"‹device› {device}: {wanted} is the same on every device; leave one of them out")
             return Axis(wanted, None)
         names = ", ".join(profile.name for profile in self.devices)
         profile = self.devices[0] if device is None else self._device(device)
         if profile is None:
-            raise InputError(f"--device {device}: this run was for {names}; give one of these")
+            raise InputError(f"‹device› {device}: this run was for {names}; give one of these")
         if self.trained and not any(profile.name in candidate.latencies for candidate in self.trials):
             raise InputError(
-                f"--cost latency_ms: this run didn't find out its candidates' latency on {profile.name}, since no "
+                f"‹cost› latency_ms: this run didn't find out its candidates' latency on {profile.name}, since no "
                 "budget or objective asked for it; give another cost"
             )
         return Axis(wanted, profile.name)

@@ -62,7 +62,7 @@ def written_teacher(teacher: TeacherLike, data: DataLike | None, shape: tuple[in
         sizes = shape or known_shape(teacher) or _image_shape(data)
         if sizes is None:
             raise InputError(
-                f"teacher {type(teacher).__name__}: a torch network doesn't tell its input; give --input-shape"
+                f"teacher {type(teacher).__name__}: a torch network doesn't tell its input; give ‹input_shape›"
             )
         save_model(export_module(teacher, zeros(1, *sizes)), path)
 

@@ -147,7 +147,7 @@ def inspect(
 def _load(model: str, weights: str | None, input_shape: tuple[int, ...] | None, trust_pt2: bool) -> Teacher:
     if Path(model).suffix != ".pt2" and (":" not in model or Path(model).exists()):
         if weights is not None:
-            raise InputError(f"--weights {weights}: an ONNX file holds its weights; leave it out")
+            raise InputError(f"‹weights› {weights}: an ONNX file holds its weights; leave it out")
         return Teacher.load(model, input_shape)
     from n2n_edge.runs.run import require_training_packages
 
@@ -155,7 +155,7 @@ def _load(model: str, weights: str | None, input_shape: tuple[int, ...] | None, 
     from n2n_edge.training.torch_teachers import is_torch_teacher, torch_teacher
 
     if not is_torch_teacher(model):
-        raise InputError(f"{model}: no such file; give an ONNX model or a torch network (see --help)")
+        raise InputError(f"{model}: no such file; give an ONNX model or a torch network")
     return Teacher(torch_teacher(model, weights, input_shape, trust_pt2=trust_pt2), input_shape)
 
 

@@ -81,7 +81,7 @@ def prepare(
         InputError: anything wrong with teacher, data, policy or normalisation.
     """
     if settings.policy not in POLICY_NAMES:
-        raise InputError(f"--policy {settings.policy}: no such policy; give one of {', '.join(POLICY_NAMES)}")
+        raise InputError(f"‹policy› {settings.policy}: no such policy; give one of {', '.join(POLICY_NAMES)}")
     states = load_policies(Path(settings.policy_from)) if settings.policy_from else {}
     path = _teacher_file(settings, folder, callback)
     teacher = Teacher.load(path, settings.input_shape)
@@ -133,11 +133,11 @@ def refuse_changes(meta: Mapping[str, object], prepared: Prepared, run: Path) ->
     same bytes, are the same. Older journals don't tell of data.
     """
     if meta.get("teacher_sha256") != prepared.teacher_sha256:
-        raise InputError(f"{run}: the teacher has changed since this run began; start a new run with another --out")
+        raise InputError(f"{run}: the teacher has changed since this run began; start a new run with another ‹out›")
     if meta.get("data_sha256", prepared.data_sha256) != prepared.data_sha256:
         raise InputError(
             f"{run}: the data have changed since this run began, or are others each time they are read (random "
-            "changes in a Dataset); restore them, or start a new run with another --out"
+            "changes in a Dataset); restore them, or start a new run with another ‹out›"
         )
 
 
@@ -151,7 +151,7 @@ def _teacher_file(settings: CompressSettings, folder: RunFolder, callback: RunCa
             save_model(model, folder.teacher)
         return folder.teacher
     if settings.weights is not None:
-        raise InputError(f"--weights {settings.weights}: an ONNX teacher holds its weights; leave it out")
+        raise InputError(f"‹weights› {settings.weights}: an ONNX teacher holds its weights; leave it out")
     return example_teacher() if settings.teacher is None else Path(settings.teacher)
 
 

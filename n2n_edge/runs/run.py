@@ -196,10 +196,10 @@ class Run:
                 if asked == begun:  # an alias of the same
                     continue
             if value != own:
-                option = name if name == "teacher" else f"--{name.replace('_', '-')}"
+                option = name if name == "teacher" else f"‹{name}›"
                 raise InputError(
                     f"{option} {_words(value)}: this run was begun with {_words(own)}; leave it out, or start a new "
-                    "run with another --out"
+                    "run with another ‹out›"
                 )
 
 
@@ -294,7 +294,7 @@ def _limits(budgets: "Sequence[Budget]", given: Mapping[str, object]) -> dict[st
     for budget in budgets:
         keyword = _KEYWORDS[budget.cost]
         if given[keyword] is not None or keyword in limits:
-            raise InputError(f"{budget.option} {budget.limit:g}: the budget is given twice; give one of them")
+            raise InputError(f"‹{keyword}› {budget.limit:g}: the budget is given twice; give one of them")
         limits[keyword] = budget.limit
     return limits
 
@@ -333,7 +333,7 @@ def new_run(out: Path | str, given: dict[str, Any]) -> Run:
     from n2n_edge.runs.inputs import written_data, written_teacher
 
     if "teacher" in objects and settings.weights is not None:
-        raise InputError(f"--weights {settings.weights}: belongs to a teacher given by name; load it into the network")
+        raise InputError(f"‹weights› {settings.weights}: belongs to a teacher given by name; load it into the network")
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         for path, profile in profiles.items():

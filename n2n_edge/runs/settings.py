@@ -170,26 +170,26 @@ class CompressSettings:
         _check_types(self)
         object.__setattr__(self, "device", named_devices(self.device))
         if self.effort not in EFFORTS:
-            raise InputError(f"--effort {self.effort}: no such effort; give one of {', '.join(EFFORTS)}")
+            raise InputError(f"‹effort› {self.effort}: no such effort; give one of {', '.join(EFFORTS)}")
         for name in ("candidates", "minutes", "epochs"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and isfinite(value)):
-                raise InputError(f"--{name} {value:g}: must be a number above 0")
+                raise InputError(f"‹{name}› {value:g}: must be a number above 0")
         if not 0 <= self.seed <= LARGEST_SEED:
-            raise InputError(f"--seed {self.seed}: give a whole number from 0 to {LARGEST_SEED}")
+            raise InputError(f"‹seed› {self.seed}: give a whole number from 0 to {LARGEST_SEED}")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"threads {self.threads}: must be at least 1")
         if self.outputs not in (None, "classes", "values"):
-            raise InputError(f"--outputs {self.outputs}: no such kind of outputs; give classes or values")
+            raise InputError(f"‹outputs› {self.outputs}: no such kind of outputs; give classes or values")
         if (self.mean is None) != (self.std is None):
-            raise InputError("--mean and --std belong together; give both or neither")
+            raise InputError("‹mean› and ‹std› belong together; give both or neither")
         check_mean_and_std(self.mean, self.std)
         objectives = ("params", "size_mb", "macs", "memory_bound_mb", "latency_ms")
         if self.objective is not None and self.objective not in objectives:
-            raise InputError(f"--objective {self.objective}: no such cost; give one of {', '.join(objectives)}")
+            raise InputError(f"‹objective› {self.objective}: no such cost; give one of {', '.join(objectives)}")
         if self.teacher is not None and self.data is None:
             raise InputError(
-                f"no data given for teacher {self.teacher}; add --data with images like those it was trained on"
+                f"no data given for teacher {self.teacher}; add ‹data› with images like those it was trained on"
             )
         _ = self.budgets
 
@@ -288,7 +288,7 @@ def _check_types(settings: CompressSettings) -> None:
         (kind, several) = (get_args(wanted)[0], True) if get_origin(wanted) is tuple else (wanted, False)
         items = list(value) if several and isinstance(value, list | tuple) else [value]
         if (several and not isinstance(value, list | tuple)) or not all(_is_a(item, kind) for item in items):
-            option = name if name == "teacher" else f"--{name.replace('_', '-')}"
+            option = name if name == "teacher" else f"‹{name}›"
             raise InputError(f"{option} {value!r}: must be {'a list, each ' if several else ''}{_WORDS[kind]}")
         if several:
             object.__setattr__(settings, name, tuple(items))
@@ -312,13 +312,13 @@ def named_devices(given: object) -> str | tuple[str, ...]:
     texts = [str(given)] if isinstance(given, str | Path) else [str(one) for one in _iterable(given)]
     names = tuple(name.strip() for text in texts for name in ([text] if _is_file(text) else text.split(",")))
     if not names or not all(names):
-        raise InputError(f"--device {','.join(texts)}: a name is empty; see `n2n-edge profiles list`")
+        raise InputError(f"‹device› {','.join(texts)}: a name is empty; see `n2n-edge profiles list`")
     return names[0] if len(names) == 1 else names
 
 
 def _iterable(given: object) -> Iterable[object]:
     if not isinstance(given, Iterable):
-        raise InputError(f"--device {given}: must be a name, a profile's file, or a list of these")
+        raise InputError(f"‹device› {given}: must be a name, a profile's file, or a list of these")
     return given
 
 

@@ -114,7 +114,7 @@ def ship_trained(run: Path, student: "nn.Module | Path", out: Path | None, callb
     place = find_winner(report, report["search"]["candidates"])
     target = RunFolder(out if out is not None else folder.path / "retrained")
     if target.path.exists() and (not target.path.is_dir() or any(target.path.iterdir())):
-        raise InputError(f"{target.path} holds something already; give another --out")
+        raise InputError(f"{target.path} holds something already; give another ‹out›")
     model = _retrained(load_model(folder.student), student)
     again = f"n2n_edge.Run.open({str(run)!r}).ship(...)"
     with (
@@ -215,11 +215,11 @@ def _overridden(settings: CompressSettings, epochs: int | None, minutes: float |
 def _chosen(listed: tuple[Candidate, ...], number: int, run: Path) -> Candidate:
     if not 1 <= number <= len(listed):
         there = f"candidates 1 to {len(listed)}" if listed else "no candidates yet"
-        raise InputError(f"--ship {number}: {run} has {there}; see `n2n-edge pareto {run}`")
+        raise InputError(f"‹ship› {number}: {run} has {there}; see `n2n-edge pareto {run}`")
     candidate = listed[number - 1]
     if candidate.accuracy is None:
         raise InputError(
-            f"--ship {number}: this candidate missed a budget and was never trained; "
+            f"‹ship› {number}: this candidate missed a budget and was never trained; "
             + (
                 f"choose one of `n2n-edge pareto {run} --all`"
                 if any(each.accuracy is not None for each in listed)
@@ -239,17 +239,17 @@ def _begun(target: RunFolder, order: _Order) -> int | None:
     mark = path / _BEGUN
     if not mark.exists():
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"{path} holds something else; give another --out")
+            raise InputError(f"{path} holds something else; give another ‹out›")
         return None
     try:
         known = tomllib.loads(mark.read_text(encoding="utf-8"))
         epochs = int(known.pop("trained_epochs"))
         begun = _Order(Path(known["run"]), known["candidate"], known.get("epochs"), known.get("minutes"))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{mark} can't be read ({error}); give another --out") from error
+        raise InputError(f"{mark} can't be read ({error}); give another ‹out›") from error
     # the run may have moved since: which one it was stands in its journal, and its candidates have numbers
     if replace(begun, run=order.run) != order:
-        raise InputError(f"{path} was begun by `{begun.command(None)}`; repeat that, or give another --out")
+        raise InputError(f"{path} was begun by `{begun.command(None)}`; repeat that, or give another ‹out›")
     return epochs
 
 
@@ -259,7 +259,7 @@ def _begin(target: RunFolder, text: str | None) -> None:
         if text is not None:
             write_text(target.path / _BEGUN, text)
     except OSError as error:
-        raise InputError(f"{target.path} can't be written ({error.strerror}); give another --out") from error
+        raise InputError(f"{target.path} can't be written ({error.strerror}); give another ‹out›") from error
 
 
 def _architecture(teacher: Teacher, candidate: Candidate, run: Path) -> Architecture:

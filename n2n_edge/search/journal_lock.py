@@ -32,7 +32,7 @@ def acquire(path: Path) -> TextIO:
     try:
         lock = lock_path.open("a")
     except OSError as error:
-        raise InputError(f"{path.parent} can't be written ({error.strerror}): choose another --out") from error
+        raise InputError(f"{path.parent} can't be written ({error.strerror}): choose another ‹out›") from error
     try:
         # lockf, not flock: a data loader's child doesn't inherit it, so an orphan can't keep a run locked.
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -137,7 +137,7 @@ def test_the_yardsticks_run_through_the_same_door(policy: str, tmp_path: Path) -
 
 
 def test_what_cannot_be_reached_is_said_with_the_distance(tmp_path: Path) -> None:
-    with pytest.raises(BudgetMissedError, match=r"--max-params 10: \d+ params, \d+% over") as caught:
+    with pytest.raises(BudgetMissedError, match=r"max_params 10: \d+ params, \d+% over") as caught:
         n2n_edge.compress(out=tmp_path / "run", max_params=10.0, **SMALL)  # type: ignore[arg-type]
     assert caught.value.exit_code == 1
     assert not (tmp_path / "run" / "student.onnx").exists()

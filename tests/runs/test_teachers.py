@@ -150,7 +150,7 @@ def test_free_height_and_width_need_a_shape(tmp_path: Path, compress: Compress) 
     for axis in (2, 3):
         model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f"size{axis}"
     onnx.save(model, path)
-    with pytest.raises(InputError, match="--input-shape"):
+    with pytest.raises(InputError, match="input_shape"):
         compress(path, images_npz(tmp_path / "d.npz"))
     assert compress(path, images_npz(tmp_path / "d.npz"), input_shape=(3, 12, 12)).met
 
