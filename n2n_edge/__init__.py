@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from n2n_edge.graph.costs import Costs, costs
     from n2n_edge.graph.groups import ChannelGroup
     from n2n_edge.graph.layers import Layer
+    from n2n_edge.graph.op import Op, Weight, counted_op, register_op
     from n2n_edge.graph.teacher import Teacher, build
     from n2n_edge.latency.predict import predict
     from n2n_edge.latency.prediction import Prediction
@@ -64,6 +65,7 @@ __all__ = [
     "Layer",
     "Measurement",
     "N2NError",
+    "Op",
     "Prediction",
     "Profile",
     "Run",
@@ -72,17 +74,20 @@ __all__ = [
     "Teacher",
     "Trial",
     "Verdict",
+    "Weight",
     "__version__",
     "bench",
     "build",
     "compress",
     "costs",
+    "counted_op",
     "distill",
     "gate",
     "inspect",
     "load_profile",
     "load_student",
     "predict",
+    "register_op",
 ]
 
 _HOMES = {
@@ -93,9 +98,11 @@ _HOMES = {
     "graph.costs": (
         "Costs",
         "costs",
+    "counted_op",
     ),
     "graph.groups": ("ChannelGroup",),
     "graph.layers": ("Layer",),
+    "graph.op": ("Op", "Weight", "counted_op", "register_op"),
     "graph.teacher": (
         "Teacher",
         "build",

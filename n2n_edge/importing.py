@@ -10,7 +10,7 @@ from pathlib import Path
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import foreign_code, printable
 
-__all__ = ["call_by_name", "guarded", "is_function_name"]
+__all__ = ["call_by_name", "function_by_name", "guarded", "is_function_name"]
 
 _SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -18,6 +18,13 @@ _SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 def is_function_name(spec: str) -> bool:
     """Tell whether `spec` has the form ``package.module:function``."""
     return _SPEC.fullmatch(spec) is not None
+
+
+def function_by_name(what: str, spec: str) -> Callable[..., object]:
+    """Import the module and return the function, as `call_by_name` does; raises InputError where there is none."""
+    module_name, _, function_name = spec.partition(":")
+    with _current_folder_importable():
+        return _function(f"{what} '{spec}'", module_name, function_name)
 
 
 def call_by_name(what: str, spec: str) -> object:

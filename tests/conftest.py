@@ -1,11 +1,16 @@
 """Fixtures that tests of several packages share."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from n2n_edge.measure.launch import Launch
+from n2n_edge.measure.options import BenchOptions
+from n2n_edge.measure.target import HostTarget
+from tests.fork_server import Forks, running_forks
 from tests.sshd import MISSING, SSHD, Server, running_server
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,3 +42,44 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     with running_server(tmp_path / "server") as found:
         monkeypatch.setenv("N2N_EDGE_SSH", found.ssh)
         yield found
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """A server of Python processes that have ONNX Runtime imported already."""
+    with running_forks() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def quick_workers(forks: Forks) -> Iterator[None]:
+    """Fork the workers of this host, and time a model for a moment, or once a round, where a test doesn't say how long.
+
+    For tests of what is made of measurements; those of measuring itself want workers as users have them.
+    """
+    launch, check = HostTarget.launch, BenchOptions.__post_init__
+
+    def forked(self: HostTarget, arguments: Sequence[str], prefix: Sequence[str] = ()) -> Launch:
+        found = launch(self, arguments, prefix)
+        return replace(found, argv=forks.argv(found.argv))
+
+    def short(self: BenchOptions) -> None:
+        check(self)
+        if self.min_time_s > 0.05:
+            object.__setattr__(self, "min_time_s", 0.02)
+            object.__setattr__(self, "max_time_s", 0.1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HostTarget, "launch", forked)
+        patch.setattr(BenchOptions, "__post_init__", short)
+        patch.setattr("n2n_edge.measure.comparison.CYCLES", 1)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty folder of user profiles, instead of the one of whoever runs the tests."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    folder = tmp_path / "config" / "n2n-edge" / "profiles"
+    folder.mkdir(parents=True)
+    return folder

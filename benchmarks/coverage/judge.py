@@ -15,8 +15,8 @@ import torch
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.costs import costs
 from n2n_edge.graph.load import load_model, serialize
+from n2n_edge.graph.shape_run import run_graph
 from n2n_edge.graph.teacher import Teacher, build
-from n2n_edge.graph.witness import witness
 from n2n_edge.training.executor import GraphModule
 from tests.graph.dead import with_dead_channels
 
@@ -164,7 +164,7 @@ def _wrong_node(model: ir.Model, inputs: Arrays) -> str:
     A selection of the largest turns near ties, which rounding orders, into quite other places; here each selection
     is among the same values and has to be the same.
     """
-    expected = witness(model, inputs)
+    expected = run_graph(model, inputs)
     wrong: list[str] = []
 
     class Stepping:

@@ -20,7 +20,7 @@ from n2n_edge.devices.registry import load_profile
 from n2n_edge.graph.load import load_model
 from n2n_edge.latency.prediction import predict_latency
 from n2n_edge.measure.bench import bench
-from n2n_edge.measure.environment import environment
+from n2n_edge.measure.board import environment
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.target import HostTarget
 

@@ -18,7 +18,7 @@ import onnxruntime
 
 from n2n_edge.graph.costs import costs
 from n2n_edge.graph.load import load_model
-from n2n_edge.graph.witness import DEFAULT_SPATIAL_SIZE
+from n2n_edge.graph.shape_run import DEFAULT_SPATIAL_SIZE
 from n2n_edge.measure.bench import bench
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.metrics.figures import MB

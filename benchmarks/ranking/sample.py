@@ -20,7 +20,7 @@ def architectures(teacher: Teacher, count: int = COUNT, seed: int = 0) -> list[A
         rate, centre = random.uniform(0, 0.5), random.uniform(0.4, 1.0)
         removed = teacher.repaired(frozenset(name for name in removable if random.random() < rate))
         architecture = teacher.full.remove(*sorted(removed))
-        for group in teacher.trunk(removed).groups:
+        for group in teacher.base_graph(removed).groups:
             if group.shrinkable:
                 ratio = float(np.clip(random.normal(centre, 0.2), 0.25, 1.0))
                 architecture = architecture.resize(group.name, max(1, round(ratio * group.width)))

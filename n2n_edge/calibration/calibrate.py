@@ -21,7 +21,7 @@ from n2n_edge.latency.basis import input_pixels, latency_basis
 from n2n_edge.latency.data_sheet import data_sheet_rates
 from n2n_edge.latency.kernels import kernels_of
 from n2n_edge.measure.bench import WarmWorker, twice
-from n2n_edge.measure.doubts import refuse_throttled
+from n2n_edge.measure.board import refuse_throttled
 from n2n_edge.measure.measurement import ConnectionLostError, MeasurementError
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.target import Target

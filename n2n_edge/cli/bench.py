@@ -193,7 +193,7 @@ def _loaded(models: list[Path]) -> "tuple[dict[Path, ir.Model], dict[Path, Input
     """Return the models whose costs can be told, and why those of the others can't."""
     from n2n_edge.foreign import foreign_file
     from n2n_edge.graph.load import load_model
-    from n2n_edge.measure.files import is_ort
+    from n2n_edge.graph.model_file import is_ort
 
     loaded, untold = {}, {}
     for path in models:
@@ -291,5 +291,5 @@ def _print_changes(earlier: "BenchJson", document: "BenchJson", as_json: bool) -
         print_line("compared with the earlier document: no model is in both", on_stderr=as_json)
     for change in changes:
         print_line(change.words, on_stderr=as_json)
-        for doubt in change.doubts:
-            print_line(f"{change.name}: warning: {doubt}", on_stderr=as_json)
+        for warning in change.warnings:
+            print_line(f"{change.name}: warning: {warning}", on_stderr=as_json)

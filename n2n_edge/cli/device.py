@@ -169,8 +169,8 @@ def _print(target: str, found: "Readiness") -> None:
     console.print(table)
     for problem in found.missing:
         console.print(Text(f"missing: {problem.what}; {problem.remedy}"), soft_wrap=True, style="bold red")
-    for doubt in found.doubts:
-        console.print(Text(f"warning: {doubt}"), soft_wrap=True)
+    for warning in found.warnings:
+        console.print(Text(f"warning: {warning}"), soft_wrap=True)
     console.print(
         Text.assemble(("ready", "green"), ": models can be timed here")
         if found.ready

@@ -2,7 +2,7 @@
 
 import psutil
 
-from n2n_edge.measure.environment import cpu_flags, usable_cores
+from n2n_edge.measure.board import cpu_flags, usable_cores
 from n2n_edge.metrics.figures import MB
 
 __all__ = ["HOST_FIELDS", "host_peak_gflops", "host_values"]

@@ -1,4 +1,4 @@
-"""Whether models can be timed on this machine: the same look as `n2n-edge device check`, and a model really timed."""
+"""Checks of timing on this machine: the same as `n2n-edge device check`, and a model really timed."""
 
 import tempfile
 from collections.abc import Iterator
@@ -81,9 +81,8 @@ def _machine(found: Readiness) -> Iterator[Check]:
         )  # fmt: skip
     else:
         yield Check("measuring", "clocks", "ok", ", ".join(known), steady)
-    for doubt in found.doubts:
-        what, _, remedy = doubt.partition("; ")
-        yield Check("measuring", "doubt", "limited", what, "timings that can be trusted", remedy)
+    for warning in found.warnings:
+        yield Check("measuring", warning.code, "limited", warning.text, "timings that can be trusted", warning.remedy)
 
 
 def _limits() -> Check:

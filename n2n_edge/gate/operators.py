@@ -7,12 +7,12 @@ from pathlib import Path
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError
+from n2n_edge.graph.op import op_key
 from n2n_edge.metrics.outcome import Outcome
 from n2n_edge.reading import read_text
 
 __all__ = ["Operators", "judge_operators", "operator_counts", "parse_operators"]
 
-_STANDARD_DOMAINS = ("", "ai.onnx")
 _SHOWN = 5
 
 
@@ -54,7 +54,7 @@ def operator_counts(model: ir.Model) -> dict[str, int]:
     for node in _nodes(model):
         if (node.domain, node.op_type) in functions:
             continue  # its body counts
-        name = node.op_type if node.domain in _STANDARD_DOMAINS else f"{node.domain}:{node.op_type}"
+        name = op_key(node.domain, node.op_type)
         counts[name] = counts.get(name, 0) + 1
     return dict(sorted(counts.items()))
 

@@ -1,4 +1,4 @@
-"""An architecture is a value: which layers stay, and how wide each channel group is."""
+"""Architecture of a candidate, a value: which layers stay, and how wide each channel group is."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Grouped convolutions: every block of a convolution's channels must lose equally many, whichever they are.
+"""Balance of grouped convolutions: every block of their channels loses equally many, whichever they are.
 
 A grouped convolution reads its input channels, and gives its output channels, in equal consecutive blocks. Tying the
 k-th channels of all blocks is enough, but where channels are shuffled between two such convolutions those ties run

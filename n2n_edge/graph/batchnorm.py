@@ -1,4 +1,4 @@
-"""Put folded BatchNorms back where training needs them, and fold them again for shipping; neither changes results."""
+"""Restoring of folded BatchNorms where training needs them, and folding for shipping; neither changes results."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -6,12 +6,12 @@ import numpy as np
 import onnx_ir as ir
 
 from n2n_edge.graph.load import drop_unused_initializers
+from n2n_edge.graph.op import op_of
+from n2n_edge.graph.shape_run import Array, run_graph_each
 from n2n_edge.graph.shapes import is_constant
-from n2n_edge.graph.witness import Array, witness_each
 
 __all__ = ["fold_batchnorm", "restore_batchnorm"]
 
-_CONVOLUTIONS = ("Conv", "ConvTranspose")
 _EPSILON = 1e-5
 
 
@@ -49,7 +49,7 @@ def fold_batchnorm(model: ir.Model, names: Collection[str] | None = None) -> ir.
 
 
 def _lacks_norm(node: ir.Node) -> bool:
-    if node.op_type not in _CONVOLUTIONS or node.outputs[0].is_graph_output():
+    if not op_of(node).convolves or node.outputs[0].is_graph_output():
         return False
     return all(use.node.op_type != "BatchNormalization" for use in node.outputs[0].uses())
 
@@ -61,7 +61,7 @@ def _channel_statistics(
     count = dict.fromkeys(names, 0)
     total: dict[str, Array] = {}
     squares: dict[str, Array] = {}
-    for seen in witness_each(model, batches, names):
+    for seen in run_graph_each(model, batches, names):
         for name, array in seen.items():
             channels = np.moveaxis(array, 1, 0).reshape(array.shape[1], -1).astype(np.float64)
             count[name] += channels.shape[1]
@@ -98,7 +98,7 @@ def _insert_norm(model: ir.Model, node: ir.Node, mean: Array, variance: Array) -
 def _can_fold(norm: ir.Node) -> bool:
     source = norm.inputs[0]
     convolution = source.producer() if source is not None else None
-    if source is None or convolution is None or convolution.op_type not in _CONVOLUTIONS:
+    if source is None or convolution is None or not op_of(convolution).convolves:
         return False
     constants = [*norm.inputs[1:], *convolution.inputs[1:]]
     alone = len(source.uses()) == 1 and not source.is_graph_output()
@@ -130,7 +130,8 @@ def _fold(model: ir.Model, norm: ir.Node) -> None:
 
 def _scaled(node: ir.Node, weight: Array, factor: Array) -> Array:
     """Scale the output channels: axis 0 of a Conv; axis 1 of each convolution group of a ConvTranspose."""
-    if node.op_type == "Conv":
+    row = op_of(node).weight
+    if row is None or not row.out_per_group:
         return weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
     groups = node.attributes.get_int("group", 1)
     apart = weight.reshape(groups, -1, *weight.shape[1:])

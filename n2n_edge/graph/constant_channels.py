@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from n2n_edge.graph.operands import opset_of
-from n2n_edge.graph.trace import Trace
-from n2n_edge.graph.witness import Array
+from n2n_edge.graph.shape_run import Array
+from n2n_edge.graph.shapes import Trace
 
 __all__ = ["pad_instead_of_concat"]
 

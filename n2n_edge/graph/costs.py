@@ -1,4 +1,4 @@
-"""What a model costs by its graph alone: params, bytes, multiply-accumulates and the memory bound."""
+"""Costs of a model that follow from its graph alone: params, bytes, multiply-accumulates and the memory bound."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,25 +9,17 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from n2n_edge.graph.analysing import analysing, analysing_unrun
-from n2n_edge.graph.bodies import initializers_of
-from n2n_edge.graph.flatten import flattened
 from n2n_edge.graph.load import size_of
+from n2n_edge.graph.op import Macs, Op, counted_op
+from n2n_edge.graph.shape_run import analysing, analysing_unrun
 from n2n_edge.graph.shapes import Shape, Types, inferred_types, types_of
 from n2n_edge.graph.storage import Constants, Lives, kind_of
+from n2n_edge.graph.subgraphs import flattened, initializers_of
 
 __all__ = [
-    "Amounts",
-    "CostPlan",
-    "Costs",
-    "Figures",
-    "NodeCost",
-    "Place",
-    "costs",
-    "inferred_costs",
-    "node_amounts",
+    "Amounts", "CostPlan", "Costs", "Figures", "NodeCost", "Place", "costs", "inferred_costs", "node_amounts",
     "node_costs",
-]
+]  # fmt: skip
 
 Figures = NDArray[np.float64]
 
@@ -276,6 +268,12 @@ class Place:
     stride: tuple[int, ...] = ()
     groups: int = 1
     depthwise: bool = False
+    domain: str = ""
+
+    @property
+    def op(self) -> Op:
+        """What the table of ops says of it."""
+        return counted_op(self.op_type, self.domain)
 
 
 def _place(node: ir.Node, settled: Collection[str]) -> Place:
@@ -285,7 +283,13 @@ def _place(node: ir.Node, settled: Collection[str]) -> Place:
         tuple(str(value.name) for value in node.inputs if value is not None and str(value.name) not in settled),
         tuple(str(value.name) for value in node.outputs if value.name),
         *_form(node),
+        node.domain,
     )
+
+
+def _macs(node: ir.Node) -> Macs | None:
+    rule = counted_op(node.op_type, node.domain).macs
+    return rule(node) if rule is not None and node.outputs else None
 
 
 def _form(node: ir.Node) -> tuple[tuple[int, ...], tuple[int, ...], int, bool]:
@@ -299,7 +303,7 @@ def _form(node: ir.Node) -> tuple[tuple[int, ...], tuple[int, ...], int, bool]:
 
 def _weight_shape(node: ir.Node) -> tuple[int, ...]:
     """Return the shape of a convolution's weights; () for any other node, and where it is unknown."""
-    index = {"Conv": 1, "ConvInteger": 1, "ConvTranspose": 1, "QLinearConv": 3}.get(node.op_type)
+    index = counted_op(node.op_type, node.domain).kernel_weight
     value = node.inputs[index] if index is not None and index < len(node.inputs) else None
     producer = None if value is None else value.producer()
     if producer is not None and producer.op_type == "DequantizeLinear":
@@ -307,44 +311,3 @@ def _weight_shape(node: ir.Node) -> tuple[int, ...]:
     if value is None or value.shape is None or not value.shape.is_static():
         return ()
     return tuple(int(size) for size in value.shape.numpy())
-
-
-@dataclass(frozen=True)
-class _Macs:
-    """Multiply-accumulates: elements of `positions`, times those of `weight` over its `axis` (or times the axis)."""
-
-    positions: str
-    weight: str
-    axis: tuple[str, int]
-
-
-def _macs(node: ir.Node) -> _Macs | None:
-    """Return how a node multiplies: output positions times the weights that each one reads; other ops do not."""
-    names = [str(value.name) if value is not None else "" for value in node.inputs]
-    output = str(node.outputs[0].name) if node.outputs else ""
-    if len(names) < _LEAST_INPUTS.get(node.op_type, 0) or not output:
-        return None
-    match node.op_type:
-        case "Conv" | "ConvInteger" | "FusedConv":
-            return _Macs(output, names[1], (names[1], 0))
-        case "QLinearConv":
-            return _Macs(output, names[3], (names[3], 0))
-        case "ConvTranspose":
-            return _Macs(names[0], names[1], (names[1], 0))
-        case "Gemm" | "QGemm" | "FusedGemm":
-            return _Macs(output, "", (names[0], 0 if node.attributes.get_int("transA", 0) else 1))
-        case "MatMul" | "MatMulInteger" | "QLinearMatMul" | "MatMulIntegerToFloat" | "DynamicQuantizeMatMul":
-            return _Macs(output, "", (names[0], -1))
-        case "FusedMatMul":
-            return _Macs(output, "", (names[0], -2 if node.attributes.get_int("transA", 0) else -1))
-        case "MatMulNBits":
-            return _Macs(output, "", (names[0], -1))
-        case _:
-            return None
-
-
-_LEAST_INPUTS = {
-    "Conv": 2, "ConvInteger": 2, "FusedConv": 2, "QLinearConv": 4, "ConvTranspose": 2, "Gemm": 2, "QGemm": 4,
-    "FusedGemm": 2, "MatMul": 2, "MatMulInteger": 2, "QLinearMatMul": 4, "MatMulIntegerToFloat": 2,
-    "DynamicQuantizeMatMul": 2, "FusedMatMul": 2, "MatMulNBits": 2,
-}  # fmt: skip

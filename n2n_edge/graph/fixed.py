@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from n2n_edge.graph.labels import LabelArray, Labels
+from n2n_edge.graph.op import op_of
 from n2n_edge.graph.operands import fixed_source, is_fixed, repeats_for_batch
 from n2n_edge.graph.shapes import Shape
 
@@ -55,11 +56,11 @@ def _axis_of_source(value: ir.Value, axis: int, source: ir.Value, labels: Labels
     node = value.producer()
     assert node is not None
     before, after = labels.shape(source), labels.shape(value)
-    match node.op_type:
-        case "Transpose":
+    match op_of(node).form:
+        case "permuted":
             order = node.attributes.get_ints("perm") or tuple(range(len(before)))[::-1]
             return order[axis]
-        case "Expand":
+        case "repeated":
             place = axis - (len(after) - len(before))
             return place if place >= 0 and before[place] == after[axis] else None
         case _:
@@ -78,5 +79,5 @@ def _repeats(value: ir.Value, axis: int, source: ir.Value, labels: Labels) -> bo
     """Tell whether `value` repeats `source` along `axis` as often as a constant says, which a cut can change."""
     node = value.producer()
     place = axis - (len(labels.shape(value)) - len(labels.shape(source)))
-    constant = node is not None and node.op_type == "Expand" and not repeats_for_batch(node)
+    constant = node is not None and op_of(node).form == "repeated" and not repeats_for_batch(node)
     return constant and (place < 0 or labels.shape(source)[place] == 1)

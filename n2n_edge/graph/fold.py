@@ -1,4 +1,4 @@
-"""Constant folding: put what follows from constants and shapes alone in the place of the nodes that calculate it.
+"""Constant folding: what follows from constants and shapes alone replaces the nodes that calculate it.
 
 Nothing grows by it. What an elementwise op broadcasts is stored as small as it can be; a weight that is read through
 Identity, Transpose, Reshape, Cast or Split is stored once; what would still take more elements than it is calculated
@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from n2n_edge.graph.operands import BROADCASTING_OPS
-from n2n_edge.graph.shapes import Shape
-from n2n_edge.graph.trace import Trace
-from n2n_edge.graph.witness import Array
+from n2n_edge.graph.op import op_of
+from n2n_edge.graph.shape_run import Array
+from n2n_edge.graph.shapes import Shape, Trace
 
 __all__ = ["fold_static", "put_constant"]
 
@@ -112,7 +111,7 @@ def _by_form(
 def _broadcastable(use: _Use, array: Array, *traced: Mapping[str, Shape]) -> Array:
     """Return `array` without its repetitions along the axes along which the reader repeats it anyway."""
     node, position = use
-    if node.op_type not in BROADCASTING_OPS or node.domain not in ("", "ai.onnx"):
+    if not op_of(node).broadcasts:
         return array
     others = [str(item.name) for index, item in enumerate(node.inputs) if item is not None and index != position]
     repeated = False
@@ -157,7 +156,7 @@ def _growing(folds: Sequence[_Fold], one: Trace) -> set[ir.Node]:
 def _growing_before(fold: _Fold, one: Trace) -> Iterator[ir.Node]:
     """Yield the nodes of the chain before a fold that grows whose outputs would grow as well, being as large."""
     node = fold.value.producer()
-    while node is not None and node.op_type not in BROADCASTING_OPS:
+    while node is not None and not op_of(node).broadcasts:
         inputs = [value for value in node.inputs if value is not None and value.producer() in fold.cone]
         if len(inputs) != 1 or len(inputs[0].uses()) != 1:
             return
@@ -248,7 +247,7 @@ def _can_replace(model: ir.Model, source: ir.Value, fold: _Fold, one: Trace) -> 
 def _keeps_rank(use: _Use, rank: int, shapes: Mapping[str, Shape]) -> bool:
     node, position = use
     others = [str(item.name) for index, item in enumerate(node.inputs) if item is not None and index != position]
-    return node.op_type in BROADCASTING_OPS and any(len(shapes.get(name, ())) >= rank for name in others)
+    return op_of(node).broadcasts and any(len(shapes.get(name, ())) >= rank for name in others)
 
 
 def _replace(uses: Iterable[_Use], constant: ir.Value) -> None:

@@ -11,24 +11,18 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from n2n_edge.graph.bodies import holds_graph, initializers_of
+from n2n_edge.errors import InputError
+from n2n_edge.foreign import foreign_code
 from n2n_edge.graph.child import Array
-from n2n_edge.graph.exact_sizes import exact_sizes
 from n2n_edge.graph.load import to_proto
-from n2n_edge.graph.stand_ins import stand_in
+from n2n_edge.graph.op import STANDARD_DOMAINS, op_key, op_of
+from n2n_edge.graph.runtime_shapes import exact_sizes, stand_in
+from n2n_edge.graph.subgraphs import holds_graph, initializers_of
 
 __all__ = ["SMALL", "Inferred", "infer", "is_countable", "is_random", "measured", "skeleton"]
 
 SMALL = 4096
 """Elements up to which a constant may be a setting (sizes, axes, scales) whose content shapes depend on."""
-
-_RANDOM_OPS = frozenset(
-    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
-)
-_NOT_EVALUATED = frozenset({"Einsum", "MaxRoiPool", "RegexFullMatch", "RoiAlign", "StringNormalizer", "StringSplit"})
-"""Ops whose work the sizes of their inputs and outputs don't bound."""
-
-_RESHAPING_OPS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 
 _Answer = tuple[onnx.TypeProto | None, ...]
 
@@ -135,7 +129,7 @@ def _add_from_whole_graph(found: "Inferred", model: ir.Model, inputs: Mapping[st
 
 def is_random(node: ir.Node) -> bool:
     """Tell whether two runs of `node` may differ."""
-    return node.op_type in _RANDOM_OPS
+    return op_of(node).random
 
 
 def measured(node: ir.Node, shape: tuple[int, ...]) -> Array:
@@ -171,7 +165,7 @@ class _Walk:
     def visit(self, node: ir.Node) -> None:
         """Learn what the outputs of `node` are."""
         try:
-            if node.op_type in ("Shape", "Size") and node.domain in ("", "ai.onnx"):
+            if op_of(node).of_shape:
                 source = node.inputs[0]
                 shape = None if source is None else self.found.shapes.get(str(source.name))
                 if shape is not None:
@@ -180,6 +174,8 @@ class _Walk:
             self._infer(node)
             if self._is_arithmetic(node):
                 self._evaluate(node)
+        except InputError:  # of a row from outside
+            raise
         except Exception:  # inference and the reference evaluator raise whatever they meet in a file
             pass
         for value in node.outputs:
@@ -201,8 +197,8 @@ class _Walk:
         names = [str(value.name) for value in node.inputs if value is not None]
         outputs = [str(value.name) for value in node.outputs if value.name]
         return (
-            node.domain in ("", "ai.onnx")
-            and node.op_type not in _NOT_EVALUATED
+            node.domain in STANDARD_DOMAINS
+            and not op_of(node).unbounded
             and not is_random(node)
             and not holds_graph(node)
             and all(name in self._values for name in names)
@@ -211,7 +207,7 @@ class _Walk:
 
     def _evaluate(self, node: ir.Node) -> None:
         output = str(node.outputs[0].name)
-        if node.op_type in _RESHAPING_OPS and node.inputs[0] is not None:  # old opsets have axes as attributes
+        if op_of(node).form in ("same", "reshaped") and node.inputs[0] is not None:  # axes may be attributes
             self._hold(output, self._values[str(node.inputs[0].name)].reshape(self.found.shapes[output]))
             return
         from onnx.reference import ReferenceEvaluator  # loads hundreds of ops, which few models need
@@ -226,10 +222,25 @@ class _Walk:
                 self._hold(str(value.name), array)
 
     def _infer(self, node: ir.Node) -> None:
-        """Learn the types of a node's outputs from ONNX."""
+        """Learn the types of a node's outputs from ONNX, or from the row of an op from outside."""
+        if op_of(node).shapes is not None:
+            self._ask_row(node)
+            return
         for value, kind in zip(node.outputs, self._asked(node), strict=True):
             if value.name and kind is not None:
                 self._learn(node, str(value.name), kind)
+
+    def _ask_row(self, node: ir.Node) -> None:
+        """Learn the shapes of a node's outputs as its row tells them; they have the type of its first input."""
+        row = op_of(node)
+        names = ["" if value is None else str(value.name) for value in node.inputs]
+        assert row.shapes is not None
+        with foreign_code(f"the shapes of op {op_key(row.domain, row.name)}"):
+            told = row.shapes(node, [self.found.shapes.get(name) for name in names])
+            sizes = [tuple(int(size) for size in shape) for shape in told]
+        for value, shape in zip(node.outputs, sizes, strict=False):
+            if value.name and min(shape, default=0) >= 0:
+                self._note(value.name, shape, self.found.kinds.get(names[0], onnx.TensorProto.FLOAT))
 
     def _asked(self, node: ir.Node) -> _Answer:
         """Return the type of every output, None where ONNX doesn't tell; equal nodes are asked for once."""

@@ -1,4 +1,4 @@
-"""The size at which a model is counted and timed, where its file leaves the input's height and width free."""
+"""Input shape at which a model is counted and timed where its file leaves height and width free."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,9 @@ from math import prod
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError
+from n2n_edge.graph.op import op_of
+from n2n_edge.graph.shape_run import DEFAULT_SPATIAL_SIZE
 from n2n_edge.graph.shapes import Shape, inferred_types
-from n2n_edge.graph.witness import DEFAULT_SPATIAL_SIZE
 
 __all__ = ["SizedModels", "at_one_size", "parse_input_shape", "shape_words", "with_input_shape"]
 
@@ -152,7 +153,7 @@ def _contradicts(node: ir.Node, sizes: list[Shape], output: Shape | None) -> boo
         return rows != (second[-1] if node.attributes.get_int("transB", 0) else second[0])
     if node.op_type == "MatMul":
         return first[-1] != (second[-2] if len(second) > 1 else second[0])
-    if node.op_type in ("Add", "Sub", "Mul", "Div"):
+    if op_of(node).arithmetic:
         return any(
             1 not in (a, b) and a != b for a, b in zip(reversed(first), reversed(second), strict=False)
         )  # fmt: skip

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from n2n_edge.graph.costs import node_costs
+from n2n_edge.graph.op import op_of
 from n2n_edge.graph.operands import layer_input, nodes_within, pad_amounts, pads_positions_only, weight_index
 from n2n_edge.graph.propagate import is_understood
-from n2n_edge.graph.refit import ACTIVATION_OPS, refit_blocker
+from n2n_edge.graph.refit import refit_blocker
 from n2n_edge.graph.shapes import Shape, is_constant, shapes_of
 
 __all__ = ["Layer", "find_layers", "layers_by_name"]
-
-_NORM_OPS = frozenset({"BatchNormalization", "InstanceNormalization"})
 
 
 @dataclass(frozen=True)
@@ -92,15 +91,12 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
 
 def _out_channels(node: ir.Node, index: int, weight: Shape) -> int:
     """Return how many channels a weighted op gives: one for the product with a vector."""
-    match node.op_type:
-        case "Conv":
-            return weight[0]
-        case "ConvTranspose":
-            return weight[1] * (node.attributes.get_int("group", 1) or 1)
-        case "Gemm":
-            return weight[0 if node.attributes.get_int("transB", 0) else 1]
-        case _:
-            return 1 if len(weight) < 2 else weight[-1 if index == 1 else -2]
+    row = op_of(node).weight
+    assert row is not None
+    if len(weight) < 2:
+        return 1
+    groups = node.attributes.get_int("group", 1) if row.out_per_group else 1
+    return weight[row.axes(node, index)[0]] * (groups or 1)
 
 
 def layers_by_name(model: ir.Model) -> dict[str, str]:
@@ -132,7 +128,7 @@ def _weighted_chains(model: ir.Model) -> Iterator[tuple[str, int, list[ir.Node]]
 def _pad_before(node: ir.Node) -> ir.Node | None:
     """Return the Pad of rows and columns whose only reader is the convolution `node`."""
     source = node.inputs[0]
-    pad = source.producer() if source is not None and node.op_type in ("Conv", "ConvTranspose") else None
+    pad = source.producer() if source is not None and op_of(node).convolves else None
     if pad is None or source is None or pad.op_type != "Pad" or pad.graph is not node.graph or not is_understood(pad):
         return None
     alone = len(source.uses()) == 1 and not source.is_graph_output() and pad.inputs[0] is not None
@@ -166,9 +162,10 @@ def _chain(node: ir.Node) -> list[ir.Node]:
         if following.graph is not node.graph:
             return chain
         constant_rest = all(item is None or item is value or is_constant(item) for item in following.inputs)
-        if following.op_type in _NORM_OPS and uses[0].idx == 0 and not norm and not activation:
+        row = op_of(following)
+        if row.norm and uses[0].idx == 0 and not norm and not activation:
             norm = True
-        elif following.op_type in ACTIVATION_OPS and uses[0].idx == 0 and constant_rest and not activation:
+        elif row.activation and uses[0].idx == 0 and constant_rest and not activation:
             activation = True
         elif following.op_type == "Add" and constant_rest and not (bias or norm or activation):
             bias = True
@@ -219,7 +216,7 @@ def _stranger(source: ir.Value, output: ir.Value, holders: Mapping[ir.Node, ir.N
 
 def _joins(node: ir.Node) -> bool:
     computed = [value for value in node.inputs if value is not None and not is_constant(value)]
-    return node.op_type in ("Add", "Concat", "Mul", "Sum") and len(computed) > 1
+    return op_of(node).join in ("sum", "product", "concat") and len(computed) > 1
 
 
 def _pair(values: object, default: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Read an ONNX file, refusing with one line whatever can't be a model."""
+"""Loader and writer of ONNX files; whatever can't be a model is refused in one line."""
 
 from collections.abc import Collection
 from pathlib import Path

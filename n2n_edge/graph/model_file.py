@@ -1,4 +1,4 @@
-"""The bytes of a model: an ONNX file, the external data beside it, and what sparse weights stand for."""
+"""Files of a model: an ONNX file, the external data beside it, and what sparse weights stand for."""
 
 import stat
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from onnx import numpy_helper
 from n2n_edge.errors import InputError
 
 __all__ = [
-    "MESSAGE_BYTES", "check_message_size", "check_path", "data_files", "densify", "holders",
-    "read_external_data", "read_proto", "to_bytes",
+    "MESSAGE_BYTES", "check_message_size", "check_path", "data_files", "densify", "file_size_bytes", "holders",
+    "is_ort", "model_files", "read_external_data", "read_proto", "to_bytes",
 ]  # fmt: skip
 
 MESSAGE_BYTES = 2**31 - 1
@@ -152,6 +152,28 @@ def read_external_data(proto: onnx.ModelProto, path: Path) -> None:
         tensor.raw_data = content
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")
+
+
+def is_ort(path: Path) -> bool:
+    """Tell whether a file is in the runtime's own format, which holds everything and which only it can read."""
+    return path.suffix.lower() == ".ort"
+
+
+def model_files(path: Path) -> list[Path]:
+    """Return a model file and the external data files that it names.
+
+    Raises:
+        InputError: no ONNX file, or one whose external data is missing or lies elsewhere.
+    """
+    if is_ort(path):
+        check_path(path)
+        return [path]
+    return [path, *data_files(read_proto(path), path).values()]
+
+
+def file_size_bytes(path: Path) -> int:
+    """Return the bytes of a model file and of its external data; raises as `model_files` does."""
+    return sum(part.stat().st_size for part in model_files(path))
 
 
 def densify(proto: onnx.ModelProto, path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Bring a teacher into the one form that the rest of the program knows.
+"""Normal form of a teacher, the one that the rest of the program takes.
 
 Afterwards: functions are inlined, constants are initializers, shape arithmetic that doesn't depend on the batch is
-folded, Identity and Dropout are gone, nodes have names, and every value carries its shape, ``N`` being the batch.
+folded, Identity and Dropout are gone, nodes have names, and every value carries its shape, ``N`` being the batch. What
+computes as in training, because it was exported before `eval()` was called, is refused.
 """
 
 import numpy as np
@@ -9,38 +10,30 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from n2n_edge.errors import IncompressibleError, InputError
+from n2n_edge.foreign import printable
 from n2n_edge.graph.constant_channels import pad_instead_of_concat
-from n2n_edge.graph.exact_sizes import drop_ignored_padding
-from n2n_edge.graph.flatten import inline_settled_branches
 from n2n_edge.graph.fold import fold_static, put_constant
 from n2n_edge.graph.free_batch import free_batch
 from n2n_edge.graph.load import GENERATED_NAME, as_array, drop_unused_initializers
+from n2n_edge.graph.op import counted_op, op_of
 from n2n_edge.graph.operands import nodes_within
-from n2n_edge.graph.shapes import batch_dim
+from n2n_edge.graph.runtime_shapes import drop_ignored_padding
+from n2n_edge.graph.shape_run import Array, example_inputs, run_graph
+from n2n_edge.graph.shapes import Trace, batch_dim, trace_model
 from n2n_edge.graph.sizes import free_sizes
-from n2n_edge.graph.trace import Trace, trace_model
-from n2n_edge.graph.training_mode import refuse_training_mode
-from n2n_edge.graph.witness import Array, witness, witness_inputs
+from n2n_edge.graph.subgraphs import inline_settled_branches
 
-__all__ = ["QUANTIZED_OPS", "normalise"]
-
-QUANTIZED_OPS = frozenset({
-    "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulInteger",
-    "MatMulIntegerToFloat", "MatMulNBits", "QGemm", "QLinearAdd", "QLinearAveragePool", "QLinearConcat", "QLinearConv",
-    "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearMatMul", "QLinearMul", "QLinearSigmoid", "QLinearSoftmax",
-    "QuantizeLinear",
-})  # fmt: skip
-"""Ops of quantized networks, standard ones and ONNX Runtime's own."""
+__all__ = ["is_in_training_mode", "normalise"]
 
 
 def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir.Model:
-    """Return a normalised copy of `model`; `input_shape` as for `witness_inputs`.
+    """Return a normalised copy of `model`; `input_shape` as for `example_inputs`.
 
     Raises:
         InputError: the model is quantized or in training mode, or ONNX Runtime can't run it.
     """
     model = _without_boilerplate(model)
-    quantized = sorted({node.op_type for node in model.graph} & QUANTIZED_OPS)
+    quantized = sorted({node.op_type for node in model.graph if counted_op(node.op_type, node.domain).quantized})
     if quantized:
         raise IncompressibleError(
             f"the model is quantized ({', '.join(quantized)}); give the float model that it was made from: "
@@ -74,7 +67,7 @@ def _without_boilerplate(model: ir.Model) -> ir.Model:
     if model.functions:
         common.InlinePass()(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    refuse_training_mode(model)  # what follows would drop the mode, with the outputs that nothing reads
+    _refuse_training_mode(model)  # what follows would drop the mode, with the outputs that nothing reads
     common.RemoveInitializersFromInputsPass()(model)
     common.RemoveUnusedNodesPass()(model)
     return model
@@ -95,7 +88,7 @@ def _settle_casts(model: ir.Model, traced: Trace) -> bool:
 
 
 def _trace_two_batches(model: ir.Model, input_shape: tuple[int, ...] | None) -> tuple[Trace, Trace]:
-    one_in, two_in = (witness_inputs(model, batch, input_shape) for batch in (1, 2))
+    one_in, two_in = (example_inputs(model, batch, input_shape) for batch in (1, 2))
     one = trace_model(model, one_in)
     if all(one_in[name].shape == two_in[name].shape for name in one_in):
         return one, one
@@ -123,13 +116,13 @@ def _broadcast_fills(model: ir.Model, one: Trace, two: Trace, input_shape: tuple
     if not fills:
         return
     outputs = {str(value.name) for value in model.graph.outputs}
-    inputs = {name: np.concatenate([array, array]) for name, array in witness_inputs(model, 1, input_shape).items()}
-    expected = witness(model, inputs, outputs)
+    inputs = {name: np.concatenate([array, array]) for name, array in example_inputs(model, 1, input_shape).items()}
+    expected = run_graph(model, inputs, outputs)
     for first, name in fills:
         trial = model.clone()
         put_constant(trial, _value_of(trial, first, name), one.values[name], one, two)
         try:
-            seen = witness(trial, inputs, outputs)
+            seen = run_graph(trial, inputs, outputs)
         except InputError:
             continue
         if all(np.array_equal(seen[output], expected[output], equal_nan=True) for output in outputs):
@@ -201,7 +194,7 @@ def _note_shapes(model: ir.Model, one: Trace, two: Trace) -> None:
 def _note_kernels(model: ir.Model, one: Trace) -> None:
     """Note the kernel of every convolution whose weight is worked out when the network runs."""
     for node in model.graph:
-        weight = node.inputs[1] if node.op_type in ("Conv", "ConvTranspose") else None
+        weight = node.inputs[1] if op_of(node).convolves else None
         if weight is not None and weight.const_value is None and "kernel_shape" not in node.attributes:
             shape = one.shapes.get(str(weight.name), ())
             if len(shape) > 2:
@@ -216,3 +209,40 @@ def _name_nodes(model: ir.Model) -> None:
         if not node.name or node.name in seen:
             node.name = f"{node.op_type}_{index}"
         seen.add(node.name)
+
+
+_MODE_IS_AN_ATTRIBUTE = 14
+"""The opset since which BatchNormalization says so; before, it was told by the outputs for new statistics."""
+
+
+def _refuse_training_mode(model: ir.Model) -> None:
+    """Raise InputError if a node of `model` computes as in training.
+
+    Readers and optimisers drop such a mode without a word: then it is another function.
+    """
+    opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
+    for node in (inner for outer in model.graph for inner in (outer, *nodes_within(outer))):
+        if is_in_training_mode(node, opset):
+            raise InputError(
+                f"{node.op_type} '{printable(node.name or node.outputs[0].name)}' was exported in training mode; call "
+                "eval() on the network and export it again"
+            )
+
+
+def is_in_training_mode(node: ir.Node, opset: int) -> bool:
+    """Tell whether a BatchNormalization follows its batch, or a Dropout drops."""
+    if node.domain not in ("", "ai.onnx"):
+        return False
+    if node.op_type == "BatchNormalization":
+        if opset >= _MODE_IS_AN_ATTRIBUTE:
+            return node.attributes.get_int("training_mode", 0) != 0
+        return any(value.name for value in node.outputs[1:])
+    if node.op_type == "Dropout" and len(node.inputs) > 2 and node.inputs[2] is not None:
+        mode = node.inputs[2].const_value
+        return mode is not None and bool(mode.numpy().any()) and not _drops_nothing(node)
+    return False
+
+
+def _drops_nothing(node: ir.Node) -> bool:
+    ratio = node.inputs[1].const_value if node.inputs[1] is not None else None
+    return ratio is not None and not ratio.numpy().any()

@@ -1,27 +1,19 @@
-"""Read the operands that ONNX keeps in attributes in old opsets and in constant inputs in newer ones."""
+"""Operands of nodes, which ONNX keeps in attributes in old opsets and in constant inputs in newer ones."""
 
 from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from n2n_edge.graph.bodies import bodies_of, nodes_within
+from n2n_edge.graph.op import op_of
 from n2n_edge.graph.shapes import Shape, is_constant
+from n2n_edge.graph.subgraphs import bodies_of, nodes_within
 
 __all__ = [
-    "BROADCASTING_OPS", "axes_of", "constant_ints", "fixed_source", "is_computed", "is_fixed", "is_weight",
-    "layer_input", "nodes_within", "opset_of", "pad_amounts", "pads_positions_only", "repeats_for_batch",
-    "slice_plan", "split_sizes", "values_read", "weight_index",
+    "axes_of", "constant_ints", "fixed_source", "is_computed", "is_fixed", "is_weight", "layer_input", "nodes_within",
+    "opset_of", "pad_amounts", "pads_positions_only", "repeats_for_batch", "slice_plan", "source_index", "split_sizes",
+    "values_read", "weight_index",
 ]  # fmt: skip
 
-
-BROADCASTING_OPS = frozenset({
-    "Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Sum", "Mean", "PRelu", "Where", "Equal", "Greater", "Less",
-    "GreaterOrEqual", "LessOrEqual", "And", "Or", "Not",
-})  # fmt: skip
-"""Elementwise ops that repeat an operand along the axes along which it has length one."""
-
-
-_VIEWS = frozenset({"Expand", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast"})
 
 _MOST_VIEWS = 16
 """How many ops may lie between a constant and another form of it; what lies farther is calculated like any value."""
@@ -35,7 +27,7 @@ def fixed_source(value: ir.Value) -> ir.Value | None:
 def _viewed(value: ir.Value) -> ir.Value | None:
     """Return what `value` is another form of, whether that is fixed or not; None where it isn't a mere form."""
     node = value.producer()
-    if node is None or node.op_type not in _VIEWS or node.domain not in ("", "ai.onnx"):
+    if node is None or op_of(node).form in ("", "tiled"):
         return None
     source, *settings = node.inputs
     constant = all(item is None or is_constant(item) for item in settings)
@@ -66,7 +58,7 @@ def is_weight(value: ir.Value) -> bool:
     """Tell whether `value` is a constant, or another form of one that holds each of its elements once."""
     while (source := fixed_source(value)) is not None:
         node = value.producer()
-        if node is None or node.op_type == "Expand":
+        if node is None or op_of(node).form == "repeated":
             return False
         value = source
     return is_constant(value)
@@ -74,26 +66,28 @@ def is_weight(value: ir.Value) -> bool:
 
 def weight_index(node: ir.Node) -> int | None:
     """Return which input of `node` is its constant weight matrix or kernel; None where it isn't a weighted op."""
-    if node.op_type in ("Conv", "ConvTranspose", "Gemm"):
-        candidates: tuple[int, ...] = (1,)
-    elif node.op_type == "MatMul":
-        candidates = (1, 0)
-    else:
-        return None
-    for index in candidates:
-        weight, other = node.inputs[index], node.inputs[1 - index]
+    row = op_of(node).weight
+    for index in () if row is None else row.inputs:
+        weight, other = (node.inputs[at] if at < len(node.inputs) else None for at in (index, source_index(index)))
         if weight is not None and other is not None and is_weight(weight) and not is_fixed(other):
             return index
     return None
 
 
+def source_index(weight_at: int) -> int:
+    """Return which input of a weighted op is the activation where input `weight_at` is the weight."""
+    return 0 if weight_at else 1
+
+
 def layer_input(node: ir.Node) -> tuple[ir.Value, int]:
     """Return the activation that a weighted op (with noted shapes) reads and the position of its channel axis."""
     index = weight_index(node)
-    source = None if index is None else node.inputs[1 - index]
+    row = op_of(node).weight
+    source = None if index is None else node.inputs[source_index(index)]
+    assert row is not None
     assert source is not None
     assert source.shape is not None
-    if node.op_type != "MatMul":
+    if not row.channels_last:
         return source, 1
     return source, max(len(source.shape) - (1 if index == 1 else 2), 0)
 

@@ -1,4 +1,4 @@
-"""Give the readers of a value another number of channels: which can take it, and how their weights change."""
+"""Refitting of the readers of a value to another number of channels: which can take it, and their new weights."""
 
 from collections.abc import Iterator, Sequence
 from math import prod
@@ -6,19 +6,11 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from n2n_edge.graph.operands import pads_positions_only, weight_index
+from n2n_edge.graph.op import op_of
+from n2n_edge.graph.operands import source_index, weight_index
 from n2n_edge.graph.shapes import is_constant
 
-__all__ = ["ACTIVATION_OPS", "WIDTH_PASSING_OPS", "refit_blocker", "refit_reader"]
-
-ACTIVATION_OPS = frozenset({
-    "Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Softplus", "Elu", "Selu",
-    "Celu", "Gelu", "Mish", "Swish",
-})  # fmt: skip
-WIDTH_PASSING_OPS = (ACTIVATION_OPS - {"PRelu"}) | {
-    "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Dropout", "Flatten", "Reshape", "Identity",
-}  # fmt: skip
-"""Ops that give whatever width they are given."""
+__all__ = ["refit_blocker", "refit_reader"]
 
 
 def refit_blocker(value: ir.Value, width: int) -> str:
@@ -62,36 +54,18 @@ def _reader_blocker(node: ir.Node, index: int, width: int) -> str:
     if weight is not None:
         return "" if _takes_any_width(node, index, weight) else f"{label} ties its input to its output"
     constant_rest = all(item is None or position == index or is_constant(item) for position, item in _inputs(node))
-    passes = node.op_type in WIDTH_PASSING_OPS and index == 0 and constant_rest and len(node.outputs) == 1
-    if node.op_type == "Pad":
-        passes = index == 0 and pads_positions_only(node, len(node.inputs[0].shape or ()) if node.inputs[0] else 0)
-    if node.op_type == "Flatten":
-        passes = passes and node.attributes.get_int("axis", 1) == 1
-    if node.op_type == "Reshape":
-        passes = passes and _flattens(node, width)
-    return "" if passes else f"{label} can't take another width"
+    passes = op_of(node).passes_width
+    if passes is None or index or not constant_rest or len(node.outputs) > 1 or not passes(node, width):
+        return f"{label} can't take another width"
+    return ""
 
 
 def _takes_any_width(node: ir.Node, index: int, weight_at: int) -> bool:
     weight = node.inputs[weight_at]
-    if weight is None or weight.const_value is None or index != 1 - weight_at or len(weight.uses()) > 1:
+    if weight is None or weight.const_value is None or index != source_index(weight_at) or len(weight.uses()) > 1:
         return False
-    match node.op_type:
-        case "Conv":
-            return node.attributes.get_int("group", 1) == 1
-        case "Gemm":
-            return not node.attributes.get_int("transA", 0)
-        case "MatMul":
-            source = node.inputs[index]
-            flat = source is not None and source.shape is not None and len(source.shape) == 2
-            return weight_at == 1 and flat and weight.shape is not None and len(weight.shape) <= 2
-        case _:
-            return False
-
-
-def _flattens(node: ir.Node, width: int) -> bool:
-    shape = node.outputs[0].shape
-    return shape is not None and len(shape) == 2 and isinstance(shape[1], int) and shape[1] % width == 0
+    row = op_of(node).weight
+    return row is not None and row.takes_any_width(node, weight_at)
 
 
 def _refit(model: ir.Model, reader: ir.Node, width: int) -> None:
@@ -107,7 +81,7 @@ def _refit(model: ir.Model, reader: ir.Node, width: int) -> None:
         assert source is not None
         assert source.shape is not None
         assert output.shape is not None
-        if node.op_type in ("Flatten", "Reshape"):
+        if op_of(node).form == "reshaped":
             inner *= prod(_sizes(source.shape[2:]))
         if node.op_type == "Reshape":
             _flatten_to_any_width(model, node)
@@ -116,11 +90,12 @@ def _refit(model: ir.Model, reader: ir.Node, width: int) -> None:
 
 
 def _refit_weight(node: ir.Node, weight_at: int, width: int, inner: int) -> None:
-    value = node.inputs[weight_at]
+    value, row = node.inputs[weight_at], op_of(node).weight
     assert value is not None
     assert value.const_value is not None
+    assert row is not None
     weight = value.const_value.numpy()
-    axis = 1 if node.op_type == "Conv" else int(node.attributes.get_int("transB", 0) or 0)
+    axis = max(row.axes(node, weight_at)[1], -weight.ndim)
     rows = np.moveaxis(weight, axis, 0)
     fitted = np.zeros((width * inner, *rows.shape[1:]), weight.dtype)
     shared = min(len(fitted), len(rows))

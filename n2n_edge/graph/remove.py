@@ -1,17 +1,25 @@
-"""Take layers out of a graph: what read a layer's output reads its input instead, re-fitted where the width differs."""
+"""Removal of layers: what read a layer's output reads its input instead, re-fitted where the width differs.
 
-from collections.abc import Iterable, Sequence
+Of a residual join whose branch has no layers left the skip is passed on once, never added to itself.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from n2n_edge.graph.layers import Layer
 from n2n_edge.graph.load import drop_unused_initializers
-from n2n_edge.graph.merge import Inputs, collapse_joins, inputs_of_joins
+from n2n_edge.graph.op import op_of
 from n2n_edge.graph.operands import layer_input
 from n2n_edge.graph.refit import refit_reader
 
 __all__ = ["RemovalConflictError", "remove_layers"]
+
+_Inputs = tuple[ir.Value | None, ...]
+
+_Term = tuple[ir.Node, int]
+"""One operand of a sum: the node that adds it, and at which input."""
 
 
 class RemovalConflictError(ValueError):
@@ -36,7 +44,7 @@ def remove_layers(model: ir.Model, layers: Sequence[Layer], removed: Iterable[st
     gone = set(removed)
     model = model.clone()
     nodes = {str(node.name): node for node in model.graph}
-    joins = inputs_of_joins(model)
+    joins = _inputs_of_joins(model)
     repeated = {node.name for node in model.graph if _rectifies_again(node)}
     readers: list[_Reader] = []
     for layer in layers:
@@ -72,12 +80,12 @@ class _Reader:
 
 
 def _collapse_empty_branches(
-    model: ir.Model, joins: dict[ir.Node, Inputs], readers: Sequence[_Reader]
+    model: ir.Model, joins: dict[ir.Node, _Inputs], readers: Sequence[_Reader]
 ) -> list[_Reader]:
     """Let joins whose operands have become one value pass it on, and return who reads that value now."""
     before = {reader.node: reader for reader in readers}
     passed_on = []
-    for node, source in collapse_joins(model, joins):
+    for node, source in _collapse_joins(model, joins):
         output = node.outputs[0]
         if output.is_graph_output():
             passing = ir.Node("", "Identity", [source], name=node.name)
@@ -134,3 +142,86 @@ def _refit_where_needed(model: ir.Model, reader: _Reader) -> None:
         raise RemovalConflictError(
             f"layer {reader.layer!r} can't be removed together with others: {blocker}", reader.layer
         )
+
+
+def _inputs_of_joins(model: ir.Model) -> dict[ir.Node, _Inputs]:
+    """Return what every node that joins branches reads, for `_collapse_joins` to compare with."""
+    return {node: tuple(node.inputs) for node in model.graph if op_of(node).join not in ("", "concat")}
+
+
+def _collapse_joins(model: ir.Model, before: dict[ir.Node, _Inputs]) -> Iterator[tuple[ir.Node, ir.Value]]:
+    """Take out, in place, the operands of joins that have become others of theirs since `before` was noted.
+
+    A sum of sums (Add in Add, Sum) counts as one. What was joined with itself in the teacher already stays so. Yields
+    every join that has a single operand left, with that operand: the caller lets others read it and removes the join.
+    """
+    changed = True
+    while changed:
+        changed = False
+        for node in [node for node in model.graph if node in before]:
+            while node.graph is not None and (repeated := _repeated(node, before)):
+                changed = True
+                for join, indices in repeated.items():
+                    yield from _without(join, indices, before)
+
+
+def _adds(node: ir.Node) -> bool:
+    return op_of(node).join == "sum"
+
+
+def _is_part(node: ir.Node) -> bool:
+    """Tell whether a sum is nothing but an operand of another sum."""
+    uses = list(node.outputs[0].uses())
+    return not node.outputs[0].is_graph_output() and len(uses) == 1 and _adds(uses[0].node)
+
+
+def _terms(root: ir.Node) -> Iterator[_Term]:
+    """Yield the operands of a sum of sums from left to right."""
+    waiting = [(root, index) for index in reversed(range(len(root.inputs)))]
+    while waiting:
+        node, index = waiting.pop()
+        value = node.inputs[index]
+        producer = value.producer() if value is not None else None
+        if producer is not None and _adds(producer) and _is_part(producer):
+            waiting += [(producer, inner) for inner in reversed(range(len(producer.inputs)))]
+        else:
+            yield node, index
+
+
+def _repeated(root: ir.Node, before: dict[ir.Node, _Inputs]) -> dict[ir.Node, list[int]]:
+    """Return which operands are other ones now and weren't before; none where `root` is but a part of a sum."""
+    if _adds(root) and _is_part(root):
+        return {}
+    terms = list(_terms(root)) if _adds(root) else [(root, index) for index in range(len(root.inputs))]
+    operands: dict[ir.Value, list[tuple[ir.Value | None, _Term]]] = {}
+    for node, index in terms:
+        value = node.inputs[index]
+        if value is not None:
+            operands.setdefault(value, []).append((before[node][index], (node, index)))
+    repeated: dict[ir.Node, list[int]] = {}
+    for value, places in operands.items():
+        originals = [original for original, _ in places]
+        kept = value if value in originals else originals[0]
+        for original, (node, index) in places:
+            if original is not kept:
+                repeated.setdefault(node, []).append(index)
+    return repeated
+
+
+def _without(node: ir.Node, indices: list[int], before: dict[ir.Node, _Inputs]) -> Iterator[tuple[ir.Node, ir.Value]]:
+    """Take operands out of their join, all but one where nothing else would be left."""
+    gone = set(indices if len(indices) < len(node.inputs) else indices[1:])
+    rest = [value for position, value in enumerate(node.inputs) if position not in gone]
+    before[node] = tuple(value for position, value in enumerate(before[node]) if position not in gone)
+    if len(rest) == 1:
+        if _adds(node) and _is_part(node):  # the sum around it has this operand from now on
+            (use,) = node.outputs[0].uses()
+            around = before[use.node]
+            before[use.node] = (*around[: use.idx], *before[node], *around[use.idx + 1 :])
+        (last,) = rest
+        assert last is not None
+        yield node, last
+        return
+    for position, value in enumerate(rest):
+        node.replace_input_with(position, value)
+    node.resize_inputs(len(rest))

@@ -1,4 +1,4 @@
-"""How labels pass through elementwise ops, pooling, reductions and softmax."""
+"""Label rules of elementwise ops, pooling, reductions and softmax."""
 
 import numpy as np
 import onnx_ir as ir
@@ -8,10 +8,7 @@ from n2n_edge.graph.labels import NO_LABEL, LabelArray, Labels
 from n2n_edge.graph.operands import axes_of, is_computed, is_fixed, opset_of, values_read
 from n2n_edge.graph.shapes import is_constant
 
-__all__ = ["elementwise", "passing", "pooling", "reduction", "softmax", "unknown"]
-
-_ADDING_REDUCTIONS = frozenset({"ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"})
-"""Reductions to which a channel of zeros adds nothing."""
+__all__ = ["elementwise", "passing", "pooling", "reduction", "softmax", "sum_reduction", "unknown"]
 
 
 def passing(node: ir.Node, labels: Labels) -> None:
@@ -50,7 +47,16 @@ def pooling(node: ir.Node, labels: Labels) -> None:
 
 
 def reduction(node: ir.Node, labels: Labels) -> None:
-    """Reduce*: a sum over channels ends them; any other figure over channels would change, so they are frozen."""
+    """Reductions whose figure over channels would change where one goes, so they are frozen."""
+    _reduce(node, labels, adds=False)
+
+
+def sum_reduction(node: ir.Node, labels: Labels) -> None:
+    """Reductions to which a channel of zeros adds nothing: a sum over channels ends them."""
+    _reduce(node, labels, adds=True)
+
+
+def _reduce(node: ir.Node, labels: Labels, *, adds: bool) -> None:
     source = node.inputs[0]
     assert source is not None
     array = labels.of(source)
@@ -63,7 +69,7 @@ def reduction(node: ir.Node, labels: Labels) -> None:
     axes = {axis % array.ndim for axis in given} if given is not None else set(range(array.ndim))
     array = _tied_within(labels, source, axes)
     if any(array.shape[axis] > 1 for axis in axes):
-        if node.op_type not in _ADDING_REDUCTIONS or len(labels.varying(source)) > 1:
+        if not adds or len(labels.varying(source)) > 1:
             labels.freeze(array, f"{node.op_type} '{node.name}' runs over these channels")
         return
     if not node.attributes.get_int("keepdims", 1):

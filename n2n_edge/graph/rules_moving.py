@@ -1,4 +1,4 @@
-"""How labels pass through ops that only move data: the op is applied to the label array itself."""
+"""Label rules of ops that only move data: the op is applied to the label array itself."""
 
 import numpy as np
 import onnx_ir as ir

@@ -1,4 +1,4 @@
-"""How labels pass through ops that hold weights: convolutions, matrix products, norms."""
+"""Label rules of ops that hold weights: convolutions, matrix products, norms."""
 
 import numpy as np
 import onnx_ir as ir
@@ -7,7 +7,7 @@ from n2n_edge.graph.fixed import assign_fixed, label_fixed, pin_fixed
 from n2n_edge.graph.labels import LabelArray, Labels
 from n2n_edge.graph.operands import is_fixed, is_weight
 
-__all__ = ["batch_norm", "conv", "conv_transpose", "gemm", "layer_norm", "matmul"]
+__all__ = ["batch_norm", "conv", "conv_transpose", "gemm", "is_matrix_of_rows", "layer_norm", "matmul"]
 
 
 def conv(node: ir.Node, labels: Labels) -> None:
@@ -93,6 +93,13 @@ def matmul(node: ir.Node, labels: Labels) -> None:
         _matmul_of_activations(node, labels, first, second)
     else:
         _freeze_form(node, labels)
+
+
+def is_matrix_of_rows(node: ir.Node, index: int) -> bool:
+    """Tell whether a MatMul multiplies rows ``(N, K)`` by the weight at input `index`, a matrix or vector."""
+    source, weight = node.inputs[0], node.inputs[1]
+    flat = source is not None and source.shape is not None and len(source.shape) == 2
+    return index == 1 and flat and weight is not None and weight.shape is not None and len(weight.shape) <= 2
 
 
 def _matmul_by_weight(node: ir.Node, labels: Labels, source: ir.Value, weight: ir.Value, axis: int) -> None:

@@ -1,4 +1,4 @@
-"""Sizes that are calculated from the batch: made constant where every batch allows it, so that they tell no channels.
+"""Sizes that are calculated from the batch, made constant where every batch allows it, so that they tell no channels.
 
 `interpolate(x, size=y.shape[-2:])` becomes a Resize of the last axes alone, or by scales, or to sizes whose batch and
 channels are those of what is resized; Reshape and Expand leave the batch as it is.
@@ -10,9 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 from n2n_edge.graph.operands import is_computed, is_fixed, opset_of, repeats_for_batch, slice_plan
-from n2n_edge.graph.shapes import Shape
-from n2n_edge.graph.trace import Trace
-from n2n_edge.graph.witness import Array
+from n2n_edge.graph.shape_run import Array
+from n2n_edge.graph.shapes import Shape, Trace
 
 __all__ = ["free_sizes", "has_own_sizes"]
 

@@ -1,4 +1,4 @@
-"""Drop channels from a labelled graph: slice weights and re-derive every constant that speaks of a shape."""
+"""Slicing of a labelled graph: channels are cut from weights, and constants that speak of shapes derived again."""
 
 from collections.abc import Iterable
 from itertools import pairwise
@@ -10,9 +10,13 @@ from numpy.typing import NDArray
 
 from n2n_edge.graph.labels import LabelArray, Labels
 from n2n_edge.graph.load import drop_unused_initializers
+from n2n_edge.graph.op import op_of
 from n2n_edge.graph.operands import constant_ints, opset_of, pad_amounts, slice_plan, split_sizes
 
-__all__ = ["drop_channels", "survivors"]
+__all__ = [
+    "drop_channels", "mend_groups", "mend_pad", "mend_resize", "mend_selection", "mend_split", "mend_target",
+    "survivors",
+]  # fmt: skip
 
 _Alive = NDArray[np.bool_]
 
@@ -25,7 +29,9 @@ def drop_channels(model: ir.Model, labels: Labels, dropped: Iterable[int]) -> ir
     if alive.all():
         return model
     for node in model.graph:
-        _mend(model, node, labels, alive)
+        rederive = op_of(node).rederive
+        if rederive is not None:
+            rederive(model, node, labels, alive)
     drop_unused_initializers(model)
     _slice_weights(model, labels, alive)
     for value in [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]:
@@ -96,23 +102,8 @@ def _kept_along(value: ir.Value | None, axis: int, labels: Labels, alive: _Alive
     return survivors(array, alive).get(axis, np.ones(size, bool))
 
 
-def _mend(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
-    match node.op_type:
-        case "Conv" | "ConvTranspose":
-            _mend_groups(node, labels, alive)
-        case "Reshape" | "Expand":
-            _mend_target(model, node, labels, alive)
-        case "Split":
-            _mend_split(model, node, labels, alive)
-        case "Slice" | "Gather":
-            _mend_selection(model, node, labels, alive)
-        case "Pad":
-            _mend_pad(model, node, labels, alive)
-        case "Resize":
-            _mend_resize(model, node, labels, alive)
-
-
-def _mend_groups(node: ir.Node, labels: Labels, alive: _Alive) -> None:
+def mend_groups(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
+    """Let a depthwise convolution have as many groups as channels stay."""
     groups = node.attributes.get_int("group", 1)
     source = node.inputs[0]
     assert source is not None
@@ -122,7 +113,8 @@ def _mend_groups(node: ir.Node, labels: Labels, alive: _Alive) -> None:
     node.attributes["group"] = ir.AttrInt64("group", kept)
 
 
-def _mend_target(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
+def mend_target(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
+    """Give a Reshape or Expand the sizes of what stays."""
     target = constant_ints(node, 1)
     if target is None:
         return
@@ -135,7 +127,8 @@ def _mend_target(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) 
         _replace(model, node, 1, sizes)
 
 
-def _mend_split(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
+def mend_split(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
+    """Give a Split the sizes of what stays of its parts."""
     source = node.inputs[0]
     assert source is not None
     rank = len(labels.shapes[str(source.name)])
@@ -152,7 +145,7 @@ def _mend_split(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -
         _replace(model, node, 1, sizes)
 
 
-def _mend_selection(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
+def mend_selection(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
     """Slice and Gather along a labelled axis become a Gather of the positions that stay."""
     source = node.inputs[0]
     assert source is not None
@@ -213,7 +206,8 @@ def _set_bound(model: ir.Model, node: ir.Node, rank: int, axis: int, start: int,
         _replace(model, node, index, values)
 
 
-def _mend_pad(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
+def mend_pad(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
+    """Let a Pad add as many channels as stay of those that it adds."""
     source = node.inputs[0]
     assert source is not None
     rank = len(labels.shapes[str(source.name)])
@@ -233,7 +227,8 @@ def _mend_pad(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> 
         _replace(model, node, 3, list(range(rank)))
 
 
-def _mend_resize(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
+def mend_resize(model: ir.Model, node: ir.Node, labels: Labels, alive: _Alive) -> None:
+    """Give a Resize the sizes of what stays."""
     given = constant_ints(node, 3)
     array = labels.values.get(str(node.outputs[0].name))
     if given is None or array is None:

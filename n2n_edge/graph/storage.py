@@ -1,48 +1,21 @@
-"""Which memory the values of a graph live in: constants, what follows from them, and activations with their lives.
+"""Memory of the values of a graph: constants, what follows from them, and activations with their lives.
 
 Quantized graphs count by what a runtime makes of them: a value that is only written down as float between a
 DequantizeLinear and a QuantizeLinear has the bytes of the quantized one.
 """
 
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
 
 import onnx_ir as ir
 
-from n2n_edge.graph.bodies import holds_graph, initializers_of, nodes_within
 from n2n_edge.graph.infer import is_random
+from n2n_edge.graph.op import Op, counted_op
+from n2n_edge.graph.subgraphs import holds_graph, initializers_of, nodes_within
 
 __all__ = ["Constants", "Lives", "kind_of"]
 
-VIEW_OPS = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout"})
-"""Ops whose output can share its input's memory."""
-
-_REARRANGING_OPS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
-_SAME_ELEMENTS = _REARRANGING_OPS | {"Cast", "CastLike", "Expand", "Tile"}
-_SUM_OPS = frozenset({"ConvInteger", "MatMulInteger"})
-
-_FIRST_SETTING = {
-    "BatchNormalization": 3, "CastLike": 1, "Clip": 1, "Dropout": 1, "Pad": 1, "Resize": 1, "Upsample": 1,
-}  # fmt: skip
-"""From which input on an op reads running statistics or settings instead of weights."""
-
-_QUANTIZED_WEIGHTS: Mapping[str, tuple[int, ...]] = MappingProxyType(
-    {
-        "QLinearConv": (3, 8),
-        "QLinearMatMul": (0, 3),
-        "QGemm": (0, 3, 6),
-        "ConvInteger": (0, 1),
-        "MatMulInteger": (0, 1),
-        "MatMulIntegerToFloat": (0, 1, 6),
-        "DynamicQuantizeMatMul": (1, 4),
-        "MatMulNBits": (1,),
-        "QLinearAdd": (0, 3),
-        "QLinearMul": (0, 3),
-        "QuantizeLinear": (0,),
-        "DequantizeLinear": (0,),
-    }
-)
-"""Which inputs of a quantized op are weights or biases; the others are scales and zero points."""
+_SHARES_MEMORY = ("same", "reshaped")
+_REARRANGES = ("reshaped", "permuted")
 
 
 def kind_of(value: ir.Value, kinds: Mapping[str, int]) -> ir.DataType | None:
@@ -108,16 +81,16 @@ class Constants:
         Quantized weights aren't kept as floats; what is repeated counts once, what is filled in doesn't.
         """
         sources = [str(value.name) for value in node.inputs if value is not None]
-        if node.op_type in ("ConstantOfShape", "Concat"):
-            self._parts[name] = tuple(sources) if node.op_type == "Concat" else ()
+        row = _row(node)
+        if row.join == "concat" or node.op_type == "ConstantOfShape":
+            self._parts[name] = tuple(sources) if row.join == "concat" else ()
         elif sources:
             inner = self._memory.get(sources[0], sources[0])
-            if node.op_type in ("Identity", "DequantizeLinear") or (
-                node.op_type in _REARRANGING_OPS and inner != sources[0]
-            ):
+            same = row.form == "same" or node.op_type == "DequantizeLinear"
+            if same or (row.form in _REARRANGES and inner != sources[0]):
                 self._memory[name] = inner
                 self._parts[name] = (inner,)
-            elif node.op_type in _SAME_ELEMENTS:
+            elif row.form:
                 self._parts[name] = (sources[0],)
 
     def _stored(self, name: str) -> set[str]:
@@ -138,11 +111,11 @@ class Constants:
         return tensor is not None and not tensor.shape
 
     def _reads_weights(self, node: ir.Node, index: int, name: str) -> bool:
-        if node.op_type in _QUANTIZED_WEIGHTS:
-            return index in _QUANTIZED_WEIGHTS[node.op_type]
+        row = _row(node)
+        if row.weights is not None:
+            return index in row.weights
         kind = kind_of(self._values[name], self._kinds)
-        floats = kind is not None and kind.is_floating_point()
-        return floats and index < _FIRST_SETTING.get(node.op_type, 99)
+        return kind is not None and kind.is_floating_point() and index < row.settings_from
 
 
 class Lives:
@@ -189,14 +162,18 @@ class Lives:
 
     def _is_view(self, node: ir.Node) -> bool:
         source = node.inputs[0]
-        if node.op_type in VIEW_OPS or node.op_type == "DequantizeLinear":
+        if _row(node).form in _SHARES_MEMORY or node.op_type == "DequantizeLinear":
             return True
         if source is None:
             return False
         producer = source.producer()
         if node.op_type == "Cast":  # sums of products are turned into floats where they are
-            return producer is not None and producer.op_type in _SUM_OPS
+            return producer is not None and _row(producer).integer_sums
         return node.op_type == "QuantizeLinear" and str(source.name) in self.stored_as
+
+
+def _row(node: ir.Node) -> Op:
+    return counted_op(node.op_type, node.domain)
 
 
 def _fused_conversions(nodes: list[ir.Node]) -> Iterator[tuple[str, str]]:

@@ -13,26 +13,32 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from n2n_edge.foreign import foreign_file
-from n2n_edge.graph.analysing import analysing
 from n2n_edge.graph.architecture import Architecture, Vocabulary
-from n2n_edge.graph.groups import ChannelGroup, find_groups, importance_order, unit_importance
+from n2n_edge.graph.groups import (
+    ChannelGroup,
+    Touchable,
+    find_groups,
+    find_touchable,
+    importance_order,
+    unit_importance,
+)
 from n2n_edge.graph.labels import Labels
 from n2n_edge.graph.layers import Layer, find_layers
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.normalise import normalise
 from n2n_edge.graph.propagate import propagate
 from n2n_edge.graph.remove import RemovalConflictError, remove_layers
+from n2n_edge.graph.shape_run import analysing
 from n2n_edge.graph.slicing import drop_channels, survivors
 from n2n_edge.graph.torch_export import export_module
-from n2n_edge.graph.touchable import Touchable, find_touchable
 
-__all__ = ["Teacher", "Touchable", "Trunk", "build", "surviving"]
+__all__ = ["BaseGraph", "Teacher", "Touchable", "build", "surviving"]
 
-_TRUNKS_KEPT = 64
+_BASE_GRAPHS_KEPT = 64
 
 
 @dataclass(frozen=True)
-class Trunk:
+class BaseGraph:
     """The teacher at full width without some layers: what every width assignment of one stage-1 choice is cut from.
 
     `groups` are the channel groups that are left, named after the first teacher group in each; `aliases` maps every
@@ -66,7 +72,7 @@ class Teacher:
         self._labels = propagate(self.model)
         self.groups: tuple[ChannelGroup, ...] = find_groups(self._labels, self.model, self.layers)
         self._scores: Mapping[str, NDArray[np.floating[Any]]] = {}
-        self._trunks: OrderedDict[frozenset[str], Trunk] = OrderedDict()
+        self._base_graphs: OrderedDict[frozenset[str], BaseGraph] = OrderedDict()
 
     @classmethod
     def load(cls, path: Path | str, input_shape: tuple[int, ...] | None = None) -> "Teacher":
@@ -100,32 +106,32 @@ class Teacher:
         """What can go and, for the rest, why not."""
         return find_touchable(self._labels, self.layers, self.groups)
 
-    def trunk(self, removed: frozenset[str]) -> Trunk:
+    def base_graph(self, removed: frozenset[str]) -> BaseGraph:
         """Return the full-width graph without the layers called `removed` (kept in a small cache).
 
         Raises:
             ValueError: the removals leave an op with inputs of different widths.
         """
-        known = self._trunks.get(removed)
+        known = self._base_graphs.get(removed)
         if known is None:
-            known = self._make_trunk(removed)
-            self._trunks[removed] = known
-            while len(self._trunks) > _TRUNKS_KEPT:
-                self._trunks.popitem(last=False)
-        self._trunks.move_to_end(removed)
+            known = self._make_base_graph(removed)
+            self._base_graphs[removed] = known
+            while len(self._base_graphs) > _BASE_GRAPHS_KEPT:
+                self._base_graphs.popitem(last=False)
+        self._base_graphs.move_to_end(removed)
         return known
 
     def scored(self, scores: Mapping[str, NDArray[np.floating[Any]]]) -> "Teacher":
         """Return a teacher that keeps the units with the largest `scores` of weights (see `unit_importance`)."""
         other = copy(self)
-        other._scores, other._trunks = dict(scores), OrderedDict()
+        other._scores, other._base_graphs = dict(scores), OrderedDict()
         return other
 
     def repaired(self, removed: frozenset[str]) -> frozenset[str]:
         """Return `removed` less the layers that can't be removed together with the others."""
         while True:
             try:
-                self.trunk(removed)
+                self.base_graph(removed)
                 return removed
             except RemovalConflictError as conflict:
                 removed = removed - {conflict.layer}
@@ -137,17 +143,17 @@ class Teacher:
             architecture = architecture.resize(group, width)
         return architecture
 
-    def _make_trunk(self, removed: frozenset[str]) -> Trunk:
+    def _make_base_graph(self, removed: frozenset[str]) -> BaseGraph:
         if not removed:
             aliases = {group.name: group.name for group in self.groups}
-            return Trunk(
+            return BaseGraph(
                 self.model, self._labels, self.groups, aliases, unit_importance(self._labels, self.model, self._scores)
             )
         model = remove_layers(self.model, self.layers, removed)
         labels = propagate(model, seed=self._labels.dims, size=self._labels.count)
         kept = [layer for layer in self.layers if layer.name not in removed]
         groups, aliases = self._named_after_teacher(find_groups(labels, model, kept), labels)
-        return Trunk(model, labels, groups, aliases, unit_importance(labels, model, self._scores))
+        return BaseGraph(model, labels, groups, aliases, unit_importance(labels, model, self._scores))
 
     def _named_after_teacher(
         self, groups: Sequence[ChannelGroup], labels: Labels
@@ -184,39 +190,39 @@ def build(teacher: Teacher, architecture: Architecture, keep: Mapping[str, Seque
     >>> n2n_edge.costs(smaller).params < n2n_edge.costs(teacher.model).params
     True
     """
-    trunk = teacher.trunk(architecture.removed)
-    return drop_channels(trunk.model, trunk.labels, _dropped(trunk, architecture, keep or {}))
+    base = teacher.base_graph(architecture.removed)
+    return drop_channels(base.model, base.labels, _dropped(base, architecture, keep or {}))
 
 
 def surviving(teacher: Teacher, architecture: Architecture) -> dict[str, NDArray[np.intp]]:
-    """Return, for every value of `build(teacher, architecture)`, which of the trunk's channels (axis 1) it holds.
+    """Return, for every value of `build(teacher, architecture)`, which of the base graph's channels (axis 1) it holds.
 
     A value whose channels are all there is left out.
 
     Raises:
         ValueError: removals that don't go together.
     """
-    trunk = teacher.trunk(architecture.removed)
-    alive = np.ones(trunk.labels.count, bool)
-    alive[_dropped(trunk, architecture, {})] = False
+    base = teacher.base_graph(architecture.removed)
+    alive = np.ones(base.labels.count, bool)
+    alive[_dropped(base, architecture, {})] = False
     kept = {}
-    for name, array in trunk.labels.values.items():
+    for name, array in base.labels.values.items():
         standing = survivors(array, alive).get(1)
         if standing is not None and not standing.all():
             kept[name] = np.flatnonzero(standing)
     return kept
 
 
-def _dropped(trunk: Trunk, architecture: Architecture, keep: Mapping[str, Sequence[int]]) -> list[int]:
+def _dropped(base: BaseGraph, architecture: Architecture, keep: Mapping[str, Sequence[int]]) -> list[int]:
     """Return the units that `architecture` leaves out."""
-    widths = _widths(trunk, architecture)
-    chosen = _chosen(trunk, architecture, keep)
+    widths = _widths(base, architecture)
+    chosen = _chosen(base, architecture, keep)
     dropped: list[int] = []
-    for group in trunk.groups:
+    for group in base.groups:
         if group.name in chosen:
             standing = {group.units[index] for index in chosen[group.name]}
         elif not group.reason and widths.get(group.name, group.width) < group.width:
-            order = importance_order(group, trunk.importance)[: widths[group.name]]
+            order = importance_order(group, base.importance)[: widths[group.name]]
             standing = set(np.array(group.units)[order].tolist())
         else:
             continue
@@ -224,21 +230,23 @@ def _dropped(trunk: Trunk, architecture: Architecture, keep: Mapping[str, Sequen
     return dropped
 
 
-def _widths(trunk: Trunk, architecture: Architecture) -> dict[str, int]:
-    """Return the width of each group of the trunk; of groups that have become one, the narrowest counts."""
+def _widths(base: BaseGraph, architecture: Architecture) -> dict[str, int]:
+    """Return the width of each group of the base graph; of groups that have become one, the narrowest counts."""
     widths: dict[str, int] = {}
     for name, width in architecture.widths:
-        target = trunk.aliases.get(name)
+        target = base.aliases.get(name)
         if target is not None:
             widths[target] = min(width, widths.get(target, width))
     return widths
 
 
-def _chosen(trunk: Trunk, architecture: Architecture, keep: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
-    groups = {group.name: group for group in trunk.groups}
+def _chosen(
+    base: BaseGraph, architecture: Architecture, keep: Mapping[str, Sequence[int]]
+) -> dict[str, tuple[int, ...]]:
+    groups = {group.name: group for group in base.groups}
     chosen = {}
     for name, indices in keep.items():
-        group = groups.get(trunk.aliases.get(name, name))
+        group = groups.get(base.aliases.get(name, name))
         if group is None:
             raise ValueError(f"no channel group is called {name!r}; groups: {', '.join(groups)}")
         if group.reason and len(set(indices)) != group.width:

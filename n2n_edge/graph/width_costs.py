@@ -1,4 +1,4 @@
-"""What a trunk costs at many widths at once, worked out from its labels without building a graph."""
+"""Costs of a base graph at many widths at once, worked out from its labels without building a graph."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from n2n_edge.graph.groups import importance_order
 from n2n_edge.graph.labels import LabelArray
 from n2n_edge.graph.load import size_of
 from n2n_edge.graph.shapes import Shape, shapes_of
-from n2n_edge.graph.teacher import Trunk
+from n2n_edge.graph.teacher import BaseGraph
 
 __all__ = ["WidthCosts"]
 
@@ -43,31 +43,31 @@ class _Axis:
 
 
 class WidthCosts:
-    """Costs of one trunk as a function of its groups' widths: those of `build()`.
+    """Costs of one base graph as a function of its groups' widths: those of `build()`.
 
     But for constants that a cut adds or doubles, such as the new sizes of a Split whose old ones several nodes shared:
     a few bytes each, of the file and of the memory bound.
 
-    >>> at = WidthCosts(teacher.trunk(frozenset()))
-    >>> at.costs(np.array([[16, 16, 32], [8, 16, 24]])).macs     # widths in the order of the trunk's groups
+    >>> at = WidthCosts(teacher.base_graph(frozenset()))
+    >>> at.costs(np.array([[16, 16, 32], [8, 16, 24]])).macs     # widths in the order of the base graph's groups
     """
 
-    def __init__(self, trunk: Trunk) -> None:
-        self.groups = trunk.groups
-        self.plan = CostPlan(trunk.model)
-        self._ranks = self._rank_labels(trunk)
+    def __init__(self, base: BaseGraph) -> None:
+        self.groups = base.groups
+        self.plan = CostPlan(base.model)
+        self._ranks = self._rank_labels(base)
         known: dict[bytes, int] = {}
         self._axes: list[_Axis] = []
         varying: dict[tuple[str, int], int] = {}
-        for key, row in self._rows(trunk):
+        for key, row in self._rows(base):
             content = row.tobytes()
             if content not in known:
                 known[content] = len(self._axes)
                 self._axes.append(self._axis(row))
             varying[key] = known[content]
-        self._lay_out(shapes_of(trunk.model), varying)
-        full = self.costs(np.array([[group.width for group in trunk.groups]], np.int64))
-        self._other_bytes = size_of(trunk.model) - float(full.constant_bytes[0])
+        self._lay_out(shapes_of(base.model), varying)
+        full = self.costs(np.array([[group.width for group in base.groups]], np.int64))
+        self._other_bytes = size_of(base.model) - float(full.constant_bytes[0])
 
     def costs(self, widths: Widths) -> Amounts:
         """Return the costs at `widths`, `(N, groups)` in the order of `groups`."""
@@ -105,22 +105,22 @@ class WidthCosts:
         self._length_axes = np.array(length_axes, np.int64)
 
     @staticmethod
-    def _rank_labels(trunk: Trunk) -> NDArray[np.int64]:
+    def _rank_labels(base: BaseGraph) -> NDArray[np.int64]:
         """Return (labels, 2): the group of each label and its rank there, or `_ALWAYS`."""
-        ranks = np.full((trunk.labels.count, 2), _ALWAYS, np.int64)
-        for index, group in enumerate(trunk.groups):
+        ranks = np.full((base.labels.count, 2), _ALWAYS, np.int64)
+        for index, group in enumerate(base.groups):
             if group.shrinkable:
-                units = np.array(group.units)[importance_order(group, trunk.importance)]
+                units = np.array(group.units)[importance_order(group, base.importance)]
                 ranks[units, 0], ranks[units, 1] = index, np.arange(len(units))
         return ranks
 
-    def _rows(self, trunk: Trunk) -> list[tuple[tuple[str, int], LabelArray]]:
+    def _rows(self, base: BaseGraph) -> list[tuple[tuple[str, int], LabelArray]]:
         """Return, for every axis that may get shorter, the labels of its positions: `(positions, labels of each)`."""
         rows: list[tuple[tuple[str, int], LabelArray]] = []
-        for key, row in trunk.labels.dims.items():
+        for key, row in base.labels.dims.items():
             first = row if row.ndim == 1 else row[0]  # blocks of a grouped convolution stay equally long
             rows.append((key, first[:, None]))
-        for name, array in trunk.labels.values.items():
+        for name, array in base.labels.values.items():
             for axis, size in enumerate(array.shape):
                 if size > 1:
                     rows.append(((name, axis), np.moveaxis(array, axis, 0).reshape(size, -1)))

@@ -12,10 +12,10 @@ from n2n_edge.devices.registry import load_profile
 from n2n_edge.devices.terms import Rates
 from n2n_edge.errors import InputError
 from n2n_edge.graph.costs import Amounts
-from n2n_edge.graph.normalise import QUANTIZED_OPS
-from n2n_edge.graph.witness import DEFAULT_SPATIAL_SIZE
+from n2n_edge.graph.op import counted_op
+from n2n_edge.graph.shape_run import DEFAULT_SPATIAL_SIZE
 from n2n_edge.latency.data_sheet import BYTES
-from n2n_edge.latency.kernels import UNCOUNTED, Kernels
+from n2n_edge.latency.kernels import Kernels
 from n2n_edge.metrics.figures import Figure
 
 __all__ = ["Basis", "basis_for_model", "energy_basis", "input_pixels", "latency_basis", "threads_in_words"]
@@ -352,7 +352,7 @@ def basis_for_model(basis: Basis, model: ir.Model, amounts: Amounts) -> Basis:
         note = f"{len(open_weights)} weights are graph inputs, so none can be fused or packed: make them constants"
         basis = basis.widened(_OPEN_WEIGHTS, note)
     uncounted = sorted({node.op_type for node in model.graph if _is_uncounted(node)})
-    quantized = any(node.op_type in QUANTIZED_OPS for node in model.graph)
+    quantized = any(counted_op(node.op_type, node.domain).quantized for node in model.graph)
     if quantized:  # what is quantized is rarely slower, and often several times faster
         note = "the file is quantized, and what was timed is float"
         basis = replace(basis, low_ratio=basis.low_ratio / _QUANTIZED, notes=(*basis.notes, note))
@@ -365,5 +365,5 @@ def basis_for_model(basis: Basis, model: ir.Model, amounts: Amounts) -> Basis:
 def _is_uncounted(node: ir.Node) -> bool:
     """Tell whether a node does work that isn't counted: recurrent ones, products by letters, fused ones, subgraphs."""
     subgraphs = any(each.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for each in node.attributes.values())
-    strange = node.domain.startswith("com.microsoft") and node.op_type not in QUANTIZED_OPS
-    return subgraphs or strange or node.op_type in UNCOUNTED
+    row = counted_op(node.op_type, node.domain)
+    return subgraphs or (node.domain.startswith("com.microsoft") and not row.quantized) or row.uncounted

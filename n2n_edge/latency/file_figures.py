@@ -10,8 +10,8 @@ from n2n_edge.foreign import foreign_file
 from n2n_edge.graph.costs import Costs, costs, inferred_costs
 from n2n_edge.graph.input_shape import with_input_shape
 from n2n_edge.graph.load import load_model
+from n2n_edge.graph.model_file import file_size_bytes
 from n2n_edge.measure.bench import bench
-from n2n_edge.measure.files import file_size_bytes
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.metrics.figures import MB, Figure
 
@@ -91,7 +91,7 @@ def latency_figure(
             input_shape=input_shape,
         )
         measurement = bench(path, options, profiled=False).measurement
-        return Latency(measurement.latency(), warnings=measurement.warnings)
+        return Latency(measurement.latency(), warnings=tuple(str(warning) for warning in measurement.warnings))
     from n2n_edge.latency.prediction import latency_with_evidence
 
     figure, basis = latency_with_evidence(with_input_shape(load_model(path), input_shape, path.name), profile, threads)

@@ -7,9 +7,8 @@ of each term takes.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
-from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -18,46 +17,14 @@ from numpy.typing import NDArray
 
 from n2n_edge.devices.terms import COMPUTE_CLASSES, TERMS, Rates
 from n2n_edge.graph.costs import Amounts, Place, node_amounts
+from n2n_edge.graph.op import Op
 
 __all__ = ["Kernels", "Placement", "kernels_of"]
 
 Floats = NDArray[np.float64]
 Placement = Literal["kernel", "fused", "free"]
 
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv"})
-_FLOAT_NAMES: Mapping[str, str] = MappingProxyType(
-    {
-        "ConvInteger": "Conv", "DynamicQuantizeMatMul": "MatMul", "FusedGemm": "Gemm", "FusedMatMul": "MatMul",
-        "MatMulInteger": "MatMul", "MatMulIntegerToFloat": "MatMul", "MatMulNBits": "MatMul", "QGemm": "Gemm",
-    }
-)  # fmt: skip
-"""What quantized and fused operators calculate; ``QLinearConv`` and its kin say it by their names."""
-
-_SUMS = frozenset({"ConvInteger", "MatMulInteger"})
-_RESCALING = frozenset({"Add", "Cast", "Mul"})
-"""What makes floats of sums of quantized products, within the same kernel."""
-
-NORMS = frozenset({"BatchNormalization"})
-ACTIVATIONS = frozenset({"Relu", "LeakyRelu", "Clip", "Sigmoid", "HardSigmoid", "Tanh", "PRelu"})
-GATES = frozenset({"Sigmoid", "HardSigmoid"})
-CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
-"""Operators that a runtime for quantized models computes inside their neighbours."""
-
-UNCOUNTED = frozenset({"Attention", "DeformConv", "Einsum", "GRU", "LSTM", "RNN"})
-"""Operators that multiply, and whose multiplications `graph/costs.py` does not count."""
-
-FREE = frozenset({"Constant", "Dropout", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze"})
-"""Operators that only rename the same bytes."""
-
-POOLING = frozenset(
-    {"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "MaxPool", "ReduceMax", "ReduceMean", "ReduceSum"}
-)
-LAYOUT = frozenset(
-    {"Concat", "DepthToSpace", "Expand", "Pad", "Resize", "SpaceToDepth", "Tile", "Transpose", "Upsample"}
-)
-SLICING = frozenset({"Gather", "GatherElements", "GatherND", "Slice", "Split"})
-SELECTING = frozenset({"DetectionOutput", "NonMaxSuppression", "NonZero", "TopK"})
-"""Operators that pick from the results; some runtimes do this on the CPU whatever the rest runs on."""
+_MULTIPLYING = ("conv", "conv_transpose", "gemm", "matmul")
 
 _QUANTITIES = ("macs", "idle", "reduction", "moved", "weights", "launch")
 _IMAGE_CHANNELS = 4
@@ -158,37 +125,28 @@ def _vector(rates: Rates) -> Floats:
     return np.array([rates.get(term, 0.0) for term in TERMS])
 
 
-def _calculates(op_type: str) -> str:
-    """Return the float operator that a quantized one stands for; any other by its own name."""
-    return _FLOAT_NAMES.get(op_type, op_type.removeprefix("QLinear"))
-
-
 def _kernel_class(place: Place) -> str:
     """Return the class of a kernel: one of `COMPUTE_CLASSES`, or of `BYTE_CLASSES` for what does not multiply."""
-    op_type = _calculates(place.op_type)
-    if op_type in WEIGHTED:
-        return _compute_class(place, op_type)
-    if op_type in POOLING:
-        return "pooling"
-    for name, op_types in (("layout", LAYOUT), ("slicing", SLICING), ("selecting", SELECTING)):
-        if op_type in op_types:
-            return name
-    return "residual" if op_type in ("Add", "Sum") and len(place.inputs) > 1 else "elementwise"
+    row = place.op
+    match row.kernel:
+        case "conv" | "conv_transpose":
+            return _convolution_class(place, plain=row.kernel == "conv")
+        case "matmul":
+            return "matmul" if len(place.inputs) > 1 else "gemm"
+        case "gemm" | "pooling" | "layout" | "slicing" | "selecting":
+            return row.kernel
+        case _:
+            return "residual" if row.join == "sum" and len(place.inputs) > 1 else "elementwise"
 
 
-def _compute_class(place: Place, op_type: str) -> str:
-    if op_type == "Gemm":
-        return "gemm"
-    if op_type == "MatMul":
-        dynamic = place.op_type in _SUMS or "Dynamic" in place.op_type or place.op_type == "MatMulIntegerToFloat"
-        return "matmul" if len(place.inputs) > 1 and not dynamic else "gemm"
+def _convolution_class(place: Place, *, plain: bool) -> str:
     if place.depthwise:
         return "depthwise"
     if place.groups > 1:
         return "grouped"
-    if op_type != "ConvTranspose" and set(place.kernel) == {1}:
+    if plain and set(place.kernel) == {1}:
         return "conv_1x1"
-    if op_type != "ConvTranspose" and set(place.kernel) == {3}:
+    if plain and set(place.kernel) == {3}:
         return "conv_3x3" if set(place.stride) <= {1} else "conv_3x3_strided"
     return "conv_large"
 
@@ -202,48 +160,52 @@ def _placements(places: Sequence[Place], graph_outputs: Collection[str]) -> list
     """
     readers = Counter(name for place in places for name in place.inputs)
     readers.update(graph_outputs)
-    products = {tuple(place.inputs) for place in places if _calculates(place.op_type) == "Mul"}
+    products = {tuple(place.inputs) for place in places if place.op.join == "product"}
     products |= {pair[::-1] for pair in products}
-    open_to: dict[str, str] = {}  # value -> op type of the fused kernel that could still take in its only reader
+    open_to: dict[str, Op] = {}  # value -> first operator of the kernel that could still take in its only reader
     settled: set[str] = set()  # values that don't depend on the data
     found: list[Placement] = []
     for place in places:
-        op_type = _calculates(place.op_type)
+        row = place.op
         kernel = next((open_to[name] for name in place.inputs if name in open_to and readers[name] == 1), None)
         placement: Placement = "kernel"
         if settled.issuperset(place.inputs):
             placement = "free"
             settled.update(place.outputs)
-        elif place.op_type in CONVERSIONS:
+        elif row.kernel == "conversion":
             placement = "fused"
             settled.update(place.outputs[1:])  # the scale and zero point that it finds
-        elif place.op_type in FREE:
+        elif row.kernel == "free":
             placement = "free"
-            if place.op_type == "Shape":
+            if row.of_shape:
                 settled.update(place.outputs)
-        elif kernel is not None and _fuses(kernel, op_type, alone=len(set(place.inputs) - settled) == 1):
+        elif kernel is not None and _fuses(kernel, row, alone=len(set(place.inputs) - settled) == 1):
             placement = "fused"
-        if placement == "kernel" and op_type in GATES and (place.inputs[0], place.outputs[0]) in products:
+        if placement == "kernel" and row.fuses == "gate" and (place.inputs[0], place.outputs[0]) in products:
             placement = "fused"  # x times sigmoid(x) is one kernel, counted where the product is
-        following = _kernel_after(kernel if placement == "fused" else None, place.op_type)
+        following = _kernel_after(kernel if placement == "fused" else None, row)
         if following is not None and place.outputs:
             open_to[place.outputs[0]] = following
         found.append(placement)
     return found
 
 
-def _fuses(kernel: str, op_type: str, *, alone: bool) -> bool:
-    """Tell whether `op_type` is calculated within `kernel`; `alone` says that it reads one value of the data."""
-    if kernel in _SUMS and op_type in _RESCALING:
+def _fuses(kernel: Op, row: Op, *, alone: bool) -> bool:
+    """Tell whether `row` is calculated within `kernel`; `alone` says that it reads one value of the data."""
+    if kernel.integer_sums and _rescales(row):
         return alone
-    return op_type in ACTIVATIONS or (op_type in NORMS and kernel in WEIGHTED)
+    return row.fuses in ("activation", "gate") or (row.fuses == "norm" and kernel.kernel in _MULTIPLYING)
 
 
-def _kernel_after(kernel: str | None, op_type: str) -> str | None:
-    """Return the op type that decides what else may join the kernel after this operator; None where it is closed."""
-    if op_type in CONVERSIONS or (kernel in _SUMS and op_type in _RESCALING):
+def _rescales(row: Op) -> bool:
+    """Tell whether an operator makes floats of sums of quantized products, within the same kernel."""
+    return row.form == "cast" or row.join in ("sum", "product")
+
+
+def _kernel_after(kernel: Op | None, row: Op) -> Op | None:
+    """Return the operator that decides what else may join the kernel after this one; None where it is closed."""
+    if row.kernel == "conversion" or (kernel is not None and kernel.integer_sums and _rescales(row)):
         return kernel
-    plain = _calculates(op_type)
-    if plain in WEIGHTED or plain == "Add" or plain in NORMS:
-        return kernel if kernel is not None else (op_type if op_type in _SUMS else plain)
+    if row.kernel in _MULTIPLYING or row.absorbs:
+        return kernel if kernel is not None else row
     return None

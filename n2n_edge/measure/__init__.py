@@ -1,1 +1,1 @@
-"""Timing of models in isolated workers, on this machine or a board."""
+"""Timing of models in isolated workers, on this machine or a board, and the uncertainty of what they give."""

@@ -1,4 +1,4 @@
-"""Timing a model: `bench` in a fresh worker, `WarmWorker` for many models in a row."""
+"""Timing of a model: `bench` in a fresh worker, `WarmWorker` for many models in a row."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,15 +10,17 @@ import onnx_ir as ir
 from n2n_edge.closing import ClosedAtExit
 from n2n_edge.errors import N2NError
 from n2n_edge.graph.layers import layers_by_name
-from n2n_edge.measure.board import BoardState
-from n2n_edge.measure.doubts import doubts_of_load, doubts_of_sample, doubts_of_state, refuse_throttled
-from n2n_edge.measure.files import file_size_bytes, is_ort
+from n2n_edge.graph.model_file import file_size_bytes, is_ort
+from n2n_edge.measure.board import BoardState, refuse_throttled, state_warnings
 from n2n_edge.measure.measurement import (
     ConnectionLostError,
     Energy,
     Measurement,
     MeasurementError,
+    MeasurementWarning,
     alone_in_failing,
+    load_warnings,
+    sample_warnings,
     summarise,
 )
 from n2n_edge.measure.messages import (
@@ -55,7 +57,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Bench:
-    """What `bench` found: the measurement, the profile by operator (None if it wasn't made), and the board's state."""
+    """Result of `bench`: the measurement, the profile by operator (None if it wasn't made), and the board's state."""
 
     measurement: Measurement
     profile: OpProfile | None
@@ -168,7 +170,10 @@ class WarmWorker(ClosedAtExit):
         """
         process = self._living()
         try:
-            return measure_with(process, self._target, model, options)
+            label = "model" if isinstance(model, bytes) else str(model)
+            fields = request_fields(self._target, model, options)
+            event = process.request(Measured, label, options.timeout_s, options.timed_s, **fields)
+            return to_measurement(event, process.ready, self._target, model, options, fresh=process.served == 1)
         finally:
             if not process.alive:
                 self.close()
@@ -214,7 +219,7 @@ def request_fields(target: Target, model: Path | bytes, options: BenchOptions) -
     """Return the fields of a worker's request for one model."""
     fields: dict[str, Any] = {
         **options.request(threads_on(target, options)),
-        **target.place(model),
+        **target.put(model),
         "affinity": target.affinity,
     }
     if options.builds_engines:
@@ -222,14 +227,6 @@ def request_fields(target: Target, model: Path | bytes, options: BenchOptions) -
     if target.sends_models:
         fields["scratch"] = target.scratch()
     return fields
-
-
-def measure_with(process: WorkerProcess, target: Target, model: Path | bytes, options: BenchOptions) -> Measurement:
-    """Time one model in a worker that is running."""
-    label = "model" if isinstance(model, bytes) else str(model)
-    fields = request_fields(target, model, options)
-    event = process.request(Measured, label, options.timeout_s, options.timed_s, **fields)
-    return to_measurement(event, process.ready, target, model, options, fresh=process.served == 1)
 
 
 def to_measurement(
@@ -244,11 +241,11 @@ def to_measurement(
     baseline, peak = ready.baseline_rss_bytes, event.peak_rss_bytes
     grown = max(0, peak - baseline) if baseline is not None and peak is not None and fresh else None
     machine = target.describe()
-    doubts = [
-        *event.warnings,
-        *doubts_of_sample(event.samples_ms, quantiles, event.converged, options.max_time_s),
-        *doubts_of_load(event.others_cores, threads, target.cores, int(machine["logical_cpus"])),
-    ]
+    warnings = (
+        *(MeasurementWarning("input-shape", text) for text in event.warnings),
+        *sample_warnings(event.samples_ms, quantiles, event.converged, options.max_time_s),
+        *load_warnings(event.others_cores, threads, target.cores, int(machine["logical_cpus"])),
+    )
     return Measurement(
         quantiles=quantiles,
         samples_ms=tuple(event.samples_ms),
@@ -267,7 +264,7 @@ def to_measurement(
         target=target.name,
         converged=event.converged,
         provenance=target.provenance,
-        warnings=tuple(doubts),
+        warnings=warnings,
     )
 
 
@@ -277,18 +274,18 @@ def _bench(path: Path, options: BenchOptions, target: Target, profiled: bool) ->
     with target.start() as process:
         fields = request_fields(target, path, options)
         event = process.request(Measured, str(path), options.timeout_s, options.timed_s, **fields, idle_s=IDLE_S)
-    found = to_measurement(event, process.ready, target, path, options, fresh=True)
+    measurement = to_measurement(event, process.ready, target, path, options, fresh=True)
     after = target.state()
     refuse_throttled(str(path), target.name, after, before)
     profile = None
     if profiled or not options.only_cpu:
-        profile, found = with_profile(found, path, options, target)
-    doubts = (*found.warnings, *doubts_of_state(before, after, event.clock_mhz))
-    return Bench(replace(found, warnings=doubts), profile, before, after)
+        profile, measurement = with_profile(measurement, path, options, target)
+    measurement = measurement.warned(*state_warnings(before, after, event.clock_mhz))
+    return Bench(measurement, profile, before, after)
 
 
 def with_profile(
-    found: Measurement, path: Path, options: BenchOptions, target: Target
+    measurement: Measurement, path: Path, options: BenchOptions, target: Target
 ) -> tuple[OpProfile | None, Measurement]:
     """Return the profile of a model in a fresh worker, and its measurement with what the profile says of memory.
 
@@ -308,14 +305,12 @@ def with_profile(
     except N2NError as error:
         if not options.only_cpu:
             raise
-        return None, replace(found, warnings=(*found.warnings, f"not profiled: {error}"))
-    doubts = (*found.warnings, *_doubts_of_providers(profile, options))
-    return profile, replace(
-        found, arena_bytes=raw.arena_bytes, arena_in_use_bytes=raw.arena_in_use_bytes, warnings=doubts
-    )
+        return None, measurement.warned(MeasurementWarning("not-profiled", f"not profiled: {error}"))
+    measurement = replace(measurement, arena_bytes=raw.arena_bytes, arena_in_use_bytes=raw.arena_in_use_bytes)
+    return profile, measurement.warned(*_provider_warnings(profile, options))
 
 
-def _doubts_of_providers(profile: OpProfile, options: BenchOptions) -> list[str]:
+def _provider_warnings(profile: OpProfile, options: BenchOptions) -> list[MeasurementWarning]:
     """Return what part of the work other providers did than the first that was asked for."""
     if options.only_cpu:
         return []
@@ -326,7 +321,9 @@ def _doubts_of_providers(profile: OpProfile, options: BenchOptions) -> list[str]
     if not others:
         return []
     words = ", ".join(f"{share:.0%} on {name.removesuffix('ExecutionProvider')}" for name, share in others.items())
-    return [f"not all operators ran on {options.providers[0].removesuffix('ExecutionProvider')}: {words} of the time"]
+    first = options.providers[0].removesuffix("ExecutionProvider")
+    text = f"not all operators ran on {first}: {words} of the time"
+    return [MeasurementWarning("other-providers", text)]
 
 
 def _layer_names(path: Path) -> dict[str, str]:

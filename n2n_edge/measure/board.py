@@ -1,12 +1,25 @@
-"""How a board stands: clocks, governor, temperature, power mode, throttling; read before and after a measurement."""
+"""Machine of a measurement: its fingerprint, and the state of its clocks, temperature, power mode and throttling."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Self
 
-from n2n_edge.measure.messages import State
+import psutil
 
-__all__ = ["BoardState", "parse_throttled"]
+from n2n_edge.measure.measurement import MeasurementError, MeasurementWarning
+from n2n_edge.measure.messages import State
+from n2n_edge.measure.worker.system import cpu_info, describe, usable_cores
+from n2n_edge.metrics.figures import MB
+from n2n_edge.versions import ORT_PACKAGES, first_version
+
+__all__ = [
+    "BoardState", "cpu_flags", "environment", "parse_throttled", "refuse_throttled", "state_warnings",
+    "usable_cores",
+]  # fmt: skip
+
+CLOCK_CHANGE = 0.05
 
 NOW = {0: "under-voltage", 1: "the clock is capped", 2: "throttled", 3: "at its soft temperature limit"}
 """Bits of ``vcgencmd get_throttled`` that hold now; the same plus 16 have held since the board was started.
@@ -65,31 +78,67 @@ class BoardState:
     def to_json(self) -> dict[str, object]:
         """Return what is known as a JSON object."""
         document: dict[str, object] = {"throttled": list(self.throttled), "was_throttled": list(self.was_throttled)}
-        for name in (
-            "governor",
-            "clock_mhz",
-            "max_clock_mhz",
-            "temperature_c",
-            "power_mode",
-            "clocks_locked",
-        ):
+        for name in ("governor", "clock_mhz", "max_clock_mhz", "temperature_c", "power_mode", "clocks_locked"):
             value = getattr(self, name)
             if value is not None:
                 document[name] = value
         return document
 
-    def doubts(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[MeasurementWarning, ...]:
         """Return what makes timings under this state less than they could be."""
-        found = []
+        warnings = []
         if self.governor is not None and self.governor not in ("performance", "userspace"):
-            found.append(
-                f"the CPU governor is {self.governor}: clocks follow the load; for steady timings set it to performance"
-            )
+            text = f"the CPU governor is {self.governor}: clocks follow the load"
+            warnings.append(MeasurementWarning("governor", text, "for steady timings set it to performance"))
         if self.clocks_locked is False:
-            found.append("the clocks aren't locked: run `sudo jetson_clocks` on the board for steady timings")
+            remedy = "run `sudo jetson_clocks` on the board for steady timings"
+            warnings.append(MeasurementWarning("clocks-unlocked", "the clocks aren't locked", remedy))
         if self.was_throttled and not self.throttled:
-            found.append(f"since it was started the board has been {' and '.join(self.was_throttled)}")
-        return tuple(found)
+            text = f"since it was started the board has been {' and '.join(self.was_throttled)}"
+            warnings.append(MeasurementWarning("was-throttled", text))
+        return tuple(warnings)
+
+
+def environment() -> dict[str, str | int | float]:
+    """Return the fingerprint of this machine and its software: what has to be equal for two timings to compare."""
+    return {
+        **describe(),
+        "memory_mb": round(psutil.virtual_memory().total / MB),
+        "onnxruntime": first_version(*ORT_PACKAGES) or "unknown",
+        "n2n_edge": first_version("n2n-edge") or "unknown",
+    }
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """Return the processor's feature flags as Linux names them; empty elsewhere."""
+    info = cpu_info()
+    return frozenset((info.get("flags") or info.get("Features") or "").split())
+
+
+def state_warnings(
+    before: BoardState, after: BoardState, clocks_mhz: Sequence[float | None]
+) -> list[MeasurementWarning]:
+    """Return warnings about the clocks and the power mode during a measurement."""
+    warnings = list(after.warnings())
+    running = [clock for clock in clocks_mhz if clock]
+    if len(running) > 1 and max(running) > (1 + CLOCK_CHANGE) * min(running):
+        text = f"the clock changed meanwhile, between {min(running):.0f} and {max(running):.0f} MHz"
+        warnings.append(MeasurementWarning("clock-changed", text))
+    if before.power_mode != after.power_mode:
+        text = f"the power mode changed meanwhile, from {before.power_mode} to {after.power_mode}"
+        warnings.append(MeasurementWarning("power-mode-changed", text))
+    return warnings
+
+
+def refuse_throttled(label: str, target: str, state: BoardState, before: BoardState | None = None) -> None:
+    """Raise `MeasurementError` if the board is being throttled, or has been since `before`: what was timed is void."""
+    meanwhile = () if before is None else tuple(set(state.was_throttled) - set(before.was_throttled))
+    if state.throttled or meanwhile:
+        when = (
+            f"is {' and '.join(state.throttled)} now" if state.throttled else f"was {' and '.join(meanwhile)} meanwhile"
+        )
+        raise MeasurementError(f"{label}: void, {target} {when}; mend its cooling or power supply and measure again")
 
 
 def _power_mode(text: str) -> str | None:

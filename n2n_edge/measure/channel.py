@@ -1,4 +1,4 @@
-"""Lines to and from a child process, with an end to every wait and a limit on how much it may say."""
+"""Channel of lines to and from a child process, with an end to every wait and a limit on how much it may say."""
 
 import contextlib
 import os
@@ -70,7 +70,9 @@ class Channel:
                 elif time.monotonic() >= deadline:
                     raise TimeoutError
                 else:
-                    _wait(self._stdin.fileno(), select.POLLOUT, deadline)
+                    poller = select.poll()
+                    poller.register(self._stdin.fileno(), select.POLLOUT)
+                    poller.poll(max(0.0, 1000 * min(LOOK_S, deadline - time.monotonic())))
 
     def beat(self) -> None:
         """Write an empty line, unless the process has yet to read what was sent before.
@@ -158,9 +160,3 @@ class Channel:
                 self._last_words += piece
                 del self._last_words[:-LAST_WORDS_BYTES]
         return piece
-
-
-def _wait(number: int, event: int, deadline: float) -> None:
-    poller = select.poll()
-    poller.register(number, event)
-    poller.poll(max(0.0, 1000 * min(LOOK_S, deadline - time.monotonic())))

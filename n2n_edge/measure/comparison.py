@@ -1,4 +1,4 @@
-"""Several models side by side: interleaved in balanced random order, with fresh workers, as ratios with an interval.
+"""Comparison of several models: interleaved in balanced random order, with fresh workers, as ratios with an interval.
 
 One process is not enough: where its memory happens to lie makes a run some per cent faster or slower for as long as it
 lives. So there are rounds, each with a fresh worker per model; within a round the models take turns in short blocks,
@@ -18,14 +18,14 @@ import numpy as np
 
 from n2n_edge.errors import N2NError
 from n2n_edge.measure.bench import request_fields, to_measurement, twice
-from n2n_edge.measure.doubts import doubts_of_state, refuse_throttled
-from n2n_edge.measure.measurement import ConnectionLostError, Measurement, alone_in_failing
+from n2n_edge.measure.board import refuse_throttled, state_warnings
+from n2n_edge.measure.measurement import ConnectionLostError, Measurement, MeasurementWarning, alone_in_failing
 from n2n_edge.measure.messages import BlockTimed, Measured, Opened, WorkerReady
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.process import WorkerProcess
 from n2n_edge.measure.ratio import LEAST_ROUNDS, LEVEL, Comparison, ratio_interval, verdict_of
 from n2n_edge.measure.target import Target
-from n2n_edge.measure.worker import median_ranks, within_tolerance
+from n2n_edge.measure.worker.timing import median_ranks, within_tolerance
 
 __all__ = ["LEAST_ROUNDS", "Compared", "Comparison", "Settled", "Standing", "compare"]
 
@@ -39,9 +39,9 @@ LOST_AT_MOST = 2
 
 @dataclass(frozen=True)
 class Compared:
-    """What `compare` found, in the order of the models; the first one's comparison is None.
+    """Result of `compare`, in the order of the models; the first one's comparison is None.
 
-    A model that couldn't be measured has the error in its place. `noise_floor` is the first model against itself (None
+    A model that couldn't be measured has an error instead. `noise_floor` is the first model against itself (None
     unless asked for, an error if it failed). `medians_ms` are as in `Standing`.
     """
 
@@ -53,7 +53,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Standing:
-    """What is known between two rounds, in the order of the models.
+    """Comparisons so far, between two rounds, in the order of the models.
 
     `comparisons` are with the first model; its own is None, and so is that of a model that failed. `medians_ms` are the
     intervals of the medians at confidence `LEVEL`, from those of the rounds; None of a model that failed, and while
@@ -66,12 +66,12 @@ class Standing:
 
 
 Settled = Callable[[Standing], bool]
-"""Tells whether what is known answers the question; asked after some rounds, not after each."""
+"""Tells whether the comparisons so far answer the question; asked after some rounds, not after each."""
 
 
 def _all_certain(standing: Standing) -> bool:
-    found = [*standing.comparisons[1:], standing.floor]
-    return all(one.verdict != "inconclusive" for one in found if one is not None)
+    comparisons = [*standing.comparisons, standing.floor]
+    return all(one.verdict != "inconclusive" for one in comparisons if one is not None)
 
 
 def compare(
@@ -98,45 +98,38 @@ def compare(
     race = _Race(entries, options, target, random.Random(seed))
     before = twice(target, target.state)
     refuse_throttled(str(models[0]), target.name, before)
-    while not race.over(lambda: settled(_standing(race, len(models), with_itself, threshold))):
+
+    def standing() -> Standing:
+        return Standing(
+            comparisons=(None, *(race.comparison(index, threshold) for index in range(1, len(models)))),
+            medians_ms=tuple(race.median_ms(index) for index in range(len(models))),
+            floor=race.comparison(len(models), threshold) if with_itself else None,
+        )
+
+    while not race.over(lambda: settled(standing())):
         race.round()
         watch(race.rounds)
     after = twice(target, target.state)
     refuse_throttled(str(models[0]), target.name, after, before)
-    doubts = doubts_of_state(before, after, race.clocks)
-    comparisons = (None, *(race.comparison(index, threshold) for index in range(1, len(models))))
-    measurements = tuple(race.measurement(index, doubts) for index in range(len(models)))
-    again = len(models)  # where the first model stands once more
-    floor = (race.failure(again) or race.comparison(again, threshold)) if with_itself else None
-    return Compared(measurements, comparisons, floor, tuple(race.median_ms(index) for index in range(len(models))))
+    warnings = state_warnings(before, after, race.clocks)
+    measurements = tuple(race.measurement(index, warnings) for index in range(len(models)))
+    last, floor_failure = standing(), race.failures.get(len(models))  # the first model stands there once more
+    return Compared(measurements, last.comparisons, floor_failure or last.floor, last.medians_ms)
 
 
-def _standing(race: "_Race", count: int, with_itself: bool, threshold: float) -> Standing:
-    return Standing(
-        comparisons=(None, *(race.comparison(index, threshold) for index in range(1, count))),
-        medians_ms=tuple(race.median_ms(index) for index in range(count)),
-        floor=race.comparison(count, threshold) if with_itself else None,
-    )
+def _plan(slowest_s: float, max_time_s: float) -> tuple[int, int]:
+    """Return the most work of a round that leaves room in the time for as many rounds as an interval takes.
 
-
-@dataclass(frozen=True)
-class _Plan:
-    """A round's work: how often the models take turns, there and back, and how often each runs at least in a block."""
-
-    cycles: int
-    runs_a_block: int
-
-
-def _plan(slowest_s: float, max_time_s: float) -> _Plan:
-    """Return the most work that leaves room in the time for as many rounds as an interval takes."""
+    That is how often the models take turns, there and back, and how often each runs at least in a block.
+    """
     round_s = max_time_s / LEAST_ROUNDS
     cycles = 0
     for runs in (LEAST_RUNS_A_BLOCK, 1):
         block_s = max(BLOCK_S + slowest_s, runs * slowest_s)
         cycles = int(round_s / (2 * block_s))
         if cycles >= CYCLES:
-            return _Plan(CYCLES, runs)
-    return _Plan(max(1, cycles), 1)
+            return CYCLES, runs
+    return max(1, cycles), 1
 
 
 class _Race:
@@ -150,25 +143,21 @@ class _Race:
         self._samples: list[list[float]] = [[] for _ in entries]
         self._cycles: list[list[list[float]]] = [[] for _ in entries]  # per entry: log medians (rounds, cycles)
         self._measured: list[tuple[Opened, WorkerReady] | None] = [None] * len(entries)
-        self._failures: dict[int, N2NError] = {}
+        self.failures: dict[int, N2NError] = {}
         self._lost: Counter[int] = Counter()
         self._others: list[float] = []
         self.clocks: list[float | None] = []
         self.rounds = 0
         self._next_look = LEAST_ROUNDS
-        self._plan: _Plan | None = None
-
-    def failure(self, index: int) -> N2NError | None:
-        """Return what kept an entry from being measured."""
-        return self._failures.get(index)
+        self._plan: tuple[int, int] | None = None
 
     def over(self, settled: Callable[[], bool]) -> bool:
-        """Whether enough is known, or the time is up."""
-        alive = [index for index in range(len(self._entries)) if index not in self._failures]
+        """Whether the question is settled, or the time is up."""
+        alive = [index for index in range(len(self._entries)) if index not in self.failures]
         spent_s = [sum(self._samples[index]) / 1000 for index in alive]
         if not alive or max(spent_s) >= self._options.max_time_s:
             return True
-        if 0 in self._failures:  # nothing to compare with: times alone are wanted
+        if 0 in self.failures:  # nothing to compare with: times alone are wanted
             return self.rounds >= 1 and min(spent_s) >= self._options.min_time_s
         if self.rounds < self._next_look or min(spent_s) < self._options.min_time_s:
             return False
@@ -177,22 +166,22 @@ class _Race:
 
     def round(self) -> None:
         """Time every model in a fresh worker, taking turns."""
-        alive = [index for index in range(len(self._entries)) if index not in self._failures]
+        alive = [index for index in range(len(self._entries)) if index not in self.failures]
         twice(self._target, lambda: self._round(alive))
         self.rounds += 1
 
     def comparison(self, index: int, threshold: float) -> Comparison | None:
         """Return how a model stands to the first; None where one of them failed."""
-        if index in self._failures or 0 in self._failures:
+        if index in self.failures or 0 in self.failures:
             return None
         differences = np.array(self._cycles[index]) - np.array(self._cycles[0])
         ratio, low, high = ratio_interval(differences)
         return Comparison(ratio, low, high, LEVEL, self.rounds, threshold, verdict_of(low, high, threshold))
 
-    def measurement(self, index: int, doubts: Sequence[str]) -> Measurement | N2NError:
+    def measurement(self, index: int, warnings: Sequence[MeasurementWarning]) -> Measurement | N2NError:
         """Return all times of one model as a measurement, or what kept it from being one."""
-        if index in self._failures:
-            return self._failures[index]
+        if index in self.failures:
+            return self.failures[index]
         first = self._measured[index]
         assert first is not None
         event, ready = first
@@ -207,21 +196,21 @@ class _Race:
         )
         try:
             with alone_in_failing(str(self._entries[index])):
-                found = to_measurement(whole, ready, self._target, self._entries[index], self._options, fresh=True)
+                measured = to_measurement(whole, ready, self._target, self._entries[index], self._options, fresh=True)
         except N2NError as error:
             return error
         # processes differ: the median and its interval are those of the rounds' medians
         low, high = median_ranks(len(rounds_ms)) or (0, len(rounds_ms) - 1)
         quantiles = replace(
-            found.quantiles, p50_ms=median(rounds_ms), p50_low_ms=rounds_ms[low], p50_high_ms=rounds_ms[high]
+            measured.quantiles, p50_ms=median(rounds_ms), p50_low_ms=rounds_ms[low], p50_high_ms=rounds_ms[high]
         )
-        return replace(found, quantiles=quantiles, warnings=(*found.warnings, *doubts))
+        return replace(measured, quantiles=quantiles).warned(*warnings)
 
     def median_ms(self, index: int) -> tuple[float, float] | None:
         """Return the interval of one model's median so far, at confidence `LEVEL`; see `Standing`."""
         rounds_ms = self._rounds_ms(index)
         ranks = median_ranks(len(rounds_ms), 1 - LEVEL)
-        return None if index in self._failures or ranks is None else (rounds_ms[ranks[0]], rounds_ms[ranks[1]])
+        return None if index in self.failures or ranks is None else (rounds_ms[ranks[0]], rounds_ms[ranks[1]])
 
     def _rounds_ms(self, index: int) -> list[float]:
         """Return the median of each round, the smallest first."""
@@ -239,25 +228,25 @@ class _Race:
             slowest_ms = self._warm(workers)
             if self._plan is None:
                 self._plan = _plan(slowest_ms / 1000, self._options.max_time_s)
-            found: dict[int, list[float]] = {index: [] for index in workers}
+            cycles: dict[int, list[float]] = {index: [] for index in workers}
             samples: dict[int, list[float]] = {index: [] for index in workers}
-            for _ in range(self._plan.cycles):
+            for _ in range(self._plan[0]):
                 order = self._order.sample(list(workers), len(workers))
                 blocks: dict[int, list[float]] = {index: [] for index in workers}
                 for index in (*order, *reversed(order)):
-                    if index in self._failures:
+                    if index in self.failures:
                         continue
                     try:
                         blocks[index] += self._block(workers[index], index)
                     except N2NError as error:
                         self._fail(index, error)
                 for index, times in blocks.items():
-                    if index not in self._failures:
-                        found[index].append(math.log(median(times)))
+                    if index not in self.failures:
+                        cycles[index].append(math.log(median(times)))
                         samples[index] += times
-        for index in found:
-            if index not in self._failures:
-                self._cycles[index].append(found[index])
+        for index in cycles:
+            if index not in self.failures:
+                self._cycles[index].append(cycles[index])
                 self._samples[index] += samples[index]
 
     def _open(self, index: int, stack: contextlib.ExitStack) -> WorkerProcess:
@@ -289,7 +278,7 @@ class _Race:
             self._options.timeout_s,
             self._options.timed_s,
             seconds=BLOCK_S,
-            least=1 if self._plan is None else self._plan.runs_a_block,
+            least=1 if self._plan is None else self._plan[1],
         )
         if event.others_cores is not None:
             self._others.append(event.others_cores)
@@ -301,4 +290,4 @@ class _Race:
             self._lost[index] += 1
             if self._lost[index] < LOST_AT_MOST or len(self._entries) == 1:
                 raise error
-        self._failures[index] = error
+        self.failures[index] = error

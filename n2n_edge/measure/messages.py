@@ -15,28 +15,10 @@ from n2n_edge.foreign import printable
 from n2n_edge.measure.worker import MAX_SAMPLES
 
 __all__ = [
-    "BlockTimed",
-    "Checked",
-    "Clock",
-    "EnergySpent",
-    "FailureMessage",
-    "InvalidMessageError",
-    "KeeperReady",
-    "KernelTime",
-    "LimitMet",
-    "LimitPrepared",
-    "Measured",
-    "Message",
-    "Opened",
-    "PhaseMessage",
-    "Profiled",
-    "Put",
-    "State",
-    "StreamsRun",
-    "WorkerReady",
-    "one_line",
-    "parse",
-]
+    "BlockTimed", "Checked", "Clock", "EnergySpent", "FailureMessage", "HolderReady", "InvalidMessageError",
+    "KernelTime", "LimitMet", "LimitPrepared", "Measured", "Message", "Opened", "PhaseMessage", "Profiled", "Put",
+    "State", "StreamsRun", "WorkerReady", "one_line", "parse",
+]  # fmt: skip
 
 MOST_CORES = 4096
 MOST_BYTES = 2**50
@@ -119,8 +101,8 @@ class WorkerReady(Message):
     baseline_rss_bytes: Bytes | None
 
 
-class KeeperReady(Message):
-    """A keeper has made its folder, and takes requests."""
+class HolderReady(Message):
+    """A holder has made its folder, and takes requests."""
 
     protocol: Protocol
     folder: PathThere

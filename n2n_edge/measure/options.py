@@ -1,11 +1,11 @@
-"""How models are run and timed."""
+"""Options of a measurement: threads, providers, times, inputs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from n2n_edge.errors import InputError
-from n2n_edge.graph.witness import DEFAULT_SPATIAL_SIZE
+from n2n_edge.graph.shape_run import DEFAULT_SPATIAL_SIZE
 from n2n_edge.measure.messages import MOST_CORES
 
 __all__ = ["PROVIDERS", "BenchOptions", "parse_providers", "refuse_threads"]
@@ -26,6 +26,12 @@ PROVIDERS = {
 CPU = "CPUExecutionProvider"
 HANG_S = 20.0
 TENSORRT = "TensorrtExecutionProvider"
+HALF_PRECISION = {
+    TENSORRT: ("trt_fp16_enable", "False", "True"),
+    PROVIDERS["openvino"]: ("precision", "FP32", "FP16"),
+    PROVIDERS["qnn"]: ("enable_htp_fp16_precision", "0", "1"),
+}
+"""The option of a provider that has one for half precision, and what it is off and on."""
 
 MOST_SECONDS = 604_800.0
 """A week."""
@@ -89,18 +95,10 @@ class BenchOptions:
 
     def request(self, threads: int) -> dict[str, Any]:
         """Return the fields of the worker's requests."""
-        return {
-            "threads": threads,
-            "batch": self.batch,
-            "providers": list(self.providers),
-            "provider_options": {name: dict(options) for name, options in self.provider_options.items()},
-            "min_time_s": self.min_time_s,
-            "max_time_s": self.max_time_s,
-            "tolerance": self.tolerance,
-            "seed": self.seed,
-            "input_shape": None if self.input_shape is None else list(self.input_shape),
-            "free_axis": DEFAULT_SPATIAL_SIZE,  # what costs and predictions assume, too
-        }
+        provider_options = {name: dict(options) for name, options in self.provider_options.items()}
+        fields = {**vars(self), "threads": threads, "provider_options": provider_options}
+        del fields["timeout_s"]  # it is kept on this side
+        return {**fields, "free_axis": DEFAULT_SPATIAL_SIZE}  # as costs and predictions assume
 
 
 def refuse_threads(what: str, count: int, logical_cpus: int, where: str) -> None:
@@ -143,11 +141,7 @@ def parse_providers(names: str, settings: tuple[str, ...] = ()) -> tuple[tuple[s
 
 def _half_precision(provider: str, value: str) -> dict[str, str]:
     """Return the option by which a provider computes in half precision."""
-    on = value.lower() in ("1", "true", "yes", "on")
-    if provider == TENSORRT:
-        return {"trt_fp16_enable": "True" if on else "False"}
-    if provider == PROVIDERS["openvino"]:
-        return {"precision": "FP16" if on else "FP32"}
-    if provider == PROVIDERS["qnn"]:
-        return {"enable_htp_fp16_precision": "1" if on else "0"}
+    if provider in HALF_PRECISION:
+        option, off, on = HALF_PRECISION[provider]
+        return {option: on if value.lower() in ("1", "true", "yes", "on") else off}
     raise InputError(f"--provider-option fp16={value}: {provider} has no option for half precision")

@@ -1,4 +1,4 @@
-"""Where a run's time goes: the runtime's own profile, by kind of operator and by layer."""
+"""Profile of a run by kind of operator and by layer, as the runtime itself tells it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -45,10 +45,10 @@ class OpProfile:
 
         A runtime names a fused kernel after one of its nodes, or after what the last of them gives.
         """
-        plain_us, found = raw.plain_us, [kernel.us for kernel in raw.kernels]
-        excess_us = max(0.0, sum(found) - plain_us) / max(1, len(found))
-        overhead_us = min([excess_us, *found])
-        total_us = sum(found) - overhead_us * len(found) or 1.0
+        plain_us, times_us = raw.plain_us, [kernel.us for kernel in raw.kernels]
+        excess_us = max(0.0, sum(times_us) - plain_us) / max(1, len(times_us))
+        overhead_us = min([excess_us, *times_us])
+        total_us = sum(times_us) - overhead_us * len(times_us) or 1.0
         scale = min(1.0, plain_us / total_us)
         kernels = tuple(
             Kernel(

@@ -1,4 +1,4 @@
-"""The worker as a child process: started, spoken to, and buried when it crashes or hangs."""
+"""Child process of a worker: its start, its requests, and its end when it crashes or hangs."""
 
 import contextlib
 import json
@@ -7,31 +7,28 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from n2n_edge.closing import ClosedAtExit
 from n2n_edge.errors import InputError, MemoryLimitError, N2NError
-from n2n_edge.measure import worker
 from n2n_edge.measure.channel import Channel, FloodError
+from n2n_edge.measure.launch import Launch
 from n2n_edge.measure.measurement import MeasurementError
 from n2n_edge.measure.messages import (
     FailureMessage,
+    HolderReady,
     InvalidMessageError,
-    KeeperReady,
     Message,
     PhaseMessage,
     WorkerReady,
     one_line,
     parse,
 )
+from n2n_edge.measure.worker import PROTOCOL
 from n2n_edge.metrics.figures import MB
 
-__all__ = ["WORKER_SCRIPT", "ChildProcess", "KeeperProcess", "Launch", "WorkerProcess"]
+__all__ = ["ChildProcess", "HolderProcess", "WorkerProcess"]
 
-WORKER_SCRIPT = Path(worker.__file__)
 START_TIMEOUT_S = 120.0
 GRACE_S = 5.0
 TIMED = "in timed runs"
@@ -39,30 +36,8 @@ TIMED = "in timed runs"
 CLOCK_SLACK = 1.1
 """Clocks differ a little: so much more than it was given may a worker say that its work has taken."""
 
-Ready = TypeVar("Ready", WorkerReady, KeeperReady)
+Ready = TypeVar("Ready", WorkerReady, HolderReady)
 Answer = TypeVar("Answer", bound=Message)
-
-
-def _unexplained(code: int, stderr: str) -> N2NError | None:
-    return None
-
-
-@dataclass(frozen=True)
-class Launch:
-    """How a worker is started: the command, what it is told first, and what its deaths mean.
-
-    `heartbeat_s`: how often an empty line tells a far-away worker that somebody is still there. `limit_bytes` is the
-    limit on its memory, if it has one; `was_over_limit` tells whether a killed worker was killed for that. `explain`
-    may turn an exit code and the last words on stderr into an error. `speaker` is who answers, in errors.
-    """
-
-    argv: Sequence[str]
-    preamble: bytes = b""
-    heartbeat_s: float | None = None
-    limit_bytes: int | None = None
-    was_over_limit: Callable[[], bool] = lambda: True
-    explain: Callable[[int, str], N2NError | None] = _unexplained
-    speaker: str = "the worker"
 
 
 class ChildProcess(ClosedAtExit, Generic[Ready]):
@@ -100,9 +75,9 @@ class ChildProcess(ClosedAtExit, Generic[Ready]):
             if launch.heartbeat_s is not None:
                 threading.Thread(target=self._beat, args=(launch.heartbeat_s,), daemon=True).start()
             self.ready: Ready = self._await("ready", ready, where, START_TIMEOUT_S, phase="while starting")
-            if self.ready.protocol != worker.PROTOCOL:
+            if self.ready.protocol != PROTOCOL:
                 raise MeasurementError(
-                    f"{where}: {launch.speaker} speaks protocol {self.ready.protocol}, not {worker.PROTOCOL}"
+                    f"{where}: {launch.speaker} speaks protocol {self.ready.protocol}, not {PROTOCOL}"
                 )
         except RuntimeError as error:
             self.close()
@@ -132,19 +107,19 @@ class ChildProcess(ClosedAtExit, Generic[Ready]):
             MeasurementError: the run failed, the process died, nothing came within `timeout_s` (it is then killed), or
                 what came can't be true.
         """
-        line = json.dumps({"protocol": worker.PROTOCOL, "command": answer.command, **fields}) + "\n"
+        line = json.dumps({"protocol": PROTOCOL, "command": answer.command, **fields}) + "\n"
         try:
             self._send(line.encode(), time.monotonic() + timeout_s)
         except TimeoutError:
             self.close()
             raise self._late(label, timeout_s, "while the request was sent") from None
         self.served += 1
-        found = self._await("result", answer, label, timeout_s, timed_s)
+        result = self._await("result", answer, label, timeout_s, timed_s)
         allowed_s = CLOCK_SLACK * (timeout_s + (timed_s or 0.0))
-        if not found.claimed_ms() <= 1000 * allowed_s:
-            claimed = f"{found.claimed_ms() / 1000:g} s of work, more than the {allowed_s:g} s that it was given"
+        if not result.claimed_ms() <= 1000 * allowed_s:
+            claimed = f"{result.claimed_ms() / 1000:g} s of work, more than the {allowed_s:g} s that it was given"
             raise self._invalid(label, f"'s answer ({answer.command}) tells of {claimed}")
-        return found
+        return result
 
     def close(self) -> None:
         """Kill the process and let go of its pipes; safe to call twice."""
@@ -292,7 +267,7 @@ class ChildProcess(ClosedAtExit, Generic[Ready]):
 
 
 WorkerProcess = ChildProcess[WorkerReady]
-KeeperProcess = ChildProcess[KeeperReady]
+HolderProcess = ChildProcess[HolderReady]
 
 
 def _not_started(where: str, error: Exception) -> MeasurementError:

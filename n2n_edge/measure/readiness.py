@@ -1,10 +1,11 @@
-"""Whether a target can time models, and what it lacks."""
+"""Readiness of a target to time models, and what it lacks."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from n2n_edge.measure.board import BoardState
+from n2n_edge.measure.measurement import MeasurementWarning
 from n2n_edge.measure.messages import Checked
 from n2n_edge.measure.target import Target
 
@@ -25,11 +26,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Readiness:
-    """What a target has (`facts`, in words), lacks, and what makes timings on it doubtful."""
+    """What a target has (`facts`, in words), what it lacks, and warnings about timings on it."""
 
     facts: Mapping[str, str]
     missing: tuple[Problem, ...]
-    doubts: tuple[str, ...]
+    warnings: tuple[MeasurementWarning, ...]
     raw: Checked
     state: BoardState
 
@@ -45,7 +46,8 @@ class Readiness:
             "found": self.raw.model_dump(exclude_unset=True),
             "state": self.state.to_json(),
             "missing": [asdict(problem) for problem in self.missing],
-            "warnings": list(self.doubts),
+            "warnings": [str(warning) for warning in self.warnings],
+            "warning_codes": [warning.code for warning in self.warnings],
         }
 
 
@@ -55,54 +57,54 @@ def readiness(target: Target) -> Readiness:
     Raises:
         MeasurementError: it can't be reached, or has no Python.
     """
-    found, state = target.check(), target.state()
+    there, state = target.check(), target.state()
     clock = UNKNOWN if state.clock_mhz is None else f"{state.clock_mhz:.0f} MHz"
     if state.max_clock_mhz is not None:
         clock += f" of {state.max_clock_mhz:.0f}"
     facts = {
-        "processor": str(found.cpu),
-        "cores": f"{found.cores} usable, {found.logical_cpus} logical",
-        "memory": f"{found.memory_mb or UNKNOWN} MB, {found.available_memory_mb or UNKNOWN} MB available",
-        "system": f"{found.os} on {found.machine}",
-        "Python": f"{found.python} ({found.executable})",
-        "numpy": str(found.numpy or "none"),
-        "onnxruntime": str(found.onnxruntime or "none"),
-        "providers": ", ".join(name.removesuffix("ExecutionProvider") for name in found.providers) or "none",
+        "processor": str(there.cpu),
+        "cores": f"{there.cores} usable, {there.logical_cpus} logical",
+        "memory": f"{there.memory_mb or UNKNOWN} MB, {there.available_memory_mb or UNKNOWN} MB available",
+        "system": f"{there.os} on {there.machine}",
+        "Python": f"{there.python} ({there.executable})",
+        "numpy": str(there.numpy or "none"),
+        "onnxruntime": str(there.onnxruntime or "none"),
+        "providers": ", ".join(name.removesuffix("ExecutionProvider") for name in there.providers) or "none",
         "governor": state.governor or UNKNOWN,
         "clock": clock,
         "temperature": UNKNOWN if state.temperature_c is None else f"{state.temperature_c:.0f} °C",
         "throttled": ", ".join(state.throttled) or "no" if state.tells_throttling else UNKNOWN,
         "power mode": state.power_mode or UNKNOWN,
-        "free disk": f"{found.free_disk_mb} MB in {found.folder}",
+        "free disk": f"{there.free_disk_mb} MB in {there.folder}",
     }
-    return Readiness(facts, tuple(_missing(found)), (*state.doubts(), *_doubts(found, state)), found, state)
+    return Readiness(facts, tuple(_missing(there)), (*state.warnings(), *_warnings(there, state)), there, state)
 
 
-def _missing(found: Checked) -> list[Problem]:
+def _missing(there: Checked) -> list[Problem]:
     problems = []
-    if tuple(int(part) for part in found.python.split(".")[:2]) < LEAST_PYTHON:
-        problems.append(Problem(f"Python {found.python} is older than 3.8", "name a newer one with ?python=PATH"))
+    if tuple(int(part) for part in there.python.split(".")[:2]) < LEAST_PYTHON:
+        problems.append(Problem(f"Python {there.python} is older than 3.8", "name a newer one with ?python=PATH"))
     for package in ("numpy", "onnxruntime"):
-        if getattr(found, package) is None:
-            reason = getattr(found, f"{package}_error")
+        if getattr(there, package) is None:
+            reason = getattr(there, f"{package}_error")
             absent = "No module named" in reason
             what = package if absent else f"{package} can't be imported ({reason})"
-            remedy = f"install it there with `{found.executable} -m pip install {package}`"
+            remedy = f"install it there with `{there.executable} -m pip install {package}`"
             problems.append(
                 Problem(what, remedy + ", in a virtual environment if pip asks for one (then ?python=PATH)")
             )
     return problems
 
 
-def _doubts(found: Checked, state: BoardState) -> list[str]:
-    doubts = []
+def _warnings(there: Checked, state: BoardState) -> list[MeasurementWarning]:
+    warnings = []
     if state.throttled:
-        doubts.append(f"the board is {' and '.join(state.throttled)} now: no measurement counts until that is mended")
-    if found.free_disk_mb < LITTLE_DISK_MB:
-        doubts.append(
-            f"only {found.free_disk_mb} MB are free in {found.folder}; name another folder: ssh://host/folder"
-        )
-    available = found.available_memory_mb
+        text = f"the board is {' and '.join(state.throttled)} now: no measurement counts until that is mended"
+        warnings.append(MeasurementWarning("throttled", text))
+    if there.free_disk_mb < LITTLE_DISK_MB:
+        text = f"only {there.free_disk_mb} MB are free in {there.folder}"
+        warnings.append(MeasurementWarning("little-disk", text, "name another folder: ssh://host/folder"))
+    available = there.available_memory_mb
     if available is not None and available < LITTLE_MEMORY_MB:
-        doubts.append(f"only {available} MB of memory are available")
-    return doubts
+        warnings.append(MeasurementWarning("little-memory", f"only {available} MB of memory are available"))
+    return warnings

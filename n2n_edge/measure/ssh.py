@@ -1,7 +1,7 @@
-"""A board over the system's own ``ssh``: its configuration, keys, agents and jump hosts are the user's.
+"""Target over the system's own ``ssh``: its configuration, keys, agents and jump hosts are the user's.
 
-The worker is one file. It is handed to ``python3`` on the board through the connection and never stored there; models
-lie in a folder of their own, once per content, which the keeper removes when the connection ends.
+The worker is handed to ``python3`` on the board through the connection and never stored there; models lie in a folder
+of their own, once per content, which the holder removes when the connection ends.
 """
 
 import os
@@ -14,18 +14,13 @@ from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from n2n_edge.errors import InputError, N2NError, UnsuitableEnvironmentError
+from n2n_edge.measure.launch import Launch, worker_archive, worker_arguments
 from n2n_edge.measure.measurement import ConnectionLostError, MeasurementError
 from n2n_edge.measure.messages import one_line
-from n2n_edge.measure.process import WORKER_SCRIPT, Launch
 from n2n_edge.measure.target import HostTarget, Target
 
 __all__ = ["SshAddress", "SshTarget", "open_target"]
 
-BOOTSTRAP = (
-    "import sys; sys.version_info < (3, 8) and sys.exit('its Python is %d.%d, 3.8 is needed' % sys.version_info[:2]); "
-    "sys.path.pop(0); b = sys.stdin.buffer; n = int(b.readline()); "
-    "exec(compile(b.read(n), 'n2n-edge worker', 'exec'))"
-)
 OPTIONS = (
     "BatchMode=yes",  # a password can't be asked for: many connections are made, and none may wait for ever
     "ConnectTimeout=15",
@@ -103,22 +98,21 @@ class SshTarget(Target):
 
     def launch(self, arguments: Sequence[str], prefix: Sequence[str] = ()) -> Launch:
         address = self.address
-        remote = ["-u", "-c", BOOTSTRAP, *arguments, "--silence", str(SILENCE_S)]
+        remote = worker_arguments([*arguments, "--silence", str(SILENCE_S)])
         # a shell that stays reports a death by signal as 128 + signal, of which ssh itself would only say 255
         line = f"{shlex.join(prefix)} {_quoted(address.python)} {shlex.join(remote)}; exit $?"
         reporting = ["sh", "-c", line]
         port = ["-p", str(address.port)] if address.port is not None else []
         options = [word for option in OPTIONS for word in ("-o", option)]
-        source = WORKER_SCRIPT.read_bytes()
         return Launch(
             [*self._ssh, "-T", "-x", *options, *port, "--", address.destination, shlex.join(reporting)],
-            preamble=b"%d\n%s" % (len(source), source),
+            preamble=worker_archive(),
             heartbeat_s=HEARTBEAT_S,
             explain=self._explain,
             speaker="the board",
         )
 
-    def keeper_arguments(self) -> tuple[str, ...]:
+    def holder_arguments(self) -> tuple[str, ...]:
         return ("--folder", self.address.folder) if self.address.folder else ()
 
     def _explain(self, code: int, stderr: str) -> N2NError | None:

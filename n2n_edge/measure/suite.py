@@ -1,4 +1,4 @@
-"""Everything that `bench` finds out about some models on one target."""
+"""Suite of measurements: everything that the command `bench` tells of some models on one target."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from n2n_edge.errors import N2NError
 from n2n_edge.measure.bench import Throughput, bench, run_throughput, threads_on, twice, with_profile
 from n2n_edge.measure.board import BoardState
 from n2n_edge.measure.comparison import Comparison, compare
-from n2n_edge.measure.measurement import Measurement, alone_in_failing
+from n2n_edge.measure.measurement import Measurement, MeasurementWarning, alone_in_failing
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.per_op import OpProfile
 from n2n_edge.measure.target import Target
@@ -65,10 +65,10 @@ def run_suite(
     )  # refuse what can't be had before anything is timed
     if len(paths) == 1 and not with_itself:
         watch(f"timing {names_of(paths)[0]}")
-        entries = [_alone(paths[0], options, target)]
+        entries = [_completed(Entry(paths[0]), lambda entry: _benched(entry, options, target))]
     else:
         names = "the models" if len(paths) > 1 else f"{names_of(paths)[0]} against itself"
-        found = compare(
+        compared = compare(
             paths,
             options,
             target,
@@ -76,37 +76,39 @@ def run_suite(
             with_itself=with_itself,
             watch=lambda rounds: watch(f"timing {names} in turns, {rounds} rounds done"),
         )
-        noise_floor = found.noise_floor
+        noise_floor = compared.noise_floor
         entries = []
         for name, path, measured, comparison in zip(
-            names_of(paths), paths, found.measurements, found.comparisons, strict=True
+            names_of(paths), paths, compared.measurements, compared.comparisons, strict=True
         ):
             if isinstance(measured, N2NError):
                 entries.append(Entry(path, error=measured))
                 continue
             watch(f"profiling {name}")
-            entries.append(_profiled(Entry(path, measured, comparison=comparison), options, target))
+            entry = Entry(path, measured, comparison=comparison)
+            entries.append(_completed(entry, lambda entry: _profiled(entry, options, target)))
     if streams is not None:
         entries = [_streamed(entry, options, target, streams, watch) for entry in entries]
     return Suite(tuple(entries), noise_floor, twice(target, target.state))
 
 
-def _alone(path: Path, options: BenchOptions, target: Target) -> Entry:
+def _completed(entry: Entry, action: Callable[[Entry], Entry]) -> Entry:
+    """Return what an action makes of an entry; where it fails, an entry with nothing but the error."""
     try:
-        with alone_in_failing(str(path)):
-            found = bench(path, options, target=target)
+        with alone_in_failing(str(entry.path)):
+            return action(entry)
     except N2NError as error:
-        return Entry(path, error=error)
-    return Entry(path, found.measurement, found.profile)
+        return Entry(entry.path, error=error)
+
+
+def _benched(entry: Entry, options: BenchOptions, target: Target) -> Entry:
+    result = bench(entry.path, options, target=target)
+    return replace(entry, measurement=result.measurement, profile=result.profile)
 
 
 def _profiled(entry: Entry, options: BenchOptions, target: Target) -> Entry:
     assert entry.measurement is not None
-    try:
-        with alone_in_failing(str(entry.path)):
-            profile, measurement = with_profile(entry.measurement, entry.path, options, target)
-    except N2NError as error:
-        return Entry(entry.path, error=error)
+    profile, measurement = with_profile(entry.measurement, entry.path, options, target)
     return replace(entry, profile=profile, measurement=measurement)
 
 
@@ -118,6 +120,6 @@ def _streamed(entry: Entry, options: BenchOptions, target: Target, streams: int,
         with alone_in_failing(str(entry.path)):
             throughput = run_throughput(entry.path, options, target, streams)
     except N2NError as error:
-        measured = replace(entry.measurement, warnings=(*entry.measurement.warnings, f"no throughput: {error}"))
-        return replace(entry, measurement=measured)
+        warning = MeasurementWarning("no-throughput", f"no throughput: {error}")
+        return replace(entry, measurement=entry.measurement.warned(warning))
     return replace(entry, throughput=throughput)

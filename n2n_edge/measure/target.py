@@ -1,4 +1,4 @@
-"""Where a model is really run: this host, this host within a profile's limits, or a board over ssh."""
+"""Targets that models run on: this host, this host within a profile's limits, or a board over ssh."""
 
 import base64
 import hashlib
@@ -12,13 +12,13 @@ from typing import Any
 
 from n2n_edge.closing import ClosedAtExit
 from n2n_edge.errors import InputError
-from n2n_edge.graph.model_file import check_path, data_files, read_external_data, read_proto, to_bytes
-from n2n_edge.measure.board import BoardState
-from n2n_edge.measure.environment import environment
-from n2n_edge.measure.files import is_ort
-from n2n_edge.measure.messages import Checked, KeeperReady, LimitMet, LimitPrepared, Put, State, WorkerReady, parse
-from n2n_edge.measure.process import WORKER_SCRIPT, KeeperProcess, Launch, WorkerProcess
-from n2n_edge.measure.worker import board_state, usable_cores
+from n2n_edge.graph.model_file import check_path, data_files, is_ort, read_external_data, read_proto, to_bytes
+from n2n_edge.measure.board import BoardState, environment, usable_cores
+from n2n_edge.measure.launch import Launch, worker_archive, worker_arguments
+from n2n_edge.measure.messages import Checked, HolderReady, LimitMet, LimitPrepared, Put, State, WorkerReady, parse
+from n2n_edge.measure.process import HolderProcess, WorkerProcess
+from n2n_edge.measure.worker.state import board_state
+from n2n_edge.measure.worker.system import allowed_cpus
 from n2n_edge.metrics.figures import Provenance
 
 __all__ = ["HostTarget", "MemoryLimit", "Target"]
@@ -37,7 +37,7 @@ class MemoryLimit:
 
 
 class Target(ClosedAtExit):
-    """A place that starts workers. Use as a context: what was put there is removed at the end.
+    """Machine that starts workers. Use as a context: what was put there is removed at the end.
 
     Subclasses say how a worker is launched (`launch`); everything else is the same everywhere.
     """
@@ -49,14 +49,14 @@ class Target(ClosedAtExit):
 
     def __init__(self, limit_bytes: int | None = None) -> None:
         self._limit_bytes = limit_bytes
-        self._keeper_process: KeeperProcess | None = None
-        self._placed: dict[str, str] = {}
+        self._holder_process: HolderProcess | None = None
+        self._sent: dict[str, str] = {}
         self._enforced: bool | None = None
         self._checked: Checked | None = None
 
     @abstractmethod
     def launch(self, arguments: Sequence[str], prefix: Sequence[str] = ()) -> Launch:
-        """Return how the worker script is started there, with these arguments, behind the command `prefix`."""
+        """Return how a worker is started there, with these arguments, behind the command `prefix`."""
 
     @property
     def cores(self) -> int:
@@ -78,8 +78,8 @@ class Target(ClosedAtExit):
         return MemoryLimit(self._limit_bytes, self._enforced)
 
     def limit_there(self) -> LimitPrepared:
-        """Prepare a limit for one worker and return by what means it comes under it; see `worker.limit_memory`."""
-        return self._keeper().request(LimitPrepared, self.name, CHECK_TIMEOUT_S, bytes=self._limit_bytes)
+        """Prepare a limit for one worker and return by what means it comes under it; see `worker.memory`."""
+        return self._holder().request(LimitPrepared, self.name, CHECK_TIMEOUT_S, bytes=self._limit_bytes)
 
     def start(self, *, unlimited: bool = False) -> WorkerProcess:
         """Start a fresh worker, under the limit on memory unless it is to be `unlimited`.
@@ -98,7 +98,7 @@ class Target(ClosedAtExit):
         )
         return WorkerProcess(limited, WorkerReady, self.name)
 
-    def place(self, model: Path | bytes) -> dict[str, str]:
+    def put(self, model: Path | bytes) -> dict[str, str]:
         """Return the fields of a request that name a model there; it is sent at most once.
 
         Raises:
@@ -115,7 +115,7 @@ class Target(ClosedAtExit):
 
     def scratch(self) -> str:
         """Return a folder there for files that a measurement makes; it is removed at the end."""
-        return self._keeper().ready.folder
+        return self._holder().ready.folder
 
     def describe(self) -> Mapping[str, Any]:
         """Return the fingerprint of the machine and its software; see `check`."""
@@ -129,54 +129,54 @@ class Target(ClosedAtExit):
             MeasurementError: it can't be reached, or has no Python.
         """
         if self._checked is None:
-            self._checked = self._keeper().request(Checked, self.name, CHECK_TIMEOUT_S)
+            self._checked = self._holder().request(Checked, self.name, CHECK_TIMEOUT_S)
         return self._checked
 
     def state(self) -> BoardState:
         """Return how it stands: clocks, temperature, throttling."""
-        return BoardState.read(self._keeper().request(State, self.name, CHECK_TIMEOUT_S))
+        return BoardState.read(self._holder().request(State, self.name, CHECK_TIMEOUT_S))
 
     def reconnect(self) -> None:
         """Forget what was there: after a lost connection everything starts anew."""
-        keeper, self._keeper_process = self._keeper_process, None
-        self._placed.clear()
-        if keeper is not None:
-            keeper.close()
+        holder, self._holder_process = self._holder_process, None
+        self._sent.clear()
+        if holder is not None:
+            holder.close()
 
     def close(self) -> None:
         """Remove what was put there; the next use starts anew."""
-        keeper, self._keeper_process = self._keeper_process, None
-        self._placed.clear()
-        if keeper is not None:
-            keeper.finish(CLEAR_UP_S)
+        holder, self._holder_process = self._holder_process, None
+        self._sent.clear()
+        if holder is not None:
+            holder.finish(CLEAR_UP_S)
 
     def _was_over_limit(self, cgroup: str | None) -> bool:
         """Whether the system has killed a worker for want of memory; assumed where there is no group to look at."""
         if cgroup is None:
             return True
-        return self._keeper().request(LimitMet, self.name, CHECK_TIMEOUT_S, cgroup=cgroup).killed
+        return self._holder().request(LimitMet, self.name, CHECK_TIMEOUT_S, cgroup=cgroup).killed
 
-    def _keeper(self) -> KeeperProcess:
-        if self._keeper_process is not None and not self._keeper_process.alive:
+    def _holder(self) -> HolderProcess:
+        if self._holder_process is not None and not self._holder_process.alive:
             self.reconnect()
-        if self._keeper_process is None:
-            launch = self.launch(("--keeper", *self.keeper_arguments()))
-            self._keeper_process = KeeperProcess(launch, KeeperReady, self.name)
-        return self._keeper_process
+        if self._holder_process is None:
+            launch = self.launch(("--holder", *self.holder_arguments()))
+            self._holder_process = HolderProcess(launch, HolderReady, self.name)
+        return self._holder_process
 
-    def keeper_arguments(self) -> tuple[str, ...]:
-        """Return what the keeper is told besides: the folder to put models into."""
+    def holder_arguments(self) -> tuple[str, ...]:
+        """Return what the holder is told besides: the folder to put models into."""
         return ()
 
     def _send(self, model: Path | bytes) -> str:
-        keeper = self._keeper()
+        holder = self._holder()
         content, suffix = _content(model)
         digest = hashlib.sha256(content).hexdigest()
-        if digest not in self._placed:
+        if digest not in self._sent:
             label = str(model) if isinstance(model, Path) else "model"
             for start in range(0, max(1, len(content)), PIECE_BYTES):
                 piece = content[start : start + PIECE_BYTES]
-                answer = keeper.request(
+                answer = holder.request(
                     Put,
                     f"{label}: sending it to {self.name}",
                     CHECK_TIMEOUT_S,
@@ -185,8 +185,8 @@ class Target(ClosedAtExit):
                     last=start + PIECE_BYTES >= len(content),
                     sha256=digest,
                 )
-            self._placed[digest] = answer.path
-        return self._placed[digest]
+            self._sent[digest] = answer.path
+        return self._sent[digest]
 
 
 class HostTarget(Target):
@@ -200,7 +200,6 @@ class HostTarget(Target):
 
     def __init__(
         self,
-        script: Path = WORKER_SCRIPT,
         *,
         limit_bytes: int | None = None,
         limited_to: str | None = None,
@@ -212,7 +211,6 @@ class HostTarget(Target):
             InputError: this machine has fewer cores than that.
         """
         super().__init__(limit_bytes)
-        self._script = script
         self._cores = cores
         self._environment = environment()  # looked up once: every measurement asks for it
         self.name = "host"
@@ -230,11 +228,9 @@ class HostTarget(Target):
 
     @property
     def affinity(self) -> list[int] | None:
-        if self._cores is None:
+        if self._cores is None or not hasattr(os, "sched_getaffinity"):
             return None
-        if not hasattr(os, "sched_getaffinity"):
-            return None
-        return sorted(os.sched_getaffinity(0))[: self._cores]
+        return allowed_cpus()[: self._cores]
 
     def describe(self) -> Mapping[str, Any]:
         return self._environment
@@ -243,9 +239,7 @@ class HostTarget(Target):
         return BoardState.read(parse(State, board_state()))
 
     def launch(self, arguments: Sequence[str], prefix: Sequence[str] = ()) -> Launch:
-        # -P keeps the script's folder off the import path: its neighbours must not hide other modules
-        argv = [*prefix, sys.executable, "-P", str(self._script), *arguments]
-        return Launch(argv)
+        return Launch([*prefix, sys.executable, *worker_arguments(arguments)], preamble=worker_archive())
 
 
 def _content(model: Path | bytes) -> tuple[bytes, str]:

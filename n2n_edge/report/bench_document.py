@@ -1,4 +1,4 @@
-"""What `n2n-edge bench` found, as one JSON document (`docs/schemas/bench.json`)."""
+"""JSON document of `n2n-edge bench` (`docs/schemas/bench.json`)."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -8,10 +8,10 @@ from typing import Any, TypedDict
 
 from n2n_edge.errors import N2NError
 from n2n_edge.graph.costs import Costs
+from n2n_edge.graph.model_file import model_files
 from n2n_edge.latency.file_figures import static_figures
 from n2n_edge.measure.bench import Throughput
 from n2n_edge.measure.comparison import Comparison
-from n2n_edge.measure.files import model_files
 from n2n_edge.measure.measurement import alone_in_failing
 from n2n_edge.measure.per_op import OpProfile
 from n2n_edge.measure.suite import Entry, Suite
@@ -130,7 +130,8 @@ def _row(row: Benched) -> dict[str, Any]:
         "batch": measured.batch,
         "n": measured.n,
         "converged": measured.converged,
-        "warnings": list(measured.warnings),
+        "warnings": [str(warning) for warning in measured.warnings],
+        "warning_codes": [warning.code for warning in measured.warnings],
     }
     document |= {name: figure.to_json() for name, figure in timed_figures(row).items()}
     spread = histogram_of(measured.samples_ms, BINS)

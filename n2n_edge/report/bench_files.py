@@ -63,8 +63,8 @@ def bench_markdown(suite: Suite, rows: Sequence[Benched], document: BenchJson) -
             lines.append(f"- {markdown_text(str(row.entry.error))}")
         measured = row.entry.measurement
         lines += [
-            f"- {markdown_text(name)}: warning: {markdown_text(text)}"
-            for text in (measured.warnings if measured else ())
+            f"- {markdown_text(name)}: warning: {markdown_text(str(warning))}"
+            for warning in (measured.warnings if measured else ())
         ]
     return "\n".join(lines).rstrip() + "\n"
 

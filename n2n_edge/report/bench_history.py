@@ -17,17 +17,17 @@ COMPARABLE = ("cpu", "logical_cpus", "memory_mb", "os", "python", "onnxruntime",
 
 @dataclass(frozen=True)
 class Change:
-    """How a model's median stands to an earlier one; `doubts` say why the two may not compare."""
+    """A model's median beside an earlier one; `warnings` say why the two may not compare."""
 
     name: str
     before_ms: float
     after_ms: float
     overlap: bool
-    doubts: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @property
     def words(self) -> str:
-        """One line that says both medians, their ratio, and whether their intervals leave any doubt."""
+        """One line that says both medians, their ratio, and whether their intervals overlap."""
         ratio = self.after_ms / self.before_ms
         sure = "their intervals overlap" if self.overlap else "their intervals are apart"
         return f"{self.name}: {self.before_ms:.3f} ms then, {self.after_ms:.3f} ms now, {ratio:.3f} times; {sure}"
@@ -59,20 +59,20 @@ def changes_since(earlier: BenchJson, now: BenchJson) -> tuple[Change, ...]:
     It is found by its path, else by its content, or by its file name where no other has it.
     The two weren't timed in turns: whatever else changed meanwhile is in the ratio.
     """
-    doubts = []
+    warnings = []
     for name in COMPARABLE:
         before, after = earlier["environment"].get(name), now["environment"].get(name)
         if before != after:
-            doubts.append(f"{name} differs: {before} then, {after} now")
+            warnings.append(f"{name} differs: {before} then, {after} now")
     if earlier["target"]["name"] != now["target"]["name"]:
-        doubts.append(f"the target differs: {earlier['target']['name']} then, {now['target']['name']} now")
+        warnings.append(f"the target differs: {earlier['target']['name']} then, {now['target']['name']} now")
     found = []
     names = names_of([str(model["path"]) for model in now["models"]])
     for name, model in zip(names, now["models"], strict=True):
         before_row = _same(model, earlier)
         if before_row is None or "p50_ms" not in model:
             continue
-        own = list(doubts)
+        own = list(warnings)
         for key in ("threads", "batch", "providers"):
             if before_row[key] != model[key]:
                 own.append(f"{key} differs: {before_row[key]} then, {model[key]} now")

@@ -194,16 +194,16 @@ def _budget(verdict: Verdict) -> BudgetJson:
 
 
 def _architecture(teacher: Teacher, architecture: Architecture) -> ArchitectureJson:
-    trunk = teacher.trunk(architecture.removed)
-    layers = {group.name: list(group.layers) for group in trunk.groups}
-    widths = {group.name: min(group.width, architecture.width(group.name)) for group in trunk.groups}
+    base = teacher.base_graph(architecture.removed)
+    layers = {group.name: list(group.layers) for group in base.groups}
+    widths = {group.name: min(group.width, architecture.width(group.name)) for group in base.groups}
     return {
         "removed": [layer.name for layer in teacher.layers if layer.name in architecture.removed],
         "groups": [
             {
                 "name": group.name,
                 "before": group.width,
-                "after": widths.get(trunk.aliases.get(group.name, ""), 0),
+                "after": widths.get(base.aliases.get(group.name, ""), 0),
                 "layers": layers.get(group.name, list(group.layers)),
             }
             for group in teacher.groups

@@ -11,11 +11,11 @@ from n2n_edge.errors import IncompressibleError, InputError
 from n2n_edge.foreign import foreign_file
 from n2n_edge.graph.costs import costs
 from n2n_edge.graph.load import load_model
+from n2n_edge.graph.model_file import file_size_bytes
 from n2n_edge.graph.shapes import batch_of
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.file_figures import file_figures, static_figures
 from n2n_edge.latency.prediction import predict_latency
-from n2n_edge.measure.files import file_size_bytes
 from n2n_edge.metrics.figures import SCHEMA_VERSION, Figure
 from n2n_edge.runs.readiness import Obstacle, obstacles
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from n2n_edge.data.dataset import Data
 from n2n_edge.errors import UnsuitableEnvironmentError
-from n2n_edge.graph.witness import Array
+from n2n_edge.graph.shape_run import Array
 from n2n_edge.training.executor import GraphModule
 
 __all__ = ["MAX_RELATIVE_ERROR", "MIN_TOP1_AGREEMENT", "Difference", "Parity", "check_parity", "worst_difference"]

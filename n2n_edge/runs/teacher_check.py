@@ -12,7 +12,7 @@ from n2n_edge.data.dataset import Data
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.graph.load import load_model, serialize
-from n2n_edge.graph.witness import Array, witness
+from n2n_edge.graph.shape_run import Array, run_graph
 from n2n_edge.runs.parity import worst_difference
 from n2n_edge.training.augmentation import normalise
 from n2n_edge.training.executor import GraphModule
@@ -118,7 +118,7 @@ def _joined(parts: Sequence[Array], shape: tuple[int, ...]) -> Array:
 
 def _first_difference(graph: ir.Model, images: Array) -> str:
     """Name the first node whose output in torch isn't that in ONNX Runtime, with the same inputs before it."""
-    expected = witness(graph, {str(graph.graph.inputs[0].name): images})
+    expected = run_graph(graph, {str(graph.graph.inputs[0].name): images})
     found: list[str] = []
 
     class Comparing:

@@ -149,7 +149,7 @@ class CostMeter:
         Without budgets, or where the teacher meets them all, the ratios are taken as they are and only scaled down. A
         measured latency is met by predicting, timing, and correcting the prediction for the layers that are left.
         """
-        groups = self.teacher.trunk(removed).groups
+        groups = self.teacher.base_graph(removed).groups
         table = np.array([[ratios.get(group.name, 1.0) for group in groups]])
         if not self._timed or "latency_ms" not in self.limits:
             return self._fitted_file(removed, table)
@@ -196,11 +196,11 @@ class CostMeter:
         return architecture
 
     def fitted_many(self, removed: frozenset[str], ratios: Ratios, *, roughly: bool = False) -> Widths:
-        """Return `fitted` for each row of `ratios`, in the order of the trunk's groups, without timing anything.
+        """Return `fitted` for each row of `ratios`, in the order of the base graph's groups, without timing anything.
 
         `roughly` leaves a little of the budget unused.
         """
-        groups = self.teacher.trunk(removed).groups
+        groups = self.teacher.base_graph(removed).groups
         if not self.limits:
             return widths_at(groups, ratios, np.ones(len(ratios)), self.multiple)
         top = 1.0 if self._teacher_meets_all() else None
@@ -248,7 +248,7 @@ class CostMeter:
 
     def _named(self, removed: frozenset[str], widths: NDArray[np.int64]) -> Architecture:
         architecture = self.teacher.full.remove(*sorted(removed))
-        for group, width in zip(self.teacher.trunk(removed).groups, widths.tolist(), strict=True):
+        for group, width in zip(self.teacher.base_graph(removed).groups, widths.tolist(), strict=True):
             if group.shrinkable:
                 architecture = architecture.resize(group.name, min(width, architecture.width(group.name)))
         return architecture
@@ -256,9 +256,9 @@ class CostMeter:
     def _costs_at(self, removed: frozenset[str]) -> tuple[WidthCosts, tuple[Kernels, ...]]:
         known = self._width_costs.get(removed)
         if known is None:
-            trunk = self.teacher.trunk(removed)
-            costs_at = WidthCosts(trunk)
-            kernels = tuple(device.kernels(costs_at, trunk.model) for device in self.devices)
+            base = self.teacher.base_graph(removed)
+            costs_at = WidthCosts(base)
+            kernels = tuple(device.kernels(costs_at, base.model) for device in self.devices)
             known = self._width_costs[removed] = (costs_at, kernels)
             if len(self._width_costs) > _WIDTH_COSTS_KEPT:
                 self._width_costs.popitem(last=False)

@@ -205,7 +205,7 @@ class _Search:
         stages: dict[frozenset[str], _Stage] = {}
         for part in range(rounds):
             gone = self.leading_layers(part / rounds)
-            if not any(group.shrinkable for group in teacher.trunk(gone).groups):
+            if not any(group.shrinkable for group in teacher.base_graph(gone).groups):
                 continue
             if gone not in stages:
                 stages[gone] = self.begun(ShrinkageStage(teacher, meter.profile, meter.headroom(), gone))

@@ -81,7 +81,7 @@ class DeviceLatency:
         return None if "failed" in known else Figure(**known)
 
     def kernels(self, costs_at: WidthCosts, model: ir.Model) -> Kernels:
-        """Return the kernels that the device makes of a trunk, for `foretold`."""
+        """Return the kernels that the device makes of a base graph, for `foretold`."""
         outputs = [str(value.name) for value in model.graph.outputs]
         return Kernels(costs_at.plan.places, outputs, self.profile.block)
 

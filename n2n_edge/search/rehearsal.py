@@ -130,12 +130,12 @@ class Rehearsal:
 
     def ratios_of(self, architecture: Architecture) -> Mapping[str, float]:
         """Return the width ratio of every group that `architecture` may shrink."""
-        groups = self._meter.teacher.trunk(architecture.removed).groups
+        groups = self._meter.teacher.base_graph(architecture.removed).groups
         widths = dict(architecture.widths)
         return {group.name: widths.get(group.name, group.width) / group.width for group in groups if group.shrinkable}
 
     def _shape(self, removed: frozenset[str]) -> Mapping[str, float]:
-        groups = self._meter.teacher.trunk(removed).groups
+        groups = self._meter.teacher.base_graph(removed).groups
         free = [place for place, group in enumerate(groups) if group.shrinkable]
         equal = {groups[place].name: 1.0 for place in free}
         if not free or not self._meter.limits:
@@ -173,7 +173,7 @@ class Rehearsal:
             by_layers.setdefault(design.removed, []).append(index)
         found: dict[int, _Fitted] = {}
         for removed, members in by_layers.items():
-            groups = self._meter.teacher.trunk(removed).groups
+            groups = self._meter.teacher.base_graph(removed).groups
             table = np.array([[designs[i].ratios.get(group.name, 1.0) for group in groups] for i in members])
             widths = self._meter.fitted_many(removed, table, roughly=True)
             known = self._meter.foretold(removed, widths)
@@ -200,13 +200,13 @@ class Rehearsal:
         return accuracy / max(self._evaluator.teacher_accuracy, 1e-9)
 
     def _widths_of(self, removed: frozenset[str], widths: Mapping[str, int]) -> NDArray[np.int64]:
-        groups = self._meter.teacher.trunk(removed).groups
+        groups = self._meter.teacher.base_graph(removed).groups
         return np.array([[min(widths.get(group.name, group.width), group.width) for group in groups]], np.int64)
 
     def _sketches(
         self, removed: frozenset[str], widths: NDArray[np.int64], known: Mapping[str, NDArray[np.float64]]
     ) -> list[Sketch]:
-        groups = self._meter.teacher.trunk(removed).groups
+        groups = self._meter.teacher.base_graph(removed).groups
         return [
             Sketch(
                 removed,

@@ -111,7 +111,7 @@ class ShrinkageStage:
         Raises ValueError where no group is left that could shrink.
         """
         self.removed = removed
-        self.groups = tuple(group for group in teacher.trunk(removed).groups if group.shrinkable)
+        self.groups = tuple(group for group in teacher.base_graph(removed).groups if group.shrinkable)
         if not self.groups:
             raise ValueError("no channel group is left that could shrink")
         states = _layer_states(teacher, profile, headroom)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError
+from n2n_edge.graph.op import op_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +32,7 @@ OUTPUTS_NAMES: tuple[OutputsName, ...] = ("classes", "values")
 
 OutputKind = Literal["logits", "probabilities", "log_probabilities", "other"]
 
-_PASSING = ("Identity", "Reshape", "Flatten", "Squeeze", "Cast", "Dropout")
+_PASSING = ("same", "reshaped", "cast")
 _BOUNDED = ("Sigmoid", "HardSigmoid", "Tanh")
 _SOFTMAX: dict[str, OutputKind] = {"Softmax": "probabilities", "LogSoftmax": "log_probabilities"}
 _NAMES_OF_SCORES = ("logit", "prob", "class", "score", "softmax")
@@ -130,7 +131,7 @@ def _last_op(model: ir.Model) -> str:
     """Return the op that makes the values of the first output, past those that only hand them on."""
     value: ir.Value | None = model.graph.outputs[0]
     producer = None if value is None else value.producer()
-    while producer is not None and producer.op_type in _PASSING and producer.inputs[0] is not None:
+    while producer is not None and op_of(producer).form in _PASSING and producer.inputs[0] is not None:
         producer = producer.inputs[0].producer()
     return "" if producer is None else producer.op_type
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from n2n_edge.graph.op import op_of
 from n2n_edge.tasks.losses import normalised_error
 from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.reconstruct import Kept
@@ -17,14 +18,6 @@ from n2n_edge.watchdog import step
 __all__ = ["FeatureHints"]
 
 _DIMENSIONS = 4
-
-_CHANNELS_STAY = frozenset(
-    {
-        "AveragePool", "BatchNormalization", "Clip", "Dropout", "Elu", "Gelu", "HardSigmoid", "HardSwish", "Identity",
-        "InstanceNormalization", "LeakyRelu", "MaxPool", "Mish", "Mul", "PRelu", "Relu", "Selu", "Sigmoid", "Tanh",
-    }
-)  # fmt: skip
-"""Ops whose output has the channels of their first input."""
 
 
 class FeatureHints:
@@ -103,7 +96,7 @@ class _Maps:
     def after(self, node: ir.Node, outputs: Sequence[Tensor]) -> None:
         name = str(node.outputs[0].name)
         source = name
-        if node.op_type in _CHANNELS_STAY and node.inputs[0] is not None:
+        if op_of(node).keeps_channels and node.inputs[0] is not None:
             before = self.found.get(str(node.inputs[0].name))
             source = name if before is None else before.source
         self.found[name] = _Map(tuple(outputs[0].shape), source)

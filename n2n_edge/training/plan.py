@@ -6,6 +6,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from n2n_edge.graph.op import STANDARD_DOMAINS, op_key
 from n2n_edge.training.ops import (
     activation as ops_activation,
 )
@@ -30,16 +31,13 @@ from n2n_edge.training.ops import (
 from n2n_edge.training.ops import (
     shape as ops_shape,
 )
-from n2n_edge.training.ops.registry import OPS, Kernel, Mode, NodeView, UnsupportedOpError
+from n2n_edge.training.ops.registry import FORGETS_OUTPUT, Kernel, Mode, NodeView, UnsupportedOpError, builder_of
 from n2n_edge.training.tensors import tensor_from_ir
 from n2n_edge.training.trained_weights import find_weights
 
 __all__ = ["Plan", "Step", "make_plan"]
 
 _REGISTERING = (ops_activation, ops_conv, ops_index, ops_math, ops_norm, ops_pool, ops_resize, ops_shape)
-_DEFAULT_DOMAINS = ("", "ai.onnx")
-# outputs of these are new tensors that their own backward pass does not read, so a Relu may overwrite them
-_FORGETS_OUTPUT = ("Conv", "ConvTranspose", "BatchNormalization", "Add")
 NOTHING = 0
 """The slot of an optional input that is left out."""
 
@@ -95,7 +93,7 @@ class _Planner:
         overwrite = (
             first is not None
             and producer is not None
-            and producer.op_type in _FORGETS_OUTPUT
+            and op_key(producer.domain, producer.op_type) in FORGETS_OUTPUT
             and len(first.uses()) == 1
             and not first.is_graph_output()
         )
@@ -137,11 +135,10 @@ class _Planner:
 
     def kernel(self, node: ir.Node) -> Kernel:
         view = self.view(node)
-        if node.domain not in _DEFAULT_DOMAINS:
-            raise view.unsupported(f"of domain '{node.domain}'")
-        builder = OPS.get(node.op_type)
+        builder = builder_of(node)
         if builder is None:
-            raise view.unsupported("as an operator")
+            standard = node.domain in STANDARD_DOMAINS
+            raise view.unsupported("as an operator" if standard else f"of domain '{node.domain}'")
         return builder(view)
 
     def schedule(

@@ -6,22 +6,11 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from n2n_edge.graph.op import op_of
+
 __all__ = ["Weights", "constant_tensor", "find_weights"]
 
-_WEIGHT_INPUTS = {
-    "Conv": (1, 2),
-    "ConvTranspose": (1, 2),
-    "Gemm": (0, 1, 2),
-    "MatMul": (0, 1),
-    "Einsum": (0, 1, 2, 3),
-    "BatchNormalization": (1, 2),
-    "InstanceNormalization": (1, 2),
-    "LayerNormalization": (1, 2),
-    "GroupNormalization": (1, 2),
-    "PRelu": (1,),
-}
-_ELEMENTWISE = ("Add", "Sub", "Mul", "Div")
-_REARRANGING = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
+_REARRANGES = ("same", "reshaped", "permuted")
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
 
 
@@ -59,7 +48,7 @@ def _before_any_weight(graph: ir.Graph) -> set[ir.Value]:
     untouched = {value for value in graph.inputs if not value.is_initializer()}
     for node in graph:
         inputs = [value for value in node.inputs if value is not None and constant_tensor(value) is None]
-        if inputs and node.op_type not in _WEIGHT_INPUTS and all(value in untouched for value in inputs):
+        if inputs and not op_of(node).trained and all(value in untouched for value in inputs):
             untouched.update(node.outputs)
     return untouched
 
@@ -70,16 +59,17 @@ def _is_weight(value: ir.Value, tensor: ir.TensorProtocol, untouched: set[ir.Val
     if not uses or value.is_graph_output():
         return False
     for node, index in uses:
-        if index in _WEIGHT_INPUTS.get(node.op_type, ()):
+        row = op_of(node)
+        if index in row.trained:
             continue
-        if node.op_type in _ELEMENTWISE:
+        if row.arithmetic:
             # one value a channel is a bias or a scale; a lone number (the 6 of a hard swish) or a whole table
             # (the anchors of a detector) is part of the formula
             sizes = [int(size) for size in tensor.shape.numpy() if size != 1]
             others = [other for other in node.inputs if other is not None and other is not value]
             if len(sizes) == 1 and math.prod(sizes) > 1 and not all(other in untouched for other in others):
                 continue
-        if node.op_type in _REARRANGING and index == 0 and _is_weight(node.outputs[0], tensor, untouched):
+        if row.form in _REARRANGES and index == 0 and _is_weight(node.outputs[0], tensor, untouched):
             continue
         return False
     return True
@@ -96,9 +86,8 @@ def find_weights(graph: ir.Graph) -> Weights:
             trained.add(value.name)
     statistics, shared = set(), set()
     for node in graph:
-        if node.op_type != "BatchNormalization":
-            continue
-        for statistic in node.inputs[3:5]:
+        for index in op_of(node).statistics:
+            statistic = node.inputs[index] if index < len(node.inputs) else None
             if statistic is None or statistic.name is None or constant_tensor(statistic) is None:
                 continue
             statistics.add(statistic.name)

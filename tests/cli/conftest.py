@@ -28,3 +28,8 @@ def call(
         return code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick_workers(quick_workers: None) -> None:
+    """See `quick_workers`."""

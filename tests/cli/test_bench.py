@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from n2n_edge.cli.bench import bench
 from n2n_edge.errors import InputError, MemoryLimitError
 from n2n_edge.measure.measurement import MeasurementError
+from tests.measure.fake_board import install
 from tests.measure.small_models import write_conv_model, write_failing_model, write_gemm_model
 from tests.sshd import Server
 
@@ -91,6 +92,13 @@ def test_warnings_are_printed(tmp_path: Path) -> None:
     assert "four.onnx: warning: input 'x' has a fixed first axis of 4" in result.stdout
 
 
+def test_every_warning_has_a_code(tmp_path: Path) -> None:
+    (model,) = json.loads(run(write_conv_model(tmp_path / "four.onnx", batch=4), *QUICK, "--json").stdout)["models"]
+
+    assert model["warning_codes"][0] == "input-shape"
+    assert len(model["warning_codes"]) == len(model["warnings"])
+
+
 def test_one_failing_model_does_not_keep_the_others_from_being_measured(tmp_path: Path) -> None:
     good = write_conv_model(tmp_path / "good.onnx")
     bad = write_failing_model(tmp_path / "bad.onnx")
@@ -138,22 +146,30 @@ def test_a_negative_threshold_or_limit(tmp_path: Path) -> None:
     assert "--max-memory-mb -1" in str(run(path, "--max-memory-mb", "-1").exception)
 
 
-def test_several_models_are_compared_with_the_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("factor", "verdict"), [(2.0, "slower"), (0.5, "faster"), (1.0, "same")])
+def test_several_models_are_compared_with_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float, verdict: str
+) -> None:
     paths = [write_conv_model(tmp_path / f"{width}.onnx", width, 32) for width in (8, 32)]
+    larger = f"int(request['model_path']) > {2 * paths[0].stat().st_size}"
+    during = (
+        "if command == 'put': answer['path'] = str(len(request['data_base64']))\n"
+        f"if command == 'open': takes = {factor} if {larger} else 1.0\n"
+        "if command == 'block': answer['samples_ms'] = [takes, 1.01 * takes, takes]"
+    )
+    install(tmp_path, monkeypatch, during=during)
+    options = ["--min-time", "0", "--target", "ssh://board", "--markdown", tmp_path / "bench.md"]
 
-    document = json.loads(run(*paths, *QUICK, "--aa", "--json").stdout)
-    table = run(*paths, *QUICK).stdout
+    document = json.loads(run(*paths, *options, "--aa", "--json").stdout)
 
     first, second = document["models"]
+    against, floor = second["against_first"], document["noise_floor"]
     assert "against_first" not in first
-    against = second["against_first"]
-    assert against["verdict"] in ("slower", "inconclusive")
-    assert against["ratio"]["low"] <= against["ratio"]["value"] <= against["ratio"]["high"]
-    assert against["threshold"] == 0.05
-    assert document["noise_floor"]["verdict"] in ("same", "inconclusive", "slower", "faster")
+    assert (against["verdict"], floor["verdict"]) == (verdict, "same")
+    assert against["ratio"] == {"value": factor, "unit": "ratio", "low": factor, "high": factor}
+    assert (against["threshold"], against["level"], against["rounds"]) == (0.05, 0.99, 8)
     assert "rss_growth_mb" in first
-    assert "32.onnx: " in table
-    assert "times 8.onnx" in table
+    assert f"32.onnx: {factor:.3f} times 8.onnx ({factor:.3f} to {factor:.3f}), " in (tmp_path / "bench.md").read_text()
 
 
 def test_where_the_time_goes(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from typer.testing import CliRunner, Result
 
 from n2n_edge.cli.bench import bench
 from n2n_edge.errors import InputError
-from n2n_edge.measure.process import WORKER_SCRIPT, Launch
+from n2n_edge.measure import worker as worker_package
+from n2n_edge.measure.launch import Launch
 from n2n_edge.measure.target import HostTarget
+from tests.fork_server import Forks
 from tests.measure.fake_board import install
 from tests.measure.small_models import write_conv_model, write_failing_model, write_gemm_model
 
@@ -23,9 +25,10 @@ app = typer.Typer()
 app.command()(bench)
 
 WORKER = f"""
-import os, runpy, signal, sys, time
-worker = runpy.run_path({str(WORKER_SCRIPT)!r})
-commands = worker["Worker"]
+import os, signal, sys, time
+sys.path.append({str(Path(worker_package.__file__).parents[1])!r})
+from worker.commands import Worker as commands
+from worker.serving import serve
 for command in ("measure", "open", "block", "profile"):
     def meet_fate(self, request, whole=getattr(commands, command), command=command):
         bad = "bad" in request.get("model_path", "") or getattr(self, "bad", False)
@@ -34,17 +37,17 @@ for command in ("measure", "open", "block", "profile"):
         self.bad = bad
         return whole(self, request)
     setattr(commands, command, meet_fate)
-worker["serve"](sys.argv[1:])
+serve(sys.argv[1:])
 """
 
 
-def fated(folder: Path, monkeypatch: pytest.MonkeyPatch, fate: str, command: str = "open") -> None:
+def fated(folder: Path, monkeypatch: pytest.MonkeyPatch, forks: Forks, fate: str, command: str = "open") -> None:
     """Let workers on this host meet a fate when a model called bad is opened, or at another command."""
     script = folder / "fated_worker.py"
     script.write_text(WORKER.replace("FATAL", command).replace("FATE", fate))
 
     def launch(self: HostTarget, arguments: Sequence[str], prefix: Sequence[str] = ()) -> Launch:
-        return Launch([*prefix, sys.executable, "-P", str(script), *arguments])
+        return Launch(forks.argv([*prefix, sys.executable, "-P", str(script), *arguments]))
 
     monkeypatch.setattr(HostTarget, "launch", launch)
 
@@ -68,7 +71,7 @@ BAD = {
 }
 
 
-def arrange(how: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str]]:
+def arrange(how: str, folder: Path, monkeypatch: pytest.MonkeyPatch, forks: Forks) -> tuple[Path, list[str]]:
     """Return a model called bad that meets its fate, and options that it takes."""
     path = folder / "bad.onnx"
     if how == "folder":
@@ -76,19 +79,19 @@ def arrange(how: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Pa
     elif how == "fails":
         write_failing_model(path)
     elif how == "too large":
-        write_gemm_model(path, 8000)
-        return path, ["--max-memory-mb", "200"]
+        write_gemm_model(path, 5000)  # 100 MB
+        return path, ["--max-memory-mb", "140"]
     elif how != "missing":
         write_conv_model(path, 8)
     if how == "corrupt":
         path.write_bytes(path.read_bytes()[:150])
     if how.startswith("crashes"):
-        fated(folder, monkeypatch, "os.kill(os.getpid(), signal.SIGSEGV)", "block" if "amid" in how else "open")
+        fated(folder, monkeypatch, forks, "os.kill(os.getpid(), signal.SIGSEGV)", "block" if "amid" in how else "open")
     if how == "hangs":
-        fated(folder, monkeypatch, "time.sleep(600)")
+        fated(folder, monkeypatch, forks, "time.sleep(600)")
         return path, ["--timeout", "2"]
     if how == "talks nonsense":
-        fated(folder, monkeypatch, "return {'session_ms': -1}")
+        fated(folder, monkeypatch, forks, "return {'session_ms': -1}")
     if "can't be told" in how:
 
         def broken(*_: object) -> object:
@@ -104,10 +107,10 @@ def arrange(how: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Pa
 @pytest.mark.parametrize("first", [True, False], ids=["bad first", "bad last"])
 @pytest.mark.parametrize("how", BAD)
 def test_the_figures_of_the_others_are_given(
-    how: str, first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    how: str, first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forks: Forks
 ) -> None:
     good = write_conv_model(tmp_path / "good.onnx")
-    bad, options = arrange(how, tmp_path, monkeypatch)
+    bad, options = arrange(how, tmp_path, monkeypatch, forks)
     saved, table = tmp_path / "b.json", tmp_path / "b.csv"
     files = ["--save", saved, "--csv", table, "--html", tmp_path / "b.html", "--markdown", tmp_path / "b.md"]
 
@@ -130,10 +133,10 @@ def test_the_figures_of_the_others_are_given(
         assert models["bad.onnx"]["p50_ms"]["value"] > 0
 
 
-def test_a_terminal_shows_them_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_them_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forks: Forks) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     good = write_conv_model(tmp_path / "good.onnx")
-    bad, _ = arrange("crashes", tmp_path, monkeypatch)
+    bad, _ = arrange("crashes", tmp_path, monkeypatch, forks)
 
     result = run(good, bad, *QUICK)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from n2n_edge.cli.app import main
+from n2n_edge.doctor import Check
 from tests.cli.help_examples import BOARD, MAKERS, Example, commands, examples, files_named
 from tests.sshd import MISSING, SSHD, running_server
 
@@ -70,6 +71,8 @@ def test_an_example_runs(
     monkeypatch.chdir(work)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setattr("webbrowser.open", lambda address: True)
+    trained = Check("extras", "torch kernels", "ok", "torch trains", "training")
+    monkeypatch.setattr("n2n_edge.doctor.diagnosis.training_check", lambda: trained)  # takes seconds
     if example.needs_board:
         with running_server(tmp_path / "server") as server:
             monkeypatch.setenv("N2N_EDGE_SSH", server.ssh)

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -31,30 +32,53 @@ OBEYED = re.compile(r"^\s*::stop|##\[", re.MULTILINE)
 
 
 COMMANDS = """
-import json, sys
+import json, os, sys
 from n2n_edge.cli.app import main
-for words in json.loads(sys.argv[1]):
-    sys.argv = ["n2n-edge", *words]
-    try:
-        main()
-    except SystemExit as ended:
-        print("exit", ended.code)
+for folder, commands, environment in json.loads(sys.argv[1]):
+    os.chdir(folder)
+    os.environ.update(environment)
+    said = os.open("said", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    for words in commands:
+        sys.argv = ["n2n-edge", *words]
+        try:
+            main()
+        except SystemExit as ended:
+            print("exit", ended.code, flush=True)
 """
 
 
-def run(folder: Path, *commands: list[str], **environment: str) -> str:
-    """Run commands in one process and return what they printed, both streams; they may refuse, but not be surprised."""
-    done = subprocess.run(
-        [sys.executable, "-c", COMMANDS, json.dumps(commands)], cwd=folder, timeout=300, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "XDG_CONFIG_HOME": str(folder / "config"), **environment},
+def run_all(jobs: Sequence[tuple[Path, list[list[str]], dict[str, str]]]) -> None:
+    """Run the commands of each folder with its environment, all in one process; both streams go to its ``said``."""
+    given = [
+        (str(folder), commands, {"XDG_CONFIG_HOME": str(folder / "config"), **environment})
+        for folder, commands, environment in jobs
+    ]
+    subprocess.run(
+        [sys.executable, "-c", COMMANDS, json.dumps(given)], timeout=600, check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    text = done.stdout.decode()
-    assert text.count("\nexit ") + text.startswith("exit ") == len(commands), text
+
+
+def said_in(folder: Path) -> str:
+    """Return what the commands of a folder printed; they may refuse, but not be surprised."""
+    text = (folder / "said").read_bytes().decode()
     assert "n2n-edge: unexpected" not in text
     assert not UNSAFE.search(text), repr(UNSAFE.search(text))
     assert not OBEYED.search(text), OBEYED.search(text)
     return text
+
+
+def run(folder: Path, *commands: list[str], **environment: str) -> str:
+    run_all([(folder, list(commands), environment)])
+    assert_ended(folder, len(commands))
+    return said_in(folder)
+
+
+def assert_ended(folder: Path, count: int) -> None:
+    text = (folder / "said").read_bytes().decode()
+    assert text.count("\nexit ") + text.startswith("exit ") == count, text
 
 
 def file_name(name: str) -> str:
@@ -77,21 +101,19 @@ def hostile_report(folder: Path, name: str) -> None:
     (folder / "report.json").write_text(json.dumps(document))
 
 
-@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
-def test_names_in_files_and_options_stay_names(tmp_path: Path, name: str) -> None:
+def prepared(folder: Path, name: str) -> list[list[str]]:
+    """Write files that hold a name in every way, and return the commands that meet it."""
     path = f"./{file_name(name)}"
-    write_model(tmp_path / path, name)
-    own = tmp_path / "config" / "n2n-edge" / "profiles"
+    write_model(folder / path, name)
+    own = folder / "config" / "n2n-edge" / "profiles"
     own.mkdir(parents=True)
     profile = own / f"{name.replace('/', '|')}.toml"
     profile.write_text(f"name = {json.dumps(name)}\n")
-    (tmp_path / "ops.txt").write_text(f"Conv,{name.split()[0]}")
-    (tmp_path / "broken.onnx").write_bytes(b"\x08" + name.encode())
-    (tmp_path / "bench.json").write_text(json.dumps({"kind": "bench", "schema_version": name, "models": []}))
-    (tmp_path / "n2n-edge.toml").write_text(f"[gate.models.{json.dumps(name)}]\nmax-mb = 1\n")
-
-    run(
-        tmp_path,
+    (folder / "ops.txt").write_text(f"Conv,{name.split()[0]}")
+    (folder / "broken.onnx").write_bytes(b"\x08" + name.encode())
+    (folder / "bench.json").write_text(json.dumps({"kind": "bench", "schema_version": name, "models": []}))
+    (folder / "n2n-edge.toml").write_text(f"[gate.models.{json.dumps(name)}]\nmax-mb = 1\n")
+    return [
         ["inspect", path],
         ["predict", path, "--device", "rpi4"],
         ["predict", path, "--device", "rpi4", "--device", "cpu"],
@@ -111,7 +133,25 @@ def test_names_in_files_and_options_stay_names(tmp_path: Path, name: str) -> Non
         ["gate", "--config", "n2n-edge.toml"],
         ["gate", "--max-mb", name, "broken.onnx"],
         [name],
-    )
+    ]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, int]]:
+    """The folder in which each name has met every command, and how many these are."""
+    jobs = {}
+    for name in NAMES:
+        folder = tmp_path_factory.mktemp("names")
+        jobs[name] = (folder, prepared(folder, NAMES[name]), {})
+    run_all(list(jobs.values()))
+    return {name: (folder, len(commands)) for name, (folder, commands, _) in jobs.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_in_files_and_options_stay_names(name: str, folders: dict[str, tuple[Path, int]]) -> None:
+    folder, commands = folders[name]
+    assert_ended(folder, commands)
+    said_in(folder)
 
 
 def test_names_are_shown_as_they_are_written(tmp_path: Path) -> None:

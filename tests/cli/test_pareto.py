@@ -51,6 +51,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Run:
         effort="quick",
         candidates=4,
         epochs=2,
+        policy="n2n",
         tensorboard=True,
     )
 
@@ -272,16 +273,6 @@ def test_a_run_that_never_looked_at_latency_says_so(copied: Path, call: Call) ->
     assert listed(call, copied, "--cost", "macs")["candidates"][0]["latency_ms"] == {}
 
 
-def test_shipping_the_winner_again_gives_the_same_student(result: Run, copied: Path) -> None:
-    winner = result.report["search"]["winner"]
-    assert winner is not None
-    again = Run.open(copied).ship(winner + 1)
-    assert again.student == copied / f"candidate-{winner + 1}" / "student.onnx"
-    assert again.student.read_bytes() == result.student.read_bytes()
-    assert again.report["training"]["epochs"] == result.report["training"]["epochs"]
-    assert again.met
-
-
 def test_another_candidate_is_shipped_and_says_so(result: Run, copied: Path, call: Call) -> None:
     number = another(result)
     before = {path.name: path.read_bytes() for path in copied.iterdir() if path.is_file()}
@@ -332,17 +323,20 @@ class Notes(RunCallback):
         self.epochs.append(report.epoch)
 
 
-def test_shipping_goes_on_from_the_last_epoch(result: Run, copied: Path, tmp_path: Path) -> None:
-    number, notes = another(result), Notes()
+def test_shipping_the_winner_again_goes_on_from_the_last_epoch_to_the_same_student(
+    result: Run, copied: Path, tmp_path: Path
+) -> None:
+    winner, notes = result.report["search"]["winner"], Notes()
+    assert winner is not None
     (copied / "report.json").unlink()  # a run that was interrupted will do
     with pytest.raises(StoppedError):
-        Run.open(copied).ship(number, callbacks=[Stops()])
+        Run.open(copied).ship(winner + 1, callbacks=[Stops()])
     moved = copied.rename(tmp_path / "moved")
-    broken = Run.open(moved).ship(number, callbacks=[notes])
+    again = Run.open(moved).ship(winner + 1, callbacks=[notes])
     assert notes.epochs == [2]
-    whole = Run.open(moved).ship(number, out=tmp_path / "whole")
-    assert whole.student.read_bytes() == broken.student.read_bytes()
-    assert whole.report["command"].endswith(f"--out {tmp_path / 'whole'}")
+    assert again.student == moved / f"candidate-{winner + 1}" / "student.onnx"
+    assert again.student.read_bytes() == result.student.read_bytes()
+    assert again.met
 
 
 def test_what_cannot_be_shipped_is_refused(result: Run, copied: Path, tmp_path: Path, call: Call) -> None:
@@ -379,12 +373,14 @@ def test_a_changed_teacher_stops_it(result: Run, copied: Path, tmp_path: Path) -
 def test_a_missed_budget_is_exit_1(copied: Path, result: Run, call: Call) -> None:
     text = (copied / "run.toml").read_text()
     (copied / "run.toml").write_text(text + "min_accuracy = 0.9999\n")
-    code, _, err = call("pareto", copied, "--ship", another(result), "--minutes", "0.001")
+    out = copied / "elsewhere"
+    code, _, err = call("pareto", copied, "--ship", another(result), "--minutes", "0.001", "--out", out)
     assert code == 1
-    report = json.loads((copied / f"candidate-{another(result)}" / "report.json").read_text())
+    report = json.loads((out / "report.json").read_text())
+    assert report["command"].endswith(f"--out {out}")
     assert len(report["training"]["epochs"]) == 1  # as many as fit, one at least
     assert "--min-accuracy" in err.splitlines()[-1]
-    assert (copied / f"candidate-{another(result)}" / "student.onnx").exists()
+    assert (out / "student.onnx").exists()
 
 
 def test_a_run_for_two_devices_has_a_verdict_for_each(result: Run) -> None:

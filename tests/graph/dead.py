@@ -19,7 +19,7 @@ def with_dead_channels(teacher: Teacher, dead: Collection[int], *, ignored: bool
     lifts from zero.
     """
     model = teacher.model.clone()
-    labels = teacher.trunk(frozenset()).labels
+    labels = teacher.base_graph(frozenset()).labels
     gone = np.array(sorted(dead), np.int64)
     for node in model.graph:
         for index, value in enumerate(node.inputs):

@@ -10,8 +10,8 @@ from hypothesis import given
 
 from n2n_edge.graph.batchnorm import fold_batchnorm, restore_batchnorm
 from n2n_edge.graph.load import serialize
+from n2n_edge.graph.shape_run import run_graph
 from n2n_edge.graph.teacher import Teacher, build
-from n2n_edge.graph.witness import witness
 from tests.graph.running import assert_same_outputs, inputs_of, run
 from tests.strategies import GRAPH_SETTINGS, Sketch, Tensor, cnn_models
 
@@ -39,7 +39,7 @@ def test_norms_come_back_and_go_without_changing_the_function(model: ir.Model) -
     assert_same_outputs(expected, run(folded, inputs))
     assert op_types(teacher.model) == op_types(folded)
     assert [layer.name for layer in teacher.layers] == [layer.name for layer in again.layers]
-    real = {name: array.shape for name, array in witness(restored, inputs_of(restored, 1)).items()}
+    real = {name: array.shape for name, array in run_graph(restored, inputs_of(restored, 1)).items()}
     noted = {str(value.name): value.shape for node in restored.graph for value in node.outputs}
     assert {name: len(shape) for name, shape in real.items()} == {name: len(shape) for name, shape in noted.items()}
 
@@ -67,7 +67,7 @@ def test_a_norm_normalises_what_calibration_showed() -> None:
 
     assert names == ("n_conv_0.norm", "n_conv_2.norm")
     norm = next(node for node in restored.graph if node.name == names[0])
-    seen = np.concatenate([witness(teacher.model, batch)["conv_0"] for batch in batches])
+    seen = np.concatenate([run_graph(teacher.model, batch)["conv_0"] for batch in batches])
     scale, shift, mean, variance = (value.const_value.numpy() for value in norm.inputs[1:])  # type: ignore[union-attr]
     np.testing.assert_allclose(mean, seen.mean(axis=(0, 2, 3)), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(variance, seen.var(axis=(0, 2, 3)), rtol=1e-4, atol=1e-5)

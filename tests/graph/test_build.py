@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from n2n_edge.graph.costs import costs
 from n2n_edge.graph.load import serialize
+from n2n_edge.graph.shape_run import run_graph
 from n2n_edge.graph.teacher import Teacher, build
-from n2n_edge.graph.witness import witness
 from tests.graph.dead import with_dead_channels
 from tests.graph.running import architectures, assert_same_outputs, has_free_batch, inputs_of, run
 from tests.strategies import GRAPH_SETTINGS, cnn_models
@@ -60,7 +60,7 @@ def test_any_architecture_is_a_valid_model_with_the_shapes_it_notes(model: ir.Mo
     for batch in (1, 3) if has_free_batch(model) else (1,):
         inputs = inputs_of(model, batch)
         assert [array.shape for array in run(model, inputs)] == [array.shape for array in run(student, inputs)]
-        real = {name: array.shape for name, array in witness(student, inputs).items()}
+        real = {name: array.shape for name, array in run_graph(student, inputs).items()}
         noted = {
             str(value.name): tuple(noted_size(size, batch) for size in value.shape or ())
             for node in student.graph

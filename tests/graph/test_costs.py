@@ -8,8 +8,8 @@ from hypothesis import given
 
 from n2n_edge.graph.costs import costs, node_costs
 from n2n_edge.graph.load import load_model, save_model
+from n2n_edge.graph.shape_run import run_graph
 from n2n_edge.graph.teacher import Teacher
-from n2n_edge.graph.witness import witness
 from tests.graph.running import inputs_of
 from tests.strategies import GRAPH_SETTINGS, Sketch, Tensor, cnn_models
 
@@ -75,7 +75,7 @@ def test_size_is_that_of_the_file(tmp_path: Path) -> None:
 @given(cnn_models(free_batch=True))
 def test_macs_and_memory_against_a_count_over_real_values(model: ir.Model) -> None:
     teacher = Teacher(model).model
-    real = {**inputs_of(teacher, 1), **witness(teacher, inputs_of(teacher, 1))}
+    real = {**inputs_of(teacher, 1), **run_graph(teacher, inputs_of(teacher, 1))}
 
     assert counted_macs(teacher, real) == costs(teacher).macs
     assert simulated_memory(teacher, real) == costs(teacher).memory_bound_bytes

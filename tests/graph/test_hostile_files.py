@@ -16,10 +16,10 @@ from n2n_edge.foreign import UnforeseenError, foreign_file
 from n2n_edge.graph import child
 from n2n_edge.graph.function_calls import check_function_calls
 from n2n_edge.graph.load import load_model
+from n2n_edge.graph.model_file import file_size_bytes
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.file_figures import file_figures, inferred_figures
 from n2n_edge.latency.prediction import predict, predict_latency
-from n2n_edge.measure.files import file_size_bytes
 
 Constants = dict[str, np.ndarray]
 
@@ -90,7 +90,7 @@ ENDLESS: Constants = {"turns": np.array(2**62, np.int64), "true": np.array(True)
 
 @pytest.mark.parametrize("op_type", ["Relu", "Sigmoid"])
 def test_a_loop_without_end_is_stopped(op_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("n2n_edge.graph.witness.RUN_SECONDS", 2.0)
+    monkeypatch.setattr("n2n_edge.graph.shape_run.RUN_SECONDS", 2.0)
     path = saved(tmp_path / "loop.onnx", endless(op_type), ENDLESS)
 
     assert "was stopped" in refused(path)

@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from n2n_edge.graph.model_file import file_size_bytes
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.file_figures import file_figures
-from n2n_edge.measure.files import file_size_bytes
 from tests.graph.test_function_calls import calling, function
 from tests.graph.test_hostile_files import KERNEL, conv, inferred_in, refused, saved
 

@@ -64,19 +64,19 @@ def test_a_shrunk_student_is_a_teacher_again(model: ir.Model, data: st.DataObjec
 
 
 @pytest.mark.parametrize("kind", ["plain", "residual", "padded", "inverted", "dense"])
-def test_every_name_of_a_trunk_is_the_teachers(kind: str) -> None:
+def test_every_name_of_a_base_graph_is_the_teachers(kind: str) -> None:
     teacher = Teacher(one_network(kind))
     names = {group.name for group in teacher.groups}
     for layer in teacher.layers:
         if not layer.removable:
             continue
-        trunk = teacher.trunk(frozenset([layer.name]))
-        kept = [group.name for group in trunk.groups]
+        base = teacher.base_graph(frozenset([layer.name]))
+        kept = [group.name for group in base.groups]
         assert set(kept) <= names
         assert len(kept) == len(set(kept))
-        assert set(trunk.aliases.values()) <= set(kept)
-        assert all(trunk.aliases[name] == name for name in kept)
-        assert all(layer.name not in group.layers for group in trunk.groups)
+        assert set(base.aliases.values()) <= set(kept)
+        assert all(base.aliases[name] == name for name in kept)
+        assert all(layer.name not in group.layers for group in base.groups)
 
 
 def test_groups_that_become_one_take_the_narrowest_width() -> None:
@@ -89,7 +89,7 @@ def test_groups_that_become_one_take_the_narrowest_width() -> None:
     assert (weight_of(build(teacher, apart), stem).shape[0], weight_of(build(teacher, apart), first).shape[0]) == (5, 3)
     student = build(teacher, joined)
 
-    assert {stream: stream, inner: stream}.items() <= teacher.trunk(joined.removed).aliases.items()
+    assert {stream: stream, inner: stream}.items() <= teacher.base_graph(joined.removed).aliases.items()
     assert (weight_of(student, stem).shape[0], weight_of(student, first).shape[0]) == (3, 3)
     assert_same_outputs(
         run(student, inputs_of(student)), run(build(teacher, joined.resize(stream, 3)), inputs_of(student))
@@ -101,7 +101,7 @@ def test_a_group_that_goes_with_its_layer_is_no_longer_there() -> None:
     layer = teacher.layers[2]
     gone = group_of_output(teacher, layer)
 
-    assert gone not in teacher.trunk(frozenset([layer.name])).aliases
+    assert gone not in teacher.base_graph(frozenset([layer.name])).aliases
     without = teacher.full.remove(layer.name)
     assert serialize(build(teacher, without)) == serialize(build(teacher, without.resize(gone, 1)))
 
@@ -115,7 +115,7 @@ def test_the_width_of_a_group_that_joins_a_fixed_one_has_no_effect() -> None:
 
     student = build(teacher, teacher.full.remove(stem.name).resize(stream, 2))
 
-    assert teacher.trunk(frozenset([stem.name])).aliases[stream] == fixed
+    assert teacher.base_graph(frozenset([stem.name])).aliases[stream] == fixed
 
     assert teacher.model.graph.inputs[0].shape == student.graph.inputs[0].shape
     assert weight_of(student, teacher.layers[1]).shape[1] == 8

@@ -10,9 +10,9 @@ from hypothesis import given
 from onnx import TensorProto, helper, numpy_helper
 
 from n2n_edge.errors import InputError
-from n2n_edge.graph import trace
-from n2n_edge.graph.trace import trace_model
-from n2n_edge.graph.witness import types_by_running, witness
+from n2n_edge.graph import shapes
+from n2n_edge.graph.shape_run import run_graph, types_by_running
+from n2n_edge.graph.shapes import trace_model
 from tests.graph.running import inputs_of
 from tests.strategies import GRAPH_SETTINGS, cnn_models
 
@@ -22,7 +22,7 @@ from tests.strategies import GRAPH_SETTINGS, cnn_models
 def test_a_trace_tells_what_a_run_shows(model: ir.Model) -> None:
     for batch in (1, 2):
         inputs = inputs_of(model, batch)
-        told, seen = trace_model(model, inputs), witness(model, inputs)
+        told, seen = trace_model(model, inputs), run_graph(model, inputs)
         for name, array in seen.items():
             assert told.shapes[name] == array.shape
             assert told.dtypes[name] == array.dtype
@@ -53,7 +53,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[ir.Model]:
         runs.append(model)
         return types_by_running(model, *rest)
 
-    monkeypatch.setattr(trace, "types_by_running", counting)
+    monkeypatch.setattr(shapes, "types_by_running", counting)
     return runs
 
 

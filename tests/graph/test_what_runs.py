@@ -14,10 +14,10 @@ from n2n_edge.cli.app import app
 from n2n_edge.errors import InputError
 from n2n_edge.graph.costs import costs, inferred_costs
 from n2n_edge.graph.load import load_model, serialize
+from n2n_edge.graph.model_file import file_size_bytes
 from n2n_edge.graph.shapes import batch_of
 from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.latency.file_figures import file_figures
-from n2n_edge.measure.files import file_size_bytes
 
 Change = Callable[[onnx.ModelProto], None]
 

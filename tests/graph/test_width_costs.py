@@ -19,16 +19,16 @@ def test_equal_to_the_built_graphs(model: ir.Model) -> None:
     removable = [layer.name for layer in teacher.layers if layer.removable]
     random = np.random.default_rng(0)
     for removed in (frozenset(), teacher.repaired(frozenset(removable[::3]))):
-        trunk = teacher.trunk(removed)
-        at = WidthCosts(trunk)
-        full = [group.width for group in trunk.groups]
-        lowest = [1 if group.shrinkable else group.width for group in trunk.groups]
-        widths = random.integers(lowest, np.array(full) + 1, (CANDIDATES, len(trunk.groups)))
+        base = teacher.base_graph(removed)
+        at = WidthCosts(base)
+        full = [group.width for group in base.groups]
+        lowest = [1 if group.shrinkable else group.width for group in base.groups]
+        widths = random.integers(lowest, np.array(full) + 1, (CANDIDATES, len(base.groups)))
         widths[0] = full
         found = at.costs(widths)
         for index, row in enumerate(widths):
             architecture = teacher.full.remove(*removed)
-            for group, width in zip(trunk.groups, row, strict=True):
+            for group, width in zip(base.groups, row, strict=True):
                 if group.shrinkable:
                     architecture = architecture.resize(group.name, min(int(width), architecture.width(group.name)))
             built = build(teacher, architecture)

@@ -249,21 +249,21 @@ def test_a_rate_that_is_not_given_counts_nothing() -> None:
 @GRAPH_SETTINGS
 def test_many_widths_at_once_have_the_terms_of_the_graphs_that_are_built(model: ir.Model) -> None:
     teacher = Teacher(model)
-    trunk = teacher.trunk(frozenset())
-    at = WidthCosts(trunk)
-    full = [group.width for group in trunk.groups]
+    base = teacher.base_graph(frozenset())
+    at = WidthCosts(base)
+    full = [group.width for group in base.groups]
     # of one channel a group, what is built is a depthwise convolution
-    lowest = [min(2, group.width) if group.shrinkable else group.width for group in trunk.groups]
+    lowest = [min(2, group.width) if group.shrinkable else group.width for group in base.groups]
     widths = np.random.default_rng(0).integers(lowest, np.array(full) + 1, (CANDIDATES, len(full)))
     widths[0] = full
-    kernels = Kernels(at.plan.places, [str(value.name) for value in trunk.model.graph.outputs], 4)
+    kernels = Kernels(at.plan.places, [str(value.name) for value in base.model.graph.outputs], 4)
 
     found = kernels.terms(at.costs(widths))
 
     assert found.shape == (len(TERMS), CANDIDATES)
     for index, row in enumerate(widths):
         architecture = teacher.full
-        for group, width in zip(trunk.groups, row, strict=True):
+        for group, width in zip(base.groups, row, strict=True):
             if group.shrinkable:
                 architecture = architecture.resize(group.name, min(int(width), architecture.width(group.name)))
         built, amounts = kernels_of(build(teacher, architecture), 4)

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from n2n_edge.measure.board import BoardState, parse_throttled
-from n2n_edge.measure.doubts import doubts_of_state, refuse_throttled
+from n2n_edge.measure.board import BoardState, parse_throttled, refuse_throttled, state_warnings
 from n2n_edge.measure.measurement import MeasurementError
 from n2n_edge.measure.messages import State, parse
-from n2n_edge.measure.worker import Energy, board_state, cpu_mhz, power_rails
+from n2n_edge.measure.worker.energy import Energy, power_rails
+from n2n_edge.measure.worker.state import board_state, cpu_mhz
 
 JETSON_CLOCKS = """SOC family:tegra194  Machine:NVIDIA Jetson Xavier NX Developer Kit
 Online CPUs: 0-3
@@ -53,7 +53,7 @@ def test_a_raspberry_pi() -> None:
     assert found.clock_mhz == pytest.approx(1500.398464)
     assert found.tells_throttling
     assert found.throttled == ()
-    assert any("governor is ondemand" in doubt for doubt in found.doubts())
+    assert [(one.code, "is ondemand" in one.text) for one in found.warnings()] == [("governor", True)]
 
 
 @pytest.mark.parametrize(("least", "locked"), [("1907200", True), ("1190400", False)])
@@ -63,7 +63,7 @@ def test_a_jetson(least: str, locked: bool) -> None:
     found = state(nvpmodel="NV Power Mode: MODE_15W_6CORE\n2\n", jetson_clocks=text)
 
     assert (found.power_mode, found.clocks_locked) == ("MODE_15W_6CORE", locked)
-    assert any("jetson_clocks" in doubt for doubt in found.doubts()) is not locked
+    assert [one.code for one in found.warnings()] == ([] if locked else ["clocks-unlocked"])
     assert not found.tells_throttling
 
 
@@ -71,7 +71,7 @@ def test_a_machine_that_tells_nothing() -> None:
     found = BoardState.read(parse(State, {"clocks": [], "millidegrees": [], "tools": {}}))
 
     assert (found.governor, found.clock_mhz, found.temperature_c, found.power_mode) == (None, None, None, None)
-    assert found.doubts() == ()
+    assert found.warnings() == ()
     assert found.to_json() == {"throttled": [], "was_throttled": []}
 
 
@@ -92,11 +92,11 @@ def test_so_is_one_that_was_throttled_meanwhile() -> None:
 def test_changes_of_clock_and_power_mode_are_named() -> None:
     before, after = state(nvpmodel="NV Power Mode: MAXN\n0\n"), state(nvpmodel="NV Power Mode: 15W\n2\n")
 
-    doubts = doubts_of_state(before, after, [1500.0, None, 1200.0])
-
-    assert "the clock changed meanwhile, between 1200 and 1500 MHz" in doubts
-    assert "the power mode changed meanwhile, from MAXN to 15W" in doubts
-    assert doubts_of_state(before, before, [1500.0, 1490.0]) == []
+    assert [(one.code, str(one)) for one in state_warnings(before, after, [1500.0, None, 1200.0])] == [
+        ("clock-changed", "the clock changed meanwhile, between 1200 and 1500 MHz"),
+        ("power-mode-changed", "the power mode changed meanwhile, from MAXN to 15W"),
+    ]
+    assert state_warnings(before, before, [1500.0, 1490.0]) == []
 
 
 def test_sysfs_is_read(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_sysfs_is_read(tmp_path: Path) -> None:
 
     assert (found.governor, found.clock_mhz, found.max_clock_mhz) == ("performance", 1500.0, 1800.0)
     assert found.temperature_c == 61.5
-    assert found.doubts() == ()
+    assert found.warnings() == ()
     assert cpu_mhz(tmp_path) == 1500.0
 
 
@@ -125,7 +125,7 @@ def test_energy_by_rapl_even_when_its_counter_starts_again(tmp_path: Path) -> No
     put(tmp_path / "class/powercap/intel-rapl:1/name", "psys")
 
     with Energy(tmp_path) as energy:
-        assert (energy.known, energy.source) == (True, "RAPL")
+        assert (energy.available, energy.source) == (True, "RAPL")
         put(package / "energy_uj", 9_500_000)
         assert energy.read() == pytest.approx(0.5)
         put(package / "energy_uj", 1_000_000)
@@ -141,7 +141,7 @@ def test_energy_by_the_sensors_of_a_jetson(tmp_path: Path) -> None:
 
     with Energy(tmp_path) as energy:
         start = energy.time
-        assert (energy.known, energy.source) == (True, "INA")
+        assert (energy.available, energy.source) == (True, "INA")
         joules = energy.read()
         assert joules == pytest.approx(10 * (energy.time - start), rel=0.01)
 
@@ -156,4 +156,4 @@ def test_energy_by_the_sensors_of_an_older_jetson(tmp_path: Path) -> None:
 
 def test_no_sensor_no_energy(tmp_path: Path) -> None:
     with Energy(tmp_path) as energy:
-        assert (energy.known, energy.source) == (False, None)
+        assert (energy.available, energy.source) == (False, None)

@@ -66,6 +66,7 @@ def test_the_interval_covers_the_true_ratio_even_where_processes_differ(rounds: 
     assert covered / trials >= 0.95
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_a_question_that_is_settled_ends_the_rounds_and_is_told_what_is_known(tmp_path: Path) -> None:
     model = write_conv_model(tmp_path / "model.onnx")
     seen: list[Standing] = []

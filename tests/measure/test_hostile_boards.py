@@ -1,6 +1,7 @@
 """Boards that lie, flood, fall silent or never end: one line and exit code 3, in bounded time and memory."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from n2n_edge.cli.device import device_app
 from n2n_edge.errors import N2NError
 from n2n_edge.measure import channel, process
 from n2n_edge.measure.bench import WarmWorker, bench
+from n2n_edge.measure.launch import Launch
 from n2n_edge.measure.measurement import MeasurementError
 from n2n_edge.measure.options import BenchOptions
-from n2n_edge.measure.process import Launch, WorkerProcess, WorkerReady
+from n2n_edge.measure.process import WorkerProcess, WorkerReady
 from n2n_edge.measure.ssh import SshTarget
 from n2n_edge.measure.suite import run_suite
 from n2n_edge.measure.target import HostTarget
@@ -100,7 +102,7 @@ def test_an_answer_that_can_not_be_ends_the_measurement(
     install(tmp_path, monkeypatch, during=during)  # a profile that fails leaves a warning
     with SshTarget(URL) as target:
         found = bench(model, QUICK, target=target)
-    assert any(says in warning for warning in found.measurement.warnings)
+    assert any(says in one.text for one in found.measurement.warnings if one.code == "not-profiled")
     assert found.profile is None
 
 
@@ -218,13 +220,13 @@ def test_no_text_of_a_board_reaches_the_terminal_as_it_is(
         assert json.loads(result.stdout)["models"]
 
 
-def test_a_worker_here_is_held_to_the_same(model: Path, tmp_path: Path) -> None:
-    script = tmp_path / "worker.py"
+def test_a_worker_here_is_held_to_the_same(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ready = {"event": "ready", "protocol": 2, "runtime": "x", "baseline_rss_bytes": -1}
-    script.write_text(f"import json, time\nprint(json.dumps({ready!r}), flush=True)\ntime.sleep(600)\n")
+    code = f"import json, time\nprint(json.dumps({ready!r}), flush=True)\ntime.sleep(600)\n"
+    monkeypatch.setattr(HostTarget, "launch", lambda target, arguments: Launch([sys.executable, "-c", code]))
 
     with (
-        WarmWorker(HostTarget(script)) as worker,
+        WarmWorker() as worker,
         pytest.raises(MeasurementError, match=r"the worker's answer \(ready\) has -1 as 'baseline_rss_bytes'"),
     ):
         worker.measure(model, QUICK)

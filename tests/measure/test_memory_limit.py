@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from n2n_edge.measure import worker
+from n2n_edge.measure.worker import memory
 
 
 def put(path: Path, text: str = "") -> None:
@@ -16,7 +16,7 @@ def test_a_group_is_made_where_the_memory_controller_is_handed_down(tmp_path: Pa
     put(tmp_path / "cgroup.controllers", "cpu memory")
     put(tmp_path / "cgroup.subtree_control", "cpu memory")
 
-    (first, *_) = worker.cgroup_parents(tmp_path)
+    (first, *_) = memory.cgroup_parents(tmp_path)
 
     assert first == (tmp_path, [("memory.max", None, True), ("memory.swap.max", 0, False)])
 
@@ -25,14 +25,14 @@ def test_no_group_where_it_is_not(tmp_path: Path) -> None:
     put(tmp_path / "cgroup.controllers", "cpu")
     put(tmp_path / "cgroup.subtree_control", "cpu")
 
-    assert worker.cgroup_parents(tmp_path) == []
-    assert worker.cgroup_parents(tmp_path / "none") == []
+    assert memory.cgroup_parents(tmp_path) == []
+    assert memory.cgroup_parents(tmp_path / "none") == []
 
 
 def test_old_control_groups_limit_swap_as_well(tmp_path: Path) -> None:
     put(tmp_path / "memory" / "memory.limit_in_bytes", "0")
 
-    assert worker.cgroup_parents(tmp_path)[-1] == (
+    assert memory.cgroup_parents(tmp_path)[-1] == (
         tmp_path / "memory",
         [("memory.limit_in_bytes", None, True), ("memory.memsw.limit_in_bytes", None, False)],
     )
@@ -41,14 +41,14 @@ def test_old_control_groups_limit_swap_as_well(tmp_path: Path) -> None:
 def test_without_permission_the_limit_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path / "cgroup.controllers", "memory")
     put(tmp_path / "cgroup.subtree_control", "memory")
-    monkeypatch.setattr(worker.shutil, "which", lambda name: None)
+    monkeypatch.setattr(memory.shutil, "which", lambda name: None)
 
     def refuse(*arguments: object, **options: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(worker.Path, "mkdir", refuse)
+    monkeypatch.setattr(memory.Path, "mkdir", refuse)
 
-    assert worker.limit_memory(1_000_000, tmp_path) == {"cgroup": None, "prefix": []}
+    assert memory.limit_memory(1_000_000, tmp_path) == {"cgroup": None, "prefix": []}
 
 
 @pytest.mark.parametrize(
@@ -63,4 +63,4 @@ def test_without_permission_the_limit_is_watched(tmp_path: Path, monkeypatch: py
 def test_kills_are_counted(tmp_path: Path, name: str, text: str, kills: int) -> None:
     put(tmp_path / name, text)
 
-    assert worker.oom_kills(str(tmp_path)) == kills
+    assert memory.oom_kills(str(tmp_path)) == kills

@@ -15,7 +15,7 @@ from tests.measure.fake_board import ANSWERS, READY
 
 PLAIN: dict[type[Message], dict[str, Any]] = {
     messages.WorkerReady: READY,
-    messages.KeeperReady: READY,
+    messages.HolderReady: READY,
     messages.PhaseMessage: {"phase": "in timed runs"},
     messages.FailureMessage: {"kind": "failed", "message": "no room"},
 }
@@ -114,7 +114,7 @@ def test_a_field_that_can_not_be_is_refused_or_made_harmless(kind: type[Message]
         assert found.claimed_ms() >= 0
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not messages.KeeperReady])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not messages.HolderReady])
 def test_no_text_that_is_shown_can_move_a_terminal(kind: type[Message]) -> None:
     """Paths pass as they are, since they are only sent back; everything else is escaped."""
     hidden = {"path", "cgroup", "prefix", "python"}

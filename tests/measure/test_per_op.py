@@ -10,7 +10,7 @@ from n2n_edge.measure.bench import bench
 from n2n_edge.measure.messages import Profiled, parse
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.per_op import OpProfile
-from n2n_edge.measure.worker import read_profile
+from n2n_edge.measure.worker.profiling import read_profile
 from tests.measure.small_models import write_conv_model
 
 LAYERS = {"conv1": "first", "relu1": "first", "y": "second"}

@@ -17,6 +17,8 @@ from n2n_edge.measure.ssh import SshTarget
 from n2n_edge.measure.target import HostTarget, Target
 from tests.measure.small_models import write_conv_model, write_failing_model, write_gemm_model
 
+pytestmark = pytest.mark.usefixtures("quick_workers")
+
 NO_MEANS = LimitPrepared(cgroup=None, prefix=[])
 QUICK = BenchOptions(threads=1, min_time_s=0.0, max_time_s=0.1)
 

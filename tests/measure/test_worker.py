@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,9 @@ import pytest
 
 from n2n_edge.errors import InputError
 from n2n_edge.measure.bench import WarmWorker
+from n2n_edge.measure.launch import Launch
 from n2n_edge.measure.measurement import MeasurementError
 from n2n_edge.measure.options import BenchOptions
-from n2n_edge.measure.process import WORKER_SCRIPT
 from n2n_edge.measure.target import HostTarget
 from n2n_edge.measure.worker import PROTOCOL
 from tests.measure.small_models import write_conv_model
@@ -24,13 +25,9 @@ from tests.measure.small_models import write_conv_model
 QUICK = BenchOptions(threads=1, min_time_s=0.0, max_time_s=0.05)
 
 FAKE = f"""
-import json, os, runpy, signal, sys, time
+import json, os, signal, sys, time
 from pathlib import Path
 
-first = Path({{marker!r}})
-if first.exists():
-    runpy.run_path({str(WORKER_SCRIPT)!r}, run_name="__main__")
-first.touch()
 ready = {{{{"event": "ready", "protocol": {PROTOCOL}, "runtime": "fake", "baseline_rss_bytes": None}}}}
 print(json.dumps(ready), flush=True)
 sys.stdin.readline()
@@ -40,11 +37,17 @@ print("the last words", file=sys.stderr, flush=True)
 """
 
 
-def worker_that_once(fate: str, tmp_path: Path) -> Path:
-    """Return a worker script that meets its fate on the first request; the next process is a real worker."""
-    script = tmp_path / "fake_worker.py"
-    script.write_text(FAKE.format(marker=str(tmp_path / "started"), fate=fate))
-    return script
+class FatedOnce(HostTarget):
+    """This host, with a first worker that meets its fate on the first request; the next one is real."""
+
+    def __init__(self, fate: str) -> None:
+        super().__init__()
+        self.fakes = [FAKE.format(fate=fate)]
+
+    def launch(self, arguments: Sequence[str], prefix: Sequence[str] = ()) -> Launch:
+        if self.fakes:
+            return Launch([sys.executable, "-c", self.fakes.pop()])
+        return super().launch(arguments, prefix)
 
 
 def gone(pid: int) -> bool:
@@ -72,7 +75,7 @@ def wait_until_gone(pid: int) -> bool:
 def test_a_crash_fails_one_model_and_the_next_one_is_measured(tmp_path: Path, fate: str, says: str) -> None:
     model = write_conv_model(tmp_path / "model.onnx")
 
-    with WarmWorker(HostTarget(worker_that_once(fate, tmp_path))) as worker:
+    with WarmWorker(FatedOnce(fate)) as worker:
         with pytest.raises(MeasurementError, match=says) as caught:
             worker.measure(model, QUICK)
         assert str(caught.value).startswith(str(model))
@@ -83,7 +86,7 @@ def test_a_hang_is_stopped_and_the_worker_replaced(tmp_path: Path) -> None:
     model = write_conv_model(tmp_path / "model.onnx")
     fate = f"Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid())); time.sleep(600)"
 
-    with WarmWorker(HostTarget(worker_that_once(fate, tmp_path))) as worker:
+    with WarmWorker(FatedOnce(fate)) as worker:
         with pytest.raises(MeasurementError, match=r"no answer within 2\.1 s, in timed runs"):
             worker.measure(model, replace(QUICK, timeout_s=2.0))
         assert gone(int((tmp_path / "pid").read_text()))
@@ -154,7 +157,8 @@ def test_the_worker_ends_with_a_parent_that_is_killed_amid_a_run(tmp_path: Path)
     script = f"""
 import threading, time
 from pathlib import Path
-from n2n_edge.measure import BenchOptions, WarmWorker
+from n2n_edge.measure.options import BenchOptions
+from n2n_edge.measure.bench import WarmWorker
 worker = WarmWorker()
 worker.measure(Path({str(model)!r}), BenchOptions(threads=1, min_time_s=0.0, max_time_s=0.05))
 threading.Timer(0.3, lambda: print(worker.pid, flush=True)).start()

@@ -12,9 +12,9 @@ import n2n_edge
 from n2n_edge._example import teacher_path
 from n2n_edge.data.dataset import load_data
 from n2n_edge.errors import InputError
-from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.search.journal import Journal
 from tests.data.datasets import items_of
+from tests.runs.stopping import begun
 
 LABELS = np.arange(120) % 10
 
@@ -23,37 +23,21 @@ def images(seed: int) -> np.ndarray:
     return np.random.RandomState(seed).randint(0, 256, (120, 16, 16)).astype(np.uint8)
 
 
-class StopError(Exception):
-    pass
-
-
-class Stopping(RunCallback):
-    """Ends the run as soon as it has judged a candidate."""
-
-    def on_trial(self, *_arguments: object, **_named: object) -> None:
-        raise StopError
-
-
-def go_on(out: Path, **given: object) -> None:
-    with pytest.raises(StopError):
-        n2n_edge.compress(out=out, callbacks=[Stopping()], **given)
-
-
 def test_a_resumed_run_notices_other_data(tmp_path):
     data, out = tmp_path / "data.npz", tmp_path / "run"
     np.savez(data, x=images(0), y=LABELS)
-    given = {"max_params": 20_000, "candidates": 2, "epochs": 1, "mean": (0.0,), "std": (1.0,)}
-    go_on(out, teacher=teacher_path(), data=str(data), **given)
+    given = {"max_params": 20_000, "candidates": 2, "epochs": 1, "policy": "random", "mean": (0.0,), "std": (1.0,)}
+    begun(out, teacher=teacher_path(), data=str(data), **given)
     np.savez(tmp_path / "again.npz", y=LABELS, x=images(0))
     (tmp_path / "again.npz").replace(data)
-    go_on(out, resume=True)  # the same images and labels
+    begun(out, resume=True)  # the same images and labels
     for x, y in ((images(1), LABELS), (images(0), (LABELS + 3) % 10)):
         np.savez(data, x=x, y=y)
         with pytest.raises(InputError, match="the data have changed since this run began"):
             n2n_edge.compress(out=out, resume=True)
     with Journal.open(out / "journal.sqlite") as journal:
         journal.set_meta("data_sha256", None)  # as an older version left it
-    go_on(out, resume=True)
+    begun(out, resume=True)
 
 
 def as_npz(root: Path, x: np.ndarray, y: np.ndarray, _patch: pytest.MonkeyPatch) -> str:

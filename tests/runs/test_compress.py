@@ -1,7 +1,11 @@
 """`n2n_edge.compress` from end to end on the built-in example."""
 
 import json
+import os
+import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +15,32 @@ import pytest
 
 import n2n_edge
 from n2n_edge import Run
+from n2n_edge._example import teacher_path
+from n2n_edge.data.source_digits import read as read_digits
 from n2n_edge.errors import BudgetMissedError, InputError
+from n2n_edge.search.journal import Candidate, Journal
+from tests.runs.small import images_npz, teacher_file
+from tests.runs.stopping import begun
 
 pytest.importorskip("sklearn", reason="the built-in example needs scikit-learn")
 
 SMALL = {"device": "raspberry-pi-4", "effort": "quick", "candidates": 3, "epochs": 2}
+BUDGETS = {"max_mb": 0.4, "max_latency_ms": 1.6, "max_macs": 6e6}
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A third of the built-in images."""
+    path = tmp_path_factory.mktemp("data") / "digits.npz"
+    images = read_digits("builtin:digits", (1, 16, 16)).train
+    np.savez(path, x=images.images[::3], y=images.labels[::3])
+    return path
+
+
+@pytest.fixture(scope="module")
+def result(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("runs") / "run"
-    return n2n_edge.compress(out=out, max_mb=0.4, max_latency_ms=1.6, max_macs=6e6, corruptions=True, **SMALL)  # type: ignore[arg-type]
+    return n2n_edge.compress(teacher_path(), data=digits, out=out, corruptions=True, **BUDGETS, **SMALL)  # type: ignore[arg-type]
 
 
 def test_the_run_folder_holds_what_other_programs_rely_on(result: Run) -> None:
@@ -117,51 +136,74 @@ def test_the_journal_holds_every_candidate(result: Run) -> None:
     assert all(accuracy is None for _, feasible, accuracy in rows if not feasible)
 
 
-def test_equal_settings_ship_equal_files(result: Run, tmp_path: Path) -> None:
-    again = n2n_edge.compress(
-        out=tmp_path / "again", max_mb=0.4, max_latency_ms=1.6, max_macs=6e6, corruptions=True, **SMALL
-    )  # type: ignore[arg-type]
+def test_a_kill_amid_the_search_changes_nothing(result: Run, digits: Path, tmp_path: Path) -> None:
+    import torch
+
+    out = tmp_path / "broken"
+    settings = [
+        f"--{name.replace('_', '-')}={value}"
+        for name, value in {**BUDGETS, **SMALL, "data": digits, "out": out}.items()
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-m", "n2n_edge", "compress", str(teacher_path()), *settings],
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        lines = iter(process.stderr)
+        assert any(line.startswith("removal 1/") for line in lines)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert not (out / "student.onnx").exists()
+    again = n2n_edge.compress(out=out, resume=True)
+    assert again.report["architecture"] == result.report["architecture"]
     assert again.student.read_bytes() == result.student.read_bytes()
 
 
-def test_a_policy_goes_on_from_another_run(result: Run, tmp_path: Path) -> None:
-    later = n2n_edge.compress(out=tmp_path / "later", max_params=60_000.0, policy_from=str(result.folder), **SMALL)  # type: ignore[arg-type]
-    assert later.met
+def proposed(rows: list[Candidate]) -> list[tuple[str, int, str]]:
+    return [(row.stage, row.position, row.key) for row in rows]
 
 
-@pytest.mark.parametrize("policy", ["random", "greedy"])
-def test_the_yardsticks_run_through_the_same_door(policy: str, tmp_path: Path) -> None:
-    run = n2n_edge.compress(out=tmp_path / "run", max_params=40_000.0, policy=policy, **SMALL)  # type: ignore[arg-type]
-    assert run.met
-    assert run.report["search"]["policy"] == policy
+@pytest.fixture
+def small(tmp_path: Path) -> dict[str, object]:
+    """Settings of a run with a small teacher."""
+    teacher, data = teacher_file(tmp_path / "teacher.onnx"), images_npz(tmp_path / "data.npz")
+    return {"teacher": teacher, "data": data, "mean": (0.5,), "std": (0.5,), "max_params": 4_000.0, **SMALL}
 
 
-def test_what_cannot_be_reached_is_said_with_the_distance(tmp_path: Path) -> None:
+def test_a_policy_goes_on_from_another_run(result: Run, small: dict[str, object], tmp_path: Path) -> None:
+    def entropy(name: str, **given: object) -> float:
+        begun(tmp_path / name, **small, **given)
+        with Journal.read(tmp_path / name / "journal.sqlite") as journal:
+            return float(journal.cached("entropy", "removal/0")["entropy"])  # type: ignore[index, arg-type]
+
+    anew = entropy("anew")
+    assert entropy("again") == anew
+    assert entropy("later", policy_from=str(result.folder)) != anew
+
+
+def test_every_policy_goes_its_own_way_through_the_same_door(small: dict[str, object], tmp_path: Path) -> None:
+    ways = {
+        policy: proposed(begun(tmp_path / policy, searched=True, **{**small, "policy": policy, "candidates": 4}))
+        for policy in ("reinforce", "random", "greedy")
+    }
+    assert all(ways.values())
+    assert len({str(way) for way in ways.values()}) == len(ways)
+
+
+def test_what_cannot_be_reached_is_said_with_the_distance(small: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(BudgetMissedError, match=r"max_params 10: \d+ params, \d+% over") as caught:
-        n2n_edge.compress(out=tmp_path / "run", max_params=10.0, **SMALL)  # type: ignore[arg-type]
+        n2n_edge.compress(out=tmp_path / "run", **{**small, "max_params": 10.0})  # type: ignore[arg-type]
     assert caught.value.exit_code == 1
     assert not (tmp_path / "run" / "student.onnx").exists()
 
 
-def test_an_accuracy_that_is_not_reached_is_not_pretended(tmp_path: Path) -> None:
-    run = n2n_edge.compress(out=tmp_path / "run", max_params=2_000.0, min_accuracy=0.999, **SMALL)  # type: ignore[arg-type]
-    assert not run.met
-    assert [verdict.budget.cost for verdict in run.verdicts if not verdict.met] == ["accuracy"]
-
-
-def test_a_changed_teacher_stops_a_resumed_run(result: Run, tmp_path: Path) -> None:
-    from n2n_edge._example import teacher_path
-
-    teacher = tmp_path / "teacher.onnx"
-    teacher.write_bytes(teacher_path().read_bytes())
-    out = tmp_path / "run"
-    n2n_edge.compress(teacher, data="builtin:digits", out=out, max_params=40_000.0, **SMALL)  # type: ignore[arg-type]
-    model = onnx.load(teacher)
+def test_a_changed_teacher_stops_a_resumed_run(small: dict[str, object], tmp_path: Path) -> None:
+    begun(tmp_path / "run", **small)
+    model = onnx.load(str(small["teacher"]))
     model.doc_string = "changed"
-    onnx.save(model, teacher)
-    (out / "report.json").unlink()  # as if it had been stopped just before the end
+    onnx.save(model, str(small["teacher"]))
     with pytest.raises(InputError, match="teacher has changed"):
-        n2n_edge.compress(out=out, resume=True)
+        n2n_edge.compress(out=tmp_path / "run", resume=True)
 
 
 def test_resuming_a_finished_run_changes_nothing(result: Run) -> None:

@@ -18,7 +18,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Teacher, frozenset[s
     teacher = Teacher.load(EXAMPLE)
     removed = [layer.name for layer in teacher.layers if layer.removable and layer.skip_end][:1]
     architecture = teacher.full.remove(*removed)
-    group = next(group for group in teacher.trunk(architecture.removed).groups if group.shrinkable)
+    group = next(group for group in teacher.base_graph(architecture.removed).groups if group.shrinkable)
     path = tmp_path_factory.mktemp("layers") / "student.onnx"
     save_model(build(teacher, architecture.resize(group.name, 8)), path)
     return teacher, architecture.removed, path

@@ -35,7 +35,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 def params_at(teacher: Teacher, widths: Widths) -> NDArray[np.int64]:
-    return WidthCosts(teacher.trunk(frozenset())).costs(widths).params
+    return WidthCosts(teacher.base_graph(frozenset())).costs(widths).params
 
 
 @pytest.mark.parametrize("share", [0.5, 0.2, 0.08])
@@ -107,7 +107,7 @@ def test_a_board_is_predicted_and_the_budget_holds_for_the_prediction(
 def test_what_is_foretold_of_many_is_what_is_predicted_of_each(teacher: Teacher, journal: Journal, device: str) -> None:
     profile = load_profile(device)
     rng = np.random.default_rng(0)
-    groups = teacher.trunk(frozenset()).groups
+    groups = teacher.base_graph(frozenset()).groups
     widths = np.array([[rng.integers(max(1, g.width // 4), g.width + 1) if g.shrinkable else g.width for g in groups]])
     with WarmWorker() as worker:
         meter = CostMeter(teacher, profile, [Budget("params", 1e9)], journal, worker)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import onnx_ir as ir
@@ -20,12 +19,25 @@ from n2n_edge.search.evaluator import Evaluator, Objective
 from n2n_edge.search.journal import Journal
 from n2n_edge.training.proxy_evaluation import Judgement
 from n2n_edge.training.reconstruct import Kept
+from tests.strategies import Sketch, Tensor
 
-SEEDS = (0, 1, 2)
+REMOVAL, SHRINKAGE = 5, 6
 
 
 @pytest.fixture(scope="module")
 def teacher() -> Teacher:
+    """Three residual blocks of four widths."""
+    s = Sketch(17, np.random.default_rng(0), batch_norm=True)
+    x = s.conv(Tensor("input", 1, (16, 16)), 16)
+    for _ in range(3):
+        x = s.act(s.add(s.conv(s.conv(x, 24), 16, act=False), x))
+    output = s.flatten(s.global_pool(s.conv(x, 10, kernel=1, act=False), "GlobalAveragePool"))
+    return Teacher(ir.from_proto(s.to_proto(1, 16, output, free_batch=True, batch=1)))
+
+
+@pytest.fixture(scope="module")
+def example() -> Teacher:
+    """A network large enough to make a difference."""
     return Teacher.load(teacher_path())
 
 
@@ -71,8 +83,9 @@ def run(teacher: Teacher, tmp_path: Path, probes: list[tuple[int, int]]) -> Iter
         seed: int = 0,
         name: str = "",
         rungs: Sequence[Rung] = (),
-        removal: int = 12,
-        shrinkage: int = 16,
+        removal: int = REMOVAL,
+        shrinkage: int = SHRINKAGE,
+        teacher: Teacher = teacher,
         **more: object,
     ) -> tuple[SearchResult, Journal, MadeUp]:
         path = tmp_path / f"{policy}-{seed}{name}.sqlite"
@@ -103,12 +116,11 @@ def best_reward(result: SearchResult) -> float:
     return result.winner.reward
 
 
-def test_practice_beats_sampling_and_the_plain_gradient(run: Run) -> None:
-    rewards = {
-        policy: [best_reward(run(policy, seed)[0]) for seed in SEEDS] for policy in ("reinforce", "n2n", "random")
-    }
-    assert median(rewards["reinforce"]) > median(rewards["random"]) + 0.01
-    assert median(rewards["reinforce"]) > median(rewards["n2n"]) + 0.01
+@pytest.mark.parametrize("seed", [0, 1])
+def test_practice_beats_sampling_and_the_plain_gradient(run: Run, example: Teacher, seed: int) -> None:
+    rewards = {policy: best_reward(run(policy, seed, teacher=example)[0]) for policy in ("reinforce", "n2n", "random")}
+    assert rewards["reinforce"] > rewards["random"] + 0.03
+    assert rewards["reinforce"] > rewards["n2n"] + 0.03
 
 
 @pytest.mark.parametrize("policy", ["reinforce", "n2n", "random", "greedy", "evolution"])
@@ -117,8 +129,8 @@ def test_every_policy_judges_what_was_asked_and_keeps_the_budget(run: Run, polic
     assert result.winner is not None
     assert result.winner.feasible
     trained = {row.key for row in journal.candidates() if row.feasible}
-    assert len({row.key for row in journal.candidates("removal") if row.feasible}) <= 12
-    assert 14 <= len(trained) <= 28
+    assert len({row.key for row in journal.candidates("removal") if row.feasible}) <= REMOVAL
+    assert SHRINKAGE <= len(trained) <= REMOVAL + SHRINKAGE
 
 
 def test_a_search_that_is_repeated_from_its_journal_judges_nothing_again(run: Run) -> None:
@@ -127,7 +139,7 @@ def test_a_search_that_is_repeated_from_its_journal_judges_nothing_again(run: Ru
     rows = [(row.stage, row.position, row.actions, row.key) for row in journal.candidates()]
     journal.close()
     again, journal, silent = run("reinforce", 1)
-    assert judged > 28  # the sensitivity profile, too
+    assert judged > REMOVAL + SHRINKAGE  # the sensitivity profile, too
     assert not silent.judged
     assert [(row.stage, row.position, row.actions, row.key) for row in journal.candidates()] == rows
     assert best_reward(again) == best_reward(first)
@@ -139,22 +151,31 @@ def test_how_undecided_the_policy_was_is_kept_for_every_batch(run: Run) -> None:
         known = [journal.cached("entropy", f"{stage}/{batch}") for stage, batch in batches]
         return [None if one is None else one["entropy"] for one in known]
 
-    _, journal, _ = run("reinforce", 1, removal=6, shrinkage=6)
+    _, journal, _ = run("reinforce", 1, removal=3, shrinkage=3)
     first = entropies(journal)
-    assert len(first) > 3
+    assert len(first) > 2
     assert all(one is not None and 0 <= one <= 1 for one in first)
     assert len(set(first)) > 1
     journal.close()
-    _, journal, _ = run("reinforce", 1, removal=6, shrinkage=6)
+    _, journal, _ = run("reinforce", 1, removal=3, shrinkage=3)
     assert entropies(journal) == first
     assert set(entropies(run("random", 1, removal=2, shrinkage=2)[1])) == {None}
 
 
-def test_a_policy_goes_on_from_another_run(run: Run) -> None:
-    first, _, _ = run("reinforce", 0)
-    assert set(first.policy_states) == {"removal", "shrinkage"}
-    second, _, _ = run("reinforce", 5, name="-from", policy_states=first.policy_states)
-    assert best_reward(second) > 0.9 * best_reward(first)
+def test_the_policy_of_each_stage_goes_on_from_another_run(run: Run) -> None:
+    states = run("n2n", 0, removal=8, shrinkage=8)[0].policy_states
+    assert set(states) == {"removal", "shrinkage"}
+
+    def proposed(*stages: str) -> tuple[list[tuple[int, ...]], ...]:
+        known = {stage: states[stage] for stage in stages}
+        _, journal, _ = run("n2n", 5, name="-".join(["", *stages]), removal=8, shrinkage=8, policy_states=known)
+        return tuple([row.actions for row in journal.candidates(stage)] for stage in ("removal", "shrinkage"))
+
+    removal, shrinkage = proposed()
+    assert proposed("removal")[0] != removal
+    kept, changed = proposed("shrinkage")
+    assert kept == removal
+    assert changed != shrinkage
 
 
 def test_practice_shapes_the_widths_of_every_choice_of_layers(run: Run, teacher: Teacher) -> None:
@@ -212,11 +233,11 @@ def test_finalists_are_halved_on_more_and_more_images(run: Run, teacher: Teacher
 
 
 def test_a_search_with_a_time_limit_is_repeated_as_it_was(run: Run) -> None:
-    first, journal, _ = run("reinforce", 4, deadline_s=3600.0)
+    first, journal, _ = run("reinforce", 4, deadline_s=3600.0, removal=3, shrinkage=2)
     rows = [(row.stage, row.position, row.actions, row.key) for row in journal.candidates()]
     journal.set_meta("search_seconds", 3600.0)  # it took all of its time, and was killed just before it was done
     journal.close()
-    again, journal, silent = run("reinforce", 4, deadline_s=3600.0)
+    again, journal, silent = run("reinforce", 4, deadline_s=3600.0, removal=3, shrinkage=2)
     assert not silent.judged
     assert [(row.stage, row.position, row.actions, row.key) for row in journal.candidates()] == rows
     assert best_reward(again) == best_reward(first)

@@ -77,13 +77,18 @@ def check(op: str, kernel: int, channels: int) -> list[str]:
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    torch.set_num_threads(int(sys.argv[1]))
-    wrong = [line for channels in range(1, 21) for kernel in (1, 3) for line in check("Conv", kernel, channels)]
-    wrong += [
-        line
-        for channels in (1, 2, 4, 7, 8, 16)
-        for kernel in (1, 3)
-        for line in check("ConvTranspose", kernel, channels)
-    ]
+    wrong = []
+    for threads, convolved, transposed in (
+        (1, (*range(1, 10), 12, 15, 16, 17, 20), (1, 2, 4, 7, 8, 16)),
+        (2, (3, 8), (4,)),
+    ):
+        torch.set_num_threads(threads)
+        for op, widths in (("Conv", convolved), ("ConvTranspose", transposed)):
+            wrong += [
+                f"{threads} threads: {line}"
+                for width in widths
+                for kernel in (1, 3)
+                for line in check(op, kernel, width)
+            ]
     print("\n".join(wrong) or "all gradients agree")
     sys.exit(1 if wrong else 0)

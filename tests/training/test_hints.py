@@ -135,7 +135,7 @@ def test_behind_a_removed_layer_that_changed_the_width_nothing_is_compared() -> 
     teacher = Teacher(ir.from_proto(model))
     whole = GraphModule(teacher.model)
     architecture = teacher.full.remove(teacher.layers[1].name)
-    group = next(group for group in teacher.trunk(architecture.removed).groups if group.shrinkable)
+    group = next(group for group in teacher.base_graph(architecture.removed).groups if group.shrinkable)
     for candidate in (architecture, architecture.resize(group.name, 12)):
         student = GraphModule(build(teacher, candidate))
         hints = FeatureHints(student, whole, surviving(teacher, candidate), torch.rand(1, 1, 16, 16))

@@ -35,7 +35,7 @@ def data() -> Data:
 
 def halved(teacher: Teacher, removed: frozenset[str] = frozenset()) -> Architecture:
     architecture = teacher.full.remove(*removed)
-    for group in teacher.trunk(removed).groups:
+    for group in teacher.base_graph(removed).groups:
         if group.shrinkable:
             architecture = architecture.resize(group.name, max(1, group.width // 2))
     return architecture

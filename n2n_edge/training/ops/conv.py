@@ -19,7 +19,7 @@ def _weight_window(view: NodeView) -> Window:
     return window
 
 
-@register("Conv")
+@register("Conv", forgets_output=True)
 def _conv(view: NodeView) -> Kernel:
     window = _weight_window(view)
     groups = view.get_int("group", 1)
@@ -42,7 +42,7 @@ def _conv(view: NodeView) -> Kernel:
     return run_padded
 
 
-@register("ConvTranspose")
+@register("ConvTranspose", forgets_output=True)
 def _conv_transpose(view: NodeView) -> Kernel:
     window = _weight_window(view)
     rank = len(window.kernel)

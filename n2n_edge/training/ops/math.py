@@ -50,7 +50,7 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "Where": torch.where,
 }
 for _name, _function in _FUNCTIONS.items():
-    register(_name)(_plain(_function))
+    register(_name, forgets_output=_name == "Add")(_plain(_function))
 
 _PAIRWISE: dict[str, Callable[..., Tensor]] = {"Min": torch.minimum, "Max": torch.maximum, "Sum": torch.add}
 for _name, _pairwise in _PAIRWISE.items():

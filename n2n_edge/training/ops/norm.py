@@ -4,13 +4,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from n2n_edge.graph.training_mode import is_in_training_mode
+from n2n_edge.graph.normalise import is_in_training_mode
 from n2n_edge.training.ops.registry import Kernel, NodeView, register
 
 __all__: list[str] = []
 
 
-@register("BatchNormalization")
+@register("BatchNormalization", forgets_output=True)
 def _batch_norm(view: NodeView) -> Kernel:
     if is_in_training_mode(view.node, view.opset):
         raise view.unsupported("in training mode")

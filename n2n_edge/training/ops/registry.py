@@ -2,14 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import onnx_ir as ir
 import torch
 from torch import Tensor
 
 from n2n_edge.errors import InputError
+from n2n_edge.graph.op import op_key, op_of
+from n2n_edge.importing import function_by_name
 
-__all__ = ["OPS", "Builder", "Kernel", "Mode", "NodeView", "UnsupportedOpError", "register", "torch_dtype"]
+__all__ = [
+    "FORGETS_OUTPUT", "OPS", "Builder", "Kernel", "Mode", "NodeView", "UnsupportedOpError", "builder_of", "register",
+    "torch_dtype",
+]  # fmt: skip
 
 Kernel = Callable[..., Tensor | tuple[Tensor, ...]]
 """What runs at each forward pass: takes the node's inputs in order (None where one is left out)."""
@@ -120,18 +126,36 @@ class NodeView:
 Builder = Callable[[NodeView], Kernel]
 
 OPS: dict[str, Builder] = {}
-"""Every op of the default ONNX domain that can be executed in torch."""
+"""Every op that can be executed in torch: ``Conv``, or ``domain:Name`` for those of other domains."""
+
+FORGETS_OUTPUT: set[str] = set()
+"""Ops whose outputs are new tensors that their own backward pass doesn't read, so that a Relu may overwrite them."""
 
 
-def register(*op_types: str) -> Callable[[Builder], Builder]:
-    """Register the decorated builder under one or more op types."""
+def register(*op_types: str, domain: str = "", forgets_output: bool = False) -> Callable[[Builder], Builder]:
+    """Register the decorated builder under one or more op types of a domain; `forgets_output` as `FORGETS_OUTPUT`."""
 
     def add(builder: Builder) -> Builder:
         for op_type in op_types:
-            OPS[op_type] = builder
+            OPS[op_key(domain, op_type)] = builder
+            if forgets_output:
+                FORGETS_OUTPUT.add(op_key(domain, op_type))
         return builder
 
     return add
+
+
+def builder_of(node: ir.Node) -> Builder | None:
+    """Return the builder of a node's op: a registered one, or that which its row in the table of ops names.
+
+    Raises:
+        InputError: the row names a function that can't be imported.
+    """
+    key = op_key(node.domain, node.op_type)
+    named = op_of(node).torch
+    if key not in OPS and named:
+        OPS[key] = cast(Builder, function_by_name(f"the torch function of op {key},", named))
+    return OPS.get(key)
 
 
 _DTYPES = {

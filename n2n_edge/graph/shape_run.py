@@ -1,9 +1,11 @@
 """Runs of ONNX Runtime with intermediate values as outputs: shapes and shape arithmetic as they are.
 
 A run whose work follows from the graph happens in this process; any other in a child with limits of time and memory.
+Such a run also tells why an analysis failed: most graphs that surprise it are ones that no runtime runs.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -11,20 +13,23 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from n2n_edge.errors import IncompressibleError, InputError
-from n2n_edge.graph.bodies import holds_graph
+from n2n_edge.errors import IncompressibleError, InputError, LimitExceededError
+from n2n_edge.foreign import UnforeseenError, foreign_file
 from n2n_edge.graph.child import RUN_SECONDS, Array, ChildRun, run_in_child
 from n2n_edge.graph.infer import Inferred, infer, is_countable
-from n2n_edge.graph.load import to_proto
+from n2n_edge.graph.load import serialize, to_proto
 from n2n_edge.graph.model_file import to_bytes
+from n2n_edge.graph.op import MICROSOFT, STANDARD_DOMAINS, op_of
+from n2n_edge.graph.subgraphs import holds_graph
+
+__all__ = [
+    "DEFAULT_SPATIAL_SIZE", "Array", "analysing", "analysing_unrun", "example_inputs", "input_sizes", "is_bounded",
+    "run_graph", "run_graph_each", "session_for", "types_by_running",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = [
-    "DEFAULT_SPATIAL_SIZE", "Array", "input_sizes", "is_bounded", "session_for", "types_by_running", "witness",
-    "witness_each", "witness_inputs",
-]  # fmt: skip
 
 DEFAULT_SPATIAL_SIZE = 224
 """Assumed for a free axis of the input that isn't the batch, unless the user gives the input's shape."""
@@ -42,10 +47,7 @@ _MOST_MACS = 5e10
 _MACS_PER_SECOND = 1e9
 _MOST_SECONDS = 120.0
 
-_UNBOUNDED_OPS = frozenset({"Einsum", "MaxRoiPool", "RoiAlign", "StringNormalizer", "TfIdfVectorizer"})
-"""Ops whose work the sizes of their inputs and outputs don't tell."""
-
-_DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
+_DOMAINS = frozenset({*STANDARD_DOMAINS, MICROSOFT})
 
 
 def input_sizes(model: ir.Model, batch: int, input_shape: tuple[int, ...] | None = None) -> dict[str, tuple[int, ...]]:
@@ -73,7 +75,7 @@ def input_sizes(model: ir.Model, batch: int, input_shape: tuple[int, ...] | None
     return found
 
 
-def witness_inputs(
+def example_inputs(
     model: ir.Model, batch: int, input_shape: tuple[int, ...] | None = None, *, seed: int = 0
 ) -> dict[str, Array]:
     """Return random inputs for `model` of the shapes that `input_sizes` gives.
@@ -106,19 +108,19 @@ def _too_large(value: ir.Value, sizes: Sequence[int]) -> InputError:
     )
 
 
-def witness(model: ir.Model, inputs: Mapping[str, Array], names: set[str] | None = None) -> dict[str, Array]:
+def run_graph(model: ir.Model, inputs: Mapping[str, Array], names: set[str] | None = None) -> dict[str, Array]:
     """Return the values called `names` (default: all node outputs) for `inputs`, graph optimisation off.
 
     Raises:
         InputError: ONNX Runtime can't run the model.
     """
-    return next(witness_each(model, [inputs], names))
+    return next(run_graph_each(model, [inputs], names))
 
 
-def witness_each(
+def run_graph_each(
     model: ir.Model, batches: Iterable[Mapping[str, Array]], names: set[str] | None = None
 ) -> Iterator[dict[str, Array]]:
-    """Yield what `witness` returns for each of `batches`, loading the model once where it runs in this process.
+    """Yield what `run_graph` returns for each of `batches`, loading the model once where it runs in this process.
 
     Raises:
         InputError: ONNX Runtime can't run the model.
@@ -174,17 +176,18 @@ def is_bounded(node: ir.Node, found: Inferred) -> bool:
 
 
 def _is_told(node: ir.Node) -> bool:
-    return not holds_graph(node) and node.op_type not in _UNBOUNDED_OPS and node.domain in _DOMAINS
+    return not holds_graph(node) and not op_of(node).unbounded and node.domain in _DOMAINS
 
 
 def _macs(node: ir.Node, found: Inferred) -> float:
     """Return a bound of what a node multiplies or adds."""
     given = [found.shapes.get(str(value.name), ()) for value in node.inputs if value is not None]
     outputs = sum(prod(found.shapes.get(str(value.name), ())) for value in node.outputs)
-    if node.op_type in ("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "QGemm"):
+    kernel = op_of(node).kernel
+    if kernel in ("gemm", "matmul"):
         return float(outputs) * max((max(shape, default=1) for shape in given), default=1)
     window = prod(int(size) for size in node.attributes.get_ints("kernel_shape", ()))
-    if "Conv" in node.op_type:
+    if kernel in ("conv", "conv_transpose"):
         weight = max((prod(shape[1:]) for shape in given[1:4]), default=1)
         return float(max(outputs, prod(given[0]) if given else 1)) * max(weight, 1)
     return float(outputs) * max(window, 1)
@@ -279,3 +282,39 @@ def _with_types(model: ir.Model, found: Inferred) -> onnx.ModelProto:
         for value in untyped:
             value.type.tensor_type.elem_type = found.kinds.get(value.name) or onnx.TensorProto.FLOAT
     return proto
+
+
+@contextmanager
+def analysing(model: ir.Model) -> Iterator[None]:
+    """Turn whatever `model` causes while it is analysed into an error of one line.
+
+    Where no check says why, one run in a child process tells whether ONNX Runtime refuses the model, too.
+
+    Raises:
+        InputError: the model can't be analysed; an `UnforeseenError` only if ONNX Runtime runs it.
+    """
+    with _explained(lambda: types_by_running(model, example_inputs(model, 1), ())):
+        yield
+
+
+@contextmanager
+def analysing_unrun(model: ir.Model) -> Iterator[None]:
+    """Do what `analysing` does without running the model: a child process opens it at most."""
+    with _explained(lambda: run_in_child(serialize(model), (), (), ())):
+        yield
+
+
+@contextmanager
+def _explained(ask: Callable[[], object]) -> Iterator[None]:
+    try:
+        with foreign_file("the model"):
+            yield
+    except UnforeseenError as error:
+        try:
+            with foreign_file("the model"):
+                ask()
+        except UnforeseenError:
+            raise error from error.__cause__
+        except (InputError, LimitExceededError) as refusal:
+            raise refusal from error.__cause__
+        raise

@@ -1,12 +1,15 @@
-"""Output sizes of poolings and transposed convolutions as ONNX Runtime calculates them, where ONNX infers others."""
+"""Shapes as ONNX Runtime calculates them, where ONNX infers others or, for the runtime's own operators, none."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import onnx
 import onnx_ir as ir
+from onnx import helper
 
-__all__ = ["drop_ignored_padding", "exact_sizes"]
+from n2n_edge.graph.op import MICROSOFT, op_of
 
-_POOLS = frozenset({"AveragePool", "LpPool", "MaxPool", "QLinearAveragePool"})
+__all__ = ["StandIn", "drop_ignored_padding", "exact_sizes", "stand_in"]
 
 
 def exact_sizes(node: ir.Node, source: Sequence[int], weight: Sequence[int] = ()) -> tuple[int, ...] | None:
@@ -17,7 +20,8 @@ def exact_sizes(node: ir.Node, source: Sequence[int], weight: Sequence[int] = ()
     """
     attributes = node.attributes
     rank = len(source) - 2
-    if node.op_type in _POOLS and attributes.get_int("ceil_mode", 0) == 1:
+    row = op_of(node)
+    if row.pool == "window" and attributes.get_int("ceil_mode", 0) == 1:
         kernel = tuple(attributes.get_ints("kernel_shape", ()))
         strides = tuple(attributes.get_ints("strides", ())) or (1,) * rank
         dilations = tuple(attributes.get_ints("dilations", ())) or (1,) * rank
@@ -31,7 +35,7 @@ def exact_sizes(node: ir.Node, source: Sequence[int], weight: Sequence[int] = ()
             _pooled(source[2 + axis], kernel[axis], strides[axis], dilations[axis], pads[axis], pads[rank + axis])
             for axis in range(rank)
         )
-    if node.op_type == "ConvTranspose" and attributes.get_string("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
+    if row.kernel == "conv_transpose" and attributes.get_string("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
         kernel = tuple(attributes.get_ints("kernel_shape", ())) or tuple(weight[2:])
         strides = tuple(attributes.get_ints("strides", ())) or (1,) * rank
         dilations = tuple(attributes.get_ints("dilations", ())) or (1,) * rank
@@ -56,7 +60,7 @@ def drop_ignored_padding(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -
     enlarged to the pool's real size.
     """
     for node in model.graph:
-        if node.op_type not in _POOLS or node.attributes.get_int("ceil_mode", 0) != 1 or node.inputs[0] is None:
+        if op_of(node).pool != "window" or node.attributes.get_int("ceil_mode", 0) != 1 or node.inputs[0] is None:
             continue
         source, output = (shapes.get(str(value.name), ()) for value in (node.inputs[0], node.outputs[0]))
         rank = len(source) - 2
@@ -86,3 +90,53 @@ def _pooled(size: int, kernel: int, stride: int, dilation: int, before: int, beh
     room = size + before + behind - dilation * (kernel - 1) - 1
     count = -(-room // stride) + 1
     return count - 1 if (count - 1) * stride >= size + before else count
+
+
+_FLOAT = onnx.TensorProto.FLOAT
+_UINT8 = onnx.TensorProto.UINT8
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """A node that has the same output shape; `kind` is the element type where that isn't its first input's."""
+
+    node: onnx.NodeProto
+    kind: int | None = None
+
+
+def stand_in(node: ir.Node) -> StandIn | None:
+    """Return what stands for `node`, of another domain, in shape inference; None where nothing does."""
+    row = op_of(node)
+    if node.domain == MICROSOFT and node.attributes.get_int("channels_last", 0) == 1:
+        return None
+    names = [str(value.name) if value is not None else "" for value in node.inputs]
+    outputs = [str(value.name) for value in node.outputs]
+    if row.domain == MICROSOFT and row.name == "QLinearConcat":
+        tensors = names[2::3]
+        return StandIn(helper.make_node("Concat", tensors, outputs, axis=node.attributes.get_int("axis", 0)))
+    if row.domain == MICROSOFT and row.kernel == "conversion":
+        return _conversion(node, names, outputs)
+    like = row.like
+    if like is None:
+        return None
+    proto = helper.make_node(like.name, _chosen(names, like.inputs), outputs[:1])
+    proto.attribute.extend(
+        ir.serde.serialize_attribute(attribute)
+        for name, attribute in node.attributes.items()
+        if name in like.attributes
+    )
+    floats = like.gives_float or (row.name == "QGemm" and len([name for name in names if name]) < 8)
+    return StandIn(proto, _FLOAT if floats else None)
+
+
+def _chosen(names: Sequence[str], indices: Sequence[int]) -> list[str]:
+    return [names[index] for index in indices if index < len(names)]
+
+
+def _conversion(node: ir.Node, names: Sequence[str], outputs: Sequence[str]) -> StandIn:
+    """Stand for the conversions to and from 4 and 16 bits, which ONNX Runtime had before ONNX."""
+    zero_point = node.inputs[2] if len(node.inputs) > 2 else None
+    kind: int = _FLOAT
+    if node.op_type == "QuantizeLinear":
+        kind = int(zero_point.dtype) if zero_point is not None and zero_point.dtype is not None else _UINT8
+    return StandIn(helper.make_node("Identity", [names[0]], list(outputs)), kind)
