@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from n2n_edge.errors import InputError
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.teacher import Teacher
-from n2n_edge.measure.environment import environment
+from n2n_edge.measure.board import environment
 from n2n_edge.metrics.budget import Budget, Cost
 from n2n_edge.metrics.figures import SCHEMA_VERSION, Figure
 from n2n_edge.metrics.verdict import Verdict, judge
