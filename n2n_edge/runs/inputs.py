@@ -32,7 +32,7 @@ DataLike: TypeAlias = "str | Path | Dataset | tuple[Dataset, Dataset] | tuple[ND
 """A file or name as on the command line, a Dataset (or a training and a test one), or arrays of images and labels."""
 
 
-def written_teacher(teacher: TeacherLike, data: DataLike | None, shape: tuple[int, ...] | None, path: Path) -> None:
+def written_teacher(teacher: TeacherLike, data: "DataLike | None", shape: tuple[int, ...] | None, path: Path) -> None:
     """Write a teacher that is no file to `path` as ONNX; a torch network is exported for images of `shape`.
 
     Without `shape` a torch network is exported for what it says of itself, or for the first image of `data`.
