@@ -17,9 +17,10 @@ from n2n_edge.runs.gating import gate
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "python.md"
 NAMES = [name for name in n2n_edge.__all__ if name != "__version__"]
 WITHOUT_EXAMPLE = {
-    "ChannelGroup", "Costs", "DistillSettings", "Gated", "Inspection", "Layer", "Measurement", "Prediction", "Verdict",
+    "ChannelGroup", "Costs", "DistillSettings", "Gated", "Inspection", "Layer", "Measurement", "Op", "Prediction",
+    "Verdict", "Weight", "register_op",
 }  # fmt: skip
-"""Results, which the examples of functions show."""
+"""Results, which the examples of functions show, and what the page of the reference shows."""
 TRAINS = {"compress", "distill"}
 OPENS_A_RUN = {"Run", "Trial"}
 NO_SETTINGS = {"out", "resume", "tensorboard", "as_json", "teacher_option", "context", "callbacks", "budgets"}
