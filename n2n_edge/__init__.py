@@ -1,8 +1,9 @@
 """n2n-edge: make a trained neural network fit a real embedded board.
 
 >>> from n2n_edge import Teacher, build, costs
->>> teacher = Teacher.load("model.onnx")
->>> costs(build(teacher, teacher.full.resize("g3", 24)))
+>>> teacher = Teacher.load(example_teacher)
+>>> costs(build(teacher, teacher.full.resize("g3", 24))).params < costs(teacher.model).params
+True
 """
 
 import os
@@ -20,21 +21,32 @@ if TYPE_CHECKING:
     from n2n_edge.devices.profile import Profile
     from n2n_edge.devices.registry import load_profile
     from n2n_edge.errors import N2NError
+    from n2n_edge.gate.check import Gated
     from n2n_edge.graph.architecture import Architecture
     from n2n_edge.graph.costs import Costs, costs
     from n2n_edge.graph.groups import ChannelGroup
     from n2n_edge.graph.layers import Layer
     from n2n_edge.graph.op import Op, Weight, counted_op, register_op
     from n2n_edge.graph.teacher import Teacher, build
+    from n2n_edge.latency.model import Estimate
+    from n2n_edge.latency.predict import predict
     from n2n_edge.measure.bench import bench
     from n2n_edge.measure.measurement import Measurement
     from n2n_edge.measure.options import BenchOptions
+    from n2n_edge.measure.ssh import SshTarget
+    from n2n_edge.measure.target import HostTarget
     from n2n_edge.metrics.budget import Budget
     from n2n_edge.metrics.figures import Figure
     from n2n_edge.metrics.verdict import Verdict
-    from n2n_edge.runs.api import compress
-    from n2n_edge.runs.finish import CompressResult
+    from n2n_edge.runs.callbacks import RunCallback
+    from n2n_edge.runs.front import Trial
+    from n2n_edge.runs.gating import gate
+    from n2n_edge.runs.inspection import Inspection, inspect
+    from n2n_edge.runs.run import Run, compress
+    from n2n_edge.runs.settings import CompressSettings
+    from n2n_edge.training.distillation import distill
     from n2n_edge.training.executor import load_student
+    from n2n_edge.training.settings import DistillSettings
 
     __version__: str
 
@@ -43,15 +55,24 @@ __all__ = [
     "BenchOptions",
     "Budget",
     "ChannelGroup",
-    "CompressResult",
+    "CompressSettings",
     "Costs",
+    "DistillSettings",
+    "Estimate",
     "Figure",
+    "Gated",
+    "HostTarget",
+    "Inspection",
     "Layer",
     "Measurement",
     "N2NError",
     "Op",
     "Profile",
+    "Run",
+    "RunCallback",
+    "SshTarget",
     "Teacher",
+    "Trial",
     "Verdict",
     "Weight",
     "__version__",
@@ -60,8 +81,12 @@ __all__ = [
     "compress",
     "costs",
     "counted_op",
+    "distill",
+    "gate",
+    "inspect",
     "load_profile",
     "load_student",
+    "predict",
     "register_op",
 ]
 
@@ -73,6 +98,7 @@ _HOMES = {
     "graph.costs": (
         "Costs",
         "costs",
+        "counted_op",
     ),
     "graph.groups": ("ChannelGroup",),
     "graph.layers": ("Layer",),
@@ -87,8 +113,22 @@ _HOMES = {
     "metrics.budget": ("Budget",),
     "metrics.figures": ("Figure",),
     "metrics.verdict": ("Verdict",),
-    "runs.api": ("compress",),
-    "runs.finish": ("CompressResult",),
+    "runs.callbacks": ("RunCallback",),
+    "runs.front": ("Trial",),
+    "runs.run": ("Run", "compress"),
+    "runs.settings": ("CompressSettings",),
+    "gate.check": ("Gated",),
+    "latency.predict": ("predict",),
+    "latency.model": ("Estimate",),
+    "measure.ssh": ("SshTarget",),
+    "measure.target": ("HostTarget",),
+    "runs.gating": ("gate",),
+    "runs.inspection": (
+        "Inspection",
+        "inspect",
+    ),
+    "training.distillation": ("distill",),
+    "training.settings": ("DistillSettings",),
     "training.executor": ("load_student",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -1,8 +1,10 @@
 """The errors that people see: one line that says what was given, what is wrong and what to do.
 
-An error is raised where it is understood; only ``n2n_edge.cli`` turns it into an exit code.
+An error is raised where it is understood; only ``n2n_edge.cli`` turns it into an exit code. It names a setting as
+``‹max_mb›``, which Python's users read as ``max_mb`` and those of the command line as ``--max-mb``.
 """
 
+import re
 from collections.abc import Mapping
 
 __all__ = [
@@ -10,13 +12,41 @@ __all__ = [
     "UnsuitableEnvironmentError",
     "lack_behind",
     "message_of",
+    "setting",
 ]  # fmt: skip
 
 
+_SETTING = re.compile("‹([a-z][a-z0-9_]*)›")
+
+
+def setting(option: str) -> str:
+    """Return an option such as ``--max-mb`` as errors name it: ``‹max_mb›``."""
+    return f"‹{option.removeprefix('--').replace('-', '_')}›"
+
+
 class N2NError(Exception):
-    """Base of every error that n2n-edge raises on purpose; `exit_code` is what the command line returns."""
+    """Base of every error that n2n-edge raises on purpose; `exit_code` is what the command line returns.
+
+    >>> try:
+    ...     n2n_edge.load_profile("no-such-board")
+    ... except n2n_edge.N2NError as error:
+    ...     error.exit_code
+    2
+    """
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return _SETTING.sub(r"\1", self.text)
+
+    @property
+    def text(self) -> str:
+        """What was raised, settings in brackets: for another error to quote."""
+        return super().__str__()
+
+    def on_command_line(self) -> str:
+        """Return the text with settings as the options of commands."""
+        return _SETTING.sub(lambda found: "--" + found[1].replace("_", "-"), self.text)
 
 
 class InputError(N2NError):

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from n2n_edge.errors import InputError
@@ -49,7 +49,7 @@ def toml_text(text: str) -> str:
 
 
 def toml_value(value: object) -> str:
-    """Return a string, number, truth value or list of these as TOML.
+    """Return a string, number, truth value, or a list or mapping of these, as TOML on one line.
 
     Raises:
         InputError: a string isn't Unicode, as of a file name that isn't UTF-8.
@@ -58,6 +58,8 @@ def toml_value(value: object) -> str:
         if encodable(value) != value:
             raise InputError(f"{printable(value)}: TOML can't hold a name that isn't UTF-8; rename it")
         return toml_text(value)
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{toml_text(str(key))} = {toml_value(item)}' for key, item in value.items())}}}"
     if isinstance(value, Sequence):
         return f"[{', '.join(toml_value(item) for item in value)}]"
     return str(value) if isinstance(value, float) else json.dumps(value)

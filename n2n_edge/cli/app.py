@@ -100,7 +100,7 @@ def _run(debug: bool) -> int | None:
     try:
         return cast("int | None", app(standalone_mode=False))
     except N2NError as error:
-        _show(error, debug)
+        _show(error, debug, error.on_command_line())
         return error.exit_code
     except OSError as error:
         code, text = _refusal(error)

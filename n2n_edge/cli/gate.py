@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from n2n_edge.gate.check import Gated
-    from n2n_edge.gate.run import Accuracies
-    from n2n_edge.gate.settings import GateSettings
 
 __all__ = ["gate"]
 
@@ -231,7 +229,7 @@ def gate(
         if on_github:
             from n2n_edge.gate.github import github_error
 
-            print_commands([github_error(" ".join(str(error).split()))], on_stderr=True)
+            print_commands([github_error(" ".join(error.on_command_line().split()))], on_stderr=True)
         raise
     _show(found, as_json, on_github)
     from n2n_edge.gate.check import exit_code_of
@@ -255,6 +253,7 @@ def _judge(
     from n2n_edge.gate.budget_file import find_budget_file, read_budget_file
     from n2n_edge.gate.jobs import gate_jobs
     from n2n_edge.gate.run import gate_models
+    from n2n_edge.runs.gating import accuracies
     from n2n_edge.writing import refuse_unwritable
 
     if no_config and config is not None:
@@ -274,33 +273,22 @@ def _judge(
     refuse_unwritable(*files, inputs=[*read, config if budget_file is None else budget_file.path])
     if "max-regression" in given and any(job.settings.baseline is None for job in jobs):
         raise InputError(f"--max-regression {given['max-regression'][0]}: growth over what? give --baseline MODEL")
-    found = gate_models(jobs, _accuracy, say)
+    found = gate_models(jobs, accuracies, say)
     say("")
     return found
-
-
-def _accuracy(model: Path, settings: "GateSettings") -> "Accuracies":
-    from n2n_edge.gate.run import Accuracies
-    from n2n_edge.runs.api import require_pillow
-
-    require_pillow("evaluating accuracy")
-    from n2n_edge.runs.accuracy import TestData, file_accuracy
-
-    assert settings.data is not None
-    data = TestData(settings.data, settings.mean, settings.std, settings.classes)
-    return Accuracies(*file_accuracy(model, data, baseline=settings.baseline))
 
 
 def _init(models: list[Path], given: dict[str, Any], headroom: str, config: Path | None, as_json: bool) -> None:
     from n2n_edge.gate.budget_file import FILE_NAME
     from n2n_edge.gate.init_file import init_budgets
     from n2n_edge.gate.regression import parse_percent
+    from n2n_edge.runs.gating import accuracies
 
     if len(models) != 1:
         raise InputError(f"--init: {len(models)} models are given; give the one to write budgets for")
     share = parse_percent(headroom, "--headroom")
     path = config or Path(FILE_NAME)
-    table = init_budgets(path, models[0], given, share, _accuracy, say)
+    table = init_budgets(path, models[0], given, share, accuracies, say)
     say("")
     if as_json:
         print_json({"schema_version": 1, "kind": "gate-init", "file": str(path), "table": table})

@@ -1,7 +1,6 @@
 """`n2n-edge inspect`: what a model is made of, what can be removed or shrunk, what can't and why, and what it costs."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,18 +8,16 @@ import typer
 
 from n2n_edge.cli.completion import device_names
 from n2n_edge.cli.output import print_json
-from n2n_edge.errors import IncompressibleError, InputError
-from n2n_edge.metrics.figures import SCHEMA_VERSION, Figure
+from n2n_edge.metrics.figures import Figure
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from n2n_edge.devices.profile import Profile
     from n2n_edge.graph.groups import ChannelGroup
     from n2n_edge.graph.layers import Layer
     from n2n_edge.graph.teacher import Teacher
-    from n2n_edge.runs.readiness import Obstacle
+    from n2n_edge.runs.inspection import Inspection
 
 __all__ = ["inspect"]
 
@@ -58,155 +55,33 @@ def inspect(
     - `n2n-edge inspect teacher.onnx`
     - `n2n-edge inspect teacher.onnx --device raspberry-pi-4 --json`
     """
-    from n2n_edge.devices.registry import load_profile
-    from n2n_edge.foreign import foreign_file
     from n2n_edge.graph.input_shape import parse_input_shape
-    from n2n_edge.runs.readiness import obstacles
+    from n2n_edge.runs.inspection import inspect as inspect_model
 
-    profile = load_profile(device)
     shape = parse_input_shape(input_shape) if input_shape is not None else None
-    try:
-        teacher = _load(model, weights, shape, trust_pt2)
-    except IncompressibleError as error:
-        _show_costs(Path(model), profile, error, as_json)
-        return
-    with foreign_file(model):
-        figures = _figures(Path(model), teacher, profile, shape)
-        refused = obstacles(teacher, shape)
-        document = _document(teacher, figures, refused)
+    found = inspect_model(model, weights=weights, device=device, input_shape=shape, trust_pt2=trust_pt2)
     if as_json:
-        print_json(document)
+        print_json(found.to_json())
+    elif found.teacher is None:
+        from n2n_edge.cli.console import Console
+
+        console = Console(highlight=False)
+        console.print(_cost_table(Path(model), found.device, found.figures, found.batch))
+        console.print(f"nothing can be compressed: {found.obstacles[0].text}", markup=False)
     else:
-        _print(Path(model), profile.name, teacher, figures, refused)
+        _print(Path(model), found.teacher, found)
 
 
-def _show_costs(path: Path, profile: "Profile", reason: IncompressibleError, as_json: bool) -> None:
-    """Show what a model costs that has no layers to remove or shrink, and why."""
-    from n2n_edge.foreign import foreign_file
-    from n2n_edge.graph.load import load_model
-    from n2n_edge.graph.shapes import batch_of
-    from n2n_edge.latency.file_figures import file_figures
-    from n2n_edge.latency.model import LatencyModel
-
-    figures = file_figures(path)
-    model = load_model(path)
-    with foreign_file(path):
-        figures["latency_ms"] = LatencyModel(profile).estimate(model).figure
-    if as_json:
-        print_json(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "layers": [],
-                "groups": [],
-                "costs": {name: figure.to_json() for name, figure in figures.items()},
-                "touchable": {"params_share": 0.0, "macs_share": 0.0},
-                "input": {"sizes": [], "assumed": False},
-                "obstacles": [{"code": "incompressible", "text": str(reason)}],
-                "reason": str(reason),
-            }
-        )
-        return
-    from n2n_edge.cli.console import Console
-
-    console = Console(highlight=False)
-    console.print(_cost_table(path, profile.name, figures, batch_of(model)))
-    console.print(f"nothing can be compressed: {reason}", markup=False)
-
-
-def _load(model: str, weights: str | None, input_shape: tuple[int, ...] | None, trust_pt2: bool) -> "Teacher":
-    from n2n_edge.graph.teacher import Teacher
-
-    if Path(model).suffix != ".pt2" and (":" not in model or Path(model).exists()):
-        if weights is not None:
-            raise InputError(f"--weights {weights}: an ONNX file holds its weights; leave it out")
-        return Teacher.load(model, input_shape)
-    from n2n_edge.runs.api import require_training_packages
-
-    require_training_packages()
-    from n2n_edge.training.torch_teachers import is_torch_teacher, torch_teacher
-
-    if not is_torch_teacher(model):
-        raise InputError(f"{model}: no such file; give an ONNX model or a torch network (see --help)")
-    return Teacher(torch_teacher(model, weights, input_shape, trust_pt2=trust_pt2), input_shape)
-
-
-def _figures(
-    path: Path, teacher: "Teacher", profile: "Profile", input_shape: tuple[int, ...] | None
-) -> dict[str, Figure]:
-    """Return what the model costs; the latency is that of the file as it is, where there is one."""
-    from n2n_edge.graph.costs import costs
-    from n2n_edge.graph.input_shape import with_input_shape
-    from n2n_edge.graph.load import load_model
-    from n2n_edge.graph.model_file import file_size_bytes
-    from n2n_edge.latency.file_figures import static_figures
-    from n2n_edge.latency.model import LatencyModel
-
-    found, model = costs(teacher.model), teacher.model
-    if path.is_file() and path.suffix != ".pt2":
-        found = replace(found, size_bytes=file_size_bytes(path))
-        model = with_input_shape(load_model(path), input_shape, path.name)
-    return {**static_figures(found), "latency_ms": LatencyModel(profile).estimate(model).figure}
-
-
-def _document(teacher: "Teacher", figures: dict[str, Figure], refused: "Sequence[Obstacle]") -> dict[str, object]:
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "layers": [
-            {
-                "name": layer.name,
-                "op_type": layer.op_type,
-                "removable": layer.removable,
-                "reason": layer.reason,
-                "in_channels": layer.in_channels,
-                "out_channels": layer.out_channels,
-                "kernel": list(layer.kernel),
-                "stride": list(layer.stride),
-                "groups": layer.groups,
-                "params": layer.params,
-                "macs": layer.macs,
-            }
-            for layer in teacher.layers
-        ],
-        "groups": [
-            {
-                "name": group.name,
-                "width": group.width,
-                "shrinkable": group.shrinkable,
-                "reason": group.reason,
-                "layers": list(group.layers),
-            }
-            for group in teacher.groups
-        ],
-        "costs": {name: figure.to_json() for name, figure in figures.items()},
-        "touchable": {
-            "params_share": teacher.touchable.params_share,
-            "macs_share": teacher.touchable.macs_share,
-        },
-        "input": {"sizes": _input_sizes(teacher), "assumed": any(item.code == "free_size" for item in refused)},
-        "obstacles": [{"code": item.code, "text": item.text} for item in refused],
-    }
-
-
-def _input_sizes(teacher: "Teacher") -> list[int | None]:
-    """Return the sizes of the first input that the figures hold for, without its batch."""
-    inputs = teacher.model.graph.inputs
-    shape = list(inputs[0].shape or ()) if inputs else []
-    return [size if isinstance(size, int) else None for size in shape[1:]]
-
-
-def _print(
-    path: Path, device: str, teacher: "Teacher", figures: dict[str, Figure], refused: "Sequence[Obstacle]"
-) -> None:
+def _print(path: Path, teacher: "Teacher", found: "Inspection") -> None:
     from rich.text import Text
 
     from n2n_edge.cli.console import Console
-    from n2n_edge.graph.shapes import batch_of
     from n2n_edge.runs.readiness import export_note
 
     console = Console(highlight=False)
     console.print(_layer_table(teacher.layers))
     console.print(_group_table(teacher.groups))
-    console.print(_cost_table(path, device, figures, batch_of(teacher.model)))
+    console.print(_cost_table(path, found.device, found.figures, found.batch))
     removable = sum(layer.removable for layer in teacher.layers)
     shrinkable = sum(group.shrinkable for group in teacher.groups)
     console.print(
@@ -214,12 +89,12 @@ def _print(
         f"groups can shrink: together they hold {teacher.touchable.params_share:.1%} of the params and "
         f"{teacher.touchable.macs_share:.1%} of the MACs of all layers"
     )
-    if any(item.code == "free_size" for item in refused):
-        sizes = "x".join(str(size) for size in _input_sizes(teacher))
+    if found.input_assumed:
+        sizes = "x".join(str(size) for size in found.input_sizes)
         console.print(f"the input's size is free: all figures are for {sizes}", soft_wrap=True)
     if export_note(teacher):
         console.print(Text(export_note(teacher), style="yellow"), soft_wrap=True)
-    for item in refused:
+    for item in found.obstacles:
         console.print(Text(f"compress would refuse it ({item.code}): {item.text}", style="yellow"), soft_wrap=True)
 
 
@@ -260,7 +135,7 @@ def _group_table(groups: "Sequence[ChannelGroup]") -> "Table":
     return table
 
 
-def _cost_table(path: Path, device: str, figures: dict[str, Figure], batch: int = 1) -> "Table":
+def _cost_table(path: Path, device: str, figures: Mapping[str, Figure], batch: int = 1) -> "Table":
     from rich.table import Table
 
     latency = figures["latency_ms"]

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live panel on a terminal, plain lines anywhere else; always on stderr."""
+"""Live view of a run on stderr: a panel on a terminal, plain lines anywhere else."""
 
 import sys
 import time
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from n2n_edge.cli.output import print_line
 from n2n_edge.metrics.costs import COSTS
+from n2n_edge.runs.callbacks import RunCallback
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from n2n_edge.cli.console import Console
-    from n2n_edge.runs.observer import Observer
     from n2n_edge.runs.settings import CompressSettings
     from n2n_edge.search.driver import Progress
     from n2n_edge.training.reports import EpochReport, StepReport
@@ -24,8 +24,8 @@ _LINE_EVERY_S = 10.0
 
 
 @contextmanager
-def live_view(settings: "CompressSettings", as_json: bool) -> "Iterator[Observer]":
-    """Give an observer that shows the run: a panel where stderr is a terminal, lines where it isn't."""
+def live_view(settings: "CompressSettings", as_json: bool) -> "Iterator[RunCallback]":
+    """Give a callback that shows the run: a panel where stderr is a terminal, lines where it isn't."""
     from n2n_edge.cli.console import Console
 
     console = Console(stderr=True)
@@ -87,7 +87,7 @@ class _Profile:
         return duration((time.monotonic() - self._start) / done * (total - done)) if done else ""
 
 
-class _Lines:
+class _Lines(RunCallback):
     """Plain lines: one when something new is known, at most one every ten seconds otherwise."""
 
     def __init__(self, settings: "CompressSettings") -> None:
@@ -97,18 +97,18 @@ class _Lines:
         self._stage = ""
         self._profile = _Profile()
 
-    def say(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         print_line(text, on_stderr=True)
         sys.stderr.flush()
 
-    def probe(self, done: int, total: int) -> None:
+    def on_probe(self, done: int, total: int) -> None:
         eta = self._profile.eta(done, total)
         now = time.monotonic()
         if done in (0, 1, total) or now - self._last > _LINE_EVERY_S:
             self._last = now
-            self.say(f"sensitivity profile {done}/{total}{f'; {eta} left' if eta and done < total else ''}")
+            self.on_message(f"sensitivity profile {done}/{total}{f'; {eta} left' if eta and done < total else ''}")
 
-    def candidate(self, progress: "Progress") -> None:
+    def on_trial(self, progress: "Progress") -> None:
         eta = self._state.eta(progress)
         best = progress.best.reward if progress.best is not None else None
         new_best = best is not None and (self._best is None or best > self._best)
@@ -121,28 +121,28 @@ class _Lines:
         if progress.best is not None and progress.best.score is not None:
             self._best = best
             accuracy = f"{progress.best.score:.1%}"
-        self.say(
+        self.on_message(
             f"{progress.stage} {progress.done}/{progress.total}: best reward {_short(best)}, "
             f"{progress.metric} {accuracy}, {self._state.costs(progress)}{f'; {eta} left' if eta and not over else ''}"
         )
 
-    def step(self, report: "StepReport") -> None:
+    def on_step(self, report: "StepReport") -> None:
         now = time.monotonic()
         if now - self._last > 3 * _LINE_EVERY_S:
             self._last = now
-            self.say(
+            self.on_message(
                 f"training epoch {report.epoch}/{report.epochs}, step {report.step}/{report.steps}, "
                 f"{report.images_per_s:.0f} images/s; {duration(report.eta_s)} left"
             )
 
-    def epoch(self, report: "EpochReport") -> None:
-        self.say(
+    def on_epoch(self, report: "EpochReport") -> None:
+        self.on_message(
             f"training epoch {report.epoch}/{report.epochs}: loss {report.train_loss:.3f}, "
             f"validation {report.validation:.2%}{' (best)' if report.best else ''}"
         )
 
 
-class _Panel:
+class _Panel(RunCallback):
     """The live panel: stage, candidates done, best so far, costs against budgets, time left."""
 
     def __init__(self, settings: "CompressSettings", console: "Console") -> None:
@@ -154,20 +154,20 @@ class _Panel:
         self._profile = _Profile()
         self._epochs: list[EpochReport] = []
 
-    def say(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         self._console.print(text, highlight=False)
 
-    def probe(self, done: int, total: int) -> None:
+    def on_probe(self, done: int, total: int) -> None:
         self._eta = self._profile.eta(done, total)
 
-    def candidate(self, progress: "Progress") -> None:
+    def on_trial(self, progress: "Progress") -> None:
         self._eta = self._state.eta(progress)
         self._progress = progress
 
-    def step(self, report: "StepReport") -> None:
+    def on_step(self, report: "StepReport") -> None:
         self._step = report
 
-    def epoch(self, report: "EpochReport") -> None:
+    def on_epoch(self, report: "EpochReport") -> None:
         self._epochs.append(report)
 
     def render(self) -> "Table":

@@ -1,4 +1,4 @@
-"""What a finished student is reported with: the same for `compress` and for `pareto --ship`."""
+"""Summary of a finished student, the same for `compress` and for `pareto --ship`."""
 
 import sys
 from typing import TYPE_CHECKING, NoReturn
@@ -9,12 +9,12 @@ from n2n_edge.cli.output import print_json
 from n2n_edge.errors import BudgetMissedError, UnsuitableEnvironmentError
 
 if TYPE_CHECKING:
-    from n2n_edge.runs.finish import CompressResult
+    from n2n_edge.runs.run import Run
 
 __all__ = ["conclude"]
 
 
-def conclude(result: "CompressResult", as_json: bool) -> NoReturn:
+def conclude(run: "Run", as_json: bool) -> NoReturn:
     """Print the result, as one JSON document on request, and end the command.
 
     Raises:
@@ -23,17 +23,17 @@ def conclude(result: "CompressResult", as_json: bool) -> NoReturn:
         typer.Exit: it meets them all.
     """
     if as_json:
-        print_json(result.report)
+        print_json(run.report)
     else:
-        _print(result)
-    if not result.met:
-        missed = any(verdict.outcome == "fail" for verdict in result.verdicts)
-        reasons = "; ".join(f"{one.budget.option}: {one.reason}" for one in result.verdicts if not one.met)
+        _print(run)
+    if not run.met:
+        missed = any(verdict.outcome == "fail" for verdict in run.verdicts)
+        reasons = "; ".join(f"{one.budget.option}: {one.reason}" for one in run.verdicts if not one.met)
         raise BudgetMissedError(reasons) if missed else UnsuitableEnvironmentError(reasons)
     raise typer.Exit(0)
 
 
-def _print(result: "CompressResult") -> None:
+def _print(run: "Run") -> None:
     from rich.text import Text
 
     from n2n_edge.cli.comparison import comparison_table, conditions_table
@@ -41,14 +41,14 @@ def _print(result: "CompressResult") -> None:
     from n2n_edge.gate.terminal import check_table
 
     console = Console(width=None if sys.stdout.isatty() else 110)
-    console.print(comparison_table(result.report))
-    if result.verdicts:
-        console.print(check_table(result.verdicts))
-    if "conditions" in result.report:
-        console.print(conditions_table(result.report["conditions"]))
-    for note in result.report.get("notes", []):
+    console.print(comparison_table(run.report))
+    if run.verdicts:
+        console.print(check_table(run.verdicts))
+    if "conditions" in run.report:
+        console.print(conditions_table(run.report["conditions"]))
+    for note in run.report.get("notes", []):
         console.print(Text(f"note: {note}", style="dim"))
-    for warning in result.report["warnings"]:
+    for warning in run.report["warnings"]:
         console.print(Text(f"warning: {warning}", style="yellow"))
-    console.print(Text(f"student: {result.student}"), soft_wrap=True)
-    console.print(Text(f"report:  {result.folder / 'report.html'}"), soft_wrap=True)
+    console.print(Text(f"student: {run.student}"), soft_wrap=True)
+    console.print(Text(f"report:  {run.folder / 'report.html'}"), soft_wrap=True)

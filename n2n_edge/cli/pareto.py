@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from n2n_edge.runs.front import Axis, RunCandidate, RunCandidates
+    from n2n_edge.runs.front import Axis, RunTrials, Trial
 
 __all__ = ["pareto"]
 
@@ -87,26 +87,25 @@ def _refuse(belongs_to: str, options: dict[str, object]) -> None:
 
 
 def _ship(run: Path, number: int, out: Path | None, epochs: int | None, minutes: float | None, as_json: bool) -> None:
-    from n2n_edge.runs.api import require_training_packages
     from n2n_edge.runs.folder import RunFolder
+    from n2n_edge.runs.run import Run, require_training_packages
 
     require_training_packages()
-    _, settings = RunFolder.existing(run)
+    folder, settings = RunFolder.existing(run)
     from n2n_edge.cli.live import live_view
-    from n2n_edge.runs.chosen import ship_candidate
 
     with (
         resumable(lambda: "go on by giving the same command again"),
-        live_view(settings, as_json) as observer,
+        live_view(settings, as_json) as view,
     ):
-        result = ship_candidate(run, number, out=out, epochs=epochs, minutes=minutes, observer=observer)
+        result = Run(folder, settings).ship(number, out=out, epochs=epochs, minutes=minutes, callbacks=[view])
     conclude(result, as_json)
 
 
 def _list(run: Path, cost: str | None, device: str | None, every: bool, as_json: bool) -> None:
-    from n2n_edge.runs.front import read_candidates
+    from n2n_edge.runs.front import read_trials
 
-    found = read_candidates(run)
+    found = read_trials(run)
     axis = found.axis(cost, device)
     if as_json:
         print_json(found.to_json(axis))
@@ -114,7 +113,7 @@ def _list(run: Path, cost: str | None, device: str | None, every: bool, as_json:
         _print(found, axis, every)
 
 
-def _print(found: "RunCandidates", axis: "Axis", every: bool) -> None:
+def _print(found: "RunTrials", axis: "Axis", every: bool) -> None:
     from rich.text import Text
 
     from n2n_edge.cli.console import Console
@@ -124,7 +123,7 @@ def _print(found: "RunCandidates", axis: "Axis", every: bool) -> None:
     against = axis.cost if axis.device is None else f"latency on {axis.device}"
     console.print(
         Text(
-            f"{found.run}: {len(found.candidates)} candidates, {len(found.trained)} of them trained; "
+            f"{found.run}: {len(found.trials)} candidates, {len(found.trained)} of them trained; "
             f"{len(front)} on the front of {found.metric} against {against}"
         ),
         soft_wrap=True,
@@ -142,14 +141,14 @@ def _print(found: "RunCandidates", axis: "Axis", every: bool) -> None:
     console.print(Text(f"ship one with: n2n-edge pareto {shlex.quote(str(found.run))} --ship N"), soft_wrap=True)
 
 
-def _with_shipped(found: "RunCandidates", front: "Sequence[RunCandidate]", axis: "Axis") -> "Sequence[RunCandidate]":
+def _with_shipped(found: "RunTrials", front: "Sequence[Trial]", axis: "Axis") -> "Sequence[Trial]":
     """Return the front and what has been shipped, from the cheapest to the dearest."""
     wanted = [each for each in found.trained if each in front or each.shipped is not None]
     costs = {each.number: each.on(axis) for each in wanted}
     return sorted(wanted, key=lambda each: math.inf if (cost := costs[each.number]) is None else cost.value)
 
 
-def _table(found: "RunCandidates", shown: "Sequence[RunCandidate]", front: "Sequence[RunCandidate]") -> "Table":
+def _table(found: "RunTrials", shown: "Sequence[Trial]", front: "Sequence[Trial]") -> "Table":
     """Return a table of candidates; where some are not on the front, it says which are."""
     from rich.table import Table
     from rich.text import Text
@@ -192,7 +191,7 @@ def _table(found: "RunCandidates", shown: "Sequence[RunCandidate]", front: "Sequ
     return table
 
 
-def _latency(candidate: "RunCandidate", device: str) -> str:
+def _latency(candidate: "Trial", device: str) -> str:
     from n2n_edge.metrics.formats import format_interval, format_value
 
     figure = candidate.latencies.get(device)
@@ -203,7 +202,7 @@ def _latency(candidate: "RunCandidate", device: str) -> str:
     return f"{format_value(figure.value, '')} ({format_interval(figure.low, figure.high, '')})"
 
 
-def _notes(found: "RunCandidates", shown: "Sequence[RunCandidate]", front: "Sequence[RunCandidate]") -> list[str]:
+def _notes(found: "RunTrials", shown: "Sequence[Trial]", front: "Sequence[Trial]") -> list[str]:
     """Return what has to be known to read the table: where its figures come from."""
     from n2n_edge.metrics.formats import format_provenance
 

@@ -12,7 +12,7 @@ __all__ = ["read_class_names"]
 
 def read_class_names(path: Path) -> tuple[str, ...]:
     """Read a file of class names; raises InputError where it isn't one."""
-    where = f"--classes {printable(path)}"
+    where = f"‹classes› {printable(path)}"
     names = [line.strip() for line in read_text(path, "a text file with one class name a line").split("\n")]
     while names and not names[-1]:
         names.pop()

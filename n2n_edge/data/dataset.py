@@ -130,12 +130,12 @@ def _check_labels(spec: str, source: Source, classes: int | None, *, may_be_valu
     if high >= classes:
         raise InputError(
             f"data '{spec}' has labels up to {high}, but the teacher has {classes} outputs: labels must be below that; "
-            "outputs that aren't scores of classes need --outputs values"
+            "outputs that aren't scores of classes need ‹outputs› values"
         )
     if found != classes:
         raise InputError(
             f"data '{spec}' has {found} classes, but the teacher has {classes} outputs: give the data it was trained "
-            "on; outputs that aren't scores of classes need --outputs values"
+            "on; outputs that aren't scores of classes need ‹outputs› values"
         )
 
 
@@ -213,7 +213,7 @@ def load_data(
     std = per_channel("std", std, channels) or (1.0,) * channels
     if class_names is not None and classes is not None and len(class_names) != classes:
         raise InputError(
-            f"--classes names {len(class_names)} classes, but the teacher has {classes} outputs: name each"
+            f"‹classes› names {len(class_names)} classes, but the teacher has {classes} outputs: name each"
         )
     source = _read(spec, input_shape, class_names)
     if class_names is not None:

@@ -171,7 +171,7 @@ class _Finder:
     def _refuse_unknown(self, folders: Sequence[Path], names: Sequence[str]) -> None:
         unknown = [path for path in folders if path.name not in names]
         if unknown:
-            where = "--classes" if self._given is not None else "the training images"
+            where = "‹classes›" if self._given is not None else "the training images"
             raise InputError(f"class folder {_named(unknown[0])} has no counterpart in {where}: add or remove it")
 
     def _files(self, folder: Path, names: Sequence[str]) -> Files:

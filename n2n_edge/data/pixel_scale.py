@@ -14,7 +14,7 @@ _STD_RANGE = (1e-6, 10.0)
 
 
 def check_mean_and_std(
-    mean: Sequence[float] | None, std: Sequence[float] | None, mean_name: str = "--mean", std_name: str = "--std"
+    mean: Sequence[float] | None, std: Sequence[float] | None, mean_name: str = "‹mean›", std_name: str = "‹std›"
 ) -> None:
     """Raise InputError for values that can't belong to pixels in 0..1; the names say where they stand."""
     for name, values, (low, high) in ((mean_name, mean, _MEAN_RANGE), (std_name, std, _STD_RANGE)):

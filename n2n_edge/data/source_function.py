@@ -13,7 +13,7 @@ from n2n_edge.data.source_npz import as_bytes, labelled
 from n2n_edge.errors import InputError
 from n2n_edge.importing import call_by_name, guarded
 
-__all__ = ["read"]
+__all__ = ["read", "read_datasets"]
 
 
 class _Dataset(Protocol):
@@ -87,7 +87,11 @@ def _read_part(spec: str, dataset: object, input_shape: tuple[int, int, int], co
 
 def read(spec: str, input_shape: tuple[int, int, int]) -> Source:
     """Call the function and read the Dataset it gives, or the training and the test Dataset."""
-    result = call_by_name("data", spec)
+    return read_datasets(spec, call_by_name("data", spec), input_shape)
+
+
+def read_datasets(spec: str, result: object, input_shape: tuple[int, int, int]) -> Source:
+    """Read a Dataset, or a training and a test Dataset, which errors call `spec`."""
     conversions = Conversions()
     if issubclass(type(result), tuple):  # isinstance would ask the object itself, outside of any guard
         result = cast("tuple[object, ...]", result)

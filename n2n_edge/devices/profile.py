@@ -88,6 +88,10 @@ class Profile(BaseModel):
     many unless given). `relative` names the device whose calibrations this
     one borrows, scaled by what the data sheets say of both. `sources` maps a field to the document, or the reasoning,
     its value comes from.
+
+    >>> profile = n2n_edge.load_profile("raspberry-pi-4")
+    >>> profile.name, profile.cores
+    ('raspberry-pi-4', 4)
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

@@ -3,14 +3,20 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from n2n_edge.devices.profile import Calibration
+from n2n_edge.devices.profile import Calibration, Profile
 from n2n_edge.writing import toml_value
 
-__all__ = ["line_of", "with_calibrations"]
+__all__ = ["line_of", "profile_text", "with_calibrations"]
 
 _REMARK = "# Fitted "
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(r"^\s*([A-Za-z0-9_.\"'-]+?)\s*=")
+
+
+def profile_text(profile: Profile) -> str:
+    """Return a profile as TOML text."""
+    values = profile.model_dump(mode="json", exclude_none=True)
+    return "\n".join(f"{name} = {toml_value(value)}" for name, value in values.items()) + "\n"
 
 
 def with_calibrations(text: str, calibrations: Iterable[Calibration], remark: str) -> str:

@@ -31,6 +31,9 @@ def load_profile(name_or_path: str | Path) -> Profile:
 
     Raises:
         InputError: no such file or device (with the nearest names), or a file that is not a valid profile.
+
+    >>> n2n_edge.load_profile("jetson").name
+    'jetson-orin-nano'
     """
     name_or_path = str(name_or_path)
     if name_or_path.endswith(".toml"):

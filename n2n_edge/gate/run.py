@@ -223,7 +223,7 @@ class _Gate:
         """Note what this environment can't tell; any other error ends the gate."""
         if error.exit_code != UnsuitableEnvironmentError.exit_code:
             raise error
-        self._checks += [Unanswered(cost, one, " ".join(str(error).split())) for one in asked]
+        self._checks += [Unanswered(cost, one, " ".join(error.on_command_line().split())) for one in asked]
 
     def _leave_out(self, asked: Sequence[str]) -> None:
         text = "not checked, --static leaves out what has to be run"

@@ -17,6 +17,10 @@ class Architecture:
 
     `removed` and `widths` hold only what differs from the teacher, so equal architectures compare equal. `names` is
     the teacher's vocabulary and takes no part in comparison: it is what lets a wrong name be refused at once.
+
+    >>> teacher = n2n_edge.Teacher.load(example_teacher)
+    >>> sorted(teacher.full.remove("layers.0.1.conv1").removed)
+    ['layers.0.1.conv1']
     """
 
     removed: frozenset[str] = frozenset()

@@ -26,7 +26,7 @@ def parse_input_shape(text: str) -> InputShape:
     """Return what ``3x224x224`` says; raises InputError for anything else."""
     parts = re.split(r"[x,]", text.strip().lower())
     if not all(part.isdecimal() and part.isascii() and 0 < int(part) < 2**31 for part in parts):
-        raise InputError(f"--input-shape {text}: not a shape; give positive sizes such as 3x224x224, without the batch")
+        raise InputError(f"‹input_shape› {text}: not a shape; give positive sizes such as 3x224x224, without the batch")
     return tuple(int(part) for part in parts)
 
 
@@ -126,7 +126,7 @@ def _fixed(model: ir.Model, shape: InputShape, name: str) -> ir.Model:
             value.shape = None  # noted for another size, or for any
     reason = _impossible(model, inferred_types(model).shapes)
     if reason:
-        raise InputError(f"{name}: can't run at {shape_words(shape)} ({reason}); give the --input-shape that it is for")
+        raise InputError(f"{name}: can't run at {shape_words(shape)} ({reason}); give the ‹input_shape› that it is for")
     return model
 
 

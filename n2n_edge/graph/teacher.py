@@ -55,8 +55,9 @@ class BaseGraph:
 class Teacher:
     """A trained network to be made smaller.
 
-    >>> teacher = Teacher.load("resnet.onnx")
-    >>> student = build(teacher, teacher.full.remove("layer1.0.conv2").resize("g3", 24))
+    >>> teacher = n2n_edge.Teacher.load(example_teacher)
+    >>> len(teacher.layers), len(teacher.groups), teacher.layers[0].name
+    (16, 10, 'conv1')
     """
 
     def __init__(self, model: ir.Model, input_shape: tuple[int, ...] | None = None) -> None:
@@ -183,6 +184,11 @@ def build(teacher: Teacher, architecture: Architecture, keep: Mapping[str, Seque
 
     Raises:
         ValueError: a bad group name or index in `keep`, or removals that don't go together.
+
+    >>> teacher = n2n_edge.Teacher.load(example_teacher)
+    >>> smaller = n2n_edge.build(teacher, teacher.full.resize("g3", 24))
+    >>> n2n_edge.costs(smaller).params < n2n_edge.costs(teacher.model).params
+    True
     """
     base = teacher.base_graph(architecture.removed)
     return drop_channels(base.model, base.labels, _dropped(base, architecture, keep or {}))

@@ -100,6 +100,10 @@ def bench(
         MeasurementError: the runtime crashed, hung, ran out of memory or failed; a provider that was asked for did
             nothing; the board was being throttled.
         MemoryLimitError: the worker went over the target's memory limit.
+
+    >>> options = n2n_edge.BenchOptions(threads=1, min_time_s=0.05, max_time_s=0.1)
+    >>> n2n_edge.bench(example_teacher, options, profiled=False).measurement.latency().provenance
+    'measured'
     """
     options = BenchOptions() if options is None else options
     target = HostTarget() if target is None else target

@@ -51,6 +51,9 @@ class BenchOptions:
     share) of the median, or `max_time_s` is up. `timeout_s` bounds session creation and first run (which may build an
     engine); timed runs that take much longer than `max_time_s` count as hung, too. Inputs are random by `seed`;
     `input_shape` gives the sizes that the first input leaves free, without its batch, by default 224.
+
+    >>> n2n_edge.BenchOptions(threads=2).threads
+    2
     """
 
     threads: int | None = None

@@ -80,7 +80,11 @@ class SshAddress:
 
 
 class SshTarget(Target):
-    """A board over ssh. Models and workers end with the connection."""
+    """A board over ssh. Models and workers end with the connection.
+
+    >>> n2n_edge.SshTarget("ssh://pi@board").name  # n2n_edge.bench(..., target=...)
+    'ssh://pi@board'
+    """
 
     def __init__(self, url: str, *, limit_bytes: int | None = None) -> None:
         super().__init__(limit_bytes)

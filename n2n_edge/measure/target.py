@@ -190,7 +190,11 @@ class Target(ClosedAtExit):
 
 
 class HostTarget(Target):
-    """This machine. With a profile's cores and memory it is ``host-limited``, and says so."""
+    """This machine. With a profile's cores and memory it is ``host-limited``, and says so.
+
+    >>> n2n_edge.HostTarget().name  # n2n_edge.bench(..., target=n2n_edge.HostTarget())
+    'host'
+    """
 
     sends_models = False
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from n2n_edge.errors import InputError
+from n2n_edge.errors import InputError, setting
 from n2n_edge.metrics.costs import COSTS, Cost
 
 __all__ = ["Budget"]
@@ -16,6 +16,9 @@ class Budget:
 
     ``Budget("size_mb", 0.5)`` asks for a file of at most 0.5 MB, ``Budget("accuracy", 0.9)`` for at least 90%.
     Raises `InputError` for a limit that isn't a positive, finite number, and for an accuracy above 1.
+
+    >>> n2n_edge.Budget("size_mb", 0.5).option
+    '--max-mb'
     """
 
     cost: Cost
@@ -23,10 +26,12 @@ class Budget:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.limit) and self.limit > 0):
-            raise InputError(f"{self.option} {self.limit:g}: a budget must be a positive number; give one above 0")
+            raise InputError(
+                f"{setting(self.option)} {self.limit:g}: a budget must be a positive number; give one above 0"
+            )
         if self.unit == "fraction" and self.limit > 1:
             raise InputError(
-                f"{self.option} {self.limit:g}: accuracy is a fraction of one; for {self.limit:g}% "
+                f"{setting(self.option)} {self.limit:g}: accuracy is a fraction of one; for {self.limit:g}% "
                 f"give {self.limit / 100:g}"
             )
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from n2n_edge.errors import UnsuitableEnvironmentError
+from n2n_edge.errors import UnsuitableEnvironmentError, setting
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.formats import format_figure, format_provenance, format_value
@@ -92,7 +92,8 @@ def judge(
 def _judge_one(figures: Mapping[str, Figure], budget: Budget, accept_expected: bool, device: str | None) -> Verdict:
     if budget.cost not in figures:
         raise UnsuitableEnvironmentError(
-            f"{budget.option} {budget.limit:g}: {budget.cost} is not known here, only {', '.join(sorted(figures))}; "
+            f"{setting(budget.option)} {budget.limit:g}: {budget.cost} is not known here, only "
+            f"{', '.join(sorted(figures))}; "
             "leave the budget out or run where it can be told"
         )
     reached = figures[budget.cost]

@@ -1,1 +1,1 @@
-"""Runs: from a teacher, data, devices and budgets to a student with proof."""
+"""A run from settings to a shipped student: folder, preparation, final distillation, export, trials, documents."""

@@ -11,9 +11,8 @@ from n2n_edge.data.dataset import Data, load_data
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.graph.load import load_model
 from n2n_edge.metrics.figures import Figure
-from n2n_edge.runs.image_input import refuse_channels_last
 from n2n_edge.runs.normalisation import Normalisation, choose_normalisation, metadata_normalisation
-from n2n_edge.runs.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs
+from n2n_edge.runs.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs, refuse_channels_last
 from n2n_edge.tasks.metrics import metric_name
 from n2n_edge.tasks.outputs import class_count
 from n2n_edge.training.file_evaluation import evaluate_file
@@ -60,7 +59,7 @@ def file_accuracy(
     if baseline is None:
         raise InputError(
             f"{path}: {wanted.spec} tells no class that it could be held against (outputs: {data.outputs}); give "
-            "--baseline MODEL to hold its fidelity to that"
+            "‹baseline› MODEL to hold its fidelity to that"
         )
     return "fidelity", _figure(model, path, data, baseline), None, notes, warnings
 
@@ -103,7 +102,7 @@ def _tried(model: ir.Model, path: Path, data: Data) -> Normalisation:
         return choose_normalisation(data, lambda split, normalised: evaluate_file(model, path, split, normalised))
     except (InputError, UnsuitableEnvironmentError) as error:
         raise type(error)(
-            f"{path}: says nothing of its normalisation, and trying the usual ones failed ({error}); "
+            f"{path}: says nothing of its normalisation, and trying the usual ones failed ({error.text}); "
             "give --mean and --std"
         ) from error
 

@@ -23,7 +23,7 @@ def load_profiles(names: Sequence[str]) -> tuple[Profile, ...]:
         profile = load_profile(name)
         if profile.name in given:
             raise InputError(
-                f"--device {name}: {given[profile.name]} is given already, and both are {profile.name}; "
+                f"‹device› {name}: {given[profile.name]} is given already, and both are {profile.name}; "
                 "name every device once"
             )
         given[profile.name] = name
@@ -49,7 +49,7 @@ def journalled_profiles(meta: Mapping[str, object], run: object) -> tuple[Profil
     try:
         return tuple(Profile.model_validate_json(str(text)) for text in [first, *_listed(others)])
     except ValidationError as error:
-        raise InputError(f"{run}: begun by another version of n2n-edge; start a new run with another --out") from error
+        raise InputError(f"{run}: begun by another version of n2n-edge; start a new run with another ‹out›") from error
 
 
 def _listed(value: object) -> list[object]:

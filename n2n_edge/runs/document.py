@@ -1,4 +1,4 @@
-"""Put a finished run's `report.json` together."""
+"""Report document of a finished run: put together, written, read back."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,6 +23,7 @@ from n2n_edge.report.document import (
     ChosenJson,
     ConditionsJson,
     DeviceJson,
+    LayerJson,
     ModelJson,
     RunReport,
 )
@@ -73,6 +74,8 @@ def run_report(
     warnings: Sequence[str],
     notes: Sequence[str],
     conditions: ConditionsJson | None,
+    layers: Sequence[LayerJson],
+    student_sha256: str,
 ) -> RunReport:
     """Return the document that the HTML report, the model card and other programs read."""
     document: RunReport = {
@@ -81,7 +84,7 @@ def run_report(
         "command": origin.command,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "teacher": _model(str(teacher_path), teacher_figures),
-        "student": _model("student.onnx", student_figures),
+        "student": _model("student.onnx", student_figures, student_sha256),
         "budgets": [budget_json(verdict) for verdict in verdicts],
         "parity": {
             "max_relative_error": parity.max_relative_error,
@@ -128,6 +131,7 @@ def run_report(
         document["devices"] = list(devices)
     if origin.chosen is not None:
         document["chosen"] = origin.chosen
+    document["layers"] = list(layers)
     return document
 
 
@@ -163,7 +167,7 @@ def write_json(document: RunReport, path: Path) -> None:
     write_text(path, json.dumps(document, indent=2) + "\n")
 
 
-def _model(path: str, figures: ModelFigures) -> ModelJson:
+def _model(path: str, figures: ModelFigures, sha256: str | None = None) -> ModelJson:
     document: dict[str, object] = {"path": path, "latency_ms": {}}
     latencies = cast("dict[str, object]", document["latency_ms"])
     for name, figure in figures.items():
@@ -171,6 +175,8 @@ def _model(path: str, figures: ModelFigures) -> ModelJson:
             latencies[name.removeprefix("latency_ms:")] = figure.to_json()
         else:
             document[name] = figure.to_json()
+    if sha256 is not None:
+        document["sha256"] = sha256
     return cast("ModelJson", document)
 
 

@@ -1,4 +1,4 @@
-"""The final distillation of one architecture: how many epochs it gets, and its training to the end."""
+"""Final distillation of one architecture: its number of epochs, and its training to the end."""
 
 import time
 from collections.abc import Callable
@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.teacher import build, surviving
+from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.folder import RunFolder
-from n2n_edge.runs.observer import Observer
 from n2n_edge.runs.prepare import Prepared
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.search.store import Fact, Journal
@@ -16,7 +16,7 @@ from n2n_edge.training.reconstruct import reconstructed
 from n2n_edge.training.reports import EpochReport
 from n2n_edge.training.teacher_outputs import affordable_epochs
 
-__all__ = ["SEARCH_SHARE", "Trained", "epochs_in_words", "epochs_within", "train_to_the_end"]
+__all__ = ["SEARCH_SHARE", "Trained", "epochs_in_words", "final_epochs", "train_to_the_end"]
 
 SEARCH_SHARE = 0.4
 """Share of `--minutes` that the two stages may take; the rest is for the finalists and the final distillation."""
@@ -31,18 +31,31 @@ class Trained:
     seconds: float
 
 
-def epochs_within(
-    seconds: float, settings: CompressSettings, prepared: Prepared, architecture: Architecture, journal: Journal
+def final_epochs(
+    settings: CompressSettings, prepared: Prepared, architecture: Architecture, journal: Journal, seconds: float | None
 ) -> int:
-    """Return the epochs that fit into `seconds`, at most those of the effort, from what the journal timed so far."""
+    """Return the epochs that settings ask for; where they limit minutes, those that fit into `seconds`.
+
+    They are estimated from what the journal timed. Without `seconds` the winner's number is taken, which the journal
+    keeps, or what fits into the share of `--minutes` that isn't the search's.
+    """
     images = len(prepared.data.train)
-    proxy = journal.cached(Fact.SCORE, architecture.key) or {}
+    if settings.epochs is not None:
+        return settings.epochs
+    if settings.minutes is None:
+        return settings.amount.epochs(images)
+    if seconds is None:
+        winner = journal.cached(Fact.FINAL, "epochs")
+        if winner is not None:
+            return int(winner["epochs"])
+        seconds = (1 - SEARCH_SHARE) * settings.minutes * 60
+    evaluated = journal.cached(Fact.SCORE, architecture.key) or {}
     teaching = journal.cached(Fact.FINAL, "teaching") or {}
     return affordable_epochs(
         replace(prepared.distilling, epochs=settings.amount.epochs(images)),
         images,
         seconds,
-        float(proxy.get("training_seconds", 1.0)) / settings.amount.short_images,
+        float(evaluated.get("training_seconds", 1.0)) / settings.amount.short_images,
         float(teaching.get("seconds", 0.0)),
         float(teaching.get("bytes", 0.0)),
     )
@@ -53,7 +66,7 @@ def train_to_the_end(
     architecture: Architecture,
     epochs: int,
     folder: RunFolder,
-    observer: Observer,
+    callback: RunCallback,
     on_epoch: Callable[[EpochReport], None],
 ) -> Trained:
     """Refit and distil an architecture; a killed training goes on from its last epoch, kept in `folder`."""
@@ -70,9 +83,9 @@ def train_to_the_end(
         kept=kept,
         checkpoint=folder.checkpoint,
         on_epoch=on_epoch,
-        on_step=observer.step,
+        on_step=callback.on_step,
     )
-    observer.say(_ending(result, epochs))
+    callback.on_message(_ending(result, epochs))
     spent = sum(report.seconds for report in result.history)
     return Trained(architecture, result, max(spent, time.monotonic() - start))
 

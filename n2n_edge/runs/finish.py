@@ -1,8 +1,7 @@
-"""The end of a run: write the student, prove parity, check every budget on the file itself, report."""
+"""Export of a student: its file, the proof of parity, every budget checked on the file itself, the report."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import n2n_edge
@@ -20,13 +19,12 @@ from n2n_edge.metrics.verdict import Verdict, judge
 from n2n_edge.report.document import ConditionJson, ConditionsJson, DeviceJson, RunReport
 from n2n_edge.report.html import write_html
 from n2n_edge.report.model_card import write_model_card
+from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.document import Origin, run_report, write_json
 from n2n_edge.runs.final import Trained
-from n2n_edge.runs.finished import publish, sha256_of
-from n2n_edge.runs.folder import RunFolder
+from n2n_edge.runs.folder import RunFolder, publish, sha256_of
 from n2n_edge.runs.layers import layer_rows
 from n2n_edge.runs.metadata import with_metadata
-from n2n_edge.runs.observer import Observer
 from n2n_edge.runs.parity import check_parity
 from n2n_edge.runs.prepare import Prepared
 from n2n_edge.runs.settings import CompressSettings
@@ -34,25 +32,10 @@ from n2n_edge.runs.trainable import shipped_form
 from n2n_edge.training.batches import subset
 from n2n_edge.training.evaluation import evaluate_onnx, metric_name
 
-__all__ = ["CompressResult", "ship"]
+__all__ = ["ship"]
 
 _CONDITION_IMAGES = 1000
 """Test images that are judged under each corruption and severity."""
-
-
-@dataclass(frozen=True)
-class CompressResult:
-    """A finished run: its folder, the student's file, the report, and whether every budget is met."""
-
-    folder: Path
-    student: Path
-    report: RunReport
-    verdicts: tuple[Verdict, ...]
-
-    @property
-    def met(self) -> bool:
-        """Whether the shipped file meets every budget."""
-        return all(verdict.met for verdict in self.verdicts)
 
 
 def ship(
@@ -61,9 +44,9 @@ def ship(
     prepared: Prepared,
     trained: Trained,
     origin: Origin,
-    observer: Observer,
+    callback: RunCallback,
     before_publishing: Callable[[], None] = lambda: None,
-) -> CompressResult:
+) -> None:
     """Write the student, prove parity, check every budget on the file itself, judge it on the test images once.
 
     The file gets its place and name when all that is done, as the last step; `before_publishing` may still object.
@@ -75,7 +58,7 @@ def ship(
     folder.unproven.parent.mkdir()
     try:
         _write(folder.unproven, settings, prepared, trained)
-        report, verdicts = _proven(folder.unproven, settings, prepared, trained, origin, observer)
+        report = _proven(folder.unproven, settings, prepared, trained, origin, callback)
         write_html(report, report["search"]["candidates"], folder.report_html)
         write_model_card(report, folder.model_card)
         before_publishing()
@@ -83,7 +66,6 @@ def ship(
         publish(folder)
     finally:
         shutil.rmtree(folder.unproven.parent, ignore_errors=True)
-    return CompressResult(folder.path, folder.student, report, verdicts)
 
 
 def _proven(
@@ -92,12 +74,12 @@ def _proven(
     prepared: Prepared,
     trained: Trained,
     origin: Origin,
-    observer: Observer,
-) -> tuple[RunReport, tuple[Verdict, ...]]:
-    """Prove that the file is what was trained, find its figures, and return the report and the verdicts on budgets."""
+    callback: RunCallback,
+) -> RunReport:
+    """Prove that the file is what was trained, find its figures, and return the report."""
     data = prepared.data
     parity = check_parity(trained.result.model, student, data)
-    observer.say(
+    callback.on_message(
         f"parity of torch and ONNX Runtime on {parity.n} images: relative error {parity.max_relative_error:.1e}"
         + (f", top-1 agreement {parity.top1_agreement:.1%}" if parity.top1_agreement is not None else "")
     )
@@ -112,7 +94,7 @@ def _proven(
         notes.append("the latency was not within the budget for certain when first timed, and was timed again")
         student_figures |= _latencies(student, prepared, notes, warnings, settings.input_shape)
         verdicts = _verdicts(student_figures, settings, prepared.profiles)
-    report = run_report(
+    return run_report(
         version=n2n_edge.__version__,
         settings=settings,
         origin=origin,
@@ -127,18 +109,17 @@ def _proven(
         data=data,
         warnings=warnings,
         notes=notes,
-        conditions=_conditions(student, prepared, observer) if settings.corruptions else None,
+        conditions=_conditions(student, prepared, callback) if settings.corruptions else None,
+        layers=layer_rows(
+            prepared.teacher,
+            trained.architecture.removed,
+            prepared.teacher_path,
+            student,
+            {profile.name: profile for profile in (prepared.host, *prepared.profiles)}.values(),
+            settings.input_shape,
+        ),
+        student_sha256=sha256_of(student),
     )
-    report["layers"] = layer_rows(
-        prepared.teacher,
-        trained.architecture.removed,
-        prepared.teacher_path,
-        student,
-        {profile.name: profile for profile in (prepared.host, *prepared.profiles)}.values(),
-        settings.input_shape,
-    )
-    report["student"]["sha256"] = sha256_of(student)
-    return report, verdicts
 
 
 def _write(path: Path, settings: CompressSettings, prepared: Prepared, trained: Trained) -> None:
@@ -228,10 +209,10 @@ def _quality(path: Path, prepared: Prepared) -> dict[str, Figure]:
     return figures
 
 
-def _conditions(student: Path, prepared: Prepared, observer: Observer) -> ConditionsJson:
+def _conditions(student: Path, prepared: Prepared, callback: RunCallback) -> ConditionsJson:
     """Judge teacher and student on corrupted test images, each corruption at every severity."""
     data = prepared.data
-    observer.say(f"judging under {len(CORRUPTIONS)} corruptions at {len(SEVERITIES)} severities")
+    callback.on_message(f"judging under {len(CORRUPTIONS)} corruptions at {len(SEVERITIES)} severities")
     name = metric_name(prepared.teacher.model, data)
     images = subset(data.test, _CONDITION_IMAGES, prepared.distilling.seed)
     rows: list[ConditionJson] = []

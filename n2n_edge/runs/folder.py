@@ -1,14 +1,18 @@
-"""The folder of a run: who may write there, and what lies in it."""
+"""Folder of a run: its files, the settings it was begun with, and the student put in place as the last step."""
 
+import hashlib
 import shlex
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from n2n_edge.errors import InputError
+from n2n_edge.report.document import RunReport
+from n2n_edge.runs.document import read_report
 from n2n_edge.runs.settings import CompressSettings, read_settings, write_settings
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "finished_report", "publish", "sha256_of"]
 
 
 @dataclass(frozen=True)
@@ -92,9 +96,9 @@ class RunFolder:
         """Return the folder of a new run, not made yet; raises InputError where another run, or anything else, lies."""
         folder = cls(path)
         if folder.settings.exists() or folder.journal.exists():
-            raise InputError(f"{path} holds another run; give another --out, or --resume to continue that one")
+            raise InputError(f"{path} holds another run; give another ‹out›, or ‹resume› to continue that one")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"{path} is not an empty folder; give another --out")
+            raise InputError(f"{path} is not an empty folder; give another ‹out›")
         return folder
 
     def begin(self, settings: CompressSettings) -> bool:
@@ -109,13 +113,14 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             write_settings(settings, self.settings)
         except OSError as error:
-            raise InputError(f"{self.path} can't be written ({error.strerror}); give another --out") from error
+            raise InputError(f"{self.path} can't be written ({error.strerror}); give another ‹out›") from error
         return True
 
     def abandon(self) -> None:
         """Take back `begin` where nothing has been worked out yet, so that a corrected command can use the folder."""
         if not self.journal.exists():
-            self.teacher.unlink(missing_ok=True)
+            for path in (self.teacher, self.path / "data.npz", *self.path.glob("*.toml")):
+                path.unlink(missing_ok=True)
             self.settings.unlink(missing_ok=True)
             with suppress(OSError):  # other files have come: leave them
                 self.path.rmdir()
@@ -142,3 +147,43 @@ class RunFolder:
         """Return the folder and the settings of a run that was begun; raises InputError where there is none."""
         folder = cls(path)
         return folder, read_settings(folder.settings)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def publish(folder: RunFolder) -> None:
+    """Put the proven student where users look for it: a run that has it and its report is finished."""
+    source = folder.unproven.parent
+    others = [path for path in sorted(source.iterdir()) if path.name != folder.unproven.name]
+    for path in (*others, folder.unproven):  # the student last
+        path.replace(folder.path / path.name)
+    shutil.rmtree(source, ignore_errors=True)
+    folder.checkpoint.unlink(missing_ok=True)
+
+
+def finished_report(folder: RunFolder) -> RunReport | None:
+    """Return the report of a finished run, None where the run has still to go on.
+
+    A run that was killed between its report and its student is finished here.
+
+    Raises:
+        InputError: the report is damaged, or the student isn't the file that the report speaks of.
+    """
+    if not folder.report_json.exists() or not (folder.student.exists() or folder.unproven.exists()):
+        return None
+    report = read_report(folder.report_json)
+    digest = report["student"].get("sha256")
+    if not folder.student.exists():
+        if digest is None or sha256_of(folder.unproven) != digest:
+            return None
+        publish(folder)
+    elif digest is not None and (not folder.student.is_file() or sha256_of(folder.student) != digest):
+        raise InputError(
+            f"{folder.student}: isn't the file that this run shipped, by its digest in {folder.report_json.name}; "
+            "restore it, or remove it and resume, which makes it again"
+        )
+    return report

@@ -1,4 +1,4 @@
-"""The candidates of a run to choose among: their figures, which no other one beats, which have been shipped."""
+"""Trials of a run as its journal tells them: figures, the Pareto front, and those that have been shipped."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from n2n_edge.runs.document import read_report
 from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.search.store import Journal
-from n2n_edge.search.trial import Trial
+from n2n_edge.search.trial import Trial as SearchTrial
 
-__all__ = ["Axis", "RunCandidate", "RunCandidates", "read_candidates"]
+__all__ = ["Axis", "RunTrials", "Trial", "read_trials"]
 
 _COSTS = tuple(row.key for row in COSTS.values() if row.direction == "max")
 
@@ -34,11 +34,15 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class RunCandidate:
-    """One candidate of a run; `number` counts from one in the order judged, as reports do.
+class Trial:
+    """One candidate of a run with all that is known of it; `number` counts from one in the order judged, as reports do.
 
     `metric` is the accuracy, or fidelity, after its short distillation, None where it was never trained. `costs` are by
     name, `latencies` by device. `shipped` is the student that was made of it.
+
+    >>> trial = n2n_edge.Run.open(example_run).trials[0]
+    >>> trial.costs["params"].unit, trial.meets_budgets
+    ('params', True)
     """
 
     number: int
@@ -57,8 +61,8 @@ class RunCandidate:
 
 
 @dataclass(frozen=True)
-class RunCandidates:
-    """All candidates of one run, finished or not.
+class RunTrials:
+    """All trials of one run, finished or not.
 
     `metric` is what they were judged by, accuracy or fidelity; the first of `devices` is the primary one.
     """
@@ -68,12 +72,12 @@ class RunCandidates:
     objective: str
     devices: tuple[Profile, ...]
     budgets: tuple[Budget, ...]
-    candidates: tuple[RunCandidate, ...]
+    trials: tuple[Trial, ...]
 
     @property
-    def trained(self) -> tuple[RunCandidate, ...]:
+    def trained(self) -> tuple[Trial, ...]:
         """Those that were trained for a short while; only these can be shipped."""
-        return tuple(candidate for candidate in self.candidates if candidate.metric is not None)
+        return tuple(candidate for candidate in self.trials if candidate.metric is not None)
 
     def axis(self, cost: str | None, device: str | None) -> Axis:
         """Return what to draw the front against: by default the run's objective, and of latencies the first device's.
@@ -83,30 +87,30 @@ class RunCandidates:
         """
         wanted = cost or ("latency_ms" if device is not None else self.objective)
         if wanted not in _COSTS:
-            raise InputError(f"--cost {wanted}: no such cost; give one of {', '.join(_COSTS)}")
+            raise InputError(f"‹cost› {wanted}: no such cost; give one of {', '.join(_COSTS)}")
         if wanted != "latency_ms":
             if device is not None:
-                raise InputError(f"--device {device}: {wanted} is the same on every device; leave one of them out")
+                raise InputError(f"‹device› {device}: {wanted} is the same on every device; leave one of them out")
             return Axis(wanted, None)
         names = ", ".join(profile.name for profile in self.devices)
         profile = self.devices[0] if device is None else self._device(device)
         if profile is None:
-            raise InputError(f"--device {device}: this run was for {names}; give one of these")
-        if self.trained and not any(profile.name in candidate.latencies for candidate in self.candidates):
+            raise InputError(f"‹device› {device}: this run was for {names}; give one of these")
+        if self.trained and not any(profile.name in candidate.latencies for candidate in self.trials):
             raise InputError(
-                f"--cost latency_ms: this run didn't find out its candidates' latency on {profile.name}, since no "
+                f"‹cost› latency_ms: this run didn't find out its candidates' latency on {profile.name}, since no "
                 "budget or objective asked for it; give another cost"
             )
         return Axis(wanted, profile.name)
 
-    def front(self, axis: Axis) -> tuple[RunCandidate, ...]:
+    def front(self, axis: Axis) -> tuple[Trial, ...]:
         """Return the candidates that no other beats, from the cheapest to the dearest."""
-        costs = [candidate.on(axis) for candidate in self.candidates]
+        costs = [candidate.on(axis) for candidate in self.trials]
         points = [
             (None if cost is None else cost.value, None if candidate.metric is None else candidate.metric.value)
-            for cost, candidate in zip(costs, self.candidates, strict=True)
+            for cost, candidate in zip(costs, self.trials, strict=True)
         ]
-        return tuple(self.candidates[place] for place in pareto_front(points))
+        return tuple(self.trials[place] for place in pareto_front(points))
 
     def to_json(self, axis: Axis) -> dict[str, object]:
         """Return the document that `pareto --json` prints: every trained candidate, and the front by their numbers."""
@@ -130,7 +134,7 @@ class RunCandidates:
             "candidates": [self._candidate_json(candidate, candidate.number in front) for candidate in self.trained],
         }
 
-    def _candidate_json(self, candidate: RunCandidate, on_front: bool) -> dict[str, object]:
+    def _candidate_json(self, candidate: Trial, on_front: bool) -> dict[str, object]:
         assert candidate.metric is not None
         return {
             "candidate": candidate.number,
@@ -150,7 +154,7 @@ class RunCandidates:
         return next((each for each in self.devices if wanted in (each.name, *each.aliases)), None)
 
 
-def read_candidates(run: Path) -> RunCandidates:
+def read_trials(run: Path) -> RunTrials:
     """Return the candidates of the run in folder `run`, even while it goes on.
 
     Raises:
@@ -166,13 +170,13 @@ def read_candidates(run: Path) -> RunCandidates:
     winner = None if report is None else find_winner(report, report["search"]["candidates"])
     judged_by = "accuracy" if report is None or report["student"].get("accuracy") is not None else "fidelity"
     devices = journalled_profiles(meta, run) or load_profiles(settings.devices)
-    return RunCandidates(
+    return RunTrials(
         run=run,
         metric=str(meta.get("metric", judged_by)),
         objective=objective_of(meta, folder, settings),
         devices=devices,
         budgets=settings.budgets,
-        candidates=tuple(
+        trials=tuple(
             _candidate(
                 place + 1,
                 candidate,
@@ -209,10 +213,10 @@ def _shipped(folder: RunFolder, number: int) -> Path | None:
 
 
 def _candidate(
-    number: int, row: Trial, entropy: float | None, devices: Sequence[Profile], shipped: Path | None
-) -> RunCandidate:
+    number: int, row: SearchTrial, entropy: float | None, devices: Sequence[Profile], shipped: Path | None
+) -> Trial:
     found, costs = latencies_of(row, devices[0].name), row.costs.as_mapping()
-    return RunCandidate(
+    return Trial(
         number=number,
         stage=STAGES[row.stage],
         metric=None if row.score is None else Figure(row.score, "fraction", "measured"),

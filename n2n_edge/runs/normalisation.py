@@ -49,13 +49,13 @@ def metadata_normalisation(metadata: Mapping[str, str], channels: int) -> Normal
         mean, std = (tuple(float(item) for item in json.loads(metadata[key])) for key in (MEAN_KEY, STD_KEY))
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(
-            f"the model's metadata {MEAN_KEY}, {STD_KEY} aren't lists of numbers; give --mean and --std"
+            f"the model's metadata {MEAN_KEY}, {STD_KEY} aren't lists of numbers; give ‹mean› and ‹std›"
         ) from error
     mean, std = (item * channels if len(item) == 1 else item for item in (mean, std))
     check_mean_and_std(mean, std, f"the model's metadata {MEAN_KEY}", f"the model's metadata {STD_KEY}")
     if len(mean) != channels or len(std) != channels:
         raise InputError(
-            f"the model's metadata {MEAN_KEY}, {STD_KEY} don't fit its {channels} channels; give --mean and --std"
+            f"the model's metadata {MEAN_KEY}, {STD_KEY} don't fit its {channels} channels; give ‹mean› and ‹std›"
         )
     return Normalisation(mean, std, "the teacher's metadata")
 

@@ -1,5 +1,6 @@
-"""Proof that the shipped file computes what was trained."""
+"""Parity of two forms of one network: bounds on the difference of outputs, and proof for the shipped file."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +9,15 @@ import onnx_ir as ir
 
 from n2n_edge.data.dataset import Data
 from n2n_edge.errors import UnsuitableEnvironmentError
-from n2n_edge.runs.agreement import MAX_RELATIVE_ERROR, worst_difference
+from n2n_edge.graph.shape_run import Array
 from n2n_edge.training.executor import GraphModule
 
-__all__ = ["MIN_TOP1_AGREEMENT", "Parity", "check_parity"]
+__all__ = ["MAX_RELATIVE_ERROR", "MIN_TOP1_AGREEMENT", "Difference", "Parity", "check_parity", "worst_difference"]
+
+MAX_RELATIVE_ERROR = 1e-3
+
+ABSOLUTE_FLOOR = 1e-6
+"""Differences up to this are rounding, however small the output: sigmoids may be nearly nought everywhere."""
 
 MIN_TOP1_AGREEMENT = 0.99
 _IMAGES = 256
@@ -21,7 +27,7 @@ _IMAGES = 256
 class Parity:
     """How torch and ONNX Runtime agree on `n` real images.
 
-    `max_relative_error` is the largest difference of any output element beyond an absolute floor (see `agreement`),
+    `max_relative_error` is the largest difference of any output element beyond an absolute floor (`ABSOLUTE_FLOOR`),
     relative to the largest magnitude of that output; `top1_agreement` is None for outputs that aren't class scores.
     """
 
@@ -76,3 +82,42 @@ def check_parity(trained: ir.Model, shipped: Path, data: Data) -> Parity:
             "the file isn't what was trained: don't use it, and report this"
         )
     return Parity(worst, agreement, seen)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two runs are apart in one output: the largest difference beyond the floor, relative to its magnitude."""
+
+    output: int
+    relative: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether this is rounding."""
+        return self.relative <= MAX_RELATIVE_ERROR
+
+
+def worst_difference(expected: Sequence[Array], got: Sequence[Array]) -> Difference:
+    """Return the output that differs most; infinitely where shapes, or what is finite, aren't the same."""
+    if len(expected) != len(got):
+        return Difference(0, float("inf"))
+    found = [Difference(index, _apart(a, b)) for index, (a, b) in enumerate(zip(expected, got, strict=True))]
+    return max(found, key=lambda difference: difference.relative, default=Difference(0, 0.0))
+
+
+def _apart(expected: Array, got: Array) -> float:
+    if expected.shape != got.shape:
+        return float("inf")
+    if not np.issubdtype(expected.dtype, np.floating):
+        return float(np.mean(expected != got)) if expected.size else 0.0
+    finite = np.isfinite(expected)
+    if not np.array_equal(finite, np.isfinite(got)) or not np.array_equal(
+        expected[~finite], got[~finite], equal_nan=True
+    ):
+        return float("inf")
+    a, b = expected[finite].astype(np.float64), got[finite].astype(np.float64)
+    beyond = float(np.abs(a - b).max(initial=0)) - ABSOLUTE_FLOOR
+    if beyond <= 0:
+        return 0.0
+    largest = float(np.abs(a).max(initial=0))
+    return beyond / largest if largest > 0 else float("inf")

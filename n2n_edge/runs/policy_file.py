@@ -37,12 +37,12 @@ def load_policies(run: Path) -> "dict[str, dict[str, Tensor]]":
     path = run / "policy.safetensors" if run.is_dir() else run
     if not path.is_file():
         raise InputError(
-            f"--policy-from {run}: holds no trained policy; give the folder of a finished run with policy reinforce"
+            f"‹policy_from› {run}: holds no trained policy; give the folder of a finished run with policy reinforce"
         )
     try:
         tensors = load_file(str(path))
     except SafetensorError as error:
-        raise InputError(f"--policy-from {run}: {path.name} is damaged; give another run") from error
+        raise InputError(f"‹policy_from› {run}: {path.name} is damaged; give another run") from error
     states: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         stage, _, rest = name.partition("/")

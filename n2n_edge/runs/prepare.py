@@ -1,4 +1,4 @@
-"""What a run needs before its first candidate, and everything about teacher and data that can be refused at once."""
+"""Preparation of a run: teacher, data and devices loaded and checked before the first candidate."""
 
 import hashlib
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ from n2n_edge.graph.load import save_model
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.file_figures import file_figures
 from n2n_edge.metrics.figures import Figure
+from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.normalisation import Normalisation, choose_normalisation, metadata_normalisation
-from n2n_edge.runs.observer import Observer
 from n2n_edge.runs.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs
 from n2n_edge.runs.policy_file import PolicyStates, load_policies
 from n2n_edge.runs.readiness import export_note, refuse_unready
@@ -34,7 +34,7 @@ from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.training.torch_teachers import is_torch_teacher, torch_teacher
 
-__all__ = ["Prepared", "prepare", "refuse_changed_data"]
+__all__ = ["Prepared", "prepare", "refuse_changes"]
 
 _EXAMPLE_DATA = "builtin:digits"
 _NAMES_SHOWN = 3
@@ -73,7 +73,7 @@ class Prepared:
 
 
 def prepare(
-    settings: CompressSettings, profiles: tuple[Profile, ...], folder: RunFolder, observer: Observer
+    settings: CompressSettings, profiles: tuple[Profile, ...], folder: RunFolder, callback: RunCallback
 ) -> Prepared:
     """Load and check everything that `settings` name; a torch teacher is exported to `folder` once.
 
@@ -82,30 +82,30 @@ def prepare(
     """
     check_proposer(settings.policy)
     states = load_policies(Path(settings.policy_from)) if settings.policy_from else {}
-    path = _teacher_file(settings, folder, observer)
+    path = _teacher_file(settings, folder, callback)
     teacher = Teacher.load(path, settings.input_shape)
     refuse_unready(teacher, path, settings.input_shape)
-    observer.say(_summary(teacher, path))
+    callback.on_message(_summary(teacher, path))
     noted = tuple(note for note in (export_note(teacher),) if note)
     for note in noted:
-        observer.say(note)
+        callback.on_message(note)
     if _leaves_size_free(teacher.source):
         sizes = shape_words(settings.input_shape or ())
-        observer.say(f"the teacher leaves its input's size free: figures and the student are for {sizes}")
+        callback.on_message(f"the teacher leaves its input's size free: figures and the student are for {sizes}")
     GraphModule(teacher.model)  # an op that can't be trained is found before anything is begun
     spec = settings.data or _EXAMPLE_DATA
     loaded, choice = _load(settings, teacher, path, spec)
     data, normalisation, notes = _normalised(settings, teacher, loaded)
-    observer.say(f"data {spec}: {data.counts}; normalisation {normalisation.note}")
-    observer.say(f"outputs: {choice.name} ({choice.reason})")
+    callback.on_message(f"data {spec}: {data.counts}; normalisation {normalisation.note}")
+    callback.on_message(f"outputs: {choice.name} ({choice.reason})")
     one_at_a_time = _takes_one_image(teacher.source)
     if one_at_a_time:
-        observer.say("the teacher takes one image at a time: trained in batches, the student ships like it")
+        callback.on_message("the teacher takes one image at a time: trained in batches, the student ships like it")
     trained, restored = trainable_teacher(teacher, data)
     check_teacher(path, [teacher.model, trained.model] if restored else [teacher.model], data)
-    metric, doubts = _teacher_metric(teacher, data, observer)
+    metric, doubts = _teacher_metric(teacher, data, callback)
     if restored:
-        observer.say(f"put back the BatchNorm of {len(restored)} layers that had been folded away")
+        callback.on_message(f"put back the BatchNorm of {len(restored)} layers that had been folded away")
     return Prepared(
         teacher=trained,
         teacher_path=path,
@@ -125,31 +125,32 @@ def prepare(
     )
 
 
-def refuse_changed_data(meta: Mapping[str, object], prepared: Prepared, where: str) -> None:
-    """Raise InputError where a run's journal was begun with other images or labels; older journals don't say.
+def refuse_changes(meta: Mapping[str, object], prepared: Prepared, run: Path) -> None:
+    """Raise InputError where a run's journal was begun with another teacher, or other images or labels.
 
-    What a run has found is true of its own data only; files that moved, or were written anew with the same bytes, are
-    the same data.
+    What a run has worked out is true of its own teacher and data only; files that moved, or were written anew with the
+    same bytes, are the same. Older journals don't tell of data.
     """
-    begun_with = meta.get("data_sha256")
-    if begun_with is not None and begun_with != prepared.data_sha256:
+    if meta.get("teacher_sha256") != prepared.teacher_sha256:
+        raise InputError(f"{run}: the teacher has changed since this run began; start a new run with another ‹out›")
+    if meta.get("data_sha256", prepared.data_sha256) != prepared.data_sha256:
         raise InputError(
-            f"{where}: the data have changed since this run began, or are others each time they are read (random "
-            "changes in a Dataset); restore them, or start a new run with another --out"
+            f"{run}: the data have changed since this run began, or are others each time they are read (random "
+            "changes in a Dataset); restore them, or start a new run with another ‹out›"
         )
 
 
-def _teacher_file(settings: CompressSettings, folder: RunFolder, observer: Observer) -> Path:
+def _teacher_file(settings: CompressSettings, folder: RunFolder, callback: RunCallback) -> Path:
     if settings.teacher is not None and is_torch_teacher(settings.teacher):
         if not folder.teacher.exists():
-            observer.say(f"exporting {settings.teacher}")
+            callback.on_message(f"exporting {settings.teacher}")
             model = torch_teacher(
                 settings.teacher, settings.weights, settings.input_shape, trust_pt2=settings.trust_pt2
             )
             save_model(model, folder.teacher)
         return folder.teacher
     if settings.weights is not None:
-        raise InputError(f"--weights {settings.weights}: an ONNX teacher holds its weights; leave it out")
+        raise InputError(f"‹weights› {settings.weights}: an ONNX teacher holds its weights; leave it out")
     return example_teacher() if settings.teacher is None else Path(settings.teacher)
 
 
@@ -208,15 +209,17 @@ def _normalised(
     return replace(data, mean=chosen.mean, std=chosen.std), chosen, notes
 
 
-def _teacher_metric(teacher: Teacher, data: Data, observer: Observer) -> tuple[float, tuple[str, ...]]:
+def _teacher_metric(teacher: Teacher, data: Data, callback: RunCallback) -> tuple[float, tuple[str, ...]]:
     """Return the teacher's accuracy on validation images (fidelity to itself is 1), and doubts about it."""
     if metric_name(teacher.model, data) == "fidelity":
         if data.validation.targets is not None:
             error = evaluate(teacher.model, data.validation, data).label_error
-            observer.say(f"teacher's mean absolute error on the validation images: {error:.4g} in the labels' unit")
+            callback.on_message(
+                f"teacher's mean absolute error on the validation images: {error:.4g} in the labels' unit"
+            )
         return 1.0, ()
     accuracy = evaluate(teacher.model, data.validation, data).metric
-    observer.say(f"teacher's accuracy on the validation images: {accuracy:.1%}")
+    callback.on_message(f"teacher's accuracy on the validation images: {accuracy:.1%}")
     chance = 1 / max(2, len(data.class_names))
     if accuracy > 1.5 * chance:
         return accuracy, ()

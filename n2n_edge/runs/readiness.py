@@ -11,7 +11,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.graph.torch_export import EXPORT_WARNING
-from n2n_edge.runs.image_input import refuse_channels_last
+from n2n_edge.runs.outputs import refuse_channels_last
 
 __all__ = ["Obstacle", "export_note", "is_half_weight", "obstacles", "refuse_unready"]
 

@@ -1,283 +1,349 @@
-"""A run: from a teacher, data, a device and budgets to a student that provably meets them."""
+"""Run: one search with its folder, begun by `compress`, opened, resumed, and shipped from."""
 
-import time
-from dataclasses import replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from n2n_edge.devices.profile import Profile
-from n2n_edge.errors import BudgetMissedError, InputError, N2NError
-from n2n_edge.graph.architecture import Architecture
-from n2n_edge.measure.bench import WarmWorker
-from n2n_edge.metrics.budget import Budget
-from n2n_edge.metrics.costs import COSTS
-from n2n_edge.metrics.figures import Figure
-from n2n_edge.runs.candidates import candidate_rows, listed_candidates, place_of
-from n2n_edge.runs.devices import journalled_profiles, load_profiles, profiles_meta
-from n2n_edge.runs.document import Origin, verdicts_of
-from n2n_edge.runs.failures import explained_failures
-from n2n_edge.runs.final import SEARCH_SHARE, epochs_in_words, epochs_within, train_to_the_end
-from n2n_edge.runs.finish import CompressResult, ship
-from n2n_edge.runs.finished import finished_report
+from n2n_edge.errors import InputError, UnsuitableEnvironmentError
+from n2n_edge.runs.callbacks import Callbacks, RunCallback, require_tensorboard, tensorboard_callbacks
+from n2n_edge.runs.document import read_report, verdicts_of
 from n2n_edge.runs.folder import RunFolder
-from n2n_edge.runs.observer import Observer, SilentObserver
-from n2n_edge.runs.policy_file import save_policies
-from n2n_edge.runs.prepare import Prepared, prepare, refuse_changed_data
-from n2n_edge.runs.settings import CompressSettings
-from n2n_edge.runs.threads import threads_of_run
-from n2n_edge.search.costing import CostMeter
-from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, search
-from n2n_edge.search.evaluator import Evaluator, Objective, note_crash
-from n2n_edge.search.store import Fact, Journal
-from n2n_edge.search.trial import Trial, TrialCosts
-from n2n_edge.training.allocator import large_buffers_kept
-from n2n_edge.training.evaluation import metric_name
-from n2n_edge.training.proxy_evaluation import ShortDistiller
-from n2n_edge.watchdog import STALL_VARIABLE, phase, watched
+from n2n_edge.runs.settings import CompressSettings, absolute_paths, named_devices, read_settings
 
-__all__ = ["run_compress"]
+if TYPE_CHECKING:
+    from torch import nn
 
-_SHORT_LEARNING_RATE = 0.05
-"""Peak rate of a candidate's short distillation (benchmarks/ranking)."""
+    from n2n_edge.devices.profile import Profile
+    from n2n_edge.metrics.budget import Budget
+    from n2n_edge.metrics.verdict import Verdict
+    from n2n_edge.report.document import RunReport
+    from n2n_edge.runs.front import Trial
+    from n2n_edge.runs.inputs import DataLike, TeacherLike
 
-_LEAST_OVER = 0.001
+__all__ = ["Run", "compress", "new_run", "require_pillow", "require_tensorboard", "require_training_packages"]
 
-_LEAST_SEARCH_S = 1.0
-"""What a search gets of `--minutes` where getting ready has taken its share."""
+INSTALL_HINT = 'needs torch, which is not installed; run: pip install "n2n-edge[compress]"'
+
+_KEYWORDS = {
+    "size_mb": "max_mb",
+    "latency_ms": "max_latency_ms",
+    "memory_bound_mb": "max_memory_mb",
+    "params": "max_params",
+    "macs": "max_macs",
+    "accuracy": "min_accuracy",
+}
 
 
-def run_compress(folder: RunFolder, settings: CompressSettings, observer: Observer | None = None) -> CompressResult:
-    """Run, or go on with, the run in `folder`.
+def require_training_packages(what: str = "compressing") -> None:
+    """Raise UnsuitableEnvironmentError, saying what to install, where the extra ``[compress]`` is missing.
+
+    `what` needs it.
+    """
+    missing = [name for name in ("torch", "safetensors", "PIL") if find_spec(name) is None]
+    if missing:
+        raise UnsuitableEnvironmentError(
+            f"{what} {INSTALL_HINT.replace('torch', {'PIL': 'pillow'}.get(missing[0], missing[0]), 1)}"
+        )
+
+
+def require_pillow(what: str) -> None:
+    """Raise UnsuitableEnvironmentError, saying what to install, where Pillow is missing; `what` needs it."""
+    try:
+        import_module("PIL.Image")
+    except ImportError as error:
+        raise UnsuitableEnvironmentError(
+            f"{what} needs Pillow, which can't be imported ({error}); run: pip install pillow"
+        ) from error
+
+
+class Run:
+    """One search with its folder: what was asked, what was tried, and the student that it shipped.
+
+    `compress` begins one and returns it; `Run.open` gives that of a folder, finished or not.
+
+    >>> run = n2n_edge.Run.open(example_run)
+    >>> run.settings.seed, run.met, run.student.name
+    (0, True, 'student.onnx')
+    >>> run.trials[0].number, run.trials[0].stage
+    (1, 1)
+    """
+
+    def __init__(self, folder: RunFolder, settings: CompressSettings) -> None:
+        self._files = folder
+        self.settings = settings
+
+    @classmethod
+    def open(cls, folder: Path | str) -> "Run":
+        """Return the run that was begun in `folder`; raises InputError where there is none."""
+        files = RunFolder(Path(folder))
+        return cls(files, read_settings(files.settings))
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files lie."""
+        return self._files.path
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to resume."""
+        return self._files.settings.exists()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the student has been shipped."""
+        return self._files.report_json.exists() and self._files.student.exists()
+
+    @property
+    def student(self) -> Path:
+        """The ONNX file that ships, there once the run is finished; `load_student` makes a torch module of it."""
+        return self._files.student
+
+    @property
+    def report(self) -> "RunReport":
+        """The document ``report.json``; raises InputError where the run isn't finished."""
+        if not self._files.report_json.exists():
+            raise InputError(f"{self.folder}: not finished, it has no report yet; go on with Run.resume()")
+        return read_report(self._files.report_json)
+
+    @property
+    def verdicts(self) -> "tuple[Verdict, ...]":
+        """One verdict for each budget, that on the latency for each device."""
+        return verdicts_of(self.report)
+
+    @property
+    def met(self) -> bool:
+        """Whether the shipped file meets every budget."""
+        return all(verdict.met for verdict in self.verdicts)
+
+    @property
+    def trials(self) -> "tuple[Trial, ...]":
+        """What the run's journal holds, in the order evaluated, even while the run goes on."""
+        from n2n_edge.runs.front import read_trials
+
+        return read_trials(self.folder).trials
+
+    @property
+    def resume_command(self) -> str:
+        """The command line that goes on with the run."""
+        return self._files.resume_command
+
+    def resume(self, *, callbacks: Sequence[RunCallback] = (), tensorboard: bool = False) -> "Run":
+        """Go on with the run, with its own settings, to the result of an unbroken run; return it, finished.
+
+        Raises what `compress` raises.
+        """
+        require_training_packages()
+        followers = Callbacks(tensorboard_callbacks(self._files.tensorboard, self.settings, tensorboard, callbacks))
+        from n2n_edge.runs.execution import execute
+
+        try:
+            execute(self._files, self.settings, followers)
+        finally:
+            followers.on_end()
+        return self
+
+    def ship(
+        self,
+        candidate: "int | str | Path | nn.Module",
+        *,
+        out: Path | str | None = None,
+        epochs: int | None = None,
+        minutes: float | None = None,
+        callbacks: Sequence[RunCallback] = (),
+    ) -> "Run":
+        """Ship another student of this run, and return the run of its folder.
+
+        `candidate` is the number of a trial, which is trained to the end (for `epochs`, or as many as fit into
+        `minutes`); or the run's student after training of your own: a module that `load_student` gave, or an ONNX file
+        of the same network. It goes into ``candidate-N`` or ``retrained`` in the run's folder, or into `out`, once it
+        has passed what every student passes: parity, budgets, the test images.
+
+        Raises:
+            InputError: no such trial, another network, a teacher or data that have changed, or a folder in use.
+            UnsuitableEnvironmentError: the exported file isn't what was trained.
+        """
+        require_training_packages()
+        from n2n_edge.runs.shipping import ship_candidate, ship_trained
+
+        followers = Callbacks(callbacks)
+        target = None if out is None else Path(out)
+        try:
+            if isinstance(candidate, int):
+                return Run(
+                    *ship_candidate(
+                        self.folder, candidate, out=target, epochs=epochs, minutes=minutes, callback=followers
+                    )
+                )
+            student = Path(candidate) if isinstance(candidate, str) else candidate
+            return Run(ship_trained(self.folder, student, target, followers), self.settings)
+        finally:
+            followers.on_end()
+
+    def refuse_other_settings(self, given: Mapping[str, object]) -> None:
+        """Raise InputError where `given`, settings by name, differ from those that the run was begun with."""
+        from n2n_edge.devices.registry import load_profile
+
+        for name, value in given.items():
+            own = getattr(self.settings, name)
+            if name == "device":
+                asked, begun = ([load_profile(each).name for each in _several(named)] for named in (value, own))
+                if asked == begun:  # an alias of the same
+                    continue
+            if value != own:
+                option = name if name == "teacher" else f"‹{name}›"
+                raise InputError(
+                    f"{option} {_words(value)}: this run was begun with {_words(own)}; leave it out, or start a new "
+                    "run with another ‹out›"
+                )
+
+
+def _several(named: object) -> tuple[str, ...]:
+    one_or_more = named_devices(named)
+    return (one_or_more,) if isinstance(one_or_more, str) else one_or_more
+
+
+def _words(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def compress(
+    teacher: "TeacherLike | None" = None,
+    data: "DataLike | None" = None,
+    *,
+    weights: Path | str | None = None,
+    classes: Path | str | None = None,
+    device: "str | Path | Profile | Sequence[str | Path | Profile]" = "cpu",
+    max_mb: float | None = None,
+    max_latency_ms: float | None = None,
+    max_memory_mb: float | None = None,
+    max_params: float | None = None,
+    max_macs: float | None = None,
+    min_accuracy: float | None = None,
+    objective: str | None = None,
+    effort: str = "standard",
+    candidates: int | None = None,
+    minutes: float | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    policy: str = "reinforce",
+    policy_from: Path | str | None = None,
+    outputs: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    input_shape: Sequence[int] | None = None,
+    flip: bool | None = None,
+    corruptions: bool = False,
+    accept_expected: bool = False,
+    trust_pt2: bool = False,
+    threads: int | None = None,
+    budgets: "Sequence[Budget]" = (),
+    out: Path | str = "n2n-run",
+    resume: bool = False,
+    tensorboard: bool = False,
+    callbacks: Sequence[RunCallback] = (),
+) -> Run:
+    """Search for a smaller student, train it by distillation, and ship it with proof that it meets the budgets.
+
+    >>> run = n2n_edge.compress(
+    ...     device="raspberry-pi-4", max_mb=0.6, effort="quick", candidates=2, epochs=1, out=folder
+    ... )
+    >>> run.met, run.student.name
+    (True, 'student.onnx')
+
+    `teacher` is a file or name as on the command line, a `Teacher`, an ONNX model, or a torch network; None is the
+    built-in example. `data` is a file or name, a torch Dataset (or a training and a test one), or arrays of images and
+    labels. What is no file is written into the run's folder, so that the run can be resumed. `device` may be several,
+    names, files or `Profile` objects, and `budgets` join those of the keywords. All other keywords are settings: see
+    `CompressSettings`. With `tensorboard` the folder ``tensorboard`` in `out` gets event files.
+
+    With `resume` the run in `out` goes on with its own settings. A step that never ends ends the process with exit
+    code 3 (after half an hour at least, or what the environment's ``N2N_EDGE_STALL_S`` says; 0 for never).
 
     Raises:
-        InputError: anything wrong with teacher, data, device or options; a folder made for the run is taken back.
-        BudgetMissedError: no architecture meets the budgets; the message names the nearest and how far it is off.
-        UnsuitableEnvironmentError: the exported file isn't what was trained, the disk is full, or the folder has gone.
+        InputError: anything wrong with teacher, data, device, settings or folder.
+        BudgetMissedError: no architecture meets the budgets.
+        UnsuitableEnvironmentError: torch (or for `tensorboard` tensorboardX) is missing, or the exported file isn't
+            what was trained.
     """
-    observer = observer or SilentObserver()
-    report = finished_report(folder)
-    if report is not None:
-        observer.say(f"the run in {folder.path} is finished")
-        return CompressResult(folder.path, folder.student, report, verdicts_of(report))
-    with explained_failures(folder.path, folder.resume_command), threads_of_run(settings, observer) as settings:
-        return _watched_run(folder, settings, observer)
+    given = dict(locals())
+    require_training_packages()
+    if tensorboard:
+        require_tensorboard()
+    settings = {item.name: given[item.name] for item in fields(CompressSettings)} | _limits(budgets, given)
+    if resume:
+        run = Run.open(out)
+        asked = {item.name: settings[item.name] for item in fields(CompressSettings) if item.name != "threads"}
+        defaults = {item.name: item.default for item in fields(CompressSettings)}
+        asked = {name: value for name, value in asked.items() if value != defaults[name]}
+        if isinstance(asked.get("teacher"), str | Path | None) and isinstance(asked.get("data"), str | Path | None):
+            run.refuse_other_settings(absolute_paths(asked))
+    else:
+        run = new_run(out, settings)
+    return run.resume(callbacks=callbacks, tensorboard=tensorboard)
 
 
-def _watched_run(folder: RunFolder, settings: CompressSettings, observer: Observer) -> CompressResult:
-    profiles = _profiles(folder, settings)
-    begun = folder.begin(settings)
-    _note_crash(folder, observer)
-    advice = (
-        f"`{folder.resume_command}` goes on, without the candidate if one was under way; "
-        f"{STALL_VARIABLE} sets how long to wait"
-    )
-    with watched(observer.say, advice, folder.stacks), large_buffers_kept():
-        return _run(folder, settings, profiles, observer, begun)
+def _limits(budgets: "Sequence[Budget]", given: Mapping[str, object]) -> dict[str, float]:
+    """Return `budgets` as settings; raises InputError where a keyword limits the same cost."""
+    limits: dict[str, float] = {}
+    for budget in budgets:
+        keyword = _KEYWORDS[budget.cost]
+        if given[keyword] is not None or keyword in limits:
+            raise InputError(f"‹{keyword}› {budget.limit:g}: the budget is given twice; give one of them")
+        limits[keyword] = budget.limit
+    return limits
 
 
-def _run(
-    folder: RunFolder, settings: CompressSettings, profiles: tuple[Profile, ...], observer: Observer, begun: bool
-) -> CompressResult:
-    """Run `settings`; `begun` tells that the folder is new."""
-    started = time.monotonic()
+def _profile_files(folder: RunFolder, given: dict[str, Any]) -> dict[Path, str]:
+    """Return the files, and their texts, of profiles that aren't those of their names, and name these in `given`."""
+    from n2n_edge.devices.profile import Profile
+    from n2n_edge.devices.profile_file import profile_text
+    from n2n_edge.devices.registry import find_profile
+
+    several = not isinstance(given["device"], str | Path | Profile)
+    files, names = {}, []
+    for device in given["device"] if several else [given["device"]]:
+        if not isinstance(device, Profile):
+            names.append(device)
+        elif device == find_profile(device.name):
+            names.append(device.name)
+        else:
+            path = folder.path.absolute() / f"{device.name}.toml"
+            files[path] = profile_text(device)
+            names.append(str(path))
+    given["device"] = names if several else names[0]
+    return files
+
+
+def new_run(out: Path | str, given: dict[str, Any]) -> Run:
+    """Return a run of the settings in `given` that hasn't begun, what came as an object written into its folder."""
+    folder = RunFolder.new(Path(out))
+    teacher, data = given["teacher"], given["data"]
+    objects = {name for name in ("teacher", "data") if not isinstance(given[name], str | Path | None)}
+    profiles = _profile_files(folder, given)
+    places = {name: folder.path.absolute() / f"{name}{'.onnx' if name == 'teacher' else '.npz'}" for name in objects}
+    settings = CompressSettings(**absolute_paths({**given, **{name: str(path) for name, path in places.items()}}))  # type: ignore[arg-type]
+    if not objects and not profiles:
+        return Run(folder, settings)
+    from n2n_edge.runs.inputs import written_data, written_teacher
+
+    if "teacher" in objects and settings.weights is not None:
+        raise InputError(f"‹weights› {settings.weights}: belongs to a teacher given by name; load it into the network")
     try:
-        with phase("preparation"):
-            prepared = prepare(settings, profiles, folder, observer)
-    except N2NError:
-        if begun:
-            folder.stacks.unlink(missing_ok=True)
-            folder.abandon()
+        folder.path.mkdir(parents=True, exist_ok=True)
+        for path, profile in profiles.items():
+            path.write_text(profile, encoding="utf-8")
+        if "teacher" in objects:
+            written_teacher(teacher, data, settings.input_shape, places["teacher"])
+        if "data" in objects:
+            file = None if settings.teacher is None else Path(settings.teacher)
+            written_data(data, settings.input_shape, file, places["data"])
+    except BaseException:
+        folder.abandon()
         raise
-    with _open_journal(folder, prepared) as journal:
-        before = started
-        started -= float(journal.meta().get("search_seconds", 0.0))  # what a run before this one has spent
-        with WarmWorker() as worker:
-            meter = CostMeter(
-                prepared.teacher,
-                prepared.profile,
-                settings.budgets,
-                journal,
-                worker,
-                settings.objective,
-                others=prepared.profiles[1:],
-                accept_expected=settings.accept_expected,
-            )
-            found = _search(settings, prepared, meter, journal, observer, time.monotonic() - before)
-        architecture = _winner_or_refusal(found, settings).architecture
-        save_policies(found.policy_states, folder.policy)
-        epochs = _epochs(settings, prepared, architecture, journal, started)
-        observer.say(f"training the winner for {epochs_in_words(epochs, settings, len(prepared.data.train))}")
-
-        with phase("final distillation"):
-            trained = train_to_the_end(prepared, architecture, epochs, folder, observer, observer.epoch)
-        origin = Origin(
-            command=settings.command(folder.path),
-            objective=found.objective,
-            candidates=candidate_rows(journal),
-            place=place_of(architecture.key, listed_candidates(journal)),
-        )
-        with phase("export and tests"):
-            return ship(folder, settings, prepared, trained, origin, observer, journal.check_there)
-
-
-def _note_crash(folder: RunFolder, observer: Observer) -> None:
-    """Tell of a crash or stall of the run before this one, and let the journal know what was under way."""
-    if not folder.crashed:
-        return
-    if folder.journal.exists():
-        with Journal.open(folder.journal) as journal:
-            note_crash(journal)
-    folder.stacks.replace(folder.stacks_before)
-    observer.say(f"this run crashed or stalled before; where it was is in {folder.stacks_before}")
-
-
-def _profiles(folder: RunFolder, settings: CompressSettings) -> tuple[Profile, ...]:
-    """Return the devices' profiles; a run that was begun keeps those it began with, whatever has changed since."""
-    if folder.journal.exists():
-        with Journal.open(folder.journal) as journal:
-            known = journalled_profiles(journal.meta(), folder.path)
-        if known:
-            return known
-    return load_profiles(settings.devices)
-
-
-def _open_journal(folder: RunFolder, prepared: Prepared) -> Journal:
-    if not folder.journal.exists():
-        meta = {
-            "teacher_sha256": prepared.teacher_sha256,
-            "data_sha256": prepared.data_sha256,
-            **profiles_meta(prepared.profiles),
-        }
-        return Journal.create(folder.journal, meta)
-    journal = Journal.open(folder.journal)
-    if journal.meta().get("teacher_sha256") != prepared.teacher_sha256:
-        journal.close()
-        raise InputError(
-            f"{folder.path}: the teacher has changed since this run began; start a new run with another --out"
-        )
-    try:
-        refuse_changed_data(journal.meta(), prepared, str(folder.path))
-    except InputError:
-        journal.close()
-        raise
-    return journal
-
-
-def _search(
-    settings: CompressSettings,
-    prepared: Prepared,
-    meter: CostMeter,
-    journal: Journal,
-    observer: Observer,
-    prepared_s: float,
-) -> SearchResult:
-    """Search; getting ready took `prepared_s` of the time that `--minutes` allows."""
-    start = time.monotonic()
-    effort = settings.amount
-    short = replace(prepared.distilling, learning_rate=_SHORT_LEARNING_RATE, calibration_images=512)
-    distiller = ShortDistiller(prepared.teacher.model, prepared.data, effort.short_images, short)
-    if journal.cached(Fact.FINAL, "teaching") is None:
-        each = {"seconds": distiller.teaching_seconds, "bytes": distiller.teaching_bytes}
-        journal.store(Fact.FINAL, "teaching", {name: value / effort.short_images for name, value in each.items()})
-
-    def finals(times: int) -> ShortDistiller:
-        images = times * effort.short_images
-        return ShortDistiller(prepared.teacher.model, prepared.data, images, short, validation_images=5000)
-
-    def profiler() -> ShortDistiller:
-        return ShortDistiller.refitting(prepared.teacher.model, prepared.data, short)
-
-    timed = any(budget.cost == "latency_ms" for budget in settings.budgets) or settings.objective == "latency_ms"
-    base = meter.of_teacher(timed=timed)
-    objective = Objective.choose(settings.objective, base, settings.budgets)
-    journal.set_meta("objective", objective.cost)
-    journal.set_meta("metric", metric_name(prepared.teacher.model, prepared.data))
-    observer.say(
-        f"searching with policy {settings.policy}: {effort.removal_candidates} candidates for stage 1, "
-        f"{effort.shrinkage_candidates} for stage 2; objective {objective.cost}"
-    )
-    evaluator = Evaluator(
-        prepared.teacher, meter, distiller, distiller.teacher.metric, distiller.teacher_loss, objective, journal,
-        settings.seed, observer.say,
-    )  # fmt: skip
-    deadline_s = None
-    if settings.minutes:
-        spent = prepared_s + time.monotonic() - start
-        deadline_s = max(settings.minutes * 60 * SEARCH_SHARE - spent, _LEAST_SEARCH_S)
-    plan = SearchPlan(
-        policy=settings.policy,
-        seed=settings.seed,
-        removal_candidates=effort.removal_candidates,
-        shrinkage_candidates=effort.shrinkage_candidates,
-        policy_states=prepared.policy_states,
-        deadline_s=deadline_s,
-    )
-    rungs = [Rung(finalists, times, partial(finals, times)) for finalists, times in effort.rungs]
-    return search(evaluator, plan, journal, rungs, profiler, observer.candidate, observer.probe)
-
-
-def _winner_or_refusal(found: SearchResult, settings: CompressSettings) -> Trial:
-    if found.winner is not None:
-        return found.winner
-    nearest = found.nearest
-    if nearest is None:
-        raise BudgetMissedError("no candidate could be made of this teacher; see `n2n-edge inspect`")
-    reached = nearest.costs.as_mapping()
-    misses = [
-        miss
-        for budget in settings.budgets
-        if budget.cost in nearest.excesses
-        for miss in _misses(budget, nearest.costs, several=len(settings.devices) > 1)
-    ]
-    described = nearest.architecture.to_json()
-    raise BudgetMissedError(
-        "no architecture was found that meets the budgets; the nearest misses "
-        f"{'; '.join(misses) or 'them since it could not be run'} "
-        f"(it lacks {len(nearest.architecture.removed)} layers and has {reached['params']:,.0f} params); allow more",
-        {"nearest": {**described, "costs": _figures(nearest.costs)}, "excesses": dict(nearest.excesses)},
-    )
-
-
-def _figures(costs: TrialCosts) -> dict[str, object]:
-    """Return costs as figures that say where they come from, latency by device."""
-    static = {
-        cost: Figure(value, COSTS[cost].unit, "computed").to_json()
-        for cost, value in costs.as_mapping().items()
-        if cost != "latency_ms"
-    }
-    return {**static, "latency_ms": {device: figure.to_json() for device, figure in costs.latencies.items()}}
-
-
-def _misses(budget: Budget, costs: TrialCosts, *, several: bool) -> list[str]:
-    """Return in words how far a candidate is off a budget, for each device where that is the latency's."""
-    reached = costs.as_mapping()
-    if budget.cost != "latency_ms":
-        return [_miss(budget, reached[budget.cost], "")] if budget.cost in reached else []
-    found = []
-    for device, latency in costs.latencies.items():
-        held = costs.held_on(device)
-        expected = f" (upper bound; {latency.value:.4g} expected)" if held > latency.value else ""
-        if len(costs.latencies) == 1 or held > budget.limit:
-            predicted = " predicted" if latency.predicted else ""
-            found.append(_miss(budget, held, f"{predicted}{expected}{f' on {device}' if several else ''}"))
-    return found
-
-
-def _miss(budget: Budget, reached: float, more: str) -> str:
-    over = max(reached / budget.limit - 1, _LEAST_OVER)
-    return f"{budget.option} {budget.limit:g}: {reached:.4g} {budget.unit}{more}, {over:.0%} over"
-
-
-def _epochs(
-    settings: CompressSettings, prepared: Prepared, architecture: Architecture, journal: Journal, started: float
-) -> int:
-    """Return the epochs of the final distillation; what `--minutes` leaves is worked out once and journalled."""
-    if settings.epochs is not None:
-        return settings.epochs
-    if settings.minutes is None:
-        return settings.amount.epochs(len(prepared.data.train))
-    known = journal.cached(Fact.FINAL, "epochs")
-    if known is None:
-        left = settings.minutes * 60 - (time.monotonic() - started)
-        known = {"epochs": epochs_within(left, settings, prepared, architecture, journal)}
-        journal.store(Fact.FINAL, "epochs", known)
-    return int(known["epochs"])
+    return Run(folder, settings)

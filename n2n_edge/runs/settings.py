@@ -3,11 +3,11 @@
 import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from math import isfinite
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from n2n_edge.data.pixel_scale import check_mean_and_std
 from n2n_edge.errors import InputError
@@ -62,6 +62,23 @@ EFFORTS: Mapping[str, Effort] = {
 }
 
 
+BUDGETS, SEARCH = "Budgets", "Search and training"
+"""The parts of the help that settings stand in; the others stand in none."""
+
+_Default = TypeVar("_Default")
+
+
+def _setting(
+    default: _Default, help_text: str, panel: str | None = None, *, shown: str | None = None, flag: str | None = None
+) -> _Default:
+    """Give the field of a setting; its option on the command line is made of `help_text` and what follows.
+
+    `panel` is its part of the help, `shown` its default in words, `flag` how a truth value is spelled there.
+    """
+    words = {"help": help_text, "panel": panel, "shown": shown, "flag": flag}
+    return field(default=default, metadata=words)
+
+
 @dataclass(frozen=True)
 class CompressSettings:
     """Everything that decides what a run does; equal settings, data and teacher give the same student.
@@ -71,60 +88,108 @@ class CompressSettings:
     as, ``classes`` or ``values``; None decides by its graph and the labels. A run keeps the number of torch's
     `threads` that it began with, since it decides how sums are rounded. Budgets are in MB (10^6 bytes), ms, and
     fractions of one.
+
+    >>> settings = n2n_edge.CompressSettings(max_mb=0.5, effort="quick")
+    >>> settings.seed, [budget.limit for budget in settings.budgets]
+    (0, [0.5])
     """
 
-    teacher: str | None = None
-    weights: str | None = None
-    data: str | None = None
-    classes: str | None = None
-    device: str | tuple[str, ...] = "cpu"
-    max_mb: float | None = None
-    max_latency_ms: float | None = None
-    max_memory_mb: float | None = None
-    max_params: float | None = None
-    max_macs: float | None = None
-    min_accuracy: float | None = None
-    objective: str | None = None
-    effort: str = "standard"
-    candidates: int | None = None
-    minutes: float | None = None
-    epochs: int | None = None
-    seed: int = 0
-    policy: str = "reinforce"
-    policy_from: str | None = None
-    outputs: str | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    input_shape: tuple[int, ...] | None = None
-    flip: bool | None = None
-    corruptions: bool = False
-    accept_expected: bool = False
-    trust_pt2: bool = False
+    teacher: str | None = _setting(
+        None,
+        "What to compress: an ONNX file, a .pt2 program, package.module:function that gives a torch module, "
+        "torchvision:NAME or timm:NAME; left out: the built-in example.",
+    )
+    weights: str | None = _setting(None, "State dict for a torch teacher, saved by torch.save or as safetensors.")
+    data: str | None = _setting(
+        None, "Folder of images (per class, or unlabelled), .npz file, or package.module:function."
+    )
+    classes: str | None = _setting(
+        None,
+        "File of the classes' names, one a line, in the order of the teacher's outputs.",
+        shown="a folder's classes in sorted order",
+    )
+    device: str | tuple[str, ...] = _setting(
+        "cpu",
+        "Profile name or .toml file, see `n2n-edge profiles list`; several for a student that meets the latency "
+        "budget on all of them, the primary one first.",
+        shown="cpu",
+    )
+    max_mb: float | None = _setting(None, "Largest file, MB (10^6 bytes).", BUDGETS)
+    max_latency_ms: float | None = _setting(
+        None, "Longest latency on the device: measured if it is this host, else predicted.", BUDGETS
+    )
+    max_memory_mb: float | None = _setting(None, "Largest memory bound, MB.", BUDGETS)
+    max_params: float | None = _setting(None, "Most parameters.", BUDGETS)
+    max_macs: float | None = _setting(None, "Most multiply-accumulates per inference.", BUDGETS)
+    min_accuracy: float | None = _setting(
+        None, "Least accuracy (or fidelity) on the test images, as a fraction.", BUDGETS
+    )
+    objective: str | None = _setting(
+        None,
+        "Cost to minimise: params, size_mb, macs, memory_bound_mb, latency_ms.",
+        SEARCH,
+        shown="the tightest budget's, or params",
+    )
+    effort: str = _setting("standard", "quick, standard or thorough.", SEARCH)
+    candidates: int | None = _setting(None, "Candidates to train, over both stages.", SEARCH)
+    minutes: float | None = _setting(None, "Time limit for the whole run.", SEARCH)
+    epochs: int | None = _setting(None, "Epochs of the final distillation.", SEARCH)
+    seed: int = _setting(0, "Seed of splits, policies and training.", SEARCH)
+    policy: str = _setting("reinforce", "reinforce, n2n, random, greedy or evolution.", SEARCH)
+    policy_from: str | None = _setting(None, "Folder of a run whose trained policy to start from.", SEARCH)
+    outputs: str | None = _setting(
+        None,
+        "What the teacher's outputs are: classes (scores, compared by the largest) or values (anything else: "
+        "coordinates, maps, embeddings; compared by their error).",
+        SEARCH,
+        shown="by its graph and the labels, and said",
+    )
+    mean: tuple[float, ...] | None = _setting(
+        None, "Mean per channel of pixels in 0..1, with commas.", shown="the teacher's metadata, or found out"
+    )
+    std: tuple[float, ...] | None = _setting(None, "Standard deviation per channel, likewise.")
+    input_shape: tuple[int, ...] | None = _setting(
+        None, "Channels, height, width, such as 3x224x224, if the teacher leaves them free."
+    )
+    flip: bool | None = _setting(None, "Mirror training images.", shown="yes for three channels, no for one")
+    corruptions: bool = _setting(
+        False,
+        "Evaluate teacher and student under noise, blur, darkness, low contrast and JPEG, too.",
+        flag="--corruptions/--no-corruptions",
+    )
+    accept_expected: bool = _setting(
+        False, "Hold a predicted latency's expected value against its budget, not its upper bound.", BUDGETS
+    )
+    trust_pt2: bool = _setting(
+        False,
+        "Load a .pt2 teacher whatever it holds: such a file is code, and one from elsewhere may run anything. Without "
+        "this only tensors and plain operators are taken.",
+    )
     threads: int | None = None
 
     def __post_init__(self) -> None:
         _check_types(self)
         object.__setattr__(self, "device", named_devices(self.device))
         if self.effort not in EFFORTS:
-            raise InputError(f"--effort {self.effort}: no such effort; give one of {', '.join(EFFORTS)}")
+            raise InputError(f"‹effort› {self.effort}: no such effort; give one of {', '.join(EFFORTS)}")
         for name in ("candidates", "minutes", "epochs"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and isfinite(value)):
-                raise InputError(f"--{name} {value:g}: must be a number above 0")
+                raise InputError(f"‹{name}› {value:g}: must be a number above 0")
         if not 0 <= self.seed <= LARGEST_SEED:
-            raise InputError(f"--seed {self.seed}: give a whole number from 0 to {LARGEST_SEED}")
+            raise InputError(f"‹seed› {self.seed}: give a whole number from 0 to {LARGEST_SEED}")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"threads {self.threads}: must be at least 1")
         if self.outputs not in (None, "classes", "values"):
-            raise InputError(f"--outputs {self.outputs}: no such kind of outputs; give classes or values")
+            raise InputError(f"‹outputs› {self.outputs}: no such kind of outputs; give classes or values")
         if (self.mean is None) != (self.std is None):
-            raise InputError("--mean and --std belong together; give both or neither")
+            raise InputError("‹mean› and ‹std› belong together; give both or neither")
         check_mean_and_std(self.mean, self.std)
         if self.objective is not None and self.objective not in OBJECTIVES:
-            raise InputError(f"--objective {self.objective}: no such cost; give one of {', '.join(OBJECTIVES)}")
+            raise InputError(f"‹objective› {self.objective}: no such cost; give one of {', '.join(OBJECTIVES)}")
         if self.teacher is not None and self.data is None:
             raise InputError(
-                f"no data given for teacher {self.teacher}; add --data with images like those it was trained on"
+                f"no data given for teacher {self.teacher}; add ‹data› with images like those it was trained on"
             )
         _ = self.budgets
 
@@ -218,7 +283,7 @@ def _check_types(settings: CompressSettings) -> None:
         (kind, several) = (get_args(wanted)[0], True) if get_origin(wanted) is tuple else (wanted, False)
         items = list(value) if several and isinstance(value, list | tuple) else [value]
         if (several and not isinstance(value, list | tuple)) or not all(_is_a(item, kind) for item in items):
-            option = name if name == "teacher" else f"--{name.replace('_', '-')}"
+            option = name if name == "teacher" else f"‹{name}›"
             raise InputError(f"{option} {value!r}: must be {'a list, each ' if several else ''}{_WORDS[kind]}")
         if several:
             object.__setattr__(settings, name, tuple(items))
@@ -242,13 +307,13 @@ def named_devices(given: object) -> str | tuple[str, ...]:
     texts = [str(given)] if isinstance(given, str | Path) else [str(one) for one in _iterable(given)]
     names = tuple(name.strip() for text in texts for name in ([text] if _is_file(text) else text.split(",")))
     if not names or not all(names):
-        raise InputError(f"--device {','.join(texts)}: a name is empty; see `n2n-edge profiles list`")
+        raise InputError(f"‹device› {','.join(texts)}: a name is empty; see `n2n-edge profiles list`")
     return names[0] if len(names) == 1 else names
 
 
 def _iterable(given: object) -> Iterable[object]:
     if not isinstance(given, Iterable):
-        raise InputError(f"--device {given}: must be a name, a profile's file, or a list of these")
+        raise InputError(f"‹device› {given}: must be a name, a profile's file, or a list of these")
     return given
 
 

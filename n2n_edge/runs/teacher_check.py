@@ -13,7 +13,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.graph.load import load_model, serialize
 from n2n_edge.graph.shape_run import Array, run_graph
-from n2n_edge.runs.agreement import worst_difference
+from n2n_edge.runs.parity import worst_difference
 from n2n_edge.training.augmentation import normalise
 from n2n_edge.training.executor import GraphModule
 

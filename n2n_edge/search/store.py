@@ -118,7 +118,7 @@ class Journal(ClosedAtExit):
         lock = acquire(path)
         try:
             if path.exists():
-                raise InputError(f"{path} exists already: resume that run with --resume, or choose another --out")
+                raise InputError(f"{path} exists already: resume that run with ‹resume›, or choose another ‹out›")
             _write_tables(path, meta or {})
             return cls._start(path, lock)
         except BaseException:
@@ -129,7 +129,7 @@ class Journal(ClosedAtExit):
     def open(cls, path: Path) -> Self:
         """Open the journal at `path`; raises InputError if it isn't one, or a newer n2n-edge wrote it."""
         if not path.is_file():
-            raise InputError(f"{path} doesn't exist: there is no run to resume, start one without --resume")
+            raise InputError(f"{path} doesn't exist: there is no run to resume, start one without ‹resume›")
         lock = acquire(path)
         try:
             return cls._start(path, lock)

@@ -34,7 +34,7 @@ def acquire(path: Path) -> TextIO:
     try:
         lock = lock_path.open("a")
     except OSError as error:
-        raise InputError(f"{path.parent} can't be written ({error.strerror}): choose another --out") from error
+        raise InputError(f"{path.parent} can't be written ({error.strerror}): choose another ‹out›") from error
     try:
         # lockf, not flock: a data loader's child doesn't inherit it, so an orphan can't keep a run locked.
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,14 +68,14 @@ def failure(path: Path, error: sqlite3.Error) -> N2NError:
 
 def damaged(path: Path, what: str) -> InputError:
     """Return the error for a journal whose content isn't what a run writes."""
-    return InputError(f"{path} is damaged ({what}): restore it from a copy, or start a new run with another --out")
+    return InputError(f"{path} is damaged ({what}): restore it from a copy, or start a new run with another ‹out›")
 
 
 def missing(path: Path) -> UnsuitableEnvironmentError:
     """Return the error for a journal that was taken away from under its run."""
     return UnsuitableEnvironmentError(
         f"{path} was moved, removed or replaced while the run went on: put it back, then {_resume(path)}; or start a "
-        "new run with another --out"
+        "new run with another ‹out›"
     )
 
 

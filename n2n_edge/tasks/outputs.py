@@ -91,14 +91,14 @@ def choose_outputs(
     if wanted == "values":
         return OutputsChoice("values", "as asked")
     if wanted == "classes" and _width(model) is None:
-        raise InputError(f"--outputs classes: the teacher gives {shape}, not (N, classes); give --outputs values")
+        raise InputError(f"‹outputs› classes: the teacher gives {shape}, not (N, classes); give ‹outputs› values")
     last = _last_op(model)
     if wanted == "classes" or last in _SOFTMAX:
         if numeric_labels:
             raise InputError(
                 "the labels are neither class numbers nor one-hot rows, but the outputs are classes "
-                f"({'--outputs classes' if wanted else f'the graph ends in {last}'}); give class numbers, or "
-                "--outputs values"
+                f"({'‹outputs› classes' if wanted else f'the graph ends in {last}'}); give class numbers, or "
+                "‹outputs› values"
             )
         return OutputsChoice("classes", "as asked" if wanted else f"the graph ends in {last}")
     if _width(model) is None:

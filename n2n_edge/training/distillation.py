@@ -206,6 +206,14 @@ def distill(
     later call with the same arguments goes on from it and ends with the same weights, bit for bit, on the same machine
     and threads.
     Raises InputError when a model takes other than one input, or the checkpoint belongs to something else.
+
+    >>> from n2n_edge.data.dataset import load_data
+    >>> teacher = n2n_edge.Teacher.load(example_teacher)
+    >>> data = load_data("builtin:digits", input_shape=(1, 16, 16), classes=10)
+    >>> student = n2n_edge.build(teacher, teacher.full.resize("g3", 24))
+    >>> result = n2n_edge.distill(student, teacher.model, data, n2n_edge.DistillSettings(epochs=1))
+    >>> len(result.history), result.model is student
+    (1, False)
     """
     with deterministic(settings.threads):
         run = _Distillation(student, teacher, data, settings, kept)

@@ -23,9 +23,18 @@ def _channels_last(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 
-def _attribute(name: str) -> str:
-    """Give the attribute that holds an initializer: torch allows no dots in names, and has names of its own."""
-    return "onnx:" + name.replace("%", "%25").replace(".", "%2E")
+def _readable_names(model: ir.Model) -> dict[str, str]:
+    """Return names by module and layer for initializers that an exporter left unnamed, such as ``onnx::Conv_12``."""
+    names: dict[str, str] = {}
+    for node in model.graph:
+        path = [part for part in str(node.name or "").split("/") if part]
+        for index, value in enumerate(node.inputs):
+            if value is None or "::" not in str(value.name) or not path:
+                continue
+            layer = path[:-1] if len(path) > 1 and path[-1].split("_")[0] == node.op_type else path
+            kind = {1: "weight", 2: "bias"}.get(index, f"input{index}")
+            names.setdefault(str(value.name), ".".join([*layer, kind]))
+    return names
 
 
 class GraphModule(nn.Module):
@@ -46,21 +55,45 @@ class GraphModule(nn.Module):
         self._slots = plan.slots
         self._inputs, self._outputs = plan.inputs, plan.outputs
         self._input_names = tuple(str(value.name) for value in model.graph.inputs if not value.is_initializer())
-        self._parameter_slots: list[tuple[int, str]] = []
-        self._buffer_slots: list[tuple[int, str]] = []
-        self._attributes: dict[str, str] = {}
+        self._parameter_slots: list[tuple[int, nn.Module, str]] = []
+        self._buffer_slots: list[tuple[int, nn.Module, str]] = []
+        self._owners: dict[str, tuple[nn.Module, str]] = {}
+        readable = _readable_names(model)
         for name, (slot, tensor) in plan.trained.items():
-            self._attributes[name] = attribute = _attribute(name)
-            self.register_parameter(attribute, nn.Parameter(_channels_last(tensor)))
-            self._parameter_slots.append((slot, attribute))
+            self._owners[name] = owner, key = self._owner(readable.get(name, name))
+            owner.register_parameter(key, nn.Parameter(_channels_last(tensor)))
+            self._parameter_slots.append((slot, owner, key))
         for name, (slot, tensor) in plan.statistics.items():
-            self._attributes[name] = attribute = _attribute(name)
-            self.register_buffer(attribute, tensor)
-            self._buffer_slots.append((slot, attribute))
+            self._owners[name] = owner, key = self._owner(readable.get(name, name))
+            owner.register_buffer(key, tensor)
+            self._buffer_slots.append((slot, owner, key))
+        self.has_batch_norm = bool(plan.statistics)
+        """Whether the graph keeps BatchNorm statistics."""
         for slot, tensor in plan.constants.items():
             self.register_buffer(f"constant:{slot}", tensor, persistent=False)
-            self._buffer_slots.append((slot, f"constant:{slot}"))
+            self._buffer_slots.append((slot, self, f"constant:{slot}"))
         self.eval()
+
+    def _owner(self, name: str) -> tuple[nn.Module, str]:
+        """Return the submodule for an initializer such as ``layer1.0.conv1.weight`` and its name there.
+
+        A part that torch has a meaning of its own for, or that names a tensor already, gets an underscore.
+        """
+        *path, key = [part or "_" for part in name.split(".")]
+        owner: nn.Module = self
+        for part in path:
+            while part not in owner._modules and hasattr(owner, part):
+                part += "_"
+            if part not in owner._modules:
+                owner.add_module(part, nn.Module())
+            owner = owner.get_submodule(part)
+        while hasattr(owner, key):
+            key += "_"
+        return owner, key
+
+    def weights(self) -> list[nn.Parameter]:
+        """Return the parameters in the graph's order, whatever modules they are in."""
+        return [owner.get_parameter(key) for _, owner, key in self._parameter_slots]
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run the graph on its inputs, in the graph's order."""
@@ -75,11 +108,10 @@ class GraphModule(nn.Module):
             raise ValueError(f"{len(inputs)} inputs given, the graph has {len(self._inputs)}: {self._input_names}")
         self._mode.training, self._mode.momentum = self.training, self._momentum
         values: list[Tensor | None] = [None] * self._slots
-        parameters, buffers = self._parameters, self._buffers
-        for slot, attribute in self._parameter_slots:
-            values[slot] = parameters[attribute]
-        for slot, attribute in self._buffer_slots:
-            values[slot] = buffers[attribute]
+        for slot, owner, key in self._parameter_slots:
+            values[slot] = owner._parameters[key]
+        for slot, owner, key in self._buffer_slots:
+            values[slot] = owner._buffers[key]
         for slot, tensor in zip(self._inputs, inputs, strict=True):
             values[slot] = _channels_last(tensor)
         for index, (run, reads, fills, finished) in enumerate(self._steps):
@@ -106,17 +138,13 @@ class GraphModule(nn.Module):
 
     def learned(self) -> dict[str, Tensor]:
         """Give what training changes, weights and BatchNorm statistics, keyed by initializer name (no copies)."""
-        tensors: dict[str, Tensor] = {}
-        for name, attribute in self._attributes.items():
-            tensors[name] = self._tensor(attribute).detach()
-        return tensors
+        return {name: self._tensor(*owner).detach() for name, owner in self._owners.items()}
 
-    def _tensor(self, attribute: str) -> Tensor:
-        tensor: Tensor | None = self._parameters.get(attribute)
+    @staticmethod
+    def _tensor(owner: nn.Module, key: str) -> Tensor:
+        tensor: Tensor | None = owner._parameters[key] if key in owner._parameters else owner._buffers.get(key)
         if tensor is None:
-            tensor = self._buffers[attribute]
-        if tensor is None:
-            raise RuntimeError(f"'{attribute}' was removed from the module")
+            raise RuntimeError(f"'{key}' was removed from the module")
         return tensor
 
     @torch.no_grad()
@@ -127,11 +155,6 @@ class GraphModule(nn.Module):
             raise ValueError("the tensors belong to another graph: their names or shapes differ")
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
-
-    @property
-    def has_batch_norm(self) -> bool:
-        """Whether the graph keeps BatchNorm statistics."""
-        return any(not attribute.startswith("constant:") for _, attribute in self._buffer_slots)
 
     @contextmanager
     def batch_norm_momentum(self, momentum: float) -> Iterator[None]:
@@ -190,6 +213,12 @@ def image_module(model: ir.Model, what: str) -> GraphModule:
 
 def load_student(path: str | Path) -> nn.Module:
     """Load a shipped ONNX file as a torch module in evaluation mode, ready to run or to train on.
+
+    Its parameters are named by module and layer, as in the teacher; `Run.ship` takes it back into its run.
+
+    >>> module = n2n_edge.load_student(example_teacher)
+    >>> next(name for name, _ in module.named_parameters())
+    'conv1.weight'
 
     Raises InputError for a file that can't be read, UnsupportedOpError for an op without a torch meaning here.
     """

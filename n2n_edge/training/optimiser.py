@@ -46,7 +46,7 @@ class Optimiser:
     ) -> None:
         self.hints, self.hint_steps, self.scales = hints, hint_steps or steps, scales
         self.module, self.settings, self.steps, self.kind, self.bf16 = module, settings, steps, kind, bf16
-        parameters = list(module.parameters())
+        parameters = module.weights()
         self.parameters = parameters
         groups = [
             {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": settings.weight_decay},

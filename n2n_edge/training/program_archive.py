@@ -74,7 +74,7 @@ def checked_program(path: Path) -> io.BytesIO:
     except _NotPlainError as error:
         raise InputError(
             f"{path}: holds {printable(error)}; torch may run code from such a program when it loads it: export the "
-            "network again with torch.export.save, or give --trust-pt2 if you trust where the file comes from"
+            "network again with torch.export.save, or give ‹trust_pt2› if you trust where the file comes from"
         ) from error
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile, EOFError,
             NotImplementedError) as error:  # fmt: skip

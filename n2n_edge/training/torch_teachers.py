@@ -20,7 +20,7 @@ from n2n_edge.graph.torch_export import export_module, export_program
 from n2n_edge.importing import call_by_name, guarded, is_function_name
 from n2n_edge.training.program_archive import checked_program
 
-__all__ = ["is_torch_teacher", "torch_teacher"]
+__all__ = ["is_torch_teacher", "known_shape", "torch_teacher"]
 
 _ZOOS = ("torchvision", "timm")
 _NESTED = ("state_dict", "model_state_dict", "model", "net", "weights")
@@ -48,7 +48,7 @@ def torch_teacher(
     """
     if Path(spec).suffix == ".pt2":
         if weights is not None:
-            raise InputError(f"--weights {weights}: a .pt2 program holds its weights; leave it out")
+            raise InputError(f"‹weights› {weights}: a .pt2 program holds its weights; leave it out")
         return _program(Path(spec), trusted=trust_pt2)
     zoo, _, name = spec.partition(":")
     if zoo in _ZOOS:
@@ -61,9 +61,9 @@ def torch_teacher(
     with guarded(f"teacher '{spec}'"):  # its own methods may be overridden
         if weights is not None:
             _load_weights(module, Path(weights))
-        shape = input_shape or _known_shape(module)
+        shape = input_shape or known_shape(module)
     if shape is None:
-        raise InputError(f"teacher '{spec}': a torch network doesn't tell its input; give --input-shape 3x224x224")
+        raise InputError(f"teacher '{spec}': a torch network doesn't tell its input; give ‹input_shape› 3x224x224")
     return export_module(module, torch.zeros(1, *shape))
 
 
@@ -118,13 +118,13 @@ def _make(library: ModuleType, zoo: str, name: str, *, pretrained: bool) -> nn.M
     except Exception as error:  # no network, no published weights, an optional package that is missing
         raise InputError(
             f"teacher '{zoo}:{name}' can't be made ({_first_line(error)}); "
-            "give a file of its weights with --weights if they can't be fetched"
+            "give a file of its weights with ‹weights› if they can't be fetched"
         ) from error
     assert isinstance(module, nn.Module)
     return module
 
 
-def _known_shape(module: nn.Module) -> tuple[int, ...] | None:
+def known_shape(module: nn.Module) -> tuple[int, ...] | None:
     """Return the input shape that timm networks keep with them."""
     config = getattr(module, "default_cfg", None)
     shape = config.get("input_size") if isinstance(config, Mapping) else None
@@ -133,7 +133,7 @@ def _known_shape(module: nn.Module) -> tuple[int, ...] | None:
 
 def _load_weights(module: nn.Module, path: Path) -> None:
     if not path.is_file():
-        raise InputError(f"--weights {path}: no such file")
+        raise InputError(f"‹weights› {path}: no such file")
     tensors = _tensors(path)
     own = module.state_dict()
     missing = [name for name in own if name not in tensors and not name.endswith("num_batches_tracked")]
@@ -141,15 +141,15 @@ def _load_weights(module: nn.Module, path: Path) -> None:
     if missing or strange:
         parts = [f"{len(missing)} missing, such as '{missing[0]}'"] if missing else []
         parts += [f"{len(strange)} unknown, such as '{strange[0]}'"] if strange else []
-        raise InputError(f"--weights {path}: don't fit {type(module).__name__}: {'; '.join(parts)}")
+        raise InputError(f"‹weights› {path}: don't fit {type(module).__name__}: {'; '.join(parts)}")
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
             raise InputError(
-                f"--weights {path}: '{name}' is {tuple(tensor.shape)}, "
+                f"‹weights› {path}: '{name}' is {tuple(tensor.shape)}, "
                 f"{type(module).__name__} has {tuple(own[name].shape)}; make the network as it was trained"
             )
         if _is_unusual(tensor):
-            raise InputError(f"--weights {path}: '{name}' is {_is_unusual(tensor)}; save plain tensors of real numbers")
+            raise InputError(f"‹weights› {path}: '{name}' is {_is_unusual(tensor)}; save plain tensors of real numbers")
     module.load_state_dict(tensors, strict=False)
 
 
@@ -175,7 +175,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and safetensors errors of every kind
         raise InputError(
-            f"--weights {path}: can't be read as weights alone ({_first_line(error)}); "
+            f"‹weights› {path}: can't be read as weights alone ({_first_line(error)}); "
             "save a state_dict with torch.save or safetensors"
         ) from error
     seen: set[int] = set()  # a dictionary may hold itself
@@ -186,7 +186,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             break
         found = found[key]
     if not isinstance(found, Mapping) or not _is_state_dict(found):
-        raise InputError(f"--weights {path}: holds no state dict; save model.state_dict()")
+        raise InputError(f"‹weights› {path}: holds no state dict; save model.state_dict()")
     prefix = "module."  # of DataParallel
     cut = len(prefix) if all(name.startswith(prefix) for name in found) else 0
     return {name[cut:]: tensor for name, tensor in found.items()}

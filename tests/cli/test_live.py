@@ -14,7 +14,7 @@ SETTINGS = CompressSettings(max_params=60000)
 def test_lines_show_the_sensitivity_profile_from_its_first_part_on(capsys: pytest.CaptureFixture[str]) -> None:
     lines = _Lines(SETTINGS)
     for done in range(4):
-        lines.probe(done, 40)
+        lines.on_probe(done, 40)
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "sensitivity profile 0/40"
     assert said[1].startswith("sensitivity profile 1/40; ")
@@ -24,7 +24,7 @@ def test_lines_show_the_sensitivity_profile_from_its_first_part_on(capsys: pytes
 
 def test_the_panel_shows_the_sensitivity_profile() -> None:
     panel = _Panel(SETTINGS, Console(file=io.StringIO()))
-    panel.probe(0, 40)
+    panel.on_probe(0, 40)
     console = Console(file=io.StringIO(), width=120)
     console.print(panel.render())
     assert "0 of 40" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -16,12 +16,11 @@ import onnx
 import pytest
 
 import n2n_edge
+from n2n_edge import Run
 from n2n_edge._example import teacher_path
 from n2n_edge.data.source_digits import read as read_digits
 from n2n_edge.errors import InputError
-from n2n_edge.runs.chosen import ship_candidate
-from n2n_edge.runs.finish import CompressResult
-from n2n_edge.runs.observer import SilentObserver
+from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.search.store import Journal
 from n2n_edge.training.reports import EpochReport
 
@@ -36,7 +35,7 @@ Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> CompressResult:
+def result(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A small run for two devices on few images, with event files."""
     folder = tmp_path_factory.mktemp("runs")
     digits = read_digits("builtin:digits", (1, 16, 16)).train
@@ -58,7 +57,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> CompressResult:
 
 
 @pytest.fixture
-def copied(result: CompressResult, tmp_path: Path) -> Path:
+def copied(result: Run, tmp_path: Path) -> Path:
     """A copy of the run to do things to."""
     return Path(shutil.copytree(result.folder, tmp_path / "copied"))
 
@@ -80,7 +79,7 @@ def refusal(call: Call, *words: object) -> str:
     return err
 
 
-def another(result: CompressResult) -> int:
+def another(result: Run) -> int:
     """Return the number of a trained candidate that didn't win."""
     rows, winner = result.report["search"]["candidates"], result.report["search"]["winner"]
     assert winner is not None
@@ -88,7 +87,7 @@ def another(result: CompressResult) -> int:
     return next(place + 1 for place, row in enumerate(rows) if row["trained"] and place not in alike)
 
 
-def test_no_candidate_of_the_journal_beats_the_front(result: CompressResult, call: Call) -> None:
+def test_no_candidate_of_the_journal_beats_the_front(result: Run, call: Call) -> None:
     with Journal.read(result.folder / "journal.sqlite") as journal:
         rows = [row for row in journal.trials() if row.score is not None]
     for cost in COSTS:
@@ -106,7 +105,7 @@ def test_no_candidate_of_the_journal_beats_the_front(result: CompressResult, cal
                     assert not better or (other, accuracy) == (own, each["accuracy"]["value"])
 
 
-def test_the_document_has_every_trained_candidate_with_figures(result: CompressResult, call: Call) -> None:
+def test_the_document_has_every_trained_candidate_with_figures(result: Run, call: Call) -> None:
     document = listed(call, result.folder)
     rows = result.report["search"]["candidates"]
     assert (document["schema_version"], document["metric"], document["device"]) == (1, "accuracy", None)
@@ -133,7 +132,7 @@ def test_the_document_has_every_trained_candidate_with_figures(result: CompressR
     assert shipped[0]["shipped"] == str(result.student)
 
 
-def test_the_table_says_what_it_shows_and_what_to_do_next(result: CompressResult, call: Call) -> None:
+def test_the_table_says_what_it_shows_and_what_to_do_next(result: Run, call: Call) -> None:
     code, out, _ = call("pareto", result.folder, "--device", "jetson", "--cost", "latency_ms")
     assert code == 0
     assert f"on the front of accuracy against latency on {JETSON}" in out
@@ -158,7 +157,7 @@ def test_listing_needs_neither_torch_nor_the_teacher(copied: Path) -> None:
     assert json.loads(done.stdout)["front"]
 
 
-def test_an_interrupted_run_is_listed_too(result: CompressResult, copied: Path, call: Call) -> None:
+def test_an_interrupted_run_is_listed_too(result: Run, copied: Path, call: Call) -> None:
     for name in ("report.json", "report.html", "student.onnx", "model-card.md"):
         (copied / name).unlink()
     document, whole = listed(call, copied), listed(call, result.folder)
@@ -200,7 +199,7 @@ def test_a_run_for_one_device_of_an_older_version_is_listed(copied: Path, call: 
         (["--ship", "1", "--minutes", "-1"], ["--minutes -1", "above 0"]),
     ],
 )
-def test_nonsense_is_refused_in_a_line(result: CompressResult, call: Call, words: list[str], told: list[str]) -> None:
+def test_nonsense_is_refused_in_a_line(result: Run, call: Call, words: list[str], told: list[str]) -> None:
     line = refusal(call, "pareto", result.folder, *words)
     for word in told:
         assert word in line
@@ -274,7 +273,7 @@ def test_a_run_that_never_looked_at_latency_says_so(copied: Path, call: Call) ->
     assert listed(call, copied, "--cost", "macs")["candidates"][0]["latency_ms"] == {}
 
 
-def test_another_candidate_is_shipped_and_says_so(result: CompressResult, copied: Path, call: Call) -> None:
+def test_another_candidate_is_shipped_and_says_so(result: Run, copied: Path, call: Call) -> None:
     number = another(result)
     before = {path.name: path.read_bytes() for path in copied.iterdir() if path.is_file()}
     code, out, err = call("pareto", copied, "--ship", number, "--epochs", "1")
@@ -307,40 +306,40 @@ class StoppedError(Exception):
     """Stands for a kill."""
 
 
-class Stops(SilentObserver):
+class Stops(RunCallback):
     """Ends the training after an epoch."""
 
-    def epoch(self, report: EpochReport) -> None:
+    def on_epoch(self, report: EpochReport) -> None:
         raise StoppedError
 
 
-class Notes(SilentObserver):
+class Notes(RunCallback):
     """Remembers the epochs that were trained."""
 
     def __init__(self) -> None:
         self.epochs: list[int] = []
 
-    def epoch(self, report: EpochReport) -> None:
+    def on_epoch(self, report: EpochReport) -> None:
         self.epochs.append(report.epoch)
 
 
 def test_shipping_the_winner_again_goes_on_from_the_last_epoch_to_the_same_student(
-    result: CompressResult, copied: Path, tmp_path: Path
+    result: Run, copied: Path, tmp_path: Path
 ) -> None:
     winner, notes = result.report["search"]["winner"], Notes()
     assert winner is not None
     (copied / "report.json").unlink()  # a run that was interrupted will do
     with pytest.raises(StoppedError):
-        ship_candidate(copied, winner + 1, observer=Stops())
+        Run.open(copied).ship(winner + 1, callbacks=[Stops()])
     moved = copied.rename(tmp_path / "moved")
-    again = ship_candidate(moved, winner + 1, observer=notes)
+    again = Run.open(moved).ship(winner + 1, callbacks=[notes])
     assert notes.epochs == [2]
     assert again.student == moved / f"candidate-{winner + 1}" / "student.onnx"
     assert again.student.read_bytes() == result.student.read_bytes()
     assert again.met
 
 
-def test_what_cannot_be_shipped_is_refused(result: CompressResult, copied: Path, tmp_path: Path, call: Call) -> None:
+def test_what_cannot_be_shipped_is_refused(result: Run, copied: Path, tmp_path: Path, call: Call) -> None:
     number = another(result)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
@@ -359,7 +358,7 @@ def test_what_cannot_be_shipped_is_refused(result: CompressResult, copied: Path,
     assert "--all" in line
 
 
-def test_a_changed_teacher_stops_it(result: CompressResult, copied: Path, tmp_path: Path) -> None:
+def test_a_changed_teacher_stops_it(result: Run, copied: Path, tmp_path: Path) -> None:
     model = onnx.load(teacher_path())
     model.doc_string = "changed"
     onnx.save(model, tmp_path / "teacher.onnx")
@@ -367,11 +366,11 @@ def test_a_changed_teacher_stops_it(result: CompressResult, copied: Path, tmp_pa
     (copied / "run.toml").write_text(re.sub('teacher = ".*"', f'teacher = "{tmp_path / "teacher.onnx"}"', text))
     number = another(result)
     with pytest.raises(InputError, match="the teacher has changed since this run"):
-        ship_candidate(copied, number)
+        Run.open(copied).ship(number)
     assert not (copied / f"candidate-{number}").exists()
 
 
-def test_a_missed_budget_is_exit_1(copied: Path, result: CompressResult, call: Call) -> None:
+def test_a_missed_budget_is_exit_1(copied: Path, result: Run, call: Call) -> None:
     text = (copied / "run.toml").read_text()
     (copied / "run.toml").write_text(text + "min_accuracy = 0.9999\n")
     out = copied / "elsewhere"
@@ -384,7 +383,7 @@ def test_a_missed_budget_is_exit_1(copied: Path, result: CompressResult, call: C
     assert (out / "student.onnx").exists()
 
 
-def test_a_run_for_two_devices_has_a_verdict_for_each(result: CompressResult) -> None:
+def test_a_run_for_two_devices_has_a_verdict_for_each(result: Run) -> None:
     assert result.met
     verdicts = [verdict for verdict in result.verdicts if verdict.budget.cost == "latency_ms"]
     assert [verdict.device for verdict in verdicts] == [PI, JETSON]
@@ -415,7 +414,7 @@ def test_a_run_for_two_devices_has_a_verdict_for_each(result: CompressResult) ->
     assert set(json.loads(metadata["n2n_edge.metrics.figures"])) >= {"latency_ms", f"latency_ms:{JETSON}"}
 
 
-def test_resuming_names_the_devices_that_differ(result: CompressResult, call: Call) -> None:
+def test_resuming_names_the_devices_that_differ(result: Run, call: Call) -> None:
     line = refusal(call, "compress", "--resume", "--out", result.folder, "--device", "jetson")
     assert f"--device jetson: this run was begun with {PI},jetson" in line
     words = ["compress", "--resume", "--out", result.folder, "--device", PI, "--device", "jetson"]
@@ -443,7 +442,7 @@ def steps(points: Iterable[tuple[int, float]]) -> list[int]:
     return [step for step, _ in points]
 
 
-def check_curves(found: Mapping[str, list[tuple[int, float]]], result: CompressResult) -> None:
+def check_curves(found: Mapping[str, list[tuple[int, float]]], result: Run) -> None:
     rows = result.report["search"]["candidates"]
     for stage, name in ((1, "removal"), (2, "shrinkage")):
         own = [(place + 1, row) for place, row in enumerate(rows) if row["stage"] == stage]
@@ -465,11 +464,11 @@ def check_curves(found: Mapping[str, list[tuple[int, float]]], result: CompressR
     assert steps(found["settings/text_summary"]) == [0]
 
 
-def test_the_curves_are_those_of_the_report(result: CompressResult) -> None:
+def test_the_curves_are_those_of_the_report(result: Run) -> None:
     check_curves(curves(result.folder), result)
 
 
-def test_a_resumed_run_writes_no_step_twice(result: CompressResult, copied: Path) -> None:
+def test_a_resumed_run_writes_no_step_twice(result: Run, copied: Path) -> None:
     (copied / "report.json").unlink()  # as if it had been stopped just before the end
     files = sorted((copied / "tensorboard").iterdir())
     files[0].write_bytes(files[0].read_bytes()[:-700])  # and what it wrote last had been cut off
@@ -492,7 +491,7 @@ def whole_records(content: bytes) -> bytes:
 
 
 def test_without_the_package_nothing_is_begun(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("n2n_edge.runs.tensorboard.find_spec", lambda name: None)
+    monkeypatch.setattr("n2n_edge.runs.callbacks.find_spec", lambda name: None)
     code, out, err = call("compress", "--tensorboard", "--out", tmp_path / "o")
     assert (code, out) == (3, "")
     assert err.count("\n") == 1

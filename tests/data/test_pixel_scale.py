@@ -38,7 +38,7 @@ def test_they_are_refused_at_once(tmp_path, monkeypatch, mean, std):
 
 
 def test_values_for_bytes_are_told_from_those_for_fractions():
-    with pytest.raises(InputError, match=r"--mean 123\.675: pixels are in 0\.\.1.*divide by 255: 0\.485"):
+    with pytest.raises(InputError, match=r"mean 123\.675: pixels are in 0\.\.1.*divide by 255: 0\.485"):
         check_mean_and_std((123.675, 116.28, 103.53), (58.4, 57.1, 57.4))
 
 

@@ -73,7 +73,7 @@ def test_what_was_asked_holds_for_all_or_is_refused() -> None:
 
 @pytest.mark.parametrize("asked", [None, (3, 20, 20)])
 def test_a_size_at_which_the_network_cannot_run_is_refused(asked: tuple[int, ...] | None) -> None:
-    with pytest.raises(InputError, match=r"net: can't run at 3x.*Gemm 'fc'.*give the --input-shape that it is for"):
+    with pytest.raises(InputError, match=r"net: can't run at 3x.*Gemm 'fc'.*give the input_shape that it is for"):
         at_one_size([("net", network(FREE, flattened=4 * 32 * 32))], asked)
 
     fitting = at_one_size([("net", network(FREE, flattened=4 * 32 * 32))], (3, 32, 32))

@@ -9,7 +9,6 @@ import onnx
 import onnx_ir as ir
 import pytest
 import typer
-from n2n_edge.search.journal import Journal
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
@@ -26,6 +25,7 @@ from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.figures import Figure, FigureJson
 from n2n_edge.runs.layers import layer_rows
 from n2n_edge.search.costing import CostMeter
+from n2n_edge.search.store import Journal
 from tests.cli.outputs import document_of
 from tests.graph.test_quantized import floats, quantized
 from tests.latency.made_up import board, calibration

@@ -9,12 +9,12 @@ from n2n_edge.metrics.costs import COSTS
 
 @pytest.mark.parametrize("limit", [0, -1, math.nan, math.inf])
 def test_a_limit_that_is_no_positive_number_is_refused_with_its_option(limit):
-    with pytest.raises(InputError, match=r"--max-mb .*positive"):
+    with pytest.raises(InputError, match=r"max_mb .*positive"):
         Budget("size_mb", limit)
 
 
 def test_accuracy_in_percent_is_refused_and_the_fraction_is_named():
-    with pytest.raises(InputError, match=r"--min-accuracy 92.*give 0\.92"):
+    with pytest.raises(InputError, match=r"min_accuracy 92.*give 0\.92"):
         Budget("accuracy", 92)
 
 

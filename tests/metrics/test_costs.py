@@ -6,7 +6,6 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from n2n_edge.search.candidate_costs import CandidateCosts
 
 import n2n_edge
 from n2n_edge.cli.compress import compress
@@ -18,6 +17,7 @@ from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS, OBJECTIVES, STATIC_COSTS
 from n2n_edge.report.document import CandidateJson, ModelJson
 from n2n_edge.runs.settings import CompressSettings
+from n2n_edge.search.trial import TrialCosts
 
 ROWS = tuple(COSTS.values())
 
@@ -44,7 +44,7 @@ def test_what_follows_from_the_graph_is_a_figure_in_the_unit_of_its_budget():
 def test_candidates_and_documents_hold_every_cost():
     static = {row.key for row in STATIC_COSTS}
 
-    assert set(CandidateCosts(1.0, 2, 3, 4.0).as_mapping()) == static
+    assert set(TrialCosts(1.0, 2, 3, 4.0).as_mapping()) == static
     assert static <= set(ModelJson.__annotations__)
     assert {*static, "latency_ms", "accuracy"} <= set(CandidateJson.__annotations__)
     assert set(OBJECTIVES) == {*static, "latency_ms"}

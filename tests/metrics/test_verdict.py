@@ -70,7 +70,7 @@ def test_verdicts_keep_the_order_of_the_budgets():
 
 
 def test_a_budget_without_a_figure_is_not_passed_over():
-    with pytest.raises(UnsuitableEnvironmentError, match=r"--max-latency-ms 2: latency_ms is not known"):
+    with pytest.raises(UnsuitableEnvironmentError, match=r"max_latency_ms 2: latency_ms is not known"):
         judge({"size_mb": SIZE}, [Budget("latency_ms", 2)])
 
 

@@ -14,10 +14,10 @@ import onnxruntime
 import pytest
 
 import n2n_edge
+from n2n_edge import Run
 from n2n_edge._example import teacher_path
 from n2n_edge.data.source_digits import read as read_digits
 from n2n_edge.errors import BudgetMissedError, InputError
-from n2n_edge.runs.finish import CompressResult
 from n2n_edge.search.store import Journal
 from n2n_edge.search.trial import Trial
 from tests.runs.small import images_npz, teacher_file
@@ -39,18 +39,18 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def result(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> CompressResult:
+def result(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("runs") / "run"
     return n2n_edge.compress(teacher_path(), data=digits, out=out, corruptions=True, **BUDGETS, **SMALL)  # type: ignore[arg-type]
 
 
-def test_the_run_folder_holds_what_other_programs_rely_on(result: CompressResult) -> None:
+def test_the_run_folder_holds_what_other_programs_rely_on(result: Run) -> None:
     names = {path.name for path in result.folder.iterdir()}
     assert {"run.toml", "journal.sqlite", "student.onnx", "report.html", "report.json", "model-card.md"} <= names
     assert not [name for name in names if "partial" in name or "checkpoint" in name]
 
 
-def test_the_shipped_file_meets_every_budget(result: CompressResult) -> None:
+def test_the_shipped_file_meets_every_budget(result: Run) -> None:
     assert result.met
     assert {verdict.budget.cost for verdict in result.verdicts} == {"size_mb", "latency_ms", "macs"}
     assert result.student.stat().st_size <= 0.4e6
@@ -59,7 +59,7 @@ def test_the_shipped_file_meets_every_budget(result: CompressResult) -> None:
 
 
 @pytest.mark.processor
-def test_the_student_is_smaller_and_still_knows_its_digits(result: CompressResult) -> None:
+def test_the_student_is_smaller_and_still_knows_its_digits(result: Run) -> None:
     report = result.report
     assert report["student"]["params"]["value"] < report["teacher"]["params"]["value"] / 2
     accuracy = report["student"]["accuracy"]
@@ -67,7 +67,7 @@ def test_the_student_is_smaller_and_still_knows_its_digits(result: CompressResul
     assert float(accuracy["value"]) > 0.8
 
 
-def test_every_figure_says_where_it_comes_from(result: CompressResult) -> None:
+def test_every_figure_says_where_it_comes_from(result: Run) -> None:
     for model in (result.report["teacher"], result.report["student"]):
         latencies = model["latency_ms"]
         assert latencies["cpu"]["provenance"] == "measured"
@@ -76,7 +76,7 @@ def test_every_figure_says_where_it_comes_from(result: CompressResult) -> None:
         assert model["params"]["provenance"] == "computed"
 
 
-def test_a_predicted_latency_is_held_by_its_upper_bound_and_names_its_evidence(result: CompressResult) -> None:
+def test_a_predicted_latency_is_held_by_its_upper_bound_and_names_its_evidence(result: Run) -> None:
     (budget,) = [each for each in result.report["budgets"] if each["cost"] == "latency_ms"]
     reached = budget["reached"]
     assert reached["provenance"] == "calibrated"
@@ -91,7 +91,7 @@ def test_a_predicted_latency_is_held_by_its_upper_bound_and_names_its_evidence(r
     assert "models timed with" in page
 
 
-def test_other_conditions_are_judged_at_every_severity(result: CompressResult) -> None:
+def test_other_conditions_are_judged_at_every_severity(result: Run) -> None:
     conditions = result.report["conditions"]
     assert conditions["metric"] == "accuracy"
     assert len(conditions["rows"]) == 25
@@ -107,7 +107,7 @@ def test_other_conditions_are_judged_at_every_severity(result: CompressResult) -
         assert "Under other conditions" in (result.folder / name).read_text()
 
 
-def test_torch_and_onnxruntime_agree_and_the_student_loads_as_a_module(result: CompressResult) -> None:
+def test_torch_and_onnxruntime_agree_and_the_student_loads_as_a_module(result: Run) -> None:
     import torch
 
     assert result.report["parity"]["max_relative_error"] < 1e-3
@@ -120,7 +120,7 @@ def test_torch_and_onnxruntime_agree_and_the_student_loads_as_a_module(result: C
     np.testing.assert_allclose(mine, session.run(None, {"input": inputs})[0], rtol=1e-4, atol=1e-4)
 
 
-def test_the_file_says_what_it_is(result: CompressResult) -> None:
+def test_the_file_says_what_it_is(result: Run) -> None:
     metadata = {entry.key: entry.value for entry in onnx.load(result.student).metadata_props}
     assert metadata["n2n_edge.device"] == "raspberry-pi-4"
     assert json.loads(metadata["n2n_edge.budgets"])["size_mb"] == 0.4
@@ -128,7 +128,7 @@ def test_the_file_says_what_it_is(result: CompressResult) -> None:
     assert "n2n_edge.mean" in metadata
 
 
-def test_the_journal_holds_every_candidate(result: CompressResult) -> None:
+def test_the_journal_holds_every_candidate(result: Run) -> None:
     database = sqlite3.connect(result.folder / "journal.sqlite")
     rows = database.execute("SELECT stage, feasible, accuracy FROM candidates").fetchall()
     database.close()
@@ -137,7 +137,7 @@ def test_the_journal_holds_every_candidate(result: CompressResult) -> None:
     assert all(accuracy is None for _, feasible, accuracy in rows if not feasible)
 
 
-def test_a_kill_amid_the_search_changes_nothing(result: CompressResult, digits: Path, tmp_path: Path) -> None:
+def test_a_kill_amid_the_search_changes_nothing(result: Run, digits: Path, tmp_path: Path) -> None:
     import torch
 
     out = tmp_path / "broken"
@@ -171,7 +171,7 @@ def small(tmp_path: Path) -> dict[str, object]:
     return {"teacher": teacher, "data": data, "mean": (0.5,), "std": (0.5,), "max_params": 4_000.0, **SMALL}
 
 
-def test_a_policy_goes_on_from_another_run(result: CompressResult, small: dict[str, object], tmp_path: Path) -> None:
+def test_a_policy_goes_on_from_another_run(result: Run, small: dict[str, object], tmp_path: Path) -> None:
     def entropy(name: str, **given: object) -> float:
         begun(tmp_path / name, **small, **given)
         with Journal.read(tmp_path / name / "journal.sqlite") as journal:
@@ -192,7 +192,7 @@ def test_every_policy_goes_its_own_way_through_the_same_door(small: dict[str, ob
 
 
 def test_what_cannot_be_reached_is_said_with_the_distance(small: dict[str, object], tmp_path: Path) -> None:
-    with pytest.raises(BudgetMissedError, match=r"--max-params 10: \d+ params, \d+% over") as caught:
+    with pytest.raises(BudgetMissedError, match=r"max_params 10: \d+ params, \d+% over") as caught:
         n2n_edge.compress(out=tmp_path / "run", **{**small, "max_params": 10.0})  # type: ignore[arg-type]
     assert caught.value.exit_code == 1
     assert not (tmp_path / "run" / "student.onnx").exists()
@@ -207,7 +207,7 @@ def test_a_changed_teacher_stops_a_resumed_run(small: dict[str, object], tmp_pat
         n2n_edge.compress(out=tmp_path / "run", resume=True)
 
 
-def test_resuming_a_finished_run_changes_nothing(result: CompressResult) -> None:
+def test_resuming_a_finished_run_changes_nothing(result: Run) -> None:
     before = {path.name: path.read_bytes() for path in result.folder.iterdir() if path.suffix != ".sqlite"}
     again = n2n_edge.compress(out=result.folder, resume=True)
     assert again.verdicts == result.verdicts

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
-from n2n_edge.runs.failures import explained_failures
-from n2n_edge.runs.finished import finished_report, publish, sha256_of
-from n2n_edge.runs.folder import RunFolder
+from n2n_edge.runs.environment import explained_failures
+from n2n_edge.runs.folder import RunFolder, finished_report, publish, sha256_of
 from tests.report.sample import sample_document
 
 

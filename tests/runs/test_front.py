@@ -11,7 +11,7 @@ from n2n_edge.graph.architecture import Architecture
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.runs.devices import profiles_meta
 from n2n_edge.runs.folder import RunFolder
-from n2n_edge.runs.front import Axis, read_candidates
+from n2n_edge.runs.front import Axis, read_trials
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.search.store import Journal
 from n2n_edge.search.trial import Trial, TrialCosts
@@ -48,8 +48,8 @@ def test_no_candidate_of_a_journal_beats_its_front(rows: list[tuple[str, dict[st
                     )
                 )  # fmt: skip
                 positions[stage] += 1
-        found = read_candidates(folder.path)
-        assert [each.number for each in found.candidates] == list(range(1, len(rows) + 1))
+        found = read_trials(folder.path)
+        assert [each.number for each in found.trials] == list(range(1, len(rows) + 1))
         for axis in [*(Axis(cost, None) for cost in COSTS), *(Axis("latency_ms", device) for device in DEVICES)]:
             front = found.front(axis)
             for one in front:

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from n2n_edge import Run
 from n2n_edge.data.splits import choose_members
 from n2n_edge.errors import InputError
+from n2n_edge.runs.callbacks import RunCallback
+from n2n_edge.runs.environment import threads_of_run
 from n2n_edge.runs.folder import RunFolder
-from n2n_edge.runs.observer import SilentObserver
-from n2n_edge.runs.run import run_compress
 from n2n_edge.runs.settings import LARGEST_SEED, CompressSettings, absolute_paths, read_settings, write_settings
-from n2n_edge.runs.threads import threads_of_run
 from n2n_edge.search.store import Journal
 
 
@@ -98,14 +98,14 @@ def test_profile_files_become_absolute_even_where_a_comma_is_in_the_path(
 
 @pytest.mark.parametrize("given", ["", "cpu,", "cpu,,jetson", []])
 def test_an_empty_device_is_refused(given: object) -> None:
-    with pytest.raises(InputError, match=r"--device .*name is empty"):
+    with pytest.raises(InputError, match=r"device .*name is empty"):
         CompressSettings(device=given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("names", [("jetson", "jetson-orin-nano"), ("cpu", "cpu"), ("jetson", "cpu", "jetson")])
 def test_two_names_of_one_device_are_refused(names: tuple[str, ...], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="name every device once"):
-        run_compress(RunFolder.new(tmp_path / "run"), CompressSettings(device=names))
+        Run(RunFolder.new(tmp_path / "run"), CompressSettings(device=names)).resume()
     assert not (tmp_path / "run").exists()
 
 
@@ -169,7 +169,7 @@ def test_a_run_of_an_older_version_is_refused_in_one_line(tmp_path: Path) -> Non
         pass
 
     with pytest.raises(InputError, match="begun by another version of n2n-edge; start a new run"):
-        run_compress(*RunFolder.resume(tmp_path / "run"))
+        Run.open(tmp_path / "run").resume()
 
 
 def test_older_runs_held_the_expected_latency_against_the_budget(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_name_that_is_not_utf_8_is_refused_in_one_line(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("seed", [-1, 2**32 - 1, 2**32, 2**64, 10**30])
 def test_seeds_that_no_generator_takes_are_refused(seed: int) -> None:
-    with pytest.raises(InputError, match=f"--seed {seed}: give a whole number from 0 to 4294967294"):
+    with pytest.raises(InputError, match=f"seed {seed}: give a whole number from 0 to 4294967294"):
         CompressSettings(seed=seed)
 
 
@@ -235,8 +235,8 @@ def test_a_run_keeps_its_threads(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     before, said = torch.get_num_threads(), []
 
-    class Listening(SilentObserver):
-        def say(self, text: str) -> None:
+    class Listening(RunCallback):
+        def on_message(self, text: str) -> None:
             said.append(text)
 
     with threads_of_run(CompressSettings(), Listening()) as settings:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import n2n_edge
-from n2n_edge.runs.observer import SilentObserver
+from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.search.store import Journal
 from tests.runs.small import images_npz, teacher_file
 
@@ -57,11 +57,11 @@ def resume(out: Path) -> str:
     """Go on with a run to its end, and return what it said."""
     said: list[str] = []
 
-    class Listening(SilentObserver):
-        def say(self, text: str) -> None:
+    class Listening(RunCallback):
+        def on_message(self, text: str) -> None:
             said.append(text)
 
-    n2n_edge.compress(out=out, resume=True, observer=Listening())
+    n2n_edge.compress(out=out, resume=True, callbacks=[Listening()])
     return "\n".join(said)
 
 

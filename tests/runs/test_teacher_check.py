@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from n2n_edge.data.dataset import Data, load_data
 from n2n_edge.errors import InputError
 from n2n_edge.graph.teacher import Teacher
-from n2n_edge.runs.agreement import worst_difference
+from n2n_edge.runs.parity import worst_difference
 from n2n_edge.runs.teacher_check import check_teacher, real_images
 from n2n_edge.training.ops.registry import OPS
 

@@ -24,20 +24,20 @@ from tests.runs.stopping import begun
 
 TINY = {"device": "raspberry-pi-4", "effort": "quick", "candidates": 2, "epochs": 1}
 
-Compress = Callable[..., "n2n_edge.CompressResult"]
+Compress = Callable[..., "n2n_edge.Run"]
 SETTINGS = {**TINY, "mean": (0.5,), "std": (0.5,), "max_params": 4_000.0}
 
 
 @pytest.fixture
 def compress(tmp_path: Path) -> Compress:
-    def call(teacher: Path, data: Path, **more: object) -> "n2n_edge.CompressResult":
+    def call(teacher: Path, data: Path, **more: object) -> "n2n_edge.Run":
         return n2n_edge.compress(teacher, data=data, out=tmp_path / "run", **{**SETTINGS, **more})  # type: ignore[arg-type]
 
     return call
 
 
 @pytest.fixture(scope="module")
-def one_at_a_time(tmp_path_factory: pytest.TempPathFactory) -> "n2n_edge.CompressResult":
+def one_at_a_time(tmp_path_factory: pytest.TempPathFactory) -> "n2n_edge.Run":
     """A run with a folded teacher of probabilities whose batch is fixed, on few images, and with a vain hope."""
     folder = tmp_path_factory.mktemp("one")
     teacher = teacher_file(folder / "t.onnx", batch=1, head="softmax", flatten_to=[1, 24])
@@ -46,7 +46,7 @@ def one_at_a_time(tmp_path_factory: pytest.TempPathFactory) -> "n2n_edge.Compres
 
 
 @pytest.fixture(scope="module")
-def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, "n2n_edge.CompressResult"]:
+def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, "n2n_edge.Run"]:
     """A teacher of fixed size, and a run with the same one of free size and two outputs, on images without labels."""
     folder = tmp_path_factory.mktemp("unlabelled")
     fixed = teacher_file(folder / "fixed.onnx", head="map", outputs=2)
@@ -62,13 +62,13 @@ def freed(fixed: Path, free: Path) -> Path:
     return free
 
 
-def test_folded_batch_norms_with_few_images(one_at_a_time: "n2n_edge.CompressResult") -> None:
+def test_folded_batch_norms_with_few_images(one_at_a_time: "n2n_edge.Run") -> None:
     assert one_at_a_time.report["student"]["params"]["value"] <= 4_000
     assert "BatchNormalization" not in {node.op_type for node in onnx.load(one_at_a_time.student).graph.node}
 
 
 def test_a_batch_fixed_at_one_is_trained_in_batches_and_ships_as_it_came(
-    one_at_a_time: "n2n_edge.CompressResult",
+    one_at_a_time: "n2n_edge.Run",
 ) -> None:
     session = onnxruntime.InferenceSession(str(one_at_a_time.student), providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape == [1, 3, 12, 12]
@@ -84,10 +84,10 @@ def test_a_batch_fixed_at_one_is_trained_in_batches_and_ships_as_it_came(
 def test_every_way_to_flatten_one_image_is_trained_in_batches(tmp_path: Path, target: list[int]) -> None:
     teacher = teacher_file(tmp_path / "t.onnx", batch=1, flatten_to=target)
     rows = begun(tmp_path / "run", teacher=teacher, data=images_npz(tmp_path / "d.npz"), **SETTINGS)
-    assert rows[0].accuracy is not None
+    assert rows[0].score is not None
 
 
-def test_an_accuracy_that_is_not_reached_is_not_pretended(one_at_a_time: "n2n_edge.CompressResult") -> None:
+def test_an_accuracy_that_is_not_reached_is_not_pretended(one_at_a_time: "n2n_edge.Run") -> None:
     assert not one_at_a_time.met
     assert [(verdict.budget.cost, verdict.met) for verdict in one_at_a_time.verdicts] == [
         ("params", True),
@@ -102,11 +102,11 @@ def test_a_larger_fixed_batch_is_refused(tmp_path: Path, compress: Compress) -> 
     assert not (tmp_path / "run").exists()
 
 
-def test_a_teacher_that_ends_in_softmax(one_at_a_time: "n2n_edge.CompressResult") -> None:
+def test_a_teacher_that_ends_in_softmax(one_at_a_time: "n2n_edge.Run") -> None:
     assert onnx.load(one_at_a_time.student).graph.node[-1].op_type == "Softmax"
 
 
-def test_unlabelled_images_are_judged_by_fidelity(unlabelled: tuple[Path, "n2n_edge.CompressResult"]) -> None:
+def test_unlabelled_images_are_judged_by_fidelity(unlabelled: tuple[Path, "n2n_edge.Run"]) -> None:
     _, result = unlabelled
     assert result.met
     fidelity = result.report["student"]["fidelity"]
@@ -122,19 +122,19 @@ def test_unlabelled_images_are_judged_by_fidelity(unlabelled: tuple[Path, "n2n_e
 def test_candidates_are_judged_by_fidelity_to_every_kind_of_output(tmp_path: Path, head: str, outputs: int) -> None:
     teacher = teacher_file(tmp_path / "t.onnx", head=head, outputs=outputs)
     rows = begun(tmp_path / "run", teacher=teacher, data=image_folder(tmp_path / "images"), **SETTINGS)
-    assert rows[0].accuracy is not None
-    assert 0 <= rows[0].accuracy <= 1
+    assert rows[0].score is not None
+    assert 0 <= rows[0].score <= 1
     with Journal.read(tmp_path / "run" / "journal.sqlite") as journal:
         assert journal.meta()["metric"] == "fidelity"
 
 
 def test_free_height_and_width_need_a_shape(tmp_path: Path, compress: Compress) -> None:
     path = freed(teacher_file(tmp_path / "t.onnx"), tmp_path / "free.onnx")
-    with pytest.raises(InputError, match="--input-shape"):
+    with pytest.raises(InputError, match="input_shape"):
         compress(path, images_npz(tmp_path / "d.npz"))
 
 
-def test_a_free_size_is_counted_and_timed_at_the_runs_own(unlabelled: tuple[Path, "n2n_edge.CompressResult"]) -> None:
+def test_a_free_size_is_counted_and_timed_at_the_runs_own(unlabelled: tuple[Path, "n2n_edge.Run"]) -> None:
     fixed, result = unlabelled
     expected, teacher = file_figures(fixed), result.report["teacher"]
     assert teacher["macs"]["value"] == expected["macs"].value

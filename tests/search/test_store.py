@@ -269,7 +269,7 @@ DAMAGE = {
 @pytest.mark.parametrize("name", DAMAGE)
 def test_a_journal_with_other_content_is_called_damaged(path: Path, name: str) -> None:
     sql(written(path), DAMAGE[name])
-    with pytest.raises(InputError, match=r"is damaged.*new run with another --out") as caught:
+    with pytest.raises(InputError, match=r"is damaged.*new run with another out") as caught:
         look_everywhere(path)
     assert "\n" not in str(caught.value)
 

@@ -178,7 +178,7 @@ def test_code_in_the_graph_is_refused_or_left_out(place: str, honest: dict[str, 
     if place == "a guard":  # nothing needs them
         torch_teacher(str(path), None, None)
     else:
-        with pytest.raises(InputError, match=r"net\.pt2: holds .*--trust-pt2"):
+        with pytest.raises(InputError, match=r"net\.pt2: holds .*trust_pt2"):
             torch_teacher(str(path), None, None)
 
     assert not marker.exists()
@@ -221,7 +221,7 @@ def test_other_parts_that_are_code_are_refused(what: str, honest: dict[str, byte
     marker = tmp_path / "marker"
     path = archive_of(OTHER[what](honest, marker), tmp_path / "net.pt2")
 
-    with pytest.raises(InputError, match=r"net\.pt2: holds .*--trust-pt2"):
+    with pytest.raises(InputError, match=r"net\.pt2: holds .*trust_pt2"):
         torch_teacher(str(path), None, None)
 
     assert not marker.exists()
@@ -242,7 +242,7 @@ def test_a_compressed_member_is_refused(honest: dict[str, bytes], tmp_path: Path
         {**honest, "net/data/weights/weight_99": b"\0" * 10**6}, tmp_path / "net.pt2", zipfile.ZIP_DEFLATED
     )
 
-    with pytest.raises(InputError, match="--trust-pt2"):
+    with pytest.raises(InputError, match="trust_pt2"):
         checked_program(path)
 
 

@@ -1,15 +1,18 @@
-"""What the surroundings of a run do to it: a full disk, or a folder that is taken away."""
+"""Environment of a run: the number of threads it keeps, full disks and folders that are taken away."""
 
 import errno
 import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from n2n_edge.errors import N2NError, UnsuitableEnvironmentError
+from n2n_edge.runs.callbacks import RunCallback
+from n2n_edge.runs.settings import CompressSettings
 
-__all__ = ["explained_failures"]
+__all__ = ["explained_failures", "threads_of_run"]
 
 _FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_WORDS = ("no space left", "disk is full", "quota exceeded", "file too large")
@@ -76,3 +79,25 @@ def _says_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in _FULL_ERRORS:
         return True
     return any(words in str(error).lower() for words in _FULL_WORDS)
+
+
+@contextmanager
+def threads_of_run(settings: CompressSettings, callback: RunCallback) -> Iterator[CompressSettings]:
+    """Calculate in torch with the run's number of threads while in the block; a run that has none yet takes today's.
+
+    Sums are rounded by how they are shared among threads, so a run can only go on to the same student with its own.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    threads = settings.threads or before
+    if threads != before:
+        callback.on_message(
+            f"this run was begun with {threads} thread{'s' if threads > 1 else ''}; it goes on with as many instead of "
+            f"{before} (OMP_NUM_THREADS), since its results depend on it"
+        )
+        torch.set_num_threads(threads)
+    try:
+        yield replace(settings, threads=threads)
+    finally:
+        torch.set_num_threads(before)

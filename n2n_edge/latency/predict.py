@@ -1,0 +1,41 @@
+"""Prediction of a file's costs on a device that isn't at hand."""
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from n2n_edge.devices.profile import Precision, Profile
+from n2n_edge.devices.registry import load_profile
+from n2n_edge.foreign import foreign_file
+from n2n_edge.graph.input_shape import with_input_shape
+from n2n_edge.graph.load import load_model
+from n2n_edge.latency.model import Estimate, LatencyModel
+
+__all__ = ["predict"]
+
+
+def predict(
+    model: Path | str | ir.Model,
+    device: str | Path | Profile = "cpu",
+    *,
+    threads: int | None = None,
+    precision: Precision = "fp32",
+    input_shape: tuple[int, ...] | None = None,
+) -> Estimate:
+    """Predict latency, energy and memory of one inference on a device, with an interval and the evidence for it.
+
+    >>> estimate = n2n_edge.predict(example_teacher, "raspberry-pi-4")
+    >>> estimate.figure.unit, estimate.figure.provenance, estimate.fits
+    ('ms', 'calibrated', True)
+
+    `device` is a name, a profile's file or a `Profile`; `threads` are the profile's by default. `input_shape`
+    (without batch) fills the sizes that a model leaves free.
+
+    Raises:
+        InputError: no such file or device, or more threads than it has cores.
+    """
+    profile = device if isinstance(device, Profile) else load_profile(device)
+    where = "model" if isinstance(model, ir.Model) else str(model)
+    loaded = model if isinstance(model, ir.Model) else load_model(model)
+    with foreign_file(where):
+        return LatencyModel(profile, threads, precision).estimate(with_input_shape(loaded, input_shape, where))

@@ -1,0 +1,268 @@
+"""Execution of a run: preparation, search, final distillation and export, begun or gone on with."""
+
+import time
+from dataclasses import replace
+from functools import partial
+
+from n2n_edge.devices.profile import Profile
+from n2n_edge.errors import BudgetMissedError, InputError, N2NError, setting
+from n2n_edge.graph.architecture import Architecture
+from n2n_edge.measure.bench import WarmWorker
+from n2n_edge.metrics.budget import Budget
+from n2n_edge.metrics.costs import COSTS
+from n2n_edge.metrics.figures import Figure
+from n2n_edge.runs.callbacks import RunCallback
+from n2n_edge.runs.candidates import candidate_rows, listed_candidates, place_of
+from n2n_edge.runs.devices import journalled_profiles, load_profiles, profiles_meta
+from n2n_edge.runs.document import Origin
+from n2n_edge.runs.environment import explained_failures, threads_of_run
+from n2n_edge.runs.final import SEARCH_SHARE, epochs_in_words, final_epochs, train_to_the_end
+from n2n_edge.runs.finish import ship
+from n2n_edge.runs.folder import RunFolder, finished_report
+from n2n_edge.runs.policy_file import save_policies
+from n2n_edge.runs.prepare import Prepared, prepare, refuse_changes
+from n2n_edge.runs.settings import CompressSettings
+from n2n_edge.search.costing import CostMeter
+from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, search
+from n2n_edge.search.evaluator import Evaluator, Objective, note_crash
+from n2n_edge.search.store import Fact, Journal
+from n2n_edge.search.trial import Trial, TrialCosts
+from n2n_edge.training.allocator import large_buffers_kept
+from n2n_edge.training.evaluation import metric_name
+from n2n_edge.training.proxy_evaluation import ShortDistiller
+from n2n_edge.watchdog import STALL_VARIABLE, phase, watched
+
+__all__ = ["execute"]
+
+_SHORT_LEARNING_RATE = 0.05
+"""Peak rate of a candidate's short distillation (benchmarks/ranking)."""
+
+_LEAST_OVER = 0.001
+
+_LEAST_SEARCH_S = 1.0
+"""What a search gets of `--minutes` where getting ready has taken its share."""
+
+
+def execute(folder: RunFolder, settings: CompressSettings, callback: RunCallback) -> None:
+    """Run, or go on with, the run in `folder` until its student is shipped.
+
+    Raises:
+        InputError: anything wrong with teacher, data, device or options; a folder made for the run is taken back.
+        BudgetMissedError: no architecture meets the budgets; the message names the nearest and how far it is off.
+        UnsuitableEnvironmentError: the exported file isn't what was trained, the disk is full, or the folder has gone.
+    """
+    if finished_report(folder) is not None:
+        callback.on_message(f"the run in {folder.path} is finished")
+        return
+    with explained_failures(folder.path, folder.resume_command), threads_of_run(settings, callback) as settings:
+        profiles = _profiles(folder, settings)
+        begun = folder.begin(settings)
+        _note_crash(folder, callback)
+        advice = (
+            f"`{folder.resume_command}` goes on, without the candidate if one was under way; "
+            f"{STALL_VARIABLE} sets how long to wait"
+        )
+        with watched(callback.on_message, advice, folder.stacks), large_buffers_kept():
+            _run(folder, settings, profiles, callback, begun)
+
+
+def _run(
+    folder: RunFolder, settings: CompressSettings, profiles: tuple[Profile, ...], callback: RunCallback, begun: bool
+) -> None:
+    """Run `settings`; `begun` tells that the folder is new."""
+    started = time.monotonic()
+    try:
+        with phase("preparation"):
+            prepared = prepare(settings, profiles, folder, callback)
+    except N2NError:
+        if begun:
+            folder.stacks.unlink(missing_ok=True)
+            folder.abandon()
+        raise
+    with _open_journal(folder, prepared) as journal:
+        before = started
+        started -= float(journal.meta().get("search_seconds", 0.0))  # what a run before this one has spent
+        with WarmWorker() as worker:
+            meter = CostMeter(
+                prepared.teacher,
+                prepared.profile,
+                settings.budgets,
+                journal,
+                worker,
+                settings.objective,
+                others=prepared.profiles[1:],
+                accept_expected=settings.accept_expected,
+            )
+            found = _search(settings, prepared, meter, journal, callback, time.monotonic() - before)
+        architecture = _winner_or_refusal(found, settings).architecture
+        save_policies(found.policy_states, folder.policy)
+        epochs = _epochs(settings, prepared, architecture, journal, started)
+        callback.on_message(f"training the winner for {epochs_in_words(epochs, settings, len(prepared.data.train))}")
+
+        with phase("final distillation"):
+            trained = train_to_the_end(prepared, architecture, epochs, folder, callback, callback.on_epoch)
+        origin = Origin(
+            command=settings.command(folder.path),
+            objective=found.objective,
+            candidates=candidate_rows(journal),
+            place=place_of(architecture.key, listed_candidates(journal)),
+        )
+        with phase("export and tests"):
+            ship(folder, settings, prepared, trained, origin, callback, journal.check_there)
+
+
+def _note_crash(folder: RunFolder, callback: RunCallback) -> None:
+    """Tell of a crash or stall of the run before this one, and let the journal know what was under way."""
+    if not folder.crashed:
+        return
+    if folder.journal.exists():
+        with Journal.open(folder.journal) as journal:
+            note_crash(journal)
+    folder.stacks.replace(folder.stacks_before)
+    callback.on_message(f"this run crashed or stalled before; where it was is in {folder.stacks_before}")
+
+
+def _profiles(folder: RunFolder, settings: CompressSettings) -> tuple[Profile, ...]:
+    """Return the devices' profiles; a run that was begun keeps those it began with, whatever has changed since."""
+    if folder.journal.exists():
+        with Journal.open(folder.journal) as journal:
+            known = journalled_profiles(journal.meta(), folder.path)
+        if known:
+            return known
+    return load_profiles(settings.devices)
+
+
+def _open_journal(folder: RunFolder, prepared: Prepared) -> Journal:
+    if not folder.journal.exists():
+        meta = {
+            "teacher_sha256": prepared.teacher_sha256,
+            "data_sha256": prepared.data_sha256,
+            **profiles_meta(prepared.profiles),
+        }
+        return Journal.create(folder.journal, meta)
+    journal = Journal.open(folder.journal)
+    try:
+        refuse_changes(journal.meta(), prepared, folder.path)
+    except InputError:
+        journal.close()
+        raise
+    return journal
+
+
+def _search(
+    settings: CompressSettings,
+    prepared: Prepared,
+    meter: CostMeter,
+    journal: Journal,
+    callback: RunCallback,
+    prepared_s: float,
+) -> SearchResult:
+    """Search; getting ready took `prepared_s` of the time that `--minutes` allows."""
+    start = time.monotonic()
+    effort = settings.amount
+    short = replace(prepared.distilling, learning_rate=_SHORT_LEARNING_RATE, calibration_images=512)
+    distiller = ShortDistiller(prepared.teacher.model, prepared.data, effort.short_images, short)
+    if journal.cached(Fact.FINAL, "teaching") is None:
+        each = {"seconds": distiller.teaching_seconds, "bytes": distiller.teaching_bytes}
+        journal.store(Fact.FINAL, "teaching", {name: value / effort.short_images for name, value in each.items()})
+
+    def finals(times: int) -> ShortDistiller:
+        images = times * effort.short_images
+        return ShortDistiller(prepared.teacher.model, prepared.data, images, short, validation_images=5000)
+
+    def profiler() -> ShortDistiller:
+        return ShortDistiller.refitting(prepared.teacher.model, prepared.data, short)
+
+    timed = any(budget.cost == "latency_ms" for budget in settings.budgets) or settings.objective == "latency_ms"
+    base = meter.of_teacher(timed=timed)
+    objective = Objective.choose(settings.objective, base, settings.budgets)
+    journal.set_meta("objective", objective.cost)
+    journal.set_meta("metric", metric_name(prepared.teacher.model, prepared.data))
+    callback.on_message(
+        f"searching with policy {settings.policy}: {effort.removal_candidates} candidates for stage 1, "
+        f"{effort.shrinkage_candidates} for stage 2; objective {objective.cost}"
+    )
+    evaluator = Evaluator(
+        prepared.teacher, meter, distiller, distiller.teacher.metric, distiller.teacher_loss, objective, journal,
+        settings.seed, callback.on_message,
+    )  # fmt: skip
+    deadline_s = None
+    if settings.minutes:
+        spent = prepared_s + time.monotonic() - start
+        deadline_s = max(settings.minutes * 60 * SEARCH_SHARE - spent, _LEAST_SEARCH_S)
+    plan = SearchPlan(
+        policy=settings.policy,
+        seed=settings.seed,
+        removal_candidates=effort.removal_candidates,
+        shrinkage_candidates=effort.shrinkage_candidates,
+        policy_states=prepared.policy_states,
+        deadline_s=deadline_s,
+    )
+    rungs = [Rung(finalists, times, partial(finals, times)) for finalists, times in effort.rungs]
+    return search(evaluator, plan, journal, rungs, profiler, callback.on_trial, callback.on_probe)
+
+
+def _winner_or_refusal(found: SearchResult, settings: CompressSettings) -> Trial:
+    if found.winner is not None:
+        return found.winner
+    nearest = found.nearest
+    if nearest is None:
+        raise BudgetMissedError("no candidate could be made of this teacher; see `n2n-edge inspect`")
+    reached = nearest.costs.as_mapping()
+    misses = [
+        miss
+        for budget in settings.budgets
+        if budget.cost in nearest.excesses
+        for miss in _misses(budget, nearest.costs, several=len(settings.devices) > 1)
+    ]
+    described = nearest.architecture.to_json()
+    raise BudgetMissedError(
+        "no architecture was found that meets the budgets; the nearest misses "
+        f"{'; '.join(misses) or 'them since it could not be run'} "
+        f"(it lacks {len(nearest.architecture.removed)} layers and has {reached['params']:,.0f} params); allow more",
+        {"nearest": {**described, "costs": _figures(nearest.costs)}, "excesses": dict(nearest.excesses)},
+    )
+
+
+def _figures(costs: TrialCosts) -> dict[str, object]:
+    """Return costs as figures that say where they come from, latency by device."""
+    static = {
+        cost: Figure(value, COSTS[cost].unit, "computed").to_json()
+        for cost, value in costs.as_mapping().items()
+        if cost != "latency_ms"
+    }
+    return {**static, "latency_ms": {device: figure.to_json() for device, figure in costs.latencies.items()}}
+
+
+def _misses(budget: Budget, costs: TrialCosts, *, several: bool) -> list[str]:
+    """Return in words how far a candidate is off a budget, for each device where that is the latency's."""
+    reached = costs.as_mapping()
+    if budget.cost != "latency_ms":
+        return [_miss(budget, reached[budget.cost], "")] if budget.cost in reached else []
+    found = []
+    for device, latency in costs.latencies.items():
+        held = costs.held_on(device)
+        expected = f" (upper bound; {latency.value:.4g} expected)" if held > latency.value else ""
+        if len(costs.latencies) == 1 or held > budget.limit:
+            predicted = " predicted" if latency.predicted else ""
+            found.append(_miss(budget, held, f"{predicted}{expected}{f' on {device}' if several else ''}"))
+    return found
+
+
+def _miss(budget: Budget, reached: float, more: str) -> str:
+    over = max(reached / budget.limit - 1, _LEAST_OVER)
+    return f"{setting(budget.option)} {budget.limit:g}: {reached:.4g} {budget.unit}{more}, {over:.0%} over"
+
+
+def _epochs(
+    settings: CompressSettings, prepared: Prepared, architecture: Architecture, journal: Journal, started: float
+) -> int:
+    """Return the epochs of the final distillation; what `--minutes` leaves is worked out once and journalled."""
+    known = journal.cached(Fact.FINAL, "epochs") if settings.epochs is None and settings.minutes is not None else None
+    if known is not None:
+        return int(known["epochs"])
+    left = None if settings.minutes is None else settings.minutes * 60 - (time.monotonic() - started)
+    epochs = final_epochs(settings, prepared, architecture, journal, left)
+    if settings.epochs is None and settings.minutes is not None:
+        journal.store(Fact.FINAL, "epochs", {"epochs": epochs})
+    return epochs
