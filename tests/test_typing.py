@@ -29,7 +29,7 @@ met: bool = run.met
 numbers: list[int] = [trial.number for trial in run.trials]
 student: Path = run.ship(1, epochs=2).student
 params: int = costs(build(Teacher.load("teacher.onnx"), Teacher.load("teacher.onnx").full)).params
-milliseconds: float = n2n_edge.predict("student.onnx", "raspberry-pi-4").latency.value
+milliseconds: float = n2n_edge.predict("student.onnx", "raspberry-pi-4").figure.value
 outcomes: list[str] = [str(gated.outcome) for gated in n2n_edge.gate("student.onnx", max_mb=0.5)]
 layers: int = len(n2n_edge.inspect("student.onnx").layers)
 n2n_edge.compress(max_mb="0.5")  # error

@@ -138,7 +138,7 @@ def test_a_free_input_takes_the_given_shape(tmp_path: Path) -> None:
     [
         (["none.onnx"], "no such file"),
         (["small.onnx", "--device", "raspberry"], "raspberry"),
-        (["small.onnx", "--input-shape", "3xHxW"], "--input-shape 3xHxW: not a shape"),
+        (["small.onnx", "--input-shape", "3xHxW"], "input_shape 3xHxW: not a shape"),
         (["small.onnx", "--input-shape", "3x9x9"], "input shape 3x9x9 doesn't fit the model's input 'input'"),
     ],
 )

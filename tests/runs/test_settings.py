@@ -28,15 +28,15 @@ def test_settings_survive_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({"max_mb": 0.0}, "--max-mb 0"),
-        ({"max_latency_ms": -1.0}, "--max-latency-ms -1"),
-        ({"max_params": float("nan")}, "--max-params nan"),
+        ({"max_mb": 0.0}, "max_mb 0"),
+        ({"max_latency_ms": -1.0}, "max_latency_ms -1"),
+        ({"max_params": float("nan")}, "max_params nan"),
         ({"effort": "huge"}, "quick, standard, thorough"),
         ({"objective": "speed"}, "latency_ms"),
-        ({"candidates": 0}, "--candidates 0"),
-        ({"minutes": -3.0}, "--minutes -3"),
+        ({"candidates": 0}, "candidates 0"),
+        ({"minutes": -3.0}, "minutes -3"),
         ({"min_accuracy": 90.0}, "fraction"),
-        ({"teacher": "t.onnx"}, "--data"),
+        ({"teacher": "t.onnx"}, "add data with"),
     ],
 )
 def test_nonsense_is_refused_with_what_was_given(given: dict[str, object], text: str) -> None:
