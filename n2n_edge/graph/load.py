@@ -1,6 +1,6 @@
 """Loader and writer of ONNX files; whatever can't be a model is refused in one line."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import onnx
@@ -44,10 +44,10 @@ def load_model(path: Path | str) -> ir.Model:
             model = ir.from_proto(proto)
             if not _is_sorted(proto.graph):
                 model.graph.sort()
+            _forget_noted_shapes(model)
+            common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         except (ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
             raise InputError(f"{path}: not a valid ONNX model ({_first_line(error)}); export it again") from error
-        _forget_noted_shapes(model)
-        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         for value in model.graph.initializers.values():
             _read_tensor(value, path)
     return model
@@ -130,10 +130,21 @@ def _is_sorted(graph: onnx.GraphProto) -> bool:
     produced = {name for node in graph.node for name in node.output if name}
     seen: set[str] = set()
     for node in graph.node:
-        if any(name in produced and name not in seen for name in node.input):
+        if any(name in produced and name not in seen for name in _names_read(node)):
             return False
         seen.update(node.output)
     return True
+
+
+def _names_read(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the names that a node reads, itself or in the bodies that it holds."""
+    yield from node.input
+    bodies = [body for item in node.attribute for body in (*([item.g] if item.HasField("g") else []), *item.graphs)]
+    while bodies:
+        for inner in bodies.pop().node:
+            yield from inner.input
+            for item in inner.attribute:
+                bodies += [*([item.g] if item.HasField("g") else []), *item.graphs]
 
 
 def _forget_noted_shapes(model: ir.Model) -> None:

@@ -348,3 +348,42 @@ def test_a_cast_to_the_type_of_the_image_is_a_constant() -> None:
     assert [node.op_type for node in teacher.model.graph] == ["Conv"]
     inputs = inputs_of(teacher.model, 2)
     assert run(model, inputs)[0].tobytes() == run(teacher.model, inputs)[0].tobytes()
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_a_node_whose_body_reads_what_comes_later_in_the_file_is_put_behind_it(tmp_path: Path, levels: int) -> None:
+    def branch(inner: list[onnx.NodeProto], output: str) -> onnx.GraphProto:
+        return helper.make_graph(inner, "branch", [], [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)])
+
+    def conditional(output: str, depth: int) -> onnx.NodeProto:
+        names = [f"{output}{side}" for side in "ab"]
+        if depth > 1:
+            bodies = [branch([conditional(name, depth - 1)], name) for name in names]
+        else:
+            bodies = [branch([helper.make_node("Relu", ["late"], [name])], name) for name in names]
+        return helper.make_node("If", ["which"], [output], then_branch=bodies[0], else_branch=bodies[1])
+
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8])
+    graph = helper.make_graph(
+        [conditional("y", levels), helper.make_node("Conv", ["x", "w"], ["late"])],
+        "unsorted",
+        [image, helper.make_tensor_value_info("which", TensorProto.BOOL, [])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.ones((4, 3, 3, 3), np.float32), "w")],
+    )
+    path = tmp_path / "unsorted.onnx"
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path.write_bytes(proto.SerializeToString())
+
+    model = load_model(path)
+    assert [node.op_type for node in model.graph] == ["Conv", "If"]
+    assert model.clone() is not None
+
+
+def test_a_constant_of_another_type_than_its_attribute_is_one_line(model_path: Path) -> None:
+    proto = onnx.load(str(model_path))
+    constant = helper.make_node("Constant", [], ["odd"])
+    constant.attribute.append(helper.make_attribute("value", [1.0, 2.0]))
+    proto.graph.node.insert(0, constant)
+    model_path.write_bytes(proto.SerializeToString())
+    assert "not a valid ONNX model" in complaint(model_path)
