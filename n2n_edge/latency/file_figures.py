@@ -11,7 +11,6 @@ from n2n_edge.graph.costs import Costs, costs, inferred_costs
 from n2n_edge.graph.input_shape import with_input_shape
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.model_file import file_size_bytes
-from n2n_edge.latency.model import LatencyModel
 from n2n_edge.measure.bench import bench
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.metrics.costs import STATIC_COSTS
@@ -101,6 +100,8 @@ def latency_figure(
 
 def predicted_latency(model: ir.Model, profile: "Profile", threads: int | None = None) -> Latency:
     """Return the predicted latency of one inference on a device."""
+    from n2n_edge.latency.model import LatencyModel  # profiles take as long to import as the rest of a static gate
+
     estimate = LatencyModel(profile, threads).estimate(model)
     text = f"latency on {profile.name} is predicted, not measured: bench the model on the device"
     return Latency(estimate.figure, (Notice("predicted", text, "note"), *estimate.evidence), estimate.warnings)

@@ -133,7 +133,8 @@ def refuse_changes(meta: Mapping[str, object], prepared: Prepared, run: Path) ->
     """
     if meta.get("teacher_sha256") != prepared.teacher_sha256:
         raise InputError(f"{run}: the teacher has changed since this run began; start a new run with another ‹out›")
-    if meta.get("data_sha256", prepared.data_sha256) != prepared.data_sha256:
+    known = meta.get("data_sha256")
+    if known is not None and known != prepared.data_sha256:
         raise InputError(
             f"{run}: the data have changed since this run began, or are others each time they are read (random "
             "changes in a Dataset); restore them, or start a new run with another ‹out›"

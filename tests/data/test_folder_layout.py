@@ -169,7 +169,7 @@ def test_classes_in_the_order_of_a_file(tmp_path):
 
 def test_classes_of_a_file_that_do_not_fit_are_refused(tmp_path):
     make(tmp_path / "images", "a", "b")
-    for names, words in ((("a", "c"), "no counterpart in --classes"), (("a", "b", "c"), "3 classes.*2 outputs")):
+    for names, words in ((("a", "c"), "no counterpart in classes"), (("a", "b", "c"), "3 classes.*2 outputs")):
         with pytest.raises(InputError, match=words):
             load_data(str(tmp_path / "images"), input_shape=(1, 4, 4), classes=2, class_names=names)
 

@@ -24,7 +24,7 @@ def values(text: str) -> tuple[float, ...]:
 @pytest.mark.parametrize(("mean", "std"), BAD)
 def test_they_are_refused_at_once(tmp_path, monkeypatch, mean, std):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"^--(mean|std) "):
+    with pytest.raises(InputError, match=r"^(mean|std) "):
         CompressSettings(mean=values(mean), std=values(std))
     refused = _run(teacher_path(), "--no-config", "--max-mb", 1, f"--mean={mean}", f"--std={std}")
     assert isinstance(refused.exception, InputError)

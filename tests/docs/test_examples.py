@@ -21,8 +21,8 @@ def blocks(page: str, language: str) -> list[str]:
 
 @pytest.mark.parametrize("code", blocks("reference/python.md", "python"), ids=lambda code: code.splitlines()[-1])
 def test_python(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "compress(" in code:
-        pytest.skip("a run takes minutes; tests/runs has its own")
+    if "compress(" in code or "run." in code or "main.onnx" in code:
+        pytest.skip("a run takes minutes; tests/runs and tests/test_reference.py have their own")
     if "torch" in code:
         pytest.importorskip("torch")
     (tmp_path / "run").mkdir()

@@ -77,7 +77,7 @@ def test_branches_hold_every_removable_layer_once(teacher: Teacher) -> None:
 def test_a_branch_without_its_layers_is_gone(teacher: Teacher) -> None:
     stage = RemovalStage(teacher, load_profile("cpu"), {})
     together = next(branch for branch in stage.branches if len(branch) > 1)
-    removed = stage.removed(stage.without(together))
+    removed = stage.cuts(stage.without(together))[0]
     assert removed == {teacher.layers[step].name for step in together}
     adds = [
         sum(node.op_type == "Add" for node in teacher.base_graph(gone).model.graph) for gone in (frozenset(), removed)

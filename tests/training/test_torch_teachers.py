@@ -119,7 +119,7 @@ def test_a_saved_program(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "weights", "shape", "message"),
     [
-        ("own_networks:network", None, None, "give --input-shape 3x224x224"),
+        ("own_networks:network", None, None, "give input_shape 3x224x224"),
         ("own_networks:number", None, SHAPE, "gives a int: give a torch.nn.Module"),
         ("own_networks:broken", None, SHAPE, "the function raised RuntimeError: no such luck"),
         ("own_networks:missing", None, SHAPE, "has no function 'missing'"),
