@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import onnx_ir as ir
 
-from n2n_edge.data.dataset import Data, Split
 from n2n_edge.errors import InputError
 from n2n_edge.tasks.outputs import OutputsChoice, OutputsName, choose_outputs, output_size
+
+if TYPE_CHECKING:
+    from n2n_edge.data.dataset import Data, Split  # needs Pillow at run time, the rest here does not
 
 __all__ = ["OUTPUTS_KEY", "as_outputs_name", "read_outputs", "refuse_channels_last"]
 
@@ -23,7 +25,7 @@ def as_outputs_name(text: str | None) -> OutputsName | None:
     return cast("OutputsName", text) if text in ("classes", "values") else None
 
 
-def read_outputs(model: ir.Model, data: Data, wanted: OutputsName | None) -> tuple[Data, OutputsChoice]:
+def read_outputs(model: ir.Model, data: "Data", wanted: OutputsName | None) -> "tuple[Data, OutputsChoice]":
     """Decide what the outputs are taken as, and return the data for it.
 
     Labels that are values stay where there is one for each number of a single output. Class numbers are values where
@@ -52,7 +54,7 @@ def read_outputs(model: ir.Model, data: Data, wanted: OutputsName | None) -> tup
     return replace(data, train=train, validation=validation, test=test), choice
 
 
-def _with_targets(part: Split, size: int | None) -> Split:
+def _with_targets(part: "Split", size: int | None) -> "Split":
     targets = part.targets
     if targets is None and part.labels is not None and size == 1:
         targets = part.labels.astype("float32").reshape(-1, 1)
