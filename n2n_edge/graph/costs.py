@@ -18,7 +18,7 @@ from n2n_edge.graph.subgraphs import flattened, initializers_of
 
 __all__ = [
     "Amounts", "CostPlan", "Costs", "Figures", "NodeCost", "Place", "costs", "inferred_costs", "node_amounts",
-    "node_costs",
+    "node_costs", "total_costs",
 ]  # fmt: skip
 
 Figures = NDArray[np.float64]
@@ -77,8 +77,10 @@ class Amounts:
     node_output_bytes: Figures
 
 
-def costs(model: ir.Model) -> Costs:
+def costs(model: ir.Model, size_bytes: int | None = None) -> Costs:
     """Return the costs of `model`; shapes come from the model, or from inference (at worst a run) where it lacks them.
+
+    `size_bytes` is the size of its file where that is known; by default that of the model as one ONNX file.
 
     Raises:
         InputError: ONNX Runtime can't run the model, or it holds what can't be counted.
@@ -88,10 +90,10 @@ def costs(model: ir.Model) -> Costs:
     """
     with analysing(model):
         flat = flattened(model)
-        return _costs(model, flat, types_of(flat))
+        return total_costs(_amounts(flat, types_of(flat))[1], size_of(model) if size_bytes is None else size_bytes)
 
 
-def inferred_costs(model: ir.Model) -> tuple[Costs, bool]:
+def inferred_costs(model: ir.Model, size_bytes: int) -> tuple[Costs, bool]:
     """Return the costs of `model` as far as inference tells them, and whether it tells all: nothing is run.
 
     Where it doesn't, MACs and memory bound are too low.
@@ -102,17 +104,16 @@ def inferred_costs(model: ir.Model) -> tuple[Costs, bool]:
     with analysing_unrun(model):
         flat = flattened(model)
         types = inferred_types(flat)
-        return _costs(model, flat, types), types.complete
+        return total_costs(_amounts(flat, types)[1], size_bytes), types.complete
 
 
-def _costs(model: ir.Model, flat: ir.Model, types: Types) -> Costs:
-    plan = CostPlan(flat, types.kinds)
-    found = plan.at(*plan.sizes_of(types.shapes))
+def total_costs(amounts: Amounts, size_bytes: int) -> Costs:
+    """Return the costs of a model of one candidate's `amounts`, whose file has `size_bytes`."""
     return Costs(
-        params=int(found.params[0]),
-        size_bytes=size_of(model),
-        macs=int(found.macs[0]),
-        memory_bound_bytes=int(found.memory_bound_bytes[0]),
+        params=int(amounts.params[0]),
+        size_bytes=size_bytes,
+        macs=int(amounts.macs[0]),
+        memory_bound_bytes=int(amounts.memory_bound_bytes[0]),
     )
 
 
@@ -120,14 +121,16 @@ def node_amounts(model: ir.Model) -> tuple[tuple["Place", ...], Amounts]:
     """Return the nodes in execution order and what they cost, as one candidate (N = 1)."""
     with analysing(model):
         flat = flattened(model)
-        types = types_of(flat)
-        plan = CostPlan(flat, types.kinds)
-        return plan.places, plan.at(*plan.sizes_of(types.shapes))
+        return _amounts(flat, types_of(flat))
 
 
-def node_costs(model: ir.Model) -> tuple[NodeCost, ...]:
-    """Return one entry per node in execution order."""
-    places, found = node_amounts(model)
+def _amounts(flat: ir.Model, types: Types) -> tuple[tuple["Place", ...], Amounts]:
+    plan = CostPlan(flat, types.kinds)
+    return plan.places, plan.at(*plan.sizes_of(types.shapes))
+
+
+def node_costs(places: Sequence["Place"], found: Amounts) -> tuple[NodeCost, ...]:
+    """Return one entry per node in execution order, of what `node_amounts` gives."""
     return tuple(
         NodeCost(
             place.name, place.op_type, place.inputs, place.outputs,

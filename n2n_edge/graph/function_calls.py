@@ -1,13 +1,13 @@
 """Functions of a model that can be put in the place of their calls, and how large the graph gets then."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import onnx
 
 from n2n_edge.errors import InputError
-from n2n_edge.graph.model_file import holders
+from n2n_edge.graph.model_file import holders, holders_within, nodes_with_bodies
 
 __all__ = ["check_function_calls", "give_one_version"]
 
@@ -34,8 +34,8 @@ def check_function_calls(proto: onnx.ModelProto, path: Path) -> None:
     for node in (node for holder in holders(proto) for node in holder.node):
         if (node.domain, node.op_type) in functions:
             _check_call(node, functions[node.domain, node.op_type], path)
-    called = {key: Counter(_operators(item.node)) for key, item in functions.items()}
-    called[_GRAPH] = Counter(_operators(proto.graph.node))
+    called = {key: _operators(item.node) for key, item in functions.items()}
+    called[_GRAPH] = _operators(proto.graph.node)
     sizes: dict[_Operator, int] = {}
     levels: dict[_Operator, int] = {}
     open_calls = {_GRAPH: None}
@@ -60,13 +60,9 @@ def check_function_calls(proto: onnx.ModelProto, path: Path) -> None:
         )
 
 
-def _operators(nodes: Iterable[onnx.NodeProto]) -> Iterator[_Operator]:
-    """Yield what the nodes call, those in bodies of control flow included."""
-    for node in nodes:
-        yield (node.domain, node.op_type)
-        for attribute in node.attribute:
-            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _operators(body.node)
+def _operators(nodes: Iterable[onnx.NodeProto]) -> Counter[_Operator]:
+    """Count what the nodes call, those in bodies of control flow included."""
+    return Counter((node.domain, node.op_type) for node in nodes_with_bodies(nodes))
 
 
 def _check_call(node: onnx.NodeProto, function: onnx.FunctionProto, path: Path) -> None:
@@ -90,7 +86,7 @@ def give_one_version(proto: onnx.ModelProto, path: Path) -> None:
             wanted = versions.setdefault(item.domain, item.version)
             if item.version == wanted:
                 continue
-            for node in _nodes_of(function):
+            for node in (node for holder in holders_within([function]) for node in holder.node):
                 if node.domain == item.domain and not _is_same(node, item.version, wanted):
                     raise InputError(
                         f"{path}: function '{function.name}' uses {node.op_type} of version {item.version} of the "
@@ -101,11 +97,6 @@ def give_one_version(proto: onnx.ModelProto, path: Path) -> None:
     for domain, version in versions.items():
         if domain not in declared:
             proto.opset_import.append(onnx.helper.make_opsetid(domain, version))
-
-
-def _nodes_of(function: onnx.FunctionProto) -> list[onnx.NodeProto]:
-    alone = onnx.ModelProto(functions=[function])
-    return [node for holder in holders(alone) for node in holder.node]
 
 
 def _is_same(node: onnx.NodeProto, one: int, other: int) -> bool:

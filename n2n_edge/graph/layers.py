@@ -1,11 +1,11 @@
 """Layers: a weighted op with the norm and activation that follow it, and whether it can be removed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from n2n_edge.graph.costs import node_costs
+from n2n_edge.graph.costs import NodeCost
 from n2n_edge.graph.op import op_of
 from n2n_edge.graph.operands import layer_input, nodes_within, pad_amounts, pads_positions_only, weight_index
 from n2n_edge.graph.propagate import is_understood
@@ -49,10 +49,10 @@ class Layer:
         return not self.reason
 
 
-def find_layers(model: ir.Model) -> tuple[Layer, ...]:
-    """Return the layers of a normalised model in execution order."""
+def find_layers(model: ir.Model, counted: Iterable[NodeCost]) -> tuple[Layer, ...]:
+    """Return the layers of a normalised model in execution order; `counted` are the costs of its nodes."""
     shapes = shapes_of(model)
-    costs = {cost.name: cost for cost in node_costs(model)}
+    costs = {cost.name: cost for cost in counted}
     holders = {inner: node for node in model.graph for inner in nodes_within(node)}
     layers = []
     for name, index, chain in _weighted_chains(model):

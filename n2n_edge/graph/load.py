@@ -1,6 +1,6 @@
 """Loader and writer of ONNX files; whatever can't be a model is refused in one line."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 import onnx
@@ -11,7 +11,14 @@ from n2n_edge.errors import InputError
 from n2n_edge.foreign import foreign_file
 from n2n_edge.graph.child import open_in_child
 from n2n_edge.graph.function_calls import check_function_calls, give_one_version
-from n2n_edge.graph.model_file import check_message_size, densify, holders, read_external_data, read_proto
+from n2n_edge.graph.model_file import (
+    check_message_size,
+    densify,
+    holders,
+    nodes_with_bodies,
+    read_external_data,
+    read_proto,
+)
 from n2n_edge.graph.model_text import check_text
 
 __all__ = [
@@ -130,21 +137,10 @@ def _is_sorted(graph: onnx.GraphProto) -> bool:
     produced = {name for node in graph.node for name in node.output if name}
     seen: set[str] = set()
     for node in graph.node:
-        if any(name in produced and name not in seen for name in _names_read(node)):
+        if any(name in produced and name not in seen for item in nodes_with_bodies([node]) for name in item.input):
             return False
         seen.update(node.output)
     return True
-
-
-def _names_read(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the names that a node reads, itself or in the bodies that it holds."""
-    yield from node.input
-    bodies = [body for item in node.attribute for body in (*([item.g] if item.HasField("g") else []), *item.graphs)]
-    while bodies:
-        for inner in bodies.pop().node:
-            yield from inner.input
-            for item in inner.attribute:
-                bodies += [*([item.g] if item.HasField("g") else []), *item.graphs]
 
 
 def _forget_noted_shapes(model: ir.Model) -> None:

@@ -1,7 +1,7 @@
 """Files of a model: an ONNX file, the external data beside it, and what sparse weights stand for."""
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,11 @@ from n2n_edge.errors import InputError
 
 __all__ = [
     "MESSAGE_BYTES", "check_message_size", "check_path", "data_files", "densify", "file_size_bytes", "holders",
-    "is_ort", "model_files", "read_external_data", "read_proto", "to_bytes",
+    "holders_within", "is_ort", "model_files", "nodes_with_bodies", "read_external_data", "read_proto", "to_bytes",
 ]  # fmt: skip
+
+Holder = onnx.GraphProto | onnx.FunctionProto
+"""What holds nodes."""
 
 MESSAGE_BYTES = 2**31 - 1
 """What one ONNX message may hold."""
@@ -220,17 +223,35 @@ def _dense(
     return dense
 
 
-def holders(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
+def holders(proto: onnx.ModelProto) -> Iterator[Holder]:
     """Yield all that holds nodes: the graph, the functions, and the bodies of control flow in both."""
-    waiting: list[onnx.GraphProto | onnx.FunctionProto] = [proto.graph, *proto.functions]
+    return holders_within([proto.graph, *proto.functions])
+
+
+def holders_within(roots: Iterable[Holder]) -> Iterator[Holder]:
+    """Yield `roots`, and the bodies of control flow in them."""
+    waiting = list(roots)
     while waiting:
         holder = waiting.pop()
         yield holder
         for attribute in _attributes(holder):
-            waiting += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+            waiting += _bodies(attribute)
 
 
-def _attributes(holder: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.AttributeProto]:
+def nodes_with_bodies(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Yield `nodes`, and those in the bodies of control flow that they hold."""
+    waiting: list[Iterable[onnx.NodeProto]] = [nodes]
+    while waiting:
+        for node in waiting.pop():
+            yield node
+            waiting += [body.node for attribute in node.attribute for body in _bodies(attribute)]
+
+
+def _bodies(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
+    return [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+
+
+def _attributes(holder: Holder) -> Iterator[onnx.AttributeProto]:
     for node in holder.node:
         yield from node.attribute
     if isinstance(holder, onnx.FunctionProto):

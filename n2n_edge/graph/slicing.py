@@ -201,8 +201,9 @@ def _set_bound(model: ir.Model, node: ir.Node, rank: int, axis: int, start: int,
     axes = list(constant_ints(node, 3) or range(len(starts)))
     steps = list(constant_ints(node, 4) or [1] * len(starts))
     position = [item % rank for item in axes].index(axis)
+    other_step = steps[position] != step
     starts[position], ends[position], steps[position] = start, end, step
-    for index, values in enumerate((starts, ends, axes, steps), start=1):
+    for index, values in enumerate((starts, ends, axes, steps) if other_step else (starts, ends), start=1):
         _replace(model, node, index, values)
 
 

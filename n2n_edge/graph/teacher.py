@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from n2n_edge.foreign import foreign_file
 from n2n_edge.graph.architecture import Architecture, Vocabulary
+from n2n_edge.graph.costs import node_amounts, node_costs
 from n2n_edge.graph.groups import (
     ChannelGroup,
     Touchable,
@@ -68,7 +69,8 @@ class Teacher:
         """
         self.source = model
         self.model = normalise(model, input_shape)
-        self.layers: tuple[Layer, ...] = find_layers(self.model)
+        places, self.amounts = node_amounts(self.model)
+        self.layers: tuple[Layer, ...] = find_layers(self.model, node_costs(places, self.amounts))
         self._labels = propagate(self.model)
         self.groups: tuple[ChannelGroup, ...] = find_groups(self._labels, self.model, self.layers)
         self._scores: Mapping[str, NDArray[np.floating[Any]]] = {}

@@ -1,6 +1,6 @@
 """The figures of one model file that budgets are held against."""
 
-import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,20 +55,20 @@ def file_figures(path: Path, input_shape: tuple[int, ...] | None = None) -> dict
 def model_figures(model: ir.Model, path: Path) -> dict[str, Figure]:
     """Return the static figures of a model that was read from `path`; see `file_figures`."""
     with foreign_file(path):
-        return static_figures(dataclasses.replace(costs(model), size_bytes=file_size_bytes(path)))
+        return static_figures(costs(model, file_size_bytes(path)))
 
 
 def inferred_figures(model: ir.Model, path: Path) -> dict[str, Figure]:
     """Return what `model_figures` does without running anything: no MACs and memory where shapes can't be inferred."""
     with foreign_file(path):
-        found, complete = inferred_costs(model)
-        figures = static_figures(dataclasses.replace(found, size_bytes=file_size_bytes(path)))
+        found, complete = inferred_costs(model, file_size_bytes(path))
+    figures = static_figures(found)
     if not complete:
         del figures["macs"], figures["memory_bound_mb"]
     return figures
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Latency:
     """The latency of one inference; `notes` say what it rests on, `warnings` what makes it doubtful."""
 

@@ -1,7 +1,7 @@
 """Inspection of a model: layers, channel groups, what compression can't take and why, costs on a device."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,13 +9,13 @@ from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import IncompressibleError, InputError
 from n2n_edge.foreign import foreign_file
-from n2n_edge.graph.costs import costs
+from n2n_edge.graph.costs import total_costs
 from n2n_edge.graph.input_shape import with_input_shape
-from n2n_edge.graph.load import load_model
+from n2n_edge.graph.load import load_model, size_of
 from n2n_edge.graph.model_file import file_size_bytes
 from n2n_edge.graph.shapes import batch_of
 from n2n_edge.graph.teacher import Teacher
-from n2n_edge.latency.file_figures import file_figures, static_figures
+from n2n_edge.latency.file_figures import model_figures, static_figures
 from n2n_edge.latency.model import LatencyModel
 from n2n_edge.metrics.figures import SCHEMA_VERSION, Figure
 from n2n_edge.runs.readiness import Obstacle, obstacles
@@ -130,7 +130,8 @@ def inspect(
     try:
         teacher = _load(str(model), weights_text, input_shape, trust_pt2)
     except IncompressibleError as error:
-        figures, loaded = file_figures(path), load_model(path)
+        loaded = load_model(path)
+        figures = model_figures(loaded, path)
         with foreign_file(path):
             figures["latency_ms"] = LatencyModel(profile).estimate(loaded).figure
         reason = Obstacle("incompressible", str(error))
@@ -162,8 +163,13 @@ def _load(model: str, weights: str | None, input_shape: tuple[int, ...] | None, 
 
 def _figures(path: Path, teacher: Teacher, profile: Profile, input_shape: tuple[int, ...] | None) -> dict[str, Figure]:
     """Return what the model costs; the latency is that of the file as it is, where there is one."""
-    found, model = costs(teacher.model), teacher.model
     if path.is_file() and path.suffix != ".pt2":
-        found = replace(found, size_bytes=file_size_bytes(path))
-        model = with_input_shape(load_model(path), input_shape, path.name)
-    return {**static_figures(found), "latency_ms": LatencyModel(profile).estimate(model).figure}
+        size_bytes = file_size_bytes(path)
+        source = teacher.source if input_shape is None else teacher.source.clone()
+        model = with_input_shape(source, input_shape, path.name)
+    else:
+        size_bytes, model = size_of(teacher.model), teacher.model
+    return {
+        **static_figures(total_costs(teacher.amounts, size_bytes)),
+        "latency_ms": LatencyModel(profile).estimate(model).figure,
+    }
