@@ -9,6 +9,10 @@ from n2n_edge.cli.output import print_json
 from n2n_edge.errors import BudgetMissedError, UnsuitableEnvironmentError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from n2n_edge.metrics.verdict import Verdict
+    from n2n_edge.report.document import RunReport
     from n2n_edge.runs.run import Run
 
 __all__ = ["conclude"]
@@ -22,18 +26,19 @@ def conclude(run: "Run", as_json: bool) -> NoReturn:
         UnsuitableEnvironmentError: what was measured leaves open whether it meets one.
         typer.Exit: it meets them all.
     """
+    report, verdicts = run.report, run.verdicts
     if as_json:
-        print_json(run.report)
+        print_json(report)
     else:
-        _print(run)
-    if not run.met:
-        missed = any(verdict.outcome == "fail" for verdict in run.verdicts)
-        reasons = "; ".join(f"{one.budget.option}: {one.reason}" for one in run.verdicts if not one.met)
+        _print(run, report, verdicts)
+    if not all(verdict.met for verdict in verdicts):
+        missed = any(verdict.outcome == "fail" for verdict in verdicts)
+        reasons = "; ".join(f"{one.budget.option}: {one.reason}" for one in verdicts if not one.met)
         raise BudgetMissedError(reasons) if missed else UnsuitableEnvironmentError(reasons)
     raise typer.Exit(0)
 
 
-def _print(run: "Run") -> None:
+def _print(run: "Run", report: "RunReport", verdicts: "Sequence[Verdict]") -> None:
     from rich.text import Text
 
     from n2n_edge.cli.comparison import comparison_table, conditions_table
@@ -41,14 +46,14 @@ def _print(run: "Run") -> None:
     from n2n_edge.gate.terminal import check_table
 
     console = Console(width=None if sys.stdout.isatty() else 110)
-    console.print(comparison_table(run.report))
-    if run.verdicts:
-        console.print(check_table(run.verdicts))
-    if "conditions" in run.report:
-        console.print(conditions_table(run.report["conditions"]))
-    for note in run.report.get("notes", []):
+    console.print(comparison_table(report))
+    if verdicts:
+        console.print(check_table(verdicts))
+    if "conditions" in report:
+        console.print(conditions_table(report["conditions"]))
+    for note in report.get("notes", []):
         console.print(Text(f"note: {note}", style="dim"))
-    for warning in run.report["warnings"]:
+    for warning in report["warnings"]:
         console.print(Text(f"warning: {warning}", style="yellow"))
     console.print(Text(f"student: {run.student}"), soft_wrap=True)
     console.print(Text(f"report:  {run.folder / 'report.html'}"), soft_wrap=True)

@@ -8,7 +8,7 @@ from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import InputError
 
-__all__ = ["journalled_profiles", "load_profiles", "profiles_meta"]
+__all__ = ["load_profiles", "profiles_meta", "profiles_of_run"]
 
 
 def load_profiles(names: Sequence[str]) -> tuple[Profile, ...]:
@@ -37,12 +37,16 @@ def profiles_meta(profiles: Sequence[Profile]) -> dict[str, object]:
     return {"profile": first, **({"other_profiles": others} if others else {})}
 
 
-def journalled_profiles(meta: Mapping[str, object], run: object) -> tuple[Profile, ...]:
-    """Return the profiles that a journal's `meta` holds, none where it holds none.
+def profiles_of_run(meta: Mapping[str, object], run: object, names: Sequence[str]) -> tuple[Profile, ...]:
+    """Return the profiles that a run began with, from its journal's `meta`; those of `names` where it holds none.
 
     Raises:
-        InputError: another version of n2n-edge wrote them.
+        InputError: another version of n2n-edge wrote them, or as `load_profiles` does.
     """
+    return _journalled_profiles(meta, run) or load_profiles(names)
+
+
+def _journalled_profiles(meta: Mapping[str, object], run: object) -> tuple[Profile, ...]:
     first, others = meta.get("profile"), meta.get("other_profiles", [])
     if first is None:
         return ()

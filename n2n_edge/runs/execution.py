@@ -13,7 +13,7 @@ from n2n_edge.metrics.costs import COSTS
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.candidates import candidate_rows, listed_candidates, place_of
-from n2n_edge.runs.devices import journalled_profiles, load_profiles, profiles_meta
+from n2n_edge.runs.devices import profiles_meta, profiles_of_run
 from n2n_edge.runs.document import Origin
 from n2n_edge.runs.environment import explained_failures, threads_of_run
 from n2n_edge.runs.final import SEARCH_SHARE, epochs_in_words, final_epochs, train_to_the_end
@@ -124,12 +124,11 @@ def _note_crash(folder: RunFolder, callback: RunCallback) -> None:
 
 def _profiles(folder: RunFolder, settings: CompressSettings) -> tuple[Profile, ...]:
     """Return the devices' profiles; a run that was begun keeps those it began with, whatever has changed since."""
+    meta: dict[str, object] = {}
     if folder.journal.exists():
         with Journal.open(folder.journal) as journal:
-            known = journalled_profiles(journal.meta(), folder.path)
-        if known:
-            return known
-    return load_profiles(settings.devices)
+            meta = journal.meta()
+    return profiles_of_run(meta, folder.path, settings.devices)
 
 
 def _open_journal(folder: RunFolder, prepared: Prepared) -> Journal:

@@ -13,7 +13,7 @@ from n2n_edge.report.candidates import find_winner
 from n2n_edge.report.document import RunReport
 from n2n_edge.report.front import pareto_front
 from n2n_edge.runs.candidates import STAGES, entropy_of, latencies_of, listed_candidates
-from n2n_edge.runs.devices import journalled_profiles, load_profiles
+from n2n_edge.runs.devices import profiles_of_run
 from n2n_edge.runs.document import read_report
 from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.settings import CompressSettings
@@ -169,7 +169,7 @@ def read_trials(run: Path) -> RunTrials:
     report = _report_of(folder)
     winner = None if report is None else find_winner(report, report["search"]["candidates"])
     judged_by = "accuracy" if report is None or report["student"].get("accuracy") is not None else "fidelity"
-    devices = journalled_profiles(meta, run) or load_profiles(settings.devices)
+    devices = profiles_of_run(meta, run, settings.devices)
     return RunTrials(
         run=run,
         metric=str(meta.get("metric", judged_by)),

@@ -41,6 +41,7 @@ def written_teacher(teacher: TeacherLike, data: "DataLike | None", shape: tuple[
         InputError: it is no network, can't be exported, or its input is told by nothing.
     """
     from n2n_edge.graph.load import save_model
+    from n2n_edge.graph.model_file import to_bytes
     from n2n_edge.graph.teacher import Teacher
 
     if isinstance(teacher, Teacher):
@@ -48,7 +49,7 @@ def written_teacher(teacher: TeacherLike, data: "DataLike | None", shape: tuple[
     elif isinstance(teacher, ir.Model):
         save_model(teacher, path)
     elif isinstance(teacher, onnx.ModelProto):
-        path.write_bytes(teacher.SerializeToString())
+        path.write_bytes(to_bytes(teacher))
     else:
         from torch import nn, zeros
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
+from n2n_edge.metrics.costs import COSTS
 from n2n_edge.runs.callbacks import Callbacks, RunCallback, require_tensorboard, tensorboard_callbacks
 from n2n_edge.runs.document import read_report, verdicts_of
 from n2n_edge.runs.folder import RunFolder
@@ -26,15 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Run", "compress", "new_run", "require_pillow", "require_tensorboard", "require_training_packages"]
 
 INSTALL_HINT = 'needs torch, which is not installed; run: pip install "n2n-edge[compress]"'
-
-_KEYWORDS = {
-    "size_mb": "max_mb",
-    "latency_ms": "max_latency_ms",
-    "memory_bound_mb": "max_memory_mb",
-    "params": "max_params",
-    "macs": "max_macs",
-    "accuracy": "min_accuracy",
-}
 
 
 def require_training_packages(what: str = "compressing") -> None:
@@ -292,7 +284,7 @@ def _limits(budgets: "Sequence[Budget]", given: Mapping[str, object]) -> dict[st
     """Return `budgets` as settings; raises InputError where a keyword limits the same cost."""
     limits: dict[str, float] = {}
     for budget in budgets:
-        keyword = _KEYWORDS[budget.cost]
+        keyword = COSTS[budget.cost].field
         if given[keyword] is not None or keyword in limits:
             raise InputError(f"‹{keyword}› {budget.limit:g}: the budget is given twice; give one of them")
         limits[keyword] = budget.limit

@@ -16,14 +16,14 @@ from n2n_edge.graph.teacher import Teacher
 from n2n_edge.report.candidates import find_winner
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.candidates import candidate_rows, listed_candidates
-from n2n_edge.runs.devices import journalled_profiles, load_profiles
+from n2n_edge.runs.devices import profiles_of_run
 from n2n_edge.runs.document import Origin, read_report
 from n2n_edge.runs.environment import explained_failures, threads_of_run
 from n2n_edge.runs.final import Trained, epochs_in_words, final_epochs, train_to_the_end
 from n2n_edge.runs.finish import ship
 from n2n_edge.runs.folder import RunFolder, finished_report
 from n2n_edge.runs.front import objective_of
-from n2n_edge.runs.prepare import prepare, refuse_changes
+from n2n_edge.runs.prepare import Prepared, prepare, refuse_changes
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.search.store import Journal
 from n2n_edge.search.store_files import held
@@ -122,20 +122,11 @@ def ship_trained(run: Path, student: "nn.Module | Path", out: Path | None, callb
         explained_failures(folder.path, again),
         Journal.read(folder.journal) as journal,
     ):
-        meta, listed = journal.meta(), listed_candidates(journal)
+        listed = listed_candidates(journal)
         if place is None or place >= len(listed):
             raise InputError(f"{run}: its journal doesn't hold the student's architecture; restore it from a copy")
-        profiles = journalled_profiles(meta, run) or load_profiles(settings.devices)
-        prepared = prepare(replace(settings, policy_from=None), profiles, folder, callback)
-        refuse_changes(meta, prepared, run)
-        architecture = _architecture(prepared.teacher, listed[place], run)
-        origin = Origin(
-            command=again,
-            objective=objective_of(meta, folder, settings),
-            candidates=candidate_rows(journal),
-            place=place,
-            chosen={"run": str(run.absolute()), "candidate": place + 1},
-        )
+        prepared, architecture = _prepared(folder, settings, journal, listed[place], callback)
+        origin = _origin(folder, settings, journal, again, run.absolute(), place)
         _begin(target, None)
         trained = Trained(architecture, DistillResult(model, (), 0, 0.0), 0.0)
         ship(target, settings, prepared, trained, origin, callback)
@@ -177,22 +168,12 @@ def _ship(
         if epochs is not None and finished_report(target) is not None:
             callback.on_message(f"candidate {number} of {run} has been shipped to {target.path}")
             return
-        meta = journal.meta()
-        profiles = journalled_profiles(meta, run) or load_profiles(settings.devices)
-        prepared = prepare(replace(settings, policy_from=None), profiles, folder, callback)
-        refuse_changes(meta, prepared, run)
-        architecture = _architecture(prepared.teacher, candidate, run)
+        prepared, architecture = _prepared(folder, settings, journal, candidate, callback)
         if epochs is None:
             left = None if order.minutes is None else order.minutes * 60 - (time.monotonic() - started)
             epochs = final_epochs(settings, prepared, architecture, journal, left)
             _begin(target, order.to_toml(epochs))
-        origin = Origin(
-            command=order.command(out),
-            objective=objective_of(meta, folder, settings),
-            candidates=candidate_rows(journal),
-            place=number - 1,
-            chosen={"run": str(order.run), "candidate": number},
-        )
+        origin = _origin(folder, settings, journal, order.command(out), order.run, number - 1)
     advice = f"`{order.command(out)}` goes on from the last epoch; {STALL_VARIABLE} sets how long to wait"
     with (
         held(target.path / _BEGUN),
@@ -204,6 +185,30 @@ def _ship(
         callback.on_message(f"training candidate {number} for {amount}")
         trained = train_to_the_end(prepared, architecture, epochs, target, callback, callback.on_epoch)
         ship(target, settings, prepared, trained, origin, callback)
+
+
+def _prepared(
+    folder: RunFolder, settings: CompressSettings, journal: Journal, candidate: Trial, callback: RunCallback
+) -> tuple[Prepared, Architecture]:
+    """Return what the run began with, unchanged since, and a candidate's architecture."""
+    run, meta = folder.path, journal.meta()
+    profiles = profiles_of_run(meta, run, settings.devices)
+    prepared = prepare(replace(settings, policy_from=None), profiles, folder, callback)
+    refuse_changes(meta, prepared, run)
+    return prepared, _architecture(prepared.teacher, candidate, run)
+
+
+def _origin(
+    folder: RunFolder, settings: CompressSettings, journal: Journal, command: str, run: Path, place: int
+) -> Origin:
+    """Return where a student comes from that was chosen of `run`, its candidate at `place` (from nought)."""
+    return Origin(
+        command=command,
+        objective=objective_of(journal.meta(), folder, settings),
+        candidates=candidate_rows(journal),
+        place=place,
+        chosen={"run": str(run), "candidate": place + 1},
+    )
 
 
 def _overridden(settings: CompressSettings, epochs: int | None, minutes: float | None) -> CompressSettings:
