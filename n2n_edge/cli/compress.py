@@ -77,11 +77,7 @@ def compress(
     else:
         run = new_run(out, given)
     try:
-        with resumable(
-            lambda: (
-                f"go on with `{run.resume_command}`" if run.begun else "nothing had begun: give the same command again"
-            )
-        ):
+        with resumable(lambda: _way_on(run)):
             from n2n_edge.cli.live import live_view
 
             with live_view(run.settings, as_json) as view:

@@ -13,10 +13,12 @@ from n2n_edge.data.source_npz import as_bytes, labelled
 from n2n_edge.errors import InputError
 from n2n_edge.importing import call_by_name, guarded
 
-__all__ = ["read", "read_datasets"]
+__all__ = ["Dataset", "read", "read_datasets"]
 
 
-class _Dataset(Protocol):
+class Dataset(Protocol):
+    """A torch Dataset of images, or of images and labels: anything with a length and items."""
+
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> object: ...
 
@@ -62,7 +64,7 @@ def _read_part(spec: str, dataset: object, input_shape: tuple[int, int, int], co
     with guarded(f"data '{spec}': its Dataset"):
         if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
             raise InputError(f"data '{spec}' gives a {type(dataset).__name__}: give a Dataset with a length and items")
-        items = cast("_Dataset", dataset)
+        items = cast("Dataset", dataset)
         count = len(items)
     images: list[NDArray[np.uint8]] = []
     labels: list[NDArray[np.generic]] = []

@@ -1,7 +1,7 @@
 """Inputs of a run that come as objects: teachers and data written as files into its folder."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import onnx
@@ -13,16 +13,10 @@ from n2n_edge.errors import InputError
 if TYPE_CHECKING:
     from torch import nn
 
+    from n2n_edge.data.source_function import Dataset
     from n2n_edge.graph.teacher import Teacher
 
-__all__ = ["DataLike", "Dataset", "TeacherLike", "written_data", "written_teacher"]
-
-
-class Dataset(Protocol):
-    """A torch Dataset of images, or of images and labels: anything with a length and items."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> object: ...
+__all__ = ["DataLike", "TeacherLike", "written_data", "written_teacher"]
 
 
 TeacherLike: TypeAlias = "str | Path | Teacher | ir.Model | onnx.ModelProto | nn.Module"
