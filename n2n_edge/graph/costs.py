@@ -90,13 +90,13 @@ def costs(model: ir.Model, size_bytes: int | None = None) -> Costs:
     """
     with analysing(model):
         flat = flattened(model)
-        return total_costs(_amounts(flat, types_of(flat))[1], size_of(model) if size_bytes is None else size_bytes)
+        return total_costs(_amounts(flat, types_of(flat))[1], _bytes_of(model, size_bytes))
 
 
-def inferred_costs(model: ir.Model, size_bytes: int) -> tuple[Costs, bool]:
+def inferred_costs(model: ir.Model, size_bytes: int | None = None) -> tuple[Costs, bool]:
     """Return the costs of `model` as far as inference tells them, and whether it tells all: nothing is run.
 
-    Where it doesn't, MACs and memory bound are too low.
+    `size_bytes` as for `costs`. Where inference doesn't tell all, MACs and memory bound are too low.
 
     Raises:
         InputError: the model holds what can't be counted.
@@ -104,7 +104,11 @@ def inferred_costs(model: ir.Model, size_bytes: int) -> tuple[Costs, bool]:
     with analysing_unrun(model):
         flat = flattened(model)
         types = inferred_types(flat)
-        return total_costs(_amounts(flat, types)[1], size_bytes), types.complete
+        return total_costs(_amounts(flat, types)[1], _bytes_of(model, size_bytes)), types.complete
+
+
+def _bytes_of(model: ir.Model, size_bytes: int | None) -> int:
+    return size_of(model) if size_bytes is None else size_bytes
 
 
 def total_costs(amounts: Amounts, size_bytes: int) -> Costs:

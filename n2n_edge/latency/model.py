@@ -19,7 +19,7 @@ from n2n_edge.graph.costs import Amounts, Place, node_amounts
 from n2n_edge.graph.layers import layers_by_name
 from n2n_edge.graph.op import counted_op
 from n2n_edge.graph.shape_run import DEFAULT_SPATIAL_SIZE, analysing
-from n2n_edge.graph.subgraphs import flattened
+from n2n_edge.graph.subgraphs import flattened, holds_graph
 from n2n_edge.latency.basis import Basis, energy_basis, latency_basis
 from n2n_edge.latency.kernels import Kernels
 from n2n_edge.metrics.figures import MB, Figure
@@ -246,6 +246,5 @@ def _counted(size: object) -> int:
 
 def _is_uncounted(node: ir.Node) -> bool:
     """Tell whether a node does work that isn't counted: recurrent ones, products by letters, fused ones, subgraphs."""
-    subgraphs = any(each.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for each in node.attributes.values())
     row = counted_op(node.op_type, node.domain)
-    return subgraphs or (node.domain.startswith("com.microsoft") and not row.quantized) or row.uncounted
+    return holds_graph(node) or (node.domain.startswith("com.microsoft") and not row.quantized) or row.uncounted
