@@ -1,6 +1,8 @@
 """Export of a torch module to ONNX, and the comparison of what was exported with the module."""
 
+import ctypes
 import logging
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -125,6 +127,26 @@ def _without_logs() -> Iterator[None]:
         logging.disable(before)
 
 
+@contextmanager
+def _without_native_output() -> Iterator[None]:
+    """Keep what torch's exporter prints past Python, the whole graph where it fails, out of standard output."""
+    try:
+        before = os.dup(1)
+    except OSError:  # closed
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    libc.fflush(None)
+    try:
+        with Path(os.devnull).open("wb") as null:
+            os.dup2(null.fileno(), 1)
+        yield
+    finally:
+        libc.fflush(None)
+        os.dup2(before, 1)
+        os.close(before)
+
+
 def _refuse_failing(name: str, run: Callable[[Path], None]) -> None:
     """Raise InputError for a module that fails by itself: exporters would each take their time to say so."""
     try:
@@ -157,6 +179,7 @@ def _exported(name: str, ways: list[Callable[[Path], None]], check: Callable[[ir
                 redirect_stdout(StringIO()),
                 redirect_stderr(StringIO()),
                 _without_logs(),
+                _without_native_output(),
             ):
                 warnings.simplefilter("always")
                 with tempfile.TemporaryDirectory() as folder:

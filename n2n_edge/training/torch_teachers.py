@@ -25,6 +25,8 @@ __all__ = ["is_torch_teacher", "known_shape", "torch_teacher"]
 _ZOOS = ("torchvision", "timm")
 _NESTED = ("state_dict", "model_state_dict", "model", "net", "weights")
 """Under which keys training scripts keep the weights within a checkpoint."""
+_WRAPPERS = ("module.", "_orig_mod.")
+"""What wrappers put before the names of a network's tensors: DataParallel and torch.compile."""
 
 
 def is_torch_teacher(spec: str) -> bool:
@@ -134,8 +136,8 @@ def known_shape(module: nn.Module) -> tuple[int, ...] | None:
 def _load_weights(module: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise InputError(f"‹weights› {path}: no such file")
-    tensors = _tensors(path)
     own = module.state_dict()
+    tensors = _unwrapped(_tensors(path), own)
     missing = [name for name in own if name not in tensors and not name.endswith("num_batches_tracked")]
     strange = [name for name in tensors if name not in own]
     if missing or strange:
@@ -187,9 +189,17 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         found = found[key]
     if not isinstance(found, Mapping) or not _is_state_dict(found):
         raise InputError(f"‹weights› {path}: holds no state dict; save model.state_dict()")
-    prefix = "module."  # of DataParallel
-    cut = len(prefix) if all(name.startswith(prefix) for name in found) else 0
-    return {name[cut:]: tensor for name, tensor in found.items()}
+    return dict(found)
+
+
+def _unwrapped(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out of all names what DataParallel and torch.compile put before them, unless the network has it, too."""
+    while tensors and not any(name in own for name in tensors):
+        prefix = next((word for word in _WRAPPERS if all(name.startswith(word) for name in tensors)), None)
+        if prefix is None:
+            break
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def _is_state_dict(found: Mapping[object, object]) -> bool:
