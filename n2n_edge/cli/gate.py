@@ -330,9 +330,9 @@ def _show(found: "Sequence[Gated]", as_json: bool, on_github: bool) -> None:
         _print(found)
     for gated in found:
         for note in gated.notes:
-            print_line(f"note: {note.text}", on_stderr=True)
+            print_line(f"note: {note}", on_stderr=True)
         for warning in gated.warnings:
-            print_warning(warning.text)
+            print_warning(str(warning))
     if on_github:
         print_commands(github_annotations(found), on_stderr=as_json)
         try:

@@ -157,7 +157,7 @@ def _print(row: _Predicted) -> None:
         layers.add_row(Text(name or "outside the layers"), f"{ms:.3f}", f"{ms / total:.1%}")
     console.print(layers)
     for notice in (*found.evidence, *found.warnings):
-        console.print(Text(notice.text), soft_wrap=True)
+        console.print(Text(str(notice)), soft_wrap=True)
 
 
 def _print_table(rows: "Sequence[_Predicted]") -> None:

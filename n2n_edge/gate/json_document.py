@@ -10,7 +10,7 @@ from n2n_edge.gate.operators import Operators
 from n2n_edge.gate.regression import Regression
 from n2n_edge.gate.unanswered import Unanswered
 from n2n_edge.metrics.figures import SCHEMA_VERSION, FigureJson
-from n2n_edge.metrics.notices import texts_of
+from n2n_edge.metrics.notices import codes_of, texts_of
 from n2n_edge.metrics.outcome import Outcome, worst
 from n2n_edge.metrics.verdict import Verdict
 
@@ -87,7 +87,9 @@ class GateJson(TypedDict):
     operators: OperatorsJson | None
     unanswered: list[UnansweredJson]
     warnings: list[str]
+    warning_codes: list[str]
     notes: list[str]
+    note_codes: list[str]
 
 
 class GatesJson(TypedDict):
@@ -157,7 +159,9 @@ def _gate_document(gated: Gated) -> GateJson:
             if isinstance(check, Unanswered)
         ],
         "warnings": list(texts_of(gated.warnings)),
+        "warning_codes": list(codes_of(gated.warnings)),
         "notes": list(texts_of(gated.notes)),
+        "note_codes": list(codes_of(gated.notes)),
     }
 
 

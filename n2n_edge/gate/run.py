@@ -46,9 +46,9 @@ class Accuracies:
     metric: str
     model: Figure
     baseline: Figure | None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Notice, ...] = ()
     """What was assumed."""
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
     """What is doubtful about the images."""
 
 
@@ -175,8 +175,8 @@ class _Gate:
                 )
             text = "without labels --min-accuracy holds for fidelity to the baseline, not for accuracy"
             self._warnings.append(Notice("fidelity", text))
-        self._notes += [Notice("accuracy", text, "note") for text in found.notes]
-        self._warnings += [Notice("accuracy", text) for text in found.warnings]
+        self._notes += found.notes
+        self._warnings += found.warnings
 
     def judge_latency(self) -> None:
         """Judge what has to be timed: the latency on a named target, and its ratio to the baseline's."""

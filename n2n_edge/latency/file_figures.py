@@ -92,9 +92,7 @@ def latency_figure(
             input_shape=input_shape,
         )
         measurement = bench(path, options, profiled=False).measurement
-        return Latency(
-            measurement.latency(), warnings=tuple(Notice(each.code, str(each)) for each in measurement.warnings)
-        )
+        return Latency(measurement.latency(), warnings=measurement.warnings)
     return predicted_latency(with_input_shape(load_model(path), input_shape, path.name), profile, threads)
 
 
@@ -104,4 +102,4 @@ def predicted_latency(model: ir.Model, profile: "Profile", threads: int | None =
 
     estimate = LatencyModel(profile, threads).estimate(model)
     text = f"latency on {profile.name} is predicted, not measured: bench the model on the device"
-    return Latency(estimate.figure, (Notice("predicted", text, "note"), *estimate.evidence), estimate.warnings)
+    return Latency(estimate.figure, (Notice("predicted", text), *estimate.evidence), estimate.warnings)

@@ -177,7 +177,7 @@ class Estimate:
     @property
     def warnings(self) -> tuple[Notice, ...]:
         """What makes the prediction less certain, and has widened its interval."""
-        return tuple(Notice(each.code, f"less certain: {each.text}") for each in self.basis.warnings)
+        return tuple(each.prefixed("less certain") for each in self.basis.warnings)
 
     @cached_property
     def nodes(self) -> tuple[NodeLatency, ...]:

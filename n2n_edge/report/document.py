@@ -217,5 +217,9 @@ class RunReport(TypedDict):
     data: dict[str, object]
     environment: dict[str, object]
     warnings: list[str]
+    warning_codes: NotRequired[list[str]]
+    """The kind of each warning, in the same order."""
     notes: NotRequired[list[str]]
     """What figures rest on: evidence, sources, assumptions; older reports have them among the warnings."""
+    note_codes: NotRequired[list[str]]
+    """The kind of each note, in the same order."""

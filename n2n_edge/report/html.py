@@ -163,11 +163,11 @@ def _bound(budget: BudgetJson, predicted: bool) -> str:
 
 def _headline(rows: Sequence[Row]) -> list[tuple[str, str, bool]]:
     """Pick the figures that open the report: what was lost, and what was gained; predictions are marked."""
-    wanted = ("Accuracy", "Fidelity", "Params", "File size", "Latency")
+    wanted = ("accuracy", "fidelity", "params", "size_mb", "latency_ms")
     return [
         (row.name, row.change, bool(row.student and row.student.predicted))
         for row in rows
-        if row.change and row.name.startswith(wanted)
+        if row.change and row.key in wanted
     ]
 
 

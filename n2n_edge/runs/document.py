@@ -14,6 +14,7 @@ from n2n_edge.measure.board import environment
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import Cost
 from n2n_edge.metrics.figures import SCHEMA_VERSION, Figure
+from n2n_edge.metrics.notices import Notice, codes_of, texts_of
 from n2n_edge.metrics.verdict import Verdict, judge
 from n2n_edge.report.comparison import figure_of
 from n2n_edge.report.document import (
@@ -71,8 +72,8 @@ def run_report(
     devices: Sequence[DeviceJson],
     trained: "Trained",
     data: "Data",
-    warnings: Sequence[str],
-    notes: Sequence[str],
+    warnings: Sequence[Notice],
+    notes: Sequence[Notice],
     conditions: ConditionsJson | None,
     layers: Sequence[LayerJson],
     student_sha256: str,
@@ -122,8 +123,10 @@ def run_report(
             "std": list(data.std),
         },
         "environment": dict(environment()),
-        "warnings": list(warnings),
-        "notes": list(notes),
+        "warnings": list(texts_of(warnings)),
+        "warning_codes": list(codes_of(warnings)),
+        "notes": list(texts_of(notes)),
+        "note_codes": list(codes_of(notes)),
     }
     if conditions is not None:
         document["conditions"] = conditions

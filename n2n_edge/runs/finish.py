@@ -14,7 +14,7 @@ from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.latency.file_figures import file_figures, latency_figure
 from n2n_edge.latency.model import LatencyModel
 from n2n_edge.metrics.figures import Figure, FigureJson
-from n2n_edge.metrics.notices import texts_of
+from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.verdict import Verdict, judge
 from n2n_edge.report.document import ConditionJson, ConditionsJson, DeviceJson, RunReport
 from n2n_edge.report.html import write_html
@@ -91,7 +91,8 @@ def _proven(
     verdicts = _verdicts(student_figures, settings, prepared.profiles)
     timed = {profile.name for profile in prepared.profiles if profile.is_host}
     if any(not verdict.met and verdict.device in timed for verdict in verdicts):
-        notes.append("the latency was not within the budget for certain when first timed, and was timed again")
+        text = "the latency was not within the budget for certain when first timed, and was timed again"
+        notes.append(Notice("timed-again", text))
         student_figures |= _latencies(student, prepared, notes, warnings, settings.input_shape)
         verdicts = _verdicts(student_figures, settings, prepared.profiles)
     return run_report(
@@ -181,7 +182,7 @@ def _devices(student: Path, prepared: Prepared) -> list[DeviceJson]:
 
 
 def _latencies(
-    path: Path, prepared: Prepared, notes: list[str], warnings: list[str], input_shape: tuple[int, ...] | None
+    path: Path, prepared: Prepared, notes: list[Notice], warnings: list[Notice], input_shape: tuple[int, ...] | None
 ) -> dict[str, Figure]:
     """Return the measured latency on this host, and that on every device that is another; add what is to be said."""
     found = {}
@@ -189,12 +190,11 @@ def _latencies(
         latency = latency_figure(path, device, input_shape=input_shape)
         found[f"latency_ms:{name}"] = latency.figure
         for said, told in ((notes, latency.notes), (warnings, latency.warnings)):
-            lines = texts_of(told)
             if device.is_host:  # how one file was timed; what is predicted, and from what, holds for both
-                lines = tuple(f"{path.name} on {name}: {line}" for line in lines)
+                told = tuple(each.prefixed(f"{path.name} on {name}") for each in told)
             elif len(prepared.profiles) > 1:
-                lines = tuple(line if name in line else f"{name}: {line}" for line in lines)
-            said.extend(line for line in lines if line not in said)
+                told = tuple(each if each.code == "predicted" else each.prefixed(name) for each in told)
+            said.extend(each for each in told if each not in said)
     return found
 
 

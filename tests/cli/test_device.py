@@ -32,7 +32,7 @@ BARE = {
     "executable": "/usr/bin/python3",
     "numpy": "1.24.2",
     "onnxruntime": None,
-    "onnxruntime_error": "ModuleNotFoundError: No module named 'onnxruntime'",
+    "onnxruntime_error": "",
     "providers": [],
     "folder": "/tmp",
     "free_disk_mb": 60,
