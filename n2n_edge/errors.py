@@ -10,6 +10,7 @@ from collections.abc import Mapping
 __all__ = [
     "BudgetMissedError", "IncompressibleError", "InputError", "LimitExceededError", "MemoryLimitError", "N2NError",
     "UnsuitableEnvironmentError",
+    "first_line",
     "lack_behind",
     "message_of",
     "setting",
@@ -89,6 +90,11 @@ def message_of(error: object) -> str:
         return " ".join(str(error).split())
     except (Exception, SystemExit):  # the text of a foreign error is foreign code
         return ""
+
+
+def first_line(error: object) -> str:
+    """Return the first line of what an error says; its type where it says nothing."""
+    return str(error).strip().split("\n")[0].strip() or type(error).__name__
 
 
 def lack_behind(error: BaseException) -> str | None:

@@ -12,27 +12,9 @@ from n2n_edge.gate.unanswered import Unanswered
 from n2n_edge.metrics.figures import SCHEMA_VERSION, FigureJson
 from n2n_edge.metrics.notices import codes_of, texts_of
 from n2n_edge.metrics.outcome import Outcome, worst
-from n2n_edge.metrics.verdict import Verdict
+from n2n_edge.metrics.verdict import Verdict, VerdictJson
 
-__all__ = ["GateJson", "GatesJson", "RegressionJson", "VerdictJson", "gates_document", "verdict_json"]
-
-
-class VerdictJson(TypedDict):
-    """One budget and what was reached.
-
-    `margin` is the room left as a fraction of the limit, None beyond all bounds; `device` the device or target of a
-    latency.
-    """
-
-    cost: str
-    option: str
-    limit: float
-    reached: FigureJson
-    met: bool
-    outcome: Outcome
-    margin: float | None
-    reason: str
-    device: NotRequired[str]
+__all__ = ["GateJson", "GatesJson", "RegressionJson", "gates_document"]
 
 
 class RegressionJson(TypedDict):
@@ -103,23 +85,6 @@ class GatesJson(TypedDict):
     models: list[GateJson]
 
 
-def verdict_json(verdict: Verdict) -> VerdictJson:
-    """Return one verdict as JSON."""
-    document: VerdictJson = {
-        "cost": verdict.budget.cost,
-        "option": verdict.budget.option,
-        "limit": verdict.budget.limit,
-        "reached": verdict.reached.to_json(),
-        "met": verdict.met,
-        "outcome": verdict.outcome,
-        "margin": verdict.margin if math.isfinite(verdict.margin) else None,
-        "reason": verdict.reason,
-    }
-    if verdict.device is not None:
-        document["device"] = verdict.device
-    return document
-
-
 def gates_document(found: Sequence[Gated]) -> GateJson | GatesJson:
     """Return the document of one model, or of several."""
     if len(found) == 1:
@@ -146,7 +111,7 @@ def _gate_document(gated: Gated) -> GateJson:
         "passed": gated.outcome == "pass",
         "outcome": gated.outcome,
         "exit_code": exit_code_of([gated]),
-        "budgets": [verdict_json(check) for check in checks if isinstance(check, Verdict)],
+        "budgets": [check.to_json() for check in checks if isinstance(check, Verdict)],
         "regressions": [
             _ratio_json(check) if isinstance(check, LatencyRatio) else _regression_json(check)
             for check in checks

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from n2n_edge.devices.profile import Precision, Profile
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import foreign_file
-from n2n_edge.graph.costs import Amounts, Place, node_amounts
+from n2n_edge.graph.costs import Amounts, NodeSpec, node_amounts
 from n2n_edge.graph.layers import layers_by_name
 from n2n_edge.graph.op import counted_op
 from n2n_edge.graph.shape_run import DEFAULT_SPATIAL_SIZE, analysing
@@ -107,21 +107,21 @@ class LatencyModel:
         with foreign_file("the model"):
             with analysing(model):
                 flat = flattened(model)
-            places, amounts = node_amounts(flat)
-            return self.of_graph(flat, places).estimate(amounts)
+            nodes, amounts = node_amounts(flat)
+            return self.of_graph(flat, nodes).estimate(amounts)
 
-    def of_graph(self, model: ir.Model, places: Sequence[Place]) -> "GraphLatency":
+    def of_graph(self, model: ir.Model, nodes: Sequence[NodeSpec]) -> "GraphLatency":
         """Return the latency of a flat graph as a function of its amounts, so of the widths of its channel groups."""
-        return GraphLatency(self, model, places)
+        return GraphLatency(self, model, nodes)
 
 
 class GraphLatency:
     """Latency of one graph on one device, for one choice of widths or for thousands at once."""
 
-    def __init__(self, latency: LatencyModel, model: ir.Model, places: Sequence[Place]) -> None:
+    def __init__(self, latency: LatencyModel, model: ir.Model, nodes: Sequence[NodeSpec]) -> None:
         self.latency = latency
         self.model = model
-        self.kernels = Kernels(places, [str(value.name) for value in model.graph.outputs], latency.profile.block)
+        self.kernels = Kernels(nodes, [str(value.name) for value in model.graph.outputs], latency.profile.block)
         self._chosen = latency.basis(input_pixels(model))
         open_weights = sum(value.name in model.graph.initializers for value in model.graph.inputs)
         self._open = f"{open_weights} weights are graph inputs, so none can be fused or packed: make them constants"
@@ -188,13 +188,13 @@ class Estimate:
             layers = layers_by_name(self.graph.model)
         return tuple(
             NodeLatency(
-                place.name,
-                place.op_type,
+                node.name,
+                node.op_type,
                 float(ms),
                 kernel,
-                next((layers[name] for name in (place.name, *place.outputs) if name in layers), ""),
+                next((layers[name] for name in (node.name, *node.outputs) if name in layers), ""),
             )
-            for place, ms, kernel in zip(kernels.places, node_ms, kernels.classes, strict=True)
+            for node, ms, kernel in zip(kernels.nodes, node_ms, kernels.classes, strict=True)
         )
 
     def by_layer(self) -> dict[str, float]:

@@ -9,7 +9,8 @@ from n2n_edge.metrics.costs import COSTS, OBJECTIVES
 from n2n_edge.metrics.figures import Figure, FigureJson, Provenance
 from n2n_edge.metrics.formats import PROVENANCE_WORDS, format_interval, format_value
 from n2n_edge.metrics.outcome import Outcome
-from n2n_edge.report.document import BudgetJson, ModelJson, RunReport
+from n2n_edge.metrics.verdict import VerdictJson
+from n2n_edge.report.document import ModelJson, RunReport
 
 __all__ = [
     "VERDICT_WORDS",
@@ -88,7 +89,7 @@ def device_text(document: RunReport) -> str:
     return "; ".join(device["description"] for device in document.get("devices", [document["device"]]))
 
 
-def budget_name(budget: BudgetJson, name: str) -> str:
+def budget_name(budget: VerdictJson, name: str) -> str:
     """Return a budget's `name` with the device on which it was held, where there is one."""
     return f"{name}, {budget['device']}" if "device" in budget else name
 
@@ -114,7 +115,7 @@ VERDICT_WORDS: Mapping[Outcome, str] = MappingProxyType(
 """How a budget's outcome is called on pages."""
 
 
-def outcome_of(budget: BudgetJson) -> Outcome:
+def outcome_of(budget: VerdictJson) -> Outcome:
     """Return the outcome of a budget; older reports hold only whether it is met."""
     return budget.get("outcome", "pass" if budget["met"] else "fail")
 

@@ -19,7 +19,6 @@ from n2n_edge.metrics.verdict import Verdict, judge
 from n2n_edge.report.comparison import figure_of
 from n2n_edge.report.document import (
     ArchitectureJson,
-    BudgetJson,
     CandidateJson,
     ChosenJson,
     ConditionsJson,
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from n2n_edge.runs.final import Trained
     from n2n_edge.runs.parity import Parity
 
-__all__ = ["ModelFigures", "Origin", "budget_json", "read_report", "run_report", "verdicts_of", "write_json"]
+__all__ = ["ModelFigures", "Origin", "read_report", "run_report", "verdicts_of", "write_json"]
 
 ModelFigures = Mapping[str, Figure]
 """Figures of one model: metric name, params, size_mb, macs, memory_bound_mb, and ``latency_ms:DEVICE`` per device."""
@@ -86,7 +85,7 @@ def run_report(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "teacher": _model(str(teacher_path), teacher_figures),
         "student": _model("student.onnx", student_figures, student_sha256),
-        "budgets": [budget_json(verdict) for verdict in verdicts],
+        "budgets": [verdict.to_json() for verdict in verdicts],
         "parity": {
             "max_relative_error": parity.max_relative_error,
             "top1_agreement": parity.top1_agreement,
@@ -181,22 +180,6 @@ def _model(path: str, figures: ModelFigures, sha256: str | None = None) -> Model
     if sha256 is not None:
         document["sha256"] = sha256
     return cast("ModelJson", document)
-
-
-def budget_json(verdict: Verdict) -> BudgetJson:
-    """Return one verdict as `report.json` holds it."""
-    document: BudgetJson = {
-        "cost": verdict.budget.cost,
-        "option": verdict.budget.option,
-        "limit": verdict.budget.limit,
-        "reached": verdict.reached.to_json(),
-        "met": verdict.met,
-        "outcome": verdict.outcome,
-        "accept_expected": verdict.accept_expected,
-    }
-    if verdict.device is not None:
-        document["device"] = verdict.device
-    return document
 
 
 def _architecture(teacher: Teacher, architecture: Architecture) -> ArchitectureJson:
