@@ -22,7 +22,7 @@ from n2n_edge.graph.shape_run import DEFAULT_SPATIAL_SIZE, analysing
 from n2n_edge.graph.subgraphs import flattened, holds_graph
 from n2n_edge.latency.basis import Basis, energy_basis, latency_basis
 from n2n_edge.latency.kernels import Kernels
-from n2n_edge.metrics.figures import MB, Figure
+from n2n_edge.metrics.figures import MB, SCHEMA_VERSION, Figure
 from n2n_edge.metrics.notices import Notice
 
 __all__ = ["Estimate", "GraphLatency", "LatencyModel", "NodeLatency", "input_pixels"]
@@ -170,6 +170,21 @@ class Estimate:
     amounts: Amounts = field(repr=False, compare=False)
 
     @property
+    def profile(self) -> Profile:
+        """The device."""
+        return self.graph.latency.profile
+
+    @property
+    def threads(self) -> int:
+        """The CPU threads that it would be run with."""
+        return self.graph.latency.threads
+
+    @property
+    def precision(self) -> Precision:
+        """What it would be calculated in."""
+        return self.graph.latency.precision
+
+    @property
     def evidence(self) -> tuple[Notice, ...]:
         """What the prediction rests on."""
         return self.basis.notes()
@@ -207,9 +222,7 @@ class Estimate:
     @property
     def energy(self) -> Figure | None:
         """The energy of one inference, in mJ; None where nobody measured it."""
-        latency = self.graph.latency
-        pixels = input_pixels(self.graph.model)
-        basis = energy_basis(latency.profile, latency.threads, latency.precision, pixels)
+        basis = energy_basis(self.profile, self.threads, self.precision, input_pixels(self.graph.model))
         if basis is None:
             return None
         millijoules = float(self.graph.kernels.total_ns(self.amounts, basis.rates)[0]) / 1e6  # rates are nJ a unit
@@ -218,13 +231,38 @@ class Estimate:
     @property
     def memory(self) -> Figure:
         """The graph's memory bound and what the runtime takes by itself, in MB."""
-        own = _RUNTIME_MB[self.graph.latency.profile.compute_unit]
+        own = _RUNTIME_MB[self.profile.compute_unit]
         return Figure(float(self.amounts.memory_bound_bytes[0]) / MB + own, "MB", "analytic")
 
     @property
     def fits(self) -> bool:
         """Whether the device has the memory."""
-        return self.memory.value <= self.graph.latency.profile.usable_memory_mb
+        return self.memory.value <= self.profile.usable_memory_mb
+
+    def to_json(self) -> dict[str, object]:
+        """Return the document that ``n2n-edge predict --json`` prints of a model, which it names."""
+        energy = self.energy
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "device": self.profile.name,
+            "threads": self.threads,
+            "precision": self.precision,
+            "latency_ms": self.figure.to_json(),
+            **({} if energy is None else {"energy_mj": energy.to_json()}),
+            "memory_mb": {**self.memory.to_json(), "usable_mb": self.profile.usable_memory_mb, "fits": self.fits},
+            "evidence": self.basis.to_json(),
+            "layers": [{"name": name or None, "latency_ms": round(ms, 6)} for name, ms in self.by_layer().items()],
+            "nodes": [
+                {
+                    "name": node.name,
+                    "op_type": node.op_type,
+                    "kernel": node.kernel,
+                    "layer": node.layer or None,
+                    "latency_ms": round(node.latency_ms, 6),
+                }
+                for node in self.nodes
+            ],
+        }
 
 
 def input_pixels(model: ir.Model) -> float:
