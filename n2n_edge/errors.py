@@ -1,7 +1,8 @@
 """The errors that people see: one line that says what was given, what is wrong and what to do.
 
 An error is raised where it is understood; only ``n2n_edge.cli`` turns it into an exit code. It names a setting as
-``‹max_mb›``, which Python's users read as ``max_mb`` and those of the command line as ``--max-mb``.
+``‹max_mb›``, which Python's users read as ``max_mb`` and those of the command line as ``--max-mb``; options leave
+out the unit of seconds, so ``‹max_time_s›`` is ``--max-time`` there.
 """
 
 import re
@@ -17,7 +18,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-_SETTING = re.compile("‹([a-z][a-z0-9_]*)›")
+_SETTING = re.compile("‹([a-z][a-z0-9_]*?)(_s)?›")
 
 
 def setting(option: str) -> str:
@@ -38,7 +39,7 @@ class N2NError(Exception):
     exit_code = 2
 
     def __str__(self) -> str:
-        return _SETTING.sub(r"\1", self.text)
+        return _SETTING.sub(r"\1\2", self.text)
 
     @property
     def text(self) -> str:

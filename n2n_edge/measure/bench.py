@@ -131,7 +131,7 @@ def run_throughput(model: Path, options: BenchOptions, target: Target, streams: 
                 StreamsRun, label, options.timeout_s, options.timed_s, streams=streams, seconds=seconds
             )
         if not event.samples_ms:
-            raise MeasurementError(f"{label}: not one run ended within {seconds:g} s; allow more time (--max-time)")
+            raise MeasurementError(f"{label}: not one run ended within {seconds:g} s; allow more time (‹max_time_s›)")
         rates = [count / (event.seconds / len(event.window_counts)) for count in event.window_counts]
         quantiles = summarise(event.samples_ms)
         per_second = sum(event.window_counts) / event.seconds
@@ -305,7 +305,7 @@ def with_profile(
     except N2NError as error:
         if not options.only_cpu:
             raise
-        return None, measurement.warned(Notice("not-profiled", f"not profiled: {error}"))
+        return None, measurement.warned(Notice("not-profiled", f"not profiled: {error.on_command_line()}"))
     measurement = replace(measurement, arena_bytes=raw.arena_bytes, arena_in_use_bytes=raw.arena_in_use_bytes)
     return profile, measurement.warned(*_provider_warnings(profile, options))
 

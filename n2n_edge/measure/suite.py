@@ -121,6 +121,6 @@ def _streamed(entry: Entry, options: BenchOptions, target: Target, streams: int,
         with alone_in_failing(str(entry.path)):
             throughput = run_throughput(entry.path, options, target, streams)
     except N2NError as error:
-        warning = Notice("no-throughput", f"no throughput: {error}")
+        warning = Notice("no-throughput", f"no throughput: {error.on_command_line()}")
         return replace(entry, measurement=entry.measurement.warned(warning))
     return replace(entry, throughput=throughput)

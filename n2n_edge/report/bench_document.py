@@ -118,9 +118,10 @@ def _sha256(path: Path) -> str:
 
 def _row(row: Benched) -> dict[str, Any]:
     entry = row.entry
-    if entry.measurement is None:
-        return {"path": str(entry.path), "error": " ".join(str(entry.error).split())}
+    if entry.error is not None:
+        return {"path": str(entry.path), "error": " ".join(entry.error.on_command_line().split())}
     measured = entry.measurement
+    assert measured is not None
     document: dict[str, Any] = {
         "path": str(entry.path),
         "sha256": _sha256(entry.path),

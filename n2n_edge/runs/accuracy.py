@@ -99,7 +99,7 @@ def _tried(model: ir.Model, path: Path, data: Data) -> Normalisation:
     except (InputError, UnsuitableEnvironmentError) as error:
         raise type(error)(
             f"{path}: says nothing of its normalisation, and trying the usual ones failed ({error.text}); "
-            "give --mean and --std"
+            "give ‹mean› and ‹std›"
         ) from error
 
 
