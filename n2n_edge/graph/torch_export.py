@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from n2n_edge.errors import InputError, UnsuitableEnvironmentError
+from n2n_edge.errors import InputError, UnsuitableEnvironmentError, first_line
 from n2n_edge.foreign import foreign_code, printable
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.shape_run import Array, run_graph
@@ -161,8 +161,7 @@ def _refuse_failing(name: str, run: Callable[[Path], None]) -> None:
 
 
 def _unexported(name: str, error: BaseException | None) -> InputError:
-    line = printable(str(error).strip().split("\n")[0])
-    return InputError(f"torch can't export {name}: {line}; give an ONNX file instead")
+    return InputError(f"torch can't export {name}: {printable(first_line(error))}; give an ONNX file instead")
 
 
 def _exported(name: str, ways: list[Callable[[Path], None]], check: Callable[[ir.Model], None]) -> ir.Model:

@@ -18,6 +18,7 @@ from n2n_edge.graph.load import save_model
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.file_figures import file_figures
 from n2n_edge.metrics.figures import Figure
+from n2n_edge.metrics.notices import Notice
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.normalisation import Normalisation, choose_normalisation, metadata_normalisation
@@ -61,8 +62,8 @@ class Prepared:
     data: Data
     distilling: DistillSettings
     policy_states: PolicyStates
-    warnings: tuple[str, ...]
-    notes: tuple[str, ...]
+    warnings: tuple[Notice, ...]
+    notes: tuple[Notice, ...]
     restored: tuple[str, ...]
     one_at_a_time: bool
 
@@ -86,16 +87,16 @@ def prepare(
     teacher = Teacher.load(path, settings.input_shape)
     refuse_unready(teacher, path, settings.input_shape)
     callback.on_message(_summary(teacher, path))
-    noted = tuple(note for note in (export_note(teacher),) if note)
-    for note in noted:
-        callback.on_message(note)
+    noted = tuple(Notice("export", note) for note in (export_note(teacher),) if note)
+    for notice in noted:
+        callback.on_message(notice.text)
     if _leaves_size_free(teacher.source):
         sizes = shape_words(settings.input_shape or ())
         callback.on_message(f"the teacher leaves its input's size free: figures and the student are for {sizes}")
     GraphModule(teacher.model)  # an op that can't be trained is found before anything is begun
     spec = settings.data or _EXAMPLE_DATA
     loaded, choice = _load(settings, teacher, path, spec)
-    data, normalisation, notes = _normalised(settings, teacher, loaded)
+    data, normalisation = _normalised(settings, teacher, loaded)
     callback.on_message(f"data {spec}: {data.counts}; normalisation {normalisation.note}")
     callback.on_message(f"outputs: {choice.name} ({choice.reason})")
     one_at_a_time = _takes_one_image(teacher.source)
@@ -103,7 +104,7 @@ def prepare(
         callback.on_message("the teacher takes one image at a time: trained in batches, the student ships like it")
     trained, restored = trainable_teacher(teacher, data)
     check_teacher(path, [teacher.model, trained.model] if restored else [teacher.model], data)
-    metric, doubts = _teacher_metric(teacher, data, callback)
+    metric, of_metric = _teacher_metric(teacher, data, callback)
     if restored:
         callback.on_message(f"put back the BatchNorm of {len(restored)} layers that had been folded away")
     return Prepared(
@@ -118,8 +119,8 @@ def prepare(
         data=data,
         distilling=DistillSettings(seed=settings.seed, flip=settings.flip),
         policy_states=states,
-        notes=notes,
-        warnings=(*noted, *data.warnings, *doubts, *scale_warnings(teacher.model, data)),
+        notes=normalisation.notices,
+        warnings=(*noted, *data.warnings, *of_metric, *scale_warnings(teacher.model, data)),
         restored=restored,
         one_at_a_time=one_at_a_time,
     )
@@ -197,21 +198,18 @@ def _load(settings: CompressSettings, teacher: Teacher, path: Path, spec: str) -
     return read_outputs(teacher.model, data, wanted)
 
 
-def _normalised(
-    settings: CompressSettings, teacher: Teacher, data: Data
-) -> tuple[Data, Normalisation, tuple[str, ...]]:
+def _normalised(settings: CompressSettings, teacher: Teacher, data: Data) -> tuple[Data, Normalisation]:
     if settings.mean is not None and settings.std is not None:
-        return data, Normalisation(data.mean, data.std, "given"), ()
+        return data, Normalisation(data.mean, data.std, "given", "given")
     channels = data.input_shape[0]
     chosen = metadata_normalisation(teacher.source.metadata_props, channels) or choose_normalisation(
         data, lambda split, normalised: evaluate(teacher.model, split, normalised)
     )
-    notes = (f"normalisation: {chosen.note}",) if "found by" in chosen.note or "assumed" in chosen.note else ()
-    return replace(data, mean=chosen.mean, std=chosen.std), chosen, notes
+    return replace(data, mean=chosen.mean, std=chosen.std), chosen
 
 
-def _teacher_metric(teacher: Teacher, data: Data, callback: RunCallback) -> tuple[float, tuple[str, ...]]:
-    """Return the teacher's accuracy on validation images (fidelity to itself is 1), and doubts about it."""
+def _teacher_metric(teacher: Teacher, data: Data, callback: RunCallback) -> tuple[float, tuple[Notice, ...]]:
+    """Return the teacher's accuracy on validation images (fidelity to itself is 1), and warnings about it."""
     if metric_name(teacher.model, data) == "fidelity":
         if data.validation.targets is not None:
             error = evaluate(teacher.model, data.validation, data).label_error
@@ -224,7 +222,8 @@ def _teacher_metric(teacher: Teacher, data: Data, callback: RunCallback) -> tupl
     chance = 1 / max(2, len(data.class_names))
     if accuracy > 1.5 * chance:
         return accuracy, ()
-    return accuracy, (
+    text = (
         f"the teacher gets {accuracy:.1%} of the validation images right, hardly more than chance ({chance:.1%}): "
-        "check the normalisation, and that classes are numbered as the teacher learned them",
+        "check the normalisation, and that classes are numbered as the teacher learned them"
     )
+    return accuracy, (Notice("teacher-at-chance", text),)

@@ -266,7 +266,7 @@ def read_settings(path: Path) -> CompressSettings:
         document.setdefault("accept_expected", True)  # what runs did before they said so
         return CompressSettings(**document)
     except InputError as error:
-        raise InputError(f"{path}: {error}; restore it or start a new run") from error
+        raise InputError(f"{path}: {error.text}; restore it or start a new run") from error
 
 
 _WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from n2n_edge.data.dataset import Data, Split
+from n2n_edge.metrics.notices import Notice
 from n2n_edge.tasks.channels import ChannelErrors, channel_scales
 from n2n_edge.tasks.losses import error_of_values
 from n2n_edge.tasks.metrics import Evaluation, MetricName, metric_name
@@ -148,15 +149,18 @@ def _by_image(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, .
             yield tuple(output[place : place + 1] for output in outputs)
 
 
-def scale_warnings(model: ir.Model, data: Data) -> tuple[str, ...]:
+def scale_warnings(model: ir.Model, data: Data) -> tuple[Notice, ...]:
     """Return a warning for every output whose channels are of very unlike size."""
     if output_kind(model, data.outputs) != "other":
         return ()
     images = subset(data.validation, _MEASURED_IMAGES, 0)
     scales = channel_scales(outputs_of(GraphModule(model), data, images))
     return tuple(
-        f"output '{output.name}': its channels differ in scale by {scale.spread:,.0f} times; each counts alike, "
-        "whatever its unit"
+        Notice(
+            "unlike-scales",
+            f"output '{output.name}': its channels differ in scale by {scale.spread:,.0f} times; each counts alike, "
+            "whatever its unit",
+        )
         for output, scale in zip(model.graph.outputs, scales, strict=True)
         if scale.spread >= _UNLIKE
     )

@@ -14,7 +14,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from n2n_edge.errors import InputError, UnsuitableEnvironmentError
+from n2n_edge.errors import InputError, UnsuitableEnvironmentError, first_line
 from n2n_edge.foreign import printable
 from n2n_edge.graph.torch_export import export_module, export_program
 from n2n_edge.importing import call_by_name, guarded, is_function_name
@@ -77,7 +77,9 @@ def _program(path: Path, *, trusted: bool) -> ir.Model:
         with _silent():
             program = torch.export.load(source)
     except Exception as error:  # zip, pickle and schema errors of every kind
-        raise InputError(f"{path}: not a program of torch.export.save ({_first_line(error)})") from error
+        raise InputError(
+            f"{path}: not a program of torch.export.save ({printable(first_line(error)[:160])})"
+        ) from error
     with _silent():
         return export_program(program)
 
@@ -101,7 +103,7 @@ def _from_zoo(zoo: str, name: str, *, pretrained: bool) -> nn.Module:
         library = import_module("torchvision.models" if zoo == "torchvision" else "timm")
     except (ImportError, RuntimeError) as error:  # a torchvision of another torch fails while it registers its ops
         raise UnsuitableEnvironmentError(
-            f"teacher '{zoo}:{name}' needs {zoo}, which can't be imported ({_first_line(error)}); "
+            f"teacher '{zoo}:{name}' needs {zoo}, which can't be imported ({printable(first_line(error)[:160])}); "
             f"install one that fits torch {torch.__version__}"
         ) from error
     names = list(library.list_models())
@@ -119,7 +121,7 @@ def _make(library: ModuleType, zoo: str, name: str, *, pretrained: bool) -> nn.M
             module = library.get_model(name, weights="DEFAULT" if pretrained else None)
     except Exception as error:  # no network, no published weights, an optional package that is missing
         raise InputError(
-            f"teacher '{zoo}:{name}' can't be made ({_first_line(error)}); "
+            f"teacher '{zoo}:{name}' can't be made ({printable(first_line(error)[:160])}); "
             "give a file of its weights with ‹weights› if they can't be fetched"
         ) from error
     assert isinstance(module, nn.Module)
@@ -177,7 +179,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and safetensors errors of every kind
         raise InputError(
-            f"‹weights› {path}: can't be read as weights alone ({_first_line(error)}); "
+            f"‹weights› {path}: can't be read as weights alone ({printable(first_line(error)[:160])}); "
             "save a state_dict with torch.save or safetensors"
         ) from error
     seen: set[int] = set()  # a dictionary may hold itself
@@ -204,7 +206,3 @@ def _unwrapped(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[st
 
 def _is_state_dict(found: Mapping[object, object]) -> bool:
     return bool(found) and all(isinstance(key, str) and isinstance(item, Tensor) for key, item in found.items())
-
-
-def _first_line(error: BaseException) -> str:
-    return printable((str(error).strip().split("\n")[0].strip() or type(error).__name__)[:160])
