@@ -52,6 +52,13 @@ def forks() -> Iterator[Forks]:
         yield found
 
 
+@pytest.fixture(scope="session")
+def torch_forks() -> Iterator[Forks]:
+    """The same with torch, whose import takes longest of all."""
+    with running_forks("torch") as found:
+        yield found
+
+
 @pytest.fixture(autouse=True, scope="session")
 def forked_children(forks: Forks) -> Iterator[None]:
     """Fork the processes that run a file for its shapes, one or more for every teacher; those of commands are real."""
