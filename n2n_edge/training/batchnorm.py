@@ -5,7 +5,7 @@ import torch
 from n2n_edge.data.dataset import Data
 from n2n_edge.training.augmentation import augment, normalise
 from n2n_edge.training.batches import as_bytes
-from n2n_edge.training.compute import generator
+from n2n_edge.training.compute import Engine, generator
 from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.watchdog import step
@@ -18,7 +18,7 @@ _STREAM = 2**33
 
 
 @torch.no_grad()
-def recalibrate(module: GraphModule, data: Data, settings: DistillSettings, epoch: int) -> None:
+def recalibrate(module: GraphModule, data: Data, settings: DistillSettings, epoch: int, engine: Engine) -> None:
     """Set the running statistics to the average over batches of training images, in float32; no weight moves.
 
     The images are what the weights were trained under: in random order, since batches of one class vary less than the
@@ -36,5 +36,5 @@ def recalibrate(module: GraphModule, data: Data, settings: DistillSettings, epoc
             if settings.augments(epoch):
                 images = augment(images, randomness, flip=settings.flips(images.shape[-1]))
             with step("recounting of BatchNorm statistics"), module.batch_norm_momentum(1.0 / count):
-                module(normalise(images, mean, std))
+                module(engine.moved(normalise(images, mean, std)))
     module.eval()
