@@ -6,6 +6,7 @@ from n2n_edge.data.dataset import Data
 from n2n_edge.training.augmentation import augment, normalise
 from n2n_edge.training.batches import as_bytes
 from n2n_edge.training.compute import Engine, generator
+from n2n_edge.training.evaluation import batch_for
 from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.watchdog import step
@@ -29,8 +30,9 @@ def recalibrate(module: GraphModule, data: Data, settings: DistillSettings, epoc
         randomness = generator(settings.seed, _STREAM)
         mean, std = torch.tensor(data.mean, dtype=torch.float32), torch.tensor(data.std, dtype=torch.float32)
         order = torch.randperm(len(data.train), generator=randomness)[: settings.calibration_images]
-        for count, chosen in enumerate(torch.split(order, _BATCH), start=1):
-            if count > 1 and len(chosen) < _BATCH:
+        size = batch_for(data, _BATCH)
+        for count, chosen in enumerate(torch.split(order, size), start=1):
+            if count > 1 and len(chosen) < size:
                 break  # a small last batch would weigh as much as a full one
             images = as_bytes(data.train, chosen)
             if settings.augments(epoch):

@@ -20,6 +20,7 @@ from n2n_edge.watchdog import step
 __all__ = [
     "Evaluation",
     "MetricName",
+    "batch_for",
     "compare",
     "evaluate",
     "evaluate_onnx",
@@ -29,14 +30,22 @@ __all__ = [
 ]
 
 _BATCH = 256
+_PIXELS = _BATCH * 96 * 96
+_LEAST_BATCH = 8
 _UNLIKE = 1000.0
 _MEASURED_IMAGES = 256
+
+
+def batch_for(data: Data, most: int = _BATCH) -> int:
+    """Return how many images are evaluated at a time: `most`, or fewer of large ones, so that memory stays bounded."""
+    _, height, width = data.input_shape
+    return max(_LEAST_BATCH, min(most, _PIXELS // (height * width)))
 
 
 def outputs_of(module: GraphModule, data: Data, split: Split, engine: Engine) -> Iterator[tuple[Tensor, ...]]:
     """Give the module's outputs on a split, batch by batch, in evaluation mode, on the engine's device."""
     module.eval()
-    for batch in evaluation_batches(data, split, _BATCH):
+    for batch in evaluation_batches(data, split, batch_for(data)):
         with step("evaluation of a batch"), torch.inference_mode():
             outputs = as_tuple(module(engine.moved(batch.inputs)))
         yield tuple(output.float() for output in outputs)
@@ -121,7 +130,7 @@ def _runtime_outputs(path: Path, data: Data, split: Split, threads: int) -> Iter
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0]
     fixed = entry.shape[0] if entry.shape and isinstance(entry.shape[0], int) and entry.shape[0] > 0 else None
-    for batch in evaluation_batches(data, split, fixed or _BATCH):
+    for batch in evaluation_batches(data, split, fixed or batch_for(data)):
         images = batch.inputs.contiguous()
         count = len(images)
         if fixed is not None and count < fixed:

@@ -16,7 +16,7 @@ from n2n_edge.training.batches import as_bytes, subset, training_order
 from n2n_edge.training.batchnorm import recalibrate
 from n2n_edge.training.compute import Engine, deterministic, generator
 from n2n_edge.training.distillation import training_engine
-from n2n_edge.training.evaluation import Evaluation, compare, outputs_of
+from n2n_edge.training.evaluation import Evaluation, batch_for, compare, outputs_of
 from n2n_edge.training.executor import GraphModule, write_back
 from n2n_edge.training.optimiser import Lesson, Optimiser
 from n2n_edge.training.reconstruct import FeatureTargets, Kept, reconstruct
@@ -26,6 +26,7 @@ from n2n_edge.watchdog import step
 __all__ = ["ProxyResult", "ShortDistiller"]
 
 _BATCH = 256
+_LEAST_PROFILED = 32
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,12 @@ class ShortDistiller:
 
     @classmethod
     def refitting(cls, teacher: ir.Model, data: Data, settings: DistillSettings) -> "ShortDistiller":
-        """Return what refits without training, on few images: enough for a sensitivity profile."""
-        return cls(teacher, data, 1, settings, passes=0, validation_images=256, feature_images=128)
+        """Return what refits without training, on few images: enough for a sensitivity profile.
+
+        Of large images fewer are evaluated, so that a part of the profile takes about as long at any size of input.
+        """
+        images = max(_LEAST_PROFILED, batch_for(data))
+        return cls(teacher, data, 1, settings, passes=0, validation_images=images, feature_images=images // 2)
 
     def _draw(self, images: int) -> tuple[Tensor, Tensor | None]:
         """Draw the fixed set: each training image as it is, those that are drawn again augmented anew each time."""
@@ -111,7 +116,7 @@ class ShortDistiller:
     def _teach(self, module: GraphModule, engine: Engine) -> tuple[Tensor, ...]:
         """Give the teacher's outputs for the whole fixed set, where there is most memory."""
         parts = []
-        for chosen in torch.split(torch.arange(len(self._images)), _BATCH):
+        for chosen in torch.split(torch.arange(len(self._images)), batch_for(self._data, _BATCH)):
             with step("teacher's outputs for a batch"), torch.inference_mode(), engine.autocast():
                 parts.append(as_tuple(module(self._inputs(chosen))))
         return tuple(torch.cat([output.float().cpu() for output in outputs]) for outputs in zip(*parts, strict=True))

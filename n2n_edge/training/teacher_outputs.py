@@ -22,20 +22,35 @@ __all__ = ["Teaching", "affordable_epochs"]
 _MOST_BYTES = 500_000_000
 """Teacher outputs that are kept; those beyond are worked out again."""
 
+_LEAST_EPOCHS = 3
+
 
 def affordable_epochs(
-    settings: DistillSettings, images: int, seconds: float, student_s: float, teacher_s: float, teacher_bytes: float
-) -> int:
-    """Return the epochs over so many images that fit into `seconds`, at most those of `settings`, one at least.
+    settings: DistillSettings,
+    images: int,
+    seconds: float,
+    student_s: float,
+    teacher_s: float,
+    teacher_bytes: float,
+    epoch_s: float = 0.0,
+) -> tuple[int, int | None]:
+    """Return the epochs that fit into `seconds`, at most those of `settings`, and the images of each, None for all.
 
-    `student_s` and `teacher_s` are seconds per image, `teacher_bytes` what the teacher's outputs for one image take.
+    `student_s` and `teacher_s` are seconds per image, `teacher_bytes` what the teacher's outputs for one image take,
+    `epoch_s` the seconds that every epoch takes beside its images. Where less than a few whole epochs fit, so many are
+    made of fewer images: a schedule that warms up and comes to low rates needs some.
     """
     rounds = settings.rounds(images)
     kept = min(1.0, _MOST_BYTES / max(teacher_bytes * images * (rounds - 1), 1.0))
-    epochs = seconds / (images * (student_s + teacher_s))
+    epochs = seconds / (images * (student_s + teacher_s) + epoch_s)
     if epochs > rounds:
-        epochs = (seconds / images - rounds * kept * teacher_s) / (student_s + (1.0 - kept) * teacher_s)
-    return max(1, min(settings.epochs, int(epochs)))
+        once = rounds * kept * images * teacher_s
+        epochs = (seconds - once) / (images * (student_s + (1.0 - kept) * teacher_s) + epoch_s)
+    least = min(_LEAST_EPOCHS, settings.epochs)
+    if epochs >= least:
+        return min(settings.epochs, int(epochs)), None
+    each = (seconds / least - epoch_s) / (student_s + teacher_s)
+    return least, min(images, max(settings.batch_size, int(each)))
 
 
 class Teaching:

@@ -149,11 +149,13 @@ def test_epochs_are_what_time_allows() -> None:
     settings = DistillSettings(epochs=100, teacher_images=3000)
     assert settings.rounds(1000) == 4
 
-    def epochs(seconds: float, teacher_bytes: float = 40.0) -> int:
-        return affordable_epochs(settings, 1000, seconds, 0.001, 0.009, teacher_bytes)
+    def epochs(seconds: float, teacher_bytes: float = 40.0, epoch_s: float = 0.0) -> tuple[int, int | None]:
+        return affordable_epochs(settings, 1000, seconds, 0.001, 0.009, teacher_bytes, epoch_s)
 
-    assert epochs(0.0) == 1
-    assert epochs(20.5) == 2  # the teacher takes part in both
-    assert epochs(4 * 9.0 + 10.5 * 1.0) == 10  # from the fifth on it is silent
-    assert epochs(60.5, teacher_bytes=1e9) == 6  # unless its outputs are too large to keep
-    assert epochs(1e9) == 100
+    assert epochs(0.0) == (3, 128)
+    assert epochs(15.0) == (3, 500)  # too little for three epochs of all images
+    assert epochs(15.0, epoch_s=2.0) == (3, 300)
+    assert epochs(30.5) == (3, None)  # the teacher takes part in all
+    assert epochs(4 * 9.0 + 10.5 * 1.0) == (10, None)  # from the fifth on it is silent
+    assert epochs(60.5, teacher_bytes=1e9) == (6, None)  # unless its outputs are too large to keep
+    assert epochs(1e9) == (100, None)
