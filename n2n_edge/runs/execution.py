@@ -168,7 +168,9 @@ def _search(
     """Search; getting ready took `prepared_s` of the time that `--minutes` allows."""
     start = time.monotonic()
     effort = settings.amount
-    short = replace(prepared.distilling, learning_rate=_SHORT_LEARNING_RATE, calibration_images=512)
+    short = replace(
+        prepared.distilling, learning_rate=_SHORT_LEARNING_RATE, calibration_images=schedule.calibration_images
+    )
     distiller = ShortDistiller(
         prepared.teacher.model,
         prepared.data,

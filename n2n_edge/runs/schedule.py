@@ -30,7 +30,8 @@ _CANDIDATES_AT_LEAST = 12
 """Candidates that the search's time should be enough for; their images are halved until it is."""
 
 _LEAST_SHORT = 64
-_FEATURE_IMAGES, _VALIDATION_IMAGES, _RUNG_VALIDATION, _CONDITION_IMAGES = 512, 1000, 5000, 1000
+_FEATURE_IMAGES, _CALIBRATION_IMAGES = 512, 512
+_VALIDATION_IMAGES, _RUNG_VALIDATION, _CONDITION_IMAGES = 1000, 5000, 1000
 
 _STUDENT_SHARE = 0.7
 """What a step of a usual student takes, in units of a step of the teacher's own architecture."""
@@ -38,13 +39,13 @@ _STUDENT_SHARE = 0.7
 _REFIT_PASSES = 4
 """Passes over its images that refitting takes as long as."""
 
-_TAIL_SHARE, _TAIL_S, _LEAST_TEST = 0.15, 10.0, 64
+_TAIL_SHARE, _TAIL_S, _LEAST_TEST = 0.15, 20.0, 64
 """Share of `--minutes` that tests of what ships may take, the seconds of it that no image takes, and least images."""
 
 _CONDITIONS = 50
 """Evaluations on corrupted images: five corruptions at five severities, of teacher and student."""
 
-_TIMED_STEPS = 2
+_TIMED_STEPS, _LONG_S = 2, 0.5
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,9 @@ class Pace:
 class Schedule:
     """What a run does, decided once and kept in its journal, so that it goes on as it began.
 
-    Images of a candidate's distillation, validation and refitting, of a finalist's validation, and of the tests of what
-    ships (None: all); how many go through the network at once, and where. `tail_s` is left for the end of the run.
+    Images of a candidate's distillation, validation, refitting and BatchNorm statistics, of a finalist's validation,
+    and of the tests of what ships (None: all); how many go through the network at once, and where. `tail_s` is left for
+    the end of the run.
     """
 
     device: str
@@ -73,6 +75,7 @@ class Schedule:
     short_images: int
     validation_images: int = _VALIDATION_IMAGES
     feature_images: int = _FEATURE_IMAGES
+    calibration_images: int = _CALIBRATION_IMAGES
     rung_validation: int = _RUNG_VALIDATION
     test_images: int | None = None
     condition_images: int = _CONDITION_IMAGES
@@ -104,7 +107,7 @@ class Schedule:
 
 def timed_pace(teacher: Teacher, data: Data, settings: DistillSettings, engine: Engine, at_once: int) -> Pace:
     """Time a few passes and steps on the engine, on images that `data` give in their own time."""
-    count = min(at_once, max(4, batch_for(data) // 4), len(data.train))
+    count = min(at_once, max(4, batch_for(data) // 8), len(data.train))
     load_s = _fastest(lambda: next(evaluation_batches(data, subset(data.train, count, settings.seed), count))) / count
     inputs = engine.moved(next(evaluation_batches(data, data.train, count)).inputs)
     module, kind = engine.module(teacher.model), output_kind(teacher.model, data.outputs)
@@ -130,14 +133,15 @@ def timed_pace(teacher: Teacher, data: Data, settings: DistillSettings, engine: 
 
 
 def _fastest(work: Callable[[], object]) -> float:
-    """Return the seconds that `work` takes at best, after once for warming up."""
-    work()
-    seconds = []
-    for _ in range(_TIMED_STEPS):
+    """Return the seconds that `work` takes at best: the first time warms up, and one more is enough of a long one."""
+    seconds: list[float] = []
+    for _ in range(1 + _TIMED_STEPS):
         start = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - start)
-    return min(seconds)
+        if len(seconds) > 1 and seconds[0] > _LONG_S:
+            break
+    return min(seconds[1:])
 
 
 def make_schedule(settings: CompressSettings, prepared: Prepared, spent_s: float) -> tuple[Schedule, str]:
@@ -168,7 +172,8 @@ def _candidate_s(schedule: Schedule, pace: Pace, times: int = 1) -> float:
     """Return the seconds that a candidate takes on `times` the usual images."""
     validation = schedule.validation_images if times == 1 else schedule.rung_validation
     trained = times * schedule.short_images * _STUDENT_SHARE * pace.train_s
-    return trained + (validation + _REFIT_PASSES * schedule.feature_images) * pace.evaluate_s
+    seen = validation + _REFIT_PASSES * schedule.feature_images + schedule.calibration_images
+    return trained + seen * pace.evaluate_s
 
 
 def _setup_s(schedule: Schedule, pace: Pace, times: int = 1) -> float:
@@ -192,6 +197,7 @@ def _fitted(
             short_images=images,
             validation_images=max(_LEAST_SHORT, round(share * _VALIDATION_IMAGES)),
             feature_images=max(8, round(share * _FEATURE_IMAGES)),
+            calibration_images=max(_LEAST_SHORT, round(share * _CALIBRATION_IMAGES)),
             rung_validation=max(_LEAST_SHORT, round(share * _RUNG_VALIDATION)),
         )
         if images // 2 < _LEAST_SHORT or _setup_s(fewer, pace) + wanted * _candidate_s(fewer, pace) <= left:

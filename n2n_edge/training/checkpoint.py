@@ -65,7 +65,7 @@ def fingerprint(
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint beside `path`, then put it in its place in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
+    content = {name: _on_processor(getattr(checkpoint, name)) for name in Checkpoint.__dataclass_fields__}
     content["history"] = [asdict(report) for report in checkpoint.history]
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
@@ -76,6 +76,15 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _on_processor(item: Any) -> Any:
+    """Return tensors as the processor has them, so that any machine can read them."""
+    if isinstance(item, Tensor):
+        return item.detach().cpu()
+    if isinstance(item, dict):
+        return {key: _on_processor(value) for key, value in item.items()}
+    return [_on_processor(value) for value in item] if isinstance(item, list) else item
 
 
 def load_checkpoint(path: Path, expected: str) -> Checkpoint | None:

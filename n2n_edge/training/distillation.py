@@ -38,7 +38,7 @@ from n2n_edge.training.teacher_outputs import Teaching
 
 __all__ = ["DistillResult", "distill", "training_engine"]
 
-_TRIED_IMAGES = 8
+_TRIED_IMAGES = 2
 _SCALE_IMAGES = 512
 """Training images on which the teacher's channels are measured."""
 

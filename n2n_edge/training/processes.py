@@ -21,6 +21,13 @@ _LOOK_S = 0.2
 """How often the processes are looked after while they say nothing."""
 
 
+class _Sealed:
+    """Keeps the library from looking for tensors in what it only has to hand over."""
+
+    def __init__(self, item: object) -> None:
+        self.item = item
+
+
 def run_together(work: Callable[..., None], engine: Engine, processes: int, given: object) -> Iterator[object]:
     """Run ``work(engine, given, tell)`` in so many new processes and yield what they tell.
 
@@ -36,7 +43,9 @@ def run_together(work: Callable[..., None], engine: Engine, processes: int, give
 
     def start() -> None:
         try:
-            launch(_begin, engine.device, engine.number_format, processes, work, given, told, engine.number_format)
+            launch(
+                _begin, engine.device, engine.number_format, processes, work, _Sealed(given), told, engine.number_format
+            )
         except BaseException as error:
             failures.append(error)
 
@@ -76,7 +85,7 @@ def _next(told: Any, thread: Thread) -> object | None:
         return report
 
 
-def _begin(fabric: "Fabric", work: Callable[..., None], given: object, told: Any, number_format: Format) -> None:
-    work(Engine(fabric.device, number_format, fabric), given, told.put)
+def _begin(fabric: "Fabric", work: Callable[..., None], given: _Sealed, told: Any, number_format: Format) -> None:
+    work(Engine(fabric.device, number_format, fabric), given.item, told.put)
     told.close()
     told.join_thread()

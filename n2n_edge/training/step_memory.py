@@ -30,7 +30,7 @@ _ROOM = 1.3
 
 _LEAST = 2
 
-_CPU_BYTES = 2_000_000_000
+_CPU_BYTES = 1_200_000_000
 """What a step may take on a processor, where larger batches train no faster."""
 
 _CPU_SHARE, _GPU_SHARE = 1 / 3, 0.8
