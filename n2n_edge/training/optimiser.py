@@ -76,7 +76,7 @@ class Optimiser:
         scales: Sequence[ChannelScale] | None = None,
     ) -> None:
         self.hints, self.hint_steps, self.scales = hints, hint_steps or steps, scales
-        self.settings, self.steps, self.kind, self.engine = settings, steps, kind, engine
+        self.module, self.settings, self.steps, self.kind, self.engine = module, settings, steps, kind, engine
         parameters = module.weights()
         self.parameters = parameters
         groups = [
