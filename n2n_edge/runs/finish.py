@@ -46,6 +46,7 @@ def ship(
     origin: Origin,
     callback: RunCallback,
     before_publishing: Callable[[], None] = lambda: None,
+    condition_images: int = _CONDITION_IMAGES,
 ) -> None:
     """Write the student, prove parity, check every budget on the file itself, judge it on the test images once.
 
@@ -58,7 +59,7 @@ def ship(
     folder.unproven.parent.mkdir()
     try:
         _write(folder.unproven, settings, prepared, trained)
-        report = _proven(folder.unproven, settings, prepared, trained, origin, callback)
+        report = _proven(folder.unproven, settings, prepared, trained, origin, callback, condition_images)
         write_html(report, report["search"]["candidates"], folder.report_html)
         write_model_card(report, folder.model_card)
         before_publishing()
@@ -75,6 +76,7 @@ def _proven(
     trained: Trained,
     origin: Origin,
     callback: RunCallback,
+    condition_images: int,
 ) -> RunReport:
     """Prove that the file is what was trained, find its figures, and return the report."""
     data = prepared.data
@@ -112,7 +114,7 @@ def _proven(
         data=data,
         warnings=warnings,
         notes=notes,
-        conditions=_conditions(student, prepared, callback) if settings.corruptions else None,
+        conditions=_conditions(student, prepared, callback, condition_images) if settings.corruptions else None,
         layers=layer_rows(prepared.teacher, trained.architecture.removed, *files, devices),
         student_sha256=sha256_of(student),
     )
@@ -203,12 +205,12 @@ def _quality(path: Path, prepared: Prepared) -> dict[str, Figure]:
     return figures
 
 
-def _conditions(student: Path, prepared: Prepared, callback: RunCallback) -> ConditionsJson:
+def _conditions(student: Path, prepared: Prepared, callback: RunCallback, most: int) -> ConditionsJson:
     """Judge teacher and student on corrupted test images, each corruption at every severity."""
     data = prepared.data
     callback.on_message(f"judging under {len(CORRUPTIONS)} corruptions at {len(SEVERITIES)} severities")
     name = metric_name(prepared.teacher.model, data)
-    images = subset(data.test, _CONDITION_IMAGES, prepared.distilling.seed)
+    images = subset(data.test, most, prepared.distilling.seed)
     rows: list[ConditionJson] = []
     for corruption in CORRUPTIONS:
         for severity in SEVERITIES:

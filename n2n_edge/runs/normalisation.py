@@ -18,6 +18,8 @@ MEAN_KEY, STD_KEY = "n2n_edge.mean", "n2n_edge.std"
 """Metadata of an ONNX file: JSON lists, per channel, on pixels in 0..1."""
 
 _TRIED_IMAGES = 2048
+_USUAL_PIXELS, _LEAST_TRIED = 96 * 96, 128
+"""Of images with more pixels than the first fewer are tried, at least the second."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,10 @@ def choose_normalisation(data: Data, evaluate: Evaluate) -> Normalisation:
         if len(mean) in (1, channels)
     }
     sample = data.validation
-    if len(sample) > _TRIED_IMAGES:
-        step = len(sample) // _TRIED_IMAGES
+    _, height, width = data.input_shape
+    most = min(_TRIED_IMAGES, max(_LEAST_TRIED, _TRIED_IMAGES * _USUAL_PIXELS // (height * width)))
+    if len(sample) > most:
+        step = len(sample) // most
         sample = replace(
             sample,
             images=sample.images[::step],

@@ -46,12 +46,13 @@ def check_parity(trained: ir.Model, shipped: Path, data: Data) -> Parity:
     import torch
 
     from n2n_edge.training.augmentation import normalise
+    from n2n_edge.training.evaluation import batch_for
 
     images = torch.from_numpy(np.ascontiguousarray(data.validation.images[:_IMAGES]))
     inputs = normalise(images, torch.tensor(data.mean), torch.tensor(data.std))
     session = onnxruntime.InferenceSession(str(shipped), providers=["CPUExecutionProvider"])
     declared = session.get_inputs()[0]
-    size = declared.shape[0] if isinstance(declared.shape[0], int) else len(inputs)
+    size = declared.shape[0] if isinstance(declared.shape[0], int) else batch_for(data)
     module = GraphModule(trained)
     module.eval()
     worst, agreeing, seen = 0.0, 0, 0
