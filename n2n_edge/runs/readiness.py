@@ -98,9 +98,8 @@ def _of_input(given: ir.Value, value: ir.Value, input_shape: tuple[int, ...] | N
             "free_size", f"input '{name}' leaves its height and width free; give --input-shape such as 3x224x224"
         )
     batch = value.shape[0] if value.shape is not None else None
-    if isinstance(batch, int):
-        images = "1 image" if batch == 1 else f"{batch} images"
-        yield Obstacle("fixed_batch", f"takes {images} at a time and can't be opened; export it with a free batch axis")
+    if isinstance(batch, int) and batch > 1:
+        yield Obstacle("fixed_batch", f"takes {batch} images at a time; export it for one, or with a free batch axis")
 
 
 def _words(value: ir.Value) -> str:

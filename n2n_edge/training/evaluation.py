@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from n2n_edge.data.dataset import Data, Split
+from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.tasks.channels import ChannelErrors, channel_scales
 from n2n_edge.tasks.losses import error_of_values
 from n2n_edge.tasks.metrics import Evaluation, MetricName, metric_name
@@ -109,22 +110,11 @@ def evaluate(model: ir.Model, split: Split, data: Data, *, teacher: ir.Model | N
 
 
 def _runtime_outputs(path: Path, data: Data, split: Split, threads: int) -> Iterator[tuple[Tensor, ...]]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    entry = session.get_inputs()[0]
-    fixed = entry.shape[0] if entry.shape and isinstance(entry.shape[0], int) and entry.shape[0] > 0 else None
-    for batch in evaluation_batches(data, split, fixed or _BATCH):
-        images = batch.inputs.contiguous()
-        count = len(images)
-        if fixed is not None and count < fixed:
-            images = torch.cat([images, images[-1:].expand(fixed - count, *images.shape[1:])])
+    session = ImageSession(path, threads=threads)
+    for batch in evaluation_batches(data, split, session.batch or _BATCH):
         with step("evaluation of a batch in ONNX Runtime"):
-            results = session.run(None, {entry.name: images.numpy()})
-        yield tuple(torch.from_numpy(result)[:count] for result in results)
+            results = session.run(batch.inputs.contiguous().numpy())
+        yield tuple(map(torch.from_numpy, results))
 
 
 def evaluate_onnx(
