@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from n2n_edge.graph.load import serialize
+from n2n_edge.graph.learned import with_learned_outputs
+from n2n_edge.graph.load import load_model, serialize
 from n2n_edge.graph.shape_run import Array
 
 __all__ = ["ImageSession"]
@@ -32,6 +33,13 @@ class ImageSession:
         first = entry.shape[0] if entry.shape else None
         self.batch: int | None = first if isinstance(first, int) and first > 0 else None
         """How many images it takes at a time, None for any number."""
+
+    @classmethod
+    def learned(cls, path: Path | str, *, threads: int = 0) -> "ImageSession":
+        """Open a file so that it gives its `learned_outputs`."""
+        model = load_model(path)
+        changed = with_learned_outputs(model)
+        return cls(path if changed is model else changed, threads=threads)
 
     def run(self, images: Array) -> list[Array]:
         """Return every output for `images`, ``(N, ...)``."""

@@ -84,7 +84,7 @@ def real_images(data: Data, count: int) -> Array:
 
 
 def _in_torch(graph: ir.Model) -> Run:
-    module = GraphModule(graph)
+    module = GraphModule(graph, whole=True)
 
     def run(batch: Array) -> list[Array]:
         with torch.inference_mode():
@@ -126,5 +126,5 @@ def _first_difference(graph: ir.Model, images: Array) -> str:
                     found.append(f"{node.op_type} '{printable(node.name)}'")
 
     with torch.inference_mode():
-        GraphModule(graph).visit(Comparing(), torch.from_numpy(images))
+        GraphModule(graph, whole=True).visit(Comparing(), torch.from_numpy(images))
     return f", first at {found[0]}" if found else ""

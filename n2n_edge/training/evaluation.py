@@ -9,6 +9,7 @@ from torch import Tensor
 
 from n2n_edge.data.dataset import Data, Split
 from n2n_edge.graph.image_session import ImageSession
+from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.tasks.channels import ChannelErrors, channel_scales
 from n2n_edge.tasks.losses import error_of_values
 from n2n_edge.tasks.metrics import Evaluation, MetricName, metric_name
@@ -110,7 +111,7 @@ def evaluate(model: ir.Model, split: Split, data: Data, *, teacher: ir.Model | N
 
 
 def _runtime_outputs(path: Path, data: Data, split: Split, threads: int) -> Iterator[tuple[Tensor, ...]]:
-    session = ImageSession(path, threads=threads)
+    session = ImageSession.learned(path, threads=threads)
     for batch in evaluation_batches(data, split, session.batch or _BATCH):
         with step("evaluation of a batch in ONNX Runtime"):
             results = session.run(batch.inputs.contiguous().numpy())
@@ -147,6 +148,6 @@ def scale_warnings(model: ir.Model, data: Data) -> tuple[str, ...]:
     return tuple(
         f"output '{output.name}': its channels differ in scale by {scale.spread:,.0f} times; each counts alike, "
         "whatever its unit"
-        for output, scale in zip(model.graph.outputs, scales, strict=True)
+        for output, scale in zip(learned_outputs(model), scales, strict=True)
         if scale.spread >= _UNLIKE
     )

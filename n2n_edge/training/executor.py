@@ -51,17 +51,20 @@ def _readable_names(model: ir.Model) -> dict[str, str]:
 class GraphModule(nn.Module):
     """Executes an ONNX graph in torch, its weights as parameters and its BatchNorm statistics as buffers.
 
-    ``GraphModule(model)(images)`` gives the graph's outputs: one tensor, or a tuple where there are several. The batch
+    ``GraphModule(model)(images)`` gives the graph's `learned_outputs`, one tensor, or a tuple where there are several;
+    with `whole` the graph's own outputs. What torch has no function for is run by ONNX Runtime (`foreign`). The batch
     axis is free: a graph whose batch is fixed at one runs image by image where it has to (see `images`), and an output
     without a batch axis gets one, ``(N, ...)``. 4-D inputs and weights are held channels-last. `train()` makes
     BatchNorm use and follow the batch, as in torch. Raises UnsupportedOpError for an op that has no torch meaning here.
     """
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, *, whole: bool = False) -> None:
         super().__init__()
         self._mode = Mode()
         self._momentum: float | None = None
-        plan = make_plan(model, self._mode)
+        plan = make_plan(model, self._mode, whole=whole)
+        self.foreign = plan.foreign
+        """The nodes through which nothing is learned."""
         self._steps = tuple((step.run, step.inputs, step.outputs, step.finished) for step in plan.steps)
         self._nodes = tuple(step.node for step in plan.steps)
         self._slots = plan.slots
@@ -238,4 +241,4 @@ def load_student(path: str | Path) -> nn.Module:
 
     Raises InputError for a file that can't be read, UnsupportedOpError for an op without a torch meaning here.
     """
-    return GraphModule(load_model(path))
+    return GraphModule(load_model(path), whole=True)

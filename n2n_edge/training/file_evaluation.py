@@ -73,7 +73,7 @@ def _chosen_classes(path: Path, data: Data, split: Split, threads: int) -> Itera
 def _outputs(path: Path, data: Data, split: Split, threads: int) -> Iterator[list[NDArray[np.generic]]]:
     """Give a file's outputs for the images of a split, batch by batch, in as large batches as it allows."""
     try:
-        session = ImageSession(path, threads=threads)
+        session = ImageSession.learned(path, threads=threads)
         size = session.batch or _BATCH
         for start in range(0, len(split), size):
             yield session.run(data.inputs(split.images[start : start + size]))

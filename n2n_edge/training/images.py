@@ -37,7 +37,7 @@ class Images:
         return len(self._apart) if self._together is None else self._together.shape[0]
 
     def __iter__(self) -> Iterator[Tensor]:
-        return iter(self._apart) if self._together is None else iter(self._together.split(1))
+        return iter(self._apart) if self._together is None else iter(torch.split(self._together, 1))
 
     def joined(self) -> Tensor:
         """Return all in one tensor, along whatever axis is the first."""
