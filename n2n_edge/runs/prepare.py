@@ -15,6 +15,7 @@ from n2n_edge.data.dataset import Data, load_data
 from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
+from n2n_edge.graph.free_batch import takes_one_image
 from n2n_edge.graph.input_shape import shape_words
 from n2n_edge.graph.load import save_model
 from n2n_edge.graph.teacher import Teacher
@@ -112,9 +113,12 @@ def prepare(
     data, normalisation = _normalised(settings, teacher, loaded, engine)
     callback.on_message(f"data {spec}: {data.counts}; normalisation {normalisation.note}")
     callback.on_message(f"outputs: {choice.name} ({choice.reason})")
-    one_at_a_time = _takes_one_image(teacher.source)
+    one_at_a_time = takes_one_image(teacher.source) or takes_one_image(teacher.model)
     if one_at_a_time:
-        callback.on_message("the teacher takes one image at a time: trained in batches, the student ships like it")
+        alone = "; operators that can't take several run for each alone" if takes_one_image(teacher.model) else ""
+        callback.on_message(
+            f"the teacher takes one image at a time: trained in batches{alone}, the student ships like it"
+        )
     trained, restored = trainable_teacher(teacher, data)
     check_teacher(path, [teacher.model, trained.model] if restored else [teacher.model], data)
     metric, of_metric = _teacher_metric(teacher, data, callback, engine)
@@ -167,11 +171,6 @@ def _teacher_file(settings: CompressSettings, folder: RunFolder, callback: RunCa
     if settings.weights is not None:
         raise InputError(f"‹weights› {settings.weights}: an ONNX teacher holds its weights; leave it out")
     return example_teacher() if settings.teacher is None else Path(settings.teacher)
-
-
-def _takes_one_image(source: ir.Model) -> bool:
-    shape = source.graph.inputs[0].shape
-    return shape is not None and isinstance(shape[0], int)
 
 
 def _leaves_size_free(source: ir.Model) -> bool:

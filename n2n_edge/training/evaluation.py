@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from n2n_edge.data.dataset import Data, Split
+from n2n_edge.graph.image_session import ImageSession
+from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.tasks.channels import ChannelErrors, channel_scales
 from n2n_edge.tasks.losses import error_of_values
@@ -123,22 +125,11 @@ def evaluate(
 
 
 def _runtime_outputs(path: Path, data: Data, split: Split, threads: int) -> Iterator[tuple[Tensor, ...]]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    entry = session.get_inputs()[0]
-    fixed = entry.shape[0] if entry.shape and isinstance(entry.shape[0], int) and entry.shape[0] > 0 else None
-    for batch in evaluation_batches(data, split, fixed or batch_for(data)):
-        images = batch.inputs.contiguous()
-        count = len(images)
-        if fixed is not None and count < fixed:
-            images = torch.cat([images, images[-1:].expand(fixed - count, *images.shape[1:])])
+    session = ImageSession.learned(path, threads=threads)
+    for batch in evaluation_batches(data, split, session.batch or batch_for(data)):
         with step("evaluation of a batch in ONNX Runtime"):
-            results = session.run(None, {entry.name: images.numpy()})
-        yield tuple(torch.from_numpy(result)[:count] for result in results)
+            results = session.run(batch.inputs.contiguous().numpy())
+        yield tuple(map(torch.from_numpy, results))
 
 
 def evaluate_onnx(
@@ -175,6 +166,6 @@ def scale_warnings(model: ir.Model, data: Data, engine: Engine | None = None) ->
             f"output '{output.name}': its channels differ in scale by {scale.spread:,.0f} times; each counts alike, "
             "whatever its unit",
         )
-        for output, scale in zip(model.graph.outputs, scales, strict=True)
+        for output, scale in zip(learned_outputs(model), scales, strict=True)
         if scale.spread >= _UNLIKE
     )
