@@ -29,16 +29,24 @@ __all__ = ["Run", "compress", "new_run", "require_pillow", "require_tensorboard"
 INSTALL_HINT = 'needs torch, which is not installed; run: pip install "n2n-edge[compress]"'
 
 
+_TRAINING_PACKAGES = {
+    "torch": "torch",
+    "safetensors": "safetensors",
+    "PIL": "pillow",
+    "lightning_fabric": "lightning-fabric",
+}
+"""The packages of ``[compress]`` by the names of their modules."""
+
+
 def require_training_packages(what: str = "compressing") -> None:
     """Raise UnsuitableEnvironmentError, saying what to install, where the extra ``[compress]`` is missing.
 
     `what` needs it.
     """
-    missing = [name for name in ("torch", "safetensors", "PIL") if find_spec(name) is None]
+    missing = [name for name in _TRAINING_PACKAGES if find_spec(name) is None]
     if missing:
-        raise UnsuitableEnvironmentError(
-            f"{what} {INSTALL_HINT.replace('torch', {'PIL': 'pillow'}.get(missing[0], missing[0]), 1)}"
-        )
+        package = _TRAINING_PACKAGES[missing[0]]
+        raise UnsuitableEnvironmentError(f"{what} {INSTALL_HINT.replace('torch', package, 1)}")
 
 
 def require_pillow(what: str) -> None:
