@@ -1,5 +1,6 @@
 """Run: one search with its folder, begun by `compress`, opened, resumed, and shipped from."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
@@ -138,12 +139,13 @@ class Run:
 
         Raises what `compress` raises.
         """
+        started = time.monotonic()  # loading torch counts, too
         require_training_packages()
         followers = Callbacks(tensorboard_callbacks(self._files.tensorboard, self.settings, tensorboard, callbacks))
         from n2n_edge.runs.execution import execute
 
         try:
-            execute(self._files, self.settings, followers)
+            execute(self._files, self.settings, followers, started)
         finally:
             followers.on_end()
         return self

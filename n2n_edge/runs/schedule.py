@@ -45,6 +45,9 @@ _TAIL_SHARE, _TAIL_S, _LEAST_TEST = 0.15, 20.0, 64
 _CONDITIONS = 50
 """Evaluations on corrupted images: five corruptions at five severities, of teacher and student."""
 
+_DRAWN_BYTES = 500_000_000
+"""Images of the distillations of candidates and finalists, which are drawn once and held as bytes."""
+
 _TIMED_STEPS, _LONG_S = 2, 0.5
 
 
@@ -92,6 +95,10 @@ class Schedule:
         names = {item.name for item in fields(cls)}
         return cls(**{name: value for name, value in kept.items() if name in names})
 
+    def drawn(self, times: int, data: Data) -> int:
+        """Return the images of an evaluation on `times` those of a candidate, of large ones no more than fit."""
+        return min(times * self.short_images, max(self.short_images, _drawable(data)))
+
     def keep(self, journal: Journal) -> None:
         """Keep it in a run's journal."""
         journal.set_meta("schedule", asdict(self))
@@ -103,6 +110,11 @@ class Schedule:
             data = replace(data, test=subset(data.test, self.test_images, prepared.distilling.seed))
         distilling = replace(prepared.distilling, device=self.device, images_at_once=self.images_at_once)
         return replace(prepared, data=data, distilling=distilling)
+
+
+def _drawable(data: Data) -> int:
+    channels, height, width = data.input_shape
+    return max(_LEAST_SHORT, _DRAWN_BYTES // (channels * height * width))
 
 
 def timed_pace(teacher: Teacher, data: Data, settings: DistillSettings, engine: Engine, at_once: int) -> Pace:
@@ -157,7 +169,8 @@ def make_schedule(settings: CompressSettings, prepared: Prepared, spent_s: float
     memory = step_memory(model, model, data, engine)
     at_once = settings.batch or images_at_once(memory, distilling.batch_size, engine.device)
     pace = timed_pace(prepared.teacher, data, distilling, engine, at_once)
-    schedule = Schedule(str(engine.device), at_once, amount.short_images, evaluate_s=pace.evaluate_s)
+    images = min(amount.short_images, _drawable(data))
+    schedule = Schedule(str(engine.device), at_once, images, evaluate_s=pace.evaluate_s)
     if settings.minutes is not None:
         seconds = settings.minutes * 60
         left = SEARCH_SHARE * seconds - spent_s - (time.monotonic() - start)
