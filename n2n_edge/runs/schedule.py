@@ -29,7 +29,7 @@ SEARCH_SHARE = 0.4
 _CANDIDATES_AT_LEAST = 12
 """Candidates that the search's time should be enough for; their images are halved until it is."""
 
-_LEAST_SHORT = 64
+_LEAST_SHORT = 32
 _FEATURE_IMAGES, _CALIBRATION_IMAGES = 512, 512
 _VALIDATION_IMAGES, _RUNG_VALIDATION, _CONDITION_IMAGES = 1000, 5000, 1000
 
@@ -119,7 +119,7 @@ def _drawable(data: Data) -> int:
 
 def timed_pace(teacher: Teacher, data: Data, settings: DistillSettings, engine: Engine, at_once: int) -> Pace:
     """Time a few passes and steps on the engine, on images that `data` give in their own time."""
-    count = min(at_once, max(4, batch_for(data) // 8), len(data.train))
+    count = min(at_once, max(2, batch_for(data) // 8), len(data.train))
     load_s = _fastest(lambda: next(evaluation_batches(data, subset(data.train, count, settings.seed), count))) / count
     inputs = engine.moved(next(evaluation_batches(data, data.train, count)).inputs)
     module, kind = engine.module(teacher.model), output_kind(teacher.model, data.outputs)

@@ -22,7 +22,7 @@ __all__ = ["Teaching", "affordable_epochs"]
 _MOST_BYTES = 500_000_000
 """Teacher outputs that are kept; those beyond are worked out again."""
 
-_LEAST_EPOCHS = 3
+_LEAST_EPOCHS, _LEAST_IMAGES = 3, 16
 
 
 def affordable_epochs(
@@ -49,8 +49,10 @@ def affordable_epochs(
     least = min(_LEAST_EPOCHS, settings.epochs)
     if epochs >= least:
         return min(settings.epochs, int(epochs)), None
-    each = (seconds / least - epoch_s) / (student_s + teacher_s)
-    return least, min(images, max(settings.batch_size, int(each)))
+    each = int((seconds / least - epoch_s) / (student_s + teacher_s))
+    if each < _LEAST_IMAGES:  # hardly any time is left: one look at some images
+        least, each = 1, max(_LEAST_IMAGES, int((seconds - epoch_s) / (student_s + teacher_s)))
+    return least, min(images, each)
 
 
 class Teaching:
