@@ -143,7 +143,9 @@ def test_a_wrong_profile_and_a_missing_ssh_are_told(tmp_path: Path, monkeypatch:
 
 
 def test_torch_is_imported_only_where_that_is_asked_for() -> None:
-    code = "import sys; from n2n_edge.doctor import diagnose; diagnose(); print('torch' in sys.modules)"
+    told = "sys.modules['n2n_edge.doctor.diagnosis'].training_check = lambda: Check('extras', 'torch kernels', 'ok', '', '')"
+    imports = "import sys; from n2n_edge.doctor import Check, diagnose"
+    code = f"{imports}; {told}; diagnose(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "False"
 
