@@ -25,7 +25,7 @@ WITHOUT_EXAMPLE = {
 }  # fmt: skip
 """Results, which the examples of functions show, and what the page of the reference shows."""
 TRAINS = {"compress", "distill"}
-OPENS_A_RUN = {"Run", "Trial"}
+OPENS_A_RUN = {"Run", "RunTrial", "Trial"}
 NO_SETTINGS = {"out", "resume", "tensorboard", "as_json", "teacher_option", "context", "callbacks", "budgets"}
 
 

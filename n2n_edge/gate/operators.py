@@ -11,7 +11,7 @@ from n2n_edge.graph.op import op_key
 from n2n_edge.metrics.outcome import Outcome
 from n2n_edge.reading import read_text
 
-__all__ = ["Operators", "judge_operators", "operator_counts", "parse_operators"]
+__all__ = ["Operators", "check_operators", "operator_counts", "parse_operators"]
 
 _SHOWN = 5
 
@@ -40,7 +40,7 @@ class Operators:
         return f"not allowed: {named}{more}"
 
 
-def judge_operators(model: ir.Model, allowed: Sequence[str]) -> Operators:
+def check_operators(model: ir.Model, allowed: Sequence[str]) -> Operators:
     """Hold every operator of a model, in subgraphs and functions too, against the names that are allowed."""
     known = set(allowed)
     counts = operator_counts(model)
@@ -59,7 +59,7 @@ def operator_counts(model: ir.Model) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def parse_operators(given: Sequence[str], option: str = "--allowed-ops") -> tuple[str, ...]:
+def parse_operators(given: Sequence[str], option: str = "‹allowed_ops›") -> tuple[str, ...]:
     """Return operator names from words such as ``Conv,Relu`` or ``@file``, one name or more a line, ``#`` remarks.
 
     Raises:
@@ -86,7 +86,7 @@ def _read(word: str, option: str) -> str:
     try:
         lines = read_text(Path(word[1:]), "@FILE with an operator a line").splitlines()
     except InputError as error:
-        raise InputError(f"{option} @{error}") from error
+        raise InputError(f"{option} @{error.text}") from error
     return "\n".join(line.partition("#")[0] for line in lines)
 
 

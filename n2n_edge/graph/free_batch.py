@@ -14,7 +14,7 @@ from n2n_edge.graph.operands import constant_ints, opset_of
 from n2n_edge.graph.shape_run import Array, example_inputs, run_graph, run_graph_each
 from n2n_edge.graph.shapes import batch_dim, constant_names, size_at_one, static_names, trace_model
 
-__all__ = ["fix_batch", "free_batch"]
+__all__ = ["fix_batch", "free_batch", "takes_one_image"]
 
 _TOLERANCE = 1e-4
 
@@ -34,6 +34,12 @@ def free_batch(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> i
         return opened if _image_by_image(model, opened, input_shape) else model
     except InputError:  # what fails here fails again, with its message, where it is needed
         return model
+
+
+def takes_one_image(model: ir.Model) -> bool:
+    """Tell whether the batch of a model's first input is fixed at one."""
+    given = next((value for value in model.graph.inputs if not value.is_initializer()), None)
+    return given is not None and given.shape is not None and len(given.shape) > 1 and given.shape[0] == 1
 
 
 def fix_batch(model: ir.Model) -> ir.Model:

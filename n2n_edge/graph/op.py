@@ -115,6 +115,7 @@ class Op:
         `arithmetic`: + - * /, by which a constant of one value per channel is a bias or a scale.
         `form`: what the output is of the first input. `of_shape`: follows from the shape of the input alone.
         `pool`: ``window`` or ``global``. `per_image`: never mixes images unless its inputs are mixed already.
+        `selects`: picks by comparing values, so that what stands at one index may be anything.
         `random`: two runs may differ. `unbounded`: sizes of inputs and outputs don't bound its work.
     Shapes
         `shapes`: for an op that ONNX doesn't have: the shapes of outputs from the node and those of its inputs.
@@ -128,6 +129,7 @@ class Op:
         times sigmoid(x) is one kernel) or as a norm. `absorbs`: what fuses is calculated inside its kernel.
     Training
         `trained`: inputs that training may change. `statistics`: inputs that follow the data, as in BatchNorm.
+        `differentiable`: has a torch function, through which gradients pass (see `passes_gradients`).
         `torch`: ``package.module:function`` of the builder of its torch function, for an op from outside.
     """
 
@@ -148,6 +150,7 @@ class Op:
     of_shape: bool = False
     pool: Literal["", "window", "global"] = ""
     per_image: bool = False
+    selects: bool = False
     random: bool = False
     unbounded: bool = False
     shapes: Callable[[ir.Node, Sequence[Shape | None]], Sequence[Shape]] | None = None
@@ -164,12 +167,23 @@ class Op:
     absorbs: bool = False
     trained: tuple[int, ...] = ()
     statistics: tuple[int, ...] = ()
+    differentiable: bool = True
     torch: str = ""
 
     @property
     def convolves(self) -> bool:
         """Whether it is a convolution that has a weight."""
         return self.weight is not None and self.kernel in ("conv", "conv_transpose")
+
+    @property
+    def passes_gradients(self) -> bool:
+        """Whether training goes through it: it has a torch function, and its outputs follow its inputs."""
+        return self.differentiable and not self.quantized and (self.domain in STANDARD_DOMAINS or bool(self.torch))
+
+    @property
+    def is_blind_to_content(self) -> bool:
+        """Whether the shapes of its outputs follow from those of its inputs, whatever these hold."""
+        return self.activation or self.norm or self.broadcasts or self.weight is not None
 
     @property
     def is_from_outside(self) -> bool:
@@ -227,7 +241,7 @@ def _key(domain: str, name: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=1024)
 def _empty(domain: str, name: str) -> Op:
-    return Op(name, domain)
+    return Op(name, domain, differentiable=False)
 
 
 @cache
@@ -243,7 +257,7 @@ def _load() -> None:
                 found = entry.load()
                 given = [found] if isinstance(found, Op) else list(found)
         except InputError as error:  # whatever file is looked at, it isn't to blame
-            raise UnsuitableEnvironmentError(str(error)) from error
+            raise UnsuitableEnvironmentError(error.text) from error
         if not all(isinstance(op, Op) for op in given):
             raise UnsuitableEnvironmentError(
                 f"{what} gives something else than n2n_edge.graph.Op; let it name a row or a list of them"

@@ -86,8 +86,9 @@ _sum = partial(Op, labels=elementwise.sum_reduction)
 _softmax = partial(Op, labels=elementwise.softmax)
 _layer_norm = partial(Op, labels=weighted.layer_norm)
 _gemm = partial(Op, kernel="gemm")
-_random = partial(Op, random=True)
-_unbounded = partial(Op, unbounded=True)
+_random = partial(Op, random=True, differentiable=False)
+_unbounded = partial(Op, unbounded=True, differentiable=False)
+_selecting = partial(Op, selects=True, differentiable=False, kernel="selecting")
 _uncounted = partial(Op, uncounted=True)
 _quantized = partial(Op, quantized=True, weights=())
 
@@ -110,8 +111,8 @@ STANDARD_OPS: tuple[Op, ...] = (
         "MatMul", labels=weighted.matmul, labels_constants=True, weight=_MATMUL, macs=_product(), kernel="matmul",
         trained=(0, 1),
     ),
-    _uncounted("Attention"),
-    _uncounted("DeformConv"),
+    _uncounted("Attention", differentiable=False),
+    _uncounted("DeformConv", differentiable=False),
     _uncounted("Einsum", unbounded=True, trained=(0, 1, 2, 3)),
     _uncounted("GRU"),
     _uncounted("LSTM"),
@@ -127,7 +128,7 @@ STANDARD_OPS: tuple[Op, ...] = (
     _layer_norm("LRN"),
     _layer_norm("LpNormalization"),
     _layer_norm("MeanVarianceNormalization"),
-    _softmax("Hardmax"),
+    _softmax("Hardmax", differentiable=False),
     _softmax("LogSoftmax"),
     _softmax("Softmax"),
     # activations
@@ -149,19 +150,19 @@ STANDARD_OPS: tuple[Op, ...] = (
     # of one operand
     _unary("Abs"),
     _unary("Cast", form="cast"),
-    _unary("Ceil"),
+    _unary("Ceil", differentiable=False),
     _unary("Cos"),
     _unary("Dropout", passes_width=_always, form="same", settings_from=1, kernel="free"),
     _unary("Erf"),
     _unary("Exp"),
-    _unary("Floor"),
+    _unary("Floor", differentiable=False),
     _unary("Identity", passes_width=_always, form="same", kernel="free"),
     _unary("Log"),
     _unary("Neg"),
     _unary("Reciprocal"),
-    _unary("Round"),
+    _unary("Round", differentiable=False),
     _unary("Shrink"),
-    _unary("Sign"),
+    _unary("Sign", differentiable=False),
     _unary("Sin"),
     _unary("Softsign"),
     _unary("Sqrt"),
@@ -169,19 +170,19 @@ STANDARD_OPS: tuple[Op, ...] = (
     _unary("ThresholdedRelu"),
     # of several operands
     _binary("Add", join="sum", arithmetic=True, per_image=True, absorbs=True),
-    _binary("And"),
+    _binary("And", differentiable=False),
     _binary("Div", join="other", arithmetic=True, per_image=True),
-    _binary("Equal"),
-    _binary("Greater"),
-    _binary("GreaterOrEqual"),
-    _binary("Less"),
-    _binary("LessOrEqual"),
+    _binary("Equal", differentiable=False),
+    _binary("Greater", differentiable=False),
+    _binary("GreaterOrEqual", differentiable=False),
+    _binary("Less", differentiable=False),
+    _binary("LessOrEqual", differentiable=False),
     _binary("Max", join="other"),
     _binary("Mean", join="other"),
     _binary("Min", join="other"),
     _binary("Mul", join="product", arithmetic=True, per_image=True),
-    _binary("Not"),
-    _binary("Or"),
+    _binary("Not", differentiable=False),
+    _binary("Or", differentiable=False),
     _binary("Pow", per_image=True),
     _binary("Sub", join="other", arithmetic=True, per_image=True),
     _binary("Sum", join="sum"),
@@ -221,8 +222,8 @@ STANDARD_OPS: tuple[Op, ...] = (
         kernel="free",
     ),
     Op("Resize", labels=moving.resize, rederive=slicing.mend_resize, settings_from=1, kernel="layout"),
-    Op("Shape", labels=moving.shape, of_shape=True, kernel="free"),
-    Op("Size", of_shape=True),
+    Op("Shape", labels=moving.shape, of_shape=True, kernel="free", differentiable=False),
+    Op("Size", of_shape=True, differentiable=False),
     Op("Slice", labels=moving.slice_, rederive=slicing.mend_selection, takes_part=True, kernel="slicing"),
     Op("SpaceToDepth", labels=moving.space_to_depth, kernel="layout"),
     Op("Split", labels=moving.split, rederive=slicing.mend_split, takes_part=True, kernel="slicing"),
@@ -232,10 +233,19 @@ STANDARD_OPS: tuple[Op, ...] = (
     Op("Unsqueeze", labels=moving.unsqueeze, form="reshaped", kernel="free"),
     Op("Upsample", labels=moving.resize, settings_from=1, kernel="layout"),
     # picking from results
-    Op("DetectionOutput", "ncnn", kernel="selecting"),
-    Op("NonMaxSuppression", kernel="selecting"),
-    Op("NonZero", kernel="selecting"),
-    Op("TopK", kernel="selecting"),
+    _selecting("ArgMax", kernel="elementwise"),
+    _selecting("ArgMin", kernel="elementwise"),
+    _selecting("DetectionOutput", "ncnn"),
+    _selecting("NonMaxSuppression"),
+    _selecting("NonZero"),
+    _selecting("TopK", differentiable=True),
+    # that nothing more is known of
+    Op("CumSum"),
+    Op("GridSample"),
+    Op("Mod"),
+    Op("ReduceLogSum"),
+    Op("ScatterND"),
+    Op("Trilu"),
     # what can't be told beforehand
     _random("Bernoulli"),
     _random("Multinomial"),

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from n2n_edge.data.dataset import Data
 from n2n_edge.errors import UnsuitableEnvironmentError
+from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.graph.shape_run import Array
 from n2n_edge.training.executor import GraphModule
 
@@ -21,6 +22,7 @@ ABSOLUTE_FLOOR = 1e-6
 
 MIN_TOP1_AGREEMENT = 0.99
 _IMAGES = 256
+_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -42,34 +44,30 @@ def check_parity(trained: ir.Model, shipped: Path, data: Data) -> Parity:
     Raises:
         UnsuitableEnvironmentError: they differ by more than the bounds of this module; the file must not be used.
     """
-    import onnxruntime
     import torch
 
     from n2n_edge.training.augmentation import normalise
+    from n2n_edge.training.evaluation import batch_for
 
     images = torch.from_numpy(np.ascontiguousarray(data.validation.images[:_IMAGES]))
     inputs = normalise(images, torch.tensor(data.mean), torch.tensor(data.std))
-    session = onnxruntime.InferenceSession(str(shipped), providers=["CPUExecutionProvider"])
-    declared = session.get_inputs()[0]
-    size = declared.shape[0] if isinstance(declared.shape[0], int) else len(inputs)
-    module = GraphModule(trained)
+    session = ImageSession(shipped)
+    size = session.batch or batch_for(data)
+    module = GraphModule(trained, whole=True)
     module.eval()
     worst, agreeing, seen = 0.0, 0, 0
     classifier = False
     for start in range(0, len(inputs), size):
         batch = inputs[start : start + size]
-        count = len(batch)
-        if count < size:  # a fixed batch axis: fill up by repeating
-            batch = torch.cat([batch] * -(-size // count))[:size]
         with torch.inference_mode():
             outputs = module(batch)
-        own = [item.numpy()[:count] for item in (outputs if isinstance(outputs, tuple) else (outputs,))]
-        theirs = [item[:count] for item in session.run(None, {declared.name: batch.contiguous().numpy()})]
+        own = [item.numpy() for item in (outputs if isinstance(outputs, tuple) else (outputs,))]
+        theirs = session.run(batch.contiguous().numpy())
         worst = max(worst, worst_difference(own, theirs).relative)
         classifier = len(own) == 1 and own[0].ndim == 2 and data.outputs != "values"
         if classifier:
             agreeing += int((own[0].argmax(1) == theirs[0].argmax(1)).sum())
-        seen += count
+        seen += len(batch)
     agreement = agreeing / seen if classifier and seen else None
     if (
         not np.isfinite(worst)

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
+from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.graph.torch_export import EXPORT_WARNING
 from n2n_edge.runs.outputs import refuse_channels_last
@@ -60,10 +61,11 @@ def _of_graph(teacher: Teacher, input_shape: tuple[int, ...] | None) -> Iterator
         yield Obstacle("inputs", f"takes {len(inputs)} inputs: distillation feeds models of one image input")
         return
     yield from _of_input(teacher.source.graph.inputs[0], inputs[0], input_shape)
-    outputs = teacher.model.graph.outputs
-    if any(output.dtype is not None and not output.dtype.is_floating_point() for output in outputs):
+    if any(
+        output.dtype is not None and not output.dtype.is_floating_point() for output in learned_outputs(teacher.model)
+    ):
         yield Obstacle(
-            "integer_outputs", "gives whole numbers, which can't be distilled; export it without its final ArgMax"
+            "integer_outputs", "gives whole numbers that follow from no trained layer: nothing can be distilled"
         )
     half = [printable(name) for name, value in teacher.model.graph.initializers.items() if is_half_weight(value)]
     if half:
@@ -98,9 +100,8 @@ def _of_input(given: ir.Value, value: ir.Value, input_shape: tuple[int, ...] | N
             "free_size", f"input '{name}' leaves its height and width free; give --input-shape such as 3x224x224"
         )
     batch = value.shape[0] if value.shape is not None else None
-    if isinstance(batch, int):
-        images = "1 image" if batch == 1 else f"{batch} images"
-        yield Obstacle("fixed_batch", f"takes {images} at a time and can't be opened; export it with a free batch axis")
+    if isinstance(batch, int) and batch > 1:
+        yield Obstacle("fixed_batch", f"takes {batch} images at a time; export it for one, or with a free batch axis")
 
 
 def _words(value: ir.Value) -> str:

@@ -11,7 +11,8 @@ from torch import Tensor
 from n2n_edge.data.dataset import Data
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
-from n2n_edge.graph.load import load_model, serialize
+from n2n_edge.graph.free_batch import takes_one_image
+from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.graph.shape_run import Array, run_graph
 from n2n_edge.runs.parity import worst_difference
 from n2n_edge.training.augmentation import normalise
@@ -35,7 +36,8 @@ def check_teacher(path: Path, graphs: Sequence[ir.Model], data: Data) -> None:
     """
     images = real_images(data, _BATCH)
     names = [str(value.name) for value in graphs[0].graph.outputs]
-    file = _session(path)
+    session = ImageSession(path)
+    file = session.run
     alone = _alone(file, images)
 
     def compare(what: str, got: Sequence[Array], where: Callable[[], str] = lambda: "") -> None:
@@ -47,18 +49,22 @@ def check_teacher(path: Path, graphs: Sequence[ir.Model], data: Data) -> None:
                 f"{path}: {what}: output '{printable(names[worst.output])}' differs {by} on real images{where()}"
             )
 
-    def compare_both(what: str, run: Run, where: Callable[[], str] = lambda: "") -> None:
-        compare(f"{what}, one image at a time", [np.concatenate(parts) for parts in _alone(run, images)], where)
-        compare(f"{what}, in a batch", run(images), where)
+    closed = takes_one_image(graphs[0])
 
-    if not _has_fixed_batch(path):
+    def compare_both(what: str, run: Run, where: Callable[[], str] = lambda: "", *, batches: bool = True) -> None:
+        compare(f"{what}, one image at a time", [np.concatenate(parts) for parts in _alone(run, images)], where)
+        if batches:
+            compare(f"{what}, in a batch", run(images), where)
+
+    if not closed and session.batch is None:
         compare(
             "gives an image another answer in a batch than alone, so it can't be trained in batches; every operator "
             "has to work within an image",
             file(images),
         )
     for graph in graphs:
-        compare_both("the graph as loaded isn't the file's function; report this", _session(serialize(graph)))
+        loaded = "the graph as loaded isn't the file's function; report this"
+        compare_both(loaded, ImageSession(graph).run, batches=not closed)
     for graph in graphs:
         compare_both(
             "torch computes something else than ONNX Runtime; export it without that operator",
@@ -77,22 +83,8 @@ def real_images(data: Data, count: int) -> Array:
     return np.ascontiguousarray(normalise(torch.from_numpy(np.ascontiguousarray(images)), mean, std).numpy())
 
 
-def _has_fixed_batch(path: Path) -> bool:
-    shape = load_model(path).graph.inputs[0].shape
-    return shape is not None and isinstance(shape[0], int)
-
-
-def _session(model: Path | bytes) -> Run:
-    import onnxruntime
-
-    source = str(model) if isinstance(model, Path) else model
-    session = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda batch: list(session.run(None, {name: batch}))
-
-
 def _in_torch(graph: ir.Model) -> Run:
-    module = GraphModule(graph)
+    module = GraphModule(graph, whole=True)
 
     def run(batch: Array) -> list[Array]:
         with torch.inference_mode():
@@ -111,6 +103,8 @@ def _alone(run: Run, images: Array) -> list[list[Array]]:
 def _joined(parts: Sequence[Array], shape: tuple[int, ...]) -> Array:
     """Return outputs of single images as one of `shape`, the images along whichever axis is longer there."""
     first = parts[0]
+    if len(shape) == first.ndim + 1:
+        return np.stack(parts)
     longer = [axis for axis, size in enumerate(first.shape) if len(shape) == first.ndim and shape[axis] != size]
     same = all(part.shape == first.shape for part in parts)
     return np.concatenate(parts, longer[0] if same and len(longer) == 1 else 0)
@@ -132,5 +126,5 @@ def _first_difference(graph: ir.Model, images: Array) -> str:
                     found.append(f"{node.op_type} '{printable(node.name)}'")
 
     with torch.inference_mode():
-        GraphModule(graph).visit(Comparing(), torch.from_numpy(images))
+        GraphModule(graph, whole=True).visit(Comparing(), torch.from_numpy(images))
     return f", first at {found[0]}" if found else ""

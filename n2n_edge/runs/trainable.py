@@ -1,18 +1,26 @@
 """Make a teacher trainable: a model exported with its BatchNorms folded gets them back for the time of the run."""
 
 from collections.abc import Iterator
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
 
 from n2n_edge.data.dataset import Data
 from n2n_edge.graph.batchnorm import fold_batchnorm, restore_batchnorm
+from n2n_edge.graph.costs import costs
+from n2n_edge.graph.shapes import inferred_types
 from n2n_edge.graph.teacher import Teacher
 
 __all__ = ["shipped_form", "trainable_teacher"]
 
-_CALIBRATION_BATCHES = 4
+_CALIBRATION_IMAGES = 256
+_LEAST_IMAGES = 8
 _CALIBRATION_BATCH = 64
+_BATCH_VALUES = 1e8
+_BATCH_MACS = 2e10
+_MOST_MACS = 1.2e11
+"""Bounds of one batch and of all of them: at 640 pixels a few images hold as many positions as many small ones do."""
 
 
 def trainable_teacher(teacher: Teacher, data: Data) -> tuple[Teacher, tuple[str, ...]]:
@@ -31,10 +39,14 @@ def shipped_form(model: ir.Model, restored: tuple[str, ...]) -> ir.Model:
 
 def _calibration_batches(model: ir.Model, data: Data) -> Iterator[dict[str, np.ndarray]]:
     source = model.graph.inputs[0]
+    macs = max(costs(model).macs, 1)
     fixed = source.shape[0] if source.shape is not None else None
-    size = fixed if isinstance(fixed, int) and fixed > 0 else _CALIBRATION_BATCH
+    values = sum(prod(shape) for shape in inferred_types(model).shapes.values())
+    fits = min(_BATCH_VALUES / values, _BATCH_MACS / macs)
+    size = fixed if isinstance(fixed, int) and fixed > 0 else int(min(max(fits, 1), _CALIBRATION_BATCH))
     mean, std = (np.array(item, np.float32).reshape(1, -1, 1, 1) for item in (data.mean, data.std))
-    count = min(len(data.train), _CALIBRATION_BATCHES * _CALIBRATION_BATCH)
+    count = max(_LEAST_IMAGES, int(min(_CALIBRATION_IMAGES, _MOST_MACS / macs)))
+    count = min(len(data.train), count)
     step = max(1, len(data.train) // count)
     chosen = data.train.images[::step][:count]
     if len(chosen) < size:  # fewer images than one batch: repeat them

@@ -1,4 +1,7 @@
-"""What a model's outputs mean: scores of classes, in which form, or values of any other kind."""
+"""What a model's outputs mean: scores of classes, in which form, or values of any other kind.
+
+Outputs are those that a student learns to give (`learned_outputs`).
+"""
 
 import math
 from dataclasses import dataclass
@@ -7,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError
+from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.graph.op import op_of
 
 if TYPE_CHECKING:
@@ -68,9 +72,10 @@ def class_count(model: ir.Model, outputs: OutputsName | None = None) -> int | No
 
 def output_size(model: ir.Model) -> int | None:
     """Return how many numbers an image's only output has, None for several outputs or free sizes."""
-    if len(model.graph.outputs) != 1:
+    outputs = learned_outputs(model)
+    if len(outputs) != 1:
         return None
-    shape = model.graph.outputs[0].shape
+    shape = outputs[0].shape
     sizes = [] if shape is None else list(shape)[1:]
     whole = [size for size in sizes if isinstance(size, int)]
     return math.prod(whole) if shape is not None and len(whole) == len(sizes) else None
@@ -109,7 +114,7 @@ def choose_outputs(
         return OutputsChoice("values", "the labels are no class numbers")
     if labels is not None:
         return OutputsChoice("classes", f"labels of {labels} classes; for anything else give --outputs values")
-    name = str(model.graph.outputs[0].name)
+    name = str(learned_outputs(model)[0].name)
     if any(part in name.lower() for part in _NAMES_OF_SCORES):
         return OutputsChoice("classes", f"the output is called '{name}'; for anything else give --outputs values")
     return OutputsChoice("values", f"{shape} and no labels; for scores of classes give --outputs classes")
@@ -117,9 +122,10 @@ def choose_outputs(
 
 def _width(model: ir.Model) -> int | None:
     """Return the size of a single output `(N, K)` with K of at least 2, nought where it is free; else None."""
-    if len(model.graph.outputs) != 1:
+    outputs = learned_outputs(model)
+    if len(outputs) != 1:
         return None
-    shape = model.graph.outputs[0].shape
+    shape = outputs[0].shape
     if shape is None:
         return 0
     if len(shape) != 2 or shape[1] == 1:
@@ -129,7 +135,7 @@ def _width(model: ir.Model) -> int | None:
 
 def _last_op(model: ir.Model) -> str:
     """Return the op that makes the values of the first output, past those that only hand them on."""
-    value: ir.Value | None = model.graph.outputs[0]
+    value: ir.Value | None = learned_outputs(model)[0]
     producer = None if value is None else value.producer()
     while producer is not None and op_of(producer).form in _PASSING and producer.inputs[0] is not None:
         producer = producer.inputs[0].producer()
@@ -137,7 +143,7 @@ def _last_op(model: ir.Model) -> str:
 
 
 def _described(model: ir.Model) -> str:
-    outputs = model.graph.outputs
+    outputs = learned_outputs(model)
     if len(outputs) != 1:
         return f"{len(outputs)} outputs"
     if outputs[0].shape is None:

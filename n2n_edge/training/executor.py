@@ -1,16 +1,19 @@
 """An ONNX graph as a torch module: run it, train it, and write what it learned back to the graph."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, overload
 
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
 from n2n_edge.errors import InputError
+from n2n_edge.graph.free_batch import takes_one_image
 from n2n_edge.graph.load import load_model
+from n2n_edge.graph.op import op_of
+from n2n_edge.training.images import Images, Value, run_images
 from n2n_edge.training.ops.registry import Mode
 from n2n_edge.training.plan import make_plan
 from n2n_edge.training.tensors import tensor_to_ir
@@ -21,6 +24,14 @@ __all__ = ["GraphModule", "Visitor", "image_module", "load_student", "write_back
 
 def _channels_last(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+
+@overload
+def _whole(value: Value) -> Tensor: ...
+@overload
+def _whole(value: None) -> None: ...
+def _whole(value: Value | None) -> Tensor | None:
+    return value.joined() if isinstance(value, Images) else value
 
 
 def _readable_names(model: ir.Model) -> dict[str, str]:
@@ -40,20 +51,25 @@ def _readable_names(model: ir.Model) -> dict[str, str]:
 class GraphModule(nn.Module):
     """Executes an ONNX graph in torch, its weights as parameters and its BatchNorm statistics as buffers.
 
-    ``GraphModule(model)(images)`` gives the graph's outputs: one tensor, or a tuple where there are several. The batch
-    axis is free; 4-D inputs and weights are held channels-last. `train()` makes BatchNorm use and follow the batch, as
-    in torch. Raises UnsupportedOpError for an op that has no torch meaning here.
+    ``GraphModule(model)(images)`` gives the graph's `learned_outputs`, one tensor, or a tuple where there are several;
+    with `whole` the graph's own outputs. What torch has no function for is run by ONNX Runtime (`foreign`). The batch
+    axis is free: a graph whose batch is fixed at one runs image by image where it has to (see `images`), and an output
+    without a batch axis gets one, ``(N, ...)``. 4-D inputs and weights are held channels-last. `train()` makes
+    BatchNorm use and follow the batch, as in torch. Raises UnsupportedOpError for an op that has no torch meaning here.
     """
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, *, whole: bool = False) -> None:
         super().__init__()
         self._mode = Mode()
         self._momentum: float | None = None
-        plan = make_plan(model, self._mode)
+        plan = make_plan(model, self._mode, whole=whole)
+        self.foreign = plan.foreign
+        """The nodes through which nothing is learned."""
         self._steps = tuple((step.run, step.inputs, step.outputs, step.finished) for step in plan.steps)
         self._nodes = tuple(step.node for step in plan.steps)
         self._slots = plan.slots
         self._inputs, self._outputs = plan.inputs, plan.outputs
+        self._one_at_a_time = takes_one_image(model)
         self._input_names = tuple(str(value.name) for value in model.graph.inputs if not value.is_initializer())
         self._parameter_slots: list[tuple[int, nn.Module, str]] = []
         self._buffer_slots: list[tuple[int, nn.Module, str]] = []
@@ -107,34 +123,37 @@ class GraphModule(nn.Module):
         if len(inputs) != len(self._inputs):
             raise ValueError(f"{len(inputs)} inputs given, the graph has {len(self._inputs)}: {self._input_names}")
         self._mode.training, self._mode.momentum = self.training, self._momentum
-        values: list[Tensor | None] = [None] * self._slots
+        values: list[Value | None] = [None] * self._slots
         for slot, owner, key in self._parameter_slots:
             values[slot] = owner._parameters[key]
         for slot, owner, key in self._buffer_slots:
             values[slot] = owner._buffers[key]
         for slot, tensor in zip(self._inputs, inputs, strict=True):
-            values[slot] = _channels_last(tensor)
+            given = _channels_last(tensor)
+            values[slot] = Images(given) if self._one_at_a_time else given
         for index, (run, reads, fills, finished) in enumerate(self._steps):
+            arguments = [values[slot] for slot in reads]
             if visitor is not None:
-                visitor.before(self._nodes[index], [values[slot] for slot in reads])
-            result = run(*[values[slot] for slot in reads])
-            if visitor is not None:
-                visitor.after(self._nodes[index], result if isinstance(result, tuple) else (result,))
-            if isinstance(result, tuple):
-                for slot, part in zip(fills, result, strict=False):
-                    values[slot] = part
+                visitor.before(self._nodes[index], [_whole(value) for value in arguments])
+            if self._one_at_a_time:
+                results: tuple[Value, ...] = run_images(run, op_of(self._nodes[index]), arguments)
             else:
-                values[fills[0]] = result
+                result = run(*arguments)
+                results = result if isinstance(result, tuple) else (result,)
+            if visitor is not None:
+                visitor.after(self._nodes[index], [_whole(value) for value in results])
+            for slot, part in zip(fills, results, strict=False):
+                values[slot] = part
             for slot in finished:
                 values[slot] = None
         outputs = tuple(self._output(values[slot]) for slot in self._outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
     @staticmethod
-    def _output(value: Tensor | None) -> Tensor:
+    def _output(value: Value | None) -> Tensor:
         if value is None:
             raise RuntimeError("a graph output was never computed")
-        return value
+        return value.stacked() if isinstance(value, Images) else value
 
     def learned(self) -> dict[str, Tensor]:
         """Give what training changes, weights and BatchNorm statistics, keyed by initializer name (no copies)."""
@@ -155,6 +174,18 @@ class GraphModule(nn.Module):
             raise ValueError("the tensors belong to another graph: their names or shapes differ")
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
+
+    @contextmanager
+    def synchronised(self, mean: Callable[[Tensor], Tensor], processes: int) -> Iterator[None]:
+        """Let BatchNorm take its statistics over the batches of all `processes` while in the block.
+
+        ``mean(tensor)`` is that over the processes, through which gradients flow.
+        """
+        self._mode.mean, self._mode.processes = mean, processes
+        try:
+            yield
+        finally:
+            self._mode.processes = 1
 
     @contextmanager
     def batch_norm_momentum(self, momentum: float) -> Iterator[None]:
@@ -222,4 +253,4 @@ def load_student(path: str | Path) -> nn.Module:
 
     Raises InputError for a file that can't be read, UnsupportedOpError for an op without a torch meaning here.
     """
-    return GraphModule(load_model(path))
+    return GraphModule(load_model(path), whole=True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from n2n_edge.data.dataset import Data, Split
 from n2n_edge.errors import UnsuitableEnvironmentError
 from n2n_edge.foreign import printable
+from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.outputs import output_kind
 
@@ -71,22 +72,11 @@ def _chosen_classes(path: Path, data: Data, split: Split, threads: int) -> Itera
 
 def _outputs(path: Path, data: Data, split: Split, threads: int) -> Iterator[list[NDArray[np.generic]]]:
     """Give a file's outputs for the images of a split, batch by batch, in as large batches as it allows."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        entry = session.get_inputs()[0]
-        fixed = entry.shape[0] if entry.shape and isinstance(entry.shape[0], int) and entry.shape[0] > 0 else None
-        size = fixed or _BATCH
+        session = ImageSession.learned(path, threads=threads)
+        size = session.batch or _BATCH
         for start in range(0, len(split), size):
-            images = data.inputs(split.images[start : start + size])
-            count = len(images)
-            if fixed is not None and count < fixed:
-                images = np.concatenate([images, np.repeat(images[-1:], fixed - count, axis=0)])
-            yield [np.asarray(output)[:count] for output in session.run(None, {entry.name: images})]
+            yield session.run(data.inputs(split.images[start : start + size]))
     except Exception as error:  # the runtime raises types of its own
         text = printable(" ".join(str(error).split()))[:200]
         raise UnsuitableEnvironmentError(f"{path}: ONNX Runtime can't run it on images ({text})") from error

@@ -1,11 +1,13 @@
 """The plan of a graph's execution: constants folded, one torch function per remaining node, values freed early."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.graph.op import STANDARD_DOMAINS, op_key
 from n2n_edge.training.ops import (
     activation as ops_activation,
@@ -32,6 +34,7 @@ from n2n_edge.training.ops import (
     shape as ops_shape,
 )
 from n2n_edge.training.ops.registry import FORGETS_OUTPUT, Kernel, Mode, NodeView, UnsupportedOpError, builder_of
+from n2n_edge.training.ops.runtime import runs_alone, runtime_kernel
 from n2n_edge.training.tensors import tensor_from_ir
 from n2n_edge.training.trained_weights import find_weights
 
@@ -57,7 +60,8 @@ class Step:
 class Plan:
     """How to execute a graph over a list of `slots` values.
 
-    `trained` and `statistics` are keyed by initializer name (of a Constant node: its output's name).
+    `trained` and `statistics` are keyed by initializer name (of a Constant node: its output's name). `foreign` are the
+    nodes that torch has no function for: ONNX Runtime runs them, and no gradient passes.
     """
 
     steps: tuple[Step, ...]
@@ -67,11 +71,15 @@ class Plan:
     trained: dict[str, tuple[int, Tensor]]
     statistics: dict[str, tuple[int, Tensor]]
     constants: dict[int, Tensor]
+    foreign: tuple[ir.Node, ...]
 
 
 class _Planner:
-    def __init__(self, model: ir.Model, mode: Mode) -> None:
+    def __init__(self, model: ir.Model, mode: Mode, *, whole: bool) -> None:
         self.graph = model.graph
+        self.imports = dict(model.opset_imports)
+        self.outputs = tuple(model.graph.outputs) if whole else learned_outputs(model)
+        self.foreign: list[ir.Node] = []
         self.opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
         self.mode = mode
         self.weights = find_weights(self.graph)
@@ -96,6 +104,7 @@ class _Planner:
             and op_key(producer.domain, producer.op_type) in FORGETS_OUTPUT
             and len(first.uses()) == 1
             and not first.is_graph_output()
+            and first not in self.outputs
         )
         shared = any(value is not None and value.name in self.weights.shared_statistics for value in node.inputs)
         return NodeView(
@@ -126,20 +135,26 @@ class _Planner:
             self.add_constant(value, tensor_from_ir(value.const_value))
         inputs = tuple(self.slot(value) for value in self.graph.inputs if not value.is_initializer())
         waiting: list[tuple[ir.Node, Kernel]] = []
-        for node in self.graph:
+        for node in _needed(self.graph, self.outputs):
             kernel = self.kernel(node)
             if not self.fold(node, kernel):
                 waiting.append((node, kernel))
-        outputs = tuple(self.slot(value) for value in self.graph.outputs)
+        outputs = tuple(self.slot(value) for value in self.outputs)
         return self.schedule(waiting, inputs, outputs)
 
     def kernel(self, node: ir.Node) -> Kernel:
         view = self.view(node)
         builder = builder_of(node)
-        if builder is None:
-            standard = node.domain in STANDARD_DOMAINS
-            raise view.unsupported("as an operator" if standard else f"of domain '{node.domain}'")
-        return builder(view)
+        try:
+            if builder is None:
+                standard = node.domain in STANDARD_DOMAINS
+                raise view.unsupported("as an operator" if standard else f"of domain '{node.domain}'")
+            return builder(view)
+        except UnsupportedOpError:
+            if not runs_alone(node):
+                raise
+            self.foreign.append(node)
+            return runtime_kernel(node, self.imports)
 
     def schedule(
         self, waiting: list[tuple[ir.Node, Kernel]], inputs: tuple[int, ...], outputs: tuple[int, ...]
@@ -150,7 +165,7 @@ class _Planner:
             reads = tuple(NOTHING if value is None else self.slot(value) for value in node.inputs)
             fills = tuple(self.slot(value) for value in node.outputs)
             done = {self.slot(value) for value in node.inputs if value is not None and last_reader[value] is node}
-            unread = {self.slot(v) for v in node.outputs if not v.uses() and not v.is_graph_output()}
+            unread = {self.slot(v) for v in node.outputs if v not in last_reader}
             steps.append(Step(node, kernel, reads, fills, tuple(sorted((done | unread) - set(outputs)))))
         changing = {value: tensor for value, tensor in self.changing.items() if value in self.slots}
         return Plan(
@@ -161,15 +176,28 @@ class _Planner:
             trained=self.named(changing, self.weights.trained),
             statistics=self.named(changing, self.weights.statistics - self.weights.trained),
             constants={self.slots[value]: tensor for value, tensor in self.known.items() if value in self.slots},
+            foreign=tuple(self.foreign),
         )
 
     def named(self, values: dict[ir.Value, Tensor], names: frozenset[str]) -> dict[str, tuple[int, Tensor]]:
         return {v.name: (self.slots[v], tensor) for v, tensor in values.items() if v.name and v.name in names}
 
 
-def make_plan(model: ir.Model, mode: Mode) -> Plan:
-    """Plan the execution of a model's graph (nodes in topological order).
+def _needed(graph: ir.Graph, outputs: Sequence[ir.Value]) -> list[ir.Node]:
+    """Return, in order, the nodes that `outputs` follow from."""
+    wanted = set(outputs)
+    needed = []
+    for node in reversed(list(graph)):
+        if any(value in wanted for value in node.outputs):
+            needed.append(node)
+            wanted.update(value for value in node.inputs if value is not None)
+    return needed[::-1]
 
-    Raises UnsupportedOpError for an op, or a form of one, that has no torch meaning here.
+
+def make_plan(model: ir.Model, mode: Mode, *, whole: bool = False) -> Plan:
+    """Plan the execution of a model's graph (nodes in topological order) up to its `learned_outputs`.
+
+    `whole`: up to the graph's own outputs. Raises UnsupportedOpError for an op, or a form of one, that neither torch
+    nor ONNX Runtime runs by itself.
     """
-    return _Planner(model, mode).make()
+    return _Planner(model, mode, whole=whole).make()

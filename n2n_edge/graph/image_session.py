@@ -1,0 +1,66 @@
+"""ONNX Runtime session of a model of images: batches of any size, outputs by image."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from n2n_edge.graph.learned import with_learned_outputs
+from n2n_edge.graph.load import load_model, serialize
+from n2n_edge.graph.shape_run import Array
+
+__all__ = ["ImageSession"]
+
+
+class ImageSession:
+    """Runs a model, as it stands, on batches of images.
+
+    `run` takes batches of any size: a file whose batch is fixed gets as many images as it takes, the last ones again
+    where there are too few. The first axis of every output is the image; where a file for one image has none, it is
+    added.
+    """
+
+    def __init__(self, model: Path | str | bytes | ir.Model, *, threads: int = 0) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        source = serialize(model) if isinstance(model, ir.Model) else model if isinstance(model, bytes) else str(model)
+        self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        entry = self._session.get_inputs()[0]
+        self.name: str = entry.name
+        first = entry.shape[0] if entry.shape else None
+        self.batch: int | None = first if isinstance(first, int) and first > 0 else None
+        """How many images it takes at a time, None for any number."""
+
+    @classmethod
+    def learned(cls, path: Path | str, *, threads: int = 0) -> "ImageSession":
+        """Open a file so that it gives its `learned_outputs`."""
+        model = load_model(path)
+        changed = with_learned_outputs(model)
+        return cls(path if changed is model else changed, threads=threads)
+
+    def run(self, images: Array) -> list[Array]:
+        """Return every output for `images`, ``(N, ...)``."""
+        if self.batch is None:
+            try:
+                return self._outputs(images)
+            except Exception:
+                if len(images) == 1:
+                    raise
+                self.batch = 1  # free in name only: some constant inside fixes it
+        parts = []
+        for start in range(0, len(images), self.batch):
+            chosen = images[start : start + self.batch]
+            count = len(chosen)
+            if count < self.batch:
+                chosen = np.concatenate([chosen, np.repeat(chosen[-1:], self.batch - count, axis=0)])
+            outputs = self._outputs(chosen)
+            if self.batch == 1:
+                outputs = [item if item.ndim and item.shape[0] == 1 else item[None] for item in outputs]
+            parts.append([item[:count] for item in outputs])
+        return [np.concatenate(items) for items in zip(*parts, strict=True)]
+
+    def _outputs(self, images: Array) -> list[Array]:
+        return [np.asarray(item) for item in self._session.run(None, {self.name: np.ascontiguousarray(images)})]

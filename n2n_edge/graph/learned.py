@@ -1,0 +1,116 @@
+"""Values that a student learns to give: a model's outputs, or what stands in front of those that teach nothing.
+
+Behind the last trained layer a model may select (TopK, NonMaxSuppression), count (ArgMax) or calculate what has no
+gradient here. Such a tail ships as it is; what is distilled and compared is what goes into it.
+"""
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from n2n_edge.graph.op import op_of
+from n2n_edge.graph.operands import is_fixed
+from n2n_edge.graph.shapes import is_constant
+
+__all__ = ["learned_outputs", "with_learned_outputs"]
+
+
+def learned_outputs(model: ir.Model) -> tuple[ir.Value, ...]:
+    """Return the values that are distilled and compared, in the order of the outputs that they stand for.
+
+    An output stays itself if it is a float, gradients come through it from the trained layers, and nothing between
+    these and it selects: where student and teacher select differently, the same place holds different things.
+    """
+    graph = model.graph
+    if all(output.dtype is None or output.dtype.is_floating_point() for output in graph.outputs) and all(
+        passes_gradients(node) and not op_of(node).selects for node in graph
+    ):
+        return tuple(graph.outputs)
+    tail = _Tail(graph)
+    found: dict[ir.Value, None] = {}
+    for output in graph.outputs:
+        found.update(dict.fromkeys([output] if tail.teaches(output) else tail.in_front_of(output)))
+    return tuple(found) or tuple(graph.outputs)
+
+
+def with_learned_outputs(model: ir.Model) -> ir.Model:
+    """Return `model` with `learned_outputs` as its outputs: a copy, or itself where they are the same."""
+    names = [str(value.name) for value in learned_outputs(model)]
+    if names == [str(value.name) for value in model.graph.outputs]:
+        return model
+    clone = model.clone()
+    values = {str(value.name): value for node in clone.graph for value in node.outputs}
+    clone.graph.outputs[:] = [values[name] for name in names]
+    for value in clone.graph.outputs:
+        value.dtype = value.dtype or ir.DataType.FLOAT  # which ONNX Runtime asks of outputs
+    return clone
+
+
+def passes_gradients(node: ir.Node) -> bool:
+    """Tell whether gradients pass through a node."""
+    if op_of(node).form == "cast":
+        kind = node.attributes.get_int("to", 1)
+        return ir.DataType(kind).is_floating_point() if kind is not None else True
+    return op_of(node).passes_gradients
+
+
+class _Tail:
+    """What is behind the last trained layers of a graph, value by value."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+        self.passing: set[ir.Value] = set()
+        self.selected: set[ir.Value] = set()
+        self.behind: set[ir.Value] = set()
+        body = self._body()
+        for node in graph:
+            inputs = [value for value in node.inputs if value is not None]
+            if node in body:
+                self.passing.update(node.outputs)
+                self.behind.update(node.outputs)
+                continue
+            if any(value in self.behind for value in inputs):
+                self.behind.update(node.outputs)
+                if op_of(node).selects or any(value in self.selected for value in inputs):
+                    self.selected.update(node.outputs)
+                if passes_gradients(node) and any(value in self.passing for value in inputs):
+                    self.passing.update(node.outputs)
+
+    def _body(self) -> set[ir.Node]:
+        """Return the nodes that a trained layer is, or stands behind."""
+        body: set[ir.Node] = set()
+        wanted: set[ir.Value] = set()
+        for node in reversed(list(self.graph)):
+            if any(value in wanted for value in node.outputs) or _is_trained(node):
+                body.add(node)
+                wanted.update(value for value in node.inputs if value is not None)
+        return body
+
+    def teaches(self, value: ir.Value) -> bool:
+        """Tell whether an output is worth comparing, and can be learned if any part of it can."""
+        if value.dtype is not None and not value.dtype.is_floating_point():
+            return False
+        return value not in self.behind or (value in self.passing and value not in self.selected)
+
+    def in_front_of(self, output: ir.Value) -> Iterator[ir.Value]:
+        """Yield the nearest values before `output` that are learned."""
+        seen: set[ir.Value] = set()
+        waiting = [output]
+        while waiting:
+            producer = waiting.pop().producer()
+            for value in () if producer is None else producer.inputs:
+                if value is None or value in seen or value not in self.behind:
+                    continue
+                seen.add(value)
+                if self.teaches(value):
+                    yield value
+                else:
+                    waiting.append(value)
+
+
+def _is_trained(node: ir.Node) -> bool:
+    inputs = node.inputs
+    return any(
+        index < len(inputs) and (value := inputs[index]) is not None and (is_constant(value) or is_fixed(value))
+        for index in op_of(node).trained
+    )

@@ -1,0 +1,98 @@
+"""What a student learns to give: a model's outputs, or what goes into a tail that selects or counts."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+
+from n2n_edge.graph.image_session import ImageSession
+from n2n_edge.graph.learned import learned_outputs, with_learned_outputs
+from n2n_edge.graph.teacher import Teacher
+from n2n_edge.tasks.outputs import class_count
+from n2n_edge.training.executor import GraphModule
+from tests.graph.test_free_batch import CHANNELS, SIZE, Body, Net, images, network
+
+
+def classes(net: Net, y: str) -> str:
+    pooled = net.op("Flatten", net.op("GlobalAveragePool", y))
+    return net.op("Gemm", pooled, net.random(5, CHANNELS), net.random(5), transB=1)
+
+
+def selected(net: Net, y: str) -> str:
+    """Take the boxes with the best scores, as DETR heads do."""
+    boxes = net.op("Reshape", net.conv(y, CHANNELS, 4), net.ints(1, 4, -1))
+    scores = net.op("Reshape", net.op("Sigmoid", net.conv(y, CHANNELS, 1)), net.ints(1, -1))
+    best = net.op("TopK", scores, net.ints(7), outputs=2, axis=1).replace("_0", "_1")
+    place = net.op("Expand", net.op("Unsqueeze", best, net.ints(1)), net.ints(1, 4, 7))
+    return net.op("GatherElements", boxes, place, axis=2)
+
+
+TAILS: dict[str, tuple[Body, list[str]]] = {
+    "argmax": (lambda net, y: net.op("Cast", net.op("ArgMax", classes(net, y), axis=1), to=1), ["Gemm"]),
+    "argmax behind softmax": (
+        lambda net, y: net.op("Cast", net.op("ArgMax", net.op("Softmax", classes(net, y), axis=1), axis=1), to=1),
+        ["Softmax"],
+    ),
+    "threshold": (
+        lambda net, y: net.op("Cast", net.op("Greater", net.op("Sigmoid", classes(net, y)), net.constant(0.5)), to=1),
+        ["Sigmoid"],
+    ),
+    "activation made of comparisons": (
+        lambda net, y: net.op(
+            "Where", net.op("Greater", classes(net, y), net.constant(0.0)), classes(net, y), net.constant(0.0)
+        ),
+        ["Where"],
+    ),
+    "the best of a detector's boxes": (selected, ["Reshape", "Reshape"]),
+    "an operator without a torch function": (lambda net, y: net.op("Hardmax", classes(net, y), axis=1), ["Gemm"]),
+    "a choice in front of layers": (
+        lambda net, y: classes(net, net.op("TopK", y, net.ints(SIZE), outputs=2, axis=3)),
+        ["Gemm"],
+    ),
+    "nothing of the kind": (classes, ["Gemm"]),
+}
+
+
+@pytest.mark.parametrize("name", TAILS)
+def test_what_is_learned_stands_in_front_of_what_teaches_nothing(name: str) -> None:
+    body, ops = TAILS[name]
+    model = Teacher(network(body, tail=False)).model
+
+    producers = [value.producer() for value in learned_outputs(model)]
+
+    assert sorted(node.op_type for node in producers if node is not None) == sorted(ops)
+
+
+@pytest.mark.parametrize("name", TAILS)
+def test_torch_gives_what_is_learned_and_all_of_the_file(name: str) -> None:
+    model = Teacher(network(TAILS[name][0], tail=False)).model
+    batch = images()
+    learned = GraphModule(model).train()
+
+    outputs = learned(torch.from_numpy(batch))
+    given = outputs if isinstance(outputs, tuple) else (outputs,)
+    torch.stack([output.square().mean() for output in given]).sum().backward()
+
+    with torch.inference_mode():
+        whole = GraphModule(model, whole=True)(torch.from_numpy(batch))
+        again = learned.eval()(torch.from_numpy(batch))
+    assert isinstance(whole, torch.Tensor)
+    assert np.allclose(whole.numpy(), ImageSession(model).run(batch)[0], atol=1e-3)
+    for expected, tensor in zip(
+        ImageSession(with_learned_outputs(model)).run(batch),
+        again if isinstance(again, tuple) else (again,),
+        strict=True,
+    ):
+        assert np.allclose(expected, tensor.numpy(), atol=1e-3)
+    assert any(weight.grad is not None and bool(weight.grad.abs().max() > 0) for weight in learned.weights())
+
+
+def test_classes_are_counted_in_front_of_their_choice() -> None:
+    assert class_count(Teacher(network(TAILS["argmax"][0], tail=False)).model, "classes") == 5
+
+
+def test_a_file_as_written_and_as_normalised_learn_the_same() -> None:
+    model = network(selected, tail=False)
+
+    assert len(learned_outputs(model)) == len(learned_outputs(Teacher(model).model)) == 2
+    assert isinstance(with_learned_outputs(model), ir.Model)
