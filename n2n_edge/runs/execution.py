@@ -44,8 +44,8 @@ _LEAST_SEARCH_S = 1.0
 """What a search gets of `--minutes` where getting ready has taken its share."""
 
 
-def execute(folder: RunFolder, settings: CompressSettings, callback: RunCallback) -> None:
-    """Run, or go on with, the run in `folder` until its student is shipped.
+def execute(folder: RunFolder, settings: CompressSettings, callback: RunCallback, started: float) -> None:
+    """Run, or go on with, the run in `folder` until its student is shipped; `--minutes` counts from `started` on.
 
     Raises:
         InputError: anything wrong with teacher, data, device or options; a folder made for the run is taken back.
@@ -64,14 +64,18 @@ def execute(folder: RunFolder, settings: CompressSettings, callback: RunCallback
             f"{STALL_VARIABLE} sets how long to wait"
         )
         with watched(callback.on_message, advice, folder.stacks), large_buffers_kept():
-            _run(folder, settings, profiles, callback, begun)
+            _run(folder, settings, profiles, callback, begun, started)
 
 
 def _run(
-    folder: RunFolder, settings: CompressSettings, profiles: tuple[Profile, ...], callback: RunCallback, begun: bool
+    folder: RunFolder,
+    settings: CompressSettings,
+    profiles: tuple[Profile, ...],
+    callback: RunCallback,
+    begun: bool,
+    started: float,
 ) -> None:
     """Run `settings`; `begun` tells that the folder is new."""
-    started = time.monotonic()
     try:
         with phase("preparation"):
             prepared = prepare(settings, profiles, folder, callback)
@@ -187,7 +191,7 @@ def _search(
         return ShortDistiller(
             prepared.teacher.model,
             prepared.data,
-            times * schedule.short_images,
+            schedule.drawn(times, prepared.data),
             short,
             validation_images=schedule.rung_validation,
             feature_images=schedule.feature_images,

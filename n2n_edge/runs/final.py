@@ -27,7 +27,7 @@ _MARGIN = 0.9
 _VALIDATION_SHARE = 0.15
 """Part of `--minutes` that an epoch's validation and its BatchNorm statistics may take, each."""
 
-_LEAST_VALIDATION = 64
+_LEAST_VALIDATION = 16
 
 
 @dataclass(frozen=True)

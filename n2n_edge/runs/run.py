@@ -1,5 +1,6 @@
 """Run: one search with its folder, begun by `compress`, opened, resumed, and shipped from."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
@@ -29,16 +30,24 @@ __all__ = ["Run", "compress", "new_run", "require_pillow", "require_tensorboard"
 INSTALL_HINT = 'needs torch, which is not installed; run: pip install "n2n-edge[compress]"'
 
 
+_TRAINING_PACKAGES = {
+    "torch": "torch",
+    "safetensors": "safetensors",
+    "PIL": "pillow",
+    "lightning_fabric": "lightning-fabric",
+}
+"""The packages of ``[compress]`` by the names of their modules."""
+
+
 def require_training_packages(what: str = "compressing") -> None:
     """Raise UnsuitableEnvironmentError, saying what to install, where the extra ``[compress]`` is missing.
 
     `what` needs it.
     """
-    missing = [name for name in ("torch", "safetensors", "PIL") if find_spec(name) is None]
+    missing = [name for name in _TRAINING_PACKAGES if find_spec(name) is None]
     if missing:
-        raise UnsuitableEnvironmentError(
-            f"{what} {INSTALL_HINT.replace('torch', {'PIL': 'pillow'}.get(missing[0], missing[0]), 1)}"
-        )
+        package = _TRAINING_PACKAGES[missing[0]]
+        raise UnsuitableEnvironmentError(f"{what} {INSTALL_HINT.replace('torch', package, 1)}")
 
 
 def require_pillow(what: str) -> None:
@@ -130,12 +139,13 @@ class Run:
 
         Raises what `compress` raises.
         """
+        started = time.monotonic()  # loading torch counts, too
         require_training_packages()
         followers = Callbacks(tensorboard_callbacks(self._files.tensorboard, self.settings, tensorboard, callbacks))
         from n2n_edge.runs.execution import execute
 
         try:
-            execute(self._files, self.settings, followers)
+            execute(self._files, self.settings, followers, started)
         finally:
             followers.on_end()
         return self

@@ -29,7 +29,7 @@ SEARCH_SHARE = 0.4
 _CANDIDATES_AT_LEAST = 12
 """Candidates that the search's time should be enough for; their images are halved until it is."""
 
-_LEAST_SHORT = 64
+_LEAST_SHORT = 32
 _FEATURE_IMAGES, _CALIBRATION_IMAGES = 512, 512
 _VALIDATION_IMAGES, _RUNG_VALIDATION, _CONDITION_IMAGES = 1000, 5000, 1000
 
@@ -44,6 +44,9 @@ _TAIL_SHARE, _TAIL_S, _LEAST_TEST = 0.15, 20.0, 64
 
 _CONDITIONS = 50
 """Evaluations on corrupted images: five corruptions at five severities, of teacher and student."""
+
+_DRAWN_BYTES = 500_000_000
+"""Images of the distillations of candidates and finalists, which are drawn once and held as bytes."""
 
 _TIMED_STEPS, _LONG_S = 2, 0.5
 
@@ -92,6 +95,10 @@ class Schedule:
         names = {item.name for item in fields(cls)}
         return cls(**{name: value for name, value in kept.items() if name in names})
 
+    def drawn(self, times: int, data: Data) -> int:
+        """Return the images of an evaluation on `times` those of a candidate, of large ones no more than fit."""
+        return min(times * self.short_images, max(self.short_images, _drawable(data)))
+
     def keep(self, journal: Journal) -> None:
         """Keep it in a run's journal."""
         journal.set_meta("schedule", asdict(self))
@@ -105,9 +112,14 @@ class Schedule:
         return replace(prepared, data=data, distilling=distilling)
 
 
+def _drawable(data: Data) -> int:
+    channels, height, width = data.input_shape
+    return max(_LEAST_SHORT, _DRAWN_BYTES // (channels * height * width))
+
+
 def timed_pace(teacher: Teacher, data: Data, settings: DistillSettings, engine: Engine, at_once: int) -> Pace:
     """Time a few passes and steps on the engine, on images that `data` give in their own time."""
-    count = min(at_once, max(4, batch_for(data) // 8), len(data.train))
+    count = min(at_once, max(2, batch_for(data) // 8), len(data.train))
     load_s = _fastest(lambda: next(evaluation_batches(data, subset(data.train, count, settings.seed), count))) / count
     inputs = engine.moved(next(evaluation_batches(data, data.train, count)).inputs)
     module, kind = engine.module(teacher.model), output_kind(teacher.model, data.outputs)
@@ -157,7 +169,8 @@ def make_schedule(settings: CompressSettings, prepared: Prepared, spent_s: float
     memory = step_memory(model, model, data, engine)
     at_once = settings.batch or images_at_once(memory, distilling.batch_size, engine.device)
     pace = timed_pace(prepared.teacher, data, distilling, engine, at_once)
-    schedule = Schedule(str(engine.device), at_once, amount.short_images, evaluate_s=pace.evaluate_s)
+    images = min(amount.short_images, _drawable(data))
+    schedule = Schedule(str(engine.device), at_once, images, evaluate_s=pace.evaluate_s)
     if settings.minutes is not None:
         seconds = settings.minutes * 60
         left = SEARCH_SHARE * seconds - spent_s - (time.monotonic() - start)

@@ -195,7 +195,9 @@ class CompressSettings:
         check_device(self.train_device, self.train_precision, 1 if self.gpus is None else self.gpus)
         if self.gpus is not None and self.gpus > 1 and self.train_device not in ("auto", "cuda"):
             raise InputError(f"‹gpus› {self.gpus}: they can't be {self.train_device}; leave ‹train_device› out")
-        for name in ("candidates", "minutes", "epochs", "batch"):
+        if self.batch is not None and self.batch < 2:
+            raise InputError(f"‹batch› {self.batch}: must be 2 at least, since BatchNorm needs several images")
+        for name in ("candidates", "minutes", "epochs"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and isfinite(value)):
                 raise InputError(f"‹{name}› {value:g}: must be a number above 0")

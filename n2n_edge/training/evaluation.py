@@ -42,7 +42,7 @@ _MEASURED_IMAGES = 256
 def batch_for(data: Data, most: int = _BATCH) -> int:
     """Return how many images are evaluated at a time: `most`, or fewer of large ones, so that memory stays bounded."""
     _, height, width = data.input_shape
-    return max(_LEAST_BATCH, min(most, _PIXELS // (height * width)))
+    return min(most, max(_LEAST_BATCH, _PIXELS // (height * width)))
 
 
 def outputs_of(module: GraphModule, data: Data, split: Split, engine: Engine) -> Iterator[tuple[Tensor, ...]]:

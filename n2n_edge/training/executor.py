@@ -34,6 +34,14 @@ def _whole(value: Value | None) -> Tensor | None:
     return value.joined() if isinstance(value, Images) else value
 
 
+def _weight_channels_last(tensor: Tensor) -> Tensor:
+    """Return a weight whose strides say channels-last even where one axis has a single element, as in depthwise ones.
+
+    Torch chooses a convolution's kernel by strides: maps of one pixel would otherwise take one four times as slow.
+    """
+    return tensor.to(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+
 def _readable_names(model: ir.Model) -> dict[str, str]:
     """Return names by module and layer for initializers that an exporter left unnamed, such as ``onnx::Conv_12``."""
     names: dict[str, str] = {}
@@ -77,7 +85,7 @@ class GraphModule(nn.Module):
         readable = _readable_names(model)
         for name, (slot, tensor) in plan.trained.items():
             self._owners[name] = owner, key = self._owner(readable.get(name, name))
-            owner.register_parameter(key, nn.Parameter(_channels_last(tensor)))
+            owner.register_parameter(key, nn.Parameter(_weight_channels_last(tensor)))
             self._parameter_slots.append((slot, owner, key))
         for name, (slot, tensor) in plan.statistics.items():
             self._owners[name] = owner, key = self._owner(readable.get(name, name))

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -44,8 +45,20 @@ def _precision(device: torch.device, number_format: Format) -> Precision:
 def make_fabric(device: torch.device, number_format: Format, processes: int = 1) -> Fabric:
     """Return what puts modules and batches on `device`; several processes have yet to be launched.
 
-    Several take as many CUDA devices from the first on, or share the processor.
+    Several take as many CUDA devices from the first on, or share the processor. In float16 it holds the scale of one
+    training's losses; others are made once.
     """
+    if processes > 1 or number_format == "fp16":
+        return _made(device, number_format, processes)
+    return _shared(device, number_format)
+
+
+@cache
+def _shared(device: torch.device, number_format: Format) -> Fabric:
+    return _made(device, number_format, 1)
+
+
+def _made(device: torch.device, number_format: Format, processes: int) -> Fabric:
     strategy: Strategy = SingleDeviceStrategy(device)
     if processes > 1:
         # parameters may be unused: those of outputs that no loss looks at

@@ -19,7 +19,7 @@ from n2n_edge.training.hints import FeatureHints
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.watchdog import step as watched_step
 
-__all__ = ["Lesson", "Optimiser", "learning_rate", "trains_in"]
+__all__ = ["Lesson", "Optimiser", "learning_rate", "parts_of", "trains_in"]
 
 _WARM_UP_SHARE = 0.05
 
@@ -43,6 +43,13 @@ class Lesson:
     labels: Tensor | None
     teacher: tuple[Tensor, ...]
     features: Mapping[str, Tensor] | None = None
+
+
+def parts_of(images: int, at_once: int | None) -> list[slice]:
+    """Return even parts of a batch, of `at_once` images at most but two at least, which BatchNorm needs."""
+    count = 1 if at_once is None else max(1, min(-(-images // at_once), images // 2))
+    ends = [images * (part + 1) // count for part in range(count)]
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 class _Forward(nn.Module):

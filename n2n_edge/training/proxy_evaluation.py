@@ -18,7 +18,7 @@ from n2n_edge.training.compute import Engine, deterministic, generator
 from n2n_edge.training.distillation import training_engine
 from n2n_edge.training.evaluation import Evaluation, batch_for, compare, outputs_of
 from n2n_edge.training.executor import GraphModule, write_back
-from n2n_edge.training.optimiser import Lesson, Optimiser
+from n2n_edge.training.optimiser import Lesson, Optimiser, parts_of
 from n2n_edge.training.reconstruct import FeatureTargets, Kept, reconstruct
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.watchdog import step
@@ -151,8 +151,8 @@ class ShortDistiller:
         module.train()
         batches = (chosen for order in orders for chosen in order)
         for index, chosen in enumerate(batches):
-            parts = torch.split(chosen, settings.images_at_once or len(chosen))
-            optimiser.step(index, (self._lesson(part) for part in parts), len(chosen))
+            parts = parts_of(len(chosen), settings.images_at_once)
+            optimiser.step(index, (self._lesson(chosen[part]) for part in parts), len(chosen))
 
     def _lesson(self, chosen: Tensor) -> Lesson:
         labels = None if self._labels is None else self._engine.moved(self._labels[chosen])

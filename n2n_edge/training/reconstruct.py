@@ -224,7 +224,10 @@ class _Refit:
         values = wanted.permute(0, 2, 3, 1).reshape(count, rows * columns, outputs)
         values = values.gather(1, places[..., None].expand(-1, -1, outputs)).reshape(-1, outputs)
         self.done += 1
-        matrix, constant = _solve(patches, values, weight.reshape(outputs, features), bias)
+        start = weight.reshape(outputs, features)
+        matrix, constant = _solve(patches, values, start, bias)
+        if matrix is start:
+            return
         weight.copy_(matrix.reshape(weight.shape))
         if bias is not None and constant is not None:
             bias.copy_(constant)

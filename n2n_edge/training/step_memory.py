@@ -16,8 +16,8 @@ from n2n_edge.training.compute import Engine
 
 __all__ = ["StepMemory", "free_bytes", "images_at_once", "step_memory"]
 
-_FEW, _MORE = 2, 4
-"""Images in the two passes whose difference is what one more image takes; BatchNorm needs two at least."""
+_IMAGES = 2
+"""Images of the pass in which it is counted; BatchNorm needs two at least."""
 
 _COPIES = 5
 """Float32 copies of a student's weights: themselves, gradients, momentum, the best so far, and the one before."""
@@ -70,23 +70,18 @@ class _Saved:
 def step_memory(student: ir.Model, teacher: ir.Model, data: Data, engine: Engine) -> StepMemory:
     """Return what a step of training `student` towards `teacher` takes in the engine's number format.
 
-    What autograd saves is counted in two small forward passes; on the way back gradients join it. The teacher's live
+    What autograd saves is counted in a pass over two images; on the way back gradients join it. The teacher's live
     activations come from its graph (`Costs`).
     """
     module = engine.module(student)
     module.train()
     known = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers())}
-    images = engine.moved(next(evaluation_batches(data, data.train, _MORE)).inputs)
-    images = torch.cat([images] * -(-_MORE // len(images)))
-    passes = []
-    for count in (_FEW, _MORE):
-        saved = _Saved(set(known))
-        with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor), engine.autocast():
-            outputs = as_tuple(module(images[:count].clone()))
-        del outputs
-        passes.append(saved)
-    each = (passes[1].bytes - passes[0].bytes) / (_MORE - _FEW)
-    largest = passes[1].largest / _MORE
+    images = engine.moved(next(evaluation_batches(data, data.train, _IMAGES)).inputs)
+    images = torch.cat([images] * -(-_IMAGES // len(images)))
+    saved = _Saved(known)
+    with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor), engine.autocast():
+        as_tuple(module(images))
+    each, largest = saved.bytes / _IMAGES, saved.largest / _IMAGES
     counted = costs(teacher)
     alive = max(0, counted.memory_bound_bytes - 4 * counted.params)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in module.parameters())

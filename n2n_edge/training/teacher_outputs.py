@@ -13,7 +13,7 @@ from n2n_edge.training.batches import Batch, training_batches
 from n2n_edge.training.compute import Engine
 from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.hints import FeatureHints
-from n2n_edge.training.optimiser import Lesson
+from n2n_edge.training.optimiser import Lesson, parts_of
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.watchdog import step
 
@@ -22,7 +22,7 @@ __all__ = ["Teaching", "affordable_epochs"]
 _MOST_BYTES = 500_000_000
 """Teacher outputs that are kept; those beyond are worked out again."""
 
-_LEAST_EPOCHS = 3
+_LEAST_EPOCHS, _LEAST_IMAGES = 3, 16
 
 
 def affordable_epochs(
@@ -49,8 +49,10 @@ def affordable_epochs(
     least = min(_LEAST_EPOCHS, settings.epochs)
     if epochs >= least:
         return min(settings.epochs, int(epochs)), None
-    each = (seconds / least - epoch_s) / (student_s + teacher_s)
-    return least, min(images, max(settings.batch_size, int(each)))
+    each = int((seconds / least - epoch_s) / (student_s + teacher_s))
+    if each < _LEAST_IMAGES:  # hardly any time is left: one look at some images
+        least, each = 1, max(_LEAST_IMAGES, int((seconds - epoch_s) / (student_s + teacher_s)))
+    return least, min(images, each)
 
 
 class Teaching:
@@ -96,16 +98,14 @@ class Teaching:
         return Batch(batch.inputs[part], None if batch.labels is None else batch.labels[part])
 
     def _lessons(self, place: int, index: int, batch: Batch, hints: FeatureHints | None) -> Iterator[Lesson]:
-        at_once = self._settings.images_at_once or len(batch.inputs)
-        for start in range(0, len(batch.inputs), at_once):
-            part = slice(start, start + at_once)
+        for part in parts_of(len(batch.inputs), self._settings.images_at_once):
             inputs = self._engine.moved(batch.inputs[part])
             labels = None if batch.labels is None else self._engine.moved(batch.labels[part])
-            outputs = self._known.get((place, index, start))
+            outputs = self._known.get((place, index, part.start))
             features: Mapping[str, Tensor] = {}
             if outputs is None or hints is not None:
                 outputs, features = self._look(inputs, hints)
-                self._keep((place, index, start), outputs)
+                self._keep((place, index, part.start), outputs)
             yield Lesson(inputs, labels, outputs, features)
 
     def _keep(self, key: tuple[int, int, int], outputs: tuple[Tensor, ...]) -> None:

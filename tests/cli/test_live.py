@@ -7,6 +7,7 @@ from rich.console import Console
 
 from n2n_edge.cli.live import _Lines, _Panel
 from n2n_edge.runs.settings import CompressSettings
+from n2n_edge.training.reports import StepReport
 
 SETTINGS = CompressSettings(max_params=60000)
 
@@ -28,3 +29,20 @@ def test_the_panel_shows_the_sensitivity_profile() -> None:
     console = Console(file=io.StringIO(), width=120)
     console.print(panel.render())
     assert "0 of 40" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("waiting", "told"), [(0.42, "118 images/s, 42% of the time waiting for images; "), (0.02, "118 images/s; ")]
+)
+def test_training_says_its_speed_and_whether_it_waits_for_images(
+    waiting: float, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = StepReport(1, 2, 3, 10, 118.2, 65.0, waiting)
+    lines, panel = _Lines(SETTINGS), _Panel(SETTINGS, Console(file=io.StringIO()))
+    lines._last = -1000.0
+    lines.on_step(report)
+    assert f"training epoch 1/2, step 3/10, {told}1 min 05 s left" in capsys.readouterr().err
+    panel.on_step(report)
+    console = Console(file=io.StringIO(), width=120)
+    console.print(panel.render())
+    assert f"1 of 2; {told}1 min 05 s left" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -57,7 +57,7 @@ def test_a_run_tells_its_plan_and_goes_on_with_it(given: dict[str, object], tmp_
     assert run.met
 
 
-@pytest.mark.parametrize(("minutes", "short_images"), [(600.0, 1024), (5.0, 64), (20.0, 256)])
+@pytest.mark.parametrize(("minutes", "short_images"), [(600.0, 1024), (5.0, 64), (1.0, 32), (20.0, 256)])
 def test_minutes_hold_for_the_whole_run(
     minutes: float, short_images: int, given: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,7 +67,7 @@ def test_minutes_hold_for_the_whole_run(
     schedule, _ = make_schedule(settings, prepared, 10.0)
     assert schedule.short_images == short_images
     searched = module._setup_s(schedule, SLOW) + 12 * module._candidate_s(schedule, SLOW)
-    assert searched < 0.4 * minutes * 60 or short_images == 64
+    assert searched < 0.4 * minutes * 60 or short_images == 32
     assert schedule.tail_s < 0.31 * minutes * 60
     # a final distillation of many images is cut to what is left
     many = replace(prepared, data=replace(prepared.data, train=LONG))  # type: ignore[arg-type]
@@ -80,7 +80,7 @@ def test_minutes_hold_for_the_whole_run(
     taken = plan.epochs * (
         (plan.images or len(LONG)) * 0.07 + ((plan.validation or 0) + plan.calibration) * schedule.evaluate_s
     )
-    assert taken + schedule.tail_s <= left or plan.images == many.distilling.batch_size
+    assert taken + schedule.tail_s <= left or plan.images == 16
 
 
 class Long:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
@@ -81,8 +82,20 @@ class _Mode(TorchDispatchMode):
         return _run(func, args, kwargs or {})
 
 
+class _Calls(TorchFunctionMode):
+    """Sees to the two calls that no operator tells of."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.tensor and torch.device(kwargs.get("device") or "cpu") == DEVICE:
+            return torch.tensor(*args, **{**kwargs, "device": "cpu"}).to(DEVICE)
+        if func is Tensor.tolist and isinstance(args[0], Remote):
+            return args[0].inner.tolist()
+        return func(*args, **kwargs)
+
+
 @contextmanager
 def second_device() -> Iterator[torch.device]:
     """Let tensors be made on, and moved to, the second device; an operator that meets both devices raises."""
-    with _Mode():
+    with _Calls(), _Mode():
         yield DEVICE

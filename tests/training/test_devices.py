@@ -14,17 +14,24 @@ from n2n_edge.data.dataset import Data
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.graph.teacher import Teacher, build, surviving
 from n2n_edge.runs.schedule import timed_pace
+from n2n_edge.tasks.outputs import as_tuple
 from n2n_edge.training import compute
+from n2n_edge.training.checkpoint import last_checkpoint
 from n2n_edge.training.compute import Engine
 from n2n_edge.training.distillation import distill, training_engine
 from n2n_edge.training.evaluation import evaluate, scale_warnings
+from n2n_edge.training.executor import GraphModule
+from n2n_edge.training.optimiser import Lesson, Optimiser
 from n2n_edge.training.proxy_evaluation import ShortDistiller
 from n2n_edge.training.reconstruct import reconstructed
+from n2n_edge.training.reports import EpochReport, StepReport
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.training.step_memory import step_memory
 from tests.training import small
 from tests.training.second_device import DEVICE, MixedDevicesError, second_device
 from tests.training.small import small_cnn
+from tests.training.test_ops import CASES, Case
+from tests.training.test_ops import build as build_node
 
 SETTINGS = DistillSettings(
     epochs=4, batch_size=32, teacher_images=200, calibration_images=64, device="cpu", precision="fp32", threads=1
@@ -155,3 +162,55 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 def test_settings_of_no_device_are_refused(given: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         DistillSettings(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_operator_calculates_where_its_inputs_are(case: Case) -> None:
+    model, feed = build_node(case)
+    module = GraphModule(ir.from_proto(model))
+    with torch.no_grad():
+        expected = as_tuple(module(*map(torch.from_numpy, feed.values())))
+    with second_device() as device, torch.no_grad():
+        found = as_tuple(module.to(device)(*(torch.from_numpy(array).to(device) for array in feed.values())))
+        assert all(output.device == device for output in found)
+        here = [output.cpu() for output in found]
+    for wanted, got in zip(expected, here, strict=True):
+        np.testing.assert_allclose(got.numpy(), wanted.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_float16_scales_its_losses_and_goes_on_with_the_scale(tmp_path: Path) -> None:
+    data = small.striped_data()
+    teacher, student, kept = cut(small_cnn(width=8, classes=3))
+    settings = replace(SETTINGS, precision="fp16", learning_rate=0.02)
+
+    def kill(report: EpochReport | StepReport) -> None:
+        if report.epoch > 2:
+            raise InterruptedError
+
+    path = tmp_path / "checkpoint"
+    unbroken = distill(student, teacher.model, data, settings, kept=kept)
+    with pytest.raises(InterruptedError):
+        distill(student, teacher.model, data, settings, kept=kept, checkpoint=path, on_step=kill)
+    assert last_checkpoint(path).optimiser["precision"]["scale"] > 1
+    again = distill(student, teacher.model, data, settings, kept=kept, checkpoint=path)
+    for name, array in weights(unbroken.model).items():
+        assert array.tobytes() == weights(again.model)[name].tobytes(), name
+    full = distill(student, teacher.model, data, replace(settings, precision="fp32"), kept=kept)
+    losses = [[report.train_loss for report in result.history] for result in (unbroken, full)]
+    np.testing.assert_allclose(*losses, rtol=0.1)
+    assert weights(full.model)["head.weight"].tobytes() != weights(unbroken.model)["head.weight"].tobytes()
+
+
+def test_a_loss_that_float16_cannot_hold_changes_no_weight_and_shrinks_the_scale() -> None:
+    engine = Engine(torch.device("cpu"), "fp16")
+    module = engine.module(small_cnn(width=4, classes=3))
+    optimiser = Optimiser(module, SETTINGS, steps=2, kind="logits", engine=engine)
+    module.train()
+    before = {name: tensor.clone() for name, tensor in module.learned().items() if name.endswith("weight")}
+    images, said = torch.rand(8, 1, 16, 16), torch.full((8, 3), float("inf"))
+    scale = optimiser.state()["precision"]["scale"]
+    optimiser.step(0, [Lesson(images, None, (said,))], 8)
+    assert all(torch.equal(module.learned()[name], tensor) for name, tensor in before.items())
+    assert optimiser.state()["precision"]["scale"] < scale
+    optimiser.step(1, [Lesson(images, None, (torch.rand(8, 3),))], 8)
+    assert not all(torch.equal(module.learned()[name], tensor) for name, tensor in before.items())

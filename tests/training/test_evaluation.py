@@ -11,7 +11,7 @@ from n2n_edge.data.dataset import Data, Split
 from n2n_edge.errors import InputError
 from n2n_edge.tasks.outputs import output_kind
 from n2n_edge.training.distillation import distill
-from n2n_edge.training.evaluation import evaluate, evaluate_onnx, metric_name
+from n2n_edge.training.evaluation import batch_for, evaluate, evaluate_onnx, metric_name
 from n2n_edge.training.settings import DistillSettings
 from tests.training.small import small_cnn
 
@@ -117,3 +117,11 @@ def test_the_kind_of_outputs_is_read_from_the_graph(striped_data: Data, end: str
     assert metric_name(model, striped_data) == ("fidelity" if kind == "other" else "accuracy")
     bare = replace(striped_data, train=Split(striped_data.train.images, None))
     assert metric_name(model, bare) == "fidelity"
+
+
+@pytest.mark.parametrize(("side", "images"), [(16, 256), (96, 256), (224, 47), (640, 8)])
+def test_of_large_images_fewer_are_evaluated_at_a_time(side: int, images: int) -> None:
+    split = Split(np.zeros((1, side, side, 3), np.uint8), None)
+    data = Data(split, split, split, (), (0.0,) * 3, (1.0,) * 3)
+    assert batch_for(data) == images
+    assert batch_for(data, 4) == 4

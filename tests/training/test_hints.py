@@ -152,7 +152,8 @@ def test_epochs_are_what_time_allows() -> None:
     def epochs(seconds: float, teacher_bytes: float = 40.0, epoch_s: float = 0.0) -> tuple[int, int | None]:
         return affordable_epochs(settings, 1000, seconds, 0.001, 0.009, teacher_bytes, epoch_s)
 
-    assert epochs(0.0) == (3, 128)
+    assert epochs(0.0) == (1, 16)
+    assert epochs(0.4) == (1, 40)
     assert epochs(15.0) == (3, 500)  # too little for three epochs of all images
     assert epochs(15.0, epoch_s=2.0) == (3, 300)
     assert epochs(30.5) == (3, None)  # the teacher takes part in all

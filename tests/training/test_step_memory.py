@@ -12,6 +12,7 @@ from n2n_edge.data.dataset import Data
 from n2n_edge.training import step_memory as module
 from n2n_edge.training.compute import Engine
 from n2n_edge.training.distillation import distill
+from n2n_edge.training.optimiser import parts_of
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.training.step_memory import StepMemory, free_bytes, images_at_once, step_memory
 from tests.training.small import small_cnn
@@ -48,6 +49,14 @@ def test_a_control_group_limits_what_is_free(monkeypatch: pytest.MonkeyPatch, tm
     assert free_bytes(CPU) == 15_000_000
     (tmp_path / "memory.max").write_text("max\n")
     assert free_bytes(CPU) > 100_000_000
+
+
+@pytest.mark.parametrize(
+    ("images", "at_once", "sizes"),
+    [(128, None, [128]), (128, 32, [32] * 4), (128, 127, [64, 64]), (33, 32, [16, 17]), (3, 2, [3]), (1, 8, [1])],
+)
+def test_parts_of_a_batch_are_even_and_never_a_single_image(images: int, at_once: int | None, sizes: list[int]) -> None:
+    assert [len(range(images)[part]) for part in parts_of(images, at_once)] == sizes
 
 
 def without_norms(model: ir.Model) -> ir.Model:

@@ -168,7 +168,7 @@ def _dropout(view: NodeView) -> Kernel:
 def _shape(view: NodeView) -> Kernel:
     start, attribute = view.get_int("start", 0), view.node.attributes.get("end")
     end = None if attribute is None else attribute.as_int()
-    return lambda x: torch.tensor(x.shape[start:end], dtype=torch.int64)
+    return lambda x: torch.tensor(x.shape[start:end], dtype=torch.int64, device=x.device)
 
 
 @register("Constant")
@@ -193,11 +193,14 @@ def _constant_of_shape(view: NodeView) -> Kernel:
     read_shape = view.integers("", 0)
 
     def run(shape: Tensor) -> Tensor:
-        return torch.full(read_shape((shape,)) or (), fill.item(), dtype=fill.dtype)
+        return torch.full(read_shape((shape,)) or (), fill.item(), dtype=fill.dtype, device=shape.device)
 
     return run
 
 
 @register("Range")
 def _range(view: NodeView) -> Kernel:
-    return lambda start, limit, delta: torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
+    def run(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
+        return torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype, device=start.device)
+
+    return run
