@@ -10,7 +10,7 @@ from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import IncompressibleError, InputError
 from n2n_edge.foreign import foreign_file
 from n2n_edge.graph.costs import total_costs
-from n2n_edge.graph.input_shape import with_input_shape
+from n2n_edge.graph.input_shape import leaves_size_free, with_input_shape
 from n2n_edge.graph.load import load_model, size_of
 from n2n_edge.graph.model_file import file_size_bytes
 from n2n_edge.graph.shapes import batch_of
@@ -33,7 +33,7 @@ class Inspection:
 
     `teacher` is None for a model that has no layers to remove or shrink, such as a quantized one: the only one of
     `obstacles` says why. `figures` are costs by name, the latency on `device`; `batch` is the number of images that the
-    model takes at a time.
+    model takes at a time. `input_assumed`: the model leaves its input's sizes free, and nobody gave any.
     """
 
     device: str
@@ -41,6 +41,7 @@ class Inspection:
     obstacles: tuple[Obstacle, ...]
     batch: int
     teacher: Teacher | None
+    input_assumed: bool = False
 
     @property
     def layers(self) -> "tuple[Layer, ...]":
@@ -58,11 +59,6 @@ class Inspection:
         inputs = () if self.teacher is None else self.teacher.model.graph.inputs
         shape = list(inputs[0].shape or ()) if inputs else []
         return tuple(size if isinstance(size, int) else None for size in shape[1:])
-
-    @property
-    def input_assumed(self) -> bool:
-        """Whether the model leaves these sizes free."""
-        return any(obstacle.code == "free_size" for obstacle in self.obstacles)
 
     def to_json(self) -> dict[str, object]:
         """Return the document that ``n2n-edge inspect --json`` prints."""
@@ -140,9 +136,10 @@ def inspect(
         return Inspection(
             profile.name,
             _figures(path, teacher, profile, input_shape),
-            obstacles(teacher, input_shape),
+            obstacles(teacher),
             batch_of(teacher.model),
             teacher,
+            input_assumed=input_shape is None and leaves_size_free(teacher.source),
         )
 
 

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import onnx_ir as ir
-
 from n2n_edge._example import teacher_path as example_teacher
 from n2n_edge.data.class_names import read_class_names
 from n2n_edge.data.dataset import Data, load_data
@@ -14,7 +12,7 @@ from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import InputError
 from n2n_edge.graph.free_batch import takes_one_image
-from n2n_edge.graph.input_shape import shape_words
+from n2n_edge.graph.input_shape import image_shape, input_layout, leaves_size_free, shape_words
 from n2n_edge.graph.load import save_model
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.file_figures import file_figures
@@ -85,14 +83,17 @@ def prepare(
     states = load_policies(Path(settings.policy_from)) if settings.policy_from else {}
     path = _teacher_file(settings, folder, callback)
     teacher = Teacher.load(path, settings.input_shape)
-    refuse_unready(teacher, path, settings.input_shape)
+    refuse_unready(teacher, path)
     callback.on_message(_summary(teacher, path))
     noted = tuple(note for note in (export_note(teacher),) if note)
     for note in noted:
         callback.on_message(note)
-    if _leaves_size_free(teacher.source):
-        sizes = shape_words(settings.input_shape or ())
-        callback.on_message(f"the teacher leaves its input's size free: figures and the student are for {sizes}")
+    if leaves_size_free(teacher.source):
+        sizes = shape_words(image_shape(teacher.model))
+        advice = "" if settings.input_shape else "; give ‹input_shape› for another"
+        callback.on_message(f"the teacher leaves its input's size free: trained and counted at {sizes}{advice}")
+    if input_layout(teacher.model) == "nhwc":
+        callback.on_message("the teacher takes channels last, (N, height, width, channels), and so does the student")
     GraphModule(teacher.model)  # an op that can't be trained is found before anything is begun
     spec = settings.data or _EXAMPLE_DATA
     loaded, choice = _load(settings, teacher, path, spec)
@@ -159,11 +160,6 @@ def _teacher_file(settings: CompressSettings, folder: RunFolder, callback: RunCa
     return example_teacher() if settings.teacher is None else Path(settings.teacher)
 
 
-def _leaves_size_free(source: ir.Model) -> bool:
-    shape = source.graph.inputs[0].shape
-    return shape is not None and any(not isinstance(size, int) or size < 1 for size in list(shape)[1:])
-
-
 def _summary(teacher: Teacher, path: Path) -> str:
     removable = sum(layer.removable for layer in teacher.layers)
     shrinkable = sum(group.shrinkable for group in teacher.groups)
@@ -179,13 +175,10 @@ def _summary(teacher: Teacher, path: Path) -> str:
 
 
 def _load(settings: CompressSettings, teacher: Teacher, path: Path, spec: str) -> tuple[Data, OutputsChoice]:
-    shape = teacher.model.graph.inputs[0].shape
-    assert shape is not None
-    sizes = [size for size in list(shape)[1:] if isinstance(size, int)]
     wanted = as_outputs_name(settings.outputs or teacher.source.metadata_props.get(OUTPUTS_KEY))
     data = load_data(
         spec,
-        input_shape=(sizes[0], sizes[1], sizes[2]),
+        input_shape=image_shape(teacher.model),
         classes=class_count(teacher.model, wanted),
         may_be_values=True,
         mean=settings.mean,

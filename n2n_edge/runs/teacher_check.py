@@ -13,6 +13,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.graph.free_batch import takes_one_image
 from n2n_edge.graph.image_session import ImageSession
+from n2n_edge.graph.input_shape import in_layout, input_layout
 from n2n_edge.graph.shape_run import Array, run_graph
 from n2n_edge.runs.parity import worst_difference
 from n2n_edge.training.augmentation import normalise
@@ -112,7 +113,7 @@ def _joined(parts: Sequence[Array], shape: tuple[int, ...]) -> Array:
 
 def _first_difference(graph: ir.Model, images: Array) -> str:
     """Name the first node whose output in torch isn't that in ONNX Runtime, with the same inputs before it."""
-    expected = run_graph(graph, {str(graph.graph.inputs[0].name): images})
+    expected = run_graph(graph, {str(graph.graph.inputs[0].name): in_layout(images, input_layout(graph))})
     found: list[str] = []
 
     class Comparing:
