@@ -2,6 +2,7 @@
 #   make demo         compress the built-in example for a Raspberry Pi 4
 #   make test         run the tests
 #   make test-avx2    run the tests that train once more, as on a processor without AVX-512
+#   make test-zoos    export, cut and compare networks of torchvision and timm (an environment of 6 GB, an hour)
 #   make lint         formatting, lint rules, types, import contracts
 #   make docs         build the documentation site, warnings as errors
 #   make wheel-check  install the wheel alone into a clean environment and use it there
@@ -15,11 +16,12 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 WHEEL_VENV := .venv-wheel
+ZOOS_VENV := .venv-zoos
 WHEEL_BIN := $(CURDIR)/$(WHEEL_VENV)/bin
 DEMO_RUN := demo-run
 SITE := docs/_build/html
 
-.PHONY: help demo test test-avx2 lint docs wheel-check clean
+.PHONY: help demo test test-avx2 test-zoos lint docs wheel-check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -40,6 +42,10 @@ test: $(VENV)/.installed-dev
 # oneDNN chooses other kernels there, and has had faults in them that end or hang the process.
 test-avx2: $(VENV)/.installed-dev
 	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "processor and not slow"
+
+# PyPI's torchvision goes with a torch of its own, which is none of the pinned set.
+test-zoos: $(ZOOS_VENV)/.installed
+	$(ZOOS_VENV)/bin/python -m pytest -m zoos tests/training/test_torch_zoos.py tests/training/test_torch_teachers.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -78,7 +84,7 @@ wheel-check: $(VENV)/.installed-dev
 	@echo "wheel-check passed"
 
 clean:
-	rm -rf $(VENV) $(WHEEL_VENV) $(DEMO_RUN) docs/_build dist
+	rm -rf $(VENV) $(WHEEL_VENV) $(ZOOS_VENV) $(DEMO_RUN) docs/_build dist
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("n2n-edge needs Python 3.11 or newer; set PYTHON=" if sys.version_info < (3, 11) else 0)'
@@ -94,4 +100,11 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	@touch $@
+
+$(ZOOS_VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(ZOOS_VENV)
+	grep -vE '^(torch|triton|nvidia.*|setuptools)==' constraints.txt > $(ZOOS_VENV)/constraints.txt
+	$(ZOOS_VENV)/bin/python -m pip install --quiet -c $(ZOOS_VENV)/constraints.txt \
+	    torch==2.14.1 torchvision==0.29.1 timm==1.0.31 -e ".[compress,example,png,dev]"
 	@touch $@

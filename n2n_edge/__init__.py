@@ -39,11 +39,12 @@ if TYPE_CHECKING:
     from n2n_edge.metrics.figures import Figure
     from n2n_edge.metrics.verdict import Verdict
     from n2n_edge.runs.callbacks import RunCallback
-    from n2n_edge.runs.front import Trial
+    from n2n_edge.runs.front import RunTrial
     from n2n_edge.runs.gating import gate
     from n2n_edge.runs.inspection import Inspection, inspect
     from n2n_edge.runs.run import Run, compress
     from n2n_edge.runs.settings import CompressSettings
+    from n2n_edge.search.trial import Trial
     from n2n_edge.training.distillation import distill
     from n2n_edge.training.executor import load_student
     from n2n_edge.training.settings import DistillSettings
@@ -70,6 +71,7 @@ __all__ = [
     "Profile",
     "Run",
     "RunCallback",
+    "RunTrial",
     "SshTarget",
     "Teacher",
     "Trial",
@@ -114,7 +116,8 @@ _HOMES = {
     "metrics.figures": ("Figure",),
     "metrics.verdict": ("Verdict",),
     "runs.callbacks": ("RunCallback",),
-    "runs.front": ("Trial",),
+    "runs.front": ("RunTrial",),
+    "search.trial": ("Trial",),
     "runs.run": ("Run", "compress"),
     "runs.settings": ("CompressSettings",),
     "gate.check": ("Gated",),

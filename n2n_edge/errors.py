@@ -1,7 +1,8 @@
 """The errors that people see: one line that says what was given, what is wrong and what to do.
 
 An error is raised where it is understood; only ``n2n_edge.cli`` turns it into an exit code. It names a setting as
-``‹max_mb›``, which Python's users read as ``max_mb`` and those of the command line as ``--max-mb``.
+``‹max_mb›``, which Python's users read as ``max_mb`` and those of the command line as ``--max-mb``; options leave
+out the unit of seconds, so ``‹max_time_s›`` is ``--max-time`` there.
 """
 
 import re
@@ -10,13 +11,14 @@ from collections.abc import Mapping
 __all__ = [
     "BudgetMissedError", "IncompressibleError", "InputError", "LimitExceededError", "MemoryLimitError", "N2NError",
     "UnsuitableEnvironmentError",
+    "first_line",
     "lack_behind",
     "message_of",
     "setting",
 ]  # fmt: skip
 
 
-_SETTING = re.compile("‹([a-z][a-z0-9_]*)›")
+_SETTING = re.compile("‹([a-z][a-z0-9_]*?)(_s)?›")
 
 
 def setting(option: str) -> str:
@@ -37,7 +39,7 @@ class N2NError(Exception):
     exit_code = 2
 
     def __str__(self) -> str:
-        return _SETTING.sub(r"\1", self.text)
+        return _SETTING.sub(r"\1\2", self.text)
 
     @property
     def text(self) -> str:
@@ -89,6 +91,11 @@ def message_of(error: object) -> str:
         return " ".join(str(error).split())
     except (Exception, SystemExit):  # the text of a foreign error is foreign code
         return ""
+
+
+def first_line(error: object) -> str:
+    """Return the first line of what an error says; its type where it says nothing."""
+    return str(error).strip().split("\n")[0].strip() or type(error).__name__
 
 
 def lack_behind(error: BaseException) -> str | None:

@@ -66,7 +66,7 @@ def _escape(character: str) -> str:
 def foreign_code(what: str) -> Iterator[None]:
     """Turn whatever the user's own code raises, an exit of the process included, into an error of one line.
 
-    `what` names the code as the subject of a sentence, such as ``--data mydata:load``. Ctrl-C passes. What the code
+    `what` names the code as the subject of a sentence, such as ``‹data› mydata:load``. Ctrl-C passes. What the code
     sets for the whole process (its streams, torch's gradients, type and device, numpy's errors) doesn't stay. What it
     forks, and its threads, may still call ``os._exit``.
 
@@ -149,11 +149,11 @@ def foreign_file(what: object) -> Iterator[None]:
     except LimitExceededError as error:
         if what == "the model":
             raise
-        raise InputError(f"{what}: {error}") from error
+        raise InputError(f"{what}: {error.text}") from error
     except InputError as error:
-        if str(what) in str(error) or what == "the model":
+        if str(what) in error.text or what == "the model":
             raise
-        raise type(error)(f"{what}: {str(error).removeprefix('the model: ')}") from error
+        raise type(error)(f"{what}: {error.text.removeprefix('the model: ')}") from error
     except (KeyboardInterrupt, N2NError):
         raise
     except MemoryError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from n2n_edge.graph import child
 from n2n_edge.measure.launch import Launch
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.target import HostTarget
@@ -49,6 +50,22 @@ def forks() -> Iterator[Forks]:
     """A server of Python processes that have ONNX Runtime imported already."""
     with running_forks() as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def torch_forks() -> Iterator[Forks]:
+    """The same with torch, whose import takes longest of all."""
+    with running_forks("torch") as found:
+        yield found
+
+
+@pytest.fixture(autouse=True, scope="session")
+def forked_children(forks: Forks) -> Iterator[None]:
+    """Fork the processes that run a file for its shapes, one or more for every teacher; those of commands are real."""
+    command = child._command
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(child, "_command", lambda folder: forks.argv(command(folder)))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Server of Python processes that have ONNX Runtime imported already, in place of interpreters started anew.
+"""Server of Python processes that have ONNX Runtime (and more) imported already, in place of interpreters started anew.
 
 A worker spends nearly all of its processor time on imports, and a comparison starts two dozen. `Forks.argv` turns a
 command that begins with this interpreter into one of a small client: it hands its streams, folder and environment to
@@ -6,6 +6,7 @@ the server, whose fork runs the program. The client ends as the program did; whe
 """
 
 import contextlib
+import importlib
 import marshal
 import os
 import runpy
@@ -55,14 +56,17 @@ class Forks:
 
 
 @contextlib.contextmanager
-def running_forks() -> Iterator[Forks]:
-    """Give a server, where the system has process descriptors; it ends with the block, and with this process."""
+def running_forks(*modules: str) -> Iterator[Forks]:
+    """Give a server, where the system has process descriptors; it ends with the block, and with this process.
+
+    It imports `modules` before it forks, beside ONNX Runtime.
+    """
     if not hasattr(os, "pidfd_open"):
         yield Forks(None)
         return
     with tempfile.TemporaryDirectory() as folder:
         address = Path(folder) / "forks"
-        command = [sys.executable, "-P", __file__, str(address)]
+        command = [sys.executable, "-P", __file__, str(address), *modules]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/") as process:
             assert process.stdin is not None
             assert process.stdout is not None
@@ -145,8 +149,11 @@ def _become(streams: Sequence[int], folder: str, environment: dict[str, str]) ->
 
 def _run(argv: list[str]) -> None:
     """Run what an interpreter would with these arguments."""
+    safe_path = False
     while argv and argv[0] in ("-P", "-u"):
-        del argv[0]
+        safe_path |= argv.pop(0) == "-P"
+    if argv[0] in ("-c", "-m") and not safe_path:
+        sys.path.insert(0, str(Path.cwd()))
     if argv[0] == "-c":
         sys.argv = ["-c", *argv[2:]]
         exec(compile(argv[1], "<string>", "exec"), {"__name__": "__main__", "__builtins__": __builtins__})
@@ -162,6 +169,8 @@ if __name__ == "__main__":
     import numpy  # noqa: F401
     import onnxruntime  # noqa: F401
 
+    for module in sys.argv[2:]:
+        importlib.import_module(module)
     arguments, code = _serve(sys.argv[1]), 0
     try:
         _run(arguments)

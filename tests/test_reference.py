@@ -3,7 +3,8 @@
 import doctest
 import inspect
 import re
-from dataclasses import fields
+from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import typer
 import n2n_edge
 from n2n_edge._example import teacher_path
 from n2n_edge.cli.app import app
+from n2n_edge.data import source_digits
+from n2n_edge.data.samples import Samples, Source
 from n2n_edge.runs.gating import gate
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "python.md"
@@ -22,7 +25,7 @@ WITHOUT_EXAMPLE = {
 }  # fmt: skip
 """Results, which the examples of functions show, and what the page of the reference shows."""
 TRAINS = {"compress", "distill"}
-OPENS_A_RUN = {"Run", "Trial"}
+OPENS_A_RUN = {"Run", "RunTrial", "Trial"}
 NO_SETTINGS = {"out", "resume", "tensorboard", "as_json", "teacher_option", "context", "callbacks", "budgets"}
 
 
@@ -38,6 +41,21 @@ def run_examples(name: str, **names: object) -> int:
     failed, tried = doctest.DocTestRunner(verbose=False).run(found, out=said.append)
     assert not failed, "".join(said)
     return tried
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_digits(quick_workers: None) -> Iterator[None]:
+    """A sixth of the built-in images."""
+    read = source_digits.read
+
+    def some(spec: str, input_shape: tuple[int, int, int]) -> Source:
+        source = read(spec, input_shape)
+        parts = {name: getattr(source, name) for name in ("train", "validation", "test")}
+        return replace(source, **{name: Samples(part.images[::6], part.labels[::6]) for name, part in parts.items()})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source_digits, "read", some)
+        yield
 
 
 @pytest.fixture(scope="module")

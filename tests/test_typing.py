@@ -4,7 +4,18 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+SETTINGS = """
+[mypy]
+strict = True
+ignore_missing_imports = True
+follow_imports = skip
+[mypy-n2n_edge.*]
+follow_imports = normal
+[mypy-numpy.*]
+follow_imports = skip
+follow_imports_for_stubs = True
+"""
+"""What n2n_edge itself imports is not read: that takes six times as long."""
 PROGRAM = """
 from pathlib import Path
 
@@ -41,8 +52,9 @@ def test_a_users_program_passes_mypy_and_mistakes_do_not(tmp_path: Path) -> None
     api = pytest.importorskip("mypy.api")
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    cache = str(ROOT / ".mypy_cache")
-    out, _, _ = api.run(["--strict", "--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", cache, str(program)])
+    settings = tmp_path / "mypy.ini"
+    settings.write_text(SETTINGS)
+    out, _, _ = api.run(["--config-file", str(settings), "--cache-dir", str(tmp_path / "cache"), str(program)])
     wrong = [number for number, line in enumerate(PROGRAM.splitlines(), 1) if line.endswith("# error")]
     lines = [int(line.split(":")[1]) for line in out.splitlines() if ": error:" in line]
     assert sorted(set(lines)) == wrong, out

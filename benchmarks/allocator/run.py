@@ -88,21 +88,23 @@ def child(way: str, batch: int, steps: int) -> None:
     import torch
 
     from n2n_edge.training.allocator import large_buffers_kept
+    from n2n_edge.training.compute import Engine
     from n2n_edge.training.executor import GraphModule
-    from n2n_edge.training.optimiser import Optimiser
+    from n2n_edge.training.optimiser import Lesson, Optimiser
     from n2n_edge.training.settings import DistillSettings
 
     torch.set_num_threads(1)
     module = GraphModule(network(224))  # type: ignore[arg-type]
-    optimiser = Optimiser(module, DistillSettings(), steps=steps, kind="logits", bf16=False)
-    inputs, teacher = torch.randn(batch, 3, 224, 224), (torch.randn(batch, 100),)
+    engine = Engine(torch.device("cpu"))
+    optimiser = Optimiser(module, DistillSettings(), steps=steps, kind="logits", engine=engine)
+    lesson = Lesson(torch.randn(batch, 3, 224, 224), None, (torch.randn(batch, 100),))
     module.train()
     with large_buffers_kept() if way == "kept" else nullcontext():
-        optimiser.step(0, inputs, None, teacher)
+        optimiser.step(0, [lesson], batch)
         before, start, seconds = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter(), []
         for index in range(1, steps):
             begun = time.perf_counter()
-            optimiser.step(index, inputs, None, teacher)
+            optimiser.step(index, [lesson], batch)
             seconds.append(time.perf_counter() - begun)
         after = resource.getrusage(resource.RUSAGE_SELF)
     each = steps - 1

@@ -87,7 +87,7 @@ def calibrate(
     """
     for count in threads:
         if not 1 <= count <= profile.cores:
-            raise InputError(f"--threads {count}: {profile.name} has {profile.cores} cores; give 1 to {profile.cores}")
+            raise InputError(f"‹threads› {count}: {profile.name} has {profile.cores} cores; give 1 to {profile.cores}")
     before = target.state()
     refuse_throttled("device calibrate", target.name, before)
     timer = _Timer(target, profile, time.monotonic() + minutes * 60, say)

@@ -44,11 +44,11 @@ def new_profile(name: str, like: str, out: Path | None = None) -> Path:
     known = load_profile(like)
     if known.is_host:
         raise InputError(
-            f"--like {like}: that is this machine; name a board (`device calibrate --host` is for this one)"
+            f"‹like› {like}: that is this machine; name a board (`device calibrate --host` is for this one)"
         )
     path = out if out is not None else _own_folder() / f"{name}.toml"
     if path.exists():
-        raise InputError(f"{path}: exists already; give another name, or --out")
+        raise InputError(f"{path}: exists already; give another name, or ‹out›")
     text = with_calibrations(read_text(profile_file(like)), (), "")
     head, brace, tables = text.partition("\n[")
     head = re.sub(r"^(aliases|relative)\s*=\s*(\[[^\]]*\]|.*)[^\n]*\n", "", head + "\n", flags=re.MULTILINE)
@@ -71,12 +71,12 @@ def profile_to_calibrate(name: str | None, board: Target | None) -> ProfileText:
     if known is None:
         assert board is not None
         if not re.fullmatch(NAME_PATTERN.removesuffix("$"), wanted):
-            raise InputError(f"--profile {wanted}: no such profile, nor a name for one; use a-z, 0-9 and hyphens")
+            raise InputError(f"‹profile› {wanted}: no such profile, nor a name for one; use a-z, 0-9 and hyphens")
         path = _own_folder() / f"{wanted}.toml"
         text = _described(wanted, board)
         return ProfileText(read_profile(path, text), text, path)
     if board is not None and known.is_host:
-        raise InputError(f"--profile {wanted}: that is this machine, not {board.name}; name the board's profile")
+        raise InputError(f"‹profile› {wanted}: that is this machine, not {board.name}; name the board's profile")
     path = profile_file(wanted)
     text = read_text(path)
     own = wanted.endswith(".toml") or path.parent == user_profile_folder()

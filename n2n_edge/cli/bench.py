@@ -236,7 +236,7 @@ def _rows(
                         predicted = LatencyModel(profile, within).estimate(model).figure
             except N2NError as error:
                 what = _NO_COSTS if known is None else "no prediction"
-                print_line(f"{name}: warning: {what}: {error}", on_stderr=True)
+                print_line(f"{name}: warning: {what}: {error.on_command_line()}", on_stderr=True)
         rows.append(Benched(name, entry, known, None if predicted is None else profile.name, predicted))
     return rows
 

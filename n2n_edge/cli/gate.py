@@ -210,20 +210,20 @@ def gate(
     - `n2n-edge gate --init student.onnx --config n2n-edge.toml`
     """
     on_github = github if github is not None else os.environ.get("GITHUB_ACTIONS") == "true"
-    given = _given(
-        max_mb=max_mb, max_params=max_params, max_macs=max_macs, max_memory_mb=max_memory_mb,
-        max_latency_ms=max_latency_ms, min_accuracy=min_accuracy, data=data, classes=classes,
-        mean=numbers("--mean", mean),
-        std=numbers("--std", std), allowed_ops=allowed_ops, input_shape=input_shape,
-        accept_expected=accept_expected, baseline=baseline, max_regression=max_regression, static=static, device=device,
-        target=target, threads=threads, providers=providers, max_time=max_time,
-    )  # fmt: skip
+    options: dict[str, Any] = {
+        "max_mb": max_mb, "max_params": max_params, "max_macs": max_macs, "max_memory_mb": max_memory_mb,
+        "max_latency_ms": max_latency_ms, "min_accuracy": min_accuracy, "data": data, "classes": classes,
+        "mean": numbers("--mean", mean), "std": numbers("--std", std), "allowed_ops": allowed_ops or (),
+        "input_shape": input_shape, "accept_expected": accept_expected, "baseline": baseline,
+        "max_regression": max_regression or (), "static": static, "device": device, "target": target,
+        "threads": threads, "providers": providers, "max_time": max_time,
+    }  # fmt: skip
     started = time.monotonic()
     try:
         if init:
-            _init(models or [], given, headroom, config, as_json)
+            _init(models or [], options, headroom, config, as_json)
             return
-        found = _judge(models or [], given, config, no_config, skip_unnamed, (junit, markdown, gitlab))
+        found = _judged(models or [], options, config, no_config, skip_unnamed, (junit, markdown, gitlab))
         _write(found, time.monotonic() - started, junit, markdown, gitlab)
     except N2NError as error:
         if on_github:
@@ -237,23 +237,18 @@ def gate(
     raise typer.Exit(exit_code_of(found))
 
 
-def _given(**options: object) -> dict[str, Any]:
-    """Return the options that were given: those left out say nothing over a budget file."""
-    return {name.replace("_", "-"): value for name, value in options.items() if value is not None and value != []}
-
-
-def _judge(
+def _judged(
     models: list[Path],
-    given: dict[str, Any],
+    options: dict[str, Any],
     config: Path | None,
     no_config: bool,
     skip_unnamed: bool,
     files: "Sequence[Path | None]",
 ) -> "tuple[Gated, ...]":
+    """Return what the public function says, once nothing that is read would be written over."""
     from n2n_edge.gate.budget_file import find_budget_file, read_budget_file
-    from n2n_edge.gate.jobs import gate_jobs
-    from n2n_edge.gate.run import gate_models
-    from n2n_edge.runs.gating import accuracies
+    from n2n_edge.runs.gating import gate as gate_files
+    from n2n_edge.runs.gating import jobs_of
     from n2n_edge.writing import refuse_unwritable
 
     if no_config and config is not None:
@@ -263,32 +258,33 @@ def _judge(
         budget_file = read_budget_file(config)
     elif not no_config:
         budget_file = find_budget_file(Path.cwd())
-    jobs = gate_jobs(models, given, budget_file)
+    jobs = jobs_of(models, options, budget_file)
     if skip_unnamed:
         for job in jobs:
             if job.settings.asks_nothing:
                 print_warning(f"{job.model}: passed over, nothing is asked of it here")
         jobs = tuple(job for job in jobs if not job.settings.asks_nothing)
     read = [path for job in jobs for path in (job.model, job.settings.baseline)]
-    refuse_unwritable(*files, inputs=[*read, config if budget_file is None else budget_file.path])
-    if "max-regression" in given and any(job.settings.baseline is None for job in jobs):
-        raise InputError(f"--max-regression {given['max-regression'][0]}: growth over what? give --baseline MODEL")
-    found = gate_models(jobs, accuracies, say)
+    refuse_unwritable(*files, inputs=[*read, None if budget_file is None else budget_file.path])
+    if not jobs:
+        return ()
+    named = None if budget_file is None else budget_file.path
+    found = gate_files(*(job.model for job in jobs), **options, config=named, on_message=say)
     say("")
     return found
 
 
-def _init(models: list[Path], given: dict[str, Any], headroom: str, config: Path | None, as_json: bool) -> None:
+def _init(models: list[Path], options: dict[str, Any], headroom: str, config: Path | None, as_json: bool) -> None:
     from n2n_edge.gate.budget_file import FILE_NAME
     from n2n_edge.gate.init_file import init_budgets
     from n2n_edge.gate.regression import parse_percent
-    from n2n_edge.runs.gating import accuracies
+    from n2n_edge.runs.gating import accuracies, given_settings
 
     if len(models) != 1:
         raise InputError(f"--init: {len(models)} models are given; give the one to write budgets for")
     share = parse_percent(headroom, "--headroom")
     path = config or Path(FILE_NAME)
-    table = init_budgets(path, models[0], given, share, accuracies, say)
+    table = init_budgets(path, models[0], given_settings(options), share, accuracies, say)
     say("")
     if as_json:
         print_json({"schema_version": 1, "kind": "gate-init", "file": str(path), "table": table})
@@ -330,9 +326,9 @@ def _show(found: "Sequence[Gated]", as_json: bool, on_github: bool) -> None:
         _print(found)
     for gated in found:
         for note in gated.notes:
-            print_line(f"note: {note.text}", on_stderr=True)
+            print_line(f"note: {note}", on_stderr=True)
         for warning in gated.warnings:
-            print_warning(warning.text)
+            print_warning(str(warning))
     if on_github:
         print_commands(github_annotations(found), on_stderr=as_json)
         try:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["live_view"]
 
 _LINE_EVERY_S = 10.0
+_NOTED_SHARE = 0.1
+"""Part of the time that training may wait for images without a word."""
 
 
 @contextmanager
@@ -132,7 +134,7 @@ class _Lines(RunCallback):
             self._last = now
             self.on_message(
                 f"training epoch {report.epoch}/{report.epochs}, step {report.step}/{report.steps}, "
-                f"{report.images_per_s:.0f} images/s; {duration(report.eta_s)} left"
+                f"{_speed(report)}; {duration(report.eta_s)} left"
             )
 
     def on_epoch(self, report: "EpochReport") -> None:
@@ -219,12 +221,17 @@ class _Panel(RunCallback):
         if step is not None:
             done = (step.epoch - 1) * step.steps + step.step
             table.add_row(Text("training", style="bold"), ProgressBar(step.epochs * step.steps, done, width=40))
-            table.add_row(
-                "epoch", f"{step.epoch} of {step.epochs}; {step.images_per_s:.0f} images/s; {duration(step.eta_s)} left"
-            )
+            table.add_row("epoch", f"{step.epoch} of {step.epochs}; {_speed(step)}; {duration(step.eta_s)} left")
         if self._epochs:
             best = max(self._epochs, key=lambda report: report.validation)
             table.add_row("best", f"validation {best.validation:.2%} after epoch {best.epoch}")
+
+
+def _speed(report: "StepReport") -> str:
+    """Return images per second, and what they wait for where that is the loader."""
+    waiting = report.loader_share > _NOTED_SHARE
+    told = f", {report.loader_share:.0%} of the time waiting for images" if waiting else ""
+    return f"{report.images_per_s:.0f} images/s{told}"
 
 
 def duration(seconds: float) -> str:

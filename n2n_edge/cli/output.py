@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable
 
 from n2n_edge.cli.streams import StandardStream
+from n2n_edge.errors import N2NError
 from n2n_edge.foreign import encodable, printable
 
 __all__ = ["print_commands", "print_error", "print_json", "print_line", "print_warning"]
@@ -22,7 +23,8 @@ def print_warning(text: object) -> None:
 
 def print_error(error: object) -> None:
     """Print an error on stderr, as one line."""
-    print_line(f"n2n-edge: {' '.join(str(error).split())}", on_stderr=True)
+    text = error.on_command_line() if isinstance(error, N2NError) else str(error)
+    print_line(f"n2n-edge: {' '.join(text.split())}", on_stderr=True)
 
 
 def print_json(document: object) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from n2n_edge.runs.front import Axis, RunTrials, Trial
+    from n2n_edge.runs.front import Axis, RunTrial, RunTrials
 
 __all__ = ["pareto"]
 
@@ -141,14 +141,14 @@ def _print(found: "RunTrials", axis: "Axis", every: bool) -> None:
     console.print(Text(f"ship one with: n2n-edge pareto {shlex.quote(str(found.run))} --ship N"), soft_wrap=True)
 
 
-def _with_shipped(found: "RunTrials", front: "Sequence[Trial]", axis: "Axis") -> "Sequence[Trial]":
+def _with_shipped(found: "RunTrials", front: "Sequence[RunTrial]", axis: "Axis") -> "Sequence[RunTrial]":
     """Return the front and what has been shipped, from the cheapest to the dearest."""
     wanted = [each for each in found.trained if each in front or each.shipped is not None]
     costs = {each.number: each.on(axis) for each in wanted}
     return sorted(wanted, key=lambda each: math.inf if (cost := costs[each.number]) is None else cost.value)
 
 
-def _table(found: "RunTrials", shown: "Sequence[Trial]", front: "Sequence[Trial]") -> "Table":
+def _table(found: "RunTrials", shown: "Sequence[RunTrial]", front: "Sequence[RunTrial]") -> "Table":
     """Return a table of candidates; where some are not on the front, it says which are."""
     from rich.table import Table
     from rich.text import Text
@@ -191,7 +191,7 @@ def _table(found: "RunTrials", shown: "Sequence[Trial]", front: "Sequence[Trial]
     return table
 
 
-def _latency(candidate: "Trial", device: str) -> str:
+def _latency(candidate: "RunTrial", device: str) -> str:
     from n2n_edge.metrics.formats import format_interval, format_value
 
     figure = candidate.latencies.get(device)
@@ -202,7 +202,7 @@ def _latency(candidate: "Trial", device: str) -> str:
     return f"{format_value(figure.value, '')} ({format_interval(figure.low, figure.high, '')})"
 
 
-def _notes(found: "RunTrials", shown: "Sequence[Trial]", front: "Sequence[Trial]") -> list[str]:
+def _notes(found: "RunTrials", shown: "Sequence[RunTrial]", front: "Sequence[RunTrial]") -> list[str]:
     """Return what has to be known to read the table: where its figures come from."""
     from n2n_edge.metrics.formats import format_provenance
 

@@ -1,7 +1,6 @@
 """`n2n-edge predict`: what a model will cost on a device that isn't at hand, and how sure that is."""
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -15,8 +14,10 @@ from n2n_edge.metrics.figures import SCHEMA_VERSION, Figure
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from n2n_edge.devices.profile import Precision, Profile
-    from n2n_edge.latency.model import Estimate, LatencyModel
+    from n2n_edge.devices.profile import Precision
+    from n2n_edge.latency.model import Estimate
+
+    _Row = tuple[Path, Estimate]
 
 __all__ = ["predict"]
 
@@ -53,11 +54,10 @@ def predict(
     - `n2n-edge predict teacher.onnx student.onnx --device raspberry-pi-4 --device raspberry-pi-5`
     """
     from n2n_edge.devices.registry import load_profile
-    from n2n_edge.foreign import foreign_file
     from n2n_edge.graph.input_shape import at_one_size, parse_input_shape
     from n2n_edge.graph.load import load_model
     from n2n_edge.graph.shapes import batch_of
-    from n2n_edge.latency.model import LatencyModel
+    from n2n_edge.latency.predict import predict as predict_model
 
     if precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: unknown; give one of {', '.join(PRECISIONS)}")
@@ -67,89 +67,50 @@ def predict(
     sized = at_one_size([(str(path), load_model(path)) for path in paths], asked)
     for note in sized.notes:
         print_line(f"note: {note}", on_stderr=True)
-    rows = []
+    rows: list[_Row] = []
     for path, model in zip(paths, sized.models, strict=True):
         if batch_of(model) > 1:
             print_line(f"note: {path} takes {batch_of(model)} images at a time: figures are for all", on_stderr=True)
         for profile in profiles:
-            latency = LatencyModel(profile, threads, cast("Precision", precision))
-            with foreign_file(path):
-                rows.append(_Predicted(path, latency, latency.estimate(model)))
+            run_in = cast("Precision", precision)
+            rows.append((path, predict_model(model, profile, threads=threads, precision=run_in, name=str(path))))
     if as_json:
-        documents = [_document(row) for row in rows]
+        documents = [
+            {"schema_version": SCHEMA_VERSION, "model": str(path), **estimate.to_json()} for path, estimate in rows
+        ]
         several = {"schema_version": SCHEMA_VERSION, "kind": "predictions", "predictions": documents}
         print_json(documents[0] if len(documents) == 1 else several)
     elif len(rows) == 1:
-        _print(rows[0])
+        _print(*rows[0])
     else:
         _print_table(rows)
 
 
-@dataclass(frozen=True)
-class _Predicted:
-    """What one model is expected to cost on one device."""
+def _unit(estimate: "Estimate") -> str:
+    """Return what computes: ``1 thread``, ``GPU``."""
+    from n2n_edge.latency.basis import threads_in_words
 
-    model: Path
-    latency: "LatencyModel"
-    estimate: "Estimate"
-
-    @property
-    def profile(self) -> "Profile":
-        """The device."""
-        return self.latency.profile
-
-    @property
-    def unit(self) -> str:
-        """What computes: ``1 thread``, ``GPU``."""
-        from n2n_edge.latency.basis import threads_in_words
-
-        return threads_in_words(self.latency.threads) if self.profile.compute_unit == "cpu" else "GPU"
-
-    @property
-    def room(self) -> str:
-        """Whether the memory that it takes is there."""
-        return f"{'fits' if self.estimate.fits else 'does not fit'} into {self.profile.usable_memory_mb:.0f} MB"
+    return threads_in_words(estimate.threads) if estimate.profile.compute_unit == "cpu" else "GPU"
 
 
-def _document(row: _Predicted) -> dict[str, object]:
-    found = row.estimate
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "model": str(row.model),
-        "device": row.profile.name,
-        "threads": row.latency.threads,
-        "precision": row.latency.precision,
-        "latency_ms": found.figure.to_json(),
-        **({} if found.energy is None else {"energy_mj": found.energy.to_json()}),
-        "memory_mb": {**found.memory.to_json(), "usable_mb": row.profile.usable_memory_mb, "fits": found.fits},
-        "evidence": found.basis.to_json(),
-        "layers": [{"name": name or None, "latency_ms": round(ms, 6)} for name, ms in found.by_layer().items()],
-        "nodes": [
-            {
-                "name": node.name,
-                "op_type": node.op_type,
-                "kernel": node.kernel,
-                "layer": node.layer or None,
-                "latency_ms": round(node.latency_ms, 6),
-            }
-            for node in found.nodes
-        ],
-    }
+def _room(estimate: "Estimate") -> str:
+    """Return whether the memory that it takes is there."""
+    return f"{'fits' if estimate.fits else 'does not fit'} into {estimate.profile.usable_memory_mb:.0f} MB"
 
 
-def _print(row: _Predicted) -> None:
+def _print(path: Path, found: "Estimate") -> None:
     from rich.table import Table
     from rich.text import Text
 
     from n2n_edge.cli.console import Console
 
-    found, console = row.estimate, Console()
-    where = f"{row.model.name} on {row.profile.name}, {row.unit}, {row.latency.precision}"
+    console = Console()
+    where = f"{path.name} on {found.profile.name}, {_unit(found)}, {found.precision}"
     table = Table("", "predicted", "nine of ten between", title=Text(where), title_justify="left")
     table.add_row("latency", *_cells(found.figure))
     if found.energy is not None:
         table.add_row("energy", *_cells(found.energy))
-    table.add_row("memory", f"{found.memory.value:.1f} MB", row.room)
+    table.add_row("memory", f"{found.memory.value:.1f} MB", _room(found))
     console.print(table)
     layers = Table("layer", "ms", "share")
     total = found.figure.value or 1.0
@@ -157,28 +118,27 @@ def _print(row: _Predicted) -> None:
         layers.add_row(Text(name or "outside the layers"), f"{ms:.3f}", f"{ms / total:.1%}")
     console.print(layers)
     for notice in (*found.evidence, *found.warnings):
-        console.print(Text(notice.text), soft_wrap=True)
+        console.print(Text(str(notice)), soft_wrap=True)
 
 
-def _print_table(rows: "Sequence[_Predicted]") -> None:
+def _print_table(rows: "Sequence[_Row]") -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
     from n2n_edge.cli.console import Console
 
-    energy = any(row.estimate.energy is not None for row in rows)
+    energy = any(estimate.energy is not None for _, estimate in rows)
     columns = ["on", "latency", "nine of ten between", *(["energy"] if energy else []), "memory", ""]
     table = Table(
         Column("model", overflow="fold"), Column("device", overflow="fold"), *columns,
-        title=f"predicted, {rows[0].latency.precision}", title_justify="left",
+        title=f"predicted, {rows[0][1].precision}", title_justify="left",
     )  # fmt: skip
-    for row in rows:
-        found = row.estimate
+    for path, found in rows:
         value, interval = _cells(found.figure)
         table.add_row(
-            Text(str(row.model)), row.profile.name, row.unit, value, interval,
+            Text(str(path)), found.profile.name, _unit(found), value, interval,
             *([_cells(found.energy)[0] if found.energy is not None else ""] if energy else []),
-            f"{found.memory.value:.1f} MB", row.room,
+            f"{found.memory.value:.1f} MB", _room(found),
         )  # fmt: skip
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)

@@ -31,7 +31,7 @@ def list_(as_json: JsonOption = False) -> None:
 
     profiles = list_profiles()
     for error in profile_errors():
-        print_warning(f"left out: {error}")
+        print_warning(f"left out: {error.on_command_line()}")
     if as_json:
         documents = [profile.model_dump(mode="json", exclude_none=True) for profile in profiles]
         print_json({"schema_version": SCHEMA_VERSION, "profiles": documents})

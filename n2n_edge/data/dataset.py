@@ -16,6 +16,7 @@ from n2n_edge.data.splits import choose_members, split_warnings
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.importing import is_function_name
+from n2n_edge.metrics.notices import Notice
 from n2n_edge.reading import exists, expanded, is_file
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Data:
     outputs: "OutputsName | None" = None
     conversions: str = ""
     """What was converted and passed over while the images were read, in words."""
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
 
     @property
     def labelled(self) -> bool:
@@ -171,7 +172,7 @@ def _split(source: Source, validation_fraction: float, seed: int) -> tuple[Split
     return tuple(Split(part.images, part.labels, part.targets) for part in (train, validation, test))  # type: ignore[return-value]
 
 
-def _order_notes(names: tuple[str, ...]) -> tuple[str, ...]:
+def _order_warnings(names: tuple[str, ...]) -> tuple[Notice, ...]:
     """Say how classes are numbered where people would count otherwise than names are sorted."""
     natural = sorted(names, key=lambda name: [(part.isdecimal(), int(part) if part.isdecimal() else 0, part)
                                               for part in re.split(r"(\d+)", name)])  # fmt: skip
@@ -179,10 +180,8 @@ def _order_notes(names: tuple[str, ...]) -> tuple[str, ...]:
         return ()
     first = next(index for index, (one, other) in enumerate(zip(names, natural, strict=True)) if one != other)
     shown = ", ".join(printable(name) for name in names[: first + 2])
-    return (
-        f"classes are numbered as their folders' names are sorted: {shown}, ... (as torchvision's ImageFolder does); "
-        "where the teacher counts otherwise, give --classes FILE",
-    )
+    text = f"classes are numbered as their folders' names are sorted: {shown}, ... (as torchvision's ImageFolder does)"
+    return (Notice("class-order", text, "where the teacher counts otherwise, give --classes FILE"),)
 
 
 def load_data(
@@ -236,5 +235,5 @@ def load_data(
         mean=mean,
         std=std,
         conversions=source.conversions.words(),
-        warnings=(*_order_notes(source.class_names), *split_warnings(held_out, len(names))),
+        warnings=(*_order_warnings(source.class_names), *split_warnings(held_out, len(names))),
     )

@@ -5,9 +5,14 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["choose_members", "split_warnings"]
+from n2n_edge.metrics.notices import Notice
+
+__all__ = ["VALIDATION_WARNINGS", "choose_members", "split_warnings"]
 
 _FEW_IMAGES = 30
+
+VALIDATION_WARNINGS = ("few-validation-images", "unseen-validation-classes")
+"""Codes of what speaks against the validation images alone."""
 
 
 def choose_members(labels: NDArray[np.int64] | None, count: int, fraction: float, seed: int) -> NDArray[np.bool_]:
@@ -43,13 +48,15 @@ def _places(sizes: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.
     return places
 
 
-def split_warnings(splits: Mapping[str, tuple[int, NDArray[np.int64] | None]], classes: int) -> tuple[str, ...]:
+def split_warnings(splits: Mapping[str, tuple[int, NDArray[np.int64] | None]], classes: int) -> tuple[Notice, ...]:
     """Return what speaks against evaluating on splits of so many images with these labels, of `classes` classes."""
     warnings = []
     for name, (count, labels) in splits.items():
         if count < _FEW_IMAGES:
-            warnings.append(f"only {count} {name} image{'s' if count > 1 else ''}: figures from so few say little")
+            text = f"only {count} {name} image{'s' if count > 1 else ''}: figures from so few say little"
+            warnings.append(Notice(f"few-{name}-images", text))
         unseen = 0 if labels is None else classes - len(np.unique(labels))
         if unseen > 0:
-            warnings.append(f"{unseen} of {classes} classes have no {name} image: they aren't evaluated")
+            text = f"{unseen} of {classes} classes have no {name} image: they aren't evaluated"
+            warnings.append(Notice(f"unseen-{name}-classes", text))
     return tuple(warnings)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from n2n_edge.errors import InputError, UnsuitableEnvironmentError
+from n2n_edge.errors import InputError, UnsuitableEnvironmentError, setting
 from n2n_edge.foreign import encodable
 from n2n_edge.gate.budget_file import FILE_NAME, name_below, read_budget_file
 from n2n_edge.gate.run import AccuracyOf
@@ -60,13 +60,13 @@ def init_budgets(
     out_of_place = sorted(set(given) - {*_KEPT, *_OTHERS})
     if out_of_place:
         raise InputError(
-            f"--init: --{out_of_place[0]} has no place here, limits come from today's figures; leave it out"
+            f"--init: {setting(out_of_place[0])} has no place here, limits come from today's figures; leave it out"
         )
     settings = settings_of([("command line", given, None)])
     if settings.target == HOST_LIMITED:
-        raise InputError(f"--init: --target {HOST_LIMITED} gives no limit in ms; name a board, or --device alone")
+        raise InputError(f"--init: ‹target› {HOST_LIMITED} gives no limit in ms; name a board, or ‹device› alone")
     if not 0 <= headroom < 1:
-        raise InputError(f"--headroom {100 * headroom:g}%: must be at least 0% and below 100%")
+        raise InputError(f"‹headroom› {100 * headroom:g}%: must be at least 0% and below 100%")
     if path.name == "pyproject.toml":
         raise InputError(
             f"{path}: `--init` writes {FILE_NAME} only; copy its table to [tool.n2n-edge.gate] if you like"
@@ -75,7 +75,7 @@ def init_budgets(
     existing = ""
     if exists(path):
         if glob in read_budget_file(path).models:
-            raise InputError(f"{path}: has budgets for '{glob}' already; change them there, or give another --config")
+            raise InputError(f"{path}: has budgets for '{glob}' already; change them there, or give another ‹config›")
         existing = path.read_bytes().decode("utf-8")
     table = _table(glob, _figures(model, settings, accuracy_of, watch), headroom, _kept(settings, path))
     text = f"{existing.rstrip()}\n\n{table}" if existing else f"{_HEAD}\n{table}"
@@ -84,12 +84,12 @@ def init_budgets(
     except tomllib.TOMLDecodeError as error:
         raise InputError(
             f"{path}: a table for '{glob}' can't be added to it ({error}); write its tables as "
-            '[gate.models."GLOB"], or give another --config'
+            '[gate.models."GLOB"], or give another ‹config›'
         ) from error
     try:
         write_text(path, text)
     except OSError as error:
-        raise InputError(f"{path}: can't be written ({error.strerror}); give another --config") from error
+        raise InputError(f"{path}: can't be written ({error.strerror}); give another ‹config›") from error
     return table
 
 
@@ -111,7 +111,7 @@ def _figures(
     elif settings.target is not None or profile is not None:
         timed = time_models(model, settings, profile, None, 0.0, watch)
         if timed.latency is None:
-            raise UnsuitableEnvironmentError(f"{model}: {timed.too_few_rounds}; allow more (--max-time)")
+            raise UnsuitableEnvironmentError(f"{model}: {timed.too_few_rounds}; allow more (‹max_time›)")
         figures["latency_ms"] = timed.latency
     if settings.data is not None:
         figures["accuracy"] = accuracy_of(model, settings).model
@@ -130,7 +130,7 @@ def _kept(settings: GateSettings, path: Path) -> dict[str, object]:
 def _glob(path: Path, model: Path) -> str:
     name = name_below(path.parent, model)
     if name is None:
-        raise InputError(f"{model}: lies outside the folder of {path}; give a --config above the model")
+        raise InputError(f"{model}: lies outside the folder of {path}; give a ‹config› above the model")
     return "".join(map(_as_glob, name))
 
 
@@ -145,7 +145,7 @@ def _literal(name: str, value: object) -> str:
     if not isinstance(value, str):
         return json.dumps(value)
     if encodable(value) != value:
-        raise InputError(f"--{name} {value}: TOML can't hold a name that isn't UTF-8; rename it")
+        raise InputError(f"{setting(name)} {value}: TOML can't hold a name that isn't UTF-8; rename it")
     return toml_text(value)
 
 

@@ -10,29 +10,11 @@ from n2n_edge.gate.operators import Operators
 from n2n_edge.gate.regression import Regression
 from n2n_edge.gate.unanswered import Unanswered
 from n2n_edge.metrics.figures import SCHEMA_VERSION, FigureJson
-from n2n_edge.metrics.notices import texts_of
+from n2n_edge.metrics.notices import codes_of, texts_of
 from n2n_edge.metrics.outcome import Outcome, worst
-from n2n_edge.metrics.verdict import Verdict
+from n2n_edge.metrics.verdict import Verdict, VerdictJson
 
-__all__ = ["GateJson", "GatesJson", "RegressionJson", "VerdictJson", "gates_document", "verdict_json"]
-
-
-class VerdictJson(TypedDict):
-    """One budget and what was reached.
-
-    `margin` is the room left as a fraction of the limit, None beyond all bounds; `device` the device or target of a
-    latency.
-    """
-
-    cost: str
-    option: str
-    limit: float
-    reached: FigureJson
-    met: bool
-    outcome: Outcome
-    margin: float | None
-    reason: str
-    device: NotRequired[str]
+__all__ = ["GateJson", "GatesJson", "RegressionJson", "gates_document"]
 
 
 class RegressionJson(TypedDict):
@@ -87,7 +69,9 @@ class GateJson(TypedDict):
     operators: OperatorsJson | None
     unanswered: list[UnansweredJson]
     warnings: list[str]
+    warning_codes: list[str]
     notes: list[str]
+    note_codes: list[str]
 
 
 class GatesJson(TypedDict):
@@ -99,23 +83,6 @@ class GatesJson(TypedDict):
     outcome: Outcome
     exit_code: int
     models: list[GateJson]
-
-
-def verdict_json(verdict: Verdict) -> VerdictJson:
-    """Return one verdict as JSON."""
-    document: VerdictJson = {
-        "cost": verdict.budget.cost,
-        "option": verdict.budget.option,
-        "limit": verdict.budget.limit,
-        "reached": verdict.reached.to_json(),
-        "met": verdict.met,
-        "outcome": verdict.outcome,
-        "margin": verdict.margin if math.isfinite(verdict.margin) else None,
-        "reason": verdict.reason,
-    }
-    if verdict.device is not None:
-        document["device"] = verdict.device
-    return document
 
 
 def gates_document(found: Sequence[Gated]) -> GateJson | GatesJson:
@@ -144,7 +111,7 @@ def _gate_document(gated: Gated) -> GateJson:
         "passed": gated.outcome == "pass",
         "outcome": gated.outcome,
         "exit_code": exit_code_of([gated]),
-        "budgets": [verdict_json(check) for check in checks if isinstance(check, Verdict)],
+        "budgets": [check.to_json() for check in checks if isinstance(check, Verdict)],
         "regressions": [
             _ratio_json(check) if isinstance(check, LatencyRatio) else _regression_json(check)
             for check in checks
@@ -157,7 +124,9 @@ def _gate_document(gated: Gated) -> GateJson:
             if isinstance(check, Unanswered)
         ],
         "warnings": list(texts_of(gated.warnings)),
+        "warning_codes": list(codes_of(gated.warnings)),
         "notes": list(texts_of(gated.notes)),
+        "note_codes": list(codes_of(gated.notes)),
     }
 
 

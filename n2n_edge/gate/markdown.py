@@ -28,8 +28,8 @@ def gate_markdown(found: Sequence[Gated], most_bytes: int | None = None) -> str:
         ]
         for check in sorted(gated.checks, key=lambda one: one.outcome == "pass"):
             lines.append(f"| {markdown_code(check.asked)} | {_WORDS[check.outcome]} | {markdown_text(check.reason)} |")
-        remarks = [f"- **warning**: {markdown_text(warning.text)}" for warning in gated.warnings]
-        remarks += [f"- {markdown_text(note.text)}" for note in gated.notes]
+        remarks = [f"- **warning**: {markdown_text(str(warning))}" for warning in gated.warnings]
+        remarks += [f"- {markdown_text(str(note))}" for note in gated.notes]
         lines += ["", *remarks, *([""] if remarks else [])]
     return _fitted(lines, most_bytes)
 

@@ -59,7 +59,7 @@ def operator_counts(model: ir.Model) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def parse_operators(given: Sequence[str], option: str = "--allowed-ops") -> tuple[str, ...]:
+def parse_operators(given: Sequence[str], option: str = "‹allowed_ops›") -> tuple[str, ...]:
     """Return operator names from words such as ``Conv,Relu`` or ``@file``, one name or more a line, ``#`` remarks.
 
     Raises:
@@ -86,7 +86,7 @@ def _read(word: str, option: str) -> str:
     try:
         lines = read_text(Path(word[1:]), "@FILE with an operator a line").splitlines()
     except InputError as error:
-        raise InputError(f"{option} @{error}") from error
+        raise InputError(f"{option} @{error.text}") from error
     return "\n".join(line.partition("#")[0] for line in lines)
 
 

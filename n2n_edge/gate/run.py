@@ -46,9 +46,9 @@ class Accuracies:
     metric: str
     model: Figure
     baseline: Figure | None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Notice, ...] = ()
     """What was assumed."""
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
     """What is doubtful about the images."""
 
 
@@ -170,13 +170,13 @@ class _Gate:
         if found.metric == "fidelity":
             if not budgets:
                 raise InputError(
-                    f"--data {settings.data}: without labels there is no accuracy to compare; give --min-accuracy for "
+                    f"‹data› {settings.data}: without labels there is no accuracy to compare; give ‹min_accuracy› for "
                     "the least fidelity to the baseline, or images per class"
                 )
             text = "without labels --min-accuracy holds for fidelity to the baseline, not for accuracy"
             self._warnings.append(Notice("fidelity", text))
-        self._notes += [Notice("accuracy", text, "note") for text in found.notes]
-        self._warnings += [Notice("accuracy", text) for text in found.warnings]
+        self._notes += found.notes
+        self._warnings += found.warnings
 
     def judge_latency(self) -> None:
         """Judge what has to be timed: the latency on a named target, and its ratio to the baseline's."""
@@ -259,28 +259,28 @@ def _asked(budget: Budget) -> str:
 def _refuse_contradictions(job: GateJob, budgets: Sequence[Budget], profile: "Profile | None") -> None:
     settings, limited = job.settings, {budget.cost: budget for budget in budgets}
     if settings.asks_nothing:
-        left = "--static leaves nothing to judge by" if settings.static and budgets else "nothing to judge by"
+        left = "‹static› leaves nothing to judge by" if settings.static and budgets else "nothing to judge by"
         raise InputError(
-            f"{job.model}: {left}; give a budget such as --max-mb 0.5, or --baseline MODEL, or write a budget file "
+            f"{job.model}: {left}; give a budget such as ‹max_mb› 0.5, or ‹baseline› MODEL, or write a budget file "
             "with --init"
         )
     if "latency_ms" in limited:
         limit = limited["latency_ms"]
         if settings.device is None and settings.target is None:
             raise InputError(
-                f"--max-latency-ms {limit.limit:g}: on which device? give --device (cpu for this host), or --target"
+                f"‹max_latency_ms› {limit.limit:g}: on which device? give ‹device› (cpu for this host), or ‹target›"
             )
         if settings.target == "host-limited":
             raise InputError(
-                f"--max-latency-ms {limit.limit:g}: this host within a board's limits has another processor; give "
-                "--target ssh://..., or --device alone for a prediction"
+                f"‹max_latency_ms› {limit.limit:g}: this host within a board's limits has another processor; give "
+                "‹target› ssh://..., or ‹device› alone for a prediction"
             )
         if settings.target == "host" and profile is not None and not profile.is_host:
             raise InputError(
-                f"--max-latency-ms {limit.limit:g}: --target host is this machine, not {settings.device}; give "
-                "--target ssh://..., --device alone for a prediction, or --device cpu"
+                f"‹max_latency_ms› {limit.limit:g}: ‹target› host is this machine, not {settings.device}; give "
+                "‹target› ssh://..., ‹device› alone for a prediction, or ‹device› cpu"
             )
     if "accuracy" in limited and settings.data is None:
-        raise InputError(f"--min-accuracy {limited['accuracy'].limit:g}: on which images? give --data")
+        raise InputError(f"‹min_accuracy› {limited['accuracy'].limit:g}: on which images? give ‹data›")
     if settings.data is not None and "accuracy" not in limited and settings.baseline is None:
-        raise InputError(f"--data {settings.data}: to judge what? give --min-accuracy, or --baseline MODEL")
+        raise InputError(f"‹data› {settings.data}: to judge what? give ‹min_accuracy›, or ‹baseline› MODEL")

@@ -135,7 +135,7 @@ class GateSettings(BaseModel):
         return parse_operators(self.allowed_ops) if self.allowed_ops else ()
 
 
-def parse_regressions(given: Sequence[str], option: str = "--max-regression") -> Regressions:
+def parse_regressions(given: Sequence[str], option: str = "‹max_regression›") -> Regressions:
     """Return what words such as ``5%`` and ``accuracy=1%`` allow; of two for the same cost the later one holds.
 
     Raises:
@@ -174,7 +174,7 @@ def settings_of(tables: Sequence[tuple[str, Mapping[str, Any], Path | None]]) ->
             merged[field] = (*merged.get(field, ()), *value) if field == "max_regression" else value
         if (given.mean is None) != (given.std is None):
             raise InputError(f"{name}: mean and std belong together; give both or neither")
-        named = ("--mean", "--std") if folder is None else (f"{name}: mean", f"{name}: std")
+        named = ("‹mean›", "‹std›") if folder is None else (f"{name}: mean", f"{name}: std")
         check_mean_and_std(given.mean, given.std, *named)
     return GateSettings.model_construct(**merged)
 

@@ -91,9 +91,7 @@ def time_models(
             measured = [with_profile(one, path, options, target)[1] for one, path in zip(measured, models, strict=True)]
         name = target.name
     warnings = tuple(
-        Notice(each.code, f"{own}: {each}")
-        for own, one in zip(names_of(models), measured, strict=True)
-        for each in one.warnings
+        each.prefixed(own) for own, one in zip(names_of(models), measured, strict=True) for each in one.warnings
     )
     if isinstance(found.noise_floor, N2NError):  # without it nobody knows what a ratio is worth
         raise found.noise_floor

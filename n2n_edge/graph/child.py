@@ -78,13 +78,18 @@ def open_in_child(path: Path) -> str:
         return ""
 
 
+def _command(folder: Path) -> list[str]:
+    # -P keeps the script's folder off the import path: its neighbours must not hide other modules
+    return [sys.executable, "-P", str(_SCRIPT), str(folder)]
+
+
 def _execute(folder: Path, job: Mapping[str, Any], seconds: float, model_bytes: int) -> dict[str, Any]:
     memory = _MEMORY_BYTES + 4 * model_bytes
     limits = {"memory_bytes": memory, "seconds": max(1, round(seconds))}
     (folder / "job.json").write_text(json.dumps({**job, **limits}), encoding="utf-8")
-    # -P keeps the script's folder off the import path: its neighbours must not hide other modules
-    command = [sys.executable, "-P", str(_SCRIPT), str(folder)]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        _command(folder), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         code = process.wait(seconds)
     except subprocess.TimeoutExpired:

@@ -17,7 +17,7 @@ from n2n_edge.graph.storage import Constants, Lives, kind_of
 from n2n_edge.graph.subgraphs import flattened, initializers_of
 
 __all__ = [
-    "Amounts", "CostPlan", "Costs", "Figures", "NodeCost", "Place", "costs", "inferred_costs", "node_amounts",
+    "Amounts", "CostPlan", "Costs", "Figures", "NodeCost", "NodeSpec", "costs", "inferred_costs", "node_amounts",
     "node_costs", "total_costs",
 ]  # fmt: skip
 
@@ -121,41 +121,41 @@ def total_costs(amounts: Amounts, size_bytes: int) -> Costs:
     )
 
 
-def node_amounts(model: ir.Model) -> tuple[tuple["Place", ...], Amounts]:
+def node_amounts(model: ir.Model) -> tuple[tuple["NodeSpec", ...], Amounts]:
     """Return the nodes in execution order and what they cost, as one candidate (N = 1)."""
     with analysing(model):
         flat = flattened(model)
         return _amounts(flat, types_of(flat))
 
 
-def _amounts(flat: ir.Model, types: Types) -> tuple[tuple["Place", ...], Amounts]:
+def _amounts(flat: ir.Model, types: Types) -> tuple[tuple["NodeSpec", ...], Amounts]:
     plan = CostPlan(flat, types.kinds)
-    return plan.places, plan.at(*plan.sizes_of(types.shapes))
+    return plan.nodes, plan.at(*plan.sizes_of(types.shapes))
 
 
-def node_costs(places: Sequence["Place"], found: Amounts) -> tuple[NodeCost, ...]:
+def node_costs(nodes: Sequence["NodeSpec"], found: Amounts) -> tuple[NodeCost, ...]:
     """Return one entry per node in execution order, of what `node_amounts` gives."""
     return tuple(
         NodeCost(
-            place.name, place.op_type, place.inputs, place.outputs,
+            node.name, node.op_type, node.inputs, node.outputs,
             int(found.node_macs[i, 0]), int(found.node_params[i, 0]), int(found.node_weight_bytes[i, 0]),
             int(found.node_input_bytes[i, 0]), int(found.node_output_bytes[i, 0]),
         )
-        for i, place in enumerate(places)
+        for i, node in enumerate(nodes)
     )  # fmt: skip
 
 
 class CostPlan:
     """What of a graph decides its costs once the sizes of its values are known.
 
-    `values` are the names of all values, `axes` the (value, axis) pairs whose length is needed by itself, `places` the
+    `values` are the names of all values, `axes` the (value, axis) pairs whose length is needed by itself, `nodes` the
     nodes in execution order. `kinds` are the element types of values where the graph itself doesn't note them.
     """
 
     def __init__(self, model: ir.Model, kinds: Mapping[str, int] = MappingProxyType({})) -> None:
         constants = Constants(model, kinds)
         lives = Lives(model, constants)
-        self.places = tuple(_place(node, constants.settled) for node in model.graph)
+        self.nodes = tuple(_spec(node, constants.settled) for node in model.graph)
         initializers = initializers_of(model)
         everything = [*model.graph.inputs, *initializers]
         everything += [value for node in model.graph for value in node.outputs if value.name]
@@ -179,7 +179,7 @@ class CostPlan:
             [[constants.read[n] for v in vs if (n := str(v.name)) in constants.read] for vs in reads]
         )
         self._node_inputs = self._sum([[n for v in vs if (n := str(v.name)) not in constants.settled] for vs in reads])
-        self._node_outputs = self._sum([place.outputs for place in self.places])
+        self._node_outputs = self._sum([node.outputs for node in self.nodes])
         self._lives = lives
         self._buffers = [[self._index[name] for name in names] for names in lives.members]
         macs = [(i, found) for i, node in enumerate(model.graph) if (found := _macs(node)) is not None]
@@ -200,7 +200,7 @@ class CostPlan:
     def at(self, elements: Figures, lengths: Figures) -> Amounts:
         """Return the costs where `values` have so many elements `(values, N)` and `axes` are so long `(axes, N)`."""
         sizes = np.ceil(elements * self._itemsize)
-        node_macs, node_reduction, node_channels = np.zeros((3, len(self.places), elements.shape[1]))
+        node_macs, node_reduction, node_channels = np.zeros((3, len(self.nodes), elements.shape[1]))
         if self._multiplying:
             kernels = np.array(self._kernels)
             convolves = (kernels >= 0)[:, None]
@@ -260,7 +260,7 @@ def _length(shape: Shape, axis: int) -> float:
 
 
 @dataclass(frozen=True)
-class Place:
+class NodeSpec:
     """A node in its graph: `inputs` and `outputs` name its activations.
 
     `kernel`, `stride` and `groups` are those of a convolution or pooling, `depthwise` says that each filter reads one
@@ -283,8 +283,8 @@ class Place:
         return counted_op(self.op_type, self.domain)
 
 
-def _place(node: ir.Node, settled: Collection[str]) -> Place:
-    return Place(
+def _spec(node: ir.Node, settled: Collection[str]) -> NodeSpec:
+    return NodeSpec(
         node.name or next((str(value.name) for value in node.outputs if value.name), node.op_type),
         node.op_type,
         tuple(str(value.name) for value in node.inputs if value is not None and str(value.name) not in settled),

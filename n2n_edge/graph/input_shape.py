@@ -15,8 +15,8 @@ from n2n_edge.graph.shape_run import DEFAULT_SPATIAL_SIZE, Array, in_own_order
 from n2n_edge.graph.shapes import Shape, inferred_types
 
 __all__ = [
-    "Layout", "SizedModels", "at_one_size", "image_shape", "in_layout", "input_layout", "leaves_size_free", "parse_input_shape",
-    "shape_words", "with_input_shape",
+    "Layout", "SizedModels", "at_one_size", "image_shape", "in_layout", "input_layout", "leaves_size_free",
+    "parse_input_shape", "shape_words", "with_input_shape",
 ]  # fmt: skip
 
 InputShape = tuple[int, ...]

@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from n2n_edge.errors import InputError
+from n2n_edge.errors import InputError, first_line
 from n2n_edge.foreign import foreign_file
 from n2n_edge.graph.child import open_in_child
 from n2n_edge.graph.function_calls import check_function_calls, give_one_version
@@ -54,7 +54,7 @@ def load_model(path: Path | str) -> ir.Model:
             _forget_noted_shapes(model)
             common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         except (ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
-            raise InputError(f"{path}: not a valid ONNX model ({_first_line(error)}); export it again") from error
+            raise InputError(f"{path}: not a valid ONNX model ({first_line(error)}); export it again") from error
         for value in model.graph.initializers.values():
             _read_tensor(value, path)
     return model
@@ -87,7 +87,7 @@ def _check(proto: onnx.ModelProto, path: Path) -> None:
     except (onnx.checker.ValidationError, ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
         complaint = error
     if open_in_child(path):
-        raise InputError(f"{path}: not a valid ONNX model ({_first_line(complaint)}); export it again") from complaint
+        raise InputError(f"{path}: not a valid ONNX model ({first_line(complaint)}); export it again") from complaint
 
 
 def _without_large_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -262,9 +262,5 @@ def _read_tensor(value: ir.Value, path: Path) -> None:
         value.const_value.numpy()
     except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(
-            f"{path}: weight '{value.name}' is damaged ({_first_line(error)}); export or copy the file again"
+            f"{path}: weight '{value.name}' is damaged ({first_line(error)}); export or copy the file again"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0].strip() or type(error).__name__

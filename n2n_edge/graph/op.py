@@ -252,7 +252,7 @@ def _load() -> None:
                 found = entry.load()
                 given = [found] if isinstance(found, Op) else list(found)
         except InputError as error:  # whatever file is looked at, it isn't to blame
-            raise UnsuitableEnvironmentError(str(error)) from error
+            raise UnsuitableEnvironmentError(error.text) from error
         if not all(isinstance(op, Op) for op in given):
             raise UnsuitableEnvironmentError(
                 f"{what} gives something else than n2n_edge.graph.Op; let it name a row or a list of them"

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from n2n_edge.errors import IncompressibleError, InputError, LimitExceededError
+from n2n_edge.errors import IncompressibleError, InputError, LimitExceededError, first_line
 from n2n_edge.foreign import UnforeseenError, foreign_file
 from n2n_edge.graph.child import RUN_SECONDS, Array, ChildRun, run_in_child
 from n2n_edge.graph.infer import Inferred, infer, is_countable
@@ -258,7 +258,7 @@ def session_for(proto: onnx.ModelProto) -> "onnxruntime.InferenceSession":
 
 
 def _refusal(error: Exception) -> InputError:
-    first = str(error).strip().split("\n")[0]
+    first = first_line(error)
     if "bad_alloc" in first or "Failed to allocate memory" in first:
         return InputError("running the model once needs more memory than there is; check the sizes that it computes")
     return InputError(f"ONNX Runtime can't run the model: {first}")

@@ -1,6 +1,8 @@
 """Export of a torch module to ONNX, and the comparison of what was exported with the module."""
 
+import ctypes
 import logging
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from n2n_edge.errors import InputError, UnsuitableEnvironmentError
+from n2n_edge.errors import InputError, UnsuitableEnvironmentError, first_line
 from n2n_edge.foreign import foreign_code, printable
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.shape_run import Array, run_graph
@@ -125,6 +127,26 @@ def _without_logs() -> Iterator[None]:
         logging.disable(before)
 
 
+@contextmanager
+def _without_native_output() -> Iterator[None]:
+    """Keep what torch's exporter prints past Python, the whole graph where it fails, out of standard output."""
+    try:
+        before = os.dup(1)
+    except OSError:  # closed
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    libc.fflush(None)
+    try:
+        with Path(os.devnull).open("wb") as null:
+            os.dup2(null.fileno(), 1)
+        yield
+    finally:
+        libc.fflush(None)
+        os.dup2(before, 1)
+        os.close(before)
+
+
 def _refuse_failing(name: str, run: Callable[[Path], None]) -> None:
     """Raise InputError for a module that fails by itself: exporters would each take their time to say so."""
     try:
@@ -139,8 +161,7 @@ def _refuse_failing(name: str, run: Callable[[Path], None]) -> None:
 
 
 def _unexported(name: str, error: BaseException | None) -> InputError:
-    line = printable(str(error).strip().split("\n")[0])
-    return InputError(f"torch can't export {name}: {line}; give an ONNX file instead")
+    return InputError(f"torch can't export {name}: {printable(first_line(error))}; give an ONNX file instead")
 
 
 def _exported(name: str, ways: list[Callable[[Path], None]], check: Callable[[ir.Model], None]) -> ir.Model:
@@ -157,6 +178,7 @@ def _exported(name: str, ways: list[Callable[[Path], None]], check: Callable[[ir
                 redirect_stdout(StringIO()),
                 redirect_stderr(StringIO()),
                 _without_logs(),
+                _without_native_output(),
             ):
                 warnings.simplefilter("always")
                 with tempfile.TemporaryDirectory() as folder:

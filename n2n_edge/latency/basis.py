@@ -100,8 +100,8 @@ class Basis:
             f"(median) and {evidence.p90_error:.0%} (nine of ten)"
         )
         return (
-            Notice("latency-evidence", text, "note"),
-            Notice("latency-source", f"source: {evidence.source}", "note"),
+            Notice("latency-evidence", text),
+            Notice("latency-source", f"source: {evidence.source}"),
         )
 
     def to_json(self) -> dict[str, object]:

@@ -25,7 +25,7 @@ def open_place(target: str, profile: Profile, threads: int | None = None, limit_
     if target != HOST_LIMITED:
         return open_target(target, limit_bytes)
     if profile.is_host:
-        raise InputError(f"--target {HOST_LIMITED}: within the limits of which board? name it with --device")
+        raise InputError(f"‹target› {HOST_LIMITED}: within the limits of which board? name it with ‹device›")
     own_bytes = round(profile.usable_memory_mb * MB)
     cores = min(profile.cores, threads or profile.cores)
     return HostTarget(limit_bytes=limit_bytes or own_bytes, limited_to=profile.name, cores=cores)

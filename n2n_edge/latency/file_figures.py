@@ -1,6 +1,7 @@
 """The figures of one model file that budgets are held against."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,13 @@ from n2n_edge.metrics.notices import Notice
 
 if TYPE_CHECKING:
     from n2n_edge.devices.profile import Profile
+    from n2n_edge.latency.model import Estimate
 
 __all__ = [
     "Latency",
+    "ModelFile",
     "file_figures",
     "inferred_figures",
-    "latency_figure",
     "model_figures",
     "predicted_latency",
     "static_figures",
@@ -49,7 +51,7 @@ def file_figures(path: Path, input_shape: tuple[int, ...] | None = None) -> dict
     Raises:
         InputError: a file that isn't a model, or that ONNX Runtime can't run where it has to.
     """
-    return model_figures(with_input_shape(load_model(path), input_shape, path.name), path)
+    return ModelFile(path, input_shape).figures()
 
 
 def model_figures(model: ir.Model, path: Path) -> dict[str, Figure]:
@@ -77,31 +79,49 @@ class Latency:
     warnings: tuple[Notice, ...] = ()
 
 
-def latency_figure(
-    path: Path, profile: "Profile", threads: int | None = None, input_shape: tuple[int, ...] | None = None
-) -> Latency:
-    """Return the latency of one inference on a device.
+class ModelFile:
+    """A model's file, read once and predicted once for each device; `input_shape` as for `file_figures`."""
 
-    Measured if the device is this host, predicted otherwise; the figure's provenance says which. `threads` default to
-    the profile's; `input_shape` as for `file_figures`.
-    """
-    if profile.is_host:
+    def __init__(self, path: Path, input_shape: tuple[int, ...] | None = None) -> None:
+        self.path = path
+        self.input_shape = input_shape
+        self._estimates: dict[str, Estimate] = {}
+
+    @cached_property
+    def model(self) -> ir.Model:
+        """The graph at the size of input that it is counted and timed at; raises InputError where there is none."""
+        return with_input_shape(load_model(self.path), self.input_shape, self.path.name)
+
+    def figures(self) -> dict[str, Figure]:
+        """Return the static figures; see `file_figures`."""
+        return model_figures(self.model, self.path)
+
+    def estimate(self, profile: "Profile") -> "Estimate":
+        """Return what one inference is predicted to cost on a device."""
+        from n2n_edge.latency.model import LatencyModel  # profiles take as long to import as the rest of a static gate
+
+        if profile.name not in self._estimates:
+            self._estimates[profile.name] = LatencyModel(profile).estimate(self.model)
+        return self._estimates[profile.name]
+
+    def latency(self, profile: "Profile") -> Latency:
+        """Return the latency of one inference: measured, each time, if the device is this host; predicted otherwise."""
+        if not profile.is_host:
+            return _predicted(self.estimate(profile))
         options = BenchOptions(
-            threads=profile.default_threads if threads is None else threads,
-            providers=profile.providers,
-            input_shape=input_shape,
+            threads=profile.default_threads, providers=profile.providers, input_shape=self.input_shape
         )
-        measurement = bench(path, options, profiled=False).measurement
-        return Latency(
-            measurement.latency(), warnings=tuple(Notice(each.code, str(each)) for each in measurement.warnings)
-        )
-    return predicted_latency(with_input_shape(load_model(path), input_shape, path.name), profile, threads)
+        measurement = bench(self.path, options, profiled=False).measurement
+        return Latency(measurement.latency(), warnings=measurement.warnings)
 
 
 def predicted_latency(model: ir.Model, profile: "Profile", threads: int | None = None) -> Latency:
     """Return the predicted latency of one inference on a device."""
-    from n2n_edge.latency.model import LatencyModel  # profiles take as long to import as the rest of a static gate
+    from n2n_edge.latency.model import LatencyModel
 
-    estimate = LatencyModel(profile, threads).estimate(model)
-    text = f"latency on {profile.name} is predicted, not measured: bench the model on the device"
-    return Latency(estimate.figure, (Notice("predicted", text, "note"), *estimate.evidence), estimate.warnings)
+    return _predicted(LatencyModel(profile, threads).estimate(model))
+
+
+def _predicted(estimate: "Estimate") -> Latency:
+    text = f"latency on {estimate.profile.name} is predicted, not measured: bench the model on the device"
+    return Latency(estimate.figure, (Notice("predicted", text), *estimate.evidence), estimate.warnings)

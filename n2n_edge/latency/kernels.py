@@ -16,7 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from n2n_edge.devices.terms import COMPUTE_CLASSES, TERMS, Rates
-from n2n_edge.graph.costs import Amounts, Place, node_amounts
+from n2n_edge.graph.costs import Amounts, NodeSpec, node_amounts
 from n2n_edge.graph.op import Op
 
 __all__ = ["Kernels", "Placement", "kernels_of"]
@@ -40,22 +40,22 @@ class Kernels:
     `block` is how many channels the device's kernels compute at once: a convolution of fewer costs as much.
     """
 
-    def __init__(self, places: Sequence[Place], graph_outputs: Collection[str] = (), block: int = 1) -> None:
-        self.places = tuple(places)
+    def __init__(self, nodes: Sequence[NodeSpec], graph_outputs: Collection[str] = (), block: int = 1) -> None:
+        self.nodes = tuple(nodes)
         self._block = block
-        placements = _placements(self.places, graph_outputs)
+        placements = _placements(self.nodes, graph_outputs)
         self.placements: tuple[Placement, ...] = tuple(placements)
         self.classes = tuple(
-            _kernel_class(place) if placement == "kernel" else placement
-            for place, placement in zip(self.places, placements, strict=True)
+            _kernel_class(node) if placement == "kernel" else placement
+            for node, placement in zip(self.nodes, placements, strict=True)
         )
-        areas = [float(np.prod(place.kernel)) if place.kernel else 1.0 for place in self.places]
+        areas = [float(np.prod(node.kernel)) if node.kernel else 1.0 for node in self.nodes]
         self._area = np.array(areas).reshape(-1, 1)
 
     @cached_property
     def _weights(self) -> Floats:
         """How much of each quantity of each node counts for each term: (terms, quantities, nodes)."""
-        table = np.zeros((len(TERMS), len(_QUANTITIES), len(self.places)))
+        table = np.zeros((len(TERMS), len(_QUANTITIES), len(self.nodes)))
 
         def count(term: str, quantity: str, node: int) -> None:
             table[TERMS.index(term), _QUANTITIES.index(quantity), node] = 1.0
@@ -111,8 +111,8 @@ class Kernels:
 
 def kernels_of(model: ir.Model, block: int = 1) -> tuple[Kernels, Amounts]:
     """Return a model's kernels on a device that computes `block` channels at once, and its amounts (N = 1)."""
-    places, amounts = node_amounts(model)
-    return Kernels(places, [str(value.name) for value in model.graph.outputs], block), amounts
+    nodes, amounts = node_amounts(model)
+    return Kernels(nodes, [str(value.name) for value in model.graph.outputs], block), amounts
 
 
 def _filled(channels: Floats, block: int) -> Floats:
@@ -125,67 +125,67 @@ def _vector(rates: Rates) -> Floats:
     return np.array([rates.get(term, 0.0) for term in TERMS])
 
 
-def _kernel_class(place: Place) -> str:
+def _kernel_class(node: NodeSpec) -> str:
     """Return the class of a kernel: one of `COMPUTE_CLASSES`, or of `BYTE_CLASSES` for what does not multiply."""
-    row = place.op
+    row = node.op
     match row.kernel:
         case "conv" | "conv_transpose":
-            return _convolution_class(place, plain=row.kernel == "conv")
+            return _convolution_class(node, plain=row.kernel == "conv")
         case "matmul":
-            return "matmul" if len(place.inputs) > 1 else "gemm"
+            return "matmul" if len(node.inputs) > 1 else "gemm"
         case "gemm" | "pooling" | "layout" | "slicing" | "selecting":
             return row.kernel
         case _:
-            return "residual" if row.join == "sum" and len(place.inputs) > 1 else "elementwise"
+            return "residual" if row.join == "sum" and len(node.inputs) > 1 else "elementwise"
 
 
-def _convolution_class(place: Place, *, plain: bool) -> str:
-    if place.depthwise:
+def _convolution_class(node: NodeSpec, *, plain: bool) -> str:
+    if node.depthwise:
         return "depthwise"
-    if place.groups > 1:
+    if node.groups > 1:
         return "grouped"
-    if plain and set(place.kernel) == {1}:
+    if plain and set(node.kernel) == {1}:
         return "conv_1x1"
-    if plain and set(place.kernel) == {3}:
-        return "conv_3x3" if set(place.stride) <= {1} else "conv_3x3_strided"
+    if plain and set(node.kernel) == {3}:
+        return "conv_3x3" if set(node.stride) <= {1} else "conv_3x3_strided"
     return "conv_large"
 
 
-def _placements(places: Sequence[Place], graph_outputs: Collection[str]) -> list[Placement]:
+def _placements(nodes: Sequence[NodeSpec], graph_outputs: Collection[str]) -> list[Placement]:
     """Tell of each node whether it is a kernel of its own.
 
     A norm or activation is computed inside the operator before it: Conv, norm, activation, and Add, activation, as long
     as nobody else reads the value between them. What doesn't depend on the data, such as shape arithmetic, is worked
     out when the model is loaded.
     """
-    readers = Counter(name for place in places for name in place.inputs)
+    readers = Counter(name for node in nodes for name in node.inputs)
     readers.update(graph_outputs)
-    products = {tuple(place.inputs) for place in places if place.op.join == "product"}
+    products = {tuple(node.inputs) for node in nodes if node.op.join == "product"}
     products |= {pair[::-1] for pair in products}
     open_to: dict[str, Op] = {}  # value -> first operator of the kernel that could still take in its only reader
     settled: set[str] = set()  # values that don't depend on the data
     found: list[Placement] = []
-    for place in places:
-        row = place.op
-        kernel = next((open_to[name] for name in place.inputs if name in open_to and readers[name] == 1), None)
+    for node in nodes:
+        row = node.op
+        kernel = next((open_to[name] for name in node.inputs if name in open_to and readers[name] == 1), None)
         placement: Placement = "kernel"
-        if settled.issuperset(place.inputs):
+        if settled.issuperset(node.inputs):
             placement = "free"
-            settled.update(place.outputs)
+            settled.update(node.outputs)
         elif row.kernel == "conversion":
             placement = "fused"
-            settled.update(place.outputs[1:])  # the scale and zero point that it finds
+            settled.update(node.outputs[1:])  # the scale and zero point that it finds
         elif row.kernel == "free":
             placement = "free"
             if row.of_shape:
-                settled.update(place.outputs)
-        elif kernel is not None and _fuses(kernel, row, alone=len(set(place.inputs) - settled) == 1):
+                settled.update(node.outputs)
+        elif kernel is not None and _fuses(kernel, row, alone=len(set(node.inputs) - settled) == 1):
             placement = "fused"
-        if placement == "kernel" and row.fuses == "gate" and (place.inputs[0], place.outputs[0]) in products:
+        if placement == "kernel" and row.fuses == "gate" and (node.inputs[0], node.outputs[0]) in products:
             placement = "fused"  # x times sigmoid(x) is one kernel, counted where the product is
         following = _kernel_after(kernel if placement == "fused" else None, row)
-        if following is not None and place.outputs:
-            open_to[place.outputs[0]] = following
+        if following is not None and node.outputs:
+            open_to[node.outputs[0]] = following
         found.append(placement)
     return found
 

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from n2n_edge.devices.profile import Precision, Profile
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import foreign_file
-from n2n_edge.graph.costs import Amounts, Place, node_amounts
+from n2n_edge.graph.costs import Amounts, NodeSpec, node_amounts
 from n2n_edge.graph.layers import layers_by_name
 from n2n_edge.graph.op import counted_op
 from n2n_edge.graph.shape_run import DEFAULT_SPATIAL_SIZE, analysing
 from n2n_edge.graph.subgraphs import flattened, holds_graph
 from n2n_edge.latency.basis import Basis, energy_basis, latency_basis
 from n2n_edge.latency.kernels import Kernels
-from n2n_edge.metrics.figures import MB, Figure
+from n2n_edge.metrics.figures import MB, SCHEMA_VERSION, Figure
 from n2n_edge.metrics.notices import Notice
 
 __all__ = ["Estimate", "GraphLatency", "LatencyModel", "NodeLatency", "input_pixels"]
@@ -107,21 +107,21 @@ class LatencyModel:
         with foreign_file("the model"):
             with analysing(model):
                 flat = flattened(model)
-            places, amounts = node_amounts(flat)
-            return self.of_graph(flat, places).estimate(amounts)
+            nodes, amounts = node_amounts(flat)
+            return self.of_graph(flat, nodes).estimate(amounts)
 
-    def of_graph(self, model: ir.Model, places: Sequence[Place]) -> "GraphLatency":
+    def of_graph(self, model: ir.Model, nodes: Sequence[NodeSpec]) -> "GraphLatency":
         """Return the latency of a flat graph as a function of its amounts, so of the widths of its channel groups."""
-        return GraphLatency(self, model, places)
+        return GraphLatency(self, model, nodes)
 
 
 class GraphLatency:
     """Latency of one graph on one device, for one choice of widths or for thousands at once."""
 
-    def __init__(self, latency: LatencyModel, model: ir.Model, places: Sequence[Place]) -> None:
+    def __init__(self, latency: LatencyModel, model: ir.Model, nodes: Sequence[NodeSpec]) -> None:
         self.latency = latency
         self.model = model
-        self.kernels = Kernels(places, [str(value.name) for value in model.graph.outputs], latency.profile.block)
+        self.kernels = Kernels(nodes, [str(value.name) for value in model.graph.outputs], latency.profile.block)
         self._chosen = latency.basis(input_pixels(model))
         open_weights = sum(value.name in model.graph.initializers for value in model.graph.inputs)
         self._open = f"{open_weights} weights are graph inputs, so none can be fused or packed: make them constants"
@@ -170,6 +170,21 @@ class Estimate:
     amounts: Amounts = field(repr=False, compare=False)
 
     @property
+    def profile(self) -> Profile:
+        """The device."""
+        return self.graph.latency.profile
+
+    @property
+    def threads(self) -> int:
+        """The CPU threads that it would be run with."""
+        return self.graph.latency.threads
+
+    @property
+    def precision(self) -> Precision:
+        """What it would be calculated in."""
+        return self.graph.latency.precision
+
+    @property
     def evidence(self) -> tuple[Notice, ...]:
         """What the prediction rests on."""
         return self.basis.notes()
@@ -177,7 +192,7 @@ class Estimate:
     @property
     def warnings(self) -> tuple[Notice, ...]:
         """What makes the prediction less certain, and has widened its interval."""
-        return tuple(Notice(each.code, f"less certain: {each.text}") for each in self.basis.warnings)
+        return tuple(each.prefixed("less certain") for each in self.basis.warnings)
 
     @cached_property
     def nodes(self) -> tuple[NodeLatency, ...]:
@@ -188,13 +203,13 @@ class Estimate:
             layers = layers_by_name(self.graph.model)
         return tuple(
             NodeLatency(
-                place.name,
-                place.op_type,
+                node.name,
+                node.op_type,
                 float(ms),
                 kernel,
-                next((layers[name] for name in (place.name, *place.outputs) if name in layers), ""),
+                next((layers[name] for name in (node.name, *node.outputs) if name in layers), ""),
             )
-            for place, ms, kernel in zip(kernels.places, node_ms, kernels.classes, strict=True)
+            for node, ms, kernel in zip(kernels.nodes, node_ms, kernels.classes, strict=True)
         )
 
     def by_layer(self) -> dict[str, float]:
@@ -207,9 +222,7 @@ class Estimate:
     @property
     def energy(self) -> Figure | None:
         """The energy of one inference, in mJ; None where nobody measured it."""
-        latency = self.graph.latency
-        pixels = input_pixels(self.graph.model)
-        basis = energy_basis(latency.profile, latency.threads, latency.precision, pixels)
+        basis = energy_basis(self.profile, self.threads, self.precision, input_pixels(self.graph.model))
         if basis is None:
             return None
         millijoules = float(self.graph.kernels.total_ns(self.amounts, basis.rates)[0]) / 1e6  # rates are nJ a unit
@@ -218,13 +231,38 @@ class Estimate:
     @property
     def memory(self) -> Figure:
         """The graph's memory bound and what the runtime takes by itself, in MB."""
-        own = _RUNTIME_MB[self.graph.latency.profile.compute_unit]
+        own = _RUNTIME_MB[self.profile.compute_unit]
         return Figure(float(self.amounts.memory_bound_bytes[0]) / MB + own, "MB", "analytic")
 
     @property
     def fits(self) -> bool:
         """Whether the device has the memory."""
-        return self.memory.value <= self.graph.latency.profile.usable_memory_mb
+        return self.memory.value <= self.profile.usable_memory_mb
+
+    def to_json(self) -> dict[str, object]:
+        """Return the document that ``n2n-edge predict --json`` prints of a model, which it names."""
+        energy = self.energy
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "device": self.profile.name,
+            "threads": self.threads,
+            "precision": self.precision,
+            "latency_ms": self.figure.to_json(),
+            **({} if energy is None else {"energy_mj": energy.to_json()}),
+            "memory_mb": {**self.memory.to_json(), "usable_mb": self.profile.usable_memory_mb, "fits": self.fits},
+            "evidence": self.basis.to_json(),
+            "layers": [{"name": name or None, "latency_ms": round(ms, 6)} for name, ms in self.by_layer().items()],
+            "nodes": [
+                {
+                    "name": node.name,
+                    "op_type": node.op_type,
+                    "kernel": node.kernel,
+                    "layer": node.layer or None,
+                    "latency_ms": round(node.latency_ms, 6),
+                }
+                for node in self.nodes
+            ],
+        }
 
 
 def input_pixels(model: ir.Model) -> float:

@@ -21,6 +21,7 @@ def predict(
     threads: int | None = None,
     precision: Precision = "fp32",
     input_shape: tuple[int, ...] | None = None,
+    name: str | None = None,
 ) -> Estimate:
     """Predict latency, energy and memory of one inference on a device, with an interval and the evidence for it.
 
@@ -29,13 +30,14 @@ def predict(
     ('ms', 'calibrated', True)
 
     `device` is a name, a profile's file or a `Profile`; `threads` are the profile's by default. `input_shape`
-    (without batch) fills the sizes that a model leaves free.
+    (without batch) fills the sizes that a model leaves free, `name` is what errors call it: by default its path.
 
     Raises:
         InputError: no such file or device, or more threads than it has cores.
     """
     profile = device if isinstance(device, Profile) else load_profile(device)
-    where = "model" if isinstance(model, ir.Model) else str(model)
+    latency = LatencyModel(profile, threads, precision)
+    where = name or ("the model" if isinstance(model, ir.Model) else str(model))
     loaded = model if isinstance(model, ir.Model) else load_model(model)
     with foreign_file(where):
-        return LatencyModel(profile, threads, precision).estimate(with_input_shape(loaded, input_shape, where))
+        return latency.estimate(with_input_shape(loaded, input_shape, where))

@@ -17,7 +17,6 @@ from n2n_edge.measure.measurement import (
     Energy,
     Measurement,
     MeasurementError,
-    MeasurementWarning,
     alone_in_failing,
     load_warnings,
     sample_warnings,
@@ -37,6 +36,7 @@ from n2n_edge.measure.options import BenchOptions, refuse_threads
 from n2n_edge.measure.per_op import OpProfile
 from n2n_edge.measure.process import WorkerProcess
 from n2n_edge.measure.target import HostTarget, Target
+from n2n_edge.metrics.notices import Notice
 
 __all__ = [
     "Bench",
@@ -131,7 +131,7 @@ def run_throughput(model: Path, options: BenchOptions, target: Target, streams: 
                 StreamsRun, label, options.timeout_s, options.timed_s, streams=streams, seconds=seconds
             )
         if not event.samples_ms:
-            raise MeasurementError(f"{label}: not one run ended within {seconds:g} s; allow more time (--max-time)")
+            raise MeasurementError(f"{label}: not one run ended within {seconds:g} s; allow more time (‹max_time_s›)")
         rates = [count / (event.seconds / len(event.window_counts)) for count in event.window_counts]
         quantiles = summarise(event.samples_ms)
         per_second = sum(event.window_counts) / event.seconds
@@ -242,7 +242,7 @@ def to_measurement(
     grown = max(0, peak - baseline) if baseline is not None and peak is not None and fresh else None
     machine = target.describe()
     warnings = (
-        *(MeasurementWarning("input-shape", text) for text in event.warnings),
+        *(Notice("input-shape", text) for text in event.warnings),
         *sample_warnings(event.samples_ms, quantiles, event.converged, options.max_time_s),
         *load_warnings(event.others_cores, threads, target.cores, int(machine["logical_cpus"])),
     )
@@ -305,12 +305,12 @@ def with_profile(
     except N2NError as error:
         if not options.only_cpu:
             raise
-        return None, measurement.warned(MeasurementWarning("not-profiled", f"not profiled: {error}"))
+        return None, measurement.warned(Notice("not-profiled", f"not profiled: {error.on_command_line()}"))
     measurement = replace(measurement, arena_bytes=raw.arena_bytes, arena_in_use_bytes=raw.arena_in_use_bytes)
     return profile, measurement.warned(*_provider_warnings(profile, options))
 
 
-def _provider_warnings(profile: OpProfile, options: BenchOptions) -> list[MeasurementWarning]:
+def _provider_warnings(profile: OpProfile, options: BenchOptions) -> list[Notice]:
     """Return what part of the work other providers did than the first that was asked for."""
     if options.only_cpu:
         return []
@@ -323,7 +323,7 @@ def _provider_warnings(profile: OpProfile, options: BenchOptions) -> list[Measur
     words = ", ".join(f"{share:.0%} on {name.removesuffix('ExecutionProvider')}" for name, share in others.items())
     first = options.providers[0].removesuffix("ExecutionProvider")
     text = f"not all operators ran on {first}: {words} of the time"
-    return [MeasurementWarning("other-providers", text)]
+    return [Notice("other-providers", text)]
 
 
 def _layer_names(path: Path) -> dict[str, str]:

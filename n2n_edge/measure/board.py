@@ -8,10 +8,11 @@ from typing import Self
 
 import psutil
 
-from n2n_edge.measure.measurement import MeasurementError, MeasurementWarning
+from n2n_edge.measure.measurement import MeasurementError
 from n2n_edge.measure.messages import State
 from n2n_edge.measure.worker.system import cpu_info, describe, usable_cores
 from n2n_edge.metrics.figures import MB
+from n2n_edge.metrics.notices import Notice
 from n2n_edge.versions import ORT_PACKAGES, first_version
 
 __all__ = [
@@ -84,18 +85,18 @@ class BoardState:
                 document[name] = value
         return document
 
-    def warnings(self) -> tuple[MeasurementWarning, ...]:
+    def warnings(self) -> tuple[Notice, ...]:
         """Return what makes timings under this state less than they could be."""
         warnings = []
         if self.governor is not None and self.governor not in ("performance", "userspace"):
             text = f"the CPU governor is {self.governor}: clocks follow the load"
-            warnings.append(MeasurementWarning("governor", text, "for steady timings set it to performance"))
+            warnings.append(Notice("governor", text, "for steady timings set it to performance"))
         if self.clocks_locked is False:
             remedy = "run `sudo jetson_clocks` on the board for steady timings"
-            warnings.append(MeasurementWarning("clocks-unlocked", "the clocks aren't locked", remedy))
+            warnings.append(Notice("clocks-unlocked", "the clocks aren't locked", remedy))
         if self.was_throttled and not self.throttled:
             text = f"since it was started the board has been {' and '.join(self.was_throttled)}"
-            warnings.append(MeasurementWarning("was-throttled", text))
+            warnings.append(Notice("was-throttled", text))
         return tuple(warnings)
 
 
@@ -116,18 +117,16 @@ def cpu_flags() -> frozenset[str]:
     return frozenset((info.get("flags") or info.get("Features") or "").split())
 
 
-def state_warnings(
-    before: BoardState, after: BoardState, clocks_mhz: Sequence[float | None]
-) -> list[MeasurementWarning]:
+def state_warnings(before: BoardState, after: BoardState, clocks_mhz: Sequence[float | None]) -> list[Notice]:
     """Return warnings about the clocks and the power mode during a measurement."""
     warnings = list(after.warnings())
     running = [clock for clock in clocks_mhz if clock]
     if len(running) > 1 and max(running) > (1 + CLOCK_CHANGE) * min(running):
         text = f"the clock changed meanwhile, between {min(running):.0f} and {max(running):.0f} MHz"
-        warnings.append(MeasurementWarning("clock-changed", text))
+        warnings.append(Notice("clock-changed", text))
     if before.power_mode != after.power_mode:
         text = f"the power mode changed meanwhile, from {before.power_mode} to {after.power_mode}"
-        warnings.append(MeasurementWarning("power-mode-changed", text))
+        warnings.append(Notice("power-mode-changed", text))
     return warnings
 
 

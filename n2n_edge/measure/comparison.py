@@ -19,13 +19,14 @@ import numpy as np
 from n2n_edge.errors import N2NError
 from n2n_edge.measure.bench import request_fields, to_measurement, twice
 from n2n_edge.measure.board import refuse_throttled, state_warnings
-from n2n_edge.measure.measurement import ConnectionLostError, Measurement, MeasurementWarning, alone_in_failing
+from n2n_edge.measure.measurement import ConnectionLostError, Measurement, alone_in_failing
 from n2n_edge.measure.messages import BlockTimed, Measured, Opened, WorkerReady
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.process import WorkerProcess
 from n2n_edge.measure.ratio import LEAST_ROUNDS, LEVEL, Comparison, ratio_interval, verdict_of
 from n2n_edge.measure.target import Target
 from n2n_edge.measure.worker.timing import median_ranks, within_tolerance
+from n2n_edge.metrics.notices import Notice
 
 __all__ = ["LEAST_ROUNDS", "Compared", "Comparison", "Settled", "Standing", "compare"]
 
@@ -178,7 +179,7 @@ class _Race:
         ratio, low, high = ratio_interval(differences)
         return Comparison(ratio, low, high, LEVEL, self.rounds, threshold, verdict_of(low, high, threshold))
 
-    def measurement(self, index: int, warnings: Sequence[MeasurementWarning]) -> Measurement | N2NError:
+    def measurement(self, index: int, warnings: Sequence[Notice]) -> Measurement | N2NError:
         """Return all times of one model as a measurement, or what kept it from being one."""
         if index in self.failures:
             return self.failures[index]

@@ -4,15 +4,15 @@ import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from n2n_edge.errors import N2NError
 from n2n_edge.measure.worker.timing import median_ranks
 from n2n_edge.metrics.figures import Figure, Provenance
+from n2n_edge.metrics.notices import Notice
 
 __all__ = [
-    "ConnectionLostError", "Energy", "Measurement", "MeasurementError", "MeasurementWarning", "Quantiles",
-    "WarningCode", "alone_in_failing", "load_warnings", "sample_warnings", "summarise",
+    "ConnectionLostError", "Energy", "Measurement", "MeasurementError", "Quantiles",
+    "alone_in_failing", "load_warnings", "sample_warnings", "summarise",
 ]  # fmt: skip
 
 NOISY_RATIO = 1.5
@@ -22,12 +22,6 @@ SLOW_START_RATIO = 1.1
 DRIFT = 0.03
 BUSY_CORES = 0.3
 LEAST_FOR_TRENDS = 30
-
-WarningCode = Literal[
-    "not-settled", "noisy", "outliers", "slow-start", "drift", "too-many-threads", "busy", "governor",
-    "clocks-unlocked", "throttled", "was-throttled", "clock-changed", "power-mode-changed", "input-shape",
-    "other-providers", "not-profiled", "no-throughput", "little-disk", "little-memory",
-]  # fmt: skip
 
 
 class MeasurementError(N2NError):
@@ -54,21 +48,6 @@ def alone_in_failing(label: str) -> Iterator[None]:
     except Exception as error:
         text = " ".join(str(error).split()) or "no message"
         raise MeasurementError(f"{label}: unexpected {type(error).__name__}: {text}") from error
-
-
-@dataclass(frozen=True)
-class MeasurementWarning:
-    """What makes a figure doubtful: its kind, in words, and what to do about it ('' for nothing).
-
-    Nothing is dropped from a sample, it is named.
-    """
-
-    code: WarningCode
-    text: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.text}; {self.remedy}" if self.remedy else self.text
 
 
 @dataclass(frozen=True)
@@ -133,7 +112,7 @@ class Measurement:
     target: str
     converged: bool
     provenance: Provenance = "measured"
-    warnings: tuple[MeasurementWarning, ...] = ()
+    warnings: tuple[Notice, ...] = ()
 
     @property
     def n(self) -> int:
@@ -145,7 +124,7 @@ class Measurement:
         """The median time of a run."""
         return self.quantiles.p50_ms
 
-    def warned(self, *warnings: MeasurementWarning) -> "Measurement":
+    def warned(self, *warnings: Notice) -> "Measurement":
         """Return the measurement with more warnings."""
         return replace(self, warnings=(*self.warnings, *warnings))
 
@@ -190,7 +169,7 @@ def _nearest_rank(ordered: Sequence[float], percent: int) -> float:
 
 def sample_warnings(
     samples_ms: Sequence[float], quantiles: Quantiles, converged: bool, max_time_s: float
-) -> list[MeasurementWarning]:
+) -> list[Notice]:
     """Return warnings about the times themselves, in the order in which they were taken."""
     warnings = []
     median = quantiles.p50_ms
@@ -198,46 +177,42 @@ def sample_warnings(
         half_width = max(quantiles.p50_high_ms - median, median - quantiles.p50_low_ms)
         settled = f"not settled after {max_time_s:g} s and {quantiles.n} runs"
         text = f"{settled}: the median is known to {100 * half_width / median:.1f}%"
-        warnings.append(MeasurementWarning("not-settled", text, "allow more time or quieten the machine"))
+        warnings.append(Notice("not-settled", text, "allow more time or quieten the machine"))
     outliers = sum(sample > OUTLIER_RATIO * median for sample in samples_ms)
     if quantiles.p90_ms > NOISY_RATIO * median:
         text = f"noisy: one run in ten took more than {quantiles.p90_ms / median:.1f} times the median"
-        warnings.append(MeasurementWarning("noisy", text))
+        warnings.append(Notice("noisy", text))
     elif outliers > OUTLIER_SHARE * len(samples_ms):
         text = f"outliers: {outliers} of {len(samples_ms)} runs took more than {OUTLIER_RATIO:g} times the median"
-        warnings.append(MeasurementWarning("outliers", text))
+        warnings.append(Notice("outliers", text))
     if len(samples_ms) >= LEAST_FOR_TRENDS:
         warnings += _trends(samples_ms)
     return warnings
 
 
-def load_warnings(others_cores: float | None, threads: int, cores: int, logical_cpus: int) -> list[MeasurementWarning]:
+def load_warnings(others_cores: float | None, threads: int, cores: int, logical_cpus: int) -> list[Notice]:
     """Return warnings about who else used the machine meanwhile."""
     if threads > cores:
-        return [MeasurementWarning("too-many-threads", f"{threads} threads share {cores} cores")]
+        return [Notice("too-many-threads", f"{threads} threads share {cores} cores")]
     if others_cores is not None and others_cores + threads > logical_cpus + BUSY_CORES:
         text = f"the machine was busy: other programs used {others_cores:.1f} of {logical_cpus} cores meanwhile"
-        return [MeasurementWarning("busy", text)]
+        return [Notice("busy", text)]
     return []
 
 
-def _trends(samples_ms: Sequence[float]) -> list[MeasurementWarning]:
+def _trends(samples_ms: Sequence[float]) -> list[Notice]:
     """Return what changed in the course of the runs: a slow start, or a drift from the first third to the last."""
     n = len(samples_ms)
     start = statistics.median(samples_ms[: max(3, n // 20)])
     rest = statistics.median(samples_ms[n // 2 :])
     if start > SLOW_START_RATIO * rest:
         text = f"slow first runs: they took {start / rest:.2f} times what later ones did"
-        return [MeasurementWarning("slow-start", text, "warm up for longer")]
+        return [Notice("slow-start", text, "warm up for longer")]
     third = n // 3
     first, last = sorted(samples_ms[:third]), sorted(samples_ms[-third:])
     change = statistics.median(last) / statistics.median(first) - 1
     apart = first[3 * third // 4] < last[third // 4] or last[3 * third // 4] < first[third // 4]
     if abs(change) > DRIFT and apart:
         how = "more" if change > 0 else "less"
-        return [
-            MeasurementWarning(
-                "drift", f"drift: the last third of the runs took {abs(change):.1%} {how} than the first"
-            )
-        ]
+        return [Notice("drift", f"drift: the last third of the runs took {abs(change):.1%} {how} than the first")]
     return []

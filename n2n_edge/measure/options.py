@@ -121,18 +121,18 @@ def parse_providers(names: str, settings: tuple[str, ...] = ()) -> tuple[tuple[s
     """
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     if not wanted:
-        raise InputError(f"--providers '{names}': name at least one, such as {', '.join(PROVIDERS)}")
+        raise InputError(f"‹providers› '{names}': name at least one, such as {', '.join(PROVIDERS)}")
     providers = tuple(PROVIDERS.get(name.lower(), name) for name in wanted)
     for name, provider in zip(wanted, providers, strict=True):
         if not provider.endswith("ExecutionProvider"):
-            raise InputError(f"--providers {name}: no such provider; short names are {', '.join(PROVIDERS)}")
+            raise InputError(f"‹providers› {name}: no such provider; short names are {', '.join(PROVIDERS)}")
         if providers.count(provider) > 1:
-            raise InputError(f"--providers {names}: {name} is named twice")
+            raise InputError(f"‹providers› {names}: {name} is named twice")
     options = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key.strip():
-            raise InputError(f"--provider-option {setting}: write it as KEY=VALUE")
+            raise InputError(f"‹provider_option› {setting}: write it as KEY=VALUE")
         options[key.strip()] = value.strip()
     if "fp16" in options:
         options = {**_half_precision(providers[0], options.pop("fp16")), **options}
@@ -144,4 +144,4 @@ def _half_precision(provider: str, value: str) -> dict[str, str]:
     if provider in HALF_PRECISION:
         option, off, on = HALF_PRECISION[provider]
         return {option: on if value.lower() in ("1", "true", "yes", "on") else off}
-    raise InputError(f"--provider-option fp16={value}: {provider} has no option for half precision")
+    raise InputError(f"‹provider_option› fp16={value}: {provider} has no option for half precision")

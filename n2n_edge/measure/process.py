@@ -210,7 +210,7 @@ class ChildProcess(ClosedAtExit, Generic[Ready]):
 
     def _late(self, label: str, allowed_s: float, phase: str) -> MeasurementError:
         return MeasurementError(
-            f"{label}: no answer within {allowed_s:g} s, {phase}; the worker was stopped, allow more time (--timeout)"
+            f"{label}: no answer within {allowed_s:g} s, {phase}; the worker was stopped, allow more time (‹timeout_s›)"
         )
 
     def _failure(self, event: FailureMessage, label: str, phase: str) -> N2NError:

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from n2n_edge.measure.board import BoardState
-from n2n_edge.measure.measurement import MeasurementWarning
 from n2n_edge.measure.messages import Checked
 from n2n_edge.measure.target import Target
+from n2n_edge.metrics.notices import Notice, codes_of, texts_of
 
 __all__ = ["Problem", "Readiness", "readiness"]
 
@@ -30,7 +30,7 @@ class Readiness:
 
     facts: Mapping[str, str]
     missing: tuple[Problem, ...]
-    warnings: tuple[MeasurementWarning, ...]
+    warnings: tuple[Notice, ...]
     raw: Checked
     state: BoardState
 
@@ -46,8 +46,8 @@ class Readiness:
             "found": self.raw.model_dump(exclude_unset=True),
             "state": self.state.to_json(),
             "missing": [asdict(problem) for problem in self.missing],
-            "warnings": [str(warning) for warning in self.warnings],
-            "warning_codes": [warning.code for warning in self.warnings],
+            "warnings": list(texts_of(self.warnings)),
+            "warning_codes": list(codes_of(self.warnings)),
         }
 
 
@@ -87,8 +87,7 @@ def _missing(there: Checked) -> list[Problem]:
     for package in ("numpy", "onnxruntime"):
         if getattr(there, package) is None:
             reason = getattr(there, f"{package}_error")
-            absent = "No module named" in reason
-            what = package if absent else f"{package} can't be imported ({reason})"
+            what = f"{package} can't be imported ({reason})" if reason else package
             remedy = f"install it there with `{there.executable} -m pip install {package}`"
             problems.append(
                 Problem(what, remedy + ", in a virtual environment if pip asks for one (then ?python=PATH)")
@@ -96,15 +95,15 @@ def _missing(there: Checked) -> list[Problem]:
     return problems
 
 
-def _warnings(there: Checked, state: BoardState) -> list[MeasurementWarning]:
+def _warnings(there: Checked, state: BoardState) -> list[Notice]:
     warnings = []
     if state.throttled:
         text = f"the board is {' and '.join(state.throttled)} now: no measurement counts until that is mended"
-        warnings.append(MeasurementWarning("throttled", text))
+        warnings.append(Notice("throttled", text))
     if there.free_disk_mb < LITTLE_DISK_MB:
         text = f"only {there.free_disk_mb} MB are free in {there.folder}"
-        warnings.append(MeasurementWarning("little-disk", text, "name another folder: ssh://host/folder"))
+        warnings.append(Notice("little-disk", text, "name another folder: ssh://host/folder"))
     available = there.available_memory_mb
     if available is not None and available < LITTLE_MEMORY_MB:
-        warnings.append(MeasurementWarning("little-memory", f"only {available} MB of memory are available"))
+        warnings.append(Notice("little-memory", f"only {available} MB of memory are available"))
     return warnings

@@ -147,7 +147,7 @@ def open_target(name: str, limit_bytes: int | None = None) -> Target:
         return HostTarget(limit_bytes=limit_bytes)
     if name.startswith("ssh:"):
         return SshTarget(name, limit_bytes=limit_bytes)
-    raise InputError(f"--target {name}: no such target; give host, host-limited, or {FORM}")
+    raise InputError(f"‹target› {name}: no such target; give host, host-limited, or {FORM}")
 
 
 def _connection_words(last: str) -> str:

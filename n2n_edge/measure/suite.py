@@ -8,10 +8,11 @@ from n2n_edge.errors import N2NError
 from n2n_edge.measure.bench import Throughput, bench, run_throughput, threads_on, twice, with_profile
 from n2n_edge.measure.board import BoardState
 from n2n_edge.measure.comparison import Comparison, compare
-from n2n_edge.measure.measurement import Measurement, MeasurementWarning, alone_in_failing
+from n2n_edge.measure.measurement import Measurement, alone_in_failing
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.per_op import OpProfile
 from n2n_edge.measure.target import Target
+from n2n_edge.metrics.notices import Notice
 from n2n_edge.names import names_of
 
 __all__ = ["Entry", "Suite", "run_suite"]
@@ -120,6 +121,6 @@ def _streamed(entry: Entry, options: BenchOptions, target: Target, streams: int,
         with alone_in_failing(str(entry.path)):
             throughput = run_throughput(entry.path, options, target, streams)
     except N2NError as error:
-        warning = MeasurementWarning("no-throughput", f"no throughput: {error}")
+        warning = Notice("no-throughput", f"no throughput: {error.on_command_line()}")
         return replace(entry, measurement=entry.measurement.warned(warning))
     return replace(entry, throughput=throughput)

@@ -219,7 +219,7 @@ class HostTarget(Target):
         if cores is not None and cores > usable_cores():
             raise InputError(
                 f"{limited_to or 'host'}: {cores} cores are more than the {usable_cores()} of this machine, so "
-                "it can't stand in for it; give fewer --threads, or measure on the board (--target ssh://...)"
+                "it can't stand in for it; give fewer ‹threads›, or measure on the board (‹target› ssh://...)"
             )
 
     @property

@@ -1,15 +1,36 @@
 """Whether a figure meets its budget."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NotRequired, TypedDict
 
 from n2n_edge.errors import UnsuitableEnvironmentError, setting
 from n2n_edge.metrics.budget import Budget
-from n2n_edge.metrics.figures import Figure
+from n2n_edge.metrics.figures import Figure, FigureJson
 from n2n_edge.metrics.formats import format_figure, format_provenance, format_value
 from n2n_edge.metrics.outcome import Outcome
 
-__all__ = ["Verdict", "judge"]
+__all__ = ["Verdict", "VerdictJson", "judge"]
+
+
+class VerdictJson(TypedDict):
+    """One budget and what was reached, in `report.json` and `gate --json`; reports of older versions tell less."""
+
+    cost: str
+    option: str
+    limit: float
+    reached: FigureJson
+    met: bool
+    """Whether it is met for certain."""
+    outcome: NotRequired[Outcome]
+    margin: NotRequired[float | None]
+    """The room that is left as a fraction of the limit; None beyond all bounds."""
+    reason: NotRequired[str]
+    accept_expected: NotRequired[bool]
+    """Whether a prediction was held to the limit by its expected value instead of its upper bound."""
+    device: NotRequired[str]
+    """Of a latency, the device that it is predicted for or the target that it was timed on."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +92,23 @@ class Verdict:
             elif self.reached.high is not None and self.budget.direction == "max":
                 text += f", judged by its upper bound {format_value(self.reached.high, self.budget.unit)}"
         return text
+
+    def to_json(self) -> VerdictJson:
+        """Return the verdict as documents hold it."""
+        document: VerdictJson = {
+            "cost": self.cost,
+            "option": self.budget.option,
+            "limit": self.budget.limit,
+            "reached": self.reached.to_json(),
+            "met": self.met,
+            "outcome": self.outcome,
+            "margin": self.margin if math.isfinite(self.margin) else None,
+            "reason": self.reason,
+            "accept_expected": self.accept_expected,
+        }
+        if self.device is not None:
+            document["device"] = self.device
+        return document
 
 
 def judge(

@@ -17,6 +17,7 @@ from n2n_edge.measure.per_op import OpProfile
 from n2n_edge.measure.suite import Entry, Suite
 from n2n_edge.measure.target import Target
 from n2n_edge.metrics.figures import MB, SCHEMA_VERSION, Figure, FigureJson
+from n2n_edge.metrics.notices import codes_of, texts_of
 from n2n_edge.report.histogram import histogram_of
 
 __all__ = ["BenchJson", "Benched", "bench_document", "file_sha256", "timed_figures"]
@@ -117,9 +118,10 @@ def _sha256(path: Path) -> str:
 
 def _row(row: Benched) -> dict[str, Any]:
     entry = row.entry
-    if entry.measurement is None:
-        return {"path": str(entry.path), "error": " ".join(str(entry.error).split())}
+    if entry.error is not None:
+        return {"path": str(entry.path), "error": " ".join(entry.error.on_command_line().split())}
     measured = entry.measurement
+    assert measured is not None
     document: dict[str, Any] = {
         "path": str(entry.path),
         "sha256": _sha256(entry.path),
@@ -130,8 +132,8 @@ def _row(row: Benched) -> dict[str, Any]:
         "batch": measured.batch,
         "n": measured.n,
         "converged": measured.converged,
-        "warnings": [str(warning) for warning in measured.warnings],
-        "warning_codes": [warning.code for warning in measured.warnings],
+        "warnings": list(texts_of(measured.warnings)),
+        "warning_codes": list(codes_of(measured.warnings)),
     }
     document |= {name: figure.to_json() for name, figure in timed_figures(row).items()}
     spread = histogram_of(measured.samples_ms, BINS)

@@ -60,7 +60,7 @@ def bench_markdown(suite: Suite, rows: Sequence[Benched], document: BenchJson) -
         if row.entry.comparison is not None:
             lines.append("- " + markdown_text(comparison_words(name, first, row.entry.comparison)))
         if row.entry.error is not None:
-            lines.append(f"- {markdown_text(str(row.entry.error))}")
+            lines.append(f"- {markdown_text(row.entry.error.on_command_line())}")
         measured = row.entry.measurement
         lines += [
             f"- {markdown_text(name)}: warning: {markdown_text(str(warning))}"

@@ -9,7 +9,8 @@ from n2n_edge.metrics.costs import COSTS, OBJECTIVES
 from n2n_edge.metrics.figures import Figure, FigureJson, Provenance
 from n2n_edge.metrics.formats import PROVENANCE_WORDS, format_interval, format_value
 from n2n_edge.metrics.outcome import Outcome
-from n2n_edge.report.document import BudgetJson, ModelJson, RunReport
+from n2n_edge.metrics.verdict import VerdictJson
+from n2n_edge.report.document import ModelJson, RunReport
 
 __all__ = [
     "VERDICT_WORDS",
@@ -38,8 +39,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of both models; `change` says what became of it, empty where a model lacks the figure."""
+    """One figure of both models; `change` says what became of it, empty where a model lacks the figure.
 
+    `key` is the cost or metric that `name` shows.
+    """
+
+    key: str
     name: str
     teacher: Cell | None
     student: Cell | None
@@ -84,7 +89,7 @@ def device_text(document: RunReport) -> str:
     return "; ".join(device["description"] for device in document.get("devices", [document["device"]]))
 
 
-def budget_name(budget: BudgetJson, name: str) -> str:
+def budget_name(budget: VerdictJson, name: str) -> str:
     """Return a budget's `name` with the device on which it was held, where there is one."""
     return f"{name}, {budget['device']}" if "device" in budget else name
 
@@ -100,8 +105,8 @@ def chosen_text(document: RunReport) -> str:
 def comparison_rows(document: RunReport) -> tuple[Row, ...]:
     """Return the rows of the table: accuracy or fidelity, params, size, MACs, memory bound, latency per device."""
     teacher, student = (_figures(document[role]) for role in ("teacher", "student"))
-    names = dict.fromkeys([*teacher, *student])
-    return tuple(_row(name, teacher.get(name), student.get(name)) for name in names)
+    rows = dict.fromkeys([*teacher, *student])
+    return tuple(_row(*row, teacher.get(row), student.get(row)) for row in rows)
 
 
 VERDICT_WORDS: Mapping[Outcome, str] = MappingProxyType(
@@ -110,7 +115,7 @@ VERDICT_WORDS: Mapping[Outcome, str] = MappingProxyType(
 """How a budget's outcome is called on pages."""
 
 
-def outcome_of(budget: BudgetJson) -> Outcome:
+def outcome_of(budget: VerdictJson) -> Outcome:
     """Return the outcome of a budget; older reports hold only whether it is met."""
     return budget.get("outcome", "pass" if budget["met"] else "fail")
 
@@ -124,20 +129,26 @@ def provenances_of(document: RunReport) -> dict[Provenance, str]:
     return {provenance: words for provenance, words in PROVENANCE_WORDS.items() if provenance in present}
 
 
-def _figures(model: ModelJson) -> Mapping[str, Figure]:
-    figures: dict[str, FigureJson | None] = {
-        "Accuracy (test split)": model.get("accuracy"),
-        "Fidelity to the teacher": model.get("fidelity"),
-        "Mean error": model.get("label_error"),
-        **{COSTS[cost].label: cast("FigureJson", model.get(cost)) for cost in OBJECTIVES if COSTS[cost].attribute},
-        **{f"Latency, {device}": figure for device, figure in model["latency_ms"].items()},
+def _figures(model: ModelJson) -> Mapping[tuple[str, str], Figure]:
+    """Return a model's figures by key and name."""
+    figures: dict[tuple[str, str], FigureJson | None] = {
+        ("accuracy", "Accuracy (test split)"): model.get("accuracy"),
+        ("fidelity", "Fidelity to the teacher"): model.get("fidelity"),
+        ("label_error", "Mean error"): model.get("label_error"),
+        **{
+            (cost, COSTS[cost].label): cast("FigureJson", model.get(cost))
+            for cost in OBJECTIVES
+            if COSTS[cost].attribute
+        },
+        **{("latency_ms", f"Latency, {device}"): figure for device, figure in model["latency_ms"].items()},
     }
-    return {name: figure_of(figure) for name, figure in figures.items() if figure is not None}
+    return {row: figure_of(figure) for row, figure in figures.items() if figure is not None}
 
 
-def _row(name: str, teacher: Figure | None, student: Figure | None) -> Row:
+def _row(key: str, name: str, teacher: Figure | None, student: Figure | None) -> Row:
     change = _change(teacher, student) if teacher is not None and student is not None else ""
     return Row(
+        key,
         name,
         cell_of(teacher) if teacher is not None else None,
         cell_of(student) if student is not None else None,

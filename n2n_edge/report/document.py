@@ -3,11 +3,10 @@
 from typing import NotRequired, TypedDict
 
 from n2n_edge.metrics.figures import FigureJson
-from n2n_edge.metrics.outcome import Outcome
+from n2n_edge.metrics.verdict import VerdictJson
 
 __all__ = [
     "ArchitectureJson",
-    "BudgetJson",
     "CandidateJson",
     "ChannelsJson",
     "ChosenJson",
@@ -42,22 +41,6 @@ class ModelJson(TypedDict):
     memory_bound_mb: FigureJson
     latency_ms: dict[str, FigureJson]
     """Latency per device name."""
-
-
-class BudgetJson(TypedDict):
-    """One budget of the run and what the shipped file reached."""
-
-    cost: str
-    option: str
-    limit: float
-    reached: FigureJson
-    met: bool
-    """Whether it is met for certain."""
-    outcome: NotRequired[Outcome]
-    accept_expected: NotRequired[bool]
-    """Whether a prediction was judged by its expected value instead of its upper bound."""
-    device: NotRequired[str]
-    """On which device a latency budget was held; there is one for each."""
 
 
 class ParityJson(TypedDict):
@@ -202,7 +185,7 @@ class RunReport(TypedDict):
     created: str
     teacher: ModelJson
     student: ModelJson
-    budgets: list[BudgetJson]
+    budgets: list[VerdictJson]
     parity: ParityJson
     device: DeviceJson
     """The primary device."""
@@ -217,5 +200,9 @@ class RunReport(TypedDict):
     data: dict[str, object]
     environment: dict[str, object]
     warnings: list[str]
+    warning_codes: NotRequired[list[str]]
+    """The kind of each warning, in the same order."""
     notes: NotRequired[list[str]]
     """What figures rest on: evidence, sources, assumptions; older reports have them among the warnings."""
+    note_codes: NotRequired[list[str]]
+    """The kind of each note, in the same order."""

@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from n2n_edge.metrics.costs import COSTS
 from n2n_edge.metrics.formats import format_value
+from n2n_edge.metrics.verdict import VerdictJson
 from n2n_edge.report.candidates import candidate_charts, describe_candidate, find_winner
 from n2n_edge.report.chart import Chart
 from n2n_edge.report.comparison import (
@@ -23,7 +24,7 @@ from n2n_edge.report.comparison import (
     provenances_of,
 )
 from n2n_edge.report.conditions import condition_table
-from n2n_edge.report.document import BudgetJson, CandidateJson, GroupJson, RunReport
+from n2n_edge.report.document import CandidateJson, GroupJson, RunReport
 from n2n_edge.report.front_table import front_table
 from n2n_edge.report.known_costs import known_costs, metric_name
 from n2n_edge.report.network import layer_devices, layer_rows, network_charts
@@ -142,7 +143,7 @@ def facts_of(mapping: Mapping[str, object]) -> dict[str, str]:
     return facts
 
 
-def _budget_row(budget: BudgetJson) -> _BudgetRow:
+def _budget_row(budget: VerdictJson) -> _BudgetRow:
     reached = figure_of(budget["reached"])
     return {
         "name": budget_name(budget, COSTS[budget["cost"]].label if budget["cost"] in COSTS else budget["cost"]),
@@ -155,7 +156,7 @@ def _budget_row(budget: BudgetJson) -> _BudgetRow:
     }
 
 
-def _bound(budget: BudgetJson, predicted: bool) -> str:
+def _bound(budget: VerdictJson, predicted: bool) -> str:
     if budget["cost"] in COSTS and COSTS[budget["cost"]].direction == "min":
         return "at least"
     return "upper bound at most" if predicted and not budget.get("accept_expected", False) else "at most"
@@ -163,11 +164,11 @@ def _bound(budget: BudgetJson, predicted: bool) -> str:
 
 def _headline(rows: Sequence[Row]) -> list[tuple[str, str, bool]]:
     """Pick the figures that open the report: what was lost, and what was gained; predictions are marked."""
-    wanted = ("Accuracy", "Fidelity", "Params", "File size", "Latency")
+    wanted = ("accuracy", "fidelity", "params", "size_mb", "latency_ms")
     return [
         (row.name, row.change, bool(row.student and row.student.predicted))
         for row in rows
-        if row.change and row.name.startswith(wanted)
+        if row.change and row.key in wanted
     ]
 
 

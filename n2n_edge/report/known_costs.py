@@ -6,8 +6,9 @@ from typing import cast
 
 from n2n_edge.metrics.costs import COSTS, OBJECTIVES, STATIC_COSTS, Cost
 from n2n_edge.metrics.formats import PROVENANCE_WORDS
+from n2n_edge.metrics.verdict import VerdictJson
 from n2n_edge.report.comparison import figure_of
-from n2n_edge.report.document import BudgetJson, CandidateJson, RunReport
+from n2n_edge.report.document import CandidateJson, RunReport
 from n2n_edge.report.front import pareto_front
 
 __all__ = ["KnownCost", "known_costs", "metric_name"]
@@ -51,7 +52,7 @@ def metric_name(document: RunReport) -> str:
     return "accuracy" if document["student"].get("accuracy") is not None else "fidelity"
 
 
-def _static(cost: Cost, budgets: Sequence[BudgetJson], rows: Sequence[CandidateJson]) -> KnownCost:
+def _static(cost: Cost, budgets: Sequence[VerdictJson], rows: Sequence[CandidateJson]) -> KnownCost:
     values = tuple(cast("float | None", row.get(cost)) for row in rows)
     limit = next((budget["limit"] for budget in budgets if budget["cost"] == cost), None)
     name, unit = COSTS[cost].label, COSTS[cost].unit

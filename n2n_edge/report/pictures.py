@@ -46,7 +46,7 @@ def write_pictures(charts: Sequence[Chart], folder: Path) -> tuple[Path, ...]:
             path.write_bytes(image)
             written.append(path)
     except OSError as error:
-        raise InputError(f"--png {folder}: can't be written ({error.strerror}); give another folder") from error
+        raise InputError(f"‹png› {folder}: can't be written ({error.strerror}); give another folder") from error
     return tuple(written)
 
 

@@ -1,6 +1,5 @@
 """How right a model file is on the test images of a data set, as it would ship; needs no torch."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,10 +7,12 @@ import onnx_ir as ir
 
 from n2n_edge.data.class_names import read_class_names
 from n2n_edge.data.dataset import Data, load_data
+from n2n_edge.data.splits import VALIDATION_WARNINGS
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.graph.input_shape import image_shape
 from n2n_edge.graph.load import load_model
 from n2n_edge.metrics.figures import Figure
+from n2n_edge.metrics.notices import Notice
 from n2n_edge.runs.normalisation import Normalisation, choose_normalisation, metadata_normalisation
 from n2n_edge.runs.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs
 from n2n_edge.tasks.metrics import metric_name
@@ -35,7 +36,7 @@ class TestData:
 
 def file_accuracy(
     path: Path, wanted: TestData, *, baseline: Path | None = None
-) -> tuple[str, Figure, Figure | None, tuple[str, ...], tuple[str, ...]]:
+) -> tuple[str, Figure, Figure | None, tuple[Notice, ...], tuple[Notice, ...]]:
     """Return the metric's name, the figure of `path`, that of `baseline` on the same images, notes and warnings.
 
     The images are the test split of the data, the same that `compress` evaluates a student on. Where there are no
@@ -70,7 +71,7 @@ def _figure(model: ir.Model, path: Path, data: Data, teacher: Path | None) -> Fi
     return Figure(found.metric, "fraction", "measured", n=found.n)
 
 
-def _data(model: ir.Model, path: Path, wanted: TestData) -> tuple[Data, tuple[str, ...], tuple[str, ...]]:
+def _data(model: ir.Model, path: Path, wanted: TestData) -> tuple[Data, tuple[Notice, ...], tuple[Notice, ...]]:
     """Return the images as a model wants them, what was assumed of them, and what is doubtful about them."""
     shape = _image_shape(model, path)
     outputs = as_outputs_name(model.metadata_props.get(OUTPUTS_KEY))
@@ -84,18 +85,13 @@ def _data(model: ir.Model, path: Path, wanted: TestData) -> tuple[Data, tuple[st
         class_names=None if wanted.classes is None else read_class_names(wanted.classes),
     )
     data, _ = read_outputs(model, data, outputs)
-    notes = tuple(_counts(wanted.spec, data))
-    warnings = tuple(each for each in data.warnings if "validation image" not in each)
+    notes = (Notice("data", f"data {wanted.spec}: {data.counts}"),) if data.conversions else ()
+    warnings = tuple(each for each in data.warnings if each.code not in VALIDATION_WARNINGS)
     if wanted.mean is not None and wanted.std is not None:
         return data, notes, warnings
-    known = metadata_normalisation(model.metadata_props, shape[0])
-    chosen = known or _tried(model, path, data)
-    said = () if known else (f"{path.name}: normalisation {chosen.note}",)
+    chosen = metadata_normalisation(model.metadata_props, shape[0]) or _tried(model, path, data)
+    said = (each.prefixed(path.name) for each in chosen.notices)
     return replace(data, mean=chosen.mean, std=chosen.std), (*notes, *said), warnings
-
-
-def _counts(spec: str, data: Data) -> Sequence[str]:
-    return (f"data {spec}: {data.counts}",) if data.conversions else ()
 
 
 def _tried(model: ir.Model, path: Path, data: Data) -> Normalisation:
@@ -104,7 +100,7 @@ def _tried(model: ir.Model, path: Path, data: Data) -> Normalisation:
     except (InputError, UnsuitableEnvironmentError) as error:
         raise type(error)(
             f"{path}: says nothing of its normalisation, and trying the usual ones failed ({error.text}); "
-            "give --mean and --std"
+            "give ‹mean› and ‹std›"
         ) from error
 
 

@@ -14,11 +14,11 @@ from n2n_edge.measure.board import environment
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import Cost
 from n2n_edge.metrics.figures import SCHEMA_VERSION, Figure
+from n2n_edge.metrics.notices import Notice, codes_of, texts_of
 from n2n_edge.metrics.verdict import Verdict, judge
 from n2n_edge.report.comparison import figure_of
 from n2n_edge.report.document import (
     ArchitectureJson,
-    BudgetJson,
     CandidateJson,
     ChosenJson,
     ConditionsJson,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from n2n_edge.runs.final import Trained
     from n2n_edge.runs.parity import Parity
 
-__all__ = ["ModelFigures", "Origin", "budget_json", "read_report", "run_report", "verdicts_of", "write_json"]
+__all__ = ["ModelFigures", "Origin", "read_report", "run_report", "verdicts_of", "write_json"]
 
 ModelFigures = Mapping[str, Figure]
 """Figures of one model: metric name, params, size_mb, macs, memory_bound_mb, and ``latency_ms:DEVICE`` per device."""
@@ -71,8 +71,8 @@ def run_report(
     devices: Sequence[DeviceJson],
     trained: "Trained",
     data: "Data",
-    warnings: Sequence[str],
-    notes: Sequence[str],
+    warnings: Sequence[Notice],
+    notes: Sequence[Notice],
     conditions: ConditionsJson | None,
     layers: Sequence[LayerJson],
     student_sha256: str,
@@ -85,7 +85,7 @@ def run_report(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "teacher": _model(str(teacher_path), teacher_figures),
         "student": _model("student.onnx", student_figures, student_sha256),
-        "budgets": [budget_json(verdict) for verdict in verdicts],
+        "budgets": [verdict.to_json() for verdict in verdicts],
         "parity": {
             "max_relative_error": parity.max_relative_error,
             "top1_agreement": parity.top1_agreement,
@@ -122,8 +122,10 @@ def run_report(
             "std": list(data.std),
         },
         "environment": dict(environment()),
-        "warnings": list(warnings),
-        "notes": list(notes),
+        "warnings": list(texts_of(warnings)),
+        "warning_codes": list(codes_of(warnings)),
+        "notes": list(texts_of(notes)),
+        "note_codes": list(codes_of(notes)),
     }
     if conditions is not None:
         document["conditions"] = conditions
@@ -178,22 +180,6 @@ def _model(path: str, figures: ModelFigures, sha256: str | None = None) -> Model
     if sha256 is not None:
         document["sha256"] = sha256
     return cast("ModelJson", document)
-
-
-def budget_json(verdict: Verdict) -> BudgetJson:
-    """Return one verdict as `report.json` holds it."""
-    document: BudgetJson = {
-        "cost": verdict.budget.cost,
-        "option": verdict.budget.option,
-        "limit": verdict.budget.limit,
-        "reached": verdict.reached.to_json(),
-        "met": verdict.met,
-        "outcome": verdict.outcome,
-        "accept_expected": verdict.accept_expected,
-    }
-    if verdict.device is not None:
-        document["device"] = verdict.device
-    return document
 
 
 def _architecture(teacher: Teacher, architecture: Architecture) -> ArchitectureJson:

@@ -1,7 +1,7 @@
 """Execution of a run: preparation, search, final distillation and export, begun or gone on with."""
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 
 from n2n_edge.devices.profile import Profile
@@ -16,11 +16,12 @@ from n2n_edge.runs.candidates import candidate_rows, listed_candidates, place_of
 from n2n_edge.runs.devices import profiles_meta, profiles_of_run
 from n2n_edge.runs.document import Origin
 from n2n_edge.runs.environment import explained_failures, threads_of_run
-from n2n_edge.runs.final import SEARCH_SHARE, epochs_in_words, final_epochs, train_to_the_end
+from n2n_edge.runs.final import FinalPlan, final_plan, kept_plan, plan_in_words, train_to_the_end
 from n2n_edge.runs.finish import ship
 from n2n_edge.runs.folder import RunFolder, finished_report
 from n2n_edge.runs.policy_file import save_policies
 from n2n_edge.runs.prepare import Prepared, prepare, refuse_changes
+from n2n_edge.runs.schedule import SEARCH_SHARE, Schedule, make_schedule
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, search
@@ -82,6 +83,13 @@ def _run(
     with _open_journal(folder, prepared) as journal:
         before = started
         started -= float(journal.meta().get("search_seconds", 0.0))  # what a run before this one has spent
+        schedule = Schedule.of_journal(journal, settings)
+        if schedule is None:
+            with phase("schedule"):
+                schedule, plan_text = make_schedule(settings, prepared, time.monotonic() - before)
+            schedule.keep(journal)
+            callback.on_message(plan_text)
+        prepared = schedule.applied(prepared)
         with WarmWorker() as worker:
             meter = CostMeter(
                 prepared.teacher,
@@ -93,14 +101,14 @@ def _run(
                 others=prepared.profiles[1:],
                 accept_expected=settings.accept_expected,
             )
-            found = _search(settings, prepared, meter, journal, callback, time.monotonic() - before)
+            found = _search(settings, prepared, schedule, meter, journal, callback, time.monotonic() - before)
         architecture = _winner_or_refusal(found, settings).architecture
         save_policies(found.policy_states, folder.policy)
-        epochs = _epochs(settings, prepared, architecture, journal, started)
-        callback.on_message(f"training the winner for {epochs_in_words(epochs, settings, len(prepared.data.train))}")
+        plan = _final_plan(settings, prepared, schedule, architecture, journal, started)
+        callback.on_message(f"training the winner for {plan_in_words(plan, settings, len(prepared.data.train))}")
 
         with phase("final distillation"):
-            trained = train_to_the_end(prepared, architecture, epochs, folder, callback, callback.on_epoch)
+            trained = train_to_the_end(prepared, architecture, plan, folder, callback, callback.on_epoch)
         origin = Origin(
             command=settings.command(folder.path),
             objective=found.objective,
@@ -108,7 +116,7 @@ def _run(
             place=place_of(architecture.key, listed_candidates(journal)),
         )
         with phase("export and tests"):
-            ship(folder, settings, prepared, trained, origin, callback, journal.check_there)
+            ship(folder, settings, prepared, trained, origin, callback, journal.check_there, schedule.condition_images)
 
 
 def _note_crash(folder: RunFolder, callback: RunCallback) -> None:
@@ -151,6 +159,7 @@ def _open_journal(folder: RunFolder, prepared: Prepared) -> Journal:
 def _search(
     settings: CompressSettings,
     prepared: Prepared,
+    schedule: Schedule,
     meter: CostMeter,
     journal: Journal,
     callback: RunCallback,
@@ -159,15 +168,30 @@ def _search(
     """Search; getting ready took `prepared_s` of the time that `--minutes` allows."""
     start = time.monotonic()
     effort = settings.amount
-    short = replace(prepared.distilling, learning_rate=_SHORT_LEARNING_RATE, calibration_images=512)
-    distiller = ShortDistiller(prepared.teacher.model, prepared.data, effort.short_images, short)
+    short = replace(
+        prepared.distilling, learning_rate=_SHORT_LEARNING_RATE, calibration_images=schedule.calibration_images
+    )
+    distiller = ShortDistiller(
+        prepared.teacher.model,
+        prepared.data,
+        schedule.short_images,
+        short,
+        validation_images=schedule.validation_images,
+        feature_images=schedule.feature_images,
+    )
     if journal.cached(Fact.FINAL, "teaching") is None:
         each = {"seconds": distiller.teaching_seconds, "bytes": distiller.teaching_bytes}
-        journal.store(Fact.FINAL, "teaching", {name: value / effort.short_images for name, value in each.items()})
+        journal.store(Fact.FINAL, "teaching", {name: value / schedule.short_images for name, value in each.items()})
 
     def finals(times: int) -> ShortDistiller:
-        images = times * effort.short_images
-        return ShortDistiller(prepared.teacher.model, prepared.data, images, short, validation_images=5000)
+        return ShortDistiller(
+            prepared.teacher.model,
+            prepared.data,
+            times * schedule.short_images,
+            short,
+            validation_images=schedule.rung_validation,
+            feature_images=schedule.feature_images,
+        )
 
     def profiler() -> ShortDistiller:
         return ShortDistiller.refitting(prepared.teacher.model, prepared.data, short)
@@ -253,15 +277,21 @@ def _miss(budget: Budget, reached: float, more: str) -> str:
     return f"{setting(budget.option)} {budget.limit:g}: {reached:.4g} {budget.unit}{more}, {over:.0%} over"
 
 
-def _epochs(
-    settings: CompressSettings, prepared: Prepared, architecture: Architecture, journal: Journal, started: float
-) -> int:
-    """Return the epochs of the final distillation; what `--minutes` leaves is worked out once and journalled."""
-    known = journal.cached(Fact.FINAL, "epochs") if settings.epochs is None and settings.minutes is not None else None
-    if known is not None:
-        return int(known["epochs"])
+def _final_plan(
+    settings: CompressSettings,
+    prepared: Prepared,
+    schedule: Schedule,
+    architecture: Architecture,
+    journal: Journal,
+    started: float,
+) -> FinalPlan:
+    """Return the final distillation; what `--minutes` leaves time for is worked out once and journalled."""
+    limited = settings.epochs is None and settings.minutes is not None
+    kept = kept_plan(journal) if limited else None
+    if kept is not None:
+        return kept
     left = None if settings.minutes is None else settings.minutes * 60 - (time.monotonic() - started)
-    epochs = final_epochs(settings, prepared, architecture, journal, left)
-    if settings.epochs is None and settings.minutes is not None:
-        journal.store(Fact.FINAL, "epochs", {"epochs": epochs})
-    return epochs
+    plan = final_plan(settings, prepared, architecture, journal, schedule, left)
+    if limited:
+        journal.store(Fact.FINAL, "epochs", asdict(plan))
+    return plan

@@ -9,17 +9,38 @@ from n2n_edge.graph.teacher import build, surviving
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.prepare import Prepared
+from n2n_edge.runs.schedule import SEARCH_SHARE, Schedule
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.search.store import Fact, Journal
+from n2n_edge.training.batches import subset
 from n2n_edge.training.distillation import DistillResult, distill
 from n2n_edge.training.reconstruct import reconstructed
 from n2n_edge.training.reports import EpochReport
+from n2n_edge.training.settings import DistillSettings
 from n2n_edge.training.teacher_outputs import affordable_epochs
 
-__all__ = ["SEARCH_SHARE", "Trained", "epochs_in_words", "final_epochs", "train_to_the_end"]
+__all__ = ["FinalPlan", "Trained", "final_plan", "kept_plan", "plan_in_words", "train_to_the_end"]
 
-SEARCH_SHARE = 0.4
-"""Share of `--minutes` that the two stages may take; the rest is for the finalists and the final distillation."""
+_MARGIN = 0.9
+"""Part of the time left that training is planned for: a machine may become slower meanwhile."""
+
+_VALIDATION_SHARE = 0.15
+"""Part of `--minutes` that an epoch's validation and its BatchNorm statistics may take, each."""
+
+_LEAST_VALIDATION = 64
+
+
+@dataclass(frozen=True)
+class FinalPlan:
+    """How much a final distillation does.
+
+    Epochs, and the images of each (None: all), of the validation (None: all) and of the BatchNorm statistics after it.
+    """
+
+    epochs: int
+    images: int | None = None
+    validation: int | None = None
+    calibration: int = DistillSettings.calibration_images
 
 
 @dataclass(frozen=True)
@@ -31,40 +52,64 @@ class Trained:
     seconds: float
 
 
-def final_epochs(
-    settings: CompressSettings, prepared: Prepared, architecture: Architecture, journal: Journal, seconds: float | None
-) -> int:
-    """Return the epochs that settings ask for; where they limit minutes, those that fit into `seconds`.
+def final_plan(
+    settings: CompressSettings,
+    prepared: Prepared,
+    architecture: Architecture,
+    journal: Journal,
+    schedule: Schedule,
+    seconds: float | None,
+) -> FinalPlan:
+    """Return the final distillation that settings ask for; where they limit minutes, what fits into `seconds`.
 
-    They are estimated from what the journal timed. Without `seconds` the winner's number is taken, which the journal
-    keeps, or what fits into the share of `--minutes` that isn't the search's.
+    It is estimated from what the journal timed. Without `seconds` the winner's is taken, which the journal keeps, or
+    what fits into the share of `--minutes` that isn't the search's.
     """
     images = len(prepared.data.train)
     if settings.epochs is not None:
-        return settings.epochs
+        return FinalPlan(settings.epochs)
     if settings.minutes is None:
-        return settings.amount.epochs(images)
+        return FinalPlan(settings.amount.epochs(images))
     if seconds is None:
-        winner = journal.cached(Fact.FINAL, "epochs")
+        winner = kept_plan(journal)
         if winner is not None:
-            return int(winner["epochs"])
+            return winner
         seconds = (1 - SEARCH_SHARE) * settings.minutes * 60
     evaluated = journal.cached(Fact.SCORE, architecture.key) or {}
     teaching = journal.cached(Fact.FINAL, "teaching") or {}
-    return affordable_epochs(
+    seconds = max(0.0, _MARGIN * seconds - schedule.tail_s)
+    processes = prepared.distilling.processes
+    student_s = float(evaluated.get("training_seconds", 1.0)) / schedule.short_images / processes
+    teacher_s = float(teaching.get("seconds", 0.0)) / processes
+    each = max(student_s + teacher_s, 1e-9)
+    # what goes with every epoch has its part of an epoch, or of a third of the time where an epoch is longer than that
+    part = _VALIDATION_SHARE * min(images * each, seconds / 3)
+    affordable = int(part / schedule.evaluate_s) if schedule.evaluate_s else images
+    validation = min(len(prepared.data.validation), max(_LEAST_VALIDATION, affordable))
+    calibration = min(DistillSettings.calibration_images, images, max(_LEAST_VALIDATION, affordable))
+    epochs, fewer = affordable_epochs(
         replace(prepared.distilling, epochs=settings.amount.epochs(images)),
         images,
         seconds,
-        float(evaluated.get("training_seconds", 1.0)) / settings.amount.short_images,
-        float(teaching.get("seconds", 0.0)),
+        student_s,
+        teacher_s,
         float(teaching.get("bytes", 0.0)),
+        (validation + calibration) * schedule.evaluate_s,
     )
+    cut = validation < len(prepared.data.validation)
+    return FinalPlan(epochs, fewer, validation if cut else None, max(calibration, 1))
+
+
+def kept_plan(journal: Journal) -> FinalPlan | None:
+    """Return the winner's plan where a run with `--minutes` has come to it."""
+    kept = journal.cached(Fact.FINAL, "epochs")
+    return None if kept is None else FinalPlan(**kept)
 
 
 def train_to_the_end(
     prepared: Prepared,
     architecture: Architecture,
-    epochs: int,
+    plan: FinalPlan,
     folder: RunFolder,
     callback: RunCallback,
     on_epoch: Callable[[EpochReport], None],
@@ -75,17 +120,25 @@ def train_to_the_end(
         build(prepared.teacher, architecture), prepared.teacher.model, prepared.data, prepared.distilling, kept
     )
     start = time.monotonic()
+    data = prepared.data
+    if plan.validation is not None:
+        data = replace(data, validation=subset(data.validation, plan.validation, prepared.distilling.seed))
     result = distill(
         student,
         prepared.teacher.model,
-        prepared.data,
-        replace(prepared.distilling, epochs=epochs),
+        data,
+        replace(
+            prepared.distilling,
+            epochs=plan.epochs,
+            images_per_epoch=plan.images,
+            calibration_images=plan.calibration,
+        ),
         kept=kept,
         checkpoint=folder.checkpoint,
         on_epoch=on_epoch,
         on_step=callback.on_step,
     )
-    callback.on_message(_ending(result, epochs))
+    callback.on_message(_ending(result, plan.epochs))
     spent = sum(report.seconds for report in result.history)
     return Trained(architecture, result, max(spent, time.monotonic() - start))
 
@@ -100,9 +153,11 @@ def _ending(result: DistillResult, epochs: int) -> str:
     )
 
 
-def epochs_in_words(epochs: int, settings: CompressSettings, images: int) -> str:
+def plan_in_words(plan: FinalPlan, settings: CompressSettings, images: int) -> str:
     """Return the epochs of a training, and why they are fewer than the effort has where `--minutes` allows no more."""
     usual = settings.amount.epochs(images)
-    shortened = settings.epochs is None and settings.minutes is not None and epochs < usual
+    shortened = settings.epochs is None and settings.minutes is not None and (plan.epochs < usual or plan.images)
     why = f" (as many as --minutes leaves time for; the effort has {usual})" if shortened else ""
-    return f"{epochs} epochs{why} of {images} images"
+    of = f"{plan.images} of {images}" if plan.images is not None else f"{images}"
+    checked = f", validated on {plan.validation}" if plan.validation is not None else ""
+    return f"{plan.epochs} epochs{why} of {of} images{checked}"

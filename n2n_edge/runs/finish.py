@@ -10,11 +10,11 @@ from n2n_edge.data.dataset import Split
 from n2n_edge.devices.profile import Profile
 from n2n_edge.graph.costs import costs
 from n2n_edge.graph.free_batch import fix_batch
-from n2n_edge.graph.load import load_model, save_model
-from n2n_edge.latency.file_figures import file_figures, latency_figure
+from n2n_edge.graph.load import save_model
+from n2n_edge.latency.file_figures import ModelFile
 from n2n_edge.latency.model import LatencyModel
 from n2n_edge.metrics.figures import Figure, FigureJson
-from n2n_edge.metrics.notices import texts_of
+from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.verdict import Verdict, judge
 from n2n_edge.report.document import ConditionJson, ConditionsJson, DeviceJson, RunReport
 from n2n_edge.report.html import write_html
@@ -46,6 +46,7 @@ def ship(
     origin: Origin,
     callback: RunCallback,
     before_publishing: Callable[[], None] = lambda: None,
+    condition_images: int = _CONDITION_IMAGES,
 ) -> None:
     """Write the student, prove parity, check every budget on the file itself, judge it on the test images once.
 
@@ -58,7 +59,7 @@ def ship(
     folder.unproven.parent.mkdir()
     try:
         _write(folder.unproven, settings, prepared, trained)
-        report = _proven(folder.unproven, settings, prepared, trained, origin, callback)
+        report = _proven(folder.unproven, settings, prepared, trained, origin, callback, condition_images)
         write_html(report, report["search"]["candidates"], folder.report_html)
         write_model_card(report, folder.model_card)
         before_publishing()
@@ -75,6 +76,7 @@ def _proven(
     trained: Trained,
     origin: Origin,
     callback: RunCallback,
+    condition_images: int,
 ) -> RunReport:
     """Prove that the file is what was trained, find its figures, and return the report."""
     data = prepared.data
@@ -84,15 +86,18 @@ def _proven(
         + (f", top-1 agreement {parity.top1_agreement:.1%}" if parity.top1_agreement is not None else "")
     )
     notes, warnings = list(prepared.notes), list(prepared.warnings)
-    teacher_figures, student_figures = dict(prepared.figures), file_figures(student)
-    for path, figures in ((prepared.teacher_path, teacher_figures), (student, student_figures)):
-        figures |= _latencies(path, prepared, notes, warnings, settings.input_shape)
-        figures |= _quality(path, prepared)
+    files = ModelFile(prepared.teacher_path, settings.input_shape), ModelFile(student)
+    teacher_figures, student_figures = dict(prepared.figures), files[1].figures()
+    devices = list({profile.name: profile for profile in (prepared.host, *prepared.profiles)}.values())
+    for file, figures in zip(files, (teacher_figures, student_figures), strict=True):
+        figures |= _latencies(file, devices, prepared, notes, warnings)
+        figures |= _quality(file.path, prepared)
     verdicts = _verdicts(student_figures, settings, prepared.profiles)
     timed = {profile.name for profile in prepared.profiles if profile.is_host}
     if any(not verdict.met and verdict.device in timed for verdict in verdicts):
-        notes.append("the latency was not within the budget for certain when first timed, and was timed again")
-        student_figures |= _latencies(student, prepared, notes, warnings, settings.input_shape)
+        text = "the latency was not within the budget for certain when first timed, and was timed again"
+        notes.append(Notice("timed-again", text))
+        student_figures |= _latencies(files[1], devices, prepared, notes, warnings)
         verdicts = _verdicts(student_figures, settings, prepared.profiles)
     return run_report(
         version=n2n_edge.__version__,
@@ -104,20 +109,13 @@ def _proven(
         student_figures=student_figures,
         verdicts=verdicts,
         parity=parity,
-        devices=_devices(student, prepared),
+        devices=_devices(files[1], prepared.profiles),
         trained=trained,
         data=data,
         warnings=warnings,
         notes=notes,
-        conditions=_conditions(student, prepared, callback) if settings.corruptions else None,
-        layers=layer_rows(
-            prepared.teacher,
-            trained.architecture.removed,
-            prepared.teacher_path,
-            student,
-            {profile.name: profile for profile in (prepared.host, *prepared.profiles)}.values(),
-            settings.input_shape,
-        ),
+        conditions=_conditions(student, prepared, callback, condition_images) if settings.corruptions else None,
+        layers=layer_rows(prepared.teacher, trained.architecture.removed, *files, devices),
         student_sha256=sha256_of(student),
     )
 
@@ -168,33 +166,31 @@ def _reached(figures: Mapping[str, Figure], profile: Profile) -> dict[str, Figur
     return reached
 
 
-def _devices(student: Path, prepared: Prepared) -> list[DeviceJson]:
+def _devices(student: ModelFile, profiles: Sequence[Profile]) -> list[DeviceJson]:
     """Return the run's devices, each with what the student's latency on it is predicted from."""
-    model = load_model(student)
     found: list[DeviceJson] = []
-    for profile in prepared.profiles:
+    for profile in profiles:
         device: DeviceJson = {"name": profile.name, "description": profile.description}
         if not profile.is_host:
-            device["evidence"] = LatencyModel(profile).estimate(model).basis.to_json()
+            device["evidence"] = student.estimate(profile).basis.to_json()
         found.append(device)
     return found
 
 
 def _latencies(
-    path: Path, prepared: Prepared, notes: list[str], warnings: list[str], input_shape: tuple[int, ...] | None
+    file: ModelFile, devices: Sequence[Profile], prepared: Prepared, notes: list[Notice], warnings: list[Notice]
 ) -> dict[str, Figure]:
     """Return the measured latency on this host, and that on every device that is another; add what is to be said."""
     found = {}
-    for name, device in {profile.name: profile for profile in (prepared.host, *prepared.profiles)}.items():
-        latency = latency_figure(path, device, input_shape=input_shape)
+    for device in devices:
+        name, latency = device.name, file.latency(device)
         found[f"latency_ms:{name}"] = latency.figure
         for said, told in ((notes, latency.notes), (warnings, latency.warnings)):
-            lines = texts_of(told)
             if device.is_host:  # how one file was timed; what is predicted, and from what, holds for both
-                lines = tuple(f"{path.name} on {name}: {line}" for line in lines)
+                told = tuple(each.prefixed(f"{file.path.name} on {name}") for each in told)
             elif len(prepared.profiles) > 1:
-                lines = tuple(line if name in line else f"{name}: {line}" for line in lines)
-            said.extend(line for line in lines if line not in said)
+                told = tuple(each if each.code == "predicted" else each.prefixed(name) for each in told)
+            said.extend(each for each in told if each not in said)
     return found
 
 
@@ -209,12 +205,12 @@ def _quality(path: Path, prepared: Prepared) -> dict[str, Figure]:
     return figures
 
 
-def _conditions(student: Path, prepared: Prepared, callback: RunCallback) -> ConditionsJson:
+def _conditions(student: Path, prepared: Prepared, callback: RunCallback, most: int) -> ConditionsJson:
     """Judge teacher and student on corrupted test images, each corruption at every severity."""
     data = prepared.data
     callback.on_message(f"judging under {len(CORRUPTIONS)} corruptions at {len(SEVERITIES)} severities")
     name = metric_name(prepared.teacher.model, data)
-    images = subset(data.test, _CONDITION_IMAGES, prepared.distilling.seed)
+    images = subset(data.test, most, prepared.distilling.seed)
     rows: list[ConditionJson] = []
     for corruption in CORRUPTIONS:
         for severity in SEVERITIES:

@@ -18,9 +18,9 @@ from n2n_edge.runs.document import read_report
 from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.search.store import Journal
-from n2n_edge.search.trial import Trial as SearchTrial
+from n2n_edge.search.trial import Trial
 
-__all__ = ["Axis", "RunTrials", "Trial", "read_trials"]
+__all__ = ["Axis", "RunTrial", "RunTrials", "read_trials"]
 
 _COSTS = tuple(row.key for row in COSTS.values() if row.direction == "max")
 
@@ -34,11 +34,11 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One candidate of a run with all that is known of it; `number` counts from one in the order judged, as reports do.
+class RunTrial:
+    """A trial as a run shows it: in figures, with its `number` from one in the order evaluated, as reports count.
 
-    `metric` is the accuracy, or fidelity, after its short distillation, None where it was never trained. `costs` are by
-    name, `latencies` by device. `shipped` is the student that was made of it.
+    `trial` is the record that the search keeps; `latencies` are by device, `shipped` is the student that was made of
+    it.
 
     >>> trial = n2n_edge.Run.open(example_run).trials[0]
     >>> trial.costs["params"].unit, trial.meets_budgets
@@ -46,14 +46,36 @@ class Trial:
     """
 
     number: int
-    stage: int
-    metric: Figure | None
-    costs: Mapping[str, Figure]
+    trial: Trial
     latencies: Mapping[str, Figure]
-    reward: float
     entropy: float | None
-    meets_budgets: bool
     shipped: Path | None
+
+    @property
+    def stage(self) -> int:
+        """1 (removal) or 2 (shrinkage)."""
+        return STAGES[self.trial.stage]
+
+    @property
+    def metric(self) -> Figure | None:
+        """Accuracy, or fidelity, after the short distillation; None where it was never trained."""
+        return None if self.trial.score is None else Figure(self.trial.score, "fraction", "measured")
+
+    @property
+    def costs(self) -> Mapping[str, Figure]:
+        """What follows from the graph: params, size_mb, macs, memory_bound_mb."""
+        costs = self.trial.costs.as_mapping()
+        return {row.key: Figure(costs[row.key], row.unit, "computed") for row in STATIC_COSTS}
+
+    @property
+    def reward(self) -> float:
+        """What the search sought to raise."""
+        return self.trial.reward
+
+    @property
+    def meets_budgets(self) -> bool:
+        """Whether it met every budget on its costs."""
+        return self.trial.feasible
 
     def on(self, axis: Axis) -> Figure | None:
         """Return the cost that `axis` asks for; None where it isn't known."""
@@ -72,10 +94,10 @@ class RunTrials:
     objective: str
     devices: tuple[Profile, ...]
     budgets: tuple[Budget, ...]
-    trials: tuple[Trial, ...]
+    trials: tuple[RunTrial, ...]
 
     @property
-    def trained(self) -> tuple[Trial, ...]:
+    def trained(self) -> tuple[RunTrial, ...]:
         """Those that were trained for a short while; only these can be shipped."""
         return tuple(candidate for candidate in self.trials if candidate.metric is not None)
 
@@ -103,7 +125,7 @@ class RunTrials:
             )
         return Axis(wanted, profile.name)
 
-    def front(self, axis: Axis) -> tuple[Trial, ...]:
+    def front(self, axis: Axis) -> tuple[RunTrial, ...]:
         """Return the candidates that no other beats, from the cheapest to the dearest."""
         costs = [candidate.on(axis) for candidate in self.trials]
         points = [
@@ -134,7 +156,7 @@ class RunTrials:
             "candidates": [self._candidate_json(candidate, candidate.number in front) for candidate in self.trained],
         }
 
-    def _candidate_json(self, candidate: Trial, on_front: bool) -> dict[str, object]:
+    def _candidate_json(self, candidate: RunTrial, on_front: bool) -> dict[str, object]:
         assert candidate.metric is not None
         return {
             "candidate": candidate.number,
@@ -213,17 +235,8 @@ def _shipped(folder: RunFolder, number: int) -> Path | None:
 
 
 def _candidate(
-    number: int, row: SearchTrial, entropy: float | None, devices: Sequence[Profile], shipped: Path | None
-) -> Trial:
-    found, costs = latencies_of(row, devices[0].name), row.costs.as_mapping()
-    return Trial(
-        number=number,
-        stage=STAGES[row.stage],
-        metric=None if row.score is None else Figure(row.score, "fraction", "measured"),
-        costs={cost.key: Figure(costs[cost.key], cost.unit, "computed") for cost in STATIC_COSTS},
-        latencies={each.name: found[each.name] for each in devices if each.name in found},
-        reward=row.reward,
-        entropy=entropy,
-        meets_budgets=row.feasible,
-        shipped=shipped,
-    )
+    number: int, trial: Trial, entropy: float | None, devices: Sequence[Profile], shipped: Path | None
+) -> RunTrial:
+    latencies = latencies_of(trial, devices[0].name)
+    asked = {each.name: latencies[each.name] for each in devices if each.name in latencies}
+    return RunTrial(number, trial, asked, entropy, shipped)

@@ -1,19 +1,20 @@
 """Gate as a function: models held against budgets and a baseline, accuracy included."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from n2n_edge.errors import InputError
 from n2n_edge.gate.budget_file import BudgetFile, read_budget_file
 from n2n_edge.gate.check import Gated
 from n2n_edge.gate.jobs import gate_jobs
-from n2n_edge.gate.run import Accuracies, gate_models
+from n2n_edge.gate.run import Accuracies, GateJob, gate_models
 from n2n_edge.runs.run import require_pillow
 
 if TYPE_CHECKING:
     from n2n_edge.gate.settings import GateSettings
 
-__all__ = ["accuracies", "gate"]
+__all__ = ["accuracies", "gate", "given_settings", "jobs_of"]
 
 
 def gate(
@@ -29,7 +30,7 @@ def gate(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     allowed_ops: Sequence[str] = (),
-    input_shape: Sequence[int] | None = None,
+    input_shape: Sequence[int] | str | None = None,
     accept_expected: bool | None = None,
     baseline: Path | str | None = None,
     max_regression: Sequence[str] = (),
@@ -54,20 +55,38 @@ def gate(
     Raises:
         InputError: a file that isn't a model, or settings that contradict each other or ask nothing.
     """
-    given: dict[str, Any] = {
-        "max-mb": max_mb, "max-params": max_params, "max-macs": max_macs, "max-memory-mb": max_memory_mb,
-        "max-latency-ms": max_latency_ms, "min-accuracy": min_accuracy, "data": None if data is None else str(data),
-        "classes": None if classes is None else Path(classes), "mean": None if mean is None else tuple(mean),
-        "std": None if std is None else tuple(std), "allowed-ops": list(allowed_ops) or None,
-        "input-shape": None if input_shape is None else "x".join(map(str, input_shape)),
-        "accept-expected": accept_expected, "baseline": None if baseline is None else Path(baseline),
-        "max-regression": list(max_regression) or None, "static": static,
-        "device": None if device is None else str(device), "target": target, "threads": threads,
-        "providers": providers, "max-time": max_time,
+    options: dict[str, Any] = {
+        "max_mb": max_mb, "max_params": max_params, "max_macs": max_macs, "max_memory_mb": max_memory_mb,
+        "max_latency_ms": max_latency_ms, "min_accuracy": min_accuracy, "data": data, "classes": classes,
+        "mean": mean, "std": std, "allowed_ops": allowed_ops, "input_shape": input_shape,
+        "accept_expected": accept_expected, "baseline": baseline, "max_regression": max_regression, "static": static,
+        "device": device, "target": target, "threads": threads, "providers": providers, "max_time": max_time,
     }  # fmt: skip
-    budget_file: BudgetFile | None = None if config is None else read_budget_file(Path(config))
-    named = {name: value for name, value in given.items() if value is not None}
-    return gate_models(gate_jobs([Path(model) for model in models], named, budget_file), accuracies, on_message)
+    budget_file = None if config is None else read_budget_file(Path(config))
+    jobs = jobs_of([Path(model) for model in models], options, budget_file)
+    return gate_models(jobs, accuracies, on_message)
+
+
+def jobs_of(models: Sequence[Path], options: Mapping[str, Any], budget_file: BudgetFile | None) -> tuple[GateJob, ...]:
+    """Return what `gate` holds each model against: the keywords over the budget file.
+
+    Raises:
+        InputError: no model, settings that aren't right, or a growth that is allowed over no baseline.
+    """
+    given = given_settings(options)
+    jobs = gate_jobs(models, given, budget_file)
+    if "max-regression" in given and any(job.settings.baseline is None for job in jobs):
+        raise InputError(f"‹max_regression› {given['max-regression'][0]}: growth over what? give ‹baseline› MODEL")
+    return jobs
+
+
+def given_settings(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keywords of `gate` that say something, as a table of a budget file would hold them."""
+    given = {name.replace("_", "-"): value for name, value in options.items() if value not in (None, (), [])}
+    for name, as_type in (("data", str), ("device", str), ("classes", Path), ("baseline", Path)):
+        if name in given:
+            given[name] = as_type(given[name])
+    return given
 
 
 def accuracies(model: Path, settings: "GateSettings") -> Accuracies:

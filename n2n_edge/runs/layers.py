@@ -1,14 +1,11 @@
 """What became of each of the teacher's layers: gone or not, how wide, how long it takes on each device."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from n2n_edge.devices.profile import Profile
 from n2n_edge.errors import N2NError
-from n2n_edge.graph.input_shape import with_input_shape
-from n2n_edge.graph.load import load_model
 from n2n_edge.graph.teacher import Teacher
-from n2n_edge.latency.model import LatencyModel
+from n2n_edge.latency.file_figures import ModelFile
 from n2n_edge.measure.bench import bench
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.metrics.figures import FigureJson, Provenance
@@ -19,9 +16,6 @@ __all__ = ["layer_rows"]
 _PROFILE_S = 0.5
 """Seconds that a model is timed for before its layers are: the model's own latency has been found by then."""
 
-InputShape = tuple[int, ...] | None
-"""Sizes that the teacher's input leaves free, without the batch."""
-
 _Latencies = Mapping[str, FigureJson]
 """Latency by layer; '' is what belongs to none."""
 
@@ -29,10 +23,9 @@ _Latencies = Mapping[str, FigureJson]
 def layer_rows(
     teacher: Teacher,
     removed: frozenset[str],
-    teacher_path: Path,
-    student_path: Path,
+    teacher_file: ModelFile,
+    student_file: ModelFile,
     devices: Iterable[Profile],
-    input_shape: InputShape = None,
 ) -> list[LayerJson]:
     """Return the teacher's layers in the order of the graph, with what each costs before and after.
 
@@ -42,10 +35,10 @@ def layer_rows(
     times = {
         profile.name: (before, after)
         for profile in devices
-        if (before := _by_layer(teacher_path, profile, input_shape)) is not None
-        and (after := _by_layer(student_path, profile, input_shape)) is not None
+        if (before := _by_layer(teacher_file, profile)) is not None
+        and (after := _by_layer(student_file, profile)) is not None
     }
-    widths = {layer.name: layer.out_channels for layer in Teacher.load(student_path).layers}
+    widths = {layer.name: layer.out_channels for layer in Teacher(student_file.model).layers}
     names = {layer.name for layer in teacher.layers}
     rows: list[LayerJson] = []
     for layer in teacher.layers:
@@ -66,34 +59,32 @@ def layer_rows(
     return rows
 
 
-def _by_layer(path: Path, device: Profile, input_shape: InputShape) -> _Latencies | None:
+def _by_layer(file: ModelFile, device: Profile) -> _Latencies | None:
     """Return the latency of each layer of a model on a device; None where that can't be told."""
     try:
-        return _measured(path, device, input_shape) if device.is_host else _predicted(path, device, input_shape)
+        if device.is_host:
+            return _measured(file, device)
+        estimate = file.estimate(device)
+        return _figures(estimate.by_layer(), estimate.figure.provenance)
     except N2NError:
         return None  # the run is good without
 
 
-def _measured(path: Path, host: Profile, input_shape: InputShape) -> _Latencies | None:
+def _measured(file: ModelFile, host: Profile) -> _Latencies | None:
     options = BenchOptions(
         threads=host.default_threads,
         providers=host.providers,
         min_time_s=_PROFILE_S,
         max_time_s=_PROFILE_S,
-        input_shape=input_shape,
+        input_shape=file.input_shape,
     )
-    profile = bench(path, options, profiled=True).profile
+    profile = bench(file.path, options, profiled=True).profile
     if profile is None:
         return None
     sums: dict[str, float] = {}
     for kernel in profile.kernels:
         sums[kernel.layer] = sums.get(kernel.layer, 0.0) + kernel.latency_ms
     return _figures(sums, "measured")
-
-
-def _predicted(path: Path, device: Profile, input_shape: InputShape) -> _Latencies:
-    estimate = LatencyModel(device).estimate(with_input_shape(load_model(path), input_shape, path.name))
-    return _figures(estimate.by_layer(), estimate.figure.provenance)
 
 
 def _figures(latencies: Mapping[str, float], provenance: Provenance) -> _Latencies:

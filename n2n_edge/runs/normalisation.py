@@ -4,10 +4,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import inf, isfinite, sqrt
+from typing import Literal
 
 from n2n_edge.data.dataset import Data, Split
 from n2n_edge.data.pixel_scale import check_mean_and_std
 from n2n_edge.errors import InputError
+from n2n_edge.metrics.notices import Notice
 from n2n_edge.tasks.metrics import Evaluation
 
 __all__ = ["MEAN_KEY", "STD_KEY", "Normalisation", "choose_normalisation", "metadata_normalisation"]
@@ -16,15 +18,28 @@ MEAN_KEY, STD_KEY = "n2n_edge.mean", "n2n_edge.std"
 """Metadata of an ONNX file: JSON lists, per channel, on pixels in 0..1."""
 
 _TRIED_IMAGES = 2048
+_USUAL_PIXELS, _LEAST_TRIED = 96 * 96, 128
+"""Of images with more pixels than the first fewer are tried, at least the second."""
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """A pixel x in 0..1 goes in as ``(x - mean) / std`` per channel; `note` says where the figures come from."""
+    """A pixel x in 0..1 goes in as ``(x - mean) / std`` per channel; `note` says in words where the figures come from.
+
+    ``tried``: the best of the usual ones on validation images; ``assumed``: these tell nothing.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    origin: Literal["given", "metadata", "tried", "assumed"]
     note: str
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """What a report has to tell of it: nothing of what was given, or stands in the model's metadata."""
+        if self.origin in ("given", "metadata"):
+            return ()
+        return (Notice(f"normalisation-{self.origin}", f"normalisation: {self.note}"),)
 
 
 _COMMON: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -57,7 +72,7 @@ def metadata_normalisation(metadata: Mapping[str, str], channels: int) -> Normal
         raise InputError(
             f"the model's metadata {MEAN_KEY}, {STD_KEY} don't fit its {channels} channels; give ‹mean› and ‹std›"
         )
-    return Normalisation(mean, std, "the teacher's metadata")
+    return Normalisation(mean, std, "metadata", "the teacher's metadata")
 
 
 Evaluate = Callable[[Split, Data], Evaluation]
@@ -77,8 +92,10 @@ def choose_normalisation(data: Data, evaluate: Evaluate) -> Normalisation:
         if len(mean) in (1, channels)
     }
     sample = data.validation
-    if len(sample) > _TRIED_IMAGES:
-        step = len(sample) // _TRIED_IMAGES
+    _, height, width = data.input_shape
+    most = min(_TRIED_IMAGES, max(_LEAST_TRIED, _TRIED_IMAGES * _USUAL_PIXELS // (height * width)))
+    if len(sample) > most:
+        step = len(sample) // most
         sample = replace(
             sample,
             images=sample.images[::step],
@@ -88,7 +105,7 @@ def choose_normalisation(data: Data, evaluate: Evaluate) -> Normalisation:
     if sample.labels is None and sample.targets is None:
         name = "ImageNet" if channels == 3 else "0..1"
         return Normalisation(
-            *usual[name], f"{name}'s, assumed: the teacher says nothing; check, or give --mean and --std"
+            *usual[name], "assumed", f"{name}'s, assumed: the teacher says nothing; check, or give --mean and --std"
         )
     if sample.targets is not None:
         return _of_least_error(evaluate, data, sample, usual)
@@ -97,7 +114,7 @@ def choose_normalisation(data: Data, evaluate: Evaluate) -> Normalisation:
         judged = evaluate(sample, replace(data, mean=mean, std=std)).accuracy
         if judged is None:
             return Normalisation(
-                *usual["0..1"], "0..1, assumed: the teacher says nothing; check, or give --mean and --std"
+                *usual["0..1"], "assumed", "0..1, assumed: the teacher says nothing; check, or give --mean and --std"
             )
         accuracy[name] = judged
     top = max(accuracy.values())
@@ -106,6 +123,7 @@ def choose_normalisation(data: Data, evaluate: Evaluate) -> Normalisation:
     others = sorted((value for name, value in accuracy.items() if name != best), reverse=True)
     return Normalisation(
         *usual[best],
+        "tried",
         f"{best}'s, found by trying: the teacher says nothing, and this gives it {accuracy[best]:.1%} "
         f"on {len(sample):,} validation images (next best {others[0]:.1%})",
     )
@@ -123,6 +141,7 @@ def _of_least_error(
     next_best = min(value for name, value in errors.items() if name != best)
     return Normalisation(
         *usual[best],
+        "tried",
         f"{best}'s, found by trying: the teacher says nothing, and this brings it nearest to the labels of "
         f"{len(sample):,} validation images (mean error {errors[best]:.4g}, next best {next_best:.4g})",
     )

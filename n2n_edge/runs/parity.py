@@ -47,11 +47,12 @@ def check_parity(trained: ir.Model, shipped: Path, data: Data) -> Parity:
     import torch
 
     from n2n_edge.training.augmentation import normalise
+    from n2n_edge.training.evaluation import batch_for
 
     images = torch.from_numpy(np.ascontiguousarray(data.validation.images[:_IMAGES]))
     inputs = normalise(images, torch.tensor(data.mean), torch.tensor(data.std))
     session = ImageSession(shipped)
-    size = session.batch or _BATCH
+    size = session.batch or batch_for(data)
     module = GraphModule(trained, whole=True)
     module.eval()
     worst, agreeing, seen = 0.0, 0, 0

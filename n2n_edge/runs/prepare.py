@@ -4,19 +4,23 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
+
+import torch
 
 from n2n_edge._example import teacher_path as example_teacher
 from n2n_edge.data.class_names import read_class_names
 from n2n_edge.data.dataset import Data, load_data
 from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import load_profile
-from n2n_edge.errors import InputError
+from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.graph.free_batch import takes_one_image
 from n2n_edge.graph.input_shape import image_shape, input_layout, leaves_size_free, shape_words
 from n2n_edge.graph.load import save_model
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.file_figures import file_figures
 from n2n_edge.metrics.figures import Figure
+from n2n_edge.metrics.notices import Notice
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.normalisation import Normalisation, choose_normalisation, metadata_normalisation
@@ -28,15 +32,18 @@ from n2n_edge.runs.teacher_check import check_teacher
 from n2n_edge.runs.trainable import trainable_teacher
 from n2n_edge.search.proposers.base import check_proposer
 from n2n_edge.tasks.outputs import OutputsChoice, class_count
-from n2n_edge.training.evaluation import evaluate, metric_name, scale_warnings
+from n2n_edge.training.batches import subset
+from n2n_edge.training.compute import Engine
+from n2n_edge.training.evaluation import batch_for, evaluate, metric_name, scale_warnings
 from n2n_edge.training.executor import GraphModule
-from n2n_edge.training.settings import DistillSettings
+from n2n_edge.training.settings import DistillSettings, Precision
 from n2n_edge.training.torch_teachers import is_torch_teacher, torch_teacher
 
 __all__ = ["Prepared", "prepare", "refuse_changes"]
 
 _EXAMPLE_DATA = "builtin:digits"
 _NAMES_SHOWN = 3
+_USUAL_BATCH, _LOOKED_AT = 256, 8
 
 
 @dataclass(frozen=True)
@@ -60,8 +67,8 @@ class Prepared:
     data: Data
     distilling: DistillSettings
     policy_states: PolicyStates
-    warnings: tuple[str, ...]
-    notes: tuple[str, ...]
+    warnings: tuple[Notice, ...]
+    notes: tuple[Notice, ...]
     restored: tuple[str, ...]
     one_at_a_time: bool
 
@@ -80,14 +87,22 @@ def prepare(
         InputError: anything wrong with teacher, data, policy or normalisation.
     """
     check_proposer(settings.policy)
+    distilling = _distilling(settings)
+    engine = Engine.of(distilling)
+    if engine.device.type == "cuda" and distilling.processes > torch.cuda.device_count():
+        raise UnsuitableEnvironmentError(
+            f"‹gpus› {settings.gpus}: this machine has {torch.cuda.device_count()}; give that many at most"
+        )
+    if engine.device.type != "cuda" and distilling.processes > 1:
+        raise UnsuitableEnvironmentError(f"‹gpus› {settings.gpus}: torch finds no CUDA device here; leave it out")
     states = load_policies(Path(settings.policy_from)) if settings.policy_from else {}
     path = _teacher_file(settings, folder, callback)
     teacher = Teacher.load(path, settings.input_shape)
     refuse_unready(teacher, path)
     callback.on_message(_summary(teacher, path))
-    noted = tuple(note for note in (export_note(teacher),) if note)
-    for note in noted:
-        callback.on_message(note)
+    noted = tuple(Notice("export", note) for note in (export_note(teacher),) if note)
+    for notice in noted:
+        callback.on_message(notice.text)
     if leaves_size_free(teacher.source):
         sizes = shape_words(image_shape(teacher.model))
         advice = "" if settings.input_shape else "; give ‹input_shape› for another"
@@ -97,7 +112,7 @@ def prepare(
     GraphModule(teacher.model)  # an op that can't be trained is found before anything is begun
     spec = settings.data or _EXAMPLE_DATA
     loaded, choice = _load(settings, teacher, path, spec)
-    data, normalisation, notes = _normalised(settings, teacher, loaded)
+    data, normalisation = _normalised(settings, teacher, loaded, engine)
     callback.on_message(f"data {spec}: {data.counts}; normalisation {normalisation.note}")
     callback.on_message(f"outputs: {choice.name} ({choice.reason})")
     one_at_a_time = takes_one_image(teacher.source) or takes_one_image(teacher.model)
@@ -108,7 +123,7 @@ def prepare(
         )
     trained, restored = trainable_teacher(teacher, data)
     check_teacher(path, [teacher.model, trained.model] if restored else [teacher.model], data)
-    metric, doubts = _teacher_metric(teacher, data, callback)
+    metric, of_metric = _teacher_metric(teacher, data, callback, engine)
     if restored:
         callback.on_message(f"put back the BatchNorm of {len(restored)} layers that had been folded away")
     return Prepared(
@@ -121,10 +136,10 @@ def prepare(
         profiles=profiles,
         host=next((profile for profile in profiles if profile.is_host), None) or load_profile("cpu"),
         data=data,
-        distilling=DistillSettings(seed=settings.seed, flip=settings.flip),
+        distilling=distilling,
         policy_states=states,
-        notes=notes,
-        warnings=(*noted, *data.warnings, *doubts, *scale_warnings(teacher.model, data)),
+        notes=normalisation.notices,
+        warnings=(*noted, *data.warnings, *of_metric, *scale_warnings(teacher.model, data, engine)),
         restored=restored,
         one_at_a_time=one_at_a_time,
     )
@@ -189,34 +204,50 @@ def _load(settings: CompressSettings, teacher: Teacher, path: Path, spec: str) -
     return read_outputs(teacher.model, data, wanted)
 
 
-def _normalised(
-    settings: CompressSettings, teacher: Teacher, data: Data
-) -> tuple[Data, Normalisation, tuple[str, ...]]:
+def _normalised(settings: CompressSettings, teacher: Teacher, data: Data, engine: Engine) -> tuple[Data, Normalisation]:
     if settings.mean is not None and settings.std is not None:
-        return data, Normalisation(data.mean, data.std, "given"), ()
+        return data, Normalisation(data.mean, data.std, "given", "given")
     channels = data.input_shape[0]
     chosen = metadata_normalisation(teacher.source.metadata_props, channels) or choose_normalisation(
-        data, lambda split, normalised: evaluate(teacher.model, split, normalised)
+        data, lambda split, normalised: evaluate(teacher.model, split, normalised, engine=engine)
     )
-    notes = (f"normalisation: {chosen.note}",) if "found by" in chosen.note or "assumed" in chosen.note else ()
-    return replace(data, mean=chosen.mean, std=chosen.std), chosen, notes
+    return replace(data, mean=chosen.mean, std=chosen.std), chosen
 
 
-def _teacher_metric(teacher: Teacher, data: Data, callback: RunCallback) -> tuple[float, tuple[str, ...]]:
-    """Return the teacher's accuracy on validation images (fidelity to itself is 1), and doubts about it."""
+def _distilling(settings: CompressSettings) -> DistillSettings:
+    """Return how a run's students are trained."""
+    usual = DistillSettings.batch_size
+    return DistillSettings(
+        seed=settings.seed,
+        flip=settings.flip,
+        batch_size=max(usual, settings.batch or usual),
+        device=settings.train_device,
+        precision=cast("Precision", settings.train_precision),
+        processes=settings.gpus or 1,
+    )
+
+
+def _teacher_metric(
+    teacher: Teacher, data: Data, callback: RunCallback, engine: Engine
+) -> tuple[float, tuple[Notice, ...]]:
+    """Return the teacher's accuracy on validation images (fidelity to itself is 1), and warnings about it."""
+    images = data.validation
+    if batch_for(data) < _USUAL_BATCH:  # of large images some will do
+        images = subset(images, _LOOKED_AT * batch_for(data), 0)
     if metric_name(teacher.model, data) == "fidelity":
         if data.validation.targets is not None:
-            error = evaluate(teacher.model, data.validation, data).label_error
+            error = evaluate(teacher.model, images, data, engine=engine).label_error
             callback.on_message(
                 f"teacher's mean absolute error on the validation images: {error:.4g} in the labels' unit"
             )
         return 1.0, ()
-    accuracy = evaluate(teacher.model, data.validation, data).metric
+    accuracy = evaluate(teacher.model, images, data, engine=engine).metric
     callback.on_message(f"teacher's accuracy on the validation images: {accuracy:.1%}")
     chance = 1 / max(2, len(data.class_names))
     if accuracy > 1.5 * chance:
         return accuracy, ()
-    return accuracy, (
+    text = (
         f"the teacher gets {accuracy:.1%} of the validation images right, hardly more than chance ({chance:.1%}): "
-        "check the normalisation, and that classes are numbered as the teacher learned them",
+        "check the normalisation, and that classes are numbered as the teacher learned them"
     )
+    return accuracy, (Notice("teacher-at-chance", text),)

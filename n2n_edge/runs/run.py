@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from n2n_edge.metrics.budget import Budget
     from n2n_edge.metrics.verdict import Verdict
     from n2n_edge.report.document import RunReport
-    from n2n_edge.runs.front import Trial
+    from n2n_edge.runs.front import RunTrial
     from n2n_edge.runs.inputs import DataLike, TeacherLike
 
 __all__ = ["Run", "compress", "new_run", "require_pillow", "require_tensorboard", "require_training_packages"]
@@ -114,7 +114,7 @@ class Run:
         return all(verdict.met for verdict in self.verdicts)
 
     @property
-    def trials(self) -> "tuple[Trial, ...]":
+    def trials(self) -> "tuple[RunTrial, ...]":
         """What the run's journal holds, in the order evaluated, even while the run goes on."""
         from n2n_edge.runs.front import read_trials
 
@@ -233,6 +233,10 @@ def compress(
     corruptions: bool = False,
     accept_expected: bool = False,
     trust_pt2: bool = False,
+    train_device: str = "auto",
+    train_precision: str = "auto",
+    gpus: int | None = None,
+    batch: int | None = None,
     threads: int | None = None,
     budgets: "Sequence[Budget]" = (),
     out: Path | str = "n2n-run",

@@ -14,6 +14,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS, OBJECTIVES
 from n2n_edge.reading import expanded, is_file
+from n2n_edge.training.settings import check_device
 from n2n_edge.writing import toml_value, write_text
 
 __all__ = [
@@ -165,6 +166,25 @@ class CompressSettings:
         "Load a .pt2 teacher whatever it holds: such a file is code, and one from elsewhere may run anything. Without "
         "this only tensors and plain operators are taken.",
     )
+    train_device: str = _setting(
+        "auto",
+        "Where to train: auto (a GPU where there is one), cpu, cuda, cuda:N or mps. Latency is timed on --device, and "
+        "what ships is evaluated on the processor, all the same.",
+        SEARCH,
+    )
+    train_precision: str = _setting(
+        "auto",
+        "Number format of training: fp32, bf16, fp16 (with loss scaling), or auto, the fastest that device and network "
+        "allow.",
+        SEARCH,
+    )
+    gpus: int | None = _setting(None, "GPUs that share the final distillation, from cuda:0 on.", SEARCH, shown="one")
+    batch: int | None = _setting(
+        None,
+        "Images that go through the network at once; gradients are summed up to 128 images.",
+        SEARCH,
+        shown="as many of 128 as memory allows, and said",
+    )
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -172,7 +192,10 @@ class CompressSettings:
         object.__setattr__(self, "device", named_devices(self.device))
         if self.effort not in EFFORTS:
             raise InputError(f"‹effort› {self.effort}: no such effort; give one of {', '.join(EFFORTS)}")
-        for name in ("candidates", "minutes", "epochs"):
+        check_device(self.train_device, self.train_precision, 1 if self.gpus is None else self.gpus)
+        if self.gpus is not None and self.gpus > 1 and self.train_device not in ("auto", "cuda"):
+            raise InputError(f"‹gpus› {self.gpus}: they can't be {self.train_device}; leave ‹train_device› out")
+        for name in ("candidates", "minutes", "epochs", "batch"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and isfinite(value)):
                 raise InputError(f"‹{name}› {value:g}: must be a number above 0")
@@ -266,7 +289,7 @@ def read_settings(path: Path) -> CompressSettings:
         document.setdefault("accept_expected", True)  # what runs did before they said so
         return CompressSettings(**document)
     except InputError as error:
-        raise InputError(f"{path}: {error}; restore it or start a new run") from error
+        raise InputError(f"{path}: {error.text}; restore it or start a new run") from error
 
 
 _WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}

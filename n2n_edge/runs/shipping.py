@@ -3,7 +3,7 @@
 import shlex
 import time
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,11 +19,12 @@ from n2n_edge.runs.candidates import candidate_rows, listed_candidates
 from n2n_edge.runs.devices import profiles_of_run
 from n2n_edge.runs.document import Origin, read_report
 from n2n_edge.runs.environment import explained_failures, threads_of_run
-from n2n_edge.runs.final import Trained, epochs_in_words, final_epochs, train_to_the_end
+from n2n_edge.runs.final import FinalPlan, Trained, final_plan, plan_in_words, train_to_the_end
 from n2n_edge.runs.finish import ship
 from n2n_edge.runs.folder import RunFolder, finished_report
 from n2n_edge.runs.front import objective_of
 from n2n_edge.runs.prepare import Prepared, prepare, refuse_changes
+from n2n_edge.runs.schedule import Schedule
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.search.store import Journal
 from n2n_edge.search.store_files import held
@@ -31,6 +32,7 @@ from n2n_edge.search.trial import Trial
 from n2n_edge.training.allocator import large_buffers_kept
 from n2n_edge.training.distillation import DistillResult
 from n2n_edge.training.executor import GraphModule, write_back
+from n2n_edge.training.settings import DistillSettings
 from n2n_edge.watchdog import STALL_VARIABLE, phase, watched
 from n2n_edge.writing import toml_value, write_text
 
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["ship_candidate", "ship_trained"]
 
 _BEGUN = "candidate.toml"
+_TRAINED = "trained_"
+"""Before the names of a plan's figures in that file."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,12 @@ class _Order:
     epochs: int | None
     minutes: float | None
 
-    def to_toml(self, epochs: int) -> str:
-        """Return the text of the file that marks a folder as this candidate's; it is trained for `epochs`."""
+    def to_toml(self, plan: FinalPlan) -> str:
+        """Return the text of the file that marks a folder as this candidate's, which is trained by `plan`."""
         lines = [f"# a candidate of a run; `{self.command(None)}` goes on with it"]
         lines += [f"{name} = {toml_value(value)}" for name, value in self.asked().items()]
-        return "\n".join([*lines, f"trained_epochs = {epochs}"]) + "\n"
+        lines += [f"{_TRAINED}{name} = {value}" for name, value in asdict(plan).items() if value is not None]
+        return "\n".join(lines) + "\n"
 
     def asked(self) -> dict[str, object]:
         """Return what was asked as the file has it."""
@@ -164,15 +169,17 @@ def _ship(
     run, number = folder.path, order.number
     with Journal.read(folder.journal) as journal:
         candidate = _chosen(listed_candidates(journal), number, run)
-        epochs = _begun(target, order)
-        if epochs is not None and finished_report(target) is not None:
+        plan = _begun(target, order)
+        if plan is not None and finished_report(target) is not None:
             callback.on_message(f"candidate {number} of {run} has been shipped to {target.path}")
             return
         prepared, architecture = _prepared(folder, settings, journal, candidate, callback)
-        if epochs is None:
+        schedule = Schedule.of_journal(journal, settings) or Schedule("auto", DistillSettings.batch_size, 1)
+        prepared = schedule.applied(prepared)
+        if plan is None:
             left = None if order.minutes is None else order.minutes * 60 - (time.monotonic() - started)
-            epochs = final_epochs(settings, prepared, architecture, journal, left)
-            _begin(target, order.to_toml(epochs))
+            plan = final_plan(settings, prepared, architecture, journal, schedule, left)
+            _begin(target, order.to_toml(plan))
         origin = _origin(folder, settings, journal, order.command(out), order.run, number - 1)
     advice = f"`{order.command(out)}` goes on from the last epoch; {STALL_VARIABLE} sets how long to wait"
     with (
@@ -181,9 +188,9 @@ def _ship(
         large_buffers_kept(),
         phase(f"final distillation of candidate {number}"),
     ):
-        amount = epochs_in_words(epochs, settings, len(prepared.data.train))
+        amount = plan_in_words(plan, settings, len(prepared.data.train))
         callback.on_message(f"training candidate {number} for {amount}")
-        trained = train_to_the_end(prepared, architecture, epochs, target, callback, callback.on_epoch)
+        trained = train_to_the_end(prepared, architecture, plan, target, callback, callback.on_epoch)
         ship(target, settings, prepared, trained, origin, callback)
 
 
@@ -234,8 +241,8 @@ def _chosen(listed: tuple[Trial, ...], number: int, run: Path) -> Trial:
     return candidate
 
 
-def _begun(target: RunFolder, order: _Order) -> int | None:
-    """Return the epochs of this candidate's training where it was begun in `target`, None where that is still to do.
+def _begun(target: RunFolder, order: _Order) -> FinalPlan | None:
+    """Return the plan of this candidate's training where it was begun in `target`, None where that is still to do.
 
     Raises:
         InputError: something else lies there.
@@ -248,14 +255,15 @@ def _begun(target: RunFolder, order: _Order) -> int | None:
         return None
     try:
         known = tomllib.loads(mark.read_text(encoding="utf-8"))
-        epochs = int(known.pop("trained_epochs"))
+        kept = {name: value for name, value in known.items() if name.startswith(_TRAINED)}
+        plan = FinalPlan(**{name.removeprefix(_TRAINED): int(value) for name, value in kept.items()})
         begun = _Order(Path(known["run"]), known["candidate"], known.get("epochs"), known.get("minutes"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{mark} can't be read ({error}); give another ‹out›") from error
     # the run may have moved since: which one it was stands in its journal, and its candidates have numbers
     if replace(begun, run=order.run) != order:
         raise InputError(f"{path} was begun by `{begun.command(None)}`; repeat that, or give another ‹out›")
-    return epochs
+    return plan
 
 
 def _begin(target: RunFolder, text: str | None) -> None:

@@ -81,7 +81,7 @@ class DeviceLatency:
 
     def of_graph(self, model: ir.Model, costs_at: WidthCosts) -> GraphLatency:
         """Return the latency of a base graph on the device, for `foretold`."""
-        return self._latency.of_graph(model, costs_at.plan.places)
+        return self._latency.of_graph(model, costs_at.plan.nodes)
 
     def foretold(self, removed: frozenset[str], graph: GraphLatency, amounts: Amounts) -> NDArray[np.float64]:
         """Return the latency in ms of many candidates without layers `removed`, `(N,)`, without building any.

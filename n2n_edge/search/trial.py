@@ -89,10 +89,14 @@ class TrialCosts:
 
 @dataclass(frozen=True)
 class Trial:
-    """One candidate of a search with all that is known of it.
+    """One candidate of a search with all that is known of it, as proposers and callbacks get it.
 
     It is the `number`-th of its `stage` (from nought), proposed in `batch` by taking `actions`. What was evaluated in
     this run, rather than read from a journal, knows `loss`, `quality` and `excesses`, too.
+
+    >>> trial = n2n_edge.Run.open(example_run).trials[0].trial
+    >>> trial.stage, trial.architecture.key == trial.key
+    ('removal', True)
     """
 
     architecture: Architecture

@@ -5,7 +5,7 @@ normalised by channel, and all channels of an output count alike.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +45,7 @@ class ChannelScale:
 
     def errors(self, squared: Tensor) -> Tensor:
         """Return each channel's error in units of its variance from the mean squared error of every element."""
-        return (_by_channel(squared, self.axis) / self.variance.to(squared.dtype)).flatten()
+        return (_by_channel(squared, self.axis) / self.variance.to(squared)).flatten()
 
 
 def channel_axis(shape: Sequence[int], along: Sequence[Tensor]) -> int | None:
@@ -81,15 +81,16 @@ class ChannelErrors:
 
     def add(self, teacher: Tensor, student: Tensor | None = None) -> None:
         """Take in the outputs for further images `(N, ...)`."""
-        teacher = teacher.double()
+        teacher = _double(teacher)
         if self._count == 0:
             self._first = teacher[0].clone()
+            self._sum = self._squares = self._errors = torch.zeros_like(self._first)
         self._count += len(teacher)
         shifted = teacher - self._first  # sums of squares lose digits far from nought
         self._sum = self._sum + shifted.sum(0)
         self._squares = self._squares + shifted.square().sum(0)
         if student is not None:
-            self._errors = self._errors + (student.double() - teacher).square().sum(0)
+            self._errors = self._errors + (_double(student) - teacher).square().sum(0)
 
     def _variances(self, axis: int | None) -> Tensor:
         """Return the variance of every channel: of its elements over images, or over a single image."""
@@ -117,6 +118,11 @@ class ChannelErrors:
         return self.scale().errors(self._errors / self._count)
 
 
+def _double(tensor: Tensor) -> Tensor:
+    """Return a tensor in float64, which Apple's GPUs lack."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
 def _by_channel(values: Tensor, axis: int | None) -> Tensor:
     others = [] if axis is None else [other for other in range(values.dim()) if other != axis]
     return values.mean(others, keepdim=True) if others else values
@@ -132,6 +138,9 @@ def channel_scales(outputs: Iterable[Sequence[Tensor]]) -> tuple[ChannelScale, .
     return tuple(each.scale() for each in sums)
 
 
-def channel_errors(student: Tensor, teacher: Tensor, scale: ChannelScale) -> Tensor:
-    """Return each channel's mean squared error in units of its variance, as a vector."""
-    return scale.errors((student.float() - teacher.float()).square().mean(0))
+def channel_errors(
+    student: Tensor, teacher: Tensor, scale: ChannelScale, mean: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Return each channel's mean squared error in units of its variance, as a vector; `mean` is over processes."""
+    squared = (student.float() - teacher.float()).square().mean(0)
+    return scale.errors(squared if mean is None else mean(squared))

@@ -1,6 +1,6 @@
 """Distillation losses."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -9,7 +9,10 @@ from torch import Tensor
 from n2n_edge.tasks.channels import ChannelScale, channel_errors, channel_scales
 from n2n_edge.tasks.outputs import OutputKind, as_logits
 
-__all__ = ["distillation_loss", "error_of_values", "normalised_error", "tempered_kl"]
+Mean = Callable[[Tensor], Tensor]
+"""Gives the mean of a tensor over the parts of a batch that several processes share."""
+
+__all__ = ["Mean", "distillation_loss", "error_of_values", "normalised_error", "tempered_kl"]
 
 
 def tempered_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -23,10 +26,13 @@ def tempered_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
-def normalised_error(student: Tensor, teacher: Tensor) -> Tensor:
+def normalised_error(student: Tensor, teacher: Tensor, mean: Mean | None = None) -> Tensor:
     """Mean squared error in units of the teacher's variance: 0 is equal, 1 as bad as always giving the mean."""
     student, teacher = student.float(), teacher.float()
-    return (student - teacher).square().mean() / (teacher.var(correction=0) + 1e-8)
+    squared = (student - teacher).square().mean()
+    if mean is None:
+        return squared / (teacher.var(correction=0) + 1e-8)
+    return mean(squared) / (mean((teacher - mean(teacher.mean())).square().mean()) + 1e-8)
 
 
 def error_of_values(shares: Tensor) -> Tensor:
@@ -48,16 +54,18 @@ def distillation_loss(
     kd_weight: float,
     label_smoothing: float = 0.0,
     scales: Sequence[ChannelScale] | None = None,
+    mean: Mean | None = None,
 ) -> Tensor:
     """Give the loss of one batch of outputs.
 
     Classifiers: ``kd_weight`` times the tempered KL plus the rest times the cross entropy, or the KL alone without
     labels. Any other model: the error of every channel in units of its variance, averaged over the outputs; `scales`
-    are the teacher's on many images, by default those of this batch.
+    are the teacher's on many images, by default those of this batch. Where processes share a batch, `mean` is that over
+    all of them, and the mean of what each returns is the loss of the batch.
     """
     if kind == "other":
         scales = scales or channel_scales([teacher])
-        errors = [channel_errors(*pair) for pair in zip(student, teacher, scales, strict=True)]
+        errors = [channel_errors(*pair, mean) for pair in zip(student, teacher, scales, strict=True)]
         return torch.stack([error_of_values(each) for each in errors]).mean()
     logits = as_logits(student[0], kind)
     divergence = tempered_kl(logits, as_logits(teacher[0], kind), temperature)

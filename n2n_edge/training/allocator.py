@@ -11,27 +11,38 @@ __all__ = ["large_buffers_kept"]
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _DEFAULT_TRIM_THRESHOLD, _DEFAULT_MMAP_MAX = 128 * 1024, 65_536
 
+_depth = 0
+"""Blocks that this process is in; the outermost sets the allocator and sets it back."""
+
 
 @contextmanager
 def large_buffers_kept() -> Iterator[None]:
     """Let freed memory stay with this process while in the block; nothing happens without glibc.
 
     glibc maps every buffer above 32 MB anew and unmaps it when it is freed, so that training on large images spends up
-    to half of its time in page faults (benchmarks/allocator).
+    to half of its time in page faults (benchmarks/allocator). Blocks may be nested.
     """
-    if platform.libc_ver()[0] != "glibc":
-        yield
-        return
-    libc = ctypes.CDLL(None)
-    mallopt: Callable[[int, int], int] | None = getattr(libc, "mallopt", None)
+    global _depth
+    mallopt = _mallopt()
     if mallopt is None:
         yield
         return
-    mallopt(_M_MMAP_MAX, 0)
-    mallopt(_M_TRIM_THRESHOLD, -1)
+    if _depth == 0:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)
+    _depth += 1
     try:
         yield
     finally:
-        mallopt(_M_MMAP_MAX, _DEFAULT_MMAP_MAX)
-        mallopt(_M_TRIM_THRESHOLD, _DEFAULT_TRIM_THRESHOLD)
-        libc.malloc_trim(0)
+        _depth -= 1
+        if _depth == 0:
+            mallopt(_M_MMAP_MAX, _DEFAULT_MMAP_MAX)
+            mallopt(_M_TRIM_THRESHOLD, _DEFAULT_TRIM_THRESHOLD)
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def _mallopt() -> Callable[[int, int], int] | None:
+    if platform.libc_ver()[0] != "glibc":
+        return None
+    found: Callable[[int, int], int] | None = getattr(ctypes.CDLL(None), "mallopt", None)
+    return found

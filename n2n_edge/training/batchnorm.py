@@ -5,7 +5,8 @@ import torch
 from n2n_edge.data.dataset import Data
 from n2n_edge.training.augmentation import augment, normalise
 from n2n_edge.training.batches import as_bytes
-from n2n_edge.training.compute import generator
+from n2n_edge.training.compute import Engine, generator
+from n2n_edge.training.evaluation import batch_for
 from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.watchdog import step
@@ -18,7 +19,7 @@ _STREAM = 2**33
 
 
 @torch.no_grad()
-def recalibrate(module: GraphModule, data: Data, settings: DistillSettings, epoch: int) -> None:
+def recalibrate(module: GraphModule, data: Data, settings: DistillSettings, epoch: int, engine: Engine) -> None:
     """Set the running statistics to the average over batches of training images, in float32; no weight moves.
 
     The images are what the weights were trained under: in random order, since batches of one class vary less than the
@@ -29,12 +30,13 @@ def recalibrate(module: GraphModule, data: Data, settings: DistillSettings, epoc
         randomness = generator(settings.seed, _STREAM)
         mean, std = torch.tensor(data.mean, dtype=torch.float32), torch.tensor(data.std, dtype=torch.float32)
         order = torch.randperm(len(data.train), generator=randomness)[: settings.calibration_images]
-        for count, chosen in enumerate(torch.split(order, _BATCH), start=1):
-            if count > 1 and len(chosen) < _BATCH:
+        size = batch_for(data, _BATCH)
+        for count, chosen in enumerate(torch.split(order, size), start=1):
+            if count > 1 and len(chosen) < size:
                 break  # a small last batch would weigh as much as a full one
             images = as_bytes(data.train, chosen)
             if settings.augments(epoch):
                 images = augment(images, randomness, flip=settings.flips(images.shape[-1]))
             with step("recounting of BatchNorm statistics"), module.batch_norm_momentum(1.0 / count):
-                module(normalise(images, mean, std))
+                module(engine.moved(normalise(images, mean, std)))
     module.eval()

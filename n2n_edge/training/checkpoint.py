@@ -15,14 +15,21 @@ from n2n_edge.data.dataset import Data
 from n2n_edge.errors import InputError
 from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.reports import EpochReport
-from n2n_edge.training.settings import DistillSettings
+from n2n_edge.training.settings import DistillSettings, Format
 
-__all__ = ["Checkpoint", "fingerprint", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "fingerprint", "last_checkpoint", "load_checkpoint", "save_checkpoint"]
+
+
+_DECIDES_NOTHING = ("threads", "precision", "device")
+"""Settings that say how, not what, is calculated; the number format that comes of them does count."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a distillation stands; `fingerprint` says which one it belongs to."""
+    """Where a distillation stands; `fingerprint` says which one it belongs to.
+
+    `optimiser` has momentum and the scale of float16's losses; the order of images follows from seed and epoch.
+    """
 
     fingerprint: str
     epoch: int
@@ -36,24 +43,29 @@ class Checkpoint:
 
 
 def fingerprint(
-    student: ir.Model, module: GraphModule, data: Data, settings: DistillSettings, bf16: bool, hints: Sequence[str]
+    student: ir.Model,
+    module: GraphModule,
+    data: Data,
+    settings: DistillSettings,
+    number_format: Format,
+    hints: Sequence[str],
 ) -> str:
     """Give a digest of what decides the result: student as it starts, settings, size of the data, names of hints."""
     digest = hashlib.sha256()
-    chosen = {name: value for name, value in asdict(settings).items() if name not in ("threads", "precision")}
+    chosen = {name: value for name, value in asdict(settings).items() if name not in _DECIDES_NOTHING}
     nodes = [(node.op_type, len(node.inputs)) for node in student.graph]
     sizes = (len(data.train), len(data.validation), data.input_shape, data.mean, data.std)
-    digest.update(repr((sorted(chosen.items()), bf16, nodes, sizes, tuple(hints))).encode())
+    digest.update(repr((sorted(chosen.items()), number_format, nodes, sizes, tuple(hints))).encode())
     for name, tensor in sorted(module.learned().items()):
         digest.update(name.encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint beside `path`, then put it in its place in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
+    content = {name: _on_processor(getattr(checkpoint, name)) for name in Checkpoint.__dataclass_fields__}
     content["history"] = [asdict(report) for report in checkpoint.history]
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
@@ -66,6 +78,15 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         partial.unlink(missing_ok=True)
 
 
+def _on_processor(item: Any) -> Any:
+    """Return tensors as the processor has them, so that any machine can read them."""
+    if isinstance(item, Tensor):
+        return item.detach().cpu()
+    if isinstance(item, dict):
+        return {key: _on_processor(value) for key, value in item.items()}
+    return [_on_processor(value) for value in item] if isinstance(item, list) else item
+
+
 def load_checkpoint(path: Path, expected: str) -> Checkpoint | None:
     """Read the checkpoint of the distillation with this fingerprint, None where there is none yet.
 
@@ -73,14 +94,19 @@ def load_checkpoint(path: Path, expected: str) -> Checkpoint | None:
     """
     if not path.exists():
         return None
+    checkpoint = last_checkpoint(path)
+    if checkpoint.fingerprint != expected:
+        raise InputError(f"checkpoint '{path}' belongs to another student, data or settings: remove it to start anew")
+    return checkpoint
+
+
+def last_checkpoint(path: Path) -> Checkpoint:
+    """Read the checkpoint there, on the processor; raises InputError for a file that isn't one."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         content["history"] = tuple(EpochReport(**report) for report in content["history"])
-        checkpoint = Checkpoint(**content)
+        return Checkpoint(**content)
     except Exception as error:
         raise InputError(
             f"checkpoint '{path}' can't be read ({type(error).__name__}): remove it to start anew"
         ) from error
-    if checkpoint.fingerprint != expected:
-        raise InputError(f"checkpoint '{path}' belongs to another student, data or settings: remove it to start anew")
-    return checkpoint

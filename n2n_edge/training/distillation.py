@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import onnx_ir as ir
 import torch
+from onnx import ModelProto
 from torch import Tensor
 
 from n2n_edge.data.dataset import Data
@@ -16,19 +19,26 @@ from n2n_edge.tasks.losses import distillation_loss
 from n2n_edge.tasks.outputs import output_kind
 from n2n_edge.training.batches import evaluation_batches, subset, training_order
 from n2n_edge.training.batchnorm import recalibrate
-from n2n_edge.training.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
-from n2n_edge.training.compute import deterministic, use_bf16
+from n2n_edge.training.checkpoint import (
+    Checkpoint,
+    fingerprint,
+    last_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from n2n_edge.training.compute import Engine, default_format, deterministic
 from n2n_edge.training.evaluation import compare, outputs_of
 from n2n_edge.training.executor import image_module, write_back
 from n2n_edge.training.hints import FeatureHints
-from n2n_edge.training.optimiser import Optimiser, trains_in_bf16
+from n2n_edge.training.optimiser import Optimiser, trains_in
 from n2n_edge.training.reconstruct import Kept
 from n2n_edge.training.reports import EpochReport, StepReport
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.training.teacher_outputs import Teaching
 
-__all__ = ["DistillResult", "distill"]
+__all__ = ["DistillResult", "distill", "training_engine"]
 
+_TRIED_IMAGES = 2
 _SCALE_IMAGES = 512
 """Training images on which the teacher's channels are measured."""
 
@@ -43,11 +53,14 @@ class DistillResult:
     best_validation: float
 
 
-def chooses_bf16(settings: DistillSettings, student: ir.Model, data: Data) -> bool:
-    """Decide on bfloat16; under ``auto`` only when the student's graph runs in it."""
-    if not use_bf16(settings.precision):
-        return False
-    return settings.precision == "bf16" or trains_in_bf16(student, next(evaluation_batches(data, data.train, 8)).inputs)
+def training_engine(settings: DistillSettings, student: ir.Model, data: Data) -> Engine:
+    """Return what trains; under ``auto`` in a short number format only where the student's graph runs in it."""
+    engine = Engine.of(settings)
+    chosen = engine.calculating(default_format(settings.precision, engine.device))
+    if settings.precision != "auto" or chosen is engine:
+        return chosen
+    images = next(evaluation_batches(data, data.train, _TRIED_IMAGES)).inputs
+    return chosen if trains_in(student, images, chosen) else engine
 
 
 def _finite(loss: float | None) -> float:
@@ -58,39 +71,60 @@ def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
-class _Distillation:
-    """One run of `distill`: the two modules, the best weights so far, and the clock."""
+@dataclass(frozen=True)
+class _Order:
+    """What is to be distilled, in a form that other processes take."""
 
-    def __init__(
-        self, student: ir.Model, teacher: ir.Model, data: Data, settings: DistillSettings, kept: Kept | None
-    ) -> None:
-        self.student_model, self.data, self.settings = student, data, settings
-        self.student, self.teacher = image_module(student, "student"), image_module(teacher, "teacher")
+    student: ir.Model
+    teacher: ir.Model
+    data: Data
+    settings: DistillSettings
+    kept: Kept | None
+    checkpoint: Path | None
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(vars(self))
+        for name in ("student", "teacher"):
+            state[name] = ir.to_proto(state[name]).SerializeToString()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name in ("student", "teacher"):
+            state[name] = ir.from_proto(ModelProto.FromString(state[name]))
+        vars(self).update(state)
+
+
+class _Distillation:
+    """One run of `distill`, or one process's part of it: the two modules, the best weights so far, and the clock."""
+
+    def __init__(self, order: _Order, engine: Engine) -> None:
+        student, data, settings, kept = order.student, order.data, order.settings, order.kept
+        self.order, self.engine, self.data, self.settings = order, engine, data, settings
+        self.student, self.teacher = engine.module(student, "student"), engine.module(order.teacher, "teacher")
         self.kind = output_kind(student, data.outputs)
-        self.bf16 = chooses_bf16(settings, student, data)
         self.steps = training_order(len(data.train), settings, 1).steps
         hints: FeatureHints | None = None
         if kept is not None and settings.hint_weight:
-            images = next(evaluation_batches(data, data.train, 1)).inputs
+            images = engine.moved(next(evaluation_batches(data, data.train, 1)).inputs)
             hints = FeatureHints(self.student, self.teacher, kept, images)
             hints = hints if hints.names else None
         names = hints.names if hints is not None else ()
-        self.fingerprint = fingerprint(student, self.student, data, settings, self.bf16, names)
-        self.teaching = Teaching(self.teacher, data, settings, hints, bf16=self.bf16)
+        self.fingerprint = fingerprint(student, self.student, data, settings, engine.number_format, names)
+        self.teaching = Teaching(self.teacher, data, settings, hints, engine)
         measured = subset(data.train, _SCALE_IMAGES, settings.seed)
         self.optimiser = Optimiser(
             self.student,
             settings,
             steps=self.steps * settings.epochs,
             kind=self.kind,
-            bf16=self.bf16,
+            engine=engine,
             hints=hints,
             hint_steps=self.steps * self.teaching.rounds,
-            scales=channel_scales(outputs_of(self.teacher, data, measured)) if self.kind == "other" else None,
+            scales=channel_scales(outputs_of(self.teacher, data, measured, engine)) if self.kind == "other" else None,
         )
         self.history: tuple[EpochReport, ...] = ()
         labels = data.validation.labels
-        self.labels = None if labels is None or self.kind == "other" else torch.from_numpy(labels)
+        self.labels = None if labels is None or self.kind == "other" else engine.moved(torch.from_numpy(labels))
         self.reference: list[tuple[Tensor, ...]] = []
         self.best = _copies(self.student.learned())
         self.best_epoch, self.best_validation, self.best_loss = 0, float("-inf"), float("inf")
@@ -99,12 +133,12 @@ class _Distillation:
         """Give the student's metric and its loss on the validation split, in float32."""
         split = self.data.validation
         if self.kind == "other":
-            reference = outputs_of(self.teacher, self.data, split)
-            found = compare(outputs_of(self.student, self.data, split), reference, None, self.kind)
+            reference = outputs_of(self.teacher, self.data, split, self.engine)
+            found = compare(outputs_of(self.student, self.data, split, self.engine), reference, None, self.kind)
             return found.metric, _finite(found.error)
         # scores of classes are few numbers an image: worth keeping
-        self.reference = self.reference or list(outputs_of(self.teacher, self.data, split))
-        outputs = list(outputs_of(self.student, self.data, split))
+        self.reference = self.reference or list(outputs_of(self.teacher, self.data, split, self.engine))
+        outputs = list(outputs_of(self.student, self.data, split, self.engine))
         found = compare(outputs, self.reference, self.labels, self.kind)
         return found.metric, _finite(self.loss(outputs))
 
@@ -137,32 +171,54 @@ class _Distillation:
     def run_epoch(self, epoch: int, on_step: Callable[[StepReport], None] | None) -> None:
         start = time.monotonic()
         self.student.train()
-        loss, images = 0.0, 0
-        for step, (batch, outputs, features) in enumerate(self.teaching.epoch(epoch)):
-            index = (epoch - 1) * self.steps + step
-            loss += self.optimiser.step(index, batch.inputs, batch.labels, outputs, features)
-            images += len(batch.inputs)
+        loss, images, processes = 0.0, 0, self.engine.processes
+        for step, (own, lessons) in enumerate(self.teaching.epoch(epoch)):
+            loss += self.optimiser.step((epoch - 1) * self.steps + step, lessons, own)
+            images += own * processes
             if on_step is not None:
                 elapsed = time.monotonic() - start
-                left = self.steps * self.settings.epochs - index - 1
+                left = self.steps * (self.settings.epochs - epoch + 1) - step - 1
                 report = StepReport(
-                    epoch, self.settings.epochs, step + 1, self.steps, images / elapsed, elapsed / (step + 1) * left
-                )
+                    epoch, self.settings.epochs, step + 1, self.steps, images / elapsed, elapsed / (step + 1) * left,
+                    self.teaching.waited_s / elapsed,
+                )  # fmt: skip
                 on_step(report)
-        rate = images / max(time.monotonic() - start, 1e-9)
-        recalibrate(self.student, self.data, self.settings, epoch)
+        seconds = max(time.monotonic() - start, 1e-9)
+        rate, loader_share = images / seconds, self.teaching.waited_s / seconds
+        if self.engine.rank:  # the first process evaluates, and gives the others its statistics with the next batch
+            return
+        recalibrate(self.student, self.data, self.settings, epoch, self.engine)
         validation, validation_loss, best = self.keep_if_best(epoch)
         seconds = time.monotonic() - start
-        learning_rate = float(self.optimiser.sgd.param_groups[0]["lr"])
         report_now = EpochReport(
-            epoch, self.settings.epochs, loss / self.steps, validation, best, rate, seconds, learning_rate,
-            validation_loss if isfinite(validation_loss) else None,
+            epoch, self.settings.epochs, loss / self.steps, validation, best, rate, seconds,
+            self.optimiser.learning_rate, validation_loss if isfinite(validation_loss) else None, loader_share,
         )  # fmt: skip
         self.history = (*self.history, report_now)
 
+    def run(self, on_epoch: Callable[[EpochReport], None] | None, on_step: Callable[[StepReport], None] | None) -> None:
+        """Train to the end, from the checkpoint where there is one."""
+        path = self.order.checkpoint
+        saved = None if path is None else load_checkpoint(path, self.fingerprint)
+        epoch = 0
+        if saved is not None:
+            self.resume(saved)
+            epoch = saved.epoch
+        elif not self.engine.rank:
+            self.keep_if_best(0)
+        while epoch < self.settings.epochs:
+            epoch += 1
+            self.run_epoch(epoch, on_step)
+            if not self.engine.rank:
+                if path is not None:
+                    save_checkpoint(path, self.checkpoint(epoch))
+                if on_epoch is not None:
+                    on_epoch(self.history[-1])
+            self.engine.fabric.barrier()
+
     def resume(self, checkpoint: Checkpoint) -> None:
         self.student.load_learned(checkpoint.learned)
-        self.optimiser.sgd.load_state_dict(checkpoint.optimiser)
+        self.optimiser.load_state(checkpoint.optimiser)
         self.history = checkpoint.history
         self.best, self.best_epoch = checkpoint.best, checkpoint.best_epoch
         self.best_validation, self.best_loss = checkpoint.best_validation, checkpoint.best_loss
@@ -172,7 +228,7 @@ class _Distillation:
             fingerprint=self.fingerprint,
             epoch=epoch,
             learned=self.student.learned(),
-            optimiser=self.optimiser.sgd.state_dict(),
+            optimiser=self.optimiser.state(),
             best=self.best,
             best_epoch=self.best_epoch,
             best_validation=self.best_validation,
@@ -182,7 +238,7 @@ class _Distillation:
 
     def result(self) -> DistillResult:
         self.student.load_learned(self.best)
-        model = write_back(self.student_model, self.student)
+        model = write_back(self.order.student, self.student)
         return DistillResult(model, self.history, self.best_epoch, self.best_validation)
 
 
@@ -204,7 +260,7 @@ def distill(
     that is cut off never comes to the low rates. `kept` tells which of the teacher's channels the student still has
     (see `surviving`): with it, feature hints join the loss. With a `checkpoint` path every epoch is saved there, and a
     later call with the same arguments goes on from it and ends with the same weights, bit for bit, on the same machine
-    and threads.
+    and threads, however many processes train.
     Raises InputError when a model takes other than one input, or the checkpoint belongs to something else.
 
     >>> from n2n_edge.data.dataset import load_data
@@ -215,20 +271,44 @@ def distill(
     >>> len(result.history), result.model is student
     (1, False)
     """
+    order = _Order(student, teacher, data, settings, kept, checkpoint)
     with deterministic(settings.threads):
-        run = _Distillation(student, teacher, data, settings, kept)
-        saved = None if checkpoint is None else load_checkpoint(checkpoint, run.fingerprint)
-        epoch = 0
-        if saved is None:
-            run.keep_if_best(0)
-        else:
-            run.resume(saved)
-            epoch = saved.epoch
-        while epoch < settings.epochs:
-            epoch += 1
-            run.run_epoch(epoch, on_step)
-            if checkpoint is not None:
-                save_checkpoint(checkpoint, run.checkpoint(epoch))
-            if on_epoch is not None:
-                on_epoch(run.history[-1])
+        engine = training_engine(settings, student, data)
+        if settings.processes > 1:
+            return _distilled_by_several(order, engine, on_epoch, on_step)
+        run = _Distillation(order, engine)
+        run.run(on_epoch, on_step)
         return run.result()
+
+
+def _distilled_by_several(
+    order: _Order,
+    engine: Engine,
+    on_epoch: Callable[[EpochReport], None] | None,
+    on_step: Callable[[StepReport], None] | None,
+) -> DistillResult:
+    """Distil in new processes, which leave their result in the checkpoint."""
+    from n2n_edge.training.processes import run_together
+
+    image_module(order.student, "student")
+    with TemporaryDirectory() as folder:
+        path = order.checkpoint or Path(folder) / "checkpoint.pt"
+        order = replace(order, checkpoint=path)
+        for report in run_together(_part, engine, order.settings.processes, order):
+            if isinstance(report, StepReport) and on_step is not None:
+                on_step(report)
+            elif isinstance(report, EpochReport) and on_epoch is not None:
+                on_epoch(report)
+        content = last_checkpoint(path)
+    module = image_module(order.student, "student")
+    module.load_learned(content.best)
+    return DistillResult(
+        write_back(order.student, module), content.history, content.best_epoch, content.best_validation
+    )
+
+
+def _part(engine: Engine, order: _Order, tell: Callable[[object], None]) -> None:
+    """Do one process's part."""
+    with deterministic(order.settings.threads):
+        run = _Distillation(order, engine)
+        run.run(tell, None if engine.rank else tell)

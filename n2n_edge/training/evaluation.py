@@ -10,18 +10,20 @@ from torch import Tensor
 from n2n_edge.data.dataset import Data, Split
 from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.graph.learned import learned_outputs
+from n2n_edge.metrics.notices import Notice
 from n2n_edge.tasks.channels import ChannelErrors, channel_scales
 from n2n_edge.tasks.losses import error_of_values
 from n2n_edge.tasks.metrics import Evaluation, MetricName, metric_name
 from n2n_edge.tasks.outputs import OutputKind, as_tuple, output_kind
 from n2n_edge.training.batches import evaluation_batches, subset
-from n2n_edge.training.compute import autocast
+from n2n_edge.training.compute import Engine
 from n2n_edge.training.executor import GraphModule
 from n2n_edge.watchdog import step
 
 __all__ = [
     "Evaluation",
     "MetricName",
+    "batch_for",
     "compare",
     "evaluate",
     "evaluate_onnx",
@@ -31,16 +33,24 @@ __all__ = [
 ]
 
 _BATCH = 256
+_PIXELS = _BATCH * 96 * 96
+_LEAST_BATCH = 8
 _UNLIKE = 1000.0
 _MEASURED_IMAGES = 256
 
 
-def outputs_of(module: GraphModule, data: Data, split: Split, *, bf16: bool = False) -> Iterator[tuple[Tensor, ...]]:
-    """Give the module's outputs on a split, batch by batch, in evaluation mode."""
+def batch_for(data: Data, most: int = _BATCH) -> int:
+    """Return how many images are evaluated at a time: `most`, or fewer of large ones, so that memory stays bounded."""
+    _, height, width = data.input_shape
+    return max(_LEAST_BATCH, min(most, _PIXELS // (height * width)))
+
+
+def outputs_of(module: GraphModule, data: Data, split: Split, engine: Engine) -> Iterator[tuple[Tensor, ...]]:
+    """Give the module's outputs on a split, batch by batch, in evaluation mode, on the engine's device."""
     module.eval()
-    for batch in evaluation_batches(data, split, _BATCH):
-        with step("evaluation of a batch"), torch.inference_mode(), autocast(bf16):
-            outputs = as_tuple(module(batch.inputs))
+    for batch in evaluation_batches(data, split, batch_for(data)):
+        with step("evaluation of a batch"), torch.inference_mode():
+            outputs = as_tuple(module(engine.moved(batch.inputs)))
         yield tuple(output.float() for output in outputs)
 
 
@@ -102,17 +112,21 @@ def _labels(split: Split, kind: OutputKind) -> Tensor | None:
     return None if labels is None else torch.from_numpy(labels)
 
 
-def evaluate(model: ir.Model, split: Split, data: Data, *, teacher: ir.Model | None = None) -> Evaluation:
-    """Evaluate a graph in torch, in float32; fidelity needs the `teacher`."""
-    reference = None if teacher is None else outputs_of(GraphModule(teacher), data, split)
-    outputs = outputs_of(GraphModule(model), data, split)
+def evaluate(
+    model: ir.Model, split: Split, data: Data, *, teacher: ir.Model | None = None, engine: Engine | None = None
+) -> Evaluation:
+    """Evaluate a graph in torch, in float32; fidelity needs the `teacher`; the default engine is the processor's."""
+    engine = engine or Engine(torch.device("cpu"))
+    reference = None if teacher is None else outputs_of(engine.module(teacher), data, split, engine)
+    outputs = outputs_of(engine.module(model), data, split, engine)
     kind = output_kind(model, data.outputs)
-    return compare(outputs, reference, _labels(split, kind), kind)
+    labels = _labels(split, kind)
+    return compare(outputs, reference, None if labels is None else engine.moved(labels), kind)
 
 
 def _runtime_outputs(path: Path, data: Data, split: Split, threads: int) -> Iterator[tuple[Tensor, ...]]:
     session = ImageSession.learned(path, threads=threads)
-    for batch in evaluation_batches(data, split, session.batch or _BATCH):
+    for batch in evaluation_batches(data, split, session.batch or batch_for(data)):
         with step("evaluation of a batch in ONNX Runtime"):
             results = session.run(batch.inputs.contiguous().numpy())
         yield tuple(map(torch.from_numpy, results))
@@ -139,15 +153,19 @@ def _by_image(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, .
             yield tuple(output[place : place + 1] for output in outputs)
 
 
-def scale_warnings(model: ir.Model, data: Data) -> tuple[str, ...]:
+def scale_warnings(model: ir.Model, data: Data, engine: Engine | None = None) -> tuple[Notice, ...]:
     """Return a warning for every output whose channels are of very unlike size."""
     if output_kind(model, data.outputs) != "other":
         return ()
+    engine = engine or Engine(torch.device("cpu"))
     images = subset(data.validation, _MEASURED_IMAGES, 0)
-    scales = channel_scales(outputs_of(GraphModule(model), data, images))
+    scales = channel_scales(outputs_of(engine.module(model), data, images, engine))
     return tuple(
-        f"output '{output.name}': its channels differ in scale by {scale.spread:,.0f} times; each counts alike, "
-        "whatever its unit"
+        Notice(
+            "unlike-scales",
+            f"output '{output.name}': its channels differ in scale by {scale.spread:,.0f} times; each counts alike, "
+            "whatever its unit",
+        )
         for output, scale in zip(learned_outputs(model), scales, strict=True)
         if scale.spread >= _UNLIKE
     )

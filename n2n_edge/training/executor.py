@@ -1,6 +1,6 @@
 """An ONNX graph as a torch module: run it, train it, and write what it learned back to the graph."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, overload
@@ -177,6 +177,18 @@ class GraphModule(nn.Module):
             raise ValueError("the tensors belong to another graph: their names or shapes differ")
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
+
+    @contextmanager
+    def synchronised(self, mean: Callable[[Tensor], Tensor], processes: int) -> Iterator[None]:
+        """Let BatchNorm take its statistics over the batches of all `processes` while in the block.
+
+        ``mean(tensor)`` is that over the processes, through which gradients flow.
+        """
+        self._mode.mean, self._mode.processes = mean, processes
+        try:
+            yield
+        finally:
+            self._mode.processes = 1
 
     @contextmanager
     def batch_norm_momentum(self, momentum: float) -> Iterator[None]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from n2n_edge.graph.op import op_of
-from n2n_edge.tasks.losses import normalised_error
+from n2n_edge.tasks.losses import Mean, normalised_error
 from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.reconstruct import Kept
 from n2n_edge.watchdog import step
@@ -39,7 +39,9 @@ class FeatureHints:
             # behind a layer that was removed a name stands for other channels
             if found.source == same.source and _within(kept.get(name), found.shape[1], same.shape[1]):
                 last[size] = name
-        self._channels = {name: torch.from_numpy(kept[name]) if name in kept else None for name in last.values()}
+        self._channels = {
+            name: torch.from_numpy(kept[name]).to(images.device) if name in kept else None for name in last.values()
+        }
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -51,12 +53,20 @@ class FeatureHints:
         taps = _Taps(frozenset(self._channels))
         return module.visit(taps, inputs), taps.found
 
-    def distance(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
-        """Return the summed normalised errors of the student's feature maps against the teacher's."""
+    def distance(
+        self,
+        student: Mapping[str, Tensor],
+        teacher: Mapping[str, Tensor],
+        mean: Mean | None = None,
+    ) -> Tensor:
+        """Return the summed normalised errors of the student's feature maps against the teacher's.
+
+        ``mean(tensor)`` is that over all parts of the batch, where several processes share it.
+        """
         errors = []
         for name, channels in self._channels.items():
             aim = teacher[name].float()
-            errors.append(normalised_error(student[name], aim if channels is None else aim[:, channels]))
+            errors.append(normalised_error(student[name], aim if channels is None else aim[:, channels], mean))
         return torch.stack(errors).sum()
 
 

@@ -1,22 +1,25 @@
 """One step of stochastic gradient descent towards the teacher, and the schedule of its learning rate."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from n2n_edge.tasks.channels import ChannelScale
 from n2n_edge.tasks.losses import distillation_loss
 from n2n_edge.tasks.outputs import OutputKind, as_tuple
-from n2n_edge.training.compute import autocast
+from n2n_edge.training.compute import Engine
 from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.hints import FeatureHints
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.watchdog import step as watched_step
 
-__all__ = ["Optimiser", "learning_rate", "trains_in_bf16"]
+__all__ = ["Lesson", "Optimiser", "learning_rate", "trains_in"]
 
 _WARM_UP_SHARE = 0.05
 
@@ -29,8 +32,36 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * 0.5 * (1.0 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """Images that go through the network together, and what the teacher says to them, all on the engine's device.
+
+    `features` are the teacher's feature maps for the hints, by name.
+    """
+
+    inputs: Tensor
+    labels: Tensor | None
+    teacher: tuple[Tensor, ...]
+    features: Mapping[str, Tensor] | None = None
+
+
+class _Forward(nn.Module):
+    """A forward pass as processes share it: outputs, and the feature maps that hints compare."""
+
+    def __init__(self, module: GraphModule, hints: FeatureHints | None, engine: Engine) -> None:
+        super().__init__()
+        self.module, self.hints, self.engine = module, hints, engine
+
+    def forward(self, inputs: Tensor, hinted: bool) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        with self.module.synchronised(self.engine.mean, self.engine.processes):
+            if self.hints is None or not hinted:
+                return as_tuple(self.module(inputs)), {}
+            outputs, features = self.hints.run(self.module, inputs)
+            return as_tuple(outputs), dict(features)
+
+
 class Optimiser:
-    """Trains one module over a known number of steps."""
+    """Trains one module on an engine over a known number of steps."""
 
     def __init__(
         self,
@@ -39,89 +70,105 @@ class Optimiser:
         *,
         steps: int,
         kind: OutputKind,
-        bf16: bool,
+        engine: Engine,
         hints: FeatureHints | None = None,
         hint_steps: int | None = None,
         scales: Sequence[ChannelScale] | None = None,
     ) -> None:
         self.hints, self.hint_steps, self.scales = hints, hint_steps or steps, scales
-        self.module, self.settings, self.steps, self.kind, self.bf16 = module, settings, steps, kind, bf16
+        self.module, self.settings, self.steps, self.kind, self.engine = module, settings, steps, kind, engine
         parameters = module.weights()
         self.parameters = parameters
         groups = [
             {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": settings.weight_decay},
             {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
         ]
-        self.sgd = torch.optim.SGD(
+        sgd = torch.optim.SGD(
             [group for group in groups if group["params"]],
             lr=settings.learning_rate,
             momentum=settings.momentum,
             nesterov=settings.momentum > 0,
         )
+        self._forward, self.sgd = engine.fabric.setup(_Forward(module, hints, engine), sgd)
 
-    def step(
-        self,
-        index: int,
-        inputs: Tensor,
-        labels: Tensor | None,
-        teacher: tuple[Tensor, ...],
-        features: Mapping[str, Tensor] | None = None,
-    ) -> float:
-        """Take step `index` on a batch and give its loss; a batch whose loss isn't finite changes no weight.
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the last step."""
+        return float(self.sgd.param_groups[0]["lr"])
 
-        `features` are the teacher's feature maps for the hints, which count less and less until `hint_steps`.
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint has to keep beside the weights: momentum, and the scale of float16's losses."""
+        return {"sgd": self.sgd.state_dict(), "precision": self.engine.fabric.strategy.precision.state_dict()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.sgd.load_state_dict(state["sgd"])
+        self.engine.fabric.strategy.precision.load_state_dict(state["precision"])
+
+    def step(self, index: int, lessons: Iterable[Lesson], images: int) -> float:
+        """Take step `index` on a batch of `images` in all its lessons, and give its loss.
+
+        Lessons go through the network one after the other and their gradients are summed, so the statistics of
+        BatchNorm are those of a lesson. A batch whose loss isn't finite changes no weight. Hints count less and less
+        until `hint_steps`. Where several processes train, each gives its own lessons of the batch, and gets the loss of
+        all.
         """
         with watched_step("training step"):
-            return self._step(index, inputs, labels, teacher, features)
+            return self._step(index, lessons, images)
 
-    def _step(
-        self,
-        index: int,
-        inputs: Tensor,
-        labels: Tensor | None,
-        teacher: tuple[Tensor, ...],
-        features: Mapping[str, Tensor] | None,
-    ) -> float:
+    def _step(self, index: int, lessons: Iterable[Lesson], images: int) -> float:
+        engine, fabric = self.engine, self.engine.fabric
         for group in self.sgd.param_groups:
             group["lr"] = learning_rate(index, self.steps, self.settings.learning_rate)
-        found: Tensor | tuple[Tensor, ...]
-        own: Mapping[str, Tensor] = {}
-        hints = self.hints if features else None
-        with autocast(self.bf16):
-            if hints is None:
-                found = self.module(inputs)
-            else:
-                found, own = hints.run(self.module, inputs)
-        outputs = as_tuple(found)
+        self.sgd.zero_grad()
+        total, seen = 0.0, 0
+        for lesson in lessons:
+            count = len(lesson.inputs)
+            seen += count
+            unfinished = engine.processes > 1 and seen < images
+            with fabric.no_backward_sync(self._forward) if unfinished else nullcontext():
+                loss = self._loss(index, lesson) * (count / images)
+                fabric.backward(loss)
+            total += float(loss.detach())
+        fabric.strategy.precision.unscale_gradients(self.sgd.optimizer)
+        # in the order of the graph, which decides how the sum is rounded
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)
+        if engine.processes > 1:
+            with torch.no_grad():
+                total = float(engine.mean(engine.moved(torch.tensor(total))))
+        # the scaler of float16 leaves out a step that isn't finite by itself, and goes on with smaller losses
+        if engine.number_format == "fp16" or (math.isfinite(total) and bool(torch.isfinite(norm))):
+            self.sgd.step()
+        return total
+
+    def _loss(self, index: int, lesson: Lesson) -> Tensor:
+        hints = self.hints if lesson.features else None
+        outputs, own = self._forward(lesson.inputs, hints is not None)
+        mean = self.engine.mean if self.engine.processes > 1 else None
         loss = distillation_loss(
             outputs,
-            teacher,
-            labels,
+            lesson.teacher,
+            lesson.labels,
             kind=self.kind,
             temperature=self.settings.temperature,
             kd_weight=self.settings.kd_weight,
             label_smoothing=self.settings.label_smoothing,
             scales=self.scales,
+            mean=mean,
         )
-        if hints is not None and features:
+        if hints is not None and lesson.features:
             weight = self.settings.hint_weight * max(0.0, 1.0 - index / self.hint_steps)
-            loss = loss + weight * hints.distance(own, features)
-        self.sgd.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)
-        value = float(loss.detach())
-        if math.isfinite(value) and bool(torch.isfinite(norm)):
-            self.sgd.step()
-        return value
+            loss = loss + weight * hints.distance(own, lesson.features, mean)
+        return loss
 
 
-def trains_in_bf16(model: ir.Model, inputs: Tensor) -> bool:
-    """Try one small pass in bfloat16: tell whether every op of the graph, forwards and backwards, has it."""
-    module = GraphModule(model)
+def trains_in(model: ir.Model, inputs: Tensor, engine: Engine) -> bool:
+    """Try one small pass in the engine's format: tell whether every op of the graph, forwards and backwards, has it."""
+    module = engine.module(model)
     module.train()
     try:
-        with autocast(True):
-            outputs = as_tuple(module(inputs))
+        with engine.autocast():
+            outputs = as_tuple(module(engine.moved(inputs)))
         torch.stack([output.float().square().mean() for output in outputs]).sum().backward()  # type: ignore[no-untyped-call]
     except RuntimeError:
         return False

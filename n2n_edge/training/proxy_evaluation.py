@@ -14,11 +14,11 @@ from n2n_edge.tasks.outputs import as_tuple, output_kind
 from n2n_edge.training.augmentation import augment, normalise
 from n2n_edge.training.batches import as_bytes, subset, training_order
 from n2n_edge.training.batchnorm import recalibrate
-from n2n_edge.training.compute import autocast, deterministic, generator
-from n2n_edge.training.distillation import chooses_bf16
-from n2n_edge.training.evaluation import Evaluation, compare, outputs_of
-from n2n_edge.training.executor import GraphModule, image_module, write_back
-from n2n_edge.training.optimiser import Optimiser
+from n2n_edge.training.compute import Engine, deterministic, generator
+from n2n_edge.training.distillation import training_engine
+from n2n_edge.training.evaluation import Evaluation, batch_for, compare, outputs_of
+from n2n_edge.training.executor import GraphModule, write_back
+from n2n_edge.training.optimiser import Lesson, Optimiser
 from n2n_edge.training.reconstruct import FeatureTargets, Kept, reconstruct
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.watchdog import step
@@ -26,6 +26,7 @@ from n2n_edge.watchdog import step
 __all__ = ["ProxyResult", "ShortDistiller"]
 
 _BATCH = 256
+_LEAST_PROFILED = 32
 
 
 @dataclass(frozen=True)
@@ -65,30 +66,34 @@ class ShortDistiller:
         feature_images: int = 512,
     ) -> None:
         self._data, self._passes = data, passes
-        self._settings = replace(settings, images_per_epoch=None)
+        self._settings = replace(settings, images_per_epoch=None, processes=1)
+        self._engine = engine = Engine.of(settings)
         self._kind = output_kind(teacher, data.outputs)
         self._mean, self._std = torch.tensor(data.mean), torch.tensor(data.std)
         self._validation = subset(data.validation, validation_images, settings.seed)
         labels = self._validation.labels if self._kind != "other" else None
-        self._validation_labels = None if labels is None else torch.from_numpy(labels)
+        self._validation_labels = None if labels is None else engine.moved(torch.from_numpy(labels))
         with deterministic(settings.threads):
-            module = image_module(teacher, "teacher")
-            self._features = FeatureTargets(module, data, self._settings, feature_images)
-            bf16 = chooses_bf16(settings, teacher, data)
+            module = engine.module(teacher, "teacher")
+            self._features = FeatureTargets(module, data, self._settings, engine, feature_images)
             self._images, self._labels = self._draw(images)
             start = time.monotonic()
-            self._taught = self._teach(module, bf16)
+            self._taught = self._teach(module, training_engine(settings, teacher, data))
             self.teaching_seconds = time.monotonic() - start
             self.teaching_bytes = sum(output.numel() * output.element_size() for output in self._taught)
-            self._reference = list(outputs_of(module, data, self._validation))
+            self._reference = list(outputs_of(module, data, self._validation, engine))
         self._scales = channel_scales(self._reference) if self._kind == "other" else None
         self.teacher: Evaluation = compare(self._reference, self._reference, self._validation_labels, self._kind)
         self.teacher_loss = self._loss(self._reference, self.teacher)
 
     @classmethod
     def refitting(cls, teacher: ir.Model, data: Data, settings: DistillSettings) -> "ShortDistiller":
-        """Return what refits without training, on few images: enough for a sensitivity profile."""
-        return cls(teacher, data, 1, settings, passes=0, validation_images=256, feature_images=128)
+        """Return what refits without training, on few images: enough for a sensitivity profile.
+
+        Of large images fewer are evaluated, so that a part of the profile takes about as long at any size of input.
+        """
+        images = max(_LEAST_PROFILED, batch_for(data))
+        return cls(teacher, data, 1, settings, passes=0, validation_images=images, feature_images=images // 2)
 
     def _draw(self, images: int) -> tuple[Tensor, Tensor | None]:
         """Draw the fixed set: each training image as it is, those that are drawn again augmented anew each time."""
@@ -106,15 +111,15 @@ class ShortDistiller:
         return drawn, labels
 
     def _inputs(self, chosen: Tensor) -> Tensor:
-        return normalise(self._images[chosen], self._mean, self._std)
+        return self._engine.moved(normalise(self._images[chosen], self._mean, self._std))
 
-    def _teach(self, module: GraphModule, bf16: bool) -> tuple[Tensor, ...]:
-        """Give the teacher's outputs for the whole fixed set."""
+    def _teach(self, module: GraphModule, engine: Engine) -> tuple[Tensor, ...]:
+        """Give the teacher's outputs for the whole fixed set, where there is most memory."""
         parts = []
-        for chosen in torch.split(torch.arange(len(self._images)), _BATCH):
-            with step("teacher's outputs for a batch"), torch.inference_mode(), autocast(bf16):
+        for chosen in torch.split(torch.arange(len(self._images)), batch_for(self._data, _BATCH)):
+            with step("teacher's outputs for a batch"), torch.inference_mode(), engine.autocast():
                 parts.append(as_tuple(module(self._inputs(chosen))))
-        return tuple(torch.cat([output.float() for output in outputs]) for outputs in zip(*parts, strict=True))
+        return tuple(torch.cat([output.float().cpu() for output in outputs]) for outputs in zip(*parts, strict=True))
 
     def evaluate(self, candidate: ir.Model, kept: Kept | None = None, *, seed: int) -> ProxyResult:
         """Train a candidate shortly towards the teacher and evaluate it; the candidate stays as it is.
@@ -125,30 +130,33 @@ class ShortDistiller:
         start = time.monotonic()
         settings = replace(self._settings, seed=seed)
         with deterministic(settings.threads):
-            module = image_module(candidate, "candidate")
+            module = self._engine.module(candidate, "candidate")
             refitted = 0 if kept is None else reconstruct(module, self._features, kept)
             before_training = time.monotonic()
             if self._passes:
-                self._train(module, settings, chooses_bf16(settings, candidate, self._data))
+                self._train(module, settings, training_engine(settings, candidate, self._data))
             training_seconds = time.monotonic() - before_training
             if self._passes or not refitted:
-                recalibrate(module, self._data, self._settings, self._rounds)
-            outputs = list(outputs_of(module, self._data, self._validation))
+                recalibrate(module, self._data, self._settings, self._rounds, self._engine)
+            outputs = list(outputs_of(module, self._data, self._validation, self._engine))
             evaluation = compare(outputs, self._reference, self._validation_labels, self._kind)
             loss = self._loss(outputs, evaluation)
         seconds = time.monotonic() - start
         return ProxyResult(evaluation.metric, loss, seconds, training_seconds, write_back(candidate, module))
 
-    def _train(self, module: GraphModule, settings: DistillSettings, bf16: bool) -> None:
+    def _train(self, module: GraphModule, settings: DistillSettings, engine: Engine) -> None:
         orders = [training_order(len(self._images), settings, epoch) for epoch in range(1, self._passes + 1)]
         steps = sum(order.steps for order in orders)
-        optimiser = Optimiser(module, settings, steps=steps, kind=self._kind, bf16=bf16, scales=self._scales)
+        optimiser = Optimiser(module, settings, steps=steps, kind=self._kind, engine=engine, scales=self._scales)
         module.train()
         batches = (chosen for order in orders for chosen in order)
         for index, chosen in enumerate(batches):
-            labels = None if self._labels is None else self._labels[chosen]
-            teacher = tuple(output[chosen] for output in self._taught)
-            optimiser.step(index, self._inputs(chosen), labels, teacher)
+            parts = torch.split(chosen, settings.images_at_once or len(chosen))
+            optimiser.step(index, (self._lesson(part) for part in parts), len(chosen))
+
+    def _lesson(self, chosen: Tensor) -> Lesson:
+        labels = None if self._labels is None else self._engine.moved(self._labels[chosen])
+        return Lesson(self._inputs(chosen), labels, self._engine.moved(tuple(out[chosen] for out in self._taught)))
 
     def _loss(self, outputs: list[tuple[Tensor, ...]], evaluation: Evaluation) -> float:
         """Give the distillation loss over the validation images, weighing each image alike."""

@@ -12,8 +12,8 @@ from torch import Tensor
 from n2n_edge.data.dataset import Data
 from n2n_edge.training.augmentation import normalise
 from n2n_edge.training.batches import as_bytes
-from n2n_edge.training.compute import deterministic, generator
-from n2n_edge.training.executor import GraphModule, image_module, write_back
+from n2n_edge.training.compute import Engine, deterministic, generator
+from n2n_edge.training.executor import GraphModule, write_back
 from n2n_edge.training.ops.registry import Mode, NodeView
 from n2n_edge.training.ops.window import Window, pad_spatial, read_window
 from n2n_edge.training.settings import DistillSettings
@@ -42,6 +42,9 @@ _STREAM = 2**34
 _MOST_IMAGES = 512
 _LEAST_IMAGES = 2
 _MOST_BYTES = 1_500_000_000
+_SMALL = 96 * 96
+"""Pixels of an image up to which features may take all of that; of larger images fewer give positions enough."""
+
 
 Kept = Mapping[str, NDArray[np.intp]]
 """Which of the teacher's channels a value still has, by its name (see `surviving`)."""
@@ -53,15 +56,24 @@ class FeatureTargets:
     `images`, or as many as fit into memory; the seed of `settings` decides which. They are not augmented.
     """
 
-    def __init__(self, teacher: GraphModule, data: Data, settings: DistillSettings, images: int = _MOST_IMAGES) -> None:
+    def __init__(
+        self,
+        teacher: GraphModule,
+        data: Data,
+        settings: DistillSettings,
+        engine: Engine,
+        images: int = _MOST_IMAGES,
+    ) -> None:
         self.values: dict[str, Tensor] = {}
+        self.engine = engine
         self._places: dict[tuple[int, int], Tensor] = {}
         order = torch.randperm(len(data.train), generator=generator(settings.seed, _STREAM))
         mean, std = torch.tensor(data.mean), torch.tensor(data.std)
-        self._look(teacher, normalise(as_bytes(data.train, order[:1]), mean, std))
+        self._look(teacher, engine.moved(normalise(as_bytes(data.train, order[:1]), mean, std)))
         each = sum(value.numel() * value.element_size() for value in self.values.values())
-        count = max(_LEAST_IMAGES, min(images, _MOST_BYTES // max(each, 1)))
-        self.images = normalise(as_bytes(data.train, order[:count]), mean, std)
+        most = _MOST_BYTES if data.input_shape[1] * data.input_shape[2] <= _SMALL else _MOST_BYTES // 4
+        count = max(_LEAST_IMAGES, min(images, most // max(each, 1)))
+        self.images = engine.moved(normalise(as_bytes(data.train, order[:count]), mean, std))
         self._look(teacher, self.images)
 
     def places(self, positions: int, each: int) -> Tensor:
@@ -69,7 +81,7 @@ class FeatureTargets:
         key = (positions, each)
         if key not in self._places:
             order = torch.rand(len(self.images), positions, generator=generator(0)).argsort(dim=1)
-            self._places[key] = order[:, :each].contiguous()
+            self._places[key] = self.engine.moved(order[:, :each].contiguous())
         return self._places[key]
 
     def _look(self, teacher: GraphModule, images: Tensor) -> None:
@@ -113,8 +125,9 @@ def reconstructed(student: ir.Model, teacher: ir.Model, data: Data, settings: Di
     Raises InputError when a model takes other than one input.
     """
     with deterministic(settings.threads):
-        module = image_module(student, "student")
-        reconstruct(module, FeatureTargets(image_module(teacher, "teacher"), data, settings), kept)
+        engine = Engine.of(settings)
+        module = engine.module(student, "student")
+        reconstruct(module, FeatureTargets(engine.module(teacher, "teacher"), data, settings, engine), kept)
         return write_back(student, module)
 
 
@@ -192,7 +205,9 @@ class _Refit:
         return total - beside if total.shape == beside.shape else otherwise
 
     def _cut(self, target: Tensor, name: str) -> Tensor:
-        return target[:, torch.from_numpy(self.kept[name])] if name in self.kept else target
+        if name not in self.kept:
+            return target
+        return target[:, self.targets.engine.moved(torch.from_numpy(self.kept[name]))]
 
     def _convolution(self, node: ir.Node, inputs: Tensor, weight: Tensor, bias: Tensor | None, wanted: Tensor) -> None:
         window = _plain_window(node, weight)
@@ -248,9 +263,12 @@ def _patches(inputs: Tensor, places: Tensor, columns: int, kernel: torch.Size, w
     """Return (samples, C * kernel) inputs of the chosen output places of every image."""
     padded = pad_spatial(inputs, *window.amounts(inputs.shape[2:]))
     count, each = places.shape
-    rows = (places // columns * window.strides[0])[..., None] + torch.arange(kernel[0]) * window.dilations[0]
-    across = (places % columns * window.strides[1])[..., None] + torch.arange(kernel[1]) * window.dilations[1]
-    images = torch.arange(count)[:, None, None, None]
+    down, right = (
+        torch.arange(size, device=inputs.device) * step for size, step in zip(kernel, window.dilations, strict=True)
+    )
+    rows = (places // columns * window.strides[0])[..., None] + down
+    across = (places % columns * window.strides[1])[..., None] + right
+    images = torch.arange(count, device=inputs.device)[:, None, None, None]
     taken = padded.permute(0, 2, 3, 1)[images, rows[..., :, None], across[..., None, :]]  # N, each, kh, kw, C
     return taken.permute(0, 1, 4, 2, 3).reshape(count * each, -1)
 
@@ -258,7 +276,7 @@ def _patches(inputs: Tensor, places: Tensor, columns: int, kernel: torch.Size, w
 def _solve(inputs: Tensor, wanted: Tensor, start: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Return (outputs, features) weights, and a bias where there was one, nearest to `wanted` in the least squares."""
     constant = None
-    centre, aim = torch.zeros(inputs.shape[1]), torch.zeros(wanted.shape[1])
+    centre, aim = inputs.new_zeros(inputs.shape[1]), wanted.new_zeros(wanted.shape[1])
     scale = wanted.abs().max()
     if bias is not None:
         centre, aim = inputs.mean(dim=0), wanted.mean(dim=0)

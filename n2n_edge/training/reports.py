@@ -10,7 +10,8 @@ class EpochReport:
     """One finished epoch (counted from 1): mean training loss, validation metric in 0..1, and whether it is the best.
 
     `validation_loss` is the distillation loss on the validation images, which decides between equal metrics;
-    `images_per_s` counts training alone, `seconds` everything; `learning_rate` is that of the last step.
+    `images_per_s` counts training alone, `seconds` everything; `learning_rate` is that of the last step; `loader_share`
+    is the part of the training's time that went by waiting for images.
     """
 
     epoch: int
@@ -22,11 +23,15 @@ class EpochReport:
     seconds: float
     learning_rate: float | None = None
     validation_loss: float | None = None
+    loader_share: float | None = None
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """Progress inside an epoch; `eta_s` is the time left until the last epoch would end."""
+    """Progress inside an epoch; `eta_s` is the time left until the last epoch would end.
+
+    `loader_share` is the part of the epoch's time so far that went by waiting for images.
+    """
 
     epoch: int
     epochs: int
@@ -34,3 +39,4 @@ class StepReport:
     steps: int
     images_per_s: float
     eta_s: float
+    loader_share: float = 0.0

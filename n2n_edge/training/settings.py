@@ -1,14 +1,31 @@
 """How a distillation is run."""
 
+import re
 from dataclasses import dataclass
 from math import ceil
-from typing import Literal
+from typing import Literal, get_args
 
 from n2n_edge.errors import InputError
 
-__all__ = ["DistillSettings", "Precision"]
+__all__ = ["DistillSettings", "Format", "Precision", "check_device"]
 
-Precision = Literal["auto", "fp32", "bf16"]
+Format = Literal["fp32", "bf16", "fp16"]
+"""The number format of convolutions and matrix products; weights, sums and losses are float32 in each."""
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+"""What a user may ask for: a format, or the fastest that device and graph allow."""
+
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+def check_device(device: str, precision: str, processes: int) -> None:
+    """Raise InputError where settings name no device or number format, or too few processes."""
+    if not _DEVICE.fullmatch(device):
+        raise InputError(f"‹train_device› {device}: no such device; give auto, cpu, cuda, cuda:N or mps")
+    if precision not in get_args(Precision):
+        raise InputError(f"‹train_precision› {precision}: no such format; give {', '.join(get_args(Precision))}")
+    if processes < 1:
+        raise InputError(f"‹gpus› {processes}: must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -21,8 +38,11 @@ class DistillSettings:
     means: images of three channels may be mirrored, others (digits, characters) not. `images_per_epoch` limits an epoch
     to so many images, freshly drawn. `hint_weight` is what feature hints count at the start (see `FeatureHints`);
     after `teacher_images` augmented images they come back with the teacher's outputs for them (see `Teaching`).
-    `precision` ``auto`` calculates in bfloat16 where the CPU has instructions for it;
-    what is judged and shipped is always evaluated in float32. `threads` None leaves torch's number as it is.
+    `device` is ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; `processes` train
+    together, each on its part of every batch: as many CUDA devices, or parts of the processor. `precision` ``auto``
+    calculates in bfloat16 where the processor has instructions for it, on CUDA in bfloat16 or (before Ampere) float16;
+    what is evaluated is always float32. `images_at_once` go through the network together, gradients being summed up to
+    `batch_size`; None: as many as memory allows (see `images_at_once`). `threads` None leaves torch's number as it is.
     """
 
     epochs: int = 10
@@ -42,15 +62,20 @@ class DistillSettings:
     images_per_epoch: int | None = None
     calibration_images: int = 4096
     precision: Precision = "auto"
+    device: str = "auto"
+    processes: int = 1
+    images_at_once: int | None = None
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        check_device(self.device, self.precision, self.processes)
         for name in (
             "epochs",
             "batch_size",
             "images_per_epoch",
             "teacher_images",
             "calibration_images",
+            "images_at_once",
             "threads",
         ):
             value = getattr(self, name)

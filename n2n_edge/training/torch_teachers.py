@@ -14,7 +14,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from n2n_edge.errors import InputError, UnsuitableEnvironmentError
+from n2n_edge.errors import InputError, UnsuitableEnvironmentError, first_line
 from n2n_edge.foreign import printable
 from n2n_edge.graph.torch_export import export_module, export_program
 from n2n_edge.importing import call_by_name, guarded, is_function_name
@@ -25,6 +25,8 @@ __all__ = ["is_torch_teacher", "known_shape", "torch_teacher"]
 _ZOOS = ("torchvision", "timm")
 _NESTED = ("state_dict", "model_state_dict", "model", "net", "weights")
 """Under which keys training scripts keep the weights within a checkpoint."""
+_WRAPPERS = ("module.", "_orig_mod.")
+"""What wrappers put before the names of a network's tensors: DataParallel and torch.compile."""
 
 
 def is_torch_teacher(spec: str) -> bool:
@@ -75,7 +77,9 @@ def _program(path: Path, *, trusted: bool) -> ir.Model:
         with _silent():
             program = torch.export.load(source)
     except Exception as error:  # zip, pickle and schema errors of every kind
-        raise InputError(f"{path}: not a program of torch.export.save ({_first_line(error)})") from error
+        raise InputError(
+            f"{path}: not a program of torch.export.save ({printable(first_line(error)[:160])})"
+        ) from error
     with _silent():
         return export_program(program)
 
@@ -99,7 +103,7 @@ def _from_zoo(zoo: str, name: str, *, pretrained: bool) -> nn.Module:
         library = import_module("torchvision.models" if zoo == "torchvision" else "timm")
     except (ImportError, RuntimeError) as error:  # a torchvision of another torch fails while it registers its ops
         raise UnsuitableEnvironmentError(
-            f"teacher '{zoo}:{name}' needs {zoo}, which can't be imported ({_first_line(error)}); "
+            f"teacher '{zoo}:{name}' needs {zoo}, which can't be imported ({printable(first_line(error)[:160])}); "
             f"install one that fits torch {torch.__version__}"
         ) from error
     names = list(library.list_models())
@@ -117,7 +121,7 @@ def _make(library: ModuleType, zoo: str, name: str, *, pretrained: bool) -> nn.M
             module = library.get_model(name, weights="DEFAULT" if pretrained else None)
     except Exception as error:  # no network, no published weights, an optional package that is missing
         raise InputError(
-            f"teacher '{zoo}:{name}' can't be made ({_first_line(error)}); "
+            f"teacher '{zoo}:{name}' can't be made ({printable(first_line(error)[:160])}); "
             "give a file of its weights with ‹weights› if they can't be fetched"
         ) from error
     assert isinstance(module, nn.Module)
@@ -134,8 +138,8 @@ def known_shape(module: nn.Module) -> tuple[int, ...] | None:
 def _load_weights(module: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise InputError(f"‹weights› {path}: no such file")
-    tensors = _tensors(path)
     own = module.state_dict()
+    tensors = _unwrapped(_tensors(path), own)
     missing = [name for name in own if name not in tensors and not name.endswith("num_batches_tracked")]
     strange = [name for name in tensors if name not in own]
     if missing or strange:
@@ -175,7 +179,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and safetensors errors of every kind
         raise InputError(
-            f"‹weights› {path}: can't be read as weights alone ({_first_line(error)}); "
+            f"‹weights› {path}: can't be read as weights alone ({printable(first_line(error)[:160])}); "
             "save a state_dict with torch.save or safetensors"
         ) from error
     seen: set[int] = set()  # a dictionary may hold itself
@@ -187,14 +191,18 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         found = found[key]
     if not isinstance(found, Mapping) or not _is_state_dict(found):
         raise InputError(f"‹weights› {path}: holds no state dict; save model.state_dict()")
-    prefix = "module."  # of DataParallel
-    cut = len(prefix) if all(name.startswith(prefix) for name in found) else 0
-    return {name[cut:]: tensor for name, tensor in found.items()}
+    return dict(found)
+
+
+def _unwrapped(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out of all names what DataParallel and torch.compile put before them, unless the network has it, too."""
+    while tensors and not any(name in own for name in tensors):
+        prefix = next((word for word in _WRAPPERS if all(name.startswith(word) for name in tensors)), None)
+        if prefix is None:
+            break
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def _is_state_dict(found: Mapping[object, object]) -> bool:
     return bool(found) and all(isinstance(key, str) and isinstance(item, Tensor) for key, item in found.items())
-
-
-def _first_line(error: BaseException) -> str:
-    return printable((str(error).strip().split("\n")[0].strip() or type(error).__name__)[:160])

@@ -209,7 +209,7 @@ def test_a_profile_with_a_mistake_is_named_and_not_replaced(own_folder: Path) ->
 
 
 def test_a_board_is_not_this_machine() -> None:
-    with pytest.raises(InputError, match="--profile cpu: that is this machine"):
+    with pytest.raises(InputError, match="profile cpu: that is this machine"):
         profile_to_calibrate("cpu", Board())
 
 
@@ -222,7 +222,7 @@ def test_a_folder_that_nothing_can_be_written_to_is_told_beforehand(tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["My Board", "no/such", "missing.toml"])
 def test_a_name_that_no_profile_can_have_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=f"^(--profile {name}: no such profile|{name}: no such profile)"):
+    with pytest.raises(InputError, match=f"^(profile {name}: no such profile|{name}: no such profile)"):
         profile_to_calibrate(name, Board())
 
 
@@ -247,7 +247,7 @@ def test_a_new_profile_is_a_copy_that_borrows_of_its_model(own_folder: Path) -> 
 
 
 def test_a_new_profile_like_this_machine_makes_no_sense() -> None:
-    with pytest.raises(InputError, match="--like cpu: that is this machine"):
+    with pytest.raises(InputError, match="like cpu: that is this machine"):
         new_profile("my-own", "cpu")
 
 
@@ -516,7 +516,7 @@ def test_threads_that_the_profile_does_not_have_are_refused_before_anything_runs
 ) -> None:
     asked = timed_by(noisy(0.0))
 
-    with pytest.raises(InputError, match=f"--threads {threads[-1]}: made-up has 4 cores; give 1 to 4"):
+    with pytest.raises(InputError, match=f"threads {threads[-1]}: made-up has 4 cores; give 1 to 4"):
         calibrate(HostTarget(), SHEET, threads)
     assert asked == []
 

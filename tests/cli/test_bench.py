@@ -226,7 +226,7 @@ def test_a_host_with_fewer_cores_than_the_board_can_not_stand_in_for_it(tmp_path
 
     assert isinstance(result.exception, InputError)
     assert "1000 cores are more than" in str(result.exception)
-    assert "name it with --device" in str(run(path, "--target", "host-limited").exception)
+    assert "name it with device" in str(run(path, "--target", "host-limited").exception)
 
 
 def test_a_memory_limit_that_is_not_enough_is_exit_code_4(tmp_path: Path) -> None:

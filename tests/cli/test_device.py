@@ -32,7 +32,7 @@ BARE = {
     "executable": "/usr/bin/python3",
     "numpy": "1.24.2",
     "onnxruntime": None,
-    "onnxruntime_error": "ModuleNotFoundError: No module named 'onnxruntime'",
+    "onnxruntime_error": "",
     "providers": [],
     "folder": "/tmp",
     "free_disk_mb": 60,
@@ -120,7 +120,7 @@ def test_a_calibration_that_can_not_be_is_refused(
     result = run("calibrate", *arguments)
 
     assert isinstance(result.exception, InputError), result.output
-    assert says in str(result.exception)
+    assert says in result.exception.on_command_line()
     assert result.stdout == ""
     assert list(tmp_path.iterdir()) == []
 
@@ -133,7 +133,7 @@ def test_a_calibration_over_ssh_that_has_more_threads_than_the_profile(
     result = run("calibrate", server.url(), "--profile", "raspberry-pi-4", "--threads", "1,8")
 
     assert isinstance(result.exception, InputError)
-    assert "--threads 8: raspberry-pi-4 has 4 cores" in str(result.exception)
+    assert "threads 8: raspberry-pi-4 has 4 cores" in str(result.exception)
     assert not (tmp_path / "config").exists()
     assert server.left_behind() == []
 

@@ -10,6 +10,7 @@ from n2n_edge.data.class_names import read_class_names
 from n2n_edge.data.dataset import load_data
 from n2n_edge.data.folder_layout import find_layout
 from n2n_edge.errors import InputError
+from n2n_edge.metrics.notices import codes_of
 
 PICTURE = Image.fromarray(np.zeros((4, 4), np.uint8))
 
@@ -151,7 +152,7 @@ NUMBERS = [str(number) for number in range(12)]
 def test_an_order_that_people_would_not_expect_is_told(tmp_path, names, told):
     data = load_data(str(make(tmp_path, *names)), input_shape=(1, 4, 4), classes=len(names))
     assert data.class_names == tuple(sorted(names))
-    assert any("--classes FILE" in warning for warning in data.warnings) == told
+    assert ("class-order" in codes_of(data.warnings)) == told
 
 
 def test_classes_in_the_order_of_a_file(tmp_path):
@@ -164,7 +165,7 @@ def test_classes_in_the_order_of_a_file(tmp_path):
     assert {Path(path).parent.name for path in layout.splits["train"].paths[10]} == {"10"}
     data = load_data(str(tmp_path / "images"), input_shape=(1, 4, 4), classes=12, class_names=names)
     assert data.class_names == names
-    assert not any("--classes" in warning for warning in data.warnings)
+    assert "class-order" not in codes_of(data.warnings)
 
 
 def test_classes_of_a_file_that_do_not_fit_are_refused(tmp_path):

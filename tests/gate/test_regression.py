@@ -61,5 +61,5 @@ def test_costs_may_have_limits_of_their_own():
 
 @pytest.mark.parametrize("word", ["speed=5%", "accuracy=5", "=5%"])
 def test_a_cost_that_does_not_exist_is_refused(word):
-    with pytest.raises(InputError, match="--max-regression"):
+    with pytest.raises(InputError, match="max_regression"):
         parse_regressions([word])

@@ -50,7 +50,7 @@ PASSED = Gated(
     Path("models/a.onnx"),
     (_size(1), _ratio(0.98, 1.02), Operators(("Conv",), ())),
     (Notice("a", "doubtful"),),
-    notes=(Notice("b", "evidence", "note"),),
+    notes=(Notice("b", "evidence"),),
 )
 FAILED = Gated(
     Path("models/b.onnx"),

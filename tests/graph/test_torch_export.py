@@ -146,3 +146,13 @@ def test_nothing_of_the_exporters_reaches_the_terminal(capfd: pytest.CaptureFixt
         export_module(Net(python_branch), torch.zeros(1, *SHAPE))
 
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_an_exporter_prints_past_python_stays_out_of_stdout(capfd: pytest.CaptureFixture[str]) -> None:
+    """A pool to more cells than there are: the first exporter prints its graph from C++, the second one takes it."""
+    pytest.importorskip("onnxscript", reason="the newer exporter needs onnxscript")
+    enlarging = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Linear(196, 2))
+
+    export_module(enlarging, torch.zeros(1, 3, 5, 5))
+
+    assert capfd.readouterr() == ("", "")

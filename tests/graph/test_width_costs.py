@@ -38,6 +38,6 @@ def test_equal_to_the_built_graphs(model: ir.Model) -> None:
             assert abs(found.memory_bound_bytes[index] - exact.memory_bound_bytes) <= 0.01 * exact.memory_bound_bytes
             assert abs(at.size_bytes(found)[index] - exact.size_bytes) <= 400
             for place, node in enumerate(node_costs(*node_amounts(built)) if index == 0 else ()):
-                assert (at.plan.places[place].name, at.plan.places[place].op_type) == (node.name, node.op_type)
+                assert (at.plan.nodes[place].name, at.plan.nodes[place].op_type) == (node.name, node.op_type)
                 assert found.node_macs[place, 0] == node.macs
                 assert found.node_output_bytes[place, 0] == node.output_bytes

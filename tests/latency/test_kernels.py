@@ -10,7 +10,7 @@ from hypothesis import given
 from n2n_edge.calibration.builder import Net
 from n2n_edge.calibration.pack import calibration_pack
 from n2n_edge.devices.terms import TERMS, UNITS
-from n2n_edge.graph.costs import Place, costs
+from n2n_edge.graph.costs import NodeSpec, costs
 from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.graph.width_costs import WidthCosts
 from n2n_edge.latency.kernels import Kernels, kernels_of
@@ -20,12 +20,12 @@ from tests.strategies import GRAPH_SETTINGS, cnn_models
 CANDIDATES = 4
 
 
-def place(op_type: str, inputs: str, outputs: str, *form: object) -> Place:
-    return Place(outputs, op_type, tuple(inputs.split()), tuple(outputs.split()), *form)  # type: ignore[arg-type]
+def node(op_type: str, inputs: str, outputs: str, *form: object) -> NodeSpec:
+    return NodeSpec(outputs, op_type, tuple(inputs.split()), tuple(outputs.split()), *form)  # type: ignore[arg-type]
 
 
-def classes(places: Sequence[Place], outputs: Sequence[str] = ()) -> list[str]:
-    return list(Kernels(places, outputs).classes)
+def classes(nodes: Sequence[NodeSpec], outputs: Sequence[str] = ()) -> list[str]:
+    return list(Kernels(nodes, outputs).classes)
 
 
 def terms_of(model: ir.Model, block: int = 1) -> dict[str, float]:
@@ -38,40 +38,40 @@ def terms_of(model: ir.Model, block: int = 1) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("node", "expected"),
     [
-        (place("Conv", "x", "y", (1, 1), (1, 1)), "conv_1x1"),
-        (place("Conv", "x", "y", (1, 1), (2, 2)), "conv_1x1"),
-        (place("Conv", "x", "y", (3, 3), (1, 1)), "conv_3x3"),
-        (place("Conv", "x", "y", (3,), (1,)), "conv_3x3"),
-        (place("Conv", "x", "y", (3, 3), (2, 2)), "conv_3x3_strided"),
-        (place("Conv", "x", "y", (3, 3), (1, 2)), "conv_3x3_strided"),
-        (place("Conv", "x", "y", (5, 5), (1, 1)), "conv_large"),
-        (place("Conv", "x", "y", (1, 7), (1, 1)), "conv_large"),
-        (place("Conv", "x", "y", (3, 3), (1, 1), 8, True), "depthwise"),
-        (place("Conv", "x", "y", (3, 3), (1, 1), 8, False), "grouped"),
-        (place("QLinearConv", "x", "y", (3, 3), (1, 1)), "conv_3x3"),
-        (place("ConvTranspose", "x", "y", (3, 3), (1, 1)), "conv_large"),
-        (place("Gemm", "x", "y"), "gemm"),
-        (place("MatMul", "x", "y"), "gemm"),
-        (place("MatMulInteger", "x", "y"), "gemm"),
-        (place("MatMul", "x x2", "y"), "matmul"),
-        (place("MaxPool", "x", "y", (2, 2), (2, 2)), "pooling"),
-        (place("GlobalAveragePool", "x", "y"), "pooling"),
-        (place("ReduceMean", "x", "y"), "pooling"),
-        (place("Add", "x x2", "y"), "residual"),
-        (place("Add", "x", "y"), "elementwise"),
-        (place("Mul", "x x2", "y"), "elementwise"),
-        (place("Softmax", "x", "y"), "elementwise"),
-        (place("Concat", "x x2", "y"), "layout"),
-        (place("Transpose", "x", "y"), "layout"),
-        (place("Resize", "x", "y"), "layout"),
-        (place("Slice", "x", "y"), "slicing"),
-        (place("Split", "x", "y y2"), "slicing"),
-        (place("NonMaxSuppression", "x x2", "y"), "selecting"),
-        (place("NobodyKnowsThis", "x", "y"), "elementwise"),
+        (node("Conv", "x", "y", (1, 1), (1, 1)), "conv_1x1"),
+        (node("Conv", "x", "y", (1, 1), (2, 2)), "conv_1x1"),
+        (node("Conv", "x", "y", (3, 3), (1, 1)), "conv_3x3"),
+        (node("Conv", "x", "y", (3,), (1,)), "conv_3x3"),
+        (node("Conv", "x", "y", (3, 3), (2, 2)), "conv_3x3_strided"),
+        (node("Conv", "x", "y", (3, 3), (1, 2)), "conv_3x3_strided"),
+        (node("Conv", "x", "y", (5, 5), (1, 1)), "conv_large"),
+        (node("Conv", "x", "y", (1, 7), (1, 1)), "conv_large"),
+        (node("Conv", "x", "y", (3, 3), (1, 1), 8, True), "depthwise"),
+        (node("Conv", "x", "y", (3, 3), (1, 1), 8, False), "grouped"),
+        (node("QLinearConv", "x", "y", (3, 3), (1, 1)), "conv_3x3"),
+        (node("ConvTranspose", "x", "y", (3, 3), (1, 1)), "conv_large"),
+        (node("Gemm", "x", "y"), "gemm"),
+        (node("MatMul", "x", "y"), "gemm"),
+        (node("MatMulInteger", "x", "y"), "gemm"),
+        (node("MatMul", "x x2", "y"), "matmul"),
+        (node("MaxPool", "x", "y", (2, 2), (2, 2)), "pooling"),
+        (node("GlobalAveragePool", "x", "y"), "pooling"),
+        (node("ReduceMean", "x", "y"), "pooling"),
+        (node("Add", "x x2", "y"), "residual"),
+        (node("Add", "x", "y"), "elementwise"),
+        (node("Mul", "x x2", "y"), "elementwise"),
+        (node("Softmax", "x", "y"), "elementwise"),
+        (node("Concat", "x x2", "y"), "layout"),
+        (node("Transpose", "x", "y"), "layout"),
+        (node("Resize", "x", "y"), "layout"),
+        (node("Slice", "x", "y"), "slicing"),
+        (node("Split", "x", "y y2"), "slicing"),
+        (node("NonMaxSuppression", "x x2", "y"), "selecting"),
+        (node("NobodyKnowsThis", "x", "y"), "elementwise"),
     ],
-    ids=lambda value: "-".join([value.op_type, *map(str, value.kernel)]) if isinstance(value, Place) else value,
+    ids=lambda value: "-".join([value.op_type, *map(str, value.kernel)]) if isinstance(value, NodeSpec) else value,
 )  # fmt: skip
-def test_each_operator_has_its_class(node: Place, expected: str) -> None:
+def test_each_operator_has_its_class(node: NodeSpec, expected: str) -> None:
     assert classes([node]) == [expected]
     assert {f"mac_{expected}", f"byte_{expected}"} & set(UNITS)
 
@@ -79,16 +79,16 @@ def test_each_operator_has_its_class(node: Place, expected: str) -> None:
 def test_norms_and_activations_are_computed_inside_what_comes_before() -> None:
     found = classes(
         [
-            place("Conv", "x", "c1", (3, 3), (1, 1)),
-            place("BatchNormalization", "c1", "n1"),
-            place("Relu", "n1", "r1"),
-            place("Conv", "r1", "c2", (1, 1), (1, 1)),
-            place("Clip", "c2", "r2"),
-            place("Add", "r2 r1", "s"),
-            place("Relu", "s", "r3"),
-            place("Relu", "r3", "r4"),
-            place("Gemm", "r4", "g"),
-            place("Tanh", "g", "y"),
+            node("Conv", "x", "c1", (3, 3), (1, 1)),
+            node("BatchNormalization", "c1", "n1"),
+            node("Relu", "n1", "r1"),
+            node("Conv", "r1", "c2", (1, 1), (1, 1)),
+            node("Clip", "c2", "r2"),
+            node("Add", "r2 r1", "s"),
+            node("Relu", "s", "r3"),
+            node("Relu", "r3", "r4"),
+            node("Gemm", "r4", "g"),
+            node("Tanh", "g", "y"),
         ]
     )
 
@@ -98,37 +98,37 @@ def test_norms_and_activations_are_computed_inside_what_comes_before() -> None:
 
 
 def test_a_norm_without_a_convolution_is_a_kernel_that_takes_an_activation_in() -> None:
-    nodes = [place("MaxPool", "x", "p"), place("BatchNormalization", "p", "n"), place("Relu", "n", "y")]
+    nodes = [node("MaxPool", "x", "p"), node("BatchNormalization", "p", "n"), node("Relu", "n", "y")]
 
     assert classes(nodes) == ["pooling", "elementwise", "fused"]
 
 
 def test_a_norm_behind_a_sum_is_a_kernel() -> None:
-    assert classes([place("Add", "x x2", "s"), place("BatchNormalization", "s", "n")]) == ["residual", "elementwise"]
+    assert classes([node("Add", "x x2", "s"), node("BatchNormalization", "s", "n")]) == ["residual", "elementwise"]
 
 
 def test_a_value_that_others_read_is_not_fused_away() -> None:
-    conv, relu = place("Conv", "x", "c", (1, 1), (1, 1)), place("Relu", "c", "r")
+    conv, relu = node("Conv", "x", "c", (1, 1), (1, 1)), node("Relu", "c", "r")
 
     assert classes([conv, relu], ["r"]) == ["conv_1x1", "fused"]
     assert classes([conv, relu], ["c", "r"]) == ["conv_1x1", "elementwise"]
-    assert classes([conv, relu, place("Add", "c r", "s")], ["s"]) == ["conv_1x1", "elementwise", "residual"]
+    assert classes([conv, relu, node("Add", "c r", "s")], ["s"]) == ["conv_1x1", "elementwise", "residual"]
 
 
 @pytest.mark.parametrize("order", ["c g", "g c"])
 @pytest.mark.parametrize("gate", ["Sigmoid", "HardSigmoid"])
 def test_a_value_times_its_gate_is_one_kernel(gate: str, order: str) -> None:
-    nodes = [place("Conv", "x", "c", (1, 1), (1, 1)), place(gate, "c", "g"), place("Mul", order, "y")]
+    nodes = [node("Conv", "x", "c", (1, 1), (1, 1)), node(gate, "c", "g"), node("Mul", order, "y")]
 
     assert classes(nodes) == ["conv_1x1", "fused", "elementwise"]
 
 
 def test_a_gate_of_another_value_is_not_part_of_the_product() -> None:
     nodes = [
-        place("MaxPool", "x", "p"),
-        place("GlobalAveragePool", "p", "m"),
-        place("Sigmoid", "m", "g"),
-        place("Mul", "p g", "y"),
+        node("MaxPool", "x", "p"),
+        node("GlobalAveragePool", "p", "m"),
+        node("Sigmoid", "m", "g"),
+        node("Mul", "p g", "y"),
     ]
 
     assert classes(nodes) == ["pooling", "pooling", "elementwise", "elementwise"]
@@ -136,20 +136,20 @@ def test_a_gate_of_another_value_is_not_part_of_the_product() -> None:
 
 def test_renaming_the_same_bytes_is_free() -> None:
     names = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout")
-    nodes = [place(op_type, f"v{i}", f"v{i + 1}") for i, op_type in enumerate(names)]
+    nodes = [node(op_type, f"v{i}", f"v{i + 1}") for i, op_type in enumerate(names)]
 
     assert classes(nodes) == ["free"] * len(names)
 
 
 def test_arithmetic_on_shapes_is_free_until_it_meets_data() -> None:
     nodes = [
-        place("Constant", "", "k"),
-        place("Shape", "x", "s"),
-        place("Gather", "s", "n"),
-        place("Mul", "n k", "m"),
-        place("Concat", "m k", "t"),
-        place("Gather", "x", "d"),
-        place("Expand", "d t", "y"),
+        node("Constant", "", "k"),
+        node("Shape", "x", "s"),
+        node("Gather", "s", "n"),
+        node("Mul", "n k", "m"),
+        node("Concat", "m k", "t"),
+        node("Gather", "x", "d"),
+        node("Expand", "d t", "y"),
     ]
 
     assert classes(nodes) == ["free", "free", "free", "free", "free", "slicing", "layout"]
@@ -230,7 +230,7 @@ def test_times_are_rates_times_terms_and_the_whole_is_the_sum_of_its_nodes(model
     kernels, amounts = kernels_of(normal, 4)
     terms, nodes = kernels.terms(amounts), kernels.node_ns(amounts, ns)
 
-    assert nodes.shape == (len(kernels.places), 1)
+    assert nodes.shape == (len(kernels.nodes), 1)
     assert kernels.total_ns(amounts, ns) == pytest.approx(nodes.sum(axis=0))
     assert kernels.total_ns(amounts, ns) == pytest.approx(np.array([ns[term] for term in TERMS]) @ terms)
     assert [bool(row[0] > 0) for row in nodes] == [each not in ("free", "fused") for each in kernels.classes]
@@ -256,7 +256,7 @@ def test_many_widths_at_once_have_the_terms_of_the_graphs_that_are_built(model: 
     lowest = [min(2, group.width) if group.shrinkable else group.width for group in base.groups]
     widths = np.random.default_rng(0).integers(lowest, np.array(full) + 1, (CANDIDATES, len(full)))
     widths[0] = full
-    kernels = Kernels(at.plan.places, [str(value.name) for value in base.model.graph.outputs], 4)
+    kernels = Kernels(at.plan.nodes, [str(value.name) for value in base.model.graph.outputs], 4)
 
     found = kernels.terms(at.costs(widths))
 

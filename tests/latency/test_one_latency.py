@@ -18,7 +18,7 @@ from n2n_edge.cli.predict import predict
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.graph.teacher import Teacher, build
-from n2n_edge.latency.file_figures import latency_figure
+from n2n_edge.latency.file_figures import ModelFile
 from n2n_edge.latency.model import LatencyModel
 from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.metrics.budget import Budget
@@ -128,7 +128,7 @@ def of_file(path: Path) -> dict[str, FigureJson]:
     """The latency of a file, by who says it."""
     gated = command(gate, path, "--device", DEVICE, "--max-latency-ms", "1000000")
     return {
-        "shipping": latency_figure(path, load_profile(DEVICE)).figure.to_json(),
+        "shipping": ModelFile(path).latency(load_profile(DEVICE)).figure.to_json(),
         "gate": gated["budgets"][0]["reached"],
         "predict": command(predict, path, "--device", DEVICE)["latency_ms"],
         "inspect": command(inspect, path, "--device", DEVICE)["costs"]["latency_ms"],
@@ -173,7 +173,7 @@ def test_the_search_says_the_same_of_a_candidate_as_shipping_of_its_file(
             ]
             latency = meters[0].evaluate(architecture, candidate).latency
             upper, value = (float(meter.foretold(frozenset(), widths)["latency_ms"][0]) for meter in meters)
-        found = latency_figure(student, profile).figure
+        found = ModelFile(student).latency(profile).figure
         assert latency is not None
         assert same(latency.to_json(), found.to_json())
         assert (value, upper) == pytest.approx((found.value, found.high), rel=1e-9)
@@ -183,10 +183,10 @@ def test_layers_of_a_report_add_up_to_its_latency(tmp_path: Path) -> None:
     path = einsum(tmp_path / "teacher.onnx")
     profile = load_profile("raspberry-pi-4")
 
-    rows = layer_rows(Teacher.load(path), frozenset(), path, path, [profile])
+    rows = layer_rows(Teacher.load(path), frozenset(), ModelFile(path), ModelFile(path), [profile])
 
     latencies = [row["latency_ms"][profile.name]["student"] for row in rows]
-    figure = latency_figure(path, profile).figure
+    figure = ModelFile(path).latency(profile).figure
     assert sum(float(each["value"]) for each in latencies if each is not None) == pytest.approx(figure.value)
     assert {each["provenance"] for each in latencies if each is not None} == {figure.provenance} == {"analytic"}
 

@@ -343,7 +343,7 @@ def test_many_candidates_are_bounded_as_each_alone() -> None:
     widths[:, [not group.shrinkable for group in base.groups]] = full[[not group.shrinkable for group in base.groups]]
     amounts = at.costs(widths)
     latency = LatencyModel(board(calibration(macs=(0.9 * own.macs[0], 2 * own.macs[0]))))
-    graph = latency.of_graph(base.model, at.plan.places)
+    graph = latency.of_graph(base.model, at.plan.nodes)
 
     upper, latencies = graph.upper_ms(amounts), graph.latencies_ms(amounts)
 

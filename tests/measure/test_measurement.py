@@ -3,8 +3,9 @@ from math import comb
 import numpy as np
 import pytest
 
-from n2n_edge.measure.measurement import MeasurementWarning, load_warnings, sample_warnings, summarise
+from n2n_edge.measure.measurement import load_warnings, sample_warnings, summarise
 from n2n_edge.measure.worker.timing import median_ranks
+from n2n_edge.metrics.notices import Notice
 
 
 def test_quantiles_of_a_known_sample() -> None:
@@ -62,7 +63,7 @@ def test_the_interval_covers_the_true_median_of_a_skewed_distribution(n: int) ->
     assert 0.93 < covered / trials < 0.99
 
 
-def warnings(samples: list[float], converged: bool = True) -> list[MeasurementWarning]:
+def warnings(samples: list[float], converged: bool = True) -> list[Notice]:
     return sample_warnings(samples, summarise(samples), converged, 10.0)
 
 
@@ -78,18 +79,14 @@ def test_outliers_are_named_and_stay_in_the_sample() -> None:
     samples = steady()
     samples[::30] = [9.0] * 10
 
-    assert warnings(samples) == [
-        MeasurementWarning("outliers", "outliers: 10 of 300 runs took more than 2 times the median")
-    ]
+    assert warnings(samples) == [Notice("outliers", "outliers: 10 of 300 runs took more than 2 times the median")]
     assert summarise(samples).max_ms == 9.0
 
 
 def test_a_noisy_sample() -> None:
     samples = [1.0 if index % 6 else 1.8 for index in range(300)]
 
-    assert warnings(samples) == [
-        MeasurementWarning("noisy", "noisy: one run in ten took more than 1.8 times the median")
-    ]
+    assert warnings(samples) == [Notice("noisy", "noisy: one run in ten took more than 1.8 times the median")]
 
 
 def test_slow_first_runs() -> None:
@@ -121,7 +118,7 @@ def test_a_sample_that_has_not_settled() -> None:
 def test_a_machine_that_others_use() -> None:
     assert load_warnings(1.0, 1, 2, 2) == []
     assert load_warnings(None, 2, 2, 2) == []
-    assert load_warnings(0.0, 4, 2, 2) == [MeasurementWarning("too-many-threads", "4 threads share 2 cores")]
+    assert load_warnings(0.0, 4, 2, 2) == [Notice("too-many-threads", "4 threads share 2 cores")]
     (busy,) = load_warnings(1.6, 1, 2, 2)
     assert busy.code == "busy"
     assert str(busy) == "the machine was busy: other programs used 1.6 of 2 cores meanwhile"

@@ -20,6 +20,7 @@ from n2n_edge.data.source_digits import read as read_digits
 from n2n_edge.errors import BudgetMissedError, InputError
 from n2n_edge.search.store import Journal
 from n2n_edge.search.trial import Trial
+from tests.fork_server import Forks
 from tests.runs.small import images_npz, teacher_file
 from tests.runs.stopping import begun
 
@@ -137,29 +138,6 @@ def test_the_journal_holds_every_candidate(result: Run) -> None:
     assert all(accuracy is None for _, feasible, accuracy in rows if not feasible)
 
 
-def test_a_kill_amid_the_search_changes_nothing(result: Run, digits: Path, tmp_path: Path) -> None:
-    import torch
-
-    out = tmp_path / "broken"
-    settings = [
-        f"--{name.replace('_', '-')}={value}"
-        for name, value in {**BUDGETS, **SMALL, "data": digits, "out": out}.items()
-    ]
-    with subprocess.Popen(
-        [sys.executable, "-m", "n2n_edge", "compress", str(teacher_path()), *settings],
-        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
-    ) as process:  # fmt: skip
-        assert process.stderr is not None
-        lines = iter(process.stderr)
-        assert any(line.startswith("removal 1/") for line in lines)
-        os.killpg(process.pid, signal.SIGKILL)
-    assert not (out / "student.onnx").exists()
-    again = n2n_edge.compress(out=out, resume=True)
-    assert again.report["architecture"] == result.report["architecture"]
-    assert again.student.read_bytes() == result.student.read_bytes()
-
-
 def proposed(rows: list[Trial]) -> list[tuple[str, int, str]]:
     return [(row.stage, row.number, row.key) for row in rows]
 
@@ -169,6 +147,25 @@ def small(tmp_path: Path) -> dict[str, object]:
     """Settings of a run with a small teacher."""
     teacher, data = teacher_file(tmp_path / "teacher.onnx"), images_npz(tmp_path / "data.npz")
     return {"teacher": teacher, "data": data, "mean": (0.5,), "std": (0.5,), "max_params": 4_000.0, **SMALL}
+
+
+def test_a_kill_amid_the_search_changes_nothing(small: dict[str, object], torch_forks: Forks, tmp_path: Path) -> None:
+    words = {**small, "mean": 0.5, "std": 0.5, "out": tmp_path / "broken"}
+    settings = [f"--{name.replace('_', '-')}={value}" for name, value in words.items() if name != "teacher"]
+    with subprocess.Popen(
+        torch_forks.argv([sys.executable, "-m", "n2n_edge", "compress", str(small["teacher"]), *settings]),
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        lines = iter(process.stderr)
+        assert any(line.startswith("removal 1/") for line in lines)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert not (tmp_path / "broken" / "student.onnx").exists()
+    again = n2n_edge.compress(out=tmp_path / "broken", resume=True)
+    threads = again.settings.threads
+    unbroken = n2n_edge.compress(out=tmp_path / "unbroken", threads=threads, **small)  # type: ignore[arg-type]
+    assert again.report["architecture"] == unbroken.report["architecture"]
+    assert again.student.read_bytes() == unbroken.student.read_bytes()
 
 
 def test_a_policy_goes_on_from_another_run(result: Run, small: dict[str, object], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import n2n_edge
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.graph.load import save_model
 from n2n_edge.graph.teacher import Teacher, build
+from n2n_edge.latency.file_figures import ModelFile
 from n2n_edge.runs.layers import layer_rows
 
 EXAMPLE = Path(n2n_edge.__file__).parent / "_example" / "digits_teacher.onnx"
@@ -27,7 +28,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Teacher, frozenset[s
 def test_every_layer_of_the_teacher_has_a_row_in_its_order(pair: tuple[Teacher, frozenset[str], Path]) -> None:
     teacher, removed, student = pair
     board = load_profile("raspberry-pi-4")
-    rows = layer_rows(teacher, removed, EXAMPLE, student, [board])
+    rows = layer_rows(teacher, removed, ModelFile(EXAMPLE), ModelFile(student), [board])
     assert [row["name"] for row in rows[:-1]] == [layer.name for layer in teacher.layers]
     assert {row["name"] for row in rows if row["removed"]} == removed
     assert rows[-1]["name"] == "other"
@@ -38,7 +39,7 @@ def test_a_removed_layer_takes_no_time_and_a_prediction_says_that_it_is_one(
     pair: tuple[Teacher, frozenset[str], Path],
 ) -> None:
     teacher, removed, student = pair
-    rows = layer_rows(teacher, removed, EXAMPLE, student, [load_profile("raspberry-pi-4")])
+    rows = layer_rows(teacher, removed, ModelFile(EXAMPLE), ModelFile(student), [load_profile("raspberry-pi-4")])
     for row in rows:
         latency = row["latency_ms"]["raspberry-pi-4"]
         assert latency["teacher"] is not None
@@ -51,7 +52,7 @@ def test_a_removed_layer_takes_no_time_and_a_prediction_says_that_it_is_one(
 
 def test_layers_are_measured_on_this_host(pair: tuple[Teacher, frozenset[str], Path]) -> None:
     teacher, removed, student = pair
-    rows = layer_rows(teacher, removed, EXAMPLE, student, [load_profile("cpu")])
+    rows = layer_rows(teacher, removed, ModelFile(EXAMPLE), ModelFile(student), [load_profile("cpu")])
     teacher_ms = [row["latency_ms"]["cpu"]["teacher"] for row in rows]
     assert all(figure is None or figure["provenance"] == "measured" for figure in teacher_ms)
     assert sum(figure is not None for figure in teacher_ms) >= len(teacher.layers)
@@ -59,6 +60,6 @@ def test_layers_are_measured_on_this_host(pair: tuple[Teacher, frozenset[str], P
 
 def test_a_device_that_cannot_tell_is_left_out(pair: tuple[Teacher, frozenset[str], Path], tmp_path: Path) -> None:
     teacher, removed, student = pair
-    rows = layer_rows(teacher, removed, tmp_path / "gone.onnx", student, [load_profile("cpu")])
+    rows = layer_rows(teacher, removed, ModelFile(tmp_path / "gone.onnx"), ModelFile(student), [load_profile("cpu")])
     assert all(not row["latency_ms"] for row in rows)
     assert rows[-1]["name"] != "other"

@@ -11,6 +11,7 @@ import pytest
 import n2n_edge
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.search.store import Journal
+from tests.fork_server import Forks
 from tests.runs.small import images_npz, teacher_file
 
 TIME_LIMIT_S = 300
@@ -26,7 +27,7 @@ real, modules = Optimiser._step, []
 def step(self, *given):
     if self.module not in modules:
         modules.append(self.module)
-    if len(modules) == 2:  # of the second candidate
+    if len(modules) == 3:  # the first is that of the timed steps, the third of the second candidate
         WHAT
     return real(self, *given)
 
@@ -38,11 +39,11 @@ CRASH = "os.abort()"
 VANISH = "os.kill(os.getpid(), 9)"
 
 
-def compress(out: Path, *words: str, fault: str = "pass") -> subprocess.CompletedProcess[str]:
+def compress(forks: Forks, out: Path, *words: str, fault: str = "pass") -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONFAULTHANDLER"}
     limit = {"N2N_EDGE_STALL_S": "20"} if fault == STALL else {}
     return subprocess.run(
-        [sys.executable, "-c", COMMAND.replace("WHAT", fault), "compress", *words, "--out", str(out)],
+        forks.argv([sys.executable, "-c", COMMAND.replace("WHAT", fault), "compress", *words, "--out", str(out)]),
         env={**environment, **limit}, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False,
     )  # fmt: skip
 
@@ -69,9 +70,11 @@ def resume(out: Path) -> str:
     ("fault", "code"),
     [pytest.param(STALL, 3, id="stall"), pytest.param(CRASH, -6, id="crash", marks=pytest.mark.slow)],
 )
-def test_a_candidate_that_ends_the_process_fails_alone(fault: str, code: int, tmp_path: Path) -> None:
+def test_a_candidate_that_ends_the_process_fails_alone(
+    fault: str, code: int, torch_forks: Forks, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
-    ended = compress(out, *small(tmp_path), fault=fault)
+    ended = compress(torch_forks, out, *small(tmp_path), fault=fault)
     assert ended.returncode == code, ended.stderr
     assert "in step" in (ended.stderr if fault == STALL else (out / "stacks.txt").read_text())
     if fault == STALL:
@@ -93,15 +96,16 @@ def test_a_candidate_that_ends_the_process_fails_alone(fault: str, code: int, tm
 
 
 @pytest.mark.slow
-def test_a_candidate_that_kills_the_process_without_a_word_is_tried_three_times(tmp_path: Path) -> None:
+def test_a_candidate_that_kills_the_process_without_a_word_is_tried_three_times(
+    torch_forks: Forks, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
-    assert compress(out, *small(tmp_path), fault=VANISH).returncode == -9
+    assert compress(torch_forks, out, *small(tmp_path), fault=VANISH).returncode == -9
     # a resumed process trains the same candidate first
-    again = VANISH.join(["(", ")"])
+    program = COMMAND.replace("len(modules) == 3", "True").replace("WHAT", VANISH)
     for _ in range(2):
         ended = subprocess.run(
-            [sys.executable, "-c", COMMAND.replace("len(modules) == 2", "True").replace("WHAT", again), "compress",
-             "--resume", "--out", str(out)],
+            torch_forks.argv([sys.executable, "-c", program, "compress", "--resume", "--out", str(out)]),
             capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False,
         )  # fmt: skip
         assert ended.returncode == -9, ended.stderr

@@ -394,7 +394,7 @@ def test_what_a_foreign_proposer_does_wrong_is_one_line(
     run: Run, monkeypatch: pytest.MonkeyPatch, load: Callable[[], object], text: str
 ) -> None:
     monkeypatch.setattr(base, "entry_points", lambda **_: [Entry(load)])
-    with pytest.raises(InputError, match="--policy offered") as caught:
+    with pytest.raises(InputError, match="policy offered") as caught:
         run("offered", removal=2, shrinkage=1)
     assert text in str(caught.value)
     assert "\n" not in str(caught.value)

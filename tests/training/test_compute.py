@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from n2n_edge.training import compute
 
@@ -21,5 +22,5 @@ def test_bf16_is_used_only_where_onednn_may_use_it(monkeypatch, variable, allowe
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True, raising=False)
     monkeypatch.setenv(variable, allowed)
     assert compute.native_bf16() is expected
-    assert compute.use_bf16("auto") is expected
-    assert compute.use_bf16("bf16")
+    assert compute.default_format("auto", torch.device("cpu")) == ("bf16" if expected else "fp32")
+    assert compute.default_format("fp16", torch.device("cpu")) == "fp16"

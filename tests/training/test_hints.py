@@ -1,7 +1,6 @@
 """Feature hints compare what student and teacher have in common; teachers say nothing twice."""
 
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from n2n_edge.data.dataset import Data
 from n2n_edge.graph.teacher import Teacher, build, surviving
+from n2n_edge.training.compute import Engine
 from n2n_edge.training.distillation import distill
 from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.hints import FeatureHints
@@ -61,6 +61,9 @@ def test_networks_without_a_feature_map_in_common_have_no_hints(teacher: Teacher
     assert FeatureHints(other, GraphModule(teacher.model), {}, torch.rand(1, 1, 16, 16)).names == ()
 
 
+CPU = Engine(torch.device("cpu"))
+
+
 class Counting(GraphModule):
     """Counts the batches that it sees."""
 
@@ -75,17 +78,17 @@ def test_batches_come_back_with_what_the_teacher_said(striped_data: Data, teache
     module = Counting(teacher.model)
     images = len(striped_data.train)
     settings = replace(SETTINGS, teacher_images=2 * images)
-    teaching = Teaching(module, striped_data, settings, None, bf16=False)
+    teaching = Teaching(module, striped_data, settings, None, CPU)
     assert teaching.rounds == 3  # the first, and two that are augmented
-    lessons = [list(teaching.epoch(epoch)) for epoch in (1, 2, 3, 4)]
+    lessons = [[lesson for _, batch in teaching.epoch(epoch) for lesson in batch] for epoch in (1, 2, 3, 4)]
     assert module.batches == 3 * len(lessons[0])
-    for (first, said, _), (again, repeated, _) in zip(lessons[1], lessons[3], strict=True):
+    for first, again in zip(lessons[1], lessons[3], strict=True):
         assert torch.equal(first.inputs, again.inputs)
-        assert torch.equal(said[0], repeated[0])
-    assert not torch.equal(lessons[1][0][0].inputs, lessons[2][0][0].inputs)
+        assert torch.equal(first.teacher[0], again.teacher[0])
+    assert not torch.equal(lessons[1][0].inputs, lessons[2][0].inputs)
     # one that begins later, as a resumed run does, gives the same
-    late = next(islice(Teaching(module, striped_data, settings, None, bf16=False).epoch(4), 1))
-    assert torch.equal(late[1][0], lessons[3][0][1][0])
+    _, late = next(Teaching(module, striped_data, settings, None, CPU).epoch(4))
+    assert torch.equal(next(late).teacher[0], lessons[3][0].teacher[0])
 
 
 def test_hints_lead_to_other_weights_and_a_killed_run_to_the_same(
@@ -146,11 +149,13 @@ def test_epochs_are_what_time_allows() -> None:
     settings = DistillSettings(epochs=100, teacher_images=3000)
     assert settings.rounds(1000) == 4
 
-    def epochs(seconds: float, teacher_bytes: float = 40.0) -> int:
-        return affordable_epochs(settings, 1000, seconds, 0.001, 0.009, teacher_bytes)
+    def epochs(seconds: float, teacher_bytes: float = 40.0, epoch_s: float = 0.0) -> tuple[int, int | None]:
+        return affordable_epochs(settings, 1000, seconds, 0.001, 0.009, teacher_bytes, epoch_s)
 
-    assert epochs(0.0) == 1
-    assert epochs(20.5) == 2  # the teacher takes part in both
-    assert epochs(4 * 9.0 + 10.5 * 1.0) == 10  # from the fifth on it is silent
-    assert epochs(60.5, teacher_bytes=1e9) == 6  # unless its outputs are too large to keep
-    assert epochs(1e9) == 100
+    assert epochs(0.0) == (3, 128)
+    assert epochs(15.0) == (3, 500)  # too little for three epochs of all images
+    assert epochs(15.0, epoch_s=2.0) == (3, 300)
+    assert epochs(30.5) == (3, None)  # the teacher takes part in all
+    assert epochs(4 * 9.0 + 10.5 * 1.0) == (10, None)  # from the fifth on it is silent
+    assert epochs(60.5, teacher_bytes=1e9) == (6, None)  # unless its outputs are too large to keep
+    assert epochs(1e9) == (100, None)

@@ -28,6 +28,17 @@ def network():
         nn.Conv2d(8, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4),
     )
 
+class Wrapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.module = network()
+
+    def forward(self, images):
+        return self.module(images)
+
+def wrapped():
+    return Wrapped()
+
 def number():
     return 7
 
@@ -88,7 +99,7 @@ def test_what_is_a_torch_teacher(spec: str, expected: bool) -> None:
     assert is_torch_teacher(spec) == expected
 
 
-@pytest.mark.parametrize("form", ["plain", "nested", "parallel", "safetensors"])
+@pytest.mark.parametrize("form", ["plain", "nested", "parallel", "compiled", "both", "safetensors"])
 def test_a_function_and_its_weights(form: str, tmp_path: Path) -> None:
     module = network()
     weights = module.state_dict()
@@ -100,12 +111,23 @@ def test_a_function_and_its_weights(form: str, tmp_path: Path) -> None:
             torch.save({"epoch": 3, "model": {"state_dict": weights}}, path)
         case "parallel":
             torch.save({f"module.{name}": tensor for name, tensor in weights.items()}, path)
+        case "compiled":
+            torch.save({f"_orig_mod.{name}": tensor for name, tensor in weights.items()}, path)
+        case "both":
+            torch.save({f"_orig_mod.module.{name}": tensor for name, tensor in weights.items()}, path)
         case _:
             save_file(weights, path)
 
     model = torch_teacher("own_networks:network", str(path), SHAPE)
 
     assert_is(model, module)
+
+
+def test_a_network_whose_own_part_is_called_module(tmp_path: Path) -> None:
+    module = network()
+    torch.save({f"module.{name}": tensor for name, tensor in module.state_dict().items()}, tmp_path / "weights.pt")
+
+    assert_is(torch_teacher("own_networks:wrapped", str(tmp_path / "weights.pt"), SHAPE), module)
 
 
 def test_a_saved_program(tmp_path: Path) -> None:
@@ -181,6 +203,7 @@ def test_a_zoo_that_is_missing_says_what_to_install(zoo: str, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("zoo", ["torchvision", "timm"])
+@pytest.mark.zoos
 def test_networks_of_a_zoo_by_name(zoo: str, tmp_path: Path) -> None:
     library = imported(zoo)
     module = library.get_model("resnet18", weights=None) if zoo == "torchvision" else library.create_model("resnet18")

@@ -116,7 +116,8 @@ def check() -> dict[str, Any]:
             if package == "onnxruntime":
                 facts["providers"] = module.get_available_providers()
         except Exception as error:
-            facts[f"{package}_error"] = f"{type(error).__name__}: {error}"
+            absent = isinstance(error, ModuleNotFoundError) and error.name == package
+            facts[f"{package}_error"] = "" if absent else f"{type(error).__name__}: {error}"
     available = memory_bytes("MemAvailable")
     facts["available_memory_mb"] = None if available is None else round(available / 1e6)
     facts["folder"] = tempfile.gettempdir()

@@ -197,7 +197,7 @@ def proposer_names() -> tuple[str, ...]:
 def check_proposer(name: str) -> None:
     """Raise InputError, naming the others, where there is no proposer `name`."""
     if name not in proposer_names():
-        raise InputError(f"--policy {name}: no such policy; give one of {', '.join(proposer_names())}")
+        raise InputError(f"‹policy› {name}: no such policy; give one of {', '.join(proposer_names())}")
 
 
 def make_proposer(name: str, context: SearchContext) -> Proposer:
@@ -221,7 +221,7 @@ def make_proposer(name: str, context: SearchContext) -> Proposer:
 
 def proposer_errors(name: str) -> AbstractContextManager[None]:
     """Return a context in which an exception of a proposer from outside becomes an error of one line."""
-    return nullcontext() if name in _BUILT_IN else foreign_code(f"--policy {name}")
+    return nullcontext() if name in _BUILT_IN else foreign_code(f"‹policy› {name}")
 
 
 def varied(problem: DecisionProblem, actions: Actions, generator: np.random.Generator, changes: int = 1) -> Actions:

@@ -5,7 +5,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from n2n_edge.graph.normalise import is_in_training_mode
-from n2n_edge.training.ops.registry import Kernel, NodeView, register
+from n2n_edge.training.ops.registry import Kernel, Mode, NodeView, register
 
 __all__: list[str] = []
 
@@ -28,10 +28,33 @@ def _batch_norm(view: NodeView) -> Kernel:
     def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         if mode.training and follows:
             momentum = newest if mode.momentum is None else mode.momentum
+            if mode.processes > 1:
+                return _synchronised(mode, x, scale, bias, mean, variance, momentum, epsilon)
             return F.batch_norm(x, mean, variance, scale, bias, True, momentum, epsilon)
         return F.batch_norm(x, mean, variance, scale, bias, False, 0.0, epsilon)
 
     return run
+
+
+def _synchronised(
+    mode: Mode, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, momentum: float, epsilon: float
+) -> Tensor:
+    """Normalise a part of a batch by the statistics of the whole batch, of which each process has an equal part.
+
+    As torch's SyncBatchNorm, which runs on GPUs only.
+    """
+    axes = [axis for axis in range(x.dim()) if axis != 1]
+    form = (1, -1, *(1 for _ in range(x.dim() - 2)))
+    wide = x.float()
+    centre = mode.mean(wide.mean(axes))
+    shifted = wide - centre.view(form)
+    spread = mode.mean(shifted.square().mean(axes))
+    with torch.no_grad():
+        count = mode.processes * x.numel() // x.shape[1]
+        mean.lerp_(centre, momentum)
+        variance.lerp_(spread * (count / max(count - 1, 1)), momentum)
+    normalised = shifted * ((spread + epsilon).rsqrt() * scale).view(form) + bias.view(form)
+    return normalised.to(x.dtype)
 
 
 @register("InstanceNormalization")

@@ -29,11 +29,14 @@ class UnsupportedOpError(InputError):
 class Mode:
     """What kernels need to know about the module that runs them; written by the module before each pass.
 
-    `momentum` replaces every BatchNorm's own one while statistics are recalibrated (weight of the newest batch).
+    `momentum` replaces every BatchNorm's own one while statistics are recalibrated (weight of the newest batch). Where
+    `processes` share a batch, `mean` is that of a tensor over all of them.
     """
 
     training: bool = False
     momentum: float | None = None
+    mean: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    processes: int = 1
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,257 @@
+"""Schedule of a run: how much of everything it does, how long that takes here, and how much memory and disk."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields, replace
+
+import torch
+
+from n2n_edge.data.dataset import Data
+from n2n_edge.graph.teacher import Teacher
+from n2n_edge.runs.prepare import Prepared
+from n2n_edge.runs.settings import CompressSettings
+from n2n_edge.search.store import Journal
+from n2n_edge.tasks.metrics import metric_name
+from n2n_edge.tasks.outputs import as_tuple, output_kind
+from n2n_edge.training.batches import evaluation_batches, subset
+from n2n_edge.training.compute import Engine
+from n2n_edge.training.distillation import training_engine
+from n2n_edge.training.evaluation import batch_for
+from n2n_edge.training.optimiser import Lesson, Optimiser
+from n2n_edge.training.settings import DistillSettings
+from n2n_edge.training.step_memory import images_at_once, step_memory
+
+__all__ = ["SEARCH_SHARE", "Pace", "Schedule", "make_schedule", "timed_pace"]
+
+SEARCH_SHARE = 0.4
+"""Share of `--minutes` that the two stages may take; the rest is for the finalists and the final distillation."""
+
+_CANDIDATES_AT_LEAST = 12
+"""Candidates that the search's time should be enough for; their images are halved until it is."""
+
+_LEAST_SHORT = 64
+_FEATURE_IMAGES, _CALIBRATION_IMAGES = 512, 512
+_VALIDATION_IMAGES, _RUNG_VALIDATION, _CONDITION_IMAGES = 1000, 5000, 1000
+
+_STUDENT_SHARE = 0.7
+"""What a step of a usual student takes, in units of a step of the teacher's own architecture."""
+
+_REFIT_PASSES = 4
+"""Passes over its images that refitting takes as long as."""
+
+_TAIL_SHARE, _TAIL_S, _LEAST_TEST = 0.15, 20.0, 64
+"""Share of `--minutes` that tests of what ships may take, the seconds of it that no image takes, and least images."""
+
+_CONDITIONS = 50
+"""Evaluations on corrupted images: five corruptions at five severities, of teacher and student."""
+
+_TIMED_STEPS, _LONG_S = 2, 0.5
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds that an image takes here: to be loaded, evaluated and taught by the teacher, and to train on.
+
+    Trained is the teacher's own architecture; `evaluate_s` is in float32, `teach_s` in the format of training.
+    """
+
+    load_s: float
+    evaluate_s: float
+    teach_s: float
+    train_s: float
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What a run does, decided once and kept in its journal, so that it goes on as it began.
+
+    Images of a candidate's distillation, validation, refitting and BatchNorm statistics, of a finalist's validation,
+    and of the tests of what ships (None: all); how many go through the network at once, and where. `tail_s` is left for
+    the end of the run.
+    """
+
+    device: str
+    images_at_once: int
+    short_images: int
+    validation_images: int = _VALIDATION_IMAGES
+    feature_images: int = _FEATURE_IMAGES
+    calibration_images: int = _CALIBRATION_IMAGES
+    rung_validation: int = _RUNG_VALIDATION
+    test_images: int | None = None
+    condition_images: int = _CONDITION_IMAGES
+    tail_s: float = _TAIL_S
+    evaluate_s: float = 0.0
+
+    @classmethod
+    def of_journal(cls, journal: Journal, settings: CompressSettings) -> "Schedule | None":
+        """Return what a run was begun with; None where nothing has begun (journals of older versions: the usual)."""
+        kept = journal.meta().get("schedule")
+        if kept is None:
+            begun = next(iter(journal.trials()), None) is not None
+            return cls("auto", DistillSettings.batch_size, settings.amount.short_images) if begun else None
+        names = {item.name for item in fields(cls)}
+        return cls(**{name: value for name, value in kept.items() if name in names})
+
+    def keep(self, journal: Journal) -> None:
+        """Keep it in a run's journal."""
+        journal.set_meta("schedule", asdict(self))
+
+    def applied(self, prepared: Prepared) -> Prepared:
+        """Return what was prepared, to be trained and tested like this."""
+        data = prepared.data
+        if self.test_images is not None:
+            data = replace(data, test=subset(data.test, self.test_images, prepared.distilling.seed))
+        distilling = replace(prepared.distilling, device=self.device, images_at_once=self.images_at_once)
+        return replace(prepared, data=data, distilling=distilling)
+
+
+def timed_pace(teacher: Teacher, data: Data, settings: DistillSettings, engine: Engine, at_once: int) -> Pace:
+    """Time a few passes and steps on the engine, on images that `data` give in their own time."""
+    count = min(at_once, max(4, batch_for(data) // 8), len(data.train))
+    load_s = _fastest(lambda: next(evaluation_batches(data, subset(data.train, count, settings.seed), count))) / count
+    inputs = engine.moved(next(evaluation_batches(data, data.train, count)).inputs)
+    module, kind = engine.module(teacher.model), output_kind(teacher.model, data.outputs)
+
+    def evaluate() -> object:
+        with torch.inference_mode():
+            return [output.sum().item() for output in as_tuple(module(inputs)) if output.is_floating_point()]
+
+    def teach() -> tuple[torch.Tensor, ...]:
+        with torch.no_grad(), engine.autocast():
+            said = tuple(output.float() for output in as_tuple(module(inputs)))
+        for output in said:
+            output.sum().item()
+        return said
+
+    evaluate_s, teach_s = _fastest(evaluate) / count, _fastest(teach) / count
+    lesson = Lesson(inputs, None, tuple(output.clone() for output in teach()))
+    student = engine.module(teacher.model)
+    optimiser = Optimiser(student, settings, steps=_TIMED_STEPS + 1, kind=kind, engine=engine)
+    student.train()
+    train_s = _fastest(lambda: optimiser.step(0, [lesson], count)) / count
+    return Pace(load_s, evaluate_s, teach_s, train_s)
+
+
+def _fastest(work: Callable[[], object]) -> float:
+    """Return the seconds that `work` takes at best: the first time warms up, and one more is enough of a long one."""
+    seconds: list[float] = []
+    for _ in range(1 + _TIMED_STEPS):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+        if len(seconds) > 1 and seconds[0] > _LONG_S:
+            break
+    return min(seconds[1:])
+
+
+def make_schedule(settings: CompressSettings, prepared: Prepared, spent_s: float) -> tuple[Schedule, str]:
+    """Return what a run is going to do and, in words, that and what it takes; getting ready took `spent_s`.
+
+    The most images at once that fit into memory are taken. Without `--minutes` the amounts are those of the effort;
+    with it images of a candidate, of its validation and of the tests are fewer where they have to be.
+    """
+    start = time.monotonic()
+    data, distilling, amount = prepared.data, prepared.distilling, settings.amount
+    model = prepared.teacher.model
+    engine = training_engine(distilling, model, data)
+    memory = step_memory(model, model, data, engine)
+    at_once = settings.batch or images_at_once(memory, distilling.batch_size, engine.device)
+    pace = timed_pace(prepared.teacher, data, distilling, engine, at_once)
+    schedule = Schedule(str(engine.device), at_once, amount.short_images, evaluate_s=pace.evaluate_s)
+    if settings.minutes is not None:
+        seconds = settings.minutes * 60
+        left = SEARCH_SHARE * seconds - spent_s - (time.monotonic() - start)
+        schedule = _fitted(schedule, settings, prepared, pace, seconds, left)
+    shown = _in_words(schedule, settings, prepared, pace, engine)
+    copies = memory.of(min(at_once, distilling.batch_size)) / 1e9
+    disk = 5 * 4 * sum(layer.params for layer in prepared.teacher.layers) / 1e9
+    return schedule, f"{shown}; a step takes about {copies:.1f} GB of memory, the run {disk:.2f} GB of disk"
+
+
+def _candidate_s(schedule: Schedule, pace: Pace, times: int = 1) -> float:
+    """Return the seconds that a candidate takes on `times` the usual images."""
+    validation = schedule.validation_images if times == 1 else schedule.rung_validation
+    trained = times * schedule.short_images * _STUDENT_SHARE * pace.train_s
+    seen = validation + _REFIT_PASSES * schedule.feature_images + schedule.calibration_images
+    return trained + seen * pace.evaluate_s
+
+
+def _setup_s(schedule: Schedule, pace: Pace, times: int = 1) -> float:
+    """Return the seconds that the teacher takes to prepare the evaluation of candidates."""
+    validation = schedule.validation_images if times == 1 else schedule.rung_validation
+    images = validation + schedule.feature_images
+    return times * schedule.short_images * (pace.load_s + pace.teach_s) + images * (pace.load_s + pace.evaluate_s)
+
+
+def _fitted(
+    schedule: Schedule, settings: CompressSettings, prepared: Prepared, pace: Pace, seconds: float, left: float
+) -> Schedule:
+    """Return a schedule whose search fits into the seconds `left` for it, and whose end into its share of all."""
+    amount = settings.amount
+    wanted = min(_CANDIDATES_AT_LEAST, amount.removal_candidates + amount.shrinkage_candidates)
+    images = schedule.short_images
+    while True:
+        share = images / amount.short_images
+        fewer = replace(
+            schedule,
+            short_images=images,
+            validation_images=max(_LEAST_SHORT, round(share * _VALIDATION_IMAGES)),
+            feature_images=max(8, round(share * _FEATURE_IMAGES)),
+            calibration_images=max(_LEAST_SHORT, round(share * _CALIBRATION_IMAGES)),
+            rung_validation=max(_LEAST_SHORT, round(share * _RUNG_VALIDATION)),
+        )
+        if images // 2 < _LEAST_SHORT or _setup_s(fewer, pace) + wanted * _candidate_s(fewer, pace) <= left:
+            break
+        images //= 2
+    evaluations = 3 if metric_name(prepared.teacher.model, prepared.data) == "fidelity" else 2
+    each = evaluations * (pace.load_s + pace.evaluate_s)
+    tested = len(prepared.data.test)
+    affordable = max(_LEAST_TEST, int(_TAIL_SHARE * seconds / each)) if each else tested
+    conditions = _CONDITION_IMAGES
+    tail_s = _TAIL_S + min(tested, affordable) * each
+    if settings.corruptions:
+        conditions = max(16, min(conditions, int(_TAIL_SHARE * seconds / (_CONDITIONS * pace.evaluate_s))))
+        tail_s += _CONDITIONS * conditions * pace.evaluate_s
+    return replace(
+        fewer,
+        test_images=affordable if affordable < tested else None,
+        condition_images=conditions,
+        tail_s=min(tail_s, 2 * _TAIL_SHARE * seconds),
+    )
+
+
+def _in_words(schedule: Schedule, settings: CompressSettings, prepared: Prepared, pace: Pace, engine: Engine) -> str:
+    amount, images = settings.amount, len(prepared.data.train)
+    candidates = amount.removal_candidates + amount.shrinkage_candidates
+    epochs = settings.epochs or amount.epochs(images)
+    searched = _setup_s(schedule, pace) + candidates * _candidate_s(schedule, pace)
+    for finalists, times in amount.rungs:
+        searched += _setup_s(schedule, pace, times) + finalists * _candidate_s(schedule, pace, times)
+    taught = prepared.distilling.rounds(images)
+    step_s = _STUDENT_SHARE * pace.train_s + pace.load_s
+    processes = prepared.distilling.processes
+    trained = images * (epochs * step_s + min(epochs, taught) * pace.teach_s) / processes
+    trained += epochs * len(prepared.data.validation) * pace.evaluate_s
+    total = searched + trained + schedule.tail_s
+    batch = prepared.distilling.batch_size
+    at_once = "" if schedule.images_at_once >= batch else f", {schedule.images_at_once} of {batch} images at once"
+    where = f"{engine.device.type}{f' x {processes}' if processes > 1 else ''} in {engine.number_format}{at_once}"
+    plan = (
+        f"plan: up to {candidates} candidates of {schedule.short_images:,} images, {_times(amount.rungs)}then "
+        f"{epochs} epochs of {images:,} images"
+    )
+    speed = f"{1 / max(pace.train_s, 1e-9):,.0f} images/s on {where}"
+    if settings.minutes is not None and total > settings.minutes * 60:
+        return f"{plan}, or what fits into {settings.minutes:g} min: all of it takes {_duration(total)} here ({speed})"
+    return f"{plan}: about {_duration(total)} here ({speed})"
+
+
+def _times(rungs: Iterable[tuple[int, int]]) -> str:
+    finalists = [str(count) for count, _ in rungs if count > 1]
+    return f"the best {' and '.join(finalists)} again on more, " if finalists else ""
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
