@@ -38,11 +38,11 @@ class ImageSession:
         """How many images it takes at a time, None for any number."""
 
     @classmethod
-    def learned(cls, path: Path | str, *, threads: int = 0) -> "ImageSession":
-        """Open a file so that it gives its `learned_outputs`."""
-        model = load_model(path)
-        changed = with_learned_outputs(model)
-        return cls(path if changed is model else changed, threads=threads)
+    def learned(cls, model: Path | str | ir.Model, *, threads: int = 0) -> "ImageSession":
+        """Open a model so that it gives its `learned_outputs`."""
+        loaded = model if isinstance(model, ir.Model) else load_model(model)
+        changed = with_learned_outputs(loaded)
+        return cls(model if changed is loaded else changed, threads=threads)
 
     def run(self, images: Array) -> list[Array]:
         """Return every output for `images`, ``(N, ...)``."""

@@ -8,6 +8,7 @@ import n2n_edge
 from n2n_edge.data.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from n2n_edge.data.dataset import Split
 from n2n_edge.devices.profile import Profile
+from n2n_edge.graph.bind import with_bound_inputs
 from n2n_edge.graph.costs import costs
 from n2n_edge.graph.free_batch import fix_batch
 from n2n_edge.graph.load import save_model
@@ -141,6 +142,7 @@ def _write(path: Path, settings: CompressSettings, prepared: Prepared, trained: 
         figures=figures,
         data=prepared.data,
     )
+    stamped = with_bound_inputs(stamped)
     save_model(fix_batch(stamped) if prepared.one_at_a_time else stamped, path)
 
 

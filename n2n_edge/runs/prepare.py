@@ -14,9 +14,10 @@ from n2n_edge.data.dataset import Data, load_data
 from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
+from n2n_edge.graph.bind import bind, parse_bindings
 from n2n_edge.graph.free_batch import takes_one_image
 from n2n_edge.graph.input_shape import image_shape, input_layout, leaves_size_free, shape_words
-from n2n_edge.graph.load import save_model
+from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.file_figures import file_figures
 from n2n_edge.metrics.figures import Figure
@@ -172,7 +173,11 @@ def _teacher_file(settings: CompressSettings, folder: RunFolder, callback: RunCa
         return folder.teacher
     if settings.weights is not None:
         raise InputError(f"‹weights› {settings.weights}: an ONNX teacher holds its weights; leave it out")
-    return example_teacher() if settings.teacher is None else Path(settings.teacher)
+    path = example_teacher() if settings.teacher is None else Path(settings.teacher)
+    if settings.bind:
+        save_model(bind(load_model(path), parse_bindings(settings.bind)), folder.teacher)
+        return folder.teacher
+    return path
 
 
 def _summary(teacher: Teacher, path: Path) -> str:

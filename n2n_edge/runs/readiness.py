@@ -57,7 +57,9 @@ def refuse_unready(teacher: Teacher, path: Path) -> None:
 def _of_graph(teacher: Teacher) -> Iterator[Obstacle]:
     inputs = teacher.model.graph.inputs
     if len(inputs) != 1:
-        yield Obstacle("inputs", f"takes {len(inputs)} inputs: distillation feeds models of one image input")
+        others = [printable(value.name) for value in inputs[1:]]
+        given = " ".join(f"--bind {name}=VALUE" for name in others[:_NAMES_SHOWN])
+        yield Obstacle("inputs", f"takes {len(inputs)} inputs; give those beside the image a value: {given}")
         return
     yield from _of_input(inputs[0])
     if any(

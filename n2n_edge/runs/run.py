@@ -229,6 +229,7 @@ def compress(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     input_shape: Sequence[int] | None = None,
+    bind: Sequence[str] | None = None,
     flip: bool | None = None,
     corruptions: bool = False,
     accept_expected: bool = False,

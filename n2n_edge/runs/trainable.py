@@ -18,7 +18,7 @@ __all__ = ["shipped_form", "trainable_teacher"]
 _CALIBRATION_IMAGES = 256
 _LEAST_IMAGES = 8
 _CALIBRATION_BATCH = 64
-_BATCH_VALUES = 1e8
+_BATCH_VALUES = 3e7
 _BATCH_MACS = 2e10
 _MOST_MACS = 1.2e11
 """Bounds of one batch and of all of them: at 640 pixels a few images hold as many positions as many small ones do."""

@@ -7,6 +7,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from n2n_edge.graph.bind import bound_names
 from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.graph.op import STANDARD_DOMAINS, op_key
 from n2n_edge.training.ops import (
@@ -82,7 +83,7 @@ class _Planner:
         self.foreign: list[ir.Node] = []
         self.opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
         self.mode = mode
-        self.weights = find_weights(self.graph)
+        self.weights = find_weights(self.graph, bound_names(model))
         self.slots: dict[ir.Value, int] = {}
         self.known: dict[ir.Value, Tensor] = {}
         self.changing: dict[ir.Value, Tensor] = {}
