@@ -117,4 +117,4 @@ def _array(value: ir.Value, binding: Binding) -> np.ndarray:
     numbers = np.array(binding.values)
     if not np.array_equal(numbers.astype(kind).astype(float), numbers) and not np.issubdtype(kind, np.floating):
         raise InputError(f"‹bind› {binding}: the input holds {value.dtype}, which these numbers aren't")
-    return np.array(np.broadcast_to(numbers.reshape(-1) if count == 1 else numbers.reshape(shape), shape), dtype=kind)
+    return np.array(np.broadcast_to(numbers.reshape(()) if count == 1 else numbers.reshape(shape), shape), dtype=kind)
