@@ -10,6 +10,7 @@ from n2n_edge.data.dataset import Split
 from n2n_edge.devices.profile import Profile
 from n2n_edge.graph.bind import with_bound_inputs
 from n2n_edge.graph.costs import costs
+from n2n_edge.graph.file_version import in_version
 from n2n_edge.graph.free_batch import fix_batch
 from n2n_edge.graph.load import save_model
 from n2n_edge.latency.file_figures import ModelFile
@@ -143,7 +144,8 @@ def _write(path: Path, settings: CompressSettings, prepared: Prepared, trained: 
         data=prepared.data,
     )
     stamped = with_bound_inputs(stamped)
-    save_model(fix_batch(stamped) if prepared.one_at_a_time else stamped, path)
+    stamped = fix_batch(stamped) if prepared.one_at_a_time else stamped
+    save_model(in_version(stamped, settings.opset, settings.ir_version), path)
 
 
 def _verdicts(

@@ -15,6 +15,7 @@ from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.graph.bind import bind, parse_bindings
+from n2n_edge.graph.file_version import in_version
 from n2n_edge.graph.free_batch import takes_one_image
 from n2n_edge.graph.input_shape import image_shape, input_layout, leaves_size_free, shape_words
 from n2n_edge.graph.load import load_model, save_model
@@ -100,6 +101,7 @@ def prepare(
     path = _teacher_file(settings, folder, callback)
     teacher = Teacher.load(path, settings.input_shape)
     refuse_unready(teacher, path)
+    in_version(teacher.model, settings.opset, settings.ir_version)  # what can't be written is told before anything
     callback.on_message(_summary(teacher, path))
     noted = tuple(Notice("export", note) for note in (export_note(teacher),) if note)
     for notice in noted:

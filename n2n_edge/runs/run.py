@@ -230,6 +230,8 @@ def compress(
     std: Sequence[float] | None = None,
     input_shape: Sequence[int] | None = None,
     bind: Sequence[str] | None = None,
+    opset: int | None = None,
+    ir_version: int | None = None,
     flip: bool | None = None,
     corruptions: bool = False,
     accept_expected: bool = False,
