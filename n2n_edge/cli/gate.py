@@ -33,7 +33,7 @@ def gate(
         list[Path] | None,
         typer.Argument(
             metavar="[MODEL]...",
-            help="ONNX models to judge [default: all that the budget file names].",
+            help="ONNX models to check [default: all that the budget file names].",
             show_default=False,
         ),
     ] = None,
@@ -60,7 +60,7 @@ def gate(
         typer.Option(help="Least accuracy on the test images of --data, as a fraction.", rich_help_panel=_BUDGETS),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Images to judge accuracy on, as for `compress`.", rich_help_panel=_BUDGETS)
+        str | None, typer.Option(help="Images to evaluate accuracy on, as for `compress`.", rich_help_panel=_BUDGETS)
     ] = None,
     classes: Annotated[
         Path | None,
@@ -118,7 +118,7 @@ def gate(
         bool | None,
         typer.Option(
             "--static/--no-static",
-            help="Judge by the files alone: nothing is run, no latency, no accuracy.",
+            help="Check the files alone: nothing is run, no latency, no accuracy.",
             rich_help_panel=_BASELINE,
             show_default=False,
         ),
@@ -223,7 +223,7 @@ def gate(
         if init:
             _init(models or [], options, headroom, config, as_json)
             return
-        found = _judged(models or [], options, config, no_config, skip_unnamed, (junit, markdown, gitlab))
+        found = _checked(models or [], options, config, no_config, skip_unnamed, (junit, markdown, gitlab))
         _write(found, time.monotonic() - started, junit, markdown, gitlab)
     except N2NError as error:
         if on_github:
@@ -237,7 +237,7 @@ def gate(
     raise typer.Exit(exit_code_of(found))
 
 
-def _judged(
+def _checked(
     models: list[Path],
     options: dict[str, Any],
     config: Path | None,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from n2n_edge.cli.long_table import LongTable
     from n2n_edge.graph.groups import ChannelGroup
     from n2n_edge.graph.layers import Layer
     from n2n_edge.graph.teacher import Teacher
@@ -98,9 +99,11 @@ def _print(path: Path, teacher: "Teacher", found: "Inspection") -> None:
         console.print(Text(f"compress would refuse it ({item.code}): {item.text}", style="yellow"), soft_wrap=True)
 
 
-def _layer_table(layers: "Sequence[Layer]") -> "Table":
+def _layer_table(layers: "Sequence[Layer]") -> "LongTable":
     from rich.table import Table
     from rich.text import Text
+
+    from n2n_edge.cli.long_table import LongTable
 
     table = Table(title="layers", title_justify="left")
     table.add_column("layer", overflow="fold")
@@ -109,30 +112,36 @@ def _layer_table(layers: "Sequence[Layer]") -> "Table":
     for name in ("params", "MACs"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("removable", overflow="fold", ratio=1)
-    for layer in layers:
-        table.add_row(
+    rows = [
+        (
             Text(layer.name),
-            _op(layer),
-            f"{layer.in_channels}->{layer.out_channels}",
-            _short(layer.params),
-            _short(layer.macs),
+            Text(_op(layer)),
+            Text(f"{layer.in_channels}->{layer.out_channels}"),
+            Text(_short(layer.params)),
+            Text(_short(layer.macs)),
             _yes_or(layer.reason),
         )
-    return table
+        for layer in layers
+    ]
+    return LongTable(table, rows)
 
 
-def _group_table(groups: "Sequence[ChannelGroup]") -> "Table":
+def _group_table(groups: "Sequence[ChannelGroup]") -> "LongTable":
     from rich.table import Table
     from rich.text import Text
+
+    from n2n_edge.cli.long_table import LongTable
 
     table = Table(title="channel groups", title_justify="left")
     table.add_column("group", no_wrap=True)
     table.add_column("width", justify="right", no_wrap=True)
     table.add_column("layers", overflow="fold", ratio=2)
     table.add_column("shrinkable", overflow="fold", ratio=1)
-    for group in groups:
-        table.add_row(group.name, str(group.width), Text(_names(group.layers)), _yes_or(group.reason))
-    return table
+    rows = [
+        (Text(group.name), Text(str(group.width)), Text(_names(group.layers)), _yes_or(group.reason))
+        for group in groups
+    ]
+    return LongTable(table, rows)
 
 
 def _cost_table(path: Path, device: str, figures: Mapping[str, Figure], batch: int = 1) -> "Table":

@@ -1,4 +1,4 @@
-"""Which models a gate judges, and what is asked of each: a budget file, and the command line on top."""
+"""Jobs of a gate: its models, and what a budget file and the command line on top ask of each."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

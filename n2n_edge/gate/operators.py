@@ -11,7 +11,7 @@ from n2n_edge.graph.op import op_key
 from n2n_edge.metrics.outcome import Outcome
 from n2n_edge.reading import read_text
 
-__all__ = ["Operators", "judge_operators", "operator_counts", "parse_operators"]
+__all__ = ["Operators", "check_operators", "operator_counts", "parse_operators"]
 
 _SHOWN = 5
 
@@ -40,7 +40,7 @@ class Operators:
         return f"not allowed: {named}{more}"
 
 
-def judge_operators(model: ir.Model, allowed: Sequence[str]) -> Operators:
+def check_operators(model: ir.Model, allowed: Sequence[str]) -> Operators:
     """Hold every operator of a model, in subgraphs and functions too, against the names that are allowed."""
     known = set(allowed)
     counts = operator_counts(model)

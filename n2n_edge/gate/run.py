@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from n2n_edge.errors import InputError, N2NError, UnsuitableEnvironmentError
 from n2n_edge.gate.check import Check, Gated
-from n2n_edge.gate.operators import judge_operators
+from n2n_edge.gate.operators import check_operators
 from n2n_edge.gate.regression import compare as compare_costs
 from n2n_edge.gate.regression import regression_asked
 from n2n_edge.gate.settings import GateSettings
@@ -56,7 +56,7 @@ _FROM_SHAPES = ("macs", "memory_bound_mb")
 _UNTOLD = "shapes of the model can't be inferred, and --static runs nothing: leave it out to run the model once"
 
 AccuracyOf = Callable[[Path, GateSettings], Accuracies]
-"""Judges a model, and its baseline if there is one, on the test images of the settings' data."""
+"""Evaluates a model, and its baseline if there is one, on the test images of the settings' data."""
 
 
 def gate_models(
@@ -72,10 +72,10 @@ def gate_models(
     """
     begun = [_Gate(job, watch) for job in jobs]
     for gate in begun:
-        gate.judge_file()
+        gate.check_file()
     for gate in begun:
-        gate.judge_accuracy(accuracy_of)
-        gate.judge_latency()
+        gate.check_accuracy(accuracy_of)
+        gate.check_latency()
     return tuple(gate.found() for gate in begun)
 
 
@@ -102,8 +102,8 @@ class _Gate:
         notes, warnings = (tuple(dict.fromkeys(lines)) for lines in (self._notes, self._warnings))
         return Gated(self._model, tuple(self._checks), warnings, self._settings.baseline, notes)
 
-    def judge_file(self) -> None:
-        """Judge all that follows from the file: size, params, MACs, memory bound, operators, a predicted latency."""
+    def check_file(self) -> None:
+        """Check all that follows from the file: size, params, MACs, memory bound, operators, a predicted latency."""
         model, baseline = self._sized()
         figures_of = model_figures if self._needs_shapes and not self._settings.static else inferred_figures
         figures = figures_of(model, self._model)
@@ -135,7 +135,7 @@ class _Gate:
                 if cost in untold or cost not in known
             ]
         if self._operators:
-            self._checks.append(judge_operators(model, self._operators))
+            self._checks.append(check_operators(model, self._operators))
 
     def _sized(self) -> tuple[ir.Model, ir.Model | None]:
         """Return the model and its baseline at the sizes of input that they are counted and timed at."""
@@ -146,8 +146,8 @@ class _Gate:
         self._warnings += [Notice("input-size-assumed", text) for text in sized.notes]
         return sized.models[0], sized.models[1] if len(paths) > 1 else None
 
-    def judge_accuracy(self, accuracy_of: AccuracyOf) -> None:
-        """Judge what test images say."""
+    def check_accuracy(self, accuracy_of: AccuracyOf) -> None:
+        """Check what test images say."""
         settings = self._settings
         if settings.data is None:
             return
@@ -178,8 +178,8 @@ class _Gate:
         self._notes += found.notes
         self._warnings += found.warnings
 
-    def judge_latency(self) -> None:
-        """Judge what has to be timed: the latency on a named target, and its ratio to the baseline's."""
+    def check_latency(self) -> None:
+        """Check what has to be timed: the latency on a named target, and its ratio to the baseline's."""
         limit = None if self._predicting else self._limit
         baseline = self._settings.baseline
         allowed = self._allowed.of("latency_ms")

@@ -46,11 +46,11 @@ def find_groups(labels: Labels, model: ir.Model, layers: Sequence[Layer]) -> tup
         members.setdefault((int(signature[root]), frozen.get(root, "")), []).append(root)
     touched = _touched(keys, labels, [units[0] for units in members.values()])
     owners = _owners(model, layers)
+    position = {layer.name: index for index, layer in enumerate(layers)}
     groups: list[ChannelGroup] = []
     for (_, reason), units in members.items():
         dims = touched[units[0]]
-        names = dict.fromkeys(owners[key[0]] for key in dims if key[0] in owners)
-        ordered = [layer.name for layer in layers if layer.name in names]
+        ordered = sorted({owners[key[0]] for key in dims if key[0] in owners}, key=position.__getitem__)
         if not reason and len(units) == 1:
             reason = "holds a single unit"
         groups.append(ChannelGroup(f"g{len(groups)}", len(units), reason, tuple(ordered), tuple(units), tuple(dims)))
@@ -142,13 +142,11 @@ def _in_order(rows: Sequence[LabelArray], count: int) -> list[int]:
 
 def _touched(keys: Sequence[DimKey], labels: Labels, units: Sequence[int]) -> dict[int, list[DimKey]]:
     """Return, for each of `units`, the weight axes that hold it."""
-    wanted = np.array(units, np.int64)
     touched: dict[int, list[DimKey]] = {unit: [] for unit in units}
     for key in keys:
-        present = np.zeros(labels.count, bool)
-        present[labels.dims[key]] = True
-        for unit in wanted[present[wanted]].tolist():
-            touched[unit].append(key)
+        for unit in np.unique(labels.dims[key]).tolist():
+            if unit in touched:
+                touched[unit].append(key)
     return touched
 
 

@@ -6,6 +6,7 @@ Goes through a graph once, from node to node, with types and with the small valu
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -24,12 +25,23 @@ __all__ = ["SMALL", "Inferred", "infer", "is_countable", "is_random", "measured"
 SMALL = 4096
 """Elements up to which a constant may be a setting (sizes, axes, scales) whose content shapes depend on."""
 
-_Answer = tuple[onnx.TypeProto | None, ...]
+
+class _Told(NamedTuple):
+    """What ONNX tells of an output; of a tensor `sizes` too, None where not even its rank is known."""
+
+    kind: onnx.TypeProto
+    sizes: tuple[int | None, ...] | None
+
+
+_Answer = tuple[_Told | None, ...]
 
 _ANSWERS: dict[Hashable, _Answer] = {}
 """What ONNX has said of nodes: a graph is gone through several times, and holds many equal nodes."""
 
 _MOST_ANSWERS = 20_000
+_MOST_CONTENT = 64
+"""Elements up to which the content of a setting is compared to tell whether nodes are equal."""
+
 _PLAIN_ATTRIBUTES = frozenset({
     ir.AttributeType.FLOAT, ir.AttributeType.FLOATS, ir.AttributeType.INT, ir.AttributeType.INTS,
     ir.AttributeType.STRING, ir.AttributeType.STRINGS,
@@ -226,9 +238,9 @@ class _Walk:
         if op_of(node).shapes is not None:
             self._ask_row(node)
             return
-        for value, kind in zip(node.outputs, self._asked(node), strict=True):
-            if value.name and kind is not None:
-                self._learn(node, str(value.name), kind)
+        for value, told in zip(node.outputs, self._asked(node), strict=True):
+            if value.name and told is not None:
+                self._learn(node, str(value.name), told)
 
     def _ask_row(self, node: ir.Node) -> None:
         """Learn the shapes of a node's outputs as its row tells them; they have the type of its first input."""
@@ -256,13 +268,17 @@ class _Walk:
         return known
 
     def _key(self, node: ir.Node) -> Hashable | None:
-        """Return what the answer for `node` follows from; None where that includes the content of a value."""
+        """Return what the answer for `node` follows from; None where that includes the content of a large value."""
         inputs: list[Hashable] = []
         for value in node.inputs:
             name = "" if value is None else str(value.name)
-            if name in self._values or (name and name not in self.found.shapes):
+            if name and name not in self.found.shapes:
                 return None
-            inputs.append((self.found.shapes[name], self.found.kinds[name]) if name else None)
+            content = self._values.get(name) if name and not op_of(node).is_blind_to_content else None
+            if content is not None and content.size > _MOST_CONTENT:
+                return None
+            held = None if content is None else content.tobytes()
+            inputs.append((self.found.shapes[name], self.found.kinds[name], held) if name else None)
         attributes: list[Hashable] = []
         for name, attribute in node.attributes.items():
             if attribute.type not in _PLAIN_ATTRIBUTES:
@@ -291,9 +307,9 @@ class _Walk:
         )
         told = [found.get(str(value.name)) if value.name else None for value in node.outputs]
         if replaced is None:
-            return tuple(told)
+            return tuple(None if kind is None else _told(kind) for kind in told)
         element = replaced.kind or self.found.kinds.get(proto.input[0]) or onnx.TensorProto.UNDEFINED
-        return tuple(None if kind is None else _with_element(kind, element) for kind in told)
+        return tuple(None if kind is None else _told(_with_element(kind, element)) for kind in told)
 
     def _type(self, name: str) -> onnx.TypeProto | None:
         """Return what is known of the type of a value."""
@@ -301,21 +317,21 @@ class _Walk:
             return onnx.helper.make_tensor_type_proto(self.found.kinds[name], self.found.shapes[name])
         return self._types.get(name)
 
-    def _learn(self, node: ir.Node, name: str, kind: onnx.TypeProto) -> None:
+    def _learn(self, node: ir.Node, name: str, told: _Told) -> None:
+        kind, sizes = told
         if kind.WhichOneof("value") != "tensor_type":
             self.found.others.add(name)
             self._types[name] = kind
             return
-        tensor = kind.tensor_type
-        dims = list(tensor.shape.dim) if tensor.HasField("shape") else []
-        known = tensor.HasField("shape") and all(0 <= (_size(dim) or 0) <= _LARGEST for dim in dims)
-        if known and all(_size(dim) is not None for dim in dims):
-            shape = tuple(dim.dim_value for dim in dims)
+        element = kind.tensor_type.elem_type
+        known = sizes is not None and all(0 <= (size or 0) <= _LARGEST for size in sizes)
+        shape = tuple(size for size in sizes or () if size is not None)
+        if sizes is not None and known and len(shape) == len(sizes):
             if is_countable(shape) and self._keeps_elements(node, shape):
-                self._note(name, self._exact(node, shape), tensor.elem_type)
-        elif known or not tensor.HasField("shape"):
+                self._note(name, self._exact(node, shape), element)
+        elif known or sizes is None:
             self._types[name] = kind
-            self.found.kinds[name] = tensor.elem_type
+            self.found.kinds[name] = element
 
     def _keeps_elements(self, node: ir.Node, shape: tuple[int, ...]) -> bool:
         """Tell whether a Reshape gives as many elements as it takes, which inference doesn't check."""
@@ -330,6 +346,12 @@ class _Walk:
             return shape
         sizes = exact_sizes(node, shapes[0], shapes[1] or () if len(shapes) > 1 else ())
         return shape if sizes is None else (*shape[:2], *sizes)
+
+
+def _told(kind: onnx.TypeProto) -> _Told:
+    tensor = kind.tensor_type if kind.WhichOneof("value") == "tensor_type" else None
+    ranked = tensor is not None and tensor.HasField("shape")
+    return _Told(kind, tuple(_size(dim) for dim in tensor.shape.dim) if tensor is not None and ranked else None)
 
 
 def _with_element(kind: onnx.TypeProto, element: int) -> onnx.TypeProto:

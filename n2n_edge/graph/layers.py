@@ -191,9 +191,9 @@ def _why_not(
 ) -> str:
     if output.is_graph_output():
         return f"gives the graph output '{output.name}'"
-    stranger = _stranger(source, output, holders)
-    if stranger is not None:
-        return f"touches op {stranger.op_type} '{stranger.name}', which isn't understood"
+    unknown = _unknown_op(source, output, holders)
+    if unknown is not None:
+        return f"touches op {unknown.op_type} '{unknown.name}', which isn't understood"
     before, after = shapes[str(source.name)], shapes[str(output.name)]
     if len(before) != len(after):
         return f"changes the rank from {len(before)} to {len(after)}"
@@ -205,7 +205,7 @@ def _why_not(
     return f"changes the width from {before[channel]} to {after[channel]} and {blocker}" if blocker else ""
 
 
-def _stranger(source: ir.Value, output: ir.Value, holders: Mapping[ir.Node, ir.Node]) -> ir.Node | None:
+def _unknown_op(source: ir.Value, output: ir.Value, holders: Mapping[ir.Node, ir.Node]) -> ir.Node | None:
     """Return an op outside the known set that gives what the layer reads, or reads what it gives.
 
     `holders` maps the nodes in bodies of control flow to the op that holds them.

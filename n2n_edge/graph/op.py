@@ -181,6 +181,11 @@ class Op:
         return self.differentiable and not self.quantized and (self.domain in STANDARD_DOMAINS or bool(self.torch))
 
     @property
+    def is_blind_to_content(self) -> bool:
+        """Whether the shapes of its outputs follow from those of its inputs, whatever these hold."""
+        return self.activation or self.norm or self.broadcasts or self.weight is not None
+
+    @property
     def is_from_outside(self) -> bool:
         """Whether its shapes are told by its row alone: ONNX Runtime needn't have it."""
         told = self.shapes is not None or self.like is not None

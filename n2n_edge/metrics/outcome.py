@@ -1,4 +1,4 @@
-"""How a gate ends: for one thing that was asked, for a model, for a job."""
+"""Outcomes of a gate: of one thing that was asked, of a model, of a job."""
 
 from collections.abc import Iterable
 from typing import Literal

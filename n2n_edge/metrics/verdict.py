@@ -1,4 +1,4 @@
-"""Whether a figure meets its budget."""
+"""Verdicts: figures held against budgets."""
 
 import math
 from collections.abc import Iterable, Mapping

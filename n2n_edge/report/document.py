@@ -61,7 +61,7 @@ class DeviceJson(TypedDict):
 
 
 class CandidateJson(TypedDict):
-    """One candidate in the order in which it was judged; what was not found out is None."""
+    """One candidate in the order evaluated; what was not found out is None."""
 
     stage: int
     index: int

@@ -21,7 +21,7 @@ class FrontCell:
 
 @dataclass(frozen=True)
 class FrontRow:
-    """One candidate; `number` counts from 1 in the order judged."""
+    """One candidate; `number` counts from 1 in the order evaluated."""
 
     number: int
     chosen: bool

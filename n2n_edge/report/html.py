@@ -62,7 +62,7 @@ class _Charts(TypedDict):
 
 
 def write_html(document: RunReport, run_rows: Sequence[CandidateJson], path: Path) -> None:
-    """Write the report of a run to `path`; `run_rows` are the candidates in the order judged.
+    """Write the report of a run to `path`; `run_rows` are the candidates in the order evaluated.
 
     The file is self-contained: no fonts, no requests, and everything is there without its script.
     """

@@ -48,7 +48,7 @@ def known_costs(document: RunReport, rows: Sequence[CandidateJson]) -> tuple[Kno
 
 
 def metric_name(document: RunReport) -> str:
-    """Return what candidates were judged by: accuracy, or fidelity to the teacher where there are no labels."""
+    """Return what candidates were evaluated by: accuracy, or fidelity to the teacher where there are no labels."""
     return "accuracy" if document["student"].get("accuracy") is not None else "fidelity"
 
 

@@ -12,7 +12,7 @@ _MOVING_AVERAGE = 10
 
 
 def reward_chart(rows: Sequence[CandidateJson], texts: Sequence[str]) -> Chart:
-    """Return the reward of each candidate in the order judged, with the best so far and a moving average per stage."""
+    """Return the reward of each candidate in the order evaluated, the best so far, and a moving average per stage."""
     rewards = [row["reward"] for row in rows]
     xs, ys = _numbers(rows), fit_scale(without_low_outliers(rewards), *y_range())
     points, best = [], []

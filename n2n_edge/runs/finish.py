@@ -37,7 +37,7 @@ from n2n_edge.training.evaluation import evaluate_onnx, metric_name
 __all__ = ["ship"]
 
 _CONDITION_IMAGES = 1000
-"""Test images that are judged under each corruption and severity."""
+"""Test images that are used under each corruption and severity."""
 
 
 def ship(
@@ -50,7 +50,7 @@ def ship(
     before_publishing: Callable[[], None] = lambda: None,
     condition_images: int = _CONDITION_IMAGES,
 ) -> None:
-    """Write the student, prove parity, check every budget on the file itself, judge it on the test images once.
+    """Write the student, prove parity, check every budget on the file itself, evaluate it on the test images once.
 
     The file gets its place and name when all that is done, as the last step; `before_publishing` may still object.
 
@@ -151,7 +151,7 @@ def _write(path: Path, settings: CompressSettings, prepared: Prepared, trained: 
 def _verdicts(
     figures: Mapping[str, Figure], settings: CompressSettings, profiles: Sequence[Profile]
 ) -> tuple[Verdict, ...]:
-    """Judge every budget, that of the latency once on each device."""
+    """Check every budget, that of the latency once on each device."""
     return tuple(
         verdict
         for budget in settings.budgets
@@ -210,7 +210,7 @@ def _quality(path: Path, prepared: Prepared) -> dict[str, Figure]:
 
 
 def _conditions(student: Path, prepared: Prepared, callback: RunCallback, most: int) -> ConditionsJson:
-    """Judge teacher and student on corrupted test images, each corruption at every severity."""
+    """Evaluate teacher and student on corrupted test images, each corruption at every severity."""
     data = prepared.data
     callback.on_message(f"judging under {len(CORRUPTIONS)} corruptions at {len(SEVERITIES)} severities")
     name = metric_name(prepared.teacher.model, data)

@@ -86,7 +86,7 @@ class RunTrial:
 class RunTrials:
     """All trials of one run, finished or not.
 
-    `metric` is what they were judged by, accuracy or fidelity; the first of `devices` is the primary one.
+    `metric` is what they were evaluated by, accuracy or fidelity; the first of `devices` is the primary one.
     """
 
     run: Path
@@ -180,7 +180,7 @@ def read_trials(run: Path) -> RunTrials:
     """Return the candidates of the run in folder `run`, even while it goes on.
 
     Raises:
-        InputError: there is no run, or it has judged no candidate yet.
+        InputError: there is no run, or it has evaluated no candidate yet.
     """
     folder, settings = RunFolder.existing(run)
     with Journal.read(folder.journal) as journal:
@@ -190,11 +190,11 @@ def read_trials(run: Path) -> RunTrials:
         raise InputError(f"{run} has judged no candidate yet; go on with `n2n-edge compress --resume --out {run}`")
     report = _report_of(folder)
     winner = None if report is None else find_winner(report, report["search"]["candidates"])
-    judged_by = "accuracy" if report is None or report["student"].get("accuracy") is not None else "fidelity"
+    evaluated_by = "accuracy" if report is None or report["student"].get("accuracy") is not None else "fidelity"
     devices = profiles_of_run(meta, run, settings.devices)
     return RunTrials(
         run=run,
-        metric=str(meta.get("metric", judged_by)),
+        metric=str(meta.get("metric", evaluated_by)),
         objective=objective_of(meta, folder, settings),
         devices=devices,
         budgets=settings.budgets,

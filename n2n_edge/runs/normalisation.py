@@ -111,12 +111,12 @@ def choose_normalisation(data: Data, evaluate: Evaluate) -> Normalisation:
         return _of_least_error(evaluate, data, sample, usual)
     accuracy = {}
     for name, (mean, std) in usual.items():
-        judged = evaluate(sample, replace(data, mean=mean, std=std)).accuracy
-        if judged is None:
+        evaluated = evaluate(sample, replace(data, mean=mean, std=std)).accuracy
+        if evaluated is None:
             return Normalisation(
                 *usual["0..1"], "assumed", "0..1, assumed: the teacher says nothing; check, or give --mean and --std"
             )
-        accuracy[name] = judged
+        accuracy[name] = evaluated
     top = max(accuracy.values())
     tolerance = sqrt(max(top * (1 - top), 0.25 / len(sample)) / len(sample))  # one standard error
     best = next(name for name, value in accuracy.items() if value >= top - tolerance)

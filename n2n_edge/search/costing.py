@@ -80,10 +80,10 @@ class CostMeter:
         self._timed = tuple(device for device in self.devices if device.timed)
         self._accept_expected = accept_expected
         self._meets_all: bool | None = None
-        self._surplus: dict[frozenset[str], tuple[float, float]] = {}  # MB of file and memory beyond what is foretold
+        self._surplus: dict[frozenset[str], tuple[float, float]] = {}  # MB of file and memory beyond what is predicted
         self._width_costs: OrderedDict[frozenset[str], tuple[WidthCosts, tuple[GraphLatency, ...]]] = OrderedDict()
         self.timings = 0
-        """How often a timing has corrected what is foretold."""
+        """How often a timing has corrected what is predicted."""
 
     def static(self, model: ir.Model) -> TrialCosts:
         """Return what the graph alone tells."""
@@ -140,7 +140,7 @@ class CostMeter:
     def headroom(self) -> dict[str, float]:
         """Return, by cost, what share of the teacher's the budgets leave."""
         groups = self.teacher.groups
-        base = self.foretold(frozenset(), np.array([[group.width for group in groups]], np.int64))
+        base = self.predicted(frozenset(), np.array([[group.width for group in groups]], np.int64))
         return {cost: limit / max(float(base[cost][0]), 1e-12) for cost, limit in self.limits.items()}
 
     def fitted(self, removed: frozenset[str], ratios: Mapping[str, float]) -> Architecture:
@@ -179,7 +179,7 @@ class CostMeter:
     def _fitted_file(self, removed: frozenset[str], table: Ratios) -> Architecture:
         """Return the one architecture of `fitted_many` whose file meets the budgets, too.
 
-        Where cuts add constants to the file that are not foretold, the difference is learned and the fit repeated.
+        Where cuts add constants to the file that are not predicted, the difference is learned and the fit repeated.
         """
         for _ in range(_FILE_ROUNDS):
             widths = self.fitted_many(removed, table)
@@ -187,7 +187,7 @@ class CostMeter:
             exact = self.static(build(self.teacher, architecture))
             if not self.excesses(exact):
                 break
-            known = self.foretold(removed, widths)
+            known = self.predicted(removed, widths)
             before = self._surplus.get(removed, (0.0, 0.0))
             more = (exact.size_mb - known["size_mb"][0], exact.memory_bound_mb - known["memory_bound_mb"][0])
             if max(more) <= 0:
@@ -207,7 +207,7 @@ class CostMeter:
         fits = partial(self._fits, removed)
         return fit_widths(groups, ratios, fits, self.multiple, top, roughly=roughly)
 
-    def foretold(self, removed: frozenset[str], widths: Widths) -> dict[str, NDArray[np.float64]]:
+    def predicted(self, removed: frozenset[str], widths: Widths) -> dict[str, NDArray[np.float64]]:
         """Return the costs at each row of `widths`, by the names that budgets use, without building a graph.
 
         ``latency_ms`` is that of the slowest device; that of each stands under ``latency_ms:NAME``.
@@ -215,7 +215,8 @@ class CostMeter:
         at, graphs = self._costs_at(removed)
         found = at.costs(widths)
         latencies = {
-            _on(device): device.foretold(removed, own, found) for device, own in zip(self.devices, graphs, strict=True)
+            _on(device): device.predicted_ms(removed, own, found)
+            for device, own in zip(self.devices, graphs, strict=True)
         }
         size, memory = self._surplus.get(removed, (0.0, 0.0))
         return {
@@ -227,8 +228,8 @@ class CostMeter:
             **latencies,
         }
 
-    def foretold_excesses(self, known: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
-        """Return the summed excesses of `foretold` costs over the budgets, `(N,)`, nought where all are met."""
+    def predicted_excesses(self, known: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Return the summed excesses of predicted costs over the budgets, `(N,)`, nought where all are met."""
         total = np.zeros(len(known["params"]))
         for name, limit in self.limits.items():
             shares = [known[name] / limit]
@@ -244,7 +245,7 @@ class CostMeter:
         return self.limits[cost]
 
     def _fits(self, removed: frozenset[str], widths: Widths) -> NDArray[np.bool_]:
-        return self.foretold_excesses(self.foretold(removed, widths)) <= 0
+        return self.predicted_excesses(self.predicted(removed, widths)) <= 0
 
     def _named(self, removed: frozenset[str], widths: NDArray[np.int64]) -> Architecture:
         architecture = self.teacher.full.remove(*sorted(removed))

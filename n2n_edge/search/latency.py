@@ -80,10 +80,10 @@ class DeviceLatency:
         return None if "failed" in known else Figure(**known)
 
     def of_graph(self, model: ir.Model, costs_at: WidthCosts) -> GraphLatency:
-        """Return the latency of a base graph on the device, for `foretold`."""
+        """Return the latency of a base graph on the device, for `predicted_ms`."""
         return self._latency.of_graph(model, costs_at.plan.nodes)
 
-    def foretold(self, removed: frozenset[str], graph: GraphLatency, amounts: Amounts) -> NDArray[np.float64]:
+    def predicted_ms(self, removed: frozenset[str], graph: GraphLatency, amounts: Amounts) -> NDArray[np.float64]:
         """Return the latency in ms of many candidates without layers `removed`, `(N,)`, without building any.
 
         Of a board that isn't at hand it is the upper bound unless the expected value is accepted; on this host it is
@@ -93,7 +93,7 @@ class DeviceLatency:
         return latencies * self._correction(removed)
 
     def correct(self, removed: frozenset[str], measured: Figure, model: ir.Model) -> None:
-        """Learn from a timing how far off what is foretold for this choice of layers is."""
+        """Learn from a timing how far off what is predicted for this choice of layers is."""
         factor = _OVERSHOT if self.is_over(measured) else 1.0
         self._corrections[removed] = measured.value / self.predicted(model).value * factor
 

@@ -255,7 +255,7 @@ def distill(
 ) -> DistillResult:
     """Train a copy of `student` towards `teacher`, and give it as it was after its best epoch.
 
-    Judged on the validation split by accuracy, or by fidelity where there are no labels; of equals the lower loss
+    Evaluated on the validation split by accuracy, or by fidelity where there are no labels; of equals the lower loss
     decides, and a student that no epoch improves comes back as it was. The schedule always runs to its end: a cosine
     that is cut off never comes to the low rates. `kept` tells which of the teacher's channels the student still has
     (see `surviving`): with it, feature hints join the loss. With a `checkpoint` path every epoch is saved there, and a

@@ -172,7 +172,7 @@ def test_the_search_says_the_same_of_a_candidate_as_shipping_of_its_file(
                 for expected in (False, True)
             ]
             latency = meters[0].evaluate(architecture, candidate).latency
-            upper, value = (float(meter.foretold(frozenset(), widths)["latency_ms"][0]) for meter in meters)
+            upper, value = (float(meter.predicted(frozenset(), widths)["latency_ms"][0]) for meter in meters)
         found = ModelFile(student).latency(profile).figure
         assert latency is not None
         assert same(latency.to_json(), found.to_json())

@@ -104,7 +104,7 @@ def test_a_board_is_predicted_and_the_budget_holds_for_the_prediction(
 
 
 @pytest.mark.parametrize("device", ["raspberry-pi-4", "jetson", "cpu"])
-def test_what_is_foretold_of_many_is_what_is_predicted_of_each(teacher: Teacher, journal: Journal, device: str) -> None:
+def test_many_are_predicted_as_each_is(teacher: Teacher, journal: Journal, device: str) -> None:
     profile = load_profile(device)
     rng = np.random.default_rng(0)
     groups = teacher.base_graph(frozenset()).groups
@@ -115,8 +115,8 @@ def test_what_is_foretold_of_many_is_what_is_predicted_of_each(teacher: Teacher,
         for group, width in zip(groups, widths[0].tolist(), strict=True):
             architecture = architecture.resize(group.name, width) if group.shrinkable else architecture
         figure = meter.devices[0].predicted(build(teacher, architecture))
-        foretold = meter.foretold(frozenset(), widths)["latency_ms"][0]
-    assert foretold == pytest.approx(figure.value if profile.is_host else figure.high, rel=1e-6)
+        predicted = meter.predicted(frozenset(), widths)["latency_ms"][0]
+    assert predicted == pytest.approx(figure.value if profile.is_host else figure.high, rel=1e-6)
 
 
 def test_a_latency_budget_holds_on_every_device(teacher: Teacher, journal: Journal) -> None:
@@ -147,20 +147,20 @@ def test_widths_suit_every_device(teacher: Teacher, journal: Journal) -> None:
     assert all(width % 12 == 0 for _, width in widths)
 
 
-def test_what_is_foretold_of_several_devices_is_what_is_foretold_of_each(teacher: Teacher, journal: Journal) -> None:
+def test_what_is_predicted_of_several_devices_is_what_is_predicted_of_each(teacher: Teacher, journal: Journal) -> None:
     pi, jetson = load_profile("raspberry-pi-4"), load_profile("jetson")
     budgets = [Budget("latency_ms", 0.5), Budget("params", 80_000)]
     widths = np.array([[max(1, group.width // part) for group in teacher.groups] for part in (1, 2, 4)])
     with WarmWorker() as worker:
         both = CostMeter(teacher, pi, budgets, journal, worker, others=[jetson])
         alone = [CostMeter(teacher, profile, budgets, journal, worker) for profile in (pi, jetson)]
-        known = both.foretold(frozenset(), widths)
-        each = [meter.foretold(frozenset(), widths) for meter in alone]
-        excesses = [meter.foretold_excesses(found) for meter, found in zip(alone, each, strict=True)]
+        known = both.predicted(frozenset(), widths)
+        each = [meter.predicted(frozenset(), widths) for meter in alone]
+        excesses = [meter.predicted_excesses(found) for meter, found in zip(alone, each, strict=True)]
     for profile, found in zip((pi, jetson), each, strict=True):
         assert (known[f"latency_ms:{profile.name}"] == found["latency_ms"]).all()
     assert (known["latency_ms"] == np.maximum(*(found["latency_ms"] for found in each))).all()
-    assert both.foretold_excesses(known) == pytest.approx(np.maximum(*excesses))
+    assert both.predicted_excesses(known) == pytest.approx(np.maximum(*excesses))
 
 
 def test_this_host_may_be_one_of_several_and_is_timed_only_where_the_others_allow(

@@ -43,7 +43,7 @@ class Estimator:
             profile,
         )
         self._full = {group.name: group.width for group in teacher.groups}
-        base = self._meter.foretold(frozenset(), self._widths_of(frozenset(), {}))
+        base = self._meter.predicted(frozenset(), self._widths_of(frozenset(), {}))
         self.profile = profile
         self._suggested: dict[frozenset[str], Mapping[str, float]] = {}
         self._params, self._macs = max(float(base["params"][0]), 1.0), max(float(base["macs"][0]), 1.0)
@@ -122,9 +122,9 @@ class Estimator:
         for row, price in enumerate(_PRICES):
             table[row, free] = _RATIOS[np.argmin(rises + price * unit * saved[:, None] * _RATIOS, axis=1)]
         widths = self._meter.fitted_many(removed, table, roughly=True)
-        costs = self._meter.foretold(removed, widths)
+        costs = self._meter.predicted(removed, widths)
         suffered = [self.profile.rise(estimate)[1] for estimate in self._costed_rows(removed, widths, costs)]
-        best = int(np.argmin(np.array(suffered) + 1e6 * self._meter.foretold_excesses(costs)))
+        best = int(np.argmin(np.array(suffered) + 1e6 * self._meter.predicted_excesses(costs)))
         return {groups[index].name: float(table[best, index]) for index in free}
 
     def _saved(self, removed: frozenset[str], free: Sequence[int]) -> NDArray[np.float64]:
@@ -133,7 +133,7 @@ class Estimator:
         table = np.repeat(full, len(free) + 1, axis=0)
         for row, index in enumerate(free):
             table[row, index] = max(1, table[row, index] // 2)
-        costs = self._meter.foretold(removed, table)
+        costs = self._meter.predicted(removed, table)
         saved = np.zeros(len(free))
         for cost, limit in self._meter.limits.items():
             if costs[cost][-1] > self._meter.limit_to_use(cost):
@@ -150,7 +150,7 @@ class Estimator:
             groups = self._meter.teacher.base_graph(removed).groups
             table = np.array([[candidates[i][1].get(group.name, 1.0) for group in groups] for i in members])
             widths = self._meter.fitted_many(removed, table, roughly=True)
-            costs = self._meter.foretold(removed, widths)
+            costs = self._meter.predicted(removed, widths)
             estimates.update(zip(members, self._costed_rows(removed, widths, costs), strict=True))
         return [estimates[index] for index in range(len(candidates))]
 
@@ -158,7 +158,7 @@ class Estimator:
         self, removed: frozenset[str], widths: NDArray[np.int64], costs: Mapping[str, NDArray[np.float64]]
     ) -> list[Estimate]:
         groups = self._meter.teacher.base_graph(removed).groups
-        excesses = self._meter.foretold_excesses(costs)
+        excesses = self._meter.predicted_excesses(costs)
         ratios = costs[self._evaluator.objective.cost] / self._evaluator.objective.base
         return [
             Estimate(
@@ -180,7 +180,7 @@ class Estimator:
 
     def _estimate_of(self, architecture: Architecture) -> Estimate:
         widths = self._widths_of(architecture.removed, dict(architecture.widths))
-        costs = self._meter.foretold(architecture.removed, widths)
+        costs = self._meter.predicted(architecture.removed, widths)
         return self._costed_rows(architecture.removed, widths, costs)[0]
 
     def _priced(self, estimate: Estimate, accuracy: float, progress: float) -> Estimate:
