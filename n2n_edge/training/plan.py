@@ -29,6 +29,9 @@ from n2n_edge.training.ops import (
     pool as ops_pool,
 )
 from n2n_edge.training.ops import (
+    recurrent as ops_recurrent,
+)
+from n2n_edge.training.ops import (
     resize as ops_resize,
 )
 from n2n_edge.training.ops import (
@@ -41,7 +44,7 @@ from n2n_edge.training.trained_weights import find_weights
 
 __all__ = ["Plan", "Step", "make_plan"]
 
-_REGISTERING = (ops_activation, ops_conv, ops_index, ops_math, ops_norm, ops_pool, ops_resize, ops_shape)
+_REGISTERING = (ops_activation, ops_conv, ops_index, ops_math, ops_norm, ops_pool, ops_recurrent, ops_resize, ops_shape)
 NOTHING = 0
 """The slot of an optional input that is left out."""
 
