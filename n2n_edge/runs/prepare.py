@@ -17,6 +17,7 @@ from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.graph.bind import bind, parse_bindings
 from n2n_edge.graph.file_version import in_version
 from n2n_edge.graph.free_batch import takes_one_image
+from n2n_edge.graph.free_size import FreeSize, free_size
 from n2n_edge.graph.input_shape import image_shape, input_layout, leaves_size_free, shape_words
 from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.graph.teacher import Teacher
@@ -55,7 +56,7 @@ class Prepared:
     `teacher` is trainable: `restored` names the BatchNorms that were put back. `figures` are the costs of the teacher's
     own file, `metric` its accuracy or fidelity on the validation images, `host` the profile of this machine; of
     `profiles` the first is the primary device. `one_at_a_time`: the file's batch is fixed at one, and so is the
-    student's.
+    student's. `free_size`: the file leaves height and width free, and so does the student.
     """
 
     teacher: Teacher
@@ -73,6 +74,7 @@ class Prepared:
     notes: tuple[Notice, ...]
     restored: tuple[str, ...]
     one_at_a_time: bool
+    free_size: FreeSize | None
 
     @property
     def profile(self) -> Profile:
@@ -106,10 +108,12 @@ def prepare(
     noted = tuple(Notice("export", note) for note in (export_note(teacher),) if note)
     for notice in noted:
         callback.on_message(notice.text)
+    any_size = free_size(teacher)
     if leaves_size_free(teacher.source):
         sizes = shape_words(image_shape(teacher.model))
-        advice = "" if settings.input_shape else "; give ‹input_shape› for another"
-        callback.on_message(f"the teacher leaves its input's size free: trained and counted at {sizes}{advice}")
+        advice = "" if settings.input_shape else " (give ‹input_shape› for another)"
+        ships = "is free, too" if any_size else "has that size: constants within are for it"
+        callback.on_message(f"the teacher's input has any size: trained at {sizes}{advice}; the student's {ships}")
     if input_layout(teacher.model) == "nhwc":
         callback.on_message("the teacher takes channels last, (N, height, width, channels), and so does the student")
     GraphModule(teacher.model)  # an op that can't be trained is found before anything is begun
@@ -145,6 +149,7 @@ def prepare(
         warnings=(*noted, *data.warnings, *of_metric, *scale_warnings(teacher.model, data, engine)),
         restored=restored,
         one_at_a_time=one_at_a_time,
+        free_size=any_size,
     )
 
 
