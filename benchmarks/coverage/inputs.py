@@ -1,8 +1,8 @@
 """Compression of real models whose inputs have all shapes: fixed batches, channels last, further inputs, free sizes.
 
-Every file goes through `compress` with two candidates and one epoch, by fidelity to the teacher, in a process of its own. What shipped
-is run on image files through its recorded preprocessing alone, in ONNX Runtime and, read back, in torch. A candidate is trained on few
-images here: the question is what goes through, not how good it gets.
+Every file goes through `compress` with two candidates and one epoch, by fidelity to the teacher, in a process of its
+own. What shipped is run on image files through its recorded preprocessing alone, in ONNX Runtime and, read back, in
+torch. A candidate is trained on few images here: the question is what goes through, not how good it gets.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def row(model: Path, data: Path, out: Path) -> dict[str, object]:
 
 
 def on_raw_images(student: Path, files: list[Path]) -> float | None:
-    """Return how far ONNX Runtime and torch are apart on image files, relative; None where no preprocessing is recorded."""
+    """Return how far ONNX Runtime and torch are apart on image files; None where no preprocessing is recorded."""
     import numpy as np
     import torch
 
@@ -91,8 +91,8 @@ def table(rows: dict[str, dict[str, object]]) -> str:
     lines = [
         "# Inputs of all shapes: real models through `compress`",
         "",
-        "Two candidates, one epoch, by fidelity to the teacher (see [README.md](README.md)). *parity*: torch and ONNX Runtime on the",
-        "run's images; *raw images*: on image files, through the recorded preprocessing alone.",
+        "Two candidates, one epoch, by fidelity to the teacher (see [README.md](README.md)). *parity*: torch and ONNX",
+        "Runtime on the run's images; *raw images*: on image files, through the recorded preprocessing alone.",
         "",
         "| model | what its inputs and outputs ask for | outcome | params | MACs | parity | raw images | seconds |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",

@@ -45,7 +45,7 @@ def free_size(teacher: Teacher) -> FreeSize | None:
 
 
 def with_free_size(model: ir.Model, source: ir.Model) -> ir.Model:
-    """Return a copy of a student `model` that declares the sizes of inputs and outputs, but for the batch, as `source`."""
+    """Return a copy of a student `model` whose inputs and outputs have, but for the batch, the sizes of `source`."""
     model = model.clone()
     for values, others in ((model.graph.inputs, source.graph.inputs), (model.graph.outputs, source.graph.outputs)):
         for value, other in zip(values, others, strict=False):
