@@ -156,6 +156,9 @@ def test_what_compress_refuses_inspect_says(name: str, tmp_path: Path) -> None:
     assert first["code"] == name.split()[0]
     assert first["text"] in str(refused.value)
     assert f"compress would refuse it ({first['code']})" in printed.stdout
+    if name == "inputs":
+        bound = CliRunner().invoke(app, [str(path), "--bind", "other=1,2,3,4,5", "--json"])
+        assert json.loads(bound.stdout)["obstacles"] == []
 
 
 @pytest.mark.parametrize("name", TAKEN)
