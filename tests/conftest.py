@@ -53,6 +53,13 @@ def forks() -> Iterator[Forks]:
 
 
 @pytest.fixture(scope="session")
+def command_forks() -> Iterator[Forks]:
+    """The same with the command line, for what is asked of many short commands."""
+    with running_forks("n2n_edge.cli.app") as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
 def torch_forks() -> Iterator[Forks]:
     """The same with torch, whose import takes longest of all."""
     with running_forks("torch") as found:

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from zoo import see_a_batch
 
 from n2n_edge.graph.load import save_model
 from n2n_edge.training.torch_teachers import torch_teacher
 
 __all__ = ["DETECTORS", "SEGMENTERS", "TIMM", "TORCHVISION", "export", "specs"]
 
-_SIZES = dict.fromkeys(("alexnet", "vgg11", "vgg11_bn"), 224) | {"inception_v3": 299}
+_SIZES = dict.fromkeys(("alexnet", "vgg11", "vgg11_bn"), 224) | {"inception_v3": 299, "ssd300_vgg16": 300}
 """Height and width of images, pixels, where a network isn't made for `_SIZE`."""
 
 _SIZE = 128
@@ -99,12 +100,7 @@ def _settled(spec: str, size: int) -> dict[str, Tensor]:
         module = get_model(name, weights=None)
     else:
         module = _made(name)
-    module.train()
-    for item in module.modules():
-        if isinstance(item, nn.modules.batchnorm._BatchNorm):
-            item.momentum = 1.0
-    with torch.no_grad():
-        module(torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(2)))
+    see_a_batch(module, (size, size))
     return module.state_dict()
 
 

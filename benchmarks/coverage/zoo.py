@@ -11,7 +11,7 @@ from families import Family
 from n2n_edge.graph.load import save_model
 from n2n_edge.graph.torch_export import export_module
 
-__all__ = ["Exported", "export", "module_of", "tensors_of"]
+__all__ = ["Exported", "export", "module_of", "see_a_batch", "tensors_of"]
 
 Exported = tuple[torch.nn.Module, torch.Tensor]
 
@@ -34,7 +34,7 @@ def module_of(family: Family) -> Exported:
         module.eval()
         made = {name: tensor.clone() for name, tensor in module.state_dict().items()}
         before = _amplification(module, example)
-        _see_a_batch(module, family.size)
+        see_a_batch(module, family.size)
         if before <= _amplification(module, example):
             module.load_state_dict(made)
     return module, example
@@ -68,7 +68,7 @@ def tensors_of(outputs: object) -> list[torch.Tensor]:
     return []
 
 
-def _see_a_batch(module: torch.nn.Module, size: tuple[int, int]) -> None:
+def see_a_batch(module: torch.nn.Module, size: tuple[int, int]) -> None:
     """Set the statistics of every BatchNorm from one random batch, in the manner of a first training step."""
     norms = [item for item in module.modules() if isinstance(item, torch.nn.modules.batchnorm._BatchNorm)]
     momenta = [item.momentum for item in norms]

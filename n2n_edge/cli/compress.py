@@ -69,6 +69,7 @@ def compress(
     given["device"] = given["device"] or "cpu"
     for name in ("mean", "std"):
         given[name] = numbers(f"--{name}", given[name])
+    given["bind"] = given["bind"] or None
     given["input_shape"] = _shape(given["input_shape"])
     given = absolute_paths(given)
     if resume:
@@ -135,6 +136,8 @@ def _parameter(item: "Field[Any]") -> inspect.Parameter:
         return _positional(item.name, annotation, None)
     if item.name == "device":
         more["autocompletion"], kind, default = device_names, list[str], None
+    elif item.name == "bind":
+        kind, default = list[str], None
     elif item.name in _PATHS:
         kind = Path
     elif kind is bool:

@@ -44,6 +44,10 @@ def inspect(
             help="Shape of the first input without its batch, such as 3x224x224, if the model leaves it free."
         ),
     ] = None,
+    bind: Annotated[
+        list[str] | None,
+        typer.Option(help="Value of an input beside the image, such as scale=1.0; see `compress`.", show_default=False),
+    ] = None,
     trust_pt2: Annotated[
         bool, typer.Option("--trust-pt2", help="Load a .pt2 program whatever it holds; see `compress`.")
     ] = False,
@@ -60,7 +64,7 @@ def inspect(
     from n2n_edge.runs.inspection import inspect as inspect_model
 
     shape = parse_input_shape(input_shape) if input_shape is not None else None
-    found = inspect_model(model, weights=weights, device=device, input_shape=shape, trust_pt2=trust_pt2)
+    found = inspect_model(model, weights=weights, device=device, input_shape=shape, bind=bind, trust_pt2=trust_pt2)
     if as_json:
         print_json(found.to_json())
     elif found.teacher is None:

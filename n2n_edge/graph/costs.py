@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from types import MappingProxyType
 
@@ -17,8 +18,8 @@ from n2n_edge.graph.storage import Constants, Lives, kind_of
 from n2n_edge.graph.subgraphs import flattened, initializers_of
 
 __all__ = [
-    "Amounts", "CostPlan", "Costs", "Figures", "NodeCost", "NodeSpec", "costs", "inferred_costs", "node_amounts",
-    "node_costs", "total_costs",
+    "Amounts", "CostPlan", "Costs", "Figures", "NodeCost", "NodeSpec", "Totals", "costs", "inferred_costs",
+    "node_amounts", "node_costs", "total_costs",
 ]  # fmt: skip
 
 Figures = NDArray[np.float64]
@@ -56,18 +57,26 @@ class NodeCost:
 
 
 @dataclass(frozen=True)
-class Amounts:
-    """`Costs` of N candidates of one graph at once: `(N,)`, and `(nodes, N)` for the shares of nodes.
+class Totals:
+    """`Costs` of N candidates of one graph at once: `(N,)`. Of the file only the bytes of the constants are counted.
 
-    Of the file only the bytes of the constants are counted. Floats hold these integers exactly. `node_reduction` are
-    the multiply-accumulates behind one output element, `node_channels` the output channels of a convolution or Gemm;
-    nought for other nodes.
+    Floats hold these integers exactly.
     """
 
     params: Figures
     macs: Figures
     constant_bytes: Figures
     memory_bound_bytes: Figures
+
+
+@dataclass(frozen=True)
+class Amounts(Totals):
+    """`Totals`, and the shares of nodes `(nodes, N)`.
+
+    `node_reduction` are the multiply-accumulates behind one output element, `node_channels` the output channels of a
+    convolution or Gemm; nought for other nodes.
+    """
+
     node_macs: Figures
     node_reduction: Figures
     node_channels: Figures
@@ -90,7 +99,7 @@ def costs(model: ir.Model, size_bytes: int | None = None) -> Costs:
     """
     with analysing(model):
         flat = flattened(model)
-        return total_costs(_amounts(flat, types_of(flat))[1], _bytes_of(model, size_bytes))
+        return _totals(flat, types_of(flat), _bytes_of(model, size_bytes))
 
 
 def inferred_costs(model: ir.Model, size_bytes: int | None = None) -> tuple[Costs, bool]:
@@ -104,14 +113,14 @@ def inferred_costs(model: ir.Model, size_bytes: int | None = None) -> tuple[Cost
     with analysing_unrun(model):
         flat = flattened(model)
         types = inferred_types(flat)
-        return total_costs(_amounts(flat, types)[1], _bytes_of(model, size_bytes)), types.complete
+        return _totals(flat, types, _bytes_of(model, size_bytes)), types.complete
 
 
 def _bytes_of(model: ir.Model, size_bytes: int | None) -> int:
     return size_of(model) if size_bytes is None else size_bytes
 
 
-def total_costs(amounts: Amounts, size_bytes: int) -> Costs:
+def total_costs(amounts: Totals, size_bytes: int) -> Costs:
     """Return the costs of a model of one candidate's `amounts`, whose file has `size_bytes`."""
     return Costs(
         params=int(amounts.params[0]),
@@ -119,6 +128,11 @@ def total_costs(amounts: Amounts, size_bytes: int) -> Costs:
         macs=int(amounts.macs[0]),
         memory_bound_bytes=int(amounts.memory_bound_bytes[0]),
     )
+
+
+def _totals(flat: ir.Model, types: Types, size_bytes: int) -> Costs:
+    plan = CostPlan(flat, types.kinds)
+    return total_costs(plan.totals_at(*plan.sizes_of(types.shapes)), size_bytes)
 
 
 def node_amounts(model: ir.Model) -> tuple[tuple["NodeSpec", ...], Amounts]:
@@ -153,9 +167,9 @@ class CostPlan:
     """
 
     def __init__(self, model: ir.Model, kinds: Mapping[str, int] = MappingProxyType({})) -> None:
-        constants = Constants(model, kinds)
+        self._graph = tuple(model.graph)
+        self._constants = constants = Constants(model, kinds)
         lives = Lives(model, constants)
-        self.nodes = tuple(_spec(node, constants.settled) for node in model.graph)
         initializers = initializers_of(model)
         everything = [*model.graph.inputs, *initializers]
         everything += [value for node in model.graph for value in node.outputs if value.name]
@@ -168,25 +182,34 @@ class CostPlan:
         self._weights = self._sum([constants.weights])
         self._stored = self._sum([{str(v.name) for v in initializers if v.const_value is not None}])
         self._in_memory = self._sum([set(constants.read.values())])
-        reads = [[v for v in node.inputs if v is not None] for node in model.graph]
-        self._node_weights = self._sum(
-            [
-                [name for index in range(len(node.inputs)) for name in constants.weights_of(node, index)]
-                for node in model.graph
-            ]
-        )
-        self._node_constants = self._sum(
-            [[constants.read[n] for v in vs if (n := str(v.name)) in constants.read] for vs in reads]
-        )
-        self._node_inputs = self._sum([[n for v in vs if (n := str(v.name)) not in constants.settled] for vs in reads])
-        self._node_outputs = self._sum([node.outputs for node in self.nodes])
         self._lives = lives
         self._buffers = [[self._index[name] for name in names] for names in lives.members]
-        macs = [(i, found) for i, node in enumerate(model.graph) if (found := _macs(node)) is not None]
+        macs = [(i, found) for i, node in enumerate(self._graph) if (found := _macs(node)) is not None]
         self._multiplying = [i for i, _ in macs]
         self._outputs = [self._index[found.positions] for _, found in macs]
         self._kernels = [self._index[found.weight] if found.weight else -1 for _, found in macs]
         self.axes = tuple(found.axis for _, found in macs)
+
+    @cached_property
+    def nodes(self) -> tuple["NodeSpec", ...]:
+        """The nodes in execution order."""
+        return tuple(_spec(node, self._constants.settled) for node in self._graph)
+
+    @cached_property
+    def _shares(self) -> "tuple[_Sums, _Sums, _Sums, _Sums]":
+        """Weights, constants, inputs and outputs of each node."""
+        constants = self._constants
+        reads = [[str(value.name) for value in node.inputs if value is not None] for node in self._graph]
+        weights = [
+            [name for index in range(len(node.inputs)) for name in constants.weights_of(node, index)]
+            for node in self._graph
+        ]
+        return (
+            self._sum(weights),
+            self._sum([[constants.read[name] for name in names if name in constants.read] for names in reads]),
+            self._sum([[name for name in names if name not in constants.settled] for names in reads]),
+            self._sum([node.outputs for node in self.nodes]),
+        )
 
     def _sum(self, rows: Sequence[Collection[str]]) -> "_Sums":
         return _Sums([[self._index[name] for name in names if name in self._index] for names in rows])
@@ -197,29 +220,44 @@ class CostPlan:
         lengths = [_length(shapes.get(name, ()), axis) for name, axis in self.axes]
         return np.array(elements)[:, None], np.array(lengths).reshape(-1, 1)
 
-    def at(self, elements: Figures, lengths: Figures) -> Amounts:
+    def totals_at(self, elements: Figures, lengths: Figures) -> Totals:
         """Return the costs where `values` have so many elements `(values, N)` and `axes` are so long `(axes, N)`."""
+        return self._totals(elements, np.ceil(elements * self._itemsize), self._multiplied(elements, lengths)[0])
+
+    def at(self, elements: Figures, lengths: Figures) -> Amounts:
+        """Return what `totals_at` does, with the share of each node."""
         sizes = np.ceil(elements * self._itemsize)
-        node_macs, node_reduction, node_channels = np.zeros((3, len(self.nodes), elements.shape[1]))
-        if self._multiplying:
-            kernels = np.array(self._kernels)
-            convolves = (kernels >= 0)[:, None]
-            per_output = np.where(convolves, elements[kernels] / np.maximum(lengths, 1.0), lengths)
-            node_macs[self._multiplying] = np.round(elements[self._outputs] * per_output)
-            node_reduction[self._multiplying] = per_output
-            node_channels[self._multiplying] = np.where(convolves, lengths, elements[self._outputs])
+        products, per_output, channels = self._multiplied(elements, lengths)
+        node_macs, node_reduction, node_channels = np.zeros((3, len(self._graph), elements.shape[1]))
+        node_macs[self._multiplying] = products
+        node_reduction[self._multiplying] = per_output
+        node_channels[self._multiplying] = channels
+        weights, constants, inputs, outputs = self._shares
         return Amounts(
-            params=self._weights.of(elements)[0],
-            macs=node_macs.sum(axis=0),
-            constant_bytes=self._stored.of(sizes)[0],
-            memory_bound_bytes=self._in_memory.of(sizes)[0] + self._largest_live(sizes),
+            **vars(self._totals(elements, sizes, node_macs)),
             node_macs=node_macs,
             node_reduction=node_reduction,
             node_channels=node_channels,
-            node_params=self._node_weights.of(elements),
-            node_weight_bytes=self._node_constants.of(sizes),
-            node_input_bytes=self._node_inputs.of(sizes),
-            node_output_bytes=self._node_outputs.of(sizes),
+            node_params=weights.of(elements),
+            node_weight_bytes=constants.of(sizes),
+            node_input_bytes=inputs.of(sizes),
+            node_output_bytes=outputs.of(sizes),
+        )
+
+    def _multiplied(self, elements: Figures, lengths: Figures) -> tuple[Figures, Figures, Figures]:
+        """Return multiply-accumulates, those behind one output element, and output channels of what multiplies."""
+        kernels = np.array(self._kernels, np.int64)
+        convolves = (kernels >= 0)[:, None]
+        outputs = elements[self._outputs]
+        per_output = np.where(convolves, elements[kernels] / np.maximum(lengths, 1.0), lengths)
+        return np.round(outputs * per_output), per_output, np.where(convolves, lengths, outputs)
+
+    def _totals(self, elements: Figures, sizes: Figures, macs: Figures) -> Totals:
+        return Totals(
+            params=self._weights.of(elements)[0],
+            macs=macs.sum(axis=0),
+            constant_bytes=self._stored.of(sizes)[0],
+            memory_bound_bytes=self._in_memory.of(sizes)[0] + self._largest_live(sizes),
         )
 
     def _largest_live(self, sizes: Figures) -> Figures:

@@ -6,7 +6,7 @@ from math import floor
 import numpy as np
 import onnx_ir as ir
 
-from n2n_edge.errors import InputError
+from n2n_edge.errors import InputError, LimitExceededError
 from n2n_edge.graph.constant_channels import pad_instead_of_concat
 from n2n_edge.graph.fold import fold_static
 from n2n_edge.graph.op import op_of
@@ -32,7 +32,7 @@ def free_batch(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> i
     try:
         opened = _opened(model, input_shape)
         return opened if _image_by_image(model, opened, input_shape) else model
-    except InputError:  # what fails here fails again, with its message, where it is needed
+    except (InputError, LimitExceededError):  # what fails here fails again, with its message, where it is needed
         return model
 
 

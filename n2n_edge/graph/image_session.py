@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from n2n_edge.graph.input_shape import in_layout, input_layout
 from n2n_edge.graph.learned import with_learned_outputs
 from n2n_edge.graph.load import load_model, serialize
 from n2n_edge.graph.shape_run import Array
@@ -15,34 +16,37 @@ __all__ = ["ImageSession"]
 class ImageSession:
     """Runs a model, as it stands, on batches of images.
 
-    `run` takes batches of any size: a file whose batch is fixed gets as many images as it takes, the last ones again
-    where there are too few. The first axis of every output is the image; where a file for one image has none, it is
-    added.
+    `run` takes batches ``(N, C, H, W)``, which it turns to the model's layout, of any size: a file whose batch is fixed
+    gets as many images as it takes, the last ones again where there are too few. The first axis of every output is the
+    image; where a file for one image has none, it is added.
     """
 
-    def __init__(self, model: Path | str | bytes | ir.Model, *, threads: int = 0) -> None:
+    def __init__(self, model: Path | str | ir.Model, *, threads: int = 0) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        source = serialize(model) if isinstance(model, ir.Model) else model if isinstance(model, bytes) else str(model)
+        loaded = model if isinstance(model, ir.Model) else load_model(model)
+        source = serialize(model) if isinstance(model, ir.Model) else str(model)
         self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         entry = self._session.get_inputs()[0]
+        self._layout = input_layout(loaded)
         self.name: str = entry.name
         first = entry.shape[0] if entry.shape else None
         self.batch: int | None = first if isinstance(first, int) and first > 0 else None
         """How many images it takes at a time, None for any number."""
 
     @classmethod
-    def learned(cls, path: Path | str, *, threads: int = 0) -> "ImageSession":
-        """Open a file so that it gives its `learned_outputs`."""
-        model = load_model(path)
-        changed = with_learned_outputs(model)
-        return cls(path if changed is model else changed, threads=threads)
+    def learned(cls, model: Path | str | ir.Model, *, threads: int = 0) -> "ImageSession":
+        """Open a model so that it gives its `learned_outputs`."""
+        loaded = model if isinstance(model, ir.Model) else load_model(model)
+        changed = with_learned_outputs(loaded)
+        return cls(model if changed is loaded else changed, threads=threads)
 
     def run(self, images: Array) -> list[Array]:
         """Return every output for `images`, ``(N, ...)``."""
+        images = in_layout(images, self._layout)
         if self.batch is None:
             try:
                 return self._outputs(images)

@@ -4,20 +4,29 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Literal
 
+import numpy as np
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError
 from n2n_edge.graph.op import op_of
-from n2n_edge.graph.shape_run import DEFAULT_SPATIAL_SIZE
+from n2n_edge.graph.shape_run import DEFAULT_SPATIAL_SIZE, Array, in_own_order
 from n2n_edge.graph.shapes import Shape, inferred_types
 
-__all__ = ["SizedModels", "at_one_size", "parse_input_shape", "shape_words", "with_input_shape"]
+__all__ = [
+    "Layout", "SizedModels", "at_one_size", "image_shape", "in_layout", "input_layout", "leaves_size_free",
+    "parse_input_shape", "shape_words", "with_input_shape",
+]  # fmt: skip
 
 InputShape = tuple[int, ...]
 """Sizes of the first input without its batch."""
 
+Layout = Literal["nchw", "nhwc"]
+
 _IMAGE_RANK = 3
+_CHANNELS = (1, 3, 4)
+_TO_CHANNELS_FIRST = (0, 3, 1, 2)
 
 _Declared = tuple[int | None, ...]
 
@@ -33,6 +42,40 @@ def parse_input_shape(text: str) -> InputShape:
 def shape_words(shape: Sequence[int | None]) -> str:
     """Return sizes as they are written on the command line, ``?`` for a free one."""
     return "x".join("?" if size is None else str(size) for size in shape)
+
+
+def input_layout(model: ir.Model) -> Layout:
+    """Return where a model of images has its channels: last if a Transpose brings them to the front, or by sizes."""
+    given = next((value for value in model.graph.inputs if not value.is_initializer()), None)
+    if given is None or given.shape is None or len(given.shape) != _IMAGE_RANK + 1:
+        return "nchw"
+    readers = [use.node for use in given.uses()]
+    if readers and all(
+        node.op_type == "Transpose" and tuple(node.attributes.get_ints("perm", ()) or ()) == _TO_CHANNELS_FIRST
+        for node in readers
+    ):
+        return "nhwc"
+    _, first, _, last = given.shape
+    return "nhwc" if first not in _CHANNELS and last in _CHANNELS else "nchw"
+
+
+def image_shape(model: ir.Model) -> tuple[int, int, int]:
+    """Return channels, height and width of the images that a model of fixed sizes takes, whatever its layout."""
+    given = next(value for value in model.graph.inputs if not value.is_initializer())
+    sizes = [size for size in list(given.shape or ())[1:] if isinstance(size, int)]
+    channels = sizes.pop() if input_layout(model) == "nhwc" else sizes.pop(0)
+    return channels, sizes[0], sizes[1]
+
+
+def leaves_size_free(model: ir.Model) -> bool:
+    """Tell whether the first input leaves a size other than its batch free."""
+    declared = _declared(model)
+    return declared is not None and None in declared
+
+
+def in_layout(images: Array, layout: Layout) -> Array:
+    """Return a batch ``(N, C, H, W)`` as a model of this layout takes it."""
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if layout == "nhwc" else images
 
 
 @dataclass(frozen=True)
@@ -56,14 +99,15 @@ def with_input_shape(model: ir.Model, input_shape: InputShape | None, name: str 
     declared = _declared(model)
     if input_shape is None or declared is None:
         return model
-    if not _fits(declared, input_shape):
+    fitted = in_own_order(declared, input_shape)
+    if fitted is None:
         raise InputError(
             f"input shape {shape_words(input_shape)} doesn't fit the input '{model.graph.inputs[0].name}' of {name}, "
             f"which is {shape_words(declared)}"
         )
     if None not in declared:
         return model
-    return _fixed(model, input_shape, name)
+    return _fixed(model, fitted, name)
 
 
 def at_one_size(models: Sequence[tuple[str, ir.Model]], asked: InputShape | None = None) -> SizedModels:
@@ -108,9 +152,7 @@ def _declared(model: ir.Model) -> _Declared | None:
 
 
 def _fits(declared: _Declared, shape: InputShape) -> bool:
-    return len(declared) == len(shape) and all(
-        own in (None, size) for own, size in zip(declared, shape, strict=True)
-    )  # fmt: skip
+    return in_own_order(declared, shape) is not None
 
 
 def _assumed(declared: _Declared) -> InputShape:

@@ -198,12 +198,16 @@ class Op:
 
 
 _ROWS: dict[tuple[str, str], Op] = {}
+_MOST_NODES = 1024
+_BY_NODE: dict[tuple[str, str], Op] = {}
+"""Rows that nodes were asked for, by domain and operator as they write them; graphs ask many times for each node."""
 
 
 def register_op(*ops: Op) -> None:
     """Add rows to the table of ops; each replaces that of the same domain and name."""
     for op in ops:
         _ROWS[_key(op.domain, op.name)] = op
+    _BY_NODE.clear()
 
 
 def op_of(node: ir.Node) -> Op:
@@ -212,9 +216,14 @@ def op_of(node: ir.Node) -> Op:
     Raises:
         UnsuitableEnvironmentError: an installed package's entry point of ops fails.
     """
-    _load()
-    key = _key(node.domain, node.op_type)
-    return _ROWS.get(key) or _empty(*key)
+    row = _BY_NODE.get((node.domain, node.op_type))
+    if row is None:
+        _load()
+        key = _key(node.domain, node.op_type)
+        row = _ROWS.get(key) or _empty(*key)
+        if len(_BY_NODE) < _MOST_NODES:
+            _BY_NODE[node.domain, node.op_type] = row
+    return row
 
 
 def counted_op(name: str, domain: str = "") -> Op:

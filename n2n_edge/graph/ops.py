@@ -114,9 +114,9 @@ STANDARD_OPS: tuple[Op, ...] = (
     _uncounted("Attention", differentiable=False),
     _uncounted("DeformConv", differentiable=False),
     _uncounted("Einsum", unbounded=True, trained=(0, 1, 2, 3)),
-    _uncounted("GRU"),
-    _uncounted("LSTM"),
-    _uncounted("RNN"),
+    _uncounted("GRU", trained=(1, 2, 3)),
+    _uncounted("LSTM", trained=(1, 2, 3)),
+    _uncounted("RNN", trained=(1, 2, 3)),
     # norms
     Op(
         "BatchNormalization", labels=weighted.batch_norm, labels_constants=True, norm=True, per_image=True,
@@ -190,7 +190,7 @@ STANDARD_OPS: tuple[Op, ...] = (
     # poolings and reductions
     _pool("AveragePool", pool="window"),
     _pool("GlobalAveragePool", pool="global"),
-    _pool("GlobalLpPool", pool="global"),
+    _pool("GlobalLpPool", pool="global", differentiable=False),
     _pool("GlobalMaxPool", pool="global"),
     _pool("LpPool", pool="window"),
     _pool("MaxPool", pool="window"),

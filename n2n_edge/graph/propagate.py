@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from n2n_edge.graph.balance import tie_balanced
+from n2n_edge.graph.bind import bound_names
 from n2n_edge.graph.fixed import pin_fixed
 from n2n_edge.graph.labels import DimKey, LabelArray, Labels, compress
 from n2n_edge.graph.op import op_of
@@ -27,6 +28,8 @@ def propagate(model: ir.Model, seed: Mapping[DimKey, LabelArray] | None = None, 
     labels.shapes = shapes_of(model)
     for value in model.graph.inputs:
         _label_input(value, labels)
+    for name in bound_names(model):
+        pin_fixed(model.graph.initializers[name], f"graph input '{name}'", labels)
     for node in model.graph:
         _pin_constants(node, labels)
         if any(not is_fixed(value) for value in values_read(node)):

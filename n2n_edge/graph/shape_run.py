@@ -23,8 +23,8 @@ from n2n_edge.graph.op import MICROSOFT, STANDARD_DOMAINS, op_of
 from n2n_edge.graph.subgraphs import holds_graph
 
 __all__ = [
-    "DEFAULT_SPATIAL_SIZE", "Array", "analysing", "analysing_unrun", "example_inputs", "input_sizes", "is_bounded",
-    "run_graph", "run_graph_each", "session_for", "types_by_running",
+    "DEFAULT_SPATIAL_SIZE", "Array", "analysing", "analysing_unrun", "example_inputs", "in_own_order", "input_sizes",
+    "is_bounded", "run_graph", "run_graph_each", "session_for", "types_by_running",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ _MOST_INPUT_ELEMENTS = 2**27
 """Elements of an input that are still fed: more than an image has."""
 
 _SIZES_SHOWN = 8
+_IMAGE_RANK = 3
 
 _MOST_BYTES = 1_000_000_000
 _MOST_MACS = 5e10
@@ -67,8 +68,7 @@ def input_sizes(model: ir.Model, batch: int, input_shape: tuple[int, ...] | None
         declared = [size if isinstance(size, int) and size > 0 else None for size in value.shape]
         sizes = [size or (DEFAULT_SPATIAL_SIZE if axis else batch) for axis, size in enumerate(declared)]
         if index == 0 and input_shape is not None:
-            _check_input_shape(value, declared[1:], input_shape)
-            sizes[1:] = input_shape
+            sizes[1:] = _fitted(value, declared[1:], input_shape)
         if not is_countable(tuple(sizes)):
             raise _too_large(value, sizes)
         found[str(value.name)] = tuple(sizes)
@@ -264,14 +264,29 @@ def _refusal(error: Exception) -> InputError:
     return InputError(f"ONNX Runtime can't run the model: {first}")
 
 
-def _check_input_shape(value: ir.Value, declared: list[int | None], input_shape: tuple[int, ...]) -> None:
-    fits = len(declared) == len(input_shape) and all(
-        size > 0 and fixed in (None, size) for fixed, size in zip(declared, input_shape, strict=True)
-    )
-    if not fits:
+def in_own_order(declared: Sequence[int | None], shape: Sequence[int]) -> tuple[int, ...] | None:
+    """Return `shape` as an input declares its sizes, None for a free one; channels may be given first or last.
+
+    None where it doesn't fit either way.
+    """
+    orders = [tuple(shape)]
+    if len(shape) == _IMAGE_RANK and len(declared) == _IMAGE_RANK and declared[-1] is not None:
+        orders.append((*shape[1:], shape[0]))
+    for order in orders:
+        if len(declared) == len(order) and all(
+            size > 0 and fixed in (None, size) for fixed, size in zip(declared, order, strict=True)
+        ):
+            return order
+    return None
+
+
+def _fitted(value: ir.Value, declared: list[int | None], input_shape: tuple[int, ...]) -> tuple[int, ...]:
+    fitted = in_own_order(declared, input_shape)
+    if fitted is None:
         wanted = "x".join("?" if size is None else str(size) for size in declared)
         given = "x".join(str(size) for size in input_shape)
         raise InputError(f"input shape {given} doesn't fit the model's input '{value.name}', which is {wanted}")
+    return fitted
 
 
 def _with_types(model: ir.Model, found: Inferred) -> onnx.ModelProto:

@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError
+from n2n_edge.graph.bind import bound_names
 from n2n_edge.graph.infer import Inferred, infer, is_countable, is_random, measured, skeleton
 from n2n_edge.graph.op import op_of
 from n2n_edge.graph.shape_run import Array, example_inputs, input_sizes, is_bounded, session_for, types_by_running
@@ -180,7 +181,7 @@ def static_names(model: ir.Model) -> frozenset[str]:
 
 def _static_nodes(model: ir.Model, *, shapes: bool = True) -> list[ir.Node]:
     """Return, in order, the nodes whose outputs follow from constants and, where `shapes`, shapes alone."""
-    static = set(model.graph.initializers)
+    static = set(model.graph.initializers) - bound_names(model)
     nodes = []
     for node in model.graph:
         from_shapes = shapes and op_of(node).of_shape

@@ -9,11 +9,12 @@ from n2n_edge.data.class_names import read_class_names
 from n2n_edge.data.dataset import Data, load_data
 from n2n_edge.data.splits import VALIDATION_WARNINGS
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
+from n2n_edge.graph.input_shape import image_shape
 from n2n_edge.graph.load import load_model
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.runs.normalisation import Normalisation, choose_normalisation, metadata_normalisation
-from n2n_edge.runs.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs, refuse_channels_last
+from n2n_edge.runs.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs
 from n2n_edge.tasks.metrics import metric_name
 from n2n_edge.tasks.outputs import class_count
 from n2n_edge.training.file_evaluation import evaluate_file
@@ -105,11 +106,10 @@ def _tried(model: ir.Model, path: Path, data: Data) -> Normalisation:
 
 def _image_shape(model: ir.Model, path: Path) -> tuple[int, int, int]:
     given = model.graph.inputs[0]
-    refuse_channels_last(str(path), given.name, given.shape)
     sizes = [size for size in list(given.shape or ())[1:] if isinstance(size, int) and size > 0]
     if len(sizes) != 3 or given.dtype != ir.DataType.FLOAT:
         raise InputError(
             f"{path}: input '{given.name}' is {given.dtype} {given.shape}; images need float "
-            "(N, channels, height, width)"
+            "(N, channels, height, width) or (N, height, width, channels)"
         )
-    return sizes[0], sizes[1], sizes[2]
+    return image_shape(model)

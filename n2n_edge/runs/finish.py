@@ -8,8 +8,11 @@ import n2n_edge
 from n2n_edge.data.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from n2n_edge.data.dataset import Split
 from n2n_edge.devices.profile import Profile
+from n2n_edge.graph.bind import with_bound_inputs
 from n2n_edge.graph.costs import costs
+from n2n_edge.graph.file_version import in_version
 from n2n_edge.graph.free_batch import fix_batch
+from n2n_edge.graph.free_size import with_free_size
 from n2n_edge.graph.load import save_model
 from n2n_edge.latency.file_figures import ModelFile
 from n2n_edge.latency.model import LatencyModel
@@ -80,13 +83,14 @@ def _proven(
 ) -> RunReport:
     """Prove that the file is what was trained, find its figures, and return the report."""
     data = prepared.data
-    parity = check_parity(trained.result.model, student, data)
+    another = None if prepared.free_size is None else prepared.free_size.shape
+    parity = check_parity(trained.result.model, student, data, another)
     callback.on_message(
         f"parity of torch and ONNX Runtime on {parity.n} images: relative error {parity.max_relative_error:.1e}"
         + (f", top-1 agreement {parity.top1_agreement:.1%}" if parity.top1_agreement is not None else "")
     )
     notes, warnings = list(prepared.notes), list(prepared.warnings)
-    files = ModelFile(prepared.teacher_path, settings.input_shape), ModelFile(student)
+    files = ModelFile(prepared.teacher_path, settings.input_shape), ModelFile(student, settings.input_shape)
     teacher_figures, student_figures = dict(prepared.figures), files[1].figures()
     devices = list({profile.name: profile for profile in (prepared.host, *prepared.profiles)}.values())
     for file, figures in zip(files, (teacher_figures, student_figures), strict=True):
@@ -141,7 +145,11 @@ def _write(path: Path, settings: CompressSettings, prepared: Prepared, trained: 
         figures=figures,
         data=prepared.data,
     )
-    save_model(fix_batch(stamped) if prepared.one_at_a_time else stamped, path)
+    stamped = with_bound_inputs(stamped)
+    stamped = fix_batch(stamped) if prepared.one_at_a_time else stamped
+    if prepared.free_size is not None:
+        stamped = with_free_size(stamped, prepared.free_size.source)
+    save_model(in_version(stamped, settings.opset, settings.ir_version), path)
 
 
 def _verdicts(

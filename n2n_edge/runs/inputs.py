@@ -104,13 +104,14 @@ def _is_arrays(data: object) -> bool:
 
 def _input_shape(teacher: Path | None) -> tuple[int, ...] | None:
     """Return the sizes of an ONNX file's images; None where it is no such file, or leaves them free."""
+    from n2n_edge.graph.input_shape import image_shape
     from n2n_edge.graph.load import load_model
 
     if teacher is None or teacher.suffix == ".pt2" or not teacher.is_file():
         return None
-    shape = load_model(teacher).graph.inputs[0].shape
-    sizes = tuple(size for size in list(shape or ())[1:] if isinstance(size, int) and size > 0)
-    return sizes if len(sizes) == 3 else None
+    model = load_model(teacher)
+    sizes = [size for size in list(model.graph.inputs[0].shape or ())[1:] if isinstance(size, int) and size > 0]
+    return image_shape(model) if len(sizes) == 3 else None
 
 
 def _image_shape(data: object) -> tuple[int, ...] | None:

@@ -1,6 +1,6 @@
 """Inspection of a model: layers, channel groups, what compression can't take and why, costs on a device."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,10 +9,13 @@ from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import IncompressibleError, InputError
 from n2n_edge.foreign import foreign_file
+from n2n_edge.graph.bind import Binding, parse_bindings
+from n2n_edge.graph.bind import bind as bind_inputs
 from n2n_edge.graph.costs import total_costs
-from n2n_edge.graph.input_shape import with_input_shape
+from n2n_edge.graph.input_shape import leaves_size_free, with_input_shape
 from n2n_edge.graph.load import load_model, size_of
 from n2n_edge.graph.model_file import file_size_bytes
+from n2n_edge.graph.shape_run import analysing
 from n2n_edge.graph.shapes import batch_of
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.file_figures import model_figures, static_figures
@@ -33,7 +36,7 @@ class Inspection:
 
     `teacher` is None for a model that has no layers to remove or shrink, such as a quantized one: the only one of
     `obstacles` says why. `figures` are costs by name, the latency on `device`; `batch` is the number of images that the
-    model takes at a time.
+    model takes at a time. `input_assumed`: the model leaves its input's sizes free, and nobody gave any.
     """
 
     device: str
@@ -41,6 +44,7 @@ class Inspection:
     obstacles: tuple[Obstacle, ...]
     batch: int
     teacher: Teacher | None
+    input_assumed: bool = False
 
     @property
     def layers(self) -> "tuple[Layer, ...]":
@@ -58,11 +62,6 @@ class Inspection:
         inputs = () if self.teacher is None else self.teacher.model.graph.inputs
         shape = list(inputs[0].shape or ()) if inputs else []
         return tuple(size if isinstance(size, int) else None for size in shape[1:])
-
-    @property
-    def input_assumed(self) -> bool:
-        """Whether the model leaves these sizes free."""
-        return any(obstacle.code == "free_size" for obstacle in self.obstacles)
 
     def to_json(self) -> dict[str, object]:
         """Return the document that ``n2n-edge inspect --json`` prints."""
@@ -114,6 +113,7 @@ def inspect(
     weights: Path | str | None = None,
     device: str | Path | Profile = "cpu",
     input_shape: tuple[int, ...] | None = None,
+    bind: Sequence[str] | None = None,
     trust_pt2: bool = False,
 ) -> Inspection:
     """Look into an ONNX file or a torch network (as for `compress`): what can be removed or shrunk, and what it costs.
@@ -128,7 +128,7 @@ def inspect(
     profile = device if isinstance(device, Profile) else load_profile(device)
     path, weights_text = Path(model), None if weights is None else str(weights)
     try:
-        teacher = _load(str(model), weights_text, input_shape, trust_pt2)
+        teacher = _load(str(model), weights_text, input_shape, parse_bindings(bind or ()), trust_pt2)
     except IncompressibleError as error:
         loaded = load_model(path)
         figures = model_figures(loaded, path)
@@ -140,17 +140,28 @@ def inspect(
         return Inspection(
             profile.name,
             _figures(path, teacher, profile, input_shape),
-            obstacles(teacher, input_shape),
+            obstacles(teacher),
             batch_of(teacher.model),
             teacher,
+            input_assumed=input_shape is None and leaves_size_free(teacher.source),
         )
 
 
-def _load(model: str, weights: str | None, input_shape: tuple[int, ...] | None, trust_pt2: bool) -> Teacher:
+def _load(
+    model: str,
+    weights: str | None,
+    input_shape: tuple[int, ...] | None,
+    bindings: Sequence[Binding],
+    trust_pt2: bool,
+) -> Teacher:
     if Path(model).suffix != ".pt2" and (":" not in model or Path(model).exists()):
         if weights is not None:
             raise InputError(f"‹weights› {weights}: an ONNX file holds its weights; leave it out")
-        return Teacher.load(model, input_shape)
+        if not bindings:
+            return Teacher.load(model, input_shape)
+        bound = bind_inputs(load_model(model), bindings)
+        with foreign_file(model), analysing(bound):
+            return Teacher(bound, input_shape)
     from n2n_edge.runs.run import require_training_packages
 
     require_training_packages()

@@ -1,20 +1,16 @@
-"""Input and outputs of a model of images: refused layouts, and outputs read together with the labels of data."""
+"""Outputs of a model of images, read together with the labels of data."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import onnx_ir as ir
 
-from n2n_edge.errors import InputError
 from n2n_edge.tasks.outputs import OutputsChoice, OutputsName, choose_outputs, output_size
 
 if TYPE_CHECKING:
     from n2n_edge.data.dataset import Data, Split  # needs Pillow at run time, the rest here does not
 
-__all__ = ["OUTPUTS_KEY", "as_outputs_name", "read_outputs", "refuse_channels_last"]
-
-_CHANNELS = (1, 3, 4)
+__all__ = ["OUTPUTS_KEY", "as_outputs_name", "read_outputs"]
 
 OUTPUTS_KEY = "n2n_edge.outputs"
 """Metadata of an ONNX file: what its outputs were taken as."""
@@ -59,17 +55,3 @@ def _with_targets(part: "Split", size: int | None) -> "Split":
     if targets is None and part.labels is not None and size == 1:
         targets = part.labels.astype("float32").reshape(-1, 1)
     return replace(part, targets=targets if targets is not None and targets.shape[1] == size else None)
-
-
-def refuse_channels_last(where: str, name: str | None, shape: Iterable[object] | None) -> None:
-    """Raise InputError for an input `(N, height, width, channels)`, as TensorFlow's exports have it."""
-    sizes = list(shape or ())
-    if len(sizes) != 4 or sizes[1] in _CHANNELS or sizes[3] not in _CHANNELS:
-        return
-    said = ", ".join(
-        str(size) if isinstance(size, int) else "N" if axis == 0 else "?" for axis, size in enumerate(sizes)
-    )
-    raise InputError(
-        f"{where}: input '{name}' is ({said}): channels last; export with channels first "
-        f"(tf2onnx --inputs-as-nchw {name})"
-    )

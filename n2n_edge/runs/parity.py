@@ -22,6 +22,7 @@ ABSOLUTE_FLOOR = 1e-6
 
 MIN_TOP1_AGREEMENT = 0.99
 _IMAGES = 256
+_IMAGES_OF_ANOTHER_SIZE = 4
 _BATCH = 32
 
 
@@ -38,8 +39,12 @@ class Parity:
     n: int
 
 
-def check_parity(trained: ir.Model, shipped: Path, data: Data) -> Parity:
+def check_parity(trained: ir.Model, shipped: Path, data: Data, another: tuple[int, int, int] | None = None) -> Parity:
     """Run the trained graph in torch and the shipped file in ONNX Runtime on the same real images and compare.
+
+    With `another` shape ``(C, H, W)`` a few of them are compared at that size, too.
+
+    Compared are the values that were learned (`learned_outputs`); what the file has behind them is the teacher's own.
 
     Raises:
         UnsuitableEnvironmentError: they differ by more than the bounds of this module; the file must not be used.
@@ -51,14 +56,17 @@ def check_parity(trained: ir.Model, shipped: Path, data: Data) -> Parity:
 
     images = torch.from_numpy(np.ascontiguousarray(data.validation.images[:_IMAGES]))
     inputs = normalise(images, torch.tensor(data.mean), torch.tensor(data.std))
-    session = ImageSession(shipped)
+    session = ImageSession.learned(shipped)
     size = session.batch or batch_for(data)
-    module = GraphModule(trained, whole=True)
+    module = GraphModule(trained)
     module.eval()
     worst, agreeing, seen = 0.0, 0, 0
     classifier = False
-    for start in range(0, len(inputs), size):
-        batch = inputs[start : start + size]
+    batches = list(torch.split(inputs, size))
+    if another is not None:
+        few = inputs[: min(size, _IMAGES_OF_ANOTHER_SIZE)]
+        batches.append(torch.nn.functional.interpolate(few, another[1:], mode="bilinear"))
+    for batch in batches:
         with torch.inference_mode():
             outputs = module(batch)
         own = [item.numpy() for item in (outputs if isinstance(outputs, tuple) else (outputs,))]

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-import onnx_ir as ir
 import torch
 
 from n2n_edge._example import teacher_path as example_teacher
@@ -15,9 +14,12 @@ from n2n_edge.data.dataset import Data, load_data
 from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
+from n2n_edge.graph.bind import bind, parse_bindings
+from n2n_edge.graph.file_version import in_version
 from n2n_edge.graph.free_batch import takes_one_image
-from n2n_edge.graph.input_shape import shape_words
-from n2n_edge.graph.load import save_model
+from n2n_edge.graph.free_size import FreeSize, free_size
+from n2n_edge.graph.input_shape import image_shape, input_layout, leaves_size_free, shape_words
+from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.file_figures import file_figures
 from n2n_edge.metrics.figures import Figure
@@ -54,7 +56,7 @@ class Prepared:
     `teacher` is trainable: `restored` names the BatchNorms that were put back. `figures` are the costs of the teacher's
     own file, `metric` its accuracy or fidelity on the validation images, `host` the profile of this machine; of
     `profiles` the first is the primary device. `one_at_a_time`: the file's batch is fixed at one, and so is the
-    student's.
+    student's. `free_size`: the file leaves height and width free, and so does the student.
     """
 
     teacher: Teacher
@@ -72,6 +74,7 @@ class Prepared:
     notes: tuple[Notice, ...]
     restored: tuple[str, ...]
     one_at_a_time: bool
+    free_size: FreeSize | None
 
     @property
     def profile(self) -> Profile:
@@ -99,14 +102,20 @@ def prepare(
     states = load_policies(Path(settings.policy_from)) if settings.policy_from else {}
     path = _teacher_file(settings, folder, callback)
     teacher = Teacher.load(path, settings.input_shape)
-    refuse_unready(teacher, path, settings.input_shape)
+    refuse_unready(teacher, path)
+    in_version(teacher.model, settings.opset, settings.ir_version)  # what can't be written is told before anything
     callback.on_message(_summary(teacher, path))
     noted = tuple(Notice("export", note) for note in (export_note(teacher),) if note)
     for notice in noted:
         callback.on_message(notice.text)
-    if _leaves_size_free(teacher.source):
-        sizes = shape_words(settings.input_shape or ())
-        callback.on_message(f"the teacher leaves its input's size free: figures and the student are for {sizes}")
+    any_size = free_size(teacher)
+    if leaves_size_free(teacher.source):
+        sizes = shape_words(image_shape(teacher.model))
+        advice = "" if settings.input_shape else " (give ‹input_shape› for another)"
+        ships = "is free, too" if any_size else "has that size: constants within are for it"
+        callback.on_message(f"the teacher's input has any size: trained at {sizes}{advice}; the student's {ships}")
+    if input_layout(teacher.model) == "nhwc":
+        callback.on_message("the teacher takes channels last, (N, height, width, channels), and so does the student")
     GraphModule(teacher.model)  # an op that can't be trained is found before anything is begun
     spec = settings.data or _EXAMPLE_DATA
     loaded, choice = _load(settings, teacher, path, spec)
@@ -140,6 +149,7 @@ def prepare(
         warnings=(*noted, *data.warnings, *of_metric, *scale_warnings(teacher.model, data, engine)),
         restored=restored,
         one_at_a_time=one_at_a_time,
+        free_size=any_size,
     )
 
 
@@ -170,12 +180,11 @@ def _teacher_file(settings: CompressSettings, folder: RunFolder, callback: RunCa
         return folder.teacher
     if settings.weights is not None:
         raise InputError(f"‹weights› {settings.weights}: an ONNX teacher holds its weights; leave it out")
-    return example_teacher() if settings.teacher is None else Path(settings.teacher)
-
-
-def _leaves_size_free(source: ir.Model) -> bool:
-    shape = source.graph.inputs[0].shape
-    return shape is not None and any(not isinstance(size, int) or size < 1 for size in list(shape)[1:])
+    path = example_teacher() if settings.teacher is None else Path(settings.teacher)
+    if settings.bind:
+        save_model(bind(load_model(path), parse_bindings(settings.bind)), folder.teacher)
+        return folder.teacher
+    return path
 
 
 def _summary(teacher: Teacher, path: Path) -> str:
@@ -193,13 +202,10 @@ def _summary(teacher: Teacher, path: Path) -> str:
 
 
 def _load(settings: CompressSettings, teacher: Teacher, path: Path, spec: str) -> tuple[Data, OutputsChoice]:
-    shape = teacher.model.graph.inputs[0].shape
-    assert shape is not None
-    sizes = [size for size in list(shape)[1:] if isinstance(size, int)]
     wanted = as_outputs_name(settings.outputs or teacher.source.metadata_props.get(OUTPUTS_KEY))
     data = load_data(
         spec,
-        input_shape=(sizes[0], sizes[1], sizes[2]),
+        input_shape=image_shape(teacher.model),
         classes=class_count(teacher.model, wanted),
         may_be_values=True,
         mean=settings.mean,

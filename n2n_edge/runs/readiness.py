@@ -12,7 +12,6 @@ from n2n_edge.foreign import printable
 from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.graph.torch_export import EXPORT_WARNING
-from n2n_edge.runs.outputs import refuse_channels_last
 
 __all__ = ["Obstacle", "export_note", "is_half_weight", "obstacles", "refuse_unready"]
 
@@ -30,12 +29,12 @@ class Obstacle:
     text: str
 
 
-def obstacles(teacher: Teacher, input_shape: tuple[int, ...] | None = None) -> tuple[Obstacle, ...]:
-    """Return what `compress` would refuse of a teacher, the most basic first; `input_shape` as it would be given.
+def obstacles(teacher: Teacher) -> tuple[Obstacle, ...]:
+    """Return what `compress` would refuse of a teacher, the most basic first.
 
     Whether torch can execute every operator is only told where torch is installed, and of graphs of ordinary size.
     """
-    found = list(_of_graph(teacher, input_shape))
+    found = list(_of_graph(teacher))
     if not found and find_spec("torch") is not None and len(teacher.model.graph) <= _NODES_CHECKED:
         found += _of_operators(teacher)
     return tuple(found)
@@ -49,18 +48,20 @@ def export_note(teacher: Teacher) -> str:
     return f"torch's tracer warned: {printable(warned)}; on random inputs the exported file is the network's function"
 
 
-def refuse_unready(teacher: Teacher, path: Path, input_shape: tuple[int, ...] | None) -> None:
+def refuse_unready(teacher: Teacher, path: Path) -> None:
     """Raise InputError for the first obstacle in the graph; operators are refused by the torch executor itself."""
-    for obstacle in _of_graph(teacher, input_shape):
+    for obstacle in _of_graph(teacher):
         raise InputError(f"{path}: {obstacle.text}")
 
 
-def _of_graph(teacher: Teacher, input_shape: tuple[int, ...] | None) -> Iterator[Obstacle]:
+def _of_graph(teacher: Teacher) -> Iterator[Obstacle]:
     inputs = teacher.model.graph.inputs
     if len(inputs) != 1:
-        yield Obstacle("inputs", f"takes {len(inputs)} inputs: distillation feeds models of one image input")
+        others = [printable(value.name) for value in inputs[1:]]
+        given = " ".join(f"--bind {name}=VALUE" for name in others[:_NAMES_SHOWN])
+        yield Obstacle("inputs", f"takes {len(inputs)} inputs; give those beside the image a value: {given}")
         return
-    yield from _of_input(teacher.source.graph.inputs[0], inputs[0], input_shape)
+    yield from _of_input(inputs[0])
     if any(
         output.dtype is not None and not output.dtype.is_floating_point() for output in learned_outputs(teacher.model)
     ):
@@ -80,25 +81,17 @@ def _of_graph(teacher: Teacher, input_shape: tuple[int, ...] | None) -> Iterator
         )
 
 
-def _of_input(given: ir.Value, value: ir.Value, input_shape: tuple[int, ...] | None) -> Iterator[Obstacle]:
+def _of_input(value: ir.Value) -> Iterator[Obstacle]:
     name = printable(value.name)
-    declared = list(given.shape or ())
     sizes = [size for size in list(value.shape or ())[1:] if isinstance(size, int)]
     if len(sizes) != 3:
         yield Obstacle(
-            "input_rank", f"input '{name}' has shape {_words(value)}; images need (N, channels, height, width)"
+            "input_rank",
+            f"input '{name}' has shape {_words(value)}; images need (N, channels, height, width), or channels last",
         )
         return
-    try:
-        refuse_channels_last("", name, declared)
-    except InputError as error:
-        yield Obstacle("channels_last", str(error).removeprefix(": "))
     if value.dtype != ir.DataType.FLOAT:
         yield Obstacle("input_type", f"input '{name}' is {value.dtype}; give a float32 model")
-    if input_shape is None and any(not isinstance(size, int) or size < 1 for size in declared[1:]):
-        yield Obstacle(
-            "free_size", f"input '{name}' leaves its height and width free; give --input-shape such as 3x224x224"
-        )
     batch = value.shape[0] if value.shape is not None else None
     if isinstance(batch, int) and batch > 1:
         yield Obstacle("fixed_batch", f"takes {batch} images at a time; export it for one, or with a free batch axis")

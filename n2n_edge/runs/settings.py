@@ -11,6 +11,8 @@ from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from n2n_edge.data.pixel_scale import check_mean_and_std
 from n2n_edge.errors import InputError
+from n2n_edge.graph.bind import parse_bindings
+from n2n_edge.graph.file_version import check_versions
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS, OBJECTIVES
 from n2n_edge.reading import expanded, is_file
@@ -152,6 +154,13 @@ class CompressSettings:
     input_shape: tuple[int, ...] | None = _setting(
         None, "Channels, height, width, such as 3x224x224, if the teacher leaves them free."
     )
+    bind: tuple[str, ...] | None = _setting(
+        None,
+        "Value of an input beside the image, such as scale=1.0 or orig_target_sizes=640,640; repeat it for several. "
+        "The student has that input, too, with this value as its default; scale:=1.0 makes it a constant for good.",
+    )
+    opset: int | None = _setting(None, "ONNX opset of the student, for a board's older runtime.", shown="the teacher's")
+    ir_version: int | None = _setting(None, "IR version of the student's file.", shown="the teacher's, or the opset's")
     flip: bool | None = _setting(None, "Mirror training images.", shown="yes for three channels, no for one")
     corruptions: bool = _setting(
         False,
@@ -210,6 +219,8 @@ class CompressSettings:
         if (self.mean is None) != (self.std is None):
             raise InputError("‹mean› and ‹std› belong together; give both or neither")
         check_mean_and_std(self.mean, self.std)
+        parse_bindings(self.bind or ())
+        check_versions(self.opset, self.ir_version)
         if self.objective is not None and self.objective not in OBJECTIVES:
             raise InputError(f"‹objective› {self.objective}: no such cost; give one of {', '.join(OBJECTIVES)}")
         if self.teacher is not None and self.data is None:
@@ -256,6 +267,9 @@ class CompressSettings:
                 continue
             if isinstance(value, bool):
                 words.append(f"--{'' if value else 'no-'}{item.name.replace('_', '-')}")
+                continue
+            if item.name == "bind":
+                words += [word for one in value for word in ("--bind", shlex.quote(one))]
                 continue
             if item.name == "device":
                 words += [word for device in self.devices for word in ("--device", shlex.quote(device))]

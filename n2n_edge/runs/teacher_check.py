@@ -13,6 +13,8 @@ from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.graph.free_batch import takes_one_image
 from n2n_edge.graph.image_session import ImageSession
+from n2n_edge.graph.input_shape import in_layout, input_layout
+from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.graph.shape_run import Array, run_graph
 from n2n_edge.runs.parity import worst_difference
 from n2n_edge.training.augmentation import normalise
@@ -29,14 +31,15 @@ Run = Callable[[Array], list[Array]]
 def check_teacher(path: Path, graphs: Sequence[ir.Model], data: Data) -> None:
     """Compare the teacher's file in ONNX Runtime with every graph a run makes of it, in ONNX Runtime and in torch.
 
-    They have to agree on several different real images, one at a time and together, and the file with itself.
+    They have to agree on several different real images, one at a time and together, and the file with itself. Compared
+    are the values that are learned (`learned_outputs`): behind a selection rounding decides what stands where.
 
     Raises:
         InputError: two of them differ; the message says which, in which output, and where they part.
     """
     images = real_images(data, _BATCH)
-    names = [str(value.name) for value in graphs[0].graph.outputs]
-    session = ImageSession(path)
+    names = [str(value.name) for value in learned_outputs(graphs[0])]
+    session = ImageSession.learned(path)
     file = session.run
     alone = _alone(file, images)
 
@@ -64,7 +67,7 @@ def check_teacher(path: Path, graphs: Sequence[ir.Model], data: Data) -> None:
         )
     for graph in graphs:
         loaded = "the graph as loaded isn't the file's function; report this"
-        compare_both(loaded, ImageSession(graph).run, batches=not closed)
+        compare_both(loaded, ImageSession.learned(graph).run, batches=not closed)
     for graph in graphs:
         compare_both(
             "torch computes something else than ONNX Runtime; export it without that operator",
@@ -84,7 +87,7 @@ def real_images(data: Data, count: int) -> Array:
 
 
 def _in_torch(graph: ir.Model) -> Run:
-    module = GraphModule(graph, whole=True)
+    module = GraphModule(graph)
 
     def run(batch: Array) -> list[Array]:
         with torch.inference_mode():
@@ -112,7 +115,7 @@ def _joined(parts: Sequence[Array], shape: tuple[int, ...]) -> Array:
 
 def _first_difference(graph: ir.Model, images: Array) -> str:
     """Name the first node whose output in torch isn't that in ONNX Runtime, with the same inputs before it."""
-    expected = run_graph(graph, {str(graph.graph.inputs[0].name): images})
+    expected = run_graph(graph, {str(graph.graph.inputs[0].name): in_layout(images, input_layout(graph))})
     found: list[str] = []
 
     class Comparing:
@@ -126,5 +129,5 @@ def _first_difference(graph: ir.Model, images: Array) -> str:
                     found.append(f"{node.op_type} '{printable(node.name)}'")
 
     with torch.inference_mode():
-        GraphModule(graph, whole=True).visit(Comparing(), torch.from_numpy(images))
+        GraphModule(graph).visit(Comparing(), torch.from_numpy(images))
     return f", first at {found[0]}" if found else ""

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from n2n_edge.data.dataset import Data
 from n2n_edge.graph.batchnorm import fold_batchnorm, restore_batchnorm
 from n2n_edge.graph.costs import costs
+from n2n_edge.graph.input_shape import in_layout, input_layout
 from n2n_edge.graph.shapes import inferred_types
 from n2n_edge.graph.teacher import Teacher
 
@@ -17,7 +18,7 @@ __all__ = ["shipped_form", "trainable_teacher"]
 _CALIBRATION_IMAGES = 256
 _LEAST_IMAGES = 8
 _CALIBRATION_BATCH = 64
-_BATCH_VALUES = 1e8
+_BATCH_VALUES = 3e7
 _BATCH_MACS = 2e10
 _MOST_MACS = 1.2e11
 """Bounds of one batch and of all of them: at 640 pixels a few images hold as many positions as many small ones do."""
@@ -53,4 +54,4 @@ def _calibration_batches(model: ir.Model, data: Data) -> Iterator[dict[str, np.n
         chosen = np.concatenate([chosen] * -(-size // len(chosen)))[:size]
     for start in range(0, len(chosen) - size + 1, size):
         pixels = chosen[start : start + size].transpose(0, 3, 1, 2).astype(np.float32) / 255
-        yield {str(source.name): ((pixels - mean) / std).astype(np.float32)}
+        yield {str(source.name): in_layout(((pixels - mean) / std).astype(np.float32), input_layout(model))}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError
+from n2n_edge.graph.free_batch import takes_one_image
 from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.graph.op import op_of
 
@@ -75,8 +76,8 @@ def output_size(model: ir.Model) -> int | None:
     outputs = learned_outputs(model)
     if len(outputs) != 1:
         return None
-    shape = outputs[0].shape
-    sizes = [] if shape is None else list(shape)[1:]
+    shape = _by_image(model, outputs[0])
+    sizes = [] if shape is None else shape[1:]
     whole = [size for size in sizes if isinstance(size, int)]
     return math.prod(whole) if shape is not None and len(whole) == len(sizes) else None
 
@@ -125,7 +126,7 @@ def _width(model: ir.Model) -> int | None:
     outputs = learned_outputs(model)
     if len(outputs) != 1:
         return None
-    shape = outputs[0].shape
+    shape = _by_image(model, outputs[0])
     if shape is None:
         return 0
     if len(shape) != 2 or shape[1] == 1:
@@ -146,9 +147,18 @@ def _described(model: ir.Model) -> str:
     outputs = learned_outputs(model)
     if len(outputs) != 1:
         return f"{len(outputs)} outputs"
-    if outputs[0].shape is None:
+    shape = _by_image(model, outputs[0])
+    if shape is None:
         return "an output of unknown shape"
-    return f"({', '.join(['N', *(str(size) for size in list(outputs[0].shape)[1:])])})"
+    return f"({', '.join(['N', *map(str, shape[1:])])})"
+
+
+def _by_image(model: ir.Model, output: ir.Value) -> list[int | str] | None:
+    """Return the sizes of an output with an axis for the image, which the outputs of a model for one may lack."""
+    if output.shape is None:
+        return None
+    sizes: list[int | str] = [size if isinstance(size, int) else str(size.value) for size in output.shape]
+    return ["N", *sizes] if takes_one_image(model) and sizes[:1] != [1] else sizes
 
 
 def as_logits(output: "Tensor", kind: OutputKind) -> "Tensor":

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from n2n_edge.errors import InputError
 from n2n_edge.graph.free_batch import takes_one_image
+from n2n_edge.graph.input_shape import input_layout
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.op import op_of
 from n2n_edge.training.images import Images, Value, run_images
@@ -60,10 +61,11 @@ class GraphModule(nn.Module):
     """Executes an ONNX graph in torch, its weights as parameters and its BatchNorm statistics as buffers.
 
     ``GraphModule(model)(images)`` gives the graph's `learned_outputs`, one tensor, or a tuple where there are several;
-    with `whole` the graph's own outputs. What torch has no function for is run by ONNX Runtime (`foreign`). The batch
-    axis is free: a graph whose batch is fixed at one runs image by image where it has to (see `images`), and an output
-    without a batch axis gets one, ``(N, ...)``. 4-D inputs and weights are held channels-last. `train()` makes
-    BatchNorm use and follow the batch, as in torch. Raises UnsupportedOpError for an op that has no torch meaning here.
+    with `whole` the graph's own outputs. What torch has no function for is run by ONNX Runtime (`foreign`). Images are
+    ``(N, C, H, W)`` whatever the graph's layout. The batch axis is free: a graph whose batch is fixed at one runs image
+    by image where it has to (see `images`), and an output without a batch axis gets one, ``(N, ...)``. 4-D inputs and
+    weights are held channels-last. `train()` makes BatchNorm use and follow the batch, as in torch. Raises
+    UnsupportedOpError for an op that neither torch nor ONNX Runtime has.
     """
 
     def __init__(self, model: ir.Model, *, whole: bool = False) -> None:
@@ -77,6 +79,7 @@ class GraphModule(nn.Module):
         self._nodes = tuple(step.node for step in plan.steps)
         self._slots = plan.slots
         self._inputs, self._outputs = plan.inputs, plan.outputs
+        self._layout = input_layout(model)
         self._one_at_a_time = takes_one_image(model)
         self._input_names = tuple(str(value.name) for value in model.graph.inputs if not value.is_initializer())
         self._parameter_slots: list[tuple[int, nn.Module, str]] = []
@@ -137,7 +140,7 @@ class GraphModule(nn.Module):
         for slot, owner, key in self._buffer_slots:
             values[slot] = owner._buffers[key]
         for slot, tensor in zip(self._inputs, inputs, strict=True):
-            given = _channels_last(tensor)
+            given = _channels_last(tensor) if self._layout == "nchw" else tensor.permute(0, 2, 3, 1)
             values[slot] = Images(given) if self._one_at_a_time else given
         for index, (run, reads, fills, finished) in enumerate(self._steps):
             arguments = [values[slot] for slot in reads]

@@ -7,6 +7,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from n2n_edge.graph.bind import bound_names
 from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.graph.op import STANDARD_DOMAINS, op_key
 from n2n_edge.training.ops import (
@@ -28,6 +29,9 @@ from n2n_edge.training.ops import (
     pool as ops_pool,
 )
 from n2n_edge.training.ops import (
+    recurrent as ops_recurrent,
+)
+from n2n_edge.training.ops import (
     resize as ops_resize,
 )
 from n2n_edge.training.ops import (
@@ -40,7 +44,7 @@ from n2n_edge.training.trained_weights import find_weights
 
 __all__ = ["Plan", "Step", "make_plan"]
 
-_REGISTERING = (ops_activation, ops_conv, ops_index, ops_math, ops_norm, ops_pool, ops_resize, ops_shape)
+_REGISTERING = (ops_activation, ops_conv, ops_index, ops_math, ops_norm, ops_pool, ops_recurrent, ops_resize, ops_shape)
 NOTHING = 0
 """The slot of an optional input that is left out."""
 
@@ -82,7 +86,7 @@ class _Planner:
         self.foreign: list[ir.Node] = []
         self.opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
         self.mode = mode
-        self.weights = find_weights(self.graph)
+        self.weights = find_weights(self.graph, bound_names(model))
         self.slots: dict[ir.Value, int] = {}
         self.known: dict[ir.Value, Tensor] = {}
         self.changing: dict[ir.Value, Tensor] = {}

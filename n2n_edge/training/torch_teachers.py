@@ -3,7 +3,8 @@
 import difflib
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -140,6 +141,8 @@ def _load_weights(module: nn.Module, path: Path) -> None:
         raise InputError(f"‹weights› {path}: no such file")
     own = module.state_dict()
     tensors = _unwrapped(_tensors(path), own)
+    if not hasattr(tensors, "_metadata"):  # safetensors holds tensors alone
+        tensors = _with_versions(tensors.items(), getattr(own, "_metadata", None))
     missing = [name for name in own if name not in tensors and not name.endswith("num_batches_tracked")]
     strange = [name for name in tensors if name not in own]
     if missing or strange:
@@ -191,7 +194,15 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         found = found[key]
     if not isinstance(found, Mapping) or not _is_state_dict(found):
         raise InputError(f"‹weights› {path}: holds no state dict; save model.state_dict()")
-    return dict(found)
+    return _with_versions(found.items(), getattr(found, "_metadata", None))
+
+
+def _with_versions(tensors: Iterable[tuple[str, Tensor]], versions: object) -> dict[str, Tensor]:
+    """Return a state dict with what torch notes of the versions of its modules, by which some tell old weights."""
+    state = OrderedDict(tensors)
+    if isinstance(versions, Mapping):
+        state._metadata = OrderedDict(versions)  # type: ignore[attr-defined]
+    return state
 
 
 def _unwrapped(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -200,8 +211,16 @@ def _unwrapped(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[st
         prefix = next((word for word in _WRAPPERS if all(name.startswith(word) for name in tensors)), None)
         if prefix is None:
             break
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+        tensors = _renamed(tensors, prefix)
     return tensors
+
+
+def _renamed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    versions = getattr(tensors, "_metadata", None)
+    if isinstance(versions, Mapping):
+        inner = ((f"{name}.".removeprefix(prefix).removesuffix("."), versions[name]) for name in versions if name)
+        versions = OrderedDict(inner)
+    return _with_versions(((name.removeprefix(prefix), tensor) for name, tensor in tensors.items()), versions)
 
 
 def _is_state_dict(found: Mapping[object, object]) -> bool:

@@ -1,7 +1,7 @@
 """Which constants of a graph are weights that training may change, and which are statistics or plain constants."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -75,14 +75,20 @@ def _is_weight(value: ir.Value, tensor: ir.TensorProtocol, untouched: set[ir.Val
     return True
 
 
-def find_weights(graph: ir.Graph) -> Weights:
-    """Sort the constants of a graph by what training does to them."""
+def find_weights(graph: ir.Graph, given: Collection[str] = ()) -> Weights:
+    """Sort the constants of a graph by what training does to them; those called `given` are left alone."""
     untouched = _before_any_weight(graph)
     trained = set()
     for value in _constants(graph):
         tensor = constant_tensor(value)
         floats = tensor is not None and tensor.dtype in _FLOATS
-        if tensor is not None and floats and value.name and _is_weight(value, tensor, untouched):
+        if (
+            tensor is not None
+            and floats
+            and value.name
+            and value.name not in given
+            and _is_weight(value, tensor, untouched)
+        ):
             trained.add(value.name)
     statistics, shared = set(), set()
     for node in graph:

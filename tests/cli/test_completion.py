@@ -7,21 +7,24 @@ from pathlib import Path
 
 import pytest
 
+from tests.fork_server import Forks
+
 CODE = "import sys; from n2n_edge.cli.app import main; sys.argv[0] = 'n2n-edge'; main()"
 
 
-def command(*arguments: str, **variables: str) -> str:
+def command(forks: Forks, *arguments: str, **variables: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", CODE, *arguments],
+        forks.argv([sys.executable, "-c", CODE, *arguments]),
         capture_output=True, text=True, timeout=120, check=False, env=os.environ | variables,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def offered(shell: str, line: str, **variables: str) -> set[str]:
+def offered(forks: Forks, shell: str, line: str, **variables: str) -> set[str]:
     words = line.split(" ")
     said = command(
+        forks,
         _N2N_EDGE_COMPLETE=f"complete_{shell}",
         COMP_WORDS=line,
         COMP_CWORD=str(len(words) - 1),
@@ -33,34 +36,36 @@ def offered(shell: str, line: str, **variables: str) -> set[str]:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_commands_options_and_devices_are_offered(shell: str) -> None:
-    assert {"bench", "compress", "doctor", "gate", "inspect"} <= offered(shell, "n2n-edge ")
-    assert {"calibrate", "check"} <= offered(shell, "n2n-edge device ")
-    assert "--threshold" in offered(shell, "n2n-edge bench --thr")
-    devices = offered(shell, "n2n-edge predict --device rasp")
+def test_commands_options_and_devices_are_offered(shell: str, command_forks: Forks) -> None:
+    assert {"bench", "compress", "doctor", "gate", "inspect"} <= offered(command_forks, shell, "n2n-edge ")
+    assert {"calibrate", "check"} <= offered(command_forks, shell, "n2n-edge device ")
+    assert "--threshold" in offered(command_forks, shell, "n2n-edge bench --thr")
+    devices = offered(command_forks, shell, "n2n-edge predict --device rasp")
     assert {"raspberry-pi-4", "raspberry-pi-5"} <= devices
     assert "jetson" not in devices
 
 
-def test_the_users_own_profiles_are_offered(tmp_path: Path) -> None:
+def test_the_users_own_profiles_are_offered(tmp_path: Path, command_forks: Forks) -> None:
     folder = tmp_path / "n2n-edge" / "profiles"
     folder.mkdir(parents=True)
     (folder / "board.toml").write_text('name = "my-board"\naliases = ["mine"]\n')
     (folder / "broken.toml").write_text("name = ")
 
-    assert {"my-board", "mine"} <= offered("bash", "n2n-edge bench --device m", XDG_CONFIG_HOME=str(tmp_path))
+    assert {"my-board", "mine"} <= offered(
+        command_forks, "bash", "n2n-edge bench --device m", XDG_CONFIG_HOME=str(tmp_path)
+    )
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_shell_is_told_how_to_ask(shell: str) -> None:
-    script = command("--show-completion", shell, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+def test_a_shell_is_told_how_to_ask(shell: str, command_forks: Forks) -> None:
+    script = command(command_forks, "--show-completion", shell, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
 
     assert f"_N2N_EDGE_COMPLETE=complete_{shell}" in script
     assert "n2n-edge" in script
 
 
-def test_bash_itself_completes_with_it(tmp_path: Path) -> None:
-    script = command("--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+def test_bash_itself_completes_with_it(tmp_path: Path, command_forks: Forks) -> None:
+    script = command(command_forks, "--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
     program = tmp_path / "n2n-edge"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{CODE}" "$@"\n')
     program.chmod(0o755)

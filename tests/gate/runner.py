@@ -7,7 +7,6 @@ step in their own context; workflow commands are read from both streams.
 import os
 import re
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,8 +41,8 @@ class JobResult:
     log: str = ""
 
 
-def run_job(repository: Path, name: str, python: Path = Path(sys.executable)) -> JobResult:
-    """Run one job of the repository's only workflow; a step that fails ends it. Commands are found beside `python`."""
+def run_job(repository: Path, name: str, python: Path | None = None) -> JobResult:
+    """Run one job of the repository's only workflow; a step that fails ends it. Commands beside `python` come first."""
     (workflow,) = (repository / ".github" / "workflows").glob("*.yml")
     job = yaml.safe_load(workflow.read_text())["jobs"][name]
     result = JobResult()
@@ -57,7 +56,7 @@ def run_job(repository: Path, name: str, python: Path = Path(sys.executable)) ->
     return result
 
 
-def _run_action(path: Path, given: dict[str, str], repository: Path, python: Path, result: JobResult) -> None:
+def _run_action(path: Path, given: dict[str, str], repository: Path, python: Path | None, result: JobResult) -> None:
     action = yaml.safe_load((path / "action.yml").read_text())
     assert action["runs"]["using"] == "composite"
     unknown = set(given) - set(action["inputs"])
@@ -75,7 +74,7 @@ def _run_action(path: Path, given: dict[str, str], repository: Path, python: Pat
 
 
 def _run_step(
-    step: dict[str, Any], context: dict[str, str], repository: Path, python: Path, result: JobResult
+    step: dict[str, Any], context: dict[str, str], repository: Path, python: Path | None, result: JobResult
 ) -> dict[str, str]:
     assert step["shell"] == "bash"
     files = {name: repository.parent / name for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
@@ -83,7 +82,7 @@ def _run_step(
         file.write_text("")
     environment = {
         **os.environ,
-        "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
+        **({} if python is None else {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}),
         "GITHUB_ACTIONS": "true",
         "GITHUB_WORKSPACE": str(repository),
         **{name: str(file) for name, file in files.items()},

@@ -1,7 +1,10 @@
 """A team's repository, gated as a runner would: exit codes, annotations, summary, reports."""
 
 import json
+import os
+import shlex
 import shutil
+import sys
 import venv
 from pathlib import Path
 from xml.etree import ElementTree
@@ -18,7 +21,12 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture
-def repository(tmp_path):
+def repository(tmp_path, command_forks, monkeypatch):
+    command = tmp_path / "bin" / "n2n-edge"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {shlex.join(command_forks.argv([sys.executable, "-m", "n2n_edge"]))} "$@"\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
     folder = tmp_path / "repository"
     shutil.copytree(HERE / "sample", folder)
     for name in ("models", "main"):

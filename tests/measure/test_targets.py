@@ -153,16 +153,16 @@ def limited(request: pytest.FixtureRequest) -> Callable[[int], Target]:
 def test_a_model_over_a_limit_that_the_system_enforces_is_stopped(
     limited: Callable[[int], Target], tmp_path: Path
 ) -> None:
-    path = write_gemm_model(tmp_path / "wide.onnx", 6000)  # 144 MB of weights
+    path = write_gemm_model(tmp_path / "wide.onnx", 4000)  # 64 MB of weights
 
-    with limited(550_000_000) as target:  # each worker has it for itself
+    with limited(350_000_000) as target:  # each worker has it for itself
         found = compare([path, path], BenchOptions(threads=1, min_time_s=0.0, max_time_s=0.1), target)
         assert all(isinstance(measured, Measurement) for measured in found.measurements)
-    with limited(120_000_000) as target:
+    with limited(100_000_000) as target:
         assert target.limit is not None
         if not target.limit.enforced:
             pytest.skip("no control group with a memory limit can be made here")
-        with pytest.raises(MemoryLimitError, match="over its memory limit of 120 MB") as caught:
+        with pytest.raises(MemoryLimitError, match="over its memory limit of 100 MB") as caught:
             bench(path, QUICK, target=target)
         small = write_conv_model(tmp_path / "small.onnx")
         assert bench(small, QUICK, target=target).measurement.n >= 1
@@ -173,13 +173,13 @@ def test_a_model_over_a_limit_that_the_system_enforces_is_stopped(
 def test_a_model_over_a_limit_that_is_only_watched_is_stopped(
     limited: Callable[[int], Target], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_gemm_model(tmp_path / "wide.onnx", 6000)
+    path = write_gemm_model(tmp_path / "wide.onnx", 4000)
     monkeypatch.setattr(Target, "limit_there", lambda target: NO_MEANS)
 
-    with limited(150_000_000) as target:
+    with limited(100_000_000) as target:
         assert target.limit is not None
         assert not target.limit.enforced
-        with pytest.raises(MemoryLimitError, match=r"reached 1\d\d\.\d MB .*over its memory limit of 150 MB"):
+        with pytest.raises(MemoryLimitError, match=r"reached 1\d\d\.\d MB .*over its memory limit of 100 MB"):
             bench(path, QUICK, target=target)
 
 

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from n2n_edge.training.executor import GraphModule, load_student
+from tests.fork_server import Forks
 
 ROOT = Path(__file__).resolve().parents[2]
 TIME_LIMIT_S = 150
@@ -20,10 +21,10 @@ TIME_LIMIT_S = 150
 
 @pytest.mark.processor
 @pytest.mark.parametrize("isa", ["as it is", "AVX2"])
-def test_gradients_of_strided_convolutions_are_those_of_float64(isa: str) -> None:
+def test_gradients_of_strided_convolutions_are_those_of_float64(isa: str, torch_forks: Forks) -> None:
     # in a process of its own with an end: the kernel that must not be reached crashes or never comes back
     environment = os.environ | ({} if isa == "as it is" else {"ONEDNN_MAX_CPU_ISA": isa})
-    words = [sys.executable, "-m", "tests.training.strided_gradients"]
+    words = torch_forks.argv([sys.executable, "-m", "tests.training.strided_gradients"])
     child = subprocess.run(
         words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False
     )

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from n2n_edge.graph.ops import STANDARD_OPS
 from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.ops.registry import OPS, UnsupportedOpError
 
@@ -109,6 +110,18 @@ CASES = [
     case("LayerNormalization", floats(2, 3, 5), floats(1), floats(5), known=(1, 2), note="broadcast_scale"),
     case("GroupNormalization", EVEN, floats(4), floats(4), known=(1, 2), num_groups=2, opset=21),
     case("LRN", floats(2, 7, 4, 4), size=3, alpha=0.3, beta=0.6, bias=1.5),
+    # recurrent: sequences of 5 for 2 images, 3 features, 4 hidden
+    *(
+        case(op, floats(5, 2, 3), floats(d, g * 4, 3), floats(d, g * 4, 4), floats(d, g * 8), known=(1, 2, 3),
+             outputs=3 if op == "LSTM" else 2, hidden_size=4, direction=direction, opset=14, note=direction, **more)
+        for op, g, more in (("LSTM", 4, {}), ("GRU", 3, {"linear_before_reset": 1}), ("RNN", 1, {}))
+        for direction, d in (("forward", 1), ("reverse", 1), ("bidirectional", 2))
+    ),
+    case("LSTM", floats(5, 2, 3), floats(1, 16, 3), floats(1, 16, 4), known=(1, 2), hidden_size=4, note="bare"),
+    case("LSTM", floats(5, 2, 3), floats(1, 16, 3), floats(1, 16, 4), floats(1, 32), None, floats(1, 2, 4),
+         floats(1, 2, 4), known=(1, 2, 3), hidden_size=4, outputs=3, note="states"),
+    case("Resize", IMAGE, np.zeros(0, np.float32), np.array([1, 1, 2, 1.5], np.float32), known=(1, 2), mode="nearest",
+         opset=11, coordinate_transformation_mode="tf_half_pixel_for_nn", nearest_mode="floor", note="tf"),
     # activations
     case("Relu", PLAIN),
     case("LeakyRelu", PLAIN, alpha=0.2),
@@ -404,6 +417,12 @@ def test_an_unknown_op_or_form_is_run_by_onnx_runtime_and_named(unknown: Case) -
     got = outputs if isinstance(outputs, tuple) else (outputs,)
     for expected, tensor in zip(session.run(None, feed), got, strict=True):
         assert np.array_equal(expected, tensor.numpy())
+
+
+def test_gradients_pass_through_what_has_a_torch_function() -> None:
+    rows = [op for op in STANDARD_OPS if not op.domain and op.passes_gradients and op.name not in ("CastLike",)]
+
+    assert [op.name for op in rows if op.name not in OPS] == []
 
 
 def test_an_op_that_no_runtime_has_is_named_with_its_node() -> None:

@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,9 +23,19 @@ CODE = """
 import torch
 from torch import nn
 
+class Versioned(nn.Conv2d):
+    # tells old weights by their version, as torchvision's MNASNet does
+
+    _version = 2
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *more):
+        if local_metadata.get("version") != 2:
+            raise ValueError(f"version {local_metadata.get('version')}")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *more)
+
 def network():
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        Versioned(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
         nn.Conv2d(8, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4),
     )
 
@@ -60,6 +71,14 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     monkeypatch.chdir(tmp_path)
     yield
     sys.modules.pop("own_networks", None)
+
+
+def wrapped(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    state = OrderedDict((prefix + name, tensor) for name, tensor in weights.items())
+    versions = weights._metadata  # type: ignore[attr-defined]
+    inner = {f"{prefix}{name}".removesuffix("."): versions[name] for name in versions}
+    state._metadata = OrderedDict({"": {"version": 1}} | inner)  # type: ignore[attr-defined]
+    return state
 
 
 def network() -> torch.nn.Module:
@@ -110,11 +129,11 @@ def test_a_function_and_its_weights(form: str, tmp_path: Path) -> None:
         case "nested":
             torch.save({"epoch": 3, "model": {"state_dict": weights}}, path)
         case "parallel":
-            torch.save({f"module.{name}": tensor for name, tensor in weights.items()}, path)
+            torch.save(wrapped(weights, "module."), path)
         case "compiled":
-            torch.save({f"_orig_mod.{name}": tensor for name, tensor in weights.items()}, path)
+            torch.save(wrapped(weights, "_orig_mod."), path)
         case "both":
-            torch.save({f"_orig_mod.module.{name}": tensor for name, tensor in weights.items()}, path)
+            torch.save(wrapped(weights, "_orig_mod.module."), path)
         case _:
             save_file(weights, path)
 

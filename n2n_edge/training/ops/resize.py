@@ -13,7 +13,9 @@ from n2n_edge.training.ops.registry import Kernel, NodeView, register
 
 __all__: list[str] = []
 
-_TRANSFORMS = ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "asymmetric", "align_corners")
+_TRANSFORMS = (
+    "half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "asymmetric", "align_corners", "tf_half_pixel_for_nn",
+)  # fmt: skip
 _NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 _HALF = 1e-6
 """How near a half a place counts as one, as in ONNX Runtime."""
@@ -33,6 +35,8 @@ def _coordinates(size: int, resized: int, scale: float, transform: str) -> Tenso
     if transform == "half_pixel_symmetric":
         shift = size / 2 * (1 - resized / (scale * size))
         return shift + (x + 0.5) / scales - 0.5
+    if transform == "tf_half_pixel_for_nn":
+        return (x + 0.5) / scales
     return (x + 0.5) / scales - 0.5
 
 

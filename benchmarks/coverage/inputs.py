@@ -1,0 +1,149 @@
+"""Compression of real models whose inputs have all shapes: fixed batches, channels last, further inputs, free sizes.
+
+Every file goes through `compress` with two candidates and one epoch, by fidelity to the teacher, in a process of its
+own. What shipped is run on image files through its recorded preprocessing alone, in ONNX Runtime and, read back, in
+torch. A candidate is trained on few images here: the question is what goes through, not how good it gets.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+HERE = Path(__file__).parent
+BINDINGS = {"pairlie.onnx": ("exposure=0.5",), "deimv2-atto.onnx": ("orig_target_sizes=640,640",)}
+LEFT_OUT = {"super-resolution.onnx": "ONNX Runtime refuses it"}
+IMAGES_OF_A_CANDIDATE = 16
+SECONDS = 470
+
+
+def row(model: Path, data: Path, out: Path) -> dict[str, object]:
+    """Compress one model, and return what came of it."""
+    import n2n_edge
+    from n2n_edge.graph.bind import bound_names
+    from n2n_edge.graph.free_batch import takes_one_image
+    from n2n_edge.graph.input_shape import input_layout, leaves_size_free
+    from n2n_edge.graph.learned import learned_outputs
+    from n2n_edge.graph.load import load_model
+    from n2n_edge.graph.teacher import Teacher
+    from n2n_edge.runs import settings
+
+    quick = settings.EFFORTS["quick"]
+    settings.EFFORTS["quick"] = replace(quick, short_images=IMAGES_OF_A_CANDIDATE)  # type: ignore[index]
+    run = n2n_edge.compress(
+        model, data=data, effort="quick", candidates=2, epochs=1, bind=BINDINGS.get(model.name), out=out
+    )
+    teacher = load_model(model)
+    student = load_model(run.student)
+    kinds = {
+        "channels last": input_layout(teacher) == "nhwc",
+        "free size": leaves_size_free(student),
+        "size settled": leaves_size_free(teacher) and not leaves_size_free(student),
+        "batch of one": takes_one_image(teacher),
+        "not opened": BINDINGS.get(model.name) is None and takes_one_image(Teacher(teacher).model),
+        "bound input": bool(bound_names(student)),
+        "tail": [value.name for value in learned_outputs(student)] != [value.name for value in student.graph.outputs],
+    }
+    report = run.report
+    return {
+        "outcome": "ok",
+        "kinds": [kind for kind, holds in kinds.items() if holds],
+        "opset": student.opset_imports.get("", student.opset_imports.get("ai.onnx")),
+        "params": [report[side]["params"]["value"] for side in ("teacher", "student")],
+        "macs": [report[side]["macs"]["value"] for side in ("teacher", "student")],
+        "fidelity": report["student"]["fidelity"]["value"],
+        "parity": report["parity"]["max_relative_error"],
+        "raw_images": on_raw_images(run.student, sorted(data.iterdir())[:4]),
+    }
+
+
+def on_raw_images(student: Path, files: list[Path]) -> float | None:
+    """Return how far ONNX Runtime and torch are apart on image files; None where no preprocessing is recorded."""
+    import numpy as np
+    import torch
+
+    import n2n_edge
+    from n2n_edge.graph.image_session import ImageSession
+    from n2n_edge.graph.load import load_model
+    from n2n_edge.runs.parity import worst_difference
+    from n2n_edge.training.executor import GraphModule
+
+    preprocessing = getattr(n2n_edge, "Preprocessing", None)
+    if preprocessing is None:
+        return None
+    recorded = preprocessing.of(student)
+    session, module = ImageSession.learned(student), GraphModule(load_model(student))
+    worst = 0.0
+    for file in files:
+        image = recorded.apply(file)
+        with torch.inference_mode():
+            outputs = module(torch.from_numpy(np.ascontiguousarray(image)))
+        own = [item.numpy() for item in (outputs if isinstance(outputs, tuple) else (outputs,))]
+        worst = max(worst, worst_difference(own, session.run(image)).relative)
+    return worst
+
+
+def table(rows: dict[str, dict[str, object]]) -> str:
+    """Return the rows as a page."""
+    lines = [
+        "# Inputs of all shapes: real models through `compress`",
+        "",
+        "Two candidates, one epoch, by fidelity to the teacher (see [README.md](README.md)). *parity*: torch and ONNX",
+        "Runtime on the run's images; *raw images*: on image files, through the recorded preprocessing alone.",
+        "",
+        "| model | what its inputs and outputs ask for | outcome | params | MACs | parity | raw images | seconds |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in sorted(rows):
+        row = rows[name]
+        if row["outcome"] != "ok":
+            lines.append(f"| {name} | | {row['outcome']} | | | | | {row['seconds']} |")
+            continue
+        shares = ["{1:,} of {0:,}".format(*map(int, row[key])) for key in ("params", "macs")]  # type: ignore[call-overload]
+        raw = "" if row["raw_images"] is None else f"{row['raw_images']:.1e}"
+        lines.append(
+            f"| {name} | {', '.join(row['kinds'])} | ok | {shares[0]} | {shares[1]} | {row['parity']:.1e} | {raw} "  # type: ignore[arg-type]
+            f"| {row['seconds']} |"
+        )
+    done = sum(row["outcome"] == "ok" for row in rows.values())
+    return "\n".join([*lines, "", f"{done} of {len(rows)} go through."]) + "\n"
+
+
+def main() -> None:
+    """Compress the models that have no row yet, one process each, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", type=Path, help="folder of ONNX files")
+    parser.add_argument("data", type=Path, help="folder of images, some twenty")
+    parser.add_argument("runs", type=Path, help="folder for the runs")
+    parser.add_argument("--only", nargs="*", help="names of files")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--results", type=Path, default=HERE / "inputs.json")
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(row(given.models, given.data, given.runs)))
+        return
+    rows = json.loads(given.results.read_text()) if given.results.exists() else {}
+    for model in sorted(given.models.glob("*.onnx")):
+        if model.name in LEFT_OUT or (rows.get(model.name, {}).get("outcome") == "ok" and not given.only):
+            continue
+        if given.only and model.name not in given.only:
+            continue
+        start = time.monotonic()
+        command = [sys.executable, __file__, str(model), str(given.data), str(given.runs / model.stem), "--one"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+            said = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            found = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"outcome": said[:200]}
+        except subprocess.TimeoutExpired:
+            found = {"outcome": f"not done after {SECONDS} s"}
+        rows[model.name] = {**found, "seconds": round(time.monotonic() - start)}
+        given.results.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n")
+        given.results.with_suffix(".md").write_text(table(rows))
+        print(model.name, rows[model.name], flush=True)
+
+
+if __name__ == "__main__":
+    main()
