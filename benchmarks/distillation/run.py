@@ -25,11 +25,10 @@ from n2n_edge.tasks.outputs import as_tuple, output_kind
 from n2n_edge.training.augmentation import augment, normalise
 from n2n_edge.training.batches import as_bytes, evaluation_batches
 from n2n_edge.training.batchnorm import recalibrate
-from n2n_edge.training.compute import autocast, deterministic, generator, use_bf16
+from n2n_edge.training.compute import Engine, default_format, deterministic, generator
 from n2n_edge.training.evaluation import compare, outputs_of
-from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.hints import FeatureHints
-from n2n_edge.training.optimiser import Optimiser
+from n2n_edge.training.optimiser import Lesson, Optimiser
 from n2n_edge.training.reconstruct import reconstructed
 from n2n_edge.training.settings import DistillSettings
 
@@ -130,23 +129,27 @@ def trained(
     student = build(teacher, architecture)
     if option.refit:
         student = reconstructed(student, teacher.model, data, settings, kept)
-    module, guide = GraphModule(student), GraphModule(teacher.model).eval()
+    exact = Engine.of(settings)
+    module, guide = exact.module(student), exact.module(teacher.model).eval()
     kind = output_kind(teacher.model)
-    bf16 = use_bf16(settings.precision)
+    engine = exact.calculating(default_format(settings.precision, exact.device))
     steps = images // settings.batch_size
     hints = None
     if settings.hint_weight:
-        hints = FeatureHints(module, guide, kept, next(evaluation_batches(data, data.train, 1)).inputs)
-    optimiser = Optimiser(module, settings, steps=steps, kind=kind, bf16=bf16, hints=hints)
+        images_seen = exact.moved(next(evaluation_batches(data, data.train, 1)).inputs)
+        hints = FeatureHints(module, guide, kept, images_seen)
+    optimiser = Optimiser(module, settings, steps=steps, kind=kind, engine=engine, hints=hints)
     average: dict[str, Tensor] = {}
     start = time.perf_counter()
     with deterministic(settings.threads):
         module.train()
-        for index, (inputs, labels) in enumerate(batches(data, settings, option, steps)):
-            with torch.inference_mode(), autocast(bf16):
+        for index, batch in enumerate(batches(data, settings, option, steps)):
+            inputs, labels = engine.moved(batch)
+            with torch.inference_mode(), engine.autocast():
                 outputs, features = (guide(inputs), {}) if hints is None else hints.run(guide, inputs)
             taught = tuple(output.float().clone() for output in as_tuple(outputs))
-            optimiser.step(index, inputs, labels, taught, {name: tensor.clone() for name, tensor in features.items()})
+            features = {name: tensor.clone() for name, tensor in features.items()}
+            optimiser.step(index, [Lesson(inputs, labels, taught, features)], len(inputs))
             if option.average:
                 for name, tensor in module.learned().items():
                     old = average.setdefault(name, tensor.clone())
@@ -154,11 +157,13 @@ def trained(
         if average:
             module.load_learned(average)
         seconds = time.perf_counter() - start
-        recalibrate(module, data, settings, 2)
+        recalibrate(module, data, settings, 2, exact)
         found = {"seconds": round(seconds, 1)}
         for name, split in (("validation", data.validation), ("test", data.test)):
             assert split.labels is not None
-            judged = compare(outputs_of(module, data, split), None, torch.from_numpy(split.labels), kind)
+            judged = compare(
+                outputs_of(module, data, split, exact), None, exact.moved(torch.from_numpy(split.labels)), kind
+            )
             found[name] = judged.metric
     return found
 
