@@ -224,6 +224,7 @@ def _search(
         shrinkage_candidates=effort.shrinkage_candidates,
         policy_states=prepared.policy_states,
         deadline_s=deadline_s,
+        profile_s=schedule.profile_s,
     )
     rungs = [Rung(finalists, times, partial(finals, times)) for finalists, times in effort.rungs]
     return search(evaluator, plan, journal, rungs, profiler, callback.on_trial, callback.on_probe)

@@ -21,7 +21,7 @@ from n2n_edge.training.teacher_outputs import affordable_epochs
 
 __all__ = ["FinalPlan", "Trained", "final_plan", "kept_plan", "plan_in_words", "train_to_the_end"]
 
-_MARGIN = 0.9
+_MARGIN = 0.85
 """Part of the time left that training is planned for: a machine may become slower meanwhile."""
 
 _VALIDATION_SHARE = 0.15

@@ -39,11 +39,14 @@ _STUDENT_SHARE = 0.7
 _REFIT_PASSES = 4
 """Passes over its images that refitting takes as long as."""
 
-_TAIL_SHARE, _TAIL_S, _LEAST_TEST = 0.15, 20.0, 64
+_TAIL_SHARE, _TAIL_S, _LEAST_TEST = 0.15, 30.0, 64
 """Share of `--minutes` that tests of what ships may take, the seconds of it that no image takes, and least images."""
 
 _CONDITIONS = 50
 """Evaluations on corrupted images: five corruptions at five severities, of teacher and student."""
+
+_PROFILE_SHARE, _PROFILE_S = 0.15, 300.0
+"""Of a search without limit the profile may take this share, or so many seconds: short ones are never cut."""
 
 _DRAWN_BYTES = 500_000_000
 """Images of the distillations of candidates and finalists, which are drawn once and held as bytes."""
@@ -70,7 +73,7 @@ class Schedule:
 
     Images of a candidate's distillation, validation, refitting and BatchNorm statistics, of a finalist's validation,
     and of the tests of what ships (None: all); how many go through the network at once, and where. `tail_s` is left for
-    the end of the run.
+    the end of the run; without `--minutes` the sensitivity profile takes `profile_s` at most.
     """
 
     device: str
@@ -84,6 +87,7 @@ class Schedule:
     condition_images: int = _CONDITION_IMAGES
     tail_s: float = _TAIL_S
     evaluate_s: float = 0.0
+    profile_s: float | None = None
 
     @classmethod
     def of_journal(cls, journal: Journal, settings: CompressSettings) -> "Schedule | None":
@@ -171,6 +175,7 @@ def make_schedule(settings: CompressSettings, prepared: Prepared, spent_s: float
     pace = timed_pace(prepared.teacher, data, distilling, engine, at_once)
     images = min(amount.short_images, _drawable(data))
     schedule = Schedule(str(engine.device), at_once, images, evaluate_s=pace.evaluate_s)
+    schedule = replace(schedule, profile_s=max(_PROFILE_S, _PROFILE_SHARE * _search_s(schedule, settings, pace)))
     if settings.minutes is not None:
         seconds = settings.minutes * 60
         left = SEARCH_SHARE * seconds - spent_s - (time.monotonic() - start)
@@ -194,6 +199,16 @@ def _setup_s(schedule: Schedule, pace: Pace, times: int = 1) -> float:
     validation = schedule.validation_images if times == 1 else schedule.rung_validation
     images = validation + schedule.feature_images
     return times * schedule.short_images * (pace.load_s + pace.teach_s) + images * (pace.load_s + pace.evaluate_s)
+
+
+def _search_s(schedule: Schedule, settings: CompressSettings, pace: Pace) -> float:
+    """Return the seconds that evaluating all candidates, and the best again, takes."""
+    amount = settings.amount
+    candidates = amount.removal_candidates + amount.shrinkage_candidates
+    seconds = _setup_s(schedule, pace) + candidates * _candidate_s(schedule, pace)
+    for finalists, times in amount.rungs:
+        seconds += _setup_s(schedule, pace, times) + finalists * _candidate_s(schedule, pace, times)
+    return seconds
 
 
 def _fitted(
@@ -237,9 +252,7 @@ def _in_words(schedule: Schedule, settings: CompressSettings, prepared: Prepared
     amount, images = settings.amount, len(prepared.data.train)
     candidates = amount.removal_candidates + amount.shrinkage_candidates
     epochs = settings.epochs or amount.epochs(images)
-    searched = _setup_s(schedule, pace) + candidates * _candidate_s(schedule, pace)
-    for finalists, times in amount.rungs:
-        searched += _setup_s(schedule, pace, times) + finalists * _candidate_s(schedule, pace, times)
+    searched = _search_s(schedule, settings, pace)
     taught = prepared.distilling.rounds(images)
     step_s = _STUDENT_SHARE * pace.train_s + pace.load_s
     processes = prepared.distilling.processes

@@ -41,7 +41,7 @@ class SearchPlan:
     """How much to search: trained candidates per stage, and the policy.
 
     `policy_states` (by stage) starts the policies from those of another run; `deadline_s` is a limit on the search's
-    wall-clock seconds, None for no limit.
+    wall-clock seconds, None for no limit; then `profile_s` is one on those of the sensitivity profile.
     """
 
     policy: str
@@ -50,6 +50,7 @@ class SearchPlan:
     shrinkage_candidates: int
     policy_states: PolicyStates = field(default_factory=dict)
     deadline_s: float | None = None
+    profile_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,10 @@ def search(
     def sensitivity() -> Sensitivity:
         most = plan.removal_candidates + plan.shrinkage_candidates
         return evaluator.sensitivity(
-            profiler, most, lambda tried: clock.stage_is_over("profile", tried, _PROFILE_SHARE, least=1), on_probe
+            profiler,
+            most,
+            lambda tried: clock.stage_is_over("profile", tried, _PROFILE_SHARE, 1, plan.profile_s),
+            on_probe,
         )
 
     expected: dict[StageName, int] = {"removal": plan.removal_candidates, "shrinkage": plan.shrinkage_candidates}
@@ -303,17 +307,23 @@ class _Clock:
         self._spent_before = float(journal.meta().get("search_seconds", 0.0))
         self._start = time.monotonic()
 
-    def stage_is_over(self, stage: str, position: int, share: float, least: int) -> bool:
-        """Tell whether `stage` ends before its next part, `share` of the time being spent; `least` are done anyway."""
+    def stage_is_over(
+        self, stage: str, position: int, share: float, least: int, otherwise_s: float | None = None
+    ) -> bool:
+        """Tell whether `stage` ends before its next part, `share` of the time being spent; `least` are done anyway.
+
+        Of a search without a limit `otherwise_s` is that of the stage.
+        """
         spent = self._spent_before + time.monotonic() - self._start
         self._journal.set_meta("search_seconds", spent)
-        if self._deadline_s is None:
+        limit_s = otherwise_s if self._deadline_s is None else self._deadline_s * share
+        if limit_s is None:
             return False
         reached = self._journal.cached(Fact.STAGE_REACHED, stage)
         if reached is not None and position <= int(reached["position"]):
             return False
         end = self._journal.cached(Fact.STAGE_OVER, stage)
-        if end is None and position >= least and spent > self._deadline_s * share:
+        if end is None and position >= least and spent > limit_s:
             end = {"position": position}
             self._journal.store(Fact.STAGE_OVER, stage, end)
         if end is not None and position >= int(end["position"]):

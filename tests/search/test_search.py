@@ -14,7 +14,7 @@ from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.search.costing import CostMeter
-from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, search
+from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, _Clock, search
 from n2n_edge.search.evaluator import Evaluator, Objective, note_crash
 from n2n_edge.search.proposers import base
 from n2n_edge.search.proposers.base import Proposer, SearchContext, make_proposer, proposer_names, register_proposer
@@ -403,3 +403,14 @@ def test_what_a_foreign_proposer_does_wrong_is_one_line(
 def test_an_unknown_policy_is_answered_with_the_known_ones() -> None:
     with pytest.raises(InputError, match="no such policy; give one of reinforce, n2n, random, greedy, evolution"):
         make_proposer("ppo", SearchContext(0))
+
+
+def test_a_search_without_a_limit_bounds_its_profile(tmp_path: Path) -> None:
+    with Journal.create(tmp_path / "journal.sqlite", {}) as journal:
+        assert not _Clock(journal, None).stage_is_over("profile", 5, 0.15, 1)
+        assert not _Clock(journal, None).stage_is_over("profile", 0, 0.15, 1, 0.0)  # one part in any case
+        assert not _Clock(journal, None).stage_is_over("profile", 1, 0.15, 1, 1000.0)
+        assert _Clock(journal, None).stage_is_over("profile", 2, 0.15, 1, 0.0)
+        # resumed with time to spare it ends where it ended
+        assert not _Clock(journal, None).stage_is_over("profile", 1, 0.15, 1, 1000.0)
+        assert _Clock(journal, None).stage_is_over("profile", 2, 0.15, 1, 1000.0)
