@@ -1,4 +1,4 @@
-"""Height and width that a teacher leaves free, and whether its students can leave them free, too."""
+"""Axes that a teacher leaves free: the batch's name, and whether students can leave height and width free, too."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ import onnx_ir as ir
 from n2n_edge.errors import InputError, LimitExceededError
 from n2n_edge.graph.input_shape import input_layout
 from n2n_edge.graph.normalise import normalise
-from n2n_edge.graph.shapes import size_at_one
+from n2n_edge.graph.shapes import batch_dim, size_at_one
 from n2n_edge.graph.teacher import Teacher
 
-__all__ = ["FreeSize", "free_size", "with_free_size"]
+__all__ = ["FreeSize", "batch_name", "free_size", "with_batch_name", "with_free_size"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,29 @@ def with_free_size(model: ir.Model, source: ir.Model) -> ir.Model:
             if not value.is_graph_output():
                 value.shape = None
     return model
+
+
+def batch_name(source: ir.Model) -> str:
+    """Return how a model calls its batch axis, ``N`` where it has no name."""
+    shape = source.graph.inputs[0].shape
+    first = shape[0] if shape is not None and len(shape) else None
+    return batch_dim(1) if first is None or isinstance(first, int) or not first.value else str(first.value)
+
+
+def with_batch_name(model: ir.Model, name: str) -> ir.Model:
+    """Return a copy of a student `model` whose batch axis is called `name`: programs ask for axes by their names."""
+    model = model.clone()
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if value.shape is not None:
+            value.shape = ir.Shape([_renamed(size, name) for size in value.shape])
+    return model
+
+
+def _renamed(size: int | ir.SymbolicDim, name: str) -> int | str | None:
+    if isinstance(size, int):
+        return size
+    word, times, factor = str(size.value).partition("*")
+    return f"{name}{times}{factor}" if word == batch_dim(1) else size.value
 
 
 def _sizes(now: list[int], free: list[int]) -> Iterator[tuple[int, ...]]:

@@ -12,7 +12,7 @@ from n2n_edge.graph.bind import with_bound_inputs
 from n2n_edge.graph.costs import costs
 from n2n_edge.graph.file_version import in_version
 from n2n_edge.graph.free_batch import fix_batch
-from n2n_edge.graph.free_size import with_free_size
+from n2n_edge.graph.free_size import with_batch_name, with_free_size
 from n2n_edge.graph.load import save_model
 from n2n_edge.latency.file_figures import ModelFile
 from n2n_edge.latency.model import LatencyModel
@@ -146,7 +146,7 @@ def _write(path: Path, settings: CompressSettings, prepared: Prepared, trained: 
         data=prepared.data,
     )
     stamped = with_bound_inputs(stamped)
-    stamped = fix_batch(stamped) if prepared.one_at_a_time else stamped
+    stamped = fix_batch(stamped) if prepared.one_at_a_time else with_batch_name(stamped, prepared.batch_name)
     if prepared.free_size is not None:
         stamped = with_free_size(stamped, prepared.free_size.source)
     save_model(in_version(stamped, settings.opset, settings.ir_version), path)

@@ -17,7 +17,7 @@ from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.graph.bind import bind, parse_bindings
 from n2n_edge.graph.file_version import in_version
 from n2n_edge.graph.free_batch import takes_one_image
-from n2n_edge.graph.free_size import FreeSize, free_size
+from n2n_edge.graph.free_size import FreeSize, batch_name, free_size
 from n2n_edge.graph.input_shape import image_shape, input_layout, leaves_size_free, shape_words
 from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.graph.teacher import Teacher
@@ -56,7 +56,8 @@ class Prepared:
     `teacher` is trainable: `restored` names the BatchNorms that were put back. `figures` are the costs of the teacher's
     own file, `metric` its accuracy or fidelity on the validation images, `host` the profile of this machine; of
     `profiles` the first is the primary device. `one_at_a_time`: the file's batch is fixed at one, and so is the
-    student's. `free_size`: the file leaves height and width free, and so does the student.
+    student's, else the batch axis is called `batch_name`. `free_size`: the file leaves height and width free, and so
+    does the student.
     """
 
     teacher: Teacher
@@ -74,6 +75,7 @@ class Prepared:
     notes: tuple[Notice, ...]
     restored: tuple[str, ...]
     one_at_a_time: bool
+    batch_name: str
     free_size: FreeSize | None
 
     @property
@@ -108,7 +110,7 @@ def prepare(
     noted = tuple(Notice("export", note) for note in (export_note(teacher),) if note)
     for notice in noted:
         callback.on_message(notice.text)
-    any_size = free_size(teacher)
+    any_size, of_batch = free_size(teacher), batch_name(teacher.source)
     if leaves_size_free(teacher.source):
         sizes = shape_words(image_shape(teacher.model))
         advice = "" if settings.input_shape else " (give ‹input_shape› for another)"
@@ -149,6 +151,7 @@ def prepare(
         warnings=(*noted, *data.warnings, *of_metric, *scale_warnings(teacher.model, data, engine)),
         restored=restored,
         one_at_a_time=one_at_a_time,
+        batch_name=of_batch,
         free_size=any_size,
     )
 

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from n2n_edge.graph.free_size import free_size, with_free_size
+from n2n_edge.graph.free_size import batch_name, free_size, with_batch_name, with_free_size
 from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.graph.input_shape import image_shape
 from n2n_edge.graph.teacher import Teacher, build
@@ -66,3 +66,15 @@ def test_a_graph_with_constants_of_one_size_is_for_that_one(name: str) -> None:
 
 def test_a_fixed_size_is_not_free() -> None:
     assert free_size(Teacher(network(HOLDS["convolutions"]))) is None
+
+
+@pytest.mark.parametrize(("given", "name"), [("batch_size", "batch_size"), ("N", "N"), (None, "N"), (1, "N")])
+def test_a_student_calls_its_batch_as_the_teacher_does(given: str | int | None, name: str) -> None:
+    source = freed(HOLDS["convolutions"])
+    source.graph.inputs[0].shape = ir.Shape([given, 3, 8, 8])
+    teacher = Teacher(network(HOLDS["convolutions"]))
+
+    student = with_batch_name(build(teacher, teacher.full), batch_name(source))
+
+    assert [str(value.shape[0]) for value in (*student.graph.inputs, *student.graph.outputs)] == [name, name]
+    assert ImageSession(student).run(np.zeros((2, 3, 8, 8), np.float32))[0].shape == (2, 5)
