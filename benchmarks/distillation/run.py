@@ -172,7 +172,6 @@ def batches(
     data: Data, settings: DistillSettings, option: Option, steps: int
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Give normalised batches; mixed ones come without labels, so that the teacher alone says what they are."""
-    mean, std = torch.tensor(data.mean), torch.tensor(data.std)
     randomness = generator(settings.seed, 7)
     order = torch.cat([torch.randperm(len(data.train), generator=randomness) for _ in range(20)])
     for chosen in order.split(settings.batch_size)[:steps]:
@@ -181,7 +180,7 @@ def batches(
             images = augment(images, randomness, flip=True)
         if option.cut_out:
             images = with_squares(images, randomness)
-        inputs = normalise(images, mean, std)
+        inputs = normalise(images, data.preprocessing)
         labels: Tensor | None = torch.from_numpy(data.train.labels[chosen.numpy()])  # type: ignore[index]
         if option.mixed and float(torch.rand((), generator=randomness)) < option.mixed:
             share = float(torch.rand((), generator=randomness))

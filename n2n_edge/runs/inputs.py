@@ -71,6 +71,7 @@ def written_data(data: DataLike, shape: tuple[int, ...] | None, teacher: Path | 
         InputError: no Dataset and no arrays, or images and labels that don't fit each other or the teacher.
     """
     from n2n_edge.data.pixels import Conversions
+    from n2n_edge.data.preprocessing import Preprocessing
     from n2n_edge.data.samples import Samples, Source
     from n2n_edge.data.source_function import read_datasets
     from n2n_edge.data.source_npz import as_bytes, labelled
@@ -81,7 +82,7 @@ def written_data(data: DataLike, shape: tuple[int, ...] | None, teacher: Path | 
     channels, height, width = sizes
     if _is_arrays(data):
         images, labels = cast("tuple[NDArray[Any], NDArray[Any] | None]", data)
-        pixels = as_bytes("data[0]", images, (channels, height, width), Conversions())
+        pixels = as_bytes("data[0]", images, Preprocessing((height, width), channels=channels), Conversions())
         if labels is not None and len(labels) != len(images):
             raise InputError(f"data: {len(images)} images and {len(labels)} labels; give one for each")
         whole = Samples(pixels, None) if labels is None else labelled("data[1]", pixels, np.asarray(labels))

@@ -55,7 +55,7 @@ def check_parity(trained: ir.Model, shipped: Path, data: Data, another: tuple[in
     from n2n_edge.training.evaluation import batch_for
 
     images = torch.from_numpy(np.ascontiguousarray(data.validation.images[:_IMAGES]))
-    inputs = normalise(images, torch.tensor(data.mean), torch.tensor(data.std))
+    inputs = normalise(images, data.preprocessing)
     session = ImageSession.learned(shipped)
     size = session.batch or batch_for(data)
     module = GraphModule(trained)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from n2n_edge.data.preprocessing import Preprocessing
+
 __all__ = ["augment", "normalise"]
 
 
@@ -26,6 +28,8 @@ def augment(images: Tensor, generator: torch.Generator, *, flip: bool) -> Tensor
     return padded[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Turn bytes `(N, H, W, C)` into the model's input `(N, C, H, W)`, channels-last: ``(x / 255 - mean) / std``."""
-    return images.float().sub_(255.0 * mean).div_(255.0 * std).permute(0, 3, 1, 2)
+def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Turn bytes `(N, H, W, C)` in RGB into the model's input `(N, C, H, W)` as floats, channels-last in memory."""
+    offset, scale = (torch.from_numpy(value).to(images.device) for value in preprocessing.offset_and_scale)
+    values = images.flip(-1).float() if preprocessing.channel_order == "bgr" else images.float()
+    return values.sub_(offset).div_(scale).permute(0, 3, 1, 2)

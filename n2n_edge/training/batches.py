@@ -49,10 +49,6 @@ def _labels(split: Split, chosen: Tensor) -> Tensor | None:
     return None if split.labels is None else torch.from_numpy(split.labels[chosen.numpy()])
 
 
-def _statistics(data: Data) -> tuple[Tensor, Tensor]:
-    return torch.tensor(data.mean, dtype=torch.float32), torch.tensor(data.std, dtype=torch.float32)
-
-
 def subset(split: Split, images: int, seed: int) -> Split:
     """Choose at most `images` of a split; `seed` alone decides which."""
     if images >= len(split):
@@ -68,18 +64,16 @@ def training_order(count: int, settings: DistillSettings, epoch: int) -> Order:
 
 def training_batches(data: Data, settings: DistillSettings, epoch: int) -> Iterator[Batch]:
     """Give the batches of an epoch, augmented from the second on; (seed, epoch) alone decide them."""
-    mean, std = _statistics(data)
     randomness = generator(settings.seed, epoch, 1)
-    flip = settings.flips(len(data.mean))
+    flip = settings.flips(data.input_shape[0])
     for chosen in training_order(len(data.train), settings, epoch):
         images = as_bytes(data.train, chosen)
         if settings.augments(epoch):
             images = augment(images, randomness, flip=flip)
-        yield Batch(normalise(images, mean, std), _labels(data.train, chosen))
+        yield Batch(normalise(images, data.preprocessing), _labels(data.train, chosen))
 
 
 def evaluation_batches(data: Data, split: Split, batch_size: int) -> Iterator[Batch]:
     """Give the whole split in order, as it is."""
-    mean, std = _statistics(data)
     for chosen in torch.split(torch.arange(len(split)), batch_size):
-        yield Batch(normalise(as_bytes(split, chosen), mean, std), _labels(split, chosen))
+        yield Batch(normalise(as_bytes(split, chosen), data.preprocessing), _labels(split, chosen))

@@ -28,7 +28,6 @@ def recalibrate(module: GraphModule, data: Data, settings: DistillSettings, epoc
     if module.has_batch_norm:
         module.train()
         randomness = generator(settings.seed, _STREAM)
-        mean, std = torch.tensor(data.mean, dtype=torch.float32), torch.tensor(data.std, dtype=torch.float32)
         order = torch.randperm(len(data.train), generator=randomness)[: settings.calibration_images]
         size = batch_for(data, _BATCH)
         for count, chosen in enumerate(torch.split(order, size), start=1):
@@ -38,5 +37,5 @@ def recalibrate(module: GraphModule, data: Data, settings: DistillSettings, epoc
             if settings.augments(epoch):
                 images = augment(images, randomness, flip=settings.flips(images.shape[-1]))
             with step("recounting of BatchNorm statistics"), module.batch_norm_momentum(1.0 / count):
-                module(engine.moved(normalise(images, mean, std)))
+                module(engine.moved(normalise(images, data.preprocessing)))
     module.eval()

@@ -69,7 +69,6 @@ class ShortDistiller:
         self._settings = replace(settings, images_per_epoch=None, processes=1)
         self._engine = engine = Engine.of(settings)
         self._kind = output_kind(teacher, data.outputs)
-        self._mean, self._std = torch.tensor(data.mean), torch.tensor(data.std)
         self._validation = subset(data.validation, validation_images, settings.seed)
         labels = self._validation.labels if self._kind != "other" else None
         self._validation_labels = None if labels is None else engine.moved(torch.from_numpy(labels))
@@ -111,7 +110,7 @@ class ShortDistiller:
         return drawn, labels
 
     def _inputs(self, chosen: Tensor) -> Tensor:
-        return self._engine.moved(normalise(self._images[chosen], self._mean, self._std))
+        return self._engine.moved(normalise(self._images[chosen], self._data.preprocessing))
 
     def _teach(self, module: GraphModule, engine: Engine) -> tuple[Tensor, ...]:
         """Give the teacher's outputs for the whole fixed set, where there is most memory."""

@@ -2,6 +2,7 @@
 
 import torch
 
+from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.training.augmentation import augment, normalise
 
 
@@ -42,7 +43,7 @@ def test_the_same_generator_gives_the_same_batch() -> None:
 
 def test_normalise_scales_per_channel_to_what_a_model_takes() -> None:
     images = batch()
-    inputs = normalise(images, torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4]))
+    inputs = normalise(images, Preprocessing((16, 16), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)))
     assert tuple(inputs.shape) == (32, 3, 16, 16)
     assert inputs.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(inputs[3, 1, 2, 5], (images[3, 2, 5, 1] / 255 - 0.4) / 0.3)
