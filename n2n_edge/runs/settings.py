@@ -11,8 +11,6 @@ from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from n2n_edge.data.pixel_scale import check_mean_and_std
 from n2n_edge.errors import InputError
-from n2n_edge.graph.bind import parse_bindings
-from n2n_edge.graph.file_version import check_versions
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS, OBJECTIVES
 from n2n_edge.reading import expanded, is_file
@@ -219,8 +217,13 @@ class CompressSettings:
         if (self.mean is None) != (self.std is None):
             raise InputError("‹mean› and ‹std› belong together; give both or neither")
         check_mean_and_std(self.mean, self.std)
-        parse_bindings(self.bind or ())
-        check_versions(self.opset, self.ir_version)
+        if self.bind or self.opset is not None or self.ir_version is not None:
+            # onnx is imported only where it is needed: help answers at once
+            from n2n_edge.graph.bind import parse_bindings
+            from n2n_edge.graph.file_version import check_versions
+
+            parse_bindings(self.bind or ())
+            check_versions(self.opset, self.ir_version)
         if self.objective is not None and self.objective not in OBJECTIVES:
             raise InputError(f"‹objective› {self.objective}: no such cost; give one of {', '.join(OBJECTIVES)}")
         if self.teacher is not None and self.data is None:
