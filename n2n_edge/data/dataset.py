@@ -161,9 +161,7 @@ def _check_labels(spec: str, source: Source, classes: int | None, *, may_be_valu
         )
 
 
-def _read(
-    spec: str, input_shape: tuple[int, int, int], class_names: Sequence[str] | None, loading: Loading
-) -> Source:
+def _read(spec: str, input_shape: tuple[int, int, int], class_names: Sequence[str] | None, loading: Loading) -> Source:
     if spec.startswith("builtin:"):
         return source_digits.read(spec, input_shape)
     path = expanded(spec)

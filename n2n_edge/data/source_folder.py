@@ -128,10 +128,8 @@ class _Reader:
         Some are decoded, which says what is converted, and refuses what none can be read of.
         """
         prints, errors = np.zeros((len(paths), _PRINT_BYTES), np.uint8), dict[int, str]()
-        total = sum(os.stat(path).st_size for path in paths[:: max(1, len(paths) // _SAMPLE)]) * max(
-            1, len(paths) // _SAMPLE
-        )
-        whole = total <= _HASHED_WHOLE
+        apart = max(1, len(paths) // _SAMPLE)
+        whole = apart * sum(Path(path).stat().st_size for path in paths[::apart]) <= _HASHED_WHOLE
 
         def look(index: int, _noted: Conversions) -> None:
             try:
@@ -184,7 +182,7 @@ class _Reader:
 
 def _fingerprint(path: str, *, whole: bool) -> NDArray[np.uint8]:
     """Open a file as an image, and return a digest of its size and bytes, or of some of these."""
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         with Image.open(file):
             pass
         size = os.fstat(file.fileno()).st_size
@@ -212,9 +210,7 @@ def _check_channels(paths: Sequence[str], channels: int) -> None:
         )
 
 
-def _samples(
-    splits: Mapping[str, Files], labelled: bool, reader: _Reader, streams: bool
-) -> dict[str, Samples]:
+def _samples(splits: Mapping[str, Files], labelled: bool, reader: _Reader, streams: bool) -> dict[str, Samples]:
     labels = {
         split: np.repeat(np.arange(len(files.paths), dtype=np.int64), [len(paths) for paths in files.paths])
         for split, files in splits.items()
