@@ -225,8 +225,8 @@ def load_data(
     has no validation or test split gets one, cut by `seed`, of each class alike; the digits are always split the same.
     `mean` and `std` are per channel, on pixels in 0..1; None leaves these as they are. `class_names` are the classes in
     the order of the teacher's outputs; by default a folder's are sorted by name. Labels of values are taken where there
-    are no `classes`, or with `may_be_values`. `loading` says how the files of a folder are read; those of more than 256 MB
-    when decoded are read when they are needed. Raises InputError.
+    are no `classes`, or with `may_be_values`. `loading` says how the files of a folder are read; those of more than
+    256 MB when decoded are read when they are needed. Raises InputError.
     """
     if not 0 < validation_fraction < 1:
         raise InputError(f"validation fraction {validation_fraction}: must lie between 0 and 1")

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -103,11 +104,12 @@ class _Cache:
         if not self._room:
             return
         if path is None:
-            self._file = TemporaryFile()  # noqa: SIM115
+            self._file = TemporaryFile(buffering=0)  # noqa: SIM115
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
             self._file = path.open("r+b", buffering=0)
+        weakref.finalize(self, self._file.close)
         kept = self._read(0, rows)
         if len(kept) == rows:
             self.marks = np.frombuffer(kept, np.uint8).copy()
@@ -211,7 +213,7 @@ class Store:
     @property
     def unreadable(self) -> tuple[str, ...]:
         """The files that were replaced, as far as they have been read."""
-        kept = (self.paths[row] for row in np.flatnonzero(self._cache.marks == _REPLACED))
+        kept = (self.paths[int(row)] for row in np.flatnonzero(self._cache.marks == _REPLACED))
         return tuple(dict.fromkeys([*kept, *self._replaced]))
 
     def image(self, row: int) -> NDArray[np.uint8]:
