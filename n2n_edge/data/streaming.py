@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as LateError
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from threading import Lock
 from typing import IO, Any, overload
 
@@ -188,7 +188,7 @@ class Store:
     def _open(self) -> None:
         folder, limit = self.loading.folder, self.loading.cache_gb
         if limit is None:
-            limit = usual_cache_gb(_nearest(folder or Path.cwd()))
+            limit = usual_cache_gb(_nearest(folder or Path(gettempdir())))
         path = None if folder is None else folder / f"{self._name}.pixels"
         self._cache = _Cache(path, len(self.paths), int(np.prod(self.shape)), limit * 1e9)
         self._pool: ThreadPoolExecutor | None = None

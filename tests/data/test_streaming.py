@@ -23,8 +23,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def load(folder: Path, **loading: object) -> Data:
-    return load_data(str(folder), input_shape=(3, 16, 16), classes=2, loading=Loading(**loading))  # type: ignore[arg-type]
+def load(images: Path, /, **loading: object) -> Data:
+    return load_data(str(images), input_shape=(3, 16, 16), classes=2, loading=Loading(**loading))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
