@@ -109,7 +109,7 @@ def table(rows: dict[str, dict[str, object]]) -> str:
             f"| {row['seconds']} |"
         )
     done = sum(row["outcome"] == "ok" for row in rows.values())
-    return "\n".join([*lines, "", f"{done} of {len(rows)} go through."]) + "\n"
+    return "\n".join([*lines, "", f"{done} of the {len(rows)} models that were tried go through."]) + "\n"
 
 
 def main() -> None:
