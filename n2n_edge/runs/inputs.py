@@ -91,7 +91,7 @@ def written_data(data: DataLike, shape: tuple[int, ...] | None, teacher: Path | 
     arrays: dict[str, NDArray[Any]] = {}
     for name, part in (("train", source.train), ("test", source.test)):
         if part is not None:
-            arrays[f"x_{name}"] = part.images
+            arrays[f"x_{name}"] = np.asarray(part.images)
             values = part.targets if part.labels is None else part.labels
             if values is not None:
                 arrays[f"y_{name}"] = values

@@ -1,6 +1,6 @@
 """Batches of images on their way into a model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from n2n_edge.data.dataset import Data, Split
+from n2n_edge.data.streaming import batches_of
 from n2n_edge.training.augmentation import augment, normalise
 from n2n_edge.training.compute import generator
 from n2n_edge.training.settings import DistillSettings
@@ -45,6 +46,11 @@ def as_bytes(split: Split, chosen: Tensor) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(split.images[chosen.numpy()]))
 
 
+def _read(split: Split, order: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Give the images of batches; where they are decoded, some of those to come are meanwhile."""
+    return map(torch.from_numpy, batches_of(split.images, (chosen.numpy() for chosen in order)))
+
+
 def _labels(split: Split, chosen: Tensor) -> Tensor | None:
     return None if split.labels is None else torch.from_numpy(split.labels[chosen.numpy()])
 
@@ -71,8 +77,8 @@ def training_batches(data: Data, settings: DistillSettings, epoch: int) -> Itera
     mean, std = _statistics(data)
     randomness = generator(settings.seed, epoch, 1)
     flip = settings.flips(len(data.mean))
-    for chosen in training_order(len(data.train), settings, epoch):
-        images = as_bytes(data.train, chosen)
+    order = training_order(len(data.train), settings, epoch)
+    for chosen, images in zip(order, _read(data.train, order), strict=True):
         if settings.augments(epoch):
             images = augment(images, randomness, flip=flip)
         yield Batch(normalise(images, mean, std), _labels(data.train, chosen))
@@ -81,5 +87,6 @@ def training_batches(data: Data, settings: DistillSettings, epoch: int) -> Itera
 def evaluation_batches(data: Data, split: Split, batch_size: int) -> Iterator[Batch]:
     """Give the whole split in order, as it is."""
     mean, std = _statistics(data)
-    for chosen in torch.split(torch.arange(len(split)), batch_size):
-        yield Batch(normalise(as_bytes(split, chosen), mean, std), _labels(split, chosen))
+    order = torch.split(torch.arange(len(split)), batch_size)
+    for chosen, images in zip(order, _read(split, order), strict=True):
+        yield Batch(normalise(images, mean, std), _labels(split, chosen))
