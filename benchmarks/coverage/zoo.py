@@ -3,6 +3,7 @@
 import sys
 import types
 import warnings
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from families import Family
 from n2n_edge.graph.load import save_model
 from n2n_edge.graph.torch_export import export_module
 
-__all__ = ["Exported", "export", "module_of", "see_a_batch", "tensors_of"]
+__all__ = ["Exported", "export", "module_of", "settle", "tensors_of"]
 
 Exported = tuple[torch.nn.Module, torch.Tensor]
 
@@ -31,13 +32,18 @@ def module_of(family: Family) -> Exported:
         warnings.simplefilter("ignore")
         module = get_model(family.member, pretrained=False, **given)
         example = torch.randn(1, 3, *family.size, generator=torch.Generator().manual_seed(1))
-        module.eval()
-        made = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-        before = _amplification(module, example)
-        see_a_batch(module, family.size)
-        if before <= _amplification(module, example):
-            module.load_state_dict(made)
+        settle(module, example)
     return module, example
+
+
+def settle(module: torch.nn.Module, example: torch.Tensor) -> None:
+    """Leave a network in evaluation mode the weights it has, or show its norms a batch, whichever amplifies less."""
+    module.eval()
+    made = deepcopy(module.state_dict())
+    before = _amplification(module, example)
+    _see_a_batch(module, tuple(example.shape[2:]))
+    if before <= _amplification(module, example):
+        module.load_state_dict(made)
 
 
 def export(family: Family, path: Path) -> None:
@@ -68,7 +74,7 @@ def tensors_of(outputs: object) -> list[torch.Tensor]:
     return []
 
 
-def see_a_batch(module: torch.nn.Module, size: tuple[int, int]) -> None:
+def _see_a_batch(module: torch.nn.Module, size: tuple[int, int]) -> None:
     """Set the statistics of every BatchNorm from one random batch, in the manner of a first training step."""
     norms = [item for item in module.modules() if isinstance(item, torch.nn.modules.batchnorm._BatchNorm)]
     momenta = [item.momentum for item in norms]

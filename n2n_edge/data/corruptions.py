@@ -68,8 +68,9 @@ def corrupted(split: Split, corruption: str, severity: int, seed: int = 0) -> Sp
         raise ValueError(f"no corruption {corruption!r} of severity {severity}: {', '.join(CORRUPTIONS)}, 1 to 5")
     change = CORRUPTIONS[corruption]
     random = np.random.default_rng([seed, severity, list(CORRUPTIONS).index(corruption)])
-    changed = np.empty_like(split.images)
-    for place, image in enumerate(split.images):
+    changed = np.empty(split.images.shape, np.uint8)
+    for place in range(len(split)):
+        image = split.images[place]
         if image.shape[2] == 3:
             changed[place] = change(np.ascontiguousarray(image), severity, random)
             continue

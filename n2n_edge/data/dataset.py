@@ -13,6 +13,7 @@ from n2n_edge.data import source_digits, source_folder, source_function, source_
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.data.samples import Samples, Source
 from n2n_edge.data.splits import choose_members, split_warnings
+from n2n_edge.data.streaming import Images, Loading, Pictures
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.importing import is_function_name
@@ -34,10 +35,11 @@ _HASHED_AT_ONCE = 1024
 class Split:
     """Images `(N, H, W, C)` as uint8 and labels `(N,)` as int64, or None where there are none.
 
-    `targets` `(N, K)` are labels that are values, such as coordinates.
+    `targets` `(N, K)` are labels that are values, such as coordinates. Images of many files are `Pictures`, decoded
+    where they are indexed.
     """
 
-    images: NDArray[np.uint8]
+    images: Images
     labels: NDArray[np.int64] | None
     targets: NDArray[np.float32] | None = None
 
@@ -47,7 +49,7 @@ class Split:
     def take(self, chosen: NDArray[np.int64]) -> "Split":
         """Give the chosen images with their labels."""
         return Split(
-            self.images[chosen],
+            self.images.at(chosen) if isinstance(self.images, Pictures) else self.images[chosen],
             None if self.labels is None else self.labels[chosen],
             None if self.targets is None else self.targets[chosen],
         )
@@ -82,6 +84,21 @@ class Data:
         return channels, height, width
 
     @property
+    def streams(self) -> bool:
+        """Whether images are decoded when they are needed."""
+        return isinstance(self.train.images, Pictures)
+
+    def unreadable(self) -> tuple[Notice, ...]:
+        """Say which files couldn't be read since the run began, and were replaced by others of their class."""
+        if not isinstance(self.train.images, Pictures):
+            return ()
+        names = [printable(name) for name in self.train.images.store.unreadable]
+        if not names:
+            return ()
+        text = f"{len(names):,} images couldn't be read, others of their class stood for them: {', '.join(names[:3])}"
+        return (Notice("unreadable-images", text + (", ..." if len(names) > 3 else ""), "repair or remove them"),)
+
+    @property
     def counts(self) -> str:
         """What was read, converted and passed over, on one line."""
         text = (
@@ -109,12 +126,16 @@ class Data:
         return replace(self, preprocessing=self.preprocessing.normalised("0..1", mean, std))
 
     def digest(self) -> str:
-        """Return a hash of all images and labels as they are split; equal data give the same, wherever they lie."""
+        """Return a hash of all images and labels as they are split; equal data give the same, wherever they lie.
+
+        Of images that stream it takes the files' fingerprints instead of pixels (see `scan`).
+        """
         found = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             found.update(repr((split.images.shape, split.labels is None, split.targets is None)).encode())
+            hashed = split.images.fingerprints if isinstance(split.images, Pictures) else split.images
             for start in range(0, len(split), _HASHED_AT_ONCE):
-                found.update(np.ascontiguousarray(split.images[start : start + _HASHED_AT_ONCE]).data)
+                found.update(np.ascontiguousarray(hashed[start : start + _HASHED_AT_ONCE]).data)
             for labels in (split.labels, split.targets):
                 if labels is not None:
                     found.update(np.ascontiguousarray(labels).data)
@@ -151,13 +172,13 @@ def _check_labels(spec: str, source: Source, classes: int | None, *, may_be_valu
         )
 
 
-def _read(spec: str, preprocessing: Preprocessing, class_names: Sequence[str] | None) -> Source:
+def _read(spec: str, preprocessing: Preprocessing, class_names: Sequence[str] | None, loading: Loading) -> Source:
     if spec.startswith("builtin:"):
         return source_digits.read(spec, preprocessing.input_shape)
     path = expanded(spec)
     try:
         if exists(path) and path.is_dir():
-            return source_folder.read(path, preprocessing, class_names)
+            return source_folder.read(path, preprocessing, class_names, loading)
         if is_file(path) or path.suffix == ".npz":
             return source_npz.read(path, preprocessing)
     except OSError as error:
@@ -207,6 +228,7 @@ def load_data(
     seed: int = 0,
     class_names: Sequence[str] | None = None,
     may_be_values: bool = False,
+    loading: Loading | None = None,
 ) -> Data:
     """Load images for a teacher that tells `classes` apart (None: no classifier), brought to its size.
 
@@ -217,7 +239,8 @@ def load_data(
     ``package.module:function`` that gives a torch Dataset (or a training and a test one), or ``builtin:digits``. What
     has no validation or test split gets one, cut by `seed`, of each class alike; the digits are always split the same.
     `class_names` are the classes in the order of the teacher's outputs; by default a folder's are sorted by name.
-    Labels of values are taken where there are no `classes`, or with `may_be_values`. Raises InputError.
+    Labels of values are taken where there are no `classes`, or with `may_be_values`. `loading` says how the files of a
+    folder are read; those of more than 256 MB when decoded are read when they are needed. Raises InputError.
     """
     if not 0 < validation_fraction < 1:
         raise InputError(f"validation fraction {validation_fraction}: must lie between 0 and 1")
@@ -230,7 +253,7 @@ def load_data(
         raise InputError(
             f"‹classes› names {len(class_names)} classes, but the teacher has {classes} outputs: name each"
         )
-    source = _read(spec, preprocessing, class_names)
+    source = _read(spec, preprocessing, class_names, loading or Loading())
     if class_names is not None:
         source = replace(source, class_names=tuple(class_names))
     _check_labels(spec, source, classes, may_be_values=may_be_values)

@@ -78,7 +78,8 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise InputError(f"‹{name}› {getattr(self, name)}: give one of {', '.join(choices)}")
+                shown = "channels" if name == "channel_order" else name
+                raise InputError(f"‹{shown}› {getattr(self, name)}: give one of {', '.join(choices)}")
         if len(self.size) != 2 or min(self.size) < 1 or self.channels < 1:
             raise InputError(f"an input of {self.channels} channels and size {self.size}: both must be at least 1")
         if self.crop_ratio is not None and not (isfinite(self.crop_ratio) and 0.05 <= self.crop_ratio <= 1):
@@ -130,6 +131,13 @@ class Preprocessing:
         """Return the same with another range of pixels, mean and std; one value of these holds for all channels."""
         return replace(self, pixels=pixels, mean=mean, std=std)
 
+    @property
+    def of_pixels(self) -> "Preprocessing":
+        """What decides the bytes of an image at the network's size, the rest as it is by default."""
+        return replace(
+            self, channel_order="rgb", pixels="0..1", mean=(0.0,), std=(1.0,), dtype="float32", layout="nchw"
+        )
+
     def inputs(self, images: NDArray[np.uint8]) -> NDArray[Any]:
         """Turn images of the right size, `(N, H, W, C)` in RGB, into the network's input."""
         return in_layout(self.batch(images), self.layout)
@@ -176,7 +184,7 @@ class Preprocessing:
             raise InputError(f"{where} isn't what n2n-edge writes: an object with 'size' and the like")
         names = {item.name for item in fields(cls)}
         try:
-            values = {
+            values: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in cast("Mapping[str, Any]", document).items()
                 if name in names

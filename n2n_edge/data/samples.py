@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from n2n_edge.data.pixels import Conversions
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.data.resizing import resized_array
+from n2n_edge.data.streaming import Images, Pictures
 
 __all__ = ["IN_MEMORY_BYTES", "Samples", "Source", "allocate", "fit_all"]
 
@@ -24,7 +25,7 @@ class Samples:
     `targets` `(N, K)` are labels that are values.
     """
 
-    images: NDArray[np.uint8]
+    images: Images
     labels: NDArray[np.int64] | None
     targets: NDArray[np.float32] | None = None
 
@@ -61,7 +62,9 @@ def allocate(count: int, input_shape: tuple[int, int, int]) -> NDArray[np.uint8]
         return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
 
 
-def _take(images: NDArray[np.uint8], chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
+def _take(images: Images, chosen: NDArray[np.int64]) -> Images:
+    if isinstance(images, Pictures):
+        return images.at(chosen)
     height, width, channels = images.shape[1:]
     taken = allocate(len(chosen), (channels, height, width))
     step = 4096

@@ -1,9 +1,11 @@
 """Images in a folder: one sub-folder per class, or no classes at all; with or without ``train/`` and ``test/``."""
 
+import hashlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,38 +13,127 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from n2n_edge.data.folder_layout import Files, find_layout
+from n2n_edge.data.pictures import MODES, UNREADABLE, read_picture
 from n2n_edge.data.pixels import GREY_MODES, Conversions
+from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.data.samples import Samples, Source, allocate
+from n2n_edge.data.streaming import Loading, Pictures, Store, refuse_unreadable
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 
 __all__ = ["read"]
 
 _LOOKED_AT = 16
-_CHUNK = 256
+_CHUNK = 64
+AT_ONCE_BYTES = 256_000_000
+"""Decoded images up to this are read at once; of more, each is when it is needed."""
+
+_SAMPLE = 256
+_PRINT_BYTES, _SAMPLED_BYTES = 16, 4096
+_HASHED_WHOLE = 1_000_000_000
+"""Files of more bytes in sum are told apart by size, start, middle and end."""
 
 
-def _decode_all(paths: Sequence[str], preprocessing: Preprocessing, conversions: Conversions) -> NDArray[np.uint8]:
-    with warnings.catch_warnings():  # Pillow warns of large pictures and odd notes in them
-        warnings.simplefilter("ignore")
-        _check_channels(paths, preprocessing.channels)
-        images = allocate(len(paths), preprocessing.input_shape)
+@dataclass(frozen=True)
+class _Decoder:
+    """Reads a file for a network."""
 
-        def decode_chunk(start: int) -> Conversions:
+    preprocessing: Preprocessing
+
+    def __call__(self, path: str, conversions: Conversions) -> NDArray[np.uint8]:
+        return read_picture(path, self.preprocessing, conversions)
+
+
+class _Reader:
+    """Reads the files of a folder, or looks at them where they are to be decoded when they are needed."""
+
+    def __init__(self, preprocessing: Preprocessing, loading: Loading, conversions: Conversions) -> None:
+        self.shape, self.loading, self.conversions = preprocessing.input_shape, loading, conversions
+        self.decoder = _Decoder(preprocessing.of_pixels)
+
+    def decode_all(self, paths: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Return the images, and which of the files they are: all that can be read."""
+        images, errors = allocate(len(paths), self.shape), dict[int, str]()
+
+        def decode(index: int, noted: Conversions) -> None:
+            try:
+                images[index] = self.decoder(paths[index], noted)
+            except InputError as error:
+                errors[index] = str(error)
+
+        self._each(len(paths), decode)
+        good = self._good(len(paths), errors)
+        return (images[good] if errors else images), good
+
+    def look_at(self, paths: Sequence[str], kinds: NDArray[np.int64]) -> tuple[Store, NDArray[np.int64]]:
+        """Return what reads the files when they are needed, and which of them can be opened at all.
+
+        Some are decoded, which says what is converted, and refuses what none can be read of.
+        """
+        prints, errors = np.zeros((len(paths), _PRINT_BYTES), np.uint8), dict[int, str]()
+        apart = max(1, len(paths) // _SAMPLE)
+        whole = apart * sum(Path(path).stat().st_size for path in paths[::apart]) <= _HASHED_WHOLE
+
+        def look(index: int, _noted: Conversions) -> None:
+            try:
+                prints[index] = _fingerprint(paths[index], whole=whole)
+            except UNREADABLE as error:
+                where = f"image '{printable(paths[index])}'"
+                errors[index] = f"{where} can't be read ({printable(error)}): repair or remove it"
+
+        self._each(len(paths), look)
+        good = self._good(len(paths), errors)
+        name = hashlib.sha256(prints[good].tobytes() + repr(self.decoder.preprocessing).encode()).hexdigest()[:16]
+        kept = [paths[index] for index in good]
+        store = Store(kept, kinds[good], prints[good], self.shape, self.decoder, self.loading, name)
+        step = max(1, len(kept) // _SAMPLE)
+        looked_at = Pictures(store)[::step][:_SAMPLE]
+        np.asarray(looked_at)
+        for kind, count in store.conversions.counts.items():
+            self.conversions.counts[f"of {len(looked_at)} looked at {kind}"] += count
+        self.conversions.example = store.conversions.example
+        self.conversions.highest, self.conversions.widened = store.conversions.highest, store.conversions.widened
+        return store, good
+
+    def _good(self, count: int, errors: Mapping[int, str]) -> NDArray[np.int64]:
+        refuse_unreadable([errors[index] for index in sorted(errors)], count, self.loading.strict)
+        if errors:
+            first = errors[min(errors)].split(": repair")[0]
+            self.conversions.passed_over[f"unreadable images, the first: {first}"] += len(errors)
+        return np.array([index for index in range(count) if index not in errors], np.int64)
+
+    def _each(self, count: int, work: Callable[[int, Conversions], None]) -> None:
+        """Do something for each of so many files, in threads, and tell of the progress."""
+
+        def chunk(start: int) -> Conversions:
             noted = Conversions()
-            for index in range(start, min(start + _CHUNK, len(paths))):
-                images[index] = read_picture(paths[index], preprocessing, noted)
+            for index in range(start, min(start + _CHUNK, count)):
+                work(index, noted)
             return noted
 
-        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-            jobs = [pool.submit(decode_chunk, start) for start in range(0, len(paths), _CHUNK)]
+        with ThreadPoolExecutor(max_workers=max(1, self.loading.threads)) as pool:
+            jobs = [pool.submit(chunk, start) for start in range(0, count, _CHUNK)]
             try:
-                for job in jobs:
-                    conversions.add(job.result())
+                for done, job in enumerate(jobs, start=1):
+                    self.conversions.add(job.result())
+                    if self.loading.on_scan is not None:
+                        self.loading.on_scan(min(done * _CHUNK, count), count)
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
-    return images
+
+
+def _fingerprint(path: str, *, whole: bool) -> NDArray[np.uint8]:
+    """Open a file as an image, and return a digest of its size and bytes, or of some of these."""
+    with Path(path).open("rb") as file:
+        with Image.open(file):
+            pass
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.blake2b(str(size).encode(), digest_size=_PRINT_BYTES)
+        for start in (0,) if whole else (0, size // 2, max(0, size - _SAMPLED_BYTES)):
+            file.seek(start)
+            digest.update(file.read() if whole else file.read(_SAMPLED_BYTES))
+    return np.frombuffer(digest.digest(), np.uint8)
 
 
 def _check_channels(paths: Sequence[str], channels: int) -> None:
@@ -62,13 +153,35 @@ def _check_channels(paths: Sequence[str], channels: int) -> None:
         )
 
 
-def _samples(files: Files, labelled: bool, preprocessing: Preprocessing, conversions: Conversions) -> Samples:
-    labels = np.repeat(np.arange(len(files.paths), dtype=np.int64), [len(paths) for paths in files.paths])
-    images = _decode_all([path for paths in files.paths for path in paths], preprocessing, conversions)
-    return Samples(images, labels if labelled else None)
+def _samples(splits: Mapping[str, Files], labelled: bool, reader: _Reader, streams: bool) -> dict[str, Samples]:
+    labels = {
+        split: np.repeat(np.arange(len(files.paths), dtype=np.int64), [len(paths) for paths in files.paths])
+        for split, files in splits.items()
+    }
+    paths = {split: [path for each in files.paths for path in each] for split, files in splits.items()}
+    samples: dict[str, Samples] = {}
+    for each in paths.values():
+        _check_channels(each, reader.shape[0])
+    for split, files in paths.items():
+        if not streams:
+            images, good = reader.decode_all(files)
+            samples[split] = Samples(images, labels[split][good] if labelled else None)
+    if streams:
+        kinds = np.concatenate([labels[split] + 2**32 * place for place, split in enumerate(paths)])
+        store, good = reader.look_at([path for each in paths.values() for path in each], kinds)
+        for place, split in enumerate(paths):
+            rows = np.flatnonzero(store.kinds >> 32 == place)
+            own = store.kinds[rows] - 2**32 * place
+            samples[split] = Samples(Pictures(store, rows), own if labelled else None)
+    return samples
 
 
-def read(folder: Path, preprocessing: Preprocessing, class_names: Sequence[str] | None = None) -> Source:
+def read(
+    folder: Path,
+    preprocessing: Preprocessing,
+    class_names: Sequence[str] | None = None,
+    loading: Loading | None = None,
+) -> Source:
     """Read a folder of images, converted to the teacher's channels (grey or RGB) and size.
 
     With both ``val/`` and ``test/`` the first is the validation split; ``val/`` alone is the test split. `class_names`
@@ -81,10 +194,12 @@ def read(folder: Path, preprocessing: Preprocessing, class_names: Sequence[str] 
     layout = find_layout(folder, class_names)
     conversions = Conversions()
     conversions.passed_over.update(layout.passed_over)
-    parts = {
-        split: _samples(files, bool(layout.class_names), preprocessing, conversions)
-        for split, files in layout.splits.items()
-    }
+    reader = _Reader(preprocessing, loading or Loading(), conversions)
+    count = sum(len(paths) for files in layout.splits.values() for paths in files.paths)
+    with warnings.catch_warnings():  # Pillow warns of large pictures and odd notes in them
+        warnings.simplefilter("ignore")
+        streams = count * int(np.prod(preprocessing.input_shape)) > AT_ONCE_BYTES
+        parts = _samples(layout.splits, bool(layout.class_names), reader, streams)
     conversions.refuse_unused_bits()
     validation, test = parts.get("validation"), parts.get("test")
     if test is None:

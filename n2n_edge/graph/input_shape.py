@@ -1,7 +1,7 @@
 """Input shape at which a model is counted and timed where its file leaves height and width free."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -49,14 +49,38 @@ def input_layout(model: ir.Model) -> Layout:
     given = next((value for value in model.graph.inputs if not value.is_initializer()), None)
     if given is None or given.shape is None or len(given.shape) != _IMAGE_RANK + 1:
         return "nchw"
-    readers = [use.node for use in given.uses()]
-    if readers and all(
-        node.op_type == "Transpose" and tuple(node.attributes.get_ints("perm", ()) or ()) == _TO_CHANNELS_FIRST
-        for node in readers
-    ):
-        return "nhwc"
+    told = {_layout_by(node) for node in _first_readers(given)}
+    if len(told) == 1 and (layout := told.pop()) is not None:
+        return layout
+    if "nchw" in told:
+        return "nchw"
     _, first, _, last = given.shape
     return "nhwc" if first not in _CHANNELS and last in _CHANNELS else "nchw"
+
+
+_MOST_READERS = 64
+
+
+def _first_readers(value: ir.Value) -> Iterator[ir.Node]:
+    """Yield the nodes that read `value`, or what elementwise operators make of it with constants."""
+    waiting, seen = [use.node for use in value.uses()], 0
+    while waiting and seen < _MOST_READERS:
+        node, seen = waiting.pop(), seen + 1
+        row = op_of(node)
+        alone = sum(item is not None and item.const_value is None for item in node.inputs) == 1
+        if alone and (row.activation or row.broadcasts or node.op_type == "Cast"):
+            waiting += [use.node for output in node.outputs for use in output.uses()]
+        else:
+            yield node
+
+
+def _layout_by(node: ir.Node) -> Layout | None:
+    """Return where an operator takes its input's channels to be; None where it doesn't tell."""
+    if node.op_type == "Transpose":
+        return "nhwc" if tuple(node.attributes.get_ints("perm", ()) or ()) == _TO_CHANNELS_FIRST else None
+    row = op_of(node)
+    spatial = row.kernel in ("conv", "conv_transpose") or row.norm or bool(row.pool)
+    return "nchw" if spatial or node.op_type in ("LRN", "GroupNormalization") else None
 
 
 def image_shape(model: ir.Model) -> tuple[int, int, int]:

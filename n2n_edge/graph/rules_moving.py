@@ -43,6 +43,9 @@ def unsqueeze(node: ir.Node, labels: Labels) -> None:
     _same_elements(node, labels)
 
 
+_MOST_ROWS = 2**24
+
+
 def concat(node: ir.Node, labels: Labels) -> None:
     """Concat: rows one after the other along the axis; label arrays broadcast along the others.
 
@@ -54,6 +57,11 @@ def concat(node: ir.Node, labels: Labels) -> None:
     computed = [value for value in values if not is_fixed(value)]
     others = sorted({other for value in computed for other in labels.varying(value, beside=[axis])})
     labelled = any(labels.of(value).any() for value in computed)
+    if labels.shape(node.outputs[0])[axis] > _MOST_ROWS:
+        for value in values:
+            labels.freeze(labels.of(value), f"Concat '{node.name}' has over {_MOST_ROWS:,} rows")
+        labels.set(node.outputs[0], np.zeros([1] * rank, np.int64))
+        return
     if not labelled or len(others) > 1:
         for value in values:
             pin_fixed(value, f"Concat '{node.name}' reads a weight of theirs", labels)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -11,6 +11,7 @@ import torch
 from n2n_edge._example import teacher_path as example_teacher
 from n2n_edge.data.class_names import read_class_names
 from n2n_edge.data.dataset import Data, load_data
+from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
@@ -26,9 +27,10 @@ from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.folder import RunFolder
-from n2n_edge.runs.normalisation import Normalisation, choose_normalisation, metadata_normalisation
+from n2n_edge.runs.normalisation import Normalisation, choose_normalisation
 from n2n_edge.runs.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs
 from n2n_edge.runs.policy_file import PolicyStates, load_policies
+from n2n_edge.runs.preprocessing import options_of, preprocessing_for
 from n2n_edge.runs.readiness import export_note, refuse_unready
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.teacher_check import check_teacher
@@ -120,9 +122,11 @@ def prepare(
         callback.on_message("the teacher takes channels last, (N, height, width, channels), and so does the student")
     GraphModule(teacher.model)  # an op that can't be trained is found before anything is begun
     spec = settings.data or _EXAMPLE_DATA
-    loaded, choice = _load(settings, teacher, path, spec)
-    data, normalisation = _normalised(settings, teacher, loaded, engine)
+    preprocessing, told = preprocessing_for(teacher.model, teacher.source.metadata_props, options_of(settings))
+    loaded, choice = _load(settings, teacher, preprocessing, spec)
+    data, normalisation = _normalised(teacher, loaded, told, engine)
     callback.on_message(f"data {spec}: {data.counts}; normalisation {normalisation.note}")
+    callback.on_message(f"preprocessing: {data.preprocessing.words()}")
     callback.on_message(f"outputs: {choice.name} ({choice.reason})")
     one_at_a_time = takes_one_image(teacher.source) or takes_one_image(teacher.model)
     if one_at_a_time:
@@ -204,29 +208,28 @@ def _summary(teacher: Teacher, path: Path) -> str:
     return text + (f"; these stay as they are: {', '.join(kept[:_NAMES_SHOWN])}{more}" if kept else "")
 
 
-def _load(settings: CompressSettings, teacher: Teacher, path: Path, spec: str) -> tuple[Data, OutputsChoice]:
+def _load(
+    settings: CompressSettings, teacher: Teacher, preprocessing: Preprocessing, spec: str
+) -> tuple[Data, OutputsChoice]:
     wanted = as_outputs_name(settings.outputs or teacher.source.metadata_props.get(OUTPUTS_KEY))
     data = load_data(
         spec,
-        input_shape=image_shape(teacher.model),
+        preprocessing=preprocessing,
         classes=class_count(teacher.model, wanted),
         may_be_values=True,
-        mean=settings.mean,
-        std=settings.std,
         seed=settings.seed,
         class_names=None if settings.classes is None else read_class_names(Path(settings.classes)),
     )
     return read_outputs(teacher.model, data, wanted)
 
 
-def _normalised(settings: CompressSettings, teacher: Teacher, data: Data, engine: Engine) -> tuple[Data, Normalisation]:
-    if settings.mean is not None and settings.std is not None:
-        return data, Normalisation(data.mean, data.std, "given", "given")
-    channels = data.input_shape[0]
-    chosen = metadata_normalisation(teacher.source.metadata_props, channels) or choose_normalisation(
+def _normalised(teacher: Teacher, data: Data, told: Normalisation | None, engine: Engine) -> tuple[Data, Normalisation]:
+    if told is not None:
+        return data, told
+    chosen = choose_normalisation(
         data, lambda split, normalised: evaluate(teacher.model, split, normalised, engine=engine)
     )
-    return replace(data, mean=chosen.mean, std=chosen.std), chosen
+    return data.normalised(chosen.mean, chosen.std), chosen
 
 
 def _distilling(settings: CompressSettings) -> DistillSettings:

@@ -48,7 +48,7 @@ def _calibration_batches(model: ir.Model, data: Data) -> Iterator[dict[str, np.n
     count = max(_LEAST_IMAGES, int(min(_CALIBRATION_IMAGES, _MOST_MACS / macs)))
     count = min(len(data.train), count)
     step = max(1, len(data.train) // count)
-    chosen = data.train.images[::step][:count]
+    chosen = np.asarray(data.train.images[::step][:count])
     if len(chosen) < size:  # fewer images than one batch: repeat them
         chosen = np.concatenate([chosen] * -(-size // len(chosen)))[:size]
     for start in range(0, len(chosen) - size + 1, size):

@@ -158,7 +158,8 @@ def _by_image(model: ir.Model, output: ir.Value) -> list[int | str] | None:
     if output.shape is None:
         return None
     sizes: list[int | str] = [size if isinstance(size, int) else str(size.value) for size in output.shape]
-    return ["N", *sizes] if takes_one_image(model) and sizes[:1] != [1] else sizes
+    lacks_it = not sizes or (isinstance(sizes[0], int) and sizes[0] != 1)
+    return ["N", *sizes] if lacks_it and takes_one_image(model) else sizes
 
 
 def as_logits(output: "Tensor", kind: OutputKind) -> "Tensor":

@@ -1,6 +1,6 @@
 """Batches of images on their way into a model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from n2n_edge.data.dataset import Data, Split
+from n2n_edge.data.streaming import batches_of
 from n2n_edge.training.augmentation import augment, normalise
 from n2n_edge.training.compute import generator
 from n2n_edge.training.settings import DistillSettings
@@ -45,6 +46,11 @@ def as_bytes(split: Split, chosen: Tensor) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(split.images[chosen.numpy()]))
 
 
+def _read(split: Split, order: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Give the images of batches; where they are decoded, some of those to come are meanwhile."""
+    return map(torch.from_numpy, batches_of(split.images, (chosen.numpy() for chosen in order)))
+
+
 def _labels(split: Split, chosen: Tensor) -> Tensor | None:
     return None if split.labels is None else torch.from_numpy(split.labels[chosen.numpy()])
 
@@ -66,8 +72,8 @@ def training_batches(data: Data, settings: DistillSettings, epoch: int) -> Itera
     """Give the batches of an epoch, augmented from the second on; (seed, epoch) alone decide them."""
     randomness = generator(settings.seed, epoch, 1)
     flip = settings.flips(data.input_shape[0])
-    for chosen in training_order(len(data.train), settings, epoch):
-        images = as_bytes(data.train, chosen)
+    order = training_order(len(data.train), settings, epoch)
+    for chosen, images in zip(order, _read(data.train, order), strict=True):
         if settings.augments(epoch):
             images = augment(images, randomness, flip=flip)
         yield Batch(normalise(images, data.preprocessing), _labels(data.train, chosen))
@@ -75,5 +81,6 @@ def training_batches(data: Data, settings: DistillSettings, epoch: int) -> Itera
 
 def evaluation_batches(data: Data, split: Split, batch_size: int) -> Iterator[Batch]:
     """Give the whole split in order, as it is."""
-    for chosen in torch.split(torch.arange(len(split)), batch_size):
-        yield Batch(normalise(as_bytes(split, chosen), data.preprocessing), _labels(split, chosen))
+    order = torch.split(torch.arange(len(split)), batch_size)
+    for chosen, images in zip(order, _read(split, order), strict=True):
+        yield Batch(normalise(images, data.preprocessing), _labels(split, chosen))

@@ -76,7 +76,7 @@ def _outputs(path: Path, data: Data, split: Split, threads: int) -> Iterator[lis
         session = ImageSession.learned(path, threads=threads)
         size = session.batch or _BATCH
         for start in range(0, len(split), size):
-            yield session.run(data.inputs(split.images[start : start + size]))
+            yield session.run(data.inputs(np.asarray(split.images[start : start + size])))
     except Exception as error:  # the runtime raises types of its own
         text = printable(" ".join(str(error).split()))[:200]
         raise UnsuitableEnvironmentError(f"{path}: ONNX Runtime can't run it on images ({text})") from error

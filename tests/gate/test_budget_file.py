@@ -163,7 +163,7 @@ def test_no_config_reads_none(repository):
         ("[gate]\nmax-mbs = 1\n", "max-mbs"),
         ('[gate]\nmax-mb = "big"\n', "max-mb"),
         ("[gate]\nmax-mb = -1\n", "max_mb"),
-        ('[gate]\nmax-regression = "5"\n', "--max-regression"),
+        ('[gate]\nmax-regression = "5"\n', "max_regression"),
         ("[budget]\nmax-mb = 1\n", "budget"),
         ("max-mb = 1\n", "max-mb"),
         ("[gate\n", "TOML"),

@@ -81,4 +81,5 @@ def test_channels_of_unlike_size_are_warned_of(tmp_path: Path) -> None:
     scaled[0] *= 1e5
     weight.const_value = ir.tensor(scaled, name="head.weight")
     (warning,) = scale_warnings(found, data)
-    assert "output 'output': its channels differ in scale by" in warning
+    assert warning.code == "unlike-scales"
+    assert "output 'output': its channels differ in scale by" in warning.text
