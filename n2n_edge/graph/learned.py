@@ -54,6 +54,22 @@ def passes_gradients(node: ir.Node) -> bool:
     return op_of(node).passes_gradients
 
 
+def _selects(node: ir.Node) -> bool:
+    """Tell whether what a node gives decides which values are taken, so that rounding may take others.
+
+    Two values that are compared do (a score with the largest around it), and so does a mask made of a comparison; a
+    comparison with a constant by which Where chooses is a function given in pieces, and one with itself finds NaN.
+    """
+    op = op_of(node)
+    if not op.compares:
+        return op.selects
+    one, other = node.inputs
+    if one is other:
+        return False
+    computed = all(value is not None and not is_constant(value) and not is_fixed(value) for value in node.inputs)
+    return computed or any(use.node.op_type != "Where" for use in node.outputs[0].uses())
+
+
 class _Tail:
     """What is behind the last trained layers of a graph, value by value."""
 
@@ -71,7 +87,7 @@ class _Tail:
                 continue
             if any(value in self.behind for value in inputs):
                 self.behind.update(node.outputs)
-                if op_of(node).selects or any(value in self.selected for value in inputs):
+                if _selects(node) or any(value in self.selected for value in inputs):
                     self.selected.update(node.outputs)
                 if passes_gradients(node) and any(value in self.passing for value in inputs):
                     self.passing.update(node.outputs)

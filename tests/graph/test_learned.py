@@ -27,6 +27,21 @@ def selected(net: Net, y: str) -> str:
     return net.op("GatherElements", boxes, place, axis=2)
 
 
+def peaks(net: Net, y: str) -> str:
+    """Keep the scores that are the largest around them, as detectors without boxes do."""
+    scores = net.op("Sigmoid", net.conv(y, CHANNELS, 2))
+    largest = net.op("MaxPool", scores, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    return net.op("Mul", scores, net.op("Cast", net.op("Equal", scores, largest), to=1))
+
+
+def safely_divided(net: Net, y: str) -> str:
+    """Divide by a norm unless it is nought, as exports of JAX do."""
+    out = classes(net, y)
+    norm = net.op("ReduceL2", out, axes=[1])
+    nought = net.op("Equal", norm, net.constant(0.0))
+    return net.op("Div", out, net.op("Where", nought, net.constant(1.0), norm))
+
+
 TAILS: dict[str, tuple[Body, list[str]]] = {
     "argmax": (lambda net, y: net.op("Cast", net.op("ArgMax", classes(net, y), axis=1), to=1), ["Gemm"]),
     "argmax behind softmax": (
@@ -43,6 +58,14 @@ TAILS: dict[str, tuple[Body, list[str]]] = {
         ),
         ["Where"],
     ),
+    "the largest scores around": (peaks, ["MaxPool", "Sigmoid"]),
+    "scores above a threshold": (
+        lambda net, y: net.op(
+            "Mul", classes(net, y), net.op("Cast", net.op("Greater", classes(net, y), net.constant(0.1)), to=1)
+        ),
+        ["Gemm", "Gemm"],
+    ),
+    "a division that is safe": (safely_divided, ["Div"]),
     "the best of a detector's boxes": (selected, ["Reshape", "Reshape"]),
     "an operator without a torch function": (lambda net, y: net.op("Hardmax", classes(net, y), axis=1), ["Gemm"]),
     "a choice in front of layers": (
