@@ -9,7 +9,6 @@ from n2n_edge.gate.budget_file import BudgetFile, read_budget_file
 from n2n_edge.gate.check import Gated
 from n2n_edge.gate.jobs import gate_jobs
 from n2n_edge.gate.run import Accuracies, GateJob, gate_models
-from n2n_edge.runs.run import require_pillow
 
 if TYPE_CHECKING:
     from n2n_edge.gate.settings import GateSettings
@@ -91,6 +90,8 @@ def given_settings(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def accuracies(model: Path, settings: "GateSettings") -> Accuracies:
     """Return the accuracy of a model, and of its baseline, on the test images that settings name."""
+    from n2n_edge.runs.run import require_pillow
+
     require_pillow("evaluating accuracy")
     from n2n_edge.runs.accuracy import TestData, file_accuracy
 
