@@ -12,16 +12,16 @@ import xmlschema
 from hypothesis import given
 from hypothesis import strategies as st
 
-from n2n_edge.gate.check import Gated, exit_code_of, summary_of
-from n2n_edge.gate.github import SUMMARY_BYTES, append_summary, github_annotations, github_error
-from n2n_edge.gate.gitlab import gitlab_report
-from n2n_edge.gate.json_document import gates_document
-from n2n_edge.gate.junit import junit_report
-from n2n_edge.gate.latency_ratio import LatencyRatio
-from n2n_edge.gate.markdown import gate_markdown
-from n2n_edge.gate.operators import Operators
-from n2n_edge.gate.regression import compare
-from n2n_edge.gate.unanswered import Unanswered
+from n2n_edge.gating.check import Gated, exit_code_of, summary_of
+from n2n_edge.gating.github import SUMMARY_BYTES, append_summary, github_annotations, github_error
+from n2n_edge.gating.gitlab import gitlab_report
+from n2n_edge.gating.json_document import gates_document
+from n2n_edge.gating.junit import junit_report
+from n2n_edge.gating.latency_ratio import LatencyRatio
+from n2n_edge.gating.markdown import gate_markdown
+from n2n_edge.gating.operators import Operators
+from n2n_edge.gating.regression import compare
+from n2n_edge.gating.unanswered import Unanswered
 from n2n_edge.measure.comparison import Comparison
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.figures import Figure

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError, N2NError, UnsuitableEnvironmentError
-from n2n_edge.gate.check import Check, Gated
-from n2n_edge.gate.operators import check_operators
-from n2n_edge.gate.regression import compare as compare_costs
-from n2n_edge.gate.regression import regression_asked
-from n2n_edge.gate.settings import GateSettings
-from n2n_edge.gate.unanswered import Unanswered
+from n2n_edge.gating.check import Check, Gated
+from n2n_edge.gating.operators import check_operators
+from n2n_edge.gating.regression import compare as compare_costs
+from n2n_edge.gating.regression import regression_asked
+from n2n_edge.gating.settings import GateSettings
+from n2n_edge.gating.unanswered import Unanswered
 from n2n_edge.graph.input_shape import at_one_size
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.shapes import batch_of
@@ -26,7 +26,7 @@ from n2n_edge.reading import is_file
 
 if TYPE_CHECKING:
     from n2n_edge.devices.profile import Profile
-    from n2n_edge.gate.timing import Timed
+    from n2n_edge.gating.timing import Timed
 
 __all__ = ["Accuracies", "AccuracyOf", "GateJob", "gate_models"]
 
@@ -191,7 +191,7 @@ class _Gate:
             return
         if not asked:
             return
-        from n2n_edge.gate.timing import time_models
+        from n2n_edge.gating.timing import time_models
 
         try:
             settings = self._settings.model_copy(update={"input_shape": self._input_shape})

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from n2n_edge.gate.regression import regression_asked
+from n2n_edge.gating.regression import regression_asked
 from n2n_edge.measure.ratio import LEAST_ROUNDS, Comparison
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.formats import format_value
