@@ -21,7 +21,7 @@ from n2n_edge.latency.file_figures import inferred_figures, model_figures, predi
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.figures import MB, Figure
 from n2n_edge.metrics.notices import Notice
-from n2n_edge.metrics.verdict import judge
+from n2n_edge.metrics.verdict import verdicts_on
 from n2n_edge.reading import is_file
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class _Gate:
             self._warnings += latency.warnings
             static.append(self._limit)
         device = None if self._profile is None else self._profile.name
-        self._checks += judge(figures, static, accept_expected=self._settings.accept_expected, device=device)
+        self._checks += verdicts_on(figures, static, accept_expected=self._settings.accept_expected, device=device)
         if self._settings.baseline is not None and baseline is not None:
             known = figures_of(baseline, self._settings.baseline)
             self._checks += compare_costs(figures, known, self._allowed.of)
@@ -164,7 +164,7 @@ class _Gate:
         except N2NError as error:
             self._unanswered("accuracy", asked, error)
             return
-        self._checks += judge({"accuracy": found.model}, budgets)
+        self._checks += verdicts_on({"accuracy": found.model}, budgets)
         if found.baseline is not None:
             self._checks += compare_costs({"accuracy": found.model}, {"accuracy": found.baseline}, self._allowed.of)
         if found.metric == "fidelity":
@@ -204,7 +204,7 @@ class _Gate:
             reason = f"{timed.too_few_rounds}: allow more (--max-time)"
             self._checks.append(Unanswered("latency_ms", _asked(limit), reason))
         elif limit is not None and timed.latency is not None:
-            self._checks += judge({"latency_ms": timed.latency}, [limit], device=timed.target)
+            self._checks += verdicts_on({"latency_ms": timed.latency}, [limit], device=timed.target)
         if timed.ratio is not None:
             self._checks.append(timed.ratio)
         self._warn(timed)

@@ -26,7 +26,7 @@ from n2n_edge.measure.comparison import Comparison
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
-from n2n_edge.metrics.verdict import judge
+from n2n_edge.metrics.verdict import verdicts_on
 
 ROOT = Path(__file__).resolve().parents[2]
 JUNIT = xmlschema.XMLSchema(Path(__file__).with_name("junit.xsd"))
@@ -38,7 +38,7 @@ words = st.text(min_size=1, max_size=30)
 
 
 def _size(limit, value=0.5):
-    return judge({"size_mb": Figure(value, "MB", "computed")}, [Budget("size_mb", limit)])[0]
+    return verdicts_on({"size_mb": Figure(value, "MB", "computed")}, [Budget("size_mb", limit)])[0]
 
 
 def _ratio(low, high):
