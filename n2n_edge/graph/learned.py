@@ -12,7 +12,7 @@ from n2n_edge.graph.op import op_of
 from n2n_edge.graph.operands import is_fixed
 from n2n_edge.graph.shapes import is_constant
 
-__all__ = ["learned_outputs", "with_learned_outputs"]
+__all__ = ["changed_behind", "learned_outputs", "with_learned_outputs"]
 
 
 def learned_outputs(model: ir.Model) -> tuple[ir.Value, ...]:
@@ -44,6 +44,65 @@ def with_learned_outputs(model: ir.Model) -> ir.Model:
     for value in clone.graph.outputs:
         value.dtype = value.dtype or ir.DataType.FLOAT  # which ONNX Runtime asks of outputs
     return clone
+
+
+def changed_behind(teacher: ir.Model, student: ir.Model) -> str:
+    """Return the first value behind the learned ones that a student calculates otherwise than its teacher.
+
+    Empty where all are: the same operators, attributes and constants, which ship as the teacher has them.
+    """
+    theirs, own = _behind_learned(teacher), _behind_learned(student)
+    for name in [*theirs, *own]:
+        if theirs.get(name) != own.get(name):
+            return name
+    return ""
+
+
+_Described = tuple[str, str, dict[str, object], list[object]]
+
+
+def _behind_learned(model: ir.Model) -> dict[str, _Described]:
+    """Return what gives each value behind the learned ones: operator, domain, attributes, and what it reads.
+
+    Of values that are learned, or stand in front of those, the name doesn't count: layers that go change it.
+    """
+    learned = set(learned_outputs(model))
+    front = _in_front(model.graph, learned)
+    nodes = [node for node in model.graph if node not in front]
+    behind = {value for node in nodes for value in node.outputs}
+
+    def described(value: ir.Value | None) -> object:
+        if value is None:
+            return None
+        if value.const_value is not None:
+            array = value.const_value.numpy()
+            return str(array.dtype), array.shape, array.tobytes()
+        return str(value.name) if value in behind else ""
+
+    return {
+        str(node.outputs[0].name): (
+            node.op_type,
+            node.domain,
+            {name: _content(attribute) for name, attribute in node.attributes.items()},
+            [described(value) for value in node.inputs],
+        )
+        for node in nodes
+    }
+
+
+def _content(attribute: ir.Attr) -> object:
+    proto = ir.serde.serialize_attribute(attribute)
+    return proto.SerializeToString(deterministic=True)
+
+
+def _in_front(graph: ir.Graph, values: set[ir.Value]) -> set[ir.Node]:
+    """Return the nodes that `values` follow from."""
+    wanted, found = set(values), set()
+    for node in reversed(list(graph)):
+        if any(value in wanted for value in node.outputs):
+            found.add(node)
+            wanted.update(value for value in node.inputs if value is not None)
+    return found
 
 
 def passes_gradients(node: ir.Node) -> bool:

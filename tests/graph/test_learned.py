@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from n2n_edge.graph.image_session import ImageSession
-from n2n_edge.graph.learned import learned_outputs, with_learned_outputs
-from n2n_edge.graph.teacher import Teacher
+from n2n_edge.graph.learned import changed_behind, learned_outputs, with_learned_outputs
+from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.tasks.outputs import class_count
 from n2n_edge.training.executor import GraphModule
 from tests.graph.test_free_batch import CHANNELS, SIZE, Body, Net, images, network
@@ -119,3 +119,43 @@ def test_a_file_as_written_and_as_normalised_learn_the_same() -> None:
 
     assert len(learned_outputs(model)) == len(learned_outputs(Teacher(model).model)) == 2
     assert isinstance(with_learned_outputs(model), ir.Model)
+
+
+@pytest.mark.parametrize("name", TAILS)
+def test_what_is_behind_the_learned_values_ships_as_it_is(name: str) -> None:
+    teacher = Teacher(network(TAILS[name][0], tail=False))
+    architecture = teacher.full
+    for group in teacher.groups:
+        if group.shrinkable:
+            architecture = architecture.resize(group.name, max(1, group.width // 2))
+    removable = [layer.name for layer in teacher.layers if layer.removable]
+    architecture = architecture.remove(*teacher.repaired(frozenset(removable[:1])))
+
+    student = build(teacher, architecture)
+
+    assert student.graph.num_nodes() > 0
+    assert changed_behind(teacher.model, student) == ""
+
+
+@pytest.mark.parametrize("what", ["constant", "attribute", "operator", "gone"])
+def test_a_change_behind_the_learned_values_is_told(what: str) -> None:
+    teacher = Teacher(network(selected, tail=False))
+    student = build(teacher, teacher.full)
+    best = next(node for node in student.graph if node.op_type == "TopK")
+    output = best.outputs[0]
+    if what == "constant":
+        count = best.inputs[1]
+        assert count is not None
+        count.const_value = ir.tensor(np.array([6], np.int64))
+    elif what == "attribute":
+        best.attributes["largest"] = ir.AttrInt64("largest", 0)
+    elif what == "operator":
+        best.op_type = "TopKOfAnotherKind"
+    else:
+        gathered = student.graph.outputs[0].producer()
+        assert gathered is not None
+        student.graph.outputs[0] = best.inputs[0]  # type: ignore[assignment]
+        student.graph.remove(gathered)
+        output = gathered.outputs[0]
+
+    assert changed_behind(teacher.model, student) == output.name
