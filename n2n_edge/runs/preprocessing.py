@@ -35,10 +35,10 @@ def options_of(settings: object) -> dict[str, Any]:
 
 def check_options(settings: object) -> None:
     """Raise InputError for values that fit no model."""
-    channels = max(3, *(len(getattr(settings, name) or ()) for name in ("pad_color", "mean", "std")))
-    if getattr(settings, "channels", None) is not None:
-        channels = 3
-    Preprocessing((1, 1), channels=channels, **options_of(settings))
+    given = options_of(settings)
+    lengths = [len(given[name]) for name in ("pad_color", "mean", "std") if len(given.get(name, ())) > 1]
+    channels = 3 if "channel_order" in given or not lengths else max(lengths)
+    Preprocessing((1, 1), channels=channels, **given)
 
 
 @dataclass(frozen=True)
