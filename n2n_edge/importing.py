@@ -10,7 +10,7 @@ from pathlib import Path
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import foreign_code, printable
 
-__all__ = ["call_by_name", "function_by_name", "guarded", "is_function_name"]
+__all__ = ["call_by_name", "function_by_name", "guarded", "is_function_name", "name_of_function"]
 
 _SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -25,6 +25,15 @@ def function_by_name(what: str, spec: str) -> Callable[..., object]:
     module_name, _, function_name = spec.partition(":")
     with _current_folder_importable():
         return _function(f"{what} '{spec}'", module_name, function_name)
+
+
+def name_of_function(what: str, function: Callable[..., object]) -> str:
+    """Return ``package.module:function``, by which it can be imported again; raises InputError where it can't be."""
+    name = f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', type(function).__name__)}"
+    module = sys.modules.get(name.partition(":")[0])
+    if not is_function_name(name) or getattr(module, name.partition(":")[2], None) is not function:
+        raise InputError(f"{what} {name}: a run that is resumed has to import it; give a function of a module")
+    return name
 
 
 def call_by_name(what: str, spec: str) -> object:

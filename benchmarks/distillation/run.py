@@ -65,15 +65,15 @@ OPTIONS = {
     "teacher alone": changed(kd_weight=1.0),
     "labels count half": changed(kd_weight=0.5),
     "labels alone": changed(kd_weight=0.0),
-    "not augmented": changed(augment=False),
+    "not augmented": changed(augment="none"),
     "weight decay 1e-4": changed(weight_decay=1e-4),
     "not refitted": Option(refit=False),
     "weights averaged": Option(average=0.99),
     "feature hints": changed(hint_weight=1.0),
     "feature hints of weight 3": changed(hint_weight=3.0),
     "feature hints, rate 0.02": changed(hint_weight=1.0, learning_rate=0.02),
-    "feature hints, not augmented": changed(hint_weight=1.0, augment=False),
-    "feature hints, not augmented, rate 0.02": changed(hint_weight=1.0, augment=False, learning_rate=0.02),
+    "feature hints, not augmented": changed(hint_weight=1.0, augment="none"),
+    "feature hints, not augmented, rate 0.02": changed(hint_weight=1.0, augment="none", learning_rate=0.02),
     "feature hints, labels count half": changed(hint_weight=1.0, kd_weight=0.5),
     "feature hints, not refitted": Option(replace(PLAIN, hint_weight=1.0), refit=False),
     "images mixed": Option(mixed=0.5),
@@ -176,7 +176,7 @@ def batches(
     order = torch.cat([torch.randperm(len(data.train), generator=randomness) for _ in range(20)])
     for chosen in order.split(settings.batch_size)[:steps]:
         images = as_bytes(data.train, chosen)
-        if settings.augment:
+        if settings.augment != "none":
             images = augment(images, randomness, flip=True)
         if option.cut_out:
             images = with_squares(images, randomness)

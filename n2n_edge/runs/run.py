@@ -1,7 +1,7 @@
 """Run: one search with its folder, begun by `compress`, opened, resumed, and shipped from."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
 from importlib.util import find_spec
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
+from n2n_edge.importing import name_of_function
 from n2n_edge.metrics.costs import COSTS
 from n2n_edge.runs.callbacks import Callbacks, RunCallback, require_tensorboard, tensorboard_callbacks
 from n2n_edge.runs.document import read_report, verdicts_of
@@ -16,7 +17,7 @@ from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.settings import CompressSettings, absolute_paths, named_devices, read_settings
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Generator, Tensor, nn
 
     from n2n_edge.devices.profile import Profile
     from n2n_edge.metrics.budget import Budget
@@ -250,6 +251,7 @@ def compress(
     bind: Sequence[str] | None = None,
     opset: int | None = None,
     ir_version: int | None = None,
+    augment: "str | Callable[[Tensor, Generator], Tensor] | None" = None,
     flip: bool | None = None,
     corruptions: bool = False,
     accept_expected: bool = False,
@@ -276,8 +278,10 @@ def compress(
     `teacher` is a file or name as on the command line, a `Teacher`, an ONNX model, or a torch network; None is the
     built-in example. `data` is a file or name, a torch Dataset (or a training and a test one), or arrays of images and
     labels. What is no file is written into the run's folder, so that the run can be resumed. `device` may be several,
-    names, files or `Profile` objects, and `budgets` join those of the keywords. All other keywords are settings: see
-    `CompressSettings`. With `tensorboard` the folder ``tensorboard`` in `out` gets event files.
+    names, files or `Profile` objects, and `budgets` join those of the keywords. `augment` may be a function of a
+    module: it gets bytes `(N, H, W, C)` and a `torch.Generator`, which alone decides, and gives as many bytes. All other
+    keywords are settings: see `CompressSettings`. With `tensorboard` the folder ``tensorboard`` in `out` gets event
+    files.
 
     With `resume` the run in `out` goes on with its own settings. A step that never ends ends the process with exit
     code 3 (after half an hour at least, or what the environment's ``N2N_EDGE_STALL_S`` says; 0 for never).
@@ -293,6 +297,8 @@ def compress(
     if tensorboard:
         require_tensorboard()
     settings = {item.name: given[item.name] for item in fields(CompressSettings)} | _limits(budgets, given)
+    if callable(augment):
+        settings["augment"] = name_of_function("‹augment›", augment)
     if resume:
         run = Run.open(out)
         asked = {item.name: settings[item.name] for item in fields(CompressSettings) if item.name != "threads"}

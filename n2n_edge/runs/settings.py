@@ -13,7 +13,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS, OBJECTIVES
 from n2n_edge.reading import expanded, is_file
-from n2n_edge.training.settings import check_device
+from n2n_edge.training.settings import check_augmentation, check_device
 from n2n_edge.writing import toml_value, write_text
 
 __all__ = [
@@ -194,6 +194,13 @@ class CompressSettings:
     )
     opset: int | None = _setting(None, "ONNX opset of the student, for a board's older runtime.", shown="the teacher's")
     ir_version: int | None = _setting(None, "IR version of the student's file.", shown="the teacher's, or the opset's")
+    augment: str | None = _setting(
+        None,
+        "How training images are changed: none, light (small shifts), standard (random crops, scaled to the whole), or "
+        "package.module:function. Light and standard mirror, too, by --flip.",
+        SEARCH,
+        shown="standard from 96 pixels a side on, else light",
+    )
     flip: bool | None = _setting(None, "Mirror training images.", shown="yes for three channels, no for one")
     corruptions: bool = _setting(
         False,
@@ -247,6 +254,7 @@ class CompressSettings:
             raise InputError(f"‹seed› {self.seed}: give a whole number from 0 to {LARGEST_SEED}")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"threads {self.threads}: must be at least 1")
+        check_augmentation(self.augment, self.flip)
         if self.outputs not in (None, "classes", "values"):
             raise InputError(f"‹outputs› {self.outputs}: no such kind of outputs; give classes or values")
         if (self.mean is None) != (self.std is None):

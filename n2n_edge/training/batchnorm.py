@@ -3,7 +3,7 @@
 import torch
 
 from n2n_edge.data.dataset import Data
-from n2n_edge.training.augmentation import augment, normalise
+from n2n_edge.training.augmentation import augmented, normalise
 from n2n_edge.training.batches import as_bytes
 from n2n_edge.training.compute import Engine, generator
 from n2n_edge.training.evaluation import batch_for
@@ -35,7 +35,7 @@ def recalibrate(module: GraphModule, data: Data, settings: DistillSettings, epoc
                 break  # a small last batch would weigh as much as a full one
             images = as_bytes(data.train, chosen)
             if settings.augments(epoch):
-                images = augment(images, randomness, flip=settings.flips(images.shape[-1]))
+                images = augmented(images, randomness, settings)
             with step("recounting of BatchNorm statistics"), module.batch_norm_momentum(1.0 / count):
                 module(engine.moved(normalise(images, data.preprocessing)))
     module.eval()

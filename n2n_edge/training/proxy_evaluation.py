@@ -11,7 +11,7 @@ from n2n_edge.data.dataset import Data
 from n2n_edge.tasks.channels import channel_scales
 from n2n_edge.tasks.losses import distillation_loss
 from n2n_edge.tasks.outputs import as_tuple, output_kind
-from n2n_edge.training.augmentation import augment, normalise
+from n2n_edge.training.augmentation import augmented, normalise
 from n2n_edge.training.batches import as_bytes, subset, training_order
 from n2n_edge.training.batchnorm import recalibrate
 from n2n_edge.training.compute import Engine, deterministic, generator
@@ -102,9 +102,8 @@ class ShortDistiller:
         chosen = torch.cat([torch.randperm(len(train), generator=randomness) for _ in range(rounds)])[:images]
         drawn = as_bytes(train, chosen)
         if settings.augments(rounds):
-            flip = settings.flips(drawn.shape[-1])
             new, again = drawn[: len(train)], drawn[len(train) :]
-            drawn = torch.cat([new, *(augment(part, randomness, flip=flip) for part in torch.split(again, _BATCH))])
+            drawn = torch.cat([new, *(augmented(part, randomness, settings) for part in torch.split(again, _BATCH))])
         self._rounds = rounds
         labels = None if train.labels is None else torch.from_numpy(train.labels[chosen.numpy()])
         return drawn, labels

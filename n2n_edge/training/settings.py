@@ -6,14 +6,20 @@ from math import ceil
 from typing import Literal, get_args
 
 from n2n_edge.errors import InputError
+from n2n_edge.importing import is_function_name
 
-__all__ = ["DistillSettings", "Format", "Precision", "check_device"]
+__all__ = ["DistillSettings", "Format", "Precision", "check_augmentation", "check_device"]
 
 Format = Literal["fp32", "bf16", "fp16"]
 """The number format of convolutions and matrix products; weights, sums and losses are float32 in each."""
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 """What a user may ask for: a format, or the fastest that device and graph allow."""
+
+_AUGMENTS = ("none", "light", "standard")
+
+_PHOTOGRAPH = 96
+"""Images whose sides have so many pixels at least are taken as photographs: what they show may be cut."""
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -28,14 +34,23 @@ def check_device(device: str, precision: str, processes: int) -> None:
         raise InputError(f"‹gpus› {processes}: must be at least 1")
 
 
+def check_augmentation(augment: object, flip: bool | None) -> None:
+    """Raise InputError for what is no augmentation, or one that has nothing to mirror."""
+    if augment is not None and not (isinstance(augment, str) and (augment in _AUGMENTS or is_function_name(augment))):
+        raise InputError(f"‹augment› {augment}: give {', '.join(_AUGMENTS)}, or package.module:function")
+    if flip and augment not in (None, "light", "standard"):
+        raise InputError(f"‹flip› belongs to light and standard, and ‹augment› is {augment}: leave one out")
+
+
 @dataclass(frozen=True)
 class DistillSettings:
     """Settings of a distillation; the defaults are for small image classifiers.
 
     `learning_rate` is the peak of a cosine schedule after a short warm-up; `weight_decay` touches weights of two or
-    more axes only. `augment`
-    shifts and mirrors images from the second epoch on (benchmarks/distillation); `flip` None
-    means: images of three channels may be mirrored, others (digits, characters) not. `images_per_epoch` limits an epoch
+    more axes only. `augment` says how images are changed from the second epoch on (benchmarks/distillation): ``none``,
+    ``light`` (small shifts), ``standard`` (random crops, scaled), or ``package.module:function`` of bytes
+    `(N, H, W, C)` and a `torch.Generator` that gives as many; None: by size (see `augmentation`). `flip` None means:
+    images of three channels may be mirrored, others (digits, characters) not. `images_per_epoch` limits an epoch
     to so many images, freshly drawn. `hint_weight` is what feature hints count at the start (see `FeatureHints`);
     after `teacher_images` augmented images they come back with the teacher's outputs for them (see `Teaching`).
     `device` is ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; `processes` train
@@ -59,7 +74,7 @@ class DistillSettings:
     gradient_clip: float = 5.0
     seed: int = 0
     flip: bool | None = None
-    augment: bool = True
+    augment: str | None = None
     images_per_epoch: int | None = None
     calibration_images: int = 4096
     precision: Precision = "auto"
@@ -70,6 +85,7 @@ class DistillSettings:
 
     def __post_init__(self) -> None:
         check_device(self.device, self.precision, self.processes)
+        check_augmentation(self.augment, self.flip)
         for name in (
             "epochs",
             "batch_size",
@@ -100,7 +116,11 @@ class DistillSettings:
 
     def augments(self, epoch: int) -> bool:
         """Whether the images of an epoch, the first being 1, are augmented: what is new is seen as it is."""
-        return self.augment and epoch > 1
+        return self.augment != "none" and epoch > 1
+
+    def augmentation(self, height: int, width: int) -> str:
+        """Return how images of that size are changed: photographs are cropped at random, small images are shifted."""
+        return self.augment or ("standard" if min(height, width) >= _PHOTOGRAPH else "light")
 
     def flips(self, channels: int) -> bool:
         """Whether images of so many channels are mirrored."""
