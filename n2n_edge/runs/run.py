@@ -279,9 +279,9 @@ def compress(
     built-in example. `data` is a file or name, a torch Dataset (or a training and a test one), or arrays of images and
     labels. What is no file is written into the run's folder, so that the run can be resumed. `device` may be several,
     names, files or `Profile` objects, and `budgets` join those of the keywords. `augment` may be a function of a
-    module: it gets bytes `(N, H, W, C)` and a `torch.Generator`, which alone decides, and gives as many bytes. All other
-    keywords are settings: see `CompressSettings`. With `tensorboard` the folder ``tensorboard`` in `out` gets event
-    files.
+    module: it gets bytes `(N, H, W, C)` and a `torch.Generator`, which alone decides, and gives as many bytes. All
+    other keywords are settings: see `CompressSettings`. With `tensorboard` the folder ``tensorboard`` in `out` gets
+    event files.
 
     With `resume` the run in `out` goes on with its own settings. A step that never ends ends the process with exit
     code 3 (after half an hour at least, or what the environment's ``N2N_EDGE_STALL_S`` says; 0 for never).
