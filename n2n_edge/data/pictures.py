@@ -70,7 +70,7 @@ def _pixels(
         read = read.transpose(turn)
         conversions.counts["turned upright by their EXIF orientation (torchvision's loader doesn't)"] += 1
     fitted = resized_image(read if read.mode == mode else read.convert(mode), preprocessing)
-    return np.asarray(fitted).reshape(*preprocessing.size, -1)
+    return np.array(fitted).reshape(*preprocessing.size, -1)
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

@@ -74,12 +74,15 @@ def _take(images: Images, chosen: NDArray[np.int64]) -> Images:
 
 
 def fit_all(images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Bring images `(H, W, C)` with the right channels to the network's size."""
+    """Bring images `(H, W, C)` with the right channels to the network's size; those that have it stay as they are.
+
+    Arrays of that size have been cropped by whoever made them.
+    """
     channels, height, width = preprocessing.input_shape
-    as_they_are = isinstance(images, np.ndarray) and images.shape[1:] == (height, width, channels)
-    if as_they_are and preprocessing.crop_ratio is None:
+    shape = (height, width, channels)
+    if isinstance(images, np.ndarray) and images.shape[1:] == shape:
         return np.ascontiguousarray(images)
     fitted = allocate(len(images), preprocessing.input_shape)
     for index, image in enumerate(images):
-        fitted[index] = resized_array(image, preprocessing)
+        fitted[index] = image if image.shape == shape else resized_array(image, preprocessing)
     return fitted

@@ -96,11 +96,11 @@ def _figure(model: ir.Model, path: Path, data: Data, teacher: Path | None) -> Fi
 def _data(model: ir.Model, path: Path, wanted: TestData) -> tuple[Data, tuple[Notice, ...], tuple[Notice, ...]]:
     """Return the images as a model wants them, what was assumed of them, and what is doubtful about them."""
     _check_images(model, path)
-    preprocessing, told = preprocessing_for(model, model.metadata_props, options_of(wanted))
+    how = preprocessing_for(model, model.metadata_props, options_of(wanted))
     outputs = as_outputs_name(model.metadata_props.get(OUTPUTS_KEY))
     data = load_data(
         wanted.spec,
-        preprocessing=preprocessing,
+        preprocessing=how.preprocessing,
         classes=class_count(model, outputs),
         may_be_values=True,
         class_names=None if wanted.classes is None else read_class_names(wanted.classes),
@@ -108,7 +108,7 @@ def _data(model: ir.Model, path: Path, wanted: TestData) -> tuple[Data, tuple[No
     data, _ = read_outputs(model, data, outputs)
     notes = (Notice("data", f"data {wanted.spec}: {data.counts}"),) if data.conversions else ()
     warnings = tuple(each for each in data.warnings if each.code not in VALIDATION_WARNINGS)
-    if told is not None:
+    if how.normalisation is not None:
         return data, notes, warnings
     chosen = _tried(model, path, data)
     said = (each.prefixed(path.name) for each in chosen.notices)

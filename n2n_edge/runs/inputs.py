@@ -1,6 +1,8 @@
 """Inputs of a run that come as objects: teachers and data written as files into its folder."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
@@ -62,10 +64,17 @@ def written_teacher(teacher: TeacherLike, data: "DataLike | None", shape: tuple[
         save_model(export_module(teacher, zeros(1, *sizes)), path)
 
 
-def written_data(data: DataLike, shape: tuple[int, ...] | None, teacher: Path | None, path: Path) -> None:
+def written_data(
+    data: DataLike,
+    shape: tuple[int, ...] | None,
+    teacher: Path | None,
+    path: Path,
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
     """Write data that are no file to `path` as ``.npz``, images as bytes of the size that the teacher takes.
 
-    That is `shape`, or stands in the file `teacher`, or is that of the first image.
+    That is `shape`, or stands in the file `teacher`, or is that of the first image. Images of other sizes are brought
+    to it as the teacher's metadata say, or `given`, fields of `Preprocessing`.
 
     Raises:
         InputError: no Dataset and no arrays, or images and labels that don't fit each other or the teacher.
@@ -75,12 +84,16 @@ def written_data(data: DataLike, shape: tuple[int, ...] | None, teacher: Path | 
     from n2n_edge.data.samples import Samples, Source
     from n2n_edge.data.source_function import read_datasets
     from n2n_edge.data.source_npz import as_bytes, labelled
+    from n2n_edge.runs.preprocessing import preprocessing_for
 
-    sizes = shape or _input_shape(teacher) or _image_shape(data)
-    if sizes is None or len(sizes) != 3:
-        raise InputError(f"data {type(data).__name__}: its images have no channels, height and width; give images")
-    channels, height, width = sizes
-    fitting = Preprocessing((height, width), channels=channels)
+    model = _image_model(teacher, shape)
+    if model is not None:
+        fitting = preprocessing_for(model, model.metadata_props, given).preprocessing
+    else:
+        sizes = shape or _image_shape(data)
+        if sizes is None or len(sizes) != 3:
+            raise InputError(f"data {type(data).__name__}: its images have no channels, height and width; give images")
+        fitting = Preprocessing((sizes[1], sizes[2]), channels=sizes[0], **given)
     if _is_arrays(data):
         images, labels = cast("tuple[NDArray[Any], NDArray[Any] | None]", data)
         pixels = as_bytes("data[0]", images, fitting, Conversions())
@@ -104,16 +117,16 @@ def _is_arrays(data: object) -> bool:
     return isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], np.ndarray)
 
 
-def _input_shape(teacher: Path | None) -> tuple[int, ...] | None:
-    """Return the sizes of an ONNX file's images; None where it is no such file, or leaves them free."""
-    from n2n_edge.graph.input_shape import image_shape
+def _image_model(teacher: Path | None, shape: tuple[int, ...] | None) -> ir.Model | None:
+    """Return an ONNX file of images, its size fixed by `shape`; None where it is no such file, or leaves it free."""
+    from n2n_edge.graph.input_shape import with_input_shape
     from n2n_edge.graph.load import load_model
 
     if teacher is None or teacher.suffix == ".pt2" or not teacher.is_file():
         return None
-    model = load_model(teacher)
+    model = with_input_shape(load_model(teacher), shape)
     sizes = [size for size in list(model.graph.inputs[0].shape or ())[1:] if isinstance(size, int) and size > 0]
-    return image_shape(model) if len(sizes) == 3 else None
+    return model if len(sizes) == 3 else None
 
 
 def _image_shape(data: object) -> tuple[int, ...] | None:

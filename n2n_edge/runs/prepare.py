@@ -124,11 +124,11 @@ def prepare(
     if by_runtime := runtime_note(teacher):
         callback.on_message(by_runtime)
     spec = settings.data or _EXAMPLE_DATA
-    preprocessing, told = preprocessing_for(teacher.model, teacher.source.metadata_props, options_of(settings))
-    loaded, choice = _load(settings, teacher, preprocessing, spec)
-    data, normalisation = _normalised(teacher, loaded, told, engine)
+    chosen = preprocessing_for(teacher.model, teacher.source.metadata_props, options_of(settings))
+    loaded, choice = _load(settings, teacher, chosen.preprocessing, spec)
+    data, normalisation = _normalised(teacher, loaded, chosen.normalisation, engine)
     callback.on_message(f"data {spec}: {data.counts}; normalisation {normalisation.note}")
-    callback.on_message(f"preprocessing: {data.preprocessing.words()}")
+    callback.on_message(f"preprocessing: {data.preprocessing.words()} ({chosen.origin})")
     callback.on_message(f"outputs: {choice.name} ({choice.reason})")
     one_at_a_time = takes_one_image(teacher.source) or takes_one_image(teacher.model)
     if one_at_a_time:

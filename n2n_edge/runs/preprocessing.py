@@ -11,22 +11,22 @@ from n2n_edge.errors import InputError
 from n2n_edge.graph.input_shape import image_shape, input_layout
 from n2n_edge.runs.normalisation import Normalisation, metadata_normalisation
 
-__all__ = ["OPTIONS", "check_options", "options_of", "preprocessing_for"]
+__all__ = ["ChosenPreprocessing", "check_options", "options_of", "preprocessing_for"]
 
-OPTIONS: Mapping[str, str] = {
+_OPTIONS: Mapping[str, str] = {
     "resize": "resize", "crop_ratio": "crop_ratio", "interpolation": "interpolation", "antialias": "antialias",
     "pad_color": "pad_color", "pad_position": "pad_position", "channels": "channel_order", "pixels": "pixels",
     "mean": "mean", "std": "std",
 }  # fmt: skip
 """Settings that say something of preprocessing, and the fields of `Preprocessing` that they are."""
 
-_ULTRALYTICS = ("imgsz", "stride", "names", "task")
+_ULTRALYTICS = ("imgsz", "stride", "names")
 """Metadata that Ultralytics writes into every file that it exports."""
 
 
 def options_of(settings: object) -> dict[str, Any]:
     """Return what settings say of preprocessing, by fields of `Preprocessing`; nothing of what isn't given."""
-    given = {field: getattr(settings, name, None) for name, field in OPTIONS.items()}
+    given = {field: getattr(settings, name, None) for name, field in _OPTIONS.items()}
     given = {field: value for field, value in given.items() if value is not None}
     if "crop_ratio" in given:
         given.setdefault("resize", "center-crop")
@@ -42,15 +42,29 @@ def check_options(settings: object) -> None:
 
 
 @dataclass(frozen=True)
-class _Base:
+class ChosenPreprocessing:
+    """How a model takes images, and where that comes from.
+
+    `normalisation` tells of mean and std, None where nothing does; `given` names the settings that the user gave,
+    `source` what told the rest, empty where it is as most networks have it.
+    """
+
     preprocessing: Preprocessing
     normalisation: Normalisation | None
+    source: str = ""
+    given: tuple[str, ...] = ()
+
+    @property
+    def origin(self) -> str:
+        """Where the values come from, in words; of mean and std `normalisation` tells."""
+        rest = [name for name in _OPTIONS if name not in self.given and name not in ("mean", "std")]
+        told = f"from {self.source}" if self.source else "as most networks have it, for the teacher says nothing"
+        given = [f"{', '.join(self.given)} given"] if self.given else []
+        return "; ".join([*given, f"{'the rest ' if given else ''}{told}"] if rest else given)
 
 
-def preprocessing_for(
-    model: ir.Model, metadata: Mapping[str, str], given: Mapping[str, Any]
-) -> tuple[Preprocessing, Normalisation | None]:
-    """Return how a model of fixed sizes takes images, and where mean and std come from: None where nothing tells.
+def preprocessing_for(model: ir.Model, metadata: Mapping[str, str], given: Mapping[str, Any]) -> ChosenPreprocessing:
+    """Return how a model of fixed sizes takes images.
 
     `given`, fields of `Preprocessing`, goes before what is recorded in `metadata`: by `compress`, or by Ultralytics.
 
@@ -59,24 +73,24 @@ def preprocessing_for(
     """
     channels, *size = image_shape(model)
     plain = Preprocessing((size[0], size[1]), channels=channels, layout=input_layout(model))
-    base = _recorded(plain, metadata) or _of_ultralytics(plain, metadata) or _Base(plain, None)
+    base = _recorded(plain, metadata) or _of_ultralytics(plain, metadata) or ChosenPreprocessing(plain, None)
     preprocessing, normalisation = base.preprocessing, base.normalisation
     changes = dict(given)
     if changes.get("resize", "center-crop") != "center-crop":
         changes.setdefault("crop_ratio", None)
-    if not {"pixels", "mean", "std"} & set(changes):
+    if {"pixels", "mean", "std"} & set(changes):
+        preprocessing = replace(preprocessing, **{"pixels": "0..1", "mean": (0.0,), "std": (1.0,)} | changes)
+        normalisation = _normalisation(preprocessing, "given", "given")
+    else:
         preprocessing = replace(preprocessing, **changes)
-        if normalisation is None:
-            normalisation = metadata_normalisation(metadata, channels)
-            if normalisation is not None:
-                preprocessing = preprocessing.normalised("0..1", normalisation.mean, normalisation.std)
-        return preprocessing, normalisation
-    scale = {"pixels": "0..1", "mean": (0.0,), "std": (1.0,)}
-    preprocessing = replace(preprocessing, **scale | changes)
-    return preprocessing, _normalisation(preprocessing, "given", "given")
+        normalisation = normalisation or metadata_normalisation(metadata, channels)
+        if normalisation is not None and base.normalisation is None:
+            preprocessing = preprocessing.normalised("0..1", normalisation.mean, normalisation.std)
+    named = tuple(name for name, field in _OPTIONS.items() if field in given)
+    return ChosenPreprocessing(preprocessing, normalisation, base.source, named)
 
 
-def _recorded(plain: Preprocessing, metadata: Mapping[str, str]) -> _Base | None:
+def _recorded(plain: Preprocessing, metadata: Mapping[str, str]) -> ChosenPreprocessing | None:
     recorded = recorded_preprocessing(metadata)
     if recorded is None:
         return None
@@ -86,18 +100,22 @@ def _recorded(plain: Preprocessing, metadata: Mapping[str, str]) -> _Base | None
             f"{plain.channels}; remove them, or restore the file"
         )
     preprocessing = replace(recorded, size=plain.size, layout=plain.layout, dtype=plain.dtype)
-    return _Base(preprocessing, _normalisation(preprocessing, "metadata", "the teacher's metadata"))
+    return _told(preprocessing, "the teacher's metadata")
 
 
-def _of_ultralytics(plain: Preprocessing, metadata: Mapping[str, str]) -> _Base | None:
+def _of_ultralytics(plain: Preprocessing, metadata: Mapping[str, str]) -> ChosenPreprocessing | None:
     """Return what Ultralytics' predictor does: classifiers see the centre, all others a letterbox."""
     if any(key not in metadata for key in _ULTRALYTICS) or plain.channels != 3:
         return None
-    if metadata["task"] == "classify":
+    if metadata.get("task") == "classify":
         preprocessing = replace(plain, crop_ratio=1.0)
     else:
         preprocessing = replace(plain, resize="letterbox", antialias=False, pad_color=(114,))
-    return _Base(preprocessing, _normalisation(preprocessing, "metadata", "Ultralytics' metadata"))
+    return _told(preprocessing, "Ultralytics' metadata")
+
+
+def _told(preprocessing: Preprocessing, source: str) -> ChosenPreprocessing:
+    return ChosenPreprocessing(preprocessing, _normalisation(preprocessing, "metadata", source), source)
 
 
 def _normalisation(preprocessing: Preprocessing, origin: Any, note: str) -> Normalisation:

@@ -354,6 +354,7 @@ def new_run(out: Path | str, given: dict[str, Any]) -> Run:
     if not objects and not profiles:
         return Run(folder, settings)
     from n2n_edge.runs.inputs import written_data, written_teacher
+    from n2n_edge.runs.preprocessing import options_of
 
     if "teacher" in objects and settings.weights is not None:
         raise InputError(f"‹weights› {settings.weights}: belongs to a teacher given by name; load it into the network")
@@ -365,7 +366,7 @@ def new_run(out: Path | str, given: dict[str, Any]) -> Run:
             written_teacher(teacher, data, settings.input_shape, places["teacher"])
         if "data" in objects:
             file = None if settings.teacher is None else Path(settings.teacher)
-            written_data(data, settings.input_shape, file, places["data"])
+            written_data(data, settings.input_shape, file, places["data"], options_of(settings))
     except BaseException:
         folder.abandon()
         raise

@@ -1,6 +1,7 @@
 """Teachers that come as torch networks: made by name or read from a program file, weights loaded, exported once."""
 
 import difflib
+import json
 import logging
 import warnings
 from collections import OrderedDict
@@ -9,12 +10,13 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import cast
+from typing import Any, cast, get_args
 
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from n2n_edge.data.preprocessing import METADATA_KEY, Interpolation, Preprocessing
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError, first_line
 from n2n_edge.foreign import printable
 from n2n_edge.graph.torch_export import export_module, export_program
@@ -24,6 +26,7 @@ from n2n_edge.training.program_archive import checked_program
 __all__ = ["is_torch_teacher", "known_shape", "torch_teacher"]
 
 _ZOOS = ("torchvision", "timm")
+_IMAGE_RANK = 3
 _NESTED = ("state_dict", "model_state_dict", "model", "net", "weights")
 """Under which keys training scripts keep the weights within a checkpoint."""
 _WRAPPERS = ("module.", "_orig_mod.")
@@ -55,8 +58,9 @@ def torch_teacher(
         return _program(Path(spec), trusted=trust_pt2)
     zoo, _, name = spec.partition(":")
     if zoo in _ZOOS:
-        module = _from_zoo(zoo, name, pretrained=weights is None)
+        module, transforms = _from_zoo(zoo, name, pretrained=weights is None)
     else:
+        transforms = None
         made = call_by_name("teacher", spec)
         if not issubclass(type(made), nn.Module):
             raise InputError(f"teacher '{spec}' gives a {type(made).__name__}: give a torch.nn.Module")
@@ -67,7 +71,33 @@ def torch_teacher(
         shape = input_shape or known_shape(module)
     if shape is None:
         raise InputError(f"teacher '{spec}': a torch network doesn't tell its input; give ‹input_shape› 3x224x224")
-    return export_module(module, torch.zeros(1, *shape))
+    model = export_module(module, torch.zeros(1, *shape))
+    if published := _preprocessing(module, transforms, shape):
+        model.metadata_props[METADATA_KEY] = json.dumps(published.to_json())
+    return model
+
+
+def _preprocessing(module: nn.Module, transforms: object, shape: tuple[int, ...]) -> Preprocessing | None:
+    """Return what timm's configuration of a network, or torchvision's transforms for its weights, say; else None."""
+    config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
+    told: dict[str, Any] = {}
+    if isinstance(config, Mapping) and config.get("mean") and config.get("std"):
+        told = {key: config.get(key) for key in ("mean", "std", "interpolation")}
+        squashed = config.get("crop_mode") == "squash"
+        told |= {"resize": "squash"} if squashed else {"crop_ratio": config.get("crop_pct")}
+    elif all(hasattr(transforms, name) for name in ("crop_size", "resize_size", "mean", "std", "interpolation")):
+        whole: Any = transforms
+        told = {"mean": whole.mean, "std": whole.std, "interpolation": getattr(whole.interpolation, "value", None)}
+        told["crop_ratio"] = min(1.0, whole.crop_size[0] / whole.resize_size[0])
+    if not told or len(shape) != _IMAGE_RANK:
+        return None
+    if told["interpolation"] not in get_args(Interpolation):
+        told["interpolation"] = "bilinear"
+    told |= {name: tuple(told[name]) for name in ("mean", "std")}
+    try:
+        return Preprocessing((shape[1], shape[2]), channels=shape[0], **told)
+    except (InputError, TypeError):  # a configuration that says what there isn't here
+        return None
 
 
 def _program(path: Path, *, trusted: bool) -> ir.Model:
@@ -98,8 +128,11 @@ def _silent() -> Iterator[None]:
         logging.disable(before)
 
 
-def _from_zoo(zoo: str, name: str, *, pretrained: bool) -> nn.Module:
-    """Make a network of torchvision or timm, with its published weights unless others are given."""
+def _from_zoo(zoo: str, name: str, *, pretrained: bool) -> tuple[nn.Module, object]:
+    """Make a network of torchvision or timm, with its published weights, and their transforms, unless others are given.
+
+    The transforms are torchvision's, else None.
+    """
     try:
         library = import_module("torchvision.models" if zoo == "torchvision" else "timm")
     except (ImportError, RuntimeError) as error:  # a torchvision of another torch fails while it registers its ops
@@ -111,7 +144,10 @@ def _from_zoo(zoo: str, name: str, *, pretrained: bool) -> nn.Module:
     if name not in names:
         near = ", ".join(difflib.get_close_matches(name, names, 3)) or "see its documentation"
         raise InputError(f"teacher '{zoo}:{name}': {zoo} has no such network; nearest: {near}")
-    return _make(library, zoo, name, pretrained=pretrained)
+    module = _make(library, zoo, name, pretrained=pretrained)
+    if zoo != "torchvision" or not pretrained or not hasattr(library, "get_model_weights"):
+        return module, None
+    return module, library.get_model_weights(name).DEFAULT.transforms()
 
 
 def _make(library: ModuleType, zoo: str, name: str, *, pretrained: bool) -> nn.Module:

@@ -1,11 +1,14 @@
 """Preprocessing of a run: recorded in what ships, which then gives on raw files what the run itself measured."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx import TensorProto, helper
 from PIL import Image
 
@@ -15,6 +18,8 @@ from n2n_edge.graph.load import load_model
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.runs.accuracy import TestData, file_accuracy
 from n2n_edge.runs.preprocessing import options_of, preprocessing_for
+from n2n_edge.runs.run import new_run
+from n2n_edge.training.augmentation import normalise
 from tests.graph.test_free_batch import Net
 
 SIZE = 16
@@ -52,11 +57,36 @@ def photographs(folder: Path, count: int = 40) -> Path:
         for name, channel in (("blue", 2), ("red", 0)):
             (folder / split / name).mkdir(parents=True)
             for index in range(count):
-                height, width = int(random.integers(20, 60)), int(random.integers(60, 120))
+                height, width = int(random.integers(20, 32)), int(random.integers(60, 120))
                 pixels = random.integers(0, 60, (height, width, 3), dtype=np.uint8)
                 pixels[:, : width // 3, channel] = random.integers(90, 255)
                 Image.fromarray(pixels).save(folder / split / name / f"{index}.jpg")
     return folder
+
+
+def read_raw(path: Path, recorded: dict[str, Any]) -> np.ndarray:
+    """Read a picture as a user's own program does that knows nothing but what the file's metadata record."""
+    image = Image.open(path).convert("RGB")
+    height, width = recorded["size"]
+    scaling = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[recorded["interpolation"]]
+    if recorded["resize"] == "squash":
+        image = image.resize((width, height), scaling)
+    elif recorded["resize"] == "letterbox":
+        scale = min(width / image.width, height / image.height)
+        inner = image.resize((round(image.width * scale), round(image.height * scale)), scaling)
+        image = Image.new("RGB", (width, height), tuple(recorded["pad_color"]))
+        image.paste(inner, (round((width - inner.width) / 2 - 0.1), round((height - inner.height) / 2 - 0.1)))
+    else:
+        scale = int(min(height, width) / recorded["crop_ratio"]) / min(image.size)
+        image = image.resize((int(image.width * scale), int(image.height * scale)), scaling)
+        left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+        image = image.crop((left, top, left + width, top + height))
+    values = np.asarray(image).astype(np.float64)
+    if recorded["channel_order"] == "bgr":
+        values = values[..., ::-1]
+    values = {"0..255": values, "0..1": values / 255, "-1..1": values / 127.5 - 1}[recorded["pixels"]]
+    values = ((values - recorded["mean"]) / recorded["std"]).astype(np.float32)
+    return values[None] if recorded["layout"] == "nhwc" else values.transpose(2, 0, 1)[None]
 
 
 def test_the_student_gives_on_raw_files_what_the_run_measured(tmp_path: Path) -> None:
@@ -74,21 +104,46 @@ def test_the_student_gives_on_raw_files_what_the_run_measured(tmp_path: Path) ->
     )  # fmt: skip
 
     recorded = n2n_edge.Preprocessing.of(run.student)
+    metadata = json.loads(load_model(run.student).metadata_props["n2n_edge.preprocessing"])
     session = onnxruntime.InferenceSession(str(run.student), providers=["CPUExecutionProvider"])
+    trained = n2n_edge.load_student(run.student).eval()
     right = seen = 0
     for label, name in enumerate(("blue", "red")):
         for path in sorted((pictures / "test" / name).iterdir()):
-            right += int(session.run(None, {"x": recorded.apply(path)})[0].argmax() == label)
+            scores = session.run(None, {"x": read_raw(path, metadata)})[0]
+            bytes_seen = torch.from_numpy(recorded.resized(path))[None]
+            np.testing.assert_allclose(trained(normalise(bytes_seen, recorded)).detach(), scores, atol=1e-4)
+            right += int(scores.argmax() == label)
             seen += 1
     own = run.report["student"]["accuracy"]
     assert (own["value"], own["n"]) == (right / seen, seen)
-    assert recorded.apply(path).min() >= -1
-    assert recorded.apply(path).min() < -0.5
     assert file_accuracy(run.student, TestData(str(pictures)))[1].value == right / seen
     assert run.report["data"]["preprocessing"] == recorded.to_json()
-    assert f"preprocessing: {recorded.words()}" in said
+    assert any(text.startswith(f"preprocessing: {recorded.words()} (resize, pad_color, channels") for text in said)
     assert 'Preprocessing.of("student.onnx")' in (tmp_path / "run" / "model-card.md").read_text(encoding="utf-8")
     assert Teacher.load(run.student).layers
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"resize": "squash", "layout": "nhwc"},
+        {"crop_ratio": 0.875, "interpolation": "bicubic", "mean": (0.485, 0.456, 0.406), "std": (0.2, 0.3, 0.4)},
+        {"resize": "letterbox", "pixels": "0..255", "channel_order": "bgr", "mean": (104.0, 117.0, 123.0)},
+    ],
+)
+def test_pictures_are_read_as_their_metadata_say(options: dict[str, Any], tmp_path: Path) -> None:
+    preprocessing = n2n_edge.Preprocessing((SIZE, SIZE), **options)
+    for path in sorted((photographs(tmp_path / "pictures", 5) / "test" / "blue").iterdir()):
+        np.testing.assert_allclose(preprocessing.apply(path), read_raw(path, preprocessing.to_json()), atol=1e-4)
+
+
+def test_images_of_a_dataset_are_brought_to_size_as_the_options_say(tmp_path: Path) -> None:
+    picture = np.full((20, 40, 3), 200, np.uint8)
+    settings = {"weights": None, "input_shape": None, "device": "cpu", "resize": "letterbox", "pad_color": (7,)}
+    run = new_run(tmp_path / "run", {**settings, "teacher": teacher(tmp_path / "t.onnx"), "data": [(picture, 0)] * 3})
+    kept = np.load(run.settings.data)["x_train"]
+    assert (kept[0, 0, 0, 0], kept[0, SIZE // 2, 0, 0]) == (7, 200)
 
 
 def test_a_crop_of_the_centre_is_torchvisions(tmp_path: Path) -> None:
@@ -105,11 +160,15 @@ def test_a_crop_of_the_centre_is_torchvisions(tmp_path: Path) -> None:
 def test_metadata_of_ultralytics_tell_how_pictures_come_in(tmp_path: Path, task: str, resize: str) -> None:
     metadata = {"imgsz": "[16, 16]", "stride": "32", "names": "{0: 'a'}", "task": task}
     model = load_model(teacher(tmp_path / "t.onnx", **metadata))
-    found, normalisation = preprocessing_for(model, model.metadata_props, {})
+    chosen = preprocessing_for(model, model.metadata_props, {})
+    found = chosen.preprocessing
     assert (found.resize, found.pad_color, found.mean, found.std) == (resize, (114,) * 3, (0.0,) * 3, (1.0,) * 3)
-    assert normalisation is not None
+    assert chosen.normalisation is not None
+    assert chosen.origin == "from Ultralytics' metadata"
     given = options_of(n2n_edge.CompressSettings(resize="squash", mean=(0.5,), std=(0.25,)))
-    found, _ = preprocessing_for(model, model.metadata_props, given)
+    chosen = preprocessing_for(model, model.metadata_props, given)
+    found = chosen.preprocessing
+    assert chosen.origin == "resize, mean, std given; the rest from Ultralytics' metadata"
     assert (found.resize, found.crop_ratio, found.mean, found.std) == ("squash", None, (0.5,) * 3, (0.25,) * 3)
 
 

@@ -5,6 +5,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx_ir as ir
@@ -12,8 +13,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from n2n_edge.data.preprocessing import Preprocessing, recorded_preprocessing
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.graph.teacher import Teacher
+from n2n_edge.training import torch_teachers
 from n2n_edge.training.torch_teachers import is_torch_teacher, torch_teacher
 from tests.graph.running import run
 
@@ -240,3 +243,30 @@ def imported(zoo: str) -> object:
         return importlib.import_module("torchvision.models" if zoo == "torchvision" else "timm")
     except (ImportError, RuntimeError) as error:
         pytest.skip(f"{zoo} can't be imported here ({error})")
+
+
+def test_how_a_zoo_trained_its_network_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(784, 4))
+    module.default_cfg = {
+        "input_size": SHAPE, "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4), "crop_pct": 0.9, "crop_mode": "center",
+        "interpolation": "bicubic",
+    }  # fmt: skip
+    preset = SimpleNamespace(
+        crop_size=[224], resize_size=[256], mean=[0.485] * 3, std=[0.229] * 3, interpolation=SimpleNamespace(value="")
+    )
+    of_weights = SimpleNamespace(DEFAULT=SimpleNamespace(transforms=lambda: preset))
+    timm = SimpleNamespace(list_models=lambda: ["net"], create_model=lambda name, pretrained: module)
+    torchvision = SimpleNamespace(
+        list_models=lambda: ["net"],
+        get_model=lambda name, weights: torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten()),
+        get_model_weights=lambda name: of_weights,
+    )
+    libraries = {"timm": timm, "torchvision.models": torchvision}
+    monkeypatch.setattr(torch_teachers, "import_module", libraries.__getitem__)
+
+    of_timm = recorded_preprocessing(torch_teacher("timm:net", None, None).metadata_props)
+    assert of_timm == Preprocessing(
+        SHAPE[1:], crop_ratio=0.9, interpolation="bicubic", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)
+    )
+    of_torchvision = recorded_preprocessing(torch_teacher("torchvision:net", None, SHAPE).metadata_props)
+    assert of_torchvision == Preprocessing(SHAPE[1:], crop_ratio=0.875, mean=(0.485,), std=(0.229,))
