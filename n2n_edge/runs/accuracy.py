@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from n2n_edge.data.class_names import read_class_names
 from n2n_edge.data.dataset import Data, load_data
+from n2n_edge.data.preprocessing import Preprocessing, recorded_preprocessing
 from n2n_edge.data.splits import VALIDATION_WARNINGS
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.graph.bind import bound_where_named
@@ -46,8 +47,9 @@ def file_accuracy(
     """Return the metric's name, the figure of `path`, that of `baseline` on the same images, notes and warnings.
 
     The images are the test split of the data, the same that `compress` evaluates a student on. Where there are no
-    labels the metric is fidelity to the baseline. Normalisation is given, or stands in the file's metadata, or is found
-    by trying the usual ones.
+    labels the metric is fidelity to the baseline. How images go in is recorded in the file (see `Preprocessing`),
+    and a baseline that says nothing is given them likewise. Mean and std are given, or else found by trying the usual
+    ones.
 
     Raises:
         InputError: a model that takes no images, data that doesn't fit it, no labels and no baseline.
@@ -61,7 +63,8 @@ def file_accuracy(
         other = None
         if baseline is not None:  # the same images, as the baseline wants them
             theirs = load_model(baseline)
-            their_data, their_notes, their_warnings = _data(theirs, baseline, wanted)
+            recorded = recorded_preprocessing(model.metadata_props)
+            their_data, their_notes, their_warnings = _data(theirs, baseline, wanted, like=(path, recorded))
             other = _figure(theirs, baseline, their_data, None)
             notes, warnings = notes + their_notes, warnings + their_warnings
         figure = _figure(model, path, data, None)
@@ -93,10 +96,18 @@ def _figure(model: ir.Model, path: Path, data: Data, teacher: Path | None) -> Fi
     return Figure(found.metric, "fraction", "measured", n=found.n)
 
 
-def _data(model: ir.Model, path: Path, wanted: TestData) -> tuple[Data, tuple[Notice, ...], tuple[Notice, ...]]:
-    """Return the images as a model wants them, what was assumed of them, and what is doubtful about them."""
+def _data(
+    model: ir.Model, path: Path, wanted: TestData, like: tuple[Path, Preprocessing | None] | None = None
+) -> tuple[Data, tuple[Notice, ...], tuple[Notice, ...]]:
+    """Return the images as a model wants them, what was assumed of them, and what is doubtful about them.
+
+    A model that tells nothing takes them as another does that records it: a file, with its preprocessing.
+    """
     _check_images(model, path)
-    how = preprocessing_for(model, model.metadata_props, options_of(wanted))
+    how, others = preprocessing_for(model, model.metadata_props, options_of(wanted)), None
+    if like is not None and like[1] is not None and how.normalisation is None:
+        others = how.like(like[1])
+        how = others or how
     outputs = as_outputs_name(model.metadata_props.get(OUTPUTS_KEY))
     data = load_data(
         wanted.spec,
@@ -107,6 +118,9 @@ def _data(model: ir.Model, path: Path, wanted: TestData) -> tuple[Data, tuple[No
     )
     data, _ = read_outputs(model, data, outputs)
     notes = (Notice("data", f"data {wanted.spec}: {data.counts}"),) if data.conversions else ()
+    if others is not None and like is not None:
+        text = f"{path.name}: records no preprocessing; it is given its images as {like[0].name} records"
+        notes = (*notes, Notice("preprocessing-assumed", text))
     warnings = tuple(each for each in data.warnings if each.code not in VALIDATION_WARNINGS)
     if how.normalisation is not None:
         return data, notes, warnings

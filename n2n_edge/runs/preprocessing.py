@@ -62,6 +62,13 @@ class ChosenPreprocessing:
         given = [f"{', '.join(self.given)} given"] if self.given else []
         return "; ".join([*given, f"{'the rest ' if given else ''}{told}"] if rest else given)
 
+    def like(self, other: Preprocessing) -> "ChosenPreprocessing | None":
+        """Return the same sizes and layout with all else as in `other`; None where the channels differ."""
+        own = self.preprocessing
+        if other.channels != own.channels or other.dtype != own.dtype:
+            return None
+        return _told(replace(other, size=own.size, layout=own.layout), "another model")
+
 
 def preprocessing_for(model: ir.Model, metadata: Mapping[str, str], given: Mapping[str, Any]) -> ChosenPreprocessing:
     """Return how a model of fixed sizes takes images.
