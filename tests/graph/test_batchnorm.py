@@ -7,13 +7,16 @@ import onnx
 import onnx_ir as ir
 import pytest
 from hypothesis import given
+from onnx import helper
 
 from n2n_edge.graph.batchnorm import fold_batchnorm, restore_batchnorm
+from n2n_edge.graph.costs import costs
 from n2n_edge.graph.load import serialize
 from n2n_edge.graph.shape_run import run_graph
 from n2n_edge.graph.teacher import Teacher, build
 from tests.graph.running import assert_same_outputs, inputs_of, run
-from tests.strategies import GRAPH_SETTINGS, Sketch, Tensor, cnn_models
+from tests.graph.test_free_batch import Net
+from tests.strategies import GRAPH_SETTINGS, GraphBuilder, Tensor, cnn_models
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 
@@ -97,9 +100,9 @@ def test_only_the_named_norms_are_folded() -> None:
 
 
 def test_a_convolution_that_gives_the_graph_output_gets_none() -> None:
-    sketch = Sketch(17, np.random.default_rng(0), batch_norm=False)
-    x = sketch.conv(sketch.conv(Tensor("input", 3, (8, 8)), 4), 2, act=False)
-    model = ir.from_proto(sketch.to_proto(3, 8, x, free_batch=True, batch=1))
+    builder = GraphBuilder(17, np.random.default_rng(0), batch_norm=False)
+    x = builder.conv(builder.conv(Tensor("input", 3, (8, 8)), 4), 2, act=False)
+    model = ir.from_proto(builder.to_proto(3, 8, x, free_batch=True, batch=1))
 
     restored, names = restore_batchnorm(Teacher(model).model, [calibration(0)])
 
@@ -108,9 +111,9 @@ def test_a_convolution_that_gives_the_graph_output_gets_none() -> None:
 
 
 def test_a_norm_that_gives_the_graph_output_is_folded_under_its_name() -> None:
-    sketch = Sketch(17, np.random.default_rng(0))
-    x = sketch.conv(Tensor("input", 3, (8, 8)), 2, act=False)
-    model = ir.from_proto(sketch.to_proto(3, 8, x, free_batch=True, batch=1))
+    builder = GraphBuilder(17, np.random.default_rng(0))
+    x = builder.conv(Tensor("input", 3, (8, 8)), 2, act=False)
+    model = ir.from_proto(builder.to_proto(3, 8, x, free_batch=True, batch=1))
     teacher = Teacher(model).model
 
     folded = fold_batchnorm(teacher)
@@ -120,15 +123,40 @@ def test_a_norm_that_gives_the_graph_output_is_folded_under_its_name() -> None:
     assert_same_outputs(run(model, calibration(0)), run(folded, calibration(0)))
 
 
+def test_no_parameters_come_that_the_teacher_does_not_have() -> None:
+    """A depthwise convolution without bias, as MediaPipe's are, and a head that two maps share."""
+    net = Net()
+    x = net.op("Conv", "x", net.random(4, 1, 3, 3), pads=[1] * 4, group=4)
+    x = net.op("Relu", net.conv(x, 4, 8))
+    head = net.random(3, 8, 3, 3), net.random(3)
+    maps = [net.op("Relu", net.op("Conv", y, *head)) for y in (x, net.op("MaxPool", x, kernel_shape=[2, 2]))]
+    pooled = [net.op("GlobalMaxPool", y) for y in maps]
+    shape = [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 4, 8, 8])]
+    graph = helper.make_graph(
+        net.nodes, "g", shape, [helper.make_tensor_value_info(net.op("Add", *pooled), 1, ["N", 3, 1, 1])], net.constants
+    )
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    teacher = Teacher(model)
+    batch = {"x": np.random.default_rng(0).normal(size=(4, 4, 8, 8)).astype(np.float32)}
+
+    restored, names = restore_batchnorm(teacher.model, [batch])
+    again = Teacher(restored)
+    folded = fold_batchnorm(build(again, again.full), names)
+
+    assert len(names) == 1
+    assert costs(folded).params == costs(model).params
+    assert_same_outputs(run(model, batch), run(folded, batch))
+
+
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_transposed_convolutions(groups: int) -> None:
-    sketch = Sketch(17, np.random.default_rng(0))
-    x = sketch.conv(Tensor("input", 3, (8, 8)), 4)
-    weight = sketch.constant("up.weight", sketch.rng.normal(size=(4, 8 // groups, 2, 2)).astype(np.float32))
-    x = Tensor(sketch.op("ConvTranspose", [x.name, weight], strides=[2, 2], group=groups), 8, (16, 16))
-    x = sketch.conv(sketch.act(sketch.norm(x)), 3)
-    output = sketch.dense(sketch.flatten(sketch.global_pool(x, "GlobalAveragePool")), 2)
-    teacher = Teacher(ir.from_proto(sketch.to_proto(3, 8, output, free_batch=True, batch=1)))
+    builder = GraphBuilder(17, np.random.default_rng(0))
+    x = builder.conv(Tensor("input", 3, (8, 8)), 4)
+    weight = builder.constant("up.weight", builder.rng.normal(size=(4, 8 // groups, 2, 2)).astype(np.float32))
+    x = Tensor(builder.op("ConvTranspose", [x.name, weight], strides=[2, 2], group=groups), 8, (16, 16))
+    x = builder.conv(builder.act(builder.norm(x)), 3)
+    output = builder.dense(builder.flatten(builder.global_pool(x, "GlobalAveragePool")), 2)
+    teacher = Teacher(ir.from_proto(builder.to_proto(3, 8, output, free_batch=True, batch=1)))
     inputs = calibration(3)
     expected = run(teacher.model, inputs)
 
@@ -146,7 +174,7 @@ def test_calibration_data_is_needed() -> None:
         restore_batchnorm(Teacher(plain_network()).model, [])
 
 
-@pytest.mark.parametrize("name", ["ultraface_RFB-320", "ch_ppocr_mobile_v2.0_cls_infer", "yunet_n_320_320"])
+@pytest.mark.parametrize("name", ["ultraface_RFB-320", "mlperftiny_vww_mbv1_025_fp32", "yunet_n_320_320"])
 def test_real_models(shared_data: Path, name: str) -> None:
     teacher = Teacher.load(shared_data / "models" / f"{name}.onnx")
     inputs = inputs_of(teacher.model, 1)
@@ -161,10 +189,10 @@ def test_real_models(shared_data: Path, name: str) -> None:
 
 
 def plain_network(*, batch_norm: bool = False) -> ir.Model:
-    sketch = Sketch(17, np.random.default_rng(0), batch_norm=batch_norm)
-    x = sketch.conv(sketch.conv(Tensor("input", 3, (8, 8)), 4), 6)
-    output = sketch.dense(sketch.flatten(sketch.global_pool(x, "GlobalAveragePool")), 2)
-    return ir.from_proto(sketch.to_proto(3, 8, output, free_batch=True, batch=1))
+    builder = GraphBuilder(17, np.random.default_rng(0), batch_norm=batch_norm)
+    x = builder.conv(builder.conv(Tensor("input", 3, (8, 8)), 4), 6)
+    output = builder.dense(builder.flatten(builder.global_pool(x, "GlobalAveragePool")), 2)
+    return ir.from_proto(builder.to_proto(3, 8, output, free_batch=True, batch=1))
 
 
 def calibration(seed: int) -> dict[str, np.ndarray]:

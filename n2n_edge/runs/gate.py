@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from n2n_edge.errors import InputError
-from n2n_edge.gate.budget_file import BudgetFile, read_budget_file
-from n2n_edge.gate.check import Gated
-from n2n_edge.gate.jobs import gate_jobs
-from n2n_edge.gate.run import Accuracies, GateJob, gate_models
-from n2n_edge.runs.run import require_pillow
+from n2n_edge.gating.budget_file import BudgetFile, read_budget_file
+from n2n_edge.gating.check import Gated
+from n2n_edge.gating.jobs import gate_jobs
+from n2n_edge.gating.run import Accuracies, GateJob, gate_models
 
 if TYPE_CHECKING:
-    from n2n_edge.gate.settings import GateSettings
+    from n2n_edge.gating.settings import GateSettings
 
 __all__ = ["accuracies", "gate", "given_settings", "jobs_of"]
 
@@ -31,6 +30,7 @@ def gate(
     std: Sequence[float] | None = None,
     allowed_ops: Sequence[str] = (),
     input_shape: Sequence[int] | str | None = None,
+    bind: Sequence[str] = (),
     accept_expected: bool | None = None,
     baseline: Path | str | None = None,
     max_regression: Sequence[str] = (),
@@ -58,7 +58,7 @@ def gate(
     options: dict[str, Any] = {
         "max_mb": max_mb, "max_params": max_params, "max_macs": max_macs, "max_memory_mb": max_memory_mb,
         "max_latency_ms": max_latency_ms, "min_accuracy": min_accuracy, "data": data, "classes": classes,
-        "mean": mean, "std": std, "allowed_ops": allowed_ops, "input_shape": input_shape,
+        "mean": mean, "std": std, "allowed_ops": allowed_ops, "input_shape": input_shape, "bind": bind,
         "accept_expected": accept_expected, "baseline": baseline, "max_regression": max_regression, "static": static,
         "device": device, "target": target, "threads": threads, "providers": providers, "max_time": max_time,
     }  # fmt: skip
@@ -91,9 +91,11 @@ def given_settings(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def accuracies(model: Path, settings: "GateSettings") -> Accuracies:
     """Return the accuracy of a model, and of its baseline, on the test images that settings name."""
+    from n2n_edge.runs.run import require_pillow
+
     require_pillow("evaluating accuracy")
     from n2n_edge.runs.accuracy import TestData, file_accuracy
 
     assert settings.data is not None
-    data = TestData(settings.data, settings.mean, settings.std, settings.classes)
+    data = TestData(settings.data, settings.mean, settings.std, settings.classes, settings.bind)
     return Accuracies(*file_accuracy(model, data, baseline=settings.baseline))

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from n2n_edge.data.pixel_scale import check_mean_and_std
 from n2n_edge.errors import InputError
-from n2n_edge.gate.operators import parse_operators
-from n2n_edge.gate.regression import parse_percent
+from n2n_edge.gating.operators import parse_operators
+from n2n_edge.gating.regression import parse_percent
 from n2n_edge.graph.input_shape import parse_input_shape, shape_words
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS, Cost
@@ -61,6 +61,7 @@ class GateSettings(BaseModel):
     max_regression: tuple[str, ...] = ()
     allowed_ops: tuple[str, ...] = ()
     input_shape: tuple[int, ...] | None = None
+    bind: tuple[str, ...] = ()
     device: str | None = None
     target: str | None = None
     threads: int | None = Field(default=None, ge=1)
@@ -69,7 +70,7 @@ class GateSettings(BaseModel):
     accept_expected: bool = False
     static: bool = False
 
-    @field_validator("max_regression", "allowed_ops", mode="before")
+    @field_validator("max_regression", "allowed_ops", "bind", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         words = (value,) if isinstance(value, str) else value
