@@ -415,6 +415,9 @@ def _priors(signature: Signature) -> Iterator[Head]:
     if len(signature.outputs) != 2 or any(len(shape) != 2 for shape in signature.shapes):
         return
     boxes = [i for i, shape in enumerate(signature.shapes) if shape[1] == 4]
+    boxes = [i for i in boxes if any(word in signature.outputs[i].name.lower() for word in ("box", "loc"))] or boxes[
+        -1:
+    ]
     if len(boxes) != 1 or signature.shapes[0][0] != signature.shapes[1][0]:
         return
     scores = 1 - boxes[0]
