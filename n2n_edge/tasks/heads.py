@@ -8,6 +8,7 @@ the networks' own repositories: YOLOX (Megvii), YOLOv5, v8, 11 and 26 (Ultralyti
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -15,13 +16,18 @@ import onnx_ir as ir
 from n2n_edge.graph.op import op_of
 from n2n_edge.tasks.boxes import Detections, Floats, from_centres, joined, suppressed
 
-__all__ = ["HEAD_NAMES", "Head", "OutputForm", "Signature", "fitting_heads", "signature_of"]
+__all__ = ["HEAD_NAMES", "Head", "Layout", "OutputForm", "Role", "Signature", "fitting_heads", "signature_of"]
 
 Outputs = Sequence[Floats]
 Raw = Callable[[Outputs], "Candidates"]
 
+Role = Literal["score", "logit", "box", "distribution"]
+"""What some channels of an output are: scores in 0..1, scores before a sigmoid, edges and points, or the logarithms of
+distributions of the edges' distances."""
+
 _STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32), (8, 16), (8,), (16,), (32,), (4,))
 _LEAST_SCORE = 0.001
+_BOUNDED = frozenset({"Sigmoid", "Softmax", "HardSigmoid"})
 
 
 @dataclass(frozen=True)
@@ -76,13 +82,28 @@ class Candidates:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """Where an output says what: of the anchors from `start` to `stop`, along `axis`, so many channels in each role."""
+
+    start: int
+    stop: int
+    axis: int
+    parts: tuple[tuple[int, Role], ...]
+
+
+@dataclass(frozen=True)
 class Head:
-    """A reader of raw outputs. `iou` is the overlap that suppression allows, None where a head suppresses itself."""
+    """A reader of raw outputs.
+
+    `layouts` say where each output holds what, () where a head selects among its anchors. `iou` is the overlap that
+    suppression allows, None where a head suppresses itself.
+    """
 
     name: str
     classes: int
     raw: Raw
     iou: float | None = 0.65
+    layouts: tuple[Layout, ...] = ()
 
     def read(self, outputs: Outputs, least_score: float = _LEAST_SCORE, most: int = 100) -> list[Detections]:
         """Return the detections of every image from the outputs of a batch, best first, `most` an image at most."""
@@ -132,6 +153,19 @@ def fitting_heads(signature: Signature) -> tuple[Head, ...]:
     return tuple(head for find in _FINDERS.values() for head in find(signature))
 
 
+def _scored(signature: Signature) -> Role:
+    return "score" if signature.tail & _BOUNDED else "logit"
+
+
+def _levels(counts: Sequence[int], axis: int, *parts: tuple[int, Role]) -> tuple[Layout, ...]:
+    """Return the layouts of outputs that have so many anchors each, one after the other."""
+    ends = np.cumsum(counts).tolist()
+    return tuple(
+        Layout(end - count, end, axis, tuple(part for part in parts if part[0]))
+        for count, end in zip(counts, ends, strict=True)
+    )
+
+
 def _sigmoid(x: Floats) -> Floats:
     grown: Floats = 1 / (1 + np.exp(-np.clip(x, -60, 60)))
     return grown
@@ -145,7 +179,7 @@ def _softmax(x: Floats) -> Floats:
 
 def _as_scores(x: Floats, tail: frozenset[str]) -> Floats:
     """Return scores, which a graph without a Sigmoid or Softmax at its end leaves to its reader."""
-    return x if tail & {"Sigmoid", "Softmax", "HardSigmoid"} else _sigmoid(x)
+    return x if tail & _BOUNDED else _sigmoid(x)
 
 
 def _expected(distributions: Floats) -> Floats:
@@ -180,7 +214,7 @@ def _yolox(signature: Signature) -> Iterator[Head]:
         scores = _as_scores(found[..., 4:], signature.tail)
         return Candidates(from_centres(centres, sizes), scores[..., :1] * scores[..., 1:])
 
-    yield Head("yolox", width - 5, raw)
+    yield Head("yolox", width - 5, raw, layouts=_levels([anchors], 2, (4, "box"), (width - 4, _scored(signature))))
 
 
 def _yolov5(signature: Signature) -> Iterator[Head]:
@@ -195,7 +229,7 @@ def _yolov5(signature: Signature) -> Iterator[Head]:
         (found,) = outputs
         return Candidates(from_centres(found[..., :2], found[..., 2:4]), found[..., 4:5] * found[..., 5:])
 
-    yield Head("yolov5", width - 5, raw)
+    yield Head("yolov5", width - 5, raw, layouts=_levels([anchors], 2, (4, "box"), (width - 4, "score")))
 
 
 def _yolov8(signature: Signature) -> Iterator[Head]:
@@ -215,7 +249,8 @@ def _yolov8(signature: Signature) -> Iterator[Head]:
         return Candidates(from_centres(found[..., :2], found[..., 2:4]), found[..., 4 : 4 + classes])
 
     if classes > 0:
-        yield Head("yolov8", classes, raw, iou=0.7)
+        parts = _levels([anchors], 1, (4, "box"), (classes, "score"), (masks, "box")) if not masks else ()
+        yield Head("yolov8", classes, raw, iou=0.7, layouts=parts)
 
 
 def _end_to_end(signature: Signature) -> Iterator[Head]:
@@ -271,7 +306,9 @@ def _nanodet(signature: Signature) -> Iterator[Head]:
         widths = signature.outputs[0].parts
         if not strides or len(widths) != 2 or widths[1] % 4 or widths[1] < 16 or sum(widths) != shapes[0][1]:
             return
-        yield Head("nanodet", widths[0], partial(_read_nanodet, signature, strides, widths[0], 0.0), iou=0.6)
+        read = partial(_read_nanodet, signature, strides, widths[0], 0.0)
+        parts = _levels([shapes[0][0]], 2, (widths[0], _scored(signature)), (widths[1], "distribution"))
+        yield Head("nanodet", widths[0], read, iou=0.6, layouts=parts)
         return
     half = len(shapes) // 2
     if len(shapes) < 4 or len(shapes) % 2 or any(len(shape) != 2 for shape in shapes):
@@ -287,7 +324,10 @@ def _nanodet(signature: Signature) -> Iterator[Head]:
         whole = [np.concatenate(pair, axis=-1) for pair in zip(outputs[:half], outputs[half:], strict=True)]
         return _read_nanodet(signature, strides, scores[0][1], 0.5, [joined(whole)])
 
-    yield Head("nanodet", scores[0][1], raw, iou=0.6)
+    counts = [cells for cells, _ in scores]
+    layouts = _levels(counts, 2, (scores[0][1], _scored(signature)))
+    layouts += _levels(counts, 2, (distances[0][1], "distribution"))
+    yield Head("nanodet", scores[0][1], raw, iou=0.6, layouts=layouts)
 
 
 def _read_nanodet(
@@ -329,7 +369,11 @@ def _distributed_maps(signature: Signature) -> Iterator[Head]:
                 marks.append((found[..., :2] * 2 + grid[:, None]) * stride)
         return Candidates(joined(boxes), joined(scores), joined(marks) if marks else None)
 
-    yield Head("yolov8-maps", classes, raw, iou=0.7)
+    counts = [height * width for _, height, width in shapes]
+    layouts = _levels(
+        counts, 1, (bins, "distribution"), (classes, _scored(signature)), (channels - bins - classes, "box")
+    )
+    yield Head("yolov8-maps", classes, raw, iou=0.7, layouts=layouts)
 
 
 def _fastestdet(signature: Signature) -> Iterator[Head]:
@@ -350,7 +394,8 @@ def _fastestdet(signature: Signature) -> Iterator[Head]:
         best = np.where(scores == scores.max(axis=-1, keepdims=True), scores, 0)
         return Candidates(from_centres(centres, _sigmoid(rows[..., 3:5]) * size), best)
 
-    yield Head("fastestdet", channels - 5, raw, iou=0.45)
+    layouts = _levels([height * width], 1, (1, "score"), (4, "box"), (channels - 5, "score"))
+    yield Head("fastestdet", channels - 5, raw, iou=0.45, layouts=layouts)
 
 
 def _yunet(signature: Signature) -> Iterator[Head]:
@@ -375,7 +420,10 @@ def _yunet(signature: Signature) -> Iterator[Head]:
             marks.append((points.reshape(*points.shape[:2], -1, 2) + grid[:, None]) * stride)
         return Candidates(joined(boxes), joined(scores), joined(marks))
 
-    yield Head("yunet", kinds[0][0][1], raw, iou=0.45)
+    counts, classes = [cells for cells, _ in kinds[0]], kinds[0][0][1]
+    widths: tuple[tuple[int, Role], ...] = ((classes, "score"), (1, "score"), (4, "box"), (kinds[3][0][1], "box"))
+    layouts = tuple(layout for part in widths for layout in _levels(counts, 2, part))
+    yield Head("yunet", classes, raw, iou=0.45, layouts=layouts)
 
 
 def _scrfd(signature: Signature) -> Iterator[Head]:
@@ -407,7 +455,11 @@ def _scrfd(signature: Signature) -> Iterator[Head]:
                 marks.append(found.reshape(*found.shape[:2], -1, 2) * stride + centres[:, None])
         return Candidates(joined(boxes), joined(scores), joined(marks) if marks else None)
 
-    yield Head("scrfd", 1, raw, iou=0.4)
+    counts = [anchors for anchors, _ in by_kind[0]]
+    kind_parts: list[tuple[int, Role]] = [(1, _scored(signature)), (4, "box")]
+    kind_parts += [(by_kind[2][0][1], "box")] if kinds == 3 else []
+    layouts = tuple(layout for part in kind_parts for layout in _levels(counts, 2, part))
+    yield Head("scrfd", 1, raw, iou=0.4, layouts=layouts)
 
 
 def _priors(signature: Signature) -> Iterator[Head]:
@@ -429,7 +481,11 @@ def _priors(signature: Signature) -> Iterator[Head]:
         found = outputs[scores] if "Softmax" in signature.tail else _softmax(outputs[scores])
         return Candidates(outputs[boxes[0]] * size, found[..., 1:])
 
-    yield Head("ssd", signature.shapes[scores][1] - 1, raw, iou=0.45)
+    anchors, width = signature.shapes[scores]
+    both: list[tuple[int, Role]] = [(4, "box")] * 2
+    both[scores] = (width, "score" if "Softmax" in signature.tail else "logit")
+    layouts = tuple(layout for part in both for layout in _levels([anchors], 2, part))
+    yield Head("ssd", width - 1, raw, iou=0.45, layouts=layouts)
 
 
 _FINDERS: dict[str, Callable[[Signature], Iterator[Head]]] = {
