@@ -44,7 +44,7 @@ def test_boxes_count_where_the_teacher_sees_something(name):
     seen = int(weights[0].argmax())
     empty = int(weights[0].argmin())
     grown = {anchor: _moved(head, teacher, scales, anchor) for anchor in (seen, empty)}
-    assert grown[seen] > 100 * grown[empty] > 0
+    assert grown[seen] > 10 * grown[empty] > 0
 
 
 def _moved(head: Head, teacher, scales, anchor):
