@@ -1,6 +1,6 @@
 """How right a model file is on the test images of a data set, as it would ship; needs no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
