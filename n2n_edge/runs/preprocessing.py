@@ -35,9 +35,8 @@ def options_of(settings: object) -> dict[str, Any]:
 
 def check_options(settings: object) -> None:
     """Raise InputError for values that fit no model."""
-    channels = max(3, *(len(getattr(settings, name) or ()) for name in ("pad_color", "mean", "std")))
-    if getattr(settings, "channels", None) is not None:
-        channels = 3
+    several = [len(values) for name in ("pad_color", "mean", "std") if len(values := getattr(settings, name) or ()) > 1]
+    channels = 3 if getattr(settings, "channels", None) is not None else max(several, default=3)
     Preprocessing((1, 1), channels=channels, **options_of(settings))
 
 

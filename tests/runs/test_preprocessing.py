@@ -87,7 +87,7 @@ def test_the_student_gives_on_raw_files_what_the_run_measured(tmp_path: Path) ->
     assert file_accuracy(run.student, TestData(str(pictures)))[1].value == right / seen
     assert run.report["data"]["preprocessing"] == recorded.to_json()
     assert f"preprocessing: {recorded.words()}" in said
-    assert 'Preprocessing.of("student.onnx")' in (tmp_path / "run" / "model_card.md").read_text(encoding="utf-8")
+    assert 'Preprocessing.of("student.onnx")' in (tmp_path / "run" / "model-card.md").read_text(encoding="utf-8")
     assert Teacher.load(run.student).layers
 
 
