@@ -240,6 +240,7 @@ def _distilling(settings: CompressSettings) -> DistillSettings:
     return DistillSettings(
         seed=settings.seed,
         flip=settings.flip,
+        augment=settings.augment,
         batch_size=max(usual, settings.batch or usual),
         device=settings.train_device,
         precision=cast("Precision", settings.train_precision),

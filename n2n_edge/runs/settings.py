@@ -13,7 +13,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS, OBJECTIVES
 from n2n_edge.reading import expanded, is_file
-from n2n_edge.training.settings import check_device
+from n2n_edge.training.settings import check_augment, check_device
 from n2n_edge.writing import toml_value, write_text
 
 __all__ = [
@@ -194,7 +194,16 @@ class CompressSettings:
     )
     opset: int | None = _setting(None, "ONNX opset of the student, for a board's older runtime.", shown="the teacher's")
     ir_version: int | None = _setting(None, "IR version of the student's file.", shown="the teacher's, or the opset's")
-    flip: bool | None = _setting(None, "Mirror training images.", shown="yes for three channels, no for one")
+    augment: str = _setting(
+        "auto",
+        "What is done to training images: none, light (shifts), standard (crops and scales), or "
+        "package.module:function.",
+        PREPROCESSING,
+        shown="standard from 96 pixels on, light below",
+    )
+    flip: bool | None = _setting(
+        None, "Mirror training images.", PREPROCESSING, shown="yes for three channels, no for one"
+    )
     corruptions: bool = _setting(
         False,
         "Evaluate teacher and student under noise, blur, darkness, low contrast and JPEG, too.",
@@ -234,6 +243,7 @@ class CompressSettings:
         object.__setattr__(self, "device", named_devices(self.device))
         if self.effort not in EFFORTS:
             raise InputError(f"‹effort› {self.effort}: no such effort; give one of {', '.join(EFFORTS)}")
+        check_augment(self.augment)
         check_device(self.train_device, self.train_precision, 1 if self.gpus is None else self.gpus)
         if self.gpus is not None and self.gpus > 1 and self.train_device not in ("auto", "cuda"):
             raise InputError(f"‹gpus› {self.gpus}: they can't be {self.train_device}; leave ‹train_device› out")

@@ -1,14 +1,87 @@
-"""Light augmentation of a batch, and its normalisation: everything that happens to an image before the model."""
+"""Augmentation of a batch, and its normalisation: everything that happens to an image before the model."""
+
+import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
+from n2n_edge.data.dataset import Data
 from n2n_edge.data.preprocessing import Preprocessing
+from n2n_edge.errors import InputError
+from n2n_edge.importing import function_by_name, guarded
+from n2n_edge.training.settings import DistillSettings
 
-__all__ = ["augment", "normalise"]
+__all__ = ["Augment", "augmenter", "cropped", "normalise", "shifted"]
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+"""Takes images `(N, H, W, C)` as bytes in RGB and gives as many of the same form; the generator alone decides."""
+
+PHOTOGRAPH = 96
+"""Images whose shorter side has so many pixels are cropped and scaled, smaller ones shifted."""
+
+_LEAST_AREA, _LARGEST_RATIO = 0.35, 4 / 3
 
 
-def augment(images: Tensor, generator: torch.Generator, *, flip: bool) -> Tensor:
+def augmenter(settings: DistillSettings, data: Data) -> Augment:
+    """Return what `settings` do to training images of these data, which isn't for images that are seen as they are.
+
+    Whatever it does to where things are, the teacher sees the same image, so nothing has to follow it.
+
+    Raises:
+        InputError: a function of the user's that isn't there.
+    """
+    channels, height, width = data.input_shape
+    flip, chosen = settings.flips(channels), settings.augment
+    if chosen == "auto":
+        chosen = "standard" if min(height, width) >= PHOTOGRAPH else "light"
+    if chosen == "none":
+        return lambda images, generator: images
+    if chosen in ("light", "standard"):
+        change = shifted if chosen == "light" else cropped
+        return lambda images, generator: change(images, generator, flip=flip)
+    function = function_by_name("augmentation", chosen)
+
+    def own(images: Tensor, generator: torch.Generator) -> Tensor:
+        with guarded(f"augmentation '{chosen}': the function"):
+            found = function(images, generator)
+        if not isinstance(found, Tensor) or found.dtype != torch.uint8 or found.shape != images.shape:
+            form = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise InputError(
+                f"augmentation '{chosen}' gave {form}: give a uint8 tensor of the shape of its images, "
+                f"{tuple(images.shape)}"
+            )
+        return found
+
+    return own
+
+
+def cropped(images: Tensor, generator: torch.Generator, *, flip: bool) -> Tensor:
+    """Scale a random part of each image to the whole, bilinearly, and mirror half of them if `flip`.
+
+    Takes and gives bytes `(N, H, W, C)`. A part has 0.35 to all of the area, and up to 4 / 3 the proportions of the
+    image, as in the random resized crop of Szegedy et al., Going Deeper with Convolutions, 2015, section 6, whose least
+    area of 0.08 shows a teacher too little to teach by.
+    """
+    count = len(images)
+    area = torch.empty(count).uniform_(_LEAST_AREA, 1.0, generator=generator)
+    ratio = torch.empty(count).uniform_(-1.0, 1.0, generator=generator).mul_(math.log(_LARGEST_RATIO)).exp_()
+    sizes = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).clamp_max_(1.0)
+    centres = (torch.rand((count, 2), generator=generator) * 2 - 1) * (1 - sizes)
+    mirrored = torch.rand(count, generator=generator) < 0.5
+    transforms = torch.zeros(count, 2, 3)
+    transforms[:, 0, 0], transforms[:, 1, 1] = sizes[:, 0], sizes[:, 1]
+    transforms[:, :, 2] = centres
+    if flip:
+        transforms[mirrored, 0, 0] *= -1
+    pixels = images.permute(0, 3, 1, 2).float()
+    grid = F.affine_grid(transforms, list(pixels.shape), align_corners=False)
+    found = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+    return found.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def shifted(images: Tensor, generator: torch.Generator, *, flip: bool) -> Tensor:
     """Shift each image by up to an eighth of its size, black beyond the edge, and mirror half of them if `flip`.
 
     Takes and gives `(N, H, W, C)` of any type. Only `generator` decides, so the same generator state gives the same

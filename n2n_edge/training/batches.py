@@ -9,7 +9,7 @@ from torch import Tensor
 
 from n2n_edge.data.dataset import Data, Split
 from n2n_edge.data.streaming import batches_of
-from n2n_edge.training.augmentation import augment, normalise
+from n2n_edge.training.augmentation import augmenter, normalise
 from n2n_edge.training.compute import generator
 from n2n_edge.training.settings import DistillSettings
 
@@ -71,11 +71,11 @@ def training_order(count: int, settings: DistillSettings, epoch: int) -> Order:
 def training_batches(data: Data, settings: DistillSettings, epoch: int) -> Iterator[Batch]:
     """Give the batches of an epoch, augmented from the second on; (seed, epoch) alone decide them."""
     randomness = generator(settings.seed, epoch, 1)
-    flip = settings.flips(data.input_shape[0])
+    augment = augmenter(settings, data)
     order = training_order(len(data.train), settings, epoch)
     for chosen, images in zip(order, _read(data.train, order), strict=True):
         if settings.augments(epoch):
-            images = augment(images, randomness, flip=flip)
+            images = augment(images, randomness)
         yield Batch(normalise(images, data.preprocessing), _labels(data.train, chosen))
 
 

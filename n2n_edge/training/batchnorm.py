@@ -3,7 +3,7 @@
 import torch
 
 from n2n_edge.data.dataset import Data
-from n2n_edge.training.augmentation import augment, normalise
+from n2n_edge.training.augmentation import augmenter, normalise
 from n2n_edge.training.batches import as_bytes
 from n2n_edge.training.compute import Engine, generator
 from n2n_edge.training.evaluation import batch_for
@@ -27,6 +27,7 @@ def recalibrate(module: GraphModule, data: Data, settings: DistillSettings, epoc
     """
     if module.has_batch_norm:
         module.train()
+        augment = augmenter(settings, data)
         randomness = generator(settings.seed, _STREAM)
         order = torch.randperm(len(data.train), generator=randomness)[: settings.calibration_images]
         size = batch_for(data, _BATCH)
@@ -35,7 +36,7 @@ def recalibrate(module: GraphModule, data: Data, settings: DistillSettings, epoc
                 break  # a small last batch would weigh as much as a full one
             images = as_bytes(data.train, chosen)
             if settings.augments(epoch):
-                images = augment(images, randomness, flip=settings.flips(images.shape[-1]))
+                images = augment(images, randomness)
             with step("recounting of BatchNorm statistics"), module.batch_norm_momentum(1.0 / count):
                 module(engine.moved(normalise(images, data.preprocessing)))
     module.eval()
