@@ -11,6 +11,7 @@ import torch
 from n2n_edge._example import teacher_path as example_teacher
 from n2n_edge.data.class_names import read_class_names
 from n2n_edge.data.dataset import Data, load_data
+from n2n_edge.data.loading import Loading
 from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
@@ -85,9 +86,15 @@ class Prepared:
 
 
 def prepare(
-    settings: CompressSettings, profiles: tuple[Profile, ...], folder: RunFolder, callback: RunCallback
+    settings: CompressSettings,
+    profiles: tuple[Profile, ...],
+    folder: RunFolder,
+    callback: RunCallback,
+    cache: Path | None = None,
 ) -> Prepared:
     """Load and check everything that `settings` name; a torch teacher is exported to `folder` once.
+
+    Images of a large folder are decoded later, into `cache` (the default is that of `folder`).
 
     Raises:
         InputError: anything wrong with teacher, data, policy or normalisation.
@@ -120,7 +127,10 @@ def prepare(
         callback.on_message("the teacher takes channels last, (N, height, width, channels), and so does the student")
     GraphModule(teacher.model)  # an op that can't be trained is found before anything is begun
     spec = settings.data or _EXAMPLE_DATA
-    loaded, choice = _load(settings, teacher, path, spec)
+    loading = Loading(
+        settings.data_workers, settings.cache_gb, settings.strict_data, cache or folder.cache, callback.on_scan
+    )
+    loaded, choice = _load(settings, teacher, spec, loading)
     data, normalisation = _normalised(settings, teacher, loaded, engine)
     callback.on_message(f"data {spec}: {data.counts}; normalisation {normalisation.note}")
     callback.on_message(f"outputs: {choice.name} ({choice.reason})")
@@ -204,7 +214,7 @@ def _summary(teacher: Teacher, path: Path) -> str:
     return text + (f"; these stay as they are: {', '.join(kept[:_NAMES_SHOWN])}{more}" if kept else "")
 
 
-def _load(settings: CompressSettings, teacher: Teacher, path: Path, spec: str) -> tuple[Data, OutputsChoice]:
+def _load(settings: CompressSettings, teacher: Teacher, spec: str, loading: Loading) -> tuple[Data, OutputsChoice]:
     wanted = as_outputs_name(settings.outputs or teacher.source.metadata_props.get(OUTPUTS_KEY))
     data = load_data(
         spec,
@@ -215,6 +225,7 @@ def _load(settings: CompressSettings, teacher: Teacher, path: Path, spec: str) -
         std=settings.std,
         seed=settings.seed,
         class_names=None if settings.classes is None else read_class_names(Path(settings.classes)),
+        loading=loading,
     )
     return read_outputs(teacher.model, data, wanted)
 
