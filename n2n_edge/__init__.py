@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from n2n_edge.devices.profile import Profile
     from n2n_edge.devices.registry import load_profile
     from n2n_edge.errors import N2NError
-    from n2n_edge.gate.check import Gated
+    from n2n_edge.gating.check import Gated
     from n2n_edge.graph.architecture import Architecture
     from n2n_edge.graph.costs import Costs, costs
     from n2n_edge.graph.groups import ChannelGroup
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from n2n_edge.metrics.verdict import Verdict
     from n2n_edge.runs.callbacks import RunCallback
     from n2n_edge.runs.front import RunTrial
-    from n2n_edge.runs.gating import gate
+    from n2n_edge.runs.gate import gate
     from n2n_edge.runs.inspection import Inspection, inspect
     from n2n_edge.runs.run import Run, compress
     from n2n_edge.runs.settings import CompressSettings
@@ -120,12 +120,12 @@ _HOMES = {
     "search.trial": ("Trial",),
     "runs.run": ("Run", "compress"),
     "runs.settings": ("CompressSettings",),
-    "gate.check": ("Gated",),
+    "gating.check": ("Gated",),
     "latency.predict": ("predict",),
     "latency.model": ("Estimate",),
     "measure.ssh": ("SshTarget",),
     "measure.target": ("HostTarget",),
-    "runs.gating": ("gate",),
+    "runs.gate": ("gate",),
     "runs.inspection": (
         "Inspection",
         "inspect",

@@ -22,7 +22,17 @@ from hypothesis import note, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["BLOCKS", "GRAPH_SETTINGS", "HEADS", "Recipe", "Sketch", "Tensor", "build_cnn", "cnn_models", "cnn_protos"]
+__all__ = [
+    "BLOCKS",
+    "GRAPH_SETTINGS",
+    "HEADS",
+    "GraphBuilder",
+    "Recipe",
+    "Tensor",
+    "build_cnn",
+    "cnn_models",
+    "cnn_protos",
+]
 
 NEWEST_OPSET = 26
 """The newest opset that the pinned onnxruntime runs."""
@@ -41,7 +51,7 @@ class Tensor:
 
 
 @dataclass
-class Sketch:
+class GraphBuilder:
     """An ONNX graph under construction; each method adds nodes and returns what they give."""
 
     opset: int
@@ -229,53 +239,53 @@ class Sketch:
         return Tensor(name, x.channels, x.size)
 
 
-Block = Callable[[Sketch, Tensor, int, int], Tensor]
-"""``block(sketch, x, width, stride)``; a block that can't take the stride or the width leaves it out."""
+Block = Callable[[GraphBuilder, Tensor, int, int], Tensor]
+"""``block(builder, x, width, stride)``; a block that can't take the stride or the width leaves it out."""
 
 
-def _plain(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _plain(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     y = s.conv(s.conv(x, width), width)
     return s.pool(y, str(s.rng.choice(["MaxPool", "AveragePool"]))) if stride > 1 else y
 
 
-def _residual(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _residual(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     inner = s.conv(s.conv(x, x.channels), x.channels, act=False)
     return s.act(s.add(inner, x))
 
 
-def _projection(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _projection(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     inner = s.conv(s.conv(x, width, stride=stride), width, act=False)
     return s.act(s.add(inner, s.conv(x, width, kernel=1, stride=stride, act=False)))
 
 
-def _padded(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _padded(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     width = max(width, x.channels + 2)
     inner = s.conv(s.conv(x, width, stride=stride), width, act=False)
     return s.act(s.add(inner, s.padded_shortcut(x, width, stride)))
 
 
-def _bottleneck(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _bottleneck(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     inner = s.conv(s.conv(s.conv(x, max(2, width // 2), kernel=1), max(2, width // 2)), x.channels, kernel=1, act=False)
     return s.act(s.add(x, inner))
 
 
-def _separable(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _separable(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     return s.conv(s.conv(x, x.channels, stride=stride, groups=x.channels), width, kernel=1)
 
 
-def _inverted(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _inverted(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     hidden = 2 * x.channels
     y = s.conv(s.conv(x, hidden, kernel=1), hidden, stride=stride, groups=hidden)
     y = s.conv(y, width if stride > 1 else x.channels, kernel=1, act=False)
     return y if stride > 1 else s.add(x, y)
 
 
-def _fire(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _fire(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     squeezed = s.conv(x, max(2, width // 2), kernel=1, norm=False)
     return s.concat(s.conv(squeezed, width, kernel=1, norm=False), s.conv(squeezed, width, norm=False))
 
 
-def _dense_block(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _dense_block(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     for _ in range(2):
         y = s.conv(s.act(s.norm(x)), max(2, width // 2), norm=False, act=False)
         x = s.concat(x, y)
@@ -284,29 +294,29 @@ def _dense_block(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
     return x
 
 
-def _grouped(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _grouped(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     even = s.conv(x, width + width % 2, kernel=1)
     return s.conv(even, even.channels, stride=stride, groups=2)
 
 
-def _gated(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _gated(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     y = s.conv(x, width, stride=stride)
     gate = s.global_pool(y, "GlobalAveragePool" if s.rng.random() < 0.5 else "ReduceMean")
     gate = s.conv(s.conv(gate, max(2, width // 2), kernel=1, norm=False), width, kernel=1, norm=False, act=False)
     return Tensor(s.op("Mul", [y.name, s.op("Sigmoid", [gate.name])]), width, y.size)
 
 
-def _two_ways(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _two_ways(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     first, second = s.split(s.conv(x, max(4, width)))
     return s.concat(first, s.conv(second, second.channels))
 
 
-def _shuffled(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _shuffled(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     first, second = s.split(s.conv(x, 2 * max(2, width // 2)))
     return s.shuffle(s.concat(first, s.conv(second, second.channels)), 2)
 
 
-def _attention(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _attention(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     places = int(np.prod(x.size, dtype=np.int64))
     query, key = (s.conv(x, width, kernel=1, norm=False, act=False) for _ in range(2))
     value = s.conv(x, x.channels, kernel=1, norm=False, act=False)
@@ -317,7 +327,7 @@ def _attention(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
     return s.add(x, s._like(x, s.op("Reshape", [mixed, s.ints(0, x.channels, *x.size)])))
 
 
-def _many_heads(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _many_heads(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     heads, depth = 2 + width % 2, 2
     places = int(np.prod(x.size, dtype=np.int64))
     rows = s.op("Transpose", [s.op("Reshape", [x.name, s.ints(0, x.channels, places)])], perm=[0, 2, 1])
@@ -335,7 +345,7 @@ def _many_heads(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
     return s.add(x, s._like(x, s.op("Reshape", [back, s.ints(0, x.channels, *x.size)])))
 
 
-def _convnext(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _convnext(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     y = s.conv(x, x.channels, groups=x.channels, norm=False, act=False)
     last = s.op("Transpose", [y.name], perm=[0, 2, 3, 1])
     normed = s.layer_norm(last, x.channels)
@@ -346,19 +356,19 @@ def _convnext(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
     return s.add(x, s._like(x, s.op("Transpose", [scaled], perm=[0, 3, 1, 2])))
 
 
-def _preactivated(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _preactivated(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     y = s.conv(s.act(s.norm(x)), width, norm=False, act=False)
     return s.add(x, s.conv(s.act(s.norm(y)), x.channels, norm=False, act=False))
 
 
-def _nested(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _nested(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     y = s.conv(x, width)
     inner = s.add(y, s.conv(s.conv(y, max(2, width // 2)), width, act=False))
     side = s.conv(x, x.channels, kernel=1, act=False)
     return s.add(s.add(x, side), s.conv(inner, x.channels, act=False))
 
 
-def _resized(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _resized(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     y = s.conv(x, width, stride=2)
     scales = s.constant("scales", np.array([1, 1, 2, 2], np.float32))
     roi = s.constant("roi", np.zeros(0, np.float32))
@@ -369,7 +379,7 @@ def _resized(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
     return up
 
 
-def _transposed(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _transposed(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     y = s.conv(x, width, stride=2)
     weight = s.rng.normal(0, 0.3, (width, x.channels, 2, 2)).astype(np.float32)
     inputs = [y.name, s.constant(f"deconv{len(s.nodes)}.weight", weight), s._vector("bias", x.channels)]
@@ -378,12 +388,12 @@ def _transposed(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
     return s.act(s.add(x, up) if up.size == x.size else up)
 
 
-def _responding(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _responding(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     y = s.conv(x, width)
     return s.conv(s._like(y, s.op("LRN", [y.name], size=3)), width)
 
 
-def _instance_normed(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _instance_normed(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     y = s.conv(x, max(4, width), norm=False, act=False)
     first, second = s.split(y)
     vectors = [s.constant("scale", s.rng.uniform(0.5, 1.5, first.channels).astype(np.float32))]
@@ -392,7 +402,7 @@ def _instance_normed(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
     return s.act(s.concat(normed, s.norm(second)))
 
 
-def _group_normed(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _group_normed(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     groups = 2
     y = s.conv(x, width + width % 2, norm=False, act=False)
     ones, zeros = (s.constant("vector", np.full(groups, number, np.float32)) for number in (1, 0))
@@ -402,7 +412,7 @@ def _group_normed(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
     return s.act(s._like(y, s.op("Mul", [back, scale])))
 
 
-def _shuffled_groups(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _shuffled_groups(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     groups = 2 + width % 2
     wide = s.conv(x, groups * (groups + 1), kernel=1)
     y = s.shuffle(s.conv(wide, wide.channels, kernel=1, groups=groups), groups)
@@ -410,7 +420,7 @@ def _shuffled_groups(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
     return s.add(wide, s.conv(y, wide.channels, kernel=1, groups=groups, act=False))
 
 
-def _sliced(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _sliced(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     y = s.conv(x, max(4, width))
     half = y.channels // 2
     parts = []
@@ -420,7 +430,7 @@ def _sliced(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
     return s.concat(parts[1], s.conv(parts[0], half))
 
 
-def _hard_gated(s: Sketch, x: Tensor, width: int, stride: int) -> Tensor:
+def _hard_gated(s: GraphBuilder, x: Tensor, width: int, stride: int) -> Tensor:
     y = s.conv(x, width, stride=stride)
     gate = s.conv(s.global_pool(y, "GlobalAveragePool"), width, kernel=1, norm=False, act=False)
     return Tensor(s.op("Mul", [s.op("HardSigmoid", [gate.name], alpha=1 / 6), y.name]), width, y.size)
@@ -457,20 +467,20 @@ BLOCKS: dict[str, Block] = {
 """Every kind of block by name."""
 
 
-def _pooled_head(s: Sketch, x: Tensor, classes: int) -> Tensor:
+def _pooled_head(s: GraphBuilder, x: Tensor, classes: int) -> Tensor:
     return s.dense(s.flatten(s.global_pool(x, "GlobalAveragePool")), classes)
 
 
-def _mean_head(s: Sketch, x: Tensor, classes: int) -> Tensor:
+def _mean_head(s: GraphBuilder, x: Tensor, classes: int) -> Tensor:
     return s.dense(s.global_pool(x, "ReduceMean", keepdims=False), classes)
 
 
-def _flat_head(s: Sketch, x: Tensor, classes: int) -> Tensor:
+def _flat_head(s: GraphBuilder, x: Tensor, classes: int) -> Tensor:
     hidden = s.act(Tensor(s.dense(s.flatten(s.pool(x)), 6).name, 6, ())) if s.activation != "PRelu" else s.flatten(x)
     return s.dense(hidden, classes)
 
 
-def _conv_head(s: Sketch, x: Tensor, classes: int) -> Tensor:
+def _conv_head(s: GraphBuilder, x: Tensor, classes: int) -> Tensor:
     return s.flatten(s.global_pool(s.conv(x, classes, kernel=1, norm=False, act=False), "GlobalAveragePool"))
 
 
@@ -498,12 +508,12 @@ class Recipe:
 
 def build_cnn(recipe: Recipe) -> onnx.ModelProto:
     """Make the network of a recipe; a stride is left out where the image has become too small for it."""
-    sketch = Sketch(recipe.opset, np.random.default_rng(recipe.seed), recipe.batch_norm, recipe.activation)
-    x = sketch.conv(Tensor("input", recipe.channels, (recipe.size, recipe.size)), recipe.stem)
+    builder = GraphBuilder(recipe.opset, np.random.default_rng(recipe.seed), recipe.batch_norm, recipe.activation)
+    x = builder.conv(Tensor("input", recipe.channels, (recipe.size, recipe.size)), recipe.stem)
     for kind, stride, width in recipe.blocks:
-        x = BLOCKS[kind](sketch, x, width, stride if min(x.size) >= 4 else 1)
-    output = HEADS[recipe.head](sketch, x, recipe.classes)
-    return sketch.to_proto(recipe.channels, recipe.size, output, free_batch=recipe.free_batch, batch=recipe.batch)
+        x = BLOCKS[kind](builder, x, width, stride if min(x.size) >= 4 else 1)
+    output = HEADS[recipe.head](builder, x, recipe.classes)
+    return builder.to_proto(recipe.channels, recipe.size, output, free_batch=recipe.free_batch, batch=recipe.batch)
 
 
 @st.composite

@@ -15,7 +15,7 @@ from n2n_edge._example import teacher_path
 from n2n_edge.cli.app import app
 from n2n_edge.data import source_digits
 from n2n_edge.data.samples import Samples, Source
-from n2n_edge.runs.gating import gate
+from n2n_edge.runs.gate import gate
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "python.md"
 NAMES = [name for name in n2n_edge.__all__ if name != "__version__"]

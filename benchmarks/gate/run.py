@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 
 from benchmarks.measurement.differences import Load, by_naive_loop, write_model
-from n2n_edge.gate.latency_ratio import LatencyRatio
-from n2n_edge.gate.run import GateJob, gate_models
-from n2n_edge.gate.settings import settings_of
-from n2n_edge.gate.unanswered import Unanswered
+from n2n_edge.gating.latency_ratio import LatencyRatio
+from n2n_edge.gating.run import GateJob, gate_models
+from n2n_edge.gating.settings import settings_of
+from n2n_edge.gating.unanswered import Unanswered
 
 HERE = Path(__file__).parent
 LIMIT = "5%"

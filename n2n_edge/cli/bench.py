@@ -97,7 +97,7 @@ def bench(
     - `n2n-edge bench student.onnx --target ssh://pi@raspberrypi.local --device raspberry-pi-4`
     """
     from n2n_edge.devices.registry import load_profile
-    from n2n_edge.gate.regression import parse_percent
+    from n2n_edge.gating.regression import parse_percent
     from n2n_edge.graph.input_shape import at_one_size, parse_input_shape
     from n2n_edge.measure.suite import run_suite
     from n2n_edge.report.bench_document import bench_document

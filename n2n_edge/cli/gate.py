@@ -17,7 +17,7 @@ from n2n_edge.errors import InputError, N2NError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from n2n_edge.gate.check import Gated
+    from n2n_edge.gating.check import Gated
 
 __all__ = ["gate"]
 
@@ -227,12 +227,12 @@ def gate(
         _write(found, time.monotonic() - started, junit, markdown, gitlab)
     except N2NError as error:
         if on_github:
-            from n2n_edge.gate.github import github_error
+            from n2n_edge.gating.github import github_error
 
             print_commands([github_error(" ".join(error.on_command_line().split()))], on_stderr=True)
         raise
     _show(found, as_json, on_github)
-    from n2n_edge.gate.check import exit_code_of
+    from n2n_edge.gating.check import exit_code_of
 
     raise typer.Exit(exit_code_of(found))
 
@@ -246,9 +246,9 @@ def _checked(
     files: "Sequence[Path | None]",
 ) -> "tuple[Gated, ...]":
     """Return what the public function says, once nothing that is read would be written over."""
-    from n2n_edge.gate.budget_file import find_budget_file, read_budget_file
-    from n2n_edge.runs.gating import gate as gate_files
-    from n2n_edge.runs.gating import jobs_of
+    from n2n_edge.gating.budget_file import find_budget_file, read_budget_file
+    from n2n_edge.runs.gate import gate as gate_files
+    from n2n_edge.runs.gate import jobs_of
     from n2n_edge.writing import refuse_unwritable
 
     if no_config and config is not None:
@@ -275,10 +275,10 @@ def _checked(
 
 
 def _init(models: list[Path], options: dict[str, Any], headroom: str, config: Path | None, as_json: bool) -> None:
-    from n2n_edge.gate.budget_file import FILE_NAME
-    from n2n_edge.gate.init_file import init_budgets
-    from n2n_edge.gate.regression import parse_percent
-    from n2n_edge.runs.gating import accuracies, given_settings
+    from n2n_edge.gating.budget_file import FILE_NAME
+    from n2n_edge.gating.init_file import init_budgets
+    from n2n_edge.gating.regression import parse_percent
+    from n2n_edge.runs.gate import accuracies, given_settings
 
     if len(models) != 1:
         raise InputError(f"--init: {len(models)} models are given; give the one to write budgets for")
@@ -298,9 +298,9 @@ def _write(
 ) -> None:
     import platform
 
-    from n2n_edge.gate.gitlab import gitlab_report
-    from n2n_edge.gate.junit import junit_report
-    from n2n_edge.gate.markdown import gate_markdown
+    from n2n_edge.gating.gitlab import gitlab_report
+    from n2n_edge.gating.junit import junit_report
+    from n2n_edge.gating.markdown import gate_markdown
     from n2n_edge.writing import write_text
 
     files = (
@@ -317,8 +317,8 @@ def _write(
 
 
 def _show(found: "Sequence[Gated]", as_json: bool, on_github: bool) -> None:
-    from n2n_edge.gate.github import append_outputs, append_summary, github_annotations
-    from n2n_edge.gate.json_document import gates_document
+    from n2n_edge.gating.github import append_outputs, append_summary, github_annotations
+    from n2n_edge.gating.json_document import gates_document
 
     if as_json:
         print_json(gates_document(found))
@@ -344,8 +344,8 @@ def _print(found: "Sequence[Gated]") -> None:
     from rich.text import Text
 
     from n2n_edge.cli.console import Console
-    from n2n_edge.gate.check import summary_of
-    from n2n_edge.gate.terminal import check_table, outcome_text
+    from n2n_edge.gating.check import summary_of
+    from n2n_edge.gating.terminal import check_table, outcome_text
     from n2n_edge.metrics.outcome import worst
 
     console = Console(width=None if sys.stdout.isatty() else 140)

@@ -43,7 +43,7 @@ def _print(run: "Run", report: "RunReport", verdicts: "Sequence[Verdict]") -> No
 
     from n2n_edge.cli.comparison import comparison_table, conditions_table
     from n2n_edge.cli.console import Console
-    from n2n_edge.gate.terminal import check_table
+    from n2n_edge.gating.terminal import check_table
 
     console = Console(width=None if sys.stdout.isatty() else 110)
     console.print(comparison_table(report))

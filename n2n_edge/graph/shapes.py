@@ -78,8 +78,7 @@ def types_of(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> Typ
 
 def inferred_types(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> Types:
     """Return what `types_of` does as far as the graph itself tells: nothing is run."""
-    noted = _noted(model)
-    if input_shape is None and _is_complete(model, noted):
+    if input_shape is None and _is_noted(model) and _is_complete(model, noted := _noted(model)):
         return Types(noted, {}, complete=True)
     found = infer(model, input_sizes(model, 1, input_shape))
     return Types(found.shapes, found.kinds, not found.unknown)
@@ -88,6 +87,12 @@ def inferred_types(model: ir.Model, input_shape: tuple[int, ...] | None = None) 
 def shapes_of(model: ir.Model) -> dict[str, Shape]:
     """Return the shape of every tensor by name; see `types_of`."""
     return dict(types_of(model).shapes)
+
+
+def _is_noted(model: ir.Model) -> bool:
+    """Tell whether something is noted of the shape of every tensor, be it only the names of its axes."""
+    outputs = (value for node in model.graph for value in node.outputs if value.name)
+    return all(value.shape is not None or not _is_tensor(value) for value in outputs)
 
 
 def _is_complete(model: ir.Model, shapes: Mapping[str, Shape]) -> bool:

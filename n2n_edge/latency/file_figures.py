@@ -12,8 +12,6 @@ from n2n_edge.graph.costs import Costs, costs, inferred_costs
 from n2n_edge.graph.input_shape import with_input_shape
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.model_file import file_size_bytes
-from n2n_edge.measure.bench import bench
-from n2n_edge.measure.options import BenchOptions
 from n2n_edge.metrics.costs import STATIC_COSTS
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
@@ -108,6 +106,9 @@ class ModelFile:
         """Return the latency of one inference: measured, each time, if the device is this host; predicted otherwise."""
         if not profile.is_host:
             return _predicted(self.estimate(profile))
+        from n2n_edge.measure.bench import bench
+        from n2n_edge.measure.options import BenchOptions
+
         options = BenchOptions(
             threads=profile.default_threads, providers=profile.providers, input_shape=self.input_shape
         )

@@ -11,7 +11,7 @@ from n2n_edge.metrics.figures import Figure, FigureJson
 from n2n_edge.metrics.formats import format_figure, format_provenance, format_value
 from n2n_edge.metrics.outcome import Outcome
 
-__all__ = ["Verdict", "VerdictJson", "judge"]
+__all__ = ["Verdict", "VerdictJson", "verdicts_on"]
 
 
 class VerdictJson(TypedDict):
@@ -111,7 +111,7 @@ class Verdict:
         return document
 
 
-def judge(
+def verdicts_on(
     figures: Mapping[str, Figure],
     budgets: Iterable[Budget],
     *,

@@ -15,7 +15,7 @@ from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import Cost
 from n2n_edge.metrics.figures import SCHEMA_VERSION, Figure
 from n2n_edge.metrics.notices import Notice, codes_of, texts_of
-from n2n_edge.metrics.verdict import Verdict, judge
+from n2n_edge.metrics.verdict import Verdict, verdicts_on
 from n2n_edge.report.comparison import figure_of
 from n2n_edge.report.document import (
     ArchitectureJson,
@@ -143,7 +143,7 @@ def verdicts_of(report: RunReport) -> tuple[Verdict, ...]:
     return tuple(
         verdict
         for item in report["budgets"]
-        for verdict in judge(
+        for verdict in verdicts_on(
             {item["cost"]: figure_of(item["reached"])},
             [Budget(cast("Cost", item["cost"]), item["limit"])],
             accept_expected=accept,

@@ -18,7 +18,7 @@ from n2n_edge.latency.file_figures import ModelFile
 from n2n_edge.latency.model import LatencyModel
 from n2n_edge.metrics.figures import Figure, FigureJson
 from n2n_edge.metrics.notices import Notice
-from n2n_edge.metrics.verdict import Verdict, judge
+from n2n_edge.metrics.verdict import Verdict, verdicts_on
 from n2n_edge.report.document import ConditionJson, ConditionsJson, DeviceJson, RunReport
 from n2n_edge.report.html import write_html
 from n2n_edge.report.model_card import write_model_card
@@ -160,7 +160,7 @@ def _verdicts(
         verdict
         for budget in settings.budgets
         for profile in (profiles if budget.cost == "latency_ms" else profiles[:1])
-        for verdict in judge(
+        for verdict in verdicts_on(
             _reached(figures, profile), [budget], accept_expected=settings.accept_expected, device=profile.name
         )
     )

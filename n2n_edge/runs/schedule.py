@@ -21,7 +21,7 @@ from n2n_edge.training.compute import Engine, generator
 from n2n_edge.training.distillation import training_engine
 from n2n_edge.training.evaluation import batch_for
 from n2n_edge.training.optimiser import Lesson, Optimiser
-from n2n_edge.training.settings import DistillSettings
+from n2n_edge.training.settings import DistillSettings, Precision
 from n2n_edge.training.step_memory import images_at_once, step_memory
 
 __all__ = ["SEARCH_SHARE", "Pace", "Schedule", "make_schedule", "timed_pace"]
@@ -93,6 +93,7 @@ class Schedule:
     tail_s: float = _TAIL_S
     evaluate_s: float = 0.0
     profile_s: float | None = None
+    precision: Precision = "auto"
 
     @classmethod
     def of_journal(cls, journal: Journal, settings: CompressSettings) -> "Schedule | None":
@@ -117,7 +118,9 @@ class Schedule:
         data = prepared.data
         if self.test_images is not None:
             data = replace(data, test=subset(data.test, self.test_images, prepared.distilling.seed))
-        distilling = replace(prepared.distilling, device=self.device, images_at_once=self.images_at_once)
+        distilling = replace(
+            prepared.distilling, device=self.device, images_at_once=self.images_at_once, precision=self.precision
+        )
         return replace(prepared, data=data, distilling=distilling)
 
 
@@ -184,7 +187,7 @@ def make_schedule(settings: CompressSettings, prepared: Prepared, spent_s: float
     at_once = settings.batch or images_at_once(memory, distilling.batch_size, engine.device)
     pace = timed_pace(prepared.teacher, data, distilling, engine, at_once)
     images = min(amount.short_images, _drawable(data))
-    schedule = Schedule(str(engine.device), at_once, images, evaluate_s=pace.evaluate_s)
+    schedule = Schedule(str(engine.device), at_once, images, evaluate_s=pace.evaluate_s, precision=engine.number_format)
     schedule = replace(schedule, profile_s=max(_PROFILE_S, _PROFILE_SHARE * _search_s(schedule, settings, pace)))
     if settings.minutes is not None:
         seconds = settings.minutes * 60

@@ -14,6 +14,7 @@ from onnx import ModelProto
 from torch import Tensor
 
 from n2n_edge.data.dataset import Data
+from n2n_edge.graph.costs import node_amounts
 from n2n_edge.tasks.channels import channel_scales
 from n2n_edge.tasks.losses import distillation_loss
 from n2n_edge.tasks.outputs import output_kind
@@ -36,9 +37,13 @@ from n2n_edge.training.reports import EpochReport, StepReport
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.training.teacher_outputs import Teaching
 
-__all__ = ["DistillResult", "distill", "training_engine"]
+__all__ = ["DistillResult", "distill", "grouped_share", "training_engine"]
 
 _TRIED_IMAGES = 2
+_GROUPED_AT_MOST = 0.3
+"""Processors train in bfloat16 up to this share of grouped convolutions: with AMX a step of ResNet-20 takes half the
+time in it, one of MobileNetV2 at 32 px twice the time (`benchmarks/engine/formats.py`)."""
+
 _SCALE_IMAGES = 512
 """Training images on which the teacher's channels are measured."""
 
@@ -54,13 +59,24 @@ class DistillResult:
 
 
 def training_engine(settings: DistillSettings, student: ir.Model, data: Data) -> Engine:
-    """Return what trains; under ``auto`` in a short number format only where the student's graph runs in it."""
+    """Return what trains; under ``auto`` in a short number format only where the student's graph gains by it."""
     engine = Engine.of(settings)
     chosen = engine.calculating(default_format(settings.precision, engine.device))
     if settings.precision != "auto" or chosen is engine:
         return chosen
+    if engine.device.type == "cpu" and grouped_share(student) > _GROUPED_AT_MOST:
+        return engine
     images = next(evaluation_batches(data, data.train, _TRIED_IMAGES)).inputs
     return chosen if trains_in(student, images, chosen) else engine
+
+
+def grouped_share(model: ir.Model) -> float:
+    """Return the share of what convolutions give, in elements, that comes from grouped and depthwise ones."""
+    nodes, amounts = node_amounts(model)
+    outputs = amounts.node_output_bytes[:, 0]
+    convolutions = [(node.groups, given) for node, given in zip(nodes, outputs, strict=True) if node.op.convolves]
+    grouped = sum(given for groups, given in convolutions if groups > 1)
+    return float(grouped / max(sum(given for _, given in convolutions), 1.0))
 
 
 def _finite(loss: float | None) -> float:

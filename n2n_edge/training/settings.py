@@ -40,10 +40,10 @@ class DistillSettings:
     after `teacher_images` augmented images they come back with the teacher's outputs for them (see `Teaching`).
     `device` is ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; `processes` train
     together, each on its part of every batch: as many CUDA devices, or parts of the processor. `precision` ``auto``
-    calculates in bfloat16 where the processor has instructions for it, on CUDA in bfloat16 or (before Ampere) float16;
-    what is evaluated is always float32. `images_at_once` go through the network together, gradients being summed up to
-    `batch_size`; None: the whole batch (`step_memory.images_at_once` tells how many fit). `threads` None leaves torch's
-    number as it is.
+    calculates in bfloat16 where the processor has instructions for it and few convolutions are grouped, on CUDA in
+    bfloat16 or (before Ampere) float16; what is evaluated is always float32. `images_at_once` go through the network
+    together, gradients being summed up to `batch_size`; None: the whole batch (`step_memory.images_at_once` tells how
+    many fit). `threads` None leaves torch's number as it is.
     """
 
     epochs: int = 10

@@ -144,7 +144,7 @@ def test_an_exit_from_deep_within_a_command_is_not_the_commands_own(call, monkey
     def stop(*_arguments: object) -> None:
         raise raised
 
-    monkeypatch.setattr("n2n_edge.runs.gating.gate_models", stop)
+    monkeypatch.setattr("n2n_edge.runs.gate.gate_models", stop)
     code, out, err = call("gate", teacher_path(), "--no-config", "--max-mb", 1)
     assert (code, out) == (2, "")
     assert "n2n-edge: code that 'gate' ran" in err

@@ -5,10 +5,10 @@ import pytest
 from n2n_edge._example import teacher_path
 from n2n_edge.data.pixel_scale import check_mean_and_std, per_channel
 from n2n_edge.errors import InputError
-from n2n_edge.gate.budget_file import find_budget_file
+from n2n_edge.gating.budget_file import find_budget_file
 from n2n_edge.runs.normalisation import MEAN_KEY, STD_KEY, metadata_normalisation
 from n2n_edge.runs.settings import CompressSettings
-from tests.gate.test_gate_command import _run
+from tests.gating.test_gate_command import _run
 
 BAD = [
     ("nan", "1"), ("inf", "1"), ("1e400", "1"), ("-inf", "1"), ("0", "nan"), ("0", "inf"), ("0", "1e400"), ("0", "0"),

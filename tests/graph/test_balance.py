@@ -10,7 +10,7 @@ from n2n_edge.graph.costs import costs
 from n2n_edge.graph.labels import LabelArray, Labels
 from n2n_edge.graph.teacher import Teacher, build
 from tests.graph.test_groups import teacher_of
-from tests.strategies import GRAPH_SETTINGS, Sketch, Tensor
+from tests.strategies import GRAPH_SETTINGS, GraphBuilder, Tensor
 
 
 def classes(labels: Labels, row: LabelArray) -> list[LabelArray]:
@@ -82,11 +82,11 @@ def test_channels_without_a_label_keep_all_of_a_grouped_convolution() -> None:
 
 @pytest.mark.parametrize("groups", [2, 3])
 def test_a_shuffled_pair_of_grouped_convolutions_can_shrink(groups: int) -> None:
-    sketch = Sketch(17, np.random.default_rng(0))
-    wide = sketch.conv(Tensor("input", 3, (8, 8)), 8 * groups, kernel=1)
-    inner = sketch.shuffle(sketch.conv(wide, 6 * groups, kernel=1, groups=groups), groups)
-    y = sketch.conv(sketch.conv(inner, 6 * groups, groups=6 * groups), 8 * groups, kernel=1, groups=groups)
-    teacher: Teacher = teacher_of(sketch, y)
+    builder = GraphBuilder(17, np.random.default_rng(0))
+    wide = builder.conv(Tensor("input", 3, (8, 8)), 8 * groups, kernel=1)
+    inner = builder.shuffle(builder.conv(wide, 6 * groups, kernel=1, groups=groups), groups)
+    y = builder.conv(builder.conv(inner, 6 * groups, groups=6 * groups), 8 * groups, kernel=1, groups=groups)
+    teacher: Teacher = teacher_of(builder, y)
 
     units = {group.width for group in teacher.groups if group.shrinkable}
     assert min(units) > 1

@@ -13,7 +13,7 @@ from n2n_edge.graph.load import serialize
 from n2n_edge.graph.shape_run import run_graph
 from n2n_edge.graph.teacher import Teacher, build
 from tests.graph.running import assert_same_outputs, inputs_of, run
-from tests.strategies import GRAPH_SETTINGS, Sketch, Tensor, cnn_models
+from tests.strategies import GRAPH_SETTINGS, GraphBuilder, Tensor, cnn_models
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 
@@ -97,9 +97,9 @@ def test_only_the_named_norms_are_folded() -> None:
 
 
 def test_a_convolution_that_gives_the_graph_output_gets_none() -> None:
-    sketch = Sketch(17, np.random.default_rng(0), batch_norm=False)
-    x = sketch.conv(sketch.conv(Tensor("input", 3, (8, 8)), 4), 2, act=False)
-    model = ir.from_proto(sketch.to_proto(3, 8, x, free_batch=True, batch=1))
+    builder = GraphBuilder(17, np.random.default_rng(0), batch_norm=False)
+    x = builder.conv(builder.conv(Tensor("input", 3, (8, 8)), 4), 2, act=False)
+    model = ir.from_proto(builder.to_proto(3, 8, x, free_batch=True, batch=1))
 
     restored, names = restore_batchnorm(Teacher(model).model, [calibration(0)])
 
@@ -108,9 +108,9 @@ def test_a_convolution_that_gives_the_graph_output_gets_none() -> None:
 
 
 def test_a_norm_that_gives_the_graph_output_is_folded_under_its_name() -> None:
-    sketch = Sketch(17, np.random.default_rng(0))
-    x = sketch.conv(Tensor("input", 3, (8, 8)), 2, act=False)
-    model = ir.from_proto(sketch.to_proto(3, 8, x, free_batch=True, batch=1))
+    builder = GraphBuilder(17, np.random.default_rng(0))
+    x = builder.conv(Tensor("input", 3, (8, 8)), 2, act=False)
+    model = ir.from_proto(builder.to_proto(3, 8, x, free_batch=True, batch=1))
     teacher = Teacher(model).model
 
     folded = fold_batchnorm(teacher)
@@ -122,13 +122,13 @@ def test_a_norm_that_gives_the_graph_output_is_folded_under_its_name() -> None:
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_transposed_convolutions(groups: int) -> None:
-    sketch = Sketch(17, np.random.default_rng(0))
-    x = sketch.conv(Tensor("input", 3, (8, 8)), 4)
-    weight = sketch.constant("up.weight", sketch.rng.normal(size=(4, 8 // groups, 2, 2)).astype(np.float32))
-    x = Tensor(sketch.op("ConvTranspose", [x.name, weight], strides=[2, 2], group=groups), 8, (16, 16))
-    x = sketch.conv(sketch.act(sketch.norm(x)), 3)
-    output = sketch.dense(sketch.flatten(sketch.global_pool(x, "GlobalAveragePool")), 2)
-    teacher = Teacher(ir.from_proto(sketch.to_proto(3, 8, output, free_batch=True, batch=1)))
+    builder = GraphBuilder(17, np.random.default_rng(0))
+    x = builder.conv(Tensor("input", 3, (8, 8)), 4)
+    weight = builder.constant("up.weight", builder.rng.normal(size=(4, 8 // groups, 2, 2)).astype(np.float32))
+    x = Tensor(builder.op("ConvTranspose", [x.name, weight], strides=[2, 2], group=groups), 8, (16, 16))
+    x = builder.conv(builder.act(builder.norm(x)), 3)
+    output = builder.dense(builder.flatten(builder.global_pool(x, "GlobalAveragePool")), 2)
+    teacher = Teacher(ir.from_proto(builder.to_proto(3, 8, output, free_batch=True, batch=1)))
     inputs = calibration(3)
     expected = run(teacher.model, inputs)
 
@@ -161,10 +161,10 @@ def test_real_models(shared_data: Path, name: str) -> None:
 
 
 def plain_network(*, batch_norm: bool = False) -> ir.Model:
-    sketch = Sketch(17, np.random.default_rng(0), batch_norm=batch_norm)
-    x = sketch.conv(sketch.conv(Tensor("input", 3, (8, 8)), 4), 6)
-    output = sketch.dense(sketch.flatten(sketch.global_pool(x, "GlobalAveragePool")), 2)
-    return ir.from_proto(sketch.to_proto(3, 8, output, free_batch=True, batch=1))
+    builder = GraphBuilder(17, np.random.default_rng(0), batch_norm=batch_norm)
+    x = builder.conv(builder.conv(Tensor("input", 3, (8, 8)), 4), 6)
+    output = builder.dense(builder.flatten(builder.global_pool(x, "GlobalAveragePool")), 2)
+    return ir.from_proto(builder.to_proto(3, 8, output, free_batch=True, batch=1))
 
 
 def calibration(seed: int) -> dict[str, np.ndarray]:

@@ -11,38 +11,38 @@ from onnx import numpy_helper
 from n2n_edge.graph.teacher import Teacher, build
 from tests.graph.checking import assert_sound, group_of, halved
 from tests.graph.running import has_free_batch, inputs_of, run
-from tests.strategies import Sketch, Tensor
+from tests.strategies import GraphBuilder, Tensor
 
-Pad = Callable[[Sketch, Tensor, int], str]
-"""``pad(sketch, x, count)`` gives `x` with `count` constant channels more."""
+Pad = Callable[[GraphBuilder, Tensor, int], str]
+"""``pad(builder, x, count)`` gives `x` with `count` constant channels more."""
 
 
-def filled(s: Sketch, x: Tensor, count: int, value: float = 0) -> str:
+def filled(s: GraphBuilder, x: Tensor, count: int, value: float = 0) -> str:
     fill = numpy_helper.from_array(np.array([value], np.float32))
     return s.op("ConstantOfShape", [s.ints(1, count, *x.size)], value=fill)
 
 
-def stored(s: Sketch, x: Tensor, count: int, value: float = 0) -> str:
+def stored(s: GraphBuilder, x: Tensor, count: int, value: float = 0) -> str:
     return s.constant("fill", np.full((1, count, *x.size), value, np.float32))
 
 
-def expanded(s: Sketch, x: Tensor, count: int) -> str:
+def expanded(s: GraphBuilder, x: Tensor, count: int) -> str:
     vector = s.constant("vector", s.rng.normal(0, 1, (1, count, 1, 1)).astype(np.float32))
     return s.op("Expand", [vector, s.ints(1, count, *x.size)])
 
 
-def joined(s: Sketch, *names: str) -> str:
+def joined(s: GraphBuilder, *names: str) -> str:
     return s.op("Concat", list(names), axis=1)
 
 
-def of_the_batch(s: Sketch, x: Tensor, count: int, value: float = 0.0) -> str:
+def of_the_batch(s: GraphBuilder, x: Tensor, count: int, value: float = 0.0) -> str:
     """Zeros made for every image."""
     batch = s.op("Slice", [s.op("Shape", [x.name]), s.ints(0), s.ints(1)])
     shape = s.op("Concat", [batch, s.ints(count, *x.size)], axis=0)
     return s.op("ConstantOfShape", [shape], value=numpy_helper.from_array(np.array([value], np.float32)))
 
 
-def padded(s: Sketch, x: Tensor, before: int, after: int, value: float = 0.0) -> str:
+def padded(s: GraphBuilder, x: Tensor, before: int, after: int, value: float = 0.0) -> str:
     fill = [s.constant("fill", np.array(value, np.float32))] if value else []
     return s.op("Pad", [x.name, s.ints(0, before, 0, 0, 0, after, 0, 0), *fill])
 
@@ -73,7 +73,7 @@ PADDINGS: dict[str, Pad] = {
 
 def network(pad: Pad, opset: int = 13) -> onnx.ModelProto:
     """Two stages, the second one's pooled shortcut padded as MediaPipe's networks do."""
-    s = Sketch(opset, np.random.default_rng(0), batch_norm=False)
+    s = GraphBuilder(opset, np.random.default_rng(0), batch_norm=False)
     x = s.conv(Tensor("input", 3, (16, 16)), 8)
     for width in (12, 16):
         inner = s.conv(s.conv(x, width, stride=2), width, act=False)
@@ -106,7 +106,7 @@ def test_padding_made_for_one_image_serves_every_batch(name: str) -> None:
     assert "Concat" not in {node.op_type for node in teacher.model.graph}
 
 
-def planes(s: Sketch, x: Tensor) -> str:
+def planes(s: GraphBuilder, x: Tensor) -> str:
     """Coordinates of every position: two channels that nothing labels."""
     rows = np.broadcast_to(np.linspace(-1, 1, x.size[0], dtype=np.float32)[:, None], x.size)
     return s.constant("planes", np.stack([rows, rows.T])[None])
@@ -115,7 +115,7 @@ def planes(s: Sketch, x: Tensor) -> str:
 @pytest.mark.parametrize("mode", ["DCR", "CRD"])
 @pytest.mark.parametrize("where", ["first", "last", "middle", "picture"])
 def test_depth_to_space_of_channels_some_of_which_carry_no_label(where: str, mode: str) -> None:
-    s = Sketch(17, np.random.default_rng(0), batch_norm=False)
+    s = GraphBuilder(17, np.random.default_rng(0), batch_norm=False)
     x, y = (s.conv(Tensor("input", 1, (8, 8)), 7) for _ in range(2))
     others = [planes(s, x)] if where != "picture" else ["input", "input"]
     order = {"first": [*others, x.name, y.name], "last": [x.name, y.name, *others]}
@@ -128,7 +128,7 @@ def test_depth_to_space_of_channels_some_of_which_carry_no_label(where: str, mod
 
 @pytest.mark.parametrize("op_type", ["SpaceToDepth", "Split", "Transpose", "Slice", "Gather"])
 def test_other_moves_of_channels_some_of_which_carry_no_label(op_type: str) -> None:
-    s = Sketch(17, np.random.default_rng(0), batch_norm=False)
+    s = GraphBuilder(17, np.random.default_rng(0), batch_norm=False)
     x = s.conv(Tensor("input", 1, (8, 8)), 7)
     name = joined(s, x.name, "input")
     match op_type:
@@ -150,7 +150,7 @@ def test_other_moves_of_channels_some_of_which_carry_no_label(op_type: str) -> N
 
 
 def test_a_constant_part_shrinks_by_itself_where_only_a_convolution_reads_it() -> None:
-    s = Sketch(17, np.random.default_rng(0), batch_norm=False)
+    s = GraphBuilder(17, np.random.default_rng(0), batch_norm=False)
     x = s.conv(Tensor("input", 3, (8, 8)), 8)
     y = s.conv(Tensor(joined(s, x.name, expanded(s, x, 4)), 12, x.size), 6)
     output = s.dense(s.flatten(s.global_pool(y, "GlobalAveragePool")), 3)

@@ -11,19 +11,19 @@ from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.graph.shape_run import run_graph
 from n2n_edge.graph.teacher import Teacher
 from tests.graph.running import inputs_of
-from tests.strategies import GRAPH_SETTINGS, Sketch, Tensor, cnn_models
+from tests.strategies import GRAPH_SETTINGS, GraphBuilder, Tensor, cnn_models
 
 
 def small_network() -> ir.Model:
     """Conv 3x3 (3 to 4), BatchNorm, Relu on 8x8; depthwise 3x3 stride 2; global pool; Gemm 4 to 5 with bias."""
-    sketch = Sketch(17, np.random.default_rng(0))
-    x = sketch.conv(Tensor("input", 3, (8, 8)), 4)
-    x = sketch.conv(x, 4, stride=2, groups=4, norm=False, act=False)
-    features = Tensor(sketch.op("Flatten", [sketch.global_pool(x, "GlobalAveragePool").name]), 4, ())
-    weight = sketch.constant("fc.weight", np.ones((4, 5), np.float32))
-    bias = sketch.constant("fc.bias", np.ones(5, np.float32))
-    output = Tensor(sketch.op("Gemm", [features.name, weight, bias]), 5, ())
-    return ir.from_proto(sketch.to_proto(3, 8, output, free_batch=True, batch=1))
+    builder = GraphBuilder(17, np.random.default_rng(0))
+    x = builder.conv(Tensor("input", 3, (8, 8)), 4)
+    x = builder.conv(x, 4, stride=2, groups=4, norm=False, act=False)
+    features = Tensor(builder.op("Flatten", [builder.global_pool(x, "GlobalAveragePool").name]), 4, ())
+    weight = builder.constant("fc.weight", np.ones((4, 5), np.float32))
+    bias = builder.constant("fc.bias", np.ones(5, np.float32))
+    output = Tensor(builder.op("Gemm", [features.name, weight, bias]), 5, ())
+    return ir.from_proto(builder.to_proto(3, 8, output, free_batch=True, batch=1))
 
 
 MACS = 64 * 4 * 27 + 16 * 4 * 9 + 4 * 5
@@ -50,13 +50,13 @@ def test_costs_are_for_a_batch_of_one_and_come_without_noted_shapes() -> None:
 
 
 def test_settings_are_no_params() -> None:
-    sketch = Sketch(17, np.random.default_rng(0), batch_norm=False, activation="Clip")
-    x = sketch.conv(Tensor("input", 3, (8, 8)), 4)
-    scales = sketch.constant("scales", np.array([1, 1, 2, 2], np.float32))
-    x = Tensor(sketch.op("Resize", [x.name, "", scales], mode="nearest"), 4, (16, 16))
-    x = sketch.conv(x, 2, act=False)
+    builder = GraphBuilder(17, np.random.default_rng(0), batch_norm=False, activation="Clip")
+    x = builder.conv(Tensor("input", 3, (8, 8)), 4)
+    scales = builder.constant("scales", np.array([1, 1, 2, 2], np.float32))
+    x = Tensor(builder.op("Resize", [x.name, "", scales], mode="nearest"), 4, (16, 16))
+    x = builder.conv(x, 2, act=False)
 
-    model = ir.from_proto(sketch.to_proto(3, 8, x, free_batch=False, batch=1))
+    model = ir.from_proto(builder.to_proto(3, 8, x, free_batch=False, batch=1))
 
     assert costs(model).params == 4 * 27 + 4 + 2 * 36 + 2
 

@@ -11,16 +11,16 @@ from onnx import numpy_helper
 from n2n_edge.graph.costs import costs
 from n2n_edge.graph.teacher import Teacher
 from tests.graph.checking import assert_sound, group_of
-from tests.strategies import Sketch, Tensor
+from tests.strategies import GraphBuilder, Tensor
 
-Body = Callable[[Sketch, Tensor], Tensor]
+Body = Callable[[GraphBuilder, Tensor], Tensor]
 
 
 def network(body: Body, opset: int = 17, *, named: bool = True) -> onnx.ModelProto:
-    sketch = Sketch(opset, np.random.default_rng(0))
-    x = body(sketch, sketch.conv(Tensor("input", 3, (8, 8)), 8))
-    output = sketch.dense(sketch.flatten(sketch.global_pool(sketch.conv(x, 8), "GlobalAveragePool")), 3)
-    proto = sketch.to_proto(3, 8, output, free_batch=True, batch=1)
+    builder = GraphBuilder(opset, np.random.default_rng(0))
+    x = body(builder, builder.conv(Tensor("input", 3, (8, 8)), 8))
+    output = builder.dense(builder.flatten(builder.global_pool(builder.conv(x, 8), "GlobalAveragePool")), 3)
+    proto = builder.to_proto(3, 8, output, free_batch=True, batch=1)
     if not named:
         for node in proto.graph.node:
             node.ClearField("name")
@@ -31,19 +31,19 @@ def like(x: Tensor, name: str) -> Tensor:
     return Tensor(name, x.channels, x.size)
 
 
-def floats(sketch: Sketch, *shape: int) -> np.ndarray:
-    return sketch.rng.normal(0, 0.3, shape).astype(np.float32)
+def floats(builder: GraphBuilder, *shape: int) -> np.ndarray:
+    return builder.rng.normal(0, 0.3, shape).astype(np.float32)
 
 
-def with_operand(make: Callable[[Sketch], str], op_type: str = "Add") -> Body:
+def with_operand(make: Callable[[GraphBuilder], str], op_type: str = "Add") -> Body:
     """An elementwise op with what `make` gives, which broadcasts to (1, 8, 8, 8)."""
     return lambda s, x: like(x, s.op(op_type, [x.name, make(s)]))
 
 
-def with_weights(make: Callable[[Sketch], list[str]]) -> Body:
+def with_weights(make: Callable[[GraphBuilder], list[str]]) -> Body:
     """Convolutions with the 8x8x3x3 weights that `make` gives."""
 
-    def body(s: Sketch, x: Tensor) -> Tensor:
+    def body(s: GraphBuilder, x: Tensor) -> Tensor:
         for weight in make(s):
             x = like(x, s.op("Relu", [s.op("Conv", [x.name, weight], pads=[1] * 4)]))
         return x
@@ -51,30 +51,30 @@ def with_weights(make: Callable[[Sketch], list[str]]) -> Body:
     return body
 
 
-def constant_of_shape(s: Sketch, value: float, *shape: int) -> str:
+def constant_of_shape(s: GraphBuilder, value: float, *shape: int) -> str:
     return s.op("ConstantOfShape", [s.ints(*shape)], value=numpy_helper.from_array(np.array([value], np.float32)))
 
 
-def shared(s: Sketch) -> str:
+def shared(s: GraphBuilder) -> str:
     return s.constant("shared.weight", floats(s, 8, 8, 3, 3))
 
 
-def twice(s: Sketch, op_type: str, **attributes: object) -> list[str]:
+def twice(s: GraphBuilder, op_type: str, **attributes: object) -> list[str]:
     weight = shared(s)
     return [s.op(op_type, [weight], **attributes) for _ in range(2)]
 
 
-def used_and_transposed(s: Sketch) -> list[str]:
+def used_and_transposed(s: GraphBuilder) -> list[str]:
     weight = shared(s)
     return [weight, s.op("Transpose", [weight], perm=[1, 0, 2, 3])]
 
 
-def used_and_reshaped(s: Sketch) -> list[str]:
+def used_and_reshaped(s: GraphBuilder) -> list[str]:
     weight = shared(s)
     return [weight, s.op("Reshape", [s.op("Reshape", [weight, s.ints(8, 8, 9)]), s.ints(8, 8, 3, 3)])]
 
 
-def grid(s: Sketch, x: Tensor) -> Tensor:
+def grid(s: GraphBuilder, x: Tensor) -> Tensor:
     """Coordinates made by Range, Cast and Unsqueeze, as detectors do."""
     numbers = [s.constant("number", np.array(n, np.int64)) for n in (0, 8, 1)]
     line = s.op("Cast", [s.op("Range", numbers)], to=1)
@@ -82,7 +82,7 @@ def grid(s: Sketch, x: Tensor) -> Tensor:
     return like(x, s.op("Add", [x.name, rows]))
 
 
-def number(s: Sketch, value: float) -> str:
+def number(s: GraphBuilder, value: float) -> str:
     return s.constant("number", np.array(value, np.float32))
 
 

@@ -10,12 +10,12 @@ from n2n_edge.graph.groups import ChannelGroup
 from n2n_edge.graph.load import serialize
 from n2n_edge.graph.teacher import Teacher, build
 from tests.graph.running import inputs_of, run
-from tests.strategies import BLOCKS, Sketch, Tensor
+from tests.strategies import BLOCKS, GraphBuilder, Tensor
 
 
-def teacher_of(sketch: Sketch, x: Tensor) -> Teacher:
-    output = sketch.dense(sketch.flatten(sketch.global_pool(x, "GlobalAveragePool")), 3)
-    return Teacher(ir.from_proto(sketch.to_proto(3, 8, output, free_batch=True, batch=1)))
+def teacher_of(builder: GraphBuilder, x: Tensor) -> Teacher:
+    output = builder.dense(builder.flatten(builder.global_pool(x, "GlobalAveragePool")), 3)
+    return Teacher(ir.from_proto(builder.to_proto(3, 8, output, free_batch=True, batch=1)))
 
 
 def of(teacher: Teacher, layer: int, axis: int = 0) -> ChannelGroup:
@@ -70,9 +70,9 @@ def test_real_exports_of_other_tools_shrink(shared_data: Path, path: str) -> Non
 
 
 def test_a_residual_stream_is_one_group_and_inner_widths_are_their_own() -> None:
-    sketch = Sketch(17, np.random.default_rng(0))
-    x = sketch.conv(Tensor("input", 3, (8, 8)), 8)
-    teacher = teacher_of(sketch, BLOCKS["residual"](sketch, BLOCKS["residual"](sketch, x, 8, 1), 8, 1))
+    builder = GraphBuilder(17, np.random.default_rng(0))
+    x = builder.conv(Tensor("input", 3, (8, 8)), 8)
+    teacher = teacher_of(builder, BLOCKS["residual"](builder, BLOCKS["residual"](builder, x, 8, 1), 8, 1))
 
     assert of(teacher, 0) == of(teacher, 2) == of(teacher, 4)
     assert len({of(teacher, layer).name for layer in (0, 1, 3)}) == 3
@@ -80,8 +80,8 @@ def test_a_residual_stream_is_one_group_and_inner_widths_are_their_own() -> None
 
 
 def test_a_padded_shortcut_gives_old_channels_and_new_ones() -> None:
-    sketch = Sketch(17, np.random.default_rng(0))
-    teacher = teacher_of(sketch, BLOCKS["padded"](sketch, sketch.conv(Tensor("input", 3, (8, 8)), 4), 10, 2))
+    builder = GraphBuilder(17, np.random.default_rng(0))
+    teacher = teacher_of(builder, BLOCKS["padded"](builder, builder.conv(Tensor("input", 3, (8, 8)), 4), 10, 2))
 
     widths = {group.width for group in teacher.groups if (teacher.layers[2].weight, 0) in group.dims}
 
@@ -89,8 +89,8 @@ def test_a_padded_shortcut_gives_old_channels_and_new_ones() -> None:
 
 
 def test_a_gate_is_tied_to_what_it_gates_but_its_inner_width_is_free() -> None:
-    sketch = Sketch(17, np.random.default_rng(0))
-    teacher = teacher_of(sketch, BLOCKS["gated"](sketch, sketch.conv(Tensor("input", 3, (8, 8)), 4), 8, 1))
+    builder = GraphBuilder(17, np.random.default_rng(0))
+    teacher = teacher_of(builder, BLOCKS["gated"](builder, builder.conv(Tensor("input", 3, (8, 8)), 4), 8, 1))
     gated, squeeze, excite = 1, 2, 3
 
     assert of(teacher, gated) == of(teacher, excite) == of(teacher, squeeze, axis=1)
@@ -99,16 +99,16 @@ def test_a_gate_is_tied_to_what_it_gates_but_its_inner_width_is_free() -> None:
 
 
 def test_parts_of_a_concat_are_groups_of_their_own() -> None:
-    sketch = Sketch(17, np.random.default_rng(0))
-    teacher = teacher_of(sketch, BLOCKS["fire"](sketch, sketch.conv(Tensor("input", 3, (8, 8)), 4), 5, 1))
+    builder = GraphBuilder(17, np.random.default_rng(0))
+    teacher = teacher_of(builder, BLOCKS["fire"](builder, builder.conv(Tensor("input", 3, (8, 8)), 4), 5, 1))
 
     assert [of(teacher, layer).width for layer in (2, 3)] == [5, 5]
     assert of(teacher, 2) != of(teacher, 3)
 
 
 def test_groups_of_a_convolution_lose_channels_evenly() -> None:
-    sketch = Sketch(17, np.random.default_rng(0))
-    teacher = teacher_of(sketch, BLOCKS["grouped"](sketch, sketch.conv(Tensor("input", 3, (8, 8)), 4), 8, 1))
+    builder = GraphBuilder(17, np.random.default_rng(0))
+    teacher = teacher_of(builder, BLOCKS["grouped"](builder, builder.conv(Tensor("input", 3, (8, 8)), 4), 8, 1))
     grouped = teacher.layers[2]
     assert grouped.groups == 2
 
@@ -119,11 +119,11 @@ def test_groups_of_a_convolution_lose_channels_evenly() -> None:
 
 
 def test_halves_of_a_split_shrink_apart_so_that_none_becomes_empty() -> None:
-    sketch = Sketch(17, np.random.default_rng(0))
-    x = sketch.conv(Tensor("input", 3, (8, 8)), 8)
-    first, second = sketch.split(x)
-    pooled = [sketch.op("MaxPool", [part.name], kernel_shape=[1, 1]) for part in (second, first)]
-    teacher = teacher_of(sketch, sketch.conv(sketch.concat(*(Tensor(name, 4, x.size) for name in pooled)), 8))
+    builder = GraphBuilder(17, np.random.default_rng(0))
+    x = builder.conv(Tensor("input", 3, (8, 8)), 8)
+    first, second = builder.split(x)
+    pooled = [builder.op("MaxPool", [part.name], kernel_shape=[1, 1]) for part in (second, first)]
+    teacher = teacher_of(builder, builder.conv(builder.concat(*(Tensor(name, 4, x.size) for name in pooled)), 8))
 
     halves = [group for group in teacher.groups if (teacher.layers[0].weight, 0) in group.dims]
 
@@ -133,17 +133,17 @@ def test_halves_of_a_split_shrink_apart_so_that_none_becomes_empty() -> None:
 
 
 def test_what_is_fixed_says_why() -> None:
-    sketch = Sketch(17, np.random.default_rng(0))
-    teacher = teacher_of(sketch, sketch.conv(Tensor("input", 3, (8, 8)), 4))
+    builder = GraphBuilder(17, np.random.default_rng(0))
+    teacher = teacher_of(builder, builder.conv(Tensor("input", 3, (8, 8)), 4))
 
     assert [group.reason for group in teacher.groups] == ["graph input 'input'", "", "graph output 'logits'"]
     assert [layer.reason for layer in teacher.layers[-1:]] == ["gives the graph output 'logits'"]
 
 
 def test_the_most_important_channels_stay() -> None:
-    sketch = Sketch(17, np.random.default_rng(0), batch_norm=False)
-    x = sketch.conv(sketch.conv(Tensor("input", 3, (8, 8)), 6), 4)
-    teacher = teacher_of(sketch, x)
+    builder = GraphBuilder(17, np.random.default_rng(0), batch_norm=False)
+    x = builder.conv(builder.conv(Tensor("input", 3, (8, 8)), 6), 4)
+    teacher = teacher_of(builder, x)
     weights = teacher.model.graph.initializers
     inputs = inputs_of(teacher.model, 1)
     for name, factor in (("conv0.weight", 10.0), ("conv2.weight", 10.0)):
@@ -162,8 +162,8 @@ def test_the_most_important_channels_stay() -> None:
 
 
 def test_self_attention_ties_query_and_key_and_leaves_the_values_in_the_stream() -> None:
-    sketch = Sketch(17, np.random.default_rng(0))
-    teacher = teacher_of(sketch, BLOCKS["attention"](sketch, sketch.conv(Tensor("input", 3, (8, 8)), 6), 4, 1))
+    builder = GraphBuilder(17, np.random.default_rng(0))
+    teacher = teacher_of(builder, BLOCKS["attention"](builder, builder.conv(Tensor("input", 3, (8, 8)), 6), 4, 1))
     stem, query, key, value = range(4)
 
     assert of(teacher, query) == of(teacher, key)
@@ -173,8 +173,8 @@ def test_self_attention_ties_query_and_key_and_leaves_the_values_in_the_stream()
 
 
 def test_the_heads_of_an_attention_can_go_and_its_width_stays() -> None:
-    sketch = Sketch(17, np.random.default_rng(0))
-    teacher = teacher_of(sketch, BLOCKS["many_heads"](sketch, sketch.conv(Tensor("input", 3, (8, 8)), 6), 3, 1))
+    builder = GraphBuilder(17, np.random.default_rng(0))
+    teacher = teacher_of(builder, BLOCKS["many_heads"](builder, builder.conv(Tensor("input", 3, (8, 8)), 6), 3, 1))
 
     mixing = next(layer for layer in teacher.layers if layer.op_type == "MatMul")
     heads = next(group for group in teacher.groups if (mixing.weight, 1) in group.dims)
@@ -184,8 +184,8 @@ def test_the_heads_of_an_attention_can_go_and_its_width_stays() -> None:
 
 
 def test_a_convnext_block_shrinks_inside_and_says_why_not_outside() -> None:
-    sketch = Sketch(17, np.random.default_rng(0))
-    teacher = teacher_of(sketch, BLOCKS["convnext"](sketch, sketch.conv(Tensor("input", 3, (8, 8)), 6), 4, 1))
+    builder = GraphBuilder(17, np.random.default_rng(0))
+    teacher = teacher_of(builder, BLOCKS["convnext"](builder, builder.conv(Tensor("input", 3, (8, 8)), 6), 4, 1))
 
     first = next(layer for layer in teacher.layers if layer.op_type == "MatMul")
     inside = next(group for group in teacher.groups if (first.weight, 1) in group.dims)
@@ -196,11 +196,11 @@ def test_a_convnext_block_shrinks_inside_and_says_why_not_outside() -> None:
 
 
 def test_channels_of_stacked_branches_are_tied_where_they_are_averaged() -> None:
-    sketch = Sketch(17, np.random.default_rng(0))
-    x = sketch.conv(Tensor("input", 3, (8, 8)), 4)
-    branches = [sketch.op("Unsqueeze", [sketch.conv(x, 6).name, sketch.ints(0)]) for _ in range(2)]
-    mean = sketch.op("ReduceMean", [sketch.op("Concat", branches, axis=0)], axes=[0], keepdims=0)
-    teacher = teacher_of(sketch, Tensor(mean, 6, (8, 8)))
+    builder = GraphBuilder(17, np.random.default_rng(0))
+    x = builder.conv(Tensor("input", 3, (8, 8)), 4)
+    branches = [builder.op("Unsqueeze", [builder.conv(x, 6).name, builder.ints(0)]) for _ in range(2)]
+    mean = builder.op("ReduceMean", [builder.op("Concat", branches, axis=0)], axes=[0], keepdims=0)
+    teacher = teacher_of(builder, Tensor(mean, 6, (8, 8)))
 
     assert of(teacher, 1) == of(teacher, 2)
     assert (of(teacher, 1).width, of(teacher, 1).reason) == (6, "")
@@ -209,11 +209,11 @@ def test_channels_of_stacked_branches_are_tied_where_they_are_averaged() -> None
 
 
 def test_asking_for_the_batch_leaves_channels_alone() -> None:
-    sketch = Sketch(17, np.random.default_rng(0))
-    x = sketch.conv(sketch.conv(Tensor("input", 3, (8, 8)), 6), 6)
-    batch = sketch.op("Gather", [sketch.op("Shape", [x.name]), sketch.ints(0)], axis=0)
-    scaled = Tensor(sketch.op("Mul", [x.name, sketch.op("Cast", [batch], to=1)]), 6, (8, 8))
-    teacher = teacher_of(sketch, scaled)
+    builder = GraphBuilder(17, np.random.default_rng(0))
+    x = builder.conv(builder.conv(Tensor("input", 3, (8, 8)), 6), 6)
+    batch = builder.op("Gather", [builder.op("Shape", [x.name]), builder.ints(0)], axis=0)
+    scaled = Tensor(builder.op("Mul", [x.name, builder.op("Cast", [batch], to=1)]), 6, (8, 8))
+    teacher = teacher_of(builder, scaled)
 
     assert "Shape" in {node.op_type for node in teacher.model.graph}
     assert (of(teacher, 1).width, of(teacher, 1).reason) == (6, "")

@@ -9,10 +9,10 @@ from n2n_edge.graph.costs import costs
 from n2n_edge.graph.teacher import Teacher, build
 from tests.graph.checking import assert_sound
 from tests.graph.running import inputs_of, run
-from tests.strategies import Sketch, Tensor
+from tests.strategies import GraphBuilder, Tensor
 
 
-def padded_conv(s: Sketch, x: Tensor, width: int, how: str) -> Tensor:
+def padded_conv(s: GraphBuilder, x: Tensor, width: int, how: str) -> Tensor:
     pads = [0, 0, 1, 1, 0, 0, 1, 1]
     match how:
         case "attribute":
@@ -37,7 +37,7 @@ def padded_conv(s: Sketch, x: Tensor, width: int, how: str) -> Tensor:
 
 
 def padded_network(how: str, opset: int) -> onnx.ModelProto:
-    s = Sketch(opset, np.random.default_rng(0), batch_norm=False)
+    s = GraphBuilder(opset, np.random.default_rng(0), batch_norm=False)
     x = s.conv(Tensor("input", 3, (8, 8)), 8)
     for width in (8, 8, 6):
         x = padded_conv(s, x, width, how)
@@ -61,7 +61,7 @@ def test_a_pad_and_its_convolution_are_one_layer(how: str, opset: int) -> None:
 
 
 def test_a_pad_that_two_convolutions_read_stays_where_one_of_them_goes() -> None:
-    s = Sketch(13, np.random.default_rng(0), batch_norm=False)
+    s = GraphBuilder(13, np.random.default_rng(0), batch_norm=False)
     x = s.conv(Tensor("input", 3, (8, 8)), 8)
     padded = Tensor(s.op("Pad", [x.name, s.ints(0, 0, 1, 1, 0, 0, 1, 1)], mode="reflect"), 8, (10, 10))
     parts = []
@@ -77,7 +77,7 @@ def test_a_pad_that_two_convolutions_read_stays_where_one_of_them_goes() -> None
 
 def test_a_layer_counts_as_touchable_only_in_the_channels_that_can_go() -> None:
     """Of twelve channels of one layer ten meet what has no channels: two can go, a sixth."""
-    s = Sketch(17, np.random.default_rng(0), batch_norm=False)
+    s = GraphBuilder(17, np.random.default_rng(0), batch_norm=False)
     pictures = s.op("Concat", ["input"] * 5, axis=1)
     x = s.conv(Tensor("input", 2, (8, 8)), 12, act=False)
     held = s.op("Slice", [x.name, s.ints(0), s.ints(10), s.ints(1)])

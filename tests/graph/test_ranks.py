@@ -10,21 +10,21 @@ from onnx import TensorProto, helper
 
 from n2n_edge.graph.teacher import Teacher
 from tests.graph.checking import assert_sound
-from tests.strategies import Sketch, Tensor
+from tests.strategies import GraphBuilder, Tensor
 
-Body = Callable[[Sketch, str], str]
+Body = Callable[[GraphBuilder, str], str]
 """Takes rows of features, (N, 6, 8), and gives the output."""
 
 
-def weight(s: Sketch, *shape: int) -> str:
+def weight(s: GraphBuilder, *shape: int) -> str:
     return s.constant(f"w{len(s.initializers)}.weight", s.rng.normal(0, 0.3, shape).astype(np.float32))
 
 
-def vector(s: Sketch, *shape: int) -> str:
+def vector(s: GraphBuilder, *shape: int) -> str:
     return s.constant("v", s.rng.uniform(0.5, 1.5, shape).astype(np.float32))
 
 
-def finished(s: Sketch, name: str, shape: list[int | str | None], source: list[int | str]) -> onnx.ModelProto:
+def finished(s: GraphBuilder, name: str, shape: list[int | str | None], source: list[int | str]) -> onnx.ModelProto:
     s.nodes.append(helper.make_node("Identity", [name], ["out"], name="out"))
     graph = helper.make_graph(
         s.nodes,
@@ -37,12 +37,12 @@ def finished(s: Sketch, name: str, shape: list[int | str | None], source: list[i
 
 
 def on_rows(body: Body) -> onnx.ModelProto:
-    s = Sketch(17, np.random.default_rng(0), batch_norm=False)
+    s = GraphBuilder(17, np.random.default_rng(0), batch_norm=False)
     rows = s.op("Relu", [s.op("MatMul", ["input", weight(s, 5, 8)])])
     return finished(s, body(s, rows), None, ["N", 6, 5])  # type: ignore[arg-type]
 
 
-def square(s: Sketch, name: str) -> str:
+def square(s: GraphBuilder, name: str) -> str:
     return s.op("MatMul", [name, weight(s, 8, 8)])
 
 
@@ -114,7 +114,7 @@ def test_products_with_vectors_leave_channels_free(form: str) -> None:
 @pytest.mark.parametrize("rank", [1, 3])
 @pytest.mark.parametrize("op_type", ["Conv", "ConvTranspose"])
 def test_convolutions_of_other_ranks(op_type: str, rank: int) -> None:
-    s = Sketch(17, np.random.default_rng(0), batch_norm=False)
+    s = GraphBuilder(17, np.random.default_rng(0), batch_norm=False)
     size = [6] * rank
     x = s.op("Relu", [s.op("Conv", ["input", weight(s, 8, 3, *[3] * rank), vector(s, 8)], pads=[1] * (2 * rank))])
     x = s.op(
@@ -135,7 +135,7 @@ def test_convolutions_of_other_ranks(op_type: str, rank: int) -> None:
 
 
 def test_a_vector_as_the_input_of_a_product() -> None:
-    s = Sketch(17, np.random.default_rng(0), batch_norm=False)
+    s = GraphBuilder(17, np.random.default_rng(0), batch_norm=False)
     hidden = s.op("Relu", [s.op("MatMul", ["input", weight(s, 5, 8)])])
     back = s.op("MatMul", [weight(s, 6, 8), hidden])
     proto = finished(s, s.op("MatMul", [back, weight(s, 6, 3)]), [3], [5])
@@ -146,7 +146,7 @@ def test_a_vector_as_the_input_of_a_product() -> None:
 
 
 def normed(op_type: str, **attributes: object) -> onnx.ModelProto:
-    s = Sketch(17, np.random.default_rng(0), batch_norm=False)
+    s = GraphBuilder(17, np.random.default_rng(0), batch_norm=False)
     x = s.conv(Tensor("input", 3, (8, 8)), 8)
     extra = [vector(s, 8)] if op_type == "LayerNormalization" else []
     x = s.conv(Tensor(s.op(op_type, [x.name, *extra], **attributes), 8, x.size), 8)

@@ -15,7 +15,7 @@ from n2n_edge.graph.load import serialize
 from n2n_edge.graph.remove import RemovalConflictError
 from n2n_edge.graph.teacher import Teacher, build
 from tests.graph.running import architectures, assert_same_outputs, inputs_of, run
-from tests.strategies import BLOCKS, GRAPH_SETTINGS, Sketch, Tensor, cnn_models
+from tests.strategies import BLOCKS, GRAPH_SETTINGS, GraphBuilder, Tensor, cnn_models
 
 
 @GRAPH_SETTINGS
@@ -147,12 +147,12 @@ def test_no_rectifier_is_left_that_only_repeats_another() -> None:
 
 
 def test_what_follows_an_empty_branch_is_refitted_where_the_width_before_it_changed() -> None:
-    sketch = Sketch(13, np.random.default_rng(0))
-    x = sketch.conv(sketch.conv(Tensor("input", 3, (8, 8)), 6), 5)
-    before = sketch.conv(x, 5)
-    x = sketch.act(sketch.add(before, sketch.conv(sketch.conv(before, 5), 5, act=False)))
-    x = sketch.conv(x, 4)
-    teacher = Teacher(finished(sketch, sketch.dense(sketch.flatten(sketch.global_pool(x, "GlobalAveragePool")), 3)))
+    builder = GraphBuilder(13, np.random.default_rng(0))
+    x = builder.conv(builder.conv(Tensor("input", 3, (8, 8)), 6), 5)
+    before = builder.conv(x, 5)
+    x = builder.act(builder.add(before, builder.conv(builder.conv(before, 5), 5, act=False)))
+    x = builder.conv(x, 4)
+    teacher = Teacher(finished(builder, builder.dense(builder.flatten(builder.global_pool(x, "GlobalAveragePool")), 3)))
     _, narrowing, *same, last, _ = teacher.layers
 
     student = build(teacher, teacher.full.remove(narrowing.name, *(layer.name for layer in same)))
@@ -164,10 +164,10 @@ def test_what_follows_an_empty_branch_is_refitted_where_the_width_before_it_chan
 
 
 def test_an_add_of_a_value_to_itself_in_the_teacher_stays() -> None:
-    sketch = Sketch(13, np.random.default_rng(0))
-    x = sketch.conv(Tensor("input", 3, (8, 8)), 8)
-    x = sketch.conv(sketch.add(x, x), 8)
-    teacher = Teacher(finished(sketch, sketch.dense(sketch.flatten(sketch.global_pool(x, "GlobalAveragePool")), 3)))
+    builder = GraphBuilder(13, np.random.default_rng(0))
+    x = builder.conv(Tensor("input", 3, (8, 8)), 8)
+    x = builder.conv(builder.add(x, x), 8)
+    teacher = Teacher(finished(builder, builder.dense(builder.flatten(builder.global_pool(x, "GlobalAveragePool")), 3)))
     layer = teacher.layers[1]
 
     student = build(teacher, teacher.full.remove(layer.name))
@@ -178,11 +178,11 @@ def test_an_add_of_a_value_to_itself_in_the_teacher_stays() -> None:
 
 
 def test_removals_that_leave_two_widths_are_refused_and_repaired() -> None:
-    sketch = Sketch(13, np.random.default_rng(0))
-    x = sketch.conv(Tensor("input", 3, (8, 8)), 4)
-    wide = sketch.conv(x, 8)
-    x = sketch.add(sketch.conv(wide, 8), sketch.conv(x, 8))
-    teacher = Teacher(finished(sketch, sketch.dense(sketch.flatten(sketch.global_pool(x, "GlobalAveragePool")), 3)))
+    builder = GraphBuilder(13, np.random.default_rng(0))
+    x = builder.conv(Tensor("input", 3, (8, 8)), 4)
+    wide = builder.conv(x, 8)
+    x = builder.add(builder.conv(wide, 8), builder.conv(x, 8))
+    teacher = Teacher(finished(builder, builder.dense(builder.flatten(builder.global_pool(x, "GlobalAveragePool")), 3)))
     widening, after = (layer.name for layer in teacher.layers[1:3])
     both = frozenset([widening, after])
 
@@ -251,14 +251,14 @@ def constant(model: ir.Model, name: str, numbers: list[int]) -> ir.Value:
 
 def one_network(kind: str, channels: int = 3) -> ir.Model:
     """A fixed network of one kind of block between a stem of width 8 and a classifier."""
-    sketch = Sketch(17, np.random.default_rng(1))
-    x = BLOCKS[kind](sketch, sketch.conv(Tensor("input", channels, (8, 8)), 8), 8, 1)
-    x = sketch.conv(x, 6)
-    return finished(sketch, sketch.dense(sketch.flatten(sketch.global_pool(x, "GlobalAveragePool")), 3), channels)
+    builder = GraphBuilder(17, np.random.default_rng(1))
+    x = BLOCKS[kind](builder, builder.conv(Tensor("input", channels, (8, 8)), 8), 8, 1)
+    x = builder.conv(x, 6)
+    return finished(builder, builder.dense(builder.flatten(builder.global_pool(x, "GlobalAveragePool")), 3), channels)
 
 
-def finished(sketch: Sketch, output: Tensor, channels: int = 3) -> ir.Model:
-    return ir.from_proto(sketch.to_proto(channels, 8, output, free_batch=True, batch=1))
+def finished(builder: GraphBuilder, output: Tensor, channels: int = 3) -> ir.Model:
+    return ir.from_proto(builder.to_proto(channels, 8, output, free_batch=True, batch=1))
 
 
 def group_of_output(teacher: Teacher, layer: Layer, axis: int = 0) -> str:
@@ -286,17 +286,17 @@ JOINS = {
 
 
 def joined(
-    join: Callable[[Sketch, str, Sequence[str]], str], branches: int, kept: int = 0
+    join: Callable[[GraphBuilder, str, Sequence[str]], str], branches: int, kept: int = 0
 ) -> tuple[Teacher, list[str]]:
     """A stem, branches of two layers each whose outputs `join` joins with the stem's, and a head.
 
     Returns the layers of all branches but the first `kept`.
     """
-    sketch = Sketch(13, np.random.default_rng(0), batch_norm=False)
-    x = sketch.conv(Tensor("input", 3, (8, 8)), 8)
-    ends = [sketch.conv(sketch.conv(x, 8), 8, act=False).name for _ in range(branches)]
-    y = sketch.conv(Tensor(join(sketch, x.name, ends), 8, x.size), 8)
-    teacher = Teacher(finished(sketch, sketch.dense(sketch.flatten(sketch.global_pool(y, "GlobalAveragePool")), 3)))
+    builder = GraphBuilder(13, np.random.default_rng(0), batch_norm=False)
+    x = builder.conv(Tensor("input", 3, (8, 8)), 8)
+    ends = [builder.conv(builder.conv(x, 8), 8, act=False).name for _ in range(branches)]
+    y = builder.conv(Tensor(join(builder, x.name, ends), 8, x.size), 8)
+    teacher = Teacher(finished(builder, builder.dense(builder.flatten(builder.global_pool(y, "GlobalAveragePool")), 3)))
     return teacher, [layer.name for layer in teacher.layers[1 + 2 * kept : 1 + 2 * branches]]
 
 
@@ -350,9 +350,9 @@ def test_sums_of_several_branches_hold_the_skip_once(form: str, kept: int) -> No
 
 
 def test_a_join_that_is_the_graph_output_passes_the_skip_once() -> None:
-    sketch = Sketch(13, np.random.default_rng(0), batch_norm=False)
-    x = sketch.conv(Tensor("input", 3, (8, 8)), 4)
-    proto = sketch.to_proto(3, 8, sketch.add(x, sketch.conv(x, 4, act=False)), free_batch=True, batch=1)
+    builder = GraphBuilder(13, np.random.default_rng(0), batch_norm=False)
+    x = builder.conv(Tensor("input", 3, (8, 8)), 4)
+    proto = builder.to_proto(3, 8, builder.add(x, builder.conv(x, 4, act=False)), free_batch=True, batch=1)
     del proto.graph.node[-1]
     proto.graph.node[-1].output[0] = "logits"
     teacher = Teacher(ir.from_proto(proto))

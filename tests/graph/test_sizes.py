@@ -9,17 +9,17 @@ import pytest
 
 from n2n_edge.graph.teacher import Teacher
 from tests.graph.checking import assert_sound
-from tests.strategies import Sketch, Tensor
+from tests.strategies import GraphBuilder, Tensor
 
-Sizes = Callable[[Sketch, Tensor, Tensor], str]
-"""``sizes(sketch, small, large)`` gives the sizes to which `small` is enlarged: those of `large`, but for channels."""
+Sizes = Callable[[GraphBuilder, Tensor, Tensor], str]
+"""``sizes(builder, small, large)`` gives the sizes to which `small` is enlarged: those of `large`, but for channels."""
 
 
-def taken(s: Sketch, x: Tensor, start: int, end: int) -> str:
+def taken(s: GraphBuilder, x: Tensor, start: int, end: int) -> str:
     return s.op("Slice", [s.op("Shape", [x.name]), s.ints(start), s.ints(end), s.ints(0)])
 
 
-def gathered(s: Sketch, x: Tensor, *axes: int) -> list[str]:
+def gathered(s: GraphBuilder, x: Tensor, *axes: int) -> list[str]:
     """One axis after the other, as TorchScript exports ``y.shape[2]``."""
     sizes = [
         s.op("Gather", [s.op("Shape", [x.name]), s.constant("i", np.array(axis, np.int64))], axis=0) for axis in axes
@@ -27,11 +27,11 @@ def gathered(s: Sketch, x: Tensor, *axes: int) -> list[str]:
     return [s.op("Unsqueeze", [size, s.ints(0)]) for size in sizes]
 
 
-def joined(s: Sketch, *parts: str) -> str:
+def joined(s: GraphBuilder, *parts: str) -> str:
     return s.op("Concat", list(parts), axis=0)
 
 
-def cast(s: Sketch, name: str) -> str:
+def cast(s: GraphBuilder, name: str) -> str:
     return s.op("Cast", [s.op("Cast", [name], to=1)], to=7)
 
 
@@ -60,7 +60,7 @@ SPELLINGS: dict[str, Sizes] = {
 
 def pyramid(sizes: Sizes, opset: int, mode: str = "nearest", edge: int = 16) -> onnx.ModelProto:
     """A small FPN: the deep map is enlarged to the size of the one before and added to it."""
-    s = Sketch(opset, np.random.default_rng(0), batch_norm=False)
+    s = GraphBuilder(opset, np.random.default_rng(0), batch_norm=False)
     large = s.conv(s.conv(Tensor("input", 3, (edge, edge)), 8), 10)
     small = s.conv(s.conv(large, 12, stride=2), 10)
     empty = s.constant("empty", np.zeros(0, np.float32))
@@ -115,7 +115,7 @@ def test_sizes_of_all_axes_of_one_image(opset: int) -> None:
 
 def enlarged(opset: int, axes: tuple[int, ...], *, free_batch: bool) -> onnx.ModelProto:
     """A map that is resized to constant sizes along `axes` (none: all) and added to itself."""
-    s = Sketch(opset, np.random.default_rng(0), batch_norm=False)
+    s = GraphBuilder(opset, np.random.default_rng(0), batch_norm=False)
     x = s.conv(s.conv(Tensor("input", 3, (16, 16)), 8), 10)
     sizes = s.ints(*((1, 10, 16, 16)[axis] for axis in axes or range(4)))
     more = {"axes": list(axes)} if axes else {}
@@ -126,7 +126,7 @@ def enlarged(opset: int, axes: tuple[int, ...], *, free_batch: bool) -> onnx.Mod
 
 
 def test_scales_worked_out_from_two_shapes() -> None:
-    def resized(s: Sketch, x: Tensor, y: Tensor) -> str:
+    def resized(s: GraphBuilder, x: Tensor, y: Tensor) -> str:
         large, small = (s.op("Cast", [taken(s, value, 2, 4)], to=1) for value in (y, x))
         ones = s.constant("ones", np.ones(2, np.float32))
         return joined(s, ones, s.op("Div", [large, small]))
@@ -142,7 +142,7 @@ def test_scales_worked_out_from_two_shapes() -> None:
 
 @pytest.mark.parametrize("opset", [9, 8])
 def test_upsample(opset: int) -> None:
-    s = Sketch(opset, np.random.default_rng(0), batch_norm=False)
+    s = GraphBuilder(opset, np.random.default_rng(0), batch_norm=False)
     large = s.conv(Tensor("input", 3, (8, 8)), 10)
     small = s.conv(large, 10, stride=2)
     if opset == 9:
@@ -158,7 +158,7 @@ def test_upsample(opset: int) -> None:
 
 
 def test_expanding_to_the_shape_of_another_value() -> None:
-    s = Sketch(17, np.random.default_rng(0), batch_norm=False)
+    s = GraphBuilder(17, np.random.default_rng(0), batch_norm=False)
     x = s.conv(Tensor("input", 3, (8, 8)), 8)
     gate = s.op("Sigmoid", [s.conv(s.global_pool(x, "GlobalAveragePool"), 8, kernel=1, act=False).name])
     expanded = s.op("Expand", [gate, s.op("Shape", [x.name])])
@@ -172,7 +172,7 @@ def test_expanding_to_the_shape_of_another_value() -> None:
 
 def test_a_number_of_channels_that_something_calculates_with_stays() -> None:
     """Channels that are counted at run time, because the batch is in the same product, can't change."""
-    s = Sketch(17, np.random.default_rng(0), batch_norm=False)
+    s = GraphBuilder(17, np.random.default_rng(0), batch_norm=False)
     x = s.conv(Tensor("input", 3, (8, 8)), 8)
     count = s.op("ReduceProd", [taken(s, x, 0, 2)], keepdims=0)
     scaled = s.op("Div", [x.name, s.op("Cast", [count], to=1)])

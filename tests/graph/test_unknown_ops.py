@@ -9,39 +9,39 @@ from onnx import TensorProto, helper
 from n2n_edge.graph.costs import costs
 from n2n_edge.graph.teacher import Teacher, build
 from tests.graph.running import assert_same_outputs, inputs_of, run
-from tests.strategies import Sketch, Tensor
+from tests.strategies import GraphBuilder, Tensor
 
 
 def network_with(op_type: str) -> ir.Model:
     """Three Convs in a row, the op between the second and the third, then a classifier."""
-    sketch = Sketch(17, np.random.default_rng(0), batch_norm=False)
-    x = sketch.conv(sketch.conv(Tensor("input", 3, (8, 8)), 8), 8)
+    builder = GraphBuilder(17, np.random.default_rng(0), batch_norm=False)
+    x = builder.conv(builder.conv(Tensor("input", 3, (8, 8)), 8), 8)
     match op_type:
         case "CumSum":
-            name = sketch.op("CumSum", [x.name, sketch.constant("axis", np.array(1, np.int64))])
+            name = builder.op("CumSum", [x.name, builder.constant("axis", np.array(1, np.int64))])
         case "Einsum":
-            name = sketch.op("Einsum", [x.name], equation="nchw->nchw")
+            name = builder.op("Einsum", [x.name], equation="nchw->nchw")
         case "TopK":
-            name = sketch.op("TopK", [x.name, sketch.ints(8)], outputs=2, axis=1)
+            name = builder.op("TopK", [x.name, builder.ints(8)], outputs=2, axis=1)
         case "If":
-            name = conditional(sketch, x)
+            name = conditional(builder, x)
         case _:
-            name = sketch.op(op_type, [x.name])
-    x = sketch.conv(Tensor(name, 8, x.size), 8)
-    output = sketch.dense(sketch.flatten(sketch.global_pool(sketch.conv(x, 8), "GlobalAveragePool")), 3)
-    return ir.from_proto(sketch.to_proto(3, 8, output, free_batch=True, batch=1))
+            name = builder.op(op_type, [x.name])
+    x = builder.conv(Tensor(name, 8, x.size), 8)
+    output = builder.dense(builder.flatten(builder.global_pool(builder.conv(x, 8), "GlobalAveragePool")), 3)
+    return ir.from_proto(builder.to_proto(3, 8, output, free_batch=True, batch=1))
 
 
-def conditional(sketch: Sketch, x: Tensor) -> str:
+def conditional(builder: GraphBuilder, x: Tensor) -> str:
     """An If that depends on the image and whose branches take `x` from outside."""
-    brightest = sketch.op("ReduceMax", ["input"], keepdims=0)
-    condition = sketch.op("Greater", [brightest, sketch.constant("bound", np.array(0, np.float32))])
+    brightest = builder.op("ReduceMax", ["input"], keepdims=0)
+    condition = builder.op("Greater", [brightest, builder.constant("bound", np.array(0, np.float32))])
     branches = []
     for op_type in ("Neg", "Abs"):
         output = helper.make_tensor_value_info(f"{op_type}_out", TensorProto.FLOAT, None)
         node = helper.make_node(op_type, [x.name], [output.name])
         branches.append(helper.make_graph([node], op_type, [], [output]))
-    return sketch.op("If", [condition], then_branch=branches[0], else_branch=branches[1])
+    return builder.op("If", [condition], then_branch=branches[0], else_branch=branches[1])
 
 
 @pytest.mark.parametrize("op_type", ["CumSum", "Einsum", "TopK", "If"])
@@ -67,14 +67,14 @@ def test_what_an_unknown_op_touches_stays_and_the_op_is_named(op_type: str) -> N
 
 
 def test_a_weight_that_an_unknown_op_reads_too_is_not_cut() -> None:
-    sketch = Sketch(17, np.random.default_rng(0), batch_norm=False)
-    x = sketch.conv(sketch.conv(Tensor("input", 3, (8, 8)), 8), 8)
-    weight = next(tensor.name for tensor in sketch.initializers if tensor.dims == [8, 8, 3, 3])
-    everything = sketch.op("Einsum", [weight, x.name], equation="oikl,nchw->n")
-    features = sketch.flatten(sketch.global_pool(x, "GlobalAveragePool"))
-    unsqueezed = sketch.op("Unsqueeze", [everything, sketch.ints(1)])
-    output = sketch.dense(Tensor(sketch.op("Add", [features.name, unsqueezed]), 8, ()), 3)
-    teacher = Teacher(ir.from_proto(sketch.to_proto(3, 8, output, free_batch=True, batch=1)))
+    builder = GraphBuilder(17, np.random.default_rng(0), batch_norm=False)
+    x = builder.conv(builder.conv(Tensor("input", 3, (8, 8)), 8), 8)
+    weight = next(tensor.name for tensor in builder.initializers if tensor.dims == [8, 8, 3, 3])
+    everything = builder.op("Einsum", [weight, x.name], equation="oikl,nchw->n")
+    features = builder.flatten(builder.global_pool(x, "GlobalAveragePool"))
+    unsqueezed = builder.op("Unsqueeze", [everything, builder.ints(1)])
+    output = builder.dense(Tensor(builder.op("Add", [features.name, unsqueezed]), 8, ()), 3)
+    teacher = Teacher(ir.from_proto(builder.to_proto(3, 8, output, free_batch=True, batch=1)))
 
     reasons = [group.reason for group in teacher.groups if any(name == weight for name, _ in group.dims)]
 
@@ -83,10 +83,10 @@ def test_a_weight_that_an_unknown_op_reads_too_is_not_cut() -> None:
 
 
 def test_a_whole_model_of_strange_ops_is_analysed_without_anything_to_do() -> None:
-    sketch = Sketch(17, np.random.default_rng(0))
-    name = sketch.op("Einsum", [sketch.op("CumSum", ["input", sketch.constant("axis", np.array(1, np.int64))])],
+    builder = GraphBuilder(17, np.random.default_rng(0))
+    name = builder.op("Einsum", [builder.op("CumSum", ["input", builder.constant("axis", np.array(1, np.int64))])],
                      equation="nchw->nc")  # fmt: skip
-    model = ir.from_proto(sketch.to_proto(3, 8, Tensor(name, 3, ()), free_batch=True, batch=1))
+    model = ir.from_proto(builder.to_proto(3, 8, Tensor(name, 3, ()), free_batch=True, batch=1))
 
     teacher = Teacher(model)
 
@@ -98,12 +98,12 @@ def test_a_whole_model_of_strange_ops_is_analysed_without_anything_to_do() -> No
 @pytest.mark.parametrize(("opset", "frozen"), [(12, True), (13, False)])
 def test_softmax_over_rows_and_columns(opset: int, frozen: bool) -> None:
     """Before opset 13 Softmax over axis 1 means over all axes from it on; later it is one axis, here the last."""
-    sketch = Sketch(opset, np.random.default_rng(0), batch_norm=False)
-    x = sketch.conv(Tensor("input", 3, (8, 8)), 8)
-    x = sketch.conv(Tensor(sketch.op("Softmax", [x.name]), 8, x.size), 8)
-    output = sketch.dense(sketch.flatten(sketch.global_pool(x, "GlobalAveragePool")), 3)
+    builder = GraphBuilder(opset, np.random.default_rng(0), batch_norm=False)
+    x = builder.conv(Tensor("input", 3, (8, 8)), 8)
+    x = builder.conv(Tensor(builder.op("Softmax", [x.name]), 8, x.size), 8)
+    output = builder.dense(builder.flatten(builder.global_pool(x, "GlobalAveragePool")), 3)
 
-    teacher = Teacher(ir.from_proto(sketch.to_proto(3, 8, output, free_batch=True, batch=1)))
+    teacher = Teacher(ir.from_proto(builder.to_proto(3, 8, output, free_batch=True, batch=1)))
 
     assert frozen == ("Softmax" in group_of_output(teacher, teacher.layers[0].weight).reason)
 

@@ -10,7 +10,7 @@ import pytest
 import n2n_edge
 from n2n_edge.cli.compress import compress
 from n2n_edge.cli.gate import gate
-from n2n_edge.gate.settings import GateSettings, parse_regressions
+from n2n_edge.gating.settings import GateSettings, parse_regressions
 from n2n_edge.graph.costs import Costs
 from n2n_edge.latency.file_figures import static_figures
 from n2n_edge.metrics.budget import Budget

@@ -6,7 +6,7 @@ from n2n_edge.errors import UnsuitableEnvironmentError
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.formats import format_value
-from n2n_edge.metrics.verdict import judge
+from n2n_edge.metrics.verdict import verdicts_on
 
 SIZE = Figure(0.5, "MB", "computed")
 PREDICTED = Figure(1.9, "ms", "analytic", low=1.4, high=2.5)
@@ -16,60 +16,64 @@ positive = st.floats(min_value=1e-6, max_value=1e12)
 
 @given(limit=positive, value=positive)
 def test_a_maximum_is_met_up_to_the_limit_and_not_beyond(limit, value):
-    (verdict,) = judge({"params": Figure(value, "params", "computed")}, [Budget("params", limit)])
+    (verdict,) = verdicts_on({"params": Figure(value, "params", "computed")}, [Budget("params", limit)])
     assert verdict.met == (value <= limit)
     assert (verdict.margin >= 0) == verdict.met
 
 
 def test_a_minimum_is_met_from_the_limit_on():
     figures = {"accuracy": Figure(0.9, "fraction", "measured", n=1000)}
-    assert [judge(figures, [Budget("accuracy", limit)])[0].met for limit in (0.89, 0.9, 0.91)] == [True, True, False]
+    assert [verdicts_on(figures, [Budget("accuracy", limit)])[0].met for limit in (0.89, 0.9, 0.91)] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_a_figure_that_is_not_a_number_meets_nothing():
-    (verdict,) = judge({"size_mb": Figure(float("nan"), "MB", "computed")}, [Budget("size_mb", 1)])
+    (verdict,) = verdicts_on({"size_mb": Figure(float("nan"), "MB", "computed")}, [Budget("size_mb", 1)])
     assert not verdict.met
 
 
 def test_a_prediction_is_judged_by_its_upper_bound_and_called_a_prediction():
-    (verdict,) = judge({"latency_ms": PREDICTED}, [Budget("latency_ms", 2)])
+    (verdict,) = verdicts_on({"latency_ms": PREDICTED}, [Budget("latency_ms", 2)])
     assert not verdict.met
     assert verdict.margin == pytest.approx(-0.25)
     assert "prediction" in verdict.reason
     assert "1.4 to 2.5 ms" in verdict.reason
     assert "judged by its upper bound 2.5 ms" in verdict.reason
-    (verdict,) = judge({"latency_ms": PREDICTED}, [Budget("latency_ms", 2.5)])
+    (verdict,) = verdicts_on({"latency_ms": PREDICTED}, [Budget("latency_ms", 2.5)])
     assert verdict.met
 
 
 def test_the_expected_value_is_enough_where_somebody_says_so():
-    (verdict,) = judge({"latency_ms": PREDICTED}, [Budget("latency_ms", 2)], accept_expected=True)
+    (verdict,) = verdicts_on({"latency_ms": PREDICTED}, [Budget("latency_ms", 2)], accept_expected=True)
     assert verdict.met
     assert "prediction" in verdict.reason
     assert "judged by its expected value" in verdict.reason
 
 
 def test_a_measured_interval_is_not_a_prediction():
-    (verdict,) = judge({"latency_ms": Figure(1.9, "ms", "measured", 1.8, 2.6, 9)}, [Budget("latency_ms", 2)])
+    (verdict,) = verdicts_on({"latency_ms": Figure(1.9, "ms", "measured", 1.8, 2.6, 9)}, [Budget("latency_ms", 2)])
     assert (verdict.outcome, verdict.met) == ("inconclusive", False)
 
 
 def test_a_measured_figure_is_not_called_a_prediction():
-    (verdict,) = judge({"latency_ms": Figure(1.9, "ms", "measured", 1.8, 2.0, 50)}, [Budget("latency_ms", 2)])
+    (verdict,) = verdicts_on({"latency_ms": Figure(1.9, "ms", "measured", 1.8, 2.0, 50)}, [Budget("latency_ms", 2)])
     assert "measured" in verdict.reason
     assert "predict" not in verdict.reason
 
 
 def test_verdicts_keep_the_order_of_the_budgets():
     figures = {"size_mb": SIZE, "latency_ms": PREDICTED}
-    verdicts = judge(figures, [Budget("latency_ms", 1), Budget("size_mb", 1)])
+    verdicts = verdicts_on(figures, [Budget("latency_ms", 1), Budget("size_mb", 1)])
     assert [(verdict.budget.cost, verdict.met) for verdict in verdicts] == [("latency_ms", False), ("size_mb", True)]
     assert verdicts[0].margin == pytest.approx(-1.5)
 
 
 def test_a_budget_without_a_figure_is_not_passed_over():
     with pytest.raises(UnsuitableEnvironmentError, match=r"max_latency_ms 2: latency_ms is not known"):
-        judge({"size_mb": SIZE}, [Budget("latency_ms", 2)])
+        verdicts_on({"size_mb": SIZE}, [Budget("latency_ms", 2)])
 
 
 @pytest.mark.parametrize(
@@ -91,7 +95,7 @@ def test_values_read_as_people_write_them(value, unit, text):
 )
 def test_a_measured_latency_is_met_only_where_its_whole_interval_is(low, high, outcome):
     figure = Figure((low + high) / 2, "ms", "measured", low=low, high=high)
-    (verdict,) = judge({"latency_ms": figure}, [Budget("latency_ms", 4.0)])
+    (verdict,) = verdicts_on({"latency_ms": figure}, [Budget("latency_ms", 4.0)])
 
     assert (verdict.outcome, verdict.met) == (outcome, outcome == "pass")
 
@@ -101,7 +105,7 @@ def test_a_measured_latency_is_met_only_where_its_whole_interval_is(low, high, o
 )
 def test_a_lower_limit_is_met_only_where_the_whole_interval_is(low, high, outcome):
     figure = Figure((low + high) / 2, "fraction", "measured", low=low, high=high)
-    (verdict,) = judge({"accuracy": figure}, [Budget("accuracy", 0.7)])
+    (verdict,) = verdicts_on({"accuracy": figure}, [Budget("accuracy", 0.7)])
 
     assert verdict.outcome == outcome
     assert (verdict.to_json()["met"], verdict.to_json()["outcome"]) == (verdict.met, outcome)

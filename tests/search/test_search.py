@@ -23,7 +23,7 @@ from n2n_edge.search.store import Journal
 from n2n_edge.search.trial import Actions, Trial
 from n2n_edge.training.proxy_evaluation import ProxyResult
 from n2n_edge.training.reconstruct import Kept
-from tests.strategies import Sketch, Tensor
+from tests.strategies import GraphBuilder, Tensor
 
 REMOVAL, SHRINKAGE = 5, 6
 
@@ -31,7 +31,7 @@ REMOVAL, SHRINKAGE = 5, 6
 @pytest.fixture(scope="module")
 def teacher() -> Teacher:
     """Three residual blocks of four widths."""
-    s = Sketch(17, np.random.default_rng(0), batch_norm=True)
+    s = GraphBuilder(17, np.random.default_rng(0), batch_norm=True)
     x = s.conv(Tensor("input", 1, (16, 16)), 16)
     for _ in range(3):
         x = s.act(s.add(s.conv(s.conv(x, 24), 16, act=False), x))

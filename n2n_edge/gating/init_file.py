@@ -10,9 +10,9 @@ from typing import Any
 
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError, setting
 from n2n_edge.foreign import encodable
-from n2n_edge.gate.budget_file import FILE_NAME, name_below, read_budget_file
-from n2n_edge.gate.run import AccuracyOf
-from n2n_edge.gate.settings import GateSettings, settings_of
+from n2n_edge.gating.budget_file import FILE_NAME, name_below, read_budget_file
+from n2n_edge.gating.run import AccuracyOf
+from n2n_edge.gating.settings import GateSettings, settings_of
 from n2n_edge.graph.input_shape import with_input_shape
 from n2n_edge.graph.load import load_model
 from n2n_edge.latency.file_figures import model_figures
@@ -100,7 +100,7 @@ def _figures(
     model: Path, settings: GateSettings, accuracy_of: AccuracyOf, watch: Callable[[str], None]
 ) -> dict[str, Figure]:
     from n2n_edge.devices.registry import load_profile
-    from n2n_edge.gate.timing import time_models
+    from n2n_edge.gating.timing import time_models
     from n2n_edge.latency.model import LatencyModel
 
     loaded = with_input_shape(load_model(model), settings.input_shape, model.name)

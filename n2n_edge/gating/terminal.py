@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from n2n_edge.gate.check import Check
+from n2n_edge.gating.check import Check
 from n2n_edge.metrics.outcome import Outcome
 
 __all__ = ["check_table", "outcome_text"]

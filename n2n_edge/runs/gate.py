@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from n2n_edge.errors import InputError
-from n2n_edge.gate.budget_file import BudgetFile, read_budget_file
-from n2n_edge.gate.check import Gated
-from n2n_edge.gate.jobs import gate_jobs
-from n2n_edge.gate.run import Accuracies, GateJob, gate_models
-from n2n_edge.runs.run import require_pillow
+from n2n_edge.gating.budget_file import BudgetFile, read_budget_file
+from n2n_edge.gating.check import Gated
+from n2n_edge.gating.jobs import gate_jobs
+from n2n_edge.gating.run import Accuracies, GateJob, gate_models
 
 if TYPE_CHECKING:
-    from n2n_edge.gate.settings import GateSettings
+    from n2n_edge.gating.settings import GateSettings
 
 __all__ = ["accuracies", "gate", "given_settings", "jobs_of"]
 
@@ -91,6 +90,8 @@ def given_settings(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def accuracies(model: Path, settings: "GateSettings") -> Accuracies:
     """Return the accuracy of a model, and of its baseline, on the test images that settings name."""
+    from n2n_edge.runs.run import require_pillow
+
     require_pillow("evaluating accuracy")
     from n2n_edge.runs.accuracy import TestData, file_accuracy
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from n2n_edge.data.pixel_scale import check_mean_and_std
 from n2n_edge.errors import InputError
-from n2n_edge.gate.operators import parse_operators
-from n2n_edge.gate.regression import parse_percent
+from n2n_edge.gating.operators import parse_operators
+from n2n_edge.gating.regression import parse_percent
 from n2n_edge.graph.input_shape import parse_input_shape, shape_words
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS, Cost

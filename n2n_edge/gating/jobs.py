@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from n2n_edge.errors import InputError
-from n2n_edge.gate.budget_file import BudgetFile
-from n2n_edge.gate.run import GateJob
-from n2n_edge.gate.settings import settings_of
+from n2n_edge.gating.budget_file import BudgetFile
+from n2n_edge.gating.run import GateJob
+from n2n_edge.gating.settings import settings_of
 
 __all__ = ["gate_jobs"]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from n2n_edge.gate.latency_ratio import LatencyRatio, noise_of, ratio_outcome
+from n2n_edge.gating.latency_ratio import LatencyRatio, noise_of, ratio_outcome
 from n2n_edge.measure.comparison import Comparison
 from n2n_edge.measure.ratio import ratio_interval
 from n2n_edge.metrics.figures import Figure

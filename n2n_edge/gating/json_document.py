@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 
-from n2n_edge.gate.check import Gated, exit_code_of
-from n2n_edge.gate.latency_ratio import LatencyRatio
-from n2n_edge.gate.operators import Operators
-from n2n_edge.gate.regression import Regression
-from n2n_edge.gate.unanswered import Unanswered
+from n2n_edge.gating.check import Gated, exit_code_of
+from n2n_edge.gating.latency_ratio import LatencyRatio
+from n2n_edge.gating.operators import Operators
+from n2n_edge.gating.regression import Regression
+from n2n_edge.gating.unanswered import Unanswered
 from n2n_edge.metrics.figures import SCHEMA_VERSION, FigureJson
 from n2n_edge.metrics.notices import codes_of, texts_of
 from n2n_edge.metrics.outcome import Outcome, worst

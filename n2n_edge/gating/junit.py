@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from xml.etree import ElementTree
 
 from n2n_edge.foreign import printable
-from n2n_edge.gate.check import Check, Gated
-from n2n_edge.gate.repository_path import repository_path
+from n2n_edge.gating.check import Check, Gated
+from n2n_edge.gating.repository_path import repository_path
 from n2n_edge.metrics.notices import texts_of
 
 __all__ = ["junit_report"]

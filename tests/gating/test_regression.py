@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from n2n_edge.errors import InputError
-from n2n_edge.gate.check import Gated
-from n2n_edge.gate.json_document import gates_document
-from n2n_edge.gate.regression import compare, parse_percent
-from n2n_edge.gate.settings import parse_regressions
+from n2n_edge.gating.check import Gated
+from n2n_edge.gating.json_document import gates_document
+from n2n_edge.gating.regression import compare, parse_percent
+from n2n_edge.gating.settings import parse_regressions
 from n2n_edge.metrics.figures import Figure
 
 

@@ -10,11 +10,11 @@ from typer.testing import CliRunner, Result
 
 from n2n_edge.cli.app import app
 from n2n_edge.errors import InputError
-from n2n_edge.gate.budget_file import read_budget_file
-from n2n_edge.gate.globs import files_below, glob_matches, glob_parts
+from n2n_edge.gating.budget_file import read_budget_file
+from n2n_edge.gating.globs import files_below, glob_matches, glob_parts
 from n2n_edge.reading import read_json, read_text, read_toml
 from n2n_edge.writing import markdown_code, markdown_text, write_text
-from tests.gate.models import save_conv
+from tests.gating.models import save_conv
 
 LONG = "x" * 300
 

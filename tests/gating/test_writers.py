@@ -12,21 +12,21 @@ import xmlschema
 from hypothesis import given
 from hypothesis import strategies as st
 
-from n2n_edge.gate.check import Gated, exit_code_of, summary_of
-from n2n_edge.gate.github import SUMMARY_BYTES, append_summary, github_annotations, github_error
-from n2n_edge.gate.gitlab import gitlab_report
-from n2n_edge.gate.json_document import gates_document
-from n2n_edge.gate.junit import junit_report
-from n2n_edge.gate.latency_ratio import LatencyRatio
-from n2n_edge.gate.markdown import gate_markdown
-from n2n_edge.gate.operators import Operators
-from n2n_edge.gate.regression import compare
-from n2n_edge.gate.unanswered import Unanswered
+from n2n_edge.gating.check import Gated, exit_code_of, summary_of
+from n2n_edge.gating.github import SUMMARY_BYTES, append_summary, github_annotations, github_error
+from n2n_edge.gating.gitlab import gitlab_report
+from n2n_edge.gating.json_document import gates_document
+from n2n_edge.gating.junit import junit_report
+from n2n_edge.gating.latency_ratio import LatencyRatio
+from n2n_edge.gating.markdown import gate_markdown
+from n2n_edge.gating.operators import Operators
+from n2n_edge.gating.regression import compare
+from n2n_edge.gating.unanswered import Unanswered
 from n2n_edge.measure.comparison import Comparison
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
-from n2n_edge.metrics.verdict import judge
+from n2n_edge.metrics.verdict import verdicts_on
 
 ROOT = Path(__file__).resolve().parents[2]
 JUNIT = xmlschema.XMLSchema(Path(__file__).with_name("junit.xsd"))
@@ -38,7 +38,7 @@ words = st.text(min_size=1, max_size=30)
 
 
 def _size(limit, value=0.5):
-    return judge({"size_mb": Figure(value, "MB", "computed")}, [Budget("size_mb", limit)])[0]
+    return verdicts_on({"size_mb": Figure(value, "MB", "computed")}, [Budget("size_mb", limit)])[0]
 
 
 def _ratio(low, high):

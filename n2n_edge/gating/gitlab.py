@@ -8,8 +8,8 @@ import json
 from collections.abc import Sequence
 
 from n2n_edge.foreign import encodable
-from n2n_edge.gate.check import Gated
-from n2n_edge.gate.repository_path import repository_path
+from n2n_edge.gating.check import Gated
+from n2n_edge.gating.repository_path import repository_path
 from n2n_edge.metrics.outcome import Outcome
 
 __all__ = ["gitlab_report"]

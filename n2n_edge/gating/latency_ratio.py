@@ -1,12 +1,16 @@
 """Whether a model is slower than a baseline by too much: a verdict on the ratio of the two, timed in turns."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from n2n_edge.gate.regression import regression_asked
-from n2n_edge.measure.comparison import LEAST_ROUNDS, Comparison, Standing
+from n2n_edge.gating.regression import regression_asked
+from n2n_edge.measure.ratio import LEAST_ROUNDS, Comparison
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.formats import format_value
 from n2n_edge.metrics.outcome import Outcome
+
+if TYPE_CHECKING:
+    from n2n_edge.measure.comparison import Standing
 
 __all__ = ["LEAST_NOISE", "LatencyRatio", "noise_of", "ratio_is_settled", "ratio_outcome"]
 
@@ -104,7 +108,7 @@ def noise_of(floor: Comparison | None, limit: float) -> float:
     return strays if strays > 1 + max(limit, LEAST_NOISE) else 1.0
 
 
-def ratio_is_settled(standing: Standing, limit: float) -> bool:
+def ratio_is_settled(standing: "Standing", limit: float) -> bool:
     """Tell whether the ratio of every model to the first is decided."""
     found = [one for one in standing.comparisons[1:] if one is not None]
     return all(ratio_outcome(one, standing.floor, limit) != "inconclusive" for one in found)

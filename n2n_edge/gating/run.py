@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError, N2NError, UnsuitableEnvironmentError
-from n2n_edge.gate.check import Check, Gated
-from n2n_edge.gate.operators import check_operators
-from n2n_edge.gate.regression import compare as compare_costs
-from n2n_edge.gate.regression import regression_asked
-from n2n_edge.gate.settings import GateSettings
-from n2n_edge.gate.unanswered import Unanswered
+from n2n_edge.gating.check import Check, Gated
+from n2n_edge.gating.operators import check_operators
+from n2n_edge.gating.regression import compare as compare_costs
+from n2n_edge.gating.regression import regression_asked
+from n2n_edge.gating.settings import GateSettings
+from n2n_edge.gating.unanswered import Unanswered
 from n2n_edge.graph.input_shape import at_one_size
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.shapes import batch_of
@@ -21,12 +21,12 @@ from n2n_edge.latency.file_figures import inferred_figures, model_figures, predi
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.figures import MB, Figure
 from n2n_edge.metrics.notices import Notice
-from n2n_edge.metrics.verdict import judge
+from n2n_edge.metrics.verdict import verdicts_on
 from n2n_edge.reading import is_file
 
 if TYPE_CHECKING:
     from n2n_edge.devices.profile import Profile
-    from n2n_edge.gate.timing import Timed
+    from n2n_edge.gating.timing import Timed
 
 __all__ = ["Accuracies", "AccuracyOf", "GateJob", "gate_models"]
 
@@ -125,7 +125,7 @@ class _Gate:
             self._warnings += latency.warnings
             static.append(self._limit)
         device = None if self._profile is None else self._profile.name
-        self._checks += judge(figures, static, accept_expected=self._settings.accept_expected, device=device)
+        self._checks += verdicts_on(figures, static, accept_expected=self._settings.accept_expected, device=device)
         if self._settings.baseline is not None and baseline is not None:
             known = figures_of(baseline, self._settings.baseline)
             self._checks += compare_costs(figures, known, self._allowed.of)
@@ -164,7 +164,7 @@ class _Gate:
         except N2NError as error:
             self._unanswered("accuracy", asked, error)
             return
-        self._checks += judge({"accuracy": found.model}, budgets)
+        self._checks += verdicts_on({"accuracy": found.model}, budgets)
         if found.baseline is not None:
             self._checks += compare_costs({"accuracy": found.model}, {"accuracy": found.baseline}, self._allowed.of)
         if found.metric == "fidelity":
@@ -191,7 +191,7 @@ class _Gate:
             return
         if not asked:
             return
-        from n2n_edge.gate.timing import time_models
+        from n2n_edge.gating.timing import time_models
 
         try:
             settings = self._settings.model_copy(update={"input_shape": self._input_shape})
@@ -204,7 +204,7 @@ class _Gate:
             reason = f"{timed.too_few_rounds}: allow more (--max-time)"
             self._checks.append(Unanswered("latency_ms", _asked(limit), reason))
         elif limit is not None and timed.latency is not None:
-            self._checks += judge({"latency_ms": timed.latency}, [limit], device=timed.target)
+            self._checks += verdicts_on({"latency_ms": timed.latency}, [limit], device=timed.target)
         if timed.ratio is not None:
             self._checks.append(timed.ratio)
         self._warn(timed)

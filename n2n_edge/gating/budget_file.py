@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from n2n_edge.errors import InputError
-from n2n_edge.gate.globs import files_below, glob_matches, glob_parts
-from n2n_edge.gate.settings import settings_of
+from n2n_edge.gating.globs import files_below, glob_matches, glob_parts
+from n2n_edge.gating.settings import settings_of
 from n2n_edge.reading import exists, is_file, read_toml, real_path
 
 __all__ = ["FILE_NAME", "BudgetFile", "find_budget_file", "name_below", "read_budget_file"]

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from n2n_edge.gate.latency_ratio import LatencyRatio
-from n2n_edge.gate.operators import Operators
-from n2n_edge.gate.regression import Regression
-from n2n_edge.gate.unanswered import Unanswered
+from n2n_edge.gating.latency_ratio import LatencyRatio
+from n2n_edge.gating.operators import Operators
+from n2n_edge.gating.regression import Regression
+from n2n_edge.gating.unanswered import Unanswered
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.outcome import EXIT_CODES, Outcome, worst
 from n2n_edge.metrics.verdict import Verdict

@@ -14,8 +14,8 @@ import pytest
 import xmlschema
 import yaml
 
-from tests.gate.models import save_conv
-from tests.gate.runner import ROOT, run_job
+from tests.gating.models import save_conv
+from tests.gating.runner import ROOT, run_job
 
 HERE = Path(__file__).parent
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from n2n_edge._example import teacher_path
 from n2n_edge.cli.gate import gate
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
-from tests.gate.models import CHANNELS, MACS, PARAMS, save_conv
+from tests.gating.models import CHANNELS, MACS, PARAMS, save_conv
 
 app = typer.Typer()
 app.command()(gate)
@@ -125,7 +125,7 @@ def test_a_model_that_the_runtime_cannot_time_is_inconclusive_not_failed(model, 
     def broken(*_, **__):
         raise UnsuitableEnvironmentError("board: no ssh here")
 
-    monkeypatch.setattr("n2n_edge.gate.timing.open_place", broken)
+    monkeypatch.setattr("n2n_edge.gating.timing.open_place", broken)
     result = _run(model, "--max-mb", 1, "--max-latency-ms", 5, "--target", "ssh://pi@board", "--json")
     document = json.loads(result.stdout)
     assert result.exit_code == 3
@@ -210,7 +210,7 @@ def test_a_board_that_is_not_reached_leaves_the_question_open(model, server):
     ],
 )
 def test_a_measured_latency_is_judged_by_its_whole_interval(model, monkeypatch, medians_ms, code, words):
-    from n2n_edge.gate import timing
+    from n2n_edge.gating import timing
 
     def found(*arguments, **options):
         real = compare(*arguments, **options)

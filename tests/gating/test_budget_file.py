@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 
 from n2n_edge.cli.gate import gate
 from n2n_edge.errors import InputError
-from n2n_edge.gate.budget_file import find_budget_file, read_budget_file
-from n2n_edge.gate.jobs import gate_jobs
-from tests.gate.models import PARAMS, save_conv
+from n2n_edge.gating.budget_file import find_budget_file, read_budget_file
+from n2n_edge.gating.jobs import gate_jobs
+from tests.gating.models import PARAMS, save_conv
 
 app = typer.Typer()
 app.command()(gate)

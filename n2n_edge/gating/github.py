@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from n2n_edge.foreign import printable
-from n2n_edge.gate.check import Gated, exit_code_of
-from n2n_edge.gate.markdown import gate_markdown
-from n2n_edge.gate.repository_path import repository_path
+from n2n_edge.gating.check import Gated, exit_code_of
+from n2n_edge.gating.markdown import gate_markdown
+from n2n_edge.gating.repository_path import repository_path
 from n2n_edge.metrics.outcome import Outcome, worst
 
 __all__ = ["SUMMARY_BYTES", "append_outputs", "append_summary", "github_annotations", "github_error"]

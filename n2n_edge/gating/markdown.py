@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from n2n_edge.gate.check import Gated, summary_of
-from n2n_edge.gate.repository_path import repository_path
+from n2n_edge.gating.check import Gated, summary_of
+from n2n_edge.gating.repository_path import repository_path
 from n2n_edge.metrics.outcome import Outcome
 from n2n_edge.writing import markdown_code, markdown_text
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import N2NError
-from n2n_edge.gate.latency_ratio import LatencyRatio, ratio_is_settled
-from n2n_edge.gate.settings import GateSettings
+from n2n_edge.gating.latency_ratio import LatencyRatio, ratio_is_settled
+from n2n_edge.gating.settings import GateSettings
 from n2n_edge.latency.device_target import open_place, running_on
 from n2n_edge.measure.bench import with_profile
 from n2n_edge.measure.comparison import LEAST_ROUNDS, Standing, compare

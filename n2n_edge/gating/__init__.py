@@ -1,0 +1,1 @@
+"""Gate of a CI job: budget files, checks, verdicts and their writers."""
