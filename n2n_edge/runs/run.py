@@ -284,7 +284,8 @@ def compress(
     names, files or `Profile` objects, and `budgets` join those of the keywords. All other keywords are settings: see
     `CompressSettings`. With `tensorboard` the folder ``tensorboard`` in `out` gets event files.
 
-    With `resume` the run in `out` goes on with its own settings. A step that never ends ends the process with exit
+    With `resume` the run in `out` goes on with its own settings, but for `cache_gb`, `data_workers` and `strict_data`,
+    which change no result. A step that never ends ends the process with exit
     code 3 (after half an hour at least, or what the environment's ``N2N_EDGE_STALL_S`` says; 0 for never).
 
     Raises:
