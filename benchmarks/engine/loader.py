@@ -70,7 +70,7 @@ def main() -> None:
         "| --- | --- | --- |",
         *(f"| {workers} | {rates[workers]:,.0f} | {spent[workers]:.2f} |" for workers in rates),
         "",
-        f"Two workers to one: {document['ratio']:.2f} (single rounds {min(ratios):.2f} to {max(ratios):.2f}); aim: 1.7.",
+        f"Two workers to one: {document['ratio']:.2f} (rounds {min(ratios):.2f} to {max(ratios):.2f}); aim: 1.7.",
     ]
     (HERE / "loader.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))

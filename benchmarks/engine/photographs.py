@@ -133,14 +133,14 @@ def make_teacher(path: Path, folder: Path, size: int = 224) -> None:
     middle, spread = features.mean(0), features.std(0) + 1e-3
     inputs = np.concatenate([(features - middle) / spread, np.ones((len(features), 1), np.float32)], 1)
     wanted = 8 * np.eye(CLASSES, dtype=np.float32)[labels]
-    solved = np.linalg.solve(inputs.T @ inputs + 20 * np.eye(inputs.shape[1]), inputs.T @ wanted)
+    solved = np.linalg.solve(inputs.T @ inputs + 200 * np.eye(inputs.shape[1]), inputs.T @ wanted)
     weight = (solved[:-1] / spread[:, None]).astype(np.float32)
     arrays["head.w"], arrays["head.b"] = weight, (solved[-1] - middle @ weight).astype(np.float32)
     nodes.append(helper.make_node("Gemm", ["features", "head.w", "head.b"], ["scores"], name="head"))
     onnx.save(model(("scores", CLASSES)), path)
 
 
-def _some(folder: Path, size: int, each: int = 40) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _some(folder: Path, size: int, each: int = 150) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     images, labels = [], []
     for kind, path in enumerate(sorted(folder.iterdir())):
         for file in sorted(path.iterdir())[:each]:
