@@ -124,11 +124,14 @@ def make_teacher(path: Path, folder: Path, size: int = 224) -> None:
         )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
-    images, labels = _some(folder, size)
+    files, labels = _some(folder)
+    first = _inputs(files[:32], size)
     for name in [name.removesuffix(".mean") for name in arrays if name.endswith(".mean")]:
-        arrays[f"{name}.mean"], arrays[f"{name}.var"] = _statistics(model, nodes, f"{name}.y", images[:32])
+        arrays[f"{name}.mean"], arrays[f"{name}.var"] = _statistics(
+            model, nodes, f"{name}.y", _inputs(files[:32], size)
+        )
     features = np.concatenate(
-        [_run(model(("features", 1280)), images[start : start + 32]) for start in range(0, len(images), 32)]
+        [_run(model(("features", 1280)), _inputs(files[at : at + 32], size)) for at in range(0, len(files), 32)]
     )
     middle, spread = features.mean(0), features.std(0) + 1e-3
     inputs = np.concatenate([(features - middle) / spread, np.ones((len(features), 1), np.float32)], 1)
@@ -140,18 +143,23 @@ def make_teacher(path: Path, folder: Path, size: int = 224) -> None:
     onnx.save(model(("scores", CLASSES)), path)
 
 
-def _some(folder: Path, size: int, each: int = 150) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    images, labels = [], []
-    for kind, path in enumerate(sorted(folder.iterdir())):
-        for file in sorted(path.iterdir())[:each]:
-            with Image.open(file) as image:
-                side = min(image.size)
-                left, top = (image.width - side) // 2, (image.height - side) // 2
-                cut = image.crop((left, top, left + side, top + side)).resize((size, size))
-                images.append(((np.asarray(cut, np.float32) / 255 - MEAN) / STD).transpose(2, 0, 1))
-            labels.append(kind)
+def _some(folder: Path, each: int = 100) -> tuple[list[Path], NDArray[np.int64]]:
+    files = [sorted(path.iterdir())[:each] for path in sorted(folder.iterdir())]
+    labels = np.repeat(np.arange(len(files)), [len(own) for own in files])
     order = np.random.RandomState(0).permutation(len(labels))
-    return np.stack(images)[order], np.array(labels)[order]
+    flat = [file for own in files for file in own]
+    return [flat[place] for place in order], labels[order]
+
+
+def _inputs(files: list[Path], size: int) -> NDArray[np.float32]:
+    inputs = []
+    for file in files:
+        with Image.open(file) as image:
+            side = min(image.size)
+            left, top = (image.width - side) // 2, (image.height - side) // 2
+            cut = image.crop((left, top, left + side, top + side)).resize((size, size))
+            inputs.append(((np.asarray(cut, np.float32) / 255 - MEAN) / STD).transpose(2, 0, 1))
+    return np.stack(inputs)
 
 
 def _run(model: "object", images: NDArray[np.float32]) -> NDArray[np.float32]:
