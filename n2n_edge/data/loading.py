@@ -2,14 +2,16 @@
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import gettempdir
 
 from n2n_edge.errors import InputError
 
-__all__ = ["PIXELS", "Loading", "check_loading", "refuse_unreadable"]
+__all__ = ["PIXELS", "Loading", "check_loading", "quiet", "refuse_unreadable"]
 
 PIXELS = ".pixels"
 """Ending of the files of decoded images."""
@@ -70,6 +72,17 @@ class Loading:
 def _nearest(folder: Path) -> Path:
     """Return the folder itself, or what it is going to lie in."""
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Pillow's warnings, of large pictures and odd notes in them, from the terminal, in whatever thread.
+
+    Filters of warnings belong to the process: it is the main thread's block, around all that reads images.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\b")
+        yield
 
 
 def refuse_unreadable(errors: Sequence[str], images: int, strict: bool) -> None:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from n2n_edge.data.class_names import read_class_names
 from n2n_edge.data.dataset import Data, load_data
-from n2n_edge.data.loading import Loading
+from n2n_edge.data.loading import Loading, quiet
 from n2n_edge.data.splits import VALIDATION_WARNINGS
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.graph.bind import bound_where_named
@@ -41,6 +41,7 @@ class TestData:
     bind: tuple[str, ...] = ()
 
 
+@quiet()
 def file_accuracy(
     path: Path, wanted: TestData, *, baseline: Path | None = None
 ) -> tuple[str, Figure, Figure | None, tuple[Notice, ...], tuple[Notice, ...]]:

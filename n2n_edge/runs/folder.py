@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from n2n_edge.data.loading import PIXELS
+from n2n_edge.data.loading import PIXELS, quiet
 from n2n_edge.errors import InputError
 from n2n_edge.report.document import RunReport
 from n2n_edge.runs.document import read_report
@@ -59,11 +59,12 @@ class RunFolder:
         return self.path / ".decoded"
 
     @contextmanager
-    def with_cache(self) -> Iterator[None]:
-        """Begin without decoded images, as a killed run may have left, and leave none behind."""
+    def reading_images(self) -> Iterator[None]:
+        """Begin without decoded images, as a killed run may have left, and leave none behind; Pillow says nothing."""
         self._remove_cache()
         try:
-            yield
+            with quiet():
+                yield
         finally:
             self._remove_cache()
 

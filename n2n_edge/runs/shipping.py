@@ -101,7 +101,7 @@ def ship_candidate(
     with (
         threads_of_run(settings, callback) as settings,
         explained_failures(folder.path, order.command(out)),
-        target.with_cache(),
+        target.reading_images(),
     ):
         _ship(folder, settings, order, target, out, callback)
     return target, settings
@@ -129,7 +129,7 @@ def ship_trained(run: Path, student: "nn.Module | Path", out: Path | None, callb
     with (
         threads_of_run(settings, callback) as settings,
         explained_failures(folder.path, again),
-        target.with_cache(),
+        target.reading_images(),
         Journal.read(folder.journal) as journal,
     ):
         listed = listed_candidates(journal)

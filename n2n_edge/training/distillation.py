@@ -14,6 +14,7 @@ from onnx import ModelProto
 from torch import Tensor
 
 from n2n_edge.data.dataset import Data
+from n2n_edge.data.loading import quiet
 from n2n_edge.graph.costs import node_amounts
 from n2n_edge.tasks.channels import channel_scales
 from n2n_edge.tasks.losses import distillation_loss
@@ -325,6 +326,6 @@ def _distilled_by_several(
 
 def _part(engine: Engine, order: _Order, tell: Callable[[object], None]) -> None:
     """Do one process's part."""
-    with deterministic(order.settings.threads):
+    with deterministic(order.settings.threads), quiet():
         run = _Distillation(order, engine)
         run.run(tell, None if engine.rank else tell)

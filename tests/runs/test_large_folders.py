@@ -49,8 +49,9 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     }  # fmt: skip
 
 
-def test_a_run_shows_its_scan_and_its_cache_and_leaves_no_decoded_images(given, tmp_path):
+def test_a_run_shows_its_scan_and_its_cache_and_leaves_no_decoded_images(given, tmp_path, monkeypatch):
     out = tmp_path / "run"
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow warns of each picture, and warnings are errors here
     follower = Following(out)
     run = n2n_edge.compress(out=out, callbacks=[follower], **given)
     assert run.met
