@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from n2n_edge.data.class_names import read_class_names
 from n2n_edge.data.dataset import Data, load_data
+from n2n_edge.data.loading import Loading, quiet
 from n2n_edge.data.splits import VALIDATION_WARNINGS
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.graph.bind import bound_where_named
@@ -40,6 +41,7 @@ class TestData:
     bind: tuple[str, ...] = ()
 
 
+@quiet()
 def file_accuracy(
     path: Path, wanted: TestData, *, baseline: Path | None = None
 ) -> tuple[str, Figure, Figure | None, tuple[Notice, ...], tuple[Notice, ...]]:
@@ -104,6 +106,7 @@ def _data(model: ir.Model, path: Path, wanted: TestData) -> tuple[Data, tuple[No
         classes=class_count(model, outputs),
         may_be_values=True,
         class_names=None if wanted.classes is None else read_class_names(wanted.classes),
+        loading=Loading(cache_gb=0.0),  # each image is read once
     )
     data, _ = read_outputs(model, data, outputs)
     notes = (Notice("data", f"data {wanted.spec}: {data.counts}"),) if data.conversions else ()

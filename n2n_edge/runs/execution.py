@@ -63,7 +63,7 @@ def execute(folder: RunFolder, settings: CompressSettings, callback: RunCallback
             f"`{folder.resume_command}` goes on, without the candidate if one was under way; "
             f"{STALL_VARIABLE} sets how long to wait"
         )
-        with watched(callback.on_message, advice, folder.stacks), large_buffers_kept():
+        with watched(callback.on_message, advice, folder.stacks), large_buffers_kept(), folder.reading_images():
             _run(folder, settings, profiles, callback, begun, started)
 
 

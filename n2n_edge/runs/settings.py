@@ -9,6 +9,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from n2n_edge.data.loading import check_loading
 from n2n_edge.errors import InputError
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS, OBJECTIVES
@@ -69,13 +70,20 @@ _Default = TypeVar("_Default")
 
 
 def _setting(
-    default: _Default, help_text: str, panel: str | None = None, *, shown: str | None = None, flag: str | None = None
+    default: _Default,
+    help_text: str,
+    panel: str | None = None,
+    *,
+    shown: str | None = None,
+    flag: str | None = None,
+    may_change: bool = False,
 ) -> _Default:
     """Give the field of a setting; its option on the command line is made of `help_text` and what follows.
 
-    `panel` is its part of the help, `shown` its default in words, `flag` how a truth value is spelled there.
+    `panel` is its part of the help, `shown` its default in words, `flag` how a truth value is spelled there. One that
+    doesn't change results `may_change` when a run is resumed.
     """
-    words = {"help": help_text, "panel": panel, "shown": shown, "flag": flag}
+    words = {"help": help_text, "panel": panel, "shown": shown, "flag": flag, "may_change": may_change}
     return field(default=default, metadata=words)
 
 
@@ -236,6 +244,26 @@ class CompressSettings:
         SEARCH,
         shown="as many of 128 as memory allows, and said",
     )
+    cache_gb: float | None = _setting(
+        None,
+        "Most disk for decoded images of a large folder, GB (10^9 bytes), in --out while the run lasts; 0 for none.",
+        SEARCH,
+        shown="half of the free disk, at most twice the memory",
+        may_change=True,
+    )
+    data_workers: int | None = _setting(
+        None,
+        "Threads that decode images; 0 decodes where they are needed.",
+        SEARCH,
+        shown="one per core",
+        may_change=True,
+    )
+    strict_data: bool = _setting(
+        False,
+        "Refuse data with an image that can't be read, of which otherwise one per cent are named and passed over.",
+        flag="--strict-data/--no-strict-data",
+        may_change=True,
+    )
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -249,6 +277,7 @@ class CompressSettings:
             raise InputError(f"‹gpus› {self.gpus}: they can't be {self.train_device}; leave ‹train_device› out")
         if self.batch is not None and self.batch < 2:
             raise InputError(f"‹batch› {self.batch}: must be 2 at least, since BatchNorm needs several images")
+        check_loading(self.data_workers, self.cache_gb)
         for name in ("candidates", "minutes", "epochs"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and isfinite(value)):

@@ -13,6 +13,7 @@ from onnx import ModelProto
 from torch import Tensor
 
 from n2n_edge.data.dataset import Data
+from n2n_edge.data.loading import quiet
 from n2n_edge.graph.costs import node_amounts
 from n2n_edge.tasks.task import Outputs, task_of
 from n2n_edge.training.batches import evaluation_batches, subset, training_order
@@ -306,6 +307,6 @@ def _distilled_by_several(
 
 def _part(engine: Engine, order: _Order, tell: Callable[[object], None]) -> None:
     """Do one process's part."""
-    with deterministic(order.settings.threads):
+    with deterministic(order.settings.threads), quiet():
         run = _Distillation(order, engine)
         run.run(tell, None if engine.rank else tell)

@@ -11,7 +11,7 @@ from torch import Tensor
 from n2n_edge.data.dataset import Data
 from n2n_edge.tasks.outputs import as_tuple
 from n2n_edge.tasks.task import Outputs, task_of
-from n2n_edge.training.augmentation import augmenter, normalise
+from n2n_edge.training.augmentation import Augmenter, normalise
 from n2n_edge.training.batches import as_bytes, subset, training_order
 from n2n_edge.training.batchnorm import recalibrate
 from n2n_edge.training.compute import Engine, deterministic, generator
@@ -102,7 +102,7 @@ class ShortDistiller:
         chosen = torch.cat([torch.randperm(len(train), generator=randomness) for _ in range(rounds)])[:images]
         drawn = as_bytes(train, chosen)
         if settings.augments(rounds):
-            augment = augmenter(settings, self._data)
+            augment = Augmenter(settings, self._data)
             new, again = drawn[: len(train)], drawn[len(train) :]
             drawn = torch.cat([new, *(augment(part, randomness) for part in torch.split(again, _BATCH))])
         self._rounds = rounds

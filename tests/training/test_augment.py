@@ -10,7 +10,7 @@ from n2n_edge.data.dataset import Data, Split
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.errors import InputError
 from n2n_edge.importing import name_of_function
-from n2n_edge.training.augmentation import augmenter, cropped, normalise, shifted
+from n2n_edge.training.augmentation import Augmenter, cropped, normalise, shifted
 from n2n_edge.training.settings import DistillSettings
 
 
@@ -95,8 +95,8 @@ def test_the_size_of_the_images_decides_what_is_done_to_them(size, chosen, chang
     settings = DistillSettings(augment=chosen)
     images = ramps(size)
     one, other = (torch.Generator().manual_seed(5) for _ in range(2))
-    assert torch.equal(augmenter(settings, data_of(size))(images, one), change(images, other, flip=True))
-    plain = augmenter(replace(settings, augment="none"), data_of(size))
+    assert torch.equal(Augmenter(settings, data_of(size))(images, one), change(images, other, flip=True))
+    plain = Augmenter(replace(settings, augment="none"), data_of(size))
     assert torch.equal(plain(images, one), images)
 
 
@@ -111,9 +111,9 @@ def of_another_type(images: torch.Tensor, generator: torch.Generator) -> torch.T
 def test_a_function_of_ones_own_augments() -> None:
     name = name_of_function("augment", darker)
     images = ramps(32)
-    found = augmenter(DistillSettings(augment=name), data_of(32))(images, torch.Generator())
+    found = Augmenter(DistillSettings(augment=name), data_of(32))(images, torch.Generator())
     assert torch.equal(found, images // 2)
-    other = augmenter(DistillSettings(augment=name_of_function("augment", of_another_type)), data_of(32))
+    other = Augmenter(DistillSettings(augment=name_of_function("augment", of_another_type)), data_of(32))
     with pytest.raises(InputError, match=r"gave torch\.float32 .* give a uint8 tensor"):
         other(images, torch.Generator())
 
