@@ -131,7 +131,7 @@ def _tried(model: ir.Model, path: Path, data: Data) -> Normalisation:
 def _check_images(model: ir.Model, path: Path) -> None:
     given = model.graph.inputs[0]
     sizes = [size for size in list(given.shape or ())[1:] if isinstance(size, int) and size > 0]
-    if len(sizes) != 3 or given.dtype != ir.DataType.FLOAT:
+    if len(sizes) != 3 or given.dtype not in (ir.DataType.FLOAT, ir.DataType.UINT8):
         raise InputError(
             f"{path}: input '{given.name}' is {given.dtype} {given.shape}; images need float "
             "(N, channels, height, width) or (N, height, width, channels)"

@@ -58,6 +58,11 @@ def preprocessing_for(
     """
     channels, *size = image_shape(model)
     plain = Preprocessing((size[0], size[1]), channels=channels, layout=input_layout(model))
+    if model.graph.inputs[0].dtype == ir.DataType.UINT8:
+        plain = replace(plain, dtype="uint8", pixels="0..255")
+        base = _recorded(plain, metadata) or _Base(plain, None)
+        changed = replace(base.preprocessing, **given)
+        return changed, _normalisation(changed, "metadata", "none: the network takes bytes")
     base = _recorded(plain, metadata) or _of_ultralytics(plain, metadata) or _Base(plain, None)
     preprocessing, normalisation = base.preprocessing, base.normalisation
     changes = dict(given)
@@ -84,7 +89,12 @@ def _recorded(plain: Preprocessing, metadata: Mapping[str, str]) -> _Base | None
             f"the model's metadata record a preprocessing for {recorded.channels} channels, and it takes "
             f"{plain.channels}; remove them, or restore the file"
         )
-    preprocessing = replace(recorded, size=plain.size, layout=plain.layout, dtype=plain.dtype)
+    if recorded.dtype != plain.dtype:
+        raise InputError(
+            f"the model's metadata record a preprocessing for {recorded.dtype} inputs, and it takes {plain.dtype}; "
+            "remove them, or restore the file"
+        )
+    preprocessing = replace(recorded, size=plain.size, layout=plain.layout)
     return _Base(preprocessing, _normalisation(preprocessing, "metadata", "the teacher's metadata"))
 
 
