@@ -12,12 +12,12 @@ import argparse
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from threading import Thread
 
 import psutil
 from photographs import MEAN, STD, make_folder, make_teacher
@@ -91,6 +91,13 @@ def forget(folder: Path) -> None:
         os.close(file)
 
 
+def shown(process: "subprocess.Popen[str]", started: float) -> None:
+    """Show what a process says, and when."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        print(f"{time.time() - started:6.0f} s  {line}", end="", flush=True)
+
+
 def run(folder: Path, teacher: Path, out: Path, minutes: float, more: list[str]) -> dict[str, object]:
     normalisation = [
         f"--{name}={','.join(f'{x:.3f}' for x in values)}" for name, values in (("mean", MEAN), ("std", STD))
@@ -101,22 +108,24 @@ def run(folder: Path, teacher: Path, out: Path, minutes: float, more: list[str])
     started = time.time()
     environment = {**os.environ, NOTES: str(notes), "N2N_BENCHMARK_START": str(started)}
     words = [sys.executable, str(Path(__file__).resolve()), "--child", *asked]
-    with (out.parent / "log.txt").open("w+", encoding="utf-8") as log:
-        process = subprocess.Popen(words, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        watched, peak, at, loads = psutil.Process(process.pid), 0, 0.0, []
-        while process.poll() is None:
-            found = bytes_of(watched)
-            if found > peak:
-                peak, at = found, time.time() - started
-            loads.append(os.getloadavg()[0])
-            time.sleep(LOOK_S)
-        seconds = time.time() - started
-        log.seek(0)
-        print(log.read())
+    process = subprocess.Popen(
+        words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
+    )
+    reading = Thread(target=shown, args=(process, started))
+    reading.start()
+    watched, memory, loads = psutil.Process(process.pid), list[tuple[float, float]](), []
+    while process.poll() is None:
+        memory.append((bytes_of(watched) / 1e9, time.time() - started))
+        loads.append(os.getloadavg()[0])
+        time.sleep(LOOK_S)
+    seconds = time.time() - started
+    reading.join()
+    peak, at = max(memory)
     first = json.loads(notes.read_text(encoding="utf-8"))
     return {
         "command": ["n2n-edge", *(Path(word).name if word.startswith("/") else word for word in asked)],
-        "exit": process.returncode, "seconds": seconds, "first_s": first, "peak_gb": peak / 1e9, "peak_at_s": at,
+        "exit": process.returncode, "seconds": seconds, "first_s": first, "peak_gb": peak, "peak_at_s": at,
+        "memory_gb": [(round(gb, 2), round(second)) for gb, second in memory[::20]],
         "left_of_decoded_images": (out / ".decoded").exists(), "load_average": sum(loads) / max(1, len(loads)),
     }  # fmt: skip
 
@@ -138,7 +147,6 @@ def main() -> None:
         size = sum(path.stat().st_size for each in folder.iterdir() for path in each.iterdir())
         forget(folder)
         found = run(folder, teacher, Path(temporary) / "run", options.minutes, more)
-        shutil.copy(Path(temporary) / "log.txt", Path("/tmp") / f"{options.name}.log")
     found |= {"images": options.images, "minutes": options.minutes, "folder_gb": size / 1e9, "cores": os.cpu_count()}
     (HERE / f"{options.name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     first = found["first_s"]
