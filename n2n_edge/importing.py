@@ -20,20 +20,23 @@ def is_function_name(spec: str) -> bool:
     return _SPEC.fullmatch(spec) is not None
 
 
+def name_of_function(what: str, function: Callable[..., object]) -> str:
+    """Return the name by which `function_by_name` finds a function; raises InputError for one that has none."""
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    spec = f"{module}:{name}"
+    if module == "__main__" or not is_function_name(spec):
+        raise InputError(
+            f"{what} {name or function!r}: give a function at the top of a module that can be imported, since a run "
+            "that goes on has to find it again"
+        )
+    return spec
+
+
 def function_by_name(what: str, spec: str) -> Callable[..., object]:
     """Import the module and return the function, as `call_by_name` does; raises InputError where there is none."""
     module_name, _, function_name = spec.partition(":")
     with _current_folder_importable():
         return _function(f"{what} '{spec}'", module_name, function_name)
-
-
-def name_of_function(what: str, function: Callable[..., object]) -> str:
-    """Return ``package.module:function``, by which it can be imported again; raises InputError where it can't be."""
-    name = f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', type(function).__name__)}"
-    module = sys.modules.get(name.partition(":")[0])
-    if not is_function_name(name) or getattr(module, name.partition(":")[2], None) is not function:
-        raise InputError(f"{what} {name}: a run that is resumed has to import it; give a function of a module")
-    return name
 
 
 def call_by_name(what: str, spec: str) -> object:

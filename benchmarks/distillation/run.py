@@ -21,8 +21,9 @@ from n2n_edge.data.dataset import Data, load_data
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.costs import costs
 from n2n_edge.graph.teacher import Teacher, build, surviving
-from n2n_edge.tasks.outputs import as_tuple, output_kind
-from n2n_edge.training.augmentation import augment, normalise
+from n2n_edge.tasks.outputs import as_tuple
+from n2n_edge.tasks.task import task_of
+from n2n_edge.training.augmentation import normalise, shifted
 from n2n_edge.training.batches import as_bytes, evaluation_batches
 from n2n_edge.training.batchnorm import recalibrate
 from n2n_edge.training.compute import Engine, default_format, deterministic, generator
@@ -131,14 +132,14 @@ def trained(
         student = reconstructed(student, teacher.model, data, settings, kept)
     exact = Engine.of(settings)
     module, guide = exact.module(student), exact.module(teacher.model).eval()
-    kind = output_kind(teacher.model)
+    task = task_of(teacher.model, data)
     engine = exact.calculating(default_format(settings.precision, exact.device))
     steps = images // settings.batch_size
     hints = None
     if settings.hint_weight:
         images_seen = exact.moved(next(evaluation_batches(data, data.train, 1)).inputs)
         hints = FeatureHints(module, guide, kept, images_seen)
-    optimiser = Optimiser(module, settings, steps=steps, kind=kind, engine=engine, hints=hints)
+    optimiser = Optimiser(module, settings, steps=steps, task=task, engine=engine, hints=hints)
     average: dict[str, Tensor] = {}
     start = time.perf_counter()
     with deterministic(settings.threads):
@@ -162,7 +163,7 @@ def trained(
         for name, split in (("validation", data.validation), ("test", data.test)):
             assert split.labels is not None
             judged = compare(
-                outputs_of(module, data, split, exact), None, exact.moved(torch.from_numpy(split.labels)), kind
+                outputs_of(module, data, split, exact), None, exact.moved(torch.from_numpy(split.labels)), task
             )
             found[name] = judged.metric
     return found
@@ -177,7 +178,7 @@ def batches(
     for chosen in order.split(settings.batch_size)[:steps]:
         images = as_bytes(data.train, chosen)
         if settings.augment != "none":
-            images = augment(images, randomness, flip=True)
+            images = shifted(images, randomness, flip=True)
         if option.cut_out:
             images = with_squares(images, randomness)
         inputs = normalise(images, data.preprocessing)

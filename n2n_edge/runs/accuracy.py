@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from n2n_edge.data.class_names import read_class_names
 from n2n_edge.data.dataset import Data, load_data
+from n2n_edge.data.loading import Loading, quiet
 from n2n_edge.data.preprocessing import Preprocessing, recorded_preprocessing
 from n2n_edge.data.splits import VALIDATION_WARNINGS
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
@@ -41,6 +42,7 @@ class TestData:
     bind: tuple[str, ...] = ()
 
 
+@quiet()
 def file_accuracy(
     path: Path, wanted: TestData, *, baseline: Path | None = None
 ) -> tuple[str, Figure, Figure | None, tuple[Notice, ...], tuple[Notice, ...]]:
@@ -115,6 +117,7 @@ def _data(
         classes=class_count(model, outputs),
         may_be_values=True,
         class_names=None if wanted.classes is None else read_class_names(wanted.classes),
+        loading=Loading(cache_gb=0.0),  # each image is read once
     )
     data, _ = read_outputs(model, data, outputs)
     notes = (Notice("data", f"data {wanted.spec}: {data.counts}"),) if data.conversions else ()
@@ -142,7 +145,7 @@ def _tried(model: ir.Model, path: Path, data: Data) -> Normalisation:
 def _check_images(model: ir.Model, path: Path) -> None:
     given = model.graph.inputs[0]
     sizes = [size for size in list(given.shape or ())[1:] if isinstance(size, int) and size > 0]
-    if len(sizes) != 3 or given.dtype != ir.DataType.FLOAT:
+    if len(sizes) != 3 or given.dtype not in (ir.DataType.FLOAT, ir.DataType.UINT8):
         raise InputError(
             f"{path}: input '{given.name}' is {given.dtype} {given.shape}; images need float "
             "(N, channels, height, width) or (N, height, width, channels)"

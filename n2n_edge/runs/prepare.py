@@ -11,6 +11,7 @@ import torch
 from n2n_edge._example import teacher_path as example_teacher
 from n2n_edge.data.class_names import read_class_names
 from n2n_edge.data.dataset import Data, load_data
+from n2n_edge.data.loading import Loading
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import load_profile
@@ -87,9 +88,15 @@ class Prepared:
 
 
 def prepare(
-    settings: CompressSettings, profiles: tuple[Profile, ...], folder: RunFolder, callback: RunCallback
+    settings: CompressSettings,
+    profiles: tuple[Profile, ...],
+    folder: RunFolder,
+    callback: RunCallback,
+    cache: Path | None = None,
 ) -> Prepared:
     """Load and check everything that `settings` name; a torch teacher is exported to `folder` once.
+
+    Images of a large folder are decoded later, into `cache` (the default is that of `folder`).
 
     Raises:
         InputError: anything wrong with teacher, data, policy or normalisation.
@@ -125,7 +132,10 @@ def prepare(
         callback.on_message(by_runtime)
     spec = settings.data or _EXAMPLE_DATA
     chosen = preprocessing_for(teacher.model, teacher.source.metadata_props, options_of(settings))
-    loaded, choice = _load(settings, teacher, chosen.preprocessing, spec)
+    loading = Loading(
+        settings.data_workers, settings.cache_gb, settings.strict_data, cache or folder.cache, callback.on_scan
+    )
+    loaded, choice = _load(settings, teacher, chosen.preprocessing, spec, loading)
     data, normalisation = _normalised(teacher, loaded, chosen.normalisation, engine)
     callback.on_message(f"data {spec}: {data.counts}; normalisation {normalisation.note}")
     callback.on_message(f"preprocessing: {data.preprocessing.words()} ({chosen.origin})")
@@ -211,7 +221,7 @@ def _summary(teacher: Teacher, path: Path) -> str:
 
 
 def _load(
-    settings: CompressSettings, teacher: Teacher, preprocessing: Preprocessing, spec: str
+    settings: CompressSettings, teacher: Teacher, preprocessing: Preprocessing, spec: str, loading: Loading
 ) -> tuple[Data, OutputsChoice]:
     wanted = as_outputs_name(settings.outputs or teacher.source.metadata_props.get(OUTPUTS_KEY))
     data = load_data(
@@ -221,6 +231,7 @@ def _load(
         may_be_values=True,
         seed=settings.seed,
         class_names=None if settings.classes is None else read_class_names(Path(settings.classes)),
+        loading=loading,
     )
     return read_outputs(teacher.model, data, wanted)
 

@@ -35,10 +35,9 @@ def options_of(settings: object) -> dict[str, Any]:
 
 def check_options(settings: object) -> None:
     """Raise InputError for values that fit no model."""
-    given = options_of(settings)
-    lengths = [len(given[name]) for name in ("pad_color", "mean", "std") if len(given.get(name, ())) > 1]
-    channels = 3 if "channel_order" in given or not lengths else max(lengths)
-    Preprocessing((1, 1), channels=channels, **given)
+    several = [len(values) for name in ("pad_color", "mean", "std") if len(values := getattr(settings, name) or ()) > 1]
+    channels = 3 if getattr(settings, "channels", None) is not None else max(several, default=3)
+    Preprocessing((1, 1), channels=channels, **options_of(settings))
 
 
 @dataclass(frozen=True)
@@ -57,15 +56,15 @@ class ChosenPreprocessing:
     @property
     def origin(self) -> str:
         """Where the values come from, in words; of mean and std `normalisation` tells."""
-        rest = [name for name in _OPTIONS if name not in self.given and name not in ("mean", "std")]
-        told = f"from {self.source}" if self.source else "as most networks have it, for the teacher says nothing"
-        given = [f"{', '.join(self.given)} given"] if self.given else []
-        return "; ".join([*given, f"{'the rest ' if given else ''}{told}"] if rest else given)
+        told = f"from {self.source}" if self.source else "as most networks have it: the teacher says nothing"
+        if not self.given:
+            return told
+        return f"{', '.join(self.given)} given; the rest {told}"
 
     def like(self, other: Preprocessing) -> "ChosenPreprocessing | None":
-        """Return the same sizes and layout with all else as in `other`; None where the channels differ."""
+        """Return the same sizes and layout with all else as in `other`; None where channels or type differ."""
         own = self.preprocessing
-        if other.channels != own.channels or other.dtype != own.dtype:
+        if (other.channels, other.dtype) != (own.channels, own.dtype):
             return None
         return _told(replace(other, size=own.size, layout=own.layout), "another model")
 
@@ -80,19 +79,26 @@ def preprocessing_for(model: ir.Model, metadata: Mapping[str, str], given: Mappi
     """
     channels, *size = image_shape(model)
     plain = Preprocessing((size[0], size[1]), channels=channels, layout=input_layout(model))
-    base = _recorded(plain, metadata) or _of_ultralytics(plain, metadata) or ChosenPreprocessing(plain, None)
+    takes_bytes = model.graph.inputs[0].dtype == ir.DataType.UINT8
+    if takes_bytes:
+        plain = replace(plain, dtype="uint8", pixels="0..255")
+    told = None if takes_bytes else _of_ultralytics(plain, metadata)
+    base = _recorded(plain, metadata) or told or ChosenPreprocessing(plain, None)
     preprocessing, normalisation = base.preprocessing, base.normalisation
     changes = dict(given)
     if changes.get("resize", "center-crop") != "center-crop":
         changes.setdefault("crop_ratio", None)
-    if {"pixels", "mean", "std"} & set(changes):
+    if {"pixels", "mean", "std"} & set(changes) and not takes_bytes:
         preprocessing = replace(preprocessing, **{"pixels": "0..1", "mean": (0.0,), "std": (1.0,)} | changes)
         normalisation = _normalisation(preprocessing, "given", "given")
     else:
         preprocessing = replace(preprocessing, **changes)
-        normalisation = normalisation or metadata_normalisation(metadata, channels)
-        if normalisation is not None and base.normalisation is None:
-            preprocessing = preprocessing.normalised("0..1", normalisation.mean, normalisation.std)
+        if takes_bytes:
+            normalisation = _normalisation(preprocessing, "metadata", "none: the network takes bytes")
+        elif normalisation is None:
+            normalisation = metadata_normalisation(metadata, channels)
+            if normalisation is not None:
+                preprocessing = preprocessing.normalised("0..1", normalisation.mean, normalisation.std)
     named = tuple(name for name, field in _OPTIONS.items() if field in given)
     return ChosenPreprocessing(preprocessing, normalisation, base.source, named)
 
@@ -106,7 +112,12 @@ def _recorded(plain: Preprocessing, metadata: Mapping[str, str]) -> ChosenPrepro
             f"the model's metadata record a preprocessing for {recorded.channels} channels, and it takes "
             f"{plain.channels}; remove them, or restore the file"
         )
-    preprocessing = replace(recorded, size=plain.size, layout=plain.layout, dtype=plain.dtype)
+    if recorded.dtype != plain.dtype:
+        raise InputError(
+            f"the model's metadata record a preprocessing for {recorded.dtype} inputs, and it takes {plain.dtype}; "
+            "remove them, or restore the file"
+        )
+    preprocessing = replace(recorded, size=plain.size, layout=plain.layout)
     return _told(preprocessing, "the teacher's metadata")
 
 

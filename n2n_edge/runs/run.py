@@ -1,8 +1,8 @@
 """Run: one search with its folder, begun by `compress`, opened, resumed, and shipped from."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,10 +14,10 @@ from n2n_edge.metrics.costs import COSTS
 from n2n_edge.runs.callbacks import Callbacks, RunCallback, require_tensorboard, tensorboard_callbacks
 from n2n_edge.runs.document import read_report, verdicts_of
 from n2n_edge.runs.folder import RunFolder
-from n2n_edge.runs.settings import CompressSettings, absolute_paths, named_devices, read_settings
+from n2n_edge.runs.settings import CompressSettings, absolute_paths, named_devices, read_settings, write_settings
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor, nn
+    from torch import nn
 
     from n2n_edge.devices.profile import Profile
     from n2n_edge.metrics.budget import Budget
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from n2n_edge.report.document import RunReport
     from n2n_edge.runs.front import RunTrial
     from n2n_edge.runs.inputs import DataLike, TeacherLike
+    from n2n_edge.training.augmentation import Augment
 
 __all__ = ["Run", "compress", "new_run", "require_pillow", "require_tensorboard", "require_training_packages"]
 
@@ -188,22 +189,32 @@ class Run:
         finally:
             followers.on_end()
 
-    def refuse_other_settings(self, given: Mapping[str, object]) -> None:
-        """Raise InputError where `given`, settings by name, differ from those that the run was begun with."""
+    def take_settings(self, given: Mapping[str, object]) -> None:
+        """Take over those of `given`, settings by name, that don't change results; the run keeps them.
+
+        Raises:
+            InputError: another differs from what the run was begun with.
+        """
         from n2n_edge.devices.registry import load_profile
 
+        changing = {item.name for item in fields(CompressSettings) if item.metadata.get("may_change")}
         for name, value in given.items():
             own = getattr(self.settings, name)
             if name == "device":
                 asked, begun = ([load_profile(each).name for each in _several(named)] for named in (value, own))
                 if asked == begun:  # an alias of the same
                     continue
-            if value != own:
+            if value != own and name not in changing:
                 option = name if name == "teacher" else f"‹{name}›"
                 raise InputError(
                     f"{option} {_words(value)}: this run was begun with {_words(own)}; leave it out, or start a new "
                     "run with another ‹out›"
                 )
+        taken = {name: value for name, value in given.items() if name in changing}
+        changed = replace(self.settings, **taken)  # type: ignore[arg-type]
+        if changed != self.settings:
+            self.settings = changed
+            write_settings(changed, self._files.settings)
 
 
 def _several(named: object) -> tuple[str, ...]:
@@ -251,7 +262,7 @@ def compress(
     bind: Sequence[str] | None = None,
     opset: int | None = None,
     ir_version: int | None = None,
-    augment: "str | Callable[[Tensor, Generator], Tensor] | None" = None,
+    augment: "str | Augment" = "auto",
     flip: bool | None = None,
     corruptions: bool = False,
     accept_expected: bool = False,
@@ -260,6 +271,9 @@ def compress(
     train_precision: str = "auto",
     gpus: int | None = None,
     batch: int | None = None,
+    cache_gb: float | None = None,
+    data_workers: int | None = None,
+    strict_data: bool = False,
     threads: int | None = None,
     budgets: "Sequence[Budget]" = (),
     out: Path | str = "n2n-run",
@@ -277,13 +291,13 @@ def compress(
 
     `teacher` is a file or name as on the command line, a `Teacher`, an ONNX model, or a torch network; None is the
     built-in example. `data` is a file or name, a torch Dataset (or a training and a test one), or arrays of images and
-    labels. What is no file is written into the run's folder, so that the run can be resumed. `device` may be several,
-    names, files or `Profile` objects, and `budgets` join those of the keywords. `augment` may be a function of a
-    module: it gets bytes `(N, H, W, C)` and a `torch.Generator`, which alone decides, and gives as many bytes. All
-    other keywords are settings: see `CompressSettings`. With `tensorboard` the folder ``tensorboard`` in `out` gets
-    event files.
+    labels. `augment` is a name, or a function of a module that takes uint8 images `(N, H, W, C)` and a torch.Generator.
+    What is no file is written into the run's folder, so that the run can be resumed. `device` may be several,
+    names, files or `Profile` objects, and `budgets` join those of the keywords. All other keywords are settings: see
+    `CompressSettings`. With `tensorboard` the folder ``tensorboard`` in `out` gets event files.
 
-    With `resume` the run in `out` goes on with its own settings. A step that never ends ends the process with exit
+    With `resume` the run in `out` goes on with its own settings, but for `cache_gb`, `data_workers` and `strict_data`,
+    which change no result. A step that never ends ends the process with exit
     code 3 (after half an hour at least, or what the environment's ``N2N_EDGE_STALL_S`` says; 0 for never).
 
     Raises:
@@ -296,16 +310,16 @@ def compress(
     require_training_packages()
     if tensorboard:
         require_tensorboard()
+    if not isinstance(augment, str):
+        given["augment"] = name_of_function("‹augment›", augment)
     settings = {item.name: given[item.name] for item in fields(CompressSettings)} | _limits(budgets, given)
-    if callable(augment):
-        settings["augment"] = name_of_function("‹augment›", augment)
     if resume:
         run = Run.open(out)
         asked = {item.name: settings[item.name] for item in fields(CompressSettings) if item.name != "threads"}
         defaults = {item.name: item.default for item in fields(CompressSettings)}
         asked = {name: value for name, value in asked.items() if value != defaults[name]}
         if isinstance(asked.get("teacher"), str | Path | None) and isinstance(asked.get("data"), str | Path | None):
-            run.refuse_other_settings(absolute_paths(asked))
+            run.take_settings(absolute_paths(asked))
     else:
         run = new_run(out, settings)
     return run.resume(callbacks=callbacks, tensorboard=tensorboard)

@@ -9,11 +9,12 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from n2n_edge.data.loading import check_loading
 from n2n_edge.errors import InputError
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS, OBJECTIVES
 from n2n_edge.reading import expanded, is_file
-from n2n_edge.training.settings import check_augmentation, check_device
+from n2n_edge.training.settings import check_augment, check_device
 from n2n_edge.writing import toml_value, write_text
 
 __all__ = [
@@ -69,13 +70,20 @@ _Default = TypeVar("_Default")
 
 
 def _setting(
-    default: _Default, help_text: str, panel: str | None = None, *, shown: str | None = None, flag: str | None = None
+    default: _Default,
+    help_text: str,
+    panel: str | None = None,
+    *,
+    shown: str | None = None,
+    flag: str | None = None,
+    may_change: bool = False,
 ) -> _Default:
     """Give the field of a setting; its option on the command line is made of `help_text` and what follows.
 
-    `panel` is its part of the help, `shown` its default in words, `flag` how a truth value is spelled there.
+    `panel` is its part of the help, `shown` its default in words, `flag` how a truth value is spelled there. One that
+    doesn't change results `may_change` when a run is resumed.
     """
-    words = {"help": help_text, "panel": panel, "shown": shown, "flag": flag}
+    words = {"help": help_text, "panel": panel, "shown": shown, "flag": flag, "may_change": may_change}
     return field(default=default, metadata=words)
 
 
@@ -194,14 +202,16 @@ class CompressSettings:
     )
     opset: int | None = _setting(None, "ONNX opset of the student, for a board's older runtime.", shown="the teacher's")
     ir_version: int | None = _setting(None, "IR version of the student's file.", shown="the teacher's, or the opset's")
-    augment: str | None = _setting(
-        None,
-        "How training images are changed: none, light (small shifts), standard (random crops, scaled to the whole), or "
-        "package.module:function. Light and standard mirror, too, by --flip.",
-        SEARCH,
-        shown="standard from 96 pixels a side on, else light",
+    augment: str = _setting(
+        "auto",
+        "What is done to training images: none, light (shifts), standard (crops and scales), or "
+        "package.module:function.",
+        PREPROCESSING,
+        shown="standard from 96 pixels on, light below",
     )
-    flip: bool | None = _setting(None, "Mirror training images.", shown="yes for three channels, no for one")
+    flip: bool | None = _setting(
+        None, "Mirror training images.", PREPROCESSING, shown="yes for three channels, no for one"
+    )
     corruptions: bool = _setting(
         False,
         "Evaluate teacher and student under noise, blur, darkness, low contrast and JPEG, too.",
@@ -234,6 +244,26 @@ class CompressSettings:
         SEARCH,
         shown="as many of 128 as memory allows, and said",
     )
+    cache_gb: float | None = _setting(
+        None,
+        "Most disk for decoded images of a large folder, GB (10^9 bytes), in --out while the run lasts; 0 for none.",
+        SEARCH,
+        shown="half of the free disk, at most twice the memory",
+        may_change=True,
+    )
+    data_workers: int | None = _setting(
+        None,
+        "Threads that decode images; 0 decodes where they are needed.",
+        SEARCH,
+        shown="one per core",
+        may_change=True,
+    )
+    strict_data: bool = _setting(
+        False,
+        "Refuse data with an image that can't be read, of which otherwise one per cent are named and passed over.",
+        flag="--strict-data/--no-strict-data",
+        may_change=True,
+    )
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -241,11 +271,13 @@ class CompressSettings:
         object.__setattr__(self, "device", named_devices(self.device))
         if self.effort not in EFFORTS:
             raise InputError(f"‹effort› {self.effort}: no such effort; give one of {', '.join(EFFORTS)}")
+        check_augment(self.augment, self.flip)
         check_device(self.train_device, self.train_precision, 1 if self.gpus is None else self.gpus)
         if self.gpus is not None and self.gpus > 1 and self.train_device not in ("auto", "cuda"):
             raise InputError(f"‹gpus› {self.gpus}: they can't be {self.train_device}; leave ‹train_device› out")
         if self.batch is not None and self.batch < 2:
             raise InputError(f"‹batch› {self.batch}: must be 2 at least, since BatchNorm needs several images")
+        check_loading(self.data_workers, self.cache_gb)
         for name in ("candidates", "minutes", "epochs"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and isfinite(value)):
@@ -254,7 +286,6 @@ class CompressSettings:
             raise InputError(f"‹seed› {self.seed}: give a whole number from 0 to {LARGEST_SEED}")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"threads {self.threads}: must be at least 1")
-        check_augmentation(self.augment, self.flip)
         if self.outputs not in (None, "classes", "values"):
             raise InputError(f"‹outputs› {self.outputs}: no such kind of outputs; give classes or values")
         if (self.mean is None) != (self.std is None):

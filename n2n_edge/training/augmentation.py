@@ -1,68 +1,108 @@
 """Augmentation of a batch, and its normalisation: everything that happens to an image before the model."""
 
+import math
 from collections.abc import Callable
-from functools import lru_cache
-from math import log
-from typing import cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
+from n2n_edge.data.dataset import Data
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.errors import InputError
 from n2n_edge.importing import function_by_name, guarded
-from n2n_edge.training.settings import DistillSettings
+from n2n_edge.training.settings import AUGMENTATIONS, DistillSettings
 
-__all__ = ["augment", "augmented", "cropped", "normalise"]
+__all__ = ["Augment", "Augmenter", "Part", "cropped", "normalise", "shifted"]
 
-_LEAST_AREA, _PROPORTIONS = 0.25, (3 / 4, 4 / 3)
-"""What a random crop keeps of an image at least, and the proportions of what it keeps."""
+Part = tuple[int, int]
+"""From which place on images are part of a batch, and how many it has."""
 
-_Function = Callable[[Tensor, torch.Generator], object]
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+"""Takes images `(N, H, W, C)` as bytes in RGB and gives as many of the same form; the generator alone decides."""
+
+PHOTOGRAPH = 96
+"""Images whose shorter side has so many pixels are cropped and scaled, smaller ones shifted."""
+
+_LEAST_AREA, _LARGEST_RATIO = 0.35, 4 / 3
 
 
-def augmented(images: Tensor, generator: torch.Generator, settings: DistillSettings) -> Tensor:
-    """Return a batch of bytes `(N, H, W, C)` as `settings.augmentation` changes it; only `generator` decides.
+class Augmenter:
+    """What settings do to training images, but for those that are seen as they are.
 
-    Labels that are classes stay right. Nothing is moved that tells where something is: what places, boxes or maps a
-    student learns, the teacher gives for the very images that the student sees.
-
-    Raises:
-        InputError: a function of the user's raises, or gives something else than as many bytes of the same shape.
+    Whatever it does to where things are, the teacher sees the same image, so nothing has to follow it. Raises
+    InputError for a function of the user's that isn't there.
     """
-    _, height, width, channels = images.shape
-    name = settings.augmentation(height, width)
-    if name == "none":
-        return images
-    if name in ("light", "standard"):
-        change = augment if name == "light" else cropped
-        return change(images, generator, flip=settings.flips(channels))
-    where = f"‹augment› {name}: the function"
-    with guarded(where):
-        changed = _function(name)(images, generator)
-    if not isinstance(changed, Tensor) or changed.shape != images.shape or changed.dtype != torch.uint8:
-        shape = tuple(changed.shape) if isinstance(changed, Tensor) else ""
-        kind = changed.dtype if isinstance(changed, Tensor) else type(changed).__name__
-        raise InputError(f"{where} gives {kind} {shape}; it gets and gives torch.uint8 {tuple(images.shape)}, N H W C")
-    return changed
+
+    def __init__(self, settings: DistillSettings, data: Data) -> None:
+        channels, height, width = data.input_shape
+        self._flip, self._chosen = settings.flips(channels), settings.augment
+        if self._chosen == "auto":
+            self._chosen = "standard" if min(height, width) >= PHOTOGRAPH else "light"
+        own = self._chosen not in AUGMENTATIONS
+        self._function = function_by_name("augmentation", self._chosen) if own else None
+
+    def __call__(self, images: Tensor, generator: torch.Generator, of: Part | None = None) -> Tensor:
+        """Return images `(N, H, W, C)` changed; those of a part become what they are in the whole batch.
+
+        A function of the user's sees the part alone. Raises InputError for what gives no images.
+        """
+        if self._chosen == "none":
+            return images
+        if self._function is None:
+            change = shifted if self._chosen == "light" else cropped
+            return change(images, generator, flip=self._flip, of=of)
+        with guarded(f"augmentation '{self._chosen}': the function"):
+            found = self._function(images, generator)
+        if not isinstance(found, Tensor) or found.dtype != torch.uint8 or found.shape != images.shape:
+            form = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise InputError(
+                f"augmentation '{self._chosen}' gave {form}: give a uint8 tensor of the shape of its images, "
+                f"{tuple(images.shape)}"
+            )
+        return found
 
 
-@lru_cache(maxsize=8)
-def _function(name: str) -> _Function:
-    return cast("_Function", function_by_name("‹augment›", name))
+def cropped(images: Tensor, generator: torch.Generator, *, flip: bool, of: Part | None = None) -> Tensor:
+    """Scale a random part of each image to the whole, bilinearly, and mirror half of them if `flip`.
+
+    Takes and gives bytes `(N, H, W, C)`. A part has 0.35 to all of the area, and up to 4 / 3 the proportions of the
+    image, as in the random resized crop of Szegedy et al., Going Deeper with Convolutions, 2015, section 6, whose least
+    area of 0.08 shows a teacher too little to teach by. `of` as for `shifted`.
+    """
+    start, count = of or (0, len(images))
+    area = torch.empty(count).uniform_(_LEAST_AREA, 1.0, generator=generator)
+    ratio = torch.empty(count).uniform_(-1.0, 1.0, generator=generator).mul_(math.log(_LARGEST_RATIO)).exp_()
+    sizes = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).clamp_max_(1.0)
+    centres = (torch.rand((count, 2), generator=generator) * 2 - 1) * (1 - sizes)
+    mirrored = torch.rand(count, generator=generator) < 0.5
+    transforms = torch.zeros(count, 2, 3)
+    transforms[:, 0, 0], transforms[:, 1, 1] = sizes[:, 0], sizes[:, 1]
+    transforms[:, :, 2] = centres
+    if flip:
+        transforms[mirrored, 0, 0] *= -1
+    pixels = images.permute(0, 3, 1, 2).float()
+    grid = F.affine_grid(transforms[start : start + len(images)], list(pixels.shape), align_corners=False)
+    found = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+    return found.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def augment(images: Tensor, generator: torch.Generator, *, flip: bool) -> Tensor:
+def shifted(images: Tensor, generator: torch.Generator, *, flip: bool, of: Part | None = None) -> Tensor:
     """Shift each image by up to an eighth of its size, black beyond the edge, and mirror half of them if `flip`.
 
     Takes and gives `(N, H, W, C)` of any type. Only `generator` decides, so the same generator state gives the same
-    batch. At 32x32 this is the usual random crop with 4 pixels of padding.
+    batch. At 32x32 this is the usual random crop with 4 pixels of padding. `of`: the images are a part of a batch, from
+    which place on, and how many it has; they become what they are in the whole.
     """
     count, height, width, _ = images.shape
+    start, batch = of or (0, count)
     pad_rows, pad_columns = max(1, height // 8), max(1, width // 8)
-    row_shifts = torch.randint(-pad_rows, pad_rows + 1, (count, 1), generator=generator)
-    column_shifts = torch.randint(-pad_columns, pad_columns + 1, (count, 1), generator=generator)
-    mirrored = torch.rand((count, 1), generator=generator) < 0.5
+    row_shifts = torch.randint(-pad_rows, pad_rows + 1, (batch, 1), generator=generator)
+    column_shifts = torch.randint(-pad_columns, pad_columns + 1, (batch, 1), generator=generator)
+    mirrored = torch.rand((batch, 1), generator=generator) < 0.5
+    row_shifts, column_shifts, mirrored = (
+        each[start : start + count] for each in (row_shifts, column_shifts, mirrored)
+    )
     rows = torch.arange(height).expand(count, height) + row_shifts + pad_rows
     columns = torch.arange(width).expand(count, width)
     if flip:
@@ -70,32 +110,6 @@ def augment(images: Tensor, generator: torch.Generator, *, flip: bool) -> Tensor
     columns = columns + column_shifts + pad_columns
     padded = torch.nn.functional.pad(images, (0, 0, pad_columns, pad_columns, pad_rows, pad_rows))
     return padded[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
-
-
-def cropped(images: Tensor, generator: torch.Generator, *, flip: bool) -> Tensor:
-    """Cut a part out of each image at random, scale it to the whole's size, and mirror half of them if `flip`.
-
-    Takes and gives bytes `(N, H, W, C)`. The part has a quarter of the area at least, and proportions of 3:4 to 4:3 in
-    those of the image (torchvision's RandomResizedCrop, which goes down to 0.08 of the area: a teacher's outputs for so
-    little say little, and training here is short).
-    """
-    count, height, width, _ = images.shape
-    drawn = torch.rand((count, 5), generator=generator, dtype=torch.float64)
-    area = _LEAST_AREA + (1 - _LEAST_AREA) * drawn[:, 0]
-    low, high = (log(value) for value in _PROPORTIONS)
-    proportion = torch.exp(low + (high - low) * drawn[:, 1])
-    heights = (height * torch.sqrt(area / proportion)).round().clamp(1, height).long()
-    widths = (width * torch.sqrt(area * proportion)).round().clamp(1, width).long()
-    tops = ((height - heights + 1) * drawn[:, 2]).long()
-    lefts = ((width - widths + 1) * drawn[:, 3]).long()
-    mirrored = (drawn[:, 4] < 0.5) & flip
-    changed = torch.empty_like(images)
-    parts = zip(*(each.tolist() for each in (tops, lefts, heights, widths, mirrored)), strict=True)
-    for index, (top, left, rows, columns, mirror) in enumerate(parts):
-        part = images[index, top : top + rows, left : left + columns].permute(2, 0, 1)[None]
-        scaled = torch.nn.functional.interpolate(part, size=(height, width), mode="bilinear", antialias=True)[0]
-        changed[index] = (scaled.flip(-1) if mirror else scaled).permute(1, 2, 0)
-    return changed
 
 
 def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:

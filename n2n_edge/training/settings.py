@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from n2n_edge.errors import InputError
 from n2n_edge.importing import is_function_name
 
-__all__ = ["DistillSettings", "Format", "Precision", "check_augmentation", "check_device"]
+__all__ = ["AUGMENTATIONS", "DistillSettings", "Format", "Precision", "check_augment", "check_device"]
 
 Format = Literal["fp32", "bf16", "fp16"]
 """The number format of convolutions and matrix products; weights, sums and losses are float32 in each."""
@@ -16,10 +16,7 @@ Format = Literal["fp32", "bf16", "fp16"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 """What a user may ask for: a format, or the fastest that device and graph allow."""
 
-_AUGMENTS = ("none", "light", "standard")
-
-_PHOTOGRAPH = 96
-"""Images whose sides have so many pixels at least are taken as photographs: what they show may be cut."""
+AUGMENTATIONS = ("auto", "none", "light", "standard")
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -34,11 +31,11 @@ def check_device(device: str, precision: str, processes: int) -> None:
         raise InputError(f"‹gpus› {processes}: must be at least 1")
 
 
-def check_augmentation(augment: object, flip: bool | None) -> None:
-    """Raise InputError for what is no augmentation, or one that has nothing to mirror."""
-    if augment is not None and not (isinstance(augment, str) and (augment in _AUGMENTS or is_function_name(augment))):
-        raise InputError(f"‹augment› {augment}: give {', '.join(_AUGMENTS)}, or package.module:function")
-    if flip and augment not in (None, "light", "standard"):
+def check_augment(augment: object, flip: bool | None) -> None:
+    """Raise InputError for what is neither an augmentation's name nor that of a function, or has nothing to mirror."""
+    if augment not in AUGMENTATIONS and not (isinstance(augment, str) and is_function_name(augment)):
+        raise InputError(f"‹augment› {augment}: give {', '.join(AUGMENTATIONS)}, or package.module:function")
+    if flip and augment not in ("auto", "light", "standard"):
         raise InputError(f"‹flip› belongs to light and standard, and ‹augment› is {augment}: leave one out")
 
 
@@ -47,11 +44,12 @@ class DistillSettings:
     """Settings of a distillation; the defaults are for small image classifiers.
 
     `learning_rate` is the peak of a cosine schedule after a short warm-up; `weight_decay` touches weights of two or
-    more axes only. `augment` says how images are changed from the second epoch on (benchmarks/distillation): ``none``,
-    ``light`` (small shifts), ``standard`` (random crops, scaled), or ``package.module:function`` of bytes
-    `(N, H, W, C)` and a `torch.Generator` that gives as many; None: by size (see `augmentation`). `flip` None means:
-    images of three channels may be mirrored, others (digits, characters) not. `images_per_epoch` limits an epoch
-    to so many images, freshly drawn. `hint_weight` is what feature hints count at the start (see `FeatureHints`);
+    more axes only. `augment` is what is done to images from the second epoch on: ``light`` shifts and mirrors
+    (benchmarks/distillation), ``standard`` crops, scales and mirrors, ``auto`` is light for images of less than 96
+    pixels, ``none`` leaves them as they are; or ``package.module:function``, called with bytes `(N, H, W, C)` and a
+    torch.Generator. `flip` None means: images of three channels may be mirrored, others (digits, characters) not.
+    `images_per_epoch` limits an epoch to so many images, freshly drawn. `hint_weight` is what feature hints count at
+    the start (see `FeatureHints`);
     after `teacher_images` augmented images they come back with the teacher's outputs for them (see `Teaching`).
     `device` is ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; `processes` train
     together, each on its part of every batch: as many CUDA devices, or parts of the processor. `precision` ``auto``
@@ -74,7 +72,7 @@ class DistillSettings:
     gradient_clip: float = 5.0
     seed: int = 0
     flip: bool | None = None
-    augment: str | None = None
+    augment: str = "auto"
     images_per_epoch: int | None = None
     calibration_images: int = 4096
     precision: Precision = "auto"
@@ -85,7 +83,7 @@ class DistillSettings:
 
     def __post_init__(self) -> None:
         check_device(self.device, self.precision, self.processes)
-        check_augmentation(self.augment, self.flip)
+        check_augment(self.augment, self.flip)
         for name in (
             "epochs",
             "batch_size",
@@ -117,10 +115,6 @@ class DistillSettings:
     def augments(self, epoch: int) -> bool:
         """Whether the images of an epoch, the first being 1, are augmented: what is new is seen as it is."""
         return self.augment != "none" and epoch > 1
-
-    def augmentation(self, height: int, width: int) -> str:
-        """Return how images of that size are changed: photographs are cropped at random, small images are shifted."""
-        return self.augment or ("standard" if min(height, width) >= _PHOTOGRAPH else "light")
 
     def flips(self, channels: int) -> bool:
         """Whether images of so many channels are mirrored."""

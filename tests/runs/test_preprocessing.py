@@ -199,3 +199,34 @@ def test_options_that_cant_be(options: dict[str, object], words: str) -> None:
     with pytest.raises(InputError) as raised:
         n2n_edge.CompressSettings(**options)  # type: ignore[arg-type]
     assert words in raised.value.text
+
+
+def test_a_network_that_takes_bytes_is_trained_and_ships_so(tmp_path: Path) -> None:
+    net = Net()
+    y = net.op("Mul", net.op("Cast", "x", to=TensorProto.FLOAT), net.constant(np.float32(1 / 255), np.float32))
+    y = net.op("Relu", net.conv(net.op("Relu", net.conv(y, 3, 8)), 8, 8))
+    y = net.op("Flatten", net.op("GlobalAveragePool", y))
+    y = net.op("Gemm", y, net.constant(np.random.default_rng(0).normal(0, 1, (2, 8)), np.float32), transB=1)
+    graph = helper.make_graph(
+        net.nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["N", 3, SIZE, SIZE])],
+        [helper.make_tensor_value_info(y, TensorProto.FLOAT, ["N", 2])],
+        net.constants,
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "t.onnx")
+    pictures = photographs(tmp_path / "pictures", count=12)
+    run = n2n_edge.compress(
+        tmp_path / "t.onnx", data=pictures, outputs="classes", device="raspberry-pi-4", effort="quick", candidates=2,
+        epochs=1, out=tmp_path / "run",
+    )  # fmt: skip
+    recorded = n2n_edge.Preprocessing.of(run.student)
+    image = recorded.apply(pictures / "test" / "red" / "0.jpg")
+    assert (recorded.dtype, image.dtype) == ("uint8", np.uint8)
+    session = onnxruntime.InferenceSession(str(run.student), providers=["CPUExecutionProvider"])
+    assert session.run(None, {"x": image})[0].shape == (1, 2)
+    own = run.report["student"]["accuracy"]
+    assert file_accuracy(run.student, TestData(str(pictures)))[1].value == own["value"]
+    model = load_model(tmp_path / "t.onnx")
+    with pytest.raises(InputError, match="the network takes bytes"):
+        preprocessing_for(model, {}, {"mean": (0.5,), "std": (0.2,)})

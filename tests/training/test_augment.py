@@ -1,12 +1,16 @@
-"""Augmentation shifts and mirrors, nothing else, and only the generator decides."""
+"""Augmentation shifts small images and crops photographs, and only the generator decides."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
-import n2n_edge
+from n2n_edge.data.dataset import Data, Split
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.errors import InputError
-from n2n_edge.training.augmentation import augment, augmented, cropped, normalise
+from n2n_edge.importing import name_of_function
+from n2n_edge.training.augmentation import Augmenter, cropped, normalise, shifted
 from n2n_edge.training.settings import DistillSettings
 
 
@@ -16,7 +20,7 @@ def batch() -> torch.Tensor:
 
 def test_each_image_is_a_shift_of_itself_with_black_beyond_the_edge() -> None:
     images = batch()
-    augmented = augment(images, torch.Generator().manual_seed(1), flip=False)
+    augmented = shifted(images, torch.Generator().manual_seed(1), flip=False)
     padded = torch.nn.functional.pad(images, (0, 0, 2, 2, 2, 2))
     shifts = set()
     for image, source in zip(augmented, padded, strict=True):
@@ -33,14 +37,14 @@ def test_each_image_is_a_shift_of_itself_with_black_beyond_the_edge() -> None:
 
 def test_flip_mirrors_about_half_of_the_images() -> None:
     images = batch()
-    plain = augment(images, torch.Generator().manual_seed(1), flip=False)
-    flipped = augment(images, torch.Generator().manual_seed(1), flip=True)
+    plain = shifted(images, torch.Generator().manual_seed(1), flip=False)
+    flipped = shifted(images, torch.Generator().manual_seed(1), flip=True)
     same = sum(torch.equal(a, b) for a, b in zip(plain, flipped, strict=True))
     assert 8 <= same <= 24
 
 
 def test_the_same_generator_gives_the_same_batch() -> None:
-    one, two, other = (augment(batch(), torch.Generator().manual_seed(seed), flip=True) for seed in (3, 3, 4))
+    one, two, other = (shifted(batch(), torch.Generator().manual_seed(seed), flip=True) for seed in (3, 3, 4))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
 
@@ -53,53 +57,69 @@ def test_normalise_scales_per_channel_to_what_a_model_takes() -> None:
     torch.testing.assert_close(inputs[3, 1, 2, 5], (images[3, 2, 5, 1] / 255 - 0.4) / 0.3)
 
 
-def upside_down(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return images.flip(1)
+def ramps(size: int = 128) -> torch.Tensor:
+    """Images whose red grows to the right and green downwards: a part of one tells where it was cut out."""
+    place = torch.arange(size, dtype=torch.float32) * 255 / (size - 1)
+    image = torch.stack(
+        [place.expand(size, size), place[:, None].expand(size, size), torch.full((size, size), 99.0)], 2
+    )
+    return image.round().to(torch.uint8).expand(64, size, size, 3)
 
 
-def too_small(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return images[:, :8]
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_part_of_each_photograph_is_scaled_to_the_whole(flip: bool) -> None:
+    images = ramps()
+    found = cropped(images, torch.Generator().manual_seed(0), flip=flip).float()
+    assert found.shape == images.shape
+    wide = (found[:, 64, -1, 0] - found[:, 64, 0, 0]) / 255
+    high = (found[:, -1, 64, 1] - found[:, 0, 64, 1]) / 255
+    assert bool(((wide < 0).sum() > 20) == flip)
+    assert (high > 0).all()  # never upside down
+    area, ratio = wide.abs() * high, wide.abs() / high
+    assert 0.3 < float(area.min()) < 0.5
+    assert 0.85 < float(area.max()) <= 1
+    assert 0.7 < float(ratio.min()) < 0.85
+    assert 1.18 < float(ratio.max()) < 1.4
+    assert (found[..., 2] == 99).all()
 
 
-def changed(images: torch.Tensor, augment: str | None, *, flip: bool | None = None) -> torch.Tensor:
-    return augmented(images, torch.Generator().manual_seed(1), DistillSettings(augment=augment, flip=flip))
+def data_of(size: int) -> Data:
+    split = Split(np.zeros((4, size, size, 3), np.uint8), None)
+    return Data(train=split, validation=split, test=split, class_names=(), preprocessing=Preprocessing((size, size)))
 
 
-def test_photographs_are_cropped_and_small_images_shifted() -> None:
-    small, large = batch(), torch.randint(0, 256, (4, 96, 128, 3), dtype=torch.uint8)
-    assert torch.equal(changed(small, None), augment(small, torch.Generator().manual_seed(1), flip=True))
-    assert torch.equal(changed(large, None), cropped(large, torch.Generator().manual_seed(1), flip=True))
-    assert torch.equal(changed(large, "none"), large)
+@pytest.mark.parametrize(
+    ("size", "chosen", "change"), [(32, "auto", shifted), (128, "auto", cropped), (128, "light", shifted)]
+)
+def test_the_size_of_the_images_decides_what_is_done_to_them(size, chosen, change) -> None:
+    settings = DistillSettings(augment=chosen)
+    images = ramps(size)
+    one, other = (torch.Generator().manual_seed(5) for _ in range(2))
+    assert torch.equal(Augmenter(settings, data_of(size))(images, one), change(images, other, flip=True))
+    plain = Augmenter(replace(settings, augment="none"), data_of(size))
+    assert torch.equal(plain(images, one), images)
 
 
-def test_a_crop_shows_a_part_of_the_image_at_its_size() -> None:
-    rows = torch.arange(128).view(128, 1).expand(128, 128)
-    ramps = torch.stack([rows, rows.T, rows], -1).expand(64, 128, 128, 3).to(torch.uint8).contiguous()
-    parts = cropped(ramps, torch.Generator().manual_seed(0), flip=False).float()
-    high = parts[:, -1, 64, 0] - parts[:, 0, 64, 0]  # rows that each crop shows
-    wide = parts[:, 64, -1, 1] - parts[:, 64, 0, 1]
-    shares = high * wide / 127**2
-    assert 0.2 < float(shares.min()) < 0.4
-    assert float(shares.max()) > 0.9
-    assert float((high / wide).min()) > 0.7
-    assert float((high / wide).max()) < 1.4
-    mirrored = cropped(ramps, torch.Generator().manual_seed(0), flip=True)
-    assert 15 < int((mirrored[:, 64, 0, 1] > mirrored[:, 64, -1, 1]).sum()) < 49
+def darker(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return images // 2
+
+
+def of_another_type(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return images / 2
 
 
 def test_a_function_of_ones_own_augments() -> None:
-    images = batch()
-    assert torch.equal(changed(images, f"{__name__}:upside_down"), images.flip(1))
-    with pytest.raises(InputError, match="too_small: the function gives torch"):
-        changed(images, f"{__name__}:too_small")
-    with pytest.raises(InputError, match="has no function 'nothing'"):
-        changed(images, f"{__name__}:nothing")
+    name = name_of_function("augment", darker)
+    images = ramps(32)
+    found = Augmenter(DistillSettings(augment=name), data_of(32))(images, torch.Generator())
+    assert torch.equal(found, images // 2)
+    other = Augmenter(DistillSettings(augment=name_of_function("augment", of_another_type)), data_of(32))
+    with pytest.raises(InputError, match=r"gave torch\.float32 .* give a uint8 tensor"):
+        other(images, torch.Generator())
 
 
-def test_augmentations_that_cant_be() -> None:
-    with pytest.raises(InputError, match="augment heavy: give none, light, standard"):
-        DistillSettings(augment="heavy")
-    with pytest.raises(InputError, match="flip belongs to light and standard"):
-        DistillSettings(augment="none", flip=True)
-    with pytest.raises(InputError, match="a run that is resumed has to import it"):
-        n2n_edge.compress(augment=lambda images, generator: images)
+def test_functions_that_a_resumed_run_couldnt_find_are_refused() -> None:
+    with pytest.raises(InputError, match="at the top of a module"):
+        name_of_function("augment", lambda images, generator: images)
+    with pytest.raises(InputError, match=r"none, light, standard, or package\.module:function"):
+        DistillSettings(augment="strong")
