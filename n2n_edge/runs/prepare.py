@@ -23,6 +23,7 @@ from n2n_edge.graph.free_size import FreeSize, batch_name, free_size
 from n2n_edge.graph.input_shape import image_shape, input_layout, leaves_size_free, shape_words
 from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.graph.teacher import Teacher
+from n2n_edge.importing import function_by_name, is_function_name
 from n2n_edge.latency.file_figures import file_figures
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
@@ -248,6 +249,8 @@ def _normalised(teacher: Teacher, data: Data, told: Normalisation | None, engine
 def _distilling(settings: CompressSettings) -> DistillSettings:
     """Return how a run's students are trained."""
     usual = DistillSettings.batch_size
+    if is_function_name(settings.augment):
+        function_by_name("augmentation", settings.augment)  # one that isn't there is told before anything is begun
     return DistillSettings(
         seed=settings.seed,
         flip=settings.flip,

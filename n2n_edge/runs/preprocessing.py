@@ -34,10 +34,20 @@ def options_of(settings: object) -> dict[str, Any]:
 
 
 def check_options(settings: object) -> None:
-    """Raise InputError for values that fit no model."""
+    """Raise InputError for values that fit no model, or each other."""
+    given = options_of(settings)
+    if "resize" in given:
+        _refuse_idle(given, given["resize"])
     several = [len(values) for name in ("pad_color", "mean", "std") if len(values := getattr(settings, name) or ()) > 1]
     channels = 3 if getattr(settings, "channels", None) is not None else max(several, default=3)
-    Preprocessing((1, 1), channels=channels, **options_of(settings))
+    Preprocessing((1, 1), channels=channels, **given)
+
+
+def _refuse_idle(given: Mapping[str, Any], resize: str) -> None:
+    """Raise InputError for a border that is described where there is none."""
+    idle = [name for name in ("pad_color", "pad_position") if name in given]
+    if idle and resize != "letterbox":
+        raise InputError(f"‹{idle[0]}› belongs to letterbox, and ‹resize› is {resize}: leave one out")
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,7 @@ def preprocessing_for(model: ir.Model, metadata: Mapping[str, str], given: Mappi
             normalisation = metadata_normalisation(metadata, channels)
             if normalisation is not None:
                 preprocessing = preprocessing.normalised("0..1", normalisation.mean, normalisation.std)
+    _refuse_idle(given, preprocessing.resize)
     named = tuple(name for name, field in _OPTIONS.items() if field in given)
     return ChosenPreprocessing(preprocessing, normalisation, base.source, named)
 
