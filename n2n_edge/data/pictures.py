@@ -61,7 +61,9 @@ def _pixels(
     mode = MODES[preprocessing.channels]
     _note_kind(image, mode, conversions)
     size = max(preprocessing.size)  # it may have to be turned
-    if preprocessing.antialias and image.width > 2 * size and image.height > 2 * size:
+    # sizes within the input follow from those of the picture, which a draft rounds
+    exact = preprocessing.resize == "letterbox" or preprocessing.crop_ratio is not None
+    if preprocessing.antialias and not exact and image.width > 2 * size and image.height > 2 * size:
         # lets the JPEG decoder skip detail that the scaling would throw away
         image.draft(mode, (2 * size, 2 * size))
     turn = _turn(image)

@@ -86,6 +86,8 @@ class Preprocessing:
             raise InputError(f"‹crop_ratio› {self.crop_ratio:g}: the part that is kept must lie in 0.05..1, as 0.875")
         if self.crop_ratio is not None and self.resize != "center-crop":
             raise InputError(f"‹crop_ratio› belongs to center-crop, and ‹resize› is {self.resize}: leave one out")
+        if not self.antialias and self.interpolation == "lanczos":
+            raise InputError("‹antialias›: lanczos scales over all pixels; give bilinear or bicubic, or antialias")
         if self.channel_order == "bgr" and self.channels != 3:
             raise InputError(f"‹channels› bgr: the network takes {self.channels} channels, not 3; leave it out")
         color = self.pad_color * self.channels if len(self.pad_color) == 1 else self.pad_color

@@ -1,5 +1,7 @@
 """Pictures and arrays of bytes brought to the size of a network's input."""
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -16,6 +18,22 @@ _FILTERS: dict[Interpolation, Image.Resampling] = {
     "lanczos": Image.Resampling.LANCZOS,
     "area": Image.Resampling.BOX,
 }
+
+_Places = NDArray[np.float64]
+
+_BETWEEN_NEAREST: Mapping[Interpolation, Mapping[int, Callable[[_Places], _Places]]] = {
+    "bilinear": {0: lambda distance: 1 - distance, 1: lambda distance: 1 - distance},
+    "bicubic": {
+        -1: lambda distance: _CUBIC * (((distance - 5) * distance + 8) * distance - 4),
+        0: lambda distance: ((_CUBIC + 2) * distance - (_CUBIC + 3)) * distance**2 + 1,
+        1: lambda distance: ((_CUBIC + 2) * distance - (_CUBIC + 3)) * distance**2 + 1,
+        2: lambda distance: _CUBIC * (((distance - 5) * distance + 8) * distance - 4),
+    },
+}
+"""Weight of a pixel so many places after the first below, by its distance (Keys, Cubic convolution, 1981, eq. 4)."""
+
+_CUBIC = -0.75
+"""Keys' parameter as OpenCV and torch have it."""
 
 
 def resized_image(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
@@ -41,12 +59,29 @@ def resized_image(image: Image.Image, preprocessing: Preprocessing) -> Image.Ima
 def _scaled(image: Image.Image, width: int, height: int, preprocessing: Preprocessing) -> Image.Image:
     if image.size == (width, height):
         return image
-    chosen = _FILTERS[preprocessing.interpolation]
-    if preprocessing.antialias or preprocessing.interpolation not in ("bilinear", "bicubic"):
-        return image.resize((width, height), chosen)
-    columns, rows = image.width / width, image.height / height
-    # samples between the nearest pixels, centres on centres, as cv2.resize does
-    return image.transform((width, height), Image.Transform.AFFINE, (columns, 0, 0, 0, rows, 0), chosen)
+    if preprocessing.antialias or preprocessing.interpolation not in _BETWEEN_NEAREST:
+        return image.resize((width, height), _FILTERS[preprocessing.interpolation])
+    taps = _BETWEEN_NEAREST[preprocessing.interpolation]
+    values = np.asarray(image).astype(np.float32)
+    for axis, size in ((0, height), (1, width)):
+        values = _between_nearest(values, axis, size, taps)
+    # Pillow's own transform rounds down, which makes images half a level darker
+    return Image.fromarray(np.clip(np.floor(values + np.float32(0.5)), 0, 255).astype(np.uint8))
+
+
+def _between_nearest(
+    values: NDArray[np.float32], axis: int, size: int, taps: Mapping[int, Callable[[_Places], _Places]]
+) -> NDArray[np.float32]:
+    """Scale one axis as cv2.resize does: centres on centres, between the nearest pixels; borders go on."""
+    length = values.shape[axis]
+    at = (np.arange(size) + 0.5) * (length / size) - 0.5
+    first = np.floor(at).astype(np.int64)
+    shape = [-1 if each == axis else 1 for each in range(values.ndim)]
+    scaled = np.zeros((), np.float32)
+    for offset, weight in taps.items():
+        nearest = values.take(np.clip(first + offset, 0, length - 1), axis)
+        scaled = scaled + nearest * weight(np.abs(at - first - offset)).astype(np.float32).reshape(shape)
+    return scaled
 
 
 def _centre_of_scaled(image: Image.Image, preprocessing: Preprocessing, ratio: float) -> Image.Image:
