@@ -13,6 +13,7 @@ from n2n_edge.reading import exists, expanded, is_file
 
 __all__ = ["read_annotations"]
 
+_ORDER = ("train", "validation", "test", None)
 _LOOKED_FOR = (
     "a data.yaml or labels/*.txt (YOLO), annotations/*.json (COCO), Annotations/*.xml (Pascal VOC), images/ and "
     "masks/, or a .csv with a column of image files"
@@ -151,5 +152,5 @@ def _jsons(path: Path) -> list[Path]:
         if None in splits or len(set(splits)) < len(splits):
             shown = ", ".join(each.relative_to(path).as_posix() for each in files[:4])
             raise InputError(f"{named(path)} holds several of COCO's files: {shown}; give one of them")
-        return files
+        return sorted(files, key=lambda each: _ORDER.index(coco.split_of(each)))
     return []

@@ -122,14 +122,14 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 
 
 def _file_column(path: Path, header: Sequence[str], rows: Sequence[tuple[int, list[str]]]) -> int:
+    if any(is_picture(Path(field)) for field in header):
+        raise InputError(f"{printable(path)}: its first line has no names of columns; add a header")
     columns = [index for index in range(len(header)) if all(is_picture(Path(fields[index])) for _, fields in rows)]
     if len(columns) == 1:
         return columns[0]
     if columns:
         names = ", ".join(named(header[index]) for index in columns)
         raise InputError(f"{printable(path)}: has several columns of image files, {names}; leave one")
-    if any(is_picture(Path(field)) for field in header):
-        raise InputError(f"{printable(path)}: its first line has no names of columns; add a header")
     for index in range(len(header)):
         wrong = [(number, fields[index]) for number, fields in rows if not is_picture(Path(fields[index]))]
         if len(wrong) < len(rows) / 2:

@@ -11,7 +11,7 @@ import numpy as np
 from n2n_edge.data.labels.checks import Checks, Classes, Row, class_table, named, numbers
 from n2n_edge.data.labels.pictures import is_picture, joined, pictures_in
 from n2n_edge.data.labels.values import HIDDEN, NOT_LABELLED, SPLITS, VISIBLE, Annotated, Label, Split, flip_index_of
-from n2n_edge.errors import InputError
+from n2n_edge.errors import InputError, message_of
 from n2n_edge.foreign import printable
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.reading import exists, is_file, read_text
@@ -20,6 +20,7 @@ __all__ = ["is_yolo_yaml", "read"]
 
 _KEYS = ("train", "val", "test")
 _MOST_YAML_BYTES = 1_000_000
+_DEEPEST = 30
 _MOST_CLASSES = 100_000
 _CLASS_FILES = ("classes.txt", "labels/classes.txt", "obj.names")
 _HINT = "coordinates are shares of the image, from 0 to 1"
@@ -106,14 +107,20 @@ def _yaml(path: Path) -> dict[str, Any]:
 
     text = read_text(path, "the path of a data.yaml", _MOST_YAML_BYTES)
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise InputError(f"{printable(path)}: aliases (*name) aren't read; write out what they stand for")
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:  # PyYAML takes time with the square of it
+                raise InputError(f"{printable(path)}: can't be read as YAML (nested too deeply); mend it")
+            if isinstance(event, yaml.AliasEvent):
+                raise InputError(f"{printable(path)}: aliases (*name) aren't read; write out what they stand for")
         for key in _repeated_keys(yaml.compose(text, Loader=yaml.SafeLoader)):
             raise InputError(f"{printable(path)}: {named(key)} stands there twice; leave one")
         document = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        short = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        raise InputError(f"{printable(path)}: can't be read as YAML ({printable(short)}); mend it") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(
+            f"{printable(path)}: can't be read as YAML ({printable(message_of(error))}); mend it"
+        ) from error
     if not isinstance(document, dict):
         raise InputError(f"{printable(path)}: holds no keys; give a data.yaml with train, val and names")
     return {str(key): value for key, value in document.items()}
