@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 BINDINGS = {"pairlie.onnx": ("exposure=0.5",), "deimv2-atto.onnx": ("orig_target_sizes=640,640",)}
 LEFT_OUT = {"super-resolution.onnx": "ONNX Runtime refuses it"}
 IMAGES_OF_A_CANDIDATE = 16
+MINUTES = 6
 SECONDS = 470
 
 
@@ -40,8 +41,9 @@ def row(model: Path, data: Path, out: Path) -> dict[str, object]:
     teacher = load_model(model)
     planes = four_planes(teacher, data, out)
     run = n2n_edge.compress(
-        model, data=planes or data, effort="quick", candidates=2, epochs=1, bind=BINDINGS.get(model.name), out=out
-    )
+        model, data=planes or data, effort="quick", candidates=2, epochs=1, minutes=MINUTES,
+        bind=BINDINGS.get(model.name), out=out,
+    )  # fmt: skip
     student = load_model(run.student)
     kinds = {
         "channels last": input_layout(teacher) == "nhwc",

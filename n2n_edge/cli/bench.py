@@ -57,6 +57,13 @@ def bench(
             "[default: those of the other models, else 224]."
         ),
     ] = None,
+    bind: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Values of an input instead of random ones: scale=1.0 or sizes=640,640; of several models each takes "
+            "those that it has. Repeatable."
+        ),
+    ] = None,
     providers: Annotated[
         str | None, typer.Option(help="Execution providers in order, with commas between: tensorrt,cuda,cpu.")
     ] = None,
@@ -98,6 +105,7 @@ def bench(
     """
     from n2n_edge.devices.registry import load_profile
     from n2n_edge.gating.regression import parse_percent
+    from n2n_edge.graph.bind import bound_where_named
     from n2n_edge.graph.input_shape import at_one_size, parse_input_shape
     from n2n_edge.measure.suite import run_suite
     from n2n_edge.report.bench_document import bench_document
@@ -111,7 +119,10 @@ def bench(
     refuse_unwritable(csv, markdown, html, save, inputs=models)
     earlier = read_bench(compare) if compare is not None else None
     options = _options(profile, target, threads, batch, providers, provider_option or [], (min_time, max_time), timeout)
+    options = replace(options, bind=tuple(bind or ()))
     loaded, untold = _loaded(models)
+    if loaded:
+        loaded = dict(zip(loaded, bound_where_named(list(loaded.values()), options.bind), strict=True))
     asked = parse_input_shape(input_shape) if input_shape is not None else None
     sized = at_one_size([(path.name, model) for path, model in loaded.items()], asked)
     for note in sized.notes:

@@ -78,6 +78,14 @@ def gate(
             rich_help_panel=_BUDGETS,
         ),
     ] = None,
+    bind: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Values of an input beside the image, as for `compress`: scale=1.0; model and baseline take those "
+            "that they have. Repeatable.",
+            rich_help_panel=_BUDGETS,
+        ),
+    ] = None,
     mean: Annotated[
         str | None,
         typer.Option(
@@ -214,7 +222,7 @@ def gate(
         "max_mb": max_mb, "max_params": max_params, "max_macs": max_macs, "max_memory_mb": max_memory_mb,
         "max_latency_ms": max_latency_ms, "min_accuracy": min_accuracy, "data": data, "classes": classes,
         "mean": numbers("--mean", mean), "std": numbers("--std", std), "allowed_ops": allowed_ops or (),
-        "input_shape": input_shape, "accept_expected": accept_expected, "baseline": baseline,
+        "input_shape": input_shape, "bind": bind or (), "accept_expected": accept_expected, "baseline": baseline,
         "max_regression": max_regression or (), "static": static, "device": device, "target": target,
         "threads": threads, "providers": providers, "max_time": max_time,
     }  # fmt: skip

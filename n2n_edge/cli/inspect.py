@@ -81,7 +81,7 @@ def _print(path: Path, teacher: "Teacher", found: "Inspection") -> None:
     from rich.text import Text
 
     from n2n_edge.cli.console import Console
-    from n2n_edge.runs.readiness import export_note
+    from n2n_edge.runs.readiness import export_note, runtime_note
 
     console = Console(highlight=False)
     console.print(_layer_table(teacher.layers))
@@ -99,6 +99,8 @@ def _print(path: Path, teacher: "Teacher", found: "Inspection") -> None:
         console.print(f"the input's size is free: all figures are for {sizes}", soft_wrap=True)
     if export_note(teacher):
         console.print(Text(export_note(teacher), style="yellow"), soft_wrap=True)
+    if by_runtime := runtime_note(teacher):
+        console.print(Text(by_runtime, style="yellow"), soft_wrap=True)
     for item in found.obstacles:
         console.print(Text(f"compress would refuse it ({item.code}): {item.text}", style="yellow"), soft_wrap=True)
 

@@ -41,6 +41,10 @@ def predict(
             help="Sizes of the first input without its batch, such as 3x224x224, if the model leaves them free."
         ),
     ] = None,
+    bind: Annotated[
+        list[str] | None,
+        typer.Option(help="Values of an input beside the image, as for `compress`: scale=1.0. Repeatable."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Predict latency, energy and memory of one inference on a device, with an interval and the evidence for it.
@@ -54,6 +58,7 @@ def predict(
     - `n2n-edge predict teacher.onnx student.onnx --device raspberry-pi-4 --device raspberry-pi-5`
     """
     from n2n_edge.devices.registry import load_profile
+    from n2n_edge.graph.bind import bound_where_named
     from n2n_edge.graph.input_shape import at_one_size, parse_input_shape
     from n2n_edge.graph.load import load_model
     from n2n_edge.graph.shapes import batch_of
@@ -64,7 +69,8 @@ def predict(
     profiles = {profile.name: profile for profile in map(load_profile, device)}.values()
     paths = tuple(dict.fromkeys(models))
     asked = parse_input_shape(input_shape) if input_shape is not None else None
-    sized = at_one_size([(str(path), load_model(path)) for path in paths], asked)
+    loaded = bound_where_named([load_model(path) for path in paths], bind or ())
+    sized = at_one_size([(str(path), model) for path, model in zip(paths, loaded, strict=True)], asked)
     for note in sized.notes:
         print_line(f"note: {note}", on_stderr=True)
     rows: list[_Row] = []

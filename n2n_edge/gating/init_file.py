@@ -13,6 +13,7 @@ from n2n_edge.foreign import encodable
 from n2n_edge.gating.budget_file import FILE_NAME, name_below, read_budget_file
 from n2n_edge.gating.run import AccuracyOf
 from n2n_edge.gating.settings import GateSettings, settings_of
+from n2n_edge.graph.bind import bound_where_named
 from n2n_edge.graph.input_shape import with_input_shape
 from n2n_edge.graph.load import load_model
 from n2n_edge.latency.file_figures import model_figures
@@ -31,7 +32,7 @@ _DIGITS = 3
 _ACCURACY_ROOM = 0.01
 """What an accuracy may fall below today's; a share of it would be most of what a model has learned."""
 
-_KEPT = ("device", "target", "threads", "providers", "data", "mean", "std")
+_KEPT = ("device", "target", "threads", "providers", "data", "mean", "std", "bind")
 """Settings that say how a figure was found out, and have to be the same when it is held against its limit."""
 
 _OTHERS = ("max-time",)
@@ -103,7 +104,8 @@ def _figures(
     from n2n_edge.gating.timing import time_models
     from n2n_edge.latency.model import LatencyModel
 
-    loaded = with_input_shape(load_model(model), settings.input_shape, model.name)
+    (loaded,) = bound_where_named([load_model(model)], settings.bind)
+    loaded = with_input_shape(loaded, settings.input_shape, model.name)
     figures = model_figures(loaded, model)
     profile = load_profile(settings.device) if settings.device is not None else None
     if settings.predicts and profile is not None:
@@ -120,7 +122,7 @@ def _figures(
 
 def _kept(settings: GateSettings, path: Path) -> dict[str, object]:
     """Return the settings that go into the file, paths relative to it."""
-    kept = {name: getattr(settings, name) for name in _KEPT if getattr(settings, name) is not None}
+    kept = {name: getattr(settings, name) for name in _KEPT if getattr(settings, name) not in (None, ())}
     for name in ("device", "data"):
         if name in kept and exists(Path(kept[name])) and (name == "data" or kept[name].endswith(".toml")):
             kept[name] = Path(os.path.relpath(kept[name], path.absolute().parent)).as_posix()

@@ -14,6 +14,7 @@ from n2n_edge.gating.regression import compare as compare_costs
 from n2n_edge.gating.regression import regression_asked
 from n2n_edge.gating.settings import GateSettings
 from n2n_edge.gating.unanswered import Unanswered
+from n2n_edge.graph.bind import bound_where_named
 from n2n_edge.graph.input_shape import at_one_size
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.shapes import batch_of
@@ -141,7 +142,10 @@ class _Gate:
         """Return the model and its baseline at the sizes of input that they are counted and timed at."""
         paths = [path for path in (self._model, self._settings.baseline) if path is not None]
         named = [(path.name if len({one.name for one in paths}) == len(paths) else str(path), path) for path in paths]
-        sized = at_one_size([(name, load_model(path)) for name, path in named], self._settings.input_shape)
+        models = bound_where_named([load_model(path) for path in paths], self._settings.bind)
+        sized = at_one_size(
+            [(name, model) for (name, _), model in zip(named, models, strict=True)], self._settings.input_shape
+        )
         self._input_shape = sized.input_shape
         self._warnings += [Notice("input-size-assumed", text) for text in sized.notes]
         return sized.models[0], sized.models[1] if len(paths) > 1 else None

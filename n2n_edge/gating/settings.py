@@ -61,6 +61,7 @@ class GateSettings(BaseModel):
     max_regression: tuple[str, ...] = ()
     allowed_ops: tuple[str, ...] = ()
     input_shape: tuple[int, ...] | None = None
+    bind: tuple[str, ...] = ()
     device: str | None = None
     target: str | None = None
     threads: int | None = Field(default=None, ge=1)
@@ -69,7 +70,7 @@ class GateSettings(BaseModel):
     accept_expected: bool = False
     static: bool = False
 
-    @field_validator("max_regression", "allowed_ops", mode="before")
+    @field_validator("max_regression", "allowed_ops", "bind", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         words = (value,) if isinstance(value, str) else value

@@ -120,4 +120,5 @@ def _options(settings: GateSettings, target: str, profile: Profile) -> BenchOpti
         max_time_s=settings.max_time,
         tolerance=1.0,
         input_shape=settings.input_shape,
+        bind=settings.bind,
     )

@@ -16,11 +16,12 @@ _EPSILON = 1e-5
 
 
 def restore_batchnorm(model: ir.Model, batches: Iterable[Mapping[str, Array]]) -> tuple[ir.Model, tuple[str, ...]]:
-    """Return a copy of `model` with a BatchNormalization after every convolution that has none, and their node names.
+    """Return a copy of `model` with a BatchNormalization after every convolution that lost its own, and the names.
 
     `batches` are inputs by name, ``(N, C, H, W)`` each. A norm takes as statistics the mean and variance per channel
     that it would have seen on them, and as shift and scale what undoes them, so the function stays as it was.
-    Convolutions that give a graph output are left alone.
+    A folded norm leaves a bias behind: convolutions without one are left alone, as are those that share weight or bias
+    with others or give a graph output, so that folding again gives no parameters that `model` doesn't have.
 
     Raises:
         ValueError: there is something to put back, but no batch.
@@ -49,7 +50,9 @@ def fold_batchnorm(model: ir.Model, names: Collection[str] | None = None) -> ir.
 
 
 def _lacks_norm(node: ir.Node) -> bool:
-    if not op_of(node).convolves or node.outputs[0].is_graph_output():
+    if not op_of(node).convolves or node.outputs[0].is_graph_output() or len(node.inputs) < 3:
+        return False
+    if not all(value is not None and is_constant(value) and len(value.uses()) == 1 for value in node.inputs[1:3]):
         return False
     return all(use.node.op_type != "BatchNormalization" for use in node.outputs[0].uses())
 

@@ -10,7 +10,15 @@ import onnx_ir as ir
 
 from n2n_edge.errors import InputError
 
-__all__ = ["Binding", "bind", "bound_names", "parse_bindings", "with_bound_inputs"]
+__all__ = [
+    "Binding",
+    "bind",
+    "bound_names",
+    "bound_where_named",
+    "parse_bindings",
+    "values_by_name",
+    "with_bound_inputs",
+]
 
 _KEY = "n2n_edge.bound"
 """Metadata of a model: JSON list of the inputs that are bound and stay inputs."""
@@ -51,33 +59,87 @@ def parse_bindings(texts: Sequence[str]) -> tuple[Binding, ...]:
     return tuple(found.values())
 
 
+def values_by_name(texts: Sequence[str]) -> dict[str, list[float]]:
+    """Return the values of inputs for a model that is run as it stands.
+
+    Raises:
+        InputError: as `parse_bindings`, or a binding for good, which only a model that is written anew can have.
+    """
+    bindings = parse_bindings(texts)
+    for binding in bindings:
+        if binding.for_good:
+            raise InputError(f"‹bind› {binding}: a model that is run as it is keeps its inputs; write {binding.name}=")
+    return {binding.name: list(binding.values) for binding in bindings}
+
+
+def bound_where_named(models: Sequence[ir.Model], texts: Sequence[str]) -> tuple[ir.Model, ...]:
+    """Return `models`, each bound as far as it has the inputs that `texts` name: students may lack a teacher's.
+
+    Raises:
+        InputError: as `values_by_name`, or an input that none of them has.
+    """
+    values_by_name(texts)
+    bindings = parse_bindings(texts)
+    has = [_bindable(model) for model in models]
+    for binding in bindings:
+        if not any(binding.name in names for names in has):
+            raise InputError(f"‹bind› {binding}: {_has_no_such_input(models)}")
+    return tuple(
+        bind(model, own) if (own := [item for item in bindings if item.name in names]) else model
+        for model, names in zip(models, has, strict=True)
+    )
+
+
 def bind(model: ir.Model, bindings: Sequence[Binding]) -> ir.Model:
     """Return a copy of `model` whose inputs named by `bindings` have these values as defaults, or are constants.
 
-    An input that stays comes behind the others, so that the image is the first one.
+    An input that stays comes behind the others, so that the image is the first one. One that has a default, as those of
+    a student of a bound teacher, gets another.
 
     Raises:
         InputError: no such input, other numbers than its shape takes, or none that is left.
     """
     model = model.clone()
-    inputs = {str(value.name): value for value in model.graph.inputs if not value.is_initializer()}
+    inputs = _bindable(model)
     for binding in bindings:
         value = inputs.get(binding.name)
         if value is None:
-            raise InputError(f"‹bind› {binding}: the model has no such input; it has {', '.join(inputs)}")
+            raise InputError(f"‹bind› {binding}: {_has_no_such_input([model])}")
         array = _array(value, binding)
         value.const_value = ir.Tensor(array, name=binding.name)
         value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)
-        model.graph.inputs.remove(value)
-        model.graph.register_initializer(value)
+        if value in model.graph.inputs:
+            model.graph.inputs.remove(value)
+        if not value.is_initializer():
+            model.graph.register_initializer(value)
         if not binding.for_good:
             model.graph.inputs.append(value)
     if all(value.is_initializer() for value in model.graph.inputs):
         raise InputError(f"‹bind› {bindings[0]}: no input is left for the image; bind the others alone")
-    kept = sorted(bound_names(model) | {binding.name for binding in bindings if not binding.for_good})
+    kept = bound_names(model) - {binding.name for binding in bindings}
+    kept |= {binding.name for binding in bindings if not binding.for_good}
+    model.metadata_props.pop(_KEY, None)
     if kept:
-        model.metadata_props[_KEY] = json.dumps(kept)
+        model.metadata_props[_KEY] = json.dumps(sorted(kept))
     return model
+
+
+def _bindable(model: ir.Model) -> dict[str, ir.Value]:
+    """Return the inputs by name, those with a default included."""
+    initializers = model.graph.initializers
+    return {
+        **{str(value.name): value for value in model.graph.inputs},
+        **{name: initializers[name] for name in bound_names(model)},
+    }
+
+
+def _has_no_such_input(models: Sequence[ir.Model]) -> str:
+    names = dict.fromkeys(
+        name for model in models for name, value in _bindable(model).items()
+        if not value.is_initializer() or name in bound_names(model)
+    )  # fmt: skip
+    which = "the model has" if len(models) == 1 else "the models have"
+    return f"{which} no such input; {'it has' if len(models) == 1 else 'they have'} {', '.join(names)}"
 
 
 def bound_names(model: ir.Model) -> frozenset[str]:

@@ -1,7 +1,7 @@
 """Opening of the batch axis of a model that was exported for one image: training and evaluation feed many at once."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import floor
+from math import floor, prod
 
 import numpy as np
 import onnx_ir as ir
@@ -9,14 +9,18 @@ import onnx_ir as ir
 from n2n_edge.errors import InputError, LimitExceededError
 from n2n_edge.graph.constant_channels import pad_instead_of_concat
 from n2n_edge.graph.fold import fold_static
+from n2n_edge.graph.infer import infer
 from n2n_edge.graph.op import op_of
-from n2n_edge.graph.operands import constant_ints, opset_of
-from n2n_edge.graph.shape_run import Array, example_inputs, run_graph, run_graph_each
+from n2n_edge.graph.operands import constant_ints, opset_of, pads_positions_only
+from n2n_edge.graph.shape_run import Array, example_inputs, input_sizes, run_graph, run_graph_each
 from n2n_edge.graph.shapes import batch_dim, constant_names, size_at_one, static_names, trace_model
 
 __all__ = ["fix_batch", "free_batch", "takes_one_image"]
 
 _TOLERANCE = 1e-4
+
+_MOST_COMPARED = 3e7
+"""Elements of one image that are compared within a graph, the smallest values first: of large networks not all."""
 
 
 def free_batch(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir.Model:
@@ -24,7 +28,8 @@ def free_batch(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> i
 
     Ops that spell a batch of one out are made to leave it open. The result is taken only if it gives for several
     different images, of several scales and signs, what the model gives for each of them alone; within the graph, too,
-    where an op could mix images and what follows might hide it. `input_shape` as for `example_inputs`.
+    where an op could mix images and what follows might hide it, as far as there is memory. `input_shape` as for
+    `example_inputs`.
     """
     inputs = model.graph.inputs
     if not inputs or any(value.shape is None or len(value.shape) < 2 or value.shape[0] != 1 for value in inputs):
@@ -76,15 +81,7 @@ def _opened(model: ir.Model, input_shape: tuple[int, ...] | None) -> ir.Model:
 def _image_by_image(model: ir.Model, opened: ir.Model, input_shape: tuple[int, ...] | None) -> bool:
     """Tell whether `opened` gives for a batch what `model` gives for its images one by one."""
     outputs = {str(value.name) for value in model.graph.outputs}
-    static = static_names(opened)
-    kept = {str(value.name) for node in model.graph for value in node.outputs}
-    compared = outputs | {
-        name
-        for node in opened.graph
-        if not op_of(node).per_image or len(node.outputs) > 1  # a BatchNormalization that learns
-        for name in (str(value.name) for value in node.outputs)
-        if name in kept and name not in static
-    }
+    compared = outputs | _compared_within(model, opened, input_shape)
     for images in _image_batches(example_inputs(model, 1, input_shape)):
         alone = list(run_graph_each(model, images, compared))
         joined = {name: np.concatenate([image[name] for image in images]) for name in images[0]}
@@ -97,6 +94,38 @@ def _image_by_image(model: ir.Model, opened: ir.Model, input_shape: tuple[int, .
             ):
                 return False
     return True
+
+
+def _compared_within(model: ir.Model, opened: ir.Model, input_shape: tuple[int, ...] | None) -> set[str]:
+    """Return the values of both graphs that an op gives which could mix images."""
+    static = static_names(opened)
+    shapes = infer(model, input_sizes(model, 1, input_shape)).shapes
+    sizes = {
+        name: prod(shapes.get(name, ()))
+        for name in (str(value.name) for node in model.graph for value in node.outputs)
+        if name not in static
+    }
+    names = {
+        name
+        for node in opened.graph
+        if not _works_within_images(node, shapes) or len(node.outputs) > 1  # a BatchNormalization that learns
+        for name in (str(value.name) for value in node.outputs)
+        if name in sizes
+    }
+    chosen: set[str] = set()
+    elements = 0
+    for name in sorted(names, key=lambda name: (sizes[name], name)):
+        elements += sizes[name]
+        if elements > _MOST_COMPARED:
+            break
+        chosen.add(name)
+    return chosen
+
+
+def _works_within_images(node: ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    source = node.inputs[0] if node.inputs else None
+    rank = 0 if source is None else len(shapes.get(str(source.name), ()))
+    return op_of(node).per_image or (node.op_type == "Pad" and pads_positions_only(node, rank))
 
 
 def _image_batches(like: Mapping[str, Array]) -> Iterator[list[dict[str, Array]]]:

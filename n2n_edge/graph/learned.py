@@ -12,7 +12,7 @@ from n2n_edge.graph.op import op_of
 from n2n_edge.graph.operands import is_fixed
 from n2n_edge.graph.shapes import is_constant
 
-__all__ = ["learned_outputs", "with_learned_outputs"]
+__all__ = ["changed_behind", "learned_outputs", "with_learned_outputs"]
 
 
 def learned_outputs(model: ir.Model) -> tuple[ir.Value, ...]:
@@ -46,12 +46,87 @@ def with_learned_outputs(model: ir.Model) -> ir.Model:
     return clone
 
 
+def changed_behind(teacher: ir.Model, student: ir.Model) -> str:
+    """Return the first value behind the learned ones that a student calculates otherwise than its teacher.
+
+    Empty where all are: the same operators, attributes and constants, which ship as the teacher has them.
+    """
+    theirs, own = _behind_learned(teacher), _behind_learned(student)
+    for name in [*theirs, *own]:
+        if theirs.get(name) != own.get(name):
+            return name
+    return ""
+
+
+_Described = tuple[str, str, dict[str, object], list[object]]
+
+
+def _behind_learned(model: ir.Model) -> dict[str, _Described]:
+    """Return what gives each value behind the learned ones: operator, domain, attributes, and what it reads.
+
+    Of values that are learned, or stand in front of those, the name doesn't count: layers that go change it.
+    """
+    learned = set(learned_outputs(model))
+    front = _in_front(model.graph, learned)
+    nodes = [node for node in model.graph if node not in front]
+    behind = {value for node in nodes for value in node.outputs}
+
+    def described(value: ir.Value | None) -> object:
+        if value is None:
+            return None
+        if value.const_value is not None:
+            array = value.const_value.numpy()
+            return str(array.dtype), array.shape, array.tobytes()
+        return str(value.name) if value in behind else ""
+
+    return {
+        str(node.outputs[0].name): (
+            node.op_type,
+            node.domain,
+            {name: _content(attribute) for name, attribute in node.attributes.items()},
+            [described(value) for value in node.inputs],
+        )
+        for node in nodes
+    }
+
+
+def _content(attribute: ir.Attr) -> object:
+    proto = ir.serde.serialize_attribute(attribute)
+    return proto.SerializeToString(deterministic=True)
+
+
+def _in_front(graph: ir.Graph, values: set[ir.Value]) -> set[ir.Node]:
+    """Return the nodes that `values` follow from."""
+    wanted, found = set(values), set()
+    for node in reversed(list(graph)):
+        if any(value in wanted for value in node.outputs):
+            found.add(node)
+            wanted.update(value for value in node.inputs if value is not None)
+    return found
+
+
 def passes_gradients(node: ir.Node) -> bool:
     """Tell whether gradients pass through a node."""
     if op_of(node).form == "cast":
         kind = node.attributes.get_int("to", 1)
         return ir.DataType(kind).is_floating_point() if kind is not None else True
     return op_of(node).passes_gradients
+
+
+def _selects(node: ir.Node) -> bool:
+    """Tell whether what a node gives decides which values are taken, so that rounding may take others.
+
+    Two values that are compared do (a score with the largest around it), and so does a mask made of a comparison; a
+    comparison with a constant by which Where chooses is a function given in pieces, and one with itself finds NaN.
+    """
+    op = op_of(node)
+    if not op.compares:
+        return op.selects
+    one, other = node.inputs
+    if one is other:
+        return False
+    computed = all(value is not None and not is_constant(value) and not is_fixed(value) for value in node.inputs)
+    return computed or any(use.node.op_type != "Where" for use in node.outputs[0].uses())
 
 
 class _Tail:
@@ -71,7 +146,7 @@ class _Tail:
                 continue
             if any(value in self.behind for value in inputs):
                 self.behind.update(node.outputs)
-                if op_of(node).selects or any(value in self.selected for value in inputs):
+                if _selects(node) or any(value in self.selected for value in inputs):
                     self.selected.update(node.outputs)
                 if passes_gradients(node) and any(value in self.passing for value in inputs):
                     self.passing.update(node.outputs)

@@ -116,6 +116,7 @@ class Op:
         `form`: what the output is of the first input. `of_shape`: follows from the shape of the input alone.
         `pool`: ``window`` or ``global``. `per_image`: never mixes images unless its inputs are mixed already.
         `selects`: picks by comparing values, so that what stands at one index may be anything.
+        `compares`: tells how two values compare, which rounding may turn over.
         `random`: two runs may differ. `unbounded`: sizes of inputs and outputs don't bound its work.
     Shapes
         `shapes`: for an op that ONNX doesn't have: the shapes of outputs from the node and those of its inputs.
@@ -151,6 +152,7 @@ class Op:
     pool: Literal["", "window", "global"] = ""
     per_image: bool = False
     selects: bool = False
+    compares: bool = False
     random: bool = False
     unbounded: bool = False
     shapes: Callable[[ir.Node, Sequence[Shape | None]], Sequence[Shape]] | None = None

@@ -80,6 +80,7 @@ _MATMUL = Weight(
 _unary = partial(Op, labels=elementwise.passing, per_image=True)
 _activation = partial(Op, labels=elementwise.passing, per_image=True, activation=True, passes_width=_always)
 _binary = partial(Op, labels=elementwise.elementwise, labels_constants=True, broadcasts=True)
+_comparison = partial(_binary, compares=True, differentiable=False)
 _pool = partial(Op, labels=elementwise.pooling, passes_width=_always, per_image=True, kernel="pooling")
 _reduction = partial(Op, labels=elementwise.reduction)
 _sum = partial(Op, labels=elementwise.sum_reduction)
@@ -172,11 +173,11 @@ STANDARD_OPS: tuple[Op, ...] = (
     _binary("Add", join="sum", arithmetic=True, per_image=True, absorbs=True),
     _binary("And", differentiable=False),
     _binary("Div", join="other", arithmetic=True, per_image=True),
-    _binary("Equal", differentiable=False),
-    _binary("Greater", differentiable=False),
-    _binary("GreaterOrEqual", differentiable=False),
-    _binary("Less", differentiable=False),
-    _binary("LessOrEqual", differentiable=False),
+    _comparison("Equal"),
+    _comparison("Greater"),
+    _comparison("GreaterOrEqual"),
+    _comparison("Less"),
+    _comparison("LessOrEqual"),
     _binary("Max", join="other"),
     _binary("Mean", join="other"),
     _binary("Min", join="other"),

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
+from n2n_edge.graph.bind import bound_names
 from n2n_edge.graph.infer import is_random
 from n2n_edge.graph.op import Op, counted_op
 from n2n_edge.graph.subgraphs import holds_graph, initializers_of, nodes_within
@@ -28,7 +29,7 @@ def kind_of(value: ir.Value, kinds: Mapping[str, int]) -> ir.DataType | None:
 
 
 class Constants:
-    """What of a graph follows from constants alone.
+    """What of a graph follows from constants alone; inputs with a default that were bound are inputs.
 
     `settled` are the names of all such values, constants included; `read` maps those that the rest of the graph reads
     to the values whose memory they have; `weights` are the values that count as params. `kinds` as for `CostPlan`.
@@ -36,7 +37,12 @@ class Constants:
 
     def __init__(self, model: ir.Model, kinds: Mapping[str, int]) -> None:
         self._kinds = kinds
-        self._values = {str(value.name): value for value in initializers_of(model) if value.const_value is not None}
+        self.bound = bound_names(model)
+        self._values = {
+            str(value.name): value
+            for value in initializers_of(model)
+            if value.const_value is not None and value.name not in self.bound
+        }
         self.settled: set[str] = set(self._values)
         self._nodes: dict[str, ir.Node] = {}
         self._memory: dict[str, str] = {}
@@ -134,7 +140,7 @@ class Lives:
         first: dict[str, int] = {}
         for value in graph.inputs:
             name = str(value.name)
-            if value.const_value is None:
+            if value.const_value is None or name in constants.bound:
                 root[name], last[name], first[name] = name, 0, 0
         for step, node in enumerate(nodes):
             for source in _read(node):

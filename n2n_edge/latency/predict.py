@@ -1,5 +1,6 @@
 """Prediction of a file's costs on a device that isn't at hand."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -7,6 +8,7 @@ import onnx_ir as ir
 from n2n_edge.devices.profile import Precision, Profile
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.foreign import foreign_file
+from n2n_edge.graph.bind import bound_where_named
 from n2n_edge.graph.input_shape import with_input_shape
 from n2n_edge.graph.load import load_model
 from n2n_edge.latency.model import Estimate, LatencyModel
@@ -21,6 +23,7 @@ def predict(
     threads: int | None = None,
     precision: Precision = "fp32",
     input_shape: tuple[int, ...] | None = None,
+    bind: Sequence[str] = (),
     name: str | None = None,
 ) -> Estimate:
     """Predict latency, energy and memory of one inference on a device, with an interval and the evidence for it.
@@ -30,14 +33,15 @@ def predict(
     ('ms', 'calibrated', True)
 
     `device` is a name, a profile's file or a `Profile`; `threads` are the profile's by default. `input_shape`
-    (without batch) fills the sizes that a model leaves free, `name` is what errors call it: by default its path.
+    (without batch) fills the sizes that a model leaves free, `bind` gives further inputs values (``scale=1.0``), `name`
+    is what errors call it: by default its path.
 
     Raises:
-        InputError: no such file or device, or more threads than it has cores.
+        InputError: no such file or device, more threads than it has cores, or no input to bind of that name.
     """
     profile = device if isinstance(device, Profile) else load_profile(device)
     latency = LatencyModel(profile, threads, precision)
     where = name or ("the model" if isinstance(model, ir.Model) else str(model))
-    loaded = model if isinstance(model, ir.Model) else load_model(model)
+    (loaded,) = bound_where_named([model if isinstance(model, ir.Model) else load_model(model)], bind)
     with foreign_file(where):
         return latency.estimate(with_input_shape(loaded, input_shape, where))

@@ -1,6 +1,6 @@
 """Timing of a model: `bench` in a fresh worker, `WarmWorker` for many models in a row."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 import onnx_ir as ir
 
 from n2n_edge.closing import ClosedAtExit
-from n2n_edge.errors import N2NError
+from n2n_edge.errors import InputError, N2NError
+from n2n_edge.graph.bind import bound_where_named
 from n2n_edge.graph.layers import layers_by_name
+from n2n_edge.graph.load import load_model
 from n2n_edge.graph.model_file import file_size_bytes, is_ort
 from n2n_edge.measure.board import BoardState, refuse_throttled, state_warnings
 from n2n_edge.measure.measurement import (
@@ -43,6 +45,7 @@ __all__ = [
     "Throughput",
     "WarmWorker",
     "bench",
+    "refuse_unbound",
     "run_throughput",
     "twice",
     "with_profile",
@@ -108,6 +111,7 @@ def bench(
     options = BenchOptions() if options is None else options
     target = HostTarget() if target is None else target
     path = Path(model)
+    refuse_unbound([path], options)
     return twice(target, lambda: _bench(path, options, target, profiled))
 
 
@@ -190,6 +194,19 @@ class WarmWorker(ClosedAtExit):
         if self._process is None:
             self._process = self._target.start()
         return self._process
+
+
+def refuse_unbound(paths: Sequence[Path], options: BenchOptions) -> None:
+    """Raise `InputError` for an input that is to be bound and that none of the models has, where all can be read."""
+    if not options.bind or any(is_ort(path) for path in paths if path.is_file()):
+        return
+    models = []
+    for path in paths:
+        try:
+            models.append(load_model(path))
+        except InputError:  # the worker says why, or isn't as strict
+            return
+    bound_where_named(models, options.bind)
 
 
 def twice(target: Target, action: Callable[[], T]) -> T:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from n2n_edge.errors import InputError
+from n2n_edge.graph.bind import values_by_name
 from n2n_edge.graph.shape_run import DEFAULT_SPATIAL_SIZE
 from n2n_edge.measure.messages import MOST_CORES
 
@@ -50,7 +51,8 @@ class BenchOptions:
     axis. Runs are repeated for at least `min_time_s`, until the 95% interval of the median lies within `tolerance` (a
     share) of the median, or `max_time_s` is up. `timeout_s` bounds session creation and first run (which may build an
     engine); timed runs that take much longer than `max_time_s` count as hung, too. Inputs are random by `seed`;
-    `input_shape` gives the sizes that the first input leaves free, without its batch, by default 224.
+    `input_shape` gives the sizes that the first input leaves free, without its batch, by default 224. `bind` gives
+    inputs values instead, ``scale=1.0`` or ``sizes=640,640``; of several models each takes those that it has.
 
     >>> n2n_edge.BenchOptions(threads=2).threads
     2
@@ -66,6 +68,7 @@ class BenchOptions:
     timeout_s: float = 600.0
     seed: int = 0
     input_shape: tuple[int, ...] | None = None
+    bind: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, count, most in (("threads", self.threads, MOST_CORES), ("batch", self.batch, MOST_BATCH)):
@@ -77,6 +80,7 @@ class BenchOptions:
                 raise InputError(f"{name} {number:g}: must be more than 0 and at most {MOST_SECONDS:.0f}")
         if not 0 <= self.min_time_s <= self.max_time_s:
             raise InputError(f"min_time_s {self.min_time_s:g}: must lie between 0 and max_time_s ({self.max_time_s:g})")
+        values_by_name(self.bind)
 
     @property
     def timed_s(self) -> float:
@@ -97,6 +101,7 @@ class BenchOptions:
         """Return the fields of the worker's requests."""
         provider_options = {name: dict(options) for name, options in self.provider_options.items()}
         fields = {**vars(self), "threads": threads, "provider_options": provider_options}
+        fields["bind"] = values_by_name(self.bind)
         del fields["timeout_s"]  # it is kept on this side
         return {**fields, "free_axis": DEFAULT_SPATIAL_SIZE}  # as costs and predictions assume
 

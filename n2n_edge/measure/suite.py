@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from n2n_edge.errors import N2NError
-from n2n_edge.measure.bench import Throughput, bench, run_throughput, threads_on, twice, with_profile
+from n2n_edge.measure.bench import Throughput, bench, refuse_unbound, run_throughput, threads_on, twice, with_profile
 from n2n_edge.measure.board import BoardState
 from n2n_edge.measure.comparison import Comparison, compare
 from n2n_edge.measure.measurement import Measurement, alone_in_failing
@@ -57,10 +57,11 @@ def run_suite(
     A model that fails is reported in its entry, the others go on. `watch` is told what is being done.
 
     Raises:
-        InputError: threads or streams that the target can't have.
+        InputError: threads or streams that the target can't have, or an input to be bound that no model has.
         MeasurementError: the target can't be reached.
     """
     noise_floor: Comparison | N2NError | None = None
+    refuse_unbound(paths, options)
     twice(
         target, lambda: threads_on(target, options, streams or 1)
     )  # refuse what can't be had before anything is timed

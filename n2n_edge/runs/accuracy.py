@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import onnx_ir as ir
 
@@ -9,8 +10,9 @@ from n2n_edge.data.class_names import read_class_names
 from n2n_edge.data.dataset import Data, load_data
 from n2n_edge.data.splits import VALIDATION_WARNINGS
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
+from n2n_edge.graph.bind import bound_where_named
 from n2n_edge.graph.input_shape import image_shape
-from n2n_edge.graph.load import load_model
+from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.runs.normalisation import Normalisation, choose_normalisation, metadata_normalisation
@@ -24,7 +26,10 @@ __all__ = ["TestData", "file_accuracy"]
 
 @dataclass(frozen=True)
 class TestData:
-    """The images that files are evaluated on, as options name them (see `load_data`); `classes` is a file of names."""
+    """The images that files are evaluated on, as options name them (see `load_data`); `classes` is a file of names.
+
+    `bind` gives inputs beside the image values.
+    """
 
     __test__ = False  # no class of tests
 
@@ -32,6 +37,7 @@ class TestData:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     classes: Path | None = None
+    bind: tuple[str, ...] = ()
 
 
 def file_accuracy(
@@ -47,6 +53,8 @@ def file_accuracy(
         InputError: a model that takes no images, data that doesn't fit it, no labels and no baseline.
         UnsuitableEnvironmentError: ONNX Runtime can't run the file.
     """
+    if wanted.bind:
+        return _bound_accuracy(path, wanted, baseline)
     model = load_model(path)
     data, notes, warnings = _data(model, path, wanted)
     if metric_name(model, data) == "accuracy":
@@ -64,6 +72,20 @@ def file_accuracy(
             "‹baseline› MODEL to hold its fidelity to that"
         )
     return "fidelity", _figure(model, path, data, baseline), None, notes, warnings
+
+
+def _bound_accuracy(
+    path: Path, wanted: TestData, baseline: Path | None
+) -> tuple[str, Figure, Figure | None, tuple[Notice, ...], tuple[Notice, ...]]:
+    """Evaluate copies of the files that have the values as defaults of their inputs."""
+    paths = [path] if baseline is None else [path, baseline]
+    models = bound_where_named([load_model(one) for one in paths], wanted.bind)
+    with TemporaryDirectory() as folder:
+        copies = [Path(folder, str(place), one.name) for place, one in enumerate(paths)]
+        for copy, model in zip(copies, models, strict=True):
+            copy.parent.mkdir()
+            save_model(model, copy)
+        return file_accuracy(copies[0], replace(wanted, bind=()), baseline=None if baseline is None else copies[1])
 
 
 def _figure(model: ir.Model, path: Path, data: Data, teacher: Path | None) -> Figure:

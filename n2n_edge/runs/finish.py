@@ -8,11 +8,14 @@ import n2n_edge
 from n2n_edge.data.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from n2n_edge.data.dataset import Split
 from n2n_edge.devices.profile import Profile
+from n2n_edge.errors import UnsuitableEnvironmentError
+from n2n_edge.foreign import printable
 from n2n_edge.graph.bind import with_bound_inputs
 from n2n_edge.graph.costs import costs
 from n2n_edge.graph.file_version import in_version
 from n2n_edge.graph.free_batch import fix_batch
 from n2n_edge.graph.free_size import with_batch_name, with_free_size
+from n2n_edge.graph.learned import changed_behind
 from n2n_edge.graph.load import save_model
 from n2n_edge.latency.file_figures import ModelFile
 from n2n_edge.latency.model import LatencyModel
@@ -126,6 +129,10 @@ def _proven(
 
 def _write(path: Path, settings: CompressSettings, prepared: Prepared, trained: Trained) -> None:
     model = shipped_form(trained.result.model, prepared.restored)
+    if changed := changed_behind(prepared.teacher.model, model):
+        raise UnsuitableEnvironmentError(
+            f"{path}: behind the trained layers '{printable(changed)}' isn't what the teacher calculates; report this"
+        )
     counted = costs(model)
     figures = {
         "params": Figure(counted.params, "params", "computed"),

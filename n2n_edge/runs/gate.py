@@ -30,6 +30,7 @@ def gate(
     std: Sequence[float] | None = None,
     allowed_ops: Sequence[str] = (),
     input_shape: Sequence[int] | str | None = None,
+    bind: Sequence[str] = (),
     accept_expected: bool | None = None,
     baseline: Path | str | None = None,
     max_regression: Sequence[str] = (),
@@ -57,7 +58,7 @@ def gate(
     options: dict[str, Any] = {
         "max_mb": max_mb, "max_params": max_params, "max_macs": max_macs, "max_memory_mb": max_memory_mb,
         "max_latency_ms": max_latency_ms, "min_accuracy": min_accuracy, "data": data, "classes": classes,
-        "mean": mean, "std": std, "allowed_ops": allowed_ops, "input_shape": input_shape,
+        "mean": mean, "std": std, "allowed_ops": allowed_ops, "input_shape": input_shape, "bind": bind,
         "accept_expected": accept_expected, "baseline": baseline, "max_regression": max_regression, "static": static,
         "device": device, "target": target, "threads": threads, "providers": providers, "max_time": max_time,
     }  # fmt: skip
@@ -96,5 +97,5 @@ def accuracies(model: Path, settings: "GateSettings") -> Accuracies:
     from n2n_edge.runs.accuracy import TestData, file_accuracy
 
     assert settings.data is not None
-    data = TestData(settings.data, settings.mean, settings.std, settings.classes)
+    data = TestData(settings.data, settings.mean, settings.std, settings.classes, settings.bind)
     return Accuracies(*file_accuracy(model, data, baseline=settings.baseline))

@@ -29,7 +29,7 @@ from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.normalisation import Normalisation, choose_normalisation, metadata_normalisation
 from n2n_edge.runs.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs
 from n2n_edge.runs.policy_file import PolicyStates, load_policies
-from n2n_edge.runs.readiness import export_note, refuse_unready
+from n2n_edge.runs.readiness import export_note, refuse_unready, runtime_note
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.teacher_check import check_teacher
 from n2n_edge.runs.trainable import trainable_teacher
@@ -119,6 +119,8 @@ def prepare(
     if input_layout(teacher.model) == "nhwc":
         callback.on_message("the teacher takes channels last, (N, height, width, channels), and so does the student")
     GraphModule(teacher.model)  # an op that can't be trained is found before anything is begun
+    if by_runtime := runtime_note(teacher):
+        callback.on_message(by_runtime)
     spec = settings.data or _EXAMPLE_DATA
     loaded, choice = _load(settings, teacher, path, spec)
     data, normalisation = _normalised(settings, teacher, loaded, engine)

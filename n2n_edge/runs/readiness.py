@@ -13,7 +13,7 @@ from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.graph.torch_export import EXPORT_WARNING
 
-__all__ = ["Obstacle", "export_note", "is_half_weight", "obstacles", "refuse_unready"]
+__all__ = ["Obstacle", "export_note", "is_half_weight", "obstacles", "refuse_unready", "runtime_note"]
 
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _NAMES_SHOWN = 3
@@ -46,6 +46,26 @@ def export_note(teacher: Teacher) -> str:
     if not warned:
         return ""
     return f"torch's tracer warned: {printable(warned)}; on random inputs the exported file is the network's function"
+
+
+def runtime_note(teacher: Teacher) -> str:
+    """Say which nodes ONNX Runtime runs for torch, so that no gradient passes; nothing where there are none.
+
+    Nothing is said, either, where torch isn't installed, of graphs beyond ordinary size, and of what can't be executed.
+    """
+    if find_spec("torch") is None or len(teacher.model.graph) > _NODES_CHECKED:
+        return ""
+    from n2n_edge.training.executor import GraphModule
+
+    try:
+        nodes = GraphModule(teacher.model).foreign
+    except InputError:  # an obstacle
+        return ""
+    if not nodes:
+        return ""
+    named = [f"{node.op_type} {printable(node.name or node.outputs[0].name)}" for node in nodes]
+    more = f" and {len(named) - _NAMES_SHOWN} more" if len(named) > _NAMES_SHOWN else ""
+    return f"run by ONNX Runtime, no gradient passes: {', '.join(named[:_NAMES_SHOWN])}{more}"
 
 
 def refuse_unready(teacher: Teacher, path: Path) -> None:

@@ -178,6 +178,7 @@ def make_schedule(settings: CompressSettings, prepared: Prepared, spent_s: float
     pace = timed_pace(prepared.teacher, data, distilling, engine, at_once)
     images = min(amount.short_images, _drawable(data))
     schedule = Schedule(str(engine.device), at_once, images, evaluate_s=pace.evaluate_s, precision=engine.number_format)
+    schedule = _of_share(1.0, schedule, data)
     schedule = replace(schedule, profile_s=max(_PROFILE_S, _PROFILE_SHARE * _search_s(schedule, settings, pace)))
     if settings.minutes is not None:
         seconds = settings.minutes * 60
@@ -222,15 +223,7 @@ def _fitted(
     wanted = min(_CANDIDATES_AT_LEAST, amount.removal_candidates + amount.shrinkage_candidates)
     images = schedule.short_images
     while True:
-        share = images / amount.short_images
-        fewer = replace(
-            schedule,
-            short_images=images,
-            validation_images=max(_LEAST_SHORT, round(share * _VALIDATION_IMAGES)),
-            feature_images=max(8, round(share * _FEATURE_IMAGES)),
-            calibration_images=max(_LEAST_SHORT, round(share * _CALIBRATION_IMAGES)),
-            rung_validation=max(_LEAST_SHORT, round(share * _RUNG_VALIDATION)),
-        )
+        fewer = _of_share(images / amount.short_images, replace(schedule, short_images=images), prepared.data)
         if images // 2 < _LEAST_SHORT or _setup_s(fewer, pace) + wanted * _candidate_s(fewer, pace) <= left:
             break
         images //= 2
@@ -248,6 +241,18 @@ def _fitted(
         test_images=affordable if affordable < tested else None,
         condition_images=conditions,
         tail_s=min(tail_s, 2 * _TAIL_SHARE * seconds),
+    )
+
+
+def _of_share(share: float, schedule: Schedule, data: Data) -> Schedule:
+    """Return a schedule that looks at a share of the usual images, and at no more than there are."""
+    train, validation = len(data.train), len(data.validation)
+    return replace(
+        schedule,
+        validation_images=min(max(_LEAST_SHORT, round(share * _VALIDATION_IMAGES)), validation),
+        feature_images=min(max(8, round(share * _FEATURE_IMAGES)), train),
+        calibration_images=min(max(_LEAST_SHORT, round(share * _CALIBRATION_IMAGES)), train),
+        rung_validation=min(max(_LEAST_SHORT, round(share * _RUNG_VALIDATION)), validation),
     )
 
 
@@ -269,7 +274,8 @@ def _in_words(schedule: Schedule, settings: CompressSettings, prepared: Prepared
         f"plan: up to {candidates} candidates of {schedule.short_images:,} images, {_times(amount.rungs)}then "
         f"{epochs} epochs of {images:,} images"
     )
-    speed = f"{1 / max(pace.train_s, 1e-9):,.0f} images/s on {where}"
+    rate = 1 / max(pace.train_s, 1e-9)
+    speed = f"{f'{rate:,.0f}' if rate >= 10 else f'{rate:.2g}'} images/s on {where}"
     if settings.minutes is not None and total > settings.minutes * 60:
         return f"{plan}, or what fits into {settings.minutes:g} min: all of it takes {_duration(total)} here ({speed})"
     return f"{plan}: about {_duration(total)} here ({speed})"

@@ -13,6 +13,7 @@ from n2n_edge._example import teacher_path
 from n2n_edge.cli.gate import gate
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from tests.gating.models import CHANNELS, MACS, PARAMS, save_conv
+from tests.measure.small_models import write_sized_model
 
 app = typer.Typer()
 app.command()(gate)
@@ -378,3 +379,25 @@ def test_what_the_file_alone_tells_is_judged_without_running_it(tmp_path, asked,
 def test_a_model_that_has_to_be_run_and_cannot_be_is_refused(tmp_path, asked):
     model = _save_op_of_nobody(tmp_path / "op.onnx")
     assert "example.org" in _run_expecting(InputError, model, asked, 1)
+
+
+def test_a_further_input_of_the_baseline_gets_its_value(tmp_path):
+    teacher = write_sized_model(tmp_path / "teacher.onnx")
+    student = write_sized_model(tmp_path / "student.onnx", sizes=(3, 4))
+
+    bound = _run(student, "--baseline", teacher, "--bind", "sizes=2,6", "--max-time", "0.2", "--max-regression", "900%")
+
+    assert "latency_ms" in bound.stdout
+    assert bound.exit_code == 0, bound.output
+    assert "can't run" in _run_expecting(InputError, student, "--baseline", teacher)
+    assert "no such input; they have x, sizes" in _run_expecting(
+        InputError, student, "--baseline", teacher, "--bind", "size=2,6"
+    )
+
+
+def test_bindings_stand_in_a_budget_file(tmp_path):
+    write_sized_model(tmp_path / "teacher.onnx")
+    (tmp_path / "n2n-edge.toml").write_text('[gate.models."teacher.onnx"]\nmax-mb = 1\nbind = "sizes=2,6"\n')
+
+    assert _run().exit_code == 0
+    assert "no such input" in _run_expecting(InputError, "teacher.onnx", "--bind", "size=2,6")

@@ -7,12 +7,15 @@ import onnx
 import onnx_ir as ir
 import pytest
 from hypothesis import given
+from onnx import helper
 
 from n2n_edge.graph.batchnorm import fold_batchnorm, restore_batchnorm
+from n2n_edge.graph.costs import costs
 from n2n_edge.graph.load import serialize
 from n2n_edge.graph.shape_run import run_graph
 from n2n_edge.graph.teacher import Teacher, build
 from tests.graph.running import assert_same_outputs, inputs_of, run
+from tests.graph.test_free_batch import Net
 from tests.strategies import GRAPH_SETTINGS, GraphBuilder, Tensor, cnn_models
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -120,6 +123,31 @@ def test_a_norm_that_gives_the_graph_output_is_folded_under_its_name() -> None:
     assert_same_outputs(run(model, calibration(0)), run(folded, calibration(0)))
 
 
+def test_no_parameters_come_that_the_teacher_does_not_have() -> None:
+    """A depthwise convolution without bias, as MediaPipe's are, and a head that two maps share."""
+    net = Net()
+    x = net.op("Conv", "x", net.random(4, 1, 3, 3), pads=[1] * 4, group=4)
+    x = net.op("Relu", net.conv(x, 4, 8))
+    head = net.random(3, 8, 3, 3), net.random(3)
+    maps = [net.op("Relu", net.op("Conv", y, *head)) for y in (x, net.op("MaxPool", x, kernel_shape=[2, 2]))]
+    pooled = [net.op("GlobalMaxPool", y) for y in maps]
+    shape = [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 4, 8, 8])]
+    graph = helper.make_graph(
+        net.nodes, "g", shape, [helper.make_tensor_value_info(net.op("Add", *pooled), 1, ["N", 3, 1, 1])], net.constants
+    )
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    teacher = Teacher(model)
+    batch = {"x": np.random.default_rng(0).normal(size=(4, 4, 8, 8)).astype(np.float32)}
+
+    restored, names = restore_batchnorm(teacher.model, [batch])
+    again = Teacher(restored)
+    folded = fold_batchnorm(build(again, again.full), names)
+
+    assert len(names) == 1
+    assert costs(folded).params == costs(model).params
+    assert_same_outputs(run(model, batch), run(folded, batch))
+
+
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_transposed_convolutions(groups: int) -> None:
     builder = GraphBuilder(17, np.random.default_rng(0))
@@ -146,7 +174,7 @@ def test_calibration_data_is_needed() -> None:
         restore_batchnorm(Teacher(plain_network()).model, [])
 
 
-@pytest.mark.parametrize("name", ["ultraface_RFB-320", "ch_ppocr_mobile_v2.0_cls_infer", "yunet_n_320_320"])
+@pytest.mark.parametrize("name", ["ultraface_RFB-320", "mlperftiny_vww_mbv1_025_fp32", "yunet_n_320_320"])
 def test_real_models(shared_data: Path, name: str) -> None:
     teacher = Teacher.load(shared_data / "models" / f"{name}.onnx")
     inputs = inputs_of(teacher.model, 1)

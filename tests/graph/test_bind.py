@@ -10,7 +10,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from n2n_edge.errors import InputError
-from n2n_edge.graph.bind import bind, bound_names, parse_bindings, with_bound_inputs
+from n2n_edge.graph.bind import bind, bound_names, bound_where_named, parse_bindings, with_bound_inputs
+from n2n_edge.graph.costs import costs
 from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.graph.teacher import Teacher, build
@@ -124,3 +125,25 @@ def test_a_checked_file_says_which_inputs_are_bound(tmp_path: Path) -> None:
     save_model(bind(two_inputs([1, 5]), parse_bindings(["factor=2"])), tmp_path / "t.onnx")
 
     onnx.checker.check_model(onnx.load(tmp_path / "t.onnx"))
+
+
+def test_a_students_binding_can_be_given_another_value_and_costs_what_the_input_does(tmp_path: Path) -> None:
+    model = two_inputs([1, 5])
+    save_model(bind(model, parse_bindings(["factor=2"])), tmp_path / "t.onnx")
+    student = load_model(tmp_path / "t.onnx")
+    fixed = bind(model, parse_bindings(["factor:=2"]))
+
+    other, untouched = bound_where_named([student, fixed], ["factor=6"])
+
+    assert untouched is fixed
+    assert bound_names(other) == {"factor"}
+    save_model(other, tmp_path / "o.onnx")
+    given, changed = (ImageSession(tmp_path / name).run(IMAGES)[0] for name in ("t.onnx", "o.onnx"))
+    assert np.allclose(changed, 3 * given, rtol=1e-5)
+    assert costs(student, 0) == costs(model, 0)
+    assert costs(fixed, 0).params == costs(model, 0).params + 5
+
+
+def test_an_input_that_no_model_has_is_refused() -> None:
+    with pytest.raises(InputError, match=r"scale=1: the models have no such input; they have x, factor"):
+        bound_where_named([two_inputs([1, 5]), two_inputs([1])], ["scale=1"])

@@ -8,6 +8,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from n2n_edge.graph.shape_run import run_graph
 from n2n_edge.graph.teacher import Teacher
 from tests.graph.running import has_free_batch, run
 
@@ -343,3 +344,21 @@ def test_mixing_that_the_output_hides_keeps_the_model_closed(name: str) -> None:
     body, opset = EITHER[name]
 
     assert not has_free_batch(Teacher(network(body, opset)).model)
+
+
+def test_a_network_that_is_too_large_is_compared_by_its_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All values of a network of 35 GMACs for 320x320 pixels took more memory than a comparison has."""
+    most: list[int] = []
+
+    def watched(model: ir.Model, inputs: object, names: set[str]) -> dict[str, np.ndarray]:
+        most.append(len(names))
+        return run_graph(model, inputs, names)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("n2n_edge.graph.free_batch.run_graph", watched)
+    monkeypatch.setattr("n2n_edge.graph.free_batch._MOST_COMPARED", 10)
+    body, opset = OPENED["reshape"]
+    mixing, their_opset = EITHER["softmax over the batch"]
+
+    assert has_free_batch(Teacher(network(body, opset)).model)
+    assert not has_free_batch(Teacher(network(mixing, their_opset)).model)
+    assert set(most) == {1}

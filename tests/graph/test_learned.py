@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from n2n_edge.graph.image_session import ImageSession
-from n2n_edge.graph.learned import learned_outputs, with_learned_outputs
-from n2n_edge.graph.teacher import Teacher
+from n2n_edge.graph.learned import changed_behind, learned_outputs, with_learned_outputs
+from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.tasks.outputs import class_count
 from n2n_edge.training.executor import GraphModule
 from tests.graph.test_free_batch import CHANNELS, SIZE, Body, Net, images, network
@@ -27,6 +27,21 @@ def selected(net: Net, y: str) -> str:
     return net.op("GatherElements", boxes, place, axis=2)
 
 
+def peaks(net: Net, y: str) -> str:
+    """Keep the scores that are the largest around them, as detectors without boxes do."""
+    scores = net.op("Sigmoid", net.conv(y, CHANNELS, 2))
+    largest = net.op("MaxPool", scores, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    return net.op("Mul", scores, net.op("Cast", net.op("Equal", scores, largest), to=1))
+
+
+def safely_divided(net: Net, y: str) -> str:
+    """Divide by a norm unless it is nought, as exports of JAX do."""
+    out = classes(net, y)
+    norm = net.op("ReduceL2", out, axes=[1])
+    nought = net.op("Equal", norm, net.constant(0.0))
+    return net.op("Div", out, net.op("Where", nought, net.constant(1.0), norm))
+
+
 TAILS: dict[str, tuple[Body, list[str]]] = {
     "argmax": (lambda net, y: net.op("Cast", net.op("ArgMax", classes(net, y), axis=1), to=1), ["Gemm"]),
     "argmax behind softmax": (
@@ -43,6 +58,14 @@ TAILS: dict[str, tuple[Body, list[str]]] = {
         ),
         ["Where"],
     ),
+    "the largest scores around": (peaks, ["MaxPool", "Sigmoid"]),
+    "scores above a threshold": (
+        lambda net, y: net.op(
+            "Mul", classes(net, y), net.op("Cast", net.op("Greater", classes(net, y), net.constant(0.1)), to=1)
+        ),
+        ["Gemm", "Gemm"],
+    ),
+    "a division that is safe": (safely_divided, ["Div"]),
     "the best of a detector's boxes": (selected, ["Reshape", "Reshape"]),
     "an operator without a torch function": (lambda net, y: net.op("Hardmax", classes(net, y), axis=1), ["Gemm"]),
     "a choice in front of layers": (
@@ -96,3 +119,43 @@ def test_a_file_as_written_and_as_normalised_learn_the_same() -> None:
 
     assert len(learned_outputs(model)) == len(learned_outputs(Teacher(model).model)) == 2
     assert isinstance(with_learned_outputs(model), ir.Model)
+
+
+@pytest.mark.parametrize("name", TAILS)
+def test_what_is_behind_the_learned_values_ships_as_it_is(name: str) -> None:
+    teacher = Teacher(network(TAILS[name][0], tail=False))
+    architecture = teacher.full
+    for group in teacher.groups:
+        if group.shrinkable:
+            architecture = architecture.resize(group.name, max(1, group.width // 2))
+    removable = [layer.name for layer in teacher.layers if layer.removable]
+    architecture = architecture.remove(*teacher.repaired(frozenset(removable[:1])))
+
+    student = build(teacher, architecture)
+
+    assert student.graph.num_nodes() > 0
+    assert changed_behind(teacher.model, student) == ""
+
+
+@pytest.mark.parametrize("what", ["constant", "attribute", "operator", "gone"])
+def test_a_change_behind_the_learned_values_is_told(what: str) -> None:
+    teacher = Teacher(network(selected, tail=False))
+    student = build(teacher, teacher.full)
+    best = next(node for node in student.graph if node.op_type == "TopK")
+    output = best.outputs[0]
+    if what == "constant":
+        count = best.inputs[1]
+        assert count is not None
+        count.const_value = ir.tensor(np.array([6], np.int64))
+    elif what == "attribute":
+        best.attributes["largest"] = ir.AttrInt64("largest", 0)
+    elif what == "operator":
+        best.op_type = "TopKOfAnotherKind"
+    else:
+        gathered = student.graph.outputs[0].producer()
+        assert gathered is not None
+        student.graph.outputs[0] = best.inputs[0]  # type: ignore[assignment]
+        student.graph.remove(gathered)
+        output = gathered.outputs[0]
+
+    assert changed_behind(teacher.model, student) == output.name

@@ -43,6 +43,17 @@ def write_failing_model(path: Path) -> Path:
     return _write(path, nodes, [shape], ["batch", 3], ["n"])
 
 
+def write_sized_model(path: Path, *, sizes: tuple[int, ...] | None = None) -> Path:
+    """Write a model that reshapes 12 elements to what a further input says; `sizes` makes that input optional."""
+    path = _write(path, [helper.make_node("Reshape", ["x", "sizes"], ["y"], "sized")], [], [1, 12], ["a", "b"])
+    proto = onnx.load(path)
+    proto.graph.input.append(helper.make_tensor_value_info("sizes", TensorProto.INT64, [2]))
+    if sizes is not None:
+        proto.graph.initializer.append(numpy_helper.from_array(np.array(sizes, np.int64), "sizes"))
+    onnx.save(proto, path)
+    return path
+
+
 def _write(
     path: Path,
     nodes: list[onnx.NodeProto],

@@ -9,7 +9,7 @@ from n2n_edge.measure.board import environment, usable_cores
 from n2n_edge.measure.measurement import Measurement, MeasurementError
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.metrics.figures import Figure
-from tests.measure.small_models import write_conv_model, write_failing_model, write_gemm_model
+from tests.measure.small_models import write_conv_model, write_failing_model, write_gemm_model, write_sized_model
 
 
 def timed(path: Path, **options: Any) -> Measurement:
@@ -162,3 +162,28 @@ def test_the_environment_names_machine_and_runtime() -> None:
     assert {"cpu", "cores", "os", "python", "onnxruntime"} <= set(found)
     assert found["onnxruntime"] != "unknown"
     assert found == environment()
+
+
+@pytest.mark.parametrize("default", [None, (2, 6), (5, 5)], ids=["required", "optional", "of no use"])
+def test_an_input_gets_the_values_it_is_bound_to(tmp_path: Path, default: tuple[int, ...] | None) -> None:
+    path = write_sized_model(tmp_path / "model.onnx", sizes=default)
+
+    measurement = timed(path, bind=("sizes=3,4",), threads=1, min_time_s=0.01, max_time_s=0.05)
+
+    assert measurement.n > 0
+    if default == (5, 5):
+        with pytest.raises(MeasurementError):
+            timed(path, threads=1, min_time_s=0.01, max_time_s=0.05)
+
+
+@pytest.mark.parametrize(
+    ("binding", "message"),
+    [
+        ("size=3,4", "bind.* size=3,4: the model has no such input; it has x, sizes"),
+        ("sizes=3,4,5", "3 numbers for an input that is 2; give 2, or one"),
+        ("sizes:=3,4", "keeps its inputs; write sizes="),
+    ],
+)
+def test_a_binding_that_fits_no_input_is_refused(tmp_path: Path, binding: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        timed(write_sized_model(tmp_path / "model.onnx"), bind=(binding,), min_time_s=0.01, max_time_s=0.05)

@@ -15,7 +15,7 @@ import n2n_edge
 from n2n_edge.cli.inspect import inspect
 from n2n_edge.errors import InputError
 from n2n_edge.graph.teacher import Teacher
-from n2n_edge.runs.readiness import is_half_weight, obstacles
+from n2n_edge.runs.readiness import is_half_weight, obstacles, runtime_note
 from n2n_edge.training.executor import GraphModule
 
 app = typer.Typer()
@@ -238,3 +238,13 @@ def test_what_the_tracer_warned_of_is_shown(tmp_path: Path) -> None:
     printed = CliRunner().invoke(app, [str(path)], env={"COLUMNS": "400"})
 
     assert "torch's tracer warned: Converting a tensor to a Python boolean (net.py, line 3);" in printed.stdout
+
+
+def test_nodes_that_onnx_runtime_runs_are_named(tmp_path: Path) -> None:
+    before = [helper.make_node("Hardmax", ["x"], ["h"], axis=1, name="hard")]
+    path = network(tmp_path / "t.onnx", FREE, before=before)
+
+    printed = CliRunner().invoke(app, [str(path)]).stdout
+
+    assert "run by ONNX Runtime, no gradient passes: Hardmax hard" in printed
+    assert runtime_note(Teacher.load(network(tmp_path / "plain.onnx", FREE))) == ""

@@ -47,6 +47,7 @@ def test_a_run_tells_its_plan_and_goes_on_with_it(given: dict[str, object], tmp_
         kept = Schedule.of_journal(journal, n2n_edge.Run.open(out).settings)
     assert kept is not None
     assert (kept.device, kept.images_at_once, kept.short_images) == ("cpu", 16, 1024)
+    assert (kept.validation_images, kept.rung_validation, kept.feature_images) == (8, 8, 64)  # all that there are
     messages = Messages()
     run = n2n_edge.compress(out=tmp_path / "other", callbacks=[messages], **{**given, "epochs": 1})  # type: ignore[arg-type]
     (plan,) = [text for text in messages.texts if text.startswith("plan: ")]
@@ -63,6 +64,8 @@ def test_minutes_hold_for_the_whole_run(
 ) -> None:
     prepared = prepared_run(given, tmp_path)
     monkeypatch.setattr(module, "timed_pace", lambda *_: SLOW)
+    of_share = module._of_share
+    monkeypatch.setattr(module, "_of_share", lambda share, plan, data: of_share(share, plan, LARGE_DATA))
     settings = CompressSettings(**{**given, "minutes": minutes, "candidates": 20})  # type: ignore[arg-type]
     schedule, _ = make_schedule(settings, prepared, 10.0)
     assert schedule.short_images == short_images
@@ -91,6 +94,15 @@ class Long:
 
 
 LONG = Long()
+
+
+class LargeData:
+    """Stands for a large data set, as far as its images are counted."""
+
+    train = validation = LONG
+
+
+LARGE_DATA = LargeData()
 
 
 def prepared_run(given: dict[str, object], tmp_path: Path):  # type: ignore[no-untyped-def]

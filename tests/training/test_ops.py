@@ -288,6 +288,9 @@ CASES = [
     case("Pad", IMAGE, longs(1, -1), None, longs(2), known=(1, 3), note="axes_and_crop"),
     case("Pad", IMAGE, longs(0, 0, 1, 2, 0, 0, 3, 4), known=(1,), mode="reflect", note="reflect"),
     case("Pad", IMAGE, longs(0, 1, 1, 2, 0, 2, 3, 4), mode="edge", note="edge_computed"),
+    case("Pad", IMAGE, longs(0, 0, 3, 1, 0, 0, 0, 2), known=(1,), mode="edge", note="edge_of_maps"),
+    case("Pad", IMAGE, longs(0, 1, 1, 0, 0, 0, 0, 0), known=(1,), mode="reflect", note="reflect_of_channels"),
+    case("Pad", IMAGE, longs(0, 0, 1, -1, 0, 0, 3, 0), known=(1,), mode="reflect", note="reflect_and_crop"),
     case("Pad", IMAGE, longs(0, 0, 1, 2, 0, 0, 3, 4), known=(1,), mode="wrap", opset=19, note="wrap"),
     # resizing
     case("Resize", EVEN, np.array([1, 1, 2, 2], np.float32), known=(1,), opset=10, note="nearest"),

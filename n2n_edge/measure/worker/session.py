@@ -16,15 +16,24 @@ for kind in ("float16", "int8", "uint8", "int16", "uint16", "int32", "uint32", "
 
 
 def make_inputs(session: Any, request: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
-    """Return random values for every input: a free first axis is the batch, other free ones are as `free_axis` says."""
+    """Return random values for every input: a free first axis is the batch, other free ones are as `free_axis` says.
+
+    Inputs that are bound, those that have a default among them, get their values.
+    """
     import numpy as np
 
     batch, free_axis = request["batch"], request["free_axis"]
     generator = np.random.default_rng(request["seed"])
-    feeds = {}
-    free = any(value.shape and not isinstance(value.shape[0], int) for value in session.get_inputs())
+    given_values = request.get("bind") or {}
+    inputs = [value for value in session.get_inputs() if value.name not in given_values]
+    feeds = {
+        value.name: bound_input(value, given_values[value.name])
+        for value in [*session.get_inputs(), *session.get_overridable_initializers()]
+        if value.name in given_values
+    }
+    free = any(value.shape and not isinstance(value.shape[0], int) for value in inputs)
     given = request.get("input_shape") or []
-    for index, value in enumerate(session.get_inputs()):
+    for index, value in enumerate(inputs):
         if value.type not in DTYPES:
             raise RefusedError(f"input '{value.name}' is of type {value.type}, for which no random values can be made")
         shape = []
@@ -50,6 +59,25 @@ def make_inputs(session: Any, request: dict[str, Any], warnings: list[str]) -> d
         else:  # small numbers: they may be used as indices
             feeds[value.name] = generator.integers(0, 2, shape).astype(dtype)
     return feeds
+
+
+def bound_input(value: Any, numbers: list[float]) -> Any:
+    """Return numbers, or one for all, in an input's type and shape: free axes are one, the last as needed."""
+    import numpy as np
+
+    if value.type not in DTYPES:
+        raise RefusedError(f"input '{value.name}' is of type {value.type}, to which no numbers can be bound")
+    fixed = [isinstance(size, int) and size > 0 for size in value.shape]
+    shape = [size if known else 1 for size, known in zip(value.shape, fixed)]
+    free = [axis for axis, known in enumerate(fixed) if not known]
+    count = int(np.prod(shape, dtype=np.int64))
+    if free and len(numbers) != count and len(numbers) % count == 0:
+        shape[free[-1]] = len(numbers) // count
+        count = len(numbers)
+    if len(numbers) not in (1, count):
+        raise RefusedError(f"{len(numbers)} numbers are bound to input '{value.name}', which takes {count}, or one")
+    array = np.array(numbers).reshape(() if len(numbers) == 1 else shape)
+    return np.array(np.broadcast_to(array, shape), dtype=DTYPES[value.type])
 
 
 def open_session(request: dict[str, Any], profile_prefix: str | None = None) -> Any:
@@ -142,7 +170,8 @@ class Opened:
 
     def runner(self) -> Any:
         """Return a function that runs the model once; each may be called in a thread of its own."""
-        if self.session.get_providers() != [CPU]:
+        names = {value.name for value in self.session.get_inputs()}
+        if self.session.get_providers() != [CPU] or not names.issuperset(self.feeds):  # defaults can't be bound over
             return lambda: self.session.run(None, self.feeds)
         binding = bound(self.session, self.feeds)
         return lambda: self.session.run_with_iobinding(binding)

@@ -89,6 +89,19 @@ def _mirror(size: int, before: int, after: int, mode: str) -> Tensor:
     return torch.where(folded < size, folded, period - folded)
 
 
+_IN_TORCH = {"reflect": "reflect", "edge": "replicate"}
+
+
+def _pads_maps(x: Tensor, amounts: list[tuple[int, int]]) -> bool:
+    """Tell whether torch's own padding does: of rows and columns, by less than there are; on CUDA it isn't repeatable.
+
+    It is some twenty times as fast as picking rows and columns, and leaves channels last.
+    """
+    if x.dim() != 4 or x.device.type != "cpu" or not x.is_floating_point() or any(map(any, amounts[:2])):
+        return False
+    return all(0 <= side < x.shape[axis] for axis in (2, 3) for side in amounts[axis])
+
+
 @register("Pad")
 def _pad(view: NodeView) -> Kernel:
     mode = view.get_string("mode", "constant")
@@ -108,6 +121,8 @@ def _pad(view: NodeView) -> Kernel:
         if mode == "constant":
             fill = float(arguments[2]) if dynamic_value else value
             return F.pad(x, [side for pair in reversed(amounts) for side in pair], value=fill)
+        if mode in _IN_TORCH and _pads_maps(x, amounts):
+            return F.pad(x, (*amounts[3], *amounts[2]), mode=_IN_TORCH[mode])
         for axis, (before, after) in enumerate(amounts):
             if before or after:
                 x = x.index_select(axis, _mirror(x.shape[axis], before, after, mode).to(x.device))
