@@ -107,6 +107,21 @@ def test_classes_by_name_and_number(tmp_path):
         read_annotations(tmp_path)
 
 
+def test_folders_of_any_name(tmp_path):
+    make(tmp_path, {"a": picture(VALUES)}, ("photos", "truth"))
+    (tmp_path / "classes.txt").write_text("sky\nroad\ncar\n")
+    annotated = read_annotations(tmp_path / "truth", tmp_path / "photos")
+    np.testing.assert_array_equal(pixels(annotated.labels[0]), VALUES)
+    assert annotated.names == ("sky", "road", "car")
+
+
+def test_a_palette_with_transparency(tmp_path):
+    make(tmp_path, {"a": Image.new("L", (3, 2))})
+    picture(VALUES, "P").save(tmp_path / "masks" / "a.png", transparency=b"\x00\x80")
+    (tmp_path / "labelmap.txt").write_text("sky:0,0,0\nroad:128,0,0\ncar:0,128,0\nvoid:9,9,9")
+    np.testing.assert_array_equal(pixels(read_annotations(tmp_path).labels[0]), VALUES)
+
+
 @pytest.mark.parametrize(
     ("mask", "why"),
     [

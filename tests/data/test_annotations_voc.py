@@ -87,8 +87,10 @@ def test_classes_in_the_teachers_order(tmp_path):
     assert read_annotations(tmp_path, classes=["dog", "cow", "cat"]).labels[0].classes.tolist() == [0, 2]
     with pytest.raises(InputError, match=r"a.xml, object 2: class 'cat' isn't among those of classes"):
         read_annotations(tmp_path, classes=["dog", "cow"])
-    with pytest.raises(InputError, match=r"a.xml, object 1: class 1 \('dog'\), but the teacher has 1 classes"):
-        read_annotations(tmp_path, classes=1)
+    assert read_annotations(tmp_path, classes=2).labels[0].classes.tolist() == [1, 0]
+    for classes in (1, 20):
+        with pytest.raises(InputError, match=rf"2 classes are named there, the teacher has {classes}: which is which"):
+            read_annotations(tmp_path, classes=classes)
 
 
 BOMB = '<!DOCTYPE a [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]><annotation>&b;</annotation>'

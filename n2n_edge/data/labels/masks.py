@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from n2n_edge.data.labels.checks import UNREADABLE, Checks, named
-from n2n_edge.data.labels.pictures import by_stem, pictures_in
+from n2n_edge.data.labels.pictures import by_stem, is_picture, pictures_in
 from n2n_edge.data.labels.values import IGNORED, SPLITS, Annotated, Label, MaskFile, Split, mask_values
 from n2n_edge.data.labels.voc import splits_of
 from n2n_edge.errors import InputError
@@ -42,13 +42,17 @@ class _Table:
 def pairs_of(root: Path, images: Path | None = None) -> list[tuple[Split | None, Path, Path]]:
     """Return folders of images and of their masks, and what they are for.
 
-    ``images/`` and ``masks/`` lie in the folder, or in ``train/`` and the like.
+    ``images/`` and ``masks/`` lie in the folder, or in ``train/`` and the like; where `images` are given the folder may
+    hold the masks itself.
     """
     pair = _pair(root, images)
     if pair is not None:
         return [(None, *pair)]
     inner = [(split, _pair(root / name, None)) for name, split in SPLITS.items() if (root / name).is_dir()]
-    return [(split, *each) for split, each in inner if each is not None]
+    pairs: list[tuple[Split | None, Path, Path]] = [(split, *each) for split, each in inner if each is not None]
+    if not pairs and images is not None and images != root and any(is_picture(each) for each in root.iterdir()):
+        return [(None, images, root)]
+    return pairs
 
 
 def _pair(root: Path, images: Path | None) -> tuple[Path, Path] | None:
@@ -69,7 +73,7 @@ def read(root: Path, images: Path | None, classes: int | Sequence[str] | None) -
     Raises:
         InputError: masks of another size than their image, of classes that the teacher hasn't, or without images.
     """
-    top = root.parent if root.name in MASKS else root
+    top = root.parent if any(masks == root for _, _, masks in pairs_of(root, images)) else root
     table, checks = _table(top, classes), Checks("")
     files: dict[str, tuple[Path | None, Split | None]] = {}
     notices: list[Notice] = []

@@ -193,7 +193,8 @@ def mask_values(image: Image.Image, colours: tuple[tuple[int, int], ...] | None)
         ValueError: more than 8 bits are used, or there is a colour that stands for nothing.
     """
     if image.mode == "PA" or (image.mode in ("P", "RGB", "RGBA") and (colours is not None or image.mode != "P")):
-        rgb = np.asarray(image.convert("RGB"), np.uint32)
+        # Pillow warns of a palette with transparency on the direct way to RGB
+        rgb = np.asarray(image.convert("RGBA"), np.uint32)[..., :3]
         if colours is None:
             if (rgb != rgb[..., :1]).any():
                 raise ValueError("is in colour, and no table says which colour is which class")

@@ -31,7 +31,8 @@ def read(folder: Path, images: Path | None, classes: int | Sequence[str] | None)
     `classes` are names. Pixels count from 1, as Pascal VOC has them, unless a box begins at 0.
 
     Raises:
-        InputError: XML that can't be read or isn't VOC's, or images that aren't there.
+        InputError: XML that can't be read or isn't VOC's, images that aren't there, or classes by number alone where
+            they are not as many as the teacher's.
     """
     inner = next((folder / name for name in ANNOTATIONS if (folder / name).is_dir()), folder)
     root = folder.parent if folder.name in ANNOTATIONS and inner == folder else folder
@@ -44,6 +45,11 @@ def read(folder: Path, images: Path | None, classes: int | Sequence[str] | None)
     sizes = checks.sizes([str(path) for path in pictures.values()])
     found = {stem: list(_objects(printable(files[stem]), tree)) for stem, tree in trees.items()}
     names = sorted({name for objects in found.values() for _, name, _, _ in objects})
+    if isinstance(classes, int) and len(names) != classes:
+        raise InputError(
+            f"{printable(inner)}: {len(names)} classes are named there, the teacher has {classes}: which is which "
+            "can't be told; give their names in the order of the teacher's outputs (‹classes›)"
+        )
     table = class_table(dict(enumerate(names)), classes)
     numbers_of = {name: index for index, name in enumerate(names)}
     first = 0.0 if any(min(box[:2]) < 1 for objects in found.values() for _, _, box, _ in objects) else 1.0
