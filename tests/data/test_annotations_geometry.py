@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from n2n_edge.data.labels.geometry import composed, mirroring, placing, transformed
+from n2n_edge.data.labels.geometry import composed, following, mirroring, placing, transformed
 from n2n_edge.data.labels.run_lengths import RunLengths
 from n2n_edge.data.labels.values import IGNORED, Mask, Numbers, Objects, Points, flip_index_of
+from n2n_edge.data.preprocessing import Preprocessing
+from n2n_edge.data.resizing import resized_image
 
 QUICK = settings(deadline=None, derandomize=True, max_examples=60)
 
@@ -205,3 +207,29 @@ def test_values_can_be_sent_to_another_process():
     again = pickle.loads(pickle.dumps(objects))
     assert again.boxes.tolist() == [[0, 0, 0, 0]]
     assert len(again.take(np.array([False]))) == 0
+
+
+@QUICK
+@given(
+    boxes(least=12),
+    st.integers(8, 60),
+    st.integers(8, 60),
+    st.sampled_from(["squash", "letterbox", "center-crop"]),
+    st.data(),
+)
+def test_labels_follow_the_preprocessing(given_box, height, width, resize, data):
+    own_height, own_width, box = given_box
+    preprocessing = Preprocessing(
+        (height, width),
+        channels=1,
+        resize=resize,
+        crop_ratio=data.draw(st.sampled_from([None, 0.875, 1.0])) if resize == "center-crop" else None,
+        pad_position=data.draw(st.sampled_from(["center", "top-left"])),
+        interpolation="nearest",
+    )
+    picture = resized_image(drawn(own_height, own_width, box), preprocessing)
+    moved = transformed(one(box), following(preprocessing, (own_height, own_width)), (height, width))
+    if (np.asarray(picture) == 200).any():
+        np.testing.assert_allclose(moved.boxes[0], seen(picture), atol=0.5 + 1e-9)
+    else:  # at most half a pixel of it is there
+        assert all(min(right - left, bottom - top) <= 0.5 + 1e-9 for left, top, right, bottom in moved.boxes)

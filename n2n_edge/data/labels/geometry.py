@@ -18,15 +18,17 @@ from n2n_edge.data.labels.values import (
     Points,
     Shape,
 )
+from n2n_edge.data.preprocessing import Preprocessing
+from n2n_edge.data.resizing import placement
 
-__all__ = ["composed", "mirroring", "placing", "transformed"]
+__all__ = ["composed", "following", "mirroring", "placing", "transformed"]
 
 
 def placing(source: tuple[float, float, float, float], target: tuple[float, float, float, float]) -> Floats:
     """Return the matrix `(2, 3)` that moves the box `source` (left, top, right, bottom) onto the box `target`.
 
-    A squash places ``(0, 0, w, h)`` onto the whole input, a letterbox onto the part of it that isn't padding; a crop
-    places the part that is kept.
+    A squash places ``(0, 0, w, h)`` onto the whole input, a letterbox onto the part of it that isn't padding, a crop
+    the part that is kept onto the whole.
     """
     (left, top, right, bottom), (new_left, new_top, new_right, new_bottom) = source, target
     columns, rows = (new_right - new_left) / (right - left), (new_bottom - new_top) / (bottom - top)
@@ -36,6 +38,13 @@ def placing(source: tuple[float, float, float, float], target: tuple[float, floa
 def mirroring(width: float) -> Floats:
     """Return the matrix `(2, 3)` that mirrors an image of this width left to right."""
     return np.array([[-1.0, 0, width], [0, 1, 0]])
+
+
+def following(preprocessing: Preprocessing, size: tuple[int, int]) -> Floats:
+    """Return the matrix `(2, 3)` that moves an image of `size` (height, width) into a network's input."""
+    where = placement(size[1], size[0], preprocessing)
+    left, top = where.corner
+    return placing(where.cut, (left, top, left + where.scaled[0], top + where.scaled[1]))
 
 
 def composed(second: Floats, first: Floats) -> Floats:

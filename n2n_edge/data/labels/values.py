@@ -5,21 +5,23 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from n2n_edge.data.labels.run_lengths import RunLengths
 from n2n_edge.metrics.notices import Notice
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = [
     "HIDDEN", "IGNORED", "NOT_LABELLED", "SPLITS", "VISIBLE", "Annotated", "Floats", "Label", "Mask", "MaskFile",
     "Numbers", "Objects", "Points", "Shape", "Split", "flip_index_of", "mask_values",
 ]  # fmt: skip
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 Split = Literal["train", "validation", "test"]
 
 SPLITS: Mapping[str, Split] = {
@@ -102,6 +104,8 @@ class MaskFile:
 
     def read(self) -> Mask:
         """Decode the file; raises OSError where it has gone, ValueError where it isn't any more what was looked at."""
+        from PIL import Image
+
         with Image.open(self.path) as image:
             pixels = mask_values(image, self.colours)
         if pixels.shape != self.size:
@@ -186,7 +190,7 @@ def _swapped(side: re.Match[str]) -> str:
     return text.capitalize() if side[0][0].isupper() else text
 
 
-def mask_values(image: Image.Image, colours: tuple[tuple[int, int], ...] | None) -> NDArray[np.uint8]:
+def mask_values(image: "Image.Image", colours: tuple[tuple[int, int], ...] | None) -> NDArray[np.uint8]:
     """Return the classes `(H, W)` that a picture holds, by its colours or as values.
 
     Raises:
