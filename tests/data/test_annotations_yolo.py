@@ -260,3 +260,13 @@ def test_an_image_is_measured_upright(tmp_path):
     exif[0x0112] = 6
     Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "images/train/a.png", exif=exif)
     assert objects_of(read_annotations(tmp_path), "a").boxes.tolist() == [[0, 0, 10, 20]]
+
+
+def test_files_that_do_not_pair(tmp_path):
+    make(tmp_path, {"train/a": "0 .5 .5 1 1", "val/b": ""})
+    (tmp_path / "labels" / "train" / "c.txt").write_text("0 .5 .5 1 1")
+    annotated = read_annotations(tmp_path)
+    assert codes_of(annotated.notices) == ("labels-without-image",)
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "images" / "train" / "a.jpg")
+    with pytest.raises(InputError, match=r"'.*labels/train/a.txt' may be of '.*a.jpg' or '.*a.png'; leave one"):
+        read_annotations(tmp_path)

@@ -60,6 +60,7 @@ def read(path: Path, images: Path | None, classes: int | Sequence[str] | None) -
     texts = {image.declared: _label_text(image.declared) for image in layout.images}
     categories = layout.categories or _numbered(texts, classes)
     table = class_table(categories, classes)
+    _check_files([image.declared for image in layout.images], checks)
     labelled_splits = {image.split for image in layout.images if texts[image.declared] is not None}
     without = 0
     for image in layout.images:
@@ -317,6 +318,23 @@ def _label_path(declared: Path) -> Path:
 def _label_text(declared: Path) -> str | None:
     path = _label_path(declared)
     return read_text(path, "a text file with an object a line") if exists(path) else None
+
+
+def _check_files(declared: Sequence[Path], checks: Checks) -> None:
+    """Refuse images that share labels, and count labels of which there is no image."""
+    owners: dict[Path, Path] = {}
+    for path in declared:
+        label = _label_path(path)
+        if label in owners and exists(label):
+            raise InputError(
+                f"{named(label)} may be of {named(owners[label])} or {named(path)}; leave one of the images"
+            )
+        owners[label] = path
+    for folder in sorted({label.parent for label in owners}):
+        if folder.is_dir():
+            for path in sorted(folder.glob("*.txt")):
+                if path not in owners and path.name != "classes.txt" and folder.name != path.stem:
+                    checks.note("labels-without-image", "label files have no image", printable(path))
 
 
 def _numbered(texts: Mapping[Path, str | None], classes: int | Sequence[str] | None) -> dict[int, str]:
