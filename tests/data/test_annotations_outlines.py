@@ -33,7 +33,7 @@ def test_the_centre_of_a_pixel_decides(corners):
 @QUICK
 @given(st.lists(st.tuples(st.integers(-3, 14), st.integers(-3, 14)), min_size=3, max_size=7))
 def test_a_polygon_that_is_cut_has_the_mask_that_is_cut(corners):
-    polygon = np.array(corners) + (2**0.5 / 10, 3**0.5 / 10)  # no edge goes through the centre of a pixel
+    polygon = np.add(corners, (2**0.5 / 10, 3**0.5 / 10))  # no edge goes through the centre of a pixel
     assert_moved_alike(polygon, placing((2, 1, 7, 5), (0, 0, 5, 4)), (4, 5))
 
 
