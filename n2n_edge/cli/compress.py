@@ -69,6 +69,8 @@ def compress(
     given["device"] = given["device"] or "cpu"
     for name in ("mean", "std"):
         given[name] = numbers(f"--{name}", given[name])
+    color = numbers("--pad-color", given["pad_color"])
+    given["pad_color"] = color and tuple(int(value) if value.is_integer() else value for value in color)
     given["bind"] = given["bind"] or None
     given["input_shape"] = _shape(given["input_shape"])
     given = absolute_paths(given)

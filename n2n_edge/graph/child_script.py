@@ -32,7 +32,7 @@ def _limit(memory_bytes: int, seconds: int) -> None:
     except ImportError:
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds * 4, seconds * 4))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     if sys.platform == "linux":  # elsewhere the limit on data doesn't count what malloc maps
         resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
 

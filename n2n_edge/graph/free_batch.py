@@ -234,8 +234,7 @@ def _repeated(model: ir.Model, node: ir.Node, value: ir.Value, size: tuple[int, 
     name = f"{node.outputs[0].name}.{value.name}"
     constants = {}
     for label, numbers in (("from", [0]), ("to", [1]), ("rest", list(size[1:]))):
-        constants[label] = ir.Value(name=f"{name}.{label}", const_value=ir.tensor(np.array(numbers, np.int64)))
-        model.graph.register_initializer(constants[label])
+        constants[label] = _registered(model, f"{name}.{label}", np.array(numbers, np.int64))
     shape = ir.Node("", "Shape", [like])
     count = ir.Node("", "Slice", [shape.outputs[0], constants["from"], constants["to"]])
     target = ir.Node("", "Concat", [count.outputs[0], constants["rest"]], [ir.AttrInt64("axis", 0)])
@@ -247,9 +246,16 @@ def _repeated(model: ir.Model, node: ir.Node, value: ir.Value, size: tuple[int, 
 
 
 def _constant(model: ir.Model, node: ir.Node, index: int, array: np.ndarray) -> None:
-    constant = ir.Value(name=f"{node.outputs[0].name}.open", const_value=ir.tensor(array))
+    node.replace_input_with(index, _registered(model, f"{node.outputs[0].name}.open{index}", array))
+
+
+def _registered(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
+    """Return a new initializer; a student that is opened again has those of the first time."""
+    while name in model.graph.initializers:
+        name += "_"
+    constant = ir.Value(name=name, const_value=ir.tensor(array))
     model.graph.register_initializer(constant)
-    node.replace_input_with(index, constant)
+    return constant
 
 
 def _open_reshape(model: ir.Model, node: ir.Node) -> None:
@@ -297,9 +303,7 @@ def _open_slice(model: ir.Model, node: ir.Node) -> None:
 
 def _constant_at(model: ir.Model, node: ir.Node, index: int, values: tuple[int, ...], at: int, new: int) -> None:
     changed = [new if place == at else value for place, value in enumerate(values)]
-    constant = ir.Value(name=f"{node.outputs[0].name}.open{index}", const_value=ir.tensor(np.array(changed, np.int64)))
-    model.graph.register_initializer(constant)
-    node.replace_input_with(index, constant)
+    _constant(model, node, index, np.array(changed, np.int64))
 
 
 def _open_reduction(model: ir.Model, node: ir.Node, rank: int) -> None:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from n2n_edge.graph.op import op_of
 from n2n_edge.graph.operands import is_fixed
 from n2n_edge.graph.shapes import is_constant
+from n2n_edge.graph.subgraphs import read_by
 
 __all__ = ["changed_behind", "learned_outputs", "with_learned_outputs"]
 
@@ -19,17 +20,15 @@ def learned_outputs(model: ir.Model) -> tuple[ir.Value, ...]:
     """Return the values that are distilled and compared, in the order of the outputs that they stand for.
 
     An output stays itself if it is a float, gradients come through it from the trained layers, and nothing between
-    these and it selects: where student and teacher select differently, the same place holds different things.
+    these and it selects: where student and teacher select differently, the same place holds different things. One that
+    no trained layer has a part in, such as a detector's anchors, is the same whatever is learned, and isn't compared.
     """
     graph = model.graph
-    if all(output.dtype is None or output.dtype.is_floating_point() for output in graph.outputs) and all(
-        passes_gradients(node) and not op_of(node).selects for node in graph
-    ):
-        return tuple(graph.outputs)
     tail = _Tail(graph)
     found: dict[ir.Value, None] = {}
     for output in graph.outputs:
-        found.update(dict.fromkeys([output] if tail.teaches(output) else tail.in_front_of(output)))
+        if output in tail.behind:
+            found.update(dict.fromkeys([output] if tail.teaches(output) else tail.in_front_of(output)))
     return tuple(found) or tuple(graph.outputs)
 
 
@@ -101,7 +100,7 @@ def _in_front(graph: ir.Graph, values: set[ir.Value]) -> set[ir.Node]:
     for node in reversed(list(graph)):
         if any(value in wanted for value in node.outputs):
             found.add(node)
-            wanted.update(value for value in node.inputs if value is not None)
+            wanted.update(read_by(node))
     return found
 
 
@@ -139,7 +138,7 @@ class _Tail:
         self.behind: set[ir.Value] = set()
         body = self._body()
         for node in graph:
-            inputs = [value for value in node.inputs if value is not None]
+            inputs = read_by(node)
             if node in body:
                 self.passing.update(node.outputs)
                 self.behind.update(node.outputs)
@@ -158,14 +157,14 @@ class _Tail:
         for node in reversed(list(self.graph)):
             if any(value in wanted for value in node.outputs) or _is_trained(node):
                 body.add(node)
-                wanted.update(value for value in node.inputs if value is not None)
+                wanted.update(read_by(node))
         return body
 
     def teaches(self, value: ir.Value) -> bool:
-        """Tell whether an output is worth comparing, and can be learned if any part of it can."""
+        """Tell whether a value behind trained layers is worth comparing, and can be learned."""
         if value.dtype is not None and not value.dtype.is_floating_point():
             return False
-        return value not in self.behind or (value in self.passing and value not in self.selected)
+        return value in self.passing and value not in self.selected
 
     def in_front_of(self, output: ir.Value) -> Iterator[ir.Value]:
         """Yield the nearest values before `output` that are learned."""
@@ -173,8 +172,8 @@ class _Tail:
         waiting = [output]
         while waiting:
             producer = waiting.pop().producer()
-            for value in () if producer is None else producer.inputs:
-                if value is None or value in seen or value not in self.behind:
+            for value in () if producer is None else read_by(producer):
+                if value in seen or value not in self.behind:
                     continue
                 seen.add(value)
                 if self.teaches(value):

@@ -5,7 +5,7 @@ from onnx_ir.passes import common
 
 __all__ = [
     "bodies_of", "flattened", "holds_graph", "initializers_of", "inline_settled_branches",
-    "nodes_within",
+    "nodes_within", "read_by",
 ]  # fmt: skip
 
 
@@ -31,6 +31,19 @@ def bodies_of(node: ir.Node) -> list[ir.Graph]:
         elif attribute.type == ir.AttributeType.GRAPHS:
             bodies += attribute.as_graphs()
     return bodies
+
+
+def read_by(node: ir.Node) -> list[ir.Value]:
+    """Return the values that a node reads: its inputs, and what the bodies of control flow read of the graph around."""
+    read = [value for value in node.inputs if value is not None]
+    if not holds_graph(node):
+        return read
+    inner = nodes_within(node)
+    bodies = [body for item in (node, *inner) for body in bodies_of(item)]
+    own = {value for body in bodies for value in (*body.inputs, *body.initializers.values())}
+    own.update(value for item in inner for value in item.outputs)
+    used = [*(value for item in inner for value in item.inputs), *(value for body in bodies for value in body.outputs)]
+    return [*read, *dict.fromkeys(value for value in used if value is not None and value not in own)]
 
 
 def initializers_of(model: ir.Model) -> list[ir.Value]:

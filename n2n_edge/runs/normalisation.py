@@ -111,7 +111,7 @@ def choose_normalisation(data: Data, evaluate: Evaluate) -> Normalisation:
         return _of_least_error(evaluate, data, sample, usual)
     accuracy = {}
     for name, (mean, std) in usual.items():
-        evaluated = evaluate(sample, replace(data, mean=mean, std=std)).accuracy
+        evaluated = evaluate(sample, data.normalised(mean, std)).accuracy
         if evaluated is None:
             return Normalisation(
                 *usual["0..1"], "assumed", "0..1, assumed: the teacher says nothing; check, or give --mean and --std"
@@ -135,7 +135,7 @@ def _of_least_error(
     """Return the normalisation under which a teacher of values comes nearest to labels that are values."""
     errors = {}
     for name, (mean, std) in usual.items():
-        error = evaluate(sample, replace(data, mean=mean, std=std)).label_error
+        error = evaluate(sample, data.normalised(mean, std)).label_error
         errors[name] = inf if error is None or not isfinite(error) else error
     best = min(errors, key=lambda name: errors[name])
     next_best = min(value for name, value in errors.items() if name != best)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
+from n2n_edge.importing import name_of_function
 from n2n_edge.metrics.costs import COSTS
 from n2n_edge.runs.callbacks import Callbacks, RunCallback, require_tensorboard, tensorboard_callbacks
 from n2n_edge.runs.document import read_report, verdicts_of
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from n2n_edge.report.document import RunReport
     from n2n_edge.runs.front import RunTrial
     from n2n_edge.runs.inputs import DataLike, TeacherLike
+    from n2n_edge.training.augmentation import Augment
 
 __all__ = ["Run", "compress", "new_run", "require_pillow", "require_tensorboard", "require_training_packages"]
 
@@ -248,10 +250,19 @@ def compress(
     outputs: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    pixels: str | None = None,
+    channels: str | None = None,
+    resize: str | None = None,
+    crop_ratio: float | None = None,
+    interpolation: str | None = None,
+    antialias: bool | None = None,
+    pad_color: Sequence[int] | None = None,
+    pad_position: str | None = None,
     input_shape: Sequence[int] | None = None,
     bind: Sequence[str] | None = None,
     opset: int | None = None,
     ir_version: int | None = None,
+    augment: "str | Augment" = "auto",
     flip: bool | None = None,
     corruptions: bool = False,
     accept_expected: bool = False,
@@ -280,7 +291,8 @@ def compress(
 
     `teacher` is a file or name as on the command line, a `Teacher`, an ONNX model, or a torch network; None is the
     built-in example. `data` is a file or name, a torch Dataset (or a training and a test one), or arrays of images and
-    labels. What is no file is written into the run's folder, so that the run can be resumed. `device` may be several,
+    labels. `augment` is a name, or a function of a module that takes uint8 images `(N, H, W, C)` and a torch.Generator.
+    What is no file is written into the run's folder, so that the run can be resumed. `device` may be several,
     names, files or `Profile` objects, and `budgets` join those of the keywords. All other keywords are settings: see
     `CompressSettings`. With `tensorboard` the folder ``tensorboard`` in `out` gets event files.
 
@@ -298,6 +310,8 @@ def compress(
     require_training_packages()
     if tensorboard:
         require_tensorboard()
+    if not isinstance(augment, str):
+        given["augment"] = name_of_function("‹augment›", augment)
     settings = {item.name: given[item.name] for item in fields(CompressSettings)} | _limits(budgets, given)
     if resume:
         run = Run.open(out)

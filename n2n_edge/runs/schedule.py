@@ -15,7 +15,8 @@ from n2n_edge.runs.prepare import Prepared
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.search.store import Journal
 from n2n_edge.tasks.metrics import metric_name
-from n2n_edge.tasks.outputs import as_tuple, output_kind
+from n2n_edge.tasks.outputs import as_tuple
+from n2n_edge.tasks.task import task_of
 from n2n_edge.training.batches import evaluation_batches, subset
 from n2n_edge.training.compute import Engine, generator
 from n2n_edge.training.distillation import training_engine
@@ -139,7 +140,7 @@ def timed_pace(teacher: Teacher, data: Data, settings: DistillSettings, engine: 
 
     load_s = _fastest(load) / count
     inputs = engine.moved(next(evaluation_batches(data, data.train, count)).inputs)
-    module, kind = engine.module(teacher.model), output_kind(teacher.model, data.outputs)
+    module, task = engine.module(teacher.model), task_of(teacher.model, data)
 
     def evaluate() -> object:
         with torch.inference_mode():
@@ -155,7 +156,7 @@ def timed_pace(teacher: Teacher, data: Data, settings: DistillSettings, engine: 
     evaluate_s, teach_s = _fastest(evaluate) / count, _fastest(teach) / count
     lesson = Lesson(inputs, None, tuple(output.clone() for output in teach()))
     student = engine.module(teacher.model)
-    optimiser = Optimiser(student, settings, steps=_TIMED_STEPS + 1, kind=kind, engine=engine)
+    optimiser = Optimiser(student, settings, steps=_TIMED_STEPS + 1, task=task, engine=engine)
     student.train()
     train_s = _fastest(lambda: optimiser.step(0, [lesson], count)) / count
     return Pace(load_s, evaluate_s, teach_s, train_s)

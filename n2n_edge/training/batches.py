@@ -9,7 +9,7 @@ from torch import Tensor
 
 from n2n_edge.data.dataset import Data, Split
 from n2n_edge.data.streaming import batches_of
-from n2n_edge.training.augmentation import augment, normalise
+from n2n_edge.training.augmentation import Augmenter, normalise
 from n2n_edge.training.compute import generator
 from n2n_edge.training.settings import DistillSettings
 
@@ -64,10 +64,6 @@ def _labels(split: Split, chosen: Tensor) -> Tensor | None:
     return None if split.labels is None else torch.from_numpy(split.labels[chosen.numpy()])
 
 
-def _statistics(data: Data) -> tuple[Tensor, Tensor]:
-    return torch.tensor(data.mean, dtype=torch.float32), torch.tensor(data.std, dtype=torch.float32)
-
-
 def subset(split: Split, images: int, seed: int) -> Split:
     """Choose at most `images` of a split; `seed` alone decides which."""
     if images >= len(split):
@@ -89,22 +85,20 @@ def training_batches(
     `share`: of each batch the equal part that one of several processes takes, its number from nought and how many they
     are; the others' images aren't read.
     """
-    mean, std = _statistics(data)
     randomness = generator(settings.seed, epoch, 1)
-    flip = settings.flips(len(data.mean))
+    augment = Augmenter(settings, data)
     order = training_order(len(data.train), settings, epoch)
     rank, processes = share
     each = min(order.batch_size, len(order.chosen)) // processes
     own = [chosen[rank * each : (rank + 1) * each] if processes > 1 else chosen for chosen in order]
     for whole, chosen, images in zip(order, own, images_of(data.train, own), strict=True):
         if settings.augments(epoch):
-            images = augment(images, randomness, flip=flip, of=(rank * each, len(whole)))
-        yield Batch(normalise(images, mean, std), _labels(data.train, chosen))
+            images = augment(images, randomness, of=(rank * each, len(whole)))
+        yield Batch(normalise(images, data.preprocessing), _labels(data.train, chosen))
 
 
 def evaluation_batches(data: Data, split: Split, batch_size: int) -> Iterator[Batch]:
     """Give the whole split in order, as it is."""
-    mean, std = _statistics(data)
     order = torch.split(torch.arange(len(split)), batch_size)
     for chosen, images in zip(order, images_of(split, order), strict=True):
-        yield Batch(normalise(images, mean, std), _labels(split, chosen))
+        yield Batch(normalise(images, data.preprocessing), _labels(split, chosen))

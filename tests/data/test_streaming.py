@@ -55,7 +55,7 @@ def test_a_kept_image_is_not_decoded_again(folder, tmp_path, monkeypatch):
     data = load(folder, cache_gb=1.0, folder=tmp_path / "cache")
     first = np.asarray(data.train.images)
     again = load(folder, cache_gb=1.0, folder=tmp_path / "cache")
-    monkeypatch.setattr(source_folder, "_decode", None)
+    monkeypatch.setattr(source_folder, "read_picture", None)
     np.testing.assert_array_equal(np.asarray(again.train.images), first)
 
 

@@ -8,6 +8,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from n2n_edge.graph.free_batch import fix_batch
 from n2n_edge.graph.shape_run import run_graph
 from n2n_edge.graph.teacher import Teacher
 from tests.graph.running import has_free_batch, run
@@ -344,6 +345,14 @@ def test_mixing_that_the_output_hides_keeps_the_model_closed(name: str) -> None:
     body, opset = EITHER[name]
 
     assert not has_free_batch(Teacher(network(body, opset)).model)
+
+
+@pytest.mark.parametrize("name", ["slice of the first", "a class token", "reshape"])
+def test_a_student_for_one_image_is_opened_again(name: str) -> None:
+    body, opset = OPENED[name]
+    student = fix_batch(Teacher(network(body, opset)).model)
+
+    assert has_free_batch(Teacher(student).model)
 
 
 def test_a_network_that_is_too_large_is_compared_by_its_outputs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from onnx import TensorProto, helper
 
 from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.graph.learned import changed_behind, learned_outputs, with_learned_outputs
@@ -42,6 +43,24 @@ def safely_divided(net: Net, y: str) -> str:
     return net.op("Div", out, net.op("Where", nought, net.constant(1.0), norm))
 
 
+def branching(net: Net, y: str) -> str:
+    """Double the boxes, which the branches read from around them, where a score is high."""
+    boxes = net.op("Reshape", net.conv(y, CHANNELS, 4), net.ints(1, -1, 4))
+    scores = net.op("Sigmoid", net.op("Reshape", net.conv(y, CHANNELS, 1), net.ints(1, -1)))
+    branches = {}
+    for name, factor in (("then_branch", 2.0), ("else_branch", -1.0)):
+        node = helper.make_node("Mul", [boxes, net.constant(factor)], [name])
+        given = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        branches[name] = helper.make_graph([node], name, [], [given])
+    high = net.op("Greater", net.op("ReduceMax", scores, keepdims=0), net.constant(0.7))
+    return net.op("If", high, **branches)
+
+
+def with_anchors(net: Net, y: str) -> str:
+    """Give the anchors that boxes are relative to, whatever the image."""
+    return net.op("Identity", net.random(7, 4))
+
+
 TAILS: dict[str, tuple[Body, list[str]]] = {
     "argmax": (lambda net, y: net.op("Cast", net.op("ArgMax", classes(net, y), axis=1), to=1), ["Gemm"]),
     "argmax behind softmax": (
@@ -66,6 +85,7 @@ TAILS: dict[str, tuple[Body, list[str]]] = {
         ["Gemm", "Gemm"],
     ),
     "a division that is safe": (safely_divided, ["Div"]),
+    "branches that read boxes from around": (branching, ["ReduceMax", "Reshape"]),
     "the best of a detector's boxes": (selected, ["Reshape", "Reshape"]),
     "an operator without a torch function": (lambda net, y: net.op("Hardmax", classes(net, y), axis=1), ["Gemm"]),
     "a choice in front of layers": (
@@ -86,7 +106,7 @@ def test_what_is_learned_stands_in_front_of_what_teaches_nothing(name: str) -> N
     assert sorted(node.op_type for node in producers if node is not None) == sorted(ops)
 
 
-@pytest.mark.parametrize("name", TAILS)
+@pytest.mark.parametrize("name", [name for name in TAILS if not name.startswith("branches")])
 def test_torch_gives_what_is_learned_and_all_of_the_file(name: str) -> None:
     model = Teacher(network(TAILS[name][0], tail=False)).model
     batch = images()
@@ -108,6 +128,23 @@ def test_torch_gives_what_is_learned_and_all_of_the_file(name: str) -> None:
     ):
         assert np.allclose(expected, tensor.numpy(), atol=1e-3)
     assert any(weight.grad is not None and bool(weight.grad.abs().max() > 0) for weight in learned.weights())
+
+
+def test_an_output_that_no_layer_has_a_part_in_is_not_learned() -> None:
+    def body(net: Net, y: str) -> str:
+        anchors.append(with_anchors(net, y))
+        return classes(net, y)
+
+    anchors: list[str] = []
+    model = network(body, tail=False)
+    values = {str(value.name): value for node in model.graph for value in node.outputs}
+    model.graph.outputs.insert(0, values[anchors[0]])
+    teacher = Teacher(model)
+
+    (learned,) = learned_outputs(teacher.model)
+
+    assert learned is teacher.model.graph.outputs[1]
+    assert changed_behind(teacher.model, build(teacher, teacher.full)) == ""
 
 
 def test_classes_are_counted_in_front_of_their_choice() -> None:
