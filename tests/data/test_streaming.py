@@ -13,6 +13,7 @@ from n2n_edge.data import source_folder
 from n2n_edge.data.dataset import Data, Split, load_data
 from n2n_edge.data.loading import Loading
 from n2n_edge.data.pixels import Conversions
+from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.data.streaming import Pictures, Store, batches_of
 from n2n_edge.errors import InputError
 from n2n_edge.training.batches import training_batches
@@ -105,7 +106,7 @@ def test_what_a_process_takes_of_its_batches_is_all_that_it_reads():
     names, kinds = [str(index) for index in range(200)], np.arange(200) % 2
     store = Store(names, kinds, np.zeros((200, 16), np.uint8), (3, 16, 16), decode, Loading(cache_gb=0.0), "it")
     split = Split(Pictures(store), kinds)
-    data = Data(split, split, split, ("0", "1"), (0.0,) * 3, (1.0,) * 3)
+    data = Data(split, split, split, ("0", "1"), Preprocessing((16, 16)))
     settings = DistillSettings(batch_size=50)
     for epoch in (1, 2):  # the second is augmented
         whole = list(training_batches(data, settings, epoch))
