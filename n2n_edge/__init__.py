@@ -18,6 +18,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
+    from n2n_edge.data.preprocessing import Preprocessing
     from n2n_edge.devices.profile import Profile
     from n2n_edge.devices.registry import load_profile
     from n2n_edge.errors import N2NError
@@ -68,6 +69,7 @@ __all__ = [
     "Measurement",
     "N2NError",
     "Op",
+    "Preprocessing",
     "Profile",
     "Run",
     "RunCallback",
@@ -93,6 +95,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "data.preprocessing": ("Preprocessing",),
     "devices.profile": ("Profile",),
     "devices.registry": ("load_profile",),
     "errors": ("N2NError",),

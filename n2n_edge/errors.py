@@ -11,6 +11,7 @@ from collections.abc import Mapping
 __all__ = [
     "BudgetMissedError", "IncompressibleError", "InputError", "LimitExceededError", "MemoryLimitError", "N2NError",
     "UnsuitableEnvironmentError",
+    "as_options",
     "first_line",
     "lack_behind",
     "message_of",
@@ -24,6 +25,11 @@ _SETTING = re.compile("‹([a-z][a-z0-9_]*?)(_s)?›")
 def setting(option: str) -> str:
     """Return an option such as ``--max-mb`` as errors name it: ``‹max_mb›``."""
     return f"‹{option.removeprefix('--').replace('-', '_')}›"
+
+
+def as_options(text: str) -> str:
+    """Return a text with settings in brackets as the command line has them."""
+    return _SETTING.sub(lambda found: "--" + found[1].replace("_", "-"), text)
 
 
 class N2NError(Exception):
@@ -48,7 +54,7 @@ class N2NError(Exception):
 
     def on_command_line(self) -> str:
         """Return the text with settings as the options of commands."""
-        return _SETTING.sub(lambda found: "--" + found[1].replace("_", "-"), self.text)
+        return as_options(self.text)
 
 
 class InputError(N2NError):

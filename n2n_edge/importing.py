@@ -10,7 +10,7 @@ from pathlib import Path
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import foreign_code, printable
 
-__all__ = ["call_by_name", "function_by_name", "guarded", "is_function_name"]
+__all__ = ["call_by_name", "function_by_name", "guarded", "is_function_name", "name_of_function"]
 
 _SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -18,6 +18,18 @@ _SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 def is_function_name(spec: str) -> bool:
     """Tell whether `spec` has the form ``package.module:function``."""
     return _SPEC.fullmatch(spec) is not None
+
+
+def name_of_function(what: str, function: Callable[..., object]) -> str:
+    """Return the name by which `function_by_name` finds a function; raises InputError for one that has none."""
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    spec = f"{module}:{name}"
+    if module == "__main__" or not is_function_name(spec):
+        raise InputError(
+            f"{what} {name or function!r}: give a function at the top of a module that can be imported, since a run "
+            "that goes on has to find it again"
+        )
+    return spec
 
 
 def function_by_name(what: str, spec: str) -> Callable[..., object]:

@@ -88,6 +88,7 @@ def child(way: str, batch: int, at_once: int, steps: int) -> None:
     """Train for some steps and print what they took, the first left out."""
     import torch
 
+    from n2n_edge.tasks.task import Classification
     from n2n_edge.training.allocator import large_buffers_kept
     from n2n_edge.training.compute import Engine
     from n2n_edge.training.executor import GraphModule
@@ -97,7 +98,7 @@ def child(way: str, batch: int, at_once: int, steps: int) -> None:
     torch.set_num_threads(1)
     module = GraphModule(network(224))  # type: ignore[arg-type]
     engine = Engine(torch.device("cpu"))
-    optimiser = Optimiser(module, DistillSettings(), steps=steps, kind="logits", engine=engine)
+    optimiser = Optimiser(module, DistillSettings(), steps=steps, task=Classification(), engine=engine)
     lesson = Lesson(torch.randn(batch, 3, 224, 224), None, (torch.randn(batch, 100),))
     size = at_once if way == "kept, in parts" else batch
     parts = [

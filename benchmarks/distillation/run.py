@@ -21,7 +21,8 @@ from n2n_edge.data.dataset import Data, load_data
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.costs import costs
 from n2n_edge.graph.teacher import Teacher, build, surviving
-from n2n_edge.tasks.outputs import as_tuple, output_kind
+from n2n_edge.tasks.outputs import as_tuple
+from n2n_edge.tasks.task import task_of
 from n2n_edge.training.augmentation import augment, normalise
 from n2n_edge.training.batches import as_bytes, evaluation_batches
 from n2n_edge.training.batchnorm import recalibrate
@@ -65,15 +66,15 @@ OPTIONS = {
     "teacher alone": changed(kd_weight=1.0),
     "labels count half": changed(kd_weight=0.5),
     "labels alone": changed(kd_weight=0.0),
-    "not augmented": changed(augment=False),
+    "not augmented": changed(augment="none"),
     "weight decay 1e-4": changed(weight_decay=1e-4),
     "not refitted": Option(refit=False),
     "weights averaged": Option(average=0.99),
     "feature hints": changed(hint_weight=1.0),
     "feature hints of weight 3": changed(hint_weight=3.0),
     "feature hints, rate 0.02": changed(hint_weight=1.0, learning_rate=0.02),
-    "feature hints, not augmented": changed(hint_weight=1.0, augment=False),
-    "feature hints, not augmented, rate 0.02": changed(hint_weight=1.0, augment=False, learning_rate=0.02),
+    "feature hints, not augmented": changed(hint_weight=1.0, augment="none"),
+    "feature hints, not augmented, rate 0.02": changed(hint_weight=1.0, augment="none", learning_rate=0.02),
     "feature hints, labels count half": changed(hint_weight=1.0, kd_weight=0.5),
     "feature hints, not refitted": Option(replace(PLAIN, hint_weight=1.0), refit=False),
     "images mixed": Option(mixed=0.5),
@@ -131,14 +132,14 @@ def trained(
         student = reconstructed(student, teacher.model, data, settings, kept)
     exact = Engine.of(settings)
     module, guide = exact.module(student), exact.module(teacher.model).eval()
-    kind = output_kind(teacher.model)
+    task = task_of(teacher.model, data)
     engine = exact.calculating(default_format(settings.precision, exact.device))
     steps = images // settings.batch_size
     hints = None
     if settings.hint_weight:
         images_seen = exact.moved(next(evaluation_batches(data, data.train, 1)).inputs)
         hints = FeatureHints(module, guide, kept, images_seen)
-    optimiser = Optimiser(module, settings, steps=steps, kind=kind, engine=engine, hints=hints)
+    optimiser = Optimiser(module, settings, steps=steps, task=task, engine=engine, hints=hints)
     average: dict[str, Tensor] = {}
     start = time.perf_counter()
     with deterministic(settings.threads):
@@ -162,7 +163,7 @@ def trained(
         for name, split in (("validation", data.validation), ("test", data.test)):
             assert split.labels is not None
             judged = compare(
-                outputs_of(module, data, split, exact), None, exact.moved(torch.from_numpy(split.labels)), kind
+                outputs_of(module, data, split, exact), None, exact.moved(torch.from_numpy(split.labels)), task
             )
             found[name] = judged.metric
     return found
@@ -172,7 +173,6 @@ def batches(
     data: Data, settings: DistillSettings, option: Option, steps: int
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Give normalised batches; mixed ones come without labels, so that the teacher alone says what they are."""
-    mean, std = torch.tensor(data.mean), torch.tensor(data.std)
     randomness = generator(settings.seed, 7)
     order = torch.cat([torch.randperm(len(data.train), generator=randomness) for _ in range(20)])
     for chosen in order.split(settings.batch_size)[:steps]:
@@ -181,7 +181,7 @@ def batches(
             images = augment(images, randomness, flip=True)
         if option.cut_out:
             images = with_squares(images, randomness)
-        inputs = normalise(images, mean, std)
+        inputs = normalise(images, data.preprocessing)
         labels: Tensor | None = torch.from_numpy(data.train.labels[chosen.numpy()])  # type: ignore[index]
         if option.mixed and float(torch.rand((), generator=randomness)) < option.mixed:
             share = float(torch.rand((), generator=randomness))

@@ -14,6 +14,7 @@ import torch
 
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.tasks.outputs import as_tuple, output_kind
+from n2n_edge.tasks.task import Classification, Task, Values
 from n2n_edge.training.compute import Engine, deterministic
 from n2n_edge.training.distillation import grouped_share
 from n2n_edge.training.optimiser import Lesson, Optimiser
@@ -36,7 +37,8 @@ def seconds(path: str, shape: tuple[int, ...], rounds: int) -> tuple[int, float,
         with torch.no_grad():
             said = tuple(output.float() for output in as_tuple(module(images)))
         kind = output_kind(teacher.model)
-        steps[number_format] = Optimiser(module, DistillSettings(), steps=rounds + 1, kind=kind, engine=engine)
+        task: Task = Values() if kind == "other" else Classification(kind)
+        steps[number_format] = Optimiser(module, DistillSettings(), steps=rounds + 1, task=task, engine=engine)
         module.train()
     taken: dict[Format, list[float]] = {number_format: [] for number_format in FORMATS}
     for turn in range(rounds + 1):

@@ -24,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "allocator"))
 from run import BLOCKS, network  # noqa: E402
 
+from n2n_edge.tasks.task import Classification  # noqa: E402
 from n2n_edge.training.compute import Engine, chosen_device, deterministic  # noqa: E402
 from n2n_edge.training.executor import GraphModule  # noqa: E402
 from n2n_edge.training.optimiser import Lesson, Optimiser  # noqa: E402
@@ -108,7 +109,7 @@ def plain_loop(device: torch.device, number_format: Format, module: GraphModule)
 def engine_loop(engine: Engine, module: GraphModule, steps: int) -> Callable[[Tensor, Tensor], float]:
     """Return a step of the engine."""
     settings = DistillSettings(learning_rate=0.01)
-    optimiser = Optimiser(module, settings, steps=steps, kind="logits", engine=engine)
+    optimiser = Optimiser(module, settings, steps=steps, task=Classification(), engine=engine)
     module.train()
     taken = iter(range(steps))
 

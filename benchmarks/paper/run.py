@@ -147,9 +147,7 @@ def batch(data: Data, split: Split, chosen: Tensor, randomness: torch.Generator 
     images = torch.from_numpy(np.ascontiguousarray(split.images[chosen.numpy()]))
     if randomness is not None:
         images = augment(images, randomness, flip=False)
-    return normalise(images, torch.tensor(data.mean), torch.tensor(data.std)), torch.from_numpy(
-        split.labels[chosen.numpy()]
-    )
+    return normalise(images, data.preprocessing), torch.from_numpy(split.labels[chosen.numpy()])
 
 
 def compressed(

@@ -31,7 +31,7 @@ def taylor_scores(teacher: ir.Model, data: Data) -> Scores:
     chosen = np.random.default_rng(0).permutation(len(data.train))[:IMAGES]
     for part in np.split(chosen, IMAGES // BATCH):
         images = torch.from_numpy(data.train.images[part])
-        outputs = module(normalise(images, torch.tensor(data.mean), torch.tensor(data.std)))
+        outputs = module(normalise(images, data.preprocessing))
         assert isinstance(outputs, torch.Tensor)
         loss = F.cross_entropy(outputs, torch.from_numpy(data.train.labels[part]))
         module.zero_grad()

@@ -69,12 +69,14 @@ def compress(
     given["device"] = given["device"] or "cpu"
     for name in ("mean", "std"):
         given[name] = numbers(f"--{name}", given[name])
+    color = numbers("--pad-color", given["pad_color"])
+    given["pad_color"] = color and tuple(int(value) if value.is_integer() else value for value in color)
     given["bind"] = given["bind"] or None
     given["input_shape"] = _shape(given["input_shape"])
     given = absolute_paths(given)
     if resume:
         run = Run.open(out)
-        run.refuse_other_settings({name: value for name, value in given.items() if _was_given(context, name)})
+        run.take_settings({name: value for name, value in given.items() if _was_given(context, name)})
     else:
         run = new_run(out, given)
     try:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from n2n_edge.cli.output import print_line
+from n2n_edge.errors import as_options
 from n2n_edge.metrics.costs import COSTS
 from n2n_edge.runs.callbacks import RunCallback
 
@@ -74,8 +75,8 @@ class _State:
         return ", ".join(parts)
 
 
-class _Profile:
-    """How the sensitivity profile gets on."""
+class _Part:
+    """How a part of the run gets on: the reading of a folder, or the sensitivity profile."""
 
     def __init__(self) -> None:
         self.done = self.total = 0
@@ -83,7 +84,7 @@ class _Profile:
 
     def eta(self, done: int, total: int) -> str:
         """Take the progress, and return the time that the rest will take, if there is anything to tell it by."""
-        if done == 0:
+        if done == 0 or done < self.done:
             self._start = time.monotonic()
         self.done, self.total = done, total
         return duration((time.monotonic() - self._start) / done * (total - done)) if done else ""
@@ -97,11 +98,20 @@ class _Lines(RunCallback):
         self._last = 0.0
         self._best: float | None = None
         self._stage = ""
-        self._profile = _Profile()
+        self._profile, self._scan = _Part(), _Part()
 
     def on_message(self, text: str) -> None:
-        print_line(text, on_stderr=True)
+        print_line(as_options(text), on_stderr=True)
         sys.stderr.flush()
+
+    def on_scan(self, done: int, total: int) -> None:
+        eta = self._scan.eta(done, total)
+        now = time.monotonic()
+        if not self._last:
+            self._last = now  # a small folder needs no word
+        elif now - self._last > _LINE_EVERY_S:
+            self._last = now
+            self.on_message(f"reading images {done:,}/{total:,}{f'; {eta} left' if eta and done < total else ''}")
 
     def on_probe(self, done: int, total: int) -> None:
         eta = self._profile.eta(done, total)
@@ -153,11 +163,14 @@ class _Panel(RunCallback):
         self._progress: Progress | None = None
         self._eta = ""
         self._step: StepReport | None = None
-        self._profile = _Profile()
+        self._profile, self._scan = _Part(), _Part()
         self._epochs: list[EpochReport] = []
 
     def on_message(self, text: str) -> None:
-        self._console.print(text, highlight=False)
+        self._console.print(as_options(text), highlight=False)
+
+    def on_scan(self, done: int, total: int) -> None:
+        self._eta = self._scan.eta(done, total)
 
     def on_probe(self, done: int, total: int) -> None:
         self._eta = self._profile.eta(done, total)
@@ -183,7 +196,16 @@ class _Panel(RunCallback):
             self._search(table, self._progress)
         elif self._profile.total:
             self._profiling(table)
+        elif self._scan.done < self._scan.total:
+            self._scanning(table)
         return table
+
+    def _scanning(self, table: "Table") -> None:
+        from rich.progress_bar import ProgressBar
+
+        scan = self._scan
+        table.add_row("[bold]reading images[/bold]", ProgressBar(scan.total, scan.done, width=40))
+        table.add_row("files", f"{scan.done:,} of {scan.total:,}{f'; {self._eta} left' if self._eta else ''}")
 
     def _profiling(self, table: "Table") -> None:
         from rich.progress_bar import ProgressBar

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n_edge.data import source_digits, source_folder, source_function, source_npz
-from n2n_edge.data.pixel_scale import per_channel
+from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.data.samples import Samples, Source
 from n2n_edge.data.splits import choose_members, split_warnings
 from n2n_edge.data.streaming import Images, Loading, Pictures
@@ -57,7 +57,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """Training, validation and test images; a pixel x goes in as ``(x / 255 - mean) / std`` per channel.
+    """Training, validation and test images in RGB at the network's size, and how they become its input.
 
     `outputs` is what a model's outputs for them are taken as; None goes by the model's graph.
     """
@@ -66,8 +66,7 @@ class Data:
     validation: Split
     test: Split
     class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    preprocessing: Preprocessing
     outputs: "OutputsName | None" = None
     conversions: str = ""
     """What was converted and passed over while the images were read, in words."""
@@ -109,10 +108,22 @@ class Data:
         return f"{text}; {self.conversions}" if self.conversions else text
 
     def inputs(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Turn images `(N, H, W, C)` into a model's input `(N, C, H, W)`: ``(x / 255 - mean) / std``."""
-        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
-        scaled = (images.astype(np.float32) - np.float32(255) * mean) / (np.float32(255) * std)
-        return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+        """Turn images `(N, H, W, C)` into a model's input `(N, C, H, W)` as floats, whatever its layout and type."""
+        return self.preprocessing.batch(images).astype(np.float32, copy=False)
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean per channel, in the network's order, on pixels in 0..1."""
+        return self.preprocessing.unit_mean_and_std[0]
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation per channel, likewise."""
+        return self.preprocessing.unit_mean_and_std[1]
+
+    def normalised(self, mean: tuple[float, ...], std: tuple[float, ...]) -> "Data":
+        """Return the same images with another mean and std, on pixels in 0..1."""
+        return replace(self, preprocessing=self.preprocessing.normalised("0..1", mean, std))
 
     def digest(self) -> str:
         """Return a hash of all images and labels as they are split; equal data give the same, wherever they lie.
@@ -161,19 +172,19 @@ def _check_labels(spec: str, source: Source, classes: int | None, *, may_be_valu
         )
 
 
-def _read(spec: str, input_shape: tuple[int, int, int], class_names: Sequence[str] | None, loading: Loading) -> Source:
+def _read(spec: str, preprocessing: Preprocessing, class_names: Sequence[str] | None, loading: Loading) -> Source:
     if spec.startswith("builtin:"):
-        return source_digits.read(spec, input_shape)
+        return source_digits.read(spec, preprocessing.input_shape)
     path = expanded(spec)
     try:
         if exists(path) and path.is_dir():
-            return source_folder.read(path, input_shape, class_names, loading)
+            return source_folder.read(path, preprocessing, class_names, loading)
         if is_file(path) or path.suffix == ".npz":
-            return source_npz.read(path, input_shape)
+            return source_npz.read(path, preprocessing)
     except OSError as error:
         raise InputError(f"data '{printable(spec)}' can't be read ({error.strerror}): give what can be") from error
     if is_function_name(spec):
-        return source_function.read(spec, input_shape)
+        return source_function.read(spec, preprocessing)
     raise InputError(f"no data '{spec}': give a folder of images, an .npz file, or package.module:function")
 
 
@@ -208,7 +219,8 @@ def _order_warnings(names: tuple[str, ...]) -> tuple[Notice, ...]:
 def load_data(
     spec: str,
     *,
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, int, int] | None = None,
+    preprocessing: Preprocessing | None = None,
     classes: int | None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
@@ -218,26 +230,30 @@ def load_data(
     may_be_values: bool = False,
     loading: Loading | None = None,
 ) -> Data:
-    """Load images for a teacher that takes `input_shape` `(C, H, W)` and tells `classes` apart (None: no classifier).
+    """Load images for a teacher that tells `classes` apart (None: no classifier), brought to its size.
+
+    It takes them as `preprocessing` says; or `input_shape` `(C, H, W)`, and the centre part that fits, with pixels in
+    0..1, of which `mean` is taken off and the rest divided by `std`, both per channel; None leaves these as they are.
 
     `spec` is a folder (of images per class, or of images; with or without ``train/`` and ``test/``), an ``.npz`` file,
     ``package.module:function`` that gives a torch Dataset (or a training and a test one), or ``builtin:digits``. What
     has no validation or test split gets one, cut by `seed`, of each class alike; the digits are always split the same.
-    `mean` and `std` are per channel, on pixels in 0..1; None leaves these as they are. `class_names` are the classes in
-    the order of the teacher's outputs; by default a folder's are sorted by name. Labels of values are taken where there
-    are no `classes`, or with `may_be_values`. `loading` says how the files of a folder are read; those of more than
-    256 MB when decoded are read when they are needed. Raises InputError.
+    `class_names` are the classes in the order of the teacher's outputs; by default a folder's are sorted by name.
+    Labels of values are taken where there are no `classes`, or with `may_be_values`. `loading` says how the files of a
+    folder are read; those of more than 256 MB when decoded are read when they are needed. Raises InputError.
     """
     if not 0 < validation_fraction < 1:
         raise InputError(f"validation fraction {validation_fraction}: must lie between 0 and 1")
-    channels = input_shape[0]
-    mean = per_channel("mean", mean, channels) or (0.0,) * channels
-    std = per_channel("std", std, channels) or (1.0,) * channels
+    if preprocessing is None:
+        if input_shape is None:
+            raise InputError(f"data '{spec}': of which size? give input_shape, or preprocessing")
+        preprocessing = Preprocessing(input_shape[1:], channels=input_shape[0])
+        preprocessing = preprocessing.normalised("0..1", mean or preprocessing.mean, std or preprocessing.std)
     if class_names is not None and classes is not None and len(class_names) != classes:
         raise InputError(
             f"‹classes› names {len(class_names)} classes, but the teacher has {classes} outputs: name each"
         )
-    source = _read(spec, input_shape, class_names, loading or Loading())
+    source = _read(spec, preprocessing, class_names, loading or Loading())
     if class_names is not None:
         source = replace(source, class_names=tuple(class_names))
     _check_labels(spec, source, classes, may_be_values=may_be_values)
@@ -255,8 +271,7 @@ def load_data(
         validation=validation,
         test=test,
         class_names=names,
-        mean=mean,
-        std=std,
+        preprocessing=preprocessing,
         conversions=source.conversions.words(),
         warnings=(*_order_warnings(source.class_names), *split_warnings(held_out, len(names))),
     )

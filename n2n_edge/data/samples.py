@@ -6,12 +6,13 @@ from tempfile import TemporaryFile
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from n2n_edge.data.pixels import Conversions
+from n2n_edge.data.preprocessing import Preprocessing
+from n2n_edge.data.resizing import resized_array
 from n2n_edge.data.streaming import Images, Pictures
 
-__all__ = ["IN_MEMORY_BYTES", "Samples", "Source", "allocate", "fit", "fit_all"]
+__all__ = ["IN_MEMORY_BYTES", "Samples", "Source", "allocate", "fit_all"]
 
 IN_MEMORY_BYTES = 2_000_000_000
 """Images that take more than this are kept in a temporary file, mapped into memory."""
@@ -72,29 +73,13 @@ def _take(images: Images, chosen: NDArray[np.int64]) -> Images:
     return taken
 
 
-def fit(image: Image.Image, height: int, width: int) -> Image.Image:
-    """Keep the centre of an image, as much of it as has the wanted proportions, scaled to `height` x `width`."""
-    if image.size == (width, height):
-        return image
-    scale = max(width / image.width, height / image.height)
-    kept_width = min(image.width, max(1, round(width / scale)))
-    kept_height = min(image.height, max(1, round(height / scale)))
-    left, top = (image.width - kept_width) // 2, (image.height - kept_height) // 2
-    # cut before scaling: the filter of a scaling with a box would look beyond the box
-    centre = image.crop((left, top, left + kept_width, top + kept_height))
-    return centre.resize((width, height), Image.Resampling.BILINEAR)
-
-
-def fit_all(images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Bring images `(H, W, C)` with the right channels to the size of `shape` `(C, H, W)`."""
-    channels, height, width = shape
-    if isinstance(images, np.ndarray) and images.shape[1:] == (height, width, channels):
+def fit_all(images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Bring images `(H, W, C)` with the right channels to the network's size."""
+    channels, height, width = preprocessing.input_shape
+    as_they_are = isinstance(images, np.ndarray) and images.shape[1:] == (height, width, channels)
+    if as_they_are and preprocessing.crop_ratio is None:
         return np.ascontiguousarray(images)
-    fitted = allocate(len(images), shape)
-    for place, image in enumerate(images):
-        if image.shape == (height, width, channels):
-            fitted[place] = image
-            continue
-        planes = [fit(Image.fromarray(np.ascontiguousarray(image[..., c])), height, width) for c in range(channels)]
-        fitted[place] = np.stack([np.asarray(plane) for plane in planes], axis=-1)
+    fitted = allocate(len(images), preprocessing.input_shape)
+    for index, image in enumerate(images):
+        fitted[index] = resized_array(image, preprocessing)
     return fitted

@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image
 
+from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.data.samples import Samples, Source, fit_all
 from n2n_edge.errors import InputError
 
@@ -27,7 +28,8 @@ def read(spec: str, input_shape: tuple[int, int, int]) -> Source:
     small = np.rint(np.asarray(digits.images) * (255 / 16)).astype(np.uint8)  # the scans have 17 grey levels
     labels = np.asarray(digits.target, dtype=np.int64)
     large = [Image.fromarray(image).resize((_SIZE, _SIZE), Image.Resampling.BILINEAR) for image in small]
-    images = fit_all(np.stack([np.asarray(image) for image in large])[..., np.newaxis], input_shape)
+    fitting = Preprocessing(input_shape[1:], channels=1)
+    images = fit_all(np.stack([np.asarray(image) for image in large])[..., np.newaxis], fitting)
 
     random = np.random.RandomState(_SPLIT_SEED)
     parts: tuple[list[int], list[int], list[int]] = ([], [], [])

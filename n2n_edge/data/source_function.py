@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from n2n_edge.data.pixels import Conversions, as_eight_bits
+from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.data.samples import Samples, Source, fit_all
 from n2n_edge.data.source_npz import as_bytes, labelled
 from n2n_edge.errors import InputError
@@ -38,14 +39,14 @@ def _pixels(where: str, image: object, channels: int, conversions: Conversions) 
 
 
 def _item(
-    where: str, item: object, input_shape: tuple[int, int, int], conversions: Conversions
+    where: str, item: object, preprocessing: Preprocessing, conversions: Conversions
 ) -> tuple[NDArray[np.uint8], NDArray[np.generic] | None]:
     """Give an item's image and its label as a row of numbers, None where it has none."""
     image, label = (item[0], item[1]) if isinstance(item, (tuple, list)) and len(item) > 1 else (item, None)
     if isinstance(image, (tuple, list)) and len(image) == 1:
         image = image[0]
-    pixels = _pixels(where, image, input_shape[0], conversions)[np.newaxis]
-    values = as_bytes(where, pixels, input_shape, conversions)[0]
+    pixels = _pixels(where, image, preprocessing.channels, conversions)[np.newaxis]
+    values = as_bytes(where, pixels, preprocessing, conversions)[0]
     return values, None if label is None else _numbers(where, label)
 
 
@@ -60,7 +61,7 @@ def _numbers(where: str, label: object) -> NDArray[np.generic]:
     return row.reshape(-1)
 
 
-def _read_part(spec: str, dataset: object, input_shape: tuple[int, int, int], conversions: Conversions) -> Samples:
+def _read_part(spec: str, dataset: object, preprocessing: Preprocessing, conversions: Conversions) -> Samples:
     with guarded(f"data '{spec}': its Dataset"):
         if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
             raise InputError(f"data '{spec}' gives a {type(dataset).__name__}: give a Dataset with a length and items")
@@ -71,7 +72,7 @@ def _read_part(spec: str, dataset: object, input_shape: tuple[int, int, int], co
     for index in range(count):
         where = f"item {index} of data '{spec}'"
         with guarded(where):
-            image, label = _item(where, items[index], input_shape, conversions)
+            image, label = _item(where, items[index], preprocessing, conversions)
         images.append(image)
         if label is not None:
             labels.append(label)
@@ -79,7 +80,7 @@ def _read_part(spec: str, dataset: object, input_shape: tuple[int, int, int], co
         raise InputError(f"data '{spec}' holds no images")
     if labels and len(labels) != len(images):
         raise InputError(f"data '{spec}' has labels for {len(labels)} of {len(images)} images: give all or none")
-    pixels = fit_all(images, input_shape)
+    pixels = fit_all(images, preprocessing)
     if not labels:
         return Samples(pixels, None)
     if len({len(label) for label in labels}) > 1:
@@ -87,12 +88,12 @@ def _read_part(spec: str, dataset: object, input_shape: tuple[int, int, int], co
     return labelled(f"data '{spec}'", pixels, np.stack(labels))
 
 
-def read(spec: str, input_shape: tuple[int, int, int]) -> Source:
+def read(spec: str, preprocessing: Preprocessing) -> Source:
     """Call the function and read the Dataset it gives, or the training and the test Dataset."""
-    return read_datasets(spec, call_by_name("data", spec), input_shape)
+    return read_datasets(spec, call_by_name("data", spec), preprocessing)
 
 
-def read_datasets(spec: str, result: object, input_shape: tuple[int, int, int]) -> Source:
+def read_datasets(spec: str, result: object, preprocessing: Preprocessing) -> Source:
     """Read a Dataset, or a training and a test Dataset, which errors call `spec`."""
     conversions = Conversions()
     if issubclass(type(result), tuple):  # isinstance would ask the object itself, outside of any guard
@@ -101,11 +102,11 @@ def read_datasets(spec: str, result: object, input_shape: tuple[int, int, int]) 
             raise InputError(
                 f"data '{spec}' gives {len(result)} values: give one Dataset, or a training and a test one"
             )
-        train, test = (_read_part(spec, dataset, input_shape, conversions) for dataset in result)
+        train, test = (_read_part(spec, dataset, preprocessing, conversions) for dataset in result)
         if (train.labels is None, train.targets is None) != (test.labels is None, test.targets is None):
             raise InputError(f"data '{spec}' has labels for one of its two Datasets only: give them for both or none")
         source = Source(train, test=test, conversions=conversions)
     else:
-        source = Source(_read_part(spec, result, input_shape, conversions), conversions=conversions)
+        source = Source(_read_part(spec, result, preprocessing, conversions), conversions=conversions)
     conversions.refuse_unused_bits()
     return source

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from n2n_edge.data.npz import Archive, open_archive
 from n2n_edge.data.pixels import Conversions, bytes_of
+from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.data.samples import Samples, Source, fit_all
 from n2n_edge.errors import InputError
 from n2n_edge.reading import is_file
@@ -48,15 +49,15 @@ def _channels_last(where: str, images: NDArray[np.generic], input_shape: tuple[i
 
 
 def as_bytes(
-    where: str, images: NDArray[np.generic], input_shape: tuple[int, int, int], conversions: Conversions
+    where: str, images: NDArray[np.generic], preprocessing: Preprocessing, conversions: Conversions
 ) -> NDArray[np.uint8]:
     """Bring images of bytes, 16-bit values, or floats in 0..1, to `(N, H, W, C)` uint8 of the teacher's size."""
     if images.ndim and len(images) == 0:
         raise InputError(f"{where} holds no images")
-    images = _channels_last(where, images, input_shape)
+    images = _channels_last(where, images, preprocessing.input_shape)
     if images.size == 0:
         raise InputError(f"{where} has the shape {images.shape}: its images have no pixels")
-    return fit_all(bytes_of(where, images, conversions), input_shape)
+    return fit_all(bytes_of(where, images, conversions), preprocessing)
 
 
 def as_labels(where: str, labels: NDArray[np.generic], count: int) -> NDArray[np.int64]:
@@ -95,7 +96,7 @@ def _is_one_hot(rows: NDArray[np.generic]) -> bool:
 
 
 def _read_part(
-    archive: Archive, key: str, label_key: str | None, shape: tuple[int, int, int], conversions: Conversions
+    archive: Archive, key: str, label_key: str | None, preprocessing: Preprocessing, conversions: Conversions
 ) -> Samples:
     declared = archive.shape(key)
     if len(declared) not in (3, 4):  # before gigabytes are unpacked
@@ -103,24 +104,24 @@ def _read_part(
             f"'{key}' of '{archive.path}' has the shape {declared}: images must be (N, H, W), (N, H, W, C) or "
             "(N, C, H, W)"
         )
-    images = as_bytes(f"'{key}' of '{archive.path}'", archive.read(key), shape, conversions)
+    images = as_bytes(f"'{key}' of '{archive.path}'", archive.read(key), preprocessing, conversions)
     if label_key is None or label_key not in archive.names:
         return Samples(images, None)
     return labelled(f"'{label_key}' of '{archive.path}'", images, archive.read(label_key))
 
 
-def read(path: Path, input_shape: tuple[int, int, int]) -> Source:
+def read(path: Path, preprocessing: Preprocessing) -> Source:
     """Read ``x_train, y_train, x_test, y_test`` (and ``x_val, y_val``), or one pair such as ``images, labels``."""
     if not is_file(path):
         raise InputError(f"no such file '{path}': give a folder of images, an .npz file, or package.module:function")
     conversions = Conversions()
     with open_archive(path) as archive:
-        source = _read_arrays(archive, input_shape, conversions)
+        source = _read_arrays(archive, preprocessing, conversions)
     conversions.refuse_unused_bits()
     return source
 
 
-def _read_arrays(archive: Archive, input_shape: tuple[int, int, int], conversions: Conversions) -> Source:
+def _read_arrays(archive: Archive, preprocessing: Preprocessing, conversions: Conversions) -> Source:
     path, names = archive.path, archive.names
     key = next((key for key in _IMAGE_KEYS if key in names), None)
     if key is None:
@@ -132,10 +133,10 @@ def _read_arrays(archive: Archive, input_shape: tuple[int, int, int], conversion
     conversions.passed_over["other arrays"] = len(set(names) - used)
     if key != "x_train":
         label_key = next((name for name in _LABEL_KEYS if name in names), None)
-        part = _read_part(archive, key, label_key, input_shape, conversions)
+        part = _read_part(archive, key, label_key, preprocessing, conversions)
         return Source(train=part, conversions=conversions)
     parts = {
-        name: _read_part(archive, name, _LABELS_OF[name], input_shape, conversions)
+        name: _read_part(archive, name, _LABELS_OF[name], preprocessing, conversions)
         for name in _LABELS_OF
         if name in names
     }

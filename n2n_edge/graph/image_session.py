@@ -16,9 +16,9 @@ __all__ = ["ImageSession"]
 class ImageSession:
     """Runs a model, as it stands, on batches of images.
 
-    `run` takes batches ``(N, C, H, W)``, which it turns to the model's layout, of any size: a file whose batch is fixed
-    gets as many images as it takes, the last ones again where there are too few. The first axis of every output is the
-    image; where a file for one image has none, it is added.
+    `run` takes batches ``(N, C, H, W)`` of any size, which it turns to the model's layout and, where that is bytes,
+    type: a file whose batch is fixed gets as many images as it takes, the last ones again where there are too few. The
+    first axis of every output is the image; where a file for one image has none, it is added.
     """
 
     def __init__(self, model: Path | str | ir.Model, *, threads: int = 0) -> None:
@@ -32,6 +32,7 @@ class ImageSession:
         self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         entry = self._session.get_inputs()[0]
         self._layout = input_layout(loaded)
+        self._takes_bytes = entry.type == "tensor(uint8)"
         self.name: str = entry.name
         first = entry.shape[0] if entry.shape else None
         self.batch: int | None = first if isinstance(first, int) and first > 0 else None
@@ -46,7 +47,7 @@ class ImageSession:
 
     def run(self, images: Array) -> list[Array]:
         """Return every output for `images`, ``(N, ...)``."""
-        images = in_layout(images, self._layout)
+        images = in_layout(images.astype(np.uint8) if self._takes_bytes else images, self._layout)
         if self.batch is None:
             try:
                 return self._outputs(images)

@@ -122,6 +122,8 @@ def run_graph_each(
 ) -> Iterator[dict[str, Array]]:
     """Yield what `run_graph` returns for each of `batches`, loading the model once where it runs in this process.
 
+    Images are floats everywhere; a model that takes bytes gets them as such.
+
     Raises:
         InputError: ONNX Runtime can't run the model.
         LimitExceededError: a run needs too much time or memory.
@@ -130,7 +132,9 @@ def run_graph_each(
     outputs: list[str] = []
     session = None
     seconds: float | None = None
-    for inputs in batches:
+    takes_bytes = {value.name for value in model.graph.inputs if value.dtype == ir.DataType.UINT8}
+    for batch in batches:
+        inputs = {name: array.astype(np.uint8) if name in takes_bytes else array for name, array in batch.items()}
         if proto is None:
             found = infer(model, _sizes(inputs))
             outputs, proto = _with_outputs(model, names, found)

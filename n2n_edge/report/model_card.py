@@ -141,6 +141,9 @@ def _use(document: RunReport) -> str:
 
 def _preprocessing(data: Mapping[str, object]) -> str:
     """Return how an image becomes an input: size, layout, order of colours, scaling, mean and standard deviation."""
+    recorded = data.get("preprocessing")
+    if isinstance(recorded, Mapping):
+        return _recorded(recorded)
     mean, std, shape = (_numbers(data.get(name)) for name in ("mean", "std", "input_shape"))
     if not mean or len(mean) != len(std):
         return "Inputs have the teacher's shape and normalisation; the batch axis is free."
@@ -155,6 +158,18 @@ def _preprocessing(data: Mapping[str, object]) -> str:
         f"mean {_listed(mean)}; std {_listed(std)}",
     ]
     return "Input:\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _recorded(preprocessing: Mapping[str, object]) -> str:
+    from n2n_edge.data.preprocessing import Preprocessing
+
+    words = Preprocessing.from_json(preprocessing, "the report's preprocessing").words()
+    code = (
+        "import n2n_edge\n\n"
+        'preprocessing = n2n_edge.Preprocessing.of("student.onnx")\n'
+        'batch = preprocessing.apply("photo.jpg")  # one image; preprocessing.inputs takes several of the right size'
+    )
+    return f"Input: {markdown_text(words)}. The file records it, so `batch` is:\n\n{_block(code, 'python')}"
 
 
 def _numbers(value: object) -> list[float]:

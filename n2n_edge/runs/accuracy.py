@@ -8,15 +8,16 @@ import onnx_ir as ir
 
 from n2n_edge.data.class_names import read_class_names
 from n2n_edge.data.dataset import Data, load_data
+from n2n_edge.data.loading import Loading, quiet
 from n2n_edge.data.splits import VALIDATION_WARNINGS
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.graph.bind import bound_where_named
-from n2n_edge.graph.input_shape import image_shape
 from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
-from n2n_edge.runs.normalisation import Normalisation, choose_normalisation, metadata_normalisation
+from n2n_edge.runs.normalisation import Normalisation, choose_normalisation
 from n2n_edge.runs.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs
+from n2n_edge.runs.preprocessing import options_of, preprocessing_for
 from n2n_edge.tasks.metrics import metric_name
 from n2n_edge.tasks.outputs import class_count
 from n2n_edge.training.file_evaluation import evaluate_file
@@ -40,6 +41,7 @@ class TestData:
     bind: tuple[str, ...] = ()
 
 
+@quiet()
 def file_accuracy(
     path: Path, wanted: TestData, *, baseline: Path | None = None
 ) -> tuple[str, Figure, Figure | None, tuple[Notice, ...], tuple[Notice, ...]]:
@@ -95,25 +97,25 @@ def _figure(model: ir.Model, path: Path, data: Data, teacher: Path | None) -> Fi
 
 def _data(model: ir.Model, path: Path, wanted: TestData) -> tuple[Data, tuple[Notice, ...], tuple[Notice, ...]]:
     """Return the images as a model wants them, what was assumed of them, and what is doubtful about them."""
-    shape = _image_shape(model, path)
+    _check_images(model, path)
+    preprocessing, told = preprocessing_for(model, model.metadata_props, options_of(wanted))
     outputs = as_outputs_name(model.metadata_props.get(OUTPUTS_KEY))
     data = load_data(
         wanted.spec,
-        input_shape=shape,
+        preprocessing=preprocessing,
         classes=class_count(model, outputs),
-        mean=wanted.mean,
-        std=wanted.std,
         may_be_values=True,
         class_names=None if wanted.classes is None else read_class_names(wanted.classes),
+        loading=Loading(cache_gb=0.0),  # each image is read once
     )
     data, _ = read_outputs(model, data, outputs)
     notes = (Notice("data", f"data {wanted.spec}: {data.counts}"),) if data.conversions else ()
     warnings = tuple(each for each in data.warnings if each.code not in VALIDATION_WARNINGS)
-    if wanted.mean is not None and wanted.std is not None:
+    if told is not None:
         return data, notes, warnings
-    chosen = metadata_normalisation(model.metadata_props, shape[0]) or _tried(model, path, data)
+    chosen = _tried(model, path, data)
     said = (each.prefixed(path.name) for each in chosen.notices)
-    return replace(data, mean=chosen.mean, std=chosen.std), (*notes, *said), warnings
+    return data.normalised(chosen.mean, chosen.std), (*notes, *said), warnings
 
 
 def _tried(model: ir.Model, path: Path, data: Data) -> Normalisation:
@@ -126,12 +128,11 @@ def _tried(model: ir.Model, path: Path, data: Data) -> Normalisation:
         ) from error
 
 
-def _image_shape(model: ir.Model, path: Path) -> tuple[int, int, int]:
+def _check_images(model: ir.Model, path: Path) -> None:
     given = model.graph.inputs[0]
     sizes = [size for size in list(given.shape or ())[1:] if isinstance(size, int) and size > 0]
-    if len(sizes) != 3 or given.dtype != ir.DataType.FLOAT:
+    if len(sizes) != 3 or given.dtype not in (ir.DataType.FLOAT, ir.DataType.UINT8):
         raise InputError(
             f"{path}: input '{given.name}' is {given.dtype} {given.shape}; images need float "
             "(N, channels, height, width) or (N, height, width, channels)"
         )
-    return image_shape(model)

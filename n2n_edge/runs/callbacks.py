@@ -44,6 +44,9 @@ class RunCallback:
     def on_message(self, text: str) -> None:
         """Take one line about what happens now."""
 
+    def on_scan(self, done: int, total: int) -> None:
+        """Take the progress of reading a folder of images: so many of its files have been opened, or decoded."""
+
     def on_probe(self, done: int, total: int) -> None:
         """Take the progress of the sensitivity profile: so many of its parts are done."""
 
@@ -70,6 +73,11 @@ class Callbacks(RunCallback):
         """Pass on the line."""
         for callback in self._callbacks:
             callback.on_message(text)
+
+    def on_scan(self, done: int, total: int) -> None:
+        """Pass on the progress."""
+        for callback in self._callbacks:
+            callback.on_scan(done, total)
 
     def on_probe(self, done: int, total: int) -> None:
         """Pass on the progress."""

@@ -120,6 +120,7 @@ def run_report(
             "outputs": data.outputs or "",
             "mean": list(data.mean),
             "std": list(data.std),
+            "preprocessing": data.preprocessing.to_json(),
         },
         "environment": dict(environment()),
         "warnings": list(texts_of(warnings)),

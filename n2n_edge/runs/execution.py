@@ -28,7 +28,7 @@ from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, search
 from n2n_edge.search.evaluator import Evaluator, Objective, note_crash
 from n2n_edge.search.store import Fact, Journal
 from n2n_edge.search.trial import Trial, TrialCosts
-from n2n_edge.training.allocator import large_buffers_kept
+from n2n_edge.training.allocator import give_back_freed_memory, large_buffers_kept
 from n2n_edge.training.evaluation import metric_name
 from n2n_edge.training.proxy_evaluation import ShortDistiller
 from n2n_edge.watchdog import STALL_VARIABLE, phase, watched
@@ -63,7 +63,7 @@ def execute(folder: RunFolder, settings: CompressSettings, callback: RunCallback
             f"`{folder.resume_command}` goes on, without the candidate if one was under way; "
             f"{STALL_VARIABLE} sets how long to wait"
         )
-        with watched(callback.on_message, advice, folder.stacks), large_buffers_kept():
+        with watched(callback.on_message, advice, folder.stacks), large_buffers_kept(), folder.reading_images():
             _run(folder, settings, profiles, callback, begun, started)
 
 
@@ -94,6 +94,7 @@ def _run(
             schedule.keep(journal)
             callback.on_message(plan_text)
         prepared = schedule.applied(prepared)
+        give_back_freed_memory()
         with WarmWorker() as worker:
             meter = CostMeter(
                 prepared.teacher,
@@ -106,6 +107,7 @@ def _run(
                 accept_expected=settings.accept_expected,
             )
             found = _search(settings, prepared, schedule, meter, journal, callback, time.monotonic() - before)
+        give_back_freed_memory()
         architecture = _winner_or_refusal(found, settings).architecture
         save_policies(found.policy_states, folder.policy)
         plan = _final_plan(settings, prepared, schedule, architecture, journal, started)
@@ -113,6 +115,7 @@ def _run(
 
         with phase("final distillation"):
             trained = train_to_the_end(prepared, architecture, plan, folder, callback, callback.on_epoch)
+        give_back_freed_memory()
         origin = Origin(
             command=settings.command(folder.path),
             objective=found.objective,

@@ -3,10 +3,12 @@
 import hashlib
 import shlex
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from n2n_edge.data.loading import PIXELS, quiet
 from n2n_edge.errors import InputError
 from n2n_edge.report.document import RunReport
 from n2n_edge.runs.document import read_report
@@ -50,6 +52,27 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """The final distillation under way; gone when the run is done."""
         return self.path / "training.checkpoint"
+
+    @property
+    def cache(self) -> Path:
+        """Decoded images of a large folder; there only while the run lasts."""
+        return self.path / ".decoded"
+
+    @contextmanager
+    def reading_images(self) -> Iterator[None]:
+        """Begin without decoded images, as a killed run may have left, and leave none behind; Pillow says nothing."""
+        self._remove_cache()
+        try:
+            with quiet():
+                yield
+        finally:
+            self._remove_cache()
+
+    def _remove_cache(self) -> None:
+        for path in self.cache.glob(f"*{PIXELS}"):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.cache.rmdir()
 
     @property
     def stacks(self) -> Path:
@@ -119,6 +142,7 @@ class RunFolder:
     def abandon(self) -> None:
         """Take back `begin` where nothing has been worked out yet, so that a corrected command can use the folder."""
         if not self.journal.exists():
+            self._remove_cache()
             for path in (self.teacher, self.path / "data.npz", *self.path.glob("*.toml")):
                 path.unlink(missing_ok=True)
             self.settings.unlink(missing_ok=True)

@@ -71,6 +71,7 @@ def written_data(data: DataLike, shape: tuple[int, ...] | None, teacher: Path | 
         InputError: no Dataset and no arrays, or images and labels that don't fit each other or the teacher.
     """
     from n2n_edge.data.pixels import Conversions
+    from n2n_edge.data.preprocessing import Preprocessing
     from n2n_edge.data.samples import Samples, Source
     from n2n_edge.data.source_function import read_datasets
     from n2n_edge.data.source_npz import as_bytes, labelled
@@ -79,15 +80,16 @@ def written_data(data: DataLike, shape: tuple[int, ...] | None, teacher: Path | 
     if sizes is None or len(sizes) != 3:
         raise InputError(f"data {type(data).__name__}: its images have no channels, height and width; give images")
     channels, height, width = sizes
+    fitting = Preprocessing((height, width), channels=channels)
     if _is_arrays(data):
         images, labels = cast("tuple[NDArray[Any], NDArray[Any] | None]", data)
-        pixels = as_bytes("data[0]", images, (channels, height, width), Conversions())
+        pixels = as_bytes("data[0]", images, fitting, Conversions())
         if labels is not None and len(labels) != len(images):
             raise InputError(f"data: {len(images)} images and {len(labels)} labels; give one for each")
         whole = Samples(pixels, None) if labels is None else labelled("data[1]", pixels, np.asarray(labels))
         source = Source(whole)
     else:
-        source = read_datasets(type(data).__name__, data, (channels, height, width))
+        source = read_datasets(type(data).__name__, data, fitting)
     arrays: dict[str, NDArray[Any]] = {}
     for name, part in (("train", source.train), ("test", source.test)):
         if part is not None:

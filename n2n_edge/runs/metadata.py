@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from n2n_edge.data.dataset import Data
+from n2n_edge.data.preprocessing import METADATA_KEY
 from n2n_edge.devices.profile import Profile
 from n2n_edge.graph.torch_export import EXPORT_WARNING
 from n2n_edge.metrics.budget import Budget
@@ -50,6 +51,7 @@ def with_metadata(
         **({"n2n_edge.devices": [each.name for each in profiles]} if len(profiles) > 1 else {}),
         MEAN_KEY: data.mean,
         STD_KEY: data.std,
+        METADATA_KEY: data.preprocessing.to_json(),
     }
     for key, value in entries.items():
         model.metadata_props[key] = value if isinstance(value, str) else json.dumps(value, sort_keys=True)

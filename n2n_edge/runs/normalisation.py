@@ -4,13 +4,15 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import inf, isfinite, sqrt
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from n2n_edge.data.dataset import Data, Split
 from n2n_edge.data.pixel_scale import check_mean_and_std
 from n2n_edge.errors import InputError
 from n2n_edge.metrics.notices import Notice
-from n2n_edge.tasks.metrics import Evaluation
+
+if TYPE_CHECKING:  # needs Pillow at run time, the rest here does not
+    from n2n_edge.data.dataset import Data, Split
+    from n2n_edge.tasks.metrics import Evaluation
 
 __all__ = ["MEAN_KEY", "STD_KEY", "Normalisation", "choose_normalisation", "metadata_normalisation"]
 
@@ -75,11 +77,11 @@ def metadata_normalisation(metadata: Mapping[str, str], channels: int) -> Normal
     return Normalisation(mean, std, "metadata", "the teacher's metadata")
 
 
-Evaluate = Callable[[Split, Data], Evaluation]
+Evaluate = Callable[["Split", "Data"], "Evaluation"]
 """Evaluates the teacher on images that are normalised as the data says."""
 
 
-def choose_normalisation(data: Data, evaluate: Evaluate) -> Normalisation:
+def choose_normalisation(data: "Data", evaluate: Evaluate) -> Normalisation:
     """Return the usual normalisation under which the teacher does best on validation images.
 
     Of several that do equally well, within one standard error, the most usual is taken. Without labels there is nothing
@@ -111,7 +113,7 @@ def choose_normalisation(data: Data, evaluate: Evaluate) -> Normalisation:
         return _of_least_error(evaluate, data, sample, usual)
     accuracy = {}
     for name, (mean, std) in usual.items():
-        evaluated = evaluate(sample, replace(data, mean=mean, std=std)).accuracy
+        evaluated = evaluate(sample, data.normalised(mean, std)).accuracy
         if evaluated is None:
             return Normalisation(
                 *usual["0..1"], "assumed", "0..1, assumed: the teacher says nothing; check, or give --mean and --std"
@@ -130,12 +132,15 @@ def choose_normalisation(data: Data, evaluate: Evaluate) -> Normalisation:
 
 
 def _of_least_error(
-    evaluate: Evaluate, data: Data, sample: Split, usual: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]]
+    evaluate: Evaluate,
+    data: "Data",
+    sample: "Split",
+    usual: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]],
 ) -> Normalisation:
     """Return the normalisation under which a teacher of values comes nearest to labels that are values."""
     errors = {}
     for name, (mean, std) in usual.items():
-        error = evaluate(sample, replace(data, mean=mean, std=std)).label_error
+        error = evaluate(sample, data.normalised(mean, std)).label_error
         errors[name] = inf if error is None or not isfinite(error) else error
     best = min(errors, key=lambda name: errors[name])
     next_best = min(value for name, value in errors.items() if name != best)

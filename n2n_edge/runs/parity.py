@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,6 @@ ABSOLUTE_FLOOR = 1e-6
 MIN_TOP1_AGREEMENT = 0.99
 _IMAGES = 256
 _IMAGES_OF_ANOTHER_SIZE = 4
-_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -51,22 +51,22 @@ def check_parity(trained: ir.Model, shipped: Path, data: Data, another: tuple[in
     """
     import torch
 
-    from n2n_edge.training.augmentation import normalise
+    from n2n_edge.training.batches import evaluation_batches
     from n2n_edge.training.evaluation import batch_for
 
-    images = torch.from_numpy(np.ascontiguousarray(data.validation.images[:_IMAGES]))
-    inputs = normalise(images, torch.tensor(data.mean), torch.tensor(data.std))
+    compared = data.validation.take(np.arange(min(_IMAGES, len(data.validation))))
     session = ImageSession.learned(shipped)
     size = session.batch or batch_for(data)
     module = GraphModule(trained)
     module.eval()
     worst, agreeing, seen = 0.0, 0, 0
     classifier = False
-    batches = list(torch.split(inputs, size))
+    batches = (batch.inputs for batch in evaluation_batches(data, compared, size))
+    resized = []
     if another is not None:
-        few = inputs[: min(size, _IMAGES_OF_ANOTHER_SIZE)]
-        batches.append(torch.nn.functional.interpolate(few, another[1:], mode="bilinear"))
-    for batch in batches:
+        few = next(evaluation_batches(data, compared, min(size, _IMAGES_OF_ANOTHER_SIZE))).inputs
+        resized.append(torch.nn.functional.interpolate(few, another[1:], mode="bilinear"))
+    for batch in chain(batches, resized):
         with torch.inference_mode():
             outputs = module(batch)
         own = [item.numpy() for item in (outputs if isinstance(outputs, tuple) else (outputs,))]

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -11,6 +11,8 @@ import torch
 from n2n_edge._example import teacher_path as example_teacher
 from n2n_edge.data.class_names import read_class_names
 from n2n_edge.data.dataset import Data, load_data
+from n2n_edge.data.loading import Loading
+from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
@@ -26,9 +28,10 @@ from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.folder import RunFolder
-from n2n_edge.runs.normalisation import Normalisation, choose_normalisation, metadata_normalisation
+from n2n_edge.runs.normalisation import Normalisation, choose_normalisation
 from n2n_edge.runs.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs
 from n2n_edge.runs.policy_file import PolicyStates, load_policies
+from n2n_edge.runs.preprocessing import options_of, preprocessing_for
 from n2n_edge.runs.readiness import export_note, refuse_unready, runtime_note
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.teacher_check import check_teacher
@@ -85,9 +88,15 @@ class Prepared:
 
 
 def prepare(
-    settings: CompressSettings, profiles: tuple[Profile, ...], folder: RunFolder, callback: RunCallback
+    settings: CompressSettings,
+    profiles: tuple[Profile, ...],
+    folder: RunFolder,
+    callback: RunCallback,
+    cache: Path | None = None,
 ) -> Prepared:
     """Load and check everything that `settings` name; a torch teacher is exported to `folder` once.
+
+    Images of a large folder are decoded later, into `cache` (the default is that of `folder`).
 
     Raises:
         InputError: anything wrong with teacher, data, policy or normalisation.
@@ -122,9 +131,14 @@ def prepare(
     if by_runtime := runtime_note(teacher):
         callback.on_message(by_runtime)
     spec = settings.data or _EXAMPLE_DATA
-    loaded, choice = _load(settings, teacher, path, spec)
-    data, normalisation = _normalised(settings, teacher, loaded, engine)
+    preprocessing, told = preprocessing_for(teacher.model, teacher.source.metadata_props, options_of(settings))
+    loading = Loading(
+        settings.data_workers, settings.cache_gb, settings.strict_data, cache or folder.cache, callback.on_scan
+    )
+    loaded, choice = _load(settings, teacher, preprocessing, spec, loading)
+    data, normalisation = _normalised(teacher, loaded, told, engine)
     callback.on_message(f"data {spec}: {data.counts}; normalisation {normalisation.note}")
+    callback.on_message(f"preprocessing: {data.preprocessing.words()}")
     callback.on_message(f"outputs: {choice.name} ({choice.reason})")
     one_at_a_time = takes_one_image(teacher.source) or takes_one_image(teacher.model)
     if one_at_a_time:
@@ -206,29 +220,29 @@ def _summary(teacher: Teacher, path: Path) -> str:
     return text + (f"; these stay as they are: {', '.join(kept[:_NAMES_SHOWN])}{more}" if kept else "")
 
 
-def _load(settings: CompressSettings, teacher: Teacher, path: Path, spec: str) -> tuple[Data, OutputsChoice]:
+def _load(
+    settings: CompressSettings, teacher: Teacher, preprocessing: Preprocessing, spec: str, loading: Loading
+) -> tuple[Data, OutputsChoice]:
     wanted = as_outputs_name(settings.outputs or teacher.source.metadata_props.get(OUTPUTS_KEY))
     data = load_data(
         spec,
-        input_shape=image_shape(teacher.model),
+        preprocessing=preprocessing,
         classes=class_count(teacher.model, wanted),
         may_be_values=True,
-        mean=settings.mean,
-        std=settings.std,
         seed=settings.seed,
         class_names=None if settings.classes is None else read_class_names(Path(settings.classes)),
+        loading=loading,
     )
     return read_outputs(teacher.model, data, wanted)
 
 
-def _normalised(settings: CompressSettings, teacher: Teacher, data: Data, engine: Engine) -> tuple[Data, Normalisation]:
-    if settings.mean is not None and settings.std is not None:
-        return data, Normalisation(data.mean, data.std, "given", "given")
-    channels = data.input_shape[0]
-    chosen = metadata_normalisation(teacher.source.metadata_props, channels) or choose_normalisation(
+def _normalised(teacher: Teacher, data: Data, told: Normalisation | None, engine: Engine) -> tuple[Data, Normalisation]:
+    if told is not None:
+        return data, told
+    chosen = choose_normalisation(
         data, lambda split, normalised: evaluate(teacher.model, split, normalised, engine=engine)
     )
-    return replace(data, mean=chosen.mean, std=chosen.std), chosen
+    return data.normalised(chosen.mean, chosen.std), chosen
 
 
 def _distilling(settings: CompressSettings) -> DistillSettings:
@@ -237,6 +251,7 @@ def _distilling(settings: CompressSettings) -> DistillSettings:
     return DistillSettings(
         seed=settings.seed,
         flip=settings.flip,
+        augment=settings.augment,
         batch_size=max(usual, settings.batch or usual),
         device=settings.train_device,
         precision=cast("Precision", settings.train_precision),

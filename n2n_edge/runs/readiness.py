@@ -110,8 +110,8 @@ def _of_input(value: ir.Value) -> Iterator[Obstacle]:
             f"input '{name}' has shape {_words(value)}; images need (N, channels, height, width), or channels last",
         )
         return
-    if value.dtype != ir.DataType.FLOAT:
-        yield Obstacle("input_type", f"input '{name}' is {value.dtype}; give a float32 model")
+    if value.dtype not in (ir.DataType.FLOAT, ir.DataType.UINT8):
+        yield Obstacle("input_type", f"input '{name}' is {value.dtype}; give a model that takes float32 or uint8")
     batch = value.shape[0] if value.shape is not None else None
     if isinstance(batch, int) and batch > 1:
         yield Obstacle("fixed_batch", f"takes {batch} images at a time; export it for one, or with a free batch axis")

@@ -2,18 +2,19 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
+from n2n_edge.importing import name_of_function
 from n2n_edge.metrics.costs import COSTS
 from n2n_edge.runs.callbacks import Callbacks, RunCallback, require_tensorboard, tensorboard_callbacks
 from n2n_edge.runs.document import read_report, verdicts_of
 from n2n_edge.runs.folder import RunFolder
-from n2n_edge.runs.settings import CompressSettings, absolute_paths, named_devices, read_settings
+from n2n_edge.runs.settings import CompressSettings, absolute_paths, named_devices, read_settings, write_settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from n2n_edge.report.document import RunReport
     from n2n_edge.runs.front import RunTrial
     from n2n_edge.runs.inputs import DataLike, TeacherLike
+    from n2n_edge.training.augmentation import Augment
 
 __all__ = ["Run", "compress", "new_run", "require_pillow", "require_tensorboard", "require_training_packages"]
 
@@ -187,22 +189,32 @@ class Run:
         finally:
             followers.on_end()
 
-    def refuse_other_settings(self, given: Mapping[str, object]) -> None:
-        """Raise InputError where `given`, settings by name, differ from those that the run was begun with."""
+    def take_settings(self, given: Mapping[str, object]) -> None:
+        """Take over those of `given`, settings by name, that don't change results; the run keeps them.
+
+        Raises:
+            InputError: another differs from what the run was begun with.
+        """
         from n2n_edge.devices.registry import load_profile
 
+        changing = {item.name for item in fields(CompressSettings) if item.metadata.get("may_change")}
         for name, value in given.items():
             own = getattr(self.settings, name)
             if name == "device":
                 asked, begun = ([load_profile(each).name for each in _several(named)] for named in (value, own))
                 if asked == begun:  # an alias of the same
                     continue
-            if value != own:
+            if value != own and name not in changing:
                 option = name if name == "teacher" else f"‹{name}›"
                 raise InputError(
                     f"{option} {_words(value)}: this run was begun with {_words(own)}; leave it out, or start a new "
                     "run with another ‹out›"
                 )
+        taken = {name: value for name, value in given.items() if name in changing}
+        changed = replace(self.settings, **taken)  # type: ignore[arg-type]
+        if changed != self.settings:
+            self.settings = changed
+            write_settings(changed, self._files.settings)
 
 
 def _several(named: object) -> tuple[str, ...]:
@@ -238,10 +250,19 @@ def compress(
     outputs: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    pixels: str | None = None,
+    channels: str | None = None,
+    resize: str | None = None,
+    crop_ratio: float | None = None,
+    interpolation: str | None = None,
+    antialias: bool | None = None,
+    pad_color: Sequence[int] | None = None,
+    pad_position: str | None = None,
     input_shape: Sequence[int] | None = None,
     bind: Sequence[str] | None = None,
     opset: int | None = None,
     ir_version: int | None = None,
+    augment: "str | Augment" = "auto",
     flip: bool | None = None,
     corruptions: bool = False,
     accept_expected: bool = False,
@@ -250,6 +271,9 @@ def compress(
     train_precision: str = "auto",
     gpus: int | None = None,
     batch: int | None = None,
+    cache_gb: float | None = None,
+    data_workers: int | None = None,
+    strict_data: bool = False,
     threads: int | None = None,
     budgets: "Sequence[Budget]" = (),
     out: Path | str = "n2n-run",
@@ -267,11 +291,13 @@ def compress(
 
     `teacher` is a file or name as on the command line, a `Teacher`, an ONNX model, or a torch network; None is the
     built-in example. `data` is a file or name, a torch Dataset (or a training and a test one), or arrays of images and
-    labels. What is no file is written into the run's folder, so that the run can be resumed. `device` may be several,
+    labels. `augment` is a name, or a function of a module that takes uint8 images `(N, H, W, C)` and a torch.Generator.
+    What is no file is written into the run's folder, so that the run can be resumed. `device` may be several,
     names, files or `Profile` objects, and `budgets` join those of the keywords. All other keywords are settings: see
     `CompressSettings`. With `tensorboard` the folder ``tensorboard`` in `out` gets event files.
 
-    With `resume` the run in `out` goes on with its own settings. A step that never ends ends the process with exit
+    With `resume` the run in `out` goes on with its own settings, but for `cache_gb`, `data_workers` and `strict_data`,
+    which change no result. A step that never ends ends the process with exit
     code 3 (after half an hour at least, or what the environment's ``N2N_EDGE_STALL_S`` says; 0 for never).
 
     Raises:
@@ -284,6 +310,8 @@ def compress(
     require_training_packages()
     if tensorboard:
         require_tensorboard()
+    if not isinstance(augment, str):
+        given["augment"] = name_of_function("‹augment›", augment)
     settings = {item.name: given[item.name] for item in fields(CompressSettings)} | _limits(budgets, given)
     if resume:
         run = Run.open(out)
@@ -291,7 +319,7 @@ def compress(
         defaults = {item.name: item.default for item in fields(CompressSettings)}
         asked = {name: value for name, value in asked.items() if value != defaults[name]}
         if isinstance(asked.get("teacher"), str | Path | None) and isinstance(asked.get("data"), str | Path | None):
-            run.refuse_other_settings(absolute_paths(asked))
+            run.take_settings(absolute_paths(asked))
     else:
         run = new_run(out, settings)
     return run.resume(callbacks=callbacks, tensorboard=tensorboard)

@@ -3,18 +3,22 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import islice
 
+import numpy as np
 import torch
 
 from n2n_edge.data.dataset import Data
+from n2n_edge.data.streaming import Pictures
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.runs.prepare import Prepared
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.search.store import Journal
 from n2n_edge.tasks.metrics import metric_name
-from n2n_edge.tasks.outputs import as_tuple, output_kind
+from n2n_edge.tasks.outputs import as_tuple
+from n2n_edge.tasks.task import task_of
 from n2n_edge.training.batches import evaluation_batches, subset
-from n2n_edge.training.compute import Engine
+from n2n_edge.training.compute import Engine, generator
 from n2n_edge.training.distillation import training_engine
 from n2n_edge.training.evaluation import batch_for
 from n2n_edge.training.optimiser import Lesson, Optimiser
@@ -52,6 +56,8 @@ _DRAWN_BYTES = 500_000_000
 """Images of the distillations of candidates and finalists, which are drawn once and held as bytes."""
 
 _TIMED_STEPS, _LONG_S = 2, 0.5
+_STREAM = 2**35
+"""Tells this use of the seed from others."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +131,16 @@ def _drawable(data: Data) -> int:
 
 
 def timed_pace(teacher: Teacher, data: Data, settings: DistillSettings, engine: Engine, at_once: int) -> Pace:
-    """Time a few passes and steps on the engine, on images that `data` give in their own time."""
+    """Time a few passes and steps on the engine, on images that `data` give in their own time: others every time."""
     count = min(at_once, max(2, batch_for(data) // 8), len(data.train))
-    load_s = _fastest(lambda: next(evaluation_batches(data, subset(data.train, count, settings.seed), count))) / count
+    order = iter(torch.randperm(len(data.train), generator=generator(settings.seed, _STREAM)).repeat(_TIMED_STEPS + 1))
+
+    def load() -> object:
+        return next(evaluation_batches(data, data.train.take(np.array(list(islice(order, count)))), count))
+
+    load_s = _fastest(load) / count
     inputs = engine.moved(next(evaluation_batches(data, data.train, count)).inputs)
-    module, kind = engine.module(teacher.model), output_kind(teacher.model, data.outputs)
+    module, task = engine.module(teacher.model), task_of(teacher.model, data)
 
     def evaluate() -> object:
         with torch.inference_mode():
@@ -145,7 +156,7 @@ def timed_pace(teacher: Teacher, data: Data, settings: DistillSettings, engine: 
     evaluate_s, teach_s = _fastest(evaluate) / count, _fastest(teach) / count
     lesson = Lesson(inputs, None, tuple(output.clone() for output in teach()))
     student = engine.module(teacher.model)
-    optimiser = Optimiser(student, settings, steps=_TIMED_STEPS + 1, kind=kind, engine=engine)
+    optimiser = Optimiser(student, settings, steps=_TIMED_STEPS + 1, task=task, engine=engine)
     student.train()
     train_s = _fastest(lambda: optimiser.step(0, [lesson], count)) / count
     return Pace(load_s, evaluate_s, teach_s, train_s)
@@ -185,9 +196,27 @@ def make_schedule(settings: CompressSettings, prepared: Prepared, spent_s: float
         left = SEARCH_SHARE * seconds - spent_s - (time.monotonic() - start)
         schedule = _fitted(schedule, settings, prepared, pace, seconds, left)
     shown = _in_words(schedule, settings, prepared, pace, engine)
-    copies = memory.of(min(at_once, distilling.batch_size)) / 1e9
-    disk = 5 * 4 * sum(layer.params for layer in prepared.teacher.layers) / 1e9
-    return schedule, f"{shown}; a step takes about {copies:.1f} GB of memory, the run {disk:.2f} GB of disk"
+    step_gb = memory.of(min(at_once, distilling.batch_size)) / 1e9
+    disk_gb = 5 * 4 * sum(layer.params for layer in prepared.teacher.layers) / 1e9
+    return schedule, (
+        f"{shown}; a step takes about {step_gb:.1f} GB of memory, the run {disk_gb:.2f} GB of disk"
+        f"{_images_in_words(schedule, settings, data, distilling)}"
+    )
+
+
+def _images_in_words(schedule: Schedule, settings: CompressSettings, data: Data, distilling: DistillSettings) -> str:
+    """Return what images take of memory and disk, where they are decoded when they are needed."""
+    if not isinstance(data.train.images, Pictures):
+        return ""
+    store, rungs = data.train.images.store, settings.amount.rungs
+    channels, height, width = data.input_shape
+    drawn = channels * height * width * max(schedule.drawn(times, data) for _, times in ((0, 1), *rungs))
+    memory_gb = (drawn + distilling.batch_size * store.waiting_bytes) / 1e9
+    whole_gb = channels * height * width * len(store.paths) / 1e9
+    kept_gb = store.cache_bytes / 1e9
+    kept = f"up to {kept_gb:,.1f} GB of disk decoded" if kept_gb else "none are kept decoded"
+    rest = f" (all would take {whole_gb:,.1f} GB, see ‹cache_gb›)" if 0 < kept_gb < 0.99 * whole_gb else ""
+    return f"; images take {memory_gb:.1f} GB of memory, {kept}{rest}"
 
 
 def _candidate_s(schedule: Schedule, pace: Pace, times: int = 1) -> float:

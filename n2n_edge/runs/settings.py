@@ -9,12 +9,12 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from n2n_edge.data.pixel_scale import check_mean_and_std
+from n2n_edge.data.loading import check_loading
 from n2n_edge.errors import InputError
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS, OBJECTIVES
 from n2n_edge.reading import expanded, is_file
-from n2n_edge.training.settings import check_device
+from n2n_edge.training.settings import check_augment, check_device
 from n2n_edge.writing import toml_value, write_text
 
 __all__ = [
@@ -63,20 +63,27 @@ EFFORTS: Mapping[str, Effort] = {
 }
 
 
-BUDGETS, SEARCH = "Budgets", "Search and training"
+BUDGETS, SEARCH, PREPROCESSING = "Budgets", "Search and training", "Preprocessing"
 """The parts of the help that settings stand in; the others stand in none."""
 
 _Default = TypeVar("_Default")
 
 
 def _setting(
-    default: _Default, help_text: str, panel: str | None = None, *, shown: str | None = None, flag: str | None = None
+    default: _Default,
+    help_text: str,
+    panel: str | None = None,
+    *,
+    shown: str | None = None,
+    flag: str | None = None,
+    may_change: bool = False,
 ) -> _Default:
     """Give the field of a setting; its option on the command line is made of `help_text` and what follows.
 
-    `panel` is its part of the help, `shown` its default in words, `flag` how a truth value is spelled there.
+    `panel` is its part of the help, `shown` its default in words, `flag` how a truth value is spelled there. One that
+    doesn't change results `may_change` when a run is resumed.
     """
-    words = {"help": help_text, "panel": panel, "shown": shown, "flag": flag}
+    words = {"help": help_text, "panel": panel, "shown": shown, "flag": flag, "may_change": may_change}
     return field(default=default, metadata=words)
 
 
@@ -146,9 +153,45 @@ class CompressSettings:
         shown="by its graph and the labels, and said",
     )
     mean: tuple[float, ...] | None = _setting(
-        None, "Mean per channel of pixels in 0..1, with commas.", shown="the teacher's metadata, or found out"
+        None,
+        "Mean per channel, with commas, in the unit of --pixels and the order of --channels.",
+        PREPROCESSING,
+        shown="the teacher's metadata, or found out",
     )
-    std: tuple[float, ...] | None = _setting(None, "Standard deviation per channel, likewise.")
+    std: tuple[float, ...] | None = _setting(None, "Standard deviation per channel, likewise.", PREPROCESSING)
+    pixels: str | None = _setting(
+        None, "Range of pixels before mean and std: 0..1, 0..255 or -1..1.", PREPROCESSING, shown="metadata, or 0..1"
+    )
+    channels: str | None = _setting(
+        None, "Order of colours in the teacher's input: rgb, or bgr as OpenCV has it.", PREPROCESSING, shown="rgb"
+    )
+    resize: str | None = _setting(
+        None,
+        "How pictures come to the input's size: center-crop, squash (whatever the proportions) or letterbox (padded).",
+        PREPROCESSING,
+        shown="metadata, or center-crop",
+    )
+    crop_ratio: float | None = _setting(
+        None,
+        "Part of the shorter side that a center-crop keeps, such as 0.875 (torchvision's 224 of 256).",
+        PREPROCESSING,
+        shown="all of the shorter side",
+    )
+    interpolation: str | None = _setting(
+        None, "nearest, bilinear, bicubic, lanczos or area.", PREPROCESSING, shown="bilinear"
+    )
+    antialias: bool | None = _setting(
+        None,
+        "Scale down over all pixels, as Pillow and torchvision do; without, between the nearest, as OpenCV does.",
+        PREPROCESSING,
+        shown="yes",
+    )
+    pad_color: tuple[int, ...] | None = _setting(
+        None, "Colour around a letterbox in RGB, 0 to 255, one value or with commas.", PREPROCESSING, shown="114"
+    )
+    pad_position: str | None = _setting(
+        None, "Where the picture is in a letterbox: center, or top-left as YOLOX has it.", PREPROCESSING, shown="center"
+    )
     input_shape: tuple[int, ...] | None = _setting(
         None, "Channels, height, width, such as 3x224x224, if the teacher leaves them free."
     )
@@ -159,7 +202,16 @@ class CompressSettings:
     )
     opset: int | None = _setting(None, "ONNX opset of the student, for a board's older runtime.", shown="the teacher's")
     ir_version: int | None = _setting(None, "IR version of the student's file.", shown="the teacher's, or the opset's")
-    flip: bool | None = _setting(None, "Mirror training images.", shown="yes for three channels, no for one")
+    augment: str = _setting(
+        "auto",
+        "What is done to training images: none, light (shifts), standard (crops and scales), or "
+        "package.module:function.",
+        PREPROCESSING,
+        shown="standard from 96 pixels on, light below",
+    )
+    flip: bool | None = _setting(
+        None, "Mirror training images.", PREPROCESSING, shown="yes for three channels, no for one"
+    )
     corruptions: bool = _setting(
         False,
         "Evaluate teacher and student under noise, blur, darkness, low contrast and JPEG, too.",
@@ -192,6 +244,26 @@ class CompressSettings:
         SEARCH,
         shown="as many of 128 as memory allows, and said",
     )
+    cache_gb: float | None = _setting(
+        None,
+        "Most disk for decoded images of a large folder, GB (10^9 bytes), in --out while the run lasts; 0 for none.",
+        SEARCH,
+        shown="half of the free disk, at most twice the memory",
+        may_change=True,
+    )
+    data_workers: int | None = _setting(
+        None,
+        "Threads that decode images; 0 decodes where they are needed.",
+        SEARCH,
+        shown="one per core",
+        may_change=True,
+    )
+    strict_data: bool = _setting(
+        False,
+        "Refuse data with an image that can't be read, of which otherwise one per cent are named and passed over.",
+        flag="--strict-data/--no-strict-data",
+        may_change=True,
+    )
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -199,11 +271,13 @@ class CompressSettings:
         object.__setattr__(self, "device", named_devices(self.device))
         if self.effort not in EFFORTS:
             raise InputError(f"‹effort› {self.effort}: no such effort; give one of {', '.join(EFFORTS)}")
+        check_augment(self.augment)
         check_device(self.train_device, self.train_precision, 1 if self.gpus is None else self.gpus)
         if self.gpus is not None and self.gpus > 1 and self.train_device not in ("auto", "cuda"):
             raise InputError(f"‹gpus› {self.gpus}: they can't be {self.train_device}; leave ‹train_device› out")
         if self.batch is not None and self.batch < 2:
             raise InputError(f"‹batch› {self.batch}: must be 2 at least, since BatchNorm needs several images")
+        check_loading(self.data_workers, self.cache_gb)
         for name in ("candidates", "minutes", "epochs"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and isfinite(value)):
@@ -216,7 +290,9 @@ class CompressSettings:
             raise InputError(f"‹outputs› {self.outputs}: no such kind of outputs; give classes or values")
         if (self.mean is None) != (self.std is None):
             raise InputError("‹mean› and ‹std› belong together; give both or neither")
-        check_mean_and_std(self.mean, self.std)
+        from n2n_edge.runs.preprocessing import check_options  # which imports ONNX, and help needs none
+
+        check_options(self)
         if self.bind or self.opset is not None or self.ir_version is not None:
             # onnx is imported only where it is needed: help answers at once
             from n2n_edge.graph.bind import parse_bindings

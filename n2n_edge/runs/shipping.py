@@ -98,7 +98,11 @@ def ship_candidate(
     settings = _overridden(settings, epochs, minutes)
     order = _Order(folder.path.absolute(), number, epochs, minutes)
     target = RunFolder(out if out is not None else folder.of_candidate(number))
-    with threads_of_run(settings, callback) as settings, explained_failures(folder.path, order.command(out)):
+    with (
+        threads_of_run(settings, callback) as settings,
+        explained_failures(folder.path, order.command(out)),
+        target.reading_images(),
+    ):
         _ship(folder, settings, order, target, out, callback)
     return target, settings
 
@@ -125,12 +129,13 @@ def ship_trained(run: Path, student: "nn.Module | Path", out: Path | None, callb
     with (
         threads_of_run(settings, callback) as settings,
         explained_failures(folder.path, again),
+        target.reading_images(),
         Journal.read(folder.journal) as journal,
     ):
         listed = listed_candidates(journal)
         if place is None or place >= len(listed):
             raise InputError(f"{run}: its journal doesn't hold the student's architecture; restore it from a copy")
-        prepared, architecture = _prepared(folder, settings, journal, listed[place], callback)
+        prepared, architecture = _prepared(folder, settings, journal, listed[place], callback, target)
         origin = _origin(folder, settings, journal, again, run.absolute(), place)
         _begin(target, None)
         trained = Trained(architecture, DistillResult(model, (), 0, 0.0), 0.0)
@@ -173,7 +178,7 @@ def _ship(
         if plan is not None and finished_report(target) is not None:
             callback.on_message(f"candidate {number} of {run} has been shipped to {target.path}")
             return
-        prepared, architecture = _prepared(folder, settings, journal, candidate, callback)
+        prepared, architecture = _prepared(folder, settings, journal, candidate, callback, target)
         schedule = Schedule.of_journal(journal, settings) or Schedule("auto", DistillSettings.batch_size, 1)
         prepared = schedule.applied(prepared)
         if plan is None:
@@ -195,12 +200,17 @@ def _ship(
 
 
 def _prepared(
-    folder: RunFolder, settings: CompressSettings, journal: Journal, candidate: Trial, callback: RunCallback
+    folder: RunFolder,
+    settings: CompressSettings,
+    journal: Journal,
+    candidate: Trial,
+    callback: RunCallback,
+    target: RunFolder,
 ) -> tuple[Prepared, Architecture]:
     """Return what the run began with, unchanged since, and a candidate's architecture."""
     run, meta = folder.path, journal.meta()
     profiles = profiles_of_run(meta, run, settings.devices)
-    prepared = prepare(replace(settings, policy_from=None), profiles, folder, callback)
+    prepared = prepare(replace(settings, policy_from=None), profiles, folder, callback, target.cache)
     refuse_changes(meta, prepared, run)
     return prepared, _architecture(prepared.teacher, candidate, run)
 

@@ -17,7 +17,6 @@ from n2n_edge.graph.input_shape import in_layout, input_layout
 from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.graph.shape_run import Array, run_graph
 from n2n_edge.runs.parity import worst_difference
-from n2n_edge.training.augmentation import normalise
 from n2n_edge.training.executor import GraphModule
 
 __all__ = ["check_teacher", "real_images"]
@@ -82,8 +81,7 @@ def real_images(data: Data, count: int) -> Array:
     pools = [np.asarray(split.images[:: max(1, len(split) // count)][:count]) for split in splits]
     images = np.concatenate(pools)[:count]
     images = np.concatenate([images] * -(-count // len(images)))[:count]
-    mean, std = torch.tensor(data.mean), torch.tensor(data.std)
-    return np.ascontiguousarray(normalise(torch.from_numpy(np.ascontiguousarray(images)), mean, std).numpy())
+    return data.inputs(images)
 
 
 def _in_torch(graph: ir.Model) -> Run:

@@ -45,7 +45,6 @@ def _calibration_batches(model: ir.Model, data: Data) -> Iterator[dict[str, np.n
     values = sum(prod(shape) for shape in inferred_types(model).shapes.values())
     fits = min(_BATCH_VALUES / values, _BATCH_MACS / macs)
     size = fixed if isinstance(fixed, int) and fixed > 0 else int(min(max(fits, 1), _CALIBRATION_BATCH))
-    mean, std = (np.array(item, np.float32).reshape(1, -1, 1, 1) for item in (data.mean, data.std))
     count = max(_LEAST_IMAGES, int(min(_CALIBRATION_IMAGES, _MOST_MACS / macs)))
     count = min(len(data.train), count)
     step = max(1, len(data.train) // count)
@@ -53,5 +52,5 @@ def _calibration_batches(model: ir.Model, data: Data) -> Iterator[dict[str, np.n
     if len(chosen) < size:  # fewer images than one batch: repeat them
         chosen = np.concatenate([chosen] * -(-size // len(chosen)))[:size]
     for start in range(0, len(chosen) - size + 1, size):
-        pixels = chosen[start : start + size].transpose(0, 3, 1, 2).astype(np.float32) / 255
-        yield {str(source.name): in_layout(((pixels - mean) / std).astype(np.float32), input_layout(model))}
+        inputs = data.inputs(chosen[start : start + size])
+        yield {str(source.name): in_layout(inputs, input_layout(model))}

@@ -1,11 +1,12 @@
 """Memory of large activations, kept by the process from step to step instead of asked of the kernel each time."""
 
 import ctypes
+import gc
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["large_buffers_kept"]
+__all__ = ["give_back_freed_memory", "large_buffers_kept"]
 
 # mallopt(3) of glibc
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -38,7 +39,14 @@ def large_buffers_kept() -> Iterator[None]:
         if _depth == 0:
             mallopt(_M_MMAP_MAX, _DEFAULT_MMAP_MAX)
             mallopt(_M_TRIM_THRESHOLD, _DEFAULT_TRIM_THRESHOLD)
-            ctypes.CDLL(None).malloc_trim(0)
+            give_back_freed_memory()
+
+
+def give_back_freed_memory() -> None:
+    """Return to the system what has been freed since: between the parts of a run, which want buffers of other sizes."""
+    if _mallopt() is not None:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _mallopt() -> Callable[[int, int], int] | None:

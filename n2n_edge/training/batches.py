@@ -9,11 +9,20 @@ from torch import Tensor
 
 from n2n_edge.data.dataset import Data, Split
 from n2n_edge.data.streaming import batches_of
-from n2n_edge.training.augmentation import augment, normalise
+from n2n_edge.training.augmentation import Augmenter, normalise
 from n2n_edge.training.compute import generator
 from n2n_edge.training.settings import DistillSettings
 
-__all__ = ["Batch", "Order", "as_bytes", "evaluation_batches", "subset", "training_batches", "training_order"]
+__all__ = [
+    "Batch",
+    "Order",
+    "as_bytes",
+    "evaluation_batches",
+    "images_of",
+    "subset",
+    "training_batches",
+    "training_order",
+]
 
 
 @dataclass(frozen=True)
@@ -46,17 +55,13 @@ def as_bytes(split: Split, chosen: Tensor) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(split.images[chosen.numpy()]))
 
 
-def _read(split: Split, order: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Give the images of batches; where they are decoded, some of those to come are meanwhile."""
+def images_of(split: Split, order: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Give the images of batches `(N, H, W, C)`; where they are decoded, some of those to come are meanwhile."""
     return map(torch.from_numpy, batches_of(split.images, (chosen.numpy() for chosen in order)))
 
 
 def _labels(split: Split, chosen: Tensor) -> Tensor | None:
     return None if split.labels is None else torch.from_numpy(split.labels[chosen.numpy()])
-
-
-def _statistics(data: Data) -> tuple[Tensor, Tensor]:
-    return torch.tensor(data.mean, dtype=torch.float32), torch.tensor(data.std, dtype=torch.float32)
 
 
 def subset(split: Split, images: int, seed: int) -> Split:
@@ -72,21 +77,28 @@ def training_order(count: int, settings: DistillSettings, epoch: int) -> Order:
     return Order(chosen[: settings.images_per_epoch or count], settings.batch_size)
 
 
-def training_batches(data: Data, settings: DistillSettings, epoch: int) -> Iterator[Batch]:
-    """Give the batches of an epoch, augmented from the second on; (seed, epoch) alone decide them."""
-    mean, std = _statistics(data)
+def training_batches(
+    data: Data, settings: DistillSettings, epoch: int, share: tuple[int, int] = (0, 1)
+) -> Iterator[Batch]:
+    """Give the batches of an epoch, augmented from the second on; (seed, epoch) alone decide them.
+
+    `share`: of each batch the equal part that one of several processes takes, its number from nought and how many they
+    are; the others' images aren't read.
+    """
     randomness = generator(settings.seed, epoch, 1)
-    flip = settings.flips(len(data.mean))
+    augment = Augmenter(settings, data)
     order = training_order(len(data.train), settings, epoch)
-    for chosen, images in zip(order, _read(data.train, order), strict=True):
+    rank, processes = share
+    each = min(order.batch_size, len(order.chosen)) // processes
+    own = [chosen[rank * each : (rank + 1) * each] if processes > 1 else chosen for chosen in order]
+    for whole, chosen, images in zip(order, own, images_of(data.train, own), strict=True):
         if settings.augments(epoch):
-            images = augment(images, randomness, flip=flip)
-        yield Batch(normalise(images, mean, std), _labels(data.train, chosen))
+            images = augment(images, randomness, of=(rank * each, len(whole)))
+        yield Batch(normalise(images, data.preprocessing), _labels(data.train, chosen))
 
 
 def evaluation_batches(data: Data, split: Split, batch_size: int) -> Iterator[Batch]:
     """Give the whole split in order, as it is."""
-    mean, std = _statistics(data)
     order = torch.split(torch.arange(len(split)), batch_size)
-    for chosen, images in zip(order, _read(split, order), strict=True):
-        yield Batch(normalise(images, mean, std), _labels(split, chosen))
+    for chosen, images in zip(order, images_of(split, order), strict=True):
+        yield Batch(normalise(images, data.preprocessing), _labels(split, chosen))

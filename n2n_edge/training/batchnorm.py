@@ -3,8 +3,8 @@
 import torch
 
 from n2n_edge.data.dataset import Data
-from n2n_edge.training.augmentation import augment, normalise
-from n2n_edge.training.batches import as_bytes
+from n2n_edge.training.augmentation import Augmenter, normalise
+from n2n_edge.training.batches import images_of
 from n2n_edge.training.compute import Engine, generator
 from n2n_edge.training.evaluation import batch_for
 from n2n_edge.training.executor import GraphModule
@@ -27,16 +27,15 @@ def recalibrate(module: GraphModule, data: Data, settings: DistillSettings, epoc
     """
     if module.has_batch_norm:
         module.train()
+        augment = Augmenter(settings, data)
         randomness = generator(settings.seed, _STREAM)
-        mean, std = torch.tensor(data.mean, dtype=torch.float32), torch.tensor(data.std, dtype=torch.float32)
         order = torch.randperm(len(data.train), generator=randomness)[: settings.calibration_images]
         size = batch_for(data, _BATCH)
-        for count, chosen in enumerate(torch.split(order, size), start=1):
-            if count > 1 and len(chosen) < size:
-                break  # a small last batch would weigh as much as a full one
-            images = as_bytes(data.train, chosen)
+        # a small last batch would weigh as much as a full one
+        batches = [chosen for place, chosen in enumerate(torch.split(order, size)) if not place or len(chosen) == size]
+        for count, images in enumerate(images_of(data.train, batches), start=1):
             if settings.augments(epoch):
-                images = augment(images, randomness, flip=settings.flips(images.shape[-1]))
+                images = augment(images, randomness)
             with step("recounting of BatchNorm statistics"), module.batch_norm_momentum(1.0 / count):
-                module(engine.moved(normalise(images, mean, std)))
+                module(engine.moved(normalise(images, data.preprocessing)))
     module.eval()

@@ -54,7 +54,7 @@ def fingerprint(
     digest = hashlib.sha256()
     chosen = {name: value for name, value in asdict(settings).items() if name not in _DECIDES_NOTHING}
     nodes = [(node.op_type, len(node.inputs)) for node in student.graph]
-    sizes = (len(data.train), len(data.validation), data.input_shape, data.mean, data.std)
+    sizes = (len(data.train), len(data.validation), data.input_shape, data.preprocessing)
     digest.update(repr((sorted(chosen.items()), number_format, nodes, sizes, tuple(hints))).encode())
     for name, tensor in sorted(module.learned().items()):
         digest.update(name.encode())

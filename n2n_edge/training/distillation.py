@@ -1,7 +1,7 @@
 """The distillation of a student to the end: epochs, validation, checkpoints."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from math import inf, isfinite
 from pathlib import Path
@@ -9,15 +9,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx_ir as ir
-import torch
 from onnx import ModelProto
 from torch import Tensor
 
 from n2n_edge.data.dataset import Data
+from n2n_edge.data.loading import quiet
 from n2n_edge.graph.costs import node_amounts
-from n2n_edge.tasks.channels import channel_scales
-from n2n_edge.tasks.losses import distillation_loss
-from n2n_edge.tasks.outputs import output_kind
+from n2n_edge.tasks.task import Outputs, task_of
 from n2n_edge.training.batches import evaluation_batches, subset, training_order
 from n2n_edge.training.batchnorm import recalibrate
 from n2n_edge.training.checkpoint import (
@@ -117,7 +115,6 @@ class _Distillation:
         student, data, settings, kept = order.student, order.data, order.settings, order.kept
         self.order, self.engine, self.data, self.settings = order, engine, data, settings
         self.student, self.teacher = engine.module(student, "student"), engine.module(order.teacher, "teacher")
-        self.kind = output_kind(student, data.outputs)
         self.steps = training_order(len(data.train), settings, 1).steps
         hints: FeatureHints | None = None
         if kept is not None and settings.hint_weight:
@@ -128,52 +125,37 @@ class _Distillation:
         self.fingerprint = fingerprint(student, self.student, data, settings, engine.number_format, names)
         self.teaching = Teaching(self.teacher, data, settings, hints, engine)
         measured = subset(data.train, _SCALE_IMAGES, settings.seed)
+        self.task = task_of(student, data).measured(lambda: outputs_of(self.teacher, data, measured, engine))
         self.optimiser = Optimiser(
             self.student,
             settings,
             steps=self.steps * settings.epochs,
-            kind=self.kind,
+            task=self.task,
             engine=engine,
             hints=hints,
             hint_steps=self.steps * self.teaching.rounds,
-            scales=channel_scales(outputs_of(self.teacher, data, measured, engine)) if self.kind == "other" else None,
         )
         self.history: tuple[EpochReport, ...] = ()
-        labels = data.validation.labels
-        self.labels = None if labels is None or self.kind == "other" else engine.moved(torch.from_numpy(labels))
-        self.reference: list[tuple[Tensor, ...]] = []
+        labels = self.task.labels(data.validation)
+        self.labels = None if labels is None else engine.moved(labels)
+        self.reference: list[Outputs] | None = None
         self.best = _copies(self.student.learned())
         self.best_epoch, self.best_validation, self.best_loss = 0, float("-inf"), float("inf")
 
     def validate(self) -> tuple[float, float]:
         """Give the student's metric and its loss on the validation split, in float32."""
-        split = self.data.validation
-        if self.kind == "other":
-            reference = outputs_of(self.teacher, self.data, split, self.engine)
-            found = compare(outputs_of(self.student, self.data, split, self.engine), reference, None, self.kind)
-            return found.metric, _finite(found.error)
-        # scores of classes are few numbers an image: worth keeping
-        self.reference = self.reference or list(outputs_of(self.teacher, self.data, split, self.engine))
-        outputs = list(outputs_of(self.student, self.data, split, self.engine))
-        found = compare(outputs, self.reference, self.labels, self.kind)
-        return found.metric, _finite(self.loss(outputs))
+        outputs = outputs_of(self.student, self.data, self.data.validation, self.engine)
+        found = compare(outputs, self.teachers_outputs(), self.labels, self.task, self.settings)
+        return found.metric, _finite(found.error)
 
-    def loss(self, outputs: list[tuple[Tensor, ...]]) -> float:
-        """Give the distillation loss of outputs on the validation split, weighing each image alike."""
-        total, seen = 0.0, 0
-        for own, reference in zip(outputs, self.reference, strict=True):
-            count = len(own[0])
-            loss = distillation_loss(
-                own,
-                reference,
-                None if self.labels is None else self.labels[seen : seen + count],
-                kind=self.kind,
-                temperature=self.settings.temperature,
-                kd_weight=self.settings.kd_weight,
-            )
-            total += float(loss) * count
-            seen += count
-        return total / seen
+    def teachers_outputs(self) -> Iterable[Outputs]:
+        """Give the teacher's outputs on the validation split, which are kept where they are few numbers an image."""
+        if self.reference is None:
+            found = outputs_of(self.teacher, self.data, self.data.validation, self.engine)
+            if not self.task.few_numbers:
+                return found
+            self.reference = list(found)
+        return self.reference
 
     def keep_if_best(self, epoch: int) -> tuple[float, float, bool]:
         """Validate, and keep the weights if they are the best; of equal metrics the lower loss decides."""
@@ -325,6 +307,6 @@ def _distilled_by_several(
 
 def _part(engine: Engine, order: _Order, tell: Callable[[object], None]) -> None:
     """Do one process's part."""
-    with deterministic(order.settings.threads):
+    with deterministic(order.settings.threads), quiet():
         run = _Distillation(order, engine)
         run.run(tell, None if engine.rank else tell)

@@ -1,6 +1,7 @@
 """How good a model is: accuracy by labels, fidelity to the teacher, for a graph or for the shipped file."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -11,10 +12,10 @@ from n2n_edge.data.dataset import Data, Split
 from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.metrics.notices import Notice
-from n2n_edge.tasks.channels import ChannelErrors, channel_scales
-from n2n_edge.tasks.losses import error_of_values
+from n2n_edge.tasks.channels import channel_scales
 from n2n_edge.tasks.metrics import Evaluation, MetricName, metric_name
-from n2n_edge.tasks.outputs import OutputKind, as_tuple, output_kind
+from n2n_edge.tasks.outputs import as_tuple, output_kind
+from n2n_edge.tasks.task import LossSettings, Outputs, Task, task_of
 from n2n_edge.training.batches import evaluation_batches, subset
 from n2n_edge.training.compute import Engine
 from n2n_edge.training.executor import GraphModule
@@ -55,61 +56,28 @@ def outputs_of(module: GraphModule, data: Data, split: Split, engine: Engine) ->
 
 
 def compare(
-    outputs: Iterable[tuple[Tensor, ...]],
-    teacher: Iterable[tuple[Tensor, ...]] | None,
+    outputs: Iterable[Outputs],
+    teacher: Iterable[Outputs] | None,
     labels: Tensor | None,
-    kind: OutputKind,
+    task: Task,
+    teaching: LossSettings | None = None,
 ) -> Evaluation:
-    """Compare outputs, batch by batch, with the labels of all images and with the teacher's outputs.
+    """Compare outputs, batch by batch, with the labels of all images (see `Task.labels`) and the teacher's outputs.
 
-    `labels` are class numbers `(N,)`, or for outputs that aren't classes values `(N, K)`.
+    With `teaching` the evaluation has the loss on these images, too, which needs the teacher's.
     """
-    if kind == "other":
-        return _compare_values(outputs, teacher, labels)
-    correct = agreeing = seen = 0
-    teacher_batches = None if teacher is None else iter(teacher)
-    for student_outputs in outputs:
-        count = len(student_outputs[0])
-        chosen = student_outputs[0].argmax(1)
-        if labels is not None:
-            correct += int((chosen == labels[seen : seen + count]).sum())
-        if teacher_batches is not None:
-            agreeing += int((chosen == next(teacher_batches)[0].argmax(1)).sum())
-        seen += count
-    return Evaluation(
-        None if labels is None else correct / seen, None if teacher_batches is None else agreeing / seen, seen
-    )
-
-
-def _compare_values(
-    outputs: Iterable[tuple[Tensor, ...]], teacher: Iterable[tuple[Tensor, ...]] | None, targets: Tensor | None
-) -> Evaluation:
-    errors: list[ChannelErrors] = []
-    distance, seen = 0.0, 0
+    meter, total, seen = task.meter(), 0.0, 0
     teacher_batches = None if teacher is None else iter(teacher)
     for own in outputs:
         count = len(own[0])
-        if teacher_batches is not None:
-            theirs = next(teacher_batches)
-            errors = errors or [ChannelErrors() for _ in theirs]
-            for error, mine, other in zip(errors, own, theirs, strict=True):
-                error.add(other, mine)
-        if targets is not None:
-            distance += float((own[0].flatten(1).double() - targets[seen : seen + count].double()).abs().sum())
+        theirs = None if teacher_batches is None else next(teacher_batches)
+        told = None if labels is None else labels[seen : seen + count]
+        meter.add(own, theirs, told)
+        if teaching is not None and theirs is not None and task.few_numbers:
+            total += float(task.loss(own, theirs, told, teaching)) * count
         seen += count
-    label_error = None if targets is None else distance / targets.numel()
-    if not errors:
-        return Evaluation(None, None, seen, label_error=label_error)
-    shares = [error.shares() for error in errors]
-    fidelity = sum(float((1 - share).clamp_min(0.0).mean()) for share in shares) / len(shares)
-    loss = sum(float(error_of_values(share)) for share in shares) / len(shares)
-    return Evaluation(None, fidelity, seen, loss, label_error)
-
-
-def _labels(split: Split, kind: OutputKind) -> Tensor | None:
-    """Return what outputs of this kind are compared with: class numbers, or values."""
-    labels = split.targets if kind == "other" else split.labels
-    return None if labels is None else torch.from_numpy(labels)
+    found = meter.evaluation()
+    return replace(found, error=total / seen) if teaching is not None and task.few_numbers else found
 
 
 def evaluate(
@@ -119,9 +87,9 @@ def evaluate(
     engine = engine or Engine(torch.device("cpu"))
     reference = None if teacher is None else outputs_of(engine.module(teacher), data, split, engine)
     outputs = outputs_of(engine.module(model), data, split, engine)
-    kind = output_kind(model, data.outputs)
-    labels = _labels(split, kind)
-    return compare(outputs, reference, None if labels is None else engine.moved(labels), kind)
+    task = task_of(model, data)
+    labels = task.labels(split)
+    return compare(outputs, reference, None if labels is None else engine.moved(labels), task)
 
 
 def _runtime_outputs(path: Path, data: Data, split: Split, threads: int) -> Iterator[tuple[Tensor, ...]]:
@@ -142,8 +110,8 @@ def evaluate_onnx(
     path = Path(path)
     reference = None if teacher is None else _by_image(_runtime_outputs(Path(teacher), data, split, threads))
     outputs = _by_image(_runtime_outputs(path, data, split, threads))
-    kind = output_kind(ir.load(path), data.outputs)
-    return compare(outputs, reference, _labels(split, kind), kind)
+    task = task_of(ir.load(path), data)
+    return compare(outputs, reference, task.labels(split), task)
 
 
 def _by_image(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:

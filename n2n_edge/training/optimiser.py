@@ -1,7 +1,7 @@
 """One step of stochastic gradient descent towards the teacher, and the schedule of its learning rate."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +10,8 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from n2n_edge.tasks.channels import ChannelScale
-from n2n_edge.tasks.losses import distillation_loss
-from n2n_edge.tasks.outputs import OutputKind, as_tuple
+from n2n_edge.tasks.outputs import as_tuple
+from n2n_edge.tasks.task import Task
 from n2n_edge.training.compute import Engine
 from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.hints import FeatureHints
@@ -76,14 +75,13 @@ class Optimiser:
         settings: DistillSettings,
         *,
         steps: int,
-        kind: OutputKind,
+        task: Task,
         engine: Engine,
         hints: FeatureHints | None = None,
         hint_steps: int | None = None,
-        scales: Sequence[ChannelScale] | None = None,
     ) -> None:
-        self.hints, self.hint_steps, self.scales = hints, hint_steps or steps, scales
-        self.module, self.settings, self.steps, self.kind, self.engine = module, settings, steps, kind, engine
+        self.hints, self.hint_steps = hints, hint_steps or steps
+        self.module, self.settings, self.steps, self.task, self.engine = module, settings, steps, task, engine
         parameters = module.weights()
         self.parameters = parameters
         groups = [
@@ -152,17 +150,7 @@ class Optimiser:
         hints = self.hints if lesson.features else None
         outputs, own = self._forward(lesson.inputs, hints is not None)
         mean = self.engine.mean if self.engine.processes > 1 else None
-        loss = distillation_loss(
-            outputs,
-            lesson.teacher,
-            lesson.labels,
-            kind=self.kind,
-            temperature=self.settings.temperature,
-            kd_weight=self.settings.kd_weight,
-            label_smoothing=self.settings.label_smoothing,
-            scales=self.scales,
-            mean=mean,
-        )
+        loss = self.task.loss(outputs, lesson.teacher, lesson.labels, self.settings, mean)
         if hints is not None and lesson.features:
             weight = self.settings.hint_weight * max(0.0, 1.0 - index / self.hint_steps)
             loss = loss + weight * hints.distance(own, lesson.features, mean)

@@ -1,6 +1,7 @@
 """Proxy evaluation of a candidate: a short distillation on a fixed set of images with cached teacher outputs."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -8,10 +9,9 @@ import torch
 from torch import Tensor
 
 from n2n_edge.data.dataset import Data
-from n2n_edge.tasks.channels import channel_scales
-from n2n_edge.tasks.losses import distillation_loss
-from n2n_edge.tasks.outputs import as_tuple, output_kind
-from n2n_edge.training.augmentation import augment, normalise
+from n2n_edge.tasks.outputs import as_tuple
+from n2n_edge.tasks.task import Outputs, task_of
+from n2n_edge.training.augmentation import Augmenter, normalise
 from n2n_edge.training.batches import as_bytes, subset, training_order
 from n2n_edge.training.batchnorm import recalibrate
 from n2n_edge.training.compute import Engine, deterministic, generator
@@ -68,11 +68,10 @@ class ShortDistiller:
         self._data, self._passes = data, passes
         self._settings = replace(settings, images_per_epoch=None, processes=1)
         self._engine = engine = Engine.of(settings)
-        self._kind = output_kind(teacher, data.outputs)
-        self._mean, self._std = torch.tensor(data.mean), torch.tensor(data.std)
+        task = task_of(teacher, data)
         self._validation = subset(data.validation, validation_images, settings.seed)
-        labels = self._validation.labels if self._kind != "other" else None
-        self._validation_labels = None if labels is None else engine.moved(torch.from_numpy(labels))
+        labels = task.labels(self._validation)
+        self._validation_labels = None if labels is None else engine.moved(labels)
         with deterministic(settings.threads):
             module = engine.module(teacher, "teacher")
             self._features = FeatureTargets(module, data, self._settings, engine, feature_images)
@@ -82,9 +81,9 @@ class ShortDistiller:
             self.teaching_seconds = time.monotonic() - start
             self.teaching_bytes = sum(output.numel() * output.element_size() for output in self._taught)
             self._reference = list(outputs_of(module, data, self._validation, engine))
-        self._scales = channel_scales(self._reference) if self._kind == "other" else None
-        self.teacher: Evaluation = compare(self._reference, self._reference, self._validation_labels, self._kind)
-        self.teacher_loss = self._loss(self._reference, self.teacher)
+        self._task = task.measured(lambda: self._reference)
+        self.teacher = self._compare(self._reference)
+        self.teacher_loss = self.teacher.error or 0.0
 
     @classmethod
     def refitting(cls, teacher: ir.Model, data: Data, settings: DistillSettings) -> "ShortDistiller":
@@ -103,15 +102,15 @@ class ShortDistiller:
         chosen = torch.cat([torch.randperm(len(train), generator=randomness) for _ in range(rounds)])[:images]
         drawn = as_bytes(train, chosen)
         if settings.augments(rounds):
-            flip = settings.flips(drawn.shape[-1])
+            augment = Augmenter(settings, self._data)
             new, again = drawn[: len(train)], drawn[len(train) :]
-            drawn = torch.cat([new, *(augment(part, randomness, flip=flip) for part in torch.split(again, _BATCH))])
+            drawn = torch.cat([new, *(augment(part, randomness) for part in torch.split(again, _BATCH))])
         self._rounds = rounds
         labels = None if train.labels is None else torch.from_numpy(train.labels[chosen.numpy()])
         return drawn, labels
 
     def _inputs(self, chosen: Tensor) -> Tensor:
-        return self._engine.moved(normalise(self._images[chosen], self._mean, self._std))
+        return self._engine.moved(normalise(self._images[chosen], self._data.preprocessing))
 
     def _teach(self, module: GraphModule, engine: Engine) -> tuple[Tensor, ...]:
         """Give the teacher's outputs for the whole fixed set, where there is most memory."""
@@ -138,16 +137,18 @@ class ShortDistiller:
             training_seconds = time.monotonic() - before_training
             if self._passes or not refitted:
                 recalibrate(module, self._data, self._settings, self._rounds, self._engine)
-            outputs = list(outputs_of(module, self._data, self._validation, self._engine))
-            evaluation = compare(outputs, self._reference, self._validation_labels, self._kind)
-            loss = self._loss(outputs, evaluation)
+            evaluation = self._compare(outputs_of(module, self._data, self._validation, self._engine))
         seconds = time.monotonic() - start
+        loss = evaluation.error or 0.0
         return ProxyResult(evaluation.metric, loss, seconds, training_seconds, write_back(candidate, module))
+
+    def _compare(self, outputs: Iterable[Outputs]) -> Evaluation:
+        return compare(outputs, self._reference, self._validation_labels, self._task, self._settings)
 
     def _train(self, module: GraphModule, settings: DistillSettings, engine: Engine) -> None:
         orders = [training_order(len(self._images), settings, epoch) for epoch in range(1, self._passes + 1)]
         steps = sum(order.steps for order in orders)
-        optimiser = Optimiser(module, settings, steps=steps, kind=self._kind, engine=engine, scales=self._scales)
+        optimiser = Optimiser(module, settings, steps=steps, task=self._task, engine=engine)
         module.train()
         batches = (chosen for order in orders for chosen in order)
         for index, chosen in enumerate(batches):
@@ -157,23 +158,3 @@ class ShortDistiller:
     def _lesson(self, chosen: Tensor) -> Lesson:
         labels = None if self._labels is None else self._engine.moved(self._labels[chosen])
         return Lesson(self._inputs(chosen), labels, self._engine.moved(tuple(out[chosen] for out in self._taught)))
-
-    def _loss(self, outputs: list[tuple[Tensor, ...]], evaluation: Evaluation) -> float:
-        """Give the distillation loss over the validation images, weighing each image alike."""
-        if evaluation.error is not None:
-            return evaluation.error
-        total, seen = 0.0, 0
-        for own, reference in zip(outputs, self._reference, strict=True):
-            count = len(own[0])
-            labels = None if self._validation_labels is None else self._validation_labels[seen : seen + count]
-            loss = distillation_loss(
-                own,
-                reference,
-                labels,
-                kind=self._kind,
-                temperature=self._settings.temperature,
-                kd_weight=self._settings.kd_weight,
-            )
-            total += float(loss) * count
-            seen += count
-        return total / seen

@@ -68,12 +68,11 @@ class FeatureTargets:
         self.engine = engine
         self._places: dict[tuple[int, int], Tensor] = {}
         order = torch.randperm(len(data.train), generator=generator(settings.seed, _STREAM))
-        mean, std = torch.tensor(data.mean), torch.tensor(data.std)
-        self._look(teacher, engine.moved(normalise(as_bytes(data.train, order[:1]), mean, std)))
+        self._look(teacher, engine.moved(normalise(as_bytes(data.train, order[:1]), data.preprocessing)))
         each = sum(value.numel() * value.element_size() for value in self.values.values())
         most = _MOST_BYTES if data.input_shape[1] * data.input_shape[2] <= _SMALL else _MOST_BYTES // 4
         count = max(_LEAST_IMAGES, min(images, most // max(each, 1)))
-        self.images = engine.moved(normalise(as_bytes(data.train, order[:count]), mean, std))
+        self.images = engine.moved(normalise(as_bytes(data.train, order[:count]), data.preprocessing))
         self._look(teacher, self.images)
 
     def places(self, positions: int, each: int) -> Tensor:

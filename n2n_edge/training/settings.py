@@ -6,14 +6,17 @@ from math import ceil
 from typing import Literal, get_args
 
 from n2n_edge.errors import InputError
+from n2n_edge.importing import is_function_name
 
-__all__ = ["DistillSettings", "Format", "Precision", "check_device"]
+__all__ = ["AUGMENTATIONS", "DistillSettings", "Format", "Precision", "check_augment", "check_device"]
 
 Format = Literal["fp32", "bf16", "fp16"]
 """The number format of convolutions and matrix products; weights, sums and losses are float32 in each."""
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 """What a user may ask for: a format, or the fastest that device and graph allow."""
+
+AUGMENTATIONS = ("auto", "none", "light", "standard")
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -28,15 +31,23 @@ def check_device(device: str, precision: str, processes: int) -> None:
         raise InputError(f"‹gpus› {processes}: must be at least 1")
 
 
+def check_augment(augment: str) -> None:
+    """Raise InputError for what is neither an augmentation's name nor that of a function."""
+    if augment not in AUGMENTATIONS and not is_function_name(augment):
+        raise InputError(f"‹augment› {augment}: give {', '.join(AUGMENTATIONS)}, or package.module:function")
+
+
 @dataclass(frozen=True)
 class DistillSettings:
     """Settings of a distillation; the defaults are for small image classifiers.
 
     `learning_rate` is the peak of a cosine schedule after a short warm-up; `weight_decay` touches weights of two or
-    more axes only. `augment`
-    shifts and mirrors images from the second epoch on (benchmarks/distillation); `flip` None
-    means: images of three channels may be mirrored, others (digits, characters) not. `images_per_epoch` limits an epoch
-    to so many images, freshly drawn. `hint_weight` is what feature hints count at the start (see `FeatureHints`);
+    more axes only. `augment` is what is done to images from the second epoch on: ``light`` shifts and mirrors
+    (benchmarks/distillation), ``standard`` crops, scales and mirrors, ``auto`` is light for images of less than 96
+    pixels, ``none`` leaves them as they are; or ``package.module:function``, called with bytes `(N, H, W, C)` and a
+    torch.Generator. `flip` None means: images of three channels may be mirrored, others (digits, characters) not.
+    `images_per_epoch` limits an epoch to so many images, freshly drawn. `hint_weight` is what feature hints count at
+    the start (see `FeatureHints`);
     after `teacher_images` augmented images they come back with the teacher's outputs for them (see `Teaching`).
     `device` is ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; `processes` train
     together, each on its part of every batch: as many CUDA devices, or parts of the processor. `precision` ``auto``
@@ -59,7 +70,7 @@ class DistillSettings:
     gradient_clip: float = 5.0
     seed: int = 0
     flip: bool | None = None
-    augment: bool = True
+    augment: str = "auto"
     images_per_epoch: int | None = None
     calibration_images: int = 4096
     precision: Precision = "auto"
@@ -70,6 +81,7 @@ class DistillSettings:
 
     def __post_init__(self) -> None:
         check_device(self.device, self.precision, self.processes)
+        check_augment(self.augment)
         for name in (
             "epochs",
             "batch_size",
@@ -100,7 +112,7 @@ class DistillSettings:
 
     def augments(self, epoch: int) -> bool:
         """Whether the images of an epoch, the first being 1, are augmented: what is new is seen as it is."""
-        return self.augment and epoch > 1
+        return self.augment != "none" and epoch > 1
 
     def flips(self, channels: int) -> bool:
         """Whether images of so many channels are mirrored."""

@@ -78,24 +78,15 @@ class Teaching:
         place = epoch if epoch <= self.rounds else 2 + (epoch - 2) % (self.rounds - 1)
         hints = self._hints if epoch <= self.rounds else None
         self.waited_s = 0.0
-        batches = iter(training_batches(self._data, self._settings, place))
+        share = (self._engine.rank, self._engine.processes)
+        batches = iter(training_batches(self._data, self._settings, place, share))
         for index in count():
             start = time.monotonic()
             batch = next(batches, None)
             self.waited_s += time.monotonic() - start
             if batch is None:
                 return
-            own = self._own(batch)
-            yield len(own.inputs), self._lessons(place, index, own, hints)
-
-    def _own(self, batch: Batch) -> Batch:
-        """Return this process's equal part of a batch."""
-        engine = self._engine
-        if engine.processes == 1:
-            return batch
-        each = len(batch.inputs) // engine.processes
-        part = slice(engine.rank * each, (engine.rank + 1) * each)
-        return Batch(batch.inputs[part], None if batch.labels is None else batch.labels[part])
+            yield len(batch.inputs), self._lessons(place, index, batch, hints)
 
     def _lessons(self, place: int, index: int, batch: Batch, hints: FeatureHints | None) -> Iterator[Lesson]:
         for part in parts_of(len(batch.inputs), self._settings.images_at_once):

@@ -46,3 +46,31 @@ def test_training_says_its_speed_and_whether_it_waits_for_images(
     console = Console(file=io.StringIO(), width=120)
     console.print(panel.render())
     assert f"1 of 2; {told}1 min 05 s left" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_reading_of_a_large_folder_is_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter(range(0, 600, 6))
+    monkeypatch.setattr("n2n_edge.cli.live.time.monotonic", lambda: float(next(now)))
+    lines, panel = _Lines(SETTINGS), _Panel(SETTINGS, Console(file=io.StringIO()))
+    for done in (20_000, 50_000, 100_000):
+        lines.on_scan(done, 100_000)
+        panel.on_scan(done, 100_000)
+        console = Console(file=io.StringIO(), width=120)
+        console.print(panel.render())
+        shown = console.file.getvalue()  # type: ignore[attr-defined]
+        assert (f"{done:,} of 100,000" in shown) == (done < 100_000)  # the panel goes when it is read
+    said, last = capsys.readouterr().err.splitlines()
+    assert said.startswith("reading images 50,000/100,000; ")
+    assert said.endswith(" left")
+    assert last == "reading images 100,000/100,000"
+
+
+def test_settings_in_messages_are_named_as_options(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "trained at 224 x 224 (give ‹input_shape› for another)"
+    _Lines(SETTINGS).on_message(text)
+    shown = io.StringIO()
+    _Panel(SETTINGS, Console(file=shown, width=120)).on_message(text)
+    for said in (capsys.readouterr().err, shown.getvalue()):
+        assert "(give --input-shape for another)" in said

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from n2n_edge.data.dataset import load_data
+from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.data.source_folder import read
 from n2n_edge.errors import InputError
 from tests.data.datasets import items_of
@@ -19,7 +20,7 @@ WIDE = RAMP.astype(np.uint16) * 257
 
 
 def exact(path: Path) -> np.ndarray:
-    return read(path.parent, (1, 32, 32)).train.images[0, ..., 0].astype(int)
+    return read(path.parent, Preprocessing((32, 32), channels=1)).train.images[0, ..., 0].astype(int)
 
 
 def write_pgm(path: Path, values: np.ndarray, highest: int) -> None:
@@ -122,7 +123,7 @@ def test_pictures_are_turned_upright_and_counted(tmp_path, suffix, orientation, 
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(np.rot90(COLOUR, turns)).save(tmp_path / f"x{suffix}", exif=exif, quality=95)
-    source = read(tmp_path, (3, 32, 32))
+    source = read(tmp_path, Preprocessing((32, 32)))
     assert np.abs(source.train.images[0].astype(int) - COLOUR).mean() < 4
     told = orientation != 1 and suffix != ".tiff"  # Pillow itself turns these for every reader
     assert ("1 turned upright" in source.conversions.words()) == told
@@ -130,7 +131,7 @@ def test_pictures_are_turned_upright_and_counted(tmp_path, suffix, orientation, 
 
 def test_a_damaged_orientation_says_nothing(tmp_path):
     Image.fromarray(COLOUR).save(tmp_path / "x.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\0" * 200, quality=95)
-    assert np.abs(read(tmp_path, (3, 32, 32)).train.images[0].astype(int) - COLOUR).mean() < 4
+    assert np.abs(read(tmp_path, Preprocessing((32, 32))).train.images[0].astype(int) - COLOUR).mean() < 4
 
 
 def test_one_line_counts_what_was_converted_and_passed_over(tmp_path):
@@ -162,7 +163,7 @@ def test_large_and_odd_pictures_warn_of_nothing(tmp_path):
     Image.new("L", (13000, 8000)).save(tmp_path / "large.png")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(read(tmp_path, (1, 8, 8)).train.images) == 1
+        assert len(read(tmp_path, Preprocessing((8, 8), channels=1)).train.images) == 1
 
 
 def test_avif_is_read_where_pillow_can(tmp_path):
@@ -171,4 +172,4 @@ def test_avif_is_read_where_pillow_can(tmp_path):
     if not features.check("avif"):
         pytest.skip("this Pillow reads no AVIF")
     Image.fromarray(COLOUR).save(tmp_path / "x.avif")
-    assert len(read(tmp_path, (3, 32, 32)).train.images) == 1
+    assert len(read(tmp_path, Preprocessing((32, 32))).train.images) == 1

@@ -5,12 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from n2n_edge.data import source_folder
-from n2n_edge.data.dataset import Data, load_data
-from n2n_edge.data.streaming import Loading, Pictures, batches_of
+from n2n_edge.data.dataset import Data, Split, load_data
+from n2n_edge.data.loading import Loading
+from n2n_edge.data.pixels import Conversions
+from n2n_edge.data.preprocessing import Preprocessing
+from n2n_edge.data.streaming import Pictures, Store, batches_of
 from n2n_edge.errors import InputError
+from n2n_edge.training.batches import training_batches
+from n2n_edge.training.settings import DistillSettings
 
 
 @pytest.fixture
@@ -49,7 +56,7 @@ def test_a_kept_image_is_not_decoded_again(folder, tmp_path, monkeypatch):
     data = load(folder, cache_gb=1.0, folder=tmp_path / "cache")
     first = np.asarray(data.train.images)
     again = load(folder, cache_gb=1.0, folder=tmp_path / "cache")
-    monkeypatch.setattr(source_folder, "_decode", None)
+    monkeypatch.setattr(source_folder, "read_picture", None)
     np.testing.assert_array_equal(np.asarray(again.train.images), first)
 
 
@@ -87,3 +94,51 @@ def test_a_digest_notices_changed_bytes(folder, monkeypatch):
     assert load(folder).digest() == first
     Image.fromarray(np.zeros((20, 24, 3), np.uint8)).save(folder / "1" / "001.png")
     assert load(folder).digest() != first
+
+
+def test_what_a_process_takes_of_its_batches_is_all_that_it_reads():
+    read: list[str] = []
+
+    def decode(path: str, _noted: Conversions) -> NDArray[np.uint8]:
+        read.append(path)
+        return np.random.RandomState(int(path)).randint(0, 256, (16, 16, 3)).astype(np.uint8)
+
+    names, kinds = [str(index) for index in range(200)], np.arange(200) % 2
+    store = Store(names, kinds, np.zeros((200, 16), np.uint8), (3, 16, 16), decode, Loading(cache_gb=0.0), "it")
+    split = Split(Pictures(store), kinds)
+    data = Data(split, split, split, ("0", "1"), Preprocessing((16, 16)))
+    settings = DistillSettings(batch_size=50)
+    for epoch in (1, 2):  # the second is augmented
+        whole = list(training_batches(data, settings, epoch))
+        parts = []
+        for rank in range(2):
+            read.clear()
+            parts.append(list(training_batches(data, settings, epoch, (rank, 2))))
+            assert len(set(read)) == len(read) == 100
+        for batch, first, second in zip(whole, *parts, strict=True):
+            assert torch.equal(batch.inputs, torch.cat([first.inputs, second.inputs]))
+            assert batch.labels is not None
+            assert first.labels is not None
+            assert torch.equal(batch.labels[:25], first.labels)
+
+
+def test_scanning_is_told_of_to_the_end(folder, monkeypatch):
+    for at_once in (0, 10**9):
+        monkeypatch.setattr(source_folder, "AT_ONCE_BYTES", at_once)
+        told: list[tuple[int, int]] = []
+        load(folder, on_scan=lambda done, total, told=told: told.append((done, total)))
+        assert told == sorted(told)
+        assert told[-1][0] == told[-1][1]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"workers": -1}, "data_workers -1"),
+        ({"cache_gb": -0.5}, "cache_gb -0.5"),
+        ({"cache_gb": float("nan")}, "cache_gb nan"),
+    ],
+)
+def test_settings_that_there_cannot_be_are_refused(given, text):
+    with pytest.raises(InputError, match=text):
+        Loading(**given)

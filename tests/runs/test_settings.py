@@ -40,6 +40,8 @@ def test_settings_survive_the_file(tmp_path: Path) -> None:
         ({"gpus": 0}, "gpus 0: must be at least 1"),
         ({"gpus": 2, "train_device": "cpu"}, "gpus 2: they can't be cpu"),
         ({"minutes": -3.0}, "minutes -3"),
+        ({"cache_gb": -1.0}, "cache_gb -1: give 0 (none) or more"),
+        ({"data_workers": -2}, "data_workers -2: give 0 (decode where images are needed) or more"),
         ({"min_accuracy": 90.0}, "fraction"),
         ({"teacher": "t.onnx"}, "add data with"),
     ],
@@ -118,6 +120,17 @@ def test_two_names_of_one_device_are_refused(names: tuple[str, ...], tmp_path: P
 def test_half_a_normalisation_is_refused(given: dict[str, tuple[float, ...]]) -> None:
     with pytest.raises(InputError, match="belong together"):
         CompressSettings(**given)  # type: ignore[arg-type]
+
+
+def test_what_does_not_change_results_may_change_when_a_run_is_resumed(tmp_path: Path) -> None:
+    RunFolder.new(tmp_path / "run").begin(CompressSettings(seed=3))
+    run = Run.open(tmp_path / "run")
+    run.take_settings({"cache_gb": 2.5, "data_workers": 1, "strict_data": True, "seed": 3})
+    assert run.settings == Run.open(tmp_path / "run").settings
+    assert run.settings == CompressSettings(seed=3, cache_gb=2.5, data_workers=1, strict_data=True)
+    with pytest.raises(InputError, match=r"seed 4: this run was begun with 3"):
+        run.take_settings({"cache_gb": 1.0, "seed": 4})
+    assert Run.open(tmp_path / "run").settings.cache_gb == 2.5
 
 
 def test_candidates_are_shared_between_the_stages() -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from n2n_edge.tasks.channels import channel_scales
+from n2n_edge.tasks.task import Values
 from n2n_edge.training.evaluation import compare
 
 CLASSES = 20
@@ -40,7 +41,7 @@ def detections(images: int = 24, size: int = 12, box_scale: float = 1.0, score_s
 
 
 def fidelity(student: Tensor, teacher: Tensor, batch: int = 5) -> float:
-    found = compare(zip(student.split(batch)), zip(teacher.split(batch)), None, "other").fidelity
+    found = compare(zip(student.split(batch)), zip(teacher.split(batch)), None, Values()).fidelity
     assert found is not None
     return found
 

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from n2n_edge.tasks.losses import distillation_loss, normalised_error, tempered_kl
+from n2n_edge.tasks.losses import normalised_error, tempered_kl
+from n2n_edge.tasks.task import Classification, Values
+from n2n_edge.training.settings import DistillSettings
 
 TEACHER = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.5, 0.0]])
 STUDENT = torch.tensor([[1.0, 0.5, 0.0], [0.0, 0.0, 3.0]])
@@ -30,20 +32,18 @@ def test_tempered_kl_is_the_mean_divergence_times_the_squared_temperature() -> N
 def test_labels_add_cross_entropy_by_weight() -> None:
     labels = torch.tensor([0, 2])
     entropy = -sum(math.log(softmax(row)[k]) for row, k in zip(STUDENT.tolist(), (0, 2), strict=True)) / 2
-    loss = distillation_loss([STUDENT], [TEACHER], labels, kind="logits", temperature=4.0, kd_weight=0.7)
+    loss = Classification().loss([STUDENT], [TEACHER], labels, DistillSettings(kd_weight=0.7))
     wanted = 0.7 * tempered_kl(STUDENT, TEACHER, 4.0).item() + 0.3 * entropy
     assert loss.item() == pytest.approx(wanted, rel=1e-5)
-    unlabelled = distillation_loss([STUDENT], [TEACHER], None, kind="logits", temperature=4.0, kd_weight=0.7)
+    unlabelled = Classification().loss([STUDENT], [TEACHER], None, DistillSettings(kd_weight=0.7))
     assert unlabelled.item() == pytest.approx(tempered_kl(STUDENT, TEACHER, 4.0).item())
 
 
 def test_a_model_that_ends_in_softmax_is_taught_like_its_logits() -> None:
     labels = torch.tensor([0, 2])
-    of_logits = distillation_loss([STUDENT], [TEACHER], labels, kind="logits", temperature=4.0, kd_weight=0.9)
+    of_logits = Classification().loss([STUDENT], [TEACHER], labels, DistillSettings())
     for kind, function in (("probabilities", torch.softmax), ("log_probabilities", torch.log_softmax)):
-        loss = distillation_loss(
-            [function(STUDENT, 1)], [function(TEACHER, 1)], labels, kind=kind, temperature=4.0, kd_weight=0.9
-        )
+        loss = Classification(kind).loss([function(STUDENT, 1)], [function(TEACHER, 1)], labels, DistillSettings())
         assert loss.item() == pytest.approx(of_logits.item(), rel=1e-4)
 
 
@@ -61,7 +61,7 @@ def test_values_are_compared_in_units_of_each_channels_variance() -> None:
     for channels in ([0], [3], [0, 1, 3]):
         student = mixed.clone()
         student[:, channels] = constant[:, channels]
-        loss = distillation_loss([student, mixed], [mixed, mixed], None, kind="other", temperature=4.0, kd_weight=1)
+        loss = Values().loss([student, mixed], [mixed, mixed], None, DistillSettings())
         assert loss.item() == pytest.approx(math.log(2) * len(channels) / 4 / 2, rel=0.02)
 
 
@@ -70,7 +70,7 @@ def test_a_channel_that_hardly_varies_cannot_drown_the_others() -> None:
         torch.randn(64, 2, 30, 30, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 1e-7])[:, None, None]
     )
     student = (teacher + torch.tensor([0.5, 1e-3])[:, None, None]).requires_grad_()
-    loss = distillation_loss([student], [teacher], None, kind="other", temperature=4.0, kd_weight=1)
+    loss = Values().loss([student], [teacher], None, DistillSettings())
     loss.backward()  # type: ignore[no-untyped-call]
     assert student.grad is not None
     first, second = (student.grad[:, channel] * 0.5 for channel in (0, 1))

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from n2n_edge.data.dataset import Data, Split
+from n2n_edge.data.preprocessing import Preprocessing
 
 
 def _conv_block(
@@ -71,6 +72,5 @@ def striped_data() -> Data:
         validation=stripes(96, seed=2),
         test=stripes(96, seed=3),
         class_names=("rows", "columns", "chess"),
-        mean=(0.5,),
-        std=(0.25,),
+        preprocessing=Preprocessing((16, 16), channels=1, mean=(0.5,), std=(0.25,)),
     )

@@ -3,11 +3,12 @@
 import ctypes
 import platform
 
+import psutil
 import pytest
 import torch
 
 from n2n_edge.training import allocator
-from n2n_edge.training.allocator import large_buffers_kept
+from n2n_edge.training.allocator import give_back_freed_memory, large_buffers_kept
 
 BYTES = 64_000_000
 
@@ -43,9 +44,20 @@ def test_large_buffers_stay_with_the_process_while_it_trains() -> None:
     assert mapped_for_a_buffer() >= BYTES
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_what_was_freed_is_given_back_between_the_parts_of_a_run() -> None:
+    with large_buffers_kept():
+        kept = [torch.ones(BYTES, dtype=torch.uint8) for _ in range(4)]
+        kept.clear()
+        before = psutil.Process().memory_info().rss
+        give_back_freed_memory()
+        assert psutil.Process().memory_info().rss < before - 2 * BYTES
+
+
 @pytest.mark.parametrize("libc", ["", "musl"])
 def test_other_libraries_are_left_alone(libc: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator.platform, "libc_ver", lambda: (libc, ""))
     monkeypatch.setattr(allocator.ctypes, "CDLL", None)
     with large_buffers_kept():
+        give_back_freed_memory()
         assert torch.ones(2).sum() == 2

@@ -15,6 +15,7 @@ from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.graph.teacher import Teacher, build, surviving
 from n2n_edge.runs.schedule import timed_pace
 from n2n_edge.tasks.outputs import as_tuple
+from n2n_edge.tasks.task import Classification
 from n2n_edge.training import compute
 from n2n_edge.training.checkpoint import last_checkpoint
 from n2n_edge.training.compute import Engine
@@ -204,7 +205,7 @@ def test_float16_scales_its_losses_and_goes_on_with_the_scale(tmp_path: Path) ->
 def test_a_loss_that_float16_cannot_hold_changes_no_weight_and_shrinks_the_scale() -> None:
     engine = Engine(torch.device("cpu"), "fp16")
     module = engine.module(small_cnn(width=4, classes=3))
-    optimiser = Optimiser(module, SETTINGS, steps=2, kind="logits", engine=engine)
+    optimiser = Optimiser(module, SETTINGS, steps=2, task=Classification(), engine=engine)
     module.train()
     before = {name: tensor.clone() for name, tensor in module.learned().items() if name.endswith("weight")}
     images, said = torch.rand(8, 1, 16, 16), torch.full((8, 3), float("inf"))

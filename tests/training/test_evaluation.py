@@ -8,6 +8,7 @@ import onnx_ir as ir
 import pytest
 
 from n2n_edge.data.dataset import Data, Split
+from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.errors import InputError
 from n2n_edge.tasks.outputs import output_kind
 from n2n_edge.training.distillation import distill
@@ -122,6 +123,6 @@ def test_the_kind_of_outputs_is_read_from_the_graph(striped_data: Data, end: str
 @pytest.mark.parametrize(("side", "images"), [(16, 256), (96, 256), (224, 47), (640, 8)])
 def test_of_large_images_fewer_are_evaluated_at_a_time(side: int, images: int) -> None:
     split = Split(np.zeros((1, side, side, 3), np.uint8), None)
-    data = Data(split, split, split, (), (0.0,) * 3, (1.0,) * 3)
+    data = Data(split, split, split, (), Preprocessing(split.images.shape[1:3]))
     assert batch_for(data) == images
     assert batch_for(data, 4) == 4

@@ -10,6 +10,7 @@ from hypothesis import given
 
 from n2n_edge._example import teacher_path
 from n2n_edge.data.dataset import Data, Split, load_data
+from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.teacher import Teacher, build, surviving
 from n2n_edge.training.executor import GraphModule
@@ -47,7 +48,9 @@ def random_data(model: ir.Model, images: int = 24) -> Data:
     _, channels, height, width = (int(size) if isinstance(size, int) else 1 for size in shape)
     pixels = np.random.default_rng(0).integers(0, 256, (images, height, width, channels), dtype=np.uint8)
     split = Split(pixels, None)
-    return Data(split, split, split, (), (0.5,) * channels, (0.3,) * channels)
+    return Data(
+        split, split, split, (), Preprocessing(split.images.shape[1:3], channels=channels, mean=(0.5,), std=(0.3,))
+    )
 
 
 def outputs(model: ir.Model, data: Data) -> torch.Tensor:

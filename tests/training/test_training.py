@@ -10,7 +10,8 @@ import torch
 
 from n2n_edge.data.dataset import Data, Split, load_data
 from n2n_edge.errors import InputError
-from n2n_edge.training.distillation import _Distillation, distill
+from n2n_edge.tasks.task import Values
+from n2n_edge.training.distillation import distill
 from n2n_edge.training.evaluation import Evaluation, evaluate
 from n2n_edge.training.proxy_evaluation import ShortDistiller
 from n2n_edge.training.reports import EpochReport, StepReport
@@ -110,8 +111,7 @@ def test_of_epochs_with_equal_validation_the_one_with_the_lowest_loss_comes_back
     striped_data: Data, labelled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([9.0, 3.0, 1.0, 2.0, 1.5])  # of the student as it came, then of every epoch
-    monkeypatch.setattr(_Distillation, "loss", lambda self, outputs: next(losses))
-    monkeypatch.setattr("n2n_edge.training.distillation.compare", lambda *given: Evaluation(0.5, 0.5, 96))
+    monkeypatch.setattr("n2n_edge.training.distillation.compare", lambda *given: Evaluation(0.5, 0.5, 96, next(losses)))
     data = striped_data if labelled else unlabelled(striped_data)
     result = distill(small_cnn(width=4, classes=3, seed=1), small_cnn(width=4, classes=3), data, QUICK)
     assert [report.best for report in result.history] == [True, True, False, False]
@@ -126,7 +126,7 @@ def test_of_detectors_with_equal_fidelity_the_lower_error_is_kept(
         "n2n_edge.training.distillation.compare", lambda *given: Evaluation(None, 0.0, 96, next(errors))
     )
     teacher = small_cnn(width=4, classes=3)
-    monkeypatch.setattr("n2n_edge.training.distillation.output_kind", lambda model, outputs: "other")
+    monkeypatch.setattr("n2n_edge.training.distillation.task_of", lambda model, data: Values())
     result = distill(small_cnn(width=4, classes=3, seed=1), teacher, striped_data, QUICK)
     assert result.best_epoch == 2
 
