@@ -75,7 +75,7 @@ for name in sys.argv[1:]:
     importlib.import_module(name)
     print(name, *sorted(set(%s) & set(sys.modules)))
 """
-    names = [f"n2n_edge{part}" for part in ("", ".cli.app", ".graph", ".measure", ".devices", ".gate")]
+    names = [f"n2n_edge{part}" for part in ("", ".cli.app", ".graph", ".measure", ".devices", ".gating")]
     seen = {name: set(heavy) for name, *heavy in map(str.split, _python(code % (HEAVY,), *names).splitlines())}
     assert list(seen) == names
     assert not seen["n2n_edge"] | seen["n2n_edge.cli.app"]

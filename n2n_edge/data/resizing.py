@@ -1,6 +1,7 @@
 """Pictures and arrays of bytes brought to the size of a network's input."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from PIL import Image
 from n2n_edge.data.preprocessing import Interpolation, Preprocessing
 from n2n_edge.errors import InputError
 
-__all__ = ["resized_array", "resized_image"]
+__all__ = ["Placement", "placement", "resized_array", "resized_image"]
 
 _FILTERS: dict[Interpolation, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
@@ -19,9 +20,10 @@ _FILTERS: dict[Interpolation, Image.Resampling] = {
     "area": Image.Resampling.BOX,
 }
 
-_Places = NDArray[np.float64]
 
-_BETWEEN_NEAREST: Mapping[Interpolation, Mapping[int, Callable[[_Places], _Places]]] = {
+_Distances = NDArray[np.float64]
+
+_BETWEEN_NEAREST: Mapping[Interpolation, Mapping[int, Callable[[_Distances], _Distances]]] = {
     "bilinear": {0: lambda distance: 1 - distance, 1: lambda distance: 1 - distance},
     "bicubic": {
         -1: lambda distance: _CUBIC * (((distance - 5) * distance + 8) * distance - 4),
@@ -30,30 +32,74 @@ _BETWEEN_NEAREST: Mapping[Interpolation, Mapping[int, Callable[[_Places], _Place
         2: lambda distance: _CUBIC * (((distance - 5) * distance + 8) * distance - 4),
     },
 }
-"""Weight of a pixel so many places after the first below, by its distance (Keys, Cubic convolution, 1981, eq. 4)."""
+"""Weight of the pixel at each offset from the nearest below, by its distance (Keys, Cubic convolution, 1981, eq. 4)."""
 
 _CUBIC = -0.75
 """Keys' parameter as OpenCV and torch have it."""
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where an image comes to lie in a network's input.
+
+    The part `cut` (left, top, right, bottom, in pixels of the image) is scaled to `scaled` (width, height), and its
+    corner put at `corner` (x, y) of the input; what reaches beyond the input is cut off.
+    """
+
+    cut: tuple[int, int, int, int]
+    scaled: tuple[int, int]
+    corner: tuple[int, int] = (0, 0)
+
+
+def placement(own_width: int, own_height: int, preprocessing: Preprocessing) -> Placement:
+    """Return where an image of this size comes to lie: squashed, cut or letterboxed."""
+    height, width = preprocessing.size
+    whole = (0, 0, own_width, own_height)
+    if preprocessing.resize == "squash":
+        return Placement(whole, (width, height))
+    if preprocessing.resize == "letterbox":
+        scale = min(width / own_width, height / own_height)
+        inner = min(width, max(1, round(own_width * scale))), min(height, max(1, round(own_height * scale)))
+        if preprocessing.pad_position == "top-left":
+            return Placement(whole, inner)
+        # halves go up and left, as in Ultralytics' LetterBox
+        return Placement(whole, inner, (round((width - inner[0]) / 2 - 0.1), round((height - inner[1]) / 2 - 0.1)))
+    if preprocessing.crop_ratio is not None:
+        return _centre_of_scaled(own_width, own_height, preprocessing, preprocessing.crop_ratio)
+    scale = max(width / own_width, height / own_height)
+    kept_width = min(own_width, max(1, round(width / scale)))
+    kept_height = min(own_height, max(1, round(height / scale)))
+    left, top = (own_width - kept_width) // 2, (own_height - kept_height) // 2
+    return Placement((left, top, left + kept_width, top + kept_height), (width, height))
+
+
+def _centre_of_scaled(own_width: int, own_height: int, preprocessing: Preprocessing, ratio: float) -> Placement:
+    """Scale the shorter side to the size over the ratio, and cut out the centre (torchvision's Resize, CenterCrop)."""
+    height, width = preprocessing.size
+    least_height, least_width = (int(side / ratio + 1e-6) for side in (height, width))
+    if own_width * least_height <= own_height * least_width:  # the width is what comes first to its least
+        size = (least_width, int(least_width * own_height / own_width))
+    else:
+        size = (int(least_height * own_width / own_height), least_height)
+    # round() takes halves to even, as torchvision's does
+    left, top = round((size[0] - width) / 2.0), round((size[1] - height) / 2.0)
+    return Placement((0, 0, own_width, own_height), size, (-left, -top))
+
+
 def resized_image(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     """Return a picture, of the network's channels, at its size: squashed, cut or letterboxed."""
     height, width = preprocessing.size
-    if preprocessing.resize == "squash":
-        return _scaled(image, width, height, preprocessing)
-    if preprocessing.resize == "letterbox":
-        return _letterboxed(image, preprocessing)
-    if preprocessing.crop_ratio is not None:
-        return _centre_of_scaled(image, preprocessing, preprocessing.crop_ratio)
-    if image.size == (width, height):
-        return image
-    scale = max(width / image.width, height / image.height)
-    kept_width = min(image.width, max(1, round(width / scale)))
-    kept_height = min(image.height, max(1, round(height / scale)))
-    left, top = (image.width - kept_width) // 2, (image.height - kept_height) // 2
+    where = placement(image.width, image.height, preprocessing)
     # cut before scaling: the filter of a scaling with a box would look beyond the box
-    centre = image.crop((left, top, left + kept_width, top + kept_height))
-    return _scaled(centre, width, height, preprocessing)
+    part = image if where.cut == (0, 0, *image.size) else image.crop(where.cut)
+    scaled = _scaled(part, *where.scaled, preprocessing)
+    left, top = where.corner
+    if preprocessing.resize != "letterbox":
+        return scaled if where.scaled == (width, height) else scaled.crop((-left, -top, width - left, height - top))
+    color = preprocessing.pad_color[0] if len(image.getbands()) == 1 else preprocessing.pad_color
+    whole = Image.new(image.mode, (width, height), color)
+    whole.paste(scaled, (left, top))
+    return whole
 
 
 def _scaled(image: Image.Image, width: int, height: int, preprocessing: Preprocessing) -> Image.Image:
@@ -70,7 +116,7 @@ def _scaled(image: Image.Image, width: int, height: int, preprocessing: Preproce
 
 
 def _between_nearest(
-    values: NDArray[np.float32], axis: int, size: int, taps: Mapping[int, Callable[[_Places], _Places]]
+    values: NDArray[np.float32], axis: int, size: int, taps: Mapping[int, Callable[[_Distances], _Distances]]
 ) -> NDArray[np.float32]:
     """Scale one axis as cv2.resize does: centres on centres, between the nearest pixels; borders go on."""
     length = values.shape[axis]
@@ -82,35 +128,6 @@ def _between_nearest(
         nearest = values.take(np.clip(first + offset, 0, length - 1), axis)
         scaled = scaled + nearest * weight(np.abs(at - first - offset)).astype(np.float32).reshape(shape)
     return scaled
-
-
-def _centre_of_scaled(image: Image.Image, preprocessing: Preprocessing, ratio: float) -> Image.Image:
-    """Scale the shorter side to the size over the ratio, and cut out the centre (torchvision's Resize, CenterCrop)."""
-    height, width = preprocessing.size
-    least_height, least_width = (int(side / ratio + 1e-6) for side in (height, width))
-    if image.width * least_height <= image.height * least_width:  # the width is what comes first to its least
-        size = (least_width, int(least_width * image.height / image.width))
-    else:
-        size = (int(least_height * image.width / image.height), least_height)
-    scaled = _scaled(image, *size, preprocessing)
-    # round() takes halves to even, as torchvision's does
-    left, top = round((scaled.width - width) / 2.0), round((scaled.height - height) / 2.0)
-    return scaled.crop((left, top, left + width, top + height))
-
-
-def _letterboxed(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    height, width = preprocessing.size
-    scale = min(width / image.width, height / image.height)
-    inner_width = min(width, max(1, round(image.width * scale)))
-    inner_height = min(height, max(1, round(image.height * scale)))
-    inner = _scaled(image, inner_width, inner_height, preprocessing)
-    left = top = 0
-    if preprocessing.pad_position == "center":  # halves go up and left, as in Ultralytics' LetterBox
-        left, top = round((width - inner_width) / 2 - 0.1), round((height - inner_height) / 2 - 0.1)
-    color = preprocessing.pad_color[0] if len(image.getbands()) == 1 else preprocessing.pad_color
-    whole = Image.new(image.mode, (width, height), color)
-    whole.paste(inner, (left, top))
-    return whole
 
 
 def resized_array(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:

@@ -10,21 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from n2n_edge.data.labels.values import Objects
 from n2n_edge.tasks.boxes import Detections, Floats
 
-__all__ = ["AveragePrecision", "Objects", "average_precision"]
-
-
-@dataclass(frozen=True)
-class Objects:
-    """What is in one image: `boxes` ``(n, 4)`` as corners, `classes` ``(n,)``; `crowd` boxes count neither way."""
-
-    boxes: Floats
-    classes: NDArray[np.int64]
-    crowd: NDArray[np.bool_] | None = None
-
-    def __len__(self) -> int:
-        return len(self.classes)
+__all__ = ["AveragePrecision", "average_precision"]
 
 
 @dataclass(frozen=True)

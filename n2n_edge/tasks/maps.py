@@ -6,12 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from n2n_edge.data.labels.values import IGNORED
 from n2n_edge.tasks.boxes import Floats
 
-__all__ = ["IGNORED", "ClassMap", "Overlap", "class_maps", "confusion", "map_form", "overlap_of"]
-
-IGNORED = 255
-"""What a mask holds where nothing is said of a pixel, as in Pascal VOC and Cityscapes."""
+__all__ = ["ClassMap", "Overlap", "class_maps", "confusion", "map_form", "overlap_of"]
 
 Counts = NDArray[np.int64]
 

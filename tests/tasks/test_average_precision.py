@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from n2n_edge.tasks.average_precision import Objects, average_precision
+from n2n_edge.data.labels.values import Objects
+from n2n_edge.tasks.average_precision import average_precision
 from n2n_edge.tasks.boxes import Detections
 
 BOXES = np.array([[0, 0, 20, 20], [30, 30, 60, 70]], np.float32)
