@@ -73,11 +73,12 @@ def four_planes(teacher: "ir.Model", data: Path, out: Path) -> Path | None:
     import numpy as np
     from PIL import Image
 
-    from n2n_edge.graph.input_shape import image_shape
+    from n2n_edge.graph.input_shape import image_shape, input_layout
 
-    channels, height, width = image_shape(teacher)
-    if channels != 4:
+    sizes = next(value for value in teacher.graph.inputs if not value.is_initializer()).shape
+    if sizes is None or sizes[-1 if input_layout(teacher) == "nhwc" else 1] != 4:
         return None
+    _, height, width = image_shape(teacher)
     images = [np.asarray(Image.open(file).convert("RGB").resize((width, height))) for file in sorted(data.iterdir())]
     planes = np.concatenate([np.stack(images), np.ones((len(images), height, width, 1), np.uint8)], axis=3)
     out.parent.mkdir(parents=True, exist_ok=True)

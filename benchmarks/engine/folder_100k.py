@@ -44,12 +44,12 @@ def child(arguments: list[str]) -> None:
     step = Optimiser.step
 
     def noted_step(self: Optimiser, *given: object) -> float:
+        what = "timed step" if sys._getframe(1).f_globals["__name__"].endswith("schedule") else "step"
+        note(what)
         try:
             return step(self, *given)  # type: ignore[arg-type]
         finally:
-            note(
-                "timed step of the schedule" if sys._getframe(1).f_globals["__name__"].endswith("schedule") else "step"
-            )
+            note(f"{what} done")
 
     Optimiser.step = noted_step  # type: ignore[method-assign, assignment]
     refit = reconstruct.reconstruct
@@ -153,7 +153,8 @@ def main() -> None:
     assert isinstance(first, dict)
     rows = [
         ("first refitting of weights, s", first.get("refitting of weights"), ""),
-        ("first step of stochastic gradient descent on a candidate, s", first.get("step"), "60"),
+        ("first step of gradient descent on a candidate begins, s", first.get("step"), "60"),
+        ("that step is done, s", first.get("step done"), ""),
         ("final distillation begins, s", first.get("final distillation"), ""),
         ("peak of memory, all processes, GB", found["peak_gb"], "4"),
         ("the whole run, min", found["seconds"] / 60, f"{options.minutes:g}"),  # type: ignore[operator]

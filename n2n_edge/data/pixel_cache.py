@@ -16,6 +16,10 @@ MISSING, KEPT, REPLACED = 0, 1, 2
 """Marks of an image: not there, there, and there in place of one that can't be read."""
 
 
+_LOOK_EVERY = 64
+"""Images after which a process looks what others have added to their common file."""
+
+
 class PixelCache:
     """Decoded images in a file: a byte per image that tells whether it is there, then the images.
 
@@ -26,8 +30,9 @@ class PixelCache:
 
     def __init__(self, path: Path | None, rows: int, row_bytes: int, limit_bytes: float) -> None:
         self._rows, self._row_bytes = rows, row_bytes
-        self._room = max(0, min(rows, int((limit_bytes - rows) // row_bytes)))
-        self.bytes = rows + self._room * row_bytes if self._room else 0
+        self._most = self._room = max(0, min(rows, int((limit_bytes - rows) // row_bytes)))
+        self.bytes = rows + self._most * row_bytes if self._most else 0
+        self._shared, self._puts = path is not None, 0
         self._lock = Lock()
         self._file: IO[bytes] | None = None
         self.marks = np.zeros(rows, np.uint8)
@@ -40,12 +45,17 @@ class PixelCache:
             path.touch()
             self._file = path.open("r+b", buffering=0)
         weakref.finalize(self, self._file.close)
-        kept = self._read(0, rows)
-        if len(kept) == rows:
-            self.marks = np.frombuffer(kept, np.uint8).copy()
-        else:
+        if not self._look():
             self._write(0, bytes(rows))
-        self._room -= int(np.count_nonzero(self.marks))
+
+    def _look(self) -> bool:
+        """Read what is kept; other processes may have added to it. Tell whether the file says."""
+        kept = self._read(0, self._rows)
+        if len(kept) != self._rows:
+            return False
+        self.marks = np.frombuffer(kept, np.uint8).copy()
+        self._room = self._most - int(np.count_nonzero(self.marks))
+        return True
 
     def get(self, row: int) -> NDArray[np.uint8] | None:
         """Return the bytes of a row; None where it isn't kept."""
@@ -56,15 +66,22 @@ class PixelCache:
 
     def put(self, row: int, pixels: NDArray[np.uint8], mark: int) -> None:
         """Keep a row while there is room; a full disk ends the keeping, not the run."""
+        if self._file is None:
+            return
         with self._lock:
-            if self._room <= 0 or self._file is None:
+            self._puts += 1
+            look = self._shared and self._puts % _LOOK_EVERY == 0
+        if look:
+            self._look()
+        with self._lock:
+            if self._room <= 0:
                 return
             self._room -= 1
         try:
             self._write(self._rows + row * self._row_bytes, pixels.tobytes())
             self._write(row, bytes([mark]))
         except OSError:
-            self._room = 0
+            self._most = self._room = 0
             return
         self.marks[row] = mark
 

@@ -13,6 +13,9 @@ from n2n_edge.graph.shape_run import Array
 __all__ = ["ImageSession"]
 
 
+_KINDS = {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+
+
 class ImageSession:
     """Runs a model, as it stands, on batches of images.
 
@@ -32,7 +35,7 @@ class ImageSession:
         self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         entry = self._session.get_inputs()[0]
         self._layout = input_layout(loaded)
-        self._takes_bytes = entry.type == "tensor(uint8)"
+        self._kind = _KINDS.get(entry.type, np.float32)
         self.name: str = entry.name
         first = entry.shape[0] if entry.shape else None
         self.batch: int | None = first if isinstance(first, int) and first > 0 else None
@@ -47,7 +50,7 @@ class ImageSession:
 
     def run(self, images: Array) -> list[Array]:
         """Return every output for `images`, ``(N, ...)``."""
-        images = in_layout(images.astype(np.uint8) if self._takes_bytes else images, self._layout)
+        images = in_layout(images.astype(self._kind, copy=False), self._layout)
         if self.batch is None:
             try:
                 return self._outputs(images)

@@ -15,14 +15,17 @@ from n2n_edge.graph.shape_run import DEFAULT_SPATIAL_SIZE, Array, in_own_order
 from n2n_edge.graph.shapes import Shape, inferred_types
 
 __all__ = [
-    "Layout", "SizedModels", "at_one_size", "image_shape", "in_layout", "input_layout", "leaves_size_free",
-    "parse_input_shape", "shape_words", "with_input_shape",
+    "IMAGE_TYPES", "Layout", "SizedModels", "at_one_size", "image_shape", "in_layout", "input_layout",
+    "leaves_size_free", "parse_input_shape", "shape_words", "with_input_shape",
 ]  # fmt: skip
 
 InputShape = tuple[int, ...]
 """Sizes of the first input without its batch."""
 
 Layout = Literal["nchw", "nhwc"]
+
+IMAGE_TYPES = (ir.DataType.FLOAT, ir.DataType.UINT8, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
+"""Element types that an image may be fed in."""
 
 _IMAGE_RANK = 3
 _CHANNELS = (1, 3, 4)

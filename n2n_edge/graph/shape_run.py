@@ -139,6 +139,7 @@ def run_graph_each(
             found = infer(model, _sizes(inputs))
             outputs, proto = _with_outputs(model, names, found)
             seconds = _seconds_in_child(_work(model, found))
+        inputs = _as_declared(model, inputs)
         if seconds is not None:
             run = run_in_child(to_bytes(proto), [inputs], outputs, outputs, seconds)[0]
             yield dict(run.arrays)
@@ -152,6 +153,17 @@ def run_graph_each(
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise _refusal(error) from error
         yield {name: array for name, array in zip(outputs, arrays, strict=True) if isinstance(array, np.ndarray)}
+
+
+def _as_declared(model: ir.Model, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Return inputs, floats in the precision that the model takes them in."""
+    kinds = {str(value.name): value.dtype for value in model.graph.inputs}
+    fed = {}
+    for name, array in inputs.items():
+        kind = kinds.get(name)
+        floats = kind is not None and kind.is_floating_point() and np.issubdtype(array.dtype, np.floating)
+        fed[name] = array.astype(kind.numpy(), copy=False) if floats and kind is not None else array
+    return fed
 
 
 def types_by_running(

@@ -12,6 +12,7 @@ from n2n_edge.data.loading import Loading, quiet
 from n2n_edge.data.splits import VALIDATION_WARNINGS
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.graph.bind import bound_where_named
+from n2n_edge.graph.input_shape import IMAGE_TYPES
 from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
@@ -131,8 +132,8 @@ def _tried(model: ir.Model, path: Path, data: Data) -> Normalisation:
 def _check_images(model: ir.Model, path: Path) -> None:
     given = model.graph.inputs[0]
     sizes = [size for size in list(given.shape or ())[1:] if isinstance(size, int) and size > 0]
-    if len(sizes) != 3 or given.dtype not in (ir.DataType.FLOAT, ir.DataType.UINT8):
+    if len(sizes) != 3 or given.dtype not in IMAGE_TYPES:
         raise InputError(
-            f"{path}: input '{given.name}' is {given.dtype} {given.shape}; images need float "
+            f"{path}: input '{given.name}' is {given.dtype} {given.shape}; images need floats or uint8 "
             "(N, channels, height, width) or (N, height, width, channels)"
         )

@@ -119,7 +119,7 @@ def _proven(
         devices=_devices(files[1], prepared.profiles),
         trained=trained,
         data=data,
-        warnings=[*warnings, *prepared.data.unreadable()],
+        warnings=[*warnings, *parity.notices, *prepared.data.unreadable()],
         notes=notes,
         conditions=_conditions(student, prepared, callback, condition_images) if settings.corruptions else None,
         layers=layer_rows(prepared.teacher, trained.architecture.removed, *files, devices),

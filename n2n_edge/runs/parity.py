@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -12,7 +14,11 @@ from n2n_edge.data.dataset import Data
 from n2n_edge.errors import UnsuitableEnvironmentError
 from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.graph.shape_run import Array
+from n2n_edge.metrics.notices import Notice
 from n2n_edge.training.executor import GraphModule
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["MAX_RELATIVE_ERROR", "MIN_TOP1_AGREEMENT", "Difference", "Parity", "check_parity", "worst_difference"]
 
@@ -20,6 +26,9 @@ MAX_RELATIVE_ERROR = 1e-3
 
 ABSOLUTE_FLOOR = 1e-6
 """Differences up to this are rounding, however small the output: sigmoids may be nearly nought everywhere."""
+
+_ROUNDING_FACTOR, _ROUNDING_AT_MOST = 4.0, 0.02
+"""Beyond the bound a file may be so many times as far from exact outputs as torch in float32 is, and so far at most."""
 
 MIN_TOP1_AGREEMENT = 0.99
 _IMAGES = 256
@@ -32,11 +41,24 @@ class Parity:
 
     `max_relative_error` is the largest difference of any output element beyond an absolute floor (`ABSOLUTE_FLOOR`),
     relative to the largest magnitude of that output; `top1_agreement` is None for outputs that aren't class scores.
+    `rounding` is torch's own error in float32, the same way, of a network that amplifies rounding beyond the bound.
     """
 
     max_relative_error: float
     top1_agreement: float | None
     n: int
+    rounding: float | None = None
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """A warning of a network that amplifies rounding."""
+        if self.rounding is None:
+            return ()
+        text = (
+            f"the student amplifies rounding: float32 alone moves its outputs by {self.rounding:.1%}, so that runtimes "
+            "and boards will differ as much"
+        )
+        return (Notice("amplifies-rounding", text, "train it for longer, or on more images"),)
 
 
 def check_parity(trained: ir.Model, shipped: Path, data: Data, another: tuple[int, int, int] | None = None) -> Parity:
@@ -45,6 +67,8 @@ def check_parity(trained: ir.Model, shipped: Path, data: Data, another: tuple[in
     With `another` shape ``(C, H, W)`` a few of them are compared at that size, too.
 
     Compared are the values that were learned (`learned_outputs`); what the file has behind them is the teacher's own.
+    Where they differ by more than the bound, both are compared with outputs in float64: a network may amplify rounding
+    so far that no two ways to run it agree, and a file that is as near to them as torch is what was trained.
 
     Raises:
         UnsuitableEnvironmentError: they differ by more than the bounds of this module; the file must not be used.
@@ -60,7 +84,9 @@ def check_parity(trained: ir.Model, shipped: Path, data: Data, another: tuple[in
     module = GraphModule(trained)
     module.eval()
     worst, agreeing, seen = 0.0, 0, 0
-    classifier = False
+    exact = _Exact(trained)
+    rounding: float | None = None
+    unexplained = classifier = False
     batches = (batch.inputs for batch in evaluation_batches(data, compared, size))
     resized = []
     if another is not None:
@@ -71,23 +97,48 @@ def check_parity(trained: ir.Model, shipped: Path, data: Data, another: tuple[in
             outputs = module(batch)
         own = [item.numpy() for item in (outputs if isinstance(outputs, tuple) else (outputs,))]
         theirs = session.run(batch.contiguous().numpy())
-        worst = max(worst, worst_difference(own, theirs).relative)
+        difference = worst_difference(own, theirs).relative
+        found = exact.rounding(batch, own, theirs) if difference > MAX_RELATIVE_ERROR else None
+        if found is not None:
+            rounding = max(rounding or 0.0, found)
+        unexplained = unexplained or (difference > MAX_RELATIVE_ERROR and found is None)
+        worst = max(worst, difference)
         classifier = len(own) == 1 and own[0].ndim == 2 and data.outputs != "values"
         if classifier:
             agreeing += int((own[0].argmax(1) == theirs[0].argmax(1)).sum())
         seen += len(batch)
     agreement = agreeing / seen if classifier and seen else None
-    if (
-        not np.isfinite(worst)
-        or worst > MAX_RELATIVE_ERROR
-        or (agreement is not None and agreement < MIN_TOP1_AGREEMENT)
-    ):
+    if unexplained or not np.isfinite(worst) or (agreement is not None and agreement < MIN_TOP1_AGREEMENT):
         raise UnsuitableEnvironmentError(
             f"{shipped}: ONNX Runtime and torch differ (relative error {worst:.2g}, bound {MAX_RELATIVE_ERROR:g}; "
             f"top-1 agreement {agreement if agreement is not None else 'not applicable'}); "
             "the file isn't what was trained: don't use it, and report this"
         )
-    return Parity(worst, agreement, seen)
+    return Parity(worst, agreement, seen, rounding)
+
+
+class _Exact:
+    """A graph in float64, made when it is first asked."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._model = model
+
+    @cached_property
+    def _module(self) -> GraphModule:
+        return GraphModule(self._model).double().eval()
+
+    def rounding(self, batch: "Tensor", own: Sequence[Array], theirs: Sequence[Array]) -> float | None:
+        """Return torch's error in float32, or None where that doesn't explain how far the file's outputs are off."""
+        import torch
+
+        try:
+            with torch.inference_mode():
+                outputs = self._module(batch.double())
+        except RuntimeError:  # some operator has no float64, or is run by ONNX Runtime
+            return None
+        exact = [item.numpy() for item in (outputs if isinstance(outputs, tuple) else (outputs,))]
+        mine, other = (worst_difference(exact, found).relative for found in (own, theirs))
+        return mine if other <= min(_ROUNDING_AT_MOST, max(MAX_RELATIVE_ERROR, _ROUNDING_FACTOR * mine)) else None
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ __all__ = ["Prepared", "prepare", "refuse_changes"]
 
 _EXAMPLE_DATA = "builtin:digits"
 _NAMES_SHOWN = 3
-_USUAL_BATCH, _LOOKED_AT = 256, 8
+_USUAL_BATCH, _LOOKED_AT = 256, 4
 
 
 @dataclass(frozen=True)

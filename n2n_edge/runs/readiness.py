@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
+from n2n_edge.graph.input_shape import IMAGE_TYPES
 from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.graph.torch_export import EXPORT_WARNING
@@ -110,8 +111,8 @@ def _of_input(value: ir.Value) -> Iterator[Obstacle]:
             f"input '{name}' has shape {_words(value)}; images need (N, channels, height, width), or channels last",
         )
         return
-    if value.dtype not in (ir.DataType.FLOAT, ir.DataType.UINT8):
-        yield Obstacle("input_type", f"input '{name}' is {value.dtype}; give a model that takes float32 or uint8")
+    if value.dtype not in IMAGE_TYPES:
+        yield Obstacle("input_type", f"input '{name}' is {value.dtype}; give a model that takes floats or uint8")
     batch = value.shape[0] if value.shape is not None else None
     if isinstance(batch, int) and batch > 1:
         yield Obstacle("fixed_batch", f"takes {batch} images at a time; export it for one, or with a free batch axis")

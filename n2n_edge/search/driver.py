@@ -133,10 +133,16 @@ def search(
 
     def sensitivity() -> Sensitivity:
         most = plan.removal_candidates + plan.shrinkage_candidates
+        start = time.monotonic()
+        if not evaluator.meter.limits:
+            # without budgets this is what stage 1 starts with, whatever the profile says: training begins at once
+            with phase("first candidate"):
+                evaluator.evaluate(evaluator.meter.fitted(frozenset(), {}), 0.0)
+        first_s = time.monotonic() - start
         return evaluator.sensitivity(
             profiler,
             most,
-            lambda tried: clock.stage_is_over("profile", tried, _PROFILE_SHARE, 1, plan.profile_s),
+            lambda tried: clock.stage_is_over("profile", tried, _PROFILE_SHARE, 1, plan.profile_s, first_s),
             on_probe,
         )
 
@@ -308,11 +314,18 @@ class _Clock:
         self._start = time.monotonic()
 
     def stage_is_over(
-        self, stage: str, position: int, share: float, least: int, otherwise_s: float | None = None
+        self,
+        stage: str,
+        position: int,
+        share: float,
+        least: int,
+        otherwise_s: float | None = None,
+        others_s: float = 0.0,
     ) -> bool:
         """Tell whether `stage` ends before its next part, `share` of the time being spent; `least` are done anyway.
 
-        Of a search without a limit `otherwise_s` is that of the stage.
+        Of a search without a limit `otherwise_s` is that of the stage; what others took of it, `others_s`, isn't
+        counted.
         """
         spent = self._spent_before + time.monotonic() - self._start
         self._journal.set_meta("search_seconds", spent)
@@ -323,7 +336,7 @@ class _Clock:
         if reached is not None and position <= int(reached["position"]):
             return False
         end = self._journal.cached(Fact.STAGE_OVER, stage)
-        if end is None and position >= least and spent > limit_s:
+        if end is None and position >= least and spent - others_s > limit_s:
             end = {"position": position}
             self._journal.store(Fact.STAGE_OVER, stage, end)
         if end is not None and position >= int(end["position"]):

@@ -23,6 +23,14 @@ from n2n_edge.training.trained_weights import constant_tensor
 __all__ = ["GraphModule", "Visitor", "image_module", "load_student", "write_back"]
 
 
+def _precision(model: ir.Model) -> torch.dtype | None:
+    """Return the precision that images are given in where that isn't float32, the others being cast by the graph."""
+    given = next((value for value in model.graph.inputs if not value.is_initializer()), None)
+    if given is None or given.dtype is None:
+        return None
+    return {ir.DataType.FLOAT16: torch.float16, ir.DataType.DOUBLE: torch.float64}.get(given.dtype)
+
+
 def _channels_last(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
@@ -80,6 +88,7 @@ class GraphModule(nn.Module):
         self._slots = plan.slots
         self._inputs, self._outputs = plan.inputs, plan.outputs
         self._layout = input_layout(model)
+        self._precision = _precision(model)
         self._one_at_a_time = takes_one_image(model)
         self._input_names = tuple(str(value.name) for value in model.graph.inputs if not value.is_initializer())
         self._parameter_slots: list[tuple[int, nn.Module, str]] = []
@@ -140,6 +149,8 @@ class GraphModule(nn.Module):
         for slot, owner, key in self._buffer_slots:
             values[slot] = owner._buffers[key]
         for slot, tensor in zip(self._inputs, inputs, strict=True):
+            if self._precision is not None and tensor.is_floating_point():
+                tensor = tensor.to(self._precision)
             given = _channels_last(tensor) if self._layout == "nchw" else tensor.permute(0, 2, 3, 1)
             values[slot] = Images(given) if self._one_at_a_time else given
         for index, (run, reads, fills, finished) in enumerate(self._steps):

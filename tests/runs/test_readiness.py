@@ -88,6 +88,9 @@ FREE = ["N", 3, 12, 12]
 TO_NCHW = [helper.make_node("Transpose", ["x"], ["nchw"], perm=[0, 3, 1, 2])]
 
 TAKEN = {
+    "half-precision images": {"shape": FREE, "given": HALF},
+    "double-precision images": {"shape": FREE, "given": DOUBLE},
+    "bytes": {"shape": FREE, "given": TensorProto.UINT8},
     "channels last": {"shape": ["N", 12, 12, 3], "before": TO_NCHW},
     "free height and width": {"shape": ["N", 3, "H", "W"]},
     "a final ArgMax": {
@@ -102,7 +105,7 @@ TAKEN = {
 }
 
 REFUSED = {
-    "input_type": ({"shape": FREE, "given": HALF}, "is FLOAT16; give a float32 model"),
+    "input_type": ({"shape": FREE, "given": INT}, "is INT64; give a model that takes floats or uint8"),
     "fixed_batch": (
         {"shape": [4, 3, 12, 12], "output": (FLOAT, [4, 5])}, "takes 4 images at a time",
     ),

@@ -1,0 +1,63 @@
+"""Parity forgives a file the rounding that the network itself amplifies, and nothing else."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper
+
+from n2n_edge.data.dataset import Data, Split
+from n2n_edge.data.preprocessing import Preprocessing
+from n2n_edge.errors import UnsuitableEnvironmentError
+from n2n_edge.graph.image_session import ImageSession
+from n2n_edge.runs.parity import MAX_RELATIVE_ERROR, check_parity
+from tests.graph.test_free_batch import Net
+
+SIZE = 8
+
+
+def network(offset: float) -> ir.Model:
+    """Adds a number to its inputs and takes it off again, which costs digits."""
+    net = Net()
+    y = net.op("Conv", "x", net.constant(np.eye(3)[:, :, None, None], np.float32))
+    y = net.op("Sub", net.op("Add", y, net.constant(offset, np.float32)), net.constant(offset, np.float32))
+    shape = ["N", 3, SIZE, SIZE]
+    graph = helper.make_graph(
+        net.nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(y, TensorProto.FLOAT, shape)],
+        net.constants,
+    )
+    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+
+
+def images() -> Data:
+    pixels = np.random.default_rng(0).integers(0, 255, (12, SIZE, SIZE, 3), dtype=np.uint8)
+    split = Split(pixels, None)
+    return Data(split, split, split, (), Preprocessing((SIZE, SIZE)), outputs="values")
+
+
+def parity(monkeypatch, tmp_path, offset, error=0.0):
+    """Hold a network against a file that computes it exactly, but for an error relative to its largest output."""
+    path = tmp_path / "student.onnx"
+    ir.save(network(offset), path)
+    monkeypatch.setattr(ImageSession, "run", lambda self, batch: [(batch * (1 + error)).astype(np.float32)])
+    return check_parity(network(offset), path, images())
+
+
+def test_a_network_that_amplifies_rounding_ships_with_a_warning(monkeypatch, tmp_path):
+    found = parity(monkeypatch, tmp_path, 1e5)
+    assert found.max_relative_error > MAX_RELATIVE_ERROR
+    assert found.rounding == pytest.approx(found.max_relative_error, rel=0.01)
+    assert [notice.code for notice in found.notices] == ["amplifies-rounding"]
+
+
+def test_a_network_that_doesnt_says_nothing(monkeypatch, tmp_path):
+    found = parity(monkeypatch, tmp_path, 1.0, error=0.5 * MAX_RELATIVE_ERROR)
+    assert (found.rounding, found.notices) == (None, ())
+
+
+@pytest.mark.parametrize(("offset", "error"), [(1.0, 0.002), (1e5, 0.03), (1e7, 0.03), (1.0, float("nan"))])
+def test_a_file_that_is_something_else_is_refused(monkeypatch, tmp_path, offset, error):
+    with pytest.raises(UnsuitableEnvironmentError, match="the file isn't what was trained"):
+        parity(monkeypatch, tmp_path, offset, error)
