@@ -25,6 +25,7 @@ BASE: Mapping[str, tuple[str, str]] = {
     "psutil": ("psutil", "memory and processes"),
     "pydantic": ("pydantic", "checks device profiles"),
     "jinja2": ("jinja2", "HTML reports"),
+    "pyyaml": ("yaml", "the data.yaml of labels"),
 }
 """Distributions that the base needs beside ONNX Runtime: the module, and what it is for."""
 
