@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import psutil
 from photographs import MEAN, STD, make_folder, make_teacher
@@ -98,7 +99,7 @@ def shown(process: "subprocess.Popen[str]", started: float) -> None:
         print(f"{time.time() - started:6.0f} s  {line}", end="", flush=True)
 
 
-def run(folder: Path, teacher: Path, out: Path, minutes: float, more: list[str]) -> dict[str, object]:
+def run(folder: Path, teacher: Path, out: Path, minutes: float, more: list[str]) -> dict[str, Any]:
     normalisation = [
         f"--{name}={','.join(f'{x:.3f}' for x in values)}" for name, values in (("mean", MEAN), ("std", STD))
     ]
@@ -130,6 +131,32 @@ def run(folder: Path, teacher: Path, out: Path, minutes: float, more: list[str])
     }  # fmt: skip
 
 
+def write(found: dict[str, Any], name: str) -> None:
+    """Write the files of results."""
+    (HERE / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    first, minutes = found["first_s"], found["minutes"]
+    rows = [
+        ("first refitting of weights, s", first.get("refitting of weights"), ""),
+        ("first step of gradient descent on a candidate begins, s", first.get("step"), "60"),
+        ("that step is done, s", first.get("step done"), ""),
+        ("final distillation begins, s", first.get("final distillation"), ""),
+        ("peak of memory, all processes, GB", found["peak_gb"], "4"),
+        ("the whole run, min", found["seconds"] / 60, f"{minutes:g}"),
+        ("exit code", found["exit"], "0"),
+    ]
+    lines = [
+        f"{found['images']:,} JPEGs of about 400 x 300 ({found['folder_gb']:.1f} GB), MobileNetV2 at 224 px, "
+        f"{found['cores']} cores, mean load average {found['load_average']:.1f}: `n2n-edge compress --effort quick "
+        f"--minutes {minutes:g}`.",
+        "",
+        "| | measured | limit |",
+        "| --- | --- | --- |",
+        *(f"| {what} | {'-' if value is None else f'{value:.4g}'} | {limit} |" for what, value, limit in rows),
+    ]
+    (HERE / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--images", type=int, default=100_000)
@@ -148,29 +175,7 @@ def main() -> None:
         forget(folder)
         found = run(folder, teacher, Path(temporary) / "run", options.minutes, more)
     found |= {"images": options.images, "minutes": options.minutes, "folder_gb": size / 1e9, "cores": os.cpu_count()}
-    (HERE / f"{options.name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    first = found["first_s"]
-    assert isinstance(first, dict)
-    rows = [
-        ("first refitting of weights, s", first.get("refitting of weights"), ""),
-        ("first step of gradient descent on a candidate begins, s", first.get("step"), "60"),
-        ("that step is done, s", first.get("step done"), ""),
-        ("final distillation begins, s", first.get("final distillation"), ""),
-        ("peak of memory, all processes, GB", found["peak_gb"], "4"),
-        ("the whole run, min", found["seconds"] / 60, f"{options.minutes:g}"),  # type: ignore[operator]
-        ("exit code", found["exit"], "0"),
-    ]
-    lines = [
-        f"{options.images:,} JPEGs of about 400 x 300 ({size / 1e9:.1f} GB), MobileNetV2 at 224 px, {os.cpu_count()} "
-        f"cores, mean load average {found['load_average']:.1f}: `n2n-edge compress --effort quick --minutes "
-        f"{options.minutes:g}`.",
-        "",
-        "| | measured | limit |",
-        "| --- | --- | --- |",
-        *(f"| {what} | {'-' if value is None else f'{value:.4g}'} | {limit} |" for what, value, limit in rows),
-    ]
-    (HERE / f"{options.name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
+    write(found, options.name)
 
 
 if __name__ == "__main__":
