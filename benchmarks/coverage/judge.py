@@ -14,6 +14,7 @@ import torch
 
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.costs import costs
+from n2n_edge.graph.input_shape import input_layout
 from n2n_edge.graph.load import load_model, serialize
 from n2n_edge.graph.shape_run import run_graph
 from n2n_edge.graph.teacher import Teacher, build
@@ -143,10 +144,10 @@ def _check_executor(
     # a Sigmoid is right to about 1e-7 in ONNX Runtime, however small the probability that it gives
     floors = [0.01 if _is_probability(value) else 1e-6 for value in teacher.graph.outputs]
     for name, model, wanted in (("teacher", teacher, expected), ("student", student, got)):
-        module = GraphModule(model)
+        module = GraphModule(model, whole=True)
         with torch.no_grad():
-            outputs = module(*(torch.from_numpy(inputs[str(value.name)]) for value in model.graph.inputs))
-        arrays = [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
+            outputs = module(*_images(model, inputs))
+        arrays = _by_graph(outputs, wanted)
         error = max(_error([want], [array], floor) for want, array, floor in zip(wanted, arrays, floors, strict=True))
         if not error <= _EXECUTOR_BOUND:
             reason = f"differs from ONNX Runtime by {error:.1e} on the {name}"
@@ -156,6 +157,19 @@ def _check_executor(
             if wrong:
                 return f"{reason}: {wrong}"
     return "ok"
+
+
+def _images(model: ir.Model, inputs: Arrays) -> list[torch.Tensor]:
+    """Return the inputs as the executor takes them: channels first, whatever the graph's layout."""
+    tensors = [torch.from_numpy(inputs[str(value.name)]) for value in model.graph.inputs]
+    last = input_layout(model) == "nhwc"
+    return [tensor.permute(0, 3, 1, 2) if last and tensor.dim() == 4 else tensor for tensor in tensors]
+
+
+def _by_graph(outputs: torch.Tensor | tuple[torch.Tensor, ...], wanted: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return outputs as the graph gives them: one for a single image may lack the axis that the executor adds."""
+    arrays = [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
+    return [a[0] if a.shape == (1, *b.shape) else a for a, b in zip(arrays, wanted, strict=True)]
 
 
 def _wrong_node(model: ir.Model, inputs: Arrays) -> str:
@@ -184,10 +198,11 @@ def _wrong_node(model: ir.Model, inputs: Arrays) -> str:
                 elif not same:
                     tensor.copy_(torch.from_numpy(want))
 
-    module = GraphModule(model)
+    module = GraphModule(model, whole=True)
     with torch.no_grad():
-        outputs = module.visit(Stepping(), *(torch.from_numpy(inputs[str(item.name)]) for item in model.graph.inputs))
-    arrays = [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
+        outputs = module.visit(Stepping(), *_images(model, inputs))
+    names = [str(value.name) for value in model.graph.outputs]
+    arrays = _by_graph(outputs, [expected.get(name, np.empty(0)) for name in names])
     for value, array in zip(model.graph.outputs, arrays, strict=True):
         if not wrong and value.name in expected and not np.array_equal(expected[value.name], array):
             wrong.append(f"output '{value.name}' isn't what its node gave")
@@ -243,9 +258,9 @@ def _dead_error(teacher: Teacher, keep: dict[str, tuple[int, ...]], inputs: Arra
 
 def _run_double(model: ir.Model, inputs: Arrays) -> list[np.ndarray]:
     """Run in torch in double precision."""
-    module = GraphModule(model).double()
+    module = GraphModule(model, whole=True).double()
     with torch.no_grad():
-        outputs = module(*(torch.from_numpy(inputs[str(value.name)]).double() for value in model.graph.inputs))
+        outputs = module(*(tensor.double() for tensor in _images(model, inputs)))
     return [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
 

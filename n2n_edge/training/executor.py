@@ -70,10 +70,11 @@ class GraphModule(nn.Module):
 
     ``GraphModule(model)(images)`` gives the graph's `learned_outputs`, one tensor, or a tuple where there are several;
     with `whole` the graph's own outputs. What torch has no function for is run by ONNX Runtime (`foreign`). Images are
-    ``(N, C, H, W)`` whatever the graph's layout. The batch axis is free: a graph whose batch is fixed at one runs image
-    by image where it has to (see `images`), and an output without a batch axis gets one, ``(N, ...)``. 4-D inputs and
-    weights are held channels-last. `train()` makes BatchNorm use and follow the batch, as in torch. Raises
-    UnsupportedOpError for an op that neither torch nor ONNX Runtime has.
+    ``(N, C, H, W)`` whatever the graph's layout; ones that can only be ``(N, H, W, C)`` are taken where the graph takes
+    such. The batch axis is free: a graph whose batch is fixed at one runs image by image where it has to (see
+    `images`), and an output without a batch axis gets one, ``(N, ...)``. 4-D inputs and weights are held channels-last.
+    `train()` makes BatchNorm use and follow the batch, as in torch. Raises UnsupportedOpError for an op that neither
+    torch nor ONNX Runtime has.
     """
 
     def __init__(self, model: ir.Model, *, whole: bool = False) -> None:
@@ -88,6 +89,8 @@ class GraphModule(nn.Module):
         self._slots = plan.slots
         self._inputs, self._outputs = plan.inputs, plan.outputs
         self._layout = input_layout(model)
+        shape = model.graph.inputs[0].shape if model.graph.inputs else None
+        self._channels = shape[-1] if shape is not None and len(shape) else None
         self._precision = _precision(model)
         self._one_at_a_time = takes_one_image(model)
         self._input_names = tuple(str(value.name) for value in model.graph.inputs if not value.is_initializer())
@@ -151,7 +154,7 @@ class GraphModule(nn.Module):
         for slot, tensor in zip(self._inputs, inputs, strict=True):
             if self._precision is not None and tensor.is_floating_point():
                 tensor = tensor.to(self._precision)
-            given = _channels_last(tensor) if self._layout == "nchw" else tensor.permute(0, 2, 3, 1)
+            given = _channels_last(tensor) if self._layout == "nchw" else self._in_own_layout(tensor)
             values[slot] = Images(given) if self._one_at_a_time else given
         for index, (run, reads, fills, finished) in enumerate(self._steps):
             arguments = [values[slot] for slot in reads]
@@ -170,6 +173,11 @@ class GraphModule(nn.Module):
                 values[slot] = None
         outputs = tuple(self._output(values[slot]) for slot in self._outputs)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def _in_own_layout(self, images: Tensor) -> Tensor:
+        """Return images of a graph that takes channels last as it takes them."""
+        own = images.shape[-1] == self._channels != images.shape[1]
+        return images if own else images.permute(0, 2, 3, 1)
 
     @staticmethod
     def _output(value: Value | None) -> Tensor:
