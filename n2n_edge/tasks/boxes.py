@@ -74,7 +74,9 @@ def suppressed(found: Detections, iou: float | None, most: int) -> Detections:
     kept: list[int] = []
     for each in np.unique(found.classes):
         left = np.flatnonzero(found.classes == each)
-        while left.size and len(kept) < most * 10:
+        for _ in range(most):
+            if not left.size:
+                break
             best, left = left[0], left[1:]
             kept.append(int(best))
             left = left[box_iou(found.boxes[best : best + 1], found.boxes[left])[0] <= iou]

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from n2n_edge.tasks.channels import ChannelScale
-from n2n_edge.tasks.heads import Head, Layout
+from n2n_edge.tasks.head import Head, Layout
 
 __all__ = ["anchor_weights", "detection_loss"]
 
@@ -25,8 +25,7 @@ _FOUR = 4
 
 def _by_anchor(output: Tensor, layout: Layout) -> Tensor:
     """Return an output as ``(N, anchors, channels)``."""
-    whole = output.flatten(2) if layout.axis == 1 else output
-    return whole.transpose(1, 2) if layout.axis == 1 else whole
+    return output.flatten(2).transpose(1, 2) if layout.axis == 1 else output
 
 
 def anchor_weights(head: Head, teacher: Sequence[Tensor]) -> Tensor:

@@ -3,7 +3,8 @@ import torch
 
 from n2n_edge.tasks.channels import channel_scales
 from n2n_edge.tasks.detection_loss import anchor_weights, detection_loss
-from n2n_edge.tasks.heads import Head, fitting_heads
+from n2n_edge.tasks.head import Head
+from n2n_edge.tasks.heads import fitting_heads
 from tests.tasks.test_heads import WRITERS
 
 TAUGHT = [name for name in WRITERS if name not in ("end-to-end", "listed")]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from n2n_edge.tasks.boxes import Detections, box_iou, suppressed
-from n2n_edge.tasks.heads import HEAD_NAMES, OutputForm, Signature, fitting_heads
+from n2n_edge.tasks.head import OutputForm, Signature
+from n2n_edge.tasks.heads import HEAD_NAMES, fitting_heads
 
 HEIGHT, WIDTH, CLASSES = 96, 128, 3
 STRIDES = (8, 16, 32)
@@ -211,3 +212,12 @@ def test_a_box_that_overlaps_a_better_one_of_its_class_goes():
     assert len(suppressed(found, None, 10)) == 4
     assert suppressed(found, 0.5, 1).scores.tolist() == pytest.approx([0.9])
     assert box_iou(boxes[:1], boxes)[0].tolist() == pytest.approx([1, 90 / 110, 90 / 110, 0])
+
+
+def test_classes_of_high_numbers_arent_crowded_out():
+    count = 20
+    left = np.arange(3 * count, dtype=np.float32) * 20
+    boxes = np.stack([left, left * 0, left + 10, left * 0 + 10], axis=1)
+    classes = np.repeat([0, 1, 2], count)
+    scores = np.where(classes == 2, 0.9, 0.5).astype(np.float32)
+    assert suppressed(Detections(boxes, scores, classes), 0.5, 2).classes.tolist() == [2, 2]
