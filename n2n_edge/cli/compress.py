@@ -58,7 +58,7 @@ def compress(
     - `n2n-edge compress --resume --out run`
     """
     from n2n_edge.runs.run import Run, new_run, require_tensorboard, require_training_packages
-    from n2n_edge.runs.settings import absolute_paths
+    from n2n_edge.runs.settings_file import absolute_paths
 
     require_training_packages()
     if tensorboard:

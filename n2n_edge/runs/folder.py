@@ -12,7 +12,8 @@ from n2n_edge.data.loading import PIXELS, quiet
 from n2n_edge.errors import InputError
 from n2n_edge.report.document import RunReport
 from n2n_edge.runs.document import read_report
-from n2n_edge.runs.settings import CompressSettings, read_settings, write_settings
+from n2n_edge.runs.settings import CompressSettings
+from n2n_edge.runs.settings_file import read_settings, write_settings
 
 __all__ = ["RunFolder", "finished_report", "publish", "sha256_of"]
 

@@ -1,9 +1,8 @@
-"""The settings of a run, as a person gives them and as `run.toml` keeps them."""
+"""The settings of a run, as a person gives them."""
 
 import shlex
-import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from math import isfinite
 from pathlib import Path
 from types import NoneType, UnionType
@@ -15,18 +14,8 @@ from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS, OBJECTIVES
 from n2n_edge.reading import expanded, is_file
 from n2n_edge.training.settings import check_augment, check_device
-from n2n_edge.writing import toml_value, write_text
 
-__all__ = [
-    "EFFORTS",
-    "CompressSettings",
-    "Effort",
-    "EffortName",
-    "absolute_paths",
-    "named_devices",
-    "read_settings",
-    "write_settings",
-]
+__all__ = ["EFFORTS", "CompressSettings", "Effort", "EffortName", "named_devices"]
 
 EffortName = Literal["quick", "standard", "thorough"]
 
@@ -290,11 +279,13 @@ class CompressSettings:
             raise InputError(f"‹outputs› {self.outputs}: no such kind of outputs; give classes or values")
         if (self.mean is None) != (self.std is None):
             raise InputError("‹mean› and ‹std› belong together; give both or neither")
-        from n2n_edge.runs.preprocessing import check_options  # which imports ONNX, and help needs none
+        # onnx is imported only where it is needed: help, and listing what a run has tried, answer at once
+        preprocessing = (item for item in fields(self) if item.metadata.get("panel") == PREPROCESSING)
+        if any(getattr(self, item.name) != item.default for item in preprocessing):
+            from n2n_edge.runs.preprocessing import check_options
 
-        check_options(self)
+            check_options(self)
         if self.bind or self.opset is not None or self.ir_version is not None:
-            # onnx is imported only where it is needed: help answers at once
             from n2n_edge.graph.bind import parse_bindings
             from n2n_edge.graph.file_version import check_versions
 
@@ -359,34 +350,6 @@ class CompressSettings:
         return " ".join([*words, "--out", shlex.quote(str(out))])
 
 
-def write_settings(settings: CompressSettings, path: Path) -> None:
-    """Write the settings that were given, as TOML, in one step."""
-    lines = ["# settings of this run; `n2n-edge compress --resume --out FOLDER` reads them"]
-    for name, value in asdict(settings).items():
-        if value is not None:
-            lines.append(f"{name} = {toml_value(value)}")
-    write_text(path, "\n".join(lines) + "\n")
-
-
-def read_settings(path: Path) -> CompressSettings:
-    """Read what `write_settings` wrote; raises InputError where that isn't what is there."""
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path.parent} holds no run to resume: {path.name} is missing") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as TOML ({error}); restore it or start a new run") from error
-    known = {item.name for item in fields(CompressSettings)}
-    unknown = sorted(set(document) - known)
-    if unknown:
-        raise InputError(f"{path}: unknown setting '{unknown[0]}'; known: {', '.join(sorted(known))}")
-    try:
-        document.setdefault("accept_expected", True)  # what runs did before they said so
-        return CompressSettings(**document)
-    except InputError as error:
-        raise InputError(f"{path}: {error.text}; restore it or start a new run") from error
-
-
 _WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
 
 
@@ -437,27 +400,3 @@ def _iterable(given: object) -> Iterable[object]:
 
 def _is_file(device: str) -> bool:
     return device.endswith(".toml") and is_file(expanded(device))
-
-
-def _absolute_device(name: str) -> str:
-    return str(expanded(name).absolute()) if name.endswith(".toml") else name
-
-
-_PATHS = ("teacher", "weights", "data", "classes", "policy_from")
-
-
-def absolute_paths(given: Mapping[str, object]) -> dict[str, object]:
-    """Return settings as text with paths made absolute, so that a run can be resumed from any folder."""
-    settings = dict(given)
-    if settings.get("device") is not None:
-        named = named_devices(settings["device"])
-        settings["device"] = named_devices(
-            [_absolute_device(name) for name in ([named] if isinstance(named, str) else named)]
-        )
-    for name in _PATHS:
-        value = settings.get(name)
-        if value is None:
-            continue
-        path = expanded(str(value))
-        settings[name] = str(path.absolute()) if path.exists() else str(value)
-    return settings

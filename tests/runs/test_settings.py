@@ -1,6 +1,8 @@
 """The settings of a run: kept, read back, refused."""
 
 import re
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from n2n_edge.errors import InputError
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.environment import threads_of_run
 from n2n_edge.runs.folder import RunFolder
-from n2n_edge.runs.settings import LARGEST_SEED, CompressSettings, absolute_paths, read_settings, write_settings
+from n2n_edge.runs.settings import LARGEST_SEED, CompressSettings
+from n2n_edge.runs.settings_file import absolute_paths, read_settings, write_settings
 from n2n_edge.search.store import Journal
 
 
@@ -267,3 +270,12 @@ def test_a_run_keeps_its_threads(tmp_path: Path) -> None:
     assert "OMP_NUM_THREADS" in said[0]
     write_settings(settings, tmp_path / "run.toml")
     assert read_settings(tmp_path / "run.toml").threads == before + 1
+
+
+def test_settings_that_say_nothing_of_graphs_and_images_import_no_onnx():
+    code = "import sys; from n2n_edge.runs.settings import CompressSettings; CompressSettings(max_mb=1.0)"
+    found = subprocess.run(
+        [sys.executable, "-c", f"{code}; print([name for name in ('onnx', 'onnx_ir', 'PIL') if name in sys.modules])"],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert found.stdout.strip() == "[]"
