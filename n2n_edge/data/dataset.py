@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n_edge.data import source_digits, source_folder, source_function, source_npz
+from n2n_edge.data.loading import Loading
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.data.samples import Samples, Source
 from n2n_edge.data.splits import choose_members, split_warnings
-from n2n_edge.data.streaming import Images, Loading, Pictures
+from n2n_edge.data.streaming import Images, Pictures
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.importing import is_function_name

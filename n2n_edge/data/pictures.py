@@ -13,16 +13,18 @@ from n2n_edge.data.resizing import resized_image
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 
-__all__ = ["MODES", "UNREADABLE", "read_picture"]
+__all__ = ["MODES", "ORIENTATION", "UNREADABLE", "read_picture"]
 
 MODES = {1: "L", 3: "RGB"}
 """Pillow's mode of pictures with so many channels."""
+
+ORIENTATION = 0x0112
+"""EXIF's tag that says how a picture has to be turned."""
 
 UNREADABLE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow raises for a picture that it can't read."""
 
 _ODD_NOTES = (*UNREADABLE, struct.error, TypeError, KeyError, IndexError, OverflowError, ZeroDivisionError)
-_ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -82,7 +84,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     """
     image.load()
     try:
-        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+        return _TURNS.get(image.getexif().get(ORIENTATION, 1))
     except _ODD_NOTES:
         return None
 

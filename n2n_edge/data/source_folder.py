@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from n2n_edge.data.folder_layout import Files, find_layout
+from n2n_edge.data.loading import Loading, refuse_unreadable
 from n2n_edge.data.pictures import MODES, UNREADABLE, read_picture
 from n2n_edge.data.pixels import GREY_MODES, Conversions
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.data.samples import Samples, Source, allocate
-from n2n_edge.data.streaming import Loading, Pictures, Store, refuse_unreadable
+from n2n_edge.data.streaming import Pictures, Store
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 
@@ -126,7 +127,7 @@ class _Reader:
 
 
 def _fingerprint(path: str, *, whole: bool) -> NDArray[np.uint8]:
-    """Return a digest of a picture's size and bytes, or of some of these; raises one of `_UNREADABLE`."""
+    """Return a digest of a picture's size and bytes, or of some of these; raises one of `UNREADABLE`."""
     with Path(path).open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         digest = hashlib.blake2b(str(size).encode(), digest_size=_PRINT_BYTES)

@@ -15,7 +15,7 @@ from n2n_edge.data.pixel_cache import KEPT, REPLACED, PixelCache
 from n2n_edge.data.pixels import Conversions
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 
-__all__ = ["Images", "Loading", "Pictures", "Store", "batches_of", "refuse_unreadable"]
+__all__ = ["Images", "Pictures", "Store", "batches_of"]
 
 Decoder = Callable[[str, Conversions], NDArray[np.uint8]]
 """Reads one file as an image `(H, W, C)` and notes what it converted; raises InputError."""

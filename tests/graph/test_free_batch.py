@@ -1,6 +1,6 @@
 """A network exported for one image is opened into one that does the same for every image, or not at all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
@@ -46,6 +46,25 @@ class Net:
         weights = self.random(filters, width, 3, 3), self.random(filters)
         return self.op("Conv", x, *weights, kernel_shape=[3, 3], pads=[1] * 4, strides=[stride] * 2)
 
+    def model(
+        self,
+        output: str,
+        sizes: Sequence[int | str],
+        output_sizes: Sequence[int | str] | None,
+        *,
+        kind: int = TensorProto.FLOAT,
+        opset: int = 17,
+    ) -> onnx.ModelProto:
+        """Return the finished graph, whose input ``x`` has these `sizes` and is of this `kind`."""
+        graph = helper.make_graph(
+            self.nodes,
+            "g",
+            [helper.make_tensor_value_info("x", kind, sizes)],
+            [helper.make_tensor_value_info(output, TensorProto.FLOAT, output_sizes)],
+            self.constants,
+        )
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
     def low(self, x: str) -> str:
         return self.op("Relu", self.conv(x, CHANNELS, CHANNELS, 2))
 
@@ -59,14 +78,7 @@ def network(body: Body, opset: int = 17, *, tail: bool = True) -> ir.Model:
         pooled = net.op("Flatten", net.op("GlobalAveragePool", net.op("Relu", net.conv(y, CHANNELS, 6))))
         y = net.op("Gemm", pooled, net.random(5, 6), net.random(5), transB=1)
         shape = [1, 5]
-    graph = helper.make_graph(
-        net.nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, SIZE, SIZE])],
-        [helper.make_tensor_value_info(y, TensorProto.FLOAT, shape)],
-        net.constants,
-    )
-    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8))
+    return ir.from_proto(net.model(y, [1, 3, SIZE, SIZE], shape, opset=opset))
 
 
 def add(net: Net, y: str, other: str) -> str:

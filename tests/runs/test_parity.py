@@ -3,7 +3,6 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
-from onnx import TensorProto, helper
 
 from n2n_edge.data.dataset import Data, Split
 from n2n_edge.data.preprocessing import Preprocessing
@@ -21,14 +20,7 @@ def network(offset: float) -> ir.Model:
     y = net.op("Conv", "x", net.constant(np.eye(3)[:, :, None, None], np.float32))
     y = net.op("Sub", net.op("Add", y, net.constant(offset, np.float32)), net.constant(offset, np.float32))
     shape = ["N", 3, SIZE, SIZE]
-    graph = helper.make_graph(
-        net.nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(y, TensorProto.FLOAT, shape)],
-        net.constants,
-    )
-    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    return ir.from_proto(net.model(y, shape, shape))
 
 
 def images() -> Data:

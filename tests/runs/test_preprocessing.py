@@ -37,14 +37,7 @@ def teacher(path: Path, **metadata: str) -> Path:
     sums = net.op("Gemm", colour, net.constant(weights, np.float32), transB=1)
     small = np.random.default_rng(1).normal(0, 0.01, (2, 8)).astype(np.float32)
     scores = net.op("Add", sums, net.op("Gemm", mixed, net.constant(small, np.float32), transB=1))
-    graph = helper.make_graph(
-        net.nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, SIZE, SIZE])],
-        [helper.make_tensor_value_info(scores, TensorProto.FLOAT, ["N", 2])],
-        net.constants,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = net.model(scores, ["N", 3, SIZE, SIZE], ["N", 2])
     helper.set_model_props(model, metadata)
     onnx.save(model, path)
     return path
@@ -210,14 +203,7 @@ def test_a_network_that_takes_bytes_is_trained_and_ships_so(tmp_path: Path) -> N
     y = net.op("Relu", net.conv(net.op("Relu", net.conv(y, 3, 8)), 8, 8))
     y = net.op("Flatten", net.op("GlobalAveragePool", y))
     y = net.op("Gemm", y, net.constant(np.random.default_rng(0).normal(0, 1, (2, 8)), np.float32), transB=1)
-    graph = helper.make_graph(
-        net.nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["N", 3, SIZE, SIZE])],
-        [helper.make_tensor_value_info(y, TensorProto.FLOAT, ["N", 2])],
-        net.constants,
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "t.onnx")
+    onnx.save(net.model(y, ["N", 3, SIZE, SIZE], ["N", 2], kind=TensorProto.UINT8), tmp_path / "t.onnx")
     pictures = photographs(tmp_path / "pictures", count=12)
     run = n2n_edge.compress(
         tmp_path / "t.onnx", data=pictures, outputs="classes", device="raspberry-pi-4", effort="quick", candidates=2,

@@ -4,7 +4,6 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from onnx import TensorProto, helper
 
 from n2n_edge.graph.free_batch import takes_one_image
 from n2n_edge.graph.image_session import ImageSession
@@ -73,15 +72,7 @@ def test_gradients_are_those_of_the_images_one_by_one() -> None:
 def test_images_of_a_graph_with_channels_last_come_either_way() -> None:
     net = Net()
     y = net.op("Relu", net.conv(net.op("Transpose", "x", perm=[0, 3, 1, 2]), 3, 4))
-    graph = helper.make_graph(
-        net.nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 8, 8, 3])],
-        [helper.make_tensor_value_info(y, TensorProto.FLOAT, None)],
-        net.constants,
-    )
-    opset = [helper.make_opsetid("", 17)]
-    module = GraphModule(ir.from_proto(helper.make_model(graph, opset_imports=opset, ir_version=8)))
+    module = GraphModule(ir.from_proto(net.model(y, ["N", 8, 8, 3], None)))
     pictures = torch.rand(2, 3, 8, 8)
     with torch.no_grad():
         assert torch.equal(module(pictures), module(pictures.permute(0, 2, 3, 1)))

@@ -1,7 +1,6 @@
 """What all readers of labels ask of them: readable images, boxes within these, classes that there are."""
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -9,23 +8,21 @@ from math import isfinite
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from n2n_edge.data.labels.values import NOT_LABELLED, Annotated, Floats, Label, Objects, Shape, Split
-from n2n_edge.data.streaming import refuse_unreadable
+from n2n_edge.data.loading import quiet, refuse_unreadable
+from n2n_edge.data.pictures import ORIENTATION, UNREADABLE
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.metrics.notices import Notice
 
-__all__ = ["UNREADABLE", "Checks", "Classes", "Row", "class_table", "named", "numbers"]
-
-UNREADABLE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for a picture that it can't read."""
+__all__ = ["Checks", "Classes", "Row", "class_table", "named", "numbers"]
 
 _SILENT_PIXELS = 1.0
 _WILD_PIXELS, _WILD_SHARE = 2.0, 0.1
 _MANY, _MANY_SHARE = 10, 0.2
-_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
+_TURNED = (5, 6, 7, 8)
 
 
 def named(path: object) -> str:
@@ -150,10 +147,8 @@ class Checks:
 
     def sizes(self, paths: Sequence[str]) -> dict[str, tuple[int, int]]:
         """Return height and width of upright images; one per cent that can't be read is left out."""
-        with warnings.catch_warnings():  # Pillow warns of large pictures and odd notes in them
-            warnings.simplefilter("ignore")
-            with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-                found = dict(zip(paths, pool.map(_size, paths), strict=True))
+        with quiet(), ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            found = dict(zip(paths, pool.map(_size, paths), strict=True))
         errors = [each for each in found.values() if isinstance(each, str)]
         refuse_unreadable(errors, len(paths), strict=False)
         for error in errors:
@@ -294,6 +289,6 @@ def _may_tell(image: Image.Image, path: str) -> bool:
 
 def _orientation(image: Image.Image) -> object:
     try:
-        return image.getexif().get(_ORIENTATION, 1)
+        return image.getexif().get(ORIENTATION, 1)
     except Exception:  # notes that can't be read say nothing
         return 1

@@ -2,7 +2,6 @@
 
 import os
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from n2n_edge.data.labels.checks import UNREADABLE, Checks, named
+from n2n_edge.data.labels.checks import Checks, named
 from n2n_edge.data.labels.pictures import by_stem, is_picture, pictures_in
 from n2n_edge.data.labels.values import IGNORED, SPLITS, Annotated, Label, MaskFile, Split, mask_values
 from n2n_edge.data.labels.voc import splits_of
+from n2n_edge.data.loading import quiet
+from n2n_edge.data.pictures import UNREADABLE
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.metrics.notices import Notice
@@ -155,10 +156,8 @@ def _look_at(
             raise InputError(f"mask {mask} can't be read ({printable(error)}); repair or remove it") from error
         return np.bincount(values.ravel(), minlength=256).astype(np.int64)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            return dict(zip(chosen, pool.map(look, chosen), strict=True))
+    with quiet(), ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        return dict(zip(chosen, pool.map(look, chosen), strict=True))
 
 
 _REMEDY = f"give a value from 0 to 254 for each class, or a table of colours ({' or '.join(TABLES)})"
