@@ -10,7 +10,7 @@ from pathlib import Path
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import foreign_code, printable
 
-__all__ = ["call_by_name", "function_by_name", "guarded", "is_function_name", "name_of_function"]
+__all__ = ["call_by_name", "function_by_name", "guarded", "is_function_name", "name_of_function", "object_by_name"]
 
 _SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -39,6 +39,13 @@ def function_by_name(what: str, spec: str) -> Callable[..., object]:
         return _function(f"{what} '{spec}'", module_name, function_name)
 
 
+def object_by_name(what: str, spec: str) -> object:
+    """Import the module and return any object of it; raises InputError where there is none."""
+    module_name, _, name = spec.partition(":")
+    with _current_folder_importable():
+        return _named(f"{what} '{spec}'", module_name, name)
+
+
 def call_by_name(what: str, spec: str) -> object:
     """Import the module, call the function without arguments and return what it gives.
 
@@ -63,6 +70,14 @@ def guarded(what: str) -> Iterator[None]:
 
 
 def _function(where: str, module_name: str, function_name: str) -> Callable[[], object]:
+    function = _named(where, module_name, function_name)
+    if not callable(function):
+        raise InputError(f"{where}: '{function_name}' of module '{module_name}' is no function")
+    found: Callable[[], object] = function
+    return found
+
+
+def _named(where: str, module_name: str, name: str) -> object:
     with guarded(f"{where}: module '{module_name}'"):
         try:
             module = importlib.import_module(module_name)
@@ -71,10 +86,9 @@ def _function(where: str, module_name: str, function_name: str) -> Callable[[], 
                 f"{where}: module '{module_name}' can't be imported ({printable(error)}); run the command in the "
                 "folder that holds it, or install what it lacks"
             ) from error
-        function = getattr(module, function_name, None)
-    if not callable(function):
-        raise InputError(f"{where}: module '{module_name}' has no function '{function_name}'")
-    found: Callable[[], object] = function
+        found: object = getattr(module, name, None)
+    if found is None:
+        raise InputError(f"{where}: module '{module_name}' has no function '{name}'")
     return found
 
 

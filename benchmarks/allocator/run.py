@@ -88,7 +88,7 @@ def child(way: str, batch: int, at_once: int, steps: int) -> None:
     """Train for some steps and print what they took, the first left out."""
     import torch
 
-    from n2n_edge.tasks.task import Classification
+    from n2n_edge.tasks.classification import Classification
     from n2n_edge.training.allocator import large_buffers_kept
     from n2n_edge.training.compute import Engine
     from n2n_edge.training.executor import GraphModule

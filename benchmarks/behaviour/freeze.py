@@ -32,7 +32,7 @@ _RUNS = {
         "1",
     ],
     "no-budget": ["--device", "raspberry-pi-4", "--candidates", "4", "--epochs", "1"],
-    "values": [*_BUDGETS, "--outputs", "values", "--candidates", "4", "--epochs", "1"],
+    "values": [*_BUDGETS, "--task", "regression", "--candidates", "4", "--epochs", "1"],
     **{
         name: [*_BUDGETS, "--policy", name, "--candidates", "4", "--epochs", "1"]
         for name in ("n2n", "random", "greedy", "evolution")

@@ -21,8 +21,8 @@ from n2n_edge.data.dataset import Data, load_data
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.costs import costs
 from n2n_edge.graph.teacher import Teacher, build, surviving
+from n2n_edge.tasks.choice import task_of
 from n2n_edge.tasks.outputs import as_tuple
-from n2n_edge.tasks.task import task_of
 from n2n_edge.training.augmentation import normalise, shifted
 from n2n_edge.training.batches import as_bytes, evaluation_batches
 from n2n_edge.training.batchnorm import recalibrate

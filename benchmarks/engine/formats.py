@@ -13,8 +13,10 @@ from pathlib import Path
 import torch
 
 from n2n_edge.graph.teacher import Teacher
+from n2n_edge.tasks.classification import Classification
 from n2n_edge.tasks.outputs import as_tuple, output_kind
-from n2n_edge.tasks.task import Classification, Task, Values
+from n2n_edge.tasks.task import Task
+from n2n_edge.tasks.values import Values
 from n2n_edge.training.compute import Engine, deterministic
 from n2n_edge.training.distillation import grouped_share
 from n2n_edge.training.optimiser import Lesson, Optimiser

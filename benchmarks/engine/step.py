@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "allocator"))
 from run import BLOCKS, network  # noqa: E402
 
-from n2n_edge.tasks.task import Classification  # noqa: E402
+from n2n_edge.tasks.classification import Classification  # noqa: E402
 from n2n_edge.training.compute import Engine, chosen_device, deterministic  # noqa: E402
 from n2n_edge.training.executor import GraphModule  # noqa: E402
 from n2n_edge.training.optimiser import Lesson, Optimiser  # noqa: E402

@@ -22,7 +22,7 @@ from n2n_edge.metrics.notices import Notice
 from n2n_edge.reading import exists, expanded, is_file
 
 if TYPE_CHECKING:
-    from n2n_edge.tasks.outputs import OutputsName
+    from n2n_edge.tasks.task import Task
 
 __all__ = ["Data", "Split", "load_data"]
 
@@ -60,7 +60,7 @@ class Split:
 class Data:
     """Training, validation and test images in RGB at the network's size, and how they become its input.
 
-    `outputs` is what a model's outputs for them are taken as; None goes by the model's graph.
+    `task` is what a model does on them; None goes by the model's graph.
     """
 
     train: Split
@@ -68,7 +68,7 @@ class Data:
     test: Split
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
-    outputs: "OutputsName | None" = None
+    task: "Task | None" = None
     conversions: str = ""
     """What was converted and passed over while the images were read, in words."""
     warnings: tuple[Notice, ...] = ()
@@ -164,12 +164,12 @@ def _check_labels(spec: str, source: Source, classes: int | None, *, may_be_valu
     if high >= classes:
         raise InputError(
             f"data '{spec}' has labels up to {high}, but the teacher has {classes} outputs: labels must be below that; "
-            "outputs that aren't scores of classes need ‹outputs› values"
+            "outputs that aren't scores of classes need ‹task› regression"
         )
     if found != classes:
         raise InputError(
             f"data '{spec}' has {found} classes, but the teacher has {classes} outputs: give the data it was trained "
-            "on; outputs that aren't scores of classes need ‹outputs› values"
+            "on; outputs that aren't scores of classes need ‹task› regression"
         )
 
 

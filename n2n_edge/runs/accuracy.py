@@ -18,9 +18,9 @@ from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.runs.normalisation import Normalisation, choose_normalisation
-from n2n_edge.runs.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs
 from n2n_edge.runs.preprocessing import options_of, preprocessing_for
-from n2n_edge.tasks.metrics import metric_name
+from n2n_edge.tasks.choice import choose_task, metric_name, outputs_name, recorded_task
+from n2n_edge.tasks.metrics import MetricName
 from n2n_edge.tasks.outputs import class_count
 from n2n_edge.training.file_evaluation import evaluate_file
 
@@ -46,7 +46,7 @@ class TestData:
 @quiet()
 def file_accuracy(
     path: Path, wanted: TestData, *, baseline: Path | None = None
-) -> tuple[str, Figure, Figure | None, tuple[Notice, ...], tuple[Notice, ...]]:
+) -> tuple[MetricName, Figure, Figure | None, tuple[Notice, ...], tuple[Notice, ...]]:
     """Return the metric's name, the figure of `path`, that of `baseline` on the same images, notes and warnings.
 
     The images are the test split of the data, the same that `compress` evaluates a student on. Where there are no
@@ -62,27 +62,28 @@ def file_accuracy(
         return _bound_accuracy(path, wanted, baseline)
     model = load_model(path)
     data, notes, warnings = _data(model, path, wanted)
-    if metric_name(model, data) == "accuracy":
+    metric = metric_name(model, data)
+    if metric != "fidelity":
         other = None
         if baseline is not None:  # the same images, as the baseline wants them
             theirs = load_model(baseline)
             recorded = recorded_preprocessing(model.metadata_props)
             their_data, their_notes, their_warnings = _data(theirs, baseline, wanted, like=(path, recorded))
-            other = _figure(theirs, baseline, their_data, None)
+            other = _figure(baseline, their_data, None)
             notes, warnings = notes + their_notes, warnings + their_warnings
-        figure = _figure(model, path, data, None)
-        return "accuracy", figure, other, tuple(dict.fromkeys(notes)), tuple(dict.fromkeys(warnings))
+        figure = _figure(path, data, None)
+        return metric, figure, other, tuple(dict.fromkeys(notes)), tuple(dict.fromkeys(warnings))
     if baseline is None:
         raise InputError(
-            f"{path}: {wanted.spec} tells no class that it could be held against (outputs: {data.outputs}); give "
+            f"{path}: {wanted.spec} tells nothing that it could be held against; give "
             "‹baseline› MODEL to hold its fidelity to that"
         )
-    return "fidelity", _figure(model, path, data, baseline), None, notes, warnings
+    return "fidelity", _figure(path, data, baseline), None, notes, warnings
 
 
 def _bound_accuracy(
     path: Path, wanted: TestData, baseline: Path | None
-) -> tuple[str, Figure, Figure | None, tuple[Notice, ...], tuple[Notice, ...]]:
+) -> tuple[MetricName, Figure, Figure | None, tuple[Notice, ...], tuple[Notice, ...]]:
     """Evaluate copies of the files that have the values as defaults of their inputs."""
     paths = [path] if baseline is None else [path, baseline]
     models = bound_where_named([load_model(one) for one in paths], wanted.bind)
@@ -94,8 +95,8 @@ def _bound_accuracy(
         return file_accuracy(copies[0], replace(wanted, bind=()), baseline=None if baseline is None else copies[1])
 
 
-def _figure(model: ir.Model, path: Path, data: Data, teacher: Path | None) -> Figure:
-    found = evaluate_file(model, path, data.test, data, teacher=teacher)
+def _figure(path: Path, data: Data, teacher: Path | None) -> Figure:
+    found = evaluate_file(path, data.test, data, teacher=teacher)
     return Figure(found.metric, "fraction", "measured", n=found.n)
 
 
@@ -111,16 +112,17 @@ def _data(
     if like is not None and like[1] is not None and how.normalisation is None:
         others = how.like(like[1])
         how = others or how
-    outputs = as_outputs_name(model.metadata_props.get(OUTPUTS_KEY))
+    recorded = recorded_task(model.metadata_props).get("task")
+    task = None if recorded is None else str(recorded)
     data = load_data(
         wanted.spec,
         preprocessing=how.preprocessing,
-        classes=class_count(model, outputs),
+        classes=class_count(model, outputs_name(task)),
         may_be_values=True,
         class_names=None if wanted.classes is None else read_class_names(wanted.classes),
         loading=Loading(cache_gb=0.0),  # each image is read once
     )
-    data, _ = read_outputs(model, data, outputs)
+    data, _ = choose_task(model, data, task)
     notes = (Notice("data", f"data {wanted.spec}: {data.counts}"),) if data.conversions else ()
     if others is not None and like is not None:
         text = f"{path.name}: records no preprocessing; it is given its images as {like[0].name} records"
@@ -128,14 +130,14 @@ def _data(
     warnings = tuple(each for each in data.warnings if each.code not in VALIDATION_WARNINGS)
     if how.normalisation is not None:
         return data, notes, warnings
-    chosen = _tried(model, path, data)
+    chosen = _tried(path, data)
     said = (each.prefixed(path.name) for each in chosen.notices)
     return data.normalised(chosen.mean, chosen.std), (*notes, *said), warnings
 
 
-def _tried(model: ir.Model, path: Path, data: Data) -> Normalisation:
+def _tried(path: Path, data: Data) -> Normalisation:
     try:
-        return choose_normalisation(data, lambda split, normalised: evaluate_file(model, path, split, normalised))
+        return choose_normalisation(data, lambda split, normalised: evaluate_file(path, split, normalised))
     except (InputError, UnsuitableEnvironmentError) as error:
         raise type(error)(
             f"{path}: says nothing of its normalisation, and trying the usual ones failed ({error.text}); "

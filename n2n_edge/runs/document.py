@@ -117,7 +117,7 @@ def run_report(
             "classes": len(data.class_names),
             "labelled": data.labelled,
             "input_shape": list(data.input_shape),
-            "outputs": data.outputs or "",
+            "task": "" if data.task is None else data.task.name,
             "mean": list(data.mean),
             "std": list(data.std),
             "preprocessing": data.preprocessing.to_json(),

@@ -28,8 +28,8 @@ from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, search
 from n2n_edge.search.evaluator import Evaluator, Objective, note_crash
 from n2n_edge.search.store import Fact, Journal
 from n2n_edge.search.trial import Trial, TrialCosts
+from n2n_edge.tasks.choice import metric_name
 from n2n_edge.training.allocator import give_back_freed_memory, large_buffers_kept
-from n2n_edge.training.evaluation import metric_name
 from n2n_edge.training.proxy_evaluation import ShortDistiller
 from n2n_edge.watchdog import STALL_VARIABLE, phase, watched
 

@@ -35,8 +35,9 @@ from n2n_edge.runs.parity import check_parity
 from n2n_edge.runs.prepare import Prepared
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.trainable import shipped_form
+from n2n_edge.tasks.choice import metric_name
 from n2n_edge.training.batches import subset
-from n2n_edge.training.evaluation import evaluate_onnx, metric_name
+from n2n_edge.training.file_evaluation import evaluate_file
 
 __all__ = ["ship"]
 
@@ -211,7 +212,7 @@ def _latencies(
 
 def _quality(path: Path, prepared: Prepared) -> dict[str, Figure]:
     name = metric_name(prepared.teacher.model, prepared.data)
-    found = evaluate_onnx(
+    found = evaluate_file(
         path, prepared.data.test, prepared.data, teacher=prepared.teacher_path if name == "fidelity" else None
     )
     figures: dict[str, Figure] = {name: Figure(found.metric, "fraction", "measured", n=found.n)}
@@ -232,7 +233,7 @@ def _conditions(student: Path, prepared: Prepared, callback: RunCallback, most: 
             split = corrupted(images, corruption, severity, prepared.distilling.seed)
 
             def figure(path: Path, teacher: Path | None, split: Split = split) -> FigureJson:
-                found = evaluate_onnx(path, split, data, teacher=teacher)
+                found = evaluate_file(path, split, data, teacher=teacher)
                 return Figure(found.metric, "fraction", "measured", n=found.n).to_json()
 
             reference = prepared.teacher_path if name == "fidelity" else None

@@ -12,7 +12,7 @@ from n2n_edge.graph.torch_export import EXPORT_WARNING
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.runs.normalisation import MEAN_KEY, STD_KEY
-from n2n_edge.runs.outputs import OUTPUTS_KEY
+from n2n_edge.tasks.choice import TASK_KEY
 
 __all__ = ["with_metadata"]
 
@@ -45,7 +45,7 @@ def with_metadata(
             "threads": profile.default_threads,
             "channel_multiple": profile.channel_multiple,
         },
-        OUTPUTS_KEY: data.outputs or "",
+        TASK_KEY: {} if data.task is None else data.task.to_json(),
         "n2n_edge.budgets": {budget.cost: budget.limit for budget in budgets},
         "n2n_edge.metrics.figures": {name: figure.to_json() for name, figure in figures.items()},
         **({"n2n_edge.devices": [each.name for each in profiles]} if len(profiles) > 1 else {}),

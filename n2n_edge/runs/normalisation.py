@@ -113,7 +113,7 @@ def choose_normalisation(data: "Data", evaluate: Evaluate) -> Normalisation:
         return _of_least_error(evaluate, data, sample, usual)
     accuracy = {}
     for name, (mean, std) in usual.items():
-        evaluated = evaluate(sample, data.normalised(mean, std)).accuracy
+        evaluated = evaluate(sample, data.normalised(mean, std)).score
         if evaluated is None:
             return Normalisation(
                 *usual["0..1"], "assumed", "0..1, assumed: the teacher says nothing; check, or give --mean and --std"

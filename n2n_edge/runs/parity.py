@@ -15,6 +15,8 @@ from n2n_edge.errors import UnsuitableEnvironmentError
 from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.graph.shape_run import Array
 from n2n_edge.metrics.notices import Notice
+from n2n_edge.tasks.choice import task_of
+from n2n_edge.tasks.classification import Classification
 from n2n_edge.training.executor import GraphModule
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ def check_parity(trained: ir.Model, shipped: Path, data: Data, another: tuple[in
     module = GraphModule(trained)
     module.eval()
     worst, agreeing, seen = 0.0, 0, 0
-    exact = _Exact(trained)
+    exact, task = _Exact(trained), task_of(trained, data)
     rounding: float | None = None
     unexplained = classifier = False
     batches = (batch.inputs for batch in evaluation_batches(data, compared, size))
@@ -103,7 +105,7 @@ def check_parity(trained: ir.Model, shipped: Path, data: Data, another: tuple[in
             rounding = max(rounding or 0.0, found)
         unexplained = unexplained or (difference > MAX_RELATIVE_ERROR and found is None)
         worst = max(worst, difference)
-        classifier = len(own) == 1 and own[0].ndim == 2 and data.outputs != "values"
+        classifier = len(own) == 1 and own[0].ndim == 2 and isinstance(task, Classification)
         if classifier:
             agreeing += int((own[0].argmax(1) == theirs[0].argmax(1)).sum())
         seen += len(batch)

@@ -30,7 +30,6 @@ from n2n_edge.metrics.notices import Notice
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.normalisation import Normalisation, choose_normalisation
-from n2n_edge.runs.outputs import OUTPUTS_KEY, as_outputs_name, read_outputs
 from n2n_edge.runs.policy_file import PolicyStates, load_policies
 from n2n_edge.runs.preprocessing import options_of, preprocessing_for
 from n2n_edge.runs.readiness import export_note, refuse_unready, runtime_note
@@ -38,10 +37,12 @@ from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.teacher_check import check_teacher
 from n2n_edge.runs.trainable import trainable_teacher
 from n2n_edge.search.proposers.base import check_proposer
-from n2n_edge.tasks.outputs import OutputsChoice, class_count
+from n2n_edge.tasks.choice import TaskChoice, choose_task, metric_name, outputs_name, recorded_task
+from n2n_edge.tasks.metrics import METRICS
+from n2n_edge.tasks.outputs import class_count
 from n2n_edge.training.batches import subset
 from n2n_edge.training.compute import Engine
-from n2n_edge.training.evaluation import batch_for, evaluate, metric_name, scale_warnings
+from n2n_edge.training.evaluation import batch_for, evaluate, scale_warnings
 from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.settings import DistillSettings, Precision
 from n2n_edge.training.torch_teachers import is_torch_teacher, torch_teacher
@@ -51,6 +52,8 @@ __all__ = ["Prepared", "prepare", "refuse_changes"]
 _EXAMPLE_DATA = "builtin:digits"
 _NAMES_SHOWN = 3
 _USUAL_BATCH, _LOOKED_AT = 256, 4
+_POOR = 0.03
+"""A score of 1.5 times this speaks of a teacher that is fed wrongly."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ def prepare(
     data, normalisation = _normalised(teacher, loaded, chosen.normalisation, engine)
     callback.on_message(f"data {spec}: {data.counts}; normalisation {normalisation.note}")
     callback.on_message(f"preprocessing: {data.preprocessing.words()} ({chosen.origin})")
-    callback.on_message(f"outputs: {choice.name} ({choice.reason})")
+    callback.on_message(f"task: {choice.task.name} ({choice.reason})")
     one_at_a_time = takes_one_image(teacher.source) or takes_one_image(teacher.model)
     if one_at_a_time:
         alone = "; operators that can't take several run for each alone" if takes_one_image(teacher.model) else ""
@@ -223,18 +226,20 @@ def _summary(teacher: Teacher, path: Path) -> str:
 
 def _load(
     settings: CompressSettings, teacher: Teacher, preprocessing: Preprocessing, spec: str, loading: Loading
-) -> tuple[Data, OutputsChoice]:
-    wanted = as_outputs_name(settings.outputs or teacher.source.metadata_props.get(OUTPUTS_KEY))
+) -> tuple[Data, TaskChoice]:
+    wanted = settings.task
+    if wanted == "auto":
+        wanted = str(recorded_task(teacher.source.metadata_props).get("task", wanted))
     data = load_data(
         spec,
         preprocessing=preprocessing,
-        classes=class_count(teacher.model, wanted),
+        classes=class_count(teacher.model, outputs_name(wanted)),
         may_be_values=True,
         seed=settings.seed,
         class_names=None if settings.classes is None else read_class_names(Path(settings.classes)),
         loading=loading,
     )
-    return read_outputs(teacher.model, data, wanted)
+    return choose_task(teacher.model, data, wanted)
 
 
 def _normalised(teacher: Teacher, data: Data, told: Normalisation | None, engine: Engine) -> tuple[Data, Normalisation]:
@@ -265,24 +270,31 @@ def _distilling(settings: CompressSettings) -> DistillSettings:
 def _teacher_metric(
     teacher: Teacher, data: Data, callback: RunCallback, engine: Engine
 ) -> tuple[float, tuple[Notice, ...]]:
-    """Return the teacher's accuracy on validation images (fidelity to itself is 1), and warnings about it."""
+    """Return the teacher's score on validation images (fidelity to itself is 1), and warnings about it."""
     images = data.validation
     if batch_for(data) < _USUAL_BATCH:  # of large images some will do
         images = subset(images, _LOOKED_AT * batch_for(data), 0)
-    if metric_name(teacher.model, data) == "fidelity":
-        if data.validation.targets is not None:
-            error = evaluate(teacher.model, images, data, engine=engine).label_error
-            callback.on_message(
-                f"teacher's mean absolute error on the validation images: {error:.4g} in the labels' unit"
-            )
+    metric = metric_name(teacher.model, data)
+    if metric == "fidelity":
         return 1.0, ()
-    accuracy = evaluate(teacher.model, images, data, engine=engine).metric
-    callback.on_message(f"teacher's accuracy on the validation images: {accuracy:.1%}")
-    chance = 1 / max(2, len(data.class_names))
-    if accuracy > 1.5 * chance:
-        return accuracy, ()
+    found = evaluate(teacher.model, images, data, engine=engine)
+    score = found.score or 0.0
+    callback.on_message(f"teacher's {METRICS[metric]} on the validation images: {score:.1%}")
+    if found.label_error is not None:
+        callback.on_message(
+            f"teacher's mean absolute error on the validation images: {found.label_error:.4g} in the labels' unit"
+        )
+    chance = 1 / max(2, len(data.class_names)) if metric == "accuracy" else _POOR
+    if score > 1.5 * chance:
+        return score, ()
+    if metric != "accuracy":
+        text = (
+            f"the teacher has {score:.1%} {METRICS[metric]} on the validation images: check preprocessing and "
+            "normalisation, and that labels mean what its outputs do"
+        )
+        return score, (Notice("teacher-poor", text),)
     text = (
-        f"the teacher gets {accuracy:.1%} of the validation images right, hardly more than chance ({chance:.1%}): "
+        f"the teacher gets {score:.1%} of the validation images right, hardly more than chance ({chance:.1%}): "
         "check the normalisation, and that classes are numbered as the teacher learned them"
     )
-    return accuracy, (Notice("teacher-at-chance", text),)
+    return score, (Notice("teacher-at-chance", text),)

@@ -248,7 +248,7 @@ def compress(
     seed: int = 0,
     policy: str = "reinforce",
     policy_from: Path | str | None = None,
-    outputs: str | None = None,
+    task: str = "auto",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     pixels: str | None = None,

@@ -14,9 +14,8 @@ from n2n_edge.graph.teacher import Teacher
 from n2n_edge.runs.prepare import Prepared
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.search.store import Journal
-from n2n_edge.tasks.metrics import metric_name
+from n2n_edge.tasks.choice import metric_name, task_of
 from n2n_edge.tasks.outputs import as_tuple
-from n2n_edge.tasks.task import task_of
 from n2n_edge.training.batches import evaluation_batches, subset
 from n2n_edge.training.compute import Engine, generator
 from n2n_edge.training.distillation import training_engine

@@ -13,6 +13,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS, OBJECTIVES
 from n2n_edge.reading import expanded, is_file
+from n2n_edge.tasks.names import check_task
 from n2n_edge.training.settings import check_augment, check_device
 
 __all__ = ["EFFORTS", "CompressSettings", "Effort", "EffortName", "named_devices"]
@@ -81,8 +82,8 @@ class CompressSettings:
     """Everything that decides what a run does; equal settings, data and teacher give the same student.
 
     `teacher` is an ONNX file or a torch network (see `torch_teacher`); None means the built-in example. `device` is one
-    name or file, or several, the primary one first (see `named_devices`). `outputs` says what the teacher's are taken
-    as, ``classes`` or ``values``; None decides by its graph and the labels. A run keeps the number of torch's
+    name or file, or several, the primary one first (see `named_devices`). `task` says what it does;
+    ``auto`` decides by its graph and the labels. A run keeps the number of torch's
     `threads` that it began with, since it decides how sums are rounded. Budgets are in MB (10^6 bytes), ms, and
     fractions of one.
 
@@ -134,10 +135,10 @@ class CompressSettings:
     seed: int = _setting(0, "Seed of splits, policies and training.", SEARCH)
     policy: str = _setting("reinforce", "reinforce, n2n, random, greedy or evolution.", SEARCH)
     policy_from: str | None = _setting(None, "Folder of a run whose trained policy to start from.", SEARCH)
-    outputs: str | None = _setting(
-        None,
-        "What the teacher's outputs are: classes (scores, compared by the largest) or values (anything else: "
-        "coordinates, maps, embeddings; compared by their error).",
+    task: str = _setting(
+        "auto",
+        "What the teacher does: classification, multilabel, segmentation, detection, keypoints, regression (anything "
+        "else: compared by its error), or package.module:object of your own.",
         SEARCH,
         shown="by its graph and the labels, and said",
     )
@@ -275,8 +276,7 @@ class CompressSettings:
             raise InputError(f"‹seed› {self.seed}: give a whole number from 0 to {LARGEST_SEED}")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"threads {self.threads}: must be at least 1")
-        if self.outputs not in (None, "classes", "values"):
-            raise InputError(f"‹outputs› {self.outputs}: no such kind of outputs; give classes or values")
+        check_task(self.task)
         if (self.mean is None) != (self.std is None):
             raise InputError("‹mean› and ‹std› belong together; give both or neither")
         # onnx is imported only where it is needed: help, and listing what a run has tried, answer at once

@@ -1,14 +1,52 @@
 """Distances between outputs of student and teacher, from which the tasks make their losses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+
+from n2n_edge.tasks.channels import ChannelScale, channel_errors
+from n2n_edge.tasks.outputs import OutputKind
 
 Mean = Callable[[Tensor], Tensor]
 """Gives the mean of a tensor over the parts of a batch that several processes share."""
 
-__all__ = ["Mean", "error_of_values", "normalised_error", "tempered_kl"]
+__all__ = ["Mean", "as_logits", "classes_loss", "error_of_values", "normalised_error", "tempered_kl", "values_loss"]
+
+
+def as_logits(output: Tensor, kind: OutputKind) -> Tensor:
+    """Give scores whose softmax is the model's distribution, in float32 (the logarithm of probabilities is that)."""
+    output = output.float()
+    return output.clamp_min(1e-12).log() if kind == "probabilities" else output
+
+
+def classes_loss(
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor | None,
+    *,
+    temperature: float,
+    kd_weight: float,
+    label_smoothing: float,
+) -> Tensor:
+    """Give ``kd_weight`` times the tempered KL of logits `(N, classes)` plus the rest times the cross entropy.
+
+    Without labels it is the KL alone.
+    """
+    divergence = tempered_kl(student, teacher, temperature)
+    if labels is None:
+        return divergence
+    entropy = F.cross_entropy(student, labels, label_smoothing=label_smoothing)
+    return kd_weight * divergence + (1.0 - kd_weight) * entropy
+
+
+def values_loss(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], scales: Sequence[ChannelScale], mean: Mean | None = None
+) -> Tensor:
+    """Give the error of every channel in units of its variance, averaged over the outputs."""
+    errors = [channel_errors(*pair, mean) for pair in zip(student, teacher, scales, strict=True)]
+    return torch.stack([error_of_values(each) for each in errors]).mean()
 
 
 def tempered_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:

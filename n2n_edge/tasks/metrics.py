@@ -1,44 +1,54 @@
-"""What an evaluation tells of a model: accuracy by labels, fidelity to the teacher, error of values."""
+"""What an evaluation tells of a model: its score by labels, fidelity to the teacher, error of values."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
-import onnx_ir as ir
-
-from n2n_edge.data.dataset import Data
 from n2n_edge.errors import InputError
-from n2n_edge.tasks.outputs import output_kind
 
-__all__ = ["Evaluation", "MetricName", "metric_name"]
+__all__ = ["METRICS", "Evaluation", "LabelMetric", "MetricName"]
 
-MetricName = Literal["accuracy", "fidelity"]
+LabelMetric = Literal["accuracy", "map", "miou", "oks", "r2"]
+MetricName = Literal["accuracy", "map", "miou", "oks", "r2", "fidelity"]
+
+METRICS: Mapping[MetricName, str] = MappingProxyType(
+    {
+        "accuracy": "accuracy",
+        "map": "mAP",
+        "miou": "mIoU",
+        "oks": "OKS",
+        "r2": "R²",
+        "fidelity": "fidelity",
+    }
+)
+"""Metrics by name, with what they are called in text; each lies in 0..1, and more is better."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What `n` images showed; shares in 0..1, None where there is nothing to compare with.
 
-    `accuracy`: top-1 agreement with the labels. `fidelity`: top-1 agreement with the teacher for classifiers; for any
-    other model 1 minus the squared error in units of the teacher's variance, at least 0, averaged over the channels of
-    each output and over the outputs. `error`: what `distillation_loss` is on these images; None for classifiers.
-    `label_error`: the mean absolute difference from labels that are values, in their units.
+    `score`: what the labels say, in the task's metric: top-1 accuracy of classifiers, mean average precision of
+    detectors and of independent classes, mean intersection over union of maps, object keypoint similarity, R² of
+    values. `fidelity`: agreement with the teacher, in the same metric with the teacher in the labels' place; for values
+    1 minus the squared error in units of the teacher's variance, at least 0, averaged over the channels of each output
+    and over the outputs. `error`: what the distillation loss is on these images, where a meter tells it.
+    `label_error`: the mean absolute difference from labels that are values, in their units. `details` are further
+    figures by name.
     """
 
-    accuracy: float | None
+    score: float | None
     fidelity: float | None
     n: int
     error: float | None = None
     label_error: float | None = None
+    details: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def metric(self) -> float:
-        """The accuracy where there are labels, else the fidelity."""
-        value = self.accuracy if self.accuracy is not None else self.fidelity
+        """The score where there are labels, else the fidelity."""
+        value = self.score if self.score is not None else self.fidelity
         if value is None:
             raise InputError("a model can't be judged without labels and without a teacher: give one of them")
         return value
-
-
-def metric_name(model: ir.Model, data: Data) -> MetricName:
-    """Name what a model is judged by on this data: accuracy for classifiers with labels, else fidelity."""
-    return "accuracy" if data.labelled and output_kind(model, data.outputs) != "other" else "fidelity"

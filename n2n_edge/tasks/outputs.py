@@ -22,7 +22,6 @@ __all__ = [
     "OutputKind",
     "OutputsChoice",
     "OutputsName",
-    "as_logits",
     "as_tuple",
     "choose_outputs",
     "class_count",
@@ -97,28 +96,28 @@ def choose_outputs(
     if wanted == "values":
         return OutputsChoice("values", "as asked")
     if wanted == "classes" and _width(model) is None:
-        raise InputError(f"‹outputs› classes: the teacher gives {shape}, not (N, classes); give ‹outputs› values")
+        raise InputError(f"‹task› classification: the teacher gives {shape}, not (N, classes); give ‹task› regression")
     last = _last_op(model)
     if wanted == "classes" or last in _SOFTMAX:
         if numeric_labels:
             raise InputError(
                 "the labels are neither class numbers nor one-hot rows, but the outputs are classes "
-                f"({'‹outputs› classes' if wanted else f'the graph ends in {last}'}); give class numbers, or "
-                "‹outputs› values"
+                f"({'‹task› classification' if wanted else f'the graph ends in {last}'}); give class numbers, or "
+                "‹task› regression"
             )
         return OutputsChoice("classes", "as asked" if wanted else f"the graph ends in {last}")
     if _width(model) is None:
         return OutputsChoice("values", f"the teacher gives {shape}")
     if last in _BOUNDED:
-        return OutputsChoice("values", f"the graph ends in {last}; for scores of classes give --outputs classes")
+        return OutputsChoice("values", f"the graph ends in {last}; for scores of classes give --task classification")
     if numeric_labels:
         return OutputsChoice("values", "the labels are no class numbers")
     if labels is not None:
-        return OutputsChoice("classes", f"labels of {labels} classes; for anything else give --outputs values")
+        return OutputsChoice("classes", f"labels of {labels} classes; for anything else give --task regression")
     name = str(learned_outputs(model)[0].name)
     if any(part in name.lower() for part in _NAMES_OF_SCORES):
-        return OutputsChoice("classes", f"the output is called '{name}'; for anything else give --outputs values")
-    return OutputsChoice("values", f"{shape} and no labels; for scores of classes give --outputs classes")
+        return OutputsChoice("classes", f"the output is called '{name}'; for anything else give --task regression")
+    return OutputsChoice("values", f"{shape} and no labels; for scores of classes give --task classification")
 
 
 def _width(model: ir.Model) -> int | None:
@@ -160,12 +159,6 @@ def _by_image(model: ir.Model, output: ir.Value) -> list[int | str] | None:
     sizes: list[int | str] = [size if isinstance(size, int) else str(size.value) for size in output.shape]
     lacks_it = not sizes or (isinstance(sizes[0], int) and sizes[0] != 1)
     return ["N", *sizes] if lacks_it and takes_one_image(model) else sizes
-
-
-def as_logits(output: "Tensor", kind: OutputKind) -> "Tensor":
-    """Give scores whose softmax is the model's distribution, in float32 (the logarithm of probabilities is that)."""
-    output = output.float()
-    return output.clamp_min(1e-12).log() if kind == "probabilities" else output
 
 
 def as_tuple(outputs: "Tensor | tuple[Tensor, ...]") -> "tuple[Tensor, ...]":

@@ -15,7 +15,8 @@ from torch import Tensor
 from n2n_edge.data.dataset import Data
 from n2n_edge.data.loading import quiet
 from n2n_edge.graph.costs import node_amounts
-from n2n_edge.tasks.task import Outputs, task_of
+from n2n_edge.tasks.choice import task_of
+from n2n_edge.tasks.task import Tensors
 from n2n_edge.training.batches import evaluation_batches, subset, training_order
 from n2n_edge.training.batchnorm import recalibrate
 from n2n_edge.training.checkpoint import (
@@ -136,9 +137,8 @@ class _Distillation:
             hint_steps=self.steps * self.teaching.rounds,
         )
         self.history: tuple[EpochReport, ...] = ()
-        labels = self.task.labels(data.validation)
-        self.labels = None if labels is None else engine.moved(labels)
-        self.reference: list[Outputs] | None = None
+        self.labels = self.task.labels(data.validation)
+        self.reference: list[Tensors] | None = None
         self.best = _copies(self.student.learned())
         self.best_epoch, self.best_validation, self.best_loss = 0, float("-inf"), float("inf")
 
@@ -148,7 +148,7 @@ class _Distillation:
         found = compare(outputs, self.teachers_outputs(), self.labels, self.task, self.settings)
         return found.metric, _finite(found.error)
 
-    def teachers_outputs(self) -> Iterable[Outputs]:
+    def teachers_outputs(self) -> Iterable[Tensors]:
         """Give the teacher's outputs on the validation split, which are kept where they are few numbers an image."""
         if self.reference is None:
             found = outputs_of(self.teacher, self.data, self.data.validation, self.engine)

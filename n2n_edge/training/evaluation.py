@@ -2,20 +2,20 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import onnx_ir as ir
 import torch
 from torch import Tensor
 
 from n2n_edge.data.dataset import Data, Split
-from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.tasks.channels import channel_scales
-from n2n_edge.tasks.metrics import Evaluation, MetricName, metric_name
-from n2n_edge.tasks.outputs import as_tuple, output_kind
-from n2n_edge.tasks.task import LossSettings, Outputs, Task, task_of
+from n2n_edge.tasks.choice import task_of
+from n2n_edge.tasks.metrics import Evaluation
+from n2n_edge.tasks.outputs import as_tuple
+from n2n_edge.tasks.task import Labels, LossSettings, Task, Tensors
+from n2n_edge.tasks.values import Values
 from n2n_edge.training.batches import evaluation_batches, subset
 from n2n_edge.training.compute import Engine
 from n2n_edge.training.executor import GraphModule
@@ -23,12 +23,9 @@ from n2n_edge.watchdog import step
 
 __all__ = [
     "Evaluation",
-    "MetricName",
     "batch_for",
     "compare",
     "evaluate",
-    "evaluate_onnx",
-    "metric_name",
     "outputs_of",
     "scale_warnings",
 ]
@@ -56,9 +53,9 @@ def outputs_of(module: GraphModule, data: Data, split: Split, engine: Engine) ->
 
 
 def compare(
-    outputs: Iterable[Outputs],
-    teacher: Iterable[Outputs] | None,
-    labels: Tensor | None,
+    outputs: Iterable[Tensors],
+    teacher: Iterable[Tensors] | None,
+    labels: Labels | None,
     task: Task,
     teaching: LossSettings | None = None,
 ) -> Evaluation:
@@ -73,11 +70,11 @@ def compare(
         theirs = None if teacher_batches is None else next(teacher_batches)
         told = None if labels is None else labels[seen : seen + count]
         meter.add(own, theirs, told)
-        if teaching is not None and theirs is not None and task.few_numbers:
-            total += float(task.loss(own, theirs, told, teaching)) * count
+        if teaching is not None and theirs is not None and not task.meter_tells_loss:
+            total += float(task.loss(own, theirs, task.taught(told, own[0].device), teaching)) * count
         seen += count
     found = meter.evaluation()
-    return replace(found, error=total / seen) if teaching is not None and task.few_numbers else found
+    return found if teaching is None or task.meter_tells_loss else replace(found, error=total / seen)
 
 
 def evaluate(
@@ -88,42 +85,12 @@ def evaluate(
     reference = None if teacher is None else outputs_of(engine.module(teacher), data, split, engine)
     outputs = outputs_of(engine.module(model), data, split, engine)
     task = task_of(model, data)
-    labels = task.labels(split)
-    return compare(outputs, reference, None if labels is None else engine.moved(labels), task)
-
-
-def _runtime_outputs(path: Path, data: Data, split: Split, threads: int) -> Iterator[tuple[Tensor, ...]]:
-    session = ImageSession.learned(path, threads=threads)
-    for batch in evaluation_batches(data, split, session.batch or batch_for(data)):
-        with step("evaluation of a batch in ONNX Runtime"):
-            results = session.run(batch.inputs.contiguous().numpy())
-        yield tuple(map(torch.from_numpy, results))
-
-
-def evaluate_onnx(
-    path: str | Path, split: Split, data: Data, *, teacher: str | Path | None = None, threads: int = 0
-) -> Evaluation:
-    """Evaluate a file in ONNX Runtime, exactly as it ships; `threads` 0 lets the runtime choose.
-
-    `teacher` is a file too. A file with a fixed batch size is fed batches of that size.
-    """
-    path = Path(path)
-    reference = None if teacher is None else _by_image(_runtime_outputs(Path(teacher), data, split, threads))
-    outputs = _by_image(_runtime_outputs(path, data, split, threads))
-    task = task_of(ir.load(path), data)
     return compare(outputs, reference, task.labels(split), task)
-
-
-def _by_image(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
-    """Cut batches into single images, since two files may have different fixed batch sizes."""
-    for outputs in batches:
-        for place in range(len(outputs[0])):
-            yield tuple(output[place : place + 1] for output in outputs)
 
 
 def scale_warnings(model: ir.Model, data: Data, engine: Engine | None = None) -> tuple[Notice, ...]:
     """Return a warning for every output whose channels are of very unlike size."""
-    if output_kind(model, data.outputs) != "other":
+    if not isinstance(task_of(model, data), Values):
         return ()
     engine = engine or Engine(torch.device("cpu"))
     images = subset(data.validation, _MEASURED_IMAGES, 0)

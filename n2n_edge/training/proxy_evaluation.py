@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from n2n_edge.data.dataset import Data
+from n2n_edge.tasks.choice import task_of
 from n2n_edge.tasks.outputs import as_tuple
-from n2n_edge.tasks.task import Outputs, task_of
+from n2n_edge.tasks.task import Tensors
 from n2n_edge.training.augmentation import Augmenter, normalise
 from n2n_edge.training.batches import as_bytes, subset, training_order
 from n2n_edge.training.batchnorm import recalibrate
@@ -70,8 +71,7 @@ class ShortDistiller:
         self._engine = engine = Engine.of(settings)
         task = task_of(teacher, data)
         self._validation = subset(data.validation, validation_images, settings.seed)
-        labels = task.labels(self._validation)
-        self._validation_labels = None if labels is None else engine.moved(labels)
+        self._validation_labels = task.labels(self._validation)
         with deterministic(settings.threads):
             module = engine.module(teacher, "teacher")
             self._features = FeatureTargets(module, data, self._settings, engine, feature_images)
@@ -142,7 +142,7 @@ class ShortDistiller:
         loss = evaluation.error or 0.0
         return ProxyResult(evaluation.metric, loss, seconds, training_seconds, write_back(candidate, module))
 
-    def _compare(self, outputs: Iterable[Outputs]) -> Evaluation:
+    def _compare(self, outputs: Iterable[Tensors]) -> Evaluation:
         return compare(outputs, self._reference, self._validation_labels, self._task, self._settings)
 
     def _train(self, module: GraphModule, settings: DistillSettings, engine: Engine) -> None:

@@ -9,6 +9,7 @@ from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.errors import UnsuitableEnvironmentError
 from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.runs.parity import MAX_RELATIVE_ERROR, check_parity
+from n2n_edge.tasks.values import Values
 from tests.graph.test_free_batch import Net
 
 SIZE = 8
@@ -26,7 +27,7 @@ def network(offset: float) -> ir.Model:
 def images() -> Data:
     pixels = np.random.default_rng(0).integers(0, 255, (12, SIZE, SIZE, 3), dtype=np.uint8)
     split = Split(pixels, None)
-    return Data(split, split, split, (), Preprocessing((SIZE, SIZE)), outputs="values")
+    return Data(split, split, split, (), Preprocessing((SIZE, SIZE)), task=Values())
 
 
 def parity(monkeypatch, tmp_path, offset, error=0.0):

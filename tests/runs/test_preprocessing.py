@@ -206,8 +206,8 @@ def test_a_network_that_takes_bytes_is_trained_and_ships_so(tmp_path: Path) -> N
     onnx.save(net.model(y, ["N", 3, SIZE, SIZE], ["N", 2], kind=TensorProto.UINT8), tmp_path / "t.onnx")
     pictures = photographs(tmp_path / "pictures", count=12)
     run = n2n_edge.compress(
-        tmp_path / "t.onnx", data=pictures, outputs="classes", device="raspberry-pi-4", effort="quick", candidates=2,
-        epochs=1, out=tmp_path / "run",
+        tmp_path / "t.onnx", data=pictures, task="classification", device="raspberry-pi-4", effort="quick",
+        candidates=2, epochs=1, out=tmp_path / "run",
     )  # fmt: skip
     recorded = n2n_edge.Preprocessing.of(run.student)
     image = recorded.apply(pictures / "test" / "red" / "0.jpg")

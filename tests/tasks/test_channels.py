@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from n2n_edge.tasks.channels import channel_scales
-from n2n_edge.tasks.task import Values
+from n2n_edge.tasks.values import Values
 from n2n_edge.training.evaluation import compare
 
 CLASSES = 20

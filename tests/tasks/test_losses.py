@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from n2n_edge.tasks.classification import Classification
 from n2n_edge.tasks.losses import normalised_error, tempered_kl
-from n2n_edge.tasks.task import Classification, Values
+from n2n_edge.tasks.values import Values
 from n2n_edge.training.settings import DistillSettings
 
 TEACHER = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.5, 0.0]])

@@ -39,8 +39,8 @@ def two() -> ir.Model:
         (network(), 3, False, "classes", "labels of 3 classes"),
         (network(), None, True, "values", "no class numbers"),
         (network(name="logits"), None, True, "values", "no class numbers"),
-        (network(), None, False, "values", "no labels.*--outputs classes"),
-        (network(name="class_scores"), None, False, "classes", "called 'class_scores'.*--outputs values"),
+        (network(), None, False, "values", "no labels.*--task classification"),
+        (network(name="class_scores"), None, False, "classes", "called 'class_scores'.*--task regression"),
         (network("Sigmoid"), 3, False, "values", "Sigmoid"),
         (maps(), 3, False, "values", r"\(N, 4, 8, 8\)"),
         (two(), None, False, "values", "2 outputs"),
@@ -71,7 +71,7 @@ def test_classes_may_be_asked_for_where_there_are_scores(end: str, kind: str) ->
 
 @pytest.mark.parametrize("model", [maps(), two()])
 def test_what_gives_no_scores_is_no_classifier(model: ir.Model) -> None:
-    with pytest.raises(InputError, match=r"outputs classes: the teacher gives .*outputs values"):
+    with pytest.raises(InputError, match=r"task classification: the teacher gives .*task regression"):
         choose_outputs(model, "classes", labels=None, numeric_labels=False)
 
 
@@ -79,5 +79,5 @@ def test_what_gives_no_scores_is_no_classifier(model: ir.Model) -> None:
 def test_labels_that_are_not_one_hot_are_refused_where_classes_are_expected(
     end: str, wanted: OutputsName | None
 ) -> None:
-    with pytest.raises(InputError, match=r"neither class numbers nor one-hot rows.*outputs values"):
+    with pytest.raises(InputError, match=r"neither class numbers nor one-hot rows.*task regression"):
         choose_outputs(network(end), wanted, labels=None, numeric_labels=True)

@@ -14,8 +14,9 @@ from n2n_edge.data.dataset import Data
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.graph.teacher import Teacher, build, surviving
 from n2n_edge.runs.schedule import timed_pace
+from n2n_edge.tasks.classification import Classification
 from n2n_edge.tasks.outputs import as_tuple
-from n2n_edge.tasks.task import Classification
+from n2n_edge.tasks.values import Values
 from n2n_edge.training import compute
 from n2n_edge.training.checkpoint import last_checkpoint
 from n2n_edge.training.compute import Engine
@@ -82,7 +83,7 @@ def in_parts(settings: DistillSettings, data: Data, folder: Path) -> dict[str, n
 
 def of_values(settings: DistillSettings, data: Data, folder: Path) -> dict[str, np.ndarray]:
     teacher, student, kept = cut(small_cnn(width=8, classes=3))
-    values = replace(data, outputs="values")
+    values = replace(data, task=Values())
     engine = Engine.of(settings)
     scale_warnings(teacher.model, values, engine)
     evaluate(student, values.validation, values, teacher=teacher.model, engine=engine)
@@ -108,7 +109,7 @@ def schedule(settings: DistillSettings, data: Data, folder: Path) -> dict[str, n
     assert step_memory(teacher.model, teacher.model, data, engine).image_bytes > 0
     assert timed_pace(teacher, data, settings, engine, 32).train_s > 0
     found = evaluate(teacher.model, data.test, data, engine=engine)
-    return {"accuracy": np.array(found.accuracy)}
+    return {"accuracy": np.array(found.score)}
 
 
 PATHS: list[Callable[[DistillSettings, Data, Path], dict[str, np.ndarray]]] = [

@@ -10,9 +10,11 @@ import pytest
 from n2n_edge.data.dataset import Data, Split
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.errors import InputError
+from n2n_edge.tasks.choice import metric_name
 from n2n_edge.tasks.outputs import output_kind
 from n2n_edge.training.distillation import distill
-from n2n_edge.training.evaluation import batch_for, evaluate, evaluate_onnx, metric_name
+from n2n_edge.training.evaluation import batch_for, evaluate
+from n2n_edge.training.file_evaluation import evaluate_file
 from n2n_edge.training.settings import DistillSettings
 from tests.training.small import small_cnn
 
@@ -42,9 +44,9 @@ def test_accuracy_counts_right_answers(striped_data: Data) -> None:
     bias.const_value = ir.tensor(np.float32([0, 1000, 0]), name="head.bias")  # always says class 1
     result = evaluate(model, striped_data.test, striped_data, teacher=model)
     assert striped_data.test.labels is not None
-    assert result.accuracy == pytest.approx((striped_data.test.labels == 1).mean())
+    assert result.score == pytest.approx((striped_data.test.labels == 1).mean())
     assert (result.fidelity, result.n) == (1.0, 96)
-    assert result.metric == result.accuracy
+    assert result.metric == result.score
 
 
 @pytest.mark.parametrize("batch", [0, 1, 7])
@@ -52,7 +54,7 @@ def test_the_file_is_judged_as_the_graph_is(striped_data: Data, tmp_path: Path, 
     student, teacher = small_cnn(width=4, classes=3), small_cnn(width=6, classes=3, seed=1)
     ir.save(with_batch(student, batch) if batch else student, tmp_path / "student.onnx")
     ir.save(teacher, tmp_path / "teacher.onnx")
-    in_runtime = evaluate_onnx(
+    in_runtime = evaluate_file(
         tmp_path / "student.onnx", striped_data.test, striped_data, teacher=tmp_path / "teacher.onnx", threads=1
     )
     in_torch = evaluate(student, striped_data.test, striped_data, teacher=teacher)
@@ -63,7 +65,7 @@ def test_other_models_are_judged_by_their_error(striped_data: Data, tmp_path: Pa
     model = detector()
     assert metric_name(model, striped_data) == "fidelity"
     same = evaluate(model, striped_data.test, striped_data, teacher=model)
-    assert (same.accuracy, same.fidelity) == (None, 1.0)
+    assert (same.score, same.fidelity) == (None, 1.0)
     nearly = model.clone()
     weight = nearly.graph.initializers["stem.weight"]
     assert weight.const_value is not None
@@ -76,7 +78,7 @@ def test_other_models_are_judged_by_their_error(striped_data: Data, tmp_path: Pa
     assert far < near
     ir.save(nearly, tmp_path / "student.onnx")
     ir.save(model, tmp_path / "teacher.onnx")
-    shipped = evaluate_onnx(
+    shipped = evaluate_file(
         tmp_path / "student.onnx", striped_data.test, striped_data, teacher=tmp_path / "teacher.onnx", threads=1
     )
     assert shipped.fidelity == pytest.approx(near, abs=1e-5)
@@ -116,7 +118,7 @@ def test_the_kind_of_outputs_is_read_from_the_graph(striped_data: Data, end: str
     model = small_cnn(width=4, classes=3, end=end)
     assert output_kind(model) == kind
     assert metric_name(model, striped_data) == ("fidelity" if kind == "other" else "accuracy")
-    bare = replace(striped_data, train=Split(striped_data.train.images, None))
+    bare = replace(striped_data, validation=Split(striped_data.validation.images, None))
     assert metric_name(model, bare) == "fidelity"
 
 

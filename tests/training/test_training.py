@@ -10,7 +10,7 @@ import torch
 
 from n2n_edge.data.dataset import Data, Split, load_data
 from n2n_edge.errors import InputError
-from n2n_edge.tasks.task import Values
+from n2n_edge.tasks.values import Values
 from n2n_edge.training.distillation import distill
 from n2n_edge.training.evaluation import Evaluation, evaluate
 from n2n_edge.training.proxy_evaluation import ShortDistiller
@@ -56,13 +56,13 @@ def test_distillation_raises_accuracy_on_real_digits(digits: Data, digits_teache
     result = distill(student, digits_teacher, digits, settings)
     after = evaluate(result.model, digits.test, digits, teacher=digits_teacher)
     teacher = evaluate(digits_teacher, digits.test, digits)
-    assert teacher.accuracy is not None
-    assert before.accuracy is not None
-    assert after.accuracy is not None
+    assert teacher.score is not None
+    assert before.score is not None
+    assert after.score is not None
     assert after.fidelity is not None
-    assert teacher.accuracy > 0.9
-    assert before.accuracy < 0.3
-    assert after.accuracy > 0.85
+    assert teacher.score > 0.9
+    assert before.score < 0.3
+    assert after.score > 0.85
     assert after.fidelity > 0.85
 
 
@@ -71,7 +71,7 @@ def test_without_labels_the_student_follows_the_teacher(digits: Data, digits_tea
     settings = DistillSettings(epochs=4, batch_size=32, learning_rate=0.2, threads=1)
     result = distill(small_cnn(width=8, seed=2), digits_teacher, data, settings)
     after = evaluate(result.model, data.test, data, teacher=digits_teacher)
-    assert after.accuracy is None
+    assert after.score is None
     assert after.fidelity is not None
     assert after.fidelity > 0.75
     assert after.metric == after.fidelity
@@ -80,7 +80,7 @@ def test_without_labels_the_student_follows_the_teacher(digits: Data, digits_tea
 def test_bfloat16_costs_no_accuracy(digits: Data, digits_teacher: ir.Model) -> None:
     settings = DistillSettings(epochs=6, batch_size=32, learning_rate=0.2, precision="bf16", threads=1)
     result = distill(small_cnn(width=8, seed=2), digits_teacher, digits, settings)
-    accuracy = evaluate(result.model, digits.test, digits).accuracy
+    accuracy = evaluate(result.model, digits.test, digits).score
     assert accuracy is not None
     assert accuracy > 0.85
 
@@ -91,7 +91,7 @@ def test_the_best_epoch_is_what_comes_back(striped_data: Data) -> None:
     best = max(result.history, key=lambda report: (report.validation, -(report.validation_loss or 0.0)))
     assert (result.best_epoch, result.best_validation) == (best.epoch, best.validation)
     judged = evaluate(result.model, striped_data.validation, striped_data)
-    assert judged.accuracy == result.best_validation
+    assert judged.score == result.best_validation
     assert best.best
 
 
@@ -218,15 +218,15 @@ def test_a_short_judgement_tells_good_candidates_from_bad_ones(digits: Data, dig
     stranger = short.evaluate(small_cnn(width=2, seed=3), seed=0)
     assert itself.accuracy > stranger.accuracy + 0.2
     assert itself.loss < stranger.loss
-    assert short.teacher.accuracy is not None
-    assert itself.accuracy > short.teacher.accuracy - 0.1
+    assert short.teacher.score is not None
+    assert itself.accuracy > short.teacher.score - 0.1
 
 
 def test_recalibration_repairs_statistics_before_a_judgement(digits: Data, digits_teacher: ir.Model) -> None:
     broken = digits_teacher.clone()
     mean = broken.graph.initializers["stem.mean"]
     mean.const_value = ir.tensor(np.full(16, 50.0, np.float32), name="stem.mean")
-    damaged = evaluate(broken, digits.validation, digits).accuracy
+    damaged = evaluate(broken, digits.validation, digits).score
     assert damaged is not None
     assert damaged < 0.5
     settings = DistillSettings(batch_size=32, learning_rate=1e-9, precision="fp32", threads=1)

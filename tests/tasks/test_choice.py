@@ -8,7 +8,7 @@ import pytest
 
 from n2n_edge.data.dataset import load_data
 from n2n_edge.errors import InputError
-from n2n_edge.runs.outputs import read_outputs
+from n2n_edge.tasks.choice import choose_task
 from n2n_edge.training.evaluation import evaluate, scale_warnings
 from tests.training.small import small_cnn
 
@@ -31,11 +31,11 @@ def model(end: str = "") -> ir.Model:
 @pytest.mark.parametrize("labels", [POINTS, POINTS.reshape(40, 3, 1), (POINTS > 50).astype(np.int64) * 2])
 def test_labels_that_are_values_are_compared_in_their_unit(tmp_path: Path, labels: np.ndarray) -> None:
     data = load_data(save(tmp_path, y=labels), input_shape=(1, 8, 8), classes=3, may_be_values=True)
-    data, choice = read_outputs(model(), data, None)
-    assert (choice.name, data.labelled) == ("values", False)
+    data, choice = choose_task(model(), data, None)
+    assert (choice.task.name, data.labelled) == ("regression", False)
     assert data.test.targets is not None
     found = evaluate(model(), data.test, data, teacher=model())
-    assert (found.accuracy, found.fidelity) == (None, 1.0)
+    assert (found.score, found.fidelity) == (0.0, 1.0)
     assert found.label_error is not None
     assert 0 < found.label_error < 200
 
@@ -45,20 +45,20 @@ def test_labels_that_are_values_are_compared_in_their_unit(tmp_path: Path, label
 )
 def test_class_numbers_and_one_hot_rows_name_classes(tmp_path: Path, labels: np.ndarray) -> None:
     data = load_data(save(tmp_path, y=labels), input_shape=(1, 8, 8), classes=3, may_be_values=True)
-    data, choice = read_outputs(model(), data, None)
-    assert (choice.name, data.labelled) == ("classes", True)
+    data, choice = choose_task(model(), data, None)
+    assert (choice.task.name, data.labelled) == ("classification", True)
 
 
 @pytest.mark.parametrize("labels", [POINTS, np.eye(3)[np.arange(40) % 3] * 0.9 + 0.03])
 def test_labels_that_are_not_one_hot_are_refused_for_a_classifier(tmp_path: Path, labels: np.ndarray) -> None:
     data = load_data(save(tmp_path, y=labels), input_shape=(1, 8, 8), classes=3, may_be_values=True)
     with pytest.raises(InputError, match="neither class numbers nor one-hot rows"):
-        read_outputs(model("Softmax"), data, None)
+        choose_task(model("Softmax"), data, None)
 
 
 def test_labels_of_another_size_do_not_count_and_that_is_said(tmp_path: Path) -> None:
     data = load_data(save(tmp_path, y=POINTS[:, :2]), input_shape=(1, 8, 8), classes=3, may_be_values=True)
-    data, choice = read_outputs(model(), data, None)
+    data, choice = choose_task(model(), data, None)
     assert data.train.targets is None
     assert "the labels don't count" in choice.reason
 
@@ -73,7 +73,7 @@ def test_labels_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
 def test_channels_of_unlike_size_are_warned_of(tmp_path: Path) -> None:
     found = model()
     data = load_data(save(tmp_path), input_shape=(1, 8, 8), classes=None)
-    data, _ = read_outputs(found, data, "values")
+    data, _ = choose_task(found, data, "regression")
     assert scale_warnings(found, data) == ()
     weight = found.graph.initializers["head.weight"]
     assert weight.const_value is not None

@@ -1,0 +1,117 @@
+"""Choice of the task: as it is asked for, as a student's metadata record it, or from graph and labels."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from n2n_edge.data.dataset import Data, Split
+from n2n_edge.errors import InputError
+from n2n_edge.importing import is_function_name, object_by_name
+from n2n_edge.tasks.classification import Classification
+from n2n_edge.tasks.metrics import MetricName
+from n2n_edge.tasks.names import TASK_NAMES
+from n2n_edge.tasks.outputs import OutputsName, choose_outputs, output_kind, output_size
+from n2n_edge.tasks.task import Task
+from n2n_edge.tasks.values import Values
+
+__all__ = [
+    "TASK_KEY",
+    "TaskChoice",
+    "choose_task",
+    "metric_name",
+    "outputs_name",
+    "recorded_task",
+    "task_of",
+]
+
+TASK_KEY = "n2n_edge.task"
+"""Metadata of an ONNX file: what it does, as `Task.to_json` gives it."""
+
+_OUTPUTS: Mapping[str, OutputsName] = {"classification": "classes", "regression": "values"}
+
+
+@dataclass(frozen=True)
+class TaskChoice:
+    """What a model is taken to do, and why."""
+
+    task: Task
+    reason: str
+
+
+def recorded_task(metadata: Mapping[str, str]) -> Mapping[str, object]:
+    """Return what a file's metadata say of its task, nothing where they don't."""
+    try:
+        recorded = json.loads(metadata.get(TASK_KEY, "{}"))
+    except ValueError:
+        return {}
+    return recorded if isinstance(recorded, dict) else {}
+
+
+def outputs_name(wanted: str | None) -> OutputsName | None:
+    """Return what outputs are taken as for a task, None where graph and labels decide that."""
+    return None if wanted is None else _OUTPUTS.get(wanted, "values" if wanted in TASK_NAMES else None)
+
+
+def choose_task(model: ir.Model, data: Data, wanted: str | None = None) -> tuple[Data, TaskChoice]:
+    """Decide what a model does on these data, and return the data with that task.
+
+    `wanted` is the name of a task, or of an object of the user's; None, or ``auto``, goes by graph and labels. Labels
+    that are values stay where there is one for each number of a single output; class numbers are values where the
+    output is one number an image.
+
+    Raises:
+        InputError: outputs or labels don't fit what is wanted.
+    """
+    wanted = None if wanted == "auto" else wanted
+    if wanted is not None and is_function_name(wanted):
+        task = object_by_name("task", wanted)
+        if not isinstance(task, Task):
+            raise InputError(f"‹task› {wanted}: is a {type(task).__name__}; give an object of a subclass of Task")
+        return replace(data, task=task), TaskChoice(task, "as asked")
+    return _by_outputs(model, data, outputs_name(wanted))
+
+
+def _by_outputs(model: ir.Model, data: Data, wanted: OutputsName | None) -> tuple[Data, TaskChoice]:
+    labelled = data.labelled
+    choice = choose_outputs(
+        model,
+        wanted,
+        labels=len(data.class_names) if labelled else None,
+        numeric_labels=data.train.targets is not None,
+    )
+    if choice.name == "classes":
+        task: Task = Classification(output_kind(model, "classes"))
+        return replace(data, task=task), TaskChoice(task, choice.reason)
+    task, reason = Values(), choice.reason
+    size = output_size(model)
+    parts = [_with_targets(part, size) for part in (data.train, data.validation, data.test)]
+    if any(part.targets is None for part in parts):
+        parts = [replace(part, targets=None) for part in parts]
+        if labelled or data.train.targets is not None:
+            reason = f"{reason}; the labels don't count, fidelity to the teacher does"
+    train, validation, test = parts
+    return replace(data, train=train, validation=validation, test=test, task=task), TaskChoice(task, reason)
+
+
+def _with_targets(part: Split, size: int | None) -> Split:
+    targets = part.targets
+    if targets is None and part.labels is not None and size == 1:
+        targets = part.labels.astype("float32").reshape(-1, 1)
+    return replace(part, targets=targets if targets is not None and targets.shape[1] == size else None)
+
+
+def task_of(model: ir.Model, data: Data) -> Task:
+    """Return what a model does on these data: what was chosen for them, else what its graph alone says."""
+    if data.task is not None:
+        return data.task
+    kind = output_kind(model)
+    return Values() if kind == "other" else Classification(kind)
+
+
+def metric_name(model: ir.Model, data: Data) -> MetricName:
+    """Name what a model is scored by on these data: its task's metric where they are labelled, else fidelity."""
+    task = task_of(model, data)
+    labelled = all(task.labels(part) is not None for part in (data.validation, data.test))
+    return task.metric if labelled else "fidelity"

@@ -1,0 +1,94 @@
+"""Classification: one output of scores of classes, of which the highest counts."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from n2n_edge.data.dataset import Split
+from n2n_edge.tasks.metrics import Evaluation
+from n2n_edge.tasks.outputs import OutputKind
+from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, Task, Tensors, arrays_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from n2n_edge.tasks.losses import Mean
+
+__all__ = ["Classification"]
+
+
+@dataclass(frozen=True)
+class Classification(Task):
+    """One output of scores of classes, in the form of `kind`."""
+
+    name = "classification"
+    metric = "accuracy"
+    few_numbers = True
+    kind: OutputKind = "logits"
+
+    def labels(self, split: Split) -> Labels | None:
+        """Return class numbers ``(N,)``."""
+        return split.labels
+
+    def loss(
+        self,
+        student: Tensors,
+        teacher: Tensors,
+        labels: "Tensor | None",
+        settings: LossSettings,
+        mean: "Mean | None" = None,
+    ) -> "Tensor":
+        """Give ``kd_weight`` times the tempered KL plus the rest times the cross entropy, or the KL alone."""
+        from n2n_edge.tasks.losses import as_logits, classes_loss
+
+        return classes_loss(
+            as_logits(student[0], self.kind),
+            as_logits(teacher[0], self.kind),
+            labels,
+            temperature=settings.temperature,
+            kd_weight=settings.kd_weight,
+            label_smoothing=settings.label_smoothing,
+        )
+
+    def taught(self, labels: Labels | None, device: "torch.device") -> "Tensor | None":
+        """Return class numbers ``(N,)``."""
+        import torch
+
+        return None if labels is None else torch.as_tensor(labels, device=device)
+
+    def meter(self) -> Meter:
+        """Return a count of images whose highest score is at the label, and at the teacher's."""
+        return _Classified()
+
+
+class _Classified(Meter):
+    def __init__(self) -> None:
+        self._seen = self._correct = self._agreeing = 0
+        self._labelled = self._taught = False
+
+    def add(self, outputs: Outputs, teacher: Outputs | None, labels: Labels | None) -> None:
+        chosen = _highest(outputs)
+        self._seen += len(chosen)
+        if labels is not None:
+            self._labelled = True
+            self._correct += int((chosen == labels).sum())
+        if teacher is not None:
+            self._taught = True
+            self._agreeing += int((chosen == _highest(teacher)).sum())
+
+    def evaluation(self) -> Evaluation:
+        return Evaluation(
+            self._correct / self._seen if self._labelled else None,
+            self._agreeing / self._seen if self._taught else None,
+            self._seen,
+        )
+
+
+def _highest(outputs: Outputs) -> NDArray[np.intp]:
+    """Return the class of the highest score of every image."""
+    (scores, *_) = arrays_of(outputs[:1])
+    chosen: NDArray[np.intp] = scores.reshape(len(scores), -1).argmax(axis=1)
+    return chosen
