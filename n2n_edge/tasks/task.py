@@ -57,6 +57,13 @@ class Meter(ABC):
     def evaluation(self) -> Evaluation:
         """Return what all images showed."""
 
+    def resampled(self, chosen: NDArray[np.intp]) -> Evaluation | None:
+        """Return what these images would have shown, by number in the order they came, some of them several times.
+
+        None where a meter keeps too little to tell.
+        """
+        return None
+
 
 class Task(ABC):
     """What a network does.

@@ -106,12 +106,11 @@ def channels_last(path: Path, shape: list[object]) -> Path:
         [
             helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]),
             helper.make_node("GlobalAveragePool", ["t"], ["p"]),
-            helper.make_node("Flatten", ["p"], ["f"]),
-            helper.make_node("Concat", ["f", "f"], ["y"], axis=1),  # labels of one number don't count
+            helper.make_node("Concat", ["p", "p"], ["y"], axis=1),  # of two numbers, so that labels don't count
         ],
         "g",
         [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [shape[0], 2])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [shape[0], 2, 1, 1])],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return path
