@@ -23,6 +23,7 @@ from n2n_edge.report.document import (
     ChosenJson,
     ConditionsJson,
     DeviceJson,
+    ExamplesJson,
     LayerJson,
     ModelJson,
     RunReport,
@@ -74,6 +75,7 @@ def run_report(
     warnings: Sequence[Notice],
     notes: Sequence[Notice],
     conditions: ConditionsJson | None,
+    examples: ExamplesJson | None,
     layers: Sequence[LayerJson],
     student_sha256: str,
 ) -> RunReport:
@@ -130,6 +132,8 @@ def run_report(
     }
     if conditions is not None:
         document["conditions"] = conditions
+    if examples is not None:
+        document["examples"] = examples
     if len(devices) > 1:
         document["devices"] = list(devices)
     if origin.chosen is not None:
