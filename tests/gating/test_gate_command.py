@@ -1,6 +1,7 @@
 """`n2n-edge gate` as a CI job sees it: exit codes, stdout, stderr."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 
@@ -269,6 +270,30 @@ def test_the_score_is_held_on_the_test_images_and_against_the_baseline():
     document = json.loads(result.stdout)
     assert document["budgets"][0]["outcome"] == "fail"  # normalised wrongly it is bad at it
     assert next(row for row in document["regressions"] if row["cost"] == "score")["change"] == 0
+
+
+def test_a_drop_is_held_against_the_baseline_in_points_of_the_metric():
+    pytest.importorskip("sklearn")
+    teacher = teacher_path()
+    against = ("--baseline", teacher, "--data", "builtin:digits", "--max-time", 0.001, "--json")
+    document = json.loads(_run(teacher, "--max-drop", 1.5, *against).stdout)
+    (budget,) = document["budgets"]
+    assert (budget["cost"], budget["outcome"], budget["metric"]) == ("drop", "pass", "accuracy")
+    assert budget["reached"] == {"value": 0.0, "unit": "points", "provenance": "measured", "n": 359}
+    assert "accuracy 0.0 points lower, measured; budget at most 1.5 points" in budget["reason"]
+    assert "paired-difference" in document["note_codes"]
+    assert next(row for row in document["regressions"] if row["cost"] == "score")["metric"] == "accuracy"
+
+
+def test_budget_files_take_the_former_name_of_a_score(tmp_path, monkeypatch):
+    pytest.importorskip("sklearn")
+    (tmp_path / "n2n-edge.toml").write_text(
+        "[gate.models.'*.onnx']\nmin-accuracy = 0.9\ndata = 'builtin:digits'\nmax-regression = 'accuracy=1%'\n"
+    )
+    shutil.copy(teacher_path(), tmp_path / "teacher.onnx")
+    result = _run(tmp_path / "teacher.onnx", "--config", tmp_path / "n2n-edge.toml", "--json")
+    (budget,) = json.loads(result.stdout)["budgets"]
+    assert (result.exit_code, budget["option"], budget["limit"]) == (0, "--min-score", 0.9)
 
 
 def test_accuracy_without_pillow_is_inconclusive_and_hides_no_failure(model, monkeypatch):

@@ -91,7 +91,7 @@ def test_an_accuracy_that_is_not_reached_is_not_pretended(one_at_a_time: "n2n_ed
     assert not one_at_a_time.met
     assert [(verdict.budget.cost, verdict.met) for verdict in one_at_a_time.verdicts] == [
         ("params", True),
-        ("accuracy", False),
+        ("score", False),
     ]
 
 
