@@ -14,9 +14,12 @@ __all__ = [
     "ConditionsJson",
     "DeviceJson",
     "EpochJson",
+    "ExampleJson",
+    "ExamplesJson",
     "GroupJson",
     "LayerJson",
     "LayerLatencyJson",
+    "MarksJson",
     "ModelJson",
     "ParityJson",
     "RunReport",
@@ -187,6 +190,37 @@ class ConditionJson(TypedDict):
     student: FigureJson
 
 
+class MarksJson(TypedDict):
+    """What outputs or labels say of an image, in pixels of it."""
+
+    boxes: list[tuple[float, float, float, float, int, float | None]]
+    """Left, top, right, bottom, class, and the score of what was detected."""
+    points: list[tuple[float, float]]
+    area: NotRequired[str]
+    """The class of every pixel, a PNG as data URI, whose palette is transparent at class 0."""
+
+
+class ExampleJson(TypedDict):
+    """A test image as the network gets it, with what teacher and student say of it."""
+
+    image: str
+    """A JPEG as data URI."""
+    width: int
+    height: int
+    agreement: float | None
+    teacher: MarksJson
+    student: MarksJson
+    labels: NotRequired[MarksJson]
+
+
+class ExamplesJson(TypedDict):
+    """The test images on which teacher and student differ most, the worst first, of so many that were looked at."""
+
+    of: int
+    classes: list[str]
+    images: list[ExampleJson]
+
+
 class ConditionsJson(TypedDict):
     """Scores on test images under several conditions, in `metric`."""
 
@@ -218,6 +252,7 @@ class RunReport(TypedDict):
     architecture: ArchitectureJson
     training: TrainingJson
     conditions: NotRequired[ConditionsJson]
+    examples: NotRequired[ExamplesJson]
     layers: NotRequired[list[LayerJson]]
     data: dict[str, object]
     environment: dict[str, object]

@@ -26,6 +26,7 @@ from n2n_edge.report.comparison import (
 )
 from n2n_edge.report.conditions import condition_table
 from n2n_edge.report.document import CandidateJson, GroupJson, RunReport
+from n2n_edge.report.examples import example_pictures
 from n2n_edge.report.front_table import front_table
 from n2n_edge.report.known_costs import known_costs
 from n2n_edge.report.network import layer_devices, layer_rows, network_charts
@@ -92,6 +93,7 @@ def render_html(document: RunReport, run_rows: Sequence[CandidateJson]) -> str:
             metric=metric_label(metric_of(document)),
             metric_title=metric_title(metric_of(document)),
             interval="low" in document.get("difference", {}),
+            example_pictures=example_pictures(document),
             search_charts=charts["search"],
             front=front_table(run_rows, known_costs(document, run_rows), find_winner(document, run_rows)),
             candidate_count=len(run_rows),

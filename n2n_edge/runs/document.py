@@ -23,6 +23,7 @@ from n2n_edge.report.document import (
     ChosenJson,
     ConditionsJson,
     DeviceJson,
+    ExamplesJson,
     LayerJson,
     ModelJson,
     RunReport,
@@ -78,6 +79,7 @@ def run_report(
     warnings: Sequence[Notice],
     notes: Sequence[Notice],
     conditions: ConditionsJson | None,
+    examples: ExamplesJson | None,
     layers: Sequence[LayerJson],
     student_sha256: str,
 ) -> RunReport:
@@ -137,6 +139,8 @@ def run_report(
         document["conditions"] = conditions
     if difference is not None:
         document["difference"] = difference.to_json()
+    if examples is not None:
+        document["examples"] = examples
     if len(devices) > 1:
         document["devices"] = list(devices)
     if origin.chosen is not None:

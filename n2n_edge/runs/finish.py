@@ -29,6 +29,7 @@ from n2n_edge.report.html import write_html
 from n2n_edge.report.model_card import write_model_card
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.document import Origin, run_report, write_json
+from n2n_edge.runs.examples import worst_examples
 from n2n_edge.runs.final import Trained
 from n2n_edge.runs.folder import RunFolder, publish, sha256_of
 from n2n_edge.runs.layers import layer_rows
@@ -130,6 +131,7 @@ def _proven(
         data=data,
         warnings=[*warnings, *parity.notices, *prepared.data.unreadable()],
         notes=notes,
+        examples=worst_examples(prepared.teacher_path, student, data),
         conditions=_conditions(student, prepared, callback, condition_images) if settings.corruptions else None,
         layers=layer_rows(prepared.teacher, trained.architecture.removed, *files, devices),
         student_sha256=sha256_of(student),

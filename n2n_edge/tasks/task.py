@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from n2n_edge.tasks.losses import Mean
+    from n2n_edge.tasks.marks import Marks
 
 __all__ = ["Array", "Labels", "LossSettings", "Meter", "Outputs", "Task", "Tensors", "arrays_of"]
 
@@ -108,6 +109,10 @@ class Task(ABC):
     def measured(self, teacher: Callable[[], Iterable[Tensors]]) -> "Task":
         """Return the task with what its loss wants to know of the teacher's outputs for many images."""
         return self
+
+    def marks(self, outputs: Outputs) -> "Sequence[Marks] | None":
+        """Return what can be drawn over each image of a batch, None where outputs have no place in it."""
+        return None
 
     def to_json(self) -> Mapping[str, Any]:
         """Return what tells the task again beside a model (see `recorded_task`): its name, and choices of its own."""

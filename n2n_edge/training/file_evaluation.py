@@ -16,7 +16,7 @@ from n2n_edge.tasks.choice import task_of
 from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.task import Meter, Task
 
-__all__ = ["evaluate_file", "file_meter"]
+__all__ = ["evaluate_file", "file_meter", "outputs_by_image"]
 
 _BATCH = 256
 _PIXELS = _BATCH * 96 * 96
@@ -42,9 +42,9 @@ def file_meter(
     """
     task = data.task or _task(path, data)
     meter, labels = task.meter(), task.labels(split)
-    theirs = None if teacher is None else _by_image(teacher, data, split, threads)
+    theirs = None if teacher is None else outputs_by_image(teacher, data, split, threads)
     try:
-        for place, outputs in enumerate(_by_image(path, data, split, threads)):
+        for place, outputs in enumerate(outputs_by_image(path, data, split, threads)):
             told = None if labels is None else labels[place : place + 1]
             meter.add(outputs, None if theirs is None else next(theirs), told)
     except ImportError as error:
@@ -72,7 +72,7 @@ def _running(path: Path | str) -> Iterator[None]:
         raise UnsuitableEnvironmentError(f"{path}: ONNX Runtime can't run it on images ({text})") from error
 
 
-def _by_image(path: Path | str, data: Data, split: Split, threads: int) -> Iterator[tuple[Array, ...]]:
+def outputs_by_image(path: Path | str, data: Data, split: Split, threads: int = 0) -> Iterator[tuple[Array, ...]]:
     """Give a file's outputs image by image, since two files may have different batch sizes."""
     with _running(path):
         session = ImageSession.learned(path, threads=threads)
