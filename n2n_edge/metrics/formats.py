@@ -26,7 +26,7 @@ def format_value(value: float, unit: str) -> str:
     if unit == "%":
         return f"{value:.1f}%"
     if unit == "points":
-        return f"{value:.1f} points"
+        return f"{value:.2f} points"
     if unit == "params":
         return f"{value:,.0f} params"
     if unit == "MACs":

@@ -88,7 +88,7 @@ class Verdict:
         metric = "" if self.metric is None else f"{metric_label(self.metric)} "
         text = (
             f"{metric}{self._reached_words}{place}, {format_provenance(self.reached.provenance)}; "
-            f"budget {bound} {limit}, {abs(self.margin):.1%} {side}"
+            f"budget {bound} {limit}, {self._room} {side}"
         )
         if self.outcome == "inconclusive":
             text += "; its interval holds the limit: measure for longer, or quieten the machine"
@@ -99,6 +99,12 @@ class Verdict:
             elif self.reached.high is not None and self.budget.direction == "max":
                 text += f", judged by its upper bound {format_value(self.reached.high, self.budget.unit)}"
         return text
+
+    @property
+    def _room(self) -> str:
+        if self.cost == "drop":  # a share of few points says nothing
+            return format_value(abs(self.budget.limit - self.reached.value), self.budget.unit)
+        return f"{abs(self.margin):.1%}"
 
     @property
     def _reached_words(self) -> str:

@@ -151,7 +151,7 @@ def facts_of(mapping: Mapping[str, object]) -> dict[str, str]:
 
 def _budget_row(budget: VerdictJson, metric: str) -> _BudgetRow:
     cost = cost_named(budget["cost"])
-    names = {"score": metric_title(metric), "drop": f"{metric_label(metric)} below the teacher's"}
+    names = {"score": metric_title(metric), "drop": f"{metric_title(metric)} below the teacher's"}
     reached = figure_of(budget["reached"])
     return {
         "name": budget_name(budget, names.get(cost) or (COSTS[cost].label if cost in COSTS else cost)),

@@ -280,7 +280,7 @@ def test_a_drop_is_held_against_the_baseline_in_points_of_the_metric():
     (budget,) = document["budgets"]
     assert (budget["cost"], budget["outcome"], budget["metric"]) == ("drop", "pass", "accuracy")
     assert budget["reached"] == {"value": 0.0, "unit": "points", "provenance": "measured", "n": 359}
-    assert "accuracy 0.0 points lower, measured; budget at most 1.5 points" in budget["reason"]
+    assert "accuracy 0.00 points lower, measured; budget at most 1.50 points, 1.50 points inside" in budget["reason"]
     assert "paired-difference" in document["note_codes"]
     assert next(row for row in document["regressions"] if row["cost"] == "score")["metric"] == "accuracy"
 
