@@ -22,6 +22,7 @@ from n2n_edge.metrics.notices import Notice
 from n2n_edge.reading import exists, expanded, is_file
 
 if TYPE_CHECKING:
+    from n2n_edge.data.labels.values import Label
     from n2n_edge.tasks.task import Task
 
 __all__ = ["Data", "Split", "load_data"]
@@ -43,6 +44,7 @@ class Split:
     images: Images
     labels: NDArray[np.int64] | None
     targets: NDArray[np.float32] | None = None
+    annotations: "Sequence[Label | None] | None" = None
 
     def __len__(self) -> int:
         return len(self.images)

@@ -138,7 +138,7 @@ def _data(
         class_names=None if wanted.classes is None else read_class_names(wanted.classes),
         loading=Loading(cache_gb=0.0),  # each image is read once
     )
-    data, _ = choose_task(model, data, task)
+    data, _ = choose_task(model, data)
     notes = (Notice("data", f"data {wanted.spec}: {data.counts}"),) if data.conversions else ()
     if others is not None and like is not None:
         text = f"{path.name}: records no preprocessing; it is given its images as {like[0].name} records"

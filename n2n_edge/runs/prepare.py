@@ -230,9 +230,8 @@ def _summary(teacher: Teacher, path: Path) -> str:
 def _load(
     settings: CompressSettings, teacher: Teacher, preprocessing: Preprocessing, spec: str, loading: Loading
 ) -> tuple[Data, TaskChoice]:
-    wanted = settings.task
-    if wanted == "auto":
-        wanted = str(recorded_task(teacher.source.metadata_props).get("task", wanted))
+    recorded = recorded_task(teacher.source.metadata_props)
+    wanted = settings.task if settings.task != "auto" else str(recorded.get("task", "auto"))
     data = load_data(
         spec,
         preprocessing=preprocessing,
@@ -242,7 +241,7 @@ def _load(
         class_names=None if settings.classes is None else read_class_names(Path(settings.classes)),
         loading=loading,
     )
-    return choose_task(teacher.model, data, wanted)
+    return choose_task(teacher.model, data, settings.task, decode=settings.decode, recorded=recorded)
 
 
 def _normalised(teacher: Teacher, data: Data, told: Normalisation | None, engine: Engine) -> tuple[Data, Normalisation]:

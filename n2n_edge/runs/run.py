@@ -251,6 +251,7 @@ def compress(
     policy: str = "reinforce",
     policy_from: Path | str | None = None,
     task: str = "auto",
+    decode: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     pixels: str | None = None,

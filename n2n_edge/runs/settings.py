@@ -10,6 +10,7 @@ from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from n2n_edge.data.loading import check_loading
 from n2n_edge.errors import InputError
+from n2n_edge.importing import is_function_name
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS, OBJECTIVES
 from n2n_edge.reading import expanded, is_file
@@ -148,6 +149,13 @@ class CompressSettings:
         SEARCH,
         shown="by its graph and the labels, and said",
     )
+    decode: str | None = _setting(
+        None,
+        "package.module:function that reads a detector's outputs: given the arrays of a batch it returns boxes (left, "
+        "top, right, bottom in pixels of the input), scores and classes.",
+        SEARCH,
+        shown="a head that fits the outputs, and said",
+    )
     mean: tuple[float, ...] | None = _setting(
         None,
         "Mean per channel, with commas, in the unit of --pixels and the order of --channels.",
@@ -283,6 +291,8 @@ class CompressSettings:
         if self.threads is not None and self.threads < 1:
             raise InputError(f"threads {self.threads}: must be at least 1")
         check_task(self.task)
+        if self.decode is not None and not is_function_name(self.decode):
+            raise InputError(f"‹decode› {self.decode}: must be package.module:function")
         if (self.mean is None) != (self.std is None):
             raise InputError("‹mean› and ‹std› belong together; give both or neither")
         # onnx is imported only where it is needed: help, and listing what a run has tried, answer at once

@@ -10,6 +10,7 @@ from n2n_edge.data.dataset import Data, Split
 from n2n_edge.errors import InputError
 from n2n_edge.importing import is_function_name, object_by_name
 from n2n_edge.tasks.classification import Classification
+from n2n_edge.tasks.detection_choice import choose_detection
 from n2n_edge.tasks.metrics import MetricName
 from n2n_edge.tasks.names import TASK_NAMES
 from n2n_edge.tasks.outputs import OutputsName, choose_outputs, output_kind, output_size
@@ -54,22 +55,38 @@ def outputs_name(wanted: str | None) -> OutputsName | None:
     return None if wanted is None else _OUTPUTS.get(wanted, "values" if wanted in TASK_NAMES else None)
 
 
-def choose_task(model: ir.Model, data: Data, wanted: str | None = None) -> tuple[Data, TaskChoice]:
+def choose_task(
+    model: ir.Model,
+    data: Data,
+    wanted: str | None = None,
+    *,
+    decode: str | None = None,
+    recorded: Mapping[str, object] | None = None,
+) -> tuple[Data, TaskChoice]:
     """Decide what a model does on these data, and return the data with that task.
 
-    `wanted` is the name of a task, or of an object of the user's; None, or ``auto``, goes by graph and labels. Labels
-    that are values stay where there is one for each number of a single output; class numbers are values where the
-    output is one number an image.
+    `wanted` is the name of a task, or of an object of the user's; None, or ``auto``, goes by what is `recorded` (by
+    default in the model's metadata), by graph and labels. `decode` is a user's function that reads a detector's
+    outputs. Labels that are values stay where there is one for each number of a single output; class numbers are values
+    where the output is one number an image.
 
     Raises:
         InputError: outputs or labels don't fit what is wanted.
     """
-    wanted = None if wanted == "auto" else wanted
+    recorded = recorded_task(model.metadata_props) if recorded is None else recorded
+    asked = None if wanted == "auto" else wanted
+    wanted = asked or (str(recorded["task"]) if "task" in recorded else None)
     if wanted is not None and is_function_name(wanted):
         task = object_by_name("task", wanted)
         if not isinstance(task, Task):
             raise InputError(f"‹task› {wanted}: is a {type(task).__name__}; give an object of a subclass of Task")
         return replace(data, task=task), TaskChoice(task, "as asked")
+    if decode is not None and wanted not in (None, "detection"):
+        raise InputError(f"‹decode› {decode}: reads a detector's boxes, but ‹task› is {wanted}; leave one of them out")
+    if wanted in (None, "detection"):
+        found = choose_detection(model, data, asked=asked == "detection", decode=decode, recorded=recorded)
+        if found is not None:
+            return replace(data, task=found[0]), TaskChoice(*found)
     return _by_outputs(model, data, outputs_name(wanted))
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from n2n_edge.tasks.channels import ChannelScale
 from n2n_edge.tasks.head import Head, Layout
+from n2n_edge.tasks.losses import Mean
 
 __all__ = ["anchor_weights", "detection_loss"]
 
@@ -41,16 +42,19 @@ def detection_loss(
     head: Head,
     scales: Sequence[ChannelScale],
     weights: Tensor | None = None,
+    mean: Mean | None = None,
 ) -> Tensor:
     """Give the loss of one batch of raw outputs: a scalar, nought where they equal the teacher's.
 
     `scales` are the teacher's channels (`channel_scales`), in units of whose variance edges and points are compared;
-    `weights` are those of `anchor_weights`, by default this batch's. Raises ValueError for a head without layouts.
+    `weights` are those of `anchor_weights`, by default this batch's. Where processes share a batch, `mean` is that over
+    all of them. Raises ValueError for a head without layouts.
     """
     if len(head.layouts) != len(student):
         raise ValueError(f"head {head.name} doesn't say where its {len(student)} outputs hold what")
     weights = anchor_weights(head, teacher) if weights is None else weights
-    seen = weights.sum().clamp_min(1.0)
+    seen = weights.sum() if mean is None else mean(weights.sum())
+    seen = seen.clamp_min(1.0)
     total = student[0].new_zeros((), dtype=torch.float32)
     for own, aim, layout, scale in zip(student, teacher, head.layouts, scales, strict=True):
         mine, theirs = _by_anchor(own.float(), layout), _by_anchor(aim.float(), layout)
