@@ -26,7 +26,9 @@ WITHOUT_EXAMPLE = {
 """Results, which the examples of functions show, and what the page of the reference shows."""
 TRAINS = {"compress", "distill"}
 OPENS_A_RUN = {"Run", "RunTrial", "Trial"}
-NO_SETTINGS = {"out", "resume", "tensorboard", "as_json", "teacher_option", "context", "callbacks", "budgets"}
+NO_SETTINGS = {
+    "out", "resume", "tensorboard", "as_json", "teacher_option", "context", "callbacks", "budgets", "min_accuracy",
+}  # fmt: skip
 
 
 def public(name: str) -> object:

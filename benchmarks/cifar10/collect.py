@@ -15,8 +15,9 @@ def best_so_far(report: dict[str, Any]) -> list[float]:
     best: list[float] = []
     seen = set()
     for row in report["search"]["candidates"]:
-        known = (row["params"], row["macs"], row["size_mb"], row["accuracy"]) in seen
-        seen.add((row["params"], row["macs"], row["size_mb"], row["accuracy"]))
+        facts = (row["params"], row["macs"], row["size_mb"], row.get("score", row.get("accuracy")))
+        known = facts in seen
+        seen.add(facts)
         if row["trained"] and not known:
             best.append(max(row["reward"], best[-1] if best else float("-inf")))
     return best

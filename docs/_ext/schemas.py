@@ -117,6 +117,9 @@ def _of(hint: Any, definitions: Json) -> Json:
     origin, inner = get_origin(hint), get_args(hint)
     if origin is list:
         return {"type": "array", "items": _of(inner[0], definitions)}
+    if origin is tuple:
+        parts = [_of(each, definitions) for each in inner]
+        return {"type": "array", "prefixItems": parts, "minItems": len(parts), "maxItems": len(parts)}
     if origin is dict:
         return {"type": "object", "additionalProperties": _of(inner[1], definitions)}
     if origin is typing.Literal:

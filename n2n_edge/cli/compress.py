@@ -14,6 +14,7 @@ from n2n_edge.cli.outcome import conclude
 from n2n_edge.cli.output import print_json
 from n2n_edge.cli.stopping import resumable
 from n2n_edge.errors import BudgetMissedError, InputError
+from n2n_edge.metrics.costs import COSTS
 from n2n_edge.metrics.figures import SCHEMA_VERSION
 from n2n_edge.runs.settings import REPEATED, CompressSettings
 
@@ -148,6 +149,8 @@ def _parameter(item: "Field[Any]") -> inspect.Parameter:
         flags = (words["flag"] or (f"--{name}/--no-{name}" if item.default is None else f"--{name}"),)
     elif getattr(kind, "__origin__", None) is tuple:
         kind = str
+    else:  # a limit may go by a former name, too
+        flags = next((row.flags for row in COSTS.values() if row.field == item.name), ())
     optional = kind | None if default is None else kind
     return _positional(item.name, Annotated[optional, typer.Option(*flags, **more)], default)
 

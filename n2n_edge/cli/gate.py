@@ -13,6 +13,7 @@ from n2n_edge.cli.numbers import numbers
 from n2n_edge.cli.output import print_commands, print_json, print_line, print_warning
 from n2n_edge.cli.stage import say
 from n2n_edge.errors import InputError, N2NError
+from n2n_edge.metrics.costs import COSTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,12 +56,24 @@ def gate(
             rich_help_panel=_BUDGETS,
         ),
     ] = None,
-    min_accuracy: Annotated[
+    min_score: Annotated[
         float | None,
-        typer.Option(help="Least accuracy on the test images of --data, as a fraction.", rich_help_panel=_BUDGETS),
+        typer.Option(
+            *COSTS["score"].flags,
+            help="Least score on the test images of --data in the task's metric (accuracy, mAP, mIoU, ...), as a "
+            "fraction; without labels fidelity to the baseline.",
+            rich_help_panel=_BUDGETS,
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Most that the score may lie below the baseline's on the same images, in points of a hundred.",
+            rich_help_panel=_BUDGETS,
+        ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Images to evaluate accuracy on, as for `compress`.", rich_help_panel=_BUDGETS)
+        str | None, typer.Option(help="Images to evaluate models on, as for `compress`.", rich_help_panel=_BUDGETS)
     ] = None,
     classes: Annotated[
         Path | None,
@@ -108,15 +121,15 @@ def gate(
     baseline: Annotated[
         Path | None,
         typer.Option(
-            help="ONNX model to compare with: size, params, MACs, memory bound, latency (timed in turns), and accuracy "
-            "with --data.",
+            help="ONNX model to compare with: size, params, MACs, memory bound, latency (timed in turns), and the "
+            "score with --data.",
             rich_help_panel=_BASELINE,
         ),
     ] = None,
     max_regression: Annotated[
         list[str] | None,
         typer.Option(
-            help="Growth over the baseline that is allowed: 5%, or of one cost latency_ms=10%, accuracy=1%. Repeatable "
+            help="Growth over the baseline that is allowed: 5%, or of one cost latency_ms=10%, score=1%. Repeatable "
             "[default: 5%].",
             rich_help_panel=_BASELINE,
             show_default=False,
@@ -126,7 +139,7 @@ def gate(
         bool | None,
         typer.Option(
             "--static/--no-static",
-            help="Check the files alone: nothing is run, no latency, no accuracy.",
+            help="Check the files alone: nothing is run, no latency, no score.",
             rich_help_panel=_BASELINE,
             show_default=False,
         ),
@@ -220,11 +233,12 @@ def gate(
     on_github = github if github is not None else os.environ.get("GITHUB_ACTIONS") == "true"
     options: dict[str, Any] = {
         "max_mb": max_mb, "max_params": max_params, "max_macs": max_macs, "max_memory_mb": max_memory_mb,
-        "max_latency_ms": max_latency_ms, "min_accuracy": min_accuracy, "data": data, "classes": classes,
-        "mean": numbers("--mean", mean), "std": numbers("--std", std), "allowed_ops": allowed_ops or (),
-        "input_shape": input_shape, "bind": bind or (), "accept_expected": accept_expected, "baseline": baseline,
-        "max_regression": max_regression or (), "static": static, "device": device, "target": target,
-        "threads": threads, "providers": providers, "max_time": max_time,
+        "max_latency_ms": max_latency_ms, "min_score": min_score, "max_drop": max_drop, "data": data,
+        "classes": classes, "mean": numbers("--mean", mean), "std": numbers("--std", std),
+        "allowed_ops": allowed_ops or (), "input_shape": input_shape, "bind": bind or (),
+        "accept_expected": accept_expected, "baseline": baseline, "max_regression": max_regression or (),
+        "static": static, "device": device, "target": target, "threads": threads, "providers": providers,
+        "max_time": max_time,
     }  # fmt: skip
     started = time.monotonic()
     try:
@@ -286,13 +300,13 @@ def _init(models: list[Path], options: dict[str, Any], headroom: str, config: Pa
     from n2n_edge.gating.budget_file import FILE_NAME
     from n2n_edge.gating.init_file import init_budgets
     from n2n_edge.gating.regression import parse_percent
-    from n2n_edge.runs.gate import accuracies, given_settings
+    from n2n_edge.runs.gate import given_settings, scores
 
     if len(models) != 1:
         raise InputError(f"--init: {len(models)} models are given; give the one to write budgets for")
     share = parse_percent(headroom, "--headroom")
     path = config or Path(FILE_NAME)
-    table = init_budgets(path, models[0], given_settings(options), share, accuracies, say)
+    table = init_budgets(path, models[0], given_settings(options), share, scores, say)
     say("")
     if as_json:
         print_json({"schema_version": 1, "kind": "gate-init", "file": str(path), "table": table})

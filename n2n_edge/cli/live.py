@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from n2n_edge.cli.output import print_line
 from n2n_edge.errors import as_options
 from n2n_edge.metrics.costs import COSTS
+from n2n_edge.metrics.scores import metric_label
 from n2n_edge.runs.callbacks import RunCallback
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class _State:
     """What both views know."""
 
     def __init__(self, settings: "CompressSettings") -> None:
-        self.limits = {budget.cost: budget.limit for budget in settings.budgets if budget.direction == "max"}
+        self.limits = {budget.cost: budget.limit for budget in settings.budgets if not COSTS[budget.cost].quality}
         self.seconds_per_candidate = 0.0
         self.trained = 0
 
@@ -129,13 +130,14 @@ class _Lines(RunCallback):
         if not (new_best or over or progress.stage != self._stage or now - self._last > _LINE_EVERY_S):
             return
         self._last, self._stage = now, progress.stage
-        accuracy = "-"
+        score = "-"
         if progress.best is not None and progress.best.score is not None:
             self._best = best
-            accuracy = f"{progress.best.score:.1%}"
+            score = f"{progress.best.score:.1%}"
         self.on_message(
             f"{progress.stage} {progress.done}/{progress.total}: best reward {_short(best)}, "
-            f"{progress.metric} {accuracy}, {self._state.costs(progress)}{f'; {eta} left' if eta and not over else ''}"
+            f"{metric_label(progress.metric)} {score}, {self._state.costs(progress)}"
+            f"{f'; {eta} left' if eta and not over else ''}"
         )
 
     def on_step(self, report: "StepReport") -> None:
@@ -228,9 +230,8 @@ class _Panel(RunCallback):
         )
         best = progress.best
         if best is not None and best.score is not None:
-            table.add_row(
-                "best", f"reward {best.reward:.4f}, {progress.metric} {best.score:.1%} after a short distillation"
-            )
+            score = f"{metric_label(progress.metric)} {best.score:.1%}"
+            table.add_row("best", f"reward {best.reward:.4f}, {score} after a short distillation")
         table.add_row("costs", self._state.costs(progress))
         if progress.entropy is not None:
             table.add_row("policy", f"entropy {progress.entropy:.2f} (1 undecided, 0 settled)")

@@ -44,9 +44,12 @@ def _print(run: "Run", report: "RunReport", verdicts: "Sequence[Verdict]") -> No
     from n2n_edge.cli.comparison import comparison_table, conditions_table
     from n2n_edge.cli.console import Console
     from n2n_edge.gating.terminal import check_table
+    from n2n_edge.report.score import score_words
 
     console = Console(width=None if sys.stdout.isatty() else 110)
     console.print(comparison_table(report))
+    if words := score_words(report):
+        console.print(Text(words, style="bold"))
     if verdicts:
         console.print(check_table(verdicts))
     if "conditions" in report:

@@ -13,6 +13,7 @@ from n2n_edge.cli.outcome import conclude
 from n2n_edge.cli.output import print_json
 from n2n_edge.cli.stopping import resumable
 from n2n_edge.errors import InputError
+from n2n_edge.metrics.scores import metric_label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,7 @@ def pareto(
     cost: Annotated[
         str | None,
         typer.Option(
-            help="Cost to hold against accuracy: params, size_mb, macs, memory_bound_mb or latency_ms.",
+            help="Cost to hold against the score: params, size_mb, macs, memory_bound_mb or latency_ms.",
             show_default="the run's objective",
         ),
     ] = None,
@@ -124,7 +125,7 @@ def _print(found: "RunTrials", axis: "Axis", every: bool) -> None:
     console.print(
         Text(
             f"{found.run}: {len(found.trials)} candidates, {len(found.trained)} of them trained; "
-            f"{len(front)} on the front of {found.metric} against {against}"
+            f"{len(front)} on the front of {metric_label(found.metric)} against {against}"
         ),
         soft_wrap=True,
     )
@@ -161,7 +162,7 @@ def _table(found: "RunTrials", shown: "Sequence[RunTrial]", front: "Sequence[Run
     for name in (
         "candidate",
         "stage",
-        found.metric,
+        metric_label(found.metric),
         "params",
         "MACs",
         "file",
@@ -207,8 +208,8 @@ def _notes(found: "RunTrials", shown: "Sequence[RunTrial]", front: "Sequence[Run
     from n2n_edge.metrics.formats import format_provenance
 
     notes = [
-        f"{found.metric}: on validation images after a short distillation; what ships is trained to the end and judged "
-        "on test images"
+        f"{metric_label(found.metric)}: on validation images after a short distillation; what ships is trained to the "
+        "end and judged on test images"
     ]
     if any(each.shipped == found.run / "student.onnx" and each not in front for each in shown):
         notes.append("the run chose its own student among the best after longer distillations, not by these figures")

@@ -11,7 +11,7 @@ from typing import Any
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError, setting
 from n2n_edge.foreign import encodable
 from n2n_edge.gating.budget_file import FILE_NAME, name_below, read_budget_file
-from n2n_edge.gating.run import AccuracyOf
+from n2n_edge.gating.run import ScoreOf
 from n2n_edge.gating.settings import GateSettings, settings_of
 from n2n_edge.graph.bind import bound_where_named
 from n2n_edge.graph.input_shape import with_input_shape
@@ -29,8 +29,8 @@ _DIGITS = 3
 """Limits are rounded up to so many digits, which people can read."""
 
 
-_ACCURACY_ROOM = 0.01
-"""What an accuracy may fall below today's; a share of it would be most of what a model has learned."""
+_SCORE_ROOM = 0.01
+"""What a score may fall below today's; a share of it would be most of what a model has learned."""
 
 _KEPT = ("device", "target", "threads", "providers", "data", "mean", "std", "bind")
 """Settings that say how a figure was found out, and have to be the same when it is held against its limit."""
@@ -43,14 +43,14 @@ def init_budgets(
     model: Path,
     given: Mapping[str, Any],
     headroom: float,
-    accuracy_of: AccuracyOf,
+    score_of: ScoreOf,
     watch: Callable[[str], None] = lambda stage: None,
 ) -> str:
     """Write a table of budgets for `model` into the file at `path`, after what stands there, and return the table.
 
-    Size, params, MACs and memory bound always get a limit, latency where `given` names a device or target, accuracy
-    where it names data. A limit is today's figure and `headroom` (a fraction) on top, of a latency its upper bound's;
-    of accuracy it is one point below, whatever the head-room.
+    Size, params, MACs and memory bound always get a limit, latency where `given` names a device or target, the
+    score where it names data. A limit is today's figure and `headroom` (a fraction) on top, of a latency its upper
+    bound's; of the score it is one point below, whatever the head-room.
 
     Raises:
         InputError: the file is no budget file, has budgets for this model already, or can't be written; the model lies
@@ -78,7 +78,7 @@ def init_budgets(
         if glob in read_budget_file(path).models:
             raise InputError(f"{path}: has budgets for '{glob}' already; change them there, or give another ‹config›")
         existing = path.read_bytes().decode("utf-8")
-    table = _table(glob, _figures(model, settings, accuracy_of, watch), headroom, _kept(settings, path))
+    table = _table(glob, _figures(model, settings, score_of, watch), headroom, _kept(settings, path))
     text = f"{existing.rstrip()}\n\n{table}" if existing else f"{_HEAD}\n{table}"
     try:
         tomllib.loads(text)
@@ -97,9 +97,7 @@ def init_budgets(
 _HEAD = "# Budgets of models, for `n2n-edge gate`; change them as you like. Paths are relative to this file.\n"
 
 
-def _figures(
-    model: Path, settings: GateSettings, accuracy_of: AccuracyOf, watch: Callable[[str], None]
-) -> dict[str, Figure]:
+def _figures(model: Path, settings: GateSettings, score_of: ScoreOf, watch: Callable[[str], None]) -> dict[str, Figure]:
     from n2n_edge.devices.registry import load_profile
     from n2n_edge.gating.timing import time_models
     from n2n_edge.latency.model import LatencyModel
@@ -116,7 +114,7 @@ def _figures(
             raise UnsuitableEnvironmentError(f"{model}: {timed.too_few_rounds}; allow more (‹max_time›)")
         figures["latency_ms"] = timed.latency
     if settings.data is not None:
-        figures["accuracy"] = accuracy_of(model, settings).model
+        figures["score"] = score_of(model, settings).model
     return figures
 
 
@@ -159,7 +157,7 @@ def _table(glob: str, figures: Mapping[str, Figure], headroom: float, settings: 
             continue
         figure = figures[cost]
         if row.direction == "min":
-            limit = _rounded_down(max(figure.value - _ACCURACY_ROOM, 0.001))
+            limit = _rounded_down(max(figure.value - _SCORE_ROOM, 0.001))
         else:
             # of a measured latency its upper bound too: below that a gate would be inconclusive
             today = figure.value if figure.high is None else figure.high

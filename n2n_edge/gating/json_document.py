@@ -20,6 +20,7 @@ __all__ = ["GateJson", "GatesJson", "RegressionJson", "gates_document"]
 class RegressionJson(TypedDict):
     """One cost beside the baseline's; `change` and `limit` are fractions of the baseline's cost.
 
+    A score names the `metric` that it is in.
     Of a latency there are the `ratio` with its interval, and the baseline against itself, timed in the same rounds.
     """
 
@@ -31,6 +32,7 @@ class RegressionJson(TypedDict):
     met: bool
     outcome: Outcome
     reason: str
+    metric: NotRequired[str]
     ratio: NotRequired[FigureJson]
     noise_floor: NotRequired[FigureJson | None]
 
@@ -131,7 +133,7 @@ def _gate_document(gated: Gated) -> GateJson:
 
 
 def _regression_json(regression: Regression) -> RegressionJson:
-    return {
+    document: RegressionJson = {
         "cost": regression.cost,
         "baseline": regression.baseline.to_json(),
         "reached": regression.reached.to_json(),
@@ -142,6 +144,9 @@ def _regression_json(regression: Regression) -> RegressionJson:
         "outcome": regression.outcome,
         "reason": regression.reason,
     }
+    if regression.metric is not None:
+        document["metric"] = regression.metric
+    return document
 
 
 def _ratio_json(found: LatencyRatio) -> RegressionJson:

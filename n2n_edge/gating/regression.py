@@ -1,25 +1,25 @@
-"""Whether a model costs more than a baseline model, or is less accurate, by too much."""
+"""Whether a model costs more than a baseline model, or scores less, by too much."""
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from n2n_edge.errors import InputError
+from n2n_edge.metrics.costs import COSTS
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.formats import format_value
 from n2n_edge.metrics.outcome import Outcome
+from n2n_edge.metrics.scores import metric_label
 
 __all__ = ["Regression", "compare", "parse_percent", "regression_asked"]
-
-_BETTER_WHEN_HIGH = ("accuracy",)
 
 
 @dataclass(frozen=True)
 class Regression:
     """One cost of a model beside that of the baseline.
 
-    `change` is the growth as a fraction of the baseline's cost, of accuracy a negative one where it fell; `limit` is
-    the largest growth, of accuracy the largest loss, that is allowed.
+    `change` is the growth as a fraction of the baseline's cost, of a score a negative one where it fell; `limit` is
+    the largest growth, of a score the largest loss, that is allowed. `metric` is what a score is in.
     """
 
     cost: str
@@ -28,6 +28,7 @@ class Regression:
     change: float
     limit: float
     met: bool
+    metric: str | None = None
 
     @property
     def asked(self) -> str:
@@ -45,22 +46,26 @@ class Regression:
         reached, baseline = (format_value(figure.value, figure.unit) for figure in (self.reached, self.baseline))
         bound = (
             f"at least {-100 * self.limit:+.4g}%"
-            if self.cost in _BETTER_WHEN_HIGH
+            if COSTS[self.cost].direction == "min"
             else f"at most {100 * self.limit:+.4g}%"
         )
-        return f"{reached} against the baseline's {baseline}, {self.change:+.2%}; budget {bound}"
+        metric = "" if self.metric is None else f"{metric_label(self.metric)} "
+        return f"{metric}{reached} against the baseline's {baseline}, {self.change:+.2%}; budget {bound}"
 
 
 def compare(
-    figures: Mapping[str, Figure], baseline: Mapping[str, Figure], allowed: Callable[[str], float]
+    figures: Mapping[str, Figure],
+    baseline: Mapping[str, Figure],
+    allowed: Callable[[str], float],
+    metric: str | None = None,
 ) -> tuple[Regression, ...]:
-    """Compare every cost that both models have; ``allowed(cost)`` is the growth that is, or for accuracy the loss.
+    """Compare every cost that both models have; ``allowed(cost)`` is the growth that is, or for a score the loss.
 
-    Meant for what follows from the file, and for accuracy on the same images. Timings of two models need a paired
+    Meant for what follows from the file, and for scores on the same images. Timings of two models need a paired
     measurement instead.
     """
     return tuple(
-        _compare_one(cost, baseline[cost], figures[cost], allowed(cost)) for cost in baseline if cost in figures
+        _compare_one(cost, baseline[cost], figures[cost], allowed(cost), metric) for cost in baseline if cost in figures
     )
 
 
@@ -81,13 +86,13 @@ def parse_percent(text: str, option: str) -> float:
     return fraction
 
 
-def _compare_one(cost: str, baseline: Figure, reached: Figure, limit: float) -> Regression:
+def _compare_one(cost: str, baseline: Figure, reached: Figure, limit: float, metric: str | None) -> Regression:
     # Held as a product, a growth of exactly the limit passes whatever the division below rounds to.
-    if cost in _BETTER_WHEN_HIGH:
+    if COSTS[cost].direction == "min":
         met = reached.value >= baseline.value * (1 - limit)
     else:
         met = reached.value <= baseline.value * (1 + limit)
-    return Regression(cost, baseline, reached, _growth(baseline.value, reached.value), limit, met)
+    return Regression(cost, baseline, reached, _growth(baseline.value, reached.value), limit, met, metric)
 
 
 def _growth(before: float, after: float) -> float:

@@ -1,4 +1,4 @@
-"""Holding models against what is asked of them: the file first, then accuracy, then what has to be timed."""
+"""Holding models against what is asked of them: the file first, then scores, then what has to be timed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from n2n_edge.errors import InputError, N2NError, UnsuitableEnvironmentError
+from n2n_edge.errors import InputError, N2NError, UnsuitableEnvironmentError, setting
 from n2n_edge.gating.check import Check, Gated
 from n2n_edge.gating.operators import check_operators
 from n2n_edge.gating.regression import compare as compare_costs
@@ -20,8 +20,10 @@ from n2n_edge.graph.load import load_model
 from n2n_edge.graph.shapes import batch_of
 from n2n_edge.latency.file_figures import inferred_figures, model_figures, predicted_latency
 from n2n_edge.metrics.budget import Budget
+from n2n_edge.metrics.costs import COSTS
 from n2n_edge.metrics.figures import MB, Figure
 from n2n_edge.metrics.notices import Notice
+from n2n_edge.metrics.scores import drop
 from n2n_edge.metrics.verdict import verdicts_on
 from n2n_edge.reading import is_file
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from n2n_edge.devices.profile import Profile
     from n2n_edge.gating.timing import Timed
 
-__all__ = ["Accuracies", "AccuracyOf", "GateJob", "gate_models"]
+__all__ = ["GateJob", "ScoreOf", "Scores", "gate_models"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class GateJob:
 
 
 @dataclass(frozen=True)
-class Accuracies:
-    """What test images say: `metric` is accuracy, or fidelity to the baseline where there are no labels."""
+class Scores:
+    """What test images say: `metric` is that of the model's task, or fidelity to the baseline without labels."""
 
     metric: str
     model: Figure
@@ -56,12 +58,12 @@ class Accuracies:
 _FROM_SHAPES = ("macs", "memory_bound_mb")
 _UNTOLD = "shapes of the model can't be inferred, and --static runs nothing: leave it out to run the model once"
 
-AccuracyOf = Callable[[Path, GateSettings], Accuracies]
+ScoreOf = Callable[[Path, GateSettings], Scores]
 """Evaluates a model, and its baseline if there is one, on the test images of the settings' data."""
 
 
 def gate_models(
-    jobs: Sequence[GateJob], accuracy_of: AccuracyOf, watch: Callable[[str], None] = lambda stage: None
+    jobs: Sequence[GateJob], score_of: ScoreOf, watch: Callable[[str], None] = lambda stage: None
 ) -> tuple[Gated, ...]:
     """Hold models against their settings. `watch` is told what is being done.
 
@@ -75,7 +77,7 @@ def gate_models(
     for gate in begun:
         gate.check_file()
     for gate in begun:
-        gate.check_accuracy(accuracy_of)
+        gate.check_score(score_of)
         gate.check_latency()
     return tuple(gate.found() for gate in begun)
 
@@ -150,34 +152,39 @@ class _Gate:
         self._warnings += [Notice("input-size-assumed", text) for text in sized.notes]
         return sized.models[0], sized.models[1] if len(paths) > 1 else None
 
-    def check_accuracy(self, accuracy_of: AccuracyOf) -> None:
+    def check_score(self, score_of: ScoreOf) -> None:
         """Check what test images say."""
         settings = self._settings
         if settings.data is None:
             return
-        budgets = [budget for budget in self._budgets if budget.cost == "accuracy"]
-        asked = [_asked(budget) for budget in budgets]
+        budgets = [budget for budget in self._budgets if COSTS[budget.cost].quality]
+        asked = {_asked(budget): budget.cost for budget in budgets}
         if settings.baseline is not None:
-            asked.append(regression_asked("accuracy", self._allowed.of("accuracy")))
+            asked[regression_asked("score", self._allowed.of("score"))] = "score"
         if settings.static:
-            self._leave_out(asked)
+            self._leave_out(list(asked))
             return
-        self._watch(f"judging {self._model.name} on the test images")
+        self._watch(f"evaluating {self._model.name} on the test images")
         try:
-            found = accuracy_of(self._model, settings)
+            found = score_of(self._model, settings)
         except N2NError as error:
-            self._unanswered("accuracy", asked, error)
+            for one, cost in asked.items():
+                self._unanswered(cost, [one], error)
             return
-        self._checks += verdicts_on({"accuracy": found.model}, budgets)
+        reached = {"score": found.model, "drop": drop(found.model, found.baseline)}
+        self._checks += verdicts_on(reached, budgets, metric=found.metric)
         if found.baseline is not None:
-            self._checks += compare_costs({"accuracy": found.model}, {"accuracy": found.baseline}, self._allowed.of)
+            theirs = {"score": found.baseline}
+            self._checks += compare_costs({"score": found.model}, theirs, self._allowed.of, found.metric)
         if found.metric == "fidelity":
             if not budgets:
                 raise InputError(
-                    f"‹data› {settings.data}: without labels there is no accuracy to compare; give ‹min_accuracy› for "
-                    "the least fidelity to the baseline, or images per class"
+                    f"‹data› {settings.data}: without labels there is no score to compare; give ‹min_score› for the "
+                    "least fidelity to the baseline, or images with labels"
                 )
-            text = "without labels --min-accuracy holds for fidelity to the baseline, not for accuracy"
+            options = " and ".join(budget.option for budget in budgets)
+            held = "hold" if len(budgets) > 1 else "holds"
+            text = f"without labels {options} {held} for fidelity to the baseline, not for the task's metric"
             self._warnings.append(Notice("fidelity", text))
         self._notes += found.notes
         self._warnings += found.warnings
@@ -284,7 +291,11 @@ def _refuse_contradictions(job: GateJob, budgets: Sequence[Budget], profile: "Pr
                 f"‹max_latency_ms› {limit.limit:g}: ‹target› host is this machine, not {settings.device}; give "
                 "‹target› ssh://..., ‹device› alone for a prediction, or ‹device› cpu"
             )
-    if "accuracy" in limited and settings.data is None:
-        raise InputError(f"‹min_accuracy› {limited['accuracy'].limit:g}: on which images? give ‹data›")
-    if settings.data is not None and "accuracy" not in limited and settings.baseline is None:
-        raise InputError(f"‹data› {settings.data}: to judge what? give ‹min_accuracy›, or ‹baseline› MODEL")
+    quality = [budget for budget in budgets if COSTS[budget.cost].quality]
+    for budget in quality:
+        if settings.data is None:
+            raise InputError(f"{setting(budget.option)} {budget.limit:g}: on which images? give ‹data›")
+    if "drop" in limited and settings.baseline is None:
+        raise InputError(f"‹max_drop› {limited['drop'].limit:g}: below what? give ‹baseline› MODEL")
+    if settings.data is not None and not quality and settings.baseline is None:
+        raise InputError(f"‹data› {settings.data}: to judge what? give ‹min_score›, or ‹baseline› MODEL")

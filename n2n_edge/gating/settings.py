@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from n2n_edge.data.pixel_scale import check_mean_and_std
 from n2n_edge.errors import InputError
@@ -14,7 +14,7 @@ from n2n_edge.gating.operators import parse_operators
 from n2n_edge.gating.regression import parse_percent
 from n2n_edge.graph.input_shape import parse_input_shape, shape_words
 from n2n_edge.metrics.budget import Budget
-from n2n_edge.metrics.costs import COSTS, Cost
+from n2n_edge.metrics.costs import COSTS, Cost, cost_named, with_present_names
 from n2n_edge.reading import exists, expanded
 
 __all__ = ["DEFAULT_REGRESSION", "GateSettings", "Regressions", "parse_regressions", "settings_of"]
@@ -39,8 +39,8 @@ class Regressions:
 class GateSettings(BaseModel):
     """The settings of a gate; every field may be absent. In a file names are written with hyphens.
 
-    Limits are in the units of their names, accuracy is a fraction, percentages are texts such as ``5%``. ``inf`` as a
-    limit and ``none`` as a text take back what an earlier table set.
+    Limits are in the units of their names, a score is a fraction, a drop in points, percentages are texts such as
+    ``5%``. ``inf`` as a limit and ``none`` as a text take back what an earlier table set.
     """
 
     model_config = ConfigDict(
@@ -52,7 +52,8 @@ class GateSettings(BaseModel):
     max_macs: float | None = None
     max_memory_mb: float | None = None
     max_latency_ms: float | None = None
-    min_accuracy: float | None = None
+    min_score: float | None = None
+    max_drop: float | None = None
     data: str | None = None
     classes: Path | None = None
     mean: tuple[float, ...] | None = None
@@ -69,6 +70,14 @@ class GateSettings(BaseModel):
     max_time: float = Field(default=20.0, gt=0, allow_inf_nan=False)
     accept_expected: bool = False
     static: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_names(cls, values: Any) -> Any:
+        try:
+            return with_present_names(values)
+        except InputError as error:
+            raise ValueError(str(error)) from error
 
     @field_validator("max_regression", "allowed_ops", "bind", mode="before")
     @classmethod
@@ -113,7 +122,8 @@ class GateSettings(BaseModel):
         """Whether nothing is left to judge by; with `static`, of what follows from the file."""
         limited = {budget.cost for budget in self.budgets}
         if self.static:
-            limited -= {"accuracy"} if self.predicts else {"accuracy", "latency_ms"}
+            limited -= {row.key for row in COSTS.values() if row.quality}
+            limited -= set() if self.predicts else {"latency_ms"}
         return not limited and self.baseline is None and not self.allowed_ops
 
     @property
@@ -148,9 +158,11 @@ def parse_regressions(given: Sequence[str], option: str = "‹max_regression›"
         if not equals:
             default = parse_percent(word, option)
             continue
-        if cost.strip() not in COSTS:
-            raise InputError(f"{option} {word}: no such cost; give one of {', '.join(COSTS)}, as in accuracy=1%")
-        by_cost[cost.strip()] = parse_percent(percent, f"{option} {cost}=")
+        key = cost_named(cost.strip())
+        if key not in COSTS or key == "drop":
+            costs = ", ".join(each for each in COSTS if each != "drop")
+            raise InputError(f"{option} {word}: no such cost; give one of {costs}, as in score=1%")
+        by_cost[key] = parse_percent(percent, f"{option} {cost}=")
     return Regressions(default, by_cost)
 
 

@@ -25,6 +25,8 @@ def format_value(value: float, unit: str) -> str:
         return f"{100 * value:.1f}%"
     if unit == "%":
         return f"{value:.1f}%"
+    if unit == "points":
+        return f"{value:.2f} points"
     if unit == "params":
         return f"{value:,.0f} params"
     if unit == "MACs":

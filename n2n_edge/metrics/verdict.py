@@ -7,9 +7,11 @@ from typing import NotRequired, TypedDict
 
 from n2n_edge.errors import UnsuitableEnvironmentError, setting
 from n2n_edge.metrics.budget import Budget
+from n2n_edge.metrics.costs import COSTS
 from n2n_edge.metrics.figures import Figure, FigureJson
 from n2n_edge.metrics.formats import format_figure, format_provenance, format_value
 from n2n_edge.metrics.outcome import Outcome
+from n2n_edge.metrics.scores import metric_label
 
 __all__ = ["Verdict", "VerdictJson", "verdicts_on"]
 
@@ -31,6 +33,8 @@ class VerdictJson(TypedDict):
     """Whether a prediction was held to the limit by its expected value instead of its upper bound."""
     device: NotRequired[str]
     """Of a latency, the device that it is predicted for or the target that it was timed on."""
+    metric: NotRequired[str]
+    """Of a score or drop, the metric that it is in: ``accuracy``, ``map``, ..., ``fidelity``."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class Verdict:
     """One budget held against the figure that was reached.
 
     `margin` is the room that is left as a fraction of the limit: 0.1 is 10% inside the budget, -0.1 is 10% outside.
-    `device` names the device of a latency, or the target that it was timed on, where that is to be told.
+    `device` names the device of a latency, or the target that it was timed on, where that is to be told; `metric` is
+    what a score or drop is in.
     """
 
     budget: Budget
@@ -46,6 +51,7 @@ class Verdict:
     margin: float
     accept_expected: bool = False
     device: str | None = None
+    metric: str | None = None
 
     @property
     def cost(self) -> str:
@@ -79,9 +85,10 @@ class Verdict:
         bound = "at most" if self.budget.direction == "max" else "at least"
         side = "inside" if self.margin >= 0 else "outside"
         place = f" on {self.device}" if self.device is not None else ""
+        metric = "" if self.metric is None else f"{metric_label(self.metric)} "
         text = (
-            f"{format_figure(self.reached)}{place}, {format_provenance(self.reached.provenance)}; "
-            f"budget {bound} {limit}, {abs(self.margin):.1%} {side}"
+            f"{metric}{self._reached_words}{place}, {format_provenance(self.reached.provenance)}; "
+            f"budget {bound} {limit}, {self._room} {side}"
         )
         if self.outcome == "inconclusive":
             text += "; its interval holds the limit: measure for longer, or quieten the machine"
@@ -92,6 +99,19 @@ class Verdict:
             elif self.reached.high is not None and self.budget.direction == "max":
                 text += f", judged by its upper bound {format_value(self.reached.high, self.budget.unit)}"
         return text
+
+    @property
+    def _room(self) -> str:
+        if self.cost == "drop":  # a share of few points says nothing
+            return format_value(abs(self.budget.limit - self.reached.value), self.budget.unit)
+        return f"{abs(self.margin):.1%}"
+
+    @property
+    def _reached_words(self) -> str:
+        if self.cost != "drop":
+            return format_figure(self.reached)
+        side = "lower" if self.reached.value >= 0 else "higher"
+        return f"{format_value(abs(self.reached.value), self.reached.unit)} {side}"
 
     def to_json(self) -> VerdictJson:
         """Return the verdict as documents hold it."""
@@ -108,6 +128,8 @@ class Verdict:
         }
         if self.device is not None:
             document["device"] = self.device
+        if self.metric is not None:
+            document["metric"] = self.metric
         return document
 
 
@@ -117,17 +139,20 @@ def verdicts_on(
     *,
     accept_expected: bool = False,
     device: str | None = None,
+    metric: str | None = None,
 ) -> tuple[Verdict, ...]:
     """Hold each budget against the figure of its cost; a value equal to the limit meets it.
 
     A predicted figure is judged by its upper bound, or by its value with `accept_expected`; the verdict's reason says
-    so. `device` is named in verdicts on latency. Raises `UnsuitableEnvironmentError` if there is no figure for a
-    budget's cost.
+    so. `device` is named in verdicts on latency, `metric` in those on scores. Raises `UnsuitableEnvironmentError` if
+    there is no figure for a budget's cost.
     """
-    return tuple(_judge_one(figures, budget, accept_expected, device) for budget in budgets)
+    return tuple(_judge_one(figures, budget, accept_expected, device, metric) for budget in budgets)
 
 
-def _judge_one(figures: Mapping[str, Figure], budget: Budget, accept_expected: bool, device: str | None) -> Verdict:
+def _judge_one(
+    figures: Mapping[str, Figure], budget: Budget, accept_expected: bool, device: str | None, metric: str | None
+) -> Verdict:
     if budget.cost not in figures:
         raise UnsuitableEnvironmentError(
             f"{setting(budget.option)} {budget.limit:g}: {budget.cost} is not known here, only "
@@ -144,4 +169,5 @@ def _judge_one(figures: Mapping[str, Figure], budget: Budget, accept_expected: b
         margin=margin,
         accept_expected=accept_expected,
         device=device if budget.cost == "latency_ms" else None,
+        metric=metric if COSTS[budget.cost].quality else None,
     )

@@ -1,7 +1,7 @@
 """Teacher and student side by side, figure by figure, with provenance."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import cast
 
@@ -9,8 +9,10 @@ from n2n_edge.metrics.costs import COSTS, OBJECTIVES
 from n2n_edge.metrics.figures import Figure, FigureJson, Provenance
 from n2n_edge.metrics.formats import PROVENANCE_WORDS, format_interval, format_value
 from n2n_edge.metrics.outcome import Outcome
+from n2n_edge.metrics.scores import detail_words, metric_title
 from n2n_edge.metrics.verdict import VerdictJson
 from n2n_edge.report.document import ModelJson, RunReport
+from n2n_edge.report.score import difference_words, metric_of
 
 __all__ = [
     "VERDICT_WORDS",
@@ -103,10 +105,12 @@ def chosen_text(document: RunReport) -> str:
 
 
 def comparison_rows(document: RunReport) -> tuple[Row, ...]:
-    """Return the rows of the table: accuracy or fidelity, params, size, MACs, memory bound, latency per device."""
-    teacher, student = (_figures(document[role]) for role in ("teacher", "student"))
-    rows = dict.fromkeys([*teacher, *student])
-    return tuple(_row(*row, teacher.get(row), student.get(row)) for row in rows)
+    """Return the rows of the table: the score and its details, params, size, MACs, memory bound, latency per device."""
+    metric = metric_of(document)
+    teacher, student = (_figures(document[role], metric) for role in ("teacher", "student"))
+    rows = (_row(*row, teacher.get(row), student.get(row)) for row in dict.fromkeys([*teacher, *student]))
+    difference = difference_words(document).replace("-", "−")
+    return tuple(replace(row, change=difference) if difference and row.key == metric else row for row in rows)
 
 
 VERDICT_WORDS: Mapping[Outcome, str] = MappingProxyType(
@@ -122,19 +126,22 @@ def outcome_of(budget: VerdictJson) -> Outcome:
 
 def provenances_of(document: RunReport) -> dict[Provenance, str]:
     """Return the provenances that occur in the comparison with their meaning."""
-    figures = [figure for role in ("teacher", "student") for figure in _figures(document[role]).values()]
+    figures = [
+        figure for role in ("teacher", "student") for figure in _figures(document[role], metric_of(document)).values()
+    ]
     present = {figure.provenance for figure in figures} | {
         figure_of(budget["reached"]).provenance for budget in document["budgets"]
     }
     return {provenance: words for provenance, words in PROVENANCE_WORDS.items() if provenance in present}
 
 
-def _figures(model: ModelJson) -> Mapping[tuple[str, str], Figure]:
+def _figures(model: ModelJson, metric: str) -> Mapping[tuple[str, str], Figure]:
     """Return a model's figures by key and name."""
+    name = "Fidelity to the teacher" if metric == "fidelity" else f"{metric_title(metric)} (test split)"
     figures: dict[tuple[str, str], FigureJson | None] = {
-        ("accuracy", "Accuracy (test split)"): model.get("accuracy"),
-        ("fidelity", "Fidelity to the teacher"): model.get("fidelity"),
+        (metric, name): cast("FigureJson | None", model.get(metric)),
         ("label_error", "Mean error"): model.get("label_error"),
+        **{(detail, detail_words(detail)[0]): figure for detail, figure in model.get("details", {}).items()},
         **{
             (cost, COSTS[cost].label): cast("FigureJson", model.get(cost))
             for cost in OBJECTIVES

@@ -2,6 +2,7 @@
 
 from typing import TypedDict
 
+from n2n_edge.metrics.scores import metric_title
 from n2n_edge.report.document import ConditionsJson
 
 __all__ = ["ConditionTable", "condition_table"]
@@ -29,7 +30,8 @@ def condition_table(document: ConditionsJson) -> ConditionTable:
     images = document["rows"][0]["student"].get("n") if document["rows"] else None
     who = "teacher / student" if compared else "student against teacher"
     return {
-        "title": f"{document['metric']} on corrupted images, {who}" + (f", n = {images:,} each" if images else ""),
+        "title": f"{metric_title(document['metric'])} on corrupted images, {who}"
+        + (f", n = {images:,} each" if images else ""),
         "severities": severities,
         "rows": [(name, [by.get(severity, "") for severity in severities]) for name, by in cells.items()],
     }

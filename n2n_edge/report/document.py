@@ -24,20 +24,36 @@ __all__ = [
     "ParityJson",
     "RunReport",
     "SearchJson",
+    "TaskJson",
     "TrainingJson",
 ]
 
 
+class TaskJson(TypedDict):
+    """What the networks do, and the metric that they are evaluated by: `fidelity` to the teacher without labels."""
+
+    name: str
+    metric: str
+    reason: NotRequired[str]
+    """Why the teacher was taken to do that."""
+
+
 class ModelJson(TypedDict):
-    """One model's figures; `accuracy` where there are labels, `fidelity` to the teacher where there are none."""
+    """One model's figures; its score on the test images stands under the metric's own name."""
 
     path: str
     accuracy: NotRequired[FigureJson | None]
+    map: NotRequired[FigureJson]
+    miou: NotRequired[FigureJson]
+    oks: NotRequired[FigureJson]
+    r2: NotRequired[FigureJson]
     fidelity: NotRequired[FigureJson | None]
+    details: NotRequired[dict[str, FigureJson]]
+    """Further figures of the evaluation, such as ``ap50`` or ``mae``."""
     sha256: NotRequired[str]
     """Digest of the student's file."""
     label_error: NotRequired[FigureJson]
-    """Mean absolute difference from labels that are values, in their unit."""
+    """What older reports call ``mae`` of the details."""
     params: FigureJson
     size_mb: FigureJson
     macs: FigureJson
@@ -64,12 +80,14 @@ class DeviceJson(TypedDict):
 
 
 class CandidateJson(TypedDict):
-    """One candidate in the order evaluated; what was not found out is None."""
+    """One candidate in the order evaluated; what was not found out is None. `score` is in the task's metric."""
 
     stage: int
     index: int
     reward: float
-    accuracy: float | None
+    score: float | None
+    accuracy: NotRequired[float | None]
+    """What older reports call the score."""
     feasible: bool
     params: int
     size_mb: float
@@ -204,7 +222,7 @@ class ExamplesJson(TypedDict):
 
 
 class ConditionsJson(TypedDict):
-    """Accuracy, or fidelity, on test images under several conditions."""
+    """Scores on test images under several conditions, in `metric`."""
 
     metric: str
     rows: list[ConditionJson]
@@ -217,8 +235,12 @@ class RunReport(TypedDict):
     n2n_edge_version: str
     command: str
     created: str
+    task: NotRequired[TaskJson]
+    """Older reports say nothing of it: their metric is accuracy where the student has one, else fidelity."""
     teacher: ModelJson
     student: ModelJson
+    difference: NotRequired[FigureJson]
+    """The student's score less the teacher's on the same images, in points, with its 95% interval."""
     budgets: list[VerdictJson]
     parity: ParityJson
     device: DeviceJson

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from n2n_edge.metrics.formats import format_value
 from n2n_edge.report.document import CandidateJson
 from n2n_edge.report.known_costs import KnownCost
+from n2n_edge.report.score import score_of
 
 __all__ = ["FrontCell", "FrontRow", "FrontTable", "front_table"]
 
 
 @dataclass(frozen=True)
 class FrontCell:
-    """One cost of a candidate in words; `best` where nothing that costs as little is more accurate."""
+    """One cost of a candidate in words; `best` where nothing that costs as little scores higher."""
 
     text: str
     best: bool
@@ -25,14 +26,14 @@ class FrontRow:
 
     number: int
     chosen: bool
-    accuracy: str
+    score: str
     feasible: bool
     cells: tuple[FrontCell, ...]
 
 
 @dataclass(frozen=True)
 class FrontTable:
-    """Every candidate on the front of any cost, and the chosen one; the most accurate first.
+    """Every candidate on the front of any cost, and the chosen one; the highest score first.
 
     `sources` says for each column where its figures come from.
     """
@@ -49,8 +50,8 @@ def front_table(rows: Sequence[CandidateJson], costs: Sequence[KnownCost], winne
         places.add(winner)
 
     def order(place: int) -> tuple[float, int, int]:
-        accuracy = rows[place]["accuracy"]
-        return (0.0 if accuracy is None else -accuracy, rows[place]["params"], place)
+        score = score_of(rows[place])
+        return (0.0 if score is None else -score, rows[place]["params"], place)
 
     return FrontTable(
         columns=tuple(f"{cost.title}, predicted" if cost.predicted else cost.title for cost in costs),
@@ -60,10 +61,11 @@ def front_table(rows: Sequence[CandidateJson], costs: Sequence[KnownCost], winne
 
 
 def _row(place: int, row: CandidateJson, costs: Sequence[KnownCost], chosen: bool) -> FrontRow:
-    accuracy = "–" if row["accuracy"] is None else format_value(row["accuracy"], "fraction")
+    score = score_of(row)
+    text_of_score = "–" if score is None else format_value(score, "fraction")
     cells = []
     for cost in costs:
         value = cost.values[place]
         text = "–" if value is None else format_value(value, cost.unit).removesuffix(" params").removesuffix(" MACs")
         cells.append(FrontCell(text, place in cost.front, cost.predicted))
-    return FrontRow(place + 1, chosen, accuracy, row["feasible"], tuple(cells))
+    return FrontRow(place + 1, chosen, text_of_score, row["feasible"], tuple(cells))

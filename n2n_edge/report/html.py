@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from n2n_edge.metrics.costs import COSTS
+from n2n_edge.metrics.costs import COSTS, cost_named
 from n2n_edge.metrics.formats import format_value
+from n2n_edge.metrics.scores import metric_label, metric_title
 from n2n_edge.metrics.verdict import VerdictJson
 from n2n_edge.report.candidates import candidate_charts, describe_candidate, find_winner
 from n2n_edge.report.chart import Chart
@@ -27,10 +28,11 @@ from n2n_edge.report.conditions import condition_table
 from n2n_edge.report.document import CandidateJson, GroupJson, RunReport
 from n2n_edge.report.examples import example_pictures
 from n2n_edge.report.front_table import front_table
-from n2n_edge.report.known_costs import known_costs, metric_name
+from n2n_edge.report.known_costs import known_costs
 from n2n_edge.report.network import layer_devices, layer_rows, network_charts
 from n2n_edge.report.page import page_environment
 from n2n_edge.report.progress import entropy_chart, reward_chart
+from n2n_edge.report.score import metric_of
 from n2n_edge.report.training import training_charts
 from n2n_edge.writing import write_text
 
@@ -84,11 +86,13 @@ def render_html(document: RunReport, run_rows: Sequence[CandidateJson]) -> str:
             device_text=device_text(document),
             chosen=chosen_text(document),
             passed=all(budget["met"] for budget in document["budgets"]),
-            budgets=[_budget_row(budget) for budget in document["budgets"]],
+            budgets=[_budget_row(budget, metric_of(document)) for budget in document["budgets"]],
             comparison=comparison_rows(document),
-            headline=_headline(comparison_rows(document)),
+            headline=_headline(comparison_rows(document), metric_of(document)),
             provenances=provenances_of(document),
-            metric=metric_name(document),
+            metric=metric_label(metric_of(document)),
+            metric_title=metric_title(metric_of(document)),
+            interval="low" in document.get("difference", {}),
             example_pictures=example_pictures(document),
             search_charts=charts["search"],
             front=front_table(run_rows, known_costs(document, run_rows), find_winner(document, run_rows)),
@@ -114,7 +118,7 @@ def run_charts(document: RunReport) -> tuple[Chart, ...]:
 
 
 def _charts(document: RunReport, rows: Sequence[CandidateJson]) -> _Charts:
-    costs, metric = known_costs(document, rows), metric_name(document)
+    costs, metric = known_costs(document, rows), metric_of(document)
     texts = [describe_candidate(place, costs, rows, metric) for place in range(len(rows))]
     search: tuple[Chart, ...] = ()
     if rows:
@@ -145,10 +149,12 @@ def facts_of(mapping: Mapping[str, object]) -> dict[str, str]:
     return facts
 
 
-def _budget_row(budget: VerdictJson) -> _BudgetRow:
+def _budget_row(budget: VerdictJson, metric: str) -> _BudgetRow:
+    cost = cost_named(budget["cost"])
+    names = {"score": metric_title(metric), "drop": f"{metric_title(metric)} below the teacher's"}
     reached = figure_of(budget["reached"])
     return {
-        "name": budget_name(budget, COSTS[budget["cost"]].label if budget["cost"] in COSTS else budget["cost"]),
+        "name": budget_name(budget, names.get(cost) or (COSTS[cost].label if cost in COSTS else cost)),
         "option": budget["option"],
         "bound": _bound(budget, reached.predicted),
         "limit": format_value(budget["limit"], reached.unit),
@@ -159,14 +165,15 @@ def _budget_row(budget: VerdictJson) -> _BudgetRow:
 
 
 def _bound(budget: VerdictJson, predicted: bool) -> str:
-    if budget["cost"] in COSTS and COSTS[budget["cost"]].direction == "min":
+    cost = cost_named(budget["cost"])
+    if cost in COSTS and COSTS[cost].direction == "min":
         return "at least"
     return "upper bound at most" if predicted and not budget.get("accept_expected", False) else "at most"
 
 
-def _headline(rows: Sequence[Row]) -> list[tuple[str, str, bool]]:
+def _headline(rows: Sequence[Row], metric: str) -> list[tuple[str, str, bool]]:
     """Pick the figures that open the report: what was lost, and what was gained; predictions are marked."""
-    wanted = ("accuracy", "fidelity", "params", "size_mb", "latency_ms")
+    wanted = (metric, "params", "size_mb", "latency_ms")
     return [
         (row.name, row.change, bool(row.student and row.student.predicted))
         for row in rows

@@ -10,8 +10,9 @@ from n2n_edge.metrics.verdict import VerdictJson
 from n2n_edge.report.comparison import figure_of
 from n2n_edge.report.document import CandidateJson, RunReport
 from n2n_edge.report.front import pareto_front
+from n2n_edge.report.score import score_of
 
-__all__ = ["KnownCost", "known_costs", "metric_name"]
+__all__ = ["KnownCost", "known_costs"]
 
 _STATIC = sorted((row.key for row in STATIC_COSTS), key=OBJECTIVES.index)
 
@@ -22,7 +23,7 @@ class KnownCost:
 
     `key` tells it from the others, `source` says in words where the values come from. `limit` is the budget on it; one
     that is held `by_upper_bound` counts more than the values. `predicted` values were never measured. `front` are the
-    places of the candidates that no other beats in accuracy and this cost, from the cheapest on.
+    places of the candidates that no other beats in score and this cost, from the cheapest on.
     """
 
     key: str
@@ -45,11 +46,6 @@ def known_costs(document: RunReport, rows: Sequence[CandidateJson]) -> tuple[Kno
     found += _latencies(document, rows)
     objective = document["search"].get("objective", "params")
     return tuple(sorted(found, key=lambda known: known.cost != objective))
-
-
-def metric_name(document: RunReport) -> str:
-    """Return what candidates were evaluated by: accuracy, or fidelity to the teacher where there are no labels."""
-    return "accuracy" if document["student"].get("accuracy") is not None else "fidelity"
 
 
 def _static(cost: Cost, budgets: Sequence[VerdictJson], rows: Sequence[CandidateJson]) -> KnownCost:
@@ -118,4 +114,4 @@ def _latency(
 
 
 def _front(values: Sequence[float | None], rows: Sequence[CandidateJson]) -> tuple[int, ...]:
-    return pareto_front([(value, row["accuracy"]) for value, row in zip(values, rows, strict=True)])
+    return pareto_front([(value, score_of(row)) for value, row in zip(values, rows, strict=True)])

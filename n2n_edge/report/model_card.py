@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from n2n_edge.metrics.scores import metric_title
 from n2n_edge.report.comparison import (
     VERDICT_WORDS,
     Cell,
@@ -21,6 +22,7 @@ from n2n_edge.report.comparison import (
 from n2n_edge.report.conditions import condition_table
 from n2n_edge.report.document import RunReport
 from n2n_edge.report.html import facts_of
+from n2n_edge.report.score import metric_of
 from n2n_edge.writing import markdown_code, markdown_text, write_text
 
 __all__ = ["render_model_card", "write_model_card"]
@@ -77,7 +79,9 @@ def _figures(document: RunReport) -> str:
     ]
     meanings = "; ".join(f"*{name}*: {words}" for name, words in provenances_of(document).items() if name != words)
     table = _table(("figure", "teacher", "student", "change"), rows)
-    return f"## Figures\n\n{table}\n\n{meanings}." if meanings else f"## Figures\n\n{table}"
+    bracketed = "In brackets: the 95% interval of the difference between the two on the same test images."
+    below = [f"{meanings}." if meanings else "", bracketed if "low" in document.get("difference", {}) else ""]
+    return "\n\n".join(["## Figures", table, *(text for text in below if text)])
 
 
 def _budgets(document: RunReport) -> str:
@@ -207,7 +211,8 @@ def _portable(command: str) -> str:
 def _limits(document: RunReport) -> str:
     lines = [
         "- It inherits the teacher's limits: what the teacher was not trained for, the student can't do either.",
-        "- Accuracy was taken on the data named above; on other data it may differ more than the teacher's does.",
+        f"- {metric_title(metric_of(document))} was taken on the data named above; on other data it may differ more "
+        "than the teacher's does.",
         *(f"- {markdown_text(warning)}" for warning in document["warnings"]),
     ]
     notes = [f"- {markdown_text(note)}" for note in document.get("notes", [])]

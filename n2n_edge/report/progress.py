@@ -50,7 +50,7 @@ def reward_chart(rows: Sequence[CandidateJson], texts: Sequence[str]) -> Chart:
             Key("best", "best so far"),
             Key("average", f"mean of the last {_MOVING_AVERAGE}"),
         ),
-        source="Computed from each candidate's costs and accuracy; below nought where a budget is broken.",
+        source="Computed from each candidate's costs and score; below nought where a budget is broken.",
     )
 
 

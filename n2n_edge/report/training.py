@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+from n2n_edge.metrics.scores import metric_label
 from n2n_edge.report.chart import Chart, Key, Line, Point, Tick, axis_ticks, whole_ticks, x_range, y_range
 from n2n_edge.report.document import EpochJson, TrainingJson
 from n2n_edge.report.scale import Scale, fit_scale
@@ -27,7 +28,7 @@ def training_charts(training: TrainingJson, metric: str) -> tuple[Chart, ...]:
             "training",
             "Validation during the final training",
             validation,
-            f"Validation {metric}",
+            f"Validation {metric_label(metric)}",
             lambda epoch: epoch["validation"],
             lambda ys: axis_ticks(ys, "fraction"),
             Key("validation", "validation split"),

@@ -1,4 +1,4 @@
-"""How right a model file is on the test images of a data set, as it would ship; needs no torch."""
+"""Score of a model file on the test images of a data set, as it would ship; needs no torch."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +17,16 @@ from n2n_edge.graph.input_shape import IMAGE_TYPES
 from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
+from n2n_edge.metrics.scores import metric_label
 from n2n_edge.runs.normalisation import Normalisation, choose_normalisation
 from n2n_edge.runs.preprocessing import options_of, preprocessing_for
 from n2n_edge.tasks.choice import choose_task, metric_name, outputs_name, recorded_task
 from n2n_edge.tasks.detection_choice import classes_of_detector
 from n2n_edge.tasks.metrics import MetricName
 from n2n_edge.tasks.outputs import class_count
-from n2n_edge.training.file_evaluation import evaluate_file
+from n2n_edge.tasks.paired import paired_difference
+from n2n_edge.tasks.task import Meter
+from n2n_edge.training.file_evaluation import evaluate_file, file_meter
 
 __all__ = ["TestData", "file_accuracy"]
 
@@ -65,21 +68,22 @@ def file_accuracy(
     data, notes, warnings = _data(model, path, wanted)
     metric = metric_name(model, data)
     if metric != "fidelity":
-        other = None
+        other, meter = None, file_meter(path, data.test, data)
         if baseline is not None:  # the same images, as the baseline wants them
             theirs = load_model(baseline)
             recorded = recorded_preprocessing(model.metadata_props)
             their_data, their_notes, their_warnings = _data(theirs, baseline, wanted, like=(path, recorded))
-            other = _figure(baseline, their_data, None)
-            notes, warnings = notes + their_notes, warnings + their_warnings
-        figure = _figure(path, data, None)
-        return metric, figure, other, tuple(dict.fromkeys(notes)), tuple(dict.fromkeys(warnings))
+            their_meter = file_meter(baseline, their_data.test, their_data)
+            other = _figure(their_meter)
+            notes = (*notes, *their_notes, *_difference(metric, their_meter, meter))
+            warnings += their_warnings
+        return metric, _figure(meter), other, tuple(dict.fromkeys(notes)), tuple(dict.fromkeys(warnings))
     if baseline is None:
         raise InputError(
             f"{path}: {wanted.spec} tells nothing that it could be held against; give "
             "‹baseline› MODEL to hold its fidelity to that"
         )
-    return "fidelity", _figure(path, data, baseline), None, notes, warnings
+    return "fidelity", _figure(file_meter(path, data.test, data, teacher=baseline)), None, notes, warnings
 
 
 def _bound_accuracy(
@@ -96,9 +100,21 @@ def _bound_accuracy(
         return file_accuracy(copies[0], replace(wanted, bind=()), baseline=None if baseline is None else copies[1])
 
 
-def _figure(path: Path, data: Data, teacher: Path | None) -> Figure:
-    found = evaluate_file(path, data.test, data, teacher=teacher)
+def _figure(meter: Meter) -> Figure:
+    found = meter.evaluation()
     return Figure(found.metric, "fraction", "measured", n=found.n)
+
+
+def _difference(metric: str, before: Meter, after: Meter) -> tuple[Notice, ...]:
+    """Say what so many images can tell of the difference to the baseline."""
+    found = paired_difference(before, after)
+    if found is None or found.low is None or found.high is None:
+        return ()
+    text = (
+        f"{metric_label(metric)} less the baseline's: {found.value:+.1f} points, 95% interval {found.low:+.1f} to "
+        f"{found.high:+.1f} by paired resamples of the {found.n:,} images"
+    )
+    return (Notice("paired-difference", text),)
 
 
 def _data(

@@ -145,7 +145,7 @@ class TensorBoardCallback(RunCallback):
         self._candidates = 0
 
     def on_trial(self, progress: "Progress") -> None:
-        """Write reward, accuracy, costs and entropy of a candidate."""
+        """Write reward, score, costs and entropy of a candidate."""
         self._candidates += 1
         trial, best = progress.trial, progress.best
         costs = trial.costs.as_mapping()
@@ -153,7 +153,7 @@ class TensorBoardCallback(RunCallback):
         values: dict[str, float | None] = {
             "reward": trial.reward,
             "best_reward": None if best is None else best.reward,
-            "accuracy": trial.score,
+            progress.metric: trial.score,
             "entropy": progress.entropy,
             **costs,
             **{f"latency_ms/{device}": figure.value for device, figure in trial.costs.latencies.items()},

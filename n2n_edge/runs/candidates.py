@@ -46,7 +46,7 @@ def _row(trial: Trial, entropy: float | None, several: bool) -> CandidateJson:
         "stage": STAGES[trial.stage],
         "index": trial.number,
         "reward": trial.reward,
-        "accuracy": trial.score,
+        "score": trial.score,
         "feasible": trial.feasible,
         "params": costs.params,
         "size_mb": costs.size_mb,

@@ -12,7 +12,7 @@ from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.measure.board import environment
 from n2n_edge.metrics.budget import Budget
-from n2n_edge.metrics.costs import Cost
+from n2n_edge.metrics.costs import Cost, cost_named
 from n2n_edge.metrics.figures import SCHEMA_VERSION, Figure
 from n2n_edge.metrics.notices import Notice, codes_of, texts_of
 from n2n_edge.metrics.verdict import Verdict, verdicts_on
@@ -27,6 +27,7 @@ from n2n_edge.report.document import (
     LayerJson,
     ModelJson,
     RunReport,
+    TaskJson,
 )
 from n2n_edge.report.reading import read_document
 from n2n_edge.runs.settings import CompressSettings
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["ModelFigures", "Origin", "read_report", "run_report", "verdicts_of", "write_json"]
 
 ModelFigures = Mapping[str, Figure]
-"""Figures of one model: metric name, params, size_mb, macs, memory_bound_mb, and ``latency_ms:DEVICE`` per device."""
+"""Figures of one model: its score by the metric's name, params, size_mb, macs, memory_bound_mb, ``latency_ms:DEVICE``
+per device, and ``detail:NAME`` per further figure of its evaluation."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,10 @@ def run_report(
     origin: Origin,
     teacher: Teacher,
     teacher_path: Path,
+    task: TaskJson,
     teacher_figures: ModelFigures,
     student_figures: ModelFigures,
+    difference: Figure | None,
     verdicts: Sequence[Verdict],
     parity: "Parity",
     devices: Sequence[DeviceJson],
@@ -85,6 +89,7 @@ def run_report(
         "n2n_edge_version": version,
         "command": origin.command,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "task": task,
         "teacher": _model(str(teacher_path), teacher_figures),
         "student": _model("student.onnx", student_figures, student_sha256),
         "budgets": [verdict.to_json() for verdict in verdicts],
@@ -132,6 +137,8 @@ def run_report(
     }
     if conditions is not None:
         document["conditions"] = conditions
+    if difference is not None:
+        document["difference"] = difference.to_json()
     if examples is not None:
         document["examples"] = examples
     if len(devices) > 1:
@@ -149,10 +156,11 @@ def verdicts_of(report: RunReport) -> tuple[Verdict, ...]:
         verdict
         for item in report["budgets"]
         for verdict in verdicts_on(
-            {item["cost"]: figure_of(item["reached"])},
+            {cost_named(item["cost"]): figure_of(item["reached"])},
             [Budget(cast("Cost", item["cost"]), item["limit"])],
             accept_expected=accept,
             device=item.get("device"),
+            metric=item.get("metric"),
         )
     )
 
@@ -176,12 +184,16 @@ def write_json(document: RunReport, path: Path) -> None:
 
 def _model(path: str, figures: ModelFigures, sha256: str | None = None) -> ModelJson:
     document: dict[str, object] = {"path": path, "latency_ms": {}}
-    latencies = cast("dict[str, object]", document["latency_ms"])
+    latencies, details = cast("dict[str, object]", document["latency_ms"]), {}
     for name, figure in figures.items():
         if name.startswith("latency_ms:"):
             latencies[name.removeprefix("latency_ms:")] = figure.to_json()
+        elif name.startswith("detail:"):
+            details[name.removeprefix("detail:")] = figure.to_json()
         else:
             document[name] = figure.to_json()
+    if details:
+        document["details"] = details
     if sha256 is not None:
         document["sha256"] = sha256
     return cast("ModelJson", document)

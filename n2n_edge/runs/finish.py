@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import n2n_edge
@@ -21,6 +22,7 @@ from n2n_edge.latency.file_figures import ModelFile
 from n2n_edge.latency.model import LatencyModel
 from n2n_edge.metrics.figures import Figure, FigureJson
 from n2n_edge.metrics.notices import Notice
+from n2n_edge.metrics.scores import detail_words, drop
 from n2n_edge.metrics.verdict import Verdict, verdicts_on
 from n2n_edge.report.document import ConditionJson, ConditionsJson, DeviceJson, RunReport
 from n2n_edge.report.html import write_html
@@ -36,9 +38,11 @@ from n2n_edge.runs.parity import check_parity
 from n2n_edge.runs.prepare import Prepared
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.trainable import shipped_form
-from n2n_edge.tasks.choice import metric_name
+from n2n_edge.tasks.choice import metric_name, task_of
+from n2n_edge.tasks.paired import paired_difference
+from n2n_edge.tasks.task import Meter
 from n2n_edge.training.batches import subset
-from n2n_edge.training.file_evaluation import evaluate_file
+from n2n_edge.training.file_evaluation import evaluate_file, file_meter
 
 __all__ = ["ship"]
 
@@ -100,22 +104,26 @@ def _proven(
     devices = list({profile.name: profile for profile in (prepared.host, *prepared.profiles)}.values())
     for file, figures in zip(files, (teacher_figures, student_figures), strict=True):
         figures |= _latencies(file, devices, prepared, notes, warnings)
-        figures |= _quality(file.path, prepared)
-    verdicts = _verdicts(student_figures, settings, prepared.profiles)
+    quality = _quality(prepared, student)
+    teacher_figures |= quality.teacher
+    student_figures |= quality.student
+    verdicts = _verdicts(student_figures, quality, settings, prepared.profiles)
     timed = {profile.name for profile in prepared.profiles if profile.is_host}
     if any(not verdict.met and verdict.device in timed for verdict in verdicts):
         text = "the latency was not within the budget for certain when first timed, and was timed again"
         notes.append(Notice("timed-again", text))
         student_figures |= _latencies(files[1], devices, prepared, notes, warnings)
-        verdicts = _verdicts(student_figures, settings, prepared.profiles)
+        verdicts = _verdicts(student_figures, quality, settings, prepared.profiles)
     return run_report(
         version=n2n_edge.__version__,
         settings=settings,
         origin=origin,
         teacher=prepared.teacher,
         teacher_path=prepared.teacher_path,
+        task={"name": quality.task, "metric": quality.metric, "reason": prepared.task_reason},
         teacher_figures=teacher_figures,
         student_figures=student_figures,
+        difference=quality.difference,
         verdicts=verdicts,
         parity=parity,
         devices=_devices(files[1], prepared.profiles),
@@ -163,7 +171,7 @@ def _write(path: Path, settings: CompressSettings, prepared: Prepared, trained: 
 
 
 def _verdicts(
-    figures: Mapping[str, Figure], settings: CompressSettings, profiles: Sequence[Profile]
+    figures: Mapping[str, Figure], quality: "_Quality", settings: CompressSettings, profiles: Sequence[Profile]
 ) -> tuple[Verdict, ...]:
     """Check every budget, that of the latency once on each device."""
     return tuple(
@@ -171,17 +179,13 @@ def _verdicts(
         for budget in settings.budgets
         for profile in (profiles if budget.cost == "latency_ms" else profiles[:1])
         for verdict in verdicts_on(
-            _reached(figures, profile), [budget], accept_expected=settings.accept_expected, device=profile.name
+            {**figures, **quality.costs, "latency_ms": figures[f"latency_ms:{profile.name}"]},
+            [budget],
+            accept_expected=settings.accept_expected,
+            device=profile.name,
+            metric=quality.metric,
         )
     )
-
-
-def _reached(figures: Mapping[str, Figure], profile: Profile) -> dict[str, Figure]:
-    """Return the figures by the names that budgets use; fidelity stands in for accuracy where there are no labels."""
-    reached = {**figures, "latency_ms": figures[f"latency_ms:{profile.name}"]}
-    if "fidelity" in reached:
-        reached["accuracy"] = reached["fidelity"]
-    return reached
 
 
 def _devices(student: ModelFile, profiles: Sequence[Profile]) -> list[DeviceJson]:
@@ -212,21 +216,47 @@ def _latencies(
     return found
 
 
-def _quality(path: Path, prepared: Prepared) -> dict[str, Figure]:
-    name = metric_name(prepared.teacher.model, prepared.data)
-    found = evaluate_file(
-        path, prepared.data.test, prepared.data, teacher=prepared.teacher_path if name == "fidelity" else None
-    )
-    figures: dict[str, Figure] = {name: Figure(found.metric, "fraction", "measured", n=found.n)}
-    if found.label_error is not None:
-        figures["label_error"] = Figure(found.label_error, "label units", "measured", n=found.n)
-    return figures
+@dataclass(frozen=True)
+class _Quality:
+    """What the test images say of both files: figures by the metric's name, and by those of the details.
+
+    `difference` is the student's score less the teacher's, None without labels.
+    """
+
+    task: str
+    metric: str
+    teacher: Mapping[str, Figure]
+    student: Mapping[str, Figure]
+    difference: Figure | None
+
+    @property
+    def costs(self) -> dict[str, Figure]:
+        """The student's figures by the names that budgets use."""
+        reached = self.student[self.metric]
+        return {"score": reached, "drop": drop(reached, self.teacher[self.metric])}
+
+
+def _quality(prepared: Prepared, student: Path) -> _Quality:
+    """Evaluate the teacher's file and the student's, each once; without labels both by fidelity to the teacher."""
+    data, model = prepared.data, prepared.teacher.model
+    metric = metric_name(model, data)
+    reference = prepared.teacher_path if metric == "fidelity" else None
+    theirs, own = (file_meter(path, data.test, data, teacher=reference) for path in (prepared.teacher_path, student))
+    difference = paired_difference(theirs, own) if reference is None else None
+    return _Quality(task_of(model, data).name, metric, _figures(metric, theirs), _figures(metric, own), difference)
+
+
+def _figures(metric: str, meter: Meter) -> dict[str, Figure]:
+    found = meter.evaluation()
+    details = {f"detail:{name}": (value, detail_words(name)[1]) for name, value in found.details.items()}
+    scores = {metric: (found.metric, "fraction"), **details}
+    return {name: Figure(value, unit, "measured", n=found.n) for name, (value, unit) in scores.items()}
 
 
 def _conditions(student: Path, prepared: Prepared, callback: RunCallback, most: int) -> ConditionsJson:
     """Evaluate teacher and student on corrupted test images, each corruption at every severity."""
     data = prepared.data
-    callback.on_message(f"judging under {len(CORRUPTIONS)} corruptions at {len(SEVERITIES)} severities")
+    callback.on_message(f"evaluating under {len(CORRUPTIONS)} corruptions at {len(SEVERITIES)} severities")
     name = metric_name(prepared.teacher.model, data)
     images = subset(data.test, most, prepared.distilling.seed)
     rows: list[ConditionJson] = []

@@ -12,6 +12,7 @@ from n2n_edge.metrics.figures import SCHEMA_VERSION, Figure
 from n2n_edge.report.candidates import find_winner
 from n2n_edge.report.document import RunReport
 from n2n_edge.report.front import pareto_front
+from n2n_edge.report.score import metric_of
 from n2n_edge.runs.candidates import STAGES, entropy_of, latencies_of, listed_candidates
 from n2n_edge.runs.devices import profiles_of_run
 from n2n_edge.runs.document import read_report
@@ -22,7 +23,7 @@ from n2n_edge.search.trial import Trial
 
 __all__ = ["Axis", "RunTrial", "RunTrials", "read_trials"]
 
-_COSTS = tuple(row.key for row in COSTS.values() if row.direction == "max")
+_COSTS = tuple(row.key for row in COSTS.values() if not row.quality)
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class RunTrial:
 
     @property
     def metric(self) -> Figure | None:
-        """Accuracy, or fidelity, after the short distillation; None where it was never trained."""
+        """The score in the run's metric after the short distillation; None where it was never trained."""
         return None if self.trial.score is None else Figure(self.trial.score, "fraction", "measured")
 
     @property
@@ -86,7 +87,8 @@ class RunTrial:
 class RunTrials:
     """All trials of one run, finished or not.
 
-    `metric` is what they were evaluated by, accuracy or fidelity; the first of `devices` is the primary one.
+    `metric` is the name of what they were evaluated by, that of the task or fidelity; the first of `devices` is the
+    primary one.
     """
 
     run: Path
@@ -190,7 +192,7 @@ def read_trials(run: Path) -> RunTrials:
         raise InputError(f"{run} has judged no candidate yet; go on with `n2n-edge compress --resume --out {run}`")
     report = _report_of(folder)
     winner = None if report is None else find_winner(report, report["search"]["candidates"])
-    evaluated_by = "accuracy" if report is None or report["student"].get("accuracy") is not None else "fidelity"
+    evaluated_by = "accuracy" if report is None else metric_of(report)
     devices = profiles_of_run(meta, run, settings.devices)
     return RunTrials(
         run=run,

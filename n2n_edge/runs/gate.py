@@ -1,4 +1,4 @@
-"""Gate as a function: models held against budgets and a baseline, accuracy included."""
+"""Gate as a function: models held against budgets and a baseline, their scores on test images included."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,12 +8,13 @@ from n2n_edge.errors import InputError
 from n2n_edge.gating.budget_file import BudgetFile, read_budget_file
 from n2n_edge.gating.check import Gated
 from n2n_edge.gating.jobs import gate_jobs
-from n2n_edge.gating.run import Accuracies, GateJob, gate_models
+from n2n_edge.gating.run import GateJob, Scores, gate_models
+from n2n_edge.metrics.costs import with_present_names
 
 if TYPE_CHECKING:
     from n2n_edge.gating.settings import GateSettings
 
-__all__ = ["accuracies", "gate", "given_settings", "jobs_of"]
+__all__ = ["gate", "given_settings", "jobs_of", "scores"]
 
 
 def gate(
@@ -23,6 +24,8 @@ def gate(
     max_macs: float | None = None,
     max_memory_mb: float | None = None,
     max_latency_ms: float | None = None,
+    min_score: float | None = None,
+    max_drop: float | None = None,
     min_accuracy: float | None = None,
     data: Path | str | None = None,
     classes: Path | str | None = None,
@@ -50,21 +53,22 @@ def gate(
     ('fail', ['fail', 'pass'])
 
     Keywords are the options of ``n2n-edge gate``. Without models those of the budget file `config` are meant, which is
-    read only if it is named. `on_message` is told what is being done.
+    read only if it is named. `min_accuracy` is another name of `min_score`. `on_message` is told what is being done.
 
     Raises:
         InputError: a file that isn't a model, or settings that contradict each other or ask nothing.
     """
     options: dict[str, Any] = {
         "max_mb": max_mb, "max_params": max_params, "max_macs": max_macs, "max_memory_mb": max_memory_mb,
-        "max_latency_ms": max_latency_ms, "min_accuracy": min_accuracy, "data": data, "classes": classes,
-        "mean": mean, "std": std, "allowed_ops": allowed_ops, "input_shape": input_shape, "bind": bind,
-        "accept_expected": accept_expected, "baseline": baseline, "max_regression": max_regression, "static": static,
-        "device": device, "target": target, "threads": threads, "providers": providers, "max_time": max_time,
+        "max_latency_ms": max_latency_ms, "min_score": min_score, "max_drop": max_drop, "min_accuracy": min_accuracy,
+        "data": data, "classes": classes, "mean": mean, "std": std, "allowed_ops": allowed_ops,
+        "input_shape": input_shape, "bind": bind, "accept_expected": accept_expected, "baseline": baseline,
+        "max_regression": max_regression, "static": static, "device": device, "target": target, "threads": threads,
+        "providers": providers, "max_time": max_time,
     }  # fmt: skip
     budget_file = None if config is None else read_budget_file(Path(config))
     jobs = jobs_of([Path(model) for model in models], options, budget_file)
-    return gate_models(jobs, accuracies, on_message)
+    return gate_models(jobs, scores, on_message)
 
 
 def jobs_of(models: Sequence[Path], options: Mapping[str, Any], budget_file: BudgetFile | None) -> tuple[GateJob, ...]:
@@ -82,20 +86,21 @@ def jobs_of(models: Sequence[Path], options: Mapping[str, Any], budget_file: Bud
 
 def given_settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keywords of `gate` that say something, as a table of a budget file would hold them."""
-    given = {name.replace("_", "-"): value for name, value in options.items() if value not in (None, (), [])}
+    said = with_present_names({name: value for name, value in options.items() if value not in (None, (), [])})
+    given = {name.replace("_", "-"): value for name, value in said.items()}
     for name, as_type in (("data", str), ("device", str), ("classes", Path), ("baseline", Path)):
         if name in given:
             given[name] = as_type(given[name])
     return given
 
 
-def accuracies(model: Path, settings: "GateSettings") -> Accuracies:
-    """Return the accuracy of a model, and of its baseline, on the test images that settings name."""
+def scores(model: Path, settings: "GateSettings") -> Scores:
+    """Return the score of a model, and of its baseline, on the test images that settings name."""
     from n2n_edge.runs.run import require_pillow
 
-    require_pillow("evaluating accuracy")
+    require_pillow("evaluating a model on images")
     from n2n_edge.runs.accuracy import TestData, file_accuracy
 
     assert settings.data is not None
     data = TestData(settings.data, settings.mean, settings.std, settings.classes, settings.bind)
-    return Accuracies(*file_accuracy(model, data, baseline=settings.baseline))
+    return Scores(*file_accuracy(model, data, baseline=settings.baseline))

@@ -140,7 +140,7 @@ def _of_least_error(
     """Return the normalisation under which a teacher of values comes nearest to labels that are values."""
     errors = {}
     for name, (mean, std) in usual.items():
-        error = evaluate(sample, data.normalised(mean, std)).label_error
+        error = evaluate(sample, data.normalised(mean, std)).details.get("mae")
         errors[name] = inf if error is None or not isfinite(error) else error
     best = min(errors, key=lambda name: errors[name])
     next_best = min(value for name, value in errors.items() if name != best)

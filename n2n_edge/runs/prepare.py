@@ -62,7 +62,8 @@ class Prepared:
     """Teacher, data and device as a run uses them.
 
     `teacher` is trainable: `restored` names the BatchNorms that were put back. `figures` are the costs of the teacher's
-    own file, `metric` its accuracy or fidelity on the validation images, `host` the profile of this machine; of
+    own file, `metric` its score on the validation images, `task_reason` why it is taken to do its task, `host` the
+    profile of this machine; of
     `profiles` the first is the primary device. `one_at_a_time`: the file's batch is fixed at one, and so is the
     student's, else the batch axis is called `batch_name`. `free_size`: the file leaves height and width free, and so
     does the student.
@@ -77,6 +78,7 @@ class Prepared:
     profiles: tuple[Profile, ...]
     host: Profile
     data: Data
+    task_reason: str
     distilling: DistillSettings
     policy_states: PolicyStates
     warnings: tuple[Notice, ...]
@@ -166,6 +168,7 @@ def prepare(
         profiles=profiles,
         host=next((profile for profile in profiles if profile.is_host), None) or load_profile("cpu"),
         data=data,
+        task_reason=choice.reason,
         distilling=distilling,
         policy_states=states,
         notes=normalisation.notices,
@@ -282,9 +285,9 @@ def _teacher_metric(
     found = evaluate(teacher.model, images, data, engine=engine)
     score = found.score or 0.0
     callback.on_message(f"teacher's {METRICS[metric]} on the validation images: {score:.1%}")
-    if found.label_error is not None:
+    if "mae" in found.details:
         callback.on_message(
-            f"teacher's mean absolute error on the validation images: {found.label_error:.4g} in the labels' unit"
+            f"teacher's mean absolute error on the validation images: {found.details['mae']:.4g} in the labels' unit"
         )
     chance = 1 / max(2, len(data.class_names)) if metric == "accuracy" else _POOR
     if score > 1.5 * chance:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.importing import name_of_function
-from n2n_edge.metrics.costs import COSTS
+from n2n_edge.metrics.costs import COSTS, with_present_names
 from n2n_edge.runs.callbacks import Callbacks, RunCallback, require_tensorboard, tensorboard_callbacks
 from n2n_edge.runs.document import read_report, verdicts_of
 from n2n_edge.runs.folder import RunFolder
@@ -240,6 +240,8 @@ def compress(
     max_memory_mb: float | None = None,
     max_params: float | None = None,
     max_macs: float | None = None,
+    min_score: float | None = None,
+    max_drop: float | None = None,
     min_accuracy: float | None = None,
     objective: str | None = None,
     effort: str = "standard",
@@ -296,7 +298,8 @@ def compress(
     built-in example. `data` is a file or name, a torch Dataset (or a training and a test one), or arrays of images and
     labels. `augment` is a name, or a function of a module that takes uint8 images `(N, H, W, C)` and a torch.Generator.
     What is no file is written into the run's folder, so that the run can be resumed. `device` may be several,
-    names, files or `Profile` objects, and `budgets` join those of the keywords. All other keywords are settings: see
+    names, files or `Profile` objects, and `budgets` join those of the keywords; `min_accuracy` is another name of
+    `min_score`. All other keywords are settings: see
     `CompressSettings`. With `tensorboard` the folder ``tensorboard`` in `out` gets event files.
 
     With `resume` the run in `out` goes on with its own settings, but for `cache_gb`, `data_workers` and `strict_data`,
@@ -309,7 +312,7 @@ def compress(
         UnsuitableEnvironmentError: torch (or for `tensorboard` tensorboardX) is missing, or the exported file isn't
             what was trained.
     """
-    given = dict(locals())
+    given = with_present_names(locals())
     require_training_packages()
     if tensorboard:
         require_tensorboard()

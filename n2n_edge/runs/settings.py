@@ -131,8 +131,14 @@ class CompressSettings:
     max_memory_mb: float | None = _setting(None, "Largest memory bound, MB.", BUDGETS)
     max_params: float | None = _setting(None, "Most parameters.", BUDGETS)
     max_macs: float | None = _setting(None, "Most multiply-accumulates per inference.", BUDGETS)
-    min_accuracy: float | None = _setting(
-        None, "Least accuracy (or fidelity) on the test images, as a fraction.", BUDGETS
+    min_score: float | None = _setting(
+        None,
+        "Least score on the test images in the task's metric (accuracy, mAP, mIoU, ...; fidelity to the teacher "
+        "without labels), as a fraction.",
+        BUDGETS,
+    )
+    max_drop: float | None = _setting(
+        None, "Most that the score may lie below the teacher's on the same images, in points of a hundred.", BUDGETS
     )
     objective: str | None = _setting(
         None,

@@ -6,6 +6,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from n2n_edge.errors import InputError
+from n2n_edge.metrics.costs import with_present_names
 from n2n_edge.reading import expanded
 from n2n_edge.runs.settings import CompressSettings, named_devices
 from n2n_edge.writing import toml_value, write_text
@@ -30,6 +31,7 @@ def read_settings(path: Path) -> CompressSettings:
         raise InputError(f"{path.parent} holds no run to resume: {path.name} is missing") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not readable as TOML ({error}); restore it or start a new run") from error
+    document = with_present_names(document)
     known = {item.name for item in fields(CompressSettings)}
     unknown = sorted(set(document) - known)
     if unknown:

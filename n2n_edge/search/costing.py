@@ -17,6 +17,7 @@ from n2n_edge.graph.width_costs import WidthCosts
 from n2n_edge.latency.model import GraphLatency
 from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.metrics.budget import Budget
+from n2n_edge.metrics.costs import COSTS
 from n2n_edge.metrics.figures import MB
 from n2n_edge.search.fitting import Ratios, Widths, fit_widths, widths_at
 from n2n_edge.search.latency import DeviceLatency
@@ -63,7 +64,7 @@ class CostMeter:
     ) -> None:
         self.teacher = teacher
         self.profile = profile
-        self.limits: dict[str, float] = {b.cost: b.limit for b in budgets if b.direction == "max"}
+        self.limits: dict[str, float] = {b.cost: b.limit for b in budgets if not COSTS[b.cost].quality}
         self.multiple = lcm(*(each.channel_multiple for each in (profile, *others)))
         self.devices = tuple(
             DeviceLatency(

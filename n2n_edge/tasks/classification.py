@@ -66,25 +66,30 @@ class Classification(Task):
 
 class _Classified(Meter):
     def __init__(self) -> None:
-        self._seen = self._correct = self._agreeing = 0
-        self._labelled = self._taught = False
+        self._seen = 0
+        self._correct: list[NDArray[np.bool_]] = []
+        self._agreeing: list[NDArray[np.bool_]] = []
 
     def add(self, outputs: Outputs, teacher: Outputs | None, labels: Labels | None) -> None:
         chosen = _highest(outputs)
         self._seen += len(chosen)
         if labels is not None:
-            self._labelled = True
-            self._correct += int((chosen == labels).sum())
+            self._correct.append(chosen == np.asarray(labels))
         if teacher is not None:
-            self._taught = True
-            self._agreeing += int((chosen == _highest(teacher)).sum())
+            self._agreeing.append(chosen == _highest(teacher))
 
     def evaluation(self) -> Evaluation:
-        return Evaluation(
-            self._correct / self._seen if self._labelled else None,
-            self._agreeing / self._seen if self._taught else None,
-            self._seen,
-        )
+        return self.resampled(np.arange(self._seen))
+
+    def resampled(self, chosen: NDArray[np.intp]) -> Evaluation:
+        return Evaluation(_share(self._correct, chosen), _share(self._agreeing, chosen), len(chosen))
+
+
+def _share(hits: list[NDArray[np.bool_]], chosen: NDArray[np.intp]) -> float | None:
+    """Return the share of hits among the chosen images, None where none were told."""
+    if len(hits) > 1:
+        hits[:] = [np.concatenate(hits)]
+    return float(hits[0][chosen].mean()) if hits else None
 
 
 def _highest(outputs: Outputs) -> NDArray[np.intp]:

@@ -13,7 +13,7 @@ from n2n_edge.data.dataset import Split
 from n2n_edge.data.labels.values import Objects
 from n2n_edge.errors import InputError
 from n2n_edge.importing import function_by_name, guarded, is_function_name
-from n2n_edge.tasks.average_precision import average_precision
+from n2n_edge.tasks.average_precision import Matches
 from n2n_edge.tasks.boxes import Detections, Floats
 from n2n_edge.tasks.head import Head, Signature
 from n2n_edge.tasks.heads import fitting_heads
@@ -148,8 +148,11 @@ class _Detected(Meter):
         self._found: list[Detections] = []
         self._aims: list[Objects] = []
         self._labels: list[Objects | None] = []
+        self._labelled: list[int] = []
+        self._matches: tuple[Matches, Matches | None] | None = None
 
     def add(self, outputs: Outputs, teacher: Outputs | None, labels: Labels | None) -> None:
+        self._matches = None
         found = self._task.read(outputs)
         self._found += found
         if teacher is not None:
@@ -158,27 +161,36 @@ class _Detected(Meter):
             self._labels += [each if isinstance(each, Objects) else None for each in labels]
 
     def evaluation(self) -> Evaluation:
-        return self._of(range(len(self._found)))
+        return self._of(None)
 
     def resampled(self, chosen: NDArray[np.intp]) -> Evaluation | None:
         return self._of(chosen.tolist())
 
-    def _of(self, chosen: Sequence[int]) -> Evaluation:
+    def _of(self, chosen: Sequence[int] | None) -> Evaluation:
+        if self._matches is None:  # once for all samples
+            self._labelled = [place for place, label in enumerate(self._labels) if label is not None]
+            objects = [self._labels[place] or _NOTHING for place in self._labelled]
+            self._matches = (
+                Matches([self._found[place] for place in self._labelled], objects),
+                Matches(self._found, self._aims) if self._aims else None,
+            )
+        with_labels, with_teacher = self._matches
         score, details = None, {}
-        labelled = [place for place in chosen if self._labels and self._labels[place] is not None]
-        if labelled:
-            objects = [self._labels[place] or _NOTHING for place in labelled]
-            found = average_precision([self._found[place] for place in labelled], objects)
-            score = found.value
-            if found.at_50 is not None:
-                details = {"ap50": found.at_50, **{f"ap:{self._name(k)}": v for k, v in found.by_class.items()}}
-        return Evaluation(score, self._agreement(chosen) if self._aims else None, len(chosen), details=details)
+        places = {place: index for index, place in enumerate(self._labelled)}
+        labelled = None if chosen is None else [places[place] for place in chosen if place in places]
+        if self._labelled and labelled != []:
+            told = with_labels.average_precision(labelled)
+            score = told.value
+            if told.at_50 is not None:
+                details = {"ap50": told.at_50, **{f"ap:{self._name(k)}": v for k, v in told.by_class.items()}}
+        agreement = None if with_teacher is None else self._agreement(with_teacher, chosen)
+        return Evaluation(score, agreement, len(self._found if chosen is None else chosen), details=details)
 
-    def _agreement(self, chosen: Sequence[int]) -> float:
-        own = [self._found[place] for place in chosen]
-        value = average_precision(own, [self._aims[place] for place in chosen]).value
+    def _agreement(self, matches: Matches, chosen: Sequence[int] | None) -> float:
+        value = matches.average_precision(chosen).value
         if value is not None:
             return value
+        own = self._found if chosen is None else [self._found[place] for place in chosen]
         return 0.0 if any(len(found.above(WORKING_SCORE)) for found in own) else 1.0  # nothing is there to be found
 
     def _name(self, kind: int) -> str:

@@ -2,27 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Literal
 
 from n2n_edge.errors import InputError
+from n2n_edge.metrics.scores import METRICS, LabelMetric, MetricName
 
 __all__ = ["METRICS", "Evaluation", "LabelMetric", "MetricName"]
-
-LabelMetric = Literal["accuracy", "map", "miou", "oks", "r2"]
-MetricName = Literal["accuracy", "map", "miou", "oks", "r2", "fidelity"]
-
-METRICS: Mapping[MetricName, str] = MappingProxyType(
-    {
-        "accuracy": "accuracy",
-        "map": "mAP",
-        "miou": "mIoU",
-        "oks": "OKS",
-        "r2": "R²",
-        "fidelity": "fidelity",
-    }
-)
-"""Metrics by name, with what they are called in text; each lies in 0..1, and more is better."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +18,13 @@ class Evaluation:
     values. `fidelity`: agreement with the teacher, in the same metric with the teacher in the labels' place; for values
     1 minus the squared error in units of the teacher's variance, at least 0, averaged over the channels of each output
     and over the outputs. `error`: what the distillation loss is on these images, where a meter tells it.
-    `label_error`: the mean absolute difference from labels that are values, in their units. `details` are further
-    figures by name.
+    `details` are further figures by name, such as ``mae`` of values (see `DETAILS` in `metrics.scores`).
     """
 
     score: float | None
     fidelity: float | None
     n: int
     error: float | None = None
-    label_error: float | None = None
     details: Mapping[str, float] = field(default_factory=dict)
 
     @property

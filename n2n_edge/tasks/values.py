@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from n2n_edge.data.dataset import Split
 from n2n_edge.tasks.metrics import Evaluation
@@ -79,50 +80,47 @@ class _Valued(Meter):
             self._labelled.add(arrays_of(outputs[:1])[0], np.asarray(labels))
 
     def evaluation(self) -> Evaluation:
-        score, label_error = self._labelled.share, self._labelled.mean_distance
+        told = self._labelled.evaluation()
         if not self._errors:
-            return Evaluation(score, None, self._seen, label_error=label_error)
+            return told if told is not None else Evaluation(None, None, self._seen)
         from n2n_edge.tasks.losses import error_of_values
 
         shares = [error.shares() for error in self._errors]
         fidelity = sum(float((1 - share).clamp_min(0.0).mean()) for share in shares) / len(shares)
         loss = sum(float(error_of_values(share)) for share in shares) / len(shares)
-        return Evaluation(score, fidelity, self._seen, loss, label_error)
+        return Evaluation(
+            None if told is None else told.score, fidelity, self._seen, loss, {} if told is None else told.details
+        )
+
+    def resampled(self, chosen: NDArray[np.intp]) -> Evaluation | None:
+        """Return what labels say of the chosen images; fidelity isn't kept by image."""
+        return self._labelled.evaluation(chosen)
 
 
 class _Explained:
     """The part of labels' variance that values explain, R², and their mean absolute distance."""
 
     def __init__(self) -> None:
-        self._seen = 0
-        self._distance = self._numbers = 0.0
-        self._first = self._sum = self._squares = self._residuals = np.zeros(0)
+        self._labels: list[NDArray[np.float64]] = []
+        self._differences: list[NDArray[np.float64]] = []
 
-    def add(self, values: "np.typing.NDArray[np.floating]", labels: "np.typing.NDArray[np.floating]") -> None:
-        labels = labels.reshape(len(labels), -1).astype(np.float64)
-        difference = values.reshape(len(values), -1).astype(np.float64) - labels
-        if not self._seen:
-            self._first = labels[0].copy()
-            self._sum = self._squares = self._residuals = np.zeros_like(self._first)
-        self._seen += len(labels)
-        self._distance += float(np.abs(difference).sum())
-        self._numbers += labels.size
-        shifted = labels - self._first  # sums of squares lose digits far from nought
-        self._sum = self._sum + shifted.sum(axis=0)
-        self._squares = self._squares + np.square(shifted).sum(axis=0)
-        self._residuals = self._residuals + np.square(difference).sum(axis=0)
+    def add(self, values: "NDArray[np.floating]", labels: "NDArray[np.floating]") -> None:
+        right: NDArray[np.float64] = labels.reshape(len(labels), -1).astype(np.float64)
+        self._labels.append(right)
+        self._differences.append(values.reshape(len(values), -1).astype(np.float64) - right)
 
-    @property
-    def mean_distance(self) -> float | None:
-        return self._distance / self._numbers if self._seen else None
+    def evaluation(self, chosen: "NDArray[np.intp] | slice" = slice(None)) -> Evaluation | None:
+        """Return R², at least nought, as a mean over the numbers that vary, and the distance as ``mae``.
 
-    @property
-    def share(self) -> float | None:
-        """R², at least nought, as a mean over the numbers that vary; None without labels, and where none varies."""
-        if not self._seen:
+        R² is None where none varies; all is None without labels.
+        """
+        if not self._labels:
             return None
-        total = self._squares - np.square(self._sum) / self._seen
-        varying = total > 1e-12 * np.maximum(1.0, self._squares)
-        if not varying.any():
-            return None
-        return float(np.maximum(1 - self._residuals[varying] / total[varying], 0.0).mean())
+        if len(self._labels) > 1:
+            self._labels, self._differences = [np.concatenate(self._labels)], [np.concatenate(self._differences)]
+        labels, differences = self._labels[0][chosen], self._differences[0][chosen]
+        residuals, varied = np.square(differences).sum(axis=0), labels - labels.mean(axis=0)
+        total = np.square(varied).sum(axis=0)
+        varying = total > 1e-12 * np.maximum(1.0, np.square(labels - labels[0]).sum(axis=0))
+        score = float(np.maximum(1 - residuals[varying] / total[varying], 0.0).mean()) if varying.any() else None
+        return Evaluation(score, None, len(labels), details={"mae": float(np.abs(differences).mean())})

@@ -14,9 +14,9 @@ from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.graph.shape_run import Array
 from n2n_edge.tasks.choice import task_of
 from n2n_edge.tasks.metrics import Evaluation
-from n2n_edge.tasks.task import Task
+from n2n_edge.tasks.task import Meter, Task
 
-__all__ = ["evaluate_file", "outputs_by_image"]
+__all__ = ["evaluate_file", "file_meter", "outputs_by_image"]
 
 _BATCH = 256
 _PIXELS = _BATCH * 96 * 96
@@ -25,7 +25,14 @@ _PIXELS = _BATCH * 96 * 96
 def evaluate_file(
     path: Path | str, split: Split, data: Data, *, teacher: Path | str | None = None, threads: int = 0
 ) -> Evaluation:
-    """Evaluate a file exactly as it ships; `threads` 0 lets the runtime choose.
+    """Evaluate a file exactly as it ships (see `file_meter`)."""
+    return file_meter(path, split, data, teacher=teacher, threads=threads).evaluation()
+
+
+def file_meter(
+    path: Path | str, split: Split, data: Data, *, teacher: Path | str | None = None, threads: int = 0
+) -> Meter:
+    """Return the task's meter with all that a file gives for a split; `threads` 0 lets the runtime choose.
 
     `teacher` is a file too; without it there is no fidelity. A file with a fixed batch size is fed batches of that
     size. Fidelity of outputs that are compared as numbers is worked out by torch.
@@ -40,12 +47,12 @@ def evaluate_file(
         for place, outputs in enumerate(outputs_by_image(path, data, split, threads)):
             told = None if labels is None else labels[place : place + 1]
             meter.add(outputs, None if theirs is None else next(theirs), told)
-        return meter.evaluation()
     except ImportError as error:
         raise UnsuitableEnvironmentError(
             "fidelity of outputs that are compared as numbers needs torch, which is not installed; "
             'run: pip install "n2n-edge[compress]"'
         ) from error
+    return meter
 
 
 def _task(path: Path | str, data: Data) -> Task:

@@ -119,7 +119,7 @@ def test_the_document_has_every_trained_candidate_with_figures(result: Run, call
         row = rows[each["candidate"] - 1]
         assert each["params"] == {"value": row["params"], "unit": "params", "provenance": "computed"}
         assert each["memory_bound_mb"]["value"] == row["memory_bound_mb"]
-        assert each["accuracy"]["value"] == row["accuracy"]
+        assert each["accuracy"]["value"] == row["score"]
         assert each["entropy"] == row["entropy"]
         assert each["meets_budgets"]
         for device, figure in each["latency_ms"].items():
@@ -379,7 +379,7 @@ def test_a_missed_budget_is_exit_1(copied: Path, result: Run, call: Call) -> Non
     report = json.loads((out / "report.json").read_text())
     assert report["command"].endswith(f"--out {out}")
     assert len(report["training"]["epochs"]) == 1  # as many as fit, one at least
-    assert "--min-accuracy" in err.splitlines()[-1]
+    assert "--min-score" in err.splitlines()[-1]
     assert (out / "student.onnx").exists()
 
 
@@ -452,7 +452,7 @@ def check_curves(found: Mapping[str, list[tuple[int, float]]], result: Run) -> N
         best = [value for _, value in found.get(f"{name}/best_reward", [])]
         assert best == sorted(best)
         assert [value for _, value in found[f"{name}/reward"]] == pytest.approx([row["reward"] for _, row in own])
-        trained = {number: row["accuracy"] for number, row in own if row["trained"]}
+        trained = {number: row["score"] for number, row in own if row["trained"]}
         assert dict(found.get(f"{name}/accuracy", [])) == pytest.approx(trained)
     epochs = result.report["training"]["epochs"]
     for curve, field in (("loss", "loss"), ("validation", "validation")):

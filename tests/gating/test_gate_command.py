@@ -1,6 +1,7 @@
 """`n2n-edge gate` as a CI job sees it: exit codes, stdout, stderr."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 
@@ -168,7 +169,8 @@ def test_wrong_usage_says_what_to_give(model, tmp_path):
         InputError, model, "--max-latency-ms", 5, "--device", "raspberry-pi-4", "--target", "host-limited"
     )
     assert "--data" in _run_expecting(InputError, model, "--min-accuracy", 0.9)
-    assert "--min-accuracy" in _run_expecting(InputError, model, "--max-mb", 1, "--data", "images")
+    assert "--baseline" in _run_expecting(InputError, model, "--max-drop", 1, "--data", "builtin:digits")
+    assert "--min-score" in _run_expecting(InputError, model, "--max-mb", 1, "--data", "images")
     assert "nowhere.toml" in _run_expecting(InputError, model, "--config", "nowhere.toml")
     assert "folder" in _run_expecting(InputError, model, "--max-mb", 1, "--junit", tmp_path)
     assert "max-time" in _run_expecting(InputError, model, "--max-mb", 1, "--max-time", 0)
@@ -253,20 +255,45 @@ def test_json_stays_json_at_the_ends_of_numbers(model, limit):
     assert document["kind"] == "gate"
 
 
-def test_accuracy_is_judged_on_the_test_images_and_against_the_baseline():
+def test_the_score_is_held_on_the_test_images_and_against_the_baseline():
     pytest.importorskip("sklearn")
     teacher = teacher_path()
     good = _run(teacher, "--min-accuracy", 0.99, "--data", "builtin:digits", "--json")
     (budget,) = json.loads(good.stdout)["budgets"]
     assert good.exit_code == 0
-    assert (budget["cost"], budget["reached"]["provenance"], budget["reached"]["n"]) == ("accuracy", "measured", 359)
+    assert (budget["cost"], budget["reached"]["provenance"], budget["reached"]["n"]) == ("score", "measured", 359)
+    assert (budget["option"], budget["metric"]) == ("--min-score", "accuracy")
     result = _run(teacher, "--min-accuracy", 0.9999, "--data", "builtin:digits")
     assert result.exit_code == 1
     wrong = ("--mean", "0.9", "--std", "0.01", "--baseline", teacher, "--max-regression", "accuracy=0%")
     result = _run(teacher, "--min-accuracy", 0.5, "--data", "builtin:digits", "--max-time", 0.001, *wrong, "--json")
     document = json.loads(result.stdout)
     assert document["budgets"][0]["outcome"] == "fail"  # normalised wrongly it is bad at it
-    assert next(row for row in document["regressions"] if row["cost"] == "accuracy")["change"] == 0
+    assert next(row for row in document["regressions"] if row["cost"] == "score")["change"] == 0
+
+
+def test_a_drop_is_held_against_the_baseline_in_points_of_the_metric():
+    pytest.importorskip("sklearn")
+    teacher = teacher_path()
+    against = ("--baseline", teacher, "--data", "builtin:digits", "--max-time", 0.001, "--json")
+    document = json.loads(_run(teacher, "--max-drop", 1.5, *against).stdout)
+    (budget,) = document["budgets"]
+    assert (budget["cost"], budget["outcome"], budget["metric"]) == ("drop", "pass", "accuracy")
+    assert budget["reached"] == {"value": 0.0, "unit": "points", "provenance": "measured", "n": 359}
+    assert "accuracy 0.00 points lower, measured; budget at most 1.50 points, 1.50 points inside" in budget["reason"]
+    assert "paired-difference" in document["note_codes"]
+    assert next(row for row in document["regressions"] if row["cost"] == "score")["metric"] == "accuracy"
+
+
+def test_budget_files_take_the_former_name_of_a_score(tmp_path, monkeypatch):
+    pytest.importorskip("sklearn")
+    (tmp_path / "n2n-edge.toml").write_text(
+        "[gate.models.'*.onnx']\nmin-accuracy = 0.9\ndata = 'builtin:digits'\nmax-regression = 'accuracy=1%'\n"
+    )
+    shutil.copy(teacher_path(), tmp_path / "teacher.onnx")
+    result = _run(tmp_path / "teacher.onnx", "--config", tmp_path / "n2n-edge.toml", "--json")
+    (budget,) = json.loads(result.stdout)["budgets"]
+    assert (result.exit_code, budget["option"], budget["limit"]) == (0, "--min-score", 0.9)
 
 
 def test_accuracy_without_pillow_is_inconclusive_and_hides_no_failure(model, monkeypatch):
@@ -274,7 +301,7 @@ def test_accuracy_without_pillow_is_inconclusive_and_hides_no_failure(model, mon
     result = _run(model, "--max-params", 1, "--min-accuracy", 0.5, "--data", "builtin:digits", "--json")
     document = json.loads(result.stdout)
     assert result.exit_code == 1
-    assert "evaluating accuracy needs Pillow" in document["unanswered"][0]["reason"]
+    assert "evaluating a model on images needs Pillow" in document["unanswered"][0]["reason"]
 
 
 def freed(path, name):

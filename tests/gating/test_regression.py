@@ -44,22 +44,22 @@ def test_anything_else_is_refused_with_an_example(text):
         parse_percent(text, "--max-regression")
 
 
-def test_a_loss_of_accuracy_is_held_against_the_limit_and_a_gain_never():
-    def accuracy(value):
-        return {"accuracy": Figure(value, "fraction", "measured", n=1000)}
+def test_a_loss_of_score_is_held_against_the_limit_and_a_gain_never():
+    def score(value):
+        return {"score": Figure(value, "fraction", "measured", n=1000)}
 
-    outcomes = [compare(accuracy(new), accuracy(0.9), lambda cost: 0.01)[0].outcome for new in (0.95, 0.891, 0.89)]
+    outcomes = [compare(score(new), score(0.9), lambda cost: 0.01)[0].outcome for new in (0.95, 0.891, 0.89)]
     assert outcomes == ["pass", "pass", "fail"]
-    assert "at least -1%" in compare(accuracy(0.89), accuracy(0.9), lambda cost: 0.01)[0].reason
+    assert "at least -1%" in compare(score(0.89), score(0.9), lambda cost: 0.01, "map")[0].reason
 
 
 def test_costs_may_have_limits_of_their_own():
-    allowed = parse_regressions(["accuracy=1%", "3%", "latency_ms=10%", "accuracy=2%"])
-    assert (allowed.of("macs"), allowed.of("latency_ms"), allowed.of("accuracy")) == (0.03, 0.1, 0.02)
+    allowed = parse_regressions(["accuracy=1%", "3%", "latency_ms=10%", "score=2%"])
+    assert (allowed.of("macs"), allowed.of("latency_ms"), allowed.of("score")) == (0.03, 0.1, 0.02)
     assert parse_regressions([]).of("macs") == 0.05
 
 
-@pytest.mark.parametrize("word", ["speed=5%", "accuracy=5", "=5%"])
+@pytest.mark.parametrize("word", ["speed=5%", "drop=5%", "accuracy=5", "=5%"])
 def test_a_cost_that_does_not_exist_is_refused(word):
     with pytest.raises(InputError, match="max_regression"):
         parse_regressions([word])

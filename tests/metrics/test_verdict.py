@@ -22,8 +22,8 @@ def test_a_maximum_is_met_up_to_the_limit_and_not_beyond(limit, value):
 
 
 def test_a_minimum_is_met_from_the_limit_on():
-    figures = {"accuracy": Figure(0.9, "fraction", "measured", n=1000)}
-    assert [verdicts_on(figures, [Budget("accuracy", limit)])[0].met for limit in (0.89, 0.9, 0.91)] == [
+    figures = {"score": Figure(0.9, "fraction", "measured", n=1000)}
+    assert [verdicts_on(figures, [Budget("score", limit)])[0].met for limit in (0.89, 0.9, 0.91)] == [
         True,
         True,
         False,
@@ -105,7 +105,7 @@ def test_a_measured_latency_is_met_only_where_its_whole_interval_is(low, high, o
 )
 def test_a_lower_limit_is_met_only_where_the_whole_interval_is(low, high, outcome):
     figure = Figure((low + high) / 2, "fraction", "measured", low=low, high=high)
-    (verdict,) = verdicts_on({"accuracy": figure}, [Budget("accuracy", 0.7)])
+    (verdict,) = verdicts_on({"score": figure}, [Budget("score", 0.7)])
 
     assert verdict.outcome == outcome
     assert (verdict.to_json()["met"], verdict.to_json()["outcome"]) == (verdict.met, outcome)

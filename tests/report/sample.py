@@ -3,9 +3,10 @@
 import random
 
 from n2n_edge.metrics.figures import Figure, Provenance
+from n2n_edge.metrics.verdict import VerdictJson
 from n2n_edge.report.document import CandidateJson, LayerJson, LayerLatencyJson, ModelJson, RunReport
 
-__all__ = ["old_document", "sample_document"]
+__all__ = ["detector", "old_document", "sample_document"]
 
 
 def _model(path: str, accuracy: float, params: int, macs: int, host_ms: float, device_ms: float) -> ModelJson:
@@ -33,14 +34,14 @@ def _candidates(count: int) -> list[CandidateJson]:
         params = int(308_210 * share)
         feasible = 4 * params / 1e6 + 0.006 <= 0.12
         trained = feasible or stage == 1
-        accuracy = min(0.99, 0.9 + 0.08 * skill + source.gauss(0, 0.012)) if trained else None
+        score = min(0.99, 0.9 + 0.08 * skill + source.gauss(0, 0.012)) if trained else None
         gain = 1 - share
         rows.append(
             {
                 "stage": stage,
                 "index": index,
-                "reward": gain * (2 - gain) * (accuracy or 0.9) if feasible else -share,
-                "accuracy": accuracy,
+                "reward": gain * (2 - gain) * (score or 0.9) if feasible else -share,
+                "score": score,
                 "feasible": feasible,
                 "params": params,
                 "size_mb": 4 * params / 1e6 + 0.006,
@@ -87,11 +88,12 @@ def _latency(teacher: float, student: float | None) -> dict[str, LayerLatencyJso
 
 
 def old_document() -> RunReport:
-    """Return a document as it was before layers, memory and entropy were noted."""
+    """Return a document as it was before layers, memory, entropy and the task were noted."""
     document = sample_document()
-    del document["layers"]
+    del document["layers"], document["task"], document["difference"]
     for row in document["search"]["candidates"]:
-        del row["memory_bound_mb"], row["entropy"]
+        row["accuracy"] = row["score"]
+        del row["memory_bound_mb"], row["entropy"], row["score"]
     return document
 
 
@@ -105,6 +107,8 @@ def sample_document(candidates: int = 120) -> RunReport:
         "command": "n2n-edge compress --device raspberry-pi-4 --max-mb 0.12 --max-latency-ms 1.5 --effort quick "
         "--seed 0 --out demo-run",
         "created": "2026-01-31 12:00 UTC",
+        "task": {"name": "classification", "metric": "accuracy", "reason": "one output of scores"},
+        "difference": Figure(100 * (0.9889 - 0.9944), "points", "measured", low=-1.4, high=0.3, n=360).to_json(),
         "teacher": _model("digits_teacher.onnx", 0.9944, 308_210, 11_020_480, 0.62, 2.4),
         "student": _model("student.onnx", 0.9889, winner["params"], winner["macs"], 0.18, 0.41),
         "budgets": [
@@ -158,4 +162,33 @@ def sample_document(candidates: int = 120) -> RunReport:
         "data": {"source": "builtin:digits", "train": 1149, "validation": 288, "test": 360, "classes": list(range(10))},
         "environment": {"python": "3.11.7", "onnxruntime": "1.31.1", "torch": "2.13.0", "host": {"cores": 2}},
         "warnings": ["latency on raspberry-pi-4 is predicted from data-sheet figures; measure it on the board"],
+    }
+
+
+def detector(document: RunReport) -> RunReport:
+    """Return a document as the run of a detector with labels writes it."""
+
+    def model(role: ModelJson, score: float) -> ModelJson:
+        kept = {key: value for key, value in role.items() if key != "accuracy"}
+        figures = {
+            name: Figure(value, "fraction", "measured", n=64).to_json()
+            for name, value in (("map", score), ("ap50", score + 0.2))
+        }
+        return {**kept, "map": figures["map"], "details": {"ap50": figures["ap50"]}}  # type: ignore[typeddict-item]
+
+    drop: VerdictJson = {
+        "cost": "drop",
+        "option": "--max-drop",
+        "limit": 4.0,
+        "reached": Figure(3.3, "points", "measured", n=64).to_json(),
+        "met": True,
+        "metric": "map",
+    }
+    return {
+        **document,
+        "task": {"name": "detection", "metric": "map", "reason": "as asked"},
+        "teacher": model(document["teacher"], 0.345),
+        "student": model(document["student"], 0.312),
+        "difference": Figure(-3.3, "points", "measured", low=-5.1, high=-1.4, n=64).to_json(),
+        "budgets": [*document["budgets"], drop],
     }

@@ -51,7 +51,7 @@ accuracies = st.one_of(st.none(), st.sampled_from([0.1, 0.4, 0.5, 0.9]))
 def test_the_front_goes_through_what_nothing_beats(cloud):
     document = sample_document()
     model = document["search"]["candidates"][0]
-    rows = [{**model, "params": params, "accuracy": accuracy} for params, accuracy in cloud]
+    rows = [{**model, "params": params, "score": accuracy} for params, accuracy in cloud]
     _, charts = _charts({**document, "search": {**document["search"], "candidates": rows}})
     chart = charts["params"]
     front = pareto_front([(params, accuracy) for params, accuracy in cloud])
@@ -80,9 +80,7 @@ def test_an_expected_latency_that_was_accepted_is_what_the_budget_holds(document
 
 def test_the_winner_is_marked_in_every_chart(document):
     rows = document["search"]["candidates"]
-    noted = next(
-        place for place, row in enumerate(rows) if row["latency_ms"] is not None and row["accuracy"] is not None
-    )
+    noted = next(place for place, row in enumerate(rows) if row["latency_ms"] is not None and row["score"] is not None)
     marked = {**document, "search": {**document["search"], "winner": noted}}
     assert find_winner(marked, rows) == noted
     for chart in _charts(marked)[1].values():
@@ -131,7 +129,7 @@ def test_a_candidate_is_described_with_all_that_is_known(document):
 def test_the_table_holds_the_fronts_of_all_costs_and_the_chosen_one(document):
     rows = document["search"]["candidates"]
     costs = known_costs(document, rows)
-    untrained = next(place for place, row in enumerate(rows) if row["accuracy"] is None)
+    untrained = next(place for place, row in enumerate(rows) if row["score"] is None)
     table = front_table(rows, costs, untrained)
     assert {row.number - 1 for row in table.rows} == {place for cost in costs for place in cost.front} | {untrained}
     assert [row.number for row in table.rows if row.chosen] == [untrained + 1]

@@ -7,8 +7,9 @@ import pytest
 
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.report.html import render_html, write_html
+from n2n_edge.report.score import score_words
 from tests.report.pages import Page, chart_of
-from tests.report.sample import old_document, sample_document
+from tests.report.sample import detector, old_document, sample_document
 
 
 def _html(document):
@@ -96,7 +97,7 @@ def test_the_scatter_shows_every_candidate_once_and_one_winner(document, html):
     assert chart.count("<title>candidate ") == len(document["search"]["candidates"])
     assert chart.count('class="winner"') == 1
     rows = document["search"]["candidates"]
-    assert chart.count('class="untrained"') == sum(row["accuracy"] is None for row in rows)
+    assert chart.count('class="untrained"') == sum(row["score"] is None for row in rows)
 
 
 def test_the_budget_is_drawn_between_those_who_meet_it_and_those_who_do_not(html):
@@ -134,14 +135,14 @@ def test_the_network_is_drawn_with_its_removed_layers_struck(document, html):
 
 def test_the_front_is_a_table_whose_numbers_another_command_takes(document):
     rows = [
-        {**row, "accuracy": None if row["accuracy"] is None else 0.5 + row["params"] / 1e6}
+        {**row, "score": None if row["score"] is None else 0.5 + row["params"] / 1e6}
         for row in document["search"]["candidates"]
     ]
     html = _html({**document, "search": {**document["search"], "candidates": rows}})
     table = re.search(r'<table class="front">.*?</table>', html, flags=re.DOTALL).group()
     numbers = [int(number) for number in re.findall(r'<th scope="row">(\d+)', table)]
     assert len(numbers) == len(set(numbers)) > 2
-    accuracies = [rows[number - 1]["accuracy"] for number in numbers]
+    accuracies = [rows[number - 1]["score"] for number in numbers]
     assert accuracies == sorted(accuracies, reverse=True)
     assert table.count('class="chosen"') == 1
     assert "pareto RUN --ship N" in html
@@ -216,12 +217,25 @@ def test_without_labels_fidelity_takes_the_place_of_accuracy(document):
             "fidelity": Figure(0.97, "fraction", "measured", n=500).to_json()
         }
 
+    bare = {key: value for key, value in document.items() if key not in ("task", "difference")}
     words = Page(
-        _html({**document, "teacher": unlabelled(document["teacher"]), "student": unlabelled(document["student"])})
+        _html({**bare, "teacher": unlabelled(document["teacher"]), "student": unlabelled(document["student"])})
     ).words
     assert "Fidelity to the teacher" in words
     assert "Validation fidelity" in words
     assert "Accuracy" not in words
+
+
+def test_a_task_goes_by_its_own_metric_with_the_interval_of_the_difference(document):
+    found = detector(document)
+    words = Page(_html(found)).words
+    assert score_words(found) == "mAP 34.5% -> 31.2%, -3.3 points [-5.1, -1.4] (n = 64)"
+    for part in (
+        "mAP (test split)", "−3.3 points [−5.1, −1.4]", "mAP at IoU 0.5", "Validation mAP", "mAP against params",
+        "mAP below the teacher's", "mAP: measured on validation images", "95% interval of the difference",
+    ):  # fmt: skip
+        assert part in words, part
+    assert "ccuracy" not in words
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -15,7 +15,11 @@ def test_the_card_has_figures_budgets_use_and_command(document, tmp_path):
     card = (tmp_path / "model-card.md").read_text(encoding="utf-8")
     headings = [line for line in card.splitlines() if line.startswith("## ")]
     assert headings == ["## Figures", "## Budgets", "## How it was made", "## Use", "## Limits", "## Made again by"]
-    assert "| Accuracy (test split) | 99.4% (n = 360, measured) | 98.9% (n = 360, measured) | −0.5 points |" in card
+    assert (
+        "| Accuracy (test split) | 99.4% (n = 360, measured) | 98.9% (n = 360, measured) | −0.5 points [−1.4, +0.3] |"
+        in card
+    )
+    assert "In brackets: the 95% interval" in card
     assert document["command"] in card
 
 

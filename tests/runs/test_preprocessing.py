@@ -113,7 +113,7 @@ def test_the_student_gives_on_raw_files_what_the_run_measured(tmp_path: Path) ->
     _, gated, of_teacher, notes, _ = file_accuracy(run.student, TestData(str(pictures)), baseline=tmp_path / "t.onnx")
     assert of_teacher is not None
     assert (gated.value, of_teacher.value) == (right / seen, run.report["teacher"]["accuracy"]["value"])
-    assert [note.code for note in notes] == ["preprocessing-assumed"]
+    assert [note.code for note in notes] == ["preprocessing-assumed", "paired-difference"]
     assert run.report["data"]["preprocessing"] == recorded.to_json()
     assert any(text.startswith(f"preprocessing: {recorded.words()} (resize, pad_color, channels") for text in said)
     assert 'Preprocessing.of("student.onnx")' in (tmp_path / "run" / "model-card.md").read_text(encoding="utf-8")

@@ -45,7 +45,8 @@ def test_settings_survive_the_file(tmp_path: Path) -> None:
         ({"minutes": -3.0}, "minutes -3"),
         ({"cache_gb": -1.0}, "cache_gb -1: give 0 (none) or more"),
         ({"data_workers": -2}, "data_workers -2: give 0 (decode where images are needed) or more"),
-        ({"min_accuracy": 90.0}, "fraction"),
+        ({"min_score": 90.0}, "fraction"),
+        ({"max_drop": 200.0}, "max_drop 200"),
         ({"teacher": "t.onnx"}, "add data with"),
     ],
 )

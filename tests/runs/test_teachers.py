@@ -91,7 +91,7 @@ def test_an_accuracy_that_is_not_reached_is_not_pretended(one_at_a_time: "n2n_ed
     assert not one_at_a_time.met
     assert [(verdict.budget.cost, verdict.met) for verdict in one_at_a_time.verdicts] == [
         ("params", True),
-        ("accuracy", False),
+        ("score", False),
     ]
 
 
@@ -116,6 +116,33 @@ def test_unlabelled_images_are_judged_by_fidelity(unlabelled: tuple[Path, "n2n_e
     teachers = result.report["teacher"]["fidelity"]
     assert teachers is not None
     assert teachers["value"] == pytest.approx(1, abs=1e-6)
+    assert result.report["task"]["metric"] == "fidelity"
+    assert "difference" not in result.report
+
+
+def test_values_with_labels_are_reported_in_r2_beside_the_teachers(tmp_path: Path, compress: Compress) -> None:
+    teacher = teacher_file(tmp_path / "t.onnx")
+    with np.load(images_npz(tmp_path / "images.npz", 60)) as images:
+        x = images["x"]
+    inputs = ((x.astype(np.float32) / 255 - 0.5) / 0.5).transpose(0, 3, 1, 2)
+    session = onnxruntime.InferenceSession(str(teacher), providers=["CPUExecutionProvider"])
+    (values,) = session.run(None, {"input": inputs})
+    noise = np.random.default_rng(0).normal(size=values.shape).astype(np.float32)
+    np.savez(tmp_path / "d.npz", x=x, y=values + 0.1 * values.std(axis=0) * noise)
+
+    run = compress(teacher, tmp_path / "d.npz", task="regression", max_drop=99.0)
+
+    report, difference = run.report, run.report["difference"]
+    assert (report["task"]["name"], report["task"]["metric"]) == ("regression", "r2")
+    scores = [float(report[role]["r2"]["value"]) for role in ("teacher", "student")]
+    assert scores[0] > 0.9
+    assert float(difference["value"]) == pytest.approx(100 * (scores[1] - scores[0]))
+    assert float(difference["low"]) <= float(difference["value"]) <= float(difference["high"])
+    errors = [report[role]["details"]["mae"] for role in ("teacher", "student")]
+    assert errors[0]["unit"] == "label units"
+    assert 0 < errors[0]["value"] <= errors[1]["value"]
+    verdict = next(each for each in run.verdicts if each.cost == "drop")
+    assert (verdict.metric, verdict.reached.value) == ("r2", pytest.approx(100 * (scores[0] - scores[1])))
 
 
 @pytest.mark.parametrize(("head", "outputs"), [("gemm", 1), ("map", 1), ("gemm", 2)])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from n2n_edge.data.labels.values import Objects
-from n2n_edge.tasks.average_precision import average_precision
+from n2n_edge.tasks.average_precision import Matches, average_precision
 from n2n_edge.tasks.boxes import Detections
 
 BOXES = np.array([[0, 0, 20, 20], [30, 30, 60, 70]], np.float32)
@@ -67,3 +67,42 @@ def test_crowds_count_neither_way():
 def test_images_of_both_have_to_be_the_same():
     with pytest.raises(ValueError, match="detections of 1 images, objects of 2"):
         average_precision([NOTHING], [objects([], [])] * 2)
+
+
+def crowd(seed, images=12):
+    """Return detections and objects of images, some of them without any."""
+    source = np.random.default_rng(seed)
+    found, there = [], []
+    for index in range(images):
+        count = 0 if index % 5 == 4 else int(source.integers(1, 6))
+        corners = source.uniform(0, 200, (count, 2))
+        boxes = np.concatenate([corners, corners + source.uniform(20, 80, (count, 2))], 1).astype(np.float32)
+        kinds = source.integers(0, 4, count)
+        there.append(objects(boxes, kinds, source.random(count) < 0.1))
+        seen = 0 if index % 4 == 3 else count
+        scores = np.sort(source.random(seen))[::-1]
+        found.append(detections(boxes[:seen] + source.normal(0, 6, (seen, 4)), scores, kinds[:seen]))
+    return found, there
+
+
+@pytest.mark.parametrize("library", ["present", "another version"])
+def test_samples_of_the_images_have_the_precision_that_they_have_alone(library):
+    found, there = crowd(1)
+    matches = Matches(found, there)
+    assert matches.average_precision().value == average_precision(found, there).value
+    if library != "present":
+        del matches._evaluation._evalImgs_cpp
+    source = np.random.default_rng(2)
+    samples = [source.integers(0, len(found), len(found)).tolist() for _ in range(20)]
+    for chosen in [*samples, [3, 3, 7], [4], [0]]:
+        sample = matches.average_precision(chosen)
+        alone = average_precision([found[each] for each in chosen], [there[each] for each in chosen])
+        assert (sample.value, sample.at_50) == (alone.value, alone.at_50)
+        assert sample.by_class == alone.by_class
+
+
+def test_samples_of_images_on_which_nothing_was_found():
+    _, there = crowd(3)
+    matches = Matches([NOTHING] * len(there), there)
+    assert matches.average_precision([0, 1]).value == 0
+    assert matches.average_precision([4]).value is None
