@@ -35,9 +35,6 @@ from n2n_edge.watchdog import STALL_VARIABLE, phase, watched
 
 __all__ = ["execute"]
 
-_SHORT_LEARNING_RATE = 0.05
-"""Peak rate of a candidate's short distillation (benchmarks/ranking)."""
-
 _LEAST_OVER = 0.001
 
 _LEAST_SEARCH_S = 1.0
@@ -175,9 +172,7 @@ def _search(
     """Search; getting ready took `prepared_s` of the time that `--minutes` allows."""
     start = time.monotonic()
     effort = settings.amount
-    short = replace(
-        prepared.distilling, learning_rate=_SHORT_LEARNING_RATE, calibration_images=schedule.calibration_images
-    )
+    short = replace(prepared.distilling, calibration_images=schedule.calibration_images)
     distiller = ShortDistiller(
         prepared.teacher.model,
         prepared.data,

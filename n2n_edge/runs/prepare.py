@@ -153,6 +153,8 @@ def prepare(
         callback.on_message(
             f"the teacher takes one image at a time: trained in batches{alone}, the student ships like it"
         )
+    if settings.batch is None or settings.batch < distilling.batch_size:
+        distilling = distilling.for_images(len(data.train))
     trained, restored = trainable_teacher(teacher, data)
     check_teacher(path, [teacher.model, trained.model] if restored else [teacher.model], data)
     metric, of_metric = _teacher_metric(teacher, data, callback, engine)

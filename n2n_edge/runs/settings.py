@@ -255,7 +255,8 @@ class CompressSettings:
     gpus: int | None = _setting(None, "GPUs that share the final distillation, from cuda:0 on.", SEARCH, shown="one")
     batch: int | None = _setting(
         None,
-        "Images that go through the network at once; gradients are summed up to 128 images.",
+        "Images that go through the network at once; gradients are summed up to 128 images, or as many as give eight "
+        "steps of an epoch.",
         SEARCH,
         shown="as many of 128 as memory allows, and said",
     )

@@ -1,7 +1,7 @@
 """How a distillation is run."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal, get_args
 
@@ -17,6 +17,8 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 """What a user may ask for: a format, or the fastest that device and graph allow."""
 
 AUGMENTATIONS = ("auto", "none", "light", "standard")
+
+_LEAST_STEPS, _LEAST_BATCH = 8, 16
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -105,6 +107,16 @@ class DistillSettings:
         for name in ("weight_decay", "hint_weight"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}: must not be negative")
+
+    def for_images(self, images: int) -> "DistillSettings":
+        """Return the settings for an epoch of so many training images.
+
+        Of few images a batch is smaller, so that an epoch takes several steps, and the rate falls with it (Goyal et al.,
+        Accurate, Large Minibatch SGD, 2017, the other way round).
+        """
+        fitting = 1 << max(0, (images // _LEAST_STEPS).bit_length() - 1)
+        batch = min(self.batch_size, max(_LEAST_BATCH, fitting))
+        return replace(self, batch_size=batch, learning_rate=self.learning_rate * batch / self.batch_size)
 
     def rounds(self, images: int) -> int:
         """Epochs over so many training images after which batches come back: the first, then those augmented."""
