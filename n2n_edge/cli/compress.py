@@ -16,7 +16,7 @@ from n2n_edge.cli.stopping import resumable
 from n2n_edge.errors import BudgetMissedError, InputError
 from n2n_edge.metrics.costs import COSTS
 from n2n_edge.metrics.figures import SCHEMA_VERSION
-from n2n_edge.runs.settings import CompressSettings
+from n2n_edge.runs.settings import REPEATED, CompressSettings
 
 if TYPE_CHECKING:
     from n2n_edge.runs.run import Run
@@ -72,7 +72,8 @@ def compress(
         given[name] = numbers(f"--{name}", given[name])
     color = numbers("--pad-color", given["pad_color"])
     given["pad_color"] = color and tuple(int(value) if value.is_integer() else value for value in color)
-    given["bind"] = given["bind"] or None
+    for name in REPEATED:
+        given[name] = given[name] or None
     given["input_shape"] = _shape(given["input_shape"])
     given = absolute_paths(given)
     if resume:
@@ -139,7 +140,7 @@ def _parameter(item: "Field[Any]") -> inspect.Parameter:
         return _positional(item.name, annotation, None)
     if item.name == "device":
         more["autocompletion"], kind, default = device_names, list[str], None
-    elif item.name == "bind":
+    elif item.name in REPEATED:
         kind, default = list[str], None
     elif item.name in _PATHS:
         kind = Path

@@ -2,19 +2,22 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from n2n_edge.data import source_digits, source_folder, source_function, source_npz
+from n2n_edge.data import source_digits, source_folder, source_function, source_labelled, source_npz
+from n2n_edge.data.annotations import Annotations
 from n2n_edge.data.loading import Loading
+from n2n_edge.data.pixels import Conversions
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.data.samples import Samples, Source
 from n2n_edge.data.splits import choose_members, split_warnings
-from n2n_edge.data.streaming import Images, Pictures
+from n2n_edge.data.streaming import Images, Pictures, join_pictures
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.importing import is_function_name
@@ -30,6 +33,9 @@ __all__ = ["Data", "Split", "load_data"]
 TEST_FRACTION = 0.1
 """Share of the images that becomes the test split when the data has none."""
 
+NOT_LABELLED_CLASS = -1
+"""The class number of a training image without a label, where others have one."""
+
 _HASHED_AT_ONCE = 1024
 
 
@@ -37,7 +43,8 @@ _HASHED_AT_ONCE = 1024
 class Split:
     """Images `(N, H, W, C)` as uint8 and labels `(N,)` as int64, or None where there are none.
 
-    `targets` `(N, K)` are labels that are values, such as coordinates. Images of many files are `Pictures`, decoded
+    `targets` `(N, K)` are labels that are values, such as coordinates, `annotations` boxes, points and masks, by image
+    and in pixels of the network's input. Images of many files are `Pictures`, decoded
     where they are indexed.
     """
 
@@ -55,7 +62,14 @@ class Split:
             self.images.at(chosen) if isinstance(self.images, Pictures) else self.images[chosen],
             None if self.labels is None else self.labels[chosen],
             None if self.targets is None else self.targets[chosen],
+            _chosen(self.annotations, chosen),
         )
+
+
+def _chosen(annotations: "Sequence[Label | None] | None", chosen: NDArray[np.int64]) -> "Sequence[Label | None] | None":
+    if annotations is None or isinstance(annotations, Annotations):
+        return None if annotations is None else annotations[chosen]
+    return [annotations[row] for row in np.arange(len(annotations))[chosen]]
 
 
 @dataclass(frozen=True)
@@ -74,6 +88,8 @@ class Data:
     conversions: str = ""
     """What was converted and passed over while the images were read, in words."""
     warnings: tuple[Notice, ...] = ()
+    summary: str = ""
+    """What was read of labels that are more than a class, in words."""
 
     @property
     def labelled(self) -> bool:
@@ -106,7 +122,7 @@ class Data:
         """What was read, converted and passed over, on one line."""
         text = (
             f"{len(self.train):,} training, {len(self.validation):,} validation, {len(self.test):,} test images, "
-            f"{f'{len(self.class_names)} classes' if self.labelled else 'without labels'}"
+            f"{self.summary or (f'{len(self.class_names)} classes' if self.labelled else 'without labels')}"
         )
         return f"{text}; {self.conversions}" if self.conversions else text
 
@@ -142,6 +158,9 @@ class Data:
             for labels in (split.labels, split.targets):
                 if labels is not None:
                     found.update(np.ascontiguousarray(labels).data)
+            if isinstance(split.annotations, Annotations):
+                for part in split.annotations.parts():
+                    found.update(part)
         return found.hexdigest()
 
 
@@ -175,20 +194,32 @@ def _check_labels(spec: str, source: Source, classes: int | None, *, may_be_valu
         )
 
 
-def _read(spec: str, preprocessing: Preprocessing, class_names: Sequence[str] | None, loading: Loading) -> Source:
+def _read(
+    spec: str,
+    preprocessing: Preprocessing,
+    class_names: Sequence[str] | None,
+    object_classes: Callable[[], int | None],
+    loading: Loading,
+    more: int,
+) -> Source:
     if spec.startswith("builtin:"):
         return source_digits.read(spec, preprocessing.input_shape)
     path = expanded(spec)
     try:
+        if exists(path) and source_labelled.holds_labels(path):
+            return source_labelled.read(path, preprocessing, class_names or object_classes(), loading, more)
         if exists(path) and path.is_dir():
-            return source_folder.read(path, preprocessing, class_names, loading)
+            return source_folder.read(path, preprocessing, class_names, loading, more)
         if is_file(path) or path.suffix == ".npz":
             return source_npz.read(path, preprocessing)
     except OSError as error:
         raise InputError(f"data '{printable(spec)}' can't be read ({error.strerror}): give what can be") from error
     if is_function_name(spec):
         return source_function.read(spec, preprocessing)
-    raise InputError(f"no data '{spec}': give a folder of images, an .npz file, or package.module:function")
+    raise InputError(
+        f"no data '{spec}': give a folder of images, a data.yaml or other labels, an .npz file, or "
+        "package.module:function"
+    )
 
 
 def _split(source: Source, validation_fraction: float, seed: int) -> tuple[Split, Split, Split]:
@@ -197,14 +228,38 @@ def _split(source: Source, validation_fraction: float, seed: int) -> tuple[Split
     parts = [source.validation, source.test]
     for index, fraction, own_seed in ((1, TEST_FRACTION, seed + 1), (0, validation_fraction, seed)):
         if parts[index] is None:
-            labels = None if train.labels is None else train.labels[left]
-            chosen = choose_members(labels, len(left), fraction, own_seed)
-            parts[index] = train.take(left[chosen])
-            left = left[~chosen]
+            ready = left[np.isin(left, train.labelled)]  # figures come from labelled images, where some are
+            labels = None if train.labels is None else train.labels[ready]
+            chosen = ready[choose_members(labels, len(ready), fraction, own_seed)]
+            parts[index] = train.take(chosen)
+            left = left[~np.isin(left, chosen)]
     if len(left) < len(train.images):
         train = train.take(left)
     validation, test = cast("list[Samples]", parts)
-    return tuple(Split(part.images, part.labels, part.targets) for part in (train, validation, test))  # type: ignore[return-value]
+    return tuple(Split(part.images, part.labels, part.targets, part.annotations) for part in (train, validation, test))  # type: ignore[return-value]
+
+
+def _folder_of_unlabelled(spec: str) -> Path:
+    path = expanded(spec)
+    if not (exists(path) and path.is_dir()):
+        raise InputError(f"‹unlabelled› {printable(spec)}: no such folder; give one of images")
+    return path
+
+
+def _joined(
+    train: Split, folders: Sequence[Path], preprocessing: Preprocessing, loading: Loading, conversions: Conversions
+) -> Split:
+    """Return the training images with those of folders, which have no labels, behind them."""
+    own = train.images
+    reader = source_folder.FileReader(preprocessing, loading, conversions)
+    more = [source_folder.unlabelled(folder, reader, streams=isinstance(own, Pictures)) for folder in folders]
+    count = sum(map(len, more))
+    images: Images = join_pictures([own, *more]) if isinstance(own, Pictures) else np.concatenate([own, *more])
+    labels = None if train.labels is None else np.concatenate([train.labels, np.full(count, NOT_LABELLED_CLASS)])
+    annotations = train.annotations
+    if isinstance(annotations, Annotations):
+        annotations = annotations.extended(count)
+    return Split(images, labels, None, annotations)
 
 
 def _order_warnings(names: tuple[str, ...]) -> tuple[Notice, ...]:
@@ -232,6 +287,8 @@ def load_data(
     class_names: Sequence[str] | None = None,
     may_be_values: bool = False,
     loading: Loading | None = None,
+    object_classes: Callable[[], int | None] = lambda: None,
+    unlabelled: Sequence[str] = (),
 ) -> Data:
     """Load images for a teacher that tells `classes` apart (None: no classifier), brought to its size.
 
@@ -241,6 +298,9 @@ def load_data(
     `spec` is a folder (of images per class, or of images; with or without ``train/`` and ``test/``), an ``.npz`` file,
     ``package.module:function`` that gives a torch Dataset (or a training and a test one), or ``builtin:digits``. What
     has no validation or test split gets one, cut by `seed`, of each class alike; the digits are always split the same.
+    It may also be labels that are more than a class (see `read_annotations`): a data.yaml, a JSON or CSV file, or a
+    folder that holds such; `object_classes` tells how many classes the teacher has then. Where only some images are
+    labelled the others are for training, and so are those of the folders `unlabelled`.
     `class_names` are the classes in the order of the teacher's outputs; by default a folder's are sorted by name.
     Labels of values are taken where there are no `classes`, or with `may_be_values`. `loading` says how the files of a
     folder are read; those of more than 256 MB when decoded are read when they are needed. Raises InputError.
@@ -256,7 +316,10 @@ def load_data(
         raise InputError(
             f"‹classes› names {len(class_names)} classes, but the teacher has {classes} outputs: name each"
         )
-    source = _read(spec, preprocessing, class_names, loading or Loading())
+    loading = loading or Loading()
+    folders = [_folder_of_unlabelled(each) for each in unlabelled]
+    more = sum(map(source_folder.image_count, folders))
+    source = _read(spec, preprocessing, class_names, object_classes, loading, more)
     if class_names is not None:
         source = replace(source, class_names=tuple(class_names))
     _check_labels(spec, source, classes, may_be_values=may_be_values)
@@ -265,6 +328,8 @@ def load_data(
             f"data '{spec}' holds {len(source.train.images)} images: too few to train, validate and test with"
         )
     train, validation, test = _split(source, validation_fraction, seed)
+    if folders:
+        train = _joined(train, folders, preprocessing, loading, source.conversions)
     names = source.class_names
     if not names and train.labels is not None:
         names = tuple(str(kind) for kind in range(classes or int(train.labels.max()) + 1))
@@ -276,5 +341,6 @@ def load_data(
         class_names=names,
         preprocessing=preprocessing,
         conversions=source.conversions.words(),
-        warnings=(*_order_warnings(source.class_names), *split_warnings(held_out, len(names))),
+        summary=source.summary,
+        warnings=(*source.notices, *_order_warnings(source.class_names), *split_warnings(held_out, len(names))),
     )

@@ -7,10 +7,12 @@ from tempfile import TemporaryFile
 import numpy as np
 from numpy.typing import NDArray
 
+from n2n_edge.data.annotations import Annotations
 from n2n_edge.data.pixels import Conversions
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.data.resizing import resized_array
 from n2n_edge.data.streaming import Images, Pictures
+from n2n_edge.metrics.notices import Notice
 
 __all__ = ["IN_MEMORY_BYTES", "Samples", "Source", "allocate", "fit_all"]
 
@@ -22,12 +24,21 @@ IN_MEMORY_BYTES = 2_000_000_000
 class Samples:
     """Images `(N, H, W, C)` as uint8 and labels `(N,)` as int64 or None, before they are split.
 
-    `targets` `(N, K)` are labels that are values.
+    `targets` `(N, K)` are labels that are values, `annotations` those that are more than a class or numbers.
     """
 
     images: Images
     labels: NDArray[np.int64] | None
     targets: NDArray[np.float32] | None = None
+    annotations: Annotations | None = None
+
+    @property
+    def labelled(self) -> NDArray[np.int64]:
+        """Which images have a label, where some have one: all, or those with annotations."""
+        everything = np.arange(len(self.images))
+        if self.annotations is None or not self.annotations.labelled.any():
+            return everything
+        return everything[self.annotations.labelled]
 
     def take(self, chosen: NDArray[np.int64]) -> "Samples":
         """Give the chosen images with their labels."""
@@ -35,6 +46,7 @@ class Samples:
             _take(self.images, chosen),
             None if self.labels is None else self.labels[chosen],
             None if self.targets is None else self.targets[chosen],
+            None if self.annotations is None else self.annotations[chosen],
         )
 
 
@@ -42,7 +54,8 @@ class Samples:
 class Source:
     """What was read; a part that the source does not have is None. `class_names` is empty where it has none.
 
-    `conversions` says what was converted or passed over.
+    `conversions` says what was converted or passed over, `notices` what is doubtful about the labels. `summary` is
+    what was read of annotations.
     """
 
     train: Samples
@@ -50,6 +63,8 @@ class Source:
     test: Samples | None = None
     class_names: tuple[str, ...] = ()
     conversions: Conversions = field(default_factory=Conversions)
+    notices: tuple[Notice, ...] = ()
+    summary: str = ""
 
 
 def allocate(count: int, input_shape: tuple[int, int, int]) -> NDArray[np.uint8]:

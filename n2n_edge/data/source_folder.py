@@ -18,11 +18,11 @@ from n2n_edge.data.pictures import MODES, UNREADABLE, read_picture
 from n2n_edge.data.pixels import GREY_MODES, Conversions
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.data.samples import Samples, Source, allocate
-from n2n_edge.data.streaming import Pictures, Store
+from n2n_edge.data.streaming import Images, Pictures, Store
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 
-__all__ = ["read"]
+__all__ = ["AT_ONCE_BYTES", "FileReader", "image_count", "read", "unlabelled"]
 
 _LOOKED_AT = 16
 _CHUNK = 64
@@ -47,7 +47,7 @@ class _Decoder:
         return read_picture(path, self.preprocessing, conversions)
 
 
-class _Reader:
+class FileReader:
     """Reads the files of a folder, or looks at them where they are to be decoded when they are needed."""
 
     def __init__(self, preprocessing: Preprocessing, loading: Loading, conversions: Conversions) -> None:
@@ -165,7 +165,7 @@ def _check_channels(paths: Sequence[str], channels: int) -> None:
         )
 
 
-def _samples(splits: Mapping[str, Files], labelled: bool, reader: _Reader, streams: bool) -> dict[str, Samples]:
+def _samples(splits: Mapping[str, Files], labelled: bool, reader: FileReader, streams: bool) -> dict[str, Samples]:
     labels = {
         split: np.repeat(np.arange(len(files.paths), dtype=np.int64), [len(paths) for paths in files.paths])
         for split, files in splits.items()
@@ -188,16 +188,34 @@ def _samples(splits: Mapping[str, Files], labelled: bool, reader: _Reader, strea
     return samples
 
 
+def image_count(folder: Path) -> int:
+    """Return how many images a folder holds, by their names; raises InputError where it holds none."""
+    return sum(len(paths) for files in find_layout(folder, None).splits.values() for paths in files.paths)
+
+
+def unlabelled(folder: Path, reader: "FileReader", *, streams: bool) -> Images:
+    """Read all images of a folder, whatever its sub-folders are called."""
+    layout = find_layout(folder, None)
+    paths = [path for files in layout.splits.values() for each in files.paths for path in each]
+    _check_channels(paths, reader.shape[0])
+    if not streams:
+        return reader.decode_all(paths)[0]
+    store, _ = reader.look_at(paths, np.zeros(len(paths), np.int64))
+    return Pictures(store)
+
+
 def read(
     folder: Path,
     preprocessing: Preprocessing,
     class_names: Sequence[str] | None = None,
     loading: Loading | None = None,
+    more: int = 0,
 ) -> Source:
     """Read a folder of images, converted to the teacher's channels (grey or RGB) and size.
 
     With both ``val/`` and ``test/`` the first is the validation split; ``val/`` alone is the test split. `class_names`
-    gives the order of the classes, of which some may be absent; by default they are sorted by name.
+    gives the order of the classes, of which some may be absent; by default they are sorted by name. `more` images will
+    join them.
     """
     if preprocessing.channels not in MODES:
         raise InputError(
@@ -206,11 +224,11 @@ def read(
     layout = find_layout(folder, class_names)
     conversions = Conversions()
     conversions.passed_over.update(layout.passed_over)
-    reader = _Reader(preprocessing, loading or Loading(), conversions)
+    reader = FileReader(preprocessing, loading or Loading(), conversions)
     count = sum(len(paths) for files in layout.splits.values() for paths in files.paths)
     with warnings.catch_warnings():  # Pillow warns of large pictures and odd notes in them
         warnings.simplefilter("ignore")
-        streams = count * int(np.prod(preprocessing.input_shape)) > AT_ONCE_BYTES
+        streams = (count + more) * int(np.prod(preprocessing.input_shape)) > AT_ONCE_BYTES
         parts = _samples(layout.splits, bool(layout.class_names), reader, streams)
     conversions.refuse_unused_bits()
     validation, test = parts.get("validation"), parts.get("test")

@@ -1,5 +1,6 @@
 """Images that are decoded where they are needed, several at a time, and kept in a file under a limit."""
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +16,7 @@ from n2n_edge.data.pixel_cache import KEPT, REPLACED, PixelCache
 from n2n_edge.data.pixels import Conversions
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 
-__all__ = ["Images", "Pictures", "Store", "batches_of"]
+__all__ = ["Images", "Pictures", "Store", "batches_of", "join_pictures"]
 
 Decoder = Callable[[str, Conversions], NDArray[np.uint8]]
 """Reads one file as an image `(H, W, C)` and notes what it converted; raises InputError."""
@@ -57,6 +58,14 @@ class Store:
         self._replaced: dict[str, str] = {}
         self._lock = Lock()
         self._open()
+
+    def joined(self, others: "Sequence[Store]", kinds: NDArray[np.int64]) -> "Store":
+        """Return a store of its files and those of others, of these kinds."""
+        paths = [path for each in (self, *others) for path in each.paths]
+        prints = np.concatenate([each.fingerprints for each in (self, *others)])
+        height, width, channels = self.shape
+        name = hashlib.sha256("".join(each._name for each in (self, *others)).encode()).hexdigest()[:16]
+        return Store(paths, kinds, prints, (channels, height, width), self._decoder, self.loading, name)
 
     def _open(self) -> None:
         folder = self.loading.folder
@@ -206,6 +215,20 @@ class Pictures:
 
 
 Images = NDArray[np.uint8] | Pictures
+
+
+def join_pictures(parts: Sequence[Images]) -> Pictures:
+    """Return the pictures of several stores, which read their files alike, as those of one."""
+    pictures = [part for part in parts if isinstance(part, Pictures)]
+    stores = {id(part.store): part.store for part in pictures}
+    starts, start = dict[int, int](), 0
+    for key, store in stores.items():
+        starts[key] = start
+        start += len(store.paths)
+    first, *others = stores.values()
+    kinds = [first.kinds, *(np.full(len(each.paths), -1 - place) for place, each in enumerate(others))]
+    joined = first.joined([*others], np.concatenate(kinds))
+    return Pictures(joined, np.concatenate([part.rows + starts[id(part.store)] for part in pictures]))
 
 
 def batches_of(images: Images, chosen: Iterable[NDArray[np.integer[Any]]]) -> Iterator[NDArray[np.uint8]]:

@@ -21,6 +21,7 @@ from n2n_edge.metrics.scores import metric_label
 from n2n_edge.runs.normalisation import Normalisation, choose_normalisation
 from n2n_edge.runs.preprocessing import options_of, preprocessing_for
 from n2n_edge.tasks.choice import choose_task, metric_name, outputs_name, recorded_task
+from n2n_edge.tasks.detection_choice import classes_of_detector
 from n2n_edge.tasks.metrics import MetricName
 from n2n_edge.tasks.outputs import class_count
 from n2n_edge.tasks.paired import paired_difference
@@ -137,6 +138,7 @@ def _data(
         may_be_values=True,
         class_names=None if wanted.classes is None else read_class_names(wanted.classes),
         loading=Loading(cache_gb=0.0),  # each image is read once
+        object_classes=lambda: classes_of_detector(model, *how.preprocessing.size),
     )
     data, _ = choose_task(model, data)
     notes = (Notice("data", f"data {wanted.spec}: {data.counts}"),) if data.conversions else ()

@@ -38,6 +38,7 @@ from n2n_edge.runs.teacher_check import check_teacher
 from n2n_edge.runs.trainable import trainable_teacher
 from n2n_edge.search.proposers.base import check_proposer
 from n2n_edge.tasks.choice import TaskChoice, choose_task, metric_name, outputs_name, recorded_task
+from n2n_edge.tasks.detection_choice import classes_of_detector
 from n2n_edge.tasks.metrics import METRICS
 from n2n_edge.tasks.outputs import class_count
 from n2n_edge.training.batches import subset
@@ -240,6 +241,8 @@ def _load(
         seed=settings.seed,
         class_names=None if settings.classes is None else read_class_names(Path(settings.classes)),
         loading=loading,
+        object_classes=lambda: classes_of_detector(teacher.model, *preprocessing.size),
+        unlabelled=settings.unlabelled or (),
     )
     return choose_task(teacher.model, data, settings.task, decode=settings.decode, recorded=recorded)
 

@@ -232,6 +232,7 @@ def compress(
     data: "DataLike | None" = None,
     *,
     weights: Path | str | None = None,
+    unlabelled: Sequence[str | Path] | None = None,
     classes: Path | str | None = None,
     device: "str | Path | Profile | Sequence[str | Path | Profile]" = "cpu",
     max_mb: float | None = None,

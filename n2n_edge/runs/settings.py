@@ -17,7 +17,7 @@ from n2n_edge.reading import expanded, is_file
 from n2n_edge.tasks.names import check_task
 from n2n_edge.training.settings import check_augment, check_device
 
-__all__ = ["EFFORTS", "CompressSettings", "Effort", "EffortName", "named_devices"]
+__all__ = ["EFFORTS", "REPEATED", "CompressSettings", "Effort", "EffortName", "named_devices"]
 
 EffortName = Literal["quick", "standard", "thorough"]
 
@@ -56,6 +56,9 @@ EFFORTS: Mapping[str, Effort] = {
 
 BUDGETS, SEARCH, PREPROCESSING = "Budgets", "Search and training", "Preprocessing"
 """The parts of the help that settings stand in; the others stand in none."""
+
+REPEATED = ("bind", "unlabelled")
+"""Settings whose option is given once for every value."""
 
 _Default = TypeVar("_Default")
 
@@ -100,7 +103,15 @@ class CompressSettings:
     )
     weights: str | None = _setting(None, "State dict for a torch teacher, saved by torch.save or as safetensors.")
     data: str | None = _setting(
-        None, "Folder of images (per class, or unlabelled), .npz file, or package.module:function."
+        None,
+        "Folder of images (per class, or unlabelled); labels of objects, points, masks or numbers (data.yaml of YOLO, "
+        "COCO's JSON, a CSV, or a folder that holds these, Pascal VOC's XML or masks); .npz file, or "
+        "package.module:function.",
+    )
+    unlabelled: tuple[str, ...] | None = _setting(
+        None,
+        "Folder of further images to learn from, which need no labels, whatever its sub-folders are called; repeat it "
+        "for several.",
     )
     classes: str | None = _setting(
         None,
@@ -354,8 +365,8 @@ class CompressSettings:
             if isinstance(value, bool):
                 words.append(f"--{'' if value else 'no-'}{item.name.replace('_', '-')}")
                 continue
-            if item.name == "bind":
-                words += [word for one in value for word in ("--bind", shlex.quote(one))]
+            if item.name in REPEATED:
+                words += [word for one in value for word in (f"--{item.name}", shlex.quote(one))]
                 continue
             if item.name == "device":
                 words += [word for device in self.devices for word in ("--device", shlex.quote(device))]

@@ -59,9 +59,14 @@ def absolute_paths(given: Mapping[str, object]) -> dict[str, object]:
             [_absolute_device(name) for name in ([named] if isinstance(named, str) else named)]
         )
     for name in _PATHS:
-        value = settings.get(name)
-        if value is None:
-            continue
-        path = expanded(str(value))
-        settings[name] = str(path.absolute()) if path.exists() else str(value)
+        if settings.get(name) is not None:
+            settings[name] = _absolute(settings[name])
+    folders = settings.get("unlabelled")
+    if isinstance(folders, list | tuple):
+        settings["unlabelled"] = tuple(map(_absolute, folders))
     return settings
+
+
+def _absolute(value: object) -> str:
+    path = expanded(str(value))
+    return str(path.absolute()) if path.exists() else str(value)

@@ -33,8 +33,6 @@ __all__ = ["WORKING_SCORE", "Detection"]
 WORKING_SCORE = 0.3
 """What a detector finds with at least this score counts as found, where agreement with it is measured."""
 
-_NO_CLASSES = ("", "object")
-
 
 @dataclass(frozen=True)
 class Detection(Task):
@@ -76,6 +74,8 @@ class Detection(Task):
     def read(self, outputs: Outputs, most: int = 100) -> list[Detections]:
         """Return the detections of every image from what is learned, best first, `most` an image at most.
 
+        Boxes end at the edges of the input, as labels do.
+
         Raises:
             InputError: a user's function failed, or gives something else.
         """
@@ -83,11 +83,15 @@ class Detection(Task):
         if self.tail is not None:
             arrays = self.tail.run(arrays)
         if self.head is not None:
-            return self.head.read(arrays, most=most)
+            return [self._within(found) for found in self.head.read(arrays, most=most)]
         what = f"‹decode› {self.reader}"
         with guarded(f"{what}: the function"):
             decoded = self._function(arrays)
-        return _checked(what, decoded, len(arrays[0]), most)
+        return [self._within(found) for found in _checked(what, decoded, len(arrays[0]), most)]
+
+    def _within(self, found: Detections) -> Detections:
+        frame = np.array([self.signature.width, self.signature.height] * 2, np.float32)
+        return replace(found, boxes=np.clip(found.boxes, 0, frame))
 
     def labels(self, split: Split) -> Labels | None:
         """Return the objects of every image, in pixels of the network's input."""

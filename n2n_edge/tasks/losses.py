@@ -32,13 +32,18 @@ def classes_loss(
 ) -> Tensor:
     """Give ``kd_weight`` times the tempered KL of logits `(N, classes)` plus the rest times the cross entropy.
 
-    Without labels it is the KL alone.
+    Without labels it is the KL alone, and so it is for images whose label is below nought: they have none.
     """
     divergence = tempered_kl(student, teacher, temperature)
     if labels is None:
         return divergence
-    entropy = F.cross_entropy(student, labels, label_smoothing=label_smoothing)
-    return kd_weight * divergence + (1.0 - kd_weight) * entropy
+    if bool((labels >= 0).all()):
+        entropy = F.cross_entropy(student, labels, label_smoothing=label_smoothing)
+        return kd_weight * divergence + (1.0 - kd_weight) * entropy
+    told = (labels >= 0).float().mean()
+    entropy = F.cross_entropy(student, labels.clamp_min(0), label_smoothing=label_smoothing, reduction="none")
+    entropy = (entropy * (labels >= 0)).mean()  # of all images: those without labels add nothing
+    return (1.0 - (1.0 - kd_weight) * told) * divergence + (1.0 - kd_weight) * entropy
 
 
 def values_loss(

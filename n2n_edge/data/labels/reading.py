@@ -11,7 +11,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.reading import exists, expanded, is_file
 
-__all__ = ["read_annotations"]
+__all__ = ["kinds_of", "read_annotations"]
 
 _ORDER = ("train", "validation", "test", None)
 _LOOKED_FOR = (
@@ -46,6 +46,25 @@ def read_annotations(
         return _of_file(place, folder, classes) if is_file(place) else _found_in(place, folder, classes)
     except OSError as error:
         raise InputError(f"labels {named(path)} can't be read ({printable(error)}); give what can be") from error
+
+
+def kinds_of(path: Path) -> tuple[str, ...]:
+    """Return the formats of labels that a folder, or the only folder in it, may hold.
+
+    A JSON file in it that isn't COCO's says nothing.
+    """
+    place = path
+    while not (kinds := dict(_kinds(place, None))):
+        inner = _folders_in(place)
+        if len(inner) != 1:
+            return ()
+        place = inner[0]
+    return tuple(kind for kind in kinds if kind != "COCO" or any(map(_is_coco, _jsons(place))))
+
+
+def _is_coco(path: Path) -> bool:
+    with path.open("rb") as file:
+        return b'"annotations"' in file.read()
 
 
 def _found_in(path: Path, folder: Path | None, classes: int | Sequence[str] | None) -> Annotated:

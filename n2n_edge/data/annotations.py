@@ -1,0 +1,90 @@
+"""Labels of images that are more than a class, in pixels of a network's input."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from n2n_edge.data.labels.geometry import following, transformed
+from n2n_edge.data.labels.values import Label, Mask, MaskFile, Numbers, Objects, Points
+from n2n_edge.data.preprocessing import Preprocessing
+
+__all__ = ["Annotations"]
+
+
+class Annotations(Sequence["Label | None"]):
+    """Labels of images of `sizes` ``(N, 2)`` (height, width), given in pixels of the network's input.
+
+    They are moved as `preprocessing` moves the images. Masks of files are decoded when they are asked for. Indexing by
+    a number gives a label, or None where an image has none; by a slice or by numbers, the labels of some.
+    """
+
+    def __init__(
+        self, labels: Sequence[Label | None], sizes: NDArray[np.int64], preprocessing: Preprocessing | None
+    ) -> None:
+        self._labels, self._sizes, self._preprocessing = tuple(labels), sizes, preprocessing
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    @overload
+    def __getitem__(self, chosen: int) -> Label | None: ...
+    @overload
+    def __getitem__(self, chosen: "slice | NDArray[np.integer] | NDArray[np.bool_]") -> "Annotations": ...
+    def __getitem__(
+        self, chosen: "int | slice | NDArray[np.integer] | NDArray[np.bool_]"
+    ) -> "Label | Annotations | None":
+        if isinstance(chosen, slice | np.ndarray):
+            rows = np.arange(len(self))[chosen]
+            return Annotations([self._labels[row] for row in rows], self._sizes[rows], self._preprocessing)
+        label = self._labels[chosen]
+        if label is None or self._preprocessing is None:
+            return label
+        height, width = (int(size) for size in self._sizes[chosen])
+        return transformed(label, following(self._preprocessing, (height, width)), self._preprocessing.size)
+
+    def __iter__(self) -> Iterator[Label | None]:
+        return (self[place] for place in range(len(self)))
+
+    def extended(self, count: int) -> "Annotations":
+        """Return them with so many unlabelled images behind."""
+        sizes = np.concatenate([self._sizes, np.ones((count, 2), np.int64)])
+        return Annotations([*self._labels, *[None] * count], sizes, self._preprocessing)
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """Which images have a label, ``(N,)``."""
+        return np.array([label is not None for label in self._labels], np.bool_)
+
+    @property
+    def kinds(self) -> frozenset[type]:
+        """The types of the labels that there are."""
+        return frozenset(type(label) for label in self._labels if label is not None)
+
+    def parts(self) -> Iterator[bytes]:
+        """Give what tells the labels from others, for a digest; of masks in files those."""
+        yield repr(self._preprocessing).encode()
+        yield np.ascontiguousarray(self._sizes).tobytes()
+        for label in self._labels:
+            match label:
+                case Objects():
+                    yield from (np.ascontiguousarray(label.boxes, np.float64).tobytes(), label.classes.tobytes())
+                    if label.keypoints is not None:
+                        yield np.ascontiguousarray(label.keypoints, np.float64).tobytes()
+                case Points():
+                    yield np.ascontiguousarray(label.points, np.float64).tobytes()
+                case None:
+                    yield b"-"
+                case _:
+                    yield _mask_print(label)
+
+
+def _mask_print(label: Label) -> bytes:
+    if isinstance(label, MaskFile):
+        return hashlib.sha256(Path(label.path).read_bytes()).digest()
+    if isinstance(label, Mask):
+        return label.pixels.tobytes()
+    return np.ascontiguousarray(label.values, np.float64).tobytes() if isinstance(label, Numbers) else b""
