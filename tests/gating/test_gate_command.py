@@ -282,6 +282,8 @@ def test_a_drop_is_held_against_the_baseline_in_points_of_the_metric():
     assert budget["reached"] == {"value": 0.0, "unit": "points", "provenance": "measured", "n": 359}
     assert "accuracy 0.00 points lower, measured; budget at most 1.50 points, 1.50 points inside" in budget["reason"]
     assert "paired-difference" in document["note_codes"]
+    assert "score" not in {row["cost"] for row in document["regressions"]}
+    document = json.loads(_run(teacher, "--max-drop", 1.5, "--max-regression", "score=1%", *against).stdout)
     assert next(row for row in document["regressions"] if row["cost"] == "score")["metric"] == "accuracy"
 
 
