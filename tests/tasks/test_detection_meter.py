@@ -5,6 +5,7 @@ import pytest
 
 from n2n_edge.data.labels.values import Objects
 from n2n_edge.tasks.detection import Detection
+from n2n_edge.tasks.head import Signature
 from n2n_edge.tasks.paired import paired_difference
 from n2n_edge.tasks.task import Meter
 
@@ -30,7 +31,7 @@ LABELS = [Objects(image[:, :4], image[:, 5].astype(np.int64)) for image in raw(0
 
 
 def meter(noise: float, *, taught: bool = False) -> Meter:
-    task = Detection(signature=(), reader=f"{__name__}:decode")
+    task = Detection(Signature(200, 200, (), frozenset()), reader=f"{__name__}:decode")
     found = task.meter()
     for start in range(0, IMAGES, 8):
         part = slice(start, start + 8)
