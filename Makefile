@@ -75,7 +75,7 @@ wheel-check: $(VENV)/.installed-dev
 	    $(WHEEL_BIN)/n2n-edge gate "$$(cat teacher-path)" --max-mb 2
 	cd $(WHEEL_VENV) && $(WHEEL_BIN)/pip install --quiet -c $(CURDIR)/constraints.txt pillow && \
 	    $(WHEEL_BIN)/python -c 'import numpy; numpy.savez("images.npz", x=numpy.zeros((90, 16, 16), "u1"), y=numpy.arange(90) % 10)' && \
-	    $(WHEEL_BIN)/n2n-edge gate "$$(cat teacher-path)" --min-accuracy 0.01 --data images.npz
+	    $(WHEEL_BIN)/n2n-edge gate "$$(cat teacher-path)" --min-score 0.01 --data images.npz
 	cd $(WHEEL_VENV) && status=0; $(WHEEL_BIN)/n2n-edge compress --max-mb 0.1 2> stderr || status=$$?; \
 	    cat stderr; \
 	    test $$status -eq 3 || { echo "compress without torch: exit $$status, not 3"; exit 1; }; \

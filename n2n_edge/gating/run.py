@@ -153,13 +153,15 @@ class _Gate:
         return sized.models[0], sized.models[1] if len(paths) > 1 else None
 
     def check_score(self, score_of: ScoreOf) -> None:
-        """Check what test images say."""
+        """Check what test images say; a drop in points takes the place of a relative one that wasn't named."""
         settings = self._settings
         if settings.data is None:
             return
         budgets = [budget for budget in self._budgets if COSTS[budget.cost].quality]
         asked = {_asked(budget): budget.cost for budget in budgets}
-        if settings.baseline is not None:
+        dropping = any(budget.cost == "drop" for budget in budgets)
+        relative = settings.baseline is not None and ("score" in self._allowed.by_cost or not dropping)
+        if relative:
             asked[regression_asked("score", self._allowed.of("score"))] = "score"
         if settings.static:
             self._leave_out(list(asked))
@@ -173,7 +175,7 @@ class _Gate:
             return
         reached = {"score": found.model, "drop": drop(found.model, found.baseline)}
         self._checks += verdicts_on(reached, budgets, metric=found.metric)
-        if found.baseline is not None:
+        if found.baseline is not None and relative:
             theirs = {"score": found.baseline}
             self._checks += compare_costs({"score": found.model}, theirs, self._allowed.of, found.metric)
         if found.metric == "fidelity":

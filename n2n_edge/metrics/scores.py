@@ -38,6 +38,8 @@ DETAILS: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 """Further figures of an evaluation by name, with what they are called and their unit."""
 
+_BY_CLASS: Mapping[str, str] = MappingProxyType({"ap": "AP", "iou": "IoU"})
+
 
 def metric_label(name: str) -> str:
     """Return what a metric is called within text; one that a user's own task brings goes by its name."""
@@ -51,7 +53,13 @@ def metric_title(name: str) -> str:
 
 
 def detail_words(name: str) -> tuple[str, str]:
-    """Return what a further figure is called, and its unit, '' for what isn't in the table."""
+    """Return what a further figure is called, and its unit, '' for what isn't in the table.
+
+    Figures of single classes, such as ``ap:person``, are fractions.
+    """
+    kind, colon, of = name.partition(":")
+    if colon:
+        return f"{_BY_CLASS.get(kind, kind)} of {of}", "fraction"
     return DETAILS.get(name, (name.replace("_", " "), ""))
 
 

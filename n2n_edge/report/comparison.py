@@ -21,6 +21,7 @@ __all__ = [
     "budget_name",
     "cell_of",
     "chosen_text",
+    "class_rows",
     "comparison_rows",
     "device_names",
     "device_text",
@@ -108,9 +109,19 @@ def comparison_rows(document: RunReport) -> tuple[Row, ...]:
     """Return the rows of the table: the score and its details, params, size, MACs, memory bound, latency per device."""
     metric = metric_of(document)
     teacher, student = (_figures(document[role], metric) for role in ("teacher", "student"))
-    rows = (_row(*row, teacher.get(row), student.get(row)) for row in dict.fromkeys([*teacher, *student]))
+    named = [row for row in dict.fromkeys([*teacher, *student]) if ":" not in row[0]]
+    rows = (_row(*row, teacher.get(row), student.get(row)) for row in named)
     difference = difference_words(document).replace("-", "−")
     return tuple(replace(row, change=difference) if difference and row.key == metric else row for row in rows)
+
+
+def class_rows(document: RunReport) -> tuple[Row, ...]:
+    """Return the figures of single classes, which the student does worst by first."""
+    metric = metric_of(document)
+    teacher, student = (_figures(document[role], metric) for role in ("teacher", "student"))
+    rows = [row for row in teacher if ":" in row[0] and row in student]
+    rows.sort(key=lambda row: student[row].value - teacher[row].value)
+    return tuple(_row(*row, teacher[row], student[row]) for row in rows)
 
 
 VERDICT_WORDS: Mapping[Outcome, str] = MappingProxyType(

@@ -5,9 +5,11 @@ import shutil
 import sys
 from dataclasses import replace
 
+import numpy as np
 import onnx
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from n2n_edge._example import teacher_path
@@ -282,7 +284,33 @@ def test_a_drop_is_held_against_the_baseline_in_points_of_the_metric():
     assert budget["reached"] == {"value": 0.0, "unit": "points", "provenance": "measured", "n": 359}
     assert "accuracy 0.00 points lower, measured; budget at most 1.50 points, 1.50 points inside" in budget["reason"]
     assert "paired-difference" in document["note_codes"]
+    assert "score" not in {row["cost"] for row in document["regressions"]}
+    document = json.loads(_run(teacher, "--max-drop", 1.5, "--max-regression", "score=1%", *against).stdout)
     assert next(row for row in document["regressions"] if row["cost"] == "score")["metric"] == "accuracy"
+
+
+def test_without_labels_a_drop_is_what_fidelity_to_the_baseline_lacks(tmp_path):
+    random = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for index in range(30):
+        pixels = random.integers(0, 255, (16, 16)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{index}.png")
+    words = ("--max-drop", 1, "--baseline", teacher_path(), "--data", tmp_path / "images", "--max-time", 0.001)
+    document = json.loads(_run(teacher_path(), *words, "--json").stdout)
+    (budget,) = document["budgets"]
+    assert (budget["cost"], budget["outcome"], budget["metric"]) == ("drop", "pass", "fidelity")
+    assert budget["reached"]["value"] == 0
+    assert any("without labels --max-drop holds for fidelity to the baseline" in one for one in document["warnings"])
+
+
+def test_a_budget_file_of_today_names_the_score(tmp_path):
+    pytest.importorskip("sklearn")
+    shutil.copy(teacher_path(), tmp_path / "teacher.onnx")
+    result = _run(
+        "--init", tmp_path / "teacher.onnx", "--data", "builtin:digits", "--config", tmp_path / "n2n-edge.toml"
+    )
+    assert result.exit_code == 0
+    assert "min-score = 0.984" in (tmp_path / "n2n-edge.toml").read_text()
 
 
 def test_budget_files_take_the_former_name_of_a_score(tmp_path, monkeypatch):

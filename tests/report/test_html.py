@@ -1,15 +1,21 @@
 """What a person finds in the report of a run."""
 
+import json
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
+import jsonschema
 import pytest
 
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.report.html import render_html, write_html
+from n2n_edge.report.model_card import render_model_card
 from n2n_edge.report.score import score_words
 from tests.report.pages import Page, chart_of
 from tests.report.sample import detector, old_document, sample_document
+
+SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "schemas" / "report.json"
 
 
 def _html(document):
@@ -236,6 +242,9 @@ def test_a_task_goes_by_its_own_metric_with_the_interval_of_the_difference(docum
     ):  # fmt: skip
         assert part in words, part
     assert "ccuracy" not in words
+    assert words.index("AP of bicycle") < words.index("AP of person")  # it has lost more
+    assert "AP of" not in render_model_card(found)
+    jsonschema.validate(found, json.loads(SCHEMA.read_text()))
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -31,7 +31,7 @@ LABELS = [Objects(image[:, :4], image[:, 5].astype(np.int64)) for image in raw(0
 
 
 def meter(noise: float, *, taught: bool = False) -> Meter:
-    task = Detection(signature=Signature(200, 200, (), frozenset()), reader=f"{__name__}:decode")
+    task = Detection(Signature(200, 200, (), frozenset()), reader=f"{__name__}:decode")
     found = task.meter()
     for start in range(0, IMAGES, 8):
         part = slice(start, start + 8)
