@@ -99,7 +99,7 @@ class Detector(nn.Module):
             rows, columns = box.shape[2:]
             y, x_ = torch.meshgrid(torch.arange(rows) + 0.5, torch.arange(columns) + 0.5, indexing="ij")
             centres = torch.stack([x_, y], -1).reshape(1, -1, 2)
-            shares = box.flatten(2).reshape(len(box), 4, BINS, -1).softmax(2)
+            shares = box.unflatten(1, (4, BINS)).flatten(3).softmax(2)
             far = (shares * self.bins.view(1, 1, -1, 1)).sum(2).transpose(1, 2)
             boxes.append(torch.cat([centres - far[..., :2], centres + far[..., 2:]], -1) * stride)
             logits.append(score.flatten(2).transpose(1, 2))
@@ -221,7 +221,9 @@ def export(module: nn.Module, path: Path, *, free: bool = False) -> None:
 def make(kind: str, spec: Path, path: Path, epochs: int) -> None:
     """Train and write a teacher."""
     data = load_data(str(spec), input_shape=(3, SIDE, SIDE), classes=None, may_be_values=True)
-    export(train(kind, data, epochs), path)
+    module = train(kind, data, epochs)
+    torch.save(module.state_dict(), path.with_suffix(".pt"))
+    export(module, path)
 
 
 if __name__ == "__main__":

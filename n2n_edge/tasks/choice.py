@@ -109,6 +109,10 @@ def _by_outputs(model: ir.Model, data: Data, wanted: OutputsName | None) -> tupl
         if labelled or data.train.targets is not None:
             reason = f"{reason}; the labels don't count, fidelity to the teacher does"
     train, validation, test = parts
+    annotations = data.validation.annotations
+    if annotations is not None and any(each is not None for each in annotations):
+        kinds = sorted({type(each).__name__.lower() for each in annotations if each is not None})
+        reason = f"{reason}; its labels ({', '.join(kinds)}) don't count, since it isn't known how they are read"
     return replace(data, train=train, validation=validation, test=test, task=task), TaskChoice(task, reason)
 
 

@@ -19,7 +19,12 @@ Role = Literal["score", "logit", "box", "distribution"]
 """What some channels of an output are: scores in 0..1, scores before a sigmoid, edges and points, or the logarithms of
 distributions of the edges' distances."""
 
-_STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32), (8, 16), (8,), (16,), (32,), (4,))
+_USUAL = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32), (8, 16))
+_POWERS = (4, 8, 16, 32, 64, 128)
+_RUNS = tuple(_POWERS[start:end] for start in range(len(_POWERS)) for end in range(start + 1, len(_POWERS) + 1))
+_STRIDES = tuple(dict.fromkeys((*_USUAL, *_RUNS)))
+"""Strides of a head's grids: the usual ones first, then any that double from one to the next."""
+
 _LEAST_SCORE = 0.001
 
 
