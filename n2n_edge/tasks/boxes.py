@@ -15,6 +15,9 @@ MOST_CANDIDATES = 3000
 """Boxes of an image that are compared with each other, the best ones by score."""
 
 
+_BLOCK = 128
+
+
 @dataclass(frozen=True)
 class Detections:
     """Objects in one image.
@@ -71,16 +74,33 @@ def suppressed(found: Detections, iou: float | None, most: int) -> Detections:
     found = found.take(order)
     if iou is None or not len(found):
         return found
+    return found.take(np.array(_apart(found, iou, most), np.int64))
+
+
+def _apart(found: Detections, iou: float, most: int) -> list[int]:
+    """Return which detections, best first, overlap none of their class before them that stays, the first `most`.
+
+    A block is compared with what stays of those before it at once, then within itself.
+    """
     kept: list[int] = []
-    for each in np.unique(found.classes):
-        left = np.flatnonzero(found.classes == each)
-        for _ in range(most):
-            if not left.size:
-                break
-            best, left = left[0], left[1:]
-            kept.append(int(best))
-            left = left[box_iou(found.boxes[best : best + 1], found.boxes[left])[0] <= iou]
-    return found.take(np.array(sorted(kept)[:most], np.int64))
+
+    def apart_from(rows: slice, others: "slice | list[int]") -> NDArray[np.bool_]:
+        unlike = found.classes[rows, None] != found.classes[None, others]
+        apart: NDArray[np.bool_] = unlike | (box_iou(found.boxes[rows], found.boxes[others]) <= iou)
+        return apart
+
+    for start in range(0, len(found), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        free: NDArray[np.bool_] = np.all(apart_from(block, kept), axis=1)
+        apart = apart_from(block, block)
+        for row in np.flatnonzero(free).tolist():
+            if not free[row]:
+                continue
+            kept.append(start + row)
+            if len(kept) == most:
+                return kept
+            free &= apart[row]
+    return kept
 
 
 def joined(parts: Sequence[Floats]) -> Floats:

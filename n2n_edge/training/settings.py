@@ -111,8 +111,8 @@ class DistillSettings:
     def for_images(self, images: int) -> "DistillSettings":
         """Return the settings for an epoch of so many training images.
 
-        Of few images a batch is smaller, so that an epoch takes several steps, and the rate falls with it (Goyal et al.,
-        Accurate, Large Minibatch SGD, 2017, the other way round).
+        Of few images a batch is smaller, so that an epoch takes several steps, and the rate falls with it (Goyal et
+        al., Accurate, Large Minibatch SGD, 2017, the other way round).
         """
         fitting = 1 << max(0, (images // _LEAST_STEPS).bit_length() - 1)
         batch = min(self.batch_size, max(_LEAST_BATCH, fitting))
