@@ -11,6 +11,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.importing import is_function_name, object_by_name
 from n2n_edge.tasks.classification import Classification
 from n2n_edge.tasks.detection_choice import choose_detection
+from n2n_edge.tasks.map_choice import choose_by_form
 from n2n_edge.tasks.metrics import MetricName
 from n2n_edge.tasks.names import TASK_NAMES
 from n2n_edge.tasks.outputs import OutputsName, choose_outputs, output_kind, output_size
@@ -87,6 +88,10 @@ def choose_task(
         found = choose_detection(model, data, asked=asked == "detection", decode=decode, recorded=recorded)
         if found is not None:
             return replace(data, task=found[0]), TaskChoice(*found)
+    if wanted in (None, "segmentation", "keypoints", "multilabel"):
+        by_form = choose_by_form(model, data, wanted)
+        if by_form is not None:
+            return replace(data, task=by_form[0]), TaskChoice(*by_form)
     return _by_outputs(model, data, outputs_name(wanted))
 
 

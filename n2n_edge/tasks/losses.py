@@ -12,7 +12,17 @@ from n2n_edge.tasks.outputs import OutputKind
 Mean = Callable[[Tensor], Tensor]
 """Gives the mean of a tensor over the parts of a batch that several processes share."""
 
-__all__ = ["Mean", "as_logits", "classes_loss", "error_of_values", "normalised_error", "tempered_kl", "values_loss"]
+__all__ = [
+    "Mean",
+    "as_logits",
+    "binary_kl",
+    "classes_loss",
+    "error_of_values",
+    "labels_entropy",
+    "normalised_error",
+    "tempered_kl",
+    "values_loss",
+]
 
 
 def as_logits(output: Tensor, kind: OutputKind) -> Tensor:
@@ -63,6 +73,25 @@ def tempered_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
     student = F.log_softmax(student_logits / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits / temperature, dim=1)
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+def binary_kl(student: Tensor, teacher: Tensor, temperature: float, *, bounded: bool = False) -> Tensor:
+    """Mean KL divergence of independent decisions, softened likewise: logits, or probabilities where `bounded`."""
+    own, aim = (_binary_logits(each, bounded=bounded) / temperature for each in (student, teacher))
+    shares = aim.sigmoid()
+    entropy = F.binary_cross_entropy_with_logits(aim, shares, reduction="none")
+    divergence = F.binary_cross_entropy_with_logits(own, shares, reduction="none") - entropy
+    return divergence.mean() * temperature**2
+
+
+def labels_entropy(student: Tensor, labels: Tensor, *, bounded: bool = False) -> Tensor:
+    """Mean cross entropy of independent classes, of rows of 0 and 1 `(N, K)`."""
+    return F.binary_cross_entropy_with_logits(_binary_logits(student, bounded=bounded), labels)
+
+
+def _binary_logits(output: Tensor, *, bounded: bool) -> Tensor:
+    output = output.float()
+    return output.clamp(1e-6, 1 - 1e-6).logit() if bounded else output
 
 
 def normalised_error(student: Tensor, teacher: Tensor, mean: Mean | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from n2n_edge.data.labels.values import IGNORED
 from n2n_edge.tasks.boxes import Floats
 
-__all__ = ["ClassMap", "Overlap", "class_maps", "confusion", "map_form", "overlap_of"]
+__all__ = ["ClassMap", "Overlap", "class_maps", "confusion", "map_form", "overlap_of", "overlap_of_sums"]
 
 Counts = NDArray[np.int64]
 
@@ -89,8 +89,12 @@ class Overlap:
 
 def overlap_of(counts: Counts) -> Overlap:
     """Return the overlaps of a sum of `confusion` `(classes, classes)`; classes in neither map don't count."""
-    hits = np.diagonal(counts).astype(np.float64)
-    there, found = counts.sum(axis=1), counts.sum(axis=0)
+    return overlap_of_sums(np.diagonal(counts), counts.sum(axis=1), counts.sum(axis=0))
+
+
+def overlap_of_sums(hits: Counts, there: Counts, found: Counts) -> Overlap:
+    """Return the overlaps of sums of pixels by class ``(classes,)``: hit, there, and given."""
+    hits = hits.astype(np.float64)
     union = there + found - hits
     present = np.flatnonzero(union)
     if not present.size:

@@ -25,6 +25,7 @@ __all__ = [
     "as_tuple",
     "choose_outputs",
     "class_count",
+    "last_op_of",
     "output_kind",
     "output_size",
 ]
@@ -134,9 +135,12 @@ def _width(model: ir.Model) -> int | None:
 
 
 def _last_op(model: ir.Model) -> str:
-    """Return the op that makes the values of the first output, past those that only hand them on."""
-    value: ir.Value | None = learned_outputs(model)[0]
-    producer = None if value is None else value.producer()
+    return last_op_of(learned_outputs(model)[0])
+
+
+def last_op_of(value: ir.Value) -> str:
+    """Return the op that makes a value, past those that only hand it on."""
+    producer = value.producer()
     while producer is not None and op_of(producer).form in _PASSING and producer.inputs[0] is not None:
         producer = producer.inputs[0].producer()
     return "" if producer is None else producer.op_type

@@ -1,0 +1,177 @@
+"""Segmentation: the class of every pixel."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from n2n_edge.data.dataset import Split
+from n2n_edge.data.labels.values import IGNORED, Mask, MaskFile
+from n2n_edge.tasks.maps import ClassMap, Overlap, class_maps, confusion, overlap_of_sums
+from n2n_edge.tasks.marks import Marks
+from n2n_edge.tasks.metrics import Evaluation
+from n2n_edge.tasks.outputs import OutputKind
+from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, Task, Tensors, arrays_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from n2n_edge.tasks.channels import ChannelScale
+    from n2n_edge.tasks.losses import Mean
+
+__all__ = ["Segmentation"]
+
+
+@dataclass(frozen=True)
+class Segmentation(Task):
+    """A map of classes, read from output number `output` as `form` says.
+
+    `bounded`: it holds probabilities, else logits. `size` is the input's (height, width): maps of another size take the
+    nearest pixel, so that they are compared as large as the image. Further outputs are compared as values, of which
+    `scales` are the teacher's. Fidelity is the intersection over union with the teacher's map.
+    """
+
+    name = "segmentation"
+    metric = "miou"
+    form: ClassMap
+    size: tuple[int, int]
+    bounded: bool = False
+    output: int = 0
+    class_names: tuple[str, ...] = ()
+    scales: "tuple[ChannelScale, ...] | None" = field(default=None, compare=False)
+
+    def read(self, outputs: Outputs) -> NDArray[np.uint8]:
+        """Return the class of every pixel of the input, ``(N, H, W)``."""
+        (scores,) = arrays_of(outputs[self.output : self.output + 1])
+        maps = class_maps(scores, self.form)
+        rows, columns = (
+            ((np.arange(wanted) + 0.5) * own / wanted).astype(np.int64)
+            for wanted, own in zip(self.size, maps.shape[1:], strict=True)
+        )
+        return maps[:, rows[:, None], columns]
+
+    def labels(self, split: Split) -> Labels | None:
+        """Return the masks of every image, as large as the network's input."""
+        annotations = split.annotations
+        if annotations is None or not any(isinstance(each, Mask | MaskFile) for each in annotations):
+            return None
+        return annotations
+
+    def loss(
+        self,
+        student: Tensors,
+        teacher: Tensors,
+        labels: "Tensor | None",
+        settings: LossSettings,
+        mean: "Mean | None" = None,
+    ) -> "Tensor":
+        """Give the mean over pixels of the tempered divergence from the teacher's classes, and the error of the rest.
+
+        Of a single channel it is that of foreground and background.
+        """
+        from n2n_edge.tasks.channels import channel_scales
+        from n2n_edge.tasks.losses import as_logits, binary_kl, tempered_kl, values_loss
+
+        own, theirs = student[self.output], teacher[self.output]
+        if self.form.axis == 0 or own.shape[self.form.axis] == 1:
+            total = binary_kl(own, theirs, settings.temperature, bounded=self.bounded)
+        else:
+            kind: OutputKind = "probabilities" if self.bounded else "logits"
+            first, second = (as_logits(each.movedim(self.form.axis, -1).flatten(0, -2), kind) for each in (own, theirs))
+            total = tempered_kl(first, second, settings.temperature)
+        rest = [place for place in range(len(student)) if place != self.output]
+        if rest:
+            scales = self.scales or channel_scales([teacher])
+            further = [student[place] for place in rest], [teacher[place] for place in rest]
+            total = total + values_loss(*further, [scales[place] for place in rest], mean)
+        return total
+
+    def meter(self) -> Meter:
+        """Return sums of pixels by class."""
+        return _Mapped(self)
+
+    def measured(self, teacher: Callable[[], Iterable[Tensors]]) -> "Task":
+        """Return the task with the scales of the teacher's channels."""
+        from n2n_edge.tasks.channels import channel_scales
+
+        return replace(self, scales=channel_scales(teacher()))
+
+    def marks(self, outputs: Outputs) -> list[Marks]:
+        """Return the maps."""
+        return [Marks(area=area) for area in self.read(outputs)]
+
+
+_Sums = NDArray[np.int64]
+"""Pixels by class ``(3, classes)``: hit, there, and given."""
+
+
+class _Mapped(Meter):
+    def __init__(self, task: Segmentation) -> None:
+        self._task = task
+        self._seen = 0
+        self._aims: list[_Sums] = []
+        self._labels: list[_Sums] = []
+
+    def add(self, outputs: Outputs, teacher: Outputs | None, labels: Labels | None) -> None:
+        maps = self._task.read(outputs)
+        self._seen += len(maps)
+        if teacher is not None:
+            self._aims += _sums(maps, self._task.read(teacher), self._task.form.classes)
+        if labels is not None:
+            for own, label in zip(maps, labels, strict=True):
+                aim = _pixels(label)
+                classes = max(self._task.form.classes, 1 + _highest(aim))
+                self._labels += _sums(own[None], aim[None], classes)
+
+    def evaluation(self) -> Evaluation:
+        return self._of(range(self._seen))
+
+    def resampled(self, chosen: NDArray[np.intp]) -> Evaluation | None:
+        return self._of(chosen.tolist())
+
+    def _of(self, chosen: Sequence[int]) -> Evaluation:
+        score, details = None, {}
+        if self._labels:
+            told, pixels = _overlap(self._labels, chosen)
+            score = told.iou
+            if told.dice is not None:
+                names = self._task.class_names
+                by_class = told.iou_by_class.items()
+                details = {
+                    "dice": told.dice,
+                    "pixel_accuracy": pixels,
+                    **{f"iou:{names[kind] if kind < len(names) else kind}": value for kind, value in by_class},
+                }
+        fidelity = (_overlap(self._aims, chosen)[0].iou or 0.0) if self._aims else None
+        return Evaluation(score, fidelity, len(chosen), details=details)
+
+
+def _pixels(label: Any) -> NDArray[np.uint8]:
+    if isinstance(label, MaskFile):
+        label = label.read()
+    if not isinstance(label, Mask):
+        raise ValueError(f"an image to be scored has no mask but {type(label).__name__}")
+    return label.pixels
+
+
+def _highest(mask: NDArray[np.uint8]) -> int:
+    told = mask[mask != IGNORED]
+    return int(told.max(initial=0))
+
+
+def _sums(own: NDArray[np.uint8], aim: NDArray[np.uint8], classes: int) -> list[_Sums]:
+    """Return the sums of each image."""
+    counts = confusion(own, aim, classes)
+    return [np.stack([np.diagonal(each), each.sum(axis=1), each.sum(axis=0)]) for each in counts]
+
+
+def _overlap(sums: Sequence[_Sums], chosen: Sequence[int]) -> tuple[Overlap, float]:
+    """Return the overlap of some images together, and the share of pixels that are right."""
+    classes = max(each.shape[1] for each in sums)
+    total = np.zeros((3, classes), np.int64)
+    for place in chosen:
+        each = sums[place]
+        total[:, : each.shape[1]] += each
+    return overlap_of_sums(*total), float(total[0].sum() / max(1, total[1].sum()))
