@@ -327,9 +327,9 @@ def load_data(
     if class_names is not None:
         source = replace(source, class_names=tuple(class_names))
     _check_labels(spec, source, classes, may_be_values=may_be_values)
-    if len(source.train.images) < 3:
+    if len(source.train.images) + more < 3:
         raise InputError(
-            f"data '{spec}' holds {len(source.train.images)} images: too few to train, validate and test with"
+            f"data '{spec}' holds {len(source.train.images) + more} images: too few to train, validate and test with"
         )
     train, validation, test = _split(source, validation_fraction, seed)
     if folders:
