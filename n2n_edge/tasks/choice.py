@@ -8,8 +8,9 @@ import onnx_ir as ir
 
 from n2n_edge.data.dataset import Data, Split
 from n2n_edge.errors import InputError
-from n2n_edge.importing import is_function_name, object_by_name
+from n2n_edge.importing import guarded, is_function_name, object_by_name
 from n2n_edge.tasks.classification import Classification
+from n2n_edge.tasks.dense_choice import choose_dense
 from n2n_edge.tasks.detection_choice import choose_detection
 from n2n_edge.tasks.metrics import MetricName
 from n2n_edge.tasks.names import TASK_NAMES
@@ -78,11 +79,18 @@ def choose_task(
     wanted = asked or (str(recorded["task"]) if "task" in recorded else None)
     if wanted is not None and is_function_name(wanted):
         task = object_by_name("task", wanted)
+        if isinstance(task, type) and issubclass(task, Task):
+            with guarded(f"‹task› {wanted}"):
+                task = task()
         if not isinstance(task, Task):
             raise InputError(f"‹task› {wanted}: is a {type(task).__name__}; give an object of a subclass of Task")
         return replace(data, task=task), TaskChoice(task, "as asked")
     if decode is not None and wanted not in (None, "detection"):
         raise InputError(f"‹decode› {decode}: reads a detector's boxes, but ‹task› is {wanted}; leave one of them out")
+    if decode is None:
+        dense = choose_dense(model, data, wanted, recorded)
+        if dense is not None:
+            return replace(data, task=dense[0]), TaskChoice(*dense)
     if wanted in (None, "detection"):
         found = choose_detection(model, data, asked=asked == "detection", decode=decode, recorded=recorded)
         if found is not None:

@@ -12,7 +12,17 @@ from n2n_edge.tasks.outputs import OutputKind
 Mean = Callable[[Tensor], Tensor]
 """Gives the mean of a tensor over the parts of a batch that several processes share."""
 
-__all__ = ["Mean", "as_logits", "classes_loss", "error_of_values", "normalised_error", "tempered_kl", "values_loss"]
+__all__ = [
+    "Mean",
+    "as_binary_logits",
+    "as_logits",
+    "binary_kl",
+    "classes_loss",
+    "error_of_values",
+    "normalised_error",
+    "tempered_kl",
+    "values_loss",
+]
 
 
 def as_logits(output: Tensor, kind: OutputKind) -> Tensor:
@@ -63,6 +73,23 @@ def tempered_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
     student = F.log_softmax(student_logits / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits / temperature, dim=1)
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+def as_binary_logits(output: Tensor, *, probabilities: bool) -> Tensor:
+    """Give what a Sigmoid makes the output's numbers of, in float32."""
+    output = output.float()
+    if not probabilities:
+        return output
+    inner = output.clamp(1e-7, 1 - 1e-7)
+    return inner.log() - (-inner).log1p()
+
+
+def binary_kl(student: Tensor, teacher: Tensor, temperature: float, *, probabilities: bool) -> Tensor:
+    """Mean KL divergence of independent numbers, each there or not, softened as in `tempered_kl`, times T²."""
+    own, theirs = (as_binary_logits(each, probabilities=probabilities) / temperature for each in (student, teacher))
+    likely, difference = theirs.sigmoid(), F.logsigmoid(theirs) - F.logsigmoid(own)
+    against = F.logsigmoid(-theirs) - F.logsigmoid(-own)
+    return (likely * difference + (1 - likely) * against).mean() * temperature**2
 
 
 def normalised_error(student: Tensor, teacher: Tensor, mean: Mean | None = None) -> Tensor:
