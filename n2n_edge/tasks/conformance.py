@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -39,10 +40,15 @@ def check_task(
     network that is further from the teacher; by default the teacher's of other images. `agreement` False is for a
     fidelity that is no agreement with decisions.
 
-    Checked are: the loss is finite, falls as outputs approach the teacher's, and has a gradient; the teacher agrees with
-    itself entirely, and nothing more; scores are those of `reference` to 1e-6, whatever the batches; arrays and tensors
-    give the same; samples of all images give what all give; no image at all, and one, are no error; a task survives
+    Checked are: the loss is finite, falls as outputs approach the teacher's, and has a gradient; the teacher agrees
+    with itself entirely, and nothing more; scores are those of `reference` to 1e-6, whatever the batches; arrays and
+    tensors give the same; samples of all images give what all give; no image at all, and one, are no error; a task survives
     being sent to another process, and `to_json` can be written. Needs torch.
+
+    >>> from n2n_edge.tasks.classification import Classification
+    >>> import numpy as np
+    >>> scores = np.random.default_rng(0).normal(size=(8, 5))
+    >>> n2n_edge.check_task(Classification(), [scores], labels=scores.argmax(axis=1))
 
     Raises:
         AssertionError: something of this isn't so, and what.
@@ -58,7 +64,7 @@ def check_task(
     if labels is not None and reference is not None:
         score, aim = _evaluated(task, outputs, None, labels).score, reference(outputs, labels)
         _that(score is not None and abs(score - aim) <= _EXACT, f"the score is {score}, and the reference says {aim}")
-    copy = pickle.loads(pickle.dumps(task))  # noqa: S301
+    copy = pickle.loads(pickle.dumps(task))
     _same(
         _evaluated(copy, outputs, other, labels), _evaluated(task, outputs, other, labels), "after being sent elsewhere"
     )
@@ -89,7 +95,7 @@ def _check_loss(
             )
         losses.append(float(loss.detach()))
     _that(
-        all(near < far for far, near in zip(losses, losses[1:], strict=False)),
+        all(near < far for far, near in pairwise(losses)),
         f"the loss must fall as outputs approach the teacher's, and was {losses}",
     )
     taught = measured.taught(labels, cpu)

@@ -33,6 +33,15 @@ def test_python(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     exec(compile(code, "python.md", "exec"), {})
 
 
+def test_a_task_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    module, checks = blocks("howto/own-task.md", "python")
+    (tmp_path / "angles.py").write_text(module, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    exec(compile(checks, "own-task.md", "exec"), {})
+
+
 @pytest.mark.slow
 def test_the_tutorial(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the built-in example needs scikit-learn")
