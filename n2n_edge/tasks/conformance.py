@@ -42,8 +42,8 @@ def check_task(
 
     Checked are: the loss is finite, falls as outputs approach the teacher's, and has a gradient; the teacher agrees
     with itself entirely, and nothing more; scores are those of `reference` to 1e-6, whatever the batches; arrays and
-    tensors give the same; samples of all images give what all give; no image at all, and one, are no error; a task survives
-    being sent to another process, and `to_json` can be written. Needs torch.
+    tensors give the same; samples of all images give what all give; no image at all, and one, are no error; a task
+    survives being sent to another process, and `to_json` can be written. Needs torch.
 
     >>> from n2n_edge.tasks.classification import Classification
     >>> import numpy as np
