@@ -54,7 +54,8 @@ def read(
     """Read labelled images, converted to the teacher's channels and size; their labels follow them there.
 
     `classes` is how many the teacher has, or their names. Numbers become targets where all images of a split have them.
-    Without a test split of its own the validation split is that, as for folders. `more` images will join them.
+    Without a test split of its own the validation split is that, as for folders. `more` images will join them for
+    training; where there are no others, a single split is halved into validation and test images.
 
     Raises:
         InputError: what can't be read, or labels that can't be; the message says where and why.
@@ -78,10 +79,19 @@ def read(
     validation, test = parts["validation"], parts["test"]
     if test is None:
         validation, test = None, validation
-    if parts["train"] is None:
-        raise InputError(f"data '{printable(path)}' have no images to train with: {annotated.summary}")
+    train = parts["train"]
+    if train is None and not more:
+        raise InputError(
+            f"data '{printable(path)}' have no images to train with: {annotated.summary}; add some, which need no "
+            "labels, by ‹unlabelled›"
+        )
+    if train is None:  # others are to learn from: a single split gives both what is held out
+        train = whole.take(np.zeros(0, np.int64))
+        if validation is None and test is not None:
+            halves = np.arange(len(test.images))
+            validation, test = test.take(halves[::2]), test.take(halves[1::2])
     names = annotated.names if not labels.kinds <= {Numbers} else ()
-    return Source(parts["train"], validation, test, names, reader.conversions, annotated.notices, annotated.summary)
+    return Source(train, validation, test, names, reader.conversions, annotated.notices, annotated.summary)
 
 
 def _samples(

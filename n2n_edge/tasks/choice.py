@@ -10,8 +10,8 @@ from n2n_edge.data.dataset import Data, Split
 from n2n_edge.errors import InputError
 from n2n_edge.importing import guarded, is_function_name, object_by_name
 from n2n_edge.tasks.classification import Classification
-from n2n_edge.tasks.dense_choice import choose_dense
 from n2n_edge.tasks.detection_choice import choose_detection
+from n2n_edge.tasks.map_choice import choose_by_form
 from n2n_edge.tasks.metrics import MetricName
 from n2n_edge.tasks.names import TASK_NAMES
 from n2n_edge.tasks.outputs import OutputsName, choose_outputs, output_kind, output_size
@@ -87,14 +87,14 @@ def choose_task(
         return replace(data, task=task), TaskChoice(task, "as asked")
     if decode is not None and wanted not in (None, "detection"):
         raise InputError(f"‹decode› {decode}: reads a detector's boxes, but ‹task› is {wanted}; leave one of them out")
-    if decode is None:
-        dense = choose_dense(model, data, wanted, recorded)
-        if dense is not None:
-            return replace(data, task=dense[0]), TaskChoice(*dense)
     if wanted in (None, "detection"):
         found = choose_detection(model, data, asked=asked == "detection", decode=decode, recorded=recorded)
         if found is not None:
             return replace(data, task=found[0]), TaskChoice(*found)
+    if wanted in (None, "segmentation", "keypoints", "multilabel"):
+        by_form = choose_by_form(model, data, wanted)
+        if by_form is not None:
+            return replace(data, task=by_form[0]), TaskChoice(*by_form)
     return _by_outputs(model, data, outputs_name(wanted))
 
 

@@ -26,7 +26,6 @@ class Classification(Task):
 
     name = "classification"
     metric = "accuracy"
-    few_numbers = True
     kind: OutputKind = "logits"
 
     def labels(self, split: Split) -> Labels | None:

@@ -14,11 +14,11 @@ Mean = Callable[[Tensor], Tensor]
 
 __all__ = [
     "Mean",
-    "as_binary_logits",
     "as_logits",
     "binary_kl",
     "classes_loss",
     "error_of_values",
+    "labels_entropy",
     "normalised_error",
     "tempered_kl",
     "values_loss",
@@ -75,21 +75,23 @@ def tempered_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
-def as_binary_logits(output: Tensor, *, probabilities: bool) -> Tensor:
-    """Give what a Sigmoid makes the output's numbers of, in float32."""
+def binary_kl(student: Tensor, teacher: Tensor, temperature: float, *, bounded: bool = False) -> Tensor:
+    """Mean KL divergence of independent decisions, softened likewise: logits, or probabilities where `bounded`."""
+    own, aim = (_binary_logits(each, bounded=bounded) / temperature for each in (student, teacher))
+    shares = aim.sigmoid()
+    entropy = F.binary_cross_entropy_with_logits(aim, shares, reduction="none")
+    divergence = F.binary_cross_entropy_with_logits(own, shares, reduction="none") - entropy
+    return divergence.mean() * temperature**2
+
+
+def labels_entropy(student: Tensor, labels: Tensor, *, bounded: bool = False) -> Tensor:
+    """Mean cross entropy of independent classes, of rows of 0 and 1 `(N, K)`."""
+    return F.binary_cross_entropy_with_logits(_binary_logits(student, bounded=bounded), labels)
+
+
+def _binary_logits(output: Tensor, *, bounded: bool) -> Tensor:
     output = output.float()
-    if not probabilities:
-        return output
-    inner = output.clamp(1e-7, 1 - 1e-7)
-    return inner.log() - (-inner).log1p()
-
-
-def binary_kl(student: Tensor, teacher: Tensor, temperature: float, *, probabilities: bool) -> Tensor:
-    """Mean KL divergence of independent numbers, each there or not, softened as in `tempered_kl`, times T²."""
-    own, theirs = (as_binary_logits(each, probabilities=probabilities) / temperature for each in (student, teacher))
-    likely, difference = theirs.sigmoid(), F.logsigmoid(theirs) - F.logsigmoid(own)
-    against = F.logsigmoid(-theirs) - F.logsigmoid(-own)
-    return (likely * difference + (1 - likely) * against).mean() * temperature**2
+    return output.clamp(1e-6, 1 - 1e-6).logit() if bounded else output
 
 
 def normalised_error(student: Tensor, teacher: Tensor, mean: Mean | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from n2n_edge.data.labels.values import IGNORED
 from n2n_edge.tasks.boxes import Floats
 
-__all__ = ["ClassMap", "Overlap", "class_maps", "map_form", "overlap_of", "resized_classes", "tallies"]
+__all__ = ["ClassMap", "Overlap", "class_maps", "confusion", "map_form", "overlap_of", "overlap_of_sums"]
 
 Counts = NDArray[np.int64]
 
@@ -61,18 +61,17 @@ def class_maps(output: Floats, form: ClassMap) -> NDArray[np.uint8]:
     return found
 
 
-def tallies(found: NDArray[np.uint8], aim: NDArray[np.uint8], classes: int) -> Counts:
-    """Return the pixels of each image and class that are right, that are there, and that were found `(N, 3, classes)`.
+def confusion(found: NDArray[np.uint8], aim: NDArray[np.uint8], classes: int) -> Counts:
+    """Return the pixels of each image by class there and class found, `(N, classes, classes)`.
 
-    `found` and `aim` are `(N, H, W)`; what `aim` leaves open (`IGNORED`) doesn't count. All that overlaps need is kept,
-    so an image takes some bytes a class.
+    `found` and `aim` are `(N, H, W)`; what `aim` leaves open (`IGNORED`) doesn't count. A found class beyond `classes`
+    counts as wrong, in the last column of its row's own class.
     """
-    counts = np.zeros((len(aim), 3, classes), np.int64)
+    counts = np.zeros((len(aim), classes, classes), np.int64)
     for image, (own, other) in enumerate(zip(found, aim, strict=True)):
         told = other != IGNORED
-        own, other = own[told], other[told]
-        for row, values in enumerate((other[own == other], other, own)):
-            counts[image, row] = np.bincount(values, minlength=classes)[:classes]
+        pairs = other[told].astype(np.int64) * classes + np.minimum(own[told], classes - 1)
+        counts[image] = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
     return counts
 
 
@@ -89,8 +88,13 @@ class Overlap:
 
 
 def overlap_of(counts: Counts) -> Overlap:
-    """Return the overlaps of a sum of `tallies` `(3, classes)`; classes in neither map don't count."""
-    hits, there, found = counts.astype(np.float64)
+    """Return the overlaps of a sum of `confusion` `(classes, classes)`; classes in neither map don't count."""
+    return overlap_of_sums(np.diagonal(counts), counts.sum(axis=1), counts.sum(axis=0))
+
+
+def overlap_of_sums(hits: Counts, there: Counts, found: Counts) -> Overlap:
+    """Return the overlaps of sums of pixels by class ``(classes,)``: hit, there, and given."""
+    hits = hits.astype(np.float64)
     union = there + found - hits
     present = np.flatnonzero(union)
     if not present.size:
@@ -102,13 +106,3 @@ def overlap_of(counts: Counts) -> Overlap:
         float(dice.mean()),
         {int(each): float(value) for each, value in zip(present, iou, strict=True)},
     )
-
-
-def resized_classes(maps: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Return class maps `(N, h, w)` at another size, each pixel being the one that lies nearest to its middle."""
-    rows, columns = maps.shape[1:]
-    if (rows, columns) == (height, width):
-        return maps
-    down = ((np.arange(height) + 0.5) * rows / height).astype(np.intp)
-    across = ((np.arange(width) + 0.5) * columns / width).astype(np.intp)
-    return maps[:, down[:, None], across[None, :]]

@@ -25,8 +25,7 @@ __all__ = [
     "as_tuple",
     "choose_outputs",
     "class_count",
-    "described",
-    "last_op",
+    "last_op_of",
     "output_kind",
     "output_size",
 ]
@@ -60,7 +59,7 @@ def output_kind(model: ir.Model, outputs: OutputsName | None = None) -> OutputKi
     """
     if outputs == "values" or _width(model) is None:
         return "other"
-    last = last_op(model)
+    last = _last_op(model)
     if last in _BOUNDED:
         return "other" if outputs is None else "logits" if last == "Tanh" else "probabilities"
     return _SOFTMAX.get(last, "logits")
@@ -94,12 +93,12 @@ def choose_outputs(
     Raises:
         InputError: `wanted`, or the end of the graph, says classes, and the outputs or the labels aren't.
     """
-    shape = described(model)
+    shape = _described(model)
     if wanted == "values":
         return OutputsChoice("values", "as asked")
     if wanted == "classes" and _width(model) is None:
         raise InputError(f"‹task› classification: the teacher gives {shape}, not (N, classes); give ‹task› regression")
-    last = last_op(model)
+    last = _last_op(model)
     if wanted == "classes" or last in _SOFTMAX:
         if numeric_labels:
             raise InputError(
@@ -135,17 +134,19 @@ def _width(model: ir.Model) -> int | None:
     return shape[1] if isinstance(shape[1], int) else 0
 
 
-def last_op(model: ir.Model, output: int = 0) -> str:
-    """Return the op that makes the values of an output, by default the first, past those that only hand them on."""
-    value: ir.Value | None = learned_outputs(model)[output]
-    producer = None if value is None else value.producer()
+def _last_op(model: ir.Model) -> str:
+    return last_op_of(learned_outputs(model)[0])
+
+
+def last_op_of(value: ir.Value) -> str:
+    """Return the op that makes a value, past those that only hand it on."""
+    producer = value.producer()
     while producer is not None and op_of(producer).form in _PASSING and producer.inputs[0] is not None:
         producer = producer.inputs[0].producer()
     return "" if producer is None else producer.op_type
 
 
-def described(model: ir.Model) -> str:
-    """Return the shape of the only output, or how many there are, in words."""
+def _described(model: ir.Model) -> str:
     outputs = learned_outputs(model)
     if len(outputs) != 1:
         return f"{len(outputs)} outputs"

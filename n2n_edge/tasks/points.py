@@ -1,6 +1,5 @@
 """Points of objects, such as joints and landmarks: reading them from outputs, and how near two sets of them are."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,35 +18,26 @@ _LIKENESS = 0.1
 class PointForm:
     """How an output is read as points: `maps` `(N, K, H, W)` by their highest cell, else numbers `(N, 2K)`.
 
-    `channels_last` are maps `(N, H, W, K)`; `shares` are numbers in 0..1 of the image instead of pixels. `numbers` is
-    how many a point has, of which x and y are the first.
+    `channels_last` are maps `(N, H, W, K)`; `shares` are numbers in 0..1 of the image instead of pixels.
     """
 
     count: int
     maps: bool = False
     channels_last: bool = False
     shares: bool = True
-    numbers: int = 2
 
 
-def point_form(shape: Sequence[int], height: int, width: int, count: int | None = None) -> PointForm | None:
-    """Return how an output of `shape` for one image may be read as points, None where it can't.
-
-    `count` is how many points there are, where labels say so.
-    """
+def point_form(shape: Sequence[int], height: int, width: int) -> PointForm | None:
+    """Return how an output of `shape` for one image may be read as points, None where it can't."""
     sizes = tuple(shape[1:])
-    if len(sizes) == 1 or (len(sizes) == 2 and sizes[1] in (2, 3)):
-        many = math.prod(sizes)
-        for numbers in sizes[1:] or (2, 3):
-            if many % numbers == 0 and many >= 2 * numbers and count in (None, many // numbers):
-                return PointForm(many // numbers, numbers=numbers)
-        return None
+    if len(sizes) == 1 and sizes[0] % 2 == 0 and sizes[0] >= 4:
+        return PointForm(sizes[0] // 2)
+    if len(sizes) == 2 and sizes[1] == 2:
+        return PointForm(sizes[0])
     if len(sizes) == 3:
-        for points, area, last in ((sizes[0], sizes[1:], False), (sizes[2], sizes[:2], True)):
-            if abs(area[0] * width - area[1] * height) < max(height, width) and area[0] <= height and points > 1:
-                if count not in (None, points):
-                    continue
-                return PointForm(points, maps=True, channels_last=last)
+        for count, area, last in ((sizes[0], sizes[1:], False), (sizes[2], sizes[:2], True)):
+            if abs(area[0] * width - area[1] * height) < max(height, width) and area[0] <= height and count > 1:
+                return PointForm(count, maps=True, channels_last=last)
     return None
 
 
@@ -58,7 +48,7 @@ def points_of(output: Floats, form: PointForm, height: int, width: int) -> Float
     Networks, 2016).
     """
     if not form.maps:
-        points = output.reshape(len(output), form.count, form.numbers)[..., :2]
+        points = output.reshape(len(output), -1, 2)
         return points * np.array([width, height], np.float32) if form.shares else points
     maps = output.transpose(0, 3, 1, 2) if form.channels_last else output
     rows, columns = maps.shape[2:]

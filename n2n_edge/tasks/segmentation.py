@@ -1,6 +1,6 @@
-"""Segmentation: a map of classes, compared pixel by pixel."""
+"""Segmentation: the class of every pixel."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n_edge.data.dataset import Split
-from n2n_edge.data.labels.values import Mask, MaskFile
-from n2n_edge.errors import InputError
-from n2n_edge.tasks.maps import ClassMap, Counts, class_maps, overlap_of, resized_classes, tallies
+from n2n_edge.data.labels.values import IGNORED, Mask, MaskFile
+from n2n_edge.tasks.maps import ClassMap, Overlap, class_maps, confusion, overlap_of_sums
 from n2n_edge.tasks.marks import Marks
 from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.outputs import OutputKind
@@ -27,28 +26,38 @@ __all__ = ["Segmentation"]
 
 @dataclass(frozen=True)
 class Segmentation(Task):
-    """A class for every pixel, read from the first output by `form`; further outputs are compared as values.
+    """A map of classes, read from output number `output` as `form` says.
 
-    `independent` says that a Sigmoid ends the graph, `probabilities` that a Softmax does; else the output is logits.
-    A map that is smaller than the network's input is enlarged to the mask's size, each pixel taking the nearest class,
-    before it is compared with a mask. Fidelity is the mean intersection over union with the teacher's map.
+    `bounded`: it holds probabilities, else logits. `size` is the input's (height, width): maps of another size take the
+    nearest pixel, so that they are compared as large as the image. Further outputs are compared as values, of which
+    `scales` are the teacher's. Fidelity is the intersection over union with the teacher's map.
     """
 
     name = "segmentation"
     metric = "miou"
     form: ClassMap
-    independent: bool = False
-    probabilities: bool = False
+    size: tuple[int, int]
+    bounded: bool = False
+    output: int = 0
     class_names: tuple[str, ...] = ()
     scales: "tuple[ChannelScale, ...] | None" = field(default=None, compare=False)
 
+    def read(self, outputs: Outputs) -> NDArray[np.uint8]:
+        """Return the class of every pixel of the input, ``(N, H, W)``."""
+        (scores,) = arrays_of(outputs[self.output : self.output + 1])
+        maps = class_maps(scores, self.form)
+        rows, columns = (
+            ((np.arange(wanted) + 0.5) * own / wanted).astype(np.int64)
+            for wanted, own in zip(self.size, maps.shape[1:], strict=True)
+        )
+        return maps[:, rows[:, None], columns]
+
     def labels(self, split: Split) -> Labels | None:
-        """Return masks in pixels of the network's input, by image."""
+        """Return the masks of every image, as large as the network's input."""
         annotations = split.annotations
-        if annotations is None:
+        if annotations is None or not any(isinstance(each, Mask | MaskFile) for each in annotations):
             return None
-        kinds = getattr(annotations, "kinds", None) or {type(each) for each in annotations}
-        return annotations if kinds & {Mask, MaskFile} else None
+        return annotations
 
     def loss(
         self,
@@ -58,108 +67,114 @@ class Segmentation(Task):
         settings: LossSettings,
         mean: "Mean | None" = None,
     ) -> "Tensor":
-        """Give the tempered divergence from the teacher's distribution at each pixel, averaged over the pixels.
+        """Give the mean over pixels of the tempered divergence from the teacher's classes, and the error of the rest.
 
-        It is the KL over the classes, or, of a single channel and of channels that end in a Sigmoid, that of each
-        number being there or not. Further outputs add the error of values.
+        Of a single channel it is that of foreground and background.
         """
         from n2n_edge.tasks.channels import channel_scales
         from n2n_edge.tasks.losses import as_logits, binary_kl, tempered_kl, values_loss
 
-        own, theirs = student[0], teacher[0]
-        if self.independent or self.form.axis == 0 or own.shape[self.form.axis] == 1:
-            found = binary_kl(own, theirs, settings.temperature, probabilities=self.independent)
+        own, theirs = student[self.output], teacher[self.output]
+        if self.form.axis == 0 or own.shape[self.form.axis] == 1:
+            total = binary_kl(own, theirs, settings.temperature, bounded=self.bounded)
         else:
-            kind: OutputKind = "probabilities" if self.probabilities else "logits"
-            rows = [
-                as_logits(each, kind).movedim(self.form.axis, -1).reshape(-1, each.shape[self.form.axis])
-                for each in (own, theirs)
-            ]
-            found = tempered_kl(rows[0], rows[1], settings.temperature)
-        if len(student) > 1:
-            scales = self.scales or channel_scales([teacher[1:]])
-            found = found + values_loss(student[1:], teacher[1:], scales, mean)
-        return found
+            kind: OutputKind = "probabilities" if self.bounded else "logits"
+            first, second = (as_logits(each.movedim(self.form.axis, -1).flatten(0, -2), kind) for each in (own, theirs))
+            total = tempered_kl(first, second, settings.temperature)
+        rest = [place for place in range(len(student)) if place != self.output]
+        if rest:
+            scales = self.scales or channel_scales([teacher])
+            further = [student[place] for place in rest], [teacher[place] for place in rest]
+            total = total + values_loss(*further, [scales[place] for place in rest], mean)
+        return total
 
     def meter(self) -> Meter:
-        """Return counts of pixels by class."""
-        return _Segmented(self)
+        """Return sums of pixels by class."""
+        return _Mapped(self)
 
     def measured(self, teacher: Callable[[], Iterable[Tensors]]) -> "Task":
-        """Return the task with the scales of the channels of further outputs."""
+        """Return the task with the scales of the teacher's channels."""
         from n2n_edge.tasks.channels import channel_scales
 
-        batches = iter(teacher())
-        first = next(batches, None)
-        if first is None or len(first) == 1:
-            return self
-        further = [first[1:], *(each[1:] for each in batches)]
-        return replace(self, scales=channel_scales(further))
+        return replace(self, scales=channel_scales(teacher()))
 
     def marks(self, outputs: Outputs) -> list[Marks]:
         """Return the maps."""
-        return [Marks(area=each) for each in class_maps(arrays_of(outputs[:1])[0], self.form)]
-
-    def to_json(self) -> Mapping[str, Any]:
-        """Return the name; how the output is read follows from the graph."""
-        return {"task": self.name}
+        return [Marks(area=area) for area in self.read(outputs)]
 
 
-class _Segmented(Meter):
-    """Pixels by class of every image, against its mask and against the teacher's map."""
+_Sums = NDArray[np.int64]
+"""Pixels by class ``(3, classes)``: hit, there, and given."""
 
+
+class _Mapped(Meter):
     def __init__(self, task: Segmentation) -> None:
-        self._task, self._seen = task, 0
-        self._labelled: list[Counts] = []
-        self._agreeing: list[Counts] = []
+        self._task = task
+        self._seen = 0
+        self._aims: list[_Sums] = []
+        self._labels: list[_Sums] = []
 
     def add(self, outputs: Outputs, teacher: Outputs | None, labels: Labels | None) -> None:
-        form = self._task.form
-        found = class_maps(arrays_of(outputs[:1])[0], form)
-        self._seen += len(found)
+        maps = self._task.read(outputs)
+        self._seen += len(maps)
         if teacher is not None:
-            self._agreeing += list(tallies(found, class_maps(arrays_of(teacher[:1])[0], form), form.classes))
+            self._aims += _sums(maps, self._task.read(teacher), self._task.form.classes)
         if labels is not None:
-            self._labelled += [self._against(own, label) for own, label in zip(found, labels, strict=True)]
-
-    def _against(self, found: NDArray[np.uint8], label: object) -> Counts:
-        """Return the counts of an image, which are nought without a mask."""
-        classes = self._task.form.classes
-        mask = label.read() if isinstance(label, MaskFile) else label
-        if not isinstance(mask, Mask):
-            return np.zeros((3, classes), np.int64)
-        beyond = mask.pixels[(mask.pixels >= classes) & (mask.pixels != 255)]
-        if beyond.size:
-            raise InputError(f"a mask holds class {beyond[0]}, but the model has {classes} classes, from 0")
-        height, width = mask.pixels.shape
-        counts: Counts = tallies(resized_classes(found[None], height, width), mask.pixels[None], classes)[0]
-        return counts
+            for own, label in zip(maps, labels, strict=True):
+                if label is None:
+                    self._labels.append(np.zeros((3, self._task.form.classes), np.int64))
+                    continue
+                aim = _pixels(label)
+                classes = max(self._task.form.classes, 1 + _highest(aim))
+                self._labels += _sums(own[None], aim[None], classes)
 
     def evaluation(self) -> Evaluation:
-        return self.resampled(np.arange(self._seen))
+        return self._of(range(self._seen))
 
-    def resampled(self, chosen: NDArray[np.intp]) -> Evaluation:
+    def resampled(self, chosen: NDArray[np.intp]) -> Evaluation | None:
+        return self._of(chosen.tolist())
+
+    def _of(self, chosen: Sequence[int]) -> Evaluation:
         score, details = None, {}
-        if self._labelled:
-            counts = _summed(self._labelled, chosen, self._task.form.classes)
-            told = overlap_of(counts)
+        if self._labels:
+            told, pixels = _overlap(self._labels, chosen)
             score = told.iou
             if told.dice is not None:
-                right = float(counts[0].sum() / counts[1].sum())
-                by_class = {f"iou:{self._name(kind)}": value for kind, value in told.iou_by_class.items()}
-                details = {"dice": told.dice, "pixel_accuracy": right, **by_class}
-        agreement = None
-        if self._agreeing:
-            agreement = overlap_of(_summed(self._agreeing, chosen, self._task.form.classes)).iou
-        return Evaluation(score, agreement, len(chosen), details=details)
-
-    def _name(self, kind: int) -> str:
-        names = self._task.class_names
-        return names[kind] if kind < len(names) else str(kind)
+                names = self._task.class_names
+                by_class = told.iou_by_class.items()
+                details = {
+                    "dice": told.dice,
+                    "pixel_accuracy": pixels,
+                    **{f"iou:{names[kind] if kind < len(names) else kind}": value for kind, value in by_class},
+                }
+        fidelity = (_overlap(self._aims, chosen)[0].iou or 0.0) if self._aims else None
+        return Evaluation(score, fidelity, len(chosen), details=details)
 
 
-def _summed(counts: list[Counts], chosen: NDArray[np.intp], classes: int) -> Counts:
+def _pixels(label: Any) -> NDArray[np.uint8]:
+    if isinstance(label, MaskFile):
+        label = label.read()
+    if not isinstance(label, Mask):
+        raise ValueError(f"an image to be scored has no mask but {type(label).__name__}")
+    return label.pixels
+
+
+def _highest(mask: NDArray[np.uint8]) -> int:
+    told = mask[mask != IGNORED]
+    return int(told.max(initial=0))
+
+
+def _sums(own: NDArray[np.uint8], aim: NDArray[np.uint8], classes: int) -> list[_Sums]:
+    """Return the sums of each image."""
+    counts = confusion(own, aim, classes)
+    return [np.stack([np.diagonal(each), each.sum(axis=1), each.sum(axis=0)]) for each in counts]
+
+
+def _overlap(sums: Sequence[_Sums], chosen: Sequence[int]) -> tuple[Overlap, float]:
+    """Return the overlap of some images together, and the share of pixels that are right."""
+    classes = max(each.shape[1] for each in sums)
     total = np.zeros((3, classes), np.int64)
-    for image, times in zip(*np.unique(chosen, return_counts=True), strict=True):
-        total += counts[image] * times
-    return total
+    for place in chosen:
+        each = sums[place]
+        total[:, : each.shape[1]] += each
+    return overlap_of_sums(*total), float(total[0].sum() / max(1, total[1].sum()))

@@ -69,15 +69,13 @@ class Meter(ABC):
 class Task(ABC):
     """What a network does.
 
-    `name` is what `--task` calls it, `metric` what its labels are scored by. `few_numbers` says that an image's outputs
-    are few, so that the teacher's are worth keeping; `meter_tells_loss` that ``Evaluation.error`` is the loss of all
-    images, which elsewhere is the mean of their batches'. A task is a value: it is sent to other processes, and
-    `to_json` is recorded in what ships. Importing one imports no torch; `loss` does.
+    `name` is what `--task` calls it, `metric` what its labels are scored by. `meter_tells_loss` says that
+    ``Evaluation.error`` is the loss of all images, which elsewhere is the mean of their batches'. A task is a value: it
+    is sent to other processes, and `to_json` is recorded in what ships. Importing one imports no torch; `loss` does.
     """
 
     name: ClassVar[str]
     metric: ClassVar[LabelMetric]
-    few_numbers: ClassVar[bool] = False
     meter_tells_loss: ClassVar[bool] = False
 
     @abstractmethod

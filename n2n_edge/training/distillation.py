@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from math import inf, isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,6 +38,9 @@ from n2n_edge.training.settings import DistillSettings
 from n2n_edge.training.teacher_outputs import Teaching
 
 __all__ = ["DistillResult", "distill", "grouped_share", "training_engine"]
+
+_MOST_BYTES = 500_000_000
+"""The teacher's outputs on the validation split that are kept."""
 
 _TRIED_IMAGES = 2
 _GROUPED_AT_MOST = 0.3
@@ -149,12 +153,14 @@ class _Distillation:
         return found.metric, _finite(found.error)
 
     def teachers_outputs(self) -> Iterable[Tensors]:
-        """Give the teacher's outputs on the validation split, which are kept where they are few numbers an image."""
+        """Give the teacher's outputs on the validation split, which are kept where they take little memory."""
         if self.reference is None:
             found = outputs_of(self.teacher, self.data, self.data.validation, self.engine)
-            if not self.task.few_numbers:
-                return found
-            self.reference = list(found)
+            kept = list(islice(found, 1))
+            each = sum(output.numel() * output.element_size() for output in kept[0]) / len(kept[0][0])
+            if each * len(self.data.validation) > _MOST_BYTES:
+                return chain(kept, found)
+            self.reference = [*kept, *found]
         return self.reference
 
     def keep_if_best(self, epoch: int) -> tuple[float, float, bool]:

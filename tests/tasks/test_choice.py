@@ -1,6 +1,5 @@
 """How a teacher's outputs and the labels of its data are read together."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +9,12 @@ import pytest
 import torch
 
 from n2n_edge.data.dataset import Data, Split, load_data
-from n2n_edge.data.labels.values import Label, Mask, Points
+from n2n_edge.data.labels.values import Label
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.errors import InputError
 from n2n_edge.graph.teacher import Teacher
-from n2n_edge.tasks.choice import TASK_KEY, choose_task
+from n2n_edge.tasks.choice import choose_task
 from n2n_edge.tasks.classification import Classification
-from n2n_edge.tasks.keypoints import Keypoints
 from n2n_edge.tasks.multilabel import Multilabel
 from n2n_edge.tasks.task import Task
 from n2n_edge.training.batches import training_batches
@@ -112,59 +110,6 @@ def pictures(annotations: list[Label | None] | None = None, targets: np.ndarray 
 
 def chosen(model: ir.Model, data: Data, wanted: str | None = None) -> Task:
     return choose_task(model, data, wanted)[1].task
-
-
-def test_masks_and_maps_of_the_images_size_are_segmentation() -> None:
-    mask: list[Label | None] = [Mask(np.zeros((SIZE, SIZE), np.uint8))] * 12
-    for model in (dense(), dense(torch.nn.Softmax(1)), dense(torch.nn.Sigmoid(), channels=1)):
-        for annotations in (None, mask):
-            assert chosen(model, pictures(annotations)).name == "segmentation"
-    small = dense(torch.nn.AvgPool2d(4))
-    assert chosen(small, pictures(mask)).name == "segmentation"
-    assert chosen(small, pictures()).name == "regression"
-    with pytest.raises(InputError, match=r"segmentation .*the model gives \(N, 4, 1, 1\), not"):
-        chosen(dense(torch.nn.AvgPool2d(16)), pictures(mask))
-
-
-@pytest.mark.parametrize("model", [dense(channels=3), dense(torch.nn.Sigmoid(), channels=3), dense(channels=1)])
-def test_images_and_depths_are_no_segmentation(model: ir.Model) -> None:
-    assert chosen(model, pictures()).name == "regression"
-    assert chosen(model, pictures(), "segmentation").name == "segmentation"
-
-
-def test_points_are_keypoints_by_labels_or_as_asked_alone() -> None:
-    numbers = dense(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Sigmoid(), channels=6)
-    points: list[Label | None] = [Points(np.ones((3, 3)))] * 12
-    found = chosen(numbers, pictures(points))
-    assert isinstance(found, Keypoints)
-    assert (found.form.count, found.form.shares) == (3, True)
-    assert chosen(numbers, pictures()).name != "keypoints"
-    two: list[Label | None] = [Points(np.ones((2, 3)))] * 12
-    again = chosen(numbers, pictures(two), "keypoints")
-    assert isinstance(again, Keypoints)
-    assert (again.form.count, again.form.numbers) == (2, 3)
-    with pytest.raises(InputError, match=r"the model gives \(N, 6\), neither coordinates of 5 points"):
-        chosen(numbers, pictures([Points(np.ones((5, 3)))] * 12))
-    shares = RANDOM.uniform(0, 1, (12, 6)).astype(np.float32)
-    assert isinstance(told := chosen(numbers, pictures(targets=shares), "keypoints"), Keypoints)
-    assert told.label_shares
-    recorded = {TASK_KEY: json.dumps(dict(again.to_json()))}
-    numbers.metadata_props.update(recorded)
-    assert chosen(numbers, pictures()) == again
-
-
-def test_rows_of_noughts_and_ones_are_multilabel() -> None:
-    rows = RANDOM.integers(0, 2, (12, 5)).astype(np.float32)
-    ends = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
-    bounded = dense(*ends, torch.nn.Sigmoid(), channels=5)
-    assert chosen(bounded, pictures(targets=rows)).name == "multilabel"
-    assert chosen(bounded, pictures(targets=rows * 2)).name == "regression"
-    with pytest.raises(InputError, match="labels of 4 classes, but the model gives 5"):
-        chosen(bounded, pictures(targets=rows[:, :4]), "multilabel")
-    with pytest.raises(InputError, match="rows of noughts and ones"):
-        chosen(bounded, pictures(targets=rows + 0.5), "multilabel")
-    with pytest.raises(InputError, match="ends in Softmax"):
-        chosen(dense(*ends, torch.nn.Softmax(1), channels=5), pictures(), "multilabel")
 
 
 class Own(Classification):

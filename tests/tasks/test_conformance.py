@@ -89,7 +89,7 @@ def test_segmentation(last: bool, end: str) -> None:
     scores = logits(6, 8, 8, 4) if last else logits(6, 4, 8, 8)
     scores = softmax(scores, axis) if end else scores
     check_task(
-        Segmentation(ClassMap(axis, 4), probabilities=bool(end)),
+        Segmentation(ClassMap(axis, 4), (8, 8), bool(end)),
         [scores],
         labels=masks(6, 8, 4),
         reference=lambda outputs, told: naive_miou(outputs[0].argmax(axis=axis), list(told), 4),
@@ -99,14 +99,14 @@ def test_segmentation(last: bool, end: str) -> None:
 def test_segmentation_of_one_class_and_a_further_output() -> None:
     labels = masks(6, 8, 2)
     check_task(
-        Segmentation(ClassMap(1, 2, 0.0)),
+        Segmentation(ClassMap(1, 2, 0.0), (8, 8)),
         [logits(6, 1, 8, 8), logits(6, 3)],
         labels=labels,
         reference=lambda outputs, told: naive_miou(outputs[0][:, 0] >= 0, list(told), 2),
     )
     bounded = sigmoid(logits(6, 8, 8))
     check_task(
-        Segmentation(ClassMap(0, 2, 0.5), independent=True),
+        Segmentation(ClassMap(0, 2, 0.5), (8, 8), True),
         [bounded],
         labels=labels,
         reference=lambda outputs, told: naive_miou(outputs[0] >= 0.5, list(told), 2),
@@ -116,7 +116,7 @@ def test_segmentation_of_one_class_and_a_further_output() -> None:
 def test_maps_smaller_than_the_masks_are_enlarged() -> None:
     scores = logits(4, 3, 4, 4)
     check_task(
-        Segmentation(ClassMap(1, 3)),
+        Segmentation(ClassMap(1, 3), (8, 8)),
         [scores],
         labels=masks(4, 8, 3),
         reference=lambda outputs, told: naive_miou(
@@ -125,46 +125,44 @@ def test_maps_smaller_than_the_masks_are_enlarged() -> None:
     )
 
 
-def naive_likeness(found: NDArray[Any], aim: NDArray[Any], seen: NDArray[Any], size: float) -> float:
+def naive_likeness(found: NDArray[Any], aim: NDArray[Any], seen: NDArray[Any]) -> float:
     values = []
     for own, other, told in zip(found, aim, seen, strict=True):
         if not told.any():
             continue
-        extent = np.ptp(other[told], axis=0)
-        area = extent[0] * extent[1] if extent[0] * extent[1] >= 1 else size**2
+        area = (np.ptp(other[told], axis=0) ** 2).sum() / 2
         distance = np.linalg.norm(own - other, axis=1)[told]
         values += list(np.exp(-(distance**2) / (2 * 0.1**2 * area)))
     return float(np.mean(values))
 
 
-@pytest.mark.parametrize(("numbers", "shares"), [(2, True), (2, False), (3, False)])
-def test_keypoints_as_coordinates(numbers: int, shares: bool) -> None:
+@pytest.mark.parametrize("shares", [True, False])
+def test_keypoints_as_coordinates(shares: bool) -> None:
     scale = 1.0 if shares else 32.0
-    outputs = (RANDOM.uniform(0, 1, (6, 5, numbers)) * scale).astype(np.float32)
-    found = outputs[..., :2] * (32 / scale)
+    outputs = (RANDOM.uniform(0, 1, (6, 5, 2)) * scale).astype(np.float32)
+    found = outputs * (32 / scale)
     aim = (found + RANDOM.normal(0, 1, found.shape)).astype(np.float32)
     visible = RANDOM.integers(0, 3, (6, 5, 1))
     visible[0] = 0  # nothing labelled
-    visible[1] = [[2], [0], [0], [0], [0]]  # one point has no extent
     labels = [Points(np.concatenate([each, seen], axis=1)) for each, seen in zip(aim, visible, strict=True)]
     check_task(
-        Keypoints(PointForm(5, shares=shares, numbers=numbers), 32, 32),
+        Keypoints(PointForm(5, shares=shares), (32, 32)),
         [outputs.reshape(6, -1)],
         labels=labels,
-        reference=lambda _, told: naive_likeness(found, aim, visible[..., 0] > 0, 32),
+        reference=lambda _, told: naive_likeness(found, aim, visible[..., 0] > 0),
     )
 
 
-def test_keypoints_as_heatmaps_and_labels_as_shares() -> None:
+def test_keypoints_as_heatmaps_and_numbers_as_labels() -> None:
     maps = logits(6, 3, 8, 8)
-    task = Keypoints(PointForm(3, maps=True), 32, 32, label_shares=True)
-    labels = RANDOM.uniform(0.2, 0.8, (6, 6)).astype(np.float32)
+    task = Keypoints(PointForm(3, maps=True), (32, 32))
+    labels = RANDOM.uniform(4, 28, (6, 6)).astype(np.float32)
     check_task(
         task,
         [maps],
         labels=labels,
         reference=lambda outputs, told: naive_likeness(
-            task.read(outputs), np.asarray(told).reshape(6, 3, 2) * 32, np.ones((6, 3), bool), 32
+            task.read(outputs), np.asarray(told).reshape(6, 3, 2), np.ones((6, 3), bool)
         ),
     )
 
