@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from n2n_edge.data.dataset import Data, Split
 from n2n_edge.errors import InputError
-from n2n_edge.importing import is_function_name, object_by_name
+from n2n_edge.importing import guarded, is_function_name, object_by_name
 from n2n_edge.tasks.classification import Classification
 from n2n_edge.tasks.detection_choice import choose_detection
 from n2n_edge.tasks.map_choice import choose_by_form
@@ -79,6 +79,9 @@ def choose_task(
     wanted = asked or (str(recorded["task"]) if "task" in recorded else None)
     if wanted is not None and is_function_name(wanted):
         task = object_by_name("task", wanted)
+        if isinstance(task, type) and issubclass(task, Task):
+            with guarded(f"‹task› {wanted}"):
+                task = task()
         if not isinstance(task, Task):
             raise InputError(f"‹task› {wanted}: is a {type(task).__name__}; give an object of a subclass of Task")
         return replace(data, task=task), TaskChoice(task, "as asked")

@@ -49,10 +49,8 @@ def test_a_detector_is_drawn_and_read(tmp_path: Path, monkeypatch: pytest.Monkey
         helper.make_node("Mul", ["mean", "nought"], ["zero"]),
         helper.make_node("Add", ["zero", "rows"], ["output0"]),
     ]
-    constants = [
-        onnx.numpy_helper.from_array(value, name)
-        for name, value in (("rows", rows), ("nought", np.zeros(1, np.float32)))
-    ]
+    values = {"rows": rows, "nought": np.zeros(1, np.float32)}
+    constants = [onnx.numpy_helper.from_array(value, name) for name, value in values.items()]
     graph = helper.make_graph(
         nodes, "g", [helper.make_tensor_value_info("images", 1, ["N", 3, 64, 64])],
         [helper.make_tensor_value_info("output0", 1, ["N", 6, 84])], constants,
@@ -74,6 +72,15 @@ def test_a_detector_is_drawn_and_read(tmp_path: Path, monkeypatch: pytest.Monkey
     exec(compile(decode, "detection.md", "exec"), given := {})
     boxes, scores, classes = given["decode"]([np.zeros((2, 5, 4)), np.ones((2, 5, 3))])
     assert (boxes.shape, scores.shape, classes.shape) == ((2, 5, 4), (2, 5), (2, 5))
+
+
+def test_a_task_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    module, checks = blocks("howto/own-task.md", "python")
+    (tmp_path / "angles.py").write_text(module, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    exec(compile(checks, "own-task.md", "exec"), {})
 
 
 @pytest.mark.slow
