@@ -125,6 +125,16 @@ def test_maps_smaller_than_the_masks_are_enlarged() -> None:
     )
 
 
+def test_images_without_a_mask_do_not_count() -> None:
+    scores, (first, second) = logits(2, 3, 8, 8), masks(4, 8, 3)[2:]
+    meters = [Segmentation(ClassMap(1, 3), (8, 8)).meter() for _ in range(2)]
+    meters[0].add([scores], None, [first, None])
+    meters[1].add([scores[:1]], None, [first])
+    assert meters[0].evaluation().score == meters[1].evaluation().score
+    meters[0].add([scores[1:]], None, [second])
+    assert meters[0].evaluation().n == 3
+
+
 def naive_likeness(found: NDArray[Any], aim: NDArray[Any], seen: NDArray[Any]) -> float:
     values = []
     for own, other, told in zip(found, aim, seen, strict=True):
