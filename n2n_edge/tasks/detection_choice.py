@@ -10,6 +10,7 @@ import onnx_ir as ir
 from n2n_edge.data.dataset import Data
 from n2n_edge.data.labels.values import Objects
 from n2n_edge.errors import InputError
+from n2n_edge.foreign import printable
 from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.graph.learned import with_learned_outputs
 from n2n_edge.importing import function_by_name
@@ -68,7 +69,8 @@ def choose_detection(
     labelled = _labelled(data)
     name = recorded.get("reader") if recorded.get("task") == Detection.name else None
     if isinstance(name, str) and name not in HEAD_NAMES:
-        return choose_detection(model, data, asked=True, decode=name, recorded={})
+        code = printable(name)
+        raise InputError(f"the model's metadata name code for its outputs, {code}: give ‹decode› {code} to use it")
     if name is not None:
         readers = [each for each in readers if each.head.name == name]
     elif not (asked or labelled):

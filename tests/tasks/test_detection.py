@@ -246,7 +246,11 @@ def test_a_function_makes_any_model_a_detector_and_is_recorded() -> None:
     chosen = choose_task(flat, data(), decode=f"{__name__}:listed")[1].task
     assert isinstance(chosen, Detection)
     recorded = dict(chosen.to_json())
-    assert choose_task(flat, data(), recorded=recorded)[1].task == chosen
+    assert choose_task(flat, data(), decode=str(recorded["reader"]), recorded=recorded)[1].task == chosen
+    with pytest.raises(InputError, match="metadata name code for its outputs"):  # which a file can't make run
+        choose_task(flat, data(), recorded=recorded)
+    with pytest.raises(InputError, match="metadata name code for its task"):
+        choose_task(flat, data(), recorded={"task": "some.module:Task"})
     with pytest.raises(InputError, match="decode"):
         choose_task(flat, data(), "regression", decode=f"{__name__}:listed")
     with pytest.raises(InputError, match="nowhere"):
