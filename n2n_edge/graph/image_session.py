@@ -21,8 +21,8 @@ class ImageSession:
 
     `run` takes batches ``(N, C, H, W)`` of any size, which it turns to the model's layout and, where that is bytes,
     type: a file whose batch is fixed gets as many images as it takes, the last ones again where there are too few. The
-    first axis of every output is the image; where a file for one image has none, it is added. Not `optimised`, the graph
-    is run node by node, as it is written.
+    first axis of every output is the image; where a file for one image has none, it is added. Not
+    `optimised`, the graph is run node by node, as it is written.
     """
 
     def __init__(self, model: Path | str | ir.Model, *, threads: int = 0, optimised: bool = True) -> None:
