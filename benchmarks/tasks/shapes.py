@@ -1,6 +1,6 @@
 """Synthetic data with exact labels: coloured shapes on textured backgrounds, written as files that people have.
 
-    python benchmarks/tasks/shapes.py detection|segmentation|keypoints|regression FOLDER [--images 400]
+    python benchmarks/tasks/shapes.py detection|segmentation|keypoints|regression FOLDER [--images 400] [--seed 0]
 
 `detection`: YOLO's text files with a data.yaml, three classes. `segmentation`: images/ and masks/ with the classes as
 values. `keypoints`: a CSV with the corners of one triangle. `regression`: a CSV with position, size and tilt of one
@@ -153,5 +153,6 @@ if __name__ == "__main__":
     parser.add_argument("kind", choices=("detection", "segmentation", "keypoints", "regression"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    print(write(given.kind, given.folder, given.images))
+    print(write(given.kind, given.folder, given.images, given.seed))

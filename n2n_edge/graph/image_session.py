@@ -21,15 +21,18 @@ class ImageSession:
 
     `run` takes batches ``(N, C, H, W)`` of any size, which it turns to the model's layout and, where that is bytes,
     type: a file whose batch is fixed gets as many images as it takes, the last ones again where there are too few. The
-    first axis of every output is the image; where a file for one image has none, it is added.
+    first axis of every output is the image; where a file for one image has none, it is added. Not
+    `optimised`, the graph is run node by node, as it is written.
     """
 
-    def __init__(self, model: Path | str | ir.Model, *, threads: int = 0) -> None:
+    def __init__(self, model: Path | str | ir.Model, *, threads: int = 0, optimised: bool = True) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        if not optimised:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         loaded = model if isinstance(model, ir.Model) else load_model(model)
         source = serialize(model) if isinstance(model, ir.Model) else str(model)
         self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
@@ -42,11 +45,11 @@ class ImageSession:
         """How many images it takes at a time, None for any number."""
 
     @classmethod
-    def learned(cls, model: Path | str | ir.Model, *, threads: int = 0) -> "ImageSession":
+    def learned(cls, model: Path | str | ir.Model, *, threads: int = 0, optimised: bool = True) -> "ImageSession":
         """Open a model so that it gives its `learned_outputs`."""
         loaded = model if isinstance(model, ir.Model) else load_model(model)
         changed = with_learned_outputs(loaded)
-        return cls(model if changed is loaded else changed, threads=threads)
+        return cls(model if changed is loaded else changed, threads=threads, optimised=optimised)
 
     def run(self, images: Array) -> list[Array]:
         """Return every output for `images`, ``(N, ...)``."""

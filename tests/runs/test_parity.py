@@ -54,3 +54,22 @@ def test_a_network_that_doesnt_says_nothing(monkeypatch, tmp_path):
 def test_a_file_that_is_something_else_is_refused(monkeypatch, tmp_path, offset, error):
     with pytest.raises(UnsuitableEnvironmentError, match="the file isn't what was trained"):
         parity(monkeypatch, tmp_path, offset, error)
+
+
+def test_a_runtime_that_rounds_coarsely_is_known_by_its_own_disagreement(monkeypatch, tmp_path):
+    class Fixed:
+        batch = None
+
+        def __init__(self, error):
+            self.error = error
+
+        def run(self, batch):
+            return [(batch * (1 + self.error)).astype(np.float32)]
+
+    path = tmp_path / "student.onnx"
+    ir.save(network(1.0), path)
+    monkeypatch.setattr(ImageSession, "learned", lambda _, optimised=True: Fixed(0.002 if optimised else 0.001))
+    assert check_parity(network(1.0), path, images()).rounding == pytest.approx(0.001, rel=0.05)
+    monkeypatch.setattr(ImageSession, "learned", lambda _, optimised=True: Fixed(0.002))
+    with pytest.raises(UnsuitableEnvironmentError, match="the file isn't what was trained"):
+        check_parity(network(1.0), path, images())
