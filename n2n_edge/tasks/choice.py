@@ -120,7 +120,7 @@ def _by_outputs(model: ir.Model, data: Data, wanted: OutputsName | None) -> tupl
     task, reason = Values(), choice.reason
     size = output_size(model)
     parts = [_with_targets(part, size) for part in (data.train, data.validation, data.test)]
-    if any(part.targets is None for part in parts):
+    if any(part.targets is None for part in parts[1:]):  # what is learned from needs no labels
         parts = [replace(part, targets=None) for part in parts]
         if labelled or data.train.targets is not None:
             reason = f"{reason}; the labels don't count, fidelity to the teacher does"
