@@ -1,9 +1,9 @@
 """Students of the synthetic teachers, searched for with the labels in the reward and without any.
 
-    python benchmarks/tasks/labels.py SYNTHETIC WORK [--kinds detection regression] [--minutes 2]
+    python benchmarks/tasks/labels.py SYNTHETIC WORK [--kinds detection regression] [--candidates 4] [--epochs 8]
 
 SYNTHETIC holds a folder of each kind (see ``shapes.py``) and ``teachers/KIND.onnx`` (see ``teachers.py``). Both have
-the same images, budget and time; both students are scored by the labels of the same test images. Rows that are in
+the same images, budget, candidates and epochs; both students are scored by the labels of the same test images. Rows in
 ``labels.json`` are kept; ``labels.md`` is written after each.
 """
 
@@ -49,13 +49,14 @@ def images_alone(kind: str, source: Path, out: Path) -> Path:
     return out
 
 
-def row_of(kind: str, synthetic: Path, work: Path, share: float, minutes: float, candidates: int, seed: int) -> Row:
+def row_of(kind: str, synthetic: Path, work: Path, share: float, epochs: int, candidates: int, seed: int) -> Row:
     """Compress with labels and without, and score teacher and students on the labelled test images."""
     path, spec = synthetic / "teachers" / f"{kind}.onnx", synthetic / kind / KINDS[kind]
     limit = round(share * n2n_edge.predict(path, DEVICE).figure.value, 3)
     loaded = load_data(str(spec), input_shape=(3, SIDE, SIDE), classes=None, may_be_values=True)
     data, choice = choose_task(Teacher.load(path).model, loaded, kind)
-    row: Row = {"metric": choice.task.metric, "test_images": len(data.test), "share": share, "minutes": minutes}
+    row: Row = {"metric": choice.task.metric, "test_images": len(data.test), "share": share}
+    row |= {"epochs": epochs, "candidates": candidates}
     teacher = file_meter(path, data.test, data, threads=1)
     row["teacher"] = teacher.evaluation().score
     meters = {}
@@ -63,7 +64,7 @@ def row_of(kind: str, synthetic: Path, work: Path, share: float, minutes: float,
         out = work / f"labels-{kind}-{seed}-{way}"
         given = spec if way == "labels" else images_alone(kind, synthetic / kind, work / f"images-{kind}")
         run = n2n_edge.compress(
-            path, given, device=DEVICE, accept_expected=True, max_latency_ms=limit, task=kind, minutes=minutes,
+            path, given, device=DEVICE, accept_expected=True, max_latency_ms=limit, task=kind, epochs=epochs,
             effort="quick", candidates=candidates, seed=seed, out=out, resume=(out / "run.toml").exists(), **PLAIN,
         )  # fmt: skip
         meters[way] = file_meter(run.student, data.test, data, teacher=path, threads=1)
@@ -101,8 +102,8 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     parser.add_argument("--share", type=float, default=0.5)
-    parser.add_argument("--minutes", type=float, default=2.0)
-    parser.add_argument("--candidates", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--candidates", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=HERE / "labels.json")
     given = parser.parse_args()
@@ -114,7 +115,7 @@ def main() -> None:
             if key in rows:
                 continue
             try:
-                row = row_of(kind, given.synthetic, given.work, given.share, given.minutes, given.candidates, seed)
+                row = row_of(kind, given.synthetic, given.work, given.share, given.epochs, given.candidates, seed)
             except n2n_edge.N2NError as error:
                 row = {"error": f"{type(error).__name__}: {error}"[:300]}
             print(key, row, flush=True)

@@ -320,3 +320,18 @@ def test_bad_options_get_one_line(tmp_path: Path, options: dict[str, object], wo
     make_folder(tmp_path, {"a": 5, "b": 5})
     with pytest.raises(InputError, match=words):
         load_data(str(tmp_path), input_shape=RGB, classes=2, **options)  # type: ignore[arg-type]
+
+
+def test_labels_to_judge_with_alone_go_with_unlabelled_images_to_learn_from(tmp_path: Path) -> None:
+    for index in range(6):
+        for kind, picture in (("images", pixels(index)), ("masks", np.full((8, 8), index % 2, np.uint8))):
+            (tmp_path / "own" / "val" / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(tmp_path / "own" / "val" / kind / f"{index}.png")
+    make_folder(tmp_path, {"others": 9})
+    with pytest.raises(InputError, match="no images to train with"):
+        load_data(str(tmp_path / "own"), input_shape=RGB, classes=None)
+    data = load_data(str(tmp_path / "own"), input_shape=RGB, classes=None, unlabelled=[str(tmp_path / "others")])
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [9, 3, 3]
+    for part, labelled in ((data.train, False), (data.validation, True), (data.test, True)):
+        assert part.annotations is not None
+        assert all((label is not None) == labelled for label in part.annotations)
