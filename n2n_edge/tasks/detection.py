@@ -1,8 +1,8 @@
 """Detection: boxes of objects, read from raw outputs by a head, by a file's own tail, or by a user's function."""
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,13 @@ from n2n_edge.tasks.head import Head, Signature
 from n2n_edge.tasks.heads import fitting_heads
 from n2n_edge.tasks.marks import Marks
 from n2n_edge.tasks.metrics import Evaluation
+from n2n_edge.tasks.scaled import ScaledTask
 from n2n_edge.tasks.tail import Tail
-from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, Task, Tensors, arrays_of
+from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, Tensors, arrays_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from n2n_edge.tasks.channels import ChannelScale
     from n2n_edge.tasks.losses import Mean
 
 __all__ = ["WORKING_SCORE", "Detection"]
@@ -39,12 +39,12 @@ _MOST_INVERTED = 0.5
 
 
 @dataclass(frozen=True)
-class Detection(Task):
+class Detection(ScaledTask):
     """Boxes, scores and classes of objects.
 
     `reader` is the name of a head that fits `signature`, or the ``package.module:function`` of ``--decode``. `tail`
     turns what is learned into the file's outputs, where those are what the reader reads. `class_names` are those of
-    the data. `scales` are the teacher's channels on many images.
+    the data.
 
     Fidelity is the average precision of a student's detections with those of the teacher, of `WORKING_SCORE` at least,
     as the objects that are there.
@@ -56,7 +56,6 @@ class Detection(Task):
     reader: str
     tail: Tail | None = None
     class_names: tuple[str, ...] = ()
-    scales: "tuple[ChannelScale, ...] | None" = field(default=None, compare=False)
 
     def __getstate__(self) -> dict[str, object]:
         return {each.name: getattr(self, each.name) for each in fields(self)}
@@ -116,24 +115,15 @@ class Detection(Task):
 
         Outputs of which the reader doesn't say where they hold what are compared as values.
         """
-        from n2n_edge.tasks.channels import channel_scales
-        from n2n_edge.tasks.detection_loss import detection_loss
-        from n2n_edge.tasks.losses import values_loss
-
-        scales = self.scales or channel_scales([teacher])
         if self.head is None or self.tail is not None or not self.head.layouts:
-            return values_loss(student, teacher, scales, mean)
-        return detection_loss(student, teacher, self.head, scales, mean=mean)
+            return super().loss(student, teacher, labels, settings, mean)
+        from n2n_edge.tasks.detection_loss import detection_loss
+
+        return detection_loss(student, teacher, self.head, self.scales_for(teacher), mean=mean)
 
     def meter(self) -> Meter:
         """Return what gathers detections."""
         return _Detected(self)
-
-    def measured(self, teacher: Callable[[], Iterable[Tensors]]) -> "Task":
-        """Return the task with the scales of the teacher's channels."""
-        from n2n_edge.tasks.channels import channel_scales
-
-        return replace(self, scales=channel_scales(teacher()))
 
     def marks(self, outputs: Outputs) -> list[Marks]:
         """Return the boxes that count as found."""

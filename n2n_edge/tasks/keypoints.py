@@ -1,7 +1,7 @@
 """Keypoints: the places of named points, as coordinates or as the highest cells of maps."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,24 +13,21 @@ from n2n_edge.tasks.boxes import Floats
 from n2n_edge.tasks.marks import Marks
 from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.points import PointForm, nearness_of, point_distances, points_of
-from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, Task, Tensors, arrays_of
+from n2n_edge.tasks.scaled import ScaledTask
+from n2n_edge.tasks.task import Labels, Meter, Outputs, SampledMeter, arrays_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from n2n_edge.tasks.channels import ChannelScale
-    from n2n_edge.tasks.losses import Mean
+    pass
 
 __all__ = ["Keypoints"]
 
 
 @dataclass(frozen=True)
-class Keypoints(Task):
+class Keypoints(ScaledTask):
     """Points, read from output number `output` as `form` says, in an input of `size` (height, width).
 
     An object is as large as the diagonal of the box around its points over the square root of 2, the side of a square;
-    distances are counted in that. Fidelity is the likeness to the teacher's points. `scales` are the teacher's
-    channels on many images.
+    distances are counted in that. Fidelity is the likeness to the teacher's points.
     """
 
     name = "keypoints"
@@ -38,7 +35,6 @@ class Keypoints(Task):
     form: PointForm
     size: tuple[int, int]
     output: int = 0
-    scales: "tuple[ChannelScale, ...] | None" = field(default=None, compare=False)
 
     def read(self, outputs: Outputs) -> Floats:
         """Return points ``(N, K, 2)``, x before y, in pixels of the input."""
@@ -52,29 +48,9 @@ class Keypoints(Task):
             return annotations
         return split.targets
 
-    def loss(
-        self,
-        student: Tensors,
-        teacher: Tensors,
-        labels: "Tensor | None",
-        settings: LossSettings,
-        mean: "Mean | None" = None,
-    ) -> "Tensor":
-        """Give the error of coordinates, or of maps, in units of the teacher's variance."""
-        from n2n_edge.tasks.channels import channel_scales
-        from n2n_edge.tasks.losses import values_loss
-
-        return values_loss(student, teacher, self.scales or channel_scales([teacher]), mean)
-
     def meter(self) -> Meter:
         """Return what gathers distances."""
         return _Pointed(self)
-
-    def measured(self, teacher: Callable[[], Iterable[Tensors]]) -> "Task":
-        """Return the task with the scales of the teacher's channels."""
-        from n2n_edge.tasks.channels import channel_scales
-
-        return replace(self, scales=channel_scales(teacher()))
 
     def marks(self, outputs: Outputs) -> list[Marks]:
         """Return the points."""
@@ -95,18 +71,18 @@ class Keypoints(Task):
         return np.column_stack([points, np.full(len(points), 2, np.float32)])
 
 
-class _Pointed(Meter):
+class _Pointed(SampledMeter):
     """Distances by image, in units of the objects' sizes."""
 
     def __init__(self, task: Keypoints) -> None:
+        super().__init__()
         self._task = task
-        self._seen = 0
         self._aims: list[Floats] = []
         self._labels: list[Floats] = []
 
     def add(self, outputs: Outputs, teacher: Outputs | None, labels: Labels | None) -> None:
         own = self._task.read(outputs)
-        self._seen += len(own)
+        self.seen += len(own)
         if teacher is not None:
             aim = self._task.read(teacher)
             self._aims += [_distances(*pair, None) for pair in zip(own, aim, strict=True)]
@@ -115,13 +91,7 @@ class _Pointed(Meter):
                 told = self._task.labelled(label)
                 self._labels.append(_distances(points, told[:, :2], told[:, 2] != NOT_LABELLED))
 
-    def evaluation(self) -> Evaluation:
-        return self._of(range(self._seen))
-
-    def resampled(self, chosen: NDArray[np.intp]) -> Evaluation | None:
-        return self._of(chosen.tolist())
-
-    def _of(self, chosen: Sequence[int]) -> Evaluation:
+    def of(self, chosen: Sequence[int]) -> Evaluation:
         score, fidelity, details = None, None, {}
         if self._labels:
             near = nearness_of(np.concatenate([self._labels[place] for place in chosen]))

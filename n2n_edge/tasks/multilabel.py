@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from n2n_edge.data.dataset import Split
 from n2n_edge.tasks.boxes import Floats
 from n2n_edge.tasks.metrics import Evaluation
-from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, Task, Tensors, arrays_of
+from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, SampledMeter, Task, Tensors, arrays_of
 
 if TYPE_CHECKING:
     import torch
@@ -66,8 +66,9 @@ class Multilabel(Task):
         return _Scored(self)
 
 
-class _Scored(Meter):
+class _Scored(SampledMeter):
     def __init__(self, task: Multilabel) -> None:
+        super().__init__()
         self._task = task
         self._scores: list[Floats] = []
         self._aims: list[NDArray[np.bool_]] = []
@@ -75,18 +76,13 @@ class _Scored(Meter):
 
     def add(self, outputs: Outputs, teacher: Outputs | None, labels: Labels | None) -> None:
         self._scores += list(_rows(outputs))
+        self.seen += len(outputs[0])
         if teacher is not None:
             self._aims += list(_rows(teacher) >= (0.5 if self._task.bounded else 0.0))
         if labels is not None:
             self._labels += [np.asarray(each) > 0.5 for each in labels]
 
-    def evaluation(self) -> Evaluation:
-        return self._of(range(len(self._scores)))
-
-    def resampled(self, chosen: NDArray[np.intp]) -> Evaluation | None:
-        return self._of(chosen.tolist())
-
-    def _of(self, chosen: Sequence[int]) -> Evaluation:
+    def of(self, chosen: Sequence[int]) -> Evaluation:
         if not len(chosen):
             return Evaluation(None, None, 0)
         scores = np.stack([self._scores[place] for place in chosen])

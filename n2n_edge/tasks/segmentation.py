@@ -1,7 +1,7 @@
 """Segmentation: the class of every pixel."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,24 +13,24 @@ from n2n_edge.tasks.maps import ClassMap, Overlap, class_maps, confusion, overla
 from n2n_edge.tasks.marks import Marks
 from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.outputs import OutputKind
-from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, Task, Tensors, arrays_of
+from n2n_edge.tasks.scaled import ScaledTask
+from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, SampledMeter, Tensors, arrays_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from n2n_edge.tasks.channels import ChannelScale
     from n2n_edge.tasks.losses import Mean
 
 __all__ = ["Segmentation"]
 
 
 @dataclass(frozen=True)
-class Segmentation(Task):
+class Segmentation(ScaledTask):
     """A map of classes, read from output number `output` as `form` says.
 
     `bounded`: it holds probabilities, else logits. `size` is the input's (height, width): maps of another size take the
-    nearest pixel, so that they are compared as large as the image. Further outputs are compared as values, of which
-    `scales` are the teacher's. Fidelity is the intersection over union with the teacher's map.
+    nearest pixel, so that they are compared as large as the image. Further outputs are compared as values.
+    Fidelity is the intersection over union with the teacher's map.
     """
 
     name = "segmentation"
@@ -40,7 +40,6 @@ class Segmentation(Task):
     bounded: bool = False
     output: int = 0
     class_names: tuple[str, ...] = ()
-    scales: "tuple[ChannelScale, ...] | None" = field(default=None, compare=False)
 
     def read(self, outputs: Outputs) -> NDArray[np.uint8]:
         """Return the class of every pixel of the input, ``(N, H, W)``."""
@@ -71,7 +70,6 @@ class Segmentation(Task):
 
         Of a single channel it is that of foreground and background.
         """
-        from n2n_edge.tasks.channels import channel_scales
         from n2n_edge.tasks.losses import as_logits, binary_kl, tempered_kl, values_loss
 
         own, theirs = student[self.output], teacher[self.output]
@@ -83,7 +81,7 @@ class Segmentation(Task):
             total = tempered_kl(first, second, settings.temperature)
         rest = [place for place in range(len(student)) if place != self.output]
         if rest:
-            scales = self.scales or channel_scales([teacher])
+            scales = self.scales_for(teacher)
             further = [student[place] for place in rest], [teacher[place] for place in rest]
             total = total + values_loss(*further, [scales[place] for place in rest], mean)
         return total
@@ -91,12 +89,6 @@ class Segmentation(Task):
     def meter(self) -> Meter:
         """Return sums of pixels by class."""
         return _Mapped(self)
-
-    def measured(self, teacher: Callable[[], Iterable[Tensors]]) -> "Task":
-        """Return the task with the scales of the teacher's channels."""
-        from n2n_edge.tasks.channels import channel_scales
-
-        return replace(self, scales=channel_scales(teacher()))
 
     def marks(self, outputs: Outputs) -> list[Marks]:
         """Return the maps."""
@@ -107,16 +99,16 @@ _Sums = NDArray[np.int64]
 """Pixels by class ``(3, classes)``: hit, there, and given."""
 
 
-class _Mapped(Meter):
+class _Mapped(SampledMeter):
     def __init__(self, task: Segmentation) -> None:
+        super().__init__()
         self._task = task
-        self._seen = 0
         self._aims: list[_Sums] = []
         self._labels: list[_Sums] = []
 
     def add(self, outputs: Outputs, teacher: Outputs | None, labels: Labels | None) -> None:
         maps = self._task.read(outputs)
-        self._seen += len(maps)
+        self.seen += len(maps)
         if teacher is not None:
             self._aims += _sums(maps, self._task.read(teacher), self._task.form.classes)
         if labels is not None:
@@ -128,13 +120,7 @@ class _Mapped(Meter):
                 classes = max(self._task.form.classes, 1 + _highest(aim))
                 self._labels += _sums(own[None], aim[None], classes)
 
-    def evaluation(self) -> Evaluation:
-        return self._of(range(self._seen))
-
-    def resampled(self, chosen: NDArray[np.intp]) -> Evaluation | None:
-        return self._of(chosen.tolist())
-
-    def _of(self, chosen: Sequence[int]) -> Evaluation:
+    def of(self, chosen: Sequence[int]) -> Evaluation:
         score, details = None, {}
         if self._labels:
             told, pixels = _overlap(self._labels, chosen)

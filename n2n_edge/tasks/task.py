@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from n2n_edge.tasks.losses import Mean
     from n2n_edge.tasks.marks import Marks
 
-__all__ = ["Array", "Labels", "LossSettings", "Meter", "Outputs", "Task", "Tensors", "arrays_of"]
+__all__ = ["Array", "Labels", "LossSettings", "Meter", "Outputs", "SampledMeter", "Task", "Tensors", "arrays_of"]
 
 Array = NDArray[np.generic]
 
@@ -67,6 +67,25 @@ class Meter(ABC):
         None where a meter keeps too little to tell.
         """
         return None
+
+
+class SampledMeter(Meter):
+    """A meter that keeps what it needs of every image, `seen` so far, and tells of any of them alike."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    @abstractmethod
+    def of(self, chosen: Sequence[int]) -> Evaluation:
+        """Return what these images show, by number in the order they came, some of them perhaps several times."""
+
+    def evaluation(self) -> Evaluation:
+        """Return what all images showed."""
+        return self.of(range(self.seen))
+
+    def resampled(self, chosen: NDArray[np.intp]) -> Evaluation:
+        """Return what these images would have shown."""
+        return self.of(chosen.tolist())
 
 
 class Task(ABC):

@@ -1,7 +1,6 @@
 """Regression: numbers of any kind, compared with the teacher's by channel."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,53 +8,30 @@ from numpy.typing import NDArray
 
 from n2n_edge.data.dataset import Split
 from n2n_edge.tasks.metrics import Evaluation
-from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, Task, Tensors, arrays_of
+from n2n_edge.tasks.scaled import ScaledTask
+from n2n_edge.tasks.task import Labels, Meter, Outputs, arrays_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from n2n_edge.tasks.channels import ChannelErrors, ChannelScale
-    from n2n_edge.tasks.losses import Mean
+    from n2n_edge.tasks.channels import ChannelErrors
 
 __all__ = ["Values"]
 
 
 @dataclass(frozen=True)
-class Values(Task):
-    """Numbers of any kind, compared by channel in units of its variance; `scales` are the teacher's on many images."""
+class Values(ScaledTask):
+    """Numbers of any kind, compared by channel in units of its variance."""
 
     name = "regression"
     metric = "r2"
     meter_tells_loss = True
-    scales: "tuple[ChannelScale, ...] | None" = None
 
     def labels(self, split: Split) -> Labels | None:
         """Return values ``(N, K)``."""
         return split.targets
 
-    def loss(
-        self,
-        student: Tensors,
-        teacher: Tensors,
-        labels: "Tensor | None",
-        settings: LossSettings,
-        mean: "Mean | None" = None,
-    ) -> "Tensor":
-        """Give the error of every channel in units of its variance, averaged over the outputs."""
-        from n2n_edge.tasks.channels import channel_scales
-        from n2n_edge.tasks.losses import values_loss
-
-        return values_loss(student, teacher, self.scales or channel_scales([teacher]), mean)
-
     def meter(self) -> Meter:
         """Return sums of squared errors by channel, and of the distances from labels."""
         return _Valued()
-
-    def measured(self, teacher: Callable[[], Iterable[Tensors]]) -> "Task":
-        """Return the task with the scales of the teacher's channels."""
-        from n2n_edge.tasks.channels import channel_scales
-
-        return replace(self, scales=channel_scales(teacher()))
 
 
 class _Valued(Meter):
