@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from n2n_edge.runs.run import Run, compress
     from n2n_edge.runs.settings import CompressSettings
     from n2n_edge.search.trial import Trial
+    from n2n_edge.tasks.conformance import check_task
+    from n2n_edge.tasks.metrics import Evaluation
+    from n2n_edge.tasks.task import Meter, Task
     from n2n_edge.training.distillation import distill
     from n2n_edge.training.executor import load_student
     from n2n_edge.training.settings import DistillSettings
@@ -61,12 +64,14 @@ __all__ = [
     "Costs",
     "DistillSettings",
     "Estimate",
+    "Evaluation",
     "Figure",
     "Gated",
     "HostTarget",
     "Inspection",
     "Layer",
     "Measurement",
+    "Meter",
     "N2NError",
     "Op",
     "Preprocessing",
@@ -75,6 +80,7 @@ __all__ = [
     "RunCallback",
     "RunTrial",
     "SshTarget",
+    "Task",
     "Teacher",
     "Trial",
     "Verdict",
@@ -82,6 +88,7 @@ __all__ = [
     "__version__",
     "bench",
     "build",
+    "check_task",
     "compress",
     "costs",
     "counted_op",
@@ -136,6 +143,9 @@ _HOMES = {
     "training.distillation": ("distill",),
     "training.settings": ("DistillSettings",),
     "training.executor": ("load_student",),
+    "tasks.conformance": ("check_task",),
+    "tasks.metrics": ("Evaluation",),
+    "tasks.task": ("Meter", "Task"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -79,6 +79,18 @@ def gate(
         Path | None,
         typer.Option(help="Names of the classes, one a line, in the order of the outputs.", rich_help_panel=_BUDGETS),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="What the models do, as for `compress`; also package.module:object that a model records.",
+            rich_help_panel=_BUDGETS,
+            show_default="what they record, else by graph and labels",
+        ),
+    ] = None,
+    decode: Annotated[
+        str | None,
+        typer.Option(help="package.module:function that reads a detector's outputs.", rich_help_panel=_BUDGETS),
+    ] = None,
     allowed_ops: Annotated[
         list[str] | None,
         typer.Option(help="Operators that may occur: Conv,Relu or @FILE. Repeatable.", rich_help_panel=_BUDGETS),
@@ -234,7 +246,8 @@ def gate(
     options: dict[str, Any] = {
         "max_mb": max_mb, "max_params": max_params, "max_macs": max_macs, "max_memory_mb": max_memory_mb,
         "max_latency_ms": max_latency_ms, "min_score": min_score, "max_drop": max_drop, "data": data,
-        "classes": classes, "mean": numbers("--mean", mean), "std": numbers("--std", std),
+        "classes": classes, "task": task, "decode": decode, "mean": numbers("--mean", mean),
+        "std": numbers("--std", std),
         "allowed_ops": allowed_ops or (), "input_shape": input_shape, "bind": bind or (),
         "accept_expected": accept_expected, "baseline": baseline, "max_regression": max_regression or (),
         "static": static, "device": device, "target": target, "threads": threads, "providers": providers,

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n_edge.data.labels.geometry import following, transformed
-from n2n_edge.data.labels.values import Label, Mask, MaskFile, Numbers, Objects, Points
+from n2n_edge.data.labels.run_lengths import RunLengths
+from n2n_edge.data.labels.values import Label, Mask, MaskFile, Numbers, Objects, Points, Shape
 from n2n_edge.data.preprocessing import Preprocessing
 
 __all__ = ["Annotations"]
@@ -72,8 +73,10 @@ class Annotations(Sequence["Label | None"]):
             match label:
                 case Objects():
                     yield from (np.ascontiguousarray(label.boxes, np.float64).tobytes(), label.classes.tobytes())
-                    if label.keypoints is not None:
-                        yield np.ascontiguousarray(label.keypoints, np.float64).tobytes()
+                    for part in (label.keypoints, label.crowd):
+                        yield b"-" if part is None else np.ascontiguousarray(part, np.float64).tobytes()
+                    for shape in label.shapes or ():
+                        yield _shape_print(shape)
                 case Points():
                     yield np.ascontiguousarray(label.points, np.float64).tobytes()
                 case None:
@@ -88,3 +91,13 @@ def _mask_print(label: Label) -> bytes:
     if isinstance(label, Mask):
         return label.pixels.tobytes()
     return np.ascontiguousarray(label.values, np.float64).tobytes() if isinstance(label, Numbers) else b""
+
+
+def _shape_print(shape: Shape | None) -> bytes:
+    if shape is None:
+        return b"-"
+    if isinstance(shape, RunLengths):
+        return np.array([*shape.size, *shape.counts], np.int64).tobytes()
+    return b"".join(
+        len(each).to_bytes(8, "little") + np.ascontiguousarray(each, np.float64).tobytes() for each in shape
+    )

@@ -247,12 +247,16 @@ def _folder_of_unlabelled(spec: str) -> Path:
 
 
 def _joined(
-    train: Split, folders: Sequence[Path], preprocessing: Preprocessing, loading: Loading, conversions: Conversions
+    train: Split,
+    folders: Sequence[Sequence[str]],
+    preprocessing: Preprocessing,
+    loading: Loading,
+    conversions: Conversions,
 ) -> Split:
     """Return the training images with those of folders, which have no labels, behind them."""
     own = train.images
     reader = source_folder.FileReader(preprocessing, loading, conversions)
-    more = [source_folder.unlabelled(folder, reader, streams=isinstance(own, Pictures)) for folder in folders]
+    more = [source_folder.unlabelled(paths, reader, streams=isinstance(own, Pictures)) for paths in folders]
     count = sum(map(len, more))
     images: Images = join_pictures([own, *more]) if isinstance(own, Pictures) else np.concatenate([own, *more])
     labels = None if train.labels is None else np.concatenate([train.labels, np.full(count, NOT_LABELLED_CLASS)])
@@ -317,8 +321,8 @@ def load_data(
             f"‹classes› names {len(class_names)} classes, but the teacher has {classes} outputs: name each"
         )
     loading = loading or Loading()
-    folders = [_folder_of_unlabelled(each) for each in unlabelled]
-    more = sum(map(source_folder.image_count, folders))
+    folders = [source_folder.pictures_of(_folder_of_unlabelled(each)) for each in unlabelled]
+    more = sum(map(len, folders))
     source = _read(spec, preprocessing, class_names, object_classes, loading, more)
     if class_names is not None:
         source = replace(source, class_names=tuple(class_names))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from n2n_edge.data.folder_layout import Files, find_layout
+from n2n_edge.data.labels.pictures import pictures_in
 from n2n_edge.data.loading import Loading, refuse_unreadable
 from n2n_edge.data.pictures import MODES, UNREADABLE, read_picture
 from n2n_edge.data.pixels import GREY_MODES, Conversions
@@ -22,7 +23,7 @@ from n2n_edge.data.streaming import Images, Pictures, Store
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 
-__all__ = ["AT_ONCE_BYTES", "FileReader", "image_count", "read", "unlabelled"]
+__all__ = ["AT_ONCE_BYTES", "FileReader", "pictures_of", "read", "unlabelled"]
 
 _LOOKED_AT = 16
 _CHUNK = 64
@@ -188,15 +189,16 @@ def _samples(splits: Mapping[str, Files], labelled: bool, reader: FileReader, st
     return samples
 
 
-def image_count(folder: Path) -> int:
-    """Return how many images a folder holds, by their names; raises InputError where it holds none."""
-    return sum(len(paths) for files in find_layout(folder, None).splits.values() for paths in files.paths)
+def pictures_of(folder: Path) -> list[str]:
+    """Return the pictures in a folder and those in it, whatever that is called; raises InputError where none are."""
+    paths = [str(path) for path in pictures_in(folder)]
+    if not paths:
+        raise InputError(f"folder '{printable(folder)}' holds no images that can be read: give one with images")
+    return paths
 
 
-def unlabelled(folder: Path, reader: "FileReader", *, streams: bool) -> Images:
-    """Read all images of a folder, whatever its sub-folders are called."""
-    layout = find_layout(folder, None)
-    paths = [path for files in layout.splits.values() for each in files.paths for path in each]
+def unlabelled(paths: Sequence[str], reader: "FileReader", *, streams: bool) -> Images:
+    """Read images that have no labels."""
     _check_channels(paths, reader.shape[0])
     if not streams:
         return reader.decode_all(paths)[0]

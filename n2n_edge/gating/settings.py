@@ -56,6 +56,8 @@ class GateSettings(BaseModel):
     max_drop: float | None = None
     data: str | None = None
     classes: Path | None = None
+    task: str | None = None
+    decode: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     baseline: Path | None = None
@@ -102,7 +104,7 @@ class GateSettings(BaseModel):
             raise ValueError("a limit is a number")
         return None if value == math.inf else value
 
-    @field_validator("baseline", "data", "classes", "device", "target", "providers", mode="before")
+    @field_validator("baseline", "data", "classes", "task", "decode", "device", "target", "providers", mode="before")
     @classmethod
     def _nothing(cls, value: object) -> object:
         if isinstance(value, str) and not value.strip():

@@ -25,6 +25,7 @@ METRICS: Mapping[str, str] = MappingProxyType(
 
 DETAILS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
+        "agreement": ("Agreement with the teacher", "fraction"),
         "ap50": ("mAP at IoU 0.5", "fraction"),
         "ap75": ("mAP at IoU 0.75", "fraction"),
         "dice": ("Dice", "fraction"),
@@ -32,6 +33,7 @@ DETAILS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "top5": ("Top-5 accuracy", "fraction"),
         "nme": ("Normalised mean error", "%"),
         "mae": ("Mean absolute error", "label units"),
+        "pck": ("Points within a tenth", "fraction"),
         "psnr": ("PSNR", "dB"),
         "ssim": ("SSIM", ""),
     }

@@ -35,7 +35,8 @@ __all__ = ["TestData", "file_accuracy"]
 class TestData:
     """The images that files are evaluated on, as options name them (see `load_data`); `classes` is a file of names.
 
-    `bind` gives inputs beside the image values.
+    `bind` gives inputs beside the image values. `task` and `decode` are as for `compress`; by default they are what a
+    file records.
     """
 
     __test__ = False  # no class of tests
@@ -45,6 +46,8 @@ class TestData:
     std: tuple[float, ...] | None = None
     classes: Path | None = None
     bind: tuple[str, ...] = ()
+    task: str = "auto"
+    decode: str | None = None
 
 
 @quiet()
@@ -130,7 +133,7 @@ def _data(
         others = how.like(like[1])
         how = others or how
     recorded = recorded_task(model.metadata_props).get("task")
-    task = None if recorded is None else str(recorded)
+    task = wanted.task if wanted.task != "auto" else None if recorded is None else str(recorded)
     data = load_data(
         wanted.spec,
         preprocessing=how.preprocessing,
@@ -140,7 +143,7 @@ def _data(
         loading=Loading(cache_gb=0.0),  # each image is read once
         object_classes=lambda: classes_of_detector(model, *how.preprocessing.size),
     )
-    data, _ = choose_task(model, data)
+    data, _ = choose_task(model, data, wanted.task, decode=wanted.decode)
     notes = (Notice("data", f"data {wanted.spec}: {data.counts}"),) if data.conversions else ()
     if others is not None and like is not None:
         text = f"{path.name}: records no preprocessing; it is given its images as {like[0].name} records"

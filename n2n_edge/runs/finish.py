@@ -22,7 +22,7 @@ from n2n_edge.latency.file_figures import ModelFile
 from n2n_edge.latency.model import LatencyModel
 from n2n_edge.metrics.figures import Figure, FigureJson
 from n2n_edge.metrics.notices import Notice
-from n2n_edge.metrics.scores import detail_words, drop
+from n2n_edge.metrics.scores import detail_words, drop, metric_label
 from n2n_edge.metrics.verdict import Verdict, verdicts_on
 from n2n_edge.report.document import ConditionJson, ConditionsJson, DeviceJson, RunReport
 from n2n_edge.report.html import write_html
@@ -39,12 +39,16 @@ from n2n_edge.runs.prepare import Prepared
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.trainable import shipped_form
 from n2n_edge.tasks.choice import metric_name, task_of
+from n2n_edge.tasks.classification import Classification
 from n2n_edge.tasks.paired import paired_difference
 from n2n_edge.tasks.task import Meter
 from n2n_edge.training.batches import subset
 from n2n_edge.training.file_evaluation import evaluate_file, file_meter
 
 __all__ = ["ship"]
+
+_POOR = 0.5
+"""Part of the teacher's score below which a student has lost most."""
 
 _CONDITION_IMAGES = 1000
 """Test images that are used under each corruption and severity."""
@@ -129,7 +133,7 @@ def _proven(
         devices=_devices(files[1], prepared.profiles),
         trained=trained,
         data=data,
-        warnings=[*warnings, *parity.notices, *prepared.data.unreadable()],
+        warnings=[*quality.notices, *warnings, *parity.notices, *prepared.data.unreadable()],
         notes=notes,
         examples=worst_examples(prepared.teacher_path, student, data),
         conditions=_conditions(student, prepared, callback, condition_images) if settings.corruptions else None,
@@ -230,6 +234,18 @@ class _Quality:
     difference: Figure | None
 
     @property
+    def notices(self) -> tuple[Notice, ...]:
+        """A warning of a student that has lost most of what its teacher can."""
+        teacher, student = (each[self.metric].value for each in (self.teacher, self.student))
+        if student >= _POOR * teacher:
+            return ()
+        text = (
+            f"the student's {metric_label(self.metric)} is {student:.1%}, the teacher's {teacher:.1%}: it was cut too "
+            "far, or has learned too little"
+        )
+        return (Notice("poor-student", text, "give more images, ‹epochs› or ‹minutes›, or allow more"),)
+
+    @property
     def costs(self) -> dict[str, Figure]:
         """The student's figures by the names that budgets use."""
         reached = self.student[self.metric]
@@ -240,15 +256,21 @@ def _quality(prepared: Prepared, student: Path) -> _Quality:
     """Evaluate the teacher's file and the student's, each once; without labels both by fidelity to the teacher."""
     data, model = prepared.data, prepared.teacher.model
     metric = metric_name(model, data)
-    reference = prepared.teacher_path if metric == "fidelity" else None
-    theirs, own = (file_meter(path, data.test, data, teacher=reference) for path in (prepared.teacher_path, student))
-    difference = paired_difference(theirs, own) if reference is None else None
-    return _Quality(task_of(model, data).name, metric, _figures(metric, theirs), _figures(metric, own), difference)
+    path, task = prepared.teacher_path, task_of(model, data)
+    unlabelled = metric == "fidelity"
+    theirs = file_meter(path, data.test, data, teacher=path if unlabelled else None)
+    # of few labels agreement says more than the score does; that of classes follows from it nearly
+    own = file_meter(
+        student, data.test, data, teacher=None if isinstance(task, Classification) and not unlabelled else path
+    )
+    difference = None if unlabelled else paired_difference(theirs, own)
+    return _Quality(task.name, metric, _figures(metric, theirs), _figures(metric, own), difference)
 
 
 def _figures(metric: str, meter: Meter) -> dict[str, Figure]:
     found = meter.evaluation()
-    details = {f"detail:{name}": (value, detail_words(name)[1]) for name, value in found.details.items()}
+    more = {} if found.score is None or found.fidelity is None else {"agreement": found.fidelity}
+    details = {f"detail:{name}": (value, detail_words(name)[1]) for name, value in {**more, **found.details}.items()}
     scores = {metric: (found.metric, "fraction"), **details}
     return {name: Figure(value, unit, "measured", n=found.n) for name, (value, unit) in scores.items()}
 

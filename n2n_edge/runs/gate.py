@@ -29,6 +29,8 @@ def gate(
     min_accuracy: float | None = None,
     data: Path | str | None = None,
     classes: Path | str | None = None,
+    task: str | None = None,
+    decode: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     allowed_ops: Sequence[str] = (),
@@ -61,7 +63,8 @@ def gate(
     options: dict[str, Any] = {
         "max_mb": max_mb, "max_params": max_params, "max_macs": max_macs, "max_memory_mb": max_memory_mb,
         "max_latency_ms": max_latency_ms, "min_score": min_score, "max_drop": max_drop, "min_accuracy": min_accuracy,
-        "data": data, "classes": classes, "mean": mean, "std": std, "allowed_ops": allowed_ops,
+        "data": data, "classes": classes, "task": task, "decode": decode, "mean": mean, "std": std,
+        "allowed_ops": allowed_ops,
         "input_shape": input_shape, "bind": bind, "accept_expected": accept_expected, "baseline": baseline,
         "max_regression": max_regression, "static": static, "device": device, "target": target, "threads": threads,
         "providers": providers, "max_time": max_time,
@@ -102,5 +105,13 @@ def scores(model: Path, settings: "GateSettings") -> Scores:
     from n2n_edge.runs.accuracy import TestData, file_accuracy
 
     assert settings.data is not None
-    data = TestData(settings.data, settings.mean, settings.std, settings.classes, settings.bind)
+    data = TestData(
+        settings.data,
+        settings.mean,
+        settings.std,
+        settings.classes,
+        settings.bind,
+        settings.task or "auto",
+        settings.decode,
+    )
     return Scores(*file_accuracy(model, data, baseline=settings.baseline))

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf, isfinite, sqrt
 from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from n2n_edge.data.pixel_scale import check_mean_and_std
 from n2n_edge.errors import InputError
@@ -85,7 +87,7 @@ def choose_normalisation(data: "Data", evaluate: Evaluate) -> Normalisation:
     """Return the usual normalisation under which the teacher does best on validation images.
 
     Of several that do equally well, within one standard error, the most usual is taken. Without labels there is nothing
-    to go by: ImageNet's for three channels, 0..1 otherwise.
+    to go by: ImageNet's for three channels, 0..1 for detectors and otherwise.
     """
     channels = data.input_shape[0]
     usual = {
@@ -97,19 +99,15 @@ def choose_normalisation(data: "Data", evaluate: Evaluate) -> Normalisation:
     _, height, width = data.input_shape
     most = min(_TRIED_IMAGES, max(_LEAST_TRIED, _TRIED_IMAGES * _USUAL_PIXELS // (height * width)))
     if len(sample) > most:
-        step = len(sample) // most
-        sample = replace(
-            sample,
-            images=sample.images[::step],
-            labels=None if sample.labels is None else sample.labels[::step],
-            targets=None if sample.targets is None else sample.targets[::step],
-        )
-    if sample.labels is None and sample.targets is None:
-        name = "ImageNet" if channels == 3 else "0..1"
+        sample = sample.take(np.arange(0, len(sample), len(sample) // most))
+    task = data.task
+    if (task is None or task.labels(sample) is None) and sample.labels is None and sample.targets is None:
+        # most detectors take pixels as they are, most classifiers of photographs don't
+        name = "ImageNet" if channels == 3 and (task is None or task.name != "detection") else "0..1"
         return Normalisation(
             *usual[name], "assumed", f"{name}'s, assumed: the teacher says nothing; check, or give --mean and --std"
         )
-    if sample.targets is not None:
+    if sample.targets is not None and (task is None or task.name == "regression"):
         return _of_least_error(evaluate, data, sample, usual)
     accuracy = {}
     for name, (mean, std) in usual.items():

@@ -27,6 +27,7 @@ from n2n_edge.importing import function_by_name, is_function_name
 from n2n_edge.latency.file_figures import file_figures
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
+from n2n_edge.metrics.scores import metric_label
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.normalisation import Normalisation, choose_normalisation
@@ -39,7 +40,6 @@ from n2n_edge.runs.trainable import trainable_teacher
 from n2n_edge.search.proposers.base import check_proposer
 from n2n_edge.tasks.choice import TaskChoice, choose_task, metric_name, outputs_name, recorded_task
 from n2n_edge.tasks.detection_choice import classes_of_detector
-from n2n_edge.tasks.metrics import METRICS
 from n2n_edge.tasks.outputs import class_count
 from n2n_edge.training.batches import subset
 from n2n_edge.training.compute import Engine
@@ -286,7 +286,7 @@ def _teacher_metric(
         return 1.0, ()
     found = evaluate(teacher.model, images, data, engine=engine)
     score = found.score or 0.0
-    callback.on_message(f"teacher's {METRICS[metric]} on the validation images: {score:.1%}")
+    callback.on_message(f"teacher's {metric_label(metric)} on the validation images: {score:.1%}")
     if "mae" in found.details:
         callback.on_message(
             f"teacher's mean absolute error on the validation images: {found.details['mae']:.4g} in the labels' unit"
@@ -296,7 +296,7 @@ def _teacher_metric(
         return score, ()
     if metric != "accuracy":
         text = (
-            f"the teacher has {score:.1%} {METRICS[metric]} on the validation images: check preprocessing and "
+            f"the teacher has {score:.1%} {metric_label(metric)} on the validation images: check preprocessing and "
             "normalisation, and that labels mean what its outputs do"
         )
         return score, (Notice("teacher-poor", text),)

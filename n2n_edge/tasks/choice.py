@@ -8,10 +8,11 @@ import onnx_ir as ir
 
 from n2n_edge.data.dataset import Data, Split
 from n2n_edge.errors import InputError
-from n2n_edge.importing import is_function_name, object_by_name
+from n2n_edge.foreign import printable
+from n2n_edge.importing import guarded, is_function_name, object_by_name
 from n2n_edge.tasks.classification import Classification
 from n2n_edge.tasks.detection_choice import choose_detection
-from n2n_edge.tasks.map_choice import choose_by_form
+from n2n_edge.tasks.map_choice import choose_by_form, labelled_for_form
 from n2n_edge.tasks.metrics import MetricName
 from n2n_edge.tasks.names import TASK_NAMES
 from n2n_edge.tasks.outputs import OutputsName, choose_outputs, output_kind, output_size
@@ -77,13 +78,23 @@ def choose_task(
     recorded = recorded_task(model.metadata_props) if recorded is None else recorded
     asked = None if wanted == "auto" else wanted
     wanted = asked or (str(recorded["task"]) if "task" in recorded else None)
+    if asked is None and wanted is not None and is_function_name(wanted):
+        code = printable(wanted)
+        raise InputError(f"the model's metadata name code for its task, {code}: give ‹task› {code} if it is to be run")
     if wanted is not None and is_function_name(wanted):
         task = object_by_name("task", wanted)
+        if isinstance(task, type) and issubclass(task, Task):
+            with guarded(f"‹task› {wanted}"):
+                task = task()
         if not isinstance(task, Task):
             raise InputError(f"‹task› {wanted}: is a {type(task).__name__}; give an object of a subclass of Task")
         return replace(data, task=task), TaskChoice(task, "as asked")
     if decode is not None and wanted not in (None, "detection"):
         raise InputError(f"‹decode› {decode}: reads a detector's boxes, but ‹task› is {wanted}; leave one of them out")
+    if wanted is None and labelled_for_form(data):
+        by_form = choose_by_form(model, data, None)
+        if by_form is not None:
+            return replace(data, task=by_form[0]), TaskChoice(*by_form)
     if wanted in (None, "detection"):
         found = choose_detection(model, data, asked=asked == "detection", decode=decode, recorded=recorded)
         if found is not None:
@@ -109,7 +120,7 @@ def _by_outputs(model: ir.Model, data: Data, wanted: OutputsName | None) -> tupl
     task, reason = Values(), choice.reason
     size = output_size(model)
     parts = [_with_targets(part, size) for part in (data.train, data.validation, data.test)]
-    if any(part.targets is None for part in parts):
+    if any(part.targets is None for part in parts[1:]):  # what is learned from needs no labels
         parts = [replace(part, targets=None) for part in parts]
         if labelled or data.train.targets is not None:
             reason = f"{reason}; the labels don't count, fidelity to the teacher does"

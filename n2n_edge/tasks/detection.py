@@ -34,6 +34,10 @@ WORKING_SCORE = 0.3
 """What a detector finds with at least this score counts as found, where agreement with it is measured."""
 
 
+_MOST_INVERTED = 0.5
+"""Part of an image's boxes that may end before they begin, as those of a poor student do."""
+
+
 @dataclass(frozen=True)
 class Detection(Task):
     """Boxes, scores and classes of objects.
@@ -252,6 +256,10 @@ def _checked(what: str, decoded: object, images: int, most: int) -> list[Detecti
             raise InputError(f"{what}: classes must be whole numbers from 0; {wanted}")
         if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
             raise InputError(f"{what}: gave numbers that aren't finite")
+        if count and (boxes[:, 2:] < boxes[:, :2]).any(axis=1).mean() > _MOST_INVERTED:
+            raise InputError(
+                f"{what}: boxes end before they begin; give left, top, right, bottom, not centres and sizes"
+            )
         best = np.argsort(-scores, kind="stable")[:most]
         found.append(Detections(boxes[best], scores[best], classes[best].astype(np.int64)))
     return found

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from n2n_edge.data.dataset import Data
 from n2n_edge.data.labels.values import Objects
 from n2n_edge.errors import InputError
+from n2n_edge.foreign import printable
 from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.graph.learned import with_learned_outputs
 from n2n_edge.importing import function_by_name
@@ -17,7 +18,7 @@ from n2n_edge.tasks.average_precision import average_precision
 from n2n_edge.tasks.detection import WORKING_SCORE, Detection
 from n2n_edge.tasks.head import Head, Signature, signature_of
 from n2n_edge.tasks.heads import HEAD_NAMES, fitting_heads
-from n2n_edge.tasks.tail import Tail, tail_of
+from n2n_edge.tasks.tail import Tail, has_image_axis, tail_of
 from n2n_edge.tasks.task import Array
 
 __all__ = ["choose_detection", "classes_of_detector"]
@@ -68,7 +69,8 @@ def choose_detection(
     labelled = _labelled(data)
     name = recorded.get("reader") if recorded.get("task") == Detection.name else None
     if isinstance(name, str) and name not in HEAD_NAMES:
-        return choose_detection(model, data, asked=True, decode=name, recorded={})
+        code = printable(name)
+        raise InputError(f"the model's metadata name code for its outputs, {code}: give ‹decode› {code} to use it")
     if name is not None:
         readers = [each for each in readers if each.head.name == name]
     elif not (asked or labelled):
@@ -112,7 +114,7 @@ def _readers(model: ir.Model, height: int, width: int) -> list[_Reader]:
 
 
 def _signature(model: ir.Model, height: int, width: int) -> Signature:
-    shapes = [_sizes(output) for output in model.graph.outputs]
+    shapes = [_sizes(output, model) for output in model.graph.outputs]
     if any(shape is None for shape in shapes):
         image = np.zeros((1, _channels(model), height, width), np.float32)
         shapes = [tuple(output.shape) for output in ImageSession(model).run(image)]
@@ -125,11 +127,11 @@ def _channels(model: ir.Model) -> int:
     return image_shape(model)[0]
 
 
-def _sizes(output: ir.Value) -> tuple[int, ...] | None:
-    """Return the sizes of an output for one image, None where they aren't noted."""
+def _sizes(output: ir.Value, model: ir.Model) -> tuple[int, ...] | None:
+    """Return the sizes of an output for one image, with the axis for it, None where they aren't noted."""
     if output.shape is None or not len(output.shape):
         return None
-    sizes = [1, *list(output.shape)[1:]]
+    sizes = [1, *list(output.shape)[1 if has_image_axis(output, model) else 0 :]]
     return tuple(size for size in sizes if isinstance(size, int)) if all(isinstance(s, int) for s in sizes) else None
 
 
@@ -143,13 +145,16 @@ def _by_what_they_find(model: ir.Model, data: Data, readers: Sequence[_Reader]) 
     images = data.validation.take(np.arange(min(_LOOKED_AT, len(data.validation))))
     session = ImageSession.learned(model)
     outputs = session.run(data.inputs(np.asarray(images.images[:])))
-    objects = [each for each in images.annotations or () if isinstance(each, Objects)]
-    whole = len(objects) == len(images)
-    value = partial(_precision, objects) if whole else partial(_sensible, data.input_shape[1:])
+    labels = list(images.annotations or ())
+    labelled = [place for place, each in enumerate(labels) if isinstance(each, Objects)]
+    objects = [each for each in labels if isinstance(each, Objects)]
+    if labelled:  # only those say which reader is right
+        outputs = [output[labelled] for output in outputs]
+    value = partial(_precision, objects) if labelled else partial(_sensible, data.input_shape[1:])
     best = max(readers, key=lambda each: _value(each, outputs, value))
     others = ", ".join(sorted({each.head.name for each in readers} - {best.head.name}))
-    how = "finds the labels best" if whole else "finds the most that looks like objects"
-    return best, f"of the heads that fit ({others} too) it {how} on {len(images)} images"
+    how = "finds the labels best" if labelled else "finds the most that looks like objects"
+    return best, f"of the heads that fit ({others} too) it {how} on {len(outputs[0])} images"
 
 
 def _value(reader: _Reader, outputs: Sequence[Array], value: "Callable[[Detection, Sequence[Array]], float]") -> float:

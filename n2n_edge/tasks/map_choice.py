@@ -18,7 +18,7 @@ from n2n_edge.tasks.points import point_form
 from n2n_edge.tasks.segmentation import Segmentation
 from n2n_edge.tasks.task import Task
 
-__all__ = ["choose_by_form"]
+__all__ = ["choose_by_form", "labelled_for_form"]
 
 _ENDS = ("Sigmoid", "HardSigmoid", "Softmax")
 _IMAGE_CHANNELS = 3
@@ -45,6 +45,11 @@ def choose_by_form(model: ir.Model, data: Data, wanted: str | None) -> tuple[Tas
     if wanted == "multilabel" or (wanted is None and _rows_of_decisions(data, shapes, model)):
         return _multilabel(model, data, shapes)
     return _segmentation(model, data, shapes, asked=False, unlabelled=True) if wanted is None else None
+
+
+def labelled_for_form(data: Data) -> bool:
+    """Tell whether the labels are masks or points, which go before what outputs look like."""
+    return _labels(data, (Mask, MaskFile, Points))
 
 
 def _segmentation(

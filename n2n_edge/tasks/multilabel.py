@@ -87,6 +87,8 @@ class _Scored(Meter):
         return self._of(chosen.tolist())
 
     def _of(self, chosen: Sequence[int]) -> Evaluation:
+        if not len(chosen):
+            return Evaluation(None, None, 0)
         scores = np.stack([self._scores[place] for place in chosen])
         score, fidelity, details = None, None, {}
         if self._labels:

@@ -121,6 +121,9 @@ class _Mapped(Meter):
             self._aims += _sums(maps, self._task.read(teacher), self._task.form.classes)
         if labels is not None:
             for own, label in zip(maps, labels, strict=True):
+                if label is None:
+                    self._labels.append(np.zeros((3, self._task.form.classes), np.int64))
+                    continue
                 aim = _pixels(label)
                 classes = max(self._task.form.classes, 1 + _highest(aim))
                 self._labels += _sums(own[None], aim[None], classes)

@@ -12,18 +12,23 @@ from numpy.typing import NDArray
 from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.graph.load import serialize
 
-__all__ = ["Tail", "tail_of"]
+__all__ = ["Tail", "has_image_axis", "tail_of"]
 
 
 @dataclass(frozen=True)
 class Tail:
-    """A graph from what is learned to a file's outputs, in the bytes of an ONNX file; it is run image by image."""
+    """A graph from what is learned to a file's outputs, in the bytes of an ONNX file; it is run image by image.
+
+    `by_image` says of each output whether its first axis is that of the images, which the rows that a selection leaves
+    of one image lack.
+    """
 
     inputs: tuple[str, ...]
+    by_image: tuple[bool, ...]
     model: bytes
 
     def __getstate__(self) -> dict[str, object]:
-        return {"inputs": self.inputs, "model": self.model}
+        return {"inputs": self.inputs, "by_image": self.by_image, "model": self.model}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
@@ -47,16 +52,26 @@ class Tail:
                 for name, each in zip(self.inputs, learned, strict=True)
             }
             rows.append([np.asarray(output, np.float32) for output in self._session.run(None, given)])
-        return [_joined([row[index] for row in rows]) for index in range(len(rows[0]))]
+        columns = zip(*rows, strict=True)
+        return [_joined(list(each), by_image) for each, by_image in zip(columns, self.by_image, strict=True)]
 
 
-def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Join the outputs of single images, each with or without an axis for it."""
+def _joined(parts: Sequence[NDArray[Any]], by_image: bool) -> NDArray[Any]:
+    """Join the outputs of single images, each with an axis for it or without."""
     if len({part.shape for part in parts}) > 1:
         most = np.max([part.shape for part in parts], axis=0)
         parts = [np.pad(part, [(0, size - own) for own, size in zip(part.shape, most, strict=True)]) for part in parts]
-    joined: NDArray[Any] = np.concatenate(parts) if parts[0].shape[:1] == (1,) else np.stack(parts)
+    joined: NDArray[Any] = np.concatenate(parts) if by_image else np.stack(parts)
     return joined
+
+
+def has_image_axis(output: ir.Value, model: ir.Model) -> bool:
+    """Tell whether an output's first axis is that of the images: it is of size 1, or called as the input's is."""
+    batch = next((value.shape for value in model.graph.inputs if not value.is_initializer()), None)
+    if output.shape is None or not len(output.shape):
+        return False
+    first = output.shape[0]
+    return first == 1 or (batch is not None and len(batch) > 0 and not isinstance(first, int) and first == batch[0])
 
 
 def tail_of(model: ir.Model) -> Tail | None:
@@ -70,4 +85,5 @@ def tail_of(model: ir.Model) -> Tail | None:
         return None
     graph.opset_imports.update(model.opset_imports)
     found = ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
-    return Tail(tuple(str(value.name) for value in learned), serialize(found))
+    by_image = tuple(has_image_axis(output, model) for output in model.graph.outputs)
+    return Tail(tuple(str(value.name) for value in learned), by_image, serialize(found))

@@ -52,7 +52,10 @@ class Meter(ABC):
 
     @abstractmethod
     def add(self, outputs: Outputs, teacher: Outputs | None, labels: Labels | None) -> None:
-        """Take in the outputs for further images, with the teacher's and the labels where there are any."""
+        """Take in the outputs for further images.
+
+        With the teacher's and the labels where there are any: for all images or for none. A label may be None.
+        """
 
     @abstractmethod
     def evaluation(self) -> Evaluation:

@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from n2n_edge.data.annotations import Annotations
 from n2n_edge.data.dataset import Data, Split
 from n2n_edge.data.streaming import batches_of
+from n2n_edge.tasks.classification import Classification
 from n2n_edge.training.augmentation import Augmenter, normalise
 from n2n_edge.training.compute import generator
 from n2n_edge.training.settings import DistillSettings
@@ -20,6 +22,7 @@ __all__ = [
     "evaluation_batches",
     "images_of",
     "subset",
+    "taught_labels",
     "training_batches",
     "training_order",
 ]
@@ -27,7 +30,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Batch:
-    """Normalised images `(N, C, H, W)` and their labels `(N,)` or None."""
+    """Normalised images `(N, C, H, W)` and their labels as the loss takes them (see `Task.taught`) or None."""
 
     inputs: Tensor
     labels: Tensor | None
@@ -60,8 +63,15 @@ def images_of(split: Split, order: Iterable[Tensor]) -> Iterator[Tensor]:
     return map(torch.from_numpy, batches_of(split.images, (chosen.numpy() for chosen in order)))
 
 
-def _labels(split: Split, chosen: Tensor) -> Tensor | None:
-    return None if split.labels is None else torch.from_numpy(split.labels[chosen.numpy()])
+def taught_labels(data: Data, split: Split, chosen: Tensor) -> Tensor | None:
+    """Give the labels of the chosen images as the loss of the data's task takes them, None where it takes none."""
+    task = data.task or Classification()
+    labels = task.labels(split)
+    if labels is None:
+        return None
+    rows = chosen.numpy()
+    some = labels[rows] if isinstance(labels, np.ndarray | Annotations) else [labels[row] for row in rows]
+    return task.taught(some, torch.device("cpu"))
 
 
 def subset(split: Split, images: int, seed: int) -> Split:
@@ -94,11 +104,11 @@ def training_batches(
     for whole, chosen, images in zip(order, own, images_of(data.train, own), strict=True):
         if settings.augments(epoch):
             images = augment(images, randomness, of=(rank * each, len(whole)))
-        yield Batch(normalise(images, data.preprocessing), _labels(data.train, chosen))
+        yield Batch(normalise(images, data.preprocessing), taught_labels(data, data.train, chosen))
 
 
 def evaluation_batches(data: Data, split: Split, batch_size: int) -> Iterator[Batch]:
     """Give the whole split in order, as it is."""
     order = torch.split(torch.arange(len(split)), batch_size)
     for chosen, images in zip(order, images_of(split, order), strict=True):
-        yield Batch(normalise(images, data.preprocessing), _labels(split, chosen))
+        yield Batch(normalise(images, data.preprocessing), taught_labels(data, split, chosen))

@@ -13,7 +13,7 @@ from n2n_edge.tasks.choice import task_of
 from n2n_edge.tasks.outputs import as_tuple
 from n2n_edge.tasks.task import Tensors
 from n2n_edge.training.augmentation import Augmenter, normalise
-from n2n_edge.training.batches import as_bytes, subset, training_order
+from n2n_edge.training.batches import as_bytes, subset, taught_labels, training_order
 from n2n_edge.training.batchnorm import recalibrate
 from n2n_edge.training.compute import Engine, deterministic, generator
 from n2n_edge.training.distillation import training_engine
@@ -106,8 +106,7 @@ class ShortDistiller:
             new, again = drawn[: len(train)], drawn[len(train) :]
             drawn = torch.cat([new, *(augment(part, randomness) for part in torch.split(again, _BATCH))])
         self._rounds = rounds
-        labels = None if train.labels is None else torch.from_numpy(train.labels[chosen.numpy()])
-        return drawn, labels
+        return drawn, taught_labels(self._data, train, chosen)
 
     def _inputs(self, chosen: Tensor) -> Tensor:
         return self._engine.moved(normalise(self._images[chosen], self._data.preprocessing))

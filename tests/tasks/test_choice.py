@@ -1,15 +1,29 @@
 """How a teacher's outputs and the labels of its data are read together."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import pytest
+import torch
 
-from n2n_edge.data.dataset import load_data
+from n2n_edge.data.dataset import Data, Split, load_data
+from n2n_edge.data.labels.values import Label, Mask
+from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.errors import InputError
-from n2n_edge.tasks.choice import choose_task
+from n2n_edge.graph.teacher import Teacher
+from n2n_edge.runs.normalisation import choose_normalisation
+from n2n_edge.tasks.choice import choose_task, metric_name
+from n2n_edge.tasks.classification import Classification
+from n2n_edge.tasks.maps import ClassMap
+from n2n_edge.tasks.metrics import Evaluation
+from n2n_edge.tasks.multilabel import Multilabel
+from n2n_edge.tasks.segmentation import Segmentation
+from n2n_edge.tasks.task import Task
+from n2n_edge.training.batches import training_batches
 from n2n_edge.training.evaluation import evaluate, scale_warnings
+from n2n_edge.training.settings import DistillSettings
 from tests.training.small import small_cnn
 
 RANDOM = np.random.default_rng(0)
@@ -82,3 +96,66 @@ def test_channels_of_unlike_size_are_warned_of(tmp_path: Path) -> None:
     (warning,) = scale_warnings(found, data)
     assert warning.code == "unlike-scales"
     assert "output 'output': its channels differ in scale by" in warning.text
+
+
+SIZE = 16
+PICTURES = RANDOM.integers(0, 255, (12, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def dense(*ops: torch.nn.Module, channels: int = 4) -> ir.Model:
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, channels, 3, padding=1), *ops).eval()
+    return Teacher.from_torch(module, torch.zeros(1, 3, SIZE, SIZE)).model
+
+
+def pictures(annotations: list[Label | None] | None = None, targets: np.ndarray | None = None) -> Data:
+    part = Split(PICTURES, None, targets, annotations)
+    return Data(part, part, part, (), Preprocessing((SIZE, SIZE)))
+
+
+def chosen(model: ir.Model, data: Data, wanted: str | None = None) -> Task:
+    return choose_task(model, data, wanted)[1].task
+
+
+class Own(Classification):
+    """A user's own task."""
+
+
+def test_a_users_own_task_is_a_class_or_an_object() -> None:
+    assert isinstance(chosen(model(), pictures(), f"{__name__}:Own"), Own)
+    with pytest.raises(InputError, match="give an object of a subclass of Task"):
+        chosen(model(), pictures(), f"{__name__}:SIZE")
+
+
+def test_labels_of_independent_classes_reach_the_loss() -> None:
+    rows = RANDOM.integers(0, 2, (12, 5)).astype(np.float32)
+    data = replace(pictures(targets=rows), task=Multilabel())
+    (batch,) = training_batches(data, DistillSettings(batch_size=12, seed=0), 1)
+    assert batch.labels is not None
+    assert sorted(map(tuple, batch.labels.tolist())) == sorted(map(tuple, rows.tolist()))
+
+
+def test_numbers_of_held_out_images_score_where_training_images_have_none(tmp_path: Path) -> None:
+    data = load_data(save(tmp_path, y=POINTS), input_shape=(1, 8, 8), classes=3, may_be_values=True)
+    data = replace(data, train=replace(data.train, targets=None))
+    data, choice = choose_task(model(), data, None)
+    assert choice.task.name == "regression"
+    assert data.test.targets is not None
+    assert metric_name(model(), data) == "r2"
+
+
+def test_labels_of_any_task_find_the_normalisation() -> None:
+    images = np.zeros((40, 8, 8, 3), np.uint8)
+    split = Split(images, None, None, [Mask(images[0, ..., 0])] * 40)
+    task = Segmentation(ClassMap(1, 2), (8, 8))
+    data = Data(split, split, split, (), Preprocessing((8, 8)), task=task)
+
+    def evaluated(split: Split, tried: Data) -> Evaluation:
+        assert split.annotations is not None
+        return Evaluation(0.9 if tried.std == (1.0, 1.0, 1.0) and tried.mean == (0.0, 0.0, 0.0) else 0.2, None, 40)
+
+    found = choose_normalisation(data, evaluated)
+    assert (found.mean, found.std) == ((0.0,) * 3, (1.0,) * 3)
+    assert found.origin == "tried"
+    bare = replace(split, annotations=None)
+    without = choose_normalisation(replace(data, validation=bare), evaluated)
+    assert without.origin == "assumed"
