@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from PIL import Image
 
 from n2n_edge.data.folder_layout import Files, find_layout
 from n2n_edge.data.labels.pictures import pictures_in
-from n2n_edge.data.loading import Loading, refuse_unreadable
+from n2n_edge.data.loading import Loading, quiet, refuse_unreadable
 from n2n_edge.data.pictures import MODES, UNREADABLE, read_picture
 from n2n_edge.data.pixels import GREY_MODES, Conversions
 from n2n_edge.data.preprocessing import Preprocessing
@@ -228,8 +227,7 @@ def read(
     conversions.passed_over.update(layout.passed_over)
     reader = FileReader(preprocessing, loading or Loading(), conversions)
     count = sum(len(paths) for files in layout.splits.values() for paths in files.paths)
-    with warnings.catch_warnings():  # Pillow warns of large pictures and odd notes in them
-        warnings.simplefilter("ignore")
+    with quiet():
         streams = (count + more) * int(np.prod(preprocessing.input_shape)) > AT_ONCE_BYTES
         parts = _samples(layout.splits, bool(layout.class_names), reader, streams)
     conversions.refuse_unused_bits()
