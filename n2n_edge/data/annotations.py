@@ -13,7 +13,7 @@ from n2n_edge.data.labels.run_lengths import RunLengths
 from n2n_edge.data.labels.values import Label, Mask, MaskFile, Numbers, Objects, Points, Shape
 from n2n_edge.data.preprocessing import Preprocessing
 
-__all__ = ["Annotations"]
+__all__ = ["Annotations", "kinds_in"]
 
 
 class Annotations(Sequence["Label | None"]):
@@ -62,8 +62,8 @@ class Annotations(Sequence["Label | None"]):
 
     @property
     def kinds(self) -> frozenset[type]:
-        """The types of the labels that there are."""
-        return frozenset(type(label) for label in self._labels if label is not None)
+        """The types of the labels that there are (see `kinds_in`)."""
+        return kinds_in(self._labels)
 
     def parts(self) -> Iterator[bytes]:
         """Give what tells the labels from others, for a digest; of masks in files those."""
@@ -83,6 +83,13 @@ class Annotations(Sequence["Label | None"]):
                     yield b"-"
                 case _:
                     yield _mask_print(label)
+
+
+def kinds_in(labels: "Sequence[Label | None]") -> frozenset[type]:
+    """Return the types of the labels that there are; a mask in a file, which isn't decoded, counts as a mask."""
+    if isinstance(labels, Annotations):
+        return labels.kinds
+    return frozenset(Mask if isinstance(each, MaskFile) else type(each) for each in labels if each is not None)
 
 
 def _mask_print(label: Label) -> bytes:

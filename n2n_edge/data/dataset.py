@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n_edge.data import source_digits, source_folder, source_function, source_labelled, source_npz
-from n2n_edge.data.annotations import Annotations
+from n2n_edge.data.annotations import Annotations, kinds_in
 from n2n_edge.data.loading import Loading
 from n2n_edge.data.pixels import Conversions
 from n2n_edge.data.preprocessing import Preprocessing
@@ -64,6 +64,10 @@ class Split:
             None if self.targets is None else self.targets[chosen],
             _chosen(self.annotations, chosen),
         )
+
+    def annotated(self, kind: type) -> "Sequence[Label | None] | None":
+        """Return the annotations where some are of this kind of label, else None."""
+        return self.annotations if kind in kinds_in(self.annotations or ()) else None
 
 
 def _chosen(annotations: "Sequence[Label | None] | None", chosen: NDArray[np.int64]) -> "Sequence[Label | None] | None":

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from n2n_edge.data.annotations import kinds_in
 from n2n_edge.data.dataset import Data, Split
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
@@ -125,9 +126,8 @@ def _by_outputs(model: ir.Model, data: Data, wanted: OutputsName | None) -> tupl
         if labelled or data.train.targets is not None:
             reason = f"{reason}; the labels don't count, fidelity to the teacher does"
     train, validation, test = parts
-    annotations = data.validation.annotations
-    if annotations is not None and any(each is not None for each in annotations):
-        kinds = sorted({type(each).__name__.lower() for each in annotations if each is not None})
+    kinds = sorted(kind.__name__.lower() for kind in kinds_in(data.validation.annotations or ()))
+    if kinds:
         reason = f"{reason}; its labels ({', '.join(kinds)}) don't count, since it isn't known how they are read"
     return replace(data, train=train, validation=validation, test=test, task=task), TaskChoice(task, reason)
 

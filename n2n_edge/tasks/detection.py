@@ -33,7 +33,6 @@ __all__ = ["WORKING_SCORE", "Detection"]
 WORKING_SCORE = 0.3
 """What a detector finds with at least this score counts as found, where agreement with it is measured."""
 
-
 _MOST_INVERTED = 0.5
 """Part of an image's boxes that may end before they begin, as those of a poor student do."""
 
@@ -98,10 +97,7 @@ class Detection(ScaledTask):
 
     def labels(self, split: Split) -> Labels | None:
         """Return the objects of every image, in pixels of the network's input."""
-        annotations = split.annotations
-        if annotations is None or not any(isinstance(each, Objects) for each in annotations):
-            return None
-        return annotations
+        return split.annotated(Objects)
 
     def loss(
         self,

@@ -66,7 +66,7 @@ def choose_detection(
             _signature(model, height, width), decode, tail_of(model), data.class_names
         ), f"read by {decode}"
     readers = _readers(model, height, width)
-    labelled = _labelled(data)
+    labelled = data.validation.annotated(Objects) is not None
     name = recorded.get("reader") if recorded.get("task") == Detection.name else None
     if isinstance(name, str) and name not in HEAD_NAMES:
         code = printable(name)
@@ -133,11 +133,6 @@ def _sizes(output: ir.Value, model: ir.Model) -> tuple[int, ...] | None:
         return None
     sizes = [1, *list(output.shape)[1 if has_image_axis(output, model) else 0 :]]
     return tuple(size for size in sizes if isinstance(size, int)) if all(isinstance(s, int) for s in sizes) else None
-
-
-def _labelled(data: Data) -> bool:
-    annotations = data.validation.annotations
-    return annotations is not None and any(isinstance(each, Objects) for each in annotations)
 
 
 def _by_what_they_find(model: ir.Model, data: Data, readers: Sequence[_Reader]) -> tuple[_Reader, str]:

@@ -43,10 +43,8 @@ class Keypoints(ScaledTask):
 
     def labels(self, split: Split) -> Labels | None:
         """Return the points of every image, in pixels of the network's input."""
-        annotations = split.annotations
-        if annotations is not None and any(isinstance(each, Points) for each in annotations):
-            return annotations
-        return split.targets
+        points = split.annotated(Points)
+        return split.targets if points is None else points
 
     def meter(self) -> Meter:
         """Return what gathers distances."""

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from n2n_edge.data.dataset import Data
-from n2n_edge.data.labels.values import Mask, MaskFile, Points
+from n2n_edge.data.labels.values import Mask, Points
 from n2n_edge.errors import InputError
 from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.graph.learned import learned_outputs
@@ -38,9 +38,9 @@ def choose_by_form(model: ir.Model, data: Data, wanted: str | None) -> tuple[Tas
         InputError: what is wanted has outputs of another form.
     """
     shapes = [_shape(output) for output in learned_outputs(model)]
-    if wanted == "segmentation" or (wanted is None and _labels(data, (Mask, MaskFile))):
+    if wanted == "segmentation" or (wanted is None and data.validation.annotated(Mask) is not None):
         return _segmentation(model, data, shapes, asked=wanted is not None)
-    if wanted == "keypoints" or (wanted is None and _labels(data, (Points,))):
+    if wanted == "keypoints" or (wanted is None and data.validation.annotated(Points) is not None):
         return _keypoints(model, data, shapes, asked=wanted is not None)
     if wanted == "multilabel" or (wanted is None and _rows_of_decisions(data, shapes, model)):
         return _multilabel(model, data, shapes)
@@ -49,7 +49,7 @@ def choose_by_form(model: ir.Model, data: Data, wanted: str | None) -> tuple[Tas
 
 def labelled_for_form(data: Data) -> bool:
     """Tell whether the labels are masks or points, which go before what outputs look like."""
-    return _labels(data, (Mask, MaskFile, Points))
+    return any(data.validation.annotated(kind) is not None for kind in (Mask, Points))
 
 
 def _segmentation(
@@ -135,11 +135,6 @@ def _rows_of_decisions(data: Data, shapes: Sequence[tuple[int, ...]], model: ir.
         return False
     decided = bool(np.isin(targets, (0.0, 1.0)).all())
     return decided and targets.shape[1] > 1 and last_op_of(learned_outputs(model)[0]) in ("Sigmoid", "HardSigmoid")
-
-
-def _labels(data: Data, kinds: tuple[type, ...]) -> bool:
-    annotations = data.validation.annotations
-    return annotations is not None and any(isinstance(each, kinds) for each in annotations)
 
 
 def _channels(shape: tuple[int, ...], axis: int) -> int:

@@ -53,10 +53,7 @@ class Segmentation(ScaledTask):
 
     def labels(self, split: Split) -> Labels | None:
         """Return the masks of every image, as large as the network's input."""
-        annotations = split.annotations
-        if annotations is None or not any(isinstance(each, Mask | MaskFile) for each in annotations):
-            return None
-        return annotations
+        return split.annotated(Mask)
 
     def loss(
         self,
