@@ -9,6 +9,7 @@ from types import NoneType, UnionType
 from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from n2n_edge.data.loading import check_loading
+from n2n_edge.data.preprocessing_options import check_options
 from n2n_edge.errors import InputError
 from n2n_edge.importing import is_function_name
 from n2n_edge.metrics.budget import Budget
@@ -171,14 +172,14 @@ class CompressSettings:
         None,
         "Mean per channel, with commas, in the unit of --pixels and the order of --channels.",
         PREPROCESSING,
-        shown="the teacher's metadata, or found out",
+        shown="metadata, or found out",
     )
     std: tuple[float, ...] | None = _setting(None, "Standard deviation per channel, likewise.", PREPROCESSING)
     pixels: str | None = _setting(
         None, "Range of pixels before mean and std: 0..1, 0..255 or -1..1.", PREPROCESSING, shown="metadata, or 0..1"
     )
     channels: str | None = _setting(
-        None, "Order of colours in the teacher's input: rgb, or bgr as OpenCV has it.", PREPROCESSING, shown="rgb"
+        None, "Order of colours in the network's input: rgb, or bgr as OpenCV has it.", PREPROCESSING, shown="rgb"
     )
     resize: str | None = _setting(
         None,
@@ -305,14 +306,8 @@ class CompressSettings:
         check_task(self.task)
         if self.decode is not None and not is_function_name(self.decode):
             raise InputError(f"‹decode› {self.decode}: must be package.module:function")
-        if (self.mean is None) != (self.std is None):
-            raise InputError("‹mean› and ‹std› belong together; give both or neither")
+        check_options(self)
         # onnx is imported only where it is needed: help, and listing what a run has tried, answer at once
-        preprocessing = (item for item in fields(self) if item.metadata.get("panel") == PREPROCESSING)
-        if any(getattr(self, item.name) != item.default for item in preprocessing):
-            from n2n_edge.runs.preprocessing import check_options
-
-            check_options(self)
         if self.bind or self.opset is not None or self.ir_version is not None:
             from n2n_edge.graph.bind import parse_bindings
             from n2n_edge.graph.file_version import check_versions
