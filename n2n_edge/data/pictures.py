@@ -1,6 +1,5 @@
 """Picture files decoded to a network's channels and size."""
 
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +12,15 @@ from n2n_edge.data.resizing import resized_image
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 
-__all__ = ["MODES", "ORIENTATION", "UNREADABLE", "read_picture"]
+__all__ = ["MODES", "UNREADABLE", "read_picture", "upright_size"]
 
 MODES = {1: "L", 3: "RGB"}
 """Pillow's mode of pictures with so many channels."""
 
-ORIENTATION = 0x0112
-"""EXIF's tag that says how a picture has to be turned."""
-
 UNREADABLE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow raises for a picture that it can't read."""
 
-_ODD_NOTES = (*UNREADABLE, struct.error, TypeError, KeyError, IndexError, OverflowError, ZeroDivisionError)
+_ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -34,6 +30,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+"""What a picture needs to be upright, by EXIF's orientation."""
+
+_ONTO_ITS_SIDE = tuple(_TURNS[code] for code in (5, 6, 7, 8))
 
 
 def read_picture(
@@ -68,6 +67,7 @@ def _pixels(
     if preprocessing.antialias and not exact and image.width > 2 * size and image.height > 2 * size:
         # lets the JPEG decoder skip detail that the scaling would throw away
         image.draft(mode, (2 * size, 2 * size))
+    image.load()
     turn = _turn(image)
     read = as_eight_bits(where, image, conversions)
     if turn is not None:
@@ -77,15 +77,24 @@ def _pixels(
     return np.array(fitted).reshape(*preprocessing.size, -1)
 
 
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return height and width of a picture once it is turned by its EXIF orientation; mostly without decoding it."""
+    if _turn(image) not in _ONTO_ITS_SIDE:
+        return image.height, image.width
+    if image.format == "TIFF":  # turned by Pillow, in some versions only when it is loaded
+        image.load()
+        return image.height, image.width
+    return image.size
+
+
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """Return how a picture has to be turned by its EXIF orientation; what can't be read of EXIF says nothing.
+    """Return how a picture has to be turned by its EXIF orientation.
 
     Pillow turns TIFFs itself when it loads them, and clears the note.
     """
-    image.load()
     try:
-        return _TURNS.get(image.getexif().get(ORIENTATION, 1))
-    except _ODD_NOTES:
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # notes that can't be read say nothing
         return None
 
 

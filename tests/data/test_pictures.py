@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from n2n_edge.data.dataset import load_data
+from n2n_edge.data.pictures import upright_size
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.data.source_folder import read
 from n2n_edge.errors import InputError
@@ -127,6 +128,18 @@ def test_pictures_are_turned_upright_and_counted(tmp_path, suffix, orientation, 
     assert np.abs(source.train.images[0].astype(int) - COLOUR).mean() < 4
     told = orientation != 1 and suffix != ".tiff"  # Pillow itself turns these for every reader
     assert ("1 turned upright" in source.conversions.words()) == told
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tiff"])
+def test_sizes_are_told_undecoded_as_pictures_are_turned(tmp_path, suffix):
+    for orientation in (*range(1, 9), 77):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.new("RGB", (6, 4)).save(tmp_path / f"x{suffix}", exif=exif)
+        with Image.open(tmp_path / f"x{suffix}") as image:
+            size = upright_size(image)
+        with Image.open(tmp_path / f"x{suffix}") as image:
+            assert size == ImageOps.exif_transpose(image).size[::-1]
 
 
 def test_a_damaged_orientation_says_nothing(tmp_path):
