@@ -87,7 +87,12 @@ def file_accuracy(
             f"{path}: {wanted.spec} tells nothing that it could be held against; give "
             "‹baseline› MODEL to hold its fidelity to that"
         )
-    return "fidelity", _figure(file_meter(path, data.test, data, teacher=baseline)), None, notes, warnings
+    theirs = data
+    if files[1].how.preprocessing != files[0].how.preprocessing:
+        theirs, their_notes, _ = _data(files[1], wanted)
+        notes = tuple(dict.fromkeys((*notes, *their_notes)))
+    figure = _figure(file_meter(path, data.test, data, teacher=baseline, teacher_data=theirs))
+    return "fidelity", figure, None, notes, warnings
 
 
 def _bound_accuracy(

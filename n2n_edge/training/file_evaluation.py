@@ -30,11 +30,18 @@ def evaluate_file(
 
 
 def file_meter(
-    path: Path | str, split: Split, data: Data, *, teacher: Path | str | None = None, threads: int = 0
+    path: Path | str,
+    split: Split,
+    data: Data,
+    *,
+    teacher: Path | str | None = None,
+    teacher_data: Data | None = None,
+    threads: int = 0,
 ) -> Meter:
     """Return the task's meter with all that a file gives for a split; `threads` 0 lets the runtime choose.
 
-    `teacher` is a file too; without it there is no fidelity. A file with a fixed batch size is fed batches of that
+    `teacher` is a file too; without it there is no fidelity. `teacher_data` are the test images as it wants them, where
+    it wants them otherwise. A file with a fixed batch size is fed batches of that
     size. Fidelity of outputs that are compared as numbers is worked out by torch.
 
     Raises:
@@ -42,7 +49,11 @@ def file_meter(
     """
     task = data.task or _task(path, data)
     meter, labels = task.meter(), task.labels(split)
-    theirs = None if teacher is None else outputs_by_image(teacher, data, split, threads)
+    theirs = None
+    if teacher is not None and (teacher_data is None or teacher_data is data):
+        theirs = outputs_by_image(teacher, data, split, threads)
+    elif teacher is not None and teacher_data is not None:
+        theirs = outputs_by_image(teacher, teacher_data, teacher_data.test, threads)
     try:
         for place, outputs in enumerate(outputs_by_image(path, data, split, threads)):
             told = None if labels is None else labels[place : place + 1]

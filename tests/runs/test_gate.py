@@ -56,7 +56,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def score(*models: Path, **given: Any) -> float:
     (gated,) = n2n_edge.gate(*models, min_score=0.5, **given)
-    return gated.checks[0].reached.value  # type: ignore[union-attr]
+    return next(check for check in gated.checks if check.cost == "score").reached.value  # type: ignore[union-attr]
 
 
 def command(*words: object) -> Any:
@@ -97,6 +97,15 @@ def test_of_two_models_the_one_that_says_nothing_is_given_what_the_other_is(pict
         (gated,) = n2n_edge.gate(one, data=pictures, baseline=other, max_drop=0.1, max_time=0.001)
         assert gated.checks[-2].reached.value == 0.0  # type: ignore[union-attr]
         assert "foreign.onnx: records no preprocessing" in " ".join(note.text for note in gated.notes)
+
+
+def test_fidelity_is_to_the_baseline_on_images_as_it_wants_them(pictures: Path, tmp_path: Path) -> None:
+    wanting = {"resize": "letterbox", "channel_order": "bgr"}
+    bytes_in, fractions_in = (model(tmp_path / f"{p[0]}.onnx", pixels=p, **wanting) for p in ("-1..1", "0..1"))
+    rgb = model(tmp_path / "rgb.onnx", resize="letterbox")
+    unlabelled = {"data": pictures / "test" / "red", "task": "classification", "max_time": 0.001}
+    assert score(bytes_in, baseline=fractions_in, **unlabelled) == 1.0
+    assert score(bytes_in, baseline=rgb, **unlabelled) == 0.0
 
 
 def test_a_free_size_is_the_recorded_or_the_given_one(pictures: Path, tmp_path: Path) -> None:
