@@ -8,7 +8,7 @@ from PIL import Image, UnidentifiedImageError
 
 from n2n_edge.data.pixels import GREY_MODES, Conversions, as_eight_bits
 from n2n_edge.data.preprocessing import Preprocessing
-from n2n_edge.data.resizing import resized_image
+from n2n_edge.data.resizing import Reduced, resized_image
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 
@@ -33,6 +33,12 @@ _TURNS = {
 """What a picture needs to be upright, by EXIF's orientation."""
 
 _ONTO_ITS_SIDE = tuple(_TURNS[code] for code in (5, 6, 7, 8))
+_RIGHT_COMES_LEFT = tuple(_TURNS[code] for code in (2, 3, 6, 7))
+_BOTTOM_COMES_UP = tuple(_TURNS[code] for code in (3, 4, 7, 8))
+"""Turns after which the left or the upper edge is one that was right or lower."""
+
+_LEAST_DECODED = 4
+"""Sides of the input that a JPEG's sides keep where its decoder skips detail: 99% of bytes stay within one."""
 
 
 def read_picture(
@@ -61,20 +67,31 @@ def _pixels(
 ) -> NDArray[np.uint8]:
     mode = MODES[preprocessing.channels]
     _note_kind(image, mode, conversions)
-    size = max(preprocessing.size)  # it may have to be turned
-    # sizes within the input follow from those of the picture, which a draft rounds
+    least, own = _LEAST_DECODED * max(preprocessing.size), image.size  # it may have to be turned
+    # a letterbox and a ratio are as other libraries have them, to the byte
     exact = preprocessing.resize == "letterbox" or preprocessing.crop_ratio is not None
-    if preprocessing.antialias and not exact and image.width > 2 * size and image.height > 2 * size:
+    draft = None
+    if preprocessing.antialias and not exact and min(own) > least:
         # lets the JPEG decoder skip detail that the scaling would throw away
-        image.draft(mode, (2 * size, 2 * size))
+        draft = image.draft(mode, (least, least))
     image.load()
     turn = _turn(image)
     read = as_eight_bits(where, image, conversions)
     if turn is not None:
         read = read.transpose(turn)
         conversions.counts["turned upright by their EXIF orientation (torchvision's loader doesn't)"] += 1
-    fitted = resized_image(read if read.mode == mode else read.convert(mode), preprocessing)
-    return np.array(fitted).reshape(*preprocessing.size, -1)
+    read = read if read.mode == mode else read.convert(mode)
+    of = None if draft is None else _upright(Reduced(own, draft[1][2:]), turn, read.size)
+    return np.array(resized_image(read, preprocessing, of)).reshape(*preprocessing.size, -1)
+
+
+def _upright(of: Reduced, turn: Image.Transpose | None, size: tuple[int, int]) -> Reduced:
+    """Return what a picture of `size`, once it is turned, is a smaller decoding of."""
+    turned = turn in _ONTO_ITS_SIDE
+    whole, (width, height) = (of.whole[::-1], of.filled[::-1]) if turned else (of.whole, of.filled)
+    left = size[0] - width if turn in _RIGHT_COMES_LEFT else 0.0
+    top = size[1] - height if turn in _BOTTOM_COMES_UP else 0.0
+    return Reduced(whole, (width, height), (left, top))
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
