@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import InitVar, dataclass, field, fields, replace
 from math import isfinite
 from pathlib import Path
 from types import NoneType, UnionType
@@ -13,7 +13,7 @@ from n2n_edge.data.preprocessing_options import check_options
 from n2n_edge.errors import InputError
 from n2n_edge.importing import is_function_name
 from n2n_edge.metrics.budget import Budget
-from n2n_edge.metrics.costs import COSTS, OBJECTIVES
+from n2n_edge.metrics.costs import COSTS, OBJECTIVES, with_present_names
 from n2n_edge.reading import expanded, is_file
 from n2n_edge.tasks.names import check_task
 from n2n_edge.training.settings import check_augment, check_device
@@ -90,7 +90,7 @@ class CompressSettings:
     name or file, or several, the primary one first (see `named_devices`). `task` says what it does;
     ``auto`` decides by its graph and the labels. A run keeps the number of torch's
     `threads` that it began with, since it decides how sums are rounded. Budgets are in MB (10^6 bytes), ms, and
-    fractions of one.
+    fractions of one. `min_accuracy` gives `min_score` by another name, under which it isn't kept.
 
     >>> settings = n2n_edge.CompressSettings(max_mb=0.5, effort="quick")
     >>> settings.seed, [budget.limit for budget in settings.budgets]
@@ -282,8 +282,12 @@ class CompressSettings:
         may_change=True,
     )
     threads: int | None = None
+    min_accuracy: InitVar[float | None] = field(default=None, kw_only=True)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, min_accuracy: float | None) -> None:
+        if min_accuracy is not None:
+            names = with_present_names({"min_accuracy": min_accuracy, "min_score": self.min_score})
+            object.__setattr__(self, "min_score", names["min_score"])
         _check_types(self)
         object.__setattr__(self, "device", named_devices(self.device))
         if self.effort not in EFFORTS:
@@ -378,7 +382,8 @@ _WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a n
 
 def _check_types(settings: CompressSettings) -> None:
     """Turn lists into tuples and whole numbers into floats where those belong; raises InputError for other types."""
-    for name, hint in get_type_hints(CompressSettings).items():
+    hints = get_type_hints(CompressSettings)
+    for name, hint in ((item.name, hints[item.name]) for item in fields(settings)):
         value = getattr(settings, name)
         forms = get_args(hint) if isinstance(hint, UnionType) else (hint,)
         if name == "device" or (value is None and NoneType in forms):
