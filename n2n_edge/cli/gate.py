@@ -102,7 +102,7 @@ def gate(
         str | None,
         typer.Option(
             help="Sizes of the first input without its batch, such as 3x224x224, where a model leaves them free "
-            "[default: the baseline's or the model's, else 224].",
+            "[default: the baseline's or the model's, what a student records, else 224].",
             rich_help_panel=_BUDGETS,
         ),
     ] = None,

@@ -105,14 +105,16 @@ def leaves_size_free(model: ir.Model) -> bool:
 
 
 def recorded_shape(model: ir.Model) -> InputShape | None:
-    """Return channels, height and width of images that a file's metadata record, None where that doesn't fit it."""
+    """Return channels, height and width that a file which leaves sizes free records for its images; else None."""
+    declared = _declared(model)
+    if declared is None or None not in declared:
+        return None
     try:
         document = json.loads(model.metadata_props[PREPROCESSING_KEY])
         shape = (document["channels"], *document["size"])
     except (KeyError, TypeError, ValueError, RecursionError):
         return None
-    declared = _declared(model)
-    fits = declared is not None and all(type(size) is int for size in shape) and _fits(declared, shape)
+    fits = all(type(size) is int for size in shape) and _fits(declared, shape)
     return shape if fits else None
 
 
@@ -134,12 +136,15 @@ class SizedModels:
 
 
 def with_input_shape(model: ir.Model, input_shape: InputShape | None, name: str = "the model") -> ir.Model:
-    """Return `model` with the free sizes of its first input fixed, in place; as it is where nothing is free or given.
+    """Return `model` with the free sizes of its first input fixed, in place; as it is where nothing is free or told.
+
+    None stands for the shape that it records (see `recorded_shape`).
 
     Raises:
         InputError: the shape doesn't fit, or the network can't run at that size.
     """
     declared = _declared(model)
+    input_shape = recorded_shape(model) if input_shape is None else input_shape
     if input_shape is None or declared is None:
         return model
     fitted = in_own_order(declared, input_shape)
