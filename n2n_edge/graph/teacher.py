@@ -23,6 +23,7 @@ from n2n_edge.graph.groups import (
     importance_order,
     unit_importance,
 )
+from n2n_edge.graph.input_shape import recorded_shape
 from n2n_edge.graph.labels import Labels
 from n2n_edge.graph.layers import Layer, find_layers
 from n2n_edge.graph.load import load_model
@@ -62,13 +63,13 @@ class Teacher:
     """
 
     def __init__(self, model: ir.Model, input_shape: tuple[int, ...] | None = None) -> None:
-        """Analyse `model`; `input_shape` (without batch) fills free axes of the first input.
+        """Analyse `model`; `input_shape` (without batch) fills free axes of the first input, else what it records.
 
         Raises:
             InputError: the model is quantized, or ONNX Runtime can't run it.
         """
         self.source = model
-        self.model = normalise(model, input_shape)
+        self.model = normalise(model, recorded_shape(model) if input_shape is None else input_shape)
         places, self.amounts = node_amounts(self.model)
         self.layers: tuple[Layer, ...] = find_layers(self.model, node_costs(places, self.amounts))
         self.labels = propagate(self.model)
