@@ -24,11 +24,11 @@ from n2n_edge.metrics.figures import Figure, FigureJson
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.scores import detail_words, drop, metric_label
 from n2n_edge.metrics.verdict import Verdict, verdicts_on
-from n2n_edge.report.document import ConditionJson, ConditionsJson, DeviceJson, RunReport
+from n2n_edge.report.document import ConditionJson, ConditionsJson, DeviceJson, PrecisionRecallJson, RunReport
 from n2n_edge.report.html import write_html
 from n2n_edge.report.model_card import write_model_card
 from n2n_edge.runs.callbacks import RunCallback
-from n2n_edge.runs.document import Origin, run_report, write_json
+from n2n_edge.runs.document import Origin, precision_recall, run_report, write_json
 from n2n_edge.runs.examples import worst_examples
 from n2n_edge.runs.final import Trained
 from n2n_edge.runs.folder import RunFolder, publish, sha256_of
@@ -40,8 +40,8 @@ from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.trainable import shipped_form
 from n2n_edge.tasks.choice import metric_name, task_of
 from n2n_edge.tasks.classification import Classification
+from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.paired import paired_difference
-from n2n_edge.tasks.task import Meter
 from n2n_edge.training.batches import subset
 from n2n_edge.training.file_evaluation import evaluate_file, file_meter
 
@@ -128,6 +128,7 @@ def _proven(
         teacher_figures=teacher_figures,
         student_figures=student_figures,
         difference=quality.difference,
+        precision_recall=quality.precision_recall,
         verdicts=verdicts,
         parity=parity,
         devices=_devices(files[1], prepared.profiles),
@@ -232,6 +233,7 @@ class _Quality:
     teacher: Mapping[str, Figure]
     student: Mapping[str, Figure]
     difference: Figure | None
+    precision_recall: PrecisionRecallJson | None
 
     @property
     def notices(self) -> tuple[Notice, ...]:
@@ -264,11 +266,12 @@ def _quality(prepared: Prepared, student: Path) -> _Quality:
         student, data.test, data, teacher=None if isinstance(task, Classification) and not unlabelled else path
     )
     difference = None if unlabelled else paired_difference(theirs, own)
-    return _Quality(task.name, metric, _figures(metric, theirs), _figures(metric, own), difference)
+    first, second = theirs.evaluation(), own.evaluation()
+    curves = precision_recall(None if unlabelled else first, second)
+    return _Quality(task.name, metric, _figures(metric, first), _figures(metric, second), difference, curves)
 
 
-def _figures(metric: str, meter: Meter) -> dict[str, Figure]:
-    found = meter.evaluation()
+def _figures(metric: str, found: Evaluation) -> dict[str, Figure]:
     more = {} if found.score is None or found.fidelity is None else {"agreement": found.fidelity}
     details = {f"detail:{name}": (value, detail_words(name)[1]) for name, value in {**more, **found.details}.items()}
     scores = {metric: (found.metric, "fraction"), **details}
