@@ -219,7 +219,7 @@ def _read(
     except OSError as error:
         raise InputError(f"data '{printable(spec)}' can't be read ({error.strerror}): give what can be") from error
     if is_function_name(spec):
-        return source_function.read(spec, preprocessing)
+        return source_function.read(spec, preprocessing, lambda: class_names or object_classes())
     raise InputError(
         f"no data '{spec}': give a folder of images, a data.yaml or other labels, an .npz file, or "
         "package.module:function"

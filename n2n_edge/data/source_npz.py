@@ -12,7 +12,7 @@ from n2n_edge.data.samples import Samples, Source, fit_all
 from n2n_edge.errors import InputError
 from n2n_edge.reading import is_file
 
-__all__ = ["as_bytes", "as_labels", "labelled", "read"]
+__all__ = ["as_bytes", "as_labels", "bytes_as_given", "labelled", "read"]
 
 _IMAGE_KEYS = ("x_train", "x", "X", "images", "data")
 _LABELS_OF = {"x_train": "y_train", "x_test": "y_test", "x_val": "y_val"}
@@ -52,12 +52,19 @@ def as_bytes(
     where: str, images: NDArray[np.generic], preprocessing: Preprocessing, conversions: Conversions
 ) -> NDArray[np.uint8]:
     """Bring images of bytes, 16-bit values, or floats in 0..1, to `(N, H, W, C)` uint8 of the teacher's size."""
+    return fit_all(bytes_as_given(where, images, preprocessing, conversions), preprocessing)
+
+
+def bytes_as_given(
+    where: str, images: NDArray[np.generic], preprocessing: Preprocessing, conversions: Conversions
+) -> NDArray[np.uint8]:
+    """Bring such images to `(N, H, W, C)` uint8 with the teacher's channels, in the size that they have."""
     if images.ndim and len(images) == 0:
         raise InputError(f"{where} holds no images")
     images = _channels_last(where, images, preprocessing.input_shape)
     if images.size == 0:
         raise InputError(f"{where} has the shape {images.shape}: its images have no pixels")
-    return fit_all(bytes_of(where, images, conversions), preprocessing)
+    return bytes_of(where, images, conversions)
 
 
 def as_labels(where: str, labels: NDArray[np.generic], count: int) -> NDArray[np.int64]:
