@@ -215,7 +215,7 @@ def _read(
         if exists(path) and path.is_dir():
             return source_folder.read(path, preprocessing, class_names, loading, more)
         if is_file(path) or path.suffix == ".npz":
-            return source_npz.read(path, preprocessing)
+            return source_npz.read(path, preprocessing, lambda: class_names or object_classes())
     except OSError as error:
         raise InputError(f"data '{printable(spec)}' can't be read ({error.strerror}): give what can be") from error
     if is_function_name(spec):

@@ -1,5 +1,6 @@
 """Boxes, masks and points that a function gives with its images."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 
 from n2n_edge.data.dataset import Data, load_data
+from n2n_edge.data.labels.packed import packed
 from n2n_edge.data.labels.values import Mask, Objects, Points
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.errors import InputError
@@ -187,3 +189,59 @@ def test_whole_numbers_of_another_shape_are_still_values(monkeypatch: pytest.Mon
     data = load(monkeypatch, [np.array([[3, 4], [5, index]]) for index in range(20)])
     assert data.train.targets is not None
     assert data.train.targets.shape[1] == 4
+
+
+@pytest.mark.parametrize("kind", ["boxes", "mask", "points"])
+def test_an_npz_holds_boxes_masks_and_points_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str) -> None:
+    mask = (picture()[..., 0] > 0).astype(np.uint8)
+    targets: dict[str, Any] = {
+        "boxes": {"boxes": [BOX, (1, 2, 30, 40)], "labels": [2, 0], "iscrowd": [0, 1],
+                  "keypoints": [[(25, 20, 2)], [(0, 0, 0)]]},
+        "mask": {"mask": mask},
+        "points": {"points": [(20, 15), (40, 45)]},
+    }  # fmt: skip
+    empty = {"boxes": [], "labels": []} if kind == "boxes" else None
+    given = [targets[kind]] * 20 + [empty] * 4 + [None] * 8
+    as_function = load(monkeypatch, given, resize="letterbox")
+    preprocessing = Preprocessing((SIDE, SIDE), resize="letterbox")
+    images = np.stack([picture()] * len(given))
+    labels = [None if each is None else label_of(each) for each in given]
+    np.savez(tmp_path / "data.npz", images=images, **packed(labels, (HEIGHT, WIDTH)))
+    as_file = load_data(str(tmp_path / "data.npz"), preprocessing=preprocessing, classes=None, object_classes=lambda: 3)
+    assert as_file.digest() == as_function.digest()
+    assert as_file.class_names == as_function.class_names
+    assert as_file.summary == as_function.summary
+    assert as_file.conversions == ""
+
+
+def label_of(target: dict[str, Any]) -> Objects | Mask | Points:
+    if "mask" in target:
+        return Mask(target["mask"])
+    if "points" in target:
+        return Points(np.column_stack([np.array(target["points"], float), [2.0, 2.0]]))
+    boxes = np.array(target["boxes"], float).reshape(-1, 4)
+    crowd = None if "iscrowd" not in target else np.array(target["iscrowd"], bool)
+    points = None if "keypoints" not in target else np.array(target["keypoints"], float)
+    return Objects(boxes, np.array(target["labels"], np.int64), crowd, points)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"boxes": np.ones((3, 5))}, r"'boxes' of .* has the shape \(3, 5\): give rows of image, left"),
+        ({"boxes": np.array([[20, 1, 1, 9, 9, 0]])}, "has the image 20 in row 0, but images go from 0 to 19"),
+        ({"boxes": np.array([[3, 1, 1, 9, 9, 3]])}, "image 3 of 'images' .* object 0 has class 3, but the teacher"),
+        ({"boxes": np.ones((2, 6)), "keypoints": np.ones((3, 2, 3))}, "'keypoints' of .* has 3 rows for 2 boxes"),
+        ({"points": np.ones((4, 2, 2))}, r"'points' of .* has the shape \(4, 2, 2\) for 20 images"),
+        ({"points": np.ones((20, 2, 2)) * 5, "boxes": np.ones((1, 6))}, "labels of several kinds; leave one"),
+        ({"labels": np.full((20, HEIGHT, WIDTH), 7)}, "the mask of image 0 of 'images' .* holds class 7, but"),
+        ({"boxes": np.array([[3, 1, 1, 9, 9, 0]]), "labelled": np.ones(3)}, "'labelled' of .* for 20 images"),
+    ],
+)  # fmt: skip
+def test_one_line_says_what_is_wrong_with_labels_of_an_npz(tmp_path: Path, arrays: Any, words: str) -> None:
+    np.savez(tmp_path / "data.npz", images=np.stack([picture()] * 20), **arrays)
+    with pytest.raises(InputError, match=words):
+        load_data(
+            str(tmp_path / "data.npz"), preprocessing=Preprocessing((SIDE, SIDE)), classes=None,
+            object_classes=lambda: 3,
+        )  # fmt: skip
