@@ -20,13 +20,24 @@ class Annotations(Sequence["Label | None"]):
     """Labels of images of `sizes` ``(N, 2)`` (height, width), given in pixels of the network's input.
 
     They are moved as `preprocessing` moves the images. Masks of files are decoded when they are asked for. Indexing by
-    a number gives a label, or None where an image has none; by a slice or by numbers, the labels of some.
+    a number gives a label, or None where an image has none; by a slice or by numbers, the labels of some. `names` are
+    what errors call the images.
     """
 
     def __init__(
-        self, labels: Sequence[Label | None], sizes: NDArray[np.int64], preprocessing: Preprocessing | None
+        self,
+        labels: Sequence[Label | None],
+        sizes: NDArray[np.int64],
+        preprocessing: Preprocessing | None,
+        names: Sequence[str],
     ) -> None:
         self._labels, self._sizes, self._preprocessing = tuple(labels), sizes, preprocessing
+        self.names = tuple(names)
+
+    @classmethod
+    def in_place(cls, labels: Sequence[Label | None], names: Sequence[str]) -> "Annotations":
+        """Return labels that are in pixels of the network's input already."""
+        return cls(labels, np.ones((len(labels), 2), np.int64), None, names)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -40,7 +51,12 @@ class Annotations(Sequence["Label | None"]):
     ) -> "Label | Annotations | None":
         if isinstance(chosen, slice | np.ndarray):
             rows = np.arange(len(self))[chosen]
-            return Annotations([self._labels[row] for row in rows], self._sizes[rows], self._preprocessing)
+            return Annotations(
+                [self._labels[row] for row in rows],
+                self._sizes[rows],
+                self._preprocessing,
+                [self.names[row] for row in rows],
+            )
         label = self._labels[chosen]
         if label is None or self._preprocessing is None:
             return label
@@ -53,7 +69,8 @@ class Annotations(Sequence["Label | None"]):
     def extended(self, count: int) -> "Annotations":
         """Return them with so many unlabelled images behind."""
         sizes = np.concatenate([self._sizes, np.ones((count, 2), np.int64)])
-        return Annotations([*self._labels, *[None] * count], sizes, self._preprocessing)
+        names = [*self.names, *[""] * count]
+        return Annotations([*self._labels, *[None] * count], sizes, self._preprocessing, names)
 
     @property
     def labelled(self) -> NDArray[np.bool_]:

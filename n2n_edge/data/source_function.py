@@ -90,8 +90,9 @@ def _read_part(
     images: list[NDArray[np.uint8]] = []
     rows: list[NDArray[np.generic] | None] = []
     annotated: list[bool] = []
+    kind = {None: "item", "train": "training item", "test": "test item"}
     for index in range(count):
-        where = f"item {index} of data '{spec}'"
+        where = f"{kind.get(split)} {index} of data '{spec}'"
         with guarded(where):
             image, label = _item(where, items[index], preprocessing, conversions)
             height, width = image.shape[1:3]
@@ -162,10 +163,8 @@ def _annotated(spec: str, parts: Sequence[_Part], targets: Targets) -> tuple[lis
         raise InputError(f"data '{spec}' has dicts or masks as labels, and numbers: give the same kind for every image")
     told, samples, start = targets.annotated(), list[Samples](), 0
     for part in parts:
-        labels = told.labels[start : start + len(part.images)]
-        start += len(part.images)
-        sizes = np.ones((len(labels), 2), np.int64)
-        samples.append(
-            Samples(part.images, None, None, Annotations(labels, sizes, None) if any(part.annotated) else None)
-        )
+        rows = slice(start, start + len(part.images))
+        labels = Annotations.in_place(told.labels[rows], told.images[rows]) if any(part.annotated) else None
+        samples.append(Samples(part.images, None, None, labels))
+        start = rows.stop
     return samples, told

@@ -185,7 +185,8 @@ def _read_arrays(reader: _Reader) -> Source:
         told, start = reader.targets.annotated(), 0
         for name, count in counts.items():
             if count:
-                labels = Annotations(told.labels[start : start + count], np.ones((count, 2), np.int64), None)
+                rows = slice(start, start + count)
+                labels = Annotations.in_place(told.labels[rows], told.images[rows])
                 parts[name] = replace(parts[name], annotations=labels)
             start += count
         source = replace(source, class_names=told.names, notices=told.notices, summary=told.summary)

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from n2n_edge.data.annotations import Annotations
 from n2n_edge.data.dataset import Data
-from n2n_edge.data.labels.values import Mask, Points
+from n2n_edge.data.labels.masks import too_high
+from n2n_edge.data.labels.values import Mask, Points, highest_class
 from n2n_edge.errors import InputError
+from n2n_edge.foreign import printable
 from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.tasks.keypoints import Keypoints
@@ -61,6 +64,7 @@ def _segmentation(
         form = map_form(shape, height, width, bounded=last in _ENDS) if shape else None
         if form is None or (unlabelled and not _surely_classes(shape, form.axis, last, (height, width), len(shapes))):
             continue
+        _check_classes(data, form.classes, str(output.name))
         task = Segmentation(form, (height, width), last in _ENDS, place, data.class_names)
         what = "foreground and background" if form.classes == 2 and _channels(shape, form.axis) == 1 else (
             f"{form.classes} classes"
@@ -76,15 +80,30 @@ def _segmentation(
     )
 
 
+def _check_classes(data: Data, classes: int, output: str) -> None:
+    """Raise InputError where a mask holds a class that the map hasn't."""
+    if len(data.class_names) <= classes:
+        return
+    for split in (data.train, data.validation, data.test):
+        labels = split.annotated(Mask) or ()
+        for place, label in enumerate(labels):
+            most = highest_class(label)
+            if most >= classes:
+                where = printable(labels.names[place]) if isinstance(labels, Annotations) else f"image {place}"
+                raise too_high(
+                    f"the mask of {where}", most, f"output '{output}' is a map of {classes} classes, 0 to {classes - 1}"
+                )
+
+
 def _surely_classes(shape: tuple[int, ...], axis: int, last: str, size: tuple[int, int], outputs: int) -> bool:
     """Tell whether a map is one of classes though no label says so."""
     channels = _channels(shape, axis)
     area = shape[1:] if axis == 0 else shape[2:] if axis == 1 else shape[1:3]
-    if outputs > 1 or channels == _IMAGE_CHANNELS or channels > _MOST_CLASSES:
+    if outputs > 1 or channels > _MOST_CLASSES:
         return False
     if channels == 1:
         return last in ("Sigmoid", "HardSigmoid") and tuple(area) == size
-    return last == "Softmax" or (last not in _ENDS and tuple(area) == size)
+    return last == "Softmax" or (last not in _ENDS and tuple(area) == size and channels != _IMAGE_CHANNELS)
 
 
 def _keypoints(

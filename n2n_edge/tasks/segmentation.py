@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n_edge.data.dataset import Split
-from n2n_edge.data.labels.values import IGNORED, Mask, MaskFile
+from n2n_edge.data.labels.values import Mask, MaskFile, highest_class
 from n2n_edge.tasks.maps import ClassMap, Overlap, class_maps, confusion, overlap_of_sums
 from n2n_edge.tasks.marks import Marks
 from n2n_edge.tasks.metrics import Evaluation
@@ -114,7 +114,7 @@ class _Mapped(SampledMeter):
                     self._labels.append(np.zeros((3, self._task.form.classes), np.int64))
                     continue
                 aim = _pixels(label)
-                classes = max(self._task.form.classes, 1 + _highest(aim))
+                classes = max(self._task.form.classes, 1 + highest_class(Mask(aim)))
                 self._labels += _sums(own[None], aim[None], classes)
 
     def of(self, chosen: Sequence[int]) -> Evaluation:
@@ -140,11 +140,6 @@ def _pixels(label: Any) -> NDArray[np.uint8]:
     if not isinstance(label, Mask):
         raise ValueError(f"an image to be scored has no mask but {type(label).__name__}")
     return label.pixels
-
-
-def _highest(mask: NDArray[np.uint8]) -> int:
-    told = mask[mask != IGNORED]
-    return int(told.max(initial=0))
 
 
 def _sums(own: NDArray[np.uint8], aim: NDArray[np.uint8], classes: int) -> list[_Sums]:

@@ -23,6 +23,7 @@ from n2n_edge.data.labels.values import (
     Objects,
     Points,
     Split,
+    highest_class,
     mask_values,
 )
 from n2n_edge.data.preprocessing import Preprocessing
@@ -52,6 +53,7 @@ class Targets:
     _told: "list[int | Sequence[str] | None]" = field(default_factory=list)
     _labels: list[Label | None] = field(default_factory=list)
     _splits: list[Split | None] = field(default_factory=list)
+    _images: list[str] = field(default_factory=list)
     _values: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
     _extreme: set[int] = field(default_factory=set)
     """Which masks held 0 and 255 alone: they are kept as 0 and 1 until it is known what 255 means."""
@@ -80,6 +82,7 @@ class Targets:
             label = transformed(label, following(preprocessing, size), preprocessing.size)
         self._labels.append(label)
         self._splits.append(split)
+        self._images.append(where)
 
     def annotated(self) -> Annotated:
         """Return all labels, in pixels of the network's input, with the names of their classes.
@@ -96,11 +99,10 @@ class Targets:
         names = [] if kinds == {Points} else self._names(labels)
         points = next((len(each.points) for each in labels if isinstance(each, Points)), 0)
         self._check_points(labels)
-        rows = [f"item {place}" for place in range(len(labels))]
         annotated = self._checks.annotated(
             self.where,
-            dict(zip(rows, labels, strict=True)),
-            dict(zip(rows, self._splits, strict=True)),
+            dict(zip(self._images, labels, strict=True)),
+            dict(zip(self._images, self._splits, strict=True)),
             names=names,
             keypoint_names=[str(place) for place in range(points)],
             notices=notices,
@@ -116,7 +118,7 @@ class Targets:
         return told if told is None or isinstance(told, int) else len(told)
 
     def _names(self, labels: Sequence[Label | None]) -> list[str]:
-        highest = max(map(_highest, labels), default=0)
+        highest = max(map(highest_class, labels), default=0)
         limit = self._limit
         told = self._told[0]
         if told is not None and not isinstance(told, int):
@@ -253,13 +255,6 @@ class Targets:
             if isinstance(label, Mask):
                 self._labels[place] = Mask(np.where(label.pixels == 1, np.uint8(IGNORED), label.pixels))
         return []
-
-
-def _highest(label: Label | None) -> int:
-    """Return the highest class of a label, 0 where it has none."""
-    if isinstance(label, Objects):
-        return int(label.classes.max(initial=0))
-    return int(label.pixels[label.pixels != IGNORED].max(initial=0)) if isinstance(label, Mask) else 0
 
 
 def _seen(where: str, points: NDArray[Any]) -> Floats:
