@@ -83,7 +83,7 @@ class Annotations(Sequence["Label | None"]):
         return kinds_in(self._labels)
 
     def parts(self) -> Iterator[bytes]:
-        """Give what tells the labels from others, for a digest; of masks in files those."""
+        """Give what tells the labels from others, for a digest; of masks in files those, and what their values mean."""
         yield repr(self._preprocessing).encode()
         yield np.ascontiguousarray(self._sizes).tobytes()
         for label in self._labels:
@@ -111,7 +111,8 @@ def kinds_in(labels: "Sequence[Label | None]") -> frozenset[type]:
 
 def _mask_print(label: Label) -> bytes:
     if isinstance(label, MaskFile):
-        return hashlib.sha256(Path(label.path).read_bytes()).digest()
+        meaning = repr((label.colours, label.binary)).encode()  # which class a colour is stands outside of the file
+        return hashlib.sha256(Path(label.path).read_bytes() + meaning).digest()
     if isinstance(label, Mask):
         return label.pixels.tobytes()
     return np.ascontiguousarray(label.values, np.float64).tobytes() if isinstance(label, Numbers) else b""
