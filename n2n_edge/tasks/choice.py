@@ -106,7 +106,7 @@ def _built_in(
     recorded: Mapping[str, object],
 ) -> tuple[Data, TaskChoice]:
     if wanted is None and labelled_for_form(data):
-        by_form = choose_by_form(model, data, None)
+        by_form = choose_by_form(model, data, None, recorded)
         if by_form is not None:
             return replace(data, task=by_form[0]), TaskChoice(*by_form)
     if wanted in (None, "detection"):
@@ -114,7 +114,7 @@ def _built_in(
         if found is not None:
             return replace(data, task=found[0]), TaskChoice(*found)
     if wanted in (None, "segmentation", "keypoints", "multilabel"):
-        by_form = choose_by_form(model, data, wanted)
+        by_form = choose_by_form(model, data, wanted, recorded)
         if by_form is not None:
             return replace(data, task=by_form[0]), TaskChoice(*by_form)
     return _by_outputs(model, data, outputs_name(wanted))
@@ -135,10 +135,10 @@ def _with_labels_that_count(choice: TaskChoice, data: Data, asked: str | None) -
     given = ", ".join(sorted(words[kind] for kind in kinds))
     if asked is not None:
         return replace(choice, reason=f"{choice.reason}; its labels ({given}) don't count")
-    reader = ", or ‹decode› FUNCTION that reads boxes" if Objects in kinds else ""
+    reader = ", ‹decode› FUNCTION where nothing reads its boxes" if Objects in kinds else ""
     raise InputError(
-        f"the labels are {given}, but the model is taken for {choice.task.name} ({choice.reason}): give such labels, "
-        f"‹task› of these{reader}, or ‹task› {choice.task.name} to leave the labels aside"
+        f"the labels are {given}, but the model is taken for {choice.task.name} ({choice.reason}): give labels that "
+        f"fit, ‹task› where that is wrong{reader}, or ‹task› {choice.task.name} to leave the labels aside"
     )
 
 

@@ -1,6 +1,8 @@
 """Choice of segmentation, keypoints or independent classes: by the labels, and by the form of the outputs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import onnx_ir as ir
@@ -30,12 +32,15 @@ _LARGEST_SHARE = 2.0
 """Coordinates up to this are shares of the image, larger ones pixels."""
 
 
-def choose_by_form(model: ir.Model, data: Data, wanted: str | None) -> tuple[Task, str] | None:
+def choose_by_form(
+    model: ir.Model, data: Data, wanted: str | None, recorded: Mapping[str, object] = MappingProxyType({})
+) -> tuple[Task, str] | None:
     """Return the task of a model whose outputs are maps, points or independent classes, and why; None for any other.
 
     `wanted` names the task; without it labels decide, and for maps, where there are none, the form of the output: one
     that ends in a Sigmoid or Softmax, or has a channel for each class. Pictures (three channels), maps of a quantity
-    (one channel without an end) and heatmaps aren't taken for maps of classes.
+    (one channel without an end) and heatmaps aren't taken for maps of classes. `recorded` is what a file's metadata
+    say of its task.
 
     Raises:
         InputError: what is wanted has outputs of another form.
@@ -44,10 +49,18 @@ def choose_by_form(model: ir.Model, data: Data, wanted: str | None) -> tuple[Tas
     if wanted == "segmentation" or (wanted is None and data.validation.annotated(Mask) is not None):
         return _segmentation(model, data, shapes, asked=wanted is not None)
     if wanted == "keypoints" or (wanted is None and data.validation.annotated(Points) is not None):
-        return _keypoints(model, data, shapes, asked=wanted is not None)
+        told = recorded.get("points") if recorded.get("task") == "keypoints" else None
+        count = told if isinstance(told, int) else _numbers_of(data)
+        return _keypoints(model, data, shapes, count, asked=wanted is not None)
     if wanted == "multilabel" or (wanted is None and _rows_of_decisions(data, shapes, model)):
         return _multilabel(model, data, shapes)
     return _segmentation(model, data, shapes, asked=False, unlabelled=True) if wanted is None else None
+
+
+def _numbers_of(data: Data) -> int | None:
+    """Return how many points labels are of that are rows of coordinates."""
+    targets = data.validation.targets
+    return None if targets is None or targets.shape[1] % 2 else targets.shape[1] // 2
 
 
 def labelled_for_form(data: Data) -> bool:
@@ -107,35 +120,36 @@ def _surely_classes(shape: tuple[int, ...], axis: int, last: str, size: tuple[in
 
 
 def _keypoints(
-    model: ir.Model, data: Data, shapes: Sequence[tuple[int, ...]], *, asked: bool
+    model: ir.Model, data: Data, shapes: Sequence[tuple[int, ...]], told: int | None, *, asked: bool
 ) -> tuple[Task, str] | None:
     height, width = data.input_shape[1:]
-    count = next((len(each.points) for each in data.validation.annotations or () if isinstance(each, Points)), None)
+    count = next((len(each.points) for each in data.validation.annotations or () if isinstance(each, Points)), told)
     for place, shape in enumerate(shapes):
-        form = point_form(shape, height, width) if shape else None
+        form = point_form(shape, height, width, count) if shape else None
         if form is None or (count is not None and form.count != count):
             continue
         task = Keypoints(form, (height, width), place)
         kind = "maps"
         if not form.maps:
-            largest = _largest(model, data, place)
-            task = Keypoints(type(form)(form.count, shares=largest <= _LARGEST_SHARE), (height, width), place)
-            kind = "shares of the image" if task.form.shares else "pixels"
+            shares = _largest(model, data, task) <= _LARGEST_SHARE
+            task = replace(task, form=replace(form, shares=shares))
+            kind = "shares of the image" if shares else "pixels"
+            kind += ", with a score or visibility each" if form.numbers == 3 else ""
         return task, f"{form.count} points as {kind}"
     if not asked:
         return None
     of = "" if count is None else f" of the {count} that are labelled"
     raise InputError(
-        f"‹task› keypoints: no output holds points{of}, as (N, 2 K), (N, K, 2) or maps (N, K, height, width); the "
-        f"model gives {_words(shapes)}"
+        f"‹task› keypoints: no output holds points{of}, as (N, 2 K), (N, 3 K), (N, K, 2), (N, K, 3) or maps "
+        f"(N, K, height, width); the model gives {_words(shapes)}"
     )
 
 
-def _largest(model: ir.Model, data: Data, place: int) -> float:
-    """Return the largest coordinate on a few images."""
+def _largest(model: ir.Model, data: Data, task: Keypoints) -> float:
+    """Return the largest coordinate on a few images, read as pixels."""
     images = data.validation.take(np.arange(min(8, len(data.validation))))
     outputs = ImageSession.learned(model).run(data.inputs(np.asarray(images.images[:])))
-    return float(np.abs(outputs[place]).max())
+    return float(np.abs(replace(task, form=replace(task.form, shares=False)).read(outputs)).max())
 
 
 def _multilabel(model: ir.Model, data: Data, shapes: Sequence[tuple[int, ...]]) -> tuple[Task, str]:

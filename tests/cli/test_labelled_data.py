@@ -142,7 +142,8 @@ REFUSED: dict[str, tuple[Maker, Callable[[Path], str], str]] = {
     "boxes for a segmenter": (segmenter, yolo, "the labels are boxes, but the model is taken for segmentation"),
     "boxes for a keypoint network": (keypoint_network, yolo, "the labels are boxes, but the model is taken for"),
     "other points than the network gives": (
-        keypoint_network, lambda f: table(f, "file,a_x,a_y,b_x,b_y,c_x,c_y", "4,8,20,24,9,9"), "the labels are 3 points an image, but",
+        keypoint_network, lambda f: table(f, "file,a_x,a_y,b_x,b_y,c_x,c_y", "4,8,20,24,9,9"),
+        "the labels are 3 points an image, but",
     ),
     "a dict of other keys": (detector, from_code('{"bbox": [1, 2, 3, 4]}'), "item 0 of data 'own_labels:load'"),
     # boxes outside the image
@@ -164,16 +165,20 @@ REFUSED: dict[str, tuple[Maker, Callable[[Path], str], str]] = {
     ),
     "a mask's class too high": (segmenter, lambda f: masks(f, 3), "07.png holds class 3, but output 'output'"),
     "a class of a function's mask too high": (
-        segmenter, from_code('{"mask": np.full(image.shape[:2], k % 4)}'), "of data 'own_labels:load' holds class 3, but output",
+        segmenter, from_code('{"mask": np.full(image.shape[:2], k % 4)}'),
+        "of data 'own_labels:load' holds class 3, but output",
     ),
     # mask sizes that differ
     "a mask of another size": (segmenter, lambda f: masks(f, 1, (30, 40)), "07.png' has 40x30 pixels, its image"),
     "a function's mask of another size": (
-        segmenter, from_code('{"mask": np.ones((30, 40), int)}'), "a mask of shape (30, 40), its image is 32 high and 48",
+        segmenter, from_code('{"mask": np.ones((30, 40), int)}'),
+        "a mask of shape (30, 40), its image is 32 high and 48",
     ),
     # keys that a data.yaml lacks
     "no names": (detector, lambda f: yolo(f, yaml="train: images\n"), "data.yaml: has no 'names'"),
-    "no train and no val": (detector, lambda f: yolo(f, yaml="names: [a, b, c]\n"), "data.yaml: has no 'train' and no 'val'"),
+    "no train and no val": (
+        detector, lambda f: yolo(f, yaml="names: [a, b, c]\n"), "data.yaml: has no 'train' and no 'val'",
+    ),
     "a folder that isn't there": (
         detector, lambda f: yolo(f, yaml="train: nowhere\nnames: [a, b, c]\n"), "nowhere",
     ),

@@ -163,6 +163,19 @@ def test_keypoints_as_coordinates(shares: bool) -> None:
     )
 
 
+def test_keypoints_with_a_score_each() -> None:
+    outputs = RANDOM.uniform(0, 1, (6, 5, 3)).astype(np.float32)
+    found = outputs[..., :2] * 32
+    aim = (found + RANDOM.normal(0, 1, found.shape)).astype(np.float32)
+    labels = [Points(np.concatenate([each, np.full((5, 1), 2)], axis=1)) for each in aim]
+    check_task(
+        Keypoints(PointForm(5, numbers=3), (32, 32)),
+        [outputs.reshape(6, -1)],
+        labels=labels,
+        reference=lambda _, told: naive_likeness(found, aim, np.ones((6, 5), bool)),
+    )
+
+
 def test_keypoints_as_heatmaps_and_numbers_as_labels() -> None:
     maps = logits(6, 3, 8, 8)
     task = Keypoints(PointForm(3, maps=True), (32, 32))
