@@ -26,6 +26,7 @@ from n2n_edge.tasks.task import Task
 __all__ = ["choose_by_form", "labelled_for_form"]
 
 _ENDS = ("Sigmoid", "HardSigmoid", "Softmax")
+_DECISIONS = ("Sigmoid", "HardSigmoid")
 _IMAGE_CHANNELS = 3
 _MOST_CLASSES = 255
 _LARGEST_SHARE = 2.0
@@ -78,9 +79,11 @@ def _segmentation(
         if form is None or (unlabelled and not _surely_classes(shape, form.axis, last, (height, width), len(shapes))):
             continue
         _check_classes(data, form.classes, str(output.name))
+        if last in _DECISIONS and _channels(shape, form.axis) > 1:
+            form = replace(form, independent=True)
         task = Segmentation(form, (height, width), last in _ENDS, place, data.class_names)
         what = "foreground and background" if form.classes == 2 and _channels(shape, form.axis) == 1 else (
-            f"{form.classes} classes"
+            f"{form.classes} classes{' that may overlap' if form.independent else ''}"
         )  # fmt: skip
         return task, f"output '{output.name}' is a map of {what}" + (
             f", it ends in {last}" if last in _ENDS else "; for anything else give --task regression"
@@ -115,7 +118,7 @@ def _surely_classes(shape: tuple[int, ...], axis: int, last: str, size: tuple[in
     if outputs > 1 or channels > _MOST_CLASSES:
         return False
     if channels == 1:
-        return last in ("Sigmoid", "HardSigmoid") and tuple(area) == size
+        return last in _DECISIONS and tuple(area) == size
     return last == "Softmax" or (last not in _ENDS and tuple(area) == size and channels != _IMAGE_CHANNELS)
 
 
@@ -167,7 +170,7 @@ def _rows_of_decisions(data: Data, shapes: Sequence[tuple[int, ...]], model: ir.
     if targets is None or len(shapes) != 1 or len(shapes[0]) != 2 or targets.shape[1] != shapes[0][1]:
         return False
     decided = bool(np.isin(targets, (0.0, 1.0)).all())
-    return decided and targets.shape[1] > 1 and last_op_of(learned_outputs(model)[0]) in ("Sigmoid", "HardSigmoid")
+    return decided and targets.shape[1] > 1 and last_op_of(learned_outputs(model)[0]) in _DECISIONS
 
 
 def _channels(shape: tuple[int, ...], axis: int) -> int:

@@ -113,6 +113,19 @@ def test_segmentation_of_one_class_and_a_further_output() -> None:
     )
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_segmentation_of_classes_that_may_overlap(last: bool) -> None:
+    axis = 3 if last else 1
+    scores = sigmoid(logits(6, 8, 8, 4) if last else logits(6, 4, 8, 8))
+    scores[0] = 0.1  # nothing is there
+    check_task(
+        Segmentation(ClassMap(axis, 4, independent=True), (8, 8), bounded=True),
+        [scores],
+        labels=masks(6, 8, 4),
+        reference=lambda outputs, told: naive_miou(outputs[0].argmax(axis=axis), list(told), 4),
+    )
+
+
 def test_maps_smaller_than_the_masks_are_enlarged() -> None:
     scores = logits(4, 3, 4, 4)
     check_task(
