@@ -33,7 +33,12 @@ def read_raw(path: Path, recorded: dict[str, Any]) -> NDArray[Any]:
         image = scaled(image, int(image.width * scale + 1e-6), int(image.height * scale + 1e-6), recorded)
         left, top = round((image.width - width) / 2), round((image.height - height) / 2)
         image = image.crop((left, top, left + width, top + height))
-    values = np.asarray(image).reshape(height, width, recorded["channels"])
+    return as_input(np.asarray(image), recorded)
+
+
+def as_input(image: NDArray[Any], recorded: dict[str, Any]) -> NDArray[Any]:
+    """Return what a network takes for bytes `(H, W)` or `(H, W, C)` of its own size, with a batch axis."""
+    values = image.reshape(*recorded["size"], recorded["channels"])
     if recorded["channel_order"] == "bgr":
         values = values[..., ::-1]
     if recorded["dtype"] != "uint8":

@@ -21,7 +21,7 @@ from n2n_edge.runs.finish import ship
 from n2n_edge.runs.folder import RunFolder, finished_report
 from n2n_edge.runs.policy_file import save_policies
 from n2n_edge.runs.prepare import Prepared, prepare, refuse_changes
-from n2n_edge.runs.schedule import SEARCH_SHARE, Schedule, make_schedule
+from n2n_edge.runs.schedule import SEARCH_SHARE, Schedule, make_schedule, retimed, with_tests_within
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, search
@@ -107,12 +107,22 @@ def _run(
         give_back_freed_memory()
         architecture = _winner_or_refusal(found, settings).architecture
         save_policies(found.policy_states, folder.policy)
-        plan = _final_plan(settings, prepared, schedule, architecture, journal, started)
+        ends_at = None
+        if settings.minutes is not None:
+            ends_at = started + settings.minutes * 60
+            schedule = retimed(schedule, prepared)
+        plan = _final_plan(settings, prepared, schedule, architecture, journal, ends_at)
         callback.on_message(f"training the winner for {plan_in_words(plan, settings, len(prepared.data.train))}")
 
         with phase("final distillation"):
-            trained = train_to_the_end(prepared, architecture, plan, folder, callback, callback.on_epoch)
+            trained = train_to_the_end(
+                prepared, architecture, plan, folder, callback, callback.on_epoch,
+                feature_images=schedule.feature_images,
+                ends_at=None if ends_at is None or settings.epochs else ends_at - schedule.tail_s,
+            )  # fmt: skip
         give_back_freed_memory()
+        if ends_at is not None:
+            prepared, schedule = with_tests_within(prepared, retimed(schedule, prepared), ends_at - time.monotonic())
         origin = Origin(
             command=settings.command(folder.path),
             objective=found.objective,
@@ -286,14 +296,14 @@ def _final_plan(
     schedule: Schedule,
     architecture: Architecture,
     journal: Journal,
-    started: float,
+    ends_at: float | None,
 ) -> FinalPlan:
     """Return the final distillation; what `--minutes` leaves time for is worked out once and journalled."""
     limited = settings.epochs is None and settings.minutes is not None
     kept = kept_plan(journal) if limited else None
     if kept is not None:
         return kept
-    left = None if settings.minutes is None else settings.minutes * 60 - (time.monotonic() - started)
+    left = None if ends_at is None else ends_at - time.monotonic()
     plan = final_plan(settings, prepared, architecture, journal, schedule, left)
     if limited:
         journal.store(Fact.FINAL, "epochs", asdict(plan))

@@ -113,11 +113,19 @@ def train_to_the_end(
     folder: RunFolder,
     callback: RunCallback,
     on_epoch: Callable[[EpochReport], None],
+    *,
+    feature_images: int,
+    ends_at: float | None = None,
 ) -> Trained:
-    """Refit and distil an architecture; a killed training goes on from its last epoch, kept in `folder`."""
+    """Refit, on `feature_images`, and distil an architecture; a killed training goes on from its last epoch.
+
+    That is kept in `folder`. Where epochs take longer than planned, fewer are made, to end by the monotonic time
+    `ends_at`.
+    """
     kept = surviving(prepared.teacher, architecture)
+    built = build(prepared.teacher, architecture)
     student = reconstructed(
-        build(prepared.teacher, architecture), prepared.teacher.model, prepared.data, prepared.distilling, kept
+        built, prepared.teacher.model, prepared.data, prepared.distilling, kept, images=feature_images
     )
     start = time.monotonic()
     data = prepared.data
@@ -135,22 +143,25 @@ def train_to_the_end(
         ),
         kept=kept,
         checkpoint=folder.checkpoint,
+        seconds=None if ends_at is None else ends_at - start,
         on_epoch=on_epoch,
         on_step=callback.on_step,
     )
-    callback.on_message(_ending(result, plan.epochs))
+    callback.on_message(_ending(result, plan))
     spent = sum(report.seconds for report in result.history)
     return Trained(architecture, result, max(spent, time.monotonic() - start))
 
 
-def _ending(result: DistillResult, epochs: int) -> str:
+def _ending(result: DistillResult, plan: FinalPlan) -> str:
     """Return in words why training is over and what it leaves."""
+    made = len(result.history)
+    text = f"training ended after all {made} epochs"
+    if made < plan.epochs:
+        text = f"training ended after {made} of {plan.epochs} epochs, which took longer than --minutes leaves time for"
     if result.best_epoch == 0:
-        return f"training ended after all {epochs} epochs: none was better than the refitted student, which is kept"
-    return (
-        f"training ended after all {epochs} epochs: kept is epoch {result.best_epoch}, validation "
-        f"{result.best_validation:.2%} (of equals the lowest loss)"
-    )
+        return f"{text}: none was better than the refitted student, which is kept"
+    best = f"kept is epoch {result.best_epoch}, validation {result.best_validation:.2%} (of equals the lowest loss)"
+    return f"{text}: {best}"
 
 
 def plan_in_words(plan: FinalPlan, settings: CompressSettings, images: int) -> str:

@@ -20,11 +20,12 @@ from n2n_edge.training.batches import evaluation_batches, subset
 from n2n_edge.training.compute import Engine, generator
 from n2n_edge.training.distillation import training_engine
 from n2n_edge.training.evaluation import batch_for
+from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.optimiser import Lesson, Optimiser
 from n2n_edge.training.settings import DistillSettings, Precision
 from n2n_edge.training.step_memory import images_at_once, step_memory
 
-__all__ = ["SEARCH_SHARE", "Pace", "Schedule", "make_schedule", "timed_pace"]
+__all__ = ["SEARCH_SHARE", "Pace", "Schedule", "make_schedule", "retimed", "timed_pace", "with_tests_within"]
 
 SEARCH_SHARE = 0.4
 """Share of `--minutes` that the two stages may take; the rest is for the finalists and the final distillation."""
@@ -45,8 +46,8 @@ _REFIT_PASSES = 4
 _TAIL_SHARE, _TAIL_S, _LEAST_TEST = 0.15, 30.0, 64
 """Share of `--minutes` that tests of what ships may take, the seconds of it that no image takes, and least images."""
 
-_CONDITIONS = 50
-"""Evaluations on corrupted images: five corruptions at five severities, of teacher and student."""
+_CONDITIONS, _LEAST_CONDITION = 50, 16
+"""Evaluations on corrupted images, five corruptions at five severities, of teacher and student; least images."""
 
 _PROFILE_SHARE, _PROFILE_S = 0.15, 300.0
 """Of a search without limit the profile may take this share, or so many seconds: short ones are never cut."""
@@ -141,10 +142,6 @@ def timed_pace(teacher: Teacher, data: Data, settings: DistillSettings, engine: 
     inputs = engine.moved(next(evaluation_batches(data, data.train, count)).inputs)
     module, task = engine.module(teacher.model), task_of(teacher.model, data)
 
-    def evaluate() -> object:
-        with torch.inference_mode():
-            return [output.sum().item() for output in as_tuple(module(inputs)) if output.is_floating_point()]
-
     def teach() -> tuple[torch.Tensor, ...]:
         with torch.no_grad(), engine.autocast():
             said = tuple(output.float() for output in as_tuple(module(inputs)))
@@ -152,13 +149,49 @@ def timed_pace(teacher: Teacher, data: Data, settings: DistillSettings, engine: 
             output.sum().item()
         return said
 
-    evaluate_s, teach_s = _fastest(evaluate) / count, _fastest(teach) / count
+    evaluate_s, teach_s = _evaluation_s(module, inputs), _fastest(teach) / count
     lesson = Lesson(inputs, None, tuple(output.clone() for output in teach()))
     student = engine.module(teacher.model)
     optimiser = Optimiser(student, settings, steps=_TIMED_STEPS + 1, task=task, engine=engine)
     student.train()
     train_s = _fastest(lambda: optimiser.step(0, [lesson], count)) / count
     return Pace(load_s, evaluate_s, teach_s, train_s)
+
+
+def _evaluation_s(module: GraphModule, inputs: torch.Tensor) -> float:
+    """Return the seconds that evaluating an image takes."""
+
+    def evaluate() -> object:
+        with torch.inference_mode():
+            return [output.sum().item() for output in as_tuple(module(inputs)) if output.is_floating_point()]
+
+    return _fastest(evaluate) / len(inputs)
+
+
+def retimed(schedule: Schedule, prepared: Prepared) -> Schedule:
+    """Return a schedule by what evaluating takes now, where that is more: a machine gets busier while a run goes on."""
+    if not schedule.evaluate_s:
+        return schedule
+    data, engine = prepared.data, Engine.of(prepared.distilling)
+    count = min(schedule.images_at_once, max(2, batch_for(data) // 8), len(data.validation))
+    inputs = engine.moved(next(evaluation_batches(data, data.validation, count)).inputs)
+    slower = max(1.0, _evaluation_s(engine.module(prepared.teacher.model), inputs) / schedule.evaluate_s)
+    return replace(schedule, evaluate_s=slower * schedule.evaluate_s, tail_s=slower * schedule.tail_s)
+
+
+def with_tests_within(prepared: Prepared, schedule: Schedule, seconds: float) -> tuple[Prepared, Schedule]:
+    """Return what is tested at the end of a run that has `seconds` left for it: fewer images where those are too few.
+
+    A few are tested in any case.
+    """
+    data = prepared.data
+    allowed = max(0.0, (seconds - _TAIL_S) / max(schedule.tail_s - _TAIL_S, 1e-9)) if schedule.evaluate_s else 1.0
+    if allowed >= 1.0:
+        return prepared, schedule
+    images = min(len(data.test), max(_LEAST_TEST, int(allowed * len(data.test))))
+    conditions = max(_LEAST_CONDITION, int(allowed * schedule.condition_images))
+    tested = replace(data, test=subset(data.test, images, prepared.distilling.seed))
+    return replace(prepared, data=tested), replace(schedule, condition_images=conditions)
 
 
 def _fastest(work: Callable[[], object]) -> float:
@@ -262,7 +295,9 @@ def _fitted(
     conditions = _CONDITION_IMAGES
     tail_s = _TAIL_S + min(tested, affordable) * each
     if settings.corruptions:
-        conditions = max(16, min(conditions, int(_TAIL_SHARE * seconds / (_CONDITIONS * pace.evaluate_s))))
+        conditions = max(
+            _LEAST_CONDITION, min(conditions, int(_TAIL_SHARE * seconds / (_CONDITIONS * pace.evaluate_s)))
+        )
         tail_s += _CONDITIONS * conditions * pace.evaluate_s
     return replace(
         fewer,

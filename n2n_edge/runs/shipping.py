@@ -24,7 +24,7 @@ from n2n_edge.runs.finish import ship
 from n2n_edge.runs.folder import RunFolder, finished_report
 from n2n_edge.runs.front import objective_of
 from n2n_edge.runs.prepare import Prepared, prepare, refuse_changes
-from n2n_edge.runs.schedule import Schedule
+from n2n_edge.runs.schedule import Schedule, retimed, with_tests_within
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.search.store import Journal
 from n2n_edge.search.store_files import held
@@ -183,6 +183,7 @@ def _ship(
         prepared = schedule.applied(prepared)
         if plan is None:
             left = None if order.minutes is None else order.minutes * 60 - (time.monotonic() - started)
+            schedule = schedule if left is None else retimed(schedule, prepared)
             plan = final_plan(settings, prepared, architecture, journal, schedule, left)
             _begin(target, order.to_toml(plan))
         origin = _origin(folder, settings, journal, order.command(out), order.run, number - 1)
@@ -195,7 +196,14 @@ def _ship(
     ):
         amount = plan_in_words(plan, settings, len(prepared.data.train))
         callback.on_message(f"training candidate {number} for {amount}")
-        trained = train_to_the_end(prepared, architecture, plan, target, callback, callback.on_epoch)
+        ends_at = None if order.minutes is None else started + order.minutes * 60
+        trained = train_to_the_end(
+            prepared, architecture, plan, target, callback, callback.on_epoch,
+            feature_images=schedule.feature_images,
+            ends_at=None if ends_at is None or settings.epochs else ends_at - schedule.tail_s,
+        )  # fmt: skip
+        if ends_at is not None:
+            prepared, schedule = with_tests_within(prepared, retimed(schedule, prepared), ends_at - time.monotonic())
         ship(target, settings, prepared, trained, origin, callback)
 
 

@@ -100,6 +100,7 @@ class _Order:
     settings: DistillSettings
     kept: Kept | None
     checkpoint: Path | None
+    seconds: float | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(vars(self))
@@ -120,7 +121,8 @@ class _Distillation:
         student, data, settings, kept = order.student, order.data, order.settings, order.kept
         self.order, self.engine, self.data, self.settings = order, engine, data, settings
         self.student, self.teacher = engine.module(student, "student"), engine.module(order.teacher, "teacher")
-        self.steps = training_order(len(data.train), settings, 1).steps
+        self.steps, self.epochs = training_order(len(data.train), settings, 1).steps, settings.epochs
+        self.ends_at = None if order.seconds is None else time.monotonic() + order.seconds
         hints: FeatureHints | None = None
         if kept is not None and settings.hint_weight:
             images = engine.moved(next(evaluation_batches(data, data.train, 1)).inputs)
@@ -181,9 +183,9 @@ class _Distillation:
             images += own * processes
             if on_step is not None:
                 elapsed = time.monotonic() - start
-                left = self.steps * (self.settings.epochs - epoch + 1) - step - 1
+                left = self.steps * (self.epochs - epoch + 1) - step - 1
                 report = StepReport(
-                    epoch, self.settings.epochs, step + 1, self.steps, images / elapsed, elapsed / (step + 1) * left,
+                    epoch, self.epochs, step + 1, self.steps, images / elapsed, elapsed / (step + 1) * left,
                     self.teaching.waited_s / elapsed,
                 )  # fmt: skip
                 on_step(report)
@@ -195,7 +197,7 @@ class _Distillation:
         validation, validation_loss, best = self.keep_if_best(epoch)
         seconds = time.monotonic() - start
         report_now = EpochReport(
-            epoch, self.settings.epochs, loss / self.steps, validation, best, rate, seconds,
+            epoch, self.affordable(epoch, seconds), loss / self.steps, validation, best, rate, seconds,
             self.optimiser.learning_rate, validation_loss if isfinite(validation_loss) else None, loader_share,
         )  # fmt: skip
         self.history = (*self.history, report_now)
@@ -210,20 +212,34 @@ class _Distillation:
             epoch = saved.epoch
         elif not self.engine.rank:
             self.keep_if_best(0)
-        while epoch < self.settings.epochs:
+        while epoch < self.epochs:
             epoch += 1
             self.run_epoch(epoch, on_step)
+            self.hasten(epoch)
             if not self.engine.rank:
                 if path is not None:
                     save_checkpoint(path, self.checkpoint(epoch))
                 if on_epoch is not None:
                     on_epoch(self.history[-1])
-            self.engine.fabric.barrier()
+
+    def affordable(self, epoch: int, epoch_s: float) -> int:
+        """Return how many epochs there are to be in all, where `epoch` has taken `epoch_s`."""
+        if self.ends_at is None:
+            return self.epochs
+        return min(self.epochs, epoch + max(0, int((self.ends_at - time.monotonic()) / epoch_s)))
+
+    def hasten(self, epoch: int) -> None:
+        """Leave out epochs that the first process has found no time for, and run through the schedule in the rest."""
+        epochs = self.engine.fabric.broadcast(self.history[-1].epochs if not self.engine.rank else self.epochs)
+        if epoch < epochs < self.epochs:
+            self.optimiser.hasten(epoch * self.steps, (epochs - epoch) * self.steps)
+        self.epochs = epochs
 
     def resume(self, checkpoint: Checkpoint) -> None:
         self.student.load_learned(checkpoint.learned)
         self.optimiser.load_state(checkpoint.optimiser)
         self.history = checkpoint.history
+        self.epochs = self.history[-1].epochs
         self.best, self.best_epoch = checkpoint.best, checkpoint.best_epoch
         self.best_validation, self.best_loss = checkpoint.best_validation, checkpoint.best_loss
 
@@ -254,17 +270,19 @@ def distill(
     *,
     kept: Kept | None = None,
     checkpoint: Path | None = None,
+    seconds: float | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> DistillResult:
     """Train a copy of `student` towards `teacher`, and give it as it was after its best epoch.
 
     Evaluated on the validation split by accuracy, or by fidelity where there are no labels; of equals the lower loss
-    decides, and a student that no epoch improves comes back as it was. The schedule always runs to its end: a cosine
-    that is cut off never comes to the low rates. `kept` tells which of the teacher's channels the student still has
-    (see `surviving`): with it, feature hints join the loss. With a `checkpoint` path every epoch is saved there, and a
-    later call with the same arguments goes on from it and ends with the same weights, bit for bit, on the same machine
-    and threads, however many processes train.
+    decides, and a student that no epoch improves comes back as it was. The schedule runs to its end: a cosine that is
+    cut off never comes to the low rates. Where epochs take so long that they don't fit into `seconds`, fewer are made,
+    and the rest of the schedule is run through in those. `kept` tells which of the teacher's channels the student
+    still has (see `surviving`): with it, feature hints join the loss. With a `checkpoint` path every epoch is saved
+    there, and a later call with the same arguments goes on from it and ends with the same weights, bit for bit, on the
+    same machine and threads, however many processes train.
     Raises InputError when a model takes other than one input, or the checkpoint belongs to something else.
 
     >>> from n2n_edge.data.dataset import load_data
@@ -275,7 +293,7 @@ def distill(
     >>> len(result.history), result.model is student
     (1, False)
     """
-    order = _Order(student, teacher, data, settings, kept, checkpoint)
+    order = _Order(student, teacher, data, settings, kept, checkpoint, seconds)
     with deterministic(settings.threads):
         engine = training_engine(settings, student, data)
         if settings.processes > 1:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import onnx_ir as ir
@@ -23,7 +23,7 @@ __all__ = ["Lesson", "Optimiser", "learning_rate", "parts_of", "trains_in"]
 _WARM_UP_SHARE = 0.05
 
 
-def learning_rate(step: int, steps: int, peak: float) -> float:
+def learning_rate(step: float, steps: int, peak: float) -> float:
     """Give the rate of `step` of `steps`: rising linearly over the first twentieth, then along a cosine to zero."""
     warm_up = math.ceil(_WARM_UP_SHARE * steps)
     if step < warm_up:
@@ -66,6 +66,18 @@ class _Forward(nn.Module):
             return as_tuple(outputs), dict(features)
 
 
+@dataclass(frozen=True)
+class _Progress:
+    """Where a schedule stands at a step: it was at `reached` at step `since`, and goes on at `pace` steps a step."""
+
+    since: int
+    reached: float
+    pace: float
+
+    def of(self, index: float) -> float:
+        return self.reached + (index - self.since) * self.pace
+
+
 class Optimiser:
     """Trains one module on an engine over a known number of steps."""
 
@@ -81,6 +93,7 @@ class Optimiser:
         hint_steps: int | None = None,
     ) -> None:
         self.hints, self.hint_steps = hints, hint_steps or steps
+        self._progress = _Progress(0, 0.0, 1.0)
         self.module, self.settings, self.steps, self.task, self.engine = module, settings, steps, task, engine
         parameters = module.weights()
         self.parameters = parameters
@@ -103,12 +116,22 @@ class Optimiser:
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint has to keep beside the weights: momentum, and the scale of float16's losses."""
-        return {"sgd": self.sgd.state_dict(), "precision": self.engine.fabric.strategy.precision.state_dict()}
+        return {
+            "sgd": self.sgd.state_dict(),
+            "precision": self.engine.fabric.strategy.precision.state_dict(),
+            "progress": asdict(self._progress),
+        }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
         self.sgd.load_state_dict(state["sgd"])
         self.engine.fabric.strategy.precision.load_state_dict(state["precision"])
+        self._progress = _Progress(**state.get("progress", asdict(self._progress)))
+
+    def hasten(self, index: int, left: int) -> None:
+        """Run through what is left of the schedule, from step `index` on, in `left` steps."""
+        at = self._progress.of(index)
+        self._progress = _Progress(index, at, max(0.0, self.steps - at) / left)
 
     def step(self, index: int, lessons: Iterable[Lesson], images: int) -> float:
         """Take step `index` on a batch of `images` in all its lessons, and give its loss.
@@ -121,8 +144,9 @@ class Optimiser:
         with watched_step("training step"):
             return self._step(index, lessons, images)
 
-    def _step(self, index: int, lessons: Iterable[Lesson], images: int) -> float:
+    def _step(self, index: float, lessons: Iterable[Lesson], images: int) -> float:
         engine, fabric = self.engine, self.engine.fabric
+        index = self._progress.of(index)
         for group in self.sgd.param_groups:
             group["lr"] = learning_rate(index, self.steps, self.settings.learning_rate)
         self.sgd.zero_grad()
@@ -146,7 +170,7 @@ class Optimiser:
             self.sgd.step()
         return total
 
-    def _loss(self, index: int, lesson: Lesson) -> Tensor:
+    def _loss(self, index: float, lesson: Lesson) -> Tensor:
         hints = self.hints if lesson.features else None
         outputs, own = self._forward(lesson.inputs, hints is not None)
         mean = self.engine.mean if self.engine.processes > 1 else None

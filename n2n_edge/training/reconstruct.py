@@ -118,15 +118,18 @@ def reconstruct(student: GraphModule, targets: FeatureTargets, kept: Kept) -> in
     return refit.done
 
 
-def reconstructed(student: ir.Model, teacher: ir.Model, data: Data, settings: DistillSettings, kept: Kept) -> ir.Model:
-    """Return a copy of `student` whose layers are refitted to those of `teacher` (see `reconstruct`).
+def reconstructed(
+    student: ir.Model, teacher: ir.Model, data: Data, settings: DistillSettings, kept: Kept, *, images: int = 512
+) -> ir.Model:
+    """Return a copy of `student` whose layers are refitted to those of `teacher` on so many images (`reconstruct`).
 
     Raises InputError when a model takes other than one input.
     """
     with deterministic(settings.threads):
         engine = Engine.of(settings)
         module = engine.module(student, "student")
-        reconstruct(module, FeatureTargets(engine.module(teacher, "teacher"), data, settings, engine), kept)
+        targets = FeatureTargets(engine.module(teacher, "teacher"), data, settings, engine, images)
+        reconstruct(module, targets, kept)
         return write_back(student, module)
 
 

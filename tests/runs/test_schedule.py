@@ -3,13 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import n2n_edge
 from n2n_edge.runs import schedule as module
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.final import FinalPlan, final_plan, plan_in_words
-from n2n_edge.runs.schedule import Pace, Schedule, make_schedule
+from n2n_edge.runs.schedule import Pace, Schedule, make_schedule, retimed, with_tests_within
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.search.store import Fact, Journal
 from tests.runs.small import images_npz, teacher_file
@@ -84,6 +85,28 @@ def test_minutes_hold_for_the_whole_run(
         (plan.images or len(LONG)) * 0.07 + ((plan.validation or 0) + plan.calibration) * schedule.evaluate_s
     )
     assert taken + schedule.tail_s <= left or plan.images == 16
+
+
+def test_a_busier_machine_tests_fewer_images(
+    given: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = prepared_run(given, tmp_path)
+    many = replace(prepared.data.test, images=np.repeat(prepared.data.test.images, 40, axis=0), labels=None)  # type: ignore[call-overload]
+    prepared = replace(prepared, data=replace(prepared.data, test=many))
+    planned = Schedule("cpu", 16, 64, tail_s=130.0, evaluate_s=0.01, condition_images=1000)
+    monkeypatch.setattr(module, "_evaluation_s", lambda *_: 0.02)
+    busier = retimed(planned, prepared)
+    assert (busier.evaluate_s, busier.tail_s) == (0.02, 260.0)
+    same, schedule = with_tests_within(prepared, busier, 300.0)
+    assert same is prepared
+    assert schedule is busier
+    fewer, schedule = with_tests_within(prepared, busier, 145.0)
+    assert len(fewer.data.test) == max(64, len(many) // 2)
+    assert schedule.condition_images == 500
+    least, schedule = with_tests_within(prepared, busier, -10.0)
+    assert (len(least.data.test), schedule.condition_images) == (64, 16)
+    monkeypatch.setattr(module, "_evaluation_s", lambda *_: 0.001)
+    assert retimed(planned, prepared) == planned  # what was planned is never made more
 
 
 class Long:

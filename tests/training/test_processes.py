@@ -43,6 +43,13 @@ def test_two_processes_end_with_the_weights_of_one(together: dict[str, np.ndarra
 
 
 @pytest.mark.slow
+def test_processes_without_time_end_together(tmp_path: Path) -> None:
+    reports: list[EpochReport] = []
+    trained(small.striped_data(), replace(SETTINGS, processes=2), seconds=0.001, on_epoch=reports.append)
+    assert [(report.epoch, report.epochs) for report in reports] == [(1, 1)]
+
+
+@pytest.mark.slow
 def test_killed_processes_go_on_to_the_same_bytes(together: dict[str, np.ndarray], tmp_path: Path) -> None:
     settings = replace(SETTINGS, processes=2)
 

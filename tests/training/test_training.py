@@ -175,6 +175,58 @@ def test_a_killed_run_ends_with_the_same_weights(striped_data: Data, tmp_path: P
     assert [file.name for file in path.parent.iterdir()] == ["student.checkpoint"]
 
 
+class Clock:
+    """Stands for the time, of which every step of a training takes a second."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 1e-6
+        return self.now
+
+    def on_step(self, report: StepReport) -> None:
+        self.now += 1.0 if report.epoch > 1 else 2.0
+
+
+def test_epochs_that_take_longer_than_planned_are_fewer_and_come_to_the_low_rates(
+    striped_data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, student = small_cnn(width=6, classes=3), small_cnn(width=4, classes=3, seed=1)
+    settings = replace(QUICK, epochs=8, images_per_epoch=128)  # of four steps each, 32 s in all
+    path = tmp_path / "checkpoint"
+    clock = Clock()
+    monkeypatch.setattr("n2n_edge.training.distillation.time", clock)
+    planned = distill(student, teacher, striped_data, settings, seconds=100.0, on_step=clock.on_step)
+    unlimited = distill(student, teacher, striped_data, settings)
+    assert weights(planned.model) == weights(unlimited.model)
+    assert len(planned.history) == 8
+
+    clock.now = 0.0
+    reports: list[EpochReport] = []
+
+    def kill(report: EpochReport) -> None:
+        reports.append(report)
+        if report.epoch == 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        distill(
+            student, teacher, striped_data, settings,
+            checkpoint=path, seconds=25.0, on_step=clock.on_step, on_epoch=kill,
+        )  # fmt: skip
+    assert [report.epochs for report in reports] == [3, 3]  # the first took eight seconds, 17 were left
+    resumed = distill(student, teacher, striped_data, settings, checkpoint=path)
+    clock.now = 0.0
+    cut = distill(student, teacher, striped_data, settings, seconds=25.0, on_step=clock.on_step)
+    assert weights(resumed.model) == weights(cut.model)
+    assert [report.epoch for report in cut.history] == [1, 2, 3]
+    rates = [report.learning_rate or 0.0 for report in cut.history]
+    assert rates[0] == planned.history[0].learning_rate
+    assert rates[2] < rates[1] < rates[0]
+    assert rates[2] < 0.05 * QUICK.learning_rate
+
+
 def test_a_checkpoint_of_something_else_is_refused(striped_data: Data, tmp_path: Path) -> None:
     teacher, path = small_cnn(width=4, classes=3), tmp_path / "checkpoint"
     settings = replace(QUICK, epochs=1)
