@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx_ir as ir
 
 from n2n_edge.data.annotations import kinds_in
-from n2n_edge.data.dataset import Data, Split
+from n2n_edge.data.dataset import NOT_LABELLED_CLASS, Data, Split
 from n2n_edge.data.labels.values import Mask, Numbers, Objects, Points
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
@@ -167,7 +168,8 @@ def _by_outputs(model: ir.Model, data: Data, wanted: OutputsName | None) -> tupl
 def _with_targets(part: Split, size: int | None) -> Split:
     targets = part.targets
     if targets is None and part.labels is not None and size == 1:
-        targets = part.labels.astype("float32").reshape(-1, 1)
+        labels = part.labels.astype("float32").reshape(-1, 1)
+        targets = np.where(labels == NOT_LABELLED_CLASS, np.float32("nan"), labels)
     return replace(part, targets=targets if targets is not None and targets.shape[1] == size else None)
 
 
