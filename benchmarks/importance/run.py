@@ -4,7 +4,8 @@
 
 Every network is cut to a share of its channels in all groups alike, refitted without any training, and scored on images
 that it wasn't refitted on: once with each order of units, all else equal. MODELS holds exam/ and teachers/; COCO,
-PEOPLE and WORK are as for benchmarks/tasks, CIFAR a folder with train/ and test/. Rows that are in ``results.json`` are kept.
+PEOPLE and WORK are as for benchmarks/tasks, CIFAR a folder with train/ and test/. Rows that are in ``results.json``
+are kept.
 """
 
 import argparse
@@ -90,7 +91,8 @@ def rows(name: str, given: argparse.Namespace) -> dict[str, object]:
 def table(results: dict[str, dict]) -> str:  # type: ignore[type-arg]
     """Return the means over seeds as a table."""
     lines = [
-        "| network | test images | channels kept | score: teacher | by weights | by data | agreement: by weights | by data |",
+        "| network | test images | channels kept | score: teacher | by weights | by data | agreement: by weights "
+        "| by data |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, row in results.items():
