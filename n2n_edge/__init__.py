@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from n2n_edge.graph.layers import Layer
     from n2n_edge.graph.op import Op, Weight, counted_op, register_op
     from n2n_edge.graph.teacher import Teacher, build
-    from n2n_edge.latency.model import Estimate
+    from n2n_edge.latency.estimate import Estimate
     from n2n_edge.latency.predict import predict
     from n2n_edge.measure.bench import bench
     from n2n_edge.measure.measurement import Measurement
@@ -132,7 +132,7 @@ _HOMES = {
     "runs.settings": ("CompressSettings",),
     "gating.check": ("Gated",),
     "latency.predict": ("predict",),
-    "latency.model": ("Estimate",),
+    "latency.estimate": ("Estimate",),
     "measure.ssh": ("SshTarget",),
     "measure.target": ("HostTarget",),
     "runs.gate": ("gate",),
