@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from n2n_edge.metrics.budget import Budget
     from n2n_edge.metrics.figures import Figure
     from n2n_edge.metrics.verdict import Verdict
+    from n2n_edge.quantize.undo import dequantize
     from n2n_edge.runs.callbacks import RunCallback
     from n2n_edge.runs.front import RunTrial
     from n2n_edge.runs.gate import gate
@@ -92,6 +93,7 @@ __all__ = [
     "compress",
     "costs",
     "counted_op",
+    "dequantize",
     "distill",
     "gate",
     "inspect",
@@ -140,6 +142,7 @@ _HOMES = {
         "Inspection",
         "inspect",
     ),
+    "quantize.undo": ("dequantize",),
     "training.distillation": ("distill",),
     "training.settings": ("DistillSettings",),
     "training.executor": ("load_student",),
