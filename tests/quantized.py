@@ -5,10 +5,11 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
-__all__ = ["KINDS", "STATIC", "Images", "floats", "quantized"]
+__all__ = ["KINDS", "STATIC", "Images", "floats", "quantized", "weights_alone"]
 
 STATIC = ("operators", "pairs", "pairs per channel")
 KINDS = (*STATIC, "dynamic")
@@ -16,9 +17,14 @@ KINDS = (*STATIC, "dynamic")
 
 
 class Images(CalibrationDataReader):
-    def __init__(self) -> None:
+    """Images for the input of a model: random ones unless given, `(N, C, H, W)`."""
+
+    def __init__(self, source: Path, images: np.ndarray | None) -> None:
         generator = np.random.default_rng(0)
-        self._images = iter([{"x": generator.random((1, 3, 32, 32), np.float32)} for _ in range(3)])
+        (given,) = onnx.load(source).graph.input
+        shape = [dim.dim_value or 1 for dim in given.type.tensor_type.shape.dim]
+        chosen = generator.random((3, *shape[1:]), np.float32) if images is None else images
+        self._images = iter([{given.name: image[np.newaxis]} for image in chosen])
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._images, None)
@@ -57,8 +63,9 @@ def floats(path: Path) -> Path:
     return path
 
 
-def quantized(source: Path, kind: str) -> Path:
-    target = source.with_name(f"{kind}.onnx")
+def quantized(source: Path, kind: str, target: Path | None = None, images: np.ndarray | None = None) -> Path:
+    """Quantize a file; activations are uint8, weights int8 (uint8 where the former are scaled at run time)."""
+    target = target or source.with_name(f"{kind}.onnx")
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
@@ -69,7 +76,7 @@ def quantized(source: Path, kind: str) -> Path:
                 quantize_static(
                     source,
                     target,
-                    Images(),
+                    Images(source, images),
                     quant_format=QuantFormat.QOperator if kind == "operators" else QuantFormat.QDQ,
                     per_channel=kind == "pairs per channel",
                     activation_type=QuantType.QUInt8,
@@ -78,3 +85,23 @@ def quantized(source: Path, kind: str) -> Path:
     finally:
         logging.disable(logging.NOTSET)
     return target
+
+
+def weights_alone(path: Path) -> Path:
+    """A convolution whose weight alone is kept in 8 bits."""
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s"], ["d"], "dequantize"),
+        helper.make_node("Conv", ["x", "d"], ["y"], "conv", pads=[1, 1, 1, 1]),
+    ]
+    weight = np.random.default_rng(0).integers(-127, 127, (16, 3, 3, 3)).astype(np.int8)
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 32, 32])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 16, 32, 32])],
+        [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.array(0.1, np.float32), "s")],
+    )
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+    )
+    return path
