@@ -200,11 +200,12 @@ def _quantized_in_words(found: "Precisions") -> str:
 def _cost_table(path: Path, device: str, found: "Inspection") -> "Table":
     from rich.table import Table
 
-    from n2n_edge.metrics.precisions import in_integers
+    from n2n_edge.metrics.precisions import BYTES, share_in_words
 
     figures, batch = found.figures, found.batch
     macs = found.precisions.macs
-    parts = [in_integers(sum(macs.values()), macs.get("int8", 0)), "in fp16" if "fp16" in macs else ""]
+    whole = sum(macs.values())
+    parts = [share_in_words(macs.get(each, 0), whole, each) for each in BYTES if each != "fp32"]
     latency = figures["latency_ms"]
     bounded = latency.low is not None and latency.high is not None
     interval = f" ({latency.low:.3g} to {latency.high:.3g})" if bounded else ""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
-__all__ = ["BYTES", "Precision", "in_integers"]
+__all__ = ["BYTES", "Precision", "share_in_words"]
 
 Precision = Literal["fp32", "fp16", "int8"]
 """Of arithmetic: what a model, or a kernel of it, is run in."""
@@ -12,13 +12,15 @@ BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
 """Bytes of a number in each precision; rates are those of fp32 bytes."""
 
 
-def in_integers(macs: float, integer_macs: float) -> str:
-    """Return which part of the multiply-accumulates is calculated in 8-bit integers; '' for none.
+def share_in_words(part: float, whole: float, precision: Precision = "int8") -> str:
+    """Return which part of the multiply-accumulates is calculated in a precision; '' for none.
 
-    >>> in_integers(200, 150)
+    >>> share_in_words(150, 200)
     '75% in int8'
     """
-    if not integer_macs:
+    if not part:
         return ""
-    share = integer_macs / macs
-    return "all in int8" if share == 1 else f"{min(share, 0.999):.{0 if share < 0.995 else 1}%} in int8"
+    if part == whole:
+        return f"all in {precision}"
+    share = min(part / whole, 0.999)
+    return f"{share:.1%} in {precision}" if share > 0.99 else f"{share:.0%} in {precision}"
