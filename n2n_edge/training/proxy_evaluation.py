@@ -19,6 +19,7 @@ from n2n_edge.training.compute import Engine, deterministic, generator
 from n2n_edge.training.distillation import training_engine
 from n2n_edge.training.evaluation import Evaluation, batch_for, compare, outputs_of
 from n2n_edge.training.executor import GraphModule, write_back
+from n2n_edge.training.input_scale import input_scales
 from n2n_edge.training.optimiser import Lesson, Optimiser, parts_of
 from n2n_edge.training.reconstruct import FeatureTargets, Kept, reconstruct
 from n2n_edge.training.settings import DistillSettings
@@ -28,6 +29,8 @@ __all__ = ["ProxyResult", "ShortDistiller"]
 
 _BATCH = 256
 _LEAST_PROFILED = 32
+_SCALED = 8
+"""Images on which the inputs of layers are measured."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,8 @@ class ShortDistiller:
     def _train(self, module: GraphModule, settings: DistillSettings, engine: Engine) -> None:
         orders = [training_order(len(self._images), settings, epoch) for epoch in range(1, self._passes + 1)]
         steps = sum(order.steps for order in orders)
-        optimiser = Optimiser(module, settings, steps=steps, task=self._task, engine=engine)
+        scales = input_scales(module, self._inputs(torch.arange(min(_SCALED, len(self._images)))))
+        optimiser = Optimiser(module, settings, steps=steps, task=self._task, engine=engine, scales=scales)
         module.train()
         batches = (chosen for order in orders for chosen in order)
         for index, chosen in enumerate(batches):
