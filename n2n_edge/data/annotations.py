@@ -20,13 +20,19 @@ class Annotations(Sequence["Label | None"]):
     """Labels of images of `sizes` ``(N, 2)`` (height, width), given in pixels of the network's input.
 
     They are moved as `preprocessing` moves the images. Masks of files are decoded when they are asked for. Indexing by
-    a number gives a label, or None where an image has none; by a slice or by numbers, the labels of some.
+    a number gives a label, or None where an image has none; by a slice or by numbers, the labels of some. `flip_index`
+    says which point each becomes in a mirrored image, None where that isn't known.
     """
 
     def __init__(
-        self, labels: Sequence[Label | None], sizes: NDArray[np.int64], preprocessing: Preprocessing | None
+        self,
+        labels: Sequence[Label | None],
+        sizes: NDArray[np.int64],
+        preprocessing: Preprocessing | None,
+        flip_index: tuple[int, ...] | None = None,
     ) -> None:
         self._labels, self._sizes, self._preprocessing = tuple(labels), sizes, preprocessing
+        self.flip_index = flip_index
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -40,7 +46,8 @@ class Annotations(Sequence["Label | None"]):
     ) -> "Label | Annotations | None":
         if isinstance(chosen, slice | np.ndarray):
             rows = np.arange(len(self))[chosen]
-            return Annotations([self._labels[row] for row in rows], self._sizes[rows], self._preprocessing)
+            labels = [self._labels[row] for row in rows]
+            return Annotations(labels, self._sizes[rows], self._preprocessing, self.flip_index)
         label = self._labels[chosen]
         if label is None or self._preprocessing is None:
             return label
@@ -53,7 +60,7 @@ class Annotations(Sequence["Label | None"]):
     def extended(self, count: int) -> "Annotations":
         """Return them with so many unlabelled images behind."""
         sizes = np.concatenate([self._sizes, np.ones((count, 2), np.int64)])
-        return Annotations([*self._labels, *[None] * count], sizes, self._preprocessing)
+        return Annotations([*self._labels, *[None] * count], sizes, self._preprocessing, self.flip_index)
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
@@ -67,7 +74,7 @@ class Annotations(Sequence["Label | None"]):
 
     def parts(self) -> Iterator[bytes]:
         """Give what tells the labels from others, for a digest; of masks in files those."""
-        yield repr(self._preprocessing).encode()
+        yield repr((self._preprocessing, self.flip_index)).encode()
         yield np.ascontiguousarray(self._sizes).tobytes()
         for label in self._labels:
             match label:

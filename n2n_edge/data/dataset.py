@@ -43,9 +43,9 @@ _HASHED_AT_ONCE = 1024
 class Split:
     """Images `(N, H, W, C)` as uint8 and labels `(N,)` as int64, or None where there are none.
 
-    `targets` `(N, K)` are labels that are values, such as coordinates, `annotations` boxes, points and masks, by image
-    and in pixels of the network's input. Images of many files are `Pictures`, decoded
-    where they are indexed.
+    `targets` `(N, K)` are labels that are values, such as coordinates (NaN: an image has none), `annotations` boxes,
+    points and masks, by image and in pixels of the network's input. Images of many files are `Pictures`, decoded where
+    they are indexed.
     """
 
     images: Images
@@ -264,10 +264,12 @@ def _joined(
     count = sum(map(len, more))
     images: Images = join_pictures([own, *more]) if isinstance(own, Pictures) else np.concatenate([own, *more])
     labels = None if train.labels is None else np.concatenate([train.labels, np.full(count, NOT_LABELLED_CLASS)])
-    annotations = train.annotations
+    annotations, targets = train.annotations, train.targets
+    if targets is not None:
+        targets = np.concatenate([targets, np.full((count, targets.shape[1]), np.nan, np.float32)])
     if isinstance(annotations, Annotations):
         annotations = annotations.extended(count)
-    return Split(images, labels, None, annotations)
+    return Split(images, labels, targets, annotations)
 
 
 def _order_warnings(names: tuple[str, ...]) -> tuple[Notice, ...]:

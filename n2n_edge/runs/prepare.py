@@ -265,6 +265,7 @@ def _distilling(settings: CompressSettings) -> DistillSettings:
         function_by_name("augmentation", settings.augment)  # one that isn't there is told before anything is begun
     return DistillSettings(
         seed=settings.seed,
+        kd_weight=1.0 - settings.label_weight,
         flip=settings.flip,
         augment=settings.augment,
         batch_size=max(usual, settings.batch or usual),

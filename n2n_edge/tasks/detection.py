@@ -26,7 +26,7 @@ from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, Tensors, a
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from n2n_edge.tasks.losses import Mean
+    from n2n_edge.tasks.losses import LabelLoss, Mean
 
 __all__ = ["WORKING_SCORE", "Detection"]
 
@@ -99,23 +99,23 @@ class Detection(ScaledTask):
         """Return the objects of every image, in pixels of the network's input."""
         return split.annotated(Objects)
 
-    def loss(
-        self,
-        student: Tensors,
-        teacher: Tensors,
-        labels: "Tensor | None",
-        settings: LossSettings,
-        mean: "Mean | None" = None,
+    def divergence(
+        self, student: Tensors, teacher: Tensors, settings: LossSettings, mean: "Mean | None" = None
     ) -> "Tensor":
         """Give the error at the raw outputs, weighted by what the teacher sees (see `detection_loss`).
 
         Outputs of which the reader doesn't say where they hold what are compared as values.
         """
         if self.head is None or self.tail is not None or not self.head.layouts:
-            return super().loss(student, teacher, labels, settings, mean)
+            return super().divergence(student, teacher, settings, mean)
         from n2n_edge.tasks.detection_loss import detection_loss
 
         return detection_loss(student, teacher, self.head, self.scales_for(teacher), mean=mean)
+
+    def by_labels(
+        self, student: Tensors, teacher: Tensors, labels: "Tensor", settings: LossSettings, mean: "Mean | None" = None
+    ) -> "LabelLoss":
+        raise NotImplementedError
 
     def meter(self) -> Meter:
         """Return what gathers detections."""

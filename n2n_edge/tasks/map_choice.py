@@ -133,7 +133,7 @@ def _rows_of_decisions(data: Data, shapes: Sequence[tuple[int, ...]], model: ir.
     targets = data.train.targets
     if targets is None or len(shapes) != 1 or len(shapes[0]) != 2 or targets.shape[1] != shapes[0][1]:
         return False
-    decided = bool(np.isin(targets, (0.0, 1.0)).all())
+    decided = bool(np.isin(targets[np.isfinite(targets).all(axis=1)], (0.0, 1.0)).all())
     return decided and targets.shape[1] > 1 and last_op_of(learned_outputs(model)[0]) in ("Sigmoid", "HardSigmoid")
 
 

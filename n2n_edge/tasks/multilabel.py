@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 from n2n_edge.data.dataset import Split
 from n2n_edge.tasks.boxes import Floats
 from n2n_edge.tasks.metrics import Evaluation
-from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, SampledMeter, Task, Tensors, arrays_of
+from n2n_edge.tasks.task import JoinedTask, Labels, LossSettings, Meter, Outputs, SampledMeter, Tensors, arrays_of
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from n2n_edge.tasks.losses import Mean
+    from n2n_edge.tasks.losses import LabelLoss, Mean
 
 __all__ = ["Multilabel", "mean_average_precision"]
 
 
 @dataclass(frozen=True)
-class Multilabel(Task):
+class Multilabel(JoinedTask):
     """One output ``(N, K)`` of scores of independent classes, `bounded` by a sigmoid or logits.
 
     The score is the mean over classes of their average precision; fidelity the same, with what the teacher decides (a
@@ -44,22 +44,21 @@ class Multilabel(Task):
 
         return None if labels is None else torch.as_tensor(np.asarray(labels, np.float32), device=device)
 
-    def loss(
-        self,
-        student: Tensors,
-        teacher: Tensors,
-        labels: "Tensor | None",
-        settings: LossSettings,
-        mean: "Mean | None" = None,
+    def divergence(
+        self, student: Tensors, teacher: Tensors, settings: LossSettings, mean: "Mean | None" = None
     ) -> "Tensor":
-        """Give the tempered divergence of every class, or ``kd_weight`` of it and the labels' cross entropy."""
-        from n2n_edge.tasks.losses import binary_kl, labels_entropy
+        """Give the tempered divergence of every class."""
+        from n2n_edge.tasks.losses import binary_kl
 
-        divergence = binary_kl(student[0], teacher[0], settings.temperature, bounded=self.bounded)
-        if labels is None:
-            return divergence
-        entropy = labels_entropy(student[0], labels, bounded=self.bounded)
-        return settings.kd_weight * divergence + (1.0 - settings.kd_weight) * entropy
+        return binary_kl(student[0], teacher[0], settings.temperature, bounded=self.bounded)
+
+    def by_labels(
+        self, student: Tensors, teacher: Tensors, labels: "Tensor", settings: LossSettings, mean: "Mean | None" = None
+    ) -> "LabelLoss":
+        """Give the cross entropy of every class."""
+        from n2n_edge.tasks.losses import labels_entropy
+
+        return labels_entropy(student[0], labels, bounded=self.bounded)
 
     def meter(self) -> Meter:
         """Return what gathers scores."""
@@ -72,7 +71,7 @@ class _Scored(SampledMeter):
         self._task = task
         self._scores: list[Floats] = []
         self._aims: list[NDArray[np.bool_]] = []
-        self._labels: list[NDArray[np.bool_]] = []
+        self._labels: list[Floats] = []
 
     def add(self, outputs: Outputs, teacher: Outputs | None, labels: Labels | None) -> None:
         self._scores += list(_rows(outputs))
@@ -80,7 +79,7 @@ class _Scored(SampledMeter):
         if teacher is not None:
             self._aims += list(_rows(teacher) >= (0.5 if self._task.bounded else 0.0))
         if labels is not None:
-            self._labels += [np.asarray(each) > 0.5 for each in labels]
+            self._labels += [np.asarray(each, np.float32) for each in labels]
 
     def of(self, chosen: Sequence[int]) -> Evaluation:
         if not len(chosen):
@@ -88,7 +87,9 @@ class _Scored(SampledMeter):
         scores = np.stack([self._scores[place] for place in chosen])
         score, fidelity, details = None, None, {}
         if self._labels:
-            score, by_class = mean_average_precision(scores, np.stack([self._labels[place] for place in chosen]))
+            labels = np.stack([self._labels[place] for place in chosen])
+            told = np.isfinite(labels).all(axis=1)
+            score, by_class = mean_average_precision(scores[told], labels[told] > 0.5)
             names = self._task.class_names
             details = {f"ap:{names[kind] if kind < len(names) else kind}": value for kind, value in by_class.items()}
         if self._aims:

@@ -17,9 +17,10 @@ from n2n_edge.tasks.scaled import ScaledTask
 from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, SampledMeter, Tensors, arrays_of
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
-    from n2n_edge.tasks.losses import Mean
+    from n2n_edge.tasks.losses import LabelLoss, Mean
 
 __all__ = ["Segmentation"]
 
@@ -55,13 +56,32 @@ class Segmentation(ScaledTask):
         """Return the masks of every image, as large as the network's input."""
         return split.annotated(Mask)
 
-    def loss(
-        self,
-        student: Tensors,
-        teacher: Tensors,
-        labels: "Tensor | None",
-        settings: LossSettings,
-        mean: "Mean | None" = None,
+    def taught(self, labels: Labels | None, device: "torch.device") -> "Tensor | None":
+        """Return masks ``(N, H, W)`` as bytes, ignored throughout where an image has none."""
+        import torch
+
+        if labels is None:
+            return None
+        nothing = np.full(self.size, IGNORED, np.uint8)
+        masks = [nothing if label is None else _pixels(label) for label in labels]
+        return torch.from_numpy(np.stack(masks)).to(device)
+
+    def by_labels(
+        self, student: Tensors, teacher: Tensors, labels: "Tensor", settings: LossSettings, mean: "Mean | None" = None
+    ) -> "LabelLoss":
+        """Give the cross entropy of every pixel plus the Dice loss (see `maps_by_labels`)."""
+        from n2n_edge.tasks.label_losses import maps_by_labels
+        from n2n_edge.tasks.losses import as_logits, binary_logits
+
+        own = student[self.output]
+        own = own[..., None] if self.form.axis == 0 else own
+        own = own.movedim(self.form.axis or -1, 1)
+        if own.shape[1] == 1:
+            return maps_by_labels(binary_logits(own, bounded=self.bounded), labels, mean)
+        return maps_by_labels(as_logits(own, "probabilities" if self.bounded else "logits"), labels, mean)
+
+    def divergence(
+        self, student: Tensors, teacher: Tensors, settings: LossSettings, mean: "Mean | None" = None
     ) -> "Tensor":
         """Give the mean over pixels of the tempered divergence from the teacher's classes, and the error of the rest.
 

@@ -1,0 +1,124 @@
+"""Losses by labels of masks, points and numbers."""
+
+import math
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from n2n_edge.data.labels.values import IGNORED, NOT_LABELLED
+from n2n_edge.tasks.channels import ChannelScale
+from n2n_edge.tasks.losses import LabelLoss, Mean, error_of_values
+from n2n_edge.tasks.points import LIKENESS
+
+__all__ = ["heatmaps_by_labels", "maps_by_labels", "numbers_by_labels", "points_by_labels"]
+
+_LEAST_SIGMA, _LARGEST_SIGMA = 0.5, 1 / 8
+
+
+def maps_by_labels(scores: Tensor, masks: Tensor, mean: Mean | None = None) -> LabelLoss:
+    """Give the cross entropy of every pixel plus the Dice loss of the classes that are there.
+
+    `scores` are logits `(N, C, h, w)`, of foreground alone where C is 1; `masks` `(N, H, W)` hold classes, of which
+    each cell of a map takes that at its centre. What is `IGNORED` or no class of the maps doesn't count. Milletari et
+    al., V-Net, 2016, for the Dice loss, 1 - 2 |A B| / (|A| + |B|) with probabilities as A, over the batch.
+    """
+    single = scores.shape[1] == 1
+    classes = 2 if single else scores.shape[1]
+    rows, columns = (
+        ((torch.arange(own, device=masks.device) + 0.5) * whole / own).long()
+        for own, whole in zip(scores.shape[2:], masks.shape[1:], strict=True)
+    )
+    aim = masks[:, rows[:, None], columns].long()
+    told = (aim != IGNORED) & (aim < classes)
+    aim = torch.where(told, aim, 0)
+    if single:
+        entropy = F.binary_cross_entropy_with_logits(scores[:, 0], aim.float(), reduction="none")
+        shares, there = scores.sigmoid(), aim[:, None].float()
+    else:
+        entropy = F.cross_entropy(scores, aim, reduction="none")
+        shares, there = scores.softmax(1), F.one_hot(aim, classes).movedim(-1, 1).float()
+    counts = told.sum((1, 2))
+    by_image = (entropy * told).sum((1, 2)) / counts.clamp_min(1)
+    shares, there = shares * told[:, None], there * told[:, None]
+    sums = torch.stack([(shares * there).sum((0, 2, 3)), shares.sum((0, 2, 3)), there.sum((0, 2, 3))])
+    common, given, wanted = sums if mean is None else mean(sums)
+    present = wanted > 0
+    dice = 1.0 - 2.0 * common[present] / (given + wanted)[present]
+    labelled = (counts > 0).float().mean()
+    overlap = dice.mean() if bool(present.any()) else scores.sum() * 0.0
+    return LabelLoss(by_image.mean() + labelled * overlap, labelled)
+
+
+def points_by_labels(points: Tensor, labels: Tensor) -> LabelLoss:
+    """Give how far points are from where labels say, in units of the distance that the metric bears.
+
+    `points` ``(N, K, 2)`` and `labels` ``(N, K, 3)`` are in pixels, the last of a label its visibility. Distances are
+    those of `object_sizes` times `LIKENESS`; the smooth L1 of each coordinate is quadratic below one of them.
+    """
+    told = labels[..., 2] != NOT_LABELLED
+    unit = LIKENESS * object_sizes(labels)[:, None, None]
+    error = F.smooth_l1_loss(points / unit, labels[..., :2] / unit, reduction="none").sum(2)
+    by_image = (error * told).sum(1) / told.sum(1).clamp_min(1)
+    return LabelLoss(by_image.mean(), told.any(1).float().mean())
+
+
+def object_sizes(labels: Tensor) -> Tensor:
+    """Return the size of each object ``(N,)`` in pixels: the diagonal of the box around its points over root 2."""
+    told = (labels[..., 2] != NOT_LABELLED)[..., None]
+    places = labels[..., :2]
+    low, high = places.masked_fill(~told, math.inf).amin(1), places.masked_fill(~told, -math.inf).amax(1)
+    sizes = torch.linalg.vector_norm(high - low, dim=1) / math.sqrt(2)
+    return torch.where(told.any(1)[:, 0], sizes, 1.0).clamp_min(1.0)
+
+
+def heatmaps_by_labels(
+    maps: Tensor, teacher: Tensor, labels: Tensor, size: tuple[int, int], mean: Mean | None = None
+) -> LabelLoss:
+    """Give the squared error of maps ``(N, K, h, w)`` to peaks where labels say, in units of the peaks' variance.
+
+    A peak is a Gaussian that is as high above the rest of its map, and as wide at half of that, as the `teacher`'s are
+    in this batch, since networks give heatmaps of any scale. `labels` ``(N, K, 3)`` are in pixels of an input of `size`
+    (height, width). Points are compared by channel as values are (see `error_of_values`).
+    """
+    rows, columns = maps.shape[2:]
+    flat = teacher.flatten(2)
+    low, high = flat.median(2).values.mean(0), flat.amax(2).mean(0)
+    rise = (high - low).clamp_min(1e-6)
+    area = (flat > (low + rise / 2)[:, None]).float().sum(2).mean(0)
+    sigma = (area / (2 * math.pi * math.log(2))).sqrt()
+    sigma = sigma.clamp(_LEAST_SIGMA, max(_LEAST_SIGMA, _LARGEST_SIGMA * min(rows, columns)))
+    told = labels[..., 2] != NOT_LABELLED
+    squares = []
+    for cells, place, whole in ((rows, labels[..., 1], size[0]), (columns, labels[..., 0], size[1])):
+        centres = torch.arange(cells, device=maps.device) + 0.5
+        squares.append((centres - (place * cells / whole)[..., None]).square())
+    distances = squares[0][..., :, None] + squares[1][..., None, :]
+    peaks = torch.exp(-distances / (2 * sigma.square())[:, None, None])
+    aim = low[:, None, None] + rise[:, None, None] * peaks
+    weight = told[..., None, None].float()
+    count = told.float().sum(0)
+    sums = torch.stack([((maps - aim).square() * weight).mean((2, 3)).sum(0), count])
+    errors, seen = sums if mean is None else mean(sums)
+    variance = (aim.var((2, 3), correction=0) * told).sum(0) / count.clamp_min(1)
+    present = (seen > 0) & (count > 0)
+    labelled = told.any(1).float().mean()
+    if not bool(present.any()):
+        return LabelLoss(maps.sum() * 0.0, labelled)
+    shares = errors[present] / seen[present] / variance[present].clamp_min(1e-12)
+    return LabelLoss(labelled * error_of_values(shares), labelled)
+
+
+def numbers_by_labels(output: Tensor, labels: Tensor, scale: ChannelScale, mean: Mean | None = None) -> LabelLoss:
+    """Give the error of an output `(N, ...)` to labels `(N, K)` as that to the teacher is given (see `values_loss`).
+
+    A label that holds what isn't a number doesn't count.
+    """
+    told = torch.isfinite(labels).all(1)
+    aim = torch.where(told[:, None], labels, 0.0).reshape(output.shape)
+    squared = (output - aim).square() * told.reshape(-1, *[1] * (output.dim() - 1))
+    labelled = told.float().mean()
+    sums, count = squared.mean(0), labelled
+    if mean is not None:
+        sums, count = mean(sums), mean(labelled)
+    return LabelLoss(labelled * error_of_values(scale.errors(sums / count.clamp_min(1e-12))), labelled)
