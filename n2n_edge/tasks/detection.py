@@ -24,6 +24,7 @@ from n2n_edge.tasks.tail import Tail
 from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, Tensors, arrays_of
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from n2n_edge.tasks.losses import LabelLoss, Mean
@@ -32,6 +33,9 @@ __all__ = ["WORKING_SCORE", "Detection"]
 
 WORKING_SCORE = 0.3
 """What a detector finds with at least this score counts as found, where agreement with it is measured."""
+
+_LEAST_LEFT = 0.25
+"""Part of an object's box that a crop has to leave of it for the object to be one."""
 
 _MOST_INVERTED = 0.5
 """Part of an image's boxes that may end before they begin, as those of a poor student do."""
@@ -99,6 +103,30 @@ class Detection(ScaledTask):
         """Return the objects of every image, in pixels of the network's input."""
         return split.annotated(Objects)
 
+    def taught(self, labels: Labels | None, device: "torch.device") -> "Tensor | None":
+        """Return objects as rows (see `as_rows`); None where the reader doesn't say how outputs code them."""
+        if labels is None or self.tail is not None or self.head is None or self.head.boxes is None:
+            return None
+        if not self.head.layouts:
+            return None
+        from n2n_edge.tasks.detection_labels import as_rows
+
+        return as_rows([each if isinstance(each, Objects) else None for each in labels]).to(device)
+
+    def moved(
+        self, label: Any, matrix: Floats | None, size: tuple[int, int], flip_index: Sequence[int] | None = None
+    ) -> Any:
+        """Return objects that followed their image; those of which little is left are neither there nor missing."""
+        if not isinstance(label, Objects) or matrix is None:
+            return None
+        plain = Objects(label.boxes, np.arange(len(label)))
+        left = super().moved(plain, matrix, size, flip_index)
+        whole = np.abs(matrix[0, 0] * matrix[1, 1]) * _areas(label.boxes[left.classes])
+        crowd = _areas(left.boxes) < _LEAST_LEFT * whole
+        if label.crowd is not None:
+            crowd |= label.crowd[left.classes].astype(bool)
+        return Objects(left.boxes, label.classes[left.classes], crowd)
+
     def divergence(
         self, student: Tensors, teacher: Tensors, settings: LossSettings, mean: "Mean | None" = None
     ) -> "Tensor":
@@ -115,7 +143,11 @@ class Detection(ScaledTask):
     def by_labels(
         self, student: Tensors, teacher: Tensors, labels: "Tensor", settings: LossSettings, mean: "Mean | None" = None
     ) -> "LabelLoss":
-        raise NotImplementedError
+        """Give what the anchors of labelled objects say wrongly (see `detection_by_labels`)."""
+        from n2n_edge.tasks.detection_labels import detection_by_labels
+
+        assert self.head is not None
+        return detection_by_labels(student, teacher, labels, self.head, mean)
 
     def meter(self) -> Meter:
         """Return what gathers detections."""
@@ -210,6 +242,11 @@ class _Readings:
 
 
 _READINGS = _Readings()
+
+
+def _areas(boxes: Floats) -> Floats:
+    areas: Floats = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return areas
 
 
 def _as_objects(found: Detections) -> Objects:

@@ -1,13 +1,14 @@
 """A detector's head: what its raw outputs look like, where they hold what, and how detections are read from them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 
 from n2n_edge.graph.op import op_of
+from n2n_edge.tasks.box_codes import BoxCode, ScoreCode
 from n2n_edge.tasks.boxes import Detections, Floats, suppressed
 
 __all__ = ["Candidates", "Head", "Layout", "OutputForm", "Outputs", "Role", "Signature", "signature_of"]
@@ -97,8 +98,8 @@ class Layout:
 class Head:
     """A reader of raw outputs.
 
-    `layouts` say where each output holds what, () where a head selects among its anchors. `iou` is the overlap that
-    suppression allows, None where a head suppresses itself.
+    `layouts` say where each output holds what, () where a head selects among its anchors; `boxes` and `scores` how that
+    is coded, which `raw` follows. `iou` is the overlap that suppression allows, None where a head suppresses itself.
     """
 
     name: str
@@ -106,6 +107,8 @@ class Head:
     raw: Raw
     iou: float | None = 0.65
     layouts: tuple[Layout, ...] = ()
+    boxes: BoxCode | None = None
+    scores: ScoreCode = field(default_factory=ScoreCode)
 
     def read(self, outputs: Outputs, least_score: float = _LEAST_SCORE, most: int = 100) -> list[Detections]:
         """Return the detections of every image from the outputs of a batch, best first, `most` an image at most."""
