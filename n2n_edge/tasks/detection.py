@@ -15,7 +15,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.importing import function_by_name, guarded, is_function_name
 from n2n_edge.tasks.average_precision import Matches
 from n2n_edge.tasks.boxes import Detections, Floats
-from n2n_edge.tasks.head import Head, Signature
+from n2n_edge.tasks.head import Head, OutputForm, Signature
 from n2n_edge.tasks.heads import fitting_heads
 from n2n_edge.tasks.marks import Marks
 from n2n_edge.tasks.metrics import Evaluation
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from n2n_edge.tasks.losses import LabelLoss, Mean
+    from n2n_edge.tasks.selected import Selected
 
 __all__ = ["WORKING_SCORE", "Detection"]
 
@@ -46,8 +47,8 @@ class Detection(ScaledTask):
     """Boxes, scores and classes of objects.
 
     `reader` is the name of a head that fits `signature`, or the ``package.module:function`` of ``--decode``. `tail`
-    turns what is learned into the file's outputs, where those are what the reader reads. `class_names` are those of
-    the data.
+    turns what is learned into the file's outputs, where those are what the reader reads; `learned` are the forms of
+    what goes into it. `class_names` are those of the data.
 
     Fidelity is the average precision of a student's detections with those of the teacher, of `WORKING_SCORE` at least,
     as the objects that are there.
@@ -59,6 +60,7 @@ class Detection(ScaledTask):
     reader: str
     tail: Tail | None = None
     class_names: tuple[str, ...] = ()
+    learned: tuple[OutputForm, ...] = ()
 
     def __getstate__(self) -> dict[str, object]:
         return {each.name: getattr(self, each.name) for each in fields(self)}
@@ -72,6 +74,13 @@ class Detection(ScaledTask):
         if is_function_name(self.reader):
             return None
         return next(head for head in fitting_heads(self.signature) if head.name == self.reader)
+
+    @cached_property
+    def selected(self) -> "Selected | None":
+        """What is known of values that a selection or a user's function reads; None where boxes aren't told."""
+        from n2n_edge.tasks.selected import selected_in
+
+        return selected_in(self.learned)
 
     @cached_property
     def _function(self) -> Callable[..., object]:
@@ -132,9 +141,12 @@ class Detection(ScaledTask):
     ) -> "Tensor":
         """Give the error at the raw outputs, weighted by what the teacher sees (see `detection_loss`).
 
-        Outputs of which the reader doesn't say where they hold what are compared as values.
+        Of outputs of which the reader doesn't say where they hold what boxes and scores are told by their sizes (see
+        `selected_in`), and where that can't be they are compared as values.
         """
         if self.head is None or self.tail is not None or not self.head.layouts:
+            if self.selected is not None:
+                return self.selected.loss(student, teacher, self.scales_for(teacher), mean)
             return super().divergence(student, teacher, settings, mean)
         from n2n_edge.tasks.detection_loss import detection_loss
 

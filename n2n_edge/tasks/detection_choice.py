@@ -62,9 +62,9 @@ def choose_detection(
     height, width = data.input_shape[1:]
     if decode is not None:
         function_by_name("‹decode›", decode)
-        return Detection(
-            _signature(model, height, width), decode, tail_of(model), data.class_names
-        ), f"read by {decode}"
+        learned = _signature(with_learned_outputs(model), height, width).outputs
+        signature = _signature(model, height, width)
+        return Detection(signature, decode, tail_of(model), data.class_names, learned), f"read by {decode}"
     readers = _readers(model, height, width)
     labelled = data.validation.annotated(Objects) is not None
     name = recorded.get("reader") if recorded.get("task") == Detection.name else None
@@ -91,9 +91,9 @@ def choose_detection(
     classes = best.head.classes
     of = f" of {classes} class{'es' if classes > 1 else ''}" if classes else ""
     behind = ", behind the file's own selection" if best.tail is not None else ""
-    return Detection(
-        best.signature, best.head.name, best.tail, data.class_names
-    ), f"head {best.head.name}{of}{behind}; {why}"
+    learned = _signature(with_learned_outputs(model), height, width).outputs
+    task = Detection(best.signature, best.head.name, best.tail, data.class_names, learned)
+    return task, f"head {best.head.name}{of}{behind}; {why}"
 
 
 def classes_of_detector(model: ir.Model, height: int, width: int) -> int | None:

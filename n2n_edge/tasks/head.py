@@ -31,11 +31,15 @@ _LEAST_SCORE = 0.001
 
 @dataclass(frozen=True)
 class OutputForm:
-    """One output: its shape without the images' axis, and how wide each part is that a final Concat joins."""
+    """One output: its shape without the images' axis, and how wide each part is that a final Concat joins.
+
+    `tail` are the operators between it and the last convolutions.
+    """
 
     name: str
     shape: tuple[int, ...]
     parts: tuple[int, ...] = ()
+    tail: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ def signature_of(model: ir.Model, height: int, width: int, shapes: Sequence[Sequ
     for value, shape in zip(model.graph.outputs, shapes, strict=True):
         ops, joins = _behind(value)
         tail.update(ops)
-        outputs.append(OutputForm(str(value.name), tuple(shape[1:]), joins))
+        outputs.append(OutputForm(str(value.name), tuple(shape[1:]), joins, frozenset(ops)))
     return Signature(height, width, tuple(outputs), frozenset(tail))
 
 
