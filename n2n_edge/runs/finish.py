@@ -43,7 +43,7 @@ from n2n_edge.tasks.classification import Classification
 from n2n_edge.tasks.paired import paired_difference
 from n2n_edge.tasks.task import Meter
 from n2n_edge.training.batches import subset
-from n2n_edge.training.file_evaluation import evaluate_file, file_meter
+from n2n_edge.training.file_evaluation import evaluate_file, file_meters
 
 __all__ = ["ship"]
 
@@ -258,11 +258,9 @@ def _quality(prepared: Prepared, student: Path) -> _Quality:
     metric = metric_name(model, data)
     path, task = prepared.teacher_path, task_of(model, data)
     unlabelled = metric == "fidelity"
-    theirs = file_meter(path, data.test, data, teacher=path if unlabelled else None)
     # of few labels agreement says more than the score does; that of classes follows from it nearly
-    own = file_meter(
-        student, data.test, data, teacher=None if isinstance(task, Classification) and not unlabelled else path
-    )
+    compared = unlabelled or not isinstance(task, Classification)
+    theirs, own = file_meters(path, student, data.test, data, fidelity=(unlabelled, compared))
     difference = None if unlabelled else paired_difference(theirs, own)
     return _Quality(task.name, metric, _figures(metric, theirs), _figures(metric, own), difference)
 

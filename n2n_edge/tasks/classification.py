@@ -77,6 +77,9 @@ class _Classified(Meter):
     def evaluation(self) -> Evaluation:
         return self.resampled(np.arange(self._seen))
 
+    def score_of(self, chosen: NDArray[np.intp]) -> float | None:
+        return _share(self._correct, chosen)
+
     def resampled(self, chosen: NDArray[np.intp]) -> Evaluation:
         return Evaluation(_share(self._correct, chosen), _share(self._agreeing, chosen), len(chosen))
 

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from n2n_edge.data.dataset import Split
 from n2n_edge.data.labels.values import Objects
@@ -18,10 +17,9 @@ from n2n_edge.tasks.boxes import Detections, Floats
 from n2n_edge.tasks.head import Head, OutputForm, Signature
 from n2n_edge.tasks.heads import fitting_heads
 from n2n_edge.tasks.marks import Marks
-from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.scaled import ScaledTask
 from n2n_edge.tasks.tail import Tail
-from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, Tensors, arrays_of
+from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, SampledMeter, Tensors, arrays_of
 
 if TYPE_CHECKING:
     import torch
@@ -174,65 +172,56 @@ class Detection(ScaledTask):
         return {"task": self.name, "reader": self.reader}
 
 
-class _Detected(Meter):
-    """Detections by image, with the labels and what the teacher found."""
+class _Detected(SampledMeter):
+    """Detections by image, with the labels and what the teacher found, each matched once for all samples."""
 
     def __init__(self, task: Detection) -> None:
+        super().__init__()
         self._task = task
         self._found: list[Detections] = []
         self._aims: list[Objects] = []
         self._labels: list[Objects | None] = []
-        self._labelled: list[int] = []
-        self._matches: tuple[Matches, Matches | None] | None = None
+        self._with_labels: tuple[Matches, dict[int, int]] | None = None
+        self._with_teacher: Matches | None = None
 
     def add(self, outputs: Outputs, teacher: Outputs | None, labels: Labels | None) -> None:
-        self._matches = None
+        self._with_labels = self._with_teacher = None
         found = self._task.read(outputs)
         self._found += found
+        self.seen += len(found)
         if teacher is not None:
             self._aims += _READINGS.of(self._task, teacher)
         if labels is not None:
             self._labels += [each if isinstance(each, Objects) else None for each in labels]
 
-    def evaluation(self) -> Evaluation:
-        return self._of(None)
+    def scored(self, chosen: Sequence[int]) -> tuple[float | None, dict[str, float]]:
+        if self._with_labels is None:
+            objects = {place: each for place, each in enumerate(self._labels) if each is not None}
+            matches = Matches([self._found[place] for place in objects], list(objects.values()))
+            self._with_labels = matches, {place: index for index, place in enumerate(objects)}
+        matches, places = self._with_labels
+        labelled = [places[place] for place in chosen if place in places]
+        if not labelled:
+            return None, {}
+        told = matches.average_precision(None if chosen == range(self.seen) else labelled)
+        if told.at_50 is None:
+            return told.value, {}
+        return told.value, {"ap50": told.at_50, **{f"ap:{self._name(k)}": v for k, v in told.by_class.items()}}
 
-    def resampled(self, chosen: NDArray[np.intp]) -> Evaluation | None:
-        return self._of(chosen.tolist())
-
-    def _of(self, chosen: Sequence[int] | None) -> Evaluation:
-        if self._matches is None:  # once for all samples
-            self._labelled = [place for place, label in enumerate(self._labels) if label is not None]
-            objects = [self._labels[place] or _NOTHING for place in self._labelled]
-            self._matches = (
-                Matches([self._found[place] for place in self._labelled], objects),
-                Matches(self._found, self._aims) if self._aims else None,
-            )
-        with_labels, with_teacher = self._matches
-        score, details = None, {}
-        places = {place: index for index, place in enumerate(self._labelled)}
-        labelled = None if chosen is None else [places[place] for place in chosen if place in places]
-        if self._labelled and labelled != []:
-            told = with_labels.average_precision(labelled)
-            score = told.value
-            if told.at_50 is not None:
-                details = {"ap50": told.at_50, **{f"ap:{self._name(k)}": v for k, v in told.by_class.items()}}
-        agreement = None if with_teacher is None else self._agreement(with_teacher, chosen)
-        return Evaluation(score, agreement, len(self._found if chosen is None else chosen), details=details)
-
-    def _agreement(self, matches: Matches, chosen: Sequence[int] | None) -> float:
-        value = matches.average_precision(chosen).value
+    def agreement(self, chosen: Sequence[int]) -> float | None:
+        if not self._aims:
+            return None
+        if self._with_teacher is None:
+            self._with_teacher = Matches(self._found, self._aims)
+        value = self._with_teacher.average_precision(None if chosen == range(self.seen) else chosen).value
         if value is not None:
             return value
-        own = self._found if chosen is None else [self._found[place] for place in chosen]
-        return 0.0 if any(len(found.above(WORKING_SCORE)) for found in own) else 1.0  # nothing is there to be found
+        seen = any(len(self._found[place].above(WORKING_SCORE)) for place in chosen)
+        return 0.0 if seen else 1.0  # nothing is there to be found
 
     def _name(self, kind: int) -> str:
         names = self._task.class_names
         return names[kind] if kind < len(names) else str(kind)
-
-
-_NOTHING = Objects(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
 
 
 class _Readings:

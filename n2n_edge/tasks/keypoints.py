@@ -11,7 +11,6 @@ from n2n_edge.data.dataset import Split
 from n2n_edge.data.labels.values import NOT_LABELLED, Points
 from n2n_edge.tasks.boxes import Floats
 from n2n_edge.tasks.marks import Marks
-from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.points import PointForm, nearness_of, point_distances, points_of
 from n2n_edge.tasks.scaled import ScaledTask
 from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, SampledMeter, Tensors, arrays_of
@@ -121,16 +120,18 @@ class _Pointed(SampledMeter):
                 told = self._task.labelled(label)
                 self._labels.append(_distances(points, told[:, :2], told[:, 2] != NOT_LABELLED))
 
-    def of(self, chosen: Sequence[int]) -> Evaluation:
-        score, fidelity, details = None, None, {}
-        if self._labels:
-            near = nearness_of(np.concatenate([self._labels[place] for place in chosen]))
-            score = near.likeness
-            if near.error is not None and near.within is not None:
-                details = {"nme": 100 * near.error, "pck": near.within}
-        if self._aims:
-            fidelity = nearness_of(np.concatenate([self._aims[place] for place in chosen])).likeness
-        return Evaluation(score, fidelity, len(chosen), details=details)
+    def scored(self, chosen: Sequence[int]) -> tuple[float | None, dict[str, float]]:
+        if not self._labels:
+            return None, {}
+        near = nearness_of(np.concatenate([self._labels[place] for place in chosen]))
+        if near.error is None or near.within is None:
+            return near.likeness, {}
+        return near.likeness, {"nme": 100 * near.error, "pck": near.within}
+
+    def agreement(self, chosen: Sequence[int]) -> float | None:
+        if not self._aims:
+            return None
+        return nearness_of(np.concatenate([self._aims[place] for place in chosen])).likeness
 
 
 def _distances(own: Floats, aim: Floats, visible: NDArray[np.bool_] | None) -> Floats:

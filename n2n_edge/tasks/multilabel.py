@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from n2n_edge.data.dataset import Split
 from n2n_edge.tasks.boxes import Floats
-from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.task import JoinedTask, Labels, LossSettings, Meter, Outputs, SampledMeter, Tensors, arrays_of
 
 if TYPE_CHECKING:
@@ -81,23 +80,26 @@ class _Scored(SampledMeter):
         if labels is not None:
             self._labels += [np.asarray(each, np.float32) for each in labels]
 
-    def of(self, chosen: Sequence[int]) -> Evaluation:
-        if not len(chosen):
-            return Evaluation(None, None, 0)
-        scores = np.stack([self._scores[place] for place in chosen])
-        score, fidelity, details = None, None, {}
-        if self._labels:
-            labels = np.stack([self._labels[place] for place in chosen])
-            told = np.isfinite(labels).all(axis=1)
-            score, by_class = mean_average_precision(scores[told], labels[told] > 0.5)
-            names = self._task.class_names
-            details = {f"ap:{names[kind] if kind < len(names) else kind}": value for kind, value in by_class.items()}
-        if self._aims:
-            aims = np.stack([self._aims[place] for place in chosen])
-            fidelity, _ = mean_average_precision(scores, aims)
-            if fidelity is None:  # the teacher sees nothing anywhere
-                fidelity = float((scores < (0.5 if self._task.bounded else 0.0)).mean())
-        return Evaluation(score, fidelity, len(chosen), details=details)
+    def scored(self, chosen: Sequence[int]) -> tuple[float | None, dict[str, float]]:
+        if not self._labels or not len(chosen):
+            return None, {}
+        labels = np.stack([self._labels[place] for place in chosen])
+        told = np.isfinite(labels).all(axis=1)
+        score, by_class = mean_average_precision(self._stacked(chosen)[told], labels[told] > 0.5)
+        names = self._task.class_names
+        return score, {f"ap:{names[kind] if kind < len(names) else kind}": value for kind, value in by_class.items()}
+
+    def agreement(self, chosen: Sequence[int]) -> float | None:
+        if not self._aims or not len(chosen):
+            return None
+        scores = self._stacked(chosen)
+        fidelity, _ = mean_average_precision(scores, np.stack([self._aims[place] for place in chosen]))
+        if fidelity is None:  # the teacher sees nothing anywhere
+            fidelity = float((scores < (0.5 if self._task.bounded else 0.0)).mean())
+        return fidelity
+
+    def _stacked(self, chosen: Sequence[int]) -> Floats:
+        return np.stack([self._scores[place] for place in chosen])
 
 
 def _rows(outputs: Outputs) -> Floats:

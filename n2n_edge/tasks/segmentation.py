@@ -11,7 +11,6 @@ from n2n_edge.data.dataset import Split
 from n2n_edge.data.labels.values import IGNORED, Mask, MaskFile
 from n2n_edge.tasks.maps import ClassMap, Overlap, class_maps, confusion, overlap_of_sums
 from n2n_edge.tasks.marks import Marks
-from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.outputs import OutputKind
 from n2n_edge.tasks.scaled import ScaledTask
 from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, SampledMeter, Tensors, arrays_of
@@ -137,21 +136,20 @@ class _Mapped(SampledMeter):
                 classes = max(self._task.form.classes, 1 + _highest(aim))
                 self._labels += _sums(own[None], aim[None], classes)
 
-    def of(self, chosen: Sequence[int]) -> Evaluation:
-        score, details = None, {}
-        if self._labels:
-            told, pixels = _overlap(self._labels, chosen)
-            score = told.iou
-            if told.dice is not None:
-                names = self._task.class_names
-                by_class = told.iou_by_class.items()
-                details = {
-                    "dice": told.dice,
-                    "pixel_accuracy": pixels,
-                    **{f"iou:{names[kind] if kind < len(names) else kind}": value for kind, value in by_class},
-                }
-        fidelity = (_overlap(self._aims, chosen)[0].iou or 0.0) if self._aims else None
-        return Evaluation(score, fidelity, len(chosen), details=details)
+    def scored(self, chosen: Sequence[int]) -> tuple[float | None, dict[str, float]]:
+        if not self._labels:
+            return None, {}
+        told, pixels = _overlap(self._labels, chosen)
+        if told.dice is None:
+            return told.iou, {}
+        names = self._task.class_names
+        by_class = {
+            f"iou:{names[kind] if kind < len(names) else kind}": value for kind, value in told.iou_by_class.items()
+        }
+        return told.iou, {"dice": told.dice, "pixel_accuracy": pixels, **by_class}
+
+    def agreement(self, chosen: Sequence[int]) -> float | None:
+        return (_overlap(self._aims, chosen)[0].iou or 0.0) if self._aims else None
 
 
 def _pixels(label: Any) -> NDArray[np.uint8]:

@@ -81,16 +81,36 @@ class Meter(ABC):
         """
         return None
 
+    def score_of(self, chosen: NDArray[np.intp]) -> float | None:
+        """Return the score alone of what `resampled` gives; a meter that needn't compare with the teacher for it may.
+
+        None where there is none.
+        """
+        found = self.resampled(chosen)
+        return None if found is None else found.score
+
 
 class SampledMeter(Meter):
-    """A meter that keeps what it needs of every image, `seen` so far, and tells of any of them alike."""
+    """A meter that keeps what it needs of every image, `seen` so far, and tells of any of them alike.
+
+    Of these, by number in the order they came, some may be chosen several times.
+    """
 
     def __init__(self) -> None:
         self.seen = 0
 
     @abstractmethod
+    def scored(self, chosen: Sequence[int]) -> tuple[float | None, Mapping[str, float]]:
+        """Return the score of these images, None without labels, and the details."""
+
+    @abstractmethod
+    def agreement(self, chosen: Sequence[int]) -> float | None:
+        """Return the fidelity of these images, None without a teacher."""
+
     def of(self, chosen: Sequence[int]) -> Evaluation:
-        """Return what these images show, by number in the order they came, some of them perhaps several times."""
+        """Return what these images show."""
+        score, details = self.scored(chosen)
+        return Evaluation(score, self.agreement(chosen), len(chosen), details=details)
 
     def evaluation(self) -> Evaluation:
         """Return what all images showed."""
@@ -99,6 +119,10 @@ class SampledMeter(Meter):
     def resampled(self, chosen: NDArray[np.intp]) -> Evaluation:
         """Return what these images would have shown."""
         return self.of(chosen.tolist())
+
+    def score_of(self, chosen: NDArray[np.intp]) -> float | None:
+        """Return the score alone."""
+        return self.scored(chosen.tolist())[0]
 
 
 class Task(ABC):

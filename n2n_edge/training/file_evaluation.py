@@ -1,12 +1,14 @@
 """Evaluation of a model's file by ONNX Runtime and numpy alone, as a CI job without torch does it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnx_ir as ir
 
+from n2n_edge.data.annotations import Annotations
 from n2n_edge.data.dataset import Data, Split
 from n2n_edge.errors import UnsuitableEnvironmentError
 from n2n_edge.foreign import printable
@@ -14,9 +16,9 @@ from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.graph.shape_run import Array
 from n2n_edge.tasks.choice import task_of
 from n2n_edge.tasks.metrics import Evaluation
-from n2n_edge.tasks.task import Meter, Task
+from n2n_edge.tasks.task import Labels, Meter, Outputs, Task
 
-__all__ = ["evaluate_file", "file_meter", "outputs_by_image"]
+__all__ = ["evaluate_file", "file_meter", "file_meters", "outputs_by_image"]
 
 _BATCH = 256
 _PIXELS = _BATCH * 96 * 96
@@ -41,18 +43,47 @@ def file_meter(
         UnsuitableEnvironmentError: ONNX Runtime can't run a file, or torch is needed and missing.
     """
     task = data.task or _task(path, data)
-    meter, labels = task.meter(), task.labels(split)
+    meter = task.meter()
     theirs = None if teacher is None else outputs_by_image(teacher, data, split, threads)
+    for outputs, told in _with_labels(outputs_by_image(path, data, split, threads), task.labels(split)):
+        _add(meter, outputs, None if theirs is None else next(theirs), told)
+    return meter
+
+
+def file_meters(
+    teacher: Path | str, student: Path | str, split: Split, data: Data, *, fidelity: tuple[bool, bool], threads: int = 0
+) -> tuple[Meter, Meter]:
+    """Return the meters of a teacher's and a student's file, each of which is run once on every image.
+
+    `fidelity` says of which its agreement with the teacher is worked out; the rest is as for `file_meter`.
+    """
+    task = data.task or _task(teacher, data)
+    meters = task.meter(), task.meter()
+    files = zip(*(outputs_by_image(path, data, split, threads) for path in (teacher, student)), strict=True)
+    for outputs, told in _with_labels(files, task.labels(split)):
+        for meter, own, compared in zip(meters, outputs, fidelity, strict=True):
+            _add(meter, own, outputs[0] if compared else None, told)
+    return meters
+
+
+_Given = TypeVar("_Given")
+
+
+def _with_labels(outputs: Iterable[_Given], labels: Labels | None) -> Iterator[tuple[_Given, Labels | None]]:
+    """Give what comes image by image with the image's label."""
+    for place, each in enumerate(outputs):
+        told = None if labels is None else labels[place : place + 1]
+        yield each, list(told) if isinstance(told, Annotations) else told  # a mask is decoded once
+
+
+def _add(meter: Meter, outputs: Outputs, teacher: Outputs | None, labels: Labels | None) -> None:
     try:
-        for place, outputs in enumerate(outputs_by_image(path, data, split, threads)):
-            told = None if labels is None else labels[place : place + 1]
-            meter.add(outputs, None if theirs is None else next(theirs), told)
+        meter.add(outputs, teacher, labels)
     except ImportError as error:
         raise UnsuitableEnvironmentError(
             "fidelity of outputs that are compared as numbers needs torch, which is not installed; "
             'run: pip install "n2n-edge[compress]"'
         ) from error
-    return meter
 
 
 def _task(path: Path | str, data: Data) -> Task:
