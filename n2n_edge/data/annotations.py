@@ -74,7 +74,9 @@ class Annotations(Sequence["Label | None"]):
 
     def parts(self) -> Iterator[bytes]:
         """Give what tells the labels from others, for a digest; of masks in files those."""
-        yield repr((self._preprocessing, self.flip_index)).encode()
+        yield repr(self._preprocessing).encode()
+        if self.flip_index is not None:
+            yield repr(self.flip_index).encode()
         yield np.ascontiguousarray(self._sizes).tobytes()
         for label in self._labels:
             match label:

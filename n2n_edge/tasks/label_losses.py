@@ -101,12 +101,11 @@ def heatmaps_by_labels(
     sums = torch.stack([((maps - aim).square() * weight).mean((2, 3)).sum(0), count])
     errors, seen = sums if mean is None else mean(sums)
     variance = (aim.var((2, 3), correction=0) * told).sum(0) / count.clamp_min(1)
-    present = (seen > 0) & (count > 0)
+    present = count > 0
     labelled = told.any(1).float().mean()
-    if not bool(present.any()):
-        return LabelLoss(maps.sum() * 0.0, labelled)
-    shares = errors[present] / seen[present] / variance[present].clamp_min(1e-12)
-    return LabelLoss(labelled * error_of_values(shares), labelled)
+    # a channel that no image here has a point of counts nothing, but stays in the sum that processes share
+    shares = errors / seen.clamp_min(1e-12) / torch.where(present, variance, 1.0).clamp_min(1e-12)
+    return LabelLoss(labelled * (shares.log1p() * present).sum() / present.sum().clamp_min(1), labelled)
 
 
 def numbers_by_labels(output: Tensor, labels: Tensor, scale: ChannelScale, mean: Mean | None = None) -> LabelLoss:

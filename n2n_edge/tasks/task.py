@@ -129,7 +129,8 @@ class Task(ABC):
     """What a network does.
 
     `name` is what `--task` calls it, `metric` what its labels are scored by. `meter_tells_loss` says that
-    ``Evaluation.error`` is the loss of all images, which elsewhere is the mean of their batches'. A task is a value: it
+    ``Evaluation.error`` is the loss of all images by the teacher's outputs alone, which elsewhere is the mean of their
+    batches'. A task is a value: it
     is sent to other processes, and `to_json` is recorded in what ships. Importing one imports no torch; `loss` does.
     """
 
