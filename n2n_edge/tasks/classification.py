@@ -47,7 +47,7 @@ class Classification(JoinedTask):
         """Give the cross entropy; images whose label is below nought have none."""
         from n2n_edge.tasks.losses import as_logits, labels_cross_entropy
 
-        return labels_cross_entropy(as_logits(student[0], self.kind), labels, settings.label_smoothing)
+        return labels_cross_entropy(as_logits(student[0], self.kind), labels, settings.label_smoothing, mean)
 
     def taught(self, labels: Labels | None, device: "torch.device") -> "Tensor | None":
         """Return class numbers ``(N,)``."""

@@ -22,7 +22,7 @@ from n2n_edge.data.labels.values import Objects
 from n2n_edge.tasks.box_codes import like
 from n2n_edge.tasks.detection_loss import by_anchor
 from n2n_edge.tasks.head import Head, Role
-from n2n_edge.tasks.losses import LabelLoss, Mean
+from n2n_edge.tasks.losses import LabelLoss, Mean, told_share
 
 __all__ = ["as_rows", "detection_by_labels"]
 
@@ -79,7 +79,7 @@ def detection_by_labels(
         quality = _overlaps(own.boxes[images, anchors], labels[images, objects, 1:])
         aim = torch.zeros_like(own.scores)
         aim[images, anchors, labels[images, objects, 0].long()] = quality
-    labelled = (labels[:, 0, 0] != NO_LABEL).float().mean()
+    labelled = told_share(labels[:, 0, 0] != NO_LABEL, mean)
     positives = own.scores.new_tensor(float(len(images)))
     positives = (positives if mean is None else mean(positives)).clamp_min(1.0)
     total = (_quality_error(own.scores, aim).sum(2) * counted).sum()

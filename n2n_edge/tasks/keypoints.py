@@ -74,7 +74,9 @@ class Keypoints(ScaledTask):
             own, theirs = (each.movedim(-1, 1) if self.form.channels_last else each for each in (own, theirs))
             return heatmaps_by_labels(own, theirs, labels, self.size, mean)
         points = own.reshape(len(own), -1, 2)
-        return points_by_labels(points * points.new_tensor(self.size[::-1]) if self.form.shares else points, labels)
+        return points_by_labels(
+            points * points.new_tensor(self.size[::-1]) if self.form.shares else points, labels, mean
+        )
 
     def meter(self) -> Meter:
         """Return what gathers distances."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from n2n_edge.data.labels.values import IGNORED, NOT_LABELLED
 from n2n_edge.tasks.channels import ChannelScale
-from n2n_edge.tasks.losses import LabelLoss, Mean, error_of_values
+from n2n_edge.tasks.losses import LabelLoss, Mean, error_of_values, told_share
 from n2n_edge.tasks.points import LIKENESS
 
 __all__ = ["heatmaps_by_labels", "maps_by_labels", "numbers_by_labels", "points_by_labels"]
@@ -45,12 +45,12 @@ def maps_by_labels(scores: Tensor, masks: Tensor, mean: Mean | None = None) -> L
     common, given, wanted = sums if mean is None else mean(sums)
     present = wanted > 0
     dice = 1.0 - 2.0 * common[present] / (given + wanted)[present]
-    labelled = (counts > 0).float().mean()
+    labelled = told_share(counts > 0, mean)
     overlap = dice.mean() if bool(present.any()) else scores.sum() * 0.0
     return LabelLoss(by_image.mean() + labelled * overlap, labelled)
 
 
-def points_by_labels(points: Tensor, labels: Tensor) -> LabelLoss:
+def points_by_labels(points: Tensor, labels: Tensor, mean: Mean | None = None) -> LabelLoss:
     """Give how far points are from where labels say, in units of the distance that the metric bears.
 
     `points` ``(N, K, 2)`` and `labels` ``(N, K, 3)`` are in pixels, the last of a label its visibility. Distances are
@@ -60,7 +60,7 @@ def points_by_labels(points: Tensor, labels: Tensor) -> LabelLoss:
     unit = LIKENESS * object_sizes(labels)[:, None, None]
     error = F.smooth_l1_loss(points / unit, labels[..., :2] / unit, reduction="none").sum(2)
     by_image = (error * told).sum(1) / told.sum(1).clamp_min(1)
-    return LabelLoss(by_image.mean(), told.any(1).float().mean())
+    return LabelLoss(by_image.mean(), told_share(told.any(1), mean))
 
 
 def object_sizes(labels: Tensor) -> Tensor:
@@ -82,10 +82,11 @@ def heatmaps_by_labels(
     (height, width). Points are compared by channel as values are (see `error_of_values`).
     """
     rows, columns = maps.shape[2:]
+    shared = mean or (lambda values: values)
     flat = teacher.flatten(2)
-    low, high = flat.median(2).values.mean(0), flat.amax(2).mean(0)
+    low, high = shared(torch.stack([flat.median(2).values.mean(0), flat.amax(2).mean(0)]))
     rise = (high - low).clamp_min(1e-6)
-    area = (flat > (low + rise / 2)[:, None]).float().sum(2).mean(0)
+    area = shared((flat > (low + rise / 2)[:, None]).float().sum(2).mean(0))
     sigma = (area / (2 * math.pi * math.log(2))).sqrt()
     sigma = sigma.clamp(_LEAST_SIGMA, max(_LEAST_SIGMA, _LARGEST_SIGMA * min(rows, columns)))
     told = labels[..., 2] != NOT_LABELLED
@@ -96,15 +97,11 @@ def heatmaps_by_labels(
     distances = squares[0][..., :, None] + squares[1][..., None, :]
     peaks = torch.exp(-distances / (2 * sigma.square())[:, None, None])
     aim = low[:, None, None] + rise[:, None, None] * peaks
-    weight = told[..., None, None].float()
-    count = told.float().sum(0)
-    sums = torch.stack([((maps - aim).square() * weight).mean((2, 3)).sum(0), count])
-    errors, seen = sums if mean is None else mean(sums)
-    variance = (aim.var((2, 3), correction=0) * told).sum(0) / count.clamp_min(1)
-    present = count > 0
-    labelled = told.any(1).float().mean()
-    # a channel that no image here has a point of counts nothing, but stays in the sum that processes share
-    shares = errors / seen.clamp_min(1e-12) / torch.where(present, variance, 1.0).clamp_min(1e-12)
+    errors, variances = (maps - aim).square().mean((2, 3)), aim.var((2, 3), correction=0)
+    sums = shared(torch.stack([(errors * told).sum(0), (variances * told).sum(0)]))
+    present = sums[1] > 0
+    labelled = told_share(told.any(1), mean)
+    shares = sums[0] / torch.where(present, sums[1], 1.0)
     return LabelLoss(labelled * (shares.log1p() * present).sum() / present.sum().clamp_min(1), labelled)
 
 
@@ -116,8 +113,6 @@ def numbers_by_labels(output: Tensor, labels: Tensor, scale: ChannelScale, mean:
     told = torch.isfinite(labels).all(1)
     aim = torch.where(told[:, None], labels, 0.0).reshape(output.shape)
     squared = (output - aim).square() * told.reshape(-1, *[1] * (output.dim() - 1))
-    labelled = told.float().mean()
-    sums, count = squared.mean(0), labelled
-    if mean is not None:
-        sums, count = mean(sums), mean(labelled)
-    return LabelLoss(labelled * error_of_values(scale.errors(sums / count.clamp_min(1e-12))), labelled)
+    labelled = told_share(told, mean)
+    sums = squared.mean(0) if mean is None else mean(squared.mean(0))
+    return LabelLoss(labelled * error_of_values(scale.errors(sums / labelled.clamp_min(1e-12))), labelled)

@@ -25,6 +25,7 @@ __all__ = [
     "labels_entropy",
     "normalised_error",
     "tempered_kl",
+    "told_share",
     "values_loss",
 ]
 
@@ -37,10 +38,19 @@ def as_logits(output: Tensor, kind: OutputKind) -> Tensor:
 
 @dataclass(frozen=True)
 class LabelLoss:
-    """A loss by labels: its mean over all images, to which those without a label add nothing, and the share `told`."""
+    """A loss by labels: its mean over all images, to which those without a label add nothing, and the share `told`.
+
+    Where processes share a batch, `told` is that of all of it.
+    """
 
     value: Tensor
     told: Tensor
+
+
+def told_share(told: Tensor, mean: Mean | None) -> Tensor:
+    """Return the share of images `told` ``(N,)`` that are labelled, of all processes' where they share a batch."""
+    share = told.float().mean()
+    return share if mean is None else mean(share)
 
 
 def joined_loss(divergence: Tensor, labels: LabelLoss, kd_weight: float) -> Tensor:
@@ -52,11 +62,11 @@ def joined_loss(divergence: Tensor, labels: LabelLoss, kd_weight: float) -> Tens
     return (1.0 - weight * labels.told) * divergence + weight * labels.value
 
 
-def labels_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> LabelLoss:
+def labels_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float, mean: Mean | None = None) -> LabelLoss:
     """Give the cross entropy of logits `(N, classes)`; images whose label is below nought have none."""
     told = labels >= 0
     entropy = F.cross_entropy(logits, labels.clamp_min(0), label_smoothing=label_smoothing, reduction="none")
-    return LabelLoss((entropy * told).mean(), told.float().mean())
+    return LabelLoss((entropy * told).mean(), told_share(told, mean))
 
 
 def values_loss(
@@ -87,12 +97,12 @@ def binary_kl(student: Tensor, teacher: Tensor, temperature: float, *, bounded: 
     return divergence.mean() * temperature**2
 
 
-def labels_entropy(student: Tensor, labels: Tensor, *, bounded: bool = False) -> LabelLoss:
+def labels_entropy(student: Tensor, labels: Tensor, *, bounded: bool = False, mean: Mean | None = None) -> LabelLoss:
     """Give the cross entropy of independent classes, of rows of 0 and 1 `(N, K)`; rows of NaN are no labels."""
     told = torch.isfinite(labels).all(1)
     aim = torch.where(told[:, None], labels, 0.0)
     entropy = F.binary_cross_entropy_with_logits(binary_logits(student, bounded=bounded), aim, reduction="none")
-    return LabelLoss((entropy.mean(1) * told).mean(), told.float().mean())
+    return LabelLoss((entropy.mean(1) * told).mean(), told_share(told, mean))
 
 
 def binary_logits(output: Tensor, *, bounded: bool) -> Tensor:

@@ -57,7 +57,7 @@ class Multilabel(JoinedTask):
         """Give the cross entropy of every class."""
         from n2n_edge.tasks.losses import labels_entropy
 
-        return labels_entropy(student[0], labels, bounded=self.bounded)
+        return labels_entropy(student[0], labels, bounded=self.bounded, mean=mean)
 
     def meter(self) -> Meter:
         """Return what gathers scores."""
