@@ -18,6 +18,7 @@ from n2n_edge.tasks.head import Head, OutputForm, Signature
 from n2n_edge.tasks.heads import fitting_heads
 from n2n_edge.tasks.marks import Marks
 from n2n_edge.tasks.scaled import ScaledTask
+from n2n_edge.tasks.selected import Selected, selected_in
 from n2n_edge.tasks.tail import Tail
 from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, SampledMeter, Tensors, arrays_of
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from n2n_edge.tasks.losses import LabelLoss, Mean
-    from n2n_edge.tasks.selected import Selected
 
 __all__ = ["WORKING_SCORE", "Detection"]
 
@@ -46,7 +46,8 @@ class Detection(ScaledTask):
 
     `reader` is the name of a head that fits `signature`, or the ``package.module:function`` of ``--decode``. `tail`
     turns what is learned into the file's outputs, where those are what the reader reads; `learned` are the forms of
-    what goes into it. `class_names` are those of the data.
+    what goes into it, and `code` how its boxes are written (see `Selected.code_of`), None where that isn't told.
+    `class_names` are those of the data.
 
     Fidelity is the average precision of a student's detections with those of the teacher, of `WORKING_SCORE` at least,
     as the objects that are there.
@@ -59,6 +60,7 @@ class Detection(ScaledTask):
     tail: Tail | None = None
     class_names: tuple[str, ...] = ()
     learned: tuple[OutputForm, ...] = ()
+    code: str | None = None
 
     def __getstate__(self) -> dict[str, object]:
         return {each.name: getattr(self, each.name) for each in fields(self)}
@@ -76,9 +78,17 @@ class Detection(ScaledTask):
     @cached_property
     def selected(self) -> "Selected | None":
         """What is known of values that a selection or a user's function reads; None where boxes aren't told."""
-        from n2n_edge.tasks.selected import selected_in
+        raw = self.tail is None and self.head is not None and self.head.layouts
+        return None if raw else selected_in(self.learned)
 
-        return selected_in(self.learned)
+    @cached_property
+    def _coded(self) -> Head | None:
+        """What says how the learned values code boxes; None where nothing does."""
+        if self.selected is not None and self.code is not None:
+            return self.selected.coded(self.code, (self.signature.height, self.signature.width))
+        if self.tail is not None or self.head is None or not self.head.layouts or self.head.boxes is None:
+            return None
+        return self.head
 
     @cached_property
     def _function(self) -> Callable[..., object]:
@@ -112,9 +122,7 @@ class Detection(ScaledTask):
 
     def taught(self, labels: Labels | None, device: "torch.device") -> "Tensor | None":
         """Return objects as rows (see `as_rows`); None where the reader doesn't say how outputs code them."""
-        if labels is None or self.tail is not None or self.head is None or self.head.boxes is None:
-            return None
-        if not self.head.layouts:
+        if labels is None or self._coded is None:
             return None
         from n2n_edge.tasks.detection_labels import as_rows
 
@@ -142,9 +150,11 @@ class Detection(ScaledTask):
         Of outputs of which the reader doesn't say where they hold what boxes and scores are told by their sizes (see
         `selected_in`), and where that can't be they are compared as values.
         """
+        if self.selected is not None:
+            from n2n_edge.tasks.selected_loss import selected_loss
+
+            return selected_loss(self.selected, student, teacher, self.scales_for(teacher), mean)
         if self.head is None or self.tail is not None or not self.head.layouts:
-            if self.selected is not None:
-                return self.selected.loss(student, teacher, self.scales_for(teacher), mean)
             return super().divergence(student, teacher, settings, mean)
         from n2n_edge.tasks.detection_loss import detection_loss
 
@@ -154,10 +164,14 @@ class Detection(ScaledTask):
         self, student: Tensors, teacher: Tensors, labels: "Tensor", settings: LossSettings, mean: "Mean | None" = None
     ) -> "LabelLoss":
         """Give what the anchors of labelled objects say wrongly (see `detection_by_labels`)."""
+        assert self._coded is not None
+        if self.selected is not None:
+            from n2n_edge.tasks.selected_loss import selected_by_labels
+
+            return selected_by_labels(self.selected, self._coded, student, teacher, labels, mean)
         from n2n_edge.tasks.detection_labels import detection_by_labels
 
-        assert self.head is not None
-        return detection_by_labels(student, teacher, labels, self.head, mean)
+        return detection_by_labels(student, teacher, labels, self._coded, mean)
 
     def meter(self) -> Meter:
         """Return what gathers detections."""

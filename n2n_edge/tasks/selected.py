@@ -4,22 +4,32 @@ They are told by their sizes: of so many boxes one value has four numbers each, 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from n2n_edge.tasks.boxes import Floats
-from n2n_edge.tasks.channels import ChannelScale
-from n2n_edge.tasks.detection_loss import detection_loss
+from n2n_edge.tasks.box_codes import BoxCode, ScoreCode, from_centres, like, sigmoid
+from n2n_edge.tasks.boxes import Detections, Floats
 from n2n_edge.tasks.head import Candidates, Head, Layout, OutputForm, Outputs, Role
-from n2n_edge.tasks.losses import Mean, values_loss
 
 __all__ = ["Selected", "selected_in"]
 
 _BOUNDED = frozenset({"Sigmoid", "Softmax", "HardSigmoid"})
 _FOUR = 4
+
+_BACKGROUND = " background"
+_CODES = tuple(
+    f"{form} {unit}{first}"
+    for form in ("corners", "centres", "rows")
+    for unit in ("pixels", "shares")
+    for first in ("", _BACKGROUND)
+)
+"""How boxes may be written: as corners, as centres and sizes, or as corners with the row first; in pixels or shares of
+the input; and whether the first class is that nothing is there."""
+
+_SURE, _LEAST_FOUND, _FITTING, _NEAR = 0.1, 5, 0.9, 0.01
 
 
 @dataclass(frozen=True)
@@ -34,24 +44,66 @@ class Selected:
     head: Head
     others: tuple[int, ...]
 
-    def loss(
-        self,
-        student: Sequence[Tensor],
-        teacher: Sequence[Tensor],
-        scales: Sequence[ChannelScale],
-        mean: Mean | None = None,
-    ) -> Tensor:
-        """Give the loss at boxes and scores, weighted by the teacher's scores, and the error of other values."""
-        places = [place for pair in self.pairs for place in pair]
-        own, theirs = (
-            [each[place].reshape(len(each[place]), *shape) for place, shape in zip(places, self.shapes, strict=True)]
-            for each in (student, teacher)
-        )
-        total = detection_loss(own, theirs, self.head, [scales[place] for place in places], mean=mean)
-        if self.others:
-            first, second = ([each[place] for place in self.others] for each in (student, teacher))
-            total = total + values_loss(first, second, [scales[place] for place in self.others], mean)
-        return total
+    @property
+    def places(self) -> tuple[int, ...]:
+        """The values that are boxes and scores, in the order in which `head` takes them."""
+        return tuple(place for pair in self.pairs for place in pair)
+
+    def taken(self, outputs: Sequence[Any]) -> list[Any]:
+        """Return what `head` takes of the learned values, of arrays or tensors."""
+        picked = [outputs[place] for place in self.places]
+        return [each.reshape(len(each), *shape) for each, shape in zip(picked, self.shapes, strict=True)]
+
+    def coded(self, code: str, size: tuple[int, int]) -> Head:
+        """Return the head with boxes written as `code` says, in an input of `size` (height, width)."""
+        form, _, unit = code.removesuffix(_BACKGROUND).partition(" ")
+        height, width = size if unit == "shares" else (1, 1)
+        scale = np.array([width, height] * 2, np.float32)
+
+        def decode(rows: Any) -> Any:
+            if form == "rows":
+                rows = rows[..., [1, 0, 3, 2]]
+            rows = rows * like(scale, rows)
+            return from_centres(rows[..., :2], rows[..., 2:]) if form == "centres" else rows
+
+        scores = ScoreCode(background=code.endswith(_BACKGROUND))
+        return replace(self.head, boxes=BoxCode(decode), scores=scores)
+
+    def code_of(self, outputs: Sequence[Floats], found: Sequence[Detections], size: tuple[int, int]) -> str | None:
+        """Return how boxes and scores are written, by what was `found` behind them; None where nothing fits.
+
+        `outputs` are the learned values of the same images. A code fits where nearly all detections have their box
+        among the boxes, with their score as that of their class.
+        """
+        picked = self.taken(outputs)
+        for code in _CODES:
+            hits = total = 0
+            head = self.coded(code, size)
+            assert head.boxes is not None
+            boxes = head.boxes.decode(np.concatenate([_rows(*each) for each in self._parts(picked, 0)], axis=1))
+            scores = np.concatenate([_rows(*each) for each in self._parts(picked, 1)], axis=1)
+            for image, each in enumerate(found):
+                sure = each.above(_SURE)
+                total += len(sure)
+                kinds = sure.classes + head.scores.background
+                if not len(sure) or kinds.max() >= scores.shape[2]:
+                    continue
+                frame = np.array([size[1], size[0]] * 2, np.float32)
+                apart = np.abs(np.clip(boxes[image], 0, frame)[None] - sure.boxes[:, None]).max(axis=2)
+                unlike = np.abs(scores[image][:, kinds].T - sure.scores[:, None])
+                hits += int(((apart < _NEAR * max(size)) & (unlike < _NEAR)).any(axis=1).sum())
+            if total >= _LEAST_FOUND and hits >= _FITTING * total:
+                return code
+        return None
+
+    def _parts(self, picked: Sequence[Floats], which: int) -> list[tuple[Floats, Layout]]:
+        return list(zip(picked[which::2], self.head.layouts[which::2], strict=True))
+
+
+def _rows(output: Floats, layout: Layout) -> Floats:
+    """Return a value as ``(N, anchors, channels)``, scores as shares."""
+    rows = output if layout.axis == 2 else output.transpose(0, 2, 1)
+    return np.asarray(sigmoid(rows)) if layout.parts[0][1] == "logit" else rows
 
 
 def selected_in(outputs: Sequence[OutputForm]) -> Selected | None:
@@ -105,9 +157,7 @@ class _Scores:
         return Candidates(np.zeros((*scores.shape[:2], _FOUR), np.float32), scores)
 
     def _best(self, scores: Floats, layout: Layout, softmax: bool) -> Floats:
-        rows = scores if layout.axis == 2 else scores.transpose(0, 2, 1)
-        if layout.parts[0][1] == "logit":
-            rows = 1 / (1 + np.exp(-np.clip(rows, -60, 60)))
+        rows = _rows(scores, layout)
         if softmax and rows.shape[2] > 1 and np.allclose(rows.sum(axis=2), 1.0, atol=1e-2):
             # one class is that nothing is there: of all anchors nearly all are that
             rows = np.delete(rows, rows.mean(axis=(0, 1)).argmax(), axis=2)
