@@ -20,8 +20,9 @@ class Annotations(Sequence["Label | None"]):
     """Labels of images of `sizes` ``(N, 2)`` (height, width), given in pixels of the network's input.
 
     They are moved as `preprocessing` moves the images. Masks of files are decoded when they are asked for. Indexing by
-    a number gives a label, or None where an image has none; by a slice or by numbers, the labels of some. `flip_index`
-    says which point each becomes in a mirrored image, None where that isn't known.
+    a number gives a label, or None where an image has none; by a slice or by numbers, the labels of some. `names` are
+    what errors call the images. `flip_index` says which point each becomes in a mirrored image, None where that isn't
+    known.
     """
 
     def __init__(
@@ -29,10 +30,16 @@ class Annotations(Sequence["Label | None"]):
         labels: Sequence[Label | None],
         sizes: NDArray[np.int64],
         preprocessing: Preprocessing | None,
+        names: Sequence[str],
         flip_index: tuple[int, ...] | None = None,
     ) -> None:
         self._labels, self._sizes, self._preprocessing = tuple(labels), sizes, preprocessing
-        self.flip_index = flip_index
+        self.names, self.flip_index = tuple(names), flip_index
+
+    @classmethod
+    def in_place(cls, labels: Sequence[Label | None], names: Sequence[str]) -> "Annotations":
+        """Return labels that are in pixels of the network's input already."""
+        return cls(labels, np.ones((len(labels), 2), np.int64), None, names)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -46,8 +53,13 @@ class Annotations(Sequence["Label | None"]):
     ) -> "Label | Annotations | None":
         if isinstance(chosen, slice | np.ndarray):
             rows = np.arange(len(self))[chosen]
-            labels = [self._labels[row] for row in rows]
-            return Annotations(labels, self._sizes[rows], self._preprocessing, self.flip_index)
+            return Annotations(
+                [self._labels[row] for row in rows],
+                self._sizes[rows],
+                self._preprocessing,
+                [self.names[row] for row in rows],
+                self.flip_index,
+            )
         label = self._labels[chosen]
         if label is None or self._preprocessing is None:
             return label
@@ -60,7 +72,9 @@ class Annotations(Sequence["Label | None"]):
     def extended(self, count: int) -> "Annotations":
         """Return them with so many unlabelled images behind."""
         sizes = np.concatenate([self._sizes, np.ones((count, 2), np.int64)])
-        return Annotations([*self._labels, *[None] * count], sizes, self._preprocessing, self.flip_index)
+        names = [*self.names, *[""] * count]
+        labels = [*self._labels, *[None] * count]
+        return Annotations(labels, sizes, self._preprocessing, names, self.flip_index)
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
@@ -73,7 +87,7 @@ class Annotations(Sequence["Label | None"]):
         return kinds_in(self._labels)
 
     def parts(self) -> Iterator[bytes]:
-        """Give what tells the labels from others, for a digest; of masks in files those."""
+        """Give what tells the labels from others, for a digest; of masks in files those, and what their values mean."""
         yield repr(self._preprocessing).encode()
         if self.flip_index is not None:
             yield repr(self.flip_index).encode()
@@ -103,7 +117,8 @@ def kinds_in(labels: "Sequence[Label | None]") -> frozenset[type]:
 
 def _mask_print(label: Label) -> bytes:
     if isinstance(label, MaskFile):
-        return hashlib.sha256(Path(label.path).read_bytes()).digest()
+        meaning = repr((label.colours, label.binary)).encode()  # which class a colour is stands outside of the file
+        return hashlib.sha256(Path(label.path).read_bytes() + meaning).digest()
     if isinstance(label, Mask):
         return label.pixels.tobytes()
     return np.ascontiguousarray(label.values, np.float64).tobytes() if isinstance(label, Numbers) else b""

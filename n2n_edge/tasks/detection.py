@@ -12,11 +12,12 @@ from n2n_edge.data.dataset import Split
 from n2n_edge.data.labels.values import Objects
 from n2n_edge.errors import InputError
 from n2n_edge.importing import function_by_name, guarded, is_function_name
-from n2n_edge.tasks.average_precision import Matches
+from n2n_edge.tasks.average_precision import AveragePrecision, Matches
 from n2n_edge.tasks.boxes import Detections, Floats
 from n2n_edge.tasks.head import Head, OutputForm, Signature
 from n2n_edge.tasks.heads import fitting_heads
 from n2n_edge.tasks.marks import Marks
+from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.scaled import ScaledTask
 from n2n_edge.tasks.selected import Selected, selected_in
 from n2n_edge.tasks.tail import Tail
@@ -209,29 +210,40 @@ class _Detected(SampledMeter):
             self._labels += [each if isinstance(each, Objects) else None for each in labels]
 
     def scored(self, chosen: Sequence[int]) -> tuple[float | None, dict[str, float]]:
+        told = self._told(chosen)
+        if told is None or told.at_50 is None:
+            return None, {}
+        return told.value, {"ap50": told.at_50, **{f"ap:{self._name(k)}": v for k, v in told.by_class.items()}}
+
+    def agreement(self, chosen: Sequence[int]) -> float | None:
+        if not self._aims:
+            return None
+        met = self._met(chosen)
+        if met.value is not None:
+            return met.value
+        seen = any(len(self._found[place].above(WORKING_SCORE)) for place in chosen)
+        return 0.0 if seen else 1.0  # nothing is there to be found
+
+    def of(self, chosen: Sequence[int]) -> Evaluation:
+        labelled = any(label is not None for label in self._labels)
+        told = self._told(chosen) if labelled else self._met(chosen) if self._aims else None
+        curve = () if told is None or told.at_50 is None else tuple(told.precision.tolist())
+        return replace(super().of(chosen), precision=curve)
+
+    def _told(self, chosen: Sequence[int]) -> AveragePrecision | None:
+        """Return what the labels of these images say, None where none has one."""
         if self._with_labels is None:
             objects = {place: each for place, each in enumerate(self._labels) if each is not None}
             matches = Matches([self._found[place] for place in objects], list(objects.values()))
             self._with_labels = matches, {place: index for index, place in enumerate(objects)}
         matches, places = self._with_labels
         labelled = [places[place] for place in chosen if place in places]
-        if not labelled:
-            return None, {}
-        told = matches.average_precision(None if chosen == range(self.seen) else labelled)
-        if told.at_50 is None:
-            return told.value, {}
-        return told.value, {"ap50": told.at_50, **{f"ap:{self._name(k)}": v for k, v in told.by_class.items()}}
+        return matches.average_precision(None if chosen == range(self.seen) else labelled) if labelled else None
 
-    def agreement(self, chosen: Sequence[int]) -> float | None:
-        if not self._aims:
-            return None
+    def _met(self, chosen: Sequence[int]) -> AveragePrecision:
         if self._with_teacher is None:
             self._with_teacher = Matches(self._found, self._aims)
-        value = self._with_teacher.average_precision(None if chosen == range(self.seen) else chosen).value
-        if value is not None:
-            return value
-        seen = any(len(self._found[place].above(WORKING_SCORE)) for place in chosen)
-        return 0.0 if seen else 1.0  # nothing is there to be found
+        return self._with_teacher.average_precision(None if chosen == range(self.seen) else chosen)
 
     def _name(self, kind: int) -> str:
         names = self._task.class_names

@@ -1,6 +1,6 @@
 """Keypoints: the places of named points, as coordinates or as the highest cells of maps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +73,7 @@ class Keypoints(ScaledTask):
         if self.form.maps:
             own, theirs = (each.movedim(-1, 1) if self.form.channels_last else each for each in (own, theirs))
             return heatmaps_by_labels(own, theirs, labels, self.size, mean)
-        points = own.reshape(len(own), -1, 2)
+        points = own.reshape(len(own), -1, self.form.numbers)[..., :2]
         return points_by_labels(
             points * points.new_tensor(self.size[::-1]) if self.form.shares else points, labels, mean
         )
@@ -82,6 +82,10 @@ class Keypoints(ScaledTask):
         """Return what gathers distances."""
         return _Pointed(self)
 
+    def to_json(self) -> Mapping[str, Any]:
+        """Return how many points there are, which tells how numbers are read."""
+        return {"task": self.name, "points": self.form.count}
+
     def marks(self, outputs: Outputs) -> list[Marks]:
         """Return the points."""
         return [Marks(points=tuple((float(x), float(y)) for x, y in image)) for image in self.read(outputs)]
@@ -89,17 +93,18 @@ class Keypoints(ScaledTask):
     def labelled(self, label: object) -> Floats:
         """Return a label as points ``(K, 3)``: x, y in pixels of the input, visibility.
 
-        Numbers ``(2 K)`` are shares of the input where the outputs are, else pixels.
+        Numbers ``(2 K)``, or ``(3 K)`` with visibility, are shares of the input where the outputs are, else pixels.
         """
         if isinstance(label, Points):
             return label.points
         numbers = None if label is None else np.asarray(label, np.float32)
         if numbers is None or not np.isfinite(numbers).all():
             return np.zeros((self.form.count, 3), np.float32)
-        points = numbers.reshape(-1, 2)
+        points = numbers.reshape(self.form.count, -1)
+        points, seen = points[:, :2], points[:, 2] if points.shape[1] > 2 else np.full(len(points), 2, np.float32)
         if self.form.shares and not self.form.maps:
             points = points * np.array([self.size[1], self.size[0]], np.float32)
-        return np.column_stack([points, np.full(len(points), 2, np.float32)])
+        return np.column_stack([points, seen])
 
 
 class _Pointed(SampledMeter):

@@ -16,15 +16,15 @@ __all__ = ["heatmaps_by_labels", "maps_by_labels", "numbers_by_labels", "points_
 _LEAST_SIGMA, _LARGEST_SIGMA = 0.5, 1 / 8
 
 
-def maps_by_labels(scores: Tensor, masks: Tensor, mean: Mean | None = None) -> LabelLoss:
+def maps_by_labels(scores: Tensor, masks: Tensor, mean: Mean | None = None, *, independent: bool = False) -> LabelLoss:
     """Give the cross entropy of every pixel plus the Dice loss of the classes that are there.
 
-    `scores` are logits `(N, C, h, w)`, of foreground alone where C is 1; `masks` `(N, H, W)` hold classes, of which
-    each cell of a map takes that at its centre. What is `IGNORED` or no class of the maps doesn't count. Milletari et
-    al., V-Net, 2016, for the Dice loss, 1 - 2 |A B| / (|A| + |B|) with probabilities as A, over the batch.
+    `scores` are logits `(N, C, h, w)`, each for itself where they are `independent`, as one channel of foreground alone
+    is; `masks` `(N, H, W)` hold classes, of which each cell of a map takes that at its centre. What is `IGNORED` or no
+    class of the maps doesn't count. Milletari et al., V-Net, 2016, for the Dice loss, 1 - 2 |A B| / (|A| + |B|) with
+    probabilities as A, over the batch.
     """
-    single = scores.shape[1] == 1
-    classes = 2 if single else scores.shape[1]
+    classes = max(2, scores.shape[1])
     rows, columns = (
         ((torch.arange(own, device=masks.device) + 0.5) * whole / own).long()
         for own, whole in zip(scores.shape[2:], masks.shape[1:], strict=True)
@@ -32,12 +32,13 @@ def maps_by_labels(scores: Tensor, masks: Tensor, mean: Mean | None = None) -> L
     aim = masks[:, rows[:, None], columns].long()
     told = (aim != IGNORED) & (aim < classes)
     aim = torch.where(told, aim, 0)
-    if single:
-        entropy = F.binary_cross_entropy_with_logits(scores[:, 0], aim.float(), reduction="none")
-        shares, there = scores.sigmoid(), aim[:, None].float()
+    there = F.one_hot(aim, classes).movedim(-1, 1).float()[:, -scores.shape[1] :]
+    if independent:
+        entropy = F.binary_cross_entropy_with_logits(scores, there, reduction="none").mean(1)
+        shares = scores.sigmoid()
     else:
         entropy = F.cross_entropy(scores, aim, reduction="none")
-        shares, there = scores.softmax(1), F.one_hot(aim, classes).movedim(-1, 1).float()
+        shares = scores.softmax(1)
     counts = told.sum((1, 2))
     by_image = (entropy * told).sum((1, 2)) / counts.clamp_min(1)
     shares, there = shares * told[:, None], there * told[:, None]

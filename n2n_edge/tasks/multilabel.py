@@ -38,7 +38,7 @@ class Multilabel(JoinedTask):
         return split.targets
 
     def taught(self, labels: Labels | None, device: "torch.device") -> "Tensor | None":
-        """Return rows of 0 and 1."""
+        """Return rows of 0 and 1, of NaN for an image without a label."""
         import torch
 
         return None if labels is None else torch.as_tensor(np.asarray(labels, np.float32), device=device)

@@ -44,7 +44,7 @@ PICTURES, BOXES = squares()
 
 def data(task: Task, labels: Sequence[Label | None], flip_index: tuple[int, ...] | None = None) -> Data:
     sizes = np.full((IMAGES, 2), SIDE)
-    split = Split(PICTURES, None, None, Annotations(labels, sizes, None, flip_index))
+    split = Split(PICTURES, None, None, Annotations(labels, sizes, None, [""] * IMAGES, flip_index))
     return Data(split, split, split, (), Preprocessing((SIDE, SIDE)), task)
 
 
