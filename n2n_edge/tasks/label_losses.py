@@ -8,7 +8,7 @@ from torch import Tensor
 
 from n2n_edge.data.labels.values import IGNORED, NOT_LABELLED
 from n2n_edge.tasks.channels import ChannelScale
-from n2n_edge.tasks.losses import LabelLoss, Mean, error_of_values, told_share
+from n2n_edge.tasks.losses import DICE_WEIGHT, LabelLoss, Mean, error_of_values, told_share
 from n2n_edge.tasks.points import LIKENESS
 
 __all__ = ["heatmaps_by_labels", "maps_by_labels", "numbers_by_labels", "points_by_labels"]
@@ -48,7 +48,7 @@ def maps_by_labels(scores: Tensor, masks: Tensor, mean: Mean | None = None, *, i
     dice = 1.0 - 2.0 * common[present] / (given + wanted)[present]
     labelled = told_share(counts > 0, mean)
     overlap = dice.mean() if bool(present.any()) else scores.sum() * 0.0
-    return LabelLoss(by_image.mean() + labelled * overlap, labelled)
+    return LabelLoss(by_image.mean() + DICE_WEIGHT * labelled * overlap, labelled)
 
 
 def points_by_labels(points: Tensor, labels: Tensor, mean: Mean | None = None) -> LabelLoss:

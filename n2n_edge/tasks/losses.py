@@ -13,12 +13,21 @@ from n2n_edge.tasks.outputs import OutputKind
 Mean = Callable[[Tensor], Tensor]
 """Gives the mean of a tensor over the parts of a batch that several processes share."""
 
+DICE_WEIGHT = 10.0
+"""What the Dice coefficient of maps counts beside a mean over pixels, in which small classes drown: a segmenter of
+shapes that was cut to 0.4 of its width had 0.51 mIoU, and after 5 epochs of 120 images 0.51, 0.57, 0.77 and 0.83 with
+weights of 0, 1, 4 and 12 (its teacher 0.92)."""
+
+_SURE = 0.5
+
 __all__ = [
+    "DICE_WEIGHT",
     "LabelLoss",
     "Mean",
     "as_logits",
     "binary_kl",
     "binary_logits",
+    "dice_divergence",
     "error_of_values",
     "joined_loss",
     "labels_cross_entropy",
@@ -60,6 +69,24 @@ def joined_loss(divergence: Tensor, labels: LabelLoss, kd_weight: float) -> Tens
     """
     weight = 1.0 - kd_weight
     return (1.0 - weight * labels.told) * divergence + weight * labels.value
+
+
+def dice_divergence(student: Tensor, teacher: Tensor, mean: Mean | None = None) -> Tensor:
+    """Give the mean over classes of sum (p - q)² / (sum p² + sum q²) over a batch, of probabilities `(N, C, ...)`.
+
+    That is one less the Dice coefficient of Milletari et al., V-Net, 2016 (equation 2), with the teacher's in the aim's
+    place. However small a class is it counts alike; those of which the teacher is nowhere sure don't.
+    """
+    own, theirs = (each.movedim(1, 0).flatten(1) for each in (student, teacher))
+    apart, size = (own - theirs).square().sum(1), own.square().sum(1) + theirs.square().sum(1)
+    seen = (theirs.amax(1) >= _SURE).float()
+    sums = torch.stack([apart, size, seen])
+    if mean is not None:
+        sums = mean(sums)
+    apart, size, seen = sums
+    present = seen > 0
+    divergence: Tensor = (apart / size.clamp_min(1e-12) * present).sum() / present.sum().clamp_min(1)
+    return divergence
 
 
 def labels_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float, mean: Mean | None = None) -> LabelLoss:

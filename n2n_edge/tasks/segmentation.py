@@ -78,29 +78,48 @@ class Segmentation(ScaledTask):
         from n2n_edge.tasks.label_losses import maps_by_labels
         from n2n_edge.tasks.losses import as_logits, binary_logits
 
-        own = student[self.output]
-        own = own[..., None] if self.form.axis == 0 else own
-        own = own.movedim(self.form.axis or -1, 1)
-        if own.shape[1] == 1 or self.form.independent:
+        own = self._channels(student[self.output])
+        if self._single(own):
             return maps_by_labels(binary_logits(own, bounded=self.bounded), labels, mean, independent=True)
         return maps_by_labels(as_logits(own, "probabilities" if self.bounded else "logits"), labels, mean)
+
+    def _channels(self, output: "Tensor") -> "Tensor":
+        """Return the maps as ``(N, C, h, w)``."""
+        return output[:, None] if self.form.axis == 0 else output.movedim(self.form.axis, 1)
+
+    def _single(self, maps: "Tensor") -> bool:
+        """Tell whether each channel says for itself whether its class is there."""
+        return self.form.independent or maps.shape[1] == 1
 
     def divergence(
         self, student: Tensors, teacher: Tensors, settings: LossSettings, mean: "Mean | None" = None
     ) -> "Tensor":
-        """Give the mean over pixels of the tempered divergence from the teacher's classes, and the error of the rest.
+        """Give the tempered divergence from the teacher's classes as a mean over pixels, and by class (Dice).
 
-        Of a single channel it is that of foreground and background, of independent ones that of each.
+        Of a single channel it is that of foreground and background, of independent ones that of each. Further outputs
+        add their error.
         """
-        from n2n_edge.tasks.losses import as_logits, binary_kl, tempered_kl, values_loss
+        from n2n_edge.tasks.losses import (
+            DICE_WEIGHT,
+            as_logits,
+            binary_kl,
+            binary_logits,
+            dice_divergence,
+            tempered_kl,
+            values_loss,
+        )
 
-        own, theirs = student[self.output], teacher[self.output]
-        if self.form.axis == 0 or self.form.independent or own.shape[self.form.axis] == 1:
+        own, theirs = (self._channels(each[self.output]) for each in (student, teacher))
+        if self._single(own):
             total = binary_kl(own, theirs, settings.temperature, bounded=self.bounded)
+            shares = [binary_logits(each, bounded=self.bounded).sigmoid() for each in (own, theirs)]
         else:
             kind: OutputKind = "probabilities" if self.bounded else "logits"
-            first, second = (as_logits(each.movedim(self.form.axis, -1).flatten(0, -2), kind) for each in (own, theirs))
+            logits = [as_logits(each, kind) for each in (own, theirs)]
+            first, second = (each.movedim(1, -1).flatten(0, -2) for each in logits)
             total = tempered_kl(first, second, settings.temperature)
+            shares = [each.softmax(1) for each in logits]
+        total = total + DICE_WEIGHT * dice_divergence(shares[0], shares[1], mean)
         rest = [place for place in range(len(student)) if place != self.output]
         if rest:
             scales = self.scales_for(teacher)

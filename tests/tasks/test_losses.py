@@ -12,7 +12,7 @@ from n2n_edge.data.labels.values import Mask, Points
 from n2n_edge.tasks.channels import ChannelScale
 from n2n_edge.tasks.classification import Classification
 from n2n_edge.tasks.keypoints import Keypoints
-from n2n_edge.tasks.losses import Mean, normalised_error, tempered_kl
+from n2n_edge.tasks.losses import Mean, dice_divergence, normalised_error, tempered_kl
 from n2n_edge.tasks.maps import ClassMap
 from n2n_edge.tasks.multilabel import Multilabel
 from n2n_edge.tasks.points import PointForm
@@ -87,6 +87,23 @@ def test_a_channel_that_hardly_varies_cannot_drown_the_others() -> None:
     assert student.grad is not None
     first, second = (student.grad[:, channel] * 0.5 for channel in (0, 1))
     assert 1e-5 < abs(float(second.sum() * 1e-3 / first.sum() / 0.5)) < 1e5
+
+
+def test_a_small_class_of_a_map_counts_as_much_as_a_large_one() -> None:
+    teacher = torch.zeros(2, 3, 16, 16)
+    teacher[:, 0], teacher[:, 1, :2, :2], teacher[:, 0, :2, :2] = 1.0, 1.0, 0.0
+    assert float(dice_divergence(teacher, teacher)) == 0
+    background = torch.zeros_like(teacher)
+    background[:, 0] = 1.0
+    missed = float(dice_divergence(background, teacher))
+    assert missed == pytest.approx((1 + 4 / (256 + 252)) / 2)  # all of the one, hardly any of the other
+    assert missed > 0.5  # a mean over pixels would be 4 / 256 of that
+    student = background.clone().requires_grad_()
+    dice_divergence(student, teacher).backward()  # type: ignore[no-untyped-call]
+    assert student.grad is not None
+    assert not bool(student.grad[:, 2].any())  # which the teacher sees nowhere
+    nothing = float(dice_divergence(background[:, 1:], teacher[:, 2:].expand(-1, 2, -1, -1)))
+    assert nothing == 0
 
 
 class Shared:
