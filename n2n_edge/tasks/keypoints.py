@@ -73,10 +73,8 @@ class Keypoints(ScaledTask):
         if self.form.maps:
             own, theirs = (each.movedim(-1, 1) if self.form.channels_last else each for each in (own, theirs))
             return heatmaps_by_labels(own, theirs, labels, self.size, mean)
-        points = own.reshape(len(own), -1, self.form.numbers)[..., :2]
-        return points_by_labels(
-            points * points.new_tensor(self.size[::-1]) if self.form.shares else points, labels, mean
-        )
+        points, scale = own.reshape(len(own), -1, self.form.numbers), self.scales_for(teacher)[self.output]
+        return points_by_labels(points, labels, scale, self.size if self.form.shares else None, mean)
 
     def meter(self) -> Meter:
         """Return what gathers distances."""

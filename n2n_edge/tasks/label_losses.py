@@ -8,8 +8,7 @@ from torch import Tensor
 
 from n2n_edge.data.labels.values import IGNORED, NOT_LABELLED
 from n2n_edge.tasks.channels import ChannelScale
-from n2n_edge.tasks.losses import DICE_WEIGHT, LabelLoss, Mean, error_of_values, told_share
-from n2n_edge.tasks.points import LIKENESS
+from n2n_edge.tasks.losses import DICE_WEIGHT, LabelLoss, Mean, told_share
 
 __all__ = ["heatmaps_by_labels", "maps_by_labels", "numbers_by_labels", "points_by_labels"]
 
@@ -51,26 +50,34 @@ def maps_by_labels(scores: Tensor, masks: Tensor, mean: Mean | None = None, *, i
     return LabelLoss(by_image.mean() + DICE_WEIGHT * labelled * overlap, labelled)
 
 
-def points_by_labels(points: Tensor, labels: Tensor, mean: Mean | None = None) -> LabelLoss:
-    """Give how far points are from where labels say, in units of the distance that the metric bears.
+def points_by_labels(
+    points: Tensor,
+    labels: Tensor,
+    scale: ChannelScale,
+    size: tuple[int, int] | None = None,
+    mean: Mean | None = None,
+) -> LabelLoss:
+    """Give the error of points to labels, of each coordinate as that to the teacher is given (see `values_loss`).
 
-    `points` ``(N, K, 2)`` and `labels` ``(N, K, 3)`` are in pixels, the last of a label its visibility. Distances are
-    those of `object_sizes` times `LIKENESS`; the smooth L1 of each coordinate is quadratic below one of them.
+    `points` ``(N, K, numbers)`` begin with x and y, in pixels or, where `size` (height, width) is given, in shares of
+    it; `labels` ``(N, K, 3)`` are x and y in pixels, and visibility. `scale` is of the output that holds the points.
     """
-    told = labels[..., 2] != NOT_LABELLED
-    unit = LIKENESS * object_sizes(labels)[:, None, None]
-    error = F.smooth_l1_loss(points / unit, labels[..., :2] / unit, reduction="none").sum(2)
-    by_image = (error * told).sum(1) / told.sum(1).clamp_min(1)
-    return LabelLoss(by_image.mean(), told_share(told.any(1), mean))
+    places = labels[..., :2] if size is None else labels[..., :2] / labels.new_tensor(size[::-1])
+    told = (labels[..., 2:] != NOT_LABELLED).expand_as(places)
+    variance = scale.variance.to(points).expand(points[0].numel() if scale.variance.dim() < 2 else scale.variance.shape)
+    variance = variance.reshape(points.shape[1:])[..., :2]
+    return _errors_by_labels(points[..., :2], places, told, variance, mean)
 
 
-def object_sizes(labels: Tensor) -> Tensor:
-    """Return the size of each object ``(N,)`` in pixels: the diagonal of the box around its points over root 2."""
-    told = (labels[..., 2] != NOT_LABELLED)[..., None]
-    places = labels[..., :2]
-    low, high = places.masked_fill(~told, math.inf).amin(1), places.masked_fill(~told, -math.inf).amax(1)
-    sizes = torch.linalg.vector_norm(high - low, dim=1) / math.sqrt(2)
-    return torch.where(told.any(1)[:, 0], sizes, 1.0).clamp_min(1.0)
+def _errors_by_labels(output: Tensor, aim: Tensor, told: Tensor, variance: Tensor, mean: Mean | None) -> LabelLoss:
+    """Give ln(1 + e) of the error e of every element in units of its variance, as a mean over those that are `told`."""
+    squared = torch.where(told, (output - torch.where(told, aim, 0.0)).square(), 0.0) / variance
+    sums = torch.stack([squared.sum(0), told.float().sum(0)])
+    errors, count = sums if mean is None else mean(sums)
+    present = count > 0
+    labelled = told_share(told.flatten(1).any(1), mean)
+    by_element = (errors / count.clamp_min(1e-12)).log1p() * present
+    return LabelLoss(labelled * by_element.sum() / present.sum().clamp_min(1), labelled)
 
 
 def heatmaps_by_labels(
@@ -107,13 +114,9 @@ def heatmaps_by_labels(
 
 
 def numbers_by_labels(output: Tensor, labels: Tensor, scale: ChannelScale, mean: Mean | None = None) -> LabelLoss:
-    """Give the error of an output `(N, ...)` to labels `(N, K)` as that to the teacher is given (see `values_loss`).
+    """Give the error of an output `(N, ...)` to labels `(N, K)`, as that to the teacher is given (see `values_loss`).
 
     A label that holds what isn't a number doesn't count.
     """
-    told = torch.isfinite(labels).all(1)
-    aim = torch.where(told[:, None], labels, 0.0).reshape(output.shape)
-    squared = (output - aim).square() * told.reshape(-1, *[1] * (output.dim() - 1))
-    labelled = told_share(told, mean)
-    sums = squared.mean(0) if mean is None else mean(squared.mean(0))
-    return LabelLoss(labelled * error_of_values(scale.errors(sums / labelled.clamp_min(1e-12))), labelled)
+    told = torch.isfinite(labels).all(1, keepdim=True).expand_as(labels).reshape(output.shape)
+    return _errors_by_labels(output, labels.reshape(output.shape), told, scale.variance.to(output), mean)

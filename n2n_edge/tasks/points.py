@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from n2n_edge.tasks.boxes import Floats
 
-__all__ = ["LIKENESS", "Nearness", "PointForm", "nearness_of", "point_distances", "point_form", "points_of"]
+__all__ = ["Nearness", "PointForm", "nearness_of", "point_distances", "point_form", "points_of"]
 
-LIKENESS = 0.1
+_LIKENESS = 0.1
 """At this share of an object's size a point's likeness is exp(-1/2): about what COCO allows a hip (2 k = 0.2)."""
 
 
@@ -102,5 +102,5 @@ def nearness_of(distances: Floats) -> Nearness:
     told = distances[~np.isnan(distances)]
     if not told.size:
         return Nearness(None, None, None)
-    likeness = np.exp(-np.square(told.astype(np.float64)) / (2 * LIKENESS**2))
-    return Nearness(float(likeness.mean()), float(told.mean()), float((told < LIKENESS).mean()))
+    likeness = np.exp(-np.square(told.astype(np.float64)) / (2 * _LIKENESS**2))
+    return Nearness(float(likeness.mean()), float(told.mean()), float((told < _LIKENESS).mean()))

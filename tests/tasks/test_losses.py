@@ -147,7 +147,7 @@ def random_points(count: int) -> list[Points | None]:
         (Classification(), (8, 4), np.array([0, 1, 2, 3, -1, -1, -1, 2])),
         (Multilabel(False), (8, 3), np.where(np.arange(8)[:, None] == 2, np.nan, np.eye(8, 3))),
         (Values(scales=(ChannelScale(None, torch.tensor([1.0, 4.0, 0.1])),)), (8, 3), np.eye(8, 3)),
-        (Keypoints(PointForm(3), (16, 16)), (8, 6), random_points(8)),
+        (Keypoints(PointForm(3), (16, 16), scales=(ChannelScale(None, torch.ones(6)),)), (8, 6), random_points(8)),
         (Keypoints(PointForm(3, maps=True), (16, 16)), (8, 3, 8, 8), random_points(8)),
         (Segmentation(ClassMap(1, 3), (4, 4)), (8, 3, 4, 4), [None] * 4 + [Mask(np.eye(4, dtype=np.uint8))] * 4),
     ],
