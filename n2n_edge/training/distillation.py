@@ -122,7 +122,8 @@ class _Distillation:
     """One run of `distill`, or one process's part of it: the two modules, the best weights so far, and the clock."""
 
     def __init__(self, order: _Order, engine: Engine) -> None:
-        student, data, settings, kept = order.student, order.data, order.settings, order.kept
+        student, settings, kept = order.student, order.settings, order.kept
+        data = replace(order.data, task=task_of(student, order.data))
         self.order, self.engine, self.data, self.settings = order, engine, data, settings
         self.student, self.teacher = engine.module(student, "student"), engine.module(order.teacher, "teacher")
         self.steps, self.epochs = training_order(len(data.train), settings, 1).steps, settings.epochs

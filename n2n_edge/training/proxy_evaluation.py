@@ -4,11 +4,13 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor
 
 from n2n_edge.data.dataset import Data
+from n2n_edge.data.labels.values import Floats
 from n2n_edge.tasks.choice import task_of
 from n2n_edge.tasks.outputs import as_tuple
 from n2n_edge.tasks.task import Tensors
@@ -69,10 +71,10 @@ class ShortDistiller:
         validation_images: int = 1000,
         feature_images: int = 512,
     ) -> None:
-        self._data, self._passes = data, passes
+        task = task_of(teacher, data)
+        self._data, self._passes = replace(data, task=task), passes
         self._settings = replace(settings, images_per_epoch=None, processes=1)
         self._engine = engine = Engine.of(settings)
-        task = task_of(teacher, data)
         self._validation = subset(data.validation, validation_images, settings.seed)
         self._validation_labels = task.labels(self._validation)
         with deterministic(settings.threads):
@@ -104,12 +106,18 @@ class ShortDistiller:
         rounds = -(-images // len(train))
         chosen = torch.cat([torch.randperm(len(train), generator=randomness) for _ in range(rounds)])[:images]
         drawn = as_bytes(train, chosen)
+        moves: list[Floats | None] | None = None
         if settings.augments(rounds):
             augment = Augmenter(settings, self._data)
             new, again = drawn[: len(train)], drawn[len(train) :]
-            drawn = torch.cat([new, *(augment(part, randomness) for part in torch.split(again, _BATCH))])
+            parts, moves = [new], [np.eye(2, 3)] * len(new)
+            for part in torch.split(again, _BATCH):
+                changed, how = augment.moved(part, randomness)
+                parts.append(changed)
+                moves += how or [np.eye(2, 3)] * len(changed)
+            drawn = torch.cat(parts)
         self._rounds = rounds
-        return drawn, taught_labels(self._data, train, chosen)
+        return drawn, taught_labels(self._data, settings, train, chosen, moves)
 
     def _inputs(self, chosen: Tensor) -> Tensor:
         return self._engine.moved(normalise(self._images[chosen], self._data.preprocessing))
