@@ -245,7 +245,7 @@ class _Quality:
             f"the student's {metric_label(self.metric)} is {student:.1%}, the teacher's {teacher:.1%}: it was cut too "
             "far, or has learned too little"
         )
-        return (Notice("poor-student", text, "give more images, ‹epochs› or ‹minutes›, or allow more"),)
+        return (Notice("poor-student", text, "give more images, --epochs or --minutes, or allow more"),)
 
     @property
     def costs(self) -> dict[str, Figure]:
