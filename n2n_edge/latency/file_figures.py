@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from n2n_edge.foreign import foreign_file
 from n2n_edge.graph.costs import Costs, costs, inferred_costs
-from n2n_edge.graph.input_shape import with_input_shape
+from n2n_edge.graph.input_shape import recorded_shape, with_input_shape
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.model_file import file_size_bytes
 from n2n_edge.metrics.costs import STATIC_COSTS
@@ -18,7 +18,7 @@ from n2n_edge.metrics.notices import Notice
 
 if TYPE_CHECKING:
     from n2n_edge.devices.profile import Profile
-    from n2n_edge.latency.model import Estimate
+    from n2n_edge.latency.estimate import Estimate
 
 __all__ = [
     "Latency",
@@ -32,11 +32,16 @@ __all__ = [
 
 
 def static_figures(costs: Costs) -> dict[str, Figure]:
-    """Return what follows from the graph (size_mb, params, macs, memory_bound_mb) as ``computed`` figures."""
+    """Return what follows from the graph (size_mb, params, macs, memory_bound_mb) as ``computed`` figures.
+
+    Of a quantized model there is integer_macs, too: those of the macs that are calculated in 8-bit integers.
+    """
     figures: dict[str, Figure] = {}
     for row in STATIC_COSTS:
         amount = getattr(costs, str(row.attribute))
         figures[row.key] = Figure(amount if row.divisor == 1 else amount / row.divisor, row.unit, "computed")
+    if costs.integer_macs:
+        figures["integer_macs"] = Figure(costs.integer_macs, "MACs", "computed")
     return figures
 
 
@@ -64,7 +69,8 @@ def inferred_figures(model: ir.Model, path: Path) -> dict[str, Figure]:
         found, complete = inferred_costs(model, file_size_bytes(path))
     figures = static_figures(found)
     if not complete:
-        del figures["macs"], figures["memory_bound_mb"]
+        for cost in ("macs", "integer_macs", "memory_bound_mb"):
+            figures.pop(cost, None)
     return figures
 
 
@@ -82,8 +88,13 @@ class ModelFile:
 
     def __init__(self, path: Path, input_shape: tuple[int, ...] | None = None) -> None:
         self.path = path
-        self.input_shape = input_shape
+        self._asked = input_shape
         self._estimates: dict[str, Estimate] = {}
+
+    @cached_property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """Sizes of the input that the file leaves free, as they were given or are recorded; None for the usual."""
+        return recorded_shape(load_model(self.path)) if self._asked is None else self._asked
 
     @cached_property
     def model(self) -> ir.Model:
