@@ -309,7 +309,8 @@ def load_data(
     0..1, of which `mean` is taken off and the rest divided by `std`, both per channel; None leaves these as they are.
 
     `spec` is a folder (of images per class, or of images; with or without ``train/`` and ``test/``), an ``.npz`` file,
-    ``package.module:function`` that gives a torch Dataset (or a training and a test one), or ``builtin:digits``. What
+    ``package.module:function`` that gives a torch Dataset (or a training and a test one), or ``builtin:digits``. A
+    Dataset and an ``.npz`` may give boxes, masks or points, too (see `Targets` and `packed`). What
     has no validation or test split gets one, cut by `seed`, of each class alike; the digits are always split the same.
     It may also be labels that are more than a class (see `read_annotations`): a data.yaml, a JSON or CSV file, or a
     folder that holds such; `object_classes` tells how many classes the teacher has then. Where only some images are
