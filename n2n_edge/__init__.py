@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from n2n_edge.graph.layers import Layer
     from n2n_edge.graph.op import Op, Weight, counted_op, register_op
     from n2n_edge.graph.teacher import Teacher, build
-    from n2n_edge.latency.model import Estimate
+    from n2n_edge.latency.estimate import Estimate
     from n2n_edge.latency.predict import predict
     from n2n_edge.measure.bench import bench
     from n2n_edge.measure.measurement import Measurement
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from n2n_edge.metrics.budget import Budget
     from n2n_edge.metrics.figures import Figure
     from n2n_edge.metrics.verdict import Verdict
+    from n2n_edge.quantize.undo import dequantize
     from n2n_edge.runs.callbacks import RunCallback
     from n2n_edge.runs.front import RunTrial
     from n2n_edge.runs.gate import gate
@@ -92,6 +93,7 @@ __all__ = [
     "compress",
     "costs",
     "counted_op",
+    "dequantize",
     "distill",
     "gate",
     "inspect",
@@ -132,7 +134,7 @@ _HOMES = {
     "runs.settings": ("CompressSettings",),
     "gating.check": ("Gated",),
     "latency.predict": ("predict",),
-    "latency.model": ("Estimate",),
+    "latency.estimate": ("Estimate",),
     "measure.ssh": ("SshTarget",),
     "measure.target": ("HostTarget",),
     "runs.gate": ("gate",),
@@ -140,6 +142,7 @@ _HOMES = {
         "Inspection",
         "inspect",
     ),
+    "quantize.undo": ("dequantize",),
     "training.distillation": ("distill",),
     "training.settings": ("DistillSettings",),
     "training.executor": ("load_student",),

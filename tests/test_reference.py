@@ -16,6 +16,7 @@ from n2n_edge.cli.app import app
 from n2n_edge.data import source_digits
 from n2n_edge.data.samples import Samples, Source
 from n2n_edge.runs.gate import gate
+from tests.quantized import floats, quantized
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "python.md"
 NAMES = [name for name in n2n_edge.__all__ if name != "__version__"]
@@ -70,8 +71,9 @@ def example_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in {*WITHOUT_EXAMPLE, *TRAINS, *OPENS_A_RUN}])
-def test_the_example_of_a_public_name_runs(name: str) -> None:
-    assert run_examples(name)
+def test_the_example_of_a_public_name_runs(name: str, tmp_path: Path) -> None:
+    given = {"quantized_model": quantized(floats(tmp_path / "float.onnx"), "pairs")} if name == "dequantize" else {}
+    assert run_examples(name, **given)
 
 
 @pytest.mark.parametrize("name", sorted(OPENS_A_RUN))

@@ -1,6 +1,6 @@
 """`n2n-edge inspect`: what a model is made of, what can be removed or shrunk, what can't and why, and what it costs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +8,6 @@ import typer
 
 from n2n_edge.cli.completion import device_names
 from n2n_edge.cli.output import print_json
-from n2n_edge.metrics.figures import Figure
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from n2n_edge.cli.long_table import LongTable
     from n2n_edge.graph.groups import ChannelGroup
     from n2n_edge.graph.layers import Layer
+    from n2n_edge.graph.quantized import Precisions
     from n2n_edge.graph.teacher import Teacher
     from n2n_edge.runs.inspection import Inspection
 
@@ -71,8 +71,12 @@ def inspect(
         from n2n_edge.cli.console import Console
 
         console = Console(highlight=False)
-        console.print(_cost_table(Path(model), found.device, found.figures, found.batch))
-        console.print(f"nothing can be compressed: {found.obstacles[0].text}", markup=False)
+        if found.precisions.formats:
+            console.print(_precision_table(found.precisions))
+        console.print(_cost_table(Path(model), found.device, found))
+        if found.precisions.formats:
+            console.print(_quantized_in_words(found.precisions), soft_wrap=True)
+        console.print(f"nothing can be compressed: {found.obstacles[0].text}", markup=False, soft_wrap=True)
     else:
         _print(Path(model), found.teacher, found)
 
@@ -86,7 +90,7 @@ def _print(path: Path, teacher: "Teacher", found: "Inspection") -> None:
     console = Console(highlight=False)
     console.print(_layer_table(teacher.layers))
     console.print(_group_table(teacher.groups))
-    console.print(_cost_table(path, found.device, found.figures, found.batch))
+    console.print(_cost_table(path, found.device, found))
     removable = sum(layer.removable for layer in teacher.layers)
     shrinkable = sum(group.shrinkable for group in teacher.groups)
     console.print(
@@ -150,9 +154,58 @@ def _group_table(groups: "Sequence[ChannelGroup]") -> "LongTable":
     return LongTable(table, rows)
 
 
-def _cost_table(path: Path, device: str, figures: Mapping[str, Figure], batch: int = 1) -> "Table":
+def _precision_table(found: "Precisions") -> "LongTable":
+    from rich.table import Table
+    from rich.text import Text
+
+    from n2n_edge.cli.long_table import LongTable
+
+    table = Table(title="layers by precision", title_justify="left")
+    table.add_column("layer", overflow="fold")
+    table.add_column("op", no_wrap=True)
+    table.add_column("calculated in", no_wrap=True)
+    table.add_column("weights", no_wrap=True)
+    for name in ("params", "MACs"):
+        table.add_column(name, justify="right", no_wrap=True)
+    scaled = {True: " per channel", False: " per tensor", None: ""}
+    rows = [
+        (
+            Text(layer.name),
+            Text(layer.op_type),
+            Text(layer.precision),
+            Text(layer.weight_type + scaled[layer.per_channel]),
+            Text(_short(layer.params)),
+            Text(_short(layer.macs)),
+        )
+        for layer in found.layers
+    ]
+    return LongTable(table, rows)
+
+
+def _quantized_in_words(found: "Precisions") -> str:
+    """Return one line that says how a model is quantized, and what of it is."""
+    ways = {
+        "QDQ": "pairs of QuantizeLinear and DequantizeLinear (QDQ)",
+        "QOperator": "operators on integers (QOperator)",
+        "dynamic": "scales of activations found at run time (dynamic)",
+        "weights": "weights alone",
+    }
+    integers = sum(layer.precision == "int8" for layer in found.layers)
+    return (
+        f"quantized by {' and '.join(ways[each] for each in found.formats)}: {integers} of {len(found.layers)} layers "
+        f"are calculated in int8; {found.conversions} conversions from or to floats cost time"
+    )
+
+
+def _cost_table(path: Path, device: str, found: "Inspection") -> "Table":
     from rich.table import Table
 
+    from n2n_edge.metrics.precisions import BYTES, share_in_words
+
+    figures, batch = found.figures, found.batch
+    macs = found.precisions.macs
+    whole = sum(macs.values())
+    parts = [share_in_words(macs.get(each, 0), whole, each) for each in BYTES if each != "fp32"]
     latency = figures["latency_ms"]
     bounded = latency.low is not None and latency.high is not None
     interval = f" ({latency.low:.3g} to {latency.high:.3g})" if bounded else ""
@@ -162,7 +215,7 @@ def _cost_table(path: Path, device: str, figures: Mapping[str, Figure], batch: i
     table.add_column("source", overflow="fold")
     table.add_row("size MB", f"{figures['size_mb'].value:.3f}", "computed")
     table.add_row("params", f"{figures['params'].value:,.0f}", "computed")
-    table.add_row("MACs", f"{figures['macs'].value:,.0f}", "computed")
+    table.add_row("MACs", f"{figures['macs'].value:,.0f}", ", ".join(["computed", *filter(None, parts)]))
     table.add_row("memory bound MB", f"{figures['memory_bound_mb'].value:.3f}", "computed")
     table.add_row("latency ms", f"{latency.value:.3g}{interval}", f"{latency.provenance}: predicted for {device}")
     return table

@@ -10,19 +10,19 @@ from n2n_edge.cli.completion import device_names
 from n2n_edge.cli.output import print_json, print_line
 from n2n_edge.errors import InputError
 from n2n_edge.metrics.figures import SCHEMA_VERSION, Figure
+from n2n_edge.metrics.precisions import BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from n2n_edge.devices.profile import Precision
-    from n2n_edge.latency.model import Estimate
+    from n2n_edge.latency.estimate import Estimate
+    from n2n_edge.metrics.precisions import Precision
 
     _Row = tuple[Path, Estimate]
 
 __all__ = ["predict"]
 
 LAYERS_SHOWN = 12
-PRECISIONS = ("fp32", "fp16", "int8")
 
 
 def predict(
@@ -34,7 +34,13 @@ def predict(
         ),
     ],
     threads: Annotated[int | None, typer.Option(help="CPU threads [default: the profile's].")] = None,
-    precision: Annotated[str, typer.Option(help="What the model would be run in there: fp32, fp16 or int8.")] = "fp32",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="What float32 operators would be run in there: fp32, fp16 or int8. What the file itself quantizes, or "
+            "holds in float16, counts so without it."
+        ),
+    ] = "fp32",
     input_shape: Annotated[
         str | None,
         typer.Option(
@@ -64,8 +70,8 @@ def predict(
     from n2n_edge.graph.shapes import batch_of
     from n2n_edge.latency.predict import predict as predict_model
 
-    if precision not in PRECISIONS:
-        raise InputError(f"--precision {precision}: unknown; give one of {', '.join(PRECISIONS)}")
+    if precision not in BYTES:
+        raise InputError(f"--precision {precision}: unknown; give one of {', '.join(BYTES)}")
     profiles = {profile.name: profile for profile in map(load_profile, device)}.values()
     paths = tuple(dict.fromkeys(models))
     asked = parse_input_shape(input_shape) if input_shape is not None else None
@@ -99,6 +105,11 @@ def _unit(estimate: "Estimate") -> str:
     return threads_in_words(estimate.threads) if estimate.profile.compute_unit == "cpu" else "GPU"
 
 
+def _precisions(estimate: "Estimate") -> str:
+    """Return what it is calculated in: ``fp32``, ``int8 and fp32``."""
+    return " and ".join(share.precision for share in estimate.shares)
+
+
 def _room(estimate: "Estimate") -> str:
     """Return whether the memory that it takes is there."""
     return f"{'fits' if estimate.fits else 'does not fit'} into {estimate.profile.usable_memory_mb:.0f} MB"
@@ -111,15 +122,22 @@ def _print(path: Path, found: "Estimate") -> None:
     from n2n_edge.cli.console import Console
 
     console = Console()
-    where = f"{path.name} on {found.profile.name}, {_unit(found)}, {found.precision}"
+    where = f"{path.name} on {found.profile.name}, {_unit(found)}, {_precisions(found)}"
     table = Table("", "predicted", "nine of ten between", title=Text(where), title_justify="left")
     table.add_row("latency", *_cells(found.figure))
     if found.energy is not None:
         table.add_row("energy", *_cells(found.energy))
     table.add_row("memory", f"{found.memory.value:.1f} MB", _room(found))
     console.print(table)
-    layers = Table("layer", "ms", "share")
     total = found.figure.value or 1.0
+    if len(found.shares) > 1:
+        parts = Table("calculated in", "MACs", "ms", "share", "evidence")
+        for share in found.shares:
+            told = f"{share.basis.evidence.models} models on {share.basis.evidence.measured_on}"
+            part = share.figure.value
+            parts.add_row(share.precision, f"{share.macs:,}", f"{part:.3f}", f"{part / total:.1%}", Text(told))
+        console.print(parts)
+    layers = Table("layer", "ms", "share")
     for name, ms in list(found.by_layer().items())[:LAYERS_SHOWN]:
         layers.add_row(Text(name or "outside the layers"), f"{ms:.3f}", f"{ms / total:.1%}")
     console.print(layers)
@@ -134,15 +152,15 @@ def _print_table(rows: "Sequence[_Row]") -> None:
     from n2n_edge.cli.console import Console
 
     energy = any(estimate.energy is not None for _, estimate in rows)
-    columns = ["on", "latency", "nine of ten between", *(["energy"] if energy else []), "memory", ""]
+    columns = ["on", "in", "latency", "nine of ten between", *(["energy"] if energy else []), "memory", ""]
     table = Table(
         Column("model", overflow="fold"), Column("device", overflow="fold"), *columns,
-        title=f"predicted, {rows[0][1].precision}", title_justify="left",
+        title="predicted", title_justify="left",
     )  # fmt: skip
     for path, found in rows:
         value, interval = _cells(found.figure)
         table.add_row(
-            Text(str(path)), found.profile.name, _unit(found), value, interval,
+            Text(str(path)), found.profile.name, _unit(found), _precisions(found), value, interval,
             *([_cells(found.energy)[0] if found.energy is not None else ""] if energy else []),
             f"{found.memory.value:.1f} MB", _room(found),
         )  # fmt: skip

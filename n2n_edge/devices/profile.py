@@ -5,16 +5,14 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from n2n_edge.devices.terms import TERMS
+from n2n_edge.metrics.precisions import Precision
 
-__all__ = ["NAME_PATTERN", "Calibration", "PowerMode", "Precision", "Profile"]
+__all__ = ["NAME_PATTERN", "Calibration", "PowerMode", "Profile"]
 
 NAME_PATTERN = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=64)]
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Provider = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+ExecutionProvider$")]
-Precision = Literal["fp32", "fp16", "int8"]
-"""Of arithmetic: what a model is run in."""
-
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 Range = tuple[Positive, Positive]

@@ -23,6 +23,7 @@ from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS
 from n2n_edge.metrics.figures import MB, Figure
 from n2n_edge.metrics.notices import Notice
+from n2n_edge.metrics.precisions import share_in_words
 from n2n_edge.metrics.scores import drop
 from n2n_edge.metrics.verdict import verdicts_on
 from n2n_edge.reading import is_file
@@ -113,6 +114,9 @@ class _Gate:
         if batch_of(model) > 1:
             text = f"the file takes {batch_of(model)} images at a time: costs are for all of them"
             self._warnings.append(Notice("batch", text))
+        if "integer_macs" in figures:
+            share = share_in_words(figures["integer_macs"].value, figures["macs"].value)
+            self._notes.append(Notice("integer-macs", f"MACs: {share}"))
         untold = [cost for cost in _FROM_SHAPES if cost not in figures]
         self._checks += [
             Unanswered(budget.cost, _asked(budget), _UNTOLD) for budget in self._budgets if budget.cost in untold

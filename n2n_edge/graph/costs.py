@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from n2n_edge.graph.load import size_of
 from n2n_edge.graph.op import Macs, Op, counted_op
+from n2n_edge.graph.precision import kind_of, precisions_of
 from n2n_edge.graph.shape_run import analysing, analysing_unrun
 from n2n_edge.graph.shapes import Shape, Types, inferred_types, types_of
-from n2n_edge.graph.storage import Constants, Lives, kind_of
+from n2n_edge.graph.storage import Constants, Lives
 from n2n_edge.graph.subgraphs import flattened, initializers_of
+from n2n_edge.metrics.precisions import Precision
 
 __all__ = [
     "Amounts", "CostPlan", "Costs", "Figures", "NodeCost", "NodeSpec", "Totals", "costs", "inferred_costs",
@@ -32,13 +34,14 @@ class Costs:
     `params` counts the elements of all weights that something reads, float or quantized, without the running statistics
     of BatchNorm, scales and zero points, and without settings such as the bounds of a Clip; `size_bytes` is the
     serialised file; `memory_bound_bytes` is the constants that are read, each by its type, plus the largest live set of
-    activations in execution order.
+    activations in execution order. `integer_macs` are those of `macs` that are calculated in 8-bit integers.
     """
 
     params: int
     size_bytes: int
     macs: int
     memory_bound_bytes: int
+    integer_macs: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Totals:
 
     params: Figures
     macs: Figures
+    integer_macs: Figures
     constant_bytes: Figures
     memory_bound_bytes: Figures
 
@@ -127,6 +131,7 @@ def total_costs(amounts: Totals, size_bytes: int) -> Costs:
         size_bytes=size_bytes,
         macs=int(amounts.macs[0]),
         memory_bound_bytes=int(amounts.memory_bound_bytes[0]),
+        integer_macs=int(amounts.integer_macs[0]),
     )
 
 
@@ -168,8 +173,9 @@ class CostPlan:
 
     def __init__(self, model: ir.Model, kinds: Mapping[str, int] = MappingProxyType({})) -> None:
         self._graph = tuple(model.graph)
+        self._precisions = precisions_of(self._graph, kinds)
         self._constants = constants = Constants(model, kinds)
-        lives = Lives(model, constants)
+        lives = Lives(model, constants, self._precisions)
         initializers = initializers_of(model)
         everything = [*model.graph.inputs, *initializers]
         everything += [value for node in model.graph for value in node.outputs if value.name]
@@ -186,6 +192,7 @@ class CostPlan:
         self._buffers = [[self._index[name] for name in names] for names in lives.members]
         macs = [(i, found) for i, node in enumerate(self._graph) if (found := _macs(node)) is not None]
         self._multiplying = [i for i, _ in macs]
+        self._in_integers = np.array([self._precisions[node] == "int8" for node in self._graph], bool)
         self._outputs = [self._index[found.positions] for _, found in macs]
         self._kernels = [self._index[found.weight] if found.weight else -1 for _, found in macs]
         self.axes = tuple(found.axis for _, found in macs)
@@ -193,7 +200,8 @@ class CostPlan:
     @cached_property
     def nodes(self) -> tuple["NodeSpec", ...]:
         """The nodes in execution order."""
-        return tuple(_spec(node, self._constants.settled) for node in self._graph)
+        settled = self._constants.settled
+        return tuple(_spec(node, settled, self._precisions[node]) for node in self._graph)
 
     @cached_property
     def _shares(self) -> "tuple[_Sums, _Sums, _Sums, _Sums]":
@@ -222,16 +230,13 @@ class CostPlan:
 
     def totals_at(self, elements: Figures, lengths: Figures) -> Totals:
         """Return the costs where `values` have so many elements `(values, N)` and `axes` are so long `(axes, N)`."""
-        return self._totals(elements, np.ceil(elements * self._itemsize), self._multiplied(elements, lengths)[0])
+        node_macs = self._spread(self._multiplied(elements, lengths)[0])
+        return self._totals(elements, np.ceil(elements * self._itemsize), node_macs)
 
     def at(self, elements: Figures, lengths: Figures) -> Amounts:
         """Return what `totals_at` does, with the share of each node."""
         sizes = np.ceil(elements * self._itemsize)
-        products, per_output, channels = self._multiplied(elements, lengths)
-        node_macs, node_reduction, node_channels = np.zeros((3, len(self._graph), elements.shape[1]))
-        node_macs[self._multiplying] = products
-        node_reduction[self._multiplying] = per_output
-        node_channels[self._multiplying] = channels
+        node_macs, node_reduction, node_channels = map(self._spread, self._multiplied(elements, lengths))
         weights, constants, inputs, outputs = self._shares
         return Amounts(
             **vars(self._totals(elements, sizes, node_macs)),
@@ -252,10 +257,17 @@ class CostPlan:
         per_output = np.where(convolves, elements[kernels] / np.maximum(lengths, 1.0), lengths)
         return np.round(outputs * per_output), per_output, np.where(convolves, lengths, outputs)
 
-    def _totals(self, elements: Figures, sizes: Figures, macs: Figures) -> Totals:
+    def _spread(self, figures: Figures) -> Figures:
+        """Return figures of what multiplies as those of all nodes."""
+        found: Figures = np.zeros((len(self._graph), figures.shape[1]))
+        found[self._multiplying] = figures
+        return found
+
+    def _totals(self, elements: Figures, sizes: Figures, node_macs: Figures) -> Totals:
         return Totals(
             params=self._weights.of(elements)[0],
-            macs=macs.sum(axis=0),
+            macs=node_macs.sum(axis=0),
+            integer_macs=node_macs[self._in_integers].sum(axis=0),
             constant_bytes=self._stored.of(sizes)[0],
             memory_bound_bytes=self._in_memory.of(sizes)[0] + self._largest_live(sizes),
         )
@@ -302,7 +314,8 @@ class NodeSpec:
     """A node in its graph: `inputs` and `outputs` name its activations.
 
     `kernel`, `stride` and `groups` are those of a convolution or pooling, `depthwise` says that each filter reads one
-    channel; none of these changes with the widths of a network.
+    channel; none of these changes with the widths of a network. `precision` is what it is calculated in, see
+    `precisions_of`.
     """
 
     name: str
@@ -314,6 +327,7 @@ class NodeSpec:
     groups: int = 1
     depthwise: bool = False
     domain: str = ""
+    precision: Precision = "fp32"
 
     @property
     def op(self) -> Op:
@@ -321,7 +335,7 @@ class NodeSpec:
         return counted_op(self.op_type, self.domain)
 
 
-def _spec(node: ir.Node, settled: Collection[str]) -> NodeSpec:
+def _spec(node: ir.Node, settled: Collection[str], precision: Precision) -> NodeSpec:
     return NodeSpec(
         node.name or next((str(value.name) for value in node.outputs if value.name), node.op_type),
         node.op_type,
@@ -329,6 +343,7 @@ def _spec(node: ir.Node, settled: Collection[str]) -> NodeSpec:
         tuple(str(value.name) for value in node.outputs if value.name),
         *_form(node),
         node.domain,
+        precision,
     )
 
 

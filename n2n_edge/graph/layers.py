@@ -2,17 +2,26 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import onnx_ir as ir
 
 from n2n_edge.graph.costs import NodeCost
-from n2n_edge.graph.op import op_of
+from n2n_edge.graph.op import counted_op, op_of
 from n2n_edge.graph.operands import layer_input, nodes_within, pad_amounts, pads_positions_only, weight_index
 from n2n_edge.graph.propagate import is_understood
 from n2n_edge.graph.refit import refit_blocker
 from n2n_edge.graph.shapes import Shape, is_constant, shapes_of
 
-__all__ = ["Layer", "find_layers", "layers_by_name"]
+__all__ = ["Layer", "QuantizedWeight", "find_layers", "float_layers", "layers_by_name", "quantized_weights"]
+
+_MULTIPLYING = ("conv", "conv_transpose", "gemm", "matmul")
+
+_SCALES = {
+    "QLinearConv": 4, "QLinearMatMul": 4, "QGemm": 4, "MatMulIntegerToFloat": 3, "DynamicQuantizeMatMul": 2,
+    "MatMulNBits": 2,
+}  # fmt: skip
+"""Which input of an operator on integers is the scale of its weight."""
 
 
 @dataclass(frozen=True)
@@ -102,15 +111,37 @@ def _out_channels(node: ir.Node, index: int, weight: Shape) -> int:
 def layers_by_name(model: ir.Model) -> dict[str, str]:
     """Map the name of every node of a layer, and of every value that they give, to the layer's name.
 
-    Takes any graph, normalised or not.
+    Takes any graph, normalised or not, quantized or not: a quantized layer has its float twin's name where its weight
+    is called after that one's, as quantizers do.
     """
     found: dict[str, str] = {}
     for name, _, chain in _weighted_chains(model):
-        for node in chain:
-            for known in (node.name, *(value.name for value in node.outputs)):
-                if known:
-                    found[known] = name
+        found |= _names_of(chain, name)
+    for layer in quantized_weights(model, found.values()):
+        found |= _names_of([layer.node], layer.name)
     return found
+
+
+def _names_of(nodes: Iterable[ir.Node], layer: str) -> dict[str, str]:
+    return {str(name): layer for node in nodes for name in (node.name, *(value.name for value in node.outputs)) if name}
+
+
+class QuantizedWeight(NamedTuple):
+    """A weighted operator whose weight is kept in few bits, with the weight's scale where that stands beside it."""
+
+    name: str
+    node: ir.Node
+    weight: ir.Value
+    scale: ir.Value | None
+
+
+def float_layers(model: ir.Model) -> Iterator[tuple[str, ir.Node, ir.Value]]:
+    """Yield the name of every layer whose weight is kept as it is, its weighted operator and the weight."""
+    for name, index, chain in _weighted_chains(model):
+        node = next(item for item in chain if item.op_type != "Pad")
+        weight = node.inputs[index]
+        assert weight is not None
+        yield name, node, weight
 
 
 def _weighted_chains(model: ir.Model) -> Iterator[tuple[str, int, list[ir.Node]]]:
@@ -119,10 +150,37 @@ def _weighted_chains(model: ir.Model) -> Iterator[tuple[str, int, list[ir.Node]]
     for node in model.graph:
         index = weight_index(node)
         if index is not None:
-            name = _layer_name(node, index, names)
+            name = _layer_name(node, str(node.inputs[index].name), names)  # type: ignore[union-attr]
             names.add(name)
             pad = _pad_before(node)
             yield name, index, [*([pad] if pad is not None else []), *_chain(node)]
+
+
+def quantized_weights(model: ir.Model, taken: Iterable[str] = ()) -> Iterator[QuantizedWeight]:
+    """Yield the weighted operators whose weights are kept in few bits, under names that aren't `taken` yet."""
+    names = set(taken)
+    for node in model.graph:
+        row = counted_op(node.op_type, node.domain)
+        indices = row.weights if row.quantized else row.weight and row.weight.inputs
+        if row.kernel not in _MULTIPLYING or not indices:
+            continue
+        for index in sorted({1, 3}.intersection(indices), reverse=True):
+            value = _input(node, index)
+            scale = _input(node, _SCALES.get(node.op_type))
+            producer = None if value is None else value.producer()
+            if producer is not None and producer.op_type == "DequantizeLinear":
+                value, scale = _input(producer, 0), _input(producer, 1)
+            elif not row.quantized:
+                continue
+            if value is not None and is_constant(value):
+                name = _layer_name(node, str(value.name).removesuffix("_quantized"), names)
+                names.add(name)
+                yield QuantizedWeight(name, node, value, scale)
+                break
+
+
+def _input(node: ir.Node, index: int | None) -> ir.Value | None:
+    return node.inputs[index] if index is not None and index < len(node.inputs) else None
 
 
 def _pad_before(node: ir.Node) -> ir.Node | None:
@@ -174,12 +232,12 @@ def _chain(node: ir.Node) -> list[ir.Node]:
         chain.append(following)
 
 
-def _layer_name(node: ir.Node, index: int, taken: set[str]) -> str:
+def _layer_name(node: ir.Node, weight: str, taken: set[str]) -> str:
     """Name a layer after its weight (``layer1.0.conv2.weight``) or, where exporters number weights, after its node."""
-    weight = str(node.inputs[index].name)  # type: ignore[union-attr]
     stem = weight.removesuffix(".weight").removesuffix("_weight").removesuffix("/kernel")
     if stem == weight and ("::" in weight or weight.isdecimal() or weight.startswith(("const_fold", "val_"))):
-        stem = str(node.name).strip("/").removesuffix(f"/{node.op_type}").replace("/", ".")
+        own = str(node.name).strip("/").removesuffix("_quant").removesuffix("_quantized")
+        stem = own.removesuffix(f"/{node.op_type.removeprefix('QLinear')}").replace("/", ".")
     name, count = stem, 2
     while name in taken:
         name, count = f"{stem}#{count}", count + 1

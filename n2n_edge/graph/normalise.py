@@ -36,8 +36,8 @@ def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir
     quantized = sorted({node.op_type for node in model.graph if counted_op(node.op_type, node.domain).quantized})
     if quantized:
         raise IncompressibleError(
-            f"the model is quantized ({', '.join(quantized)}); give the float model that it was made from: "
-            "compress that one and quantize the student"
+            f"the model is quantized ({', '.join(quantized)}); give the float model that it was made from, or what "
+            "n2n_edge.dequantize makes of it: compress that one and quantize the student"
         )
     model = free_batch(model, input_shape)
     one, two = _trace_two_batches(model, input_shape)

@@ -124,6 +124,8 @@ class Op:
     Costs
         `macs`: the multiply-accumulates of a node, None where it has none. `uncounted`: multiplies, and nothing here
         counts that. `kernel_weight`: input that holds the kernel of a convolution. `quantized`: of quantized networks.
+        `integer`: is calculated in 8-bit integers, a float op where it stands between DequantizeLinear and
+        QuantizeLinear (as in ONNX Runtime on a CPU).
         `weights`: which inputs count as params (default: all floats before `settings_from`).
         `integer_sums`: gives sums of quantized products, which a runtime rescales within the same kernel.
         `kernel`: class of kernel. `fuses`: is calculated inside the kernel before it, as an activation, as a gate (x
@@ -161,6 +163,7 @@ class Op:
     uncounted: bool = False
     kernel_weight: int | None = None
     quantized: bool = False
+    integer: bool = False
     weights: tuple[int, ...] | None = None
     settings_from: int = 99
     integer_sums: bool = False

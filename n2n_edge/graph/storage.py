@@ -1,7 +1,7 @@
 """Memory of the values of a graph: constants, what follows from them, and activations with their lives.
 
-Quantized graphs count by what a runtime makes of them: a value that is only written down as float between a
-DequantizeLinear and a QuantizeLinear has the bytes of the quantized one.
+Quantized graphs count by what a runtime makes of them: a value that is only written down as float between
+DequantizeLinear and QuantizeLinear, what lies between being calculated in integers, has the bytes of the quantized one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,21 +11,14 @@ import onnx_ir as ir
 from n2n_edge.graph.bind import bound_names
 from n2n_edge.graph.infer import is_random
 from n2n_edge.graph.op import Op, counted_op
+from n2n_edge.graph.precision import kind_of
 from n2n_edge.graph.subgraphs import holds_graph, initializers_of, nodes_within
+from n2n_edge.metrics.precisions import Precision
 
-__all__ = ["Constants", "Lives", "kind_of"]
+__all__ = ["Constants", "Lives"]
 
 _SHARES_MEMORY = ("same", "reshaped")
 _REARRANGES = ("reshaped", "permuted")
-
-
-def kind_of(value: ir.Value, kinds: Mapping[str, int]) -> ir.DataType | None:
-    """Return the element type of a value: a constant's own, else that in `kinds`, else what the graph notes."""
-    if value.const_value is not None:
-        return value.const_value.dtype
-    if str(value.name) in kinds:
-        return ir.DataType(kinds[str(value.name)])
-    return value.dtype
 
 
 class Constants:
@@ -128,13 +121,14 @@ class Lives:
     """Which buffer each activation lives in, and from which step to which.
 
     `members` are the values of each buffer; it is alive from step `born` up to but not including `dead`. `stored_as`
-    maps values to those whose element type they are kept in.
+    maps values to those whose element type they are kept in; `precisions` are those of the nodes.
     """
 
-    def __init__(self, model: ir.Model, constants: Constants) -> None:
+    def __init__(self, model: ir.Model, constants: Constants, precisions: Mapping[ir.Node, Precision]) -> None:
         graph = model.graph
         nodes = list(graph)
-        self.stored_as = dict(_fused_conversions(nodes))
+        self._dropped = {node for node in nodes if precisions[node] == "int8" and _is_float_between(node)}
+        self.stored_as = _kept_as(nodes, self._dropped)
         root: dict[str, str] = {}
         last: dict[str, int] = {}
         first: dict[str, int] = {}
@@ -168,32 +162,41 @@ class Lives:
 
     def _is_view(self, node: ir.Node) -> bool:
         source = node.inputs[0]
-        if _row(node).form in _SHARES_MEMORY or node.op_type == "DequantizeLinear":
+        if _row(node).form in _SHARES_MEMORY:
             return True
         if source is None:
             return False
         producer = source.producer()
         if node.op_type == "Cast":  # sums of products are turned into floats where they are
             return producer is not None and _row(producer).integer_sums
-        return node.op_type == "QuantizeLinear" and str(source.name) in self.stored_as
+        if node.op_type == "DequantizeLinear":
+            return node in self._dropped
+        return node in self._dropped and str(source.name) in self.stored_as
 
 
 def _row(node: ir.Node) -> Op:
     return counted_op(node.op_type, node.domain)
 
 
-def _fused_conversions(nodes: list[ir.Node]) -> Iterator[tuple[str, str]]:
-    """Yield the values that a runtime keeps in the type of another, and that other."""
-    for node in nodes:
+def _is_float_between(node: ir.Node) -> bool:
+    """Tell whether a node that calculates in integers is one that goes: a conversion, or an activation before one."""
+    row = _row(node)
+    return row.kernel == "conversion" or not row.integer
+
+
+def _kept_as(nodes: list[ir.Node], dropped: set[ir.Node]) -> dict[str, str]:
+    """Return the values that a runtime keeps in the type of another, and that other."""
+    found: dict[str, str] = {}
+    for node in reversed(nodes):
         source = node.inputs[0] if node.inputs else None
-        if source is None:
+        if node not in dropped or source is None or source.const_value is not None:
             continue
-        if node.op_type == "DequantizeLinear" and source.const_value is None:
-            yield str(node.outputs[0].name), str(source.name)
-        elif node.op_type == "QuantizeLinear":
-            alone = len(source.uses()) == 1 and not source.is_graph_output() and not source.is_graph_input()
-            if alone and source.const_value is None:
-                yield str(source.name), str(node.outputs[0].name)
+        given = str(node.outputs[0].name)
+        if node.op_type == "DequantizeLinear":
+            found[given] = str(source.name)
+        elif len(source.uses()) == 1 and not source.is_graph_output() and not source.is_graph_input():
+            found[str(source.name)] = found.get(given, given)
+    return found
 
 
 def _read(node: ir.Node) -> Iterator[ir.Value]:

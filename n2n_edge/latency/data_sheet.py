@@ -1,12 +1,10 @@
 """A first guess of a device's rates from its data sheet: where a fit starts."""
 
-from n2n_edge.devices.profile import Precision, Profile
+from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.terms import COMPUTE_CLASSES, MOVING_CLASSES, TERMS, Rates
+from n2n_edge.metrics.precisions import BYTES, Precision
 
-__all__ = ["BYTES", "data_sheet_rates"]
-
-BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
-"""Bytes of a number in each precision; rates are those of fp32 bytes."""
+__all__ = ["data_sheet_rates"]
 
 _POORER = {"depthwise": 4.0, "grouped": 4.0, "matmul": 2.0, "conv_large": 1.5}
 """How many times longer a multiply-accumulate takes where its operands are used less often than in a dense one."""

@@ -18,7 +18,7 @@ from n2n_edge.metrics.notices import Notice
 
 if TYPE_CHECKING:
     from n2n_edge.devices.profile import Profile
-    from n2n_edge.latency.model import Estimate
+    from n2n_edge.latency.estimate import Estimate
 
 __all__ = [
     "Latency",
@@ -32,11 +32,16 @@ __all__ = [
 
 
 def static_figures(costs: Costs) -> dict[str, Figure]:
-    """Return what follows from the graph (size_mb, params, macs, memory_bound_mb) as ``computed`` figures."""
+    """Return what follows from the graph (size_mb, params, macs, memory_bound_mb) as ``computed`` figures.
+
+    Of a quantized model there is integer_macs, too: those of the macs that are calculated in 8-bit integers.
+    """
     figures: dict[str, Figure] = {}
     for row in STATIC_COSTS:
         amount = getattr(costs, str(row.attribute))
         figures[row.key] = Figure(amount if row.divisor == 1 else amount / row.divisor, row.unit, "computed")
+    if costs.integer_macs:
+        figures["integer_macs"] = Figure(costs.integer_macs, "MACs", "computed")
     return figures
 
 
@@ -64,7 +69,8 @@ def inferred_figures(model: ir.Model, path: Path) -> dict[str, Figure]:
         found, complete = inferred_costs(model, file_size_bytes(path))
     figures = static_figures(found)
     if not complete:
-        del figures["macs"], figures["memory_bound_mb"]
+        for cost in ("macs", "integer_macs", "memory_bound_mb"):
+            figures.pop(cost, None)
     return figures
 
 

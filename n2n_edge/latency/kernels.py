@@ -7,8 +7,9 @@ of each term takes.
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from n2n_edge.devices.terms import COMPUTE_CLASSES, TERMS, Rates
 from n2n_edge.graph.costs import Amounts, NodeSpec, node_amounts
 from n2n_edge.graph.op import Op
+from n2n_edge.metrics.precisions import BYTES, Precision
 
 __all__ = ["Kernels", "Placement", "kernels_of"]
 
@@ -37,7 +39,8 @@ class Kernels:
     """The kernels of one graph, whatever its widths: `classes` per node, "fused" and "free" for those that are none.
 
     `amounts` given, all nodes' times follow from a device's rates in one matrix product, for N candidates at once.
-    `block` is how many channels the device's kernels compute at once: a convolution of fewer costs as much.
+    `block` is how many channels the device's kernels compute at once: a convolution of fewer costs as much. Bytes of
+    kernels that calculate in another precision than fp32 count as those of as many float32 numbers, as rates do.
     """
 
     def __init__(self, nodes: Sequence[NodeSpec], graph_outputs: Collection[str] = (), block: int = 1) -> None:
@@ -51,6 +54,10 @@ class Kernels:
         )
         areas = [float(np.prod(node.kernel)) if node.kernel else 1.0 for node in self.nodes]
         self._area = np.array(areas).reshape(-1, 1)
+        widening = [BYTES["fp32"] / BYTES[node.precision] for node in self.nodes]
+        self._widening = np.array(widening).reshape(-1, 1)
+        sums = [1.0 if _gives_sums(node.op) else each for node, each in zip(self.nodes, widening, strict=True)]
+        self._output_widening = np.array(sums).reshape(-1, 1)
 
     @cached_property
     def _weights(self) -> Floats:
@@ -81,14 +88,21 @@ class Kernels:
         total: Floats = np.einsum("tqn,qnc->tc", self._weights, self._quantities(amounts))
         return total
 
-    def node_ns(self, amounts: Amounts, rates: Rates) -> Floats:
-        """Return nanoseconds of every node, nought for what is no kernel: `(nodes, N)`."""
-        per_quantity = np.einsum("t,tqn->qn", _vector(rates), self._weights)
+    def node_ns(
+        self, amounts: Amounts, rates: Rates, others: Mapping[Precision, Rates] = MappingProxyType({})
+    ) -> Floats:
+        """Return nanoseconds of every node, nought for what is no kernel: `(nodes, N)`.
+
+        `others` are the rates of nodes in other precisions, where they aren't `rates`.
+        """
+        vectors = {precision: _vector(others.get(precision, rates)) for precision in BYTES}
+        of_nodes = np.array([vectors[node.precision] for node in self.nodes]).reshape(-1, len(TERMS))
+        per_quantity = np.einsum("nt,tqn->qn", of_nodes, self._weights)
         times: Floats = np.einsum("qn,qnc->nc", per_quantity, self._quantities(amounts))
         return times
 
     def total_ns(self, amounts: Amounts, rates: Rates) -> Floats:
-        """Return nanoseconds of the whole graph: `(N,)`."""
+        """Return nanoseconds of the whole graph, all kernels at one precision's rates: `(N,)`."""
         total: Floats = self.node_ns(amounts, rates).sum(axis=0)
         return total
 
@@ -102,8 +116,8 @@ class Kernels:
                 macs,
                 macs * (filled - 1.0),
                 reduction,
-                amounts.node_input_bytes + amounts.node_output_bytes,
-                amounts.node_weight_bytes,
+                amounts.node_input_bytes * self._widening + amounts.node_output_bytes * self._output_widening,
+                amounts.node_weight_bytes * self._widening,
                 np.ones_like(macs),
             ]
         )
@@ -156,7 +170,8 @@ def _placements(nodes: Sequence[NodeSpec], graph_outputs: Collection[str]) -> li
 
     A norm or activation is computed inside the operator before it: Conv, norm, activation, and Add, activation, as long
     as nobody else reads the value between them. What doesn't depend on the data, such as shape arithmetic, is worked
-    out when the model is loaded.
+    out when the model is loaded. Conversions between kernels that calculate in integers are part of these; others read
+    and write all that they convert.
     """
     readers = Counter(name for node in nodes for name in node.inputs)
     readers.update(graph_outputs)
@@ -173,13 +188,13 @@ def _placements(nodes: Sequence[NodeSpec], graph_outputs: Collection[str]) -> li
             placement = "free"
             settled.update(node.outputs)
         elif row.kernel == "conversion":
-            placement = "fused"
+            placement = "fused" if node.precision == "int8" else "kernel"
             settled.update(node.outputs[1:])  # the scale and zero point that it finds
         elif row.kernel == "free":
             placement = "free"
             if row.of_shape:
                 settled.update(node.outputs)
-        elif kernel is not None and _fuses(kernel, row, alone=len(set(node.inputs) - settled) == 1):
+        elif kernel is not None and _fuses(kernel, node, alone=len(set(node.inputs) - settled) == 1):
             placement = "fused"
         if placement == "kernel" and row.fuses == "gate" and (node.inputs[0], node.outputs[0]) in products:
             placement = "fused"  # x times sigmoid(x) is one kernel, counted where the product is
@@ -190,11 +205,19 @@ def _placements(nodes: Sequence[NodeSpec], graph_outputs: Collection[str]) -> li
     return found
 
 
-def _fuses(kernel: Op, row: Op, *, alone: bool) -> bool:
-    """Tell whether `row` is calculated within `kernel`; `alone` says that it reads one value of the data."""
+def _fuses(kernel: Op, node: NodeSpec, *, alone: bool) -> bool:
+    """Tell whether `node` is calculated within `kernel`; `alone` says that it reads one value of the data."""
+    row = node.op
+    if row.integer and node.precision == "int8":  # only what QuantizeLinear does by itself goes
+        return False
     if kernel.integer_sums and _rescales(row):
         return alone
     return row.fuses in ("activation", "gate") or (row.fuses == "norm" and kernel.kernel in _MULTIPLYING)
+
+
+def _gives_sums(row: Op) -> bool:
+    """Tell whether an operator on integers gives numbers of four bytes, as sums or as floats."""
+    return row.integer_sums or (row.like is not None and row.like.gives_float)
 
 
 def _rescales(row: Op) -> bool:
@@ -204,7 +227,9 @@ def _rescales(row: Op) -> bool:
 
 def _kernel_after(kernel: Op | None, row: Op) -> Op | None:
     """Return the operator that decides what else may join the kernel after this one; None where it is closed."""
-    if row.kernel == "conversion" or (kernel is not None and kernel.integer_sums and _rescales(row)):
+    if row.kernel == "conversion":
+        return None
+    if kernel is not None and kernel.integer_sums and _rescales(row):
         return kernel
     if row.kernel in _MULTIPLYING or row.absorbs:
         return kernel if kernel is not None else row

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from n2n_edge.devices.profile import Precision, Profile
+from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.foreign import foreign_file
 from n2n_edge.graph.bind import bound_where_named
 from n2n_edge.graph.input_shape import with_input_shape
 from n2n_edge.graph.load import load_model
-from n2n_edge.latency.model import Estimate, LatencyModel
+from n2n_edge.latency.estimate import Estimate
+from n2n_edge.latency.model import LatencyModel
+from n2n_edge.metrics.precisions import Precision
 
 __all__ = ["predict"]
 
@@ -32,7 +34,8 @@ def predict(
     >>> estimate.figure.unit, estimate.figure.provenance, estimate.fits
     ('ms', 'calibrated', True)
 
-    `device` is a name, a profile's file or a `Profile`; `threads` are the profile's by default. `input_shape`
+    `device` is a name, a profile's file or a `Profile`; `threads` are the profile's by default. `precision` is what
+    float32 operators are run in: what the file itself quantizes, or holds in float16, counts so. `input_shape`
     (without batch) fills the sizes that a model leaves free, `bind` gives further inputs values (``scale=1.0``), `name`
     is what errors call it: by default its path.
 

@@ -10,9 +10,11 @@ import onnx_ir as ir
 from n2n_edge.closing import ClosedAtExit
 from n2n_edge.errors import InputError, N2NError
 from n2n_edge.graph.bind import bound_where_named
-from n2n_edge.graph.layers import layers_by_name
+from n2n_edge.graph.layers import layers_by_name, quantized_weights
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.model_file import file_size_bytes, is_ort
+from n2n_edge.graph.op import counted_op
+from n2n_edge.graph.subgraphs import flattened
 from n2n_edge.measure.board import BoardState, refuse_throttled, state_warnings
 from n2n_edge.measure.measurement import (
     ConnectionLostError,
@@ -319,12 +321,32 @@ def with_profile(
         with alone_in_failing(str(path)):
             raw = twice(target, run)
             profile = OpProfile.read(raw, _layer_names(path))
+            in_float = _float_warnings(profile, path)
     except N2NError as error:
         if not options.only_cpu:
             raise
         return None, measurement.warned(Notice("not-profiled", f"not profiled: {error.on_command_line()}"))
     measurement = replace(measurement, arena_bytes=raw.arena_bytes, arena_in_use_bytes=raw.arena_in_use_bytes)
-    return profile, measurement.warned(*_provider_warnings(profile, options))
+    return profile, measurement.warned(*_provider_warnings(profile, options), *in_float)
+
+
+def _float_warnings(profile: OpProfile, path: Path) -> list[Notice]:
+    """Return how many layers that the file quantizes the runtime has calculated in float all the same."""
+    if is_ort(path):
+        return []
+    quantized = {layer.name for layer in quantized_weights(flattened(load_model(path)))}
+    in_float = {
+        kernel.layer
+        for kernel in profile.kernels
+        if kernel.layer in quantized and (row := counted_op(kernel.op_type)).macs is not None and not row.quantized
+    }
+    if not in_float:
+        return []
+    text = f"{len(in_float)} of {len(quantized)} layers whose weights are quantized ran in float"
+    remedy = (
+        "ONNX Runtime calculates in integers where activations before and behind are quantized, on x86 to uint8 alone"
+    )
+    return [Notice("ran-in-float", text, remedy)]
 
 
 def _provider_warnings(profile: OpProfile, options: BenchOptions) -> list[Notice]:

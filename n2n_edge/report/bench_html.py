@@ -28,6 +28,7 @@ _FIGURES = {
     "engine_ms": "Building the engine",
     "energy_mj": "Energy per run",
     **{name: COSTS[name].label for name in ("size_mb", "params", "macs")},
+    "integer_macs": "MACs in int8",
 }
 _MEMORY = {
     "memory_bound_mb": (

@@ -5,6 +5,7 @@ from n2n_edge.measure.comparison import Comparison
 from n2n_edge.measure.ratio import LEAST_ROUNDS
 from n2n_edge.metrics.figures import MB, Figure
 from n2n_edge.metrics.formats import format_interval, format_value
+from n2n_edge.metrics.precisions import share_in_words
 from n2n_edge.report.bench_document import Benched, timed_figures
 
 __all__ = ["bench_cells", "comparison_words", "memory_words", "throughput_words"]
@@ -38,7 +39,11 @@ def bench_cells(row: Benched) -> dict[str, str]:
         "size MB": f"{measured.file_size_bytes / MB:.3f}",
     }
     if row.costs is not None:
-        cells |= {"params": f"{row.costs.params:,}", "MACs": f"{row.costs.macs:,}"}
+        integers = share_in_words(row.costs.integer_macs, row.costs.macs)
+        cells |= {
+            "params": f"{row.costs.params:,}",
+            "MACs": f"{row.costs.macs:,}" + (f" ({integers})" if integers else ""),
+        }
         cells["memory bound MB"] = memory_words(figures.get("memory_bound_mb"))
     cells["arena MB (in use)"] = memory_words(figures.get("arena_mb"), figures.get("arena_in_use_mb"))
     cells["RSS growth MB"] = memory_words(figures.get("rss_growth_mb"))

@@ -121,6 +121,7 @@ def _proven(
         teacher_figures=teacher_figures,
         student_figures=student_figures,
         difference=quality.difference,
+        precision_recall=quality.precision_recall,
         verdicts=verdicts,
         parity=parity,
         devices=_devices(files[1], prepared.profiles),

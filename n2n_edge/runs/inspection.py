@@ -9,12 +9,13 @@ from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import IncompressibleError, InputError
 from n2n_edge.foreign import foreign_file
-from n2n_edge.graph.bind import Binding, parse_bindings
+from n2n_edge.graph.bind import Binding, bound_where_named, parse_bindings
 from n2n_edge.graph.bind import bind as bind_inputs
 from n2n_edge.graph.costs import total_costs
 from n2n_edge.graph.input_shape import leaves_size_free, recorded_shape, with_input_shape
 from n2n_edge.graph.load import load_model, size_of
 from n2n_edge.graph.model_file import file_size_bytes
+from n2n_edge.graph.quantized import Precisions, precision_table
 from n2n_edge.graph.shape_run import analysing
 from n2n_edge.graph.shapes import batch_of
 from n2n_edge.graph.teacher import Teacher
@@ -36,7 +37,8 @@ class Inspection:
 
     `teacher` is None for a model that has no layers to remove or shrink, such as a quantized one: the only one of
     `obstacles` says why. `figures` are costs by name, the latency on `device`; `batch` is the number of images that the
-    model takes at a time. `input_assumed`: the model leaves its input's sizes free, and nothing gives any.
+    model takes at a time. `input_assumed`: the model leaves its input's sizes free, and nothing gives any. `precisions`
+    tells what is calculated in which number format.
     """
 
     device: str
@@ -44,6 +46,7 @@ class Inspection:
     obstacles: tuple[Obstacle, ...]
     batch: int
     teacher: Teacher | None
+    precisions: Precisions
     input_assumed: bool = False
 
     @property
@@ -95,6 +98,7 @@ class Inspection:
                 for group in self.groups
             ],
             "costs": {name: figure.to_json() for name, figure in self.figures.items()},
+            "precisions": self.precisions.to_json(),
             "touchable": {
                 "params_share": 0.0 if touchable is None else touchable.params_share,
                 "macs_share": 0.0 if touchable is None else touchable.macs_share,
@@ -130,12 +134,15 @@ def inspect(
     try:
         teacher = _load(str(model), weights_text, input_shape, parse_bindings(bind or ()), trust_pt2)
     except IncompressibleError as error:
-        loaded = load_model(path)
+        (loaded,) = bound_where_named([load_model(path)], bind or ())
+        assumed = input_shape is None and leaves_size_free(loaded)
+        loaded = with_input_shape(loaded, input_shape, path.name)
         figures = model_figures(loaded, path)
         with foreign_file(path):
             figures["latency_ms"] = LatencyModel(profile).estimate(loaded).figure
-        reason = Obstacle("incompressible", str(error))
-        return Inspection(profile.name, figures, (reason,), batch_of(loaded), None)
+            reason = Obstacle("incompressible", str(error))
+            table = precision_table(loaded)
+        return Inspection(profile.name, figures, (reason,), batch_of(loaded), None, table, input_assumed=assumed)
     with foreign_file(model):
         return Inspection(
             profile.name,
@@ -143,6 +150,7 @@ def inspect(
             obstacles(teacher),
             batch_of(teacher.model),
             teacher,
+            precision_table(teacher.model),
             input_assumed=input_shape is None
             and leaves_size_free(teacher.source)
             and recorded_shape(teacher.source) is None,

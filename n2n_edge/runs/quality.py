@@ -8,9 +8,12 @@ from n2n_edge.data.dataset import Data
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.scores import detail_words, drop, metric_label
+from n2n_edge.report.document import PrecisionRecallJson
+from n2n_edge.runs.document import precision_recall
 from n2n_edge.runs.prepare import Prepared
 from n2n_edge.tasks.choice import metric_name, task_of
 from n2n_edge.tasks.classification import Classification
+from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.paired import paired_difference
 from n2n_edge.tasks.task import Meter, Task
 from n2n_edge.training.file_evaluation import MeanOutputs, constant_meter, file_meter
@@ -40,6 +43,7 @@ class Quality:
     teacher: Mapping[str, Figure]
     student: Mapping[str, Figure]
     difference: Figure | None
+    precision_recall: PrecisionRecallJson | None = None
     constant: float | None = None
     at_chance: tuple[bool, bool] = (False, False)
 
@@ -83,14 +87,16 @@ def quality_of(prepared: Prepared, student: Path) -> Quality:
     reference = None if isinstance(task, Classification) and not unlabelled else path
     own = file_meter(student, data.test, data, teacher=reference, watch=averages[1].add)
     difference = None if unlabelled else paired_difference(theirs, own)
+    first, second = theirs.evaluation(), own.evaluation()
     constants = [_constant(each, task, data, path if unlabelled else None) for each in averages]
     constant = max((each for each in constants if each is not None), key=_value, default=None)
     return Quality(
         task.name,
         metric,
-        _figures(metric, theirs),
-        _figures(metric, own),
+        _figures(metric, first),
+        _figures(metric, second),
         difference,
+        precision_recall(None if unlabelled else first, second),
         None if constant is None else _value(constant),
         (_no_better(theirs, constant), _no_better(own, constant)),
     )
@@ -120,8 +126,7 @@ def _no_better(own: Meter, constant: Meter | None) -> bool:
     return found is not None and found.low is not None and found.low <= 0
 
 
-def _figures(metric: str, meter: Meter) -> dict[str, Figure]:
-    found = meter.evaluation()
+def _figures(metric: str, found: Evaluation) -> dict[str, Figure]:
     more = {} if found.score is None or found.fidelity is None else {"agreement": found.fidelity}
     details = {f"detail:{name}": (value, detail_words(name)[1]) for name, value in {**more, **found.details}.items()}
     scores = {metric: (found.metric, "fraction"), **details}

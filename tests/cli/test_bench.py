@@ -13,6 +13,7 @@ from n2n_edge.errors import InputError, MemoryLimitError
 from n2n_edge.measure.measurement import MeasurementError
 from tests.measure.fake_board import install
 from tests.measure.small_models import write_conv_model, write_failing_model, write_gemm_model
+from tests.quantized import floats, quantized, weights_alone
 from tests.sshd import Server
 
 QUICK = ["--min-time", "0", "--max-time", "0.1", "--threads", "1"]
@@ -398,3 +399,24 @@ def test_models_of_one_name_that_have_moved_are_compared_with_themselves(tmp_pat
 
     assert "model.onnx: " in result.stdout
     assert "another file by the same name" not in result.stdout
+
+
+def test_of_a_quantized_file_macs_are_told_by_precision(tmp_path: Path) -> None:
+    path = quantized(floats(tmp_path / "float.onnx"), "pairs")
+
+    shown, found = run(path, *QUICK), json.loads(run(path, *QUICK, "--json").stdout)
+
+    (row,) = found["models"]
+    assert row["integer_macs"] == row["macs"]
+    assert "ran-in-float" not in row["warning_codes"]
+    assert "(all in int8)" in shown.stdout
+    schema = Path(__file__).parents[2] / "docs" / "schemas" / "bench.json"
+    jsonschema.validate(found, json.loads(schema.read_text()))
+
+
+def test_quantized_weights_that_are_multiplied_in_float_are_told(tmp_path: Path) -> None:
+    (row,) = json.loads(run(weights_alone(tmp_path / "w.onnx"), *QUICK, "--json").stdout)["models"]
+
+    assert "ran-in-float" in row["warning_codes"]
+    assert any("1 of 1 layers whose weights are quantized ran in float" in text for text in row["warnings"])
+    assert "integer_macs" not in row

@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import typer
 from typer.testing import CliRunner, Result
@@ -14,6 +15,7 @@ from tests.cli.outputs import document_of, line_of
 from tests.graph.test_costs import small_network
 from tests.graph.test_remove import one_network
 from tests.graph.test_unknown_ops import network_with
+from tests.quantized import floats, quantized
 
 app = typer.Typer()
 app.command()(inspect)
@@ -71,7 +73,8 @@ def test_json_is_the_contract(model_path: Path) -> None:
 
     found = document(model_path, "--device", "raspberry-pi-4")
 
-    assert {"schema_version", "layers", "groups", "costs", "touchable", "input", "obstacles"} == set(found)
+    keys = {"schema_version", "layers", "groups", "costs", "precisions", "touchable", "input", "obstacles"}
+    assert keys == set(found)
     assert found["schema_version"] == 1
     layers, groups = found["layers"], found["groups"]
     assert isinstance(layers, list)
@@ -164,3 +167,55 @@ def test_a_real_teacher(teachers: Path) -> None:
     assert isinstance(figures, dict)
     assert (sum(item["removable"] for item in layers), sum(item["shrinkable"] for item in groups)) == (16, 12)
     assert (figures["params"]["value"], figures["macs"]["value"]) == (269_722, 40_551_040)
+
+
+@pytest.mark.parametrize(
+    ("kind", "way", "per_channel", "conversions"),
+    [
+        ("operators", "QOperator", False, 2),
+        ("pairs", "QDQ", False, 2),
+        ("pairs per channel", "QDQ", True, 2),
+        ("dynamic", "dynamic", None, 4),
+    ],
+)
+def test_a_quantized_file_is_told_by_precision(
+    kind: str, way: str, per_channel: bool | None, conversions: int, tmp_path: Path
+) -> None:
+    path = quantized(floats(tmp_path / "float.onnx"), kind)
+
+    found, shown = document(path, "--device", "raspberry-pi-4"), run(path, "--device", "raspberry-pi-4")
+
+    assert found["precisions"]["formats"] == [way]
+    assert found["precisions"]["macs"] == {"int8": found["costs"]["macs"]["value"]}
+    assert found["costs"]["integer_macs"]["value"] == found["costs"]["macs"]["value"]
+    assert found["precisions"]["conversions"] == conversions
+    layers = found["precisions"]["layers"]
+    assert [layer["name"] for layer in layers][:3] == ["w0", "w1", "w2"]
+    assert {layer["precision"] for layer in layers} == {"int8"}
+    assert {layer["weight_type"] for layer in layers} <= {"int8", "uint8"}
+    assert {layer["per_channel"] for layer in layers if layer["op_type"] in ("Conv", "QLinearConv")} <= {per_channel}
+    assert "all in int8" in shown.stdout
+    assert "4 of 4 layers are calculated in int8" in shown.stdout
+    assert "the model is quantized" in found["reason"]
+
+
+def test_a_quantized_file_of_free_size_is_counted_at_the_size_that_is_given(tmp_path: Path) -> None:
+    path = quantized(floats(tmp_path / "float.onnx"), "pairs")
+    proto = onnx.load(path)
+    for axis in (2, 3):
+        proto.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f"side{axis}"
+    del proto.graph.value_info[:]
+    onnx.save(proto, path)
+
+    small, large = (document(path, "--input-shape", f"3x{side}x{side}") for side in (32, 64))
+
+    assert small["input"]["assumed"] is False
+    assert large["precisions"]["macs"]["int8"] > 3.9 * small["precisions"]["macs"]["int8"]
+
+
+def test_a_float_file_has_its_precision_too(model_path: Path) -> None:
+    found = document(model_path)
+
+    assert found["precisions"]["formats"] == []
+    assert found["precisions"]["macs"] == {"fp32": found["costs"]["macs"]["value"]}
+    assert "integer_macs" not in found["costs"]

@@ -17,6 +17,7 @@ from n2n_edge.latency.model import LatencyModel
 from tests.cli.outputs import document_of, line_of
 from tests.latency.made_up import CALIBRATED_TOML
 from tests.measure.small_models import write_conv_model
+from tests.quantized import floats, quantized
 
 app = typer.Typer()
 app.command()(predict)
@@ -87,7 +88,7 @@ def test_doubts_are_told(model_path: Path) -> None:
     assert "less certain: raspberry-pi-5 has no measurements" in elsewhere.stdout
     assert "jetson-orin-nano, GPU, int8" in narrow.stdout
     assert "ms (analytic)" in line_of(narrow, "latency")
-    assert "less certain: timed in fp" in narrow.stdout
+    assert "less certain: int8 was not timed on jetson-orin-nano" in narrow.stdout
     assert "energy" not in narrow.stdout
 
 
@@ -104,7 +105,7 @@ def test_json_is_one_document_of_figures(model_path: Path) -> None:
 
     assert set(found) == {
         "schema_version", "model", "device", "threads", "precision", "latency_ms", "energy_mj", "memory_mb", "evidence",
-        "layers", "nodes",
+        "by_precision", "layers", "nodes",
     }  # fmt: skip
     assert found["schema_version"] == 1
     told = {name: found[name] for name in ("model", "device", "threads", "precision")}
@@ -219,3 +220,21 @@ def test_several_models_on_several_devices_are_a_table(model_path: Path, tmp_pat
 def test_one_wrong_model_or_device_of_several_is_an_error(model_path: Path, refusal: Refusal) -> None:
     assert "no such file" in refusal(model_path, "missing.onnx", "--device", "rpi4")
     assert "unknown device 'rasp'" in refusal(model_path, "--device", "rpi4", "--device", "rasp")
+
+
+def test_a_quantized_file_is_predicted_by_precision(tmp_path: Path) -> None:
+    path = quantized(floats(tmp_path / "float.onnx"), "pairs")
+
+    found, shown = document(path, "--device", "raspberry-pi-4"), run(path, "--device", "raspberry-pi-4")
+
+    assert found["precision"] == "int8"
+    assert [part["precision"] for part in found["by_precision"]] == ["int8", "fp32"]
+    integers, rest = found["by_precision"]
+    assert integers["evidence"]["precisions"] == ["int8"]
+    assert rest["evidence"]["precisions"] == ["fp32"]
+    assert integers["macs"] > 0
+    assert rest["macs"] == 0
+    assert found["latency_ms"]["value"] == pytest.approx(sum(part["latency_ms"]["value"] for part in (integers, rest)))
+    assert {node["precision"] for node in found["nodes"] if node["op_type"] == "Conv"} == {"int8"}
+    assert "int8 and fp32" in " ".join(shown.stdout.split())
+    assert "7 models on raspberry-pi-4" in shown.stdout

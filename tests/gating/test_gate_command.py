@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,9 +15,11 @@ from typer.testing import CliRunner
 
 from n2n_edge._example import teacher_path
 from n2n_edge.cli.gate import gate
+from n2n_edge.data import source_digits
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from tests.gating.models import CHANNELS, MACS, PARAMS, save_conv
 from tests.measure.small_models import write_sized_model
+from tests.quantized import floats, quantized
 
 app = typer.Typer()
 app.command()(gate)
@@ -456,3 +459,28 @@ def test_bindings_stand_in_a_budget_file(tmp_path):
 
     assert _run().exit_code == 0
     assert "no such input" in _run_expecting(InputError, "teacher.onnx", "--bind", "size=2,6")
+
+
+def test_a_quantized_file_is_held_by_its_own_figures(tmp_path):
+    source = floats(tmp_path / "float.onnx")
+    path = quantized(source, "pairs per channel")
+    limits = ("--max-mb", 1, "--max-macs", 1e9, "--max-latency-ms", 50, "--device", "raspberry-pi-4", "--static")
+    result = _run(path, *limits, "--json")
+    document = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert "integer-macs" in document["note_codes"]
+    assert "MACs: all in int8" in document["notes"]
+    assert sum("int8;" in text for text in document["notes"]) == 1
+    assert "integer-macs" not in json.loads(_run(source, *limits, "--json").stdout)["note_codes"]
+
+
+def test_a_quantized_file_has_a_score_and_a_drop(tmp_path):
+    pytest.importorskip("sklearn")
+    images = source_digits.read("builtin:digits", (1, 16, 16)).train.images[:40]
+    normalised = ((images / 255 - 0.3054) / 0.3187).astype(np.float32).transpose(0, 3, 1, 2)
+    path = quantized(Path(teacher_path()), "pairs per channel", tmp_path / "int8.onnx", normalised)
+    against = ("--baseline", teacher_path(), "--data", "builtin:digits", "--max-time", 0.001, "--json")
+    document = json.loads(_run(path, "--max-drop", 3, "--min-score", 0.95, *against).stdout)
+    reached = {row["cost"]: row for row in document["budgets"]}
+    assert {cost: row["outcome"] for cost, row in reached.items()} == {"score": "pass", "drop": "pass"}
+    assert (reached["score"]["reached"]["provenance"], reached["score"]["reached"]["n"]) == ("measured", 359)

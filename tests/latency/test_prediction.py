@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 
 from n2n_edge.calibration.builder import Net
-from n2n_edge.devices.profile import Precision, Profile
+from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import list_profiles, load_profile
 from n2n_edge.errors import InputError
 from n2n_edge.graph.load import load_model
@@ -21,6 +21,7 @@ from n2n_edge.latency.kernels import kernels_of
 from n2n_edge.latency.model import LatencyModel, input_pixels
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice, texts_of
+from n2n_edge.metrics.precisions import Precision
 from tests.latency.made_up import BOARD_TOML, CALIBRATION_TOML, board, calibration, gpu_board, net_model, rates
 from tests.measure.small_models import write_conv_model, write_gemm_model
 
@@ -249,23 +250,29 @@ def test_a_precision_that_was_timed_is_taken_as_it_is() -> None:
     assert LatencyModel(profile, precision="int8").basis().warnings == ()
 
 
-@pytest.mark.parametrize(
-    ("precision", "faster", "bytes_"), [("fp16", 2.0, 0.5), ("int8", 8.0, 0.25)], ids=["fp16", "int8"]
-)
-def test_another_precision_follows_from_peaks_and_widths_of_numbers(
-    precision: Precision, faster: float, bytes_: float
-) -> None:
+def test_half_precision_follows_from_peaks_and_widths_of_numbers() -> None:
     timed = {"mac_conv_3x3": 1.0, "byte_dense": 1.0, "launch_compute": 1000.0}
-    profile = board(calibration(rates=timed), peak_fp16_gflops=96.0, peak_int8_gops=384.0)
-    exact, basis = LatencyModel(profile).basis(), LatencyModel(profile, precision=precision).basis()
+    profile = board(calibration(rates=timed), peak_fp16_gflops=96.0)
+    exact, basis = LatencyModel(profile).basis(), LatencyModel(profile, precision="fp16").basis()
 
-    assert dict(basis.rates) == {"mac_conv_3x3": 1 / faster, "byte_dense": bytes_, "launch_compute": 1000.0}
+    assert dict(basis.rates) == {"mac_conv_3x3": 0.5, "byte_dense": 0.5, "launch_compute": 1000.0}
     assert not basis.measured_here
     assert texts_of(basis.warnings) == ("timed in fp32",)
     assert basis.low_ratio < exact.low_ratio < exact.high_ratio < basis.high_ratio
-    figure = LatencyModel(profile, precision=precision).estimate(net_model()).figure
+    figure = LatencyModel(profile, precision="fp16").estimate(net_model()).figure
     assert figure.provenance == "analytic"
     assert figure.value < LatencyModel(profile).estimate(net_model()).figure.value
+
+
+def test_int8_that_was_not_timed_may_be_faster_or_slower() -> None:
+    profile = board(calibration(), peak_int8_gops=384.0)
+    exact, basis = LatencyModel(profile).basis(), LatencyModel(profile, precision="int8").basis()
+
+    assert basis.rates == exact.rates
+    assert not basis.measured_here
+    assert [each.code for each in basis.warnings] == ["quantized"]
+    assert basis.low_ratio < exact.low_ratio / 2
+    assert basis.high_ratio > exact.high_ratio * 2
 
 
 @pytest.mark.parametrize(
@@ -290,7 +297,7 @@ def test_narrower_numbers_are_predicted_on_shipped_boards(name: str, precision: 
     if timed_alike:
         assert (found.value, spread(found)) == (exact.value, spread(exact))
     elif provenance == "analytic":
-        assert found.value < exact.value
+        assert found.value < exact.value or (name, precision) == ("jetson-orin-nano", "int8")
         assert exact.provenance == "analytic" or spread(found) > spread(exact)
     else:  # timed by itself, for better or worse
         assert found.value != exact.value

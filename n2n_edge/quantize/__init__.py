@@ -1,0 +1,1 @@
+"""Quantized models: what they were made from."""
