@@ -110,7 +110,10 @@ def quality_of(prepared: Prepared, student: Path) -> Quality:
 def _constant(average: MeanOutputs, task: Task, data: Data, teacher: Path | None) -> Meter | None:
     """Return what the average of outputs, given for every image, would get."""
     answer = average.answer
-    return None if answer is None else constant_meter(answer, task, data, teacher=teacher)
+    try:
+        return None if answer is None else constant_meter(answer, task, data, teacher=teacher)
+    except Exception:  # a decoder of the user's may not read an average, of class numbers for one: nothing is told then
+        return None
 
 
 def _value(meter: Meter) -> float:

@@ -1,14 +1,25 @@
 """What a run says of a student that has lost most of its teacher's score, or that anybody could guess as well as."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import onnx
 import pytest
 
 import n2n_edge
+from n2n_edge.data.dataset import Data, Split
+from n2n_edge.data.preprocessing import Preprocessing
+from n2n_edge.graph.load import load_model
 from n2n_edge.report.document import RunReport
+from n2n_edge.runs.quality import quality_of
+from n2n_edge.tasks.classification import Classification
+from n2n_edge.tasks.task import Labels, Meter, Outputs
 from tests.graph.test_free_batch import Net
+
+if TYPE_CHECKING:
+    from n2n_edge.runs.prepare import Prepared
 
 CLASSES, SIZE = 6, 12
 
@@ -88,3 +99,32 @@ def test_of_a_teacher_that_guesses_there_is_nothing_to_learn(tmp_path: Path) -> 
     warnings = told(compressed(tmp_path, images(tmp_path / "data.npz", shuffled=True)).report)
     assert {"teacher-at-chance", "student-at-chance"} <= {*warnings}
     assert "there was nothing to learn; check preprocessing, and that labels mean" in warnings["student-at-chance"]
+
+
+class Picky(Classification):
+    """Refuses scores that are no whole numbers, as decoders refuse averages of class numbers."""
+
+    def meter(self) -> Meter:
+        plain = super().meter()
+        add = plain.add
+
+        def checked(outputs: Outputs, teacher: Outputs | None, labels: Labels | None) -> None:
+            if any((np.asarray(each) % 1).any() for each in outputs):
+                raise IndexError("no whole number")
+            add(outputs, teacher, labels)
+
+        plain.add = checked  # type: ignore[method-assign]
+        return plain
+
+
+def test_where_an_average_says_nothing_a_run_says_nothing_of_it(tmp_path: Path) -> None:
+    net = Net()
+    scores = net.op("Round", net.op("Flatten", net.op("GlobalAveragePool", "x")))
+    onnx.save(net.model(scores, ["N", 3, SIZE, SIZE], ["N", 3]), tmp_path / "t.onnx")
+    split = Split(np.random.default_rng(0).integers(0, 255, (9, SIZE, SIZE, 3), np.uint8), np.arange(9) % 3)
+    data = Data(split, split, split, ("a", "b", "c"), Preprocessing((SIZE, SIZE), pixels="0..255"), task=Picky())
+    prepared = SimpleNamespace(
+        data=data, teacher=SimpleNamespace(model=load_model(tmp_path / "t.onnx")), teacher_path=tmp_path / "t.onnx"
+    )
+    found = quality_of(cast("Prepared", prepared), tmp_path / "t.onnx")
+    assert (found.constant, found.notices) == (None, ())
