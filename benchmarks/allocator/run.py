@@ -19,74 +19,15 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
-import numpy as np
-
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "engine"))
 WAYS = ("as glibc does", "kept", "kept, in parts")
-BLOCKS = ((1, 8, 1, 1), (6, 12, 2, 2), (6, 16, 3, 2), (6, 32, 4, 2), (6, 48, 3, 1), (6, 80, 3, 2), (6, 160, 1, 1))
-"""Expansion, channels, repeats and first stride of MobileNetV2's stages, at half the width."""
-
-
-def network(size: int) -> "object":
-    """Return a half-width MobileNetV2 of 100 classes as an ONNX graph."""
-    import onnx_ir as ir
-    from onnx import TensorProto, helper, numpy_helper
-
-    random = np.random.RandomState(0)
-    nodes, arrays = [], {}
-
-    def conv(
-        source: str, inputs: int, outputs: int, kernel: int, stride: int, groups: int = 1, relu: bool = True
-    ) -> str:
-        name = f"c{len(nodes)}"
-        shape = (outputs, inputs // groups, kernel, kernel)
-        arrays[f"{name}.w"] = (random.randn(*shape) * (2 / np.prod(shape[1:])) ** 0.5).astype(np.float32)
-        norm = [f"{name}.{part}" for part in ("scale", "shift", "mean", "var")]
-        for part, value in zip(norm, (1, 0, 0, 1), strict=True):
-            arrays[part] = np.full(outputs, value, np.float32)
-        pad = kernel // 2
-        nodes.append(
-            helper.make_node(
-                "Conv", [source, f"{name}.w"], [f"{name}.y"], strides=[stride] * 2, pads=[pad] * 4, group=groups
-            )
-        )
-        nodes.append(helper.make_node("BatchNormalization", [f"{name}.y", *norm], [f"{name}.n"]))
-        if relu:
-            nodes.append(helper.make_node("Relu", [f"{name}.n"], [f"{name}.r"]))
-        return f"{name}.r" if relu else f"{name}.n"
-
-    last, width = conv("x", 3, 16, 3, 2), 16
-    for expansion, channels, repeats, first in BLOCKS:
-        for turn in range(repeats):
-            stride = first if turn == 0 else 1
-            wide = width * expansion
-            inner = conv(last, width, wide, 1, 1) if expansion > 1 else last
-            inner = conv(inner, wide, wide, 3, stride, groups=wide)
-            inner = conv(inner, wide, channels, 1, 1, relu=False)
-            if stride == 1 and width == channels:
-                nodes.append(helper.make_node("Add", [last, inner], [f"a{len(nodes)}"]))
-                inner = nodes[-1].output[0]
-            last, width = inner, channels
-    last = conv(last, width, 640, 1, 1)
-    arrays["fc"] = (random.randn(100, 640) * 0.05).astype(np.float32)
-    nodes += [
-        helper.make_node("GlobalAveragePool", [last], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("Gemm", ["flat", "fc"], ["y"], transB=1),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "mobilenet",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, size, size])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 100])],
-        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
-    )
-    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
 
 
 def child(way: str, batch: int, at_once: int, steps: int) -> None:
     """Train for some steps and print what they took, the first left out."""
     import torch
+    from mobilenet import half_width
 
     from n2n_edge.tasks.classification import Classification
     from n2n_edge.training.allocator import large_buffers_kept
@@ -96,7 +37,7 @@ def child(way: str, batch: int, at_once: int, steps: int) -> None:
     from n2n_edge.training.settings import DistillSettings
 
     torch.set_num_threads(1)
-    module = GraphModule(network(224))  # type: ignore[arg-type]
+    module = GraphModule(half_width(224))
     engine = Engine(torch.device("cpu"))
     optimiser = Optimiser(module, DistillSettings(), steps=steps, task=Classification(), engine=engine)
     lesson = Lesson(torch.randn(batch, 3, 224, 224), None, (torch.randn(batch, 100),))

@@ -11,24 +11,22 @@ the teacher is the same network in both. Processor time on a processor, time on 
 import argparse
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from mobilenet import blocks, half_width
 from torch import Tensor, nn
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "allocator"))
-from run import BLOCKS, network  # noqa: E402
+from n2n_edge.tasks.classification import Classification
+from n2n_edge.training.compute import Engine, chosen_device, deterministic
+from n2n_edge.training.executor import GraphModule
+from n2n_edge.training.optimiser import Lesson, Optimiser
+from n2n_edge.training.settings import DistillSettings, Format
 
-from n2n_edge.tasks.classification import Classification  # noqa: E402
-from n2n_edge.training.compute import Engine, chosen_device, deterministic  # noqa: E402
-from n2n_edge.training.executor import GraphModule  # noqa: E402
-from n2n_edge.training.optimiser import Lesson, Optimiser  # noqa: E402
-from n2n_edge.training.settings import DistillSettings, Format  # noqa: E402
+HERE = Path(__file__).resolve().parent
 
 CASES: tuple[tuple[int, int], ...] = ((32, 128), (224, 32))
 """Pixels a side, and the batch."""
@@ -41,7 +39,7 @@ class Plain(nn.Module):
         super().__init__()
         layers: list[nn.Module] = [self.layer(3, 16, 3, 2)]
         width = 16
-        for expansion, channels, repeats, first in BLOCKS:
+        for expansion, channels, repeats, first in blocks(0.5):
             for turn in range(repeats):
                 layers.append(Block(width, channels, expansion, first if turn == 0 else 1))
                 width = channels
@@ -132,7 +130,7 @@ def timed(step: Callable[[], float], device: torch.device, steps: int) -> float:
 
 def case(size: int, batch: int, number_format: Format, device: torch.device, rounds: int) -> dict[str, object]:
     engine = Engine(device, number_format)
-    model = network(size)
+    model = half_width(size)
     inputs = torch.rand(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
     teacher = torch.randn(batch, 100, device=device)
     steps = 4 if size < 100 else 2

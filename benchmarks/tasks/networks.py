@@ -15,7 +15,8 @@ _PARTS = {0: "val", 2: "test", 4: "test"}
 class Network:
     """A teacher's file, the images that it looks at, and how it is fed.
 
-    `images` are those of COCO, or of people with masks; `labelled` tells that their labels are what it says.
+    `images` are those of COCO, or of people with masks; `labelled` tells that their labels are what it says. Where they
+    aren't, `options` name the task, so that labels of another kind are left aside.
     """
 
     file: str
@@ -36,14 +37,20 @@ NETWORKS: Mapping[str, Network] = {
     ),
     "nanodet-m-416": Network("exam/nanodet-m-416.onnx", "coco", True, {**_BGR, **_NANODET}),
     "fastestdet": Network("exam/fastestdet.onnx", "coco", True, {**_BGR, **_PLAIN}),
-    "yolov8-lite-t": Network("exam/yolov8-lite-t.onnx", "people", False, {"resize": "letterbox", **_PLAIN}),
+    "yolov8-lite-t": Network(
+        "exam/yolov8-lite-t.onnx", "people", False,
+        {"task": "detection", "resize": "letterbox", **_PLAIN},
+    ),
     "ultraface": Network(
         "models/ultraface_RFB-320.onnx", "people", False,
-        {"resize": "squash", "mean": (127.0, 127.0, 127.0), "std": (128.0, 128.0, 128.0), "pixels": "0..255"},
+        {"task": "detection", "resize": "squash", "mean": (127.0, 127.0, 127.0),
+         "std": (128.0, 128.0, 128.0), "pixels": "0..255"},
     ),
     "selfie": Network("exam/selfie.onnx", "people", True, {"resize": "squash", **_PLAIN}),
     "pfld": Network("exam/pfld.onnx", "people", False, {"task": "keypoints", **_PLAIN}),
-    "ppocrv3-det-en": Network("exam/ppocrv3-det-en.onnx", "coco", False, {"input_shape": (3, 320, 320)}),
+    "ppocrv3-det-en": Network(
+        "exam/ppocrv3-det-en.onnx", "coco", False, {"task": "segmentation", "input_shape": (3, 320, 320)},
+    ),
 }  # fmt: skip
 
 

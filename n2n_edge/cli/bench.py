@@ -54,7 +54,7 @@ def bench(
         str | None,
         typer.Option(
             help="Sizes of the first input without its batch, such as 3x224x224, where models leave them free "
-            "[default: those of the other models, else 224]."
+            "[default: those of the other models, what a student records, else 224]."
         ),
     ] = None,
     bind: Annotated[

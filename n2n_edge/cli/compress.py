@@ -1,20 +1,16 @@
 """`n2n-edge compress`: from a teacher, data, a device and budgets to a student that meets them."""
 
-import inspect
-from collections.abc import Callable
-from dataclasses import Field, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from n2n_edge.cli.completion import device_names
-from n2n_edge.cli.numbers import numbers
 from n2n_edge.cli.outcome import conclude
 from n2n_edge.cli.output import print_json
+from n2n_edge.cli.setting_options import numbers_of, with_settings
 from n2n_edge.cli.stopping import resumable
 from n2n_edge.errors import BudgetMissedError, InputError
-from n2n_edge.metrics.costs import COSTS
 from n2n_edge.metrics.figures import SCHEMA_VERSION
 from n2n_edge.runs.settings import REPEATED, CompressSettings
 
@@ -24,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["compress"]
 
 _RUN = "Run"
-_PATHS = ("classes", "policy_from")
 
 
 def compress(
@@ -68,12 +63,9 @@ def compress(
         raise InputError(f"--teacher {teacher_option}: {teacher} is given as the teacher already; give one of them")
     given = {"teacher": teacher if teacher is not None else teacher_option, **settings}
     given["device"] = given["device"] or "cpu"
-    for name in ("mean", "std"):
-        given[name] = numbers(f"--{name}", given[name])
-    color = numbers("--pad-color", given["pad_color"])
-    given["pad_color"] = color and tuple(int(value) if value.is_integer() else value for value in color)
     for name in REPEATED:
         given[name] = given[name] or None
+    given |= numbers_of(given)
     given["input_shape"] = _shape(given["input_shape"])
     given = absolute_paths(given)
     if resume:
@@ -115,48 +107,4 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(part) for part in parts)
 
 
-def _with_settings(command: Callable[..., None]) -> None:
-    """Give a command the options of `CompressSettings`, made of its fields, behind its teacher."""
-    own = list(inspect.signature(command).parameters.values())
-    own = [each for each in own if each.kind is not inspect.Parameter.VAR_KEYWORD]
-    options = [_parameter(item) for item in fields(CompressSettings) if item.metadata]
-    context, _, teacher_option, *rest = own
-    parameters = [context, options[0], teacher_option, *options[1:], *rest]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {each.name: each.annotation for each in parameters}
-
-
-def _parameter(item: "Field[Any]") -> inspect.Parameter:
-    """Return a setting as a parameter that typer makes an option of, or of the teacher an argument."""
-    words = item.metadata
-    kind = next(form for form in get_args(item.type) or (item.type,) if form is not type(None))
-    more: dict[str, Any] = {"help": words["help"], "rich_help_panel": words["panel"]}
-    if words["shown"] is not None:
-        more["show_default"] = words["shown"]
-    flags: tuple[str, ...] = ()
-    default: object = item.default
-    if item.name == "teacher":
-        annotation: Any = Annotated[str | None, typer.Argument(help=words["help"], show_default=False)]
-        return _positional(item.name, annotation, None)
-    if item.name == "device":
-        more["autocompletion"], kind, default = device_names, list[str], None
-    elif item.name in REPEATED:
-        kind, default = list[str], None
-    elif item.name in _PATHS:
-        kind = Path
-    elif kind is bool:
-        name = item.name.replace("_", "-")
-        flags = (words["flag"] or (f"--{name}/--no-{name}" if item.default is None else f"--{name}"),)
-    elif getattr(kind, "__origin__", None) is tuple:
-        kind = str
-    else:  # a limit may go by a former name, too
-        flags = next((row.flags for row in COSTS.values() if row.field == item.name), ())
-    optional = kind | None if default is None else kind
-    return _positional(item.name, Annotated[optional, typer.Option(*flags, **more)], default)
-
-
-def _positional(name: str, annotation: object, default: object) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
-
-
-_with_settings(compress)
+with_settings(compress, [item for item in fields(CompressSettings) if item.metadata], behind="teacher_option")

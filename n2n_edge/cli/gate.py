@@ -3,17 +3,20 @@
 import os
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from n2n_edge.cli.completion import device_names
-from n2n_edge.cli.numbers import numbers
 from n2n_edge.cli.output import print_commands, print_json, print_line, print_warning
+from n2n_edge.cli.setting_options import numbers_of, with_settings
 from n2n_edge.cli.stage import say
+from n2n_edge.data.preprocessing_options import PREPROCESSING_OPTIONS
 from n2n_edge.errors import InputError, N2NError
 from n2n_edge.metrics.costs import COSTS
+from n2n_edge.runs.settings import CompressSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,7 +102,7 @@ def gate(
         str | None,
         typer.Option(
             help="Sizes of the first input without its batch, such as 3x224x224, where a model leaves them free "
-            "[default: the baseline's or the model's, else 224].",
+            "[default: the baseline's or the model's, what a student records, else 224].",
             rich_help_panel=_BUDGETS,
         ),
     ] = None,
@@ -110,16 +113,6 @@ def gate(
             "that they have. Repeatable.",
             rich_help_panel=_BUDGETS,
         ),
-    ] = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(
-            help="Mean per channel of pixels in 0..1, with commas [default: the model's metadata].",
-            rich_help_panel=_BUDGETS,
-        ),
-    ] = None,
-    std: Annotated[
-        str | None, typer.Option(help="Standard deviation per channel, likewise.", rich_help_panel=_BUDGETS)
     ] = None,
     accept_expected: Annotated[
         bool | None,
@@ -228,6 +221,7 @@ def gate(
             show_default=False,
         ),
     ] = None,
+    **preprocessing: Any,
 ) -> None:
     """Fail (exit 1) when a model breaks a budget or costs more than a baseline; exit 3 when it can't be told.
 
@@ -246,12 +240,10 @@ def gate(
     options: dict[str, Any] = {
         "max_mb": max_mb, "max_params": max_params, "max_macs": max_macs, "max_memory_mb": max_memory_mb,
         "max_latency_ms": max_latency_ms, "min_score": min_score, "max_drop": max_drop, "data": data,
-        "classes": classes, "task": task, "decode": decode, "mean": numbers("--mean", mean),
-        "std": numbers("--std", std),
-        "allowed_ops": allowed_ops or (), "input_shape": input_shape, "bind": bind or (),
-        "accept_expected": accept_expected, "baseline": baseline, "max_regression": max_regression or (),
-        "static": static, "device": device, "target": target, "threads": threads, "providers": providers,
-        "max_time": max_time,
+        "classes": classes, "task": task, "decode": decode, **_given(preprocessing), "allowed_ops": allowed_ops or (),
+        "input_shape": input_shape, "bind": bind or (), "accept_expected": accept_expected, "baseline": baseline,
+        "max_regression": max_regression or (), "static": static, "device": device, "target": target,
+        "threads": threads, "providers": providers, "max_time": max_time,
     }  # fmt: skip
     started = time.monotonic()
     try:
@@ -270,6 +262,12 @@ def gate(
     from n2n_edge.gating.check import exit_code_of
 
     raise typer.Exit(exit_code_of(found))
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of preprocessing as the public function takes them; `none` takes back what a file says."""
+    texts = {name: value for name, value in options.items() if value == "none"}
+    return {**options, **numbers_of({**options, **dict.fromkeys(texts)}), **texts}
 
 
 def _checked(
@@ -390,3 +388,6 @@ def _print(found: "Sequence[Gated]") -> None:
             console.print(Text(str(gated.model), style="bold"))
         console.print(check_table(gated.checks))
     console.print(outcome_text(summary_of(found), worst(one.outcome for one in found)))
+
+
+with_settings(gate, [item for item in fields(CompressSettings) if item.name in PREPROCESSING_OPTIONS], behind="bind")

@@ -20,13 +20,24 @@ class Annotations(Sequence["Label | None"]):
     """Labels of images of `sizes` ``(N, 2)`` (height, width), given in pixels of the network's input.
 
     They are moved as `preprocessing` moves the images. Masks of files are decoded when they are asked for. Indexing by
-    a number gives a label, or None where an image has none; by a slice or by numbers, the labels of some.
+    a number gives a label, or None where an image has none; by a slice or by numbers, the labels of some. `names` are
+    what errors call the images.
     """
 
     def __init__(
-        self, labels: Sequence[Label | None], sizes: NDArray[np.int64], preprocessing: Preprocessing | None
+        self,
+        labels: Sequence[Label | None],
+        sizes: NDArray[np.int64],
+        preprocessing: Preprocessing | None,
+        names: Sequence[str],
     ) -> None:
         self._labels, self._sizes, self._preprocessing = tuple(labels), sizes, preprocessing
+        self.names = tuple(names)
+
+    @classmethod
+    def in_place(cls, labels: Sequence[Label | None], names: Sequence[str]) -> "Annotations":
+        """Return labels that are in pixels of the network's input already."""
+        return cls(labels, np.ones((len(labels), 2), np.int64), None, names)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -40,7 +51,12 @@ class Annotations(Sequence["Label | None"]):
     ) -> "Label | Annotations | None":
         if isinstance(chosen, slice | np.ndarray):
             rows = np.arange(len(self))[chosen]
-            return Annotations([self._labels[row] for row in rows], self._sizes[rows], self._preprocessing)
+            return Annotations(
+                [self._labels[row] for row in rows],
+                self._sizes[rows],
+                self._preprocessing,
+                [self.names[row] for row in rows],
+            )
         label = self._labels[chosen]
         if label is None or self._preprocessing is None:
             return label
@@ -53,7 +69,8 @@ class Annotations(Sequence["Label | None"]):
     def extended(self, count: int) -> "Annotations":
         """Return them with so many unlabelled images behind."""
         sizes = np.concatenate([self._sizes, np.ones((count, 2), np.int64)])
-        return Annotations([*self._labels, *[None] * count], sizes, self._preprocessing)
+        names = [*self.names, *[""] * count]
+        return Annotations([*self._labels, *[None] * count], sizes, self._preprocessing, names)
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
@@ -66,7 +83,7 @@ class Annotations(Sequence["Label | None"]):
         return kinds_in(self._labels)
 
     def parts(self) -> Iterator[bytes]:
-        """Give what tells the labels from others, for a digest; of masks in files those."""
+        """Give what tells the labels from others, for a digest; of masks in files those, and what their values mean."""
         yield repr(self._preprocessing).encode()
         yield np.ascontiguousarray(self._sizes).tobytes()
         for label in self._labels:
@@ -94,7 +111,8 @@ def kinds_in(labels: "Sequence[Label | None]") -> frozenset[type]:
 
 def _mask_print(label: Label) -> bytes:
     if isinstance(label, MaskFile):
-        return hashlib.sha256(Path(label.path).read_bytes()).digest()
+        meaning = repr((label.colours, label.binary)).encode()  # which class a colour is stands outside of the file
+        return hashlib.sha256(Path(label.path).read_bytes() + meaning).digest()
     if isinstance(label, Mask):
         return label.pixels.tobytes()
     return np.ascontiguousarray(label.values, np.float64).tobytes() if isinstance(label, Numbers) else b""

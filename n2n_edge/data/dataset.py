@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from n2n_edge.data.labels.values import Label
     from n2n_edge.tasks.task import Task
 
-__all__ = ["Data", "Split", "load_data"]
+__all__ = ["NOT_LABELLED_CLASS", "Data", "Split", "load_data"]
 
 TEST_FRACTION = 0.1
 """Share of the images that becomes the test split when the data has none."""
@@ -44,8 +44,8 @@ class Split:
     """Images `(N, H, W, C)` as uint8 and labels `(N,)` as int64, or None where there are none.
 
     `targets` `(N, K)` are labels that are values, such as coordinates, `annotations` boxes, points and masks, by image
-    and in pixels of the network's input. Images of many files are `Pictures`, decoded
-    where they are indexed.
+    and in pixels of the network's input. Of training images some may not be labelled: their label is -1, their targets
+    are NaN, their annotation is None. Images of many files are `Pictures`, decoded where they are indexed.
     """
 
     images: Images
@@ -124,9 +124,12 @@ class Data:
     @property
     def counts(self) -> str:
         """What was read, converted and passed over, on one line."""
+        labels, values = "without labels", self.validation.targets
+        if self.labelled or values is not None:
+            labels = f"{len(self.class_names)} classes" if values is None else f"{values.shape[1]:,} numbers each"
         text = (
             f"{len(self.train):,} training, {len(self.validation):,} validation, {len(self.test):,} test images, "
-            f"{self.summary or (f'{len(self.class_names)} classes' if self.labelled else 'without labels')}"
+            f"{self.summary or labels}"
         )
         return f"{text}; {self.conversions}" if self.conversions else text
 
@@ -215,11 +218,11 @@ def _read(
         if exists(path) and path.is_dir():
             return source_folder.read(path, preprocessing, class_names, loading, more)
         if is_file(path) or path.suffix == ".npz":
-            return source_npz.read(path, preprocessing)
+            return source_npz.read(path, preprocessing, lambda: class_names or object_classes())
     except OSError as error:
         raise InputError(f"data '{printable(spec)}' can't be read ({error.strerror}): give what can be") from error
     if is_function_name(spec):
-        return source_function.read(spec, preprocessing)
+        return source_function.read(spec, preprocessing, lambda: class_names or object_classes())
     raise InputError(
         f"no data '{spec}': give a folder of images, a data.yaml or other labels, an .npz file, or "
         "package.module:function"
@@ -267,7 +270,11 @@ def _joined(
     annotations = train.annotations
     if isinstance(annotations, Annotations):
         annotations = annotations.extended(count)
-    return Split(images, labels, None, annotations)
+    targets = train.targets
+    if targets is not None:
+        blank = np.full((count, targets.shape[1]), np.nan, np.float32)
+        targets = np.concatenate([targets, blank])
+    return Split(images, labels, targets, annotations)
 
 
 def _order_warnings(names: tuple[str, ...]) -> tuple[Notice, ...]:

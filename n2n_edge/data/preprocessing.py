@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from n2n_edge.data.pixel_scale import check_mean_and_std, per_channel
 from n2n_edge.errors import InputError
-from n2n_edge.graph.input_shape import Layout, in_layout
+from n2n_edge.graph.input_shape import PREPROCESSING_KEY, Layout, in_layout
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -232,7 +232,7 @@ class Preprocessing:
         return f"{how}; {order}; {values}; {self.layout.upper()}"
 
 
-METADATA_KEY = "n2n_edge.preprocessing"
+METADATA_KEY = PREPROCESSING_KEY
 """Metadata of an ONNX file: JSON of `Preprocessing.to_json`."""
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import ceil, floor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from PIL import Image
 from n2n_edge.data.preprocessing import Interpolation, Preprocessing
 from n2n_edge.errors import InputError
 
-__all__ = ["Placement", "placement", "resized_array", "resized_image"]
+__all__ = ["Placement", "Reduced", "placement", "resized_array", "resized_image"]
 
 _FILTERS: dict[Interpolation, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
@@ -20,6 +21,8 @@ _FILTERS: dict[Interpolation, Image.Resampling] = {
     "area": Image.Resampling.BOX,
 }
 
+
+_ROUNDING = 1e-9
 
 _Distances = NDArray[np.float64]
 
@@ -49,6 +52,24 @@ class Placement:
     cut: tuple[int, int, int, int]
     scaled: tuple[int, int]
     corner: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """What a picture is a smaller decoding of: of one of size `whole` (width, height), which fills `filled` of it.
+
+    That is less than its pixels where sides aren't multiples of the scale; the rest is beyond `corner` (left, top).
+    """
+
+    whole: tuple[int, int]
+    filled: tuple[float, float]
+    corner: tuple[float, float] = (0.0, 0.0)
+
+    def box(self, cut: tuple[int, int, int, int]) -> tuple[float, float, float, float]:
+        """Return where a part of the whole picture (left, top, right, bottom) lies."""
+        across, along = (filled / whole for filled, whole in zip(self.filled, self.whole, strict=True))
+        left, top = self.corner
+        return left + cut[0] * across, top + cut[1] * along, left + cut[2] * across, top + cut[3] * along
 
 
 def placement(own_width: int, own_height: int, preprocessing: Preprocessing) -> Placement:
@@ -86,10 +107,15 @@ def _centre_of_scaled(own_width: int, own_height: int, preprocessing: Preprocess
     return Placement((0, 0, own_width, own_height), size, (-left, -top))
 
 
-def resized_image(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    """Return a picture, of the network's channels, at its size: squashed, cut or letterboxed."""
+def resized_image(image: Image.Image, preprocessing: Preprocessing, of: Reduced | None = None) -> Image.Image:
+    """Return a picture, of the network's channels, at its size: squashed, cut or letterboxed.
+
+    It may be a smaller decoding `of` another, which is cut and scaled as that would be; not for letterbox and ratio.
+    """
     height, width = preprocessing.size
-    where = placement(image.width, image.height, preprocessing)
+    where = placement(*(image.size if of is None else of.whole), preprocessing)
+    if of is not None:
+        return _part_scaled(image, of.box(where.cut), preprocessing)
     # cut before scaling: the filter of a scaling with a box would look beyond the box
     part = image if where.cut == (0, 0, *image.size) else image.crop(where.cut)
     scaled = _scaled(part, *where.scaled, preprocessing)
@@ -100,6 +126,17 @@ def resized_image(image: Image.Image, preprocessing: Preprocessing) -> Image.Ima
     whole = Image.new(image.mode, (width, height), color)
     whole.paste(scaled, (left, top))
     return whole
+
+
+def _part_scaled(
+    image: Image.Image, box: tuple[float, float, float, float], preprocessing: Preprocessing
+) -> Image.Image:
+    """Return a part of a picture, its edges between pixels, at the network's size."""
+    left, top = (max(0, floor(edge + _ROUNDING)) for edge in box[:2])
+    right, bottom = (min(side, ceil(edge - _ROUNDING)) for edge, side in zip(box[2:], image.size, strict=True))
+    inner = max(0.0, box[0] - left), max(0.0, box[1] - top), min(box[2], right) - left, min(box[3], bottom) - top
+    size = preprocessing.size[::-1]
+    return image.crop((left, top, right, bottom)).resize(size, _FILTERS[preprocessing.interpolation], box=inner)
 
 
 def _scaled(image: Image.Image, width: int, height: int, preprocessing: Preprocessing) -> Image.Image:

@@ -72,7 +72,9 @@ def read(
         samples, kept = _samples(annotated, rows, reader, streams)
     reader.conversions.refuse_unused_bits()
     own = np.array([sizes[annotated.images[row]] for row in kept], np.int64).reshape(-1, 2)
-    labels = Annotations([annotated.labels[row] for row in kept], own, preprocessing)
+    labels = Annotations(
+        [annotated.labels[row] for row in kept], own, preprocessing, [annotated.images[row] for row in kept]
+    )
     whole = _with_labels(samples, labels)
     splits: list[Split | None] = [annotated.splits[row] for row in kept]
     parts = {name: _part(whole, splits, name) for name in ("train", "validation", "test")}

@@ -1,10 +1,16 @@
 """Images in an ``.npz`` file of numpy arrays."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from n2n_edge.data.annotations import Annotations
+from n2n_edge.data.labels.packed import PACKED, unpacked
+from n2n_edge.data.labels.targets import Targets
+from n2n_edge.data.labels.values import Split
 from n2n_edge.data.npz import Archive, open_archive
 from n2n_edge.data.pixels import Conversions, bytes_of
 from n2n_edge.data.preprocessing import Preprocessing
@@ -12,7 +18,7 @@ from n2n_edge.data.samples import Samples, Source, fit_all
 from n2n_edge.errors import InputError
 from n2n_edge.reading import is_file
 
-__all__ = ["as_bytes", "as_labels", "labelled", "read"]
+__all__ = ["as_bytes", "as_labels", "bytes_as_given", "labelled", "read"]
 
 _IMAGE_KEYS = ("x_train", "x", "X", "images", "data")
 _LABELS_OF = {"x_train": "y_train", "x_test": "y_test", "x_val": "y_val"}
@@ -52,12 +58,19 @@ def as_bytes(
     where: str, images: NDArray[np.generic], preprocessing: Preprocessing, conversions: Conversions
 ) -> NDArray[np.uint8]:
     """Bring images of bytes, 16-bit values, or floats in 0..1, to `(N, H, W, C)` uint8 of the teacher's size."""
+    return fit_all(bytes_as_given(where, images, preprocessing, conversions), preprocessing)
+
+
+def bytes_as_given(
+    where: str, images: NDArray[np.generic], preprocessing: Preprocessing, conversions: Conversions
+) -> NDArray[np.uint8]:
+    """Bring such images to `(N, H, W, C)` uint8 with the teacher's channels, in the size that they have."""
     if images.ndim and len(images) == 0:
         raise InputError(f"{where} holds no images")
     images = _channels_last(where, images, preprocessing.input_shape)
     if images.size == 0:
         raise InputError(f"{where} has the shape {images.shape}: its images have no pixels")
-    return fit_all(bytes_of(where, images, conversions), preprocessing)
+    return bytes_of(where, images, conversions)
 
 
 def as_labels(where: str, labels: NDArray[np.generic], count: int) -> NDArray[np.int64]:
@@ -95,51 +108,88 @@ def _is_one_hot(rows: NDArray[np.generic]) -> bool:
     return bool((ones | (rows == 0)).all() and (ones.sum(1) == 1).all())
 
 
-def _read_part(
-    archive: Archive, key: str, label_key: str | None, preprocessing: Preprocessing, conversions: Conversions
-) -> Samples:
-    declared = archive.shape(key)
-    if len(declared) not in (3, 4):  # before gigabytes are unpacked
-        raise InputError(
-            f"'{key}' of '{archive.path}' has the shape {declared}: images must be (N, H, W), (N, H, W, C) or "
-            "(N, C, H, W)"
-        )
-    images = as_bytes(f"'{key}' of '{archive.path}'", archive.read(key), preprocessing, conversions)
-    if label_key is None or label_key not in archive.names:
-        return Samples(images, None)
-    return labelled(f"'{label_key}' of '{archive.path}'", images, archive.read(label_key))
+@dataclass(frozen=True)
+class _Reader:
+    """An open file, and what its images and labels are read by."""
+
+    archive: Archive
+    preprocessing: Preprocessing
+    conversions: Conversions
+    targets: Targets
+
+    def where(self, key: str) -> str:
+        return f"'{key}' of '{self.archive.path}'"
+
+    def part(self, key: str, label_key: str | None, suffix: str, split: Split | None) -> tuple[Samples, int]:
+        """Return images and labels, and how many labels they have that are more than a class or numbers."""
+        archive = self.archive
+        declared = archive.shape(key)
+        if len(declared) not in (3, 4):  # before gigabytes are unpacked
+            raise InputError(
+                f"{self.where(key)} has the shape {declared}: images must be (N, H, W), (N, H, W, C) or (N, C, H, W)"
+            )
+        images = bytes_as_given(self.where(key), archive.read(key), self.preprocessing, self.conversions)
+        pixels, height, width = fit_all(images, self.preprocessing), *images.shape[1:3]
+        held = {name: archive.read(name + suffix) for name in PACKED if name + suffix in archive.names}
+        labels = None if label_key is None or label_key not in archive.names else archive.read(label_key)
+        if labels is not None and labels.ndim and len(labels) and self.targets.are(labels[0], (height, width)):
+            held["y"] = labels
+        names = {name: name + suffix for name in PACKED} | {"y": label_key or ""}
+        told = unpacked(lambda name: self.where(names[name]), held, len(images)) if held else None
+        if told is None:
+            return Samples(pixels, None) if labels is None else labelled(self.where(label_key or ""), pixels, labels), 0
+        for place, target in enumerate(told):
+            where = f"image {place} of {self.where(key)}"
+            self.targets.add(where, target, (height, width), self.preprocessing, split)
+        return Samples(pixels, None), len(told)
 
 
-def read(path: Path, preprocessing: Preprocessing) -> Source:
-    """Read ``x_train, y_train, x_test, y_test`` (and ``x_val, y_val``), or one pair such as ``images, labels``."""
+def read(
+    path: Path, preprocessing: Preprocessing, classes: Callable[[], int | Sequence[str] | None] = lambda: None
+) -> Source:
+    """Read ``x_train, y_train, x_test, y_test`` (and ``x_val, y_val``), or one pair such as ``images, labels``.
+
+    Labels of images' size are masks; for boxes and points see `packed`, with names that end as those of the images do.
+    `classes` gives how many classes of objects or pixels the teacher has, or their names.
+    """
     if not is_file(path):
         raise InputError(f"no such file '{path}': give a folder of images, an .npz file, or package.module:function")
-    conversions = Conversions()
+    conversions, targets = Conversions(), Targets(f"data '{path}'", classes)
     with open_archive(path) as archive:
-        source = _read_arrays(archive, preprocessing, conversions)
+        source = _read_arrays(_Reader(archive, preprocessing, conversions, targets))
     conversions.refuse_unused_bits()
     return source
 
 
-def _read_arrays(archive: Archive, preprocessing: Preprocessing, conversions: Conversions) -> Source:
-    path, names = archive.path, archive.names
+def _read_arrays(reader: _Reader) -> Source:
+    path, names = reader.archive.path, reader.archive.names
     key = next((key for key in _IMAGE_KEYS if key in names), None)
     if key is None:
         raise InputError(
             f"'{path}' holds the arrays {', '.join(sorted(names)) or 'none'}: name them x_train, y_train, x_test, "
             f"y_test, or images, labels"
         )
-    used = {key, *_LABELS_OF, *_LABELS_OF.values()} if key == "x_train" else {key, *_LABEL_KEYS}
-    conversions.passed_over["other arrays"] = len(set(names) - used)
+    labels_of = dict(_LABELS_OF)
+    splits: dict[str, Split | None] = {"x_train": "train", "x_test": "test", "x_val": "validation"}
     if key != "x_train":
-        label_key = next((name for name in _LABEL_KEYS if name in names), None)
-        part = _read_part(archive, key, label_key, preprocessing, conversions)
-        return Source(train=part, conversions=conversions)
-    parts = {
-        name: _read_part(archive, name, _LABELS_OF[name], preprocessing, conversions)
-        for name in _LABELS_OF
-        if name in names
-    }
-    if len({(part.labels is None, part.targets is None) for part in parts.values()}) > 1:
+        labels_of, splits = {key: next((name for name in _LABEL_KEYS if name in names), _LABEL_KEYS[0])}, {key: None}
+    suffixes = {name: name[1:] if key == "x_train" else "" for name in labels_of}
+    used = {*labels_of, *labels_of.values(), *(name + end for name in PACKED for end in suffixes.values())}
+    reader.conversions.passed_over["other arrays"] = len(set(names) - used)
+    parts, counts = dict[str, Samples](), dict[str, int]()
+    for name in labels_of:
+        if name in names:
+            parts[name], counts[name] = reader.part(name, labels_of[name], suffixes[name], splits[name])
+    source = Source(parts[key], conversions=reader.conversions)
+    if any(counts.values()):
+        told, start = reader.targets.annotated(), 0
+        for name, count in counts.items():
+            if count:
+                rows = slice(start, start + count)
+                labels = Annotations.in_place(told.labels[rows], told.images[rows])
+                parts[name] = replace(parts[name], annotations=labels)
+            start += count
+        source = replace(source, class_names=told.names, notices=told.notices, summary=told.summary)
+    if len({(part.labels is None, part.targets is None, part.annotations is None) for part in parts.values()}) > 1:
         raise InputError(f"'{path}' has labels for some of {', '.join(parts)} only: give them for all or for none")
-    return Source(parts["x_train"], parts.get("x_val"), parts.get("x_test"), conversions=conversions)
+    return replace(source, train=parts[key], validation=parts.get("x_val"), test=parts.get("x_test"))

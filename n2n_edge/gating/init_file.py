@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from n2n_edge.data.preprocessing_options import PREPROCESSING_OPTIONS
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError, setting
 from n2n_edge.foreign import encodable
 from n2n_edge.gating.budget_file import FILE_NAME, name_below, read_budget_file
 from n2n_edge.gating.run import ScoreOf
 from n2n_edge.gating.settings import GateSettings, settings_of
 from n2n_edge.graph.bind import bound_where_named
-from n2n_edge.graph.input_shape import with_input_shape
+from n2n_edge.graph.input_shape import at_one_size
 from n2n_edge.graph.load import load_model
 from n2n_edge.latency.file_figures import model_figures
 from n2n_edge.metrics.costs import COSTS
@@ -32,10 +33,13 @@ _DIGITS = 3
 _SCORE_ROOM = 0.01
 """What a score may fall below today's; a share of it would be most of what a model has learned."""
 
-_KEPT = ("device", "target", "threads", "providers", "data", "mean", "std", "bind")
+_KEPT = (
+    "device", "target", "threads", "providers", "data", "classes", "task", "decode", "input_shape", "bind",
+    *PREPROCESSING_OPTIONS,
+)  # fmt: skip
 """Settings that say how a figure was found out, and have to be the same when it is held against its limit."""
 
-_OTHERS = ("max-time",)
+_OTHERS = ("max_time",)
 
 
 def init_budgets(
@@ -58,7 +62,7 @@ def init_budgets(
     """
     from n2n_edge.latency.device_target import HOST_LIMITED
 
-    out_of_place = sorted(set(given) - {*_KEPT, *_OTHERS})
+    out_of_place = sorted({name.replace("-", "_") for name in given} - {*_KEPT, *_OTHERS})
     if out_of_place:
         raise InputError(
             f"--init: {setting(out_of_place[0])} has no place here, limits come from today's figures; leave it out"
@@ -103,12 +107,14 @@ def _figures(model: Path, settings: GateSettings, score_of: ScoreOf, watch: Call
     from n2n_edge.latency.model import LatencyModel
 
     (loaded,) = bound_where_named([load_model(model)], settings.bind)
-    loaded = with_input_shape(loaded, settings.input_shape, model.name)
+    sized = at_one_size([(model.name, loaded)], settings.input_shape)
+    (loaded,) = sized.models
     figures = model_figures(loaded, model)
     profile = load_profile(settings.device) if settings.device is not None else None
     if settings.predicts and profile is not None:
         figures["latency_ms"] = LatencyModel(profile, settings.threads).estimate(loaded).figure
     elif settings.target is not None or profile is not None:
+        settings = settings.model_copy(update={"input_shape": sized.input_shape})
         timed = time_models(model, settings, profile, None, 0.0, watch)
         if timed.latency is None:
             raise UnsuitableEnvironmentError(f"{model}: {timed.too_few_rounds}; allow more (‹max_time›)")
@@ -121,10 +127,10 @@ def _figures(model: Path, settings: GateSettings, score_of: ScoreOf, watch: Call
 def _kept(settings: GateSettings, path: Path) -> dict[str, object]:
     """Return the settings that go into the file, paths relative to it."""
     kept = {name: getattr(settings, name) for name in _KEPT if getattr(settings, name) not in (None, ())}
-    for name in ("device", "data"):
-        if name in kept and exists(Path(kept[name])) and (name == "data" or kept[name].endswith(".toml")):
+    for name in ("device", "data", "classes"):
+        if name in kept and exists(Path(kept[name])) and (name != "device" or kept[name].endswith(".toml")):
             kept[name] = Path(os.path.relpath(kept[name], path.absolute().parent)).as_posix()
-    return kept
+    return {name.replace("_", "-"): str(value) if isinstance(value, Path) else value for name, value in kept.items()}
 
 
 def _glob(path: Path, model: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from n2n_edge.data.pixel_scale import check_mean_and_std
+from n2n_edge.data.preprocessing_options import PREPROCESSING_OPTIONS, check_options, joined_options
 from n2n_edge.errors import InputError
 from n2n_edge.gating.operators import parse_operators
 from n2n_edge.gating.regression import parse_percent
@@ -60,6 +60,14 @@ class GateSettings(BaseModel):
     decode: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    pixels: str | None = None
+    channels: str | None = None
+    resize: str | None = None
+    crop_ratio: float | None = None
+    interpolation: str | None = None
+    antialias: bool | None = None
+    pad_color: tuple[int, ...] | None = None
+    pad_position: str | None = None
     baseline: Path | None = None
     max_regression: tuple[str, ...] = ()
     allowed_ops: tuple[str, ...] = ()
@@ -104,7 +112,15 @@ class GateSettings(BaseModel):
             raise ValueError("a limit is a number")
         return None if value == math.inf else value
 
-    @field_validator("baseline", "data", "classes", "task", "decode", "device", "target", "providers", mode="before")
+    @field_validator("mean", "std", "pad_color", mode="before")
+    @classmethod
+    def _one_for_all_channels(cls, value: object) -> object:
+        return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @field_validator(
+        "baseline", "data", "classes", "task", "decode", "device", "target", "providers", *PREPROCESSING_OPTIONS,
+        mode="before",
+    )  # fmt: skip
     @classmethod
     def _nothing(cls, value: object) -> object:
         if isinstance(value, str) and not value.strip():
@@ -171,6 +187,8 @@ def parse_regressions(given: Sequence[str], option: str = "‹max_regression›"
 def settings_of(tables: Sequence[tuple[str, Mapping[str, Any], Path | None]]) -> GateSettings:
     """Return the settings of several tables, a later one's over an earlier one's, growth that is allowed cost by cost.
 
+    Pixels, mean and std are replaced together, and ``resize`` takes back what belongs to another way of resizing.
+
     A table comes with what it is called in errors and the folder that its paths are relative to (None: the present
     one).
 
@@ -183,15 +201,15 @@ def settings_of(tables: Sequence[tuple[str, Mapping[str, Any], Path | None]]) ->
             given = GateSettings.model_validate(dict(table))
         except ValidationError as error:
             raise InputError(_words(name, error)) from error
+        check_options(given, None if folder is None else name)
+        merged = joined_options(merged, given.model_fields_set)
         for field in given.model_fields_set:
             value = _located(field, getattr(given, field), folder)
             # parts of it speak of single costs: a later table adds to what an earlier one says of the others
             merged[field] = (*merged.get(field, ()), *value) if field == "max_regression" else value
-        if (given.mean is None) != (given.std is None):
-            raise InputError(f"{name}: mean and std belong together; give both or neither")
-        named = ("‹mean›", "‹std›") if folder is None else (f"{name}: mean", f"{name}: std")
-        check_mean_and_std(given.mean, given.std, *named)
-    return GateSettings.model_construct(**merged)
+    settings = GateSettings.model_construct(**merged)
+    check_options(settings)
+    return settings
 
 
 def _located(field: str, value: Any, folder: Path | None) -> Any:

@@ -1,5 +1,6 @@
 """Input shape at which a model is counted and timed where its file leaves height and width free."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from n2n_edge.graph.shape_run import DEFAULT_SPATIAL_SIZE, Array, in_own_order
 from n2n_edge.graph.shapes import Shape, inferred_types
 
 __all__ = [
-    "IMAGE_TYPES", "Layout", "SizedModels", "at_one_size", "image_shape", "in_layout", "input_layout",
-    "leaves_size_free", "parse_input_shape", "shape_words", "with_input_shape",
+    "IMAGE_TYPES", "PREPROCESSING_KEY", "Layout", "SizedModels", "at_one_size", "image_shape", "in_layout",
+    "input_layout", "leaves_size_free", "parse_input_shape", "recorded_shape", "shape_words", "with_input_shape",
 ]  # fmt: skip
 
 InputShape = tuple[int, ...]
@@ -26,6 +27,9 @@ Layout = Literal["nchw", "nhwc"]
 
 IMAGE_TYPES = (ir.DataType.FLOAT, ir.DataType.UINT8, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
 """Element types that an image may be fed in."""
+
+PREPROCESSING_KEY = "n2n_edge.preprocessing"
+"""Metadata of an ONNX file: how its images are prepared, as JSON (see `data.preprocessing.Preprocessing`)."""
 
 _IMAGE_RANK = 3
 _CHANNELS = (1, 3, 4)
@@ -100,6 +104,20 @@ def leaves_size_free(model: ir.Model) -> bool:
     return declared is not None and None in declared
 
 
+def recorded_shape(model: ir.Model) -> InputShape | None:
+    """Return channels, height and width that a file which leaves sizes free records for its images; else None."""
+    declared = _declared(model)
+    if declared is None or None not in declared:
+        return None
+    try:
+        document = json.loads(model.metadata_props[PREPROCESSING_KEY])
+        shape = (document["channels"], *document["size"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
+    fits = all(type(size) is int for size in shape) and _fits(declared, shape)
+    return shape if fits else None
+
+
 def in_layout(images: Array, layout: Layout) -> Array:
     """Return a batch ``(N, C, H, W)`` as a model of this layout takes it."""
     return np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if layout == "nhwc" else images
@@ -118,12 +136,15 @@ class SizedModels:
 
 
 def with_input_shape(model: ir.Model, input_shape: InputShape | None, name: str = "the model") -> ir.Model:
-    """Return `model` with the free sizes of its first input fixed, in place; as it is where nothing is free or given.
+    """Return `model` with the free sizes of its first input fixed, in place; as it is where nothing is free or told.
+
+    None stands for the shape that it records (see `recorded_shape`).
 
     Raises:
         InputError: the shape doesn't fit, or the network can't run at that size.
     """
     declared = _declared(model)
+    input_shape = recorded_shape(model) if input_shape is None else input_shape
     if input_shape is None or declared is None:
         return model
     fitted = in_own_order(declared, input_shape)
@@ -140,13 +161,16 @@ def with_input_shape(model: ir.Model, input_shape: InputShape | None, name: str 
 def at_one_size(models: Sequence[tuple[str, ir.Model]], asked: InputShape | None = None) -> SizedModels:
     """Settle the sizes of models that are compared: those that leave them free take `asked`, or the others' one size.
 
-    Where nobody says, free sizes are 224. Models come with the names that notes call them by, and are changed in place.
+    Without others it is the size that one of them records (see `recorded_shape`); where nobody says, 224. Models come
+    with the names that notes call them by, and are changed in place.
 
     Raises:
         InputError: `asked` doesn't fit one of them, or one can't run at its size.
     """
     declared = [_declared(model) for _, model in models]
+    recorded = [recorded_shape(model) for _, model in models]
     known = {sizes for sizes in declared if sizes is not None and None not in sizes}
+    known = known or {sizes for sizes in recorded if sizes is not None}
     free = [sizes for sizes in declared if sizes is not None and None in sizes]
     common = asked
     if asked is None and len(known) == 1:
@@ -154,7 +178,7 @@ def at_one_size(models: Sequence[tuple[str, ir.Model]], asked: InputShape | None
         if not all(_fits(sizes, common) for sizes in free):
             common = None
     notes, used = [], set()
-    for (name, model), sizes in zip(models, declared, strict=True):
+    for (name, model), sizes, record in zip(models, declared, recorded, strict=True):
         if sizes is None:
             continue
         shape = common if common is not None and (asked is not None or None in sizes) else _assumed(sizes)
@@ -162,6 +186,8 @@ def at_one_size(models: Sequence[tuple[str, ir.Model]], asked: InputShape | None
         used.add(shape)
         if None in sizes and asked is None:
             why = "like the other model" if shape == common else "give --input-shape for another size"
+            if shape == record:
+                why = "as its metadata record"
             notes.append(f"{name}: leaves the size of its input free; counted and timed at {shape_words(shape)}, {why}")
     images = [shape for shape in used if len(shape) == _IMAGE_RANK]
     if len(images) > 1:

@@ -23,6 +23,7 @@ from n2n_edge.graph.groups import (
     importance_order,
     unit_importance,
 )
+from n2n_edge.graph.input_shape import recorded_shape
 from n2n_edge.graph.labels import Labels
 from n2n_edge.graph.layers import Layer, find_layers
 from n2n_edge.graph.load import load_model
@@ -62,18 +63,19 @@ class Teacher:
     """
 
     def __init__(self, model: ir.Model, input_shape: tuple[int, ...] | None = None) -> None:
-        """Analyse `model`; `input_shape` (without batch) fills free axes of the first input.
+        """Analyse `model`; `input_shape` (without batch) fills free axes of the first input, else what it records.
 
         Raises:
             InputError: the model is quantized, or ONNX Runtime can't run it.
         """
         self.source = model
-        self.model = normalise(model, input_shape)
+        self.model = normalise(model, recorded_shape(model) if input_shape is None else input_shape)
         places, self.amounts = node_amounts(self.model)
         self.layers: tuple[Layer, ...] = find_layers(self.model, node_costs(places, self.amounts))
-        self._labels = propagate(self.model)
-        self.groups: tuple[ChannelGroup, ...] = find_groups(self._labels, self.model, self.layers)
+        self.labels = propagate(self.model)
+        self.groups: tuple[ChannelGroup, ...] = find_groups(self.labels, self.model, self.layers)
         self._scores: Mapping[str, NDArray[np.floating[Any]]] = {}
+        self._importance: NDArray[np.float64] | None = None
         self._base_graphs: OrderedDict[frozenset[str], BaseGraph] = OrderedDict()
 
     @classmethod
@@ -106,7 +108,7 @@ class Teacher:
     @cached_property
     def touchable(self) -> Touchable:
         """What can go and, for the rest, why not."""
-        return find_touchable(self._labels, self.layers, self.groups)
+        return find_touchable(self.labels, self.layers, self.groups)
 
     def base_graph(self, removed: frozenset[str]) -> BaseGraph:
         """Return the full-width graph without the layers called `removed` (kept in a small cache).
@@ -129,6 +131,12 @@ class Teacher:
         other._scores, other._base_graphs = dict(scores), OrderedDict()
         return other
 
+    def ranked(self, importance: NDArray[np.float64]) -> "Teacher":
+        """Return a teacher that keeps the units of most `importance`, by label; where that is NaN, by their weights."""
+        other = copy(self)
+        other._importance, other._base_graphs = importance, OrderedDict()
+        return other
+
     def repaired(self, removed: frozenset[str]) -> frozenset[str]:
         """Return `removed` less the layers that can't be removed together with the others."""
         while True:
@@ -149,13 +157,33 @@ class Teacher:
         if not removed:
             aliases = {group.name: group.name for group in self.groups}
             return BaseGraph(
-                self.model, self._labels, self.groups, aliases, unit_importance(self._labels, self.model, self._scores)
+                self.model, self.labels, self.groups, aliases, self._importance_in(self.model, self.labels)
             )
         model = remove_layers(self.model, self.layers, removed)
-        labels = propagate(model, seed=self._labels.dims, size=self._labels.count)
+        labels = propagate(model, seed=self.labels.dims, size=self.labels.count)
         kept = [layer for layer in self.layers if layer.name not in removed]
         groups, aliases = self._named_after_teacher(find_groups(labels, model, kept), labels)
-        return BaseGraph(model, labels, groups, aliases, unit_importance(labels, model, self._scores))
+        return BaseGraph(model, labels, groups, aliases, self._importance_in(model, labels))
+
+    def _importance_in(self, model: ir.Model, labels: Labels) -> NDArray[np.float64]:
+        """Return the importance of a graph's units; one that has become of several counts as they do together."""
+        by_weights = unit_importance(labels, model, self._scores)
+        if self._importance is None:
+            return by_weights
+        pairs = np.unique(
+            np.concatenate(
+                [
+                    np.stack([row.ravel(), self.labels.dims[key].ravel()])
+                    for key, row in labels.dims.items()
+                    if key in self.labels.dims and self.labels.dims[key].shape == row.shape
+                ],
+                axis=1,
+            ),
+            axis=1,
+        )
+        own, whole = pairs[:, (pairs >= 0).all(axis=0) & ~np.isnan(self._importance[pairs[1]])]
+        total = np.bincount(own, weights=self._importance[whole], minlength=labels.count)
+        return np.where(np.bincount(own, minlength=labels.count) > 0, total, by_weights)
 
     def _named_after_teacher(
         self, groups: Sequence[ChannelGroup], labels: Labels

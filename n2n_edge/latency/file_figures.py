@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from n2n_edge.foreign import foreign_file
 from n2n_edge.graph.costs import Costs, costs, inferred_costs
-from n2n_edge.graph.input_shape import with_input_shape
+from n2n_edge.graph.input_shape import recorded_shape, with_input_shape
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.model_file import file_size_bytes
 from n2n_edge.metrics.costs import STATIC_COSTS
@@ -88,8 +88,13 @@ class ModelFile:
 
     def __init__(self, path: Path, input_shape: tuple[int, ...] | None = None) -> None:
         self.path = path
-        self.input_shape = input_shape
+        self._asked = input_shape
         self._estimates: dict[str, Estimate] = {}
+
+    @cached_property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """Sizes of the input that the file leaves free, as they were given or are recorded; None for the usual."""
+        return recorded_shape(load_model(self.path)) if self._asked is None else self._asked
 
     @cached_property
     def model(self) -> ir.Model:

@@ -1,8 +1,8 @@
 """The form of a run's `report.json`, which the HTML report and the model card are written from."""
 
-from typing import NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
-from n2n_edge.metrics.figures import FigureJson
+from n2n_edge.metrics.figures import FigureJson, Provenance
 from n2n_edge.metrics.verdict import VerdictJson
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "MarksJson",
     "ModelJson",
     "ParityJson",
+    "PrecisionRecallJson",
     "RunReport",
     "SearchJson",
     "TaskJson",
@@ -221,6 +222,21 @@ class ExamplesJson(TypedDict):
     images: list[ExampleJson]
 
 
+class PrecisionRecallJson(TypedDict):
+    """Precision of detections at an IoU of 0.5, mean over classes, at recalls of 0, 0.01, ... 1, as COCO has it.
+
+    `against` says what counts as an object: what is labelled, or what the teacher finds. Then the teacher has no curve.
+    """
+
+    against: Literal["labels", "teacher"]
+    iou: float
+    provenance: Provenance
+    n: int
+    recall: list[float]
+    teacher: NotRequired[list[float]]
+    student: list[float]
+
+
 class ConditionsJson(TypedDict):
     """Scores on test images under several conditions, in `metric`."""
 
@@ -253,6 +269,7 @@ class RunReport(TypedDict):
     training: TrainingJson
     conditions: NotRequired[ConditionsJson]
     examples: NotRequired[ExamplesJson]
+    precision_recall: NotRequired[PrecisionRecallJson]
     layers: NotRequired[list[LayerJson]]
     data: dict[str, object]
     environment: dict[str, object]

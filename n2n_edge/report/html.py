@@ -32,6 +32,7 @@ from n2n_edge.report.front_table import front_table
 from n2n_edge.report.known_costs import known_costs
 from n2n_edge.report.network import layer_devices, layer_rows, network_charts
 from n2n_edge.report.page import page_environment
+from n2n_edge.report.precision import precision_charts
 from n2n_edge.report.progress import entropy_chart, reward_chart
 from n2n_edge.report.score import metric_of
 from n2n_edge.report.training import training_charts
@@ -60,6 +61,7 @@ class _WidthBar(TypedDict):
 
 
 class _Charts(TypedDict):
+    detection: tuple[Chart, ...]
     search: tuple[Chart, ...]
     network: tuple[Chart, ...]
     training: tuple[Chart, ...]
@@ -95,6 +97,7 @@ def render_html(document: RunReport, run_rows: Sequence[CandidateJson]) -> str:
             metric=metric_label(metric_of(document)),
             metric_title=metric_title(metric_of(document)),
             interval="low" in document.get("difference", {}),
+            detection_charts=charts["detection"],
             example_pictures=example_pictures(document),
             search_charts=charts["search"],
             front=front_table(run_rows, known_costs(document, run_rows), find_winner(document, run_rows)),
@@ -116,7 +119,7 @@ def render_html(document: RunReport, run_rows: Sequence[CandidateJson]) -> str:
 def run_charts(document: RunReport) -> tuple[Chart, ...]:
     """Return every picture of a run's report."""
     charts = _charts(document, document["search"]["candidates"])
-    return (*charts["search"], *charts["network"], *charts["training"])
+    return (*charts["detection"], *charts["search"], *charts["network"], *charts["training"])
 
 
 def _charts(document: RunReport, rows: Sequence[CandidateJson]) -> _Charts:
@@ -131,6 +134,7 @@ def _charts(document: RunReport, rows: Sequence[CandidateJson]) -> _Charts:
             *(() if entropy is None else (entropy,)),
         )
     return {
+        "detection": precision_charts(document),
         "search": search,
         "network": network_charts(document.get("layers", [])),
         "training": training_charts(document["training"], metric),

@@ -1,25 +1,26 @@
 """Score of a model file on the test images of a data set, as it would ship; needs no torch."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import onnx_ir as ir
 
 from n2n_edge.data.class_names import read_class_names
 from n2n_edge.data.dataset import Data, load_data
 from n2n_edge.data.loading import Loading, quiet
-from n2n_edge.data.preprocessing import Preprocessing, recorded_preprocessing
 from n2n_edge.data.splits import VALIDATION_WARNINGS
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.graph.bind import bound_where_named
-from n2n_edge.graph.input_shape import IMAGE_TYPES
+from n2n_edge.graph.input_shape import IMAGE_TYPES, at_one_size
 from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.scores import metric_label
 from n2n_edge.runs.normalisation import Normalisation, choose_normalisation
-from n2n_edge.runs.preprocessing import options_of, preprocessing_for
+from n2n_edge.runs.preprocessing import ChosenPreprocessing, preprocessing_for
 from n2n_edge.tasks.choice import choose_task, metric_name, outputs_name, recorded_task
 from n2n_edge.tasks.detection_choice import classes_of_detector
 from n2n_edge.tasks.metrics import MetricName
@@ -35,19 +36,20 @@ __all__ = ["TestData", "file_accuracy"]
 class TestData:
     """The images that files are evaluated on, as options name them (see `load_data`); `classes` is a file of names.
 
-    `bind` gives inputs beside the image values. `task` and `decode` are as for `compress`; by default they are what a
-    file records.
+    `preprocessing`, fields of `Preprocessing`, holds over what a file records of that. `bind` gives inputs beside the
+    image values. `task` and `decode` are as for `compress`; by default they are what a file records. `input_shape` is
+    for files that leave the sizes of their input free.
     """
 
     __test__ = False  # no class of tests
 
     spec: str
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
     classes: Path | None = None
     bind: tuple[str, ...] = ()
     task: str = "auto"
     decode: str | None = None
+    input_shape: tuple[int, ...] | None = None
 
 
 @quiet()
@@ -57,9 +59,9 @@ def file_accuracy(
     """Return the metric's name, the figure of `path`, that of `baseline` on the same images, notes and warnings.
 
     The images are the test split of the data, the same that `compress` evaluates a student on. Where there are no
-    labels the metric is fidelity to the baseline. How images go in is recorded in the file (see `Preprocessing`),
-    and a baseline that says nothing is given them likewise. Mean and std are given, or else found by trying the usual
-    ones.
+    labels the metric is fidelity to the baseline. How images go in is given, or recorded in the file (see
+    `Preprocessing`); of two files one that says nothing is given them as the other is. Mean and std that nothing says
+    are found by trying the usual ones.
 
     Raises:
         InputError: a model that takes no images, data that doesn't fit it, no labels and no baseline.
@@ -67,15 +69,14 @@ def file_accuracy(
     """
     if wanted.bind:
         return _bound_accuracy(path, wanted, baseline)
-    model = load_model(path)
-    data, notes, warnings = _data(model, path, wanted)
-    metric = metric_name(model, data)
+    paths = [path] if baseline is None else [path, baseline]
+    files = _files(paths, wanted)
+    data, notes, warnings = _data(files[0], wanted)
+    metric = metric_name(files[0].model, data)
     if metric != "fidelity":
         other, meter = None, file_meter(path, data.test, data)
         if baseline is not None:  # the same images, as the baseline wants them
-            theirs = load_model(baseline)
-            recorded = recorded_preprocessing(model.metadata_props)
-            their_data, their_notes, their_warnings = _data(theirs, baseline, wanted, like=(path, recorded))
+            their_data, their_notes, their_warnings = _data(files[1], wanted)
             their_meter = file_meter(baseline, their_data.test, their_data)
             other = _figure(their_meter)
             notes = (*notes, *their_notes, *_difference(metric, their_meter, meter))
@@ -86,7 +87,12 @@ def file_accuracy(
             f"{path}: {wanted.spec} tells nothing that it could be held against; give "
             "‹baseline› MODEL to hold its fidelity to that"
         )
-    return "fidelity", _figure(file_meter(path, data.test, data, teacher=baseline)), None, notes, warnings
+    theirs = data
+    if files[1].how.preprocessing != files[0].how.preprocessing:
+        theirs, their_notes, _ = _data(files[1], wanted)
+        notes = tuple(dict.fromkeys((*notes, *their_notes)))
+    figure = _figure(file_meter(path, data.test, data, teacher=baseline, teacher_data=theirs))
+    return "fidelity", figure, None, notes, warnings
 
 
 def _bound_accuracy(
@@ -120,18 +126,37 @@ def _difference(metric: str, before: Meter, after: Meter) -> tuple[Notice, ...]:
     return (Notice("paired-difference", text),)
 
 
-def _data(
-    model: ir.Model, path: Path, wanted: TestData, like: tuple[Path, Preprocessing | None] | None = None
-) -> tuple[Data, tuple[Notice, ...], tuple[Notice, ...]]:
-    """Return the images as a model wants them, what was assumed of them, and what is doubtful about them.
+@dataclass(frozen=True)
+class _File:
+    """A file with the sizes of its input settled, and how its images are prepared; `like` is whose record says so."""
 
-    A model that tells nothing takes them as another does that records it: a file, with its preprocessing.
-    """
-    _check_images(model, path)
-    how, others = preprocessing_for(model, model.metadata_props, options_of(wanted)), None
-    if like is not None and like[1] is not None and how.normalisation is None:
-        others = how.like(like[1])
-        how = others or how
+    path: Path
+    model: ir.Model
+    how: ChosenPreprocessing
+    like: str | None = None
+
+
+def _files(paths: Sequence[Path], wanted: TestData) -> list[_File]:
+    """Return the files; one that tells nothing of its images takes them as another does that records it."""
+    models = at_one_size([(path.name, load_model(path)) for path in paths], wanted.input_shape).models
+    files = []
+    for path, model in zip(paths, models, strict=True):
+        _check_images(model, path)
+        files.append(_File(path, model, preprocessing_for(model, model.metadata_props, wanted.preprocessing)))
+    return [_like_another(file, files) for file in files]
+
+
+def _like_another(file: _File, files: Sequence[_File]) -> _File:
+    for other in files:
+        how = file.how.like(other.how) if file.how.silent and other.how.source else None
+        if how is not None:
+            return replace(file, how=how, like=other.path.name)
+    return file
+
+
+def _data(file: _File, wanted: TestData) -> tuple[Data, tuple[Notice, ...], tuple[Notice, ...]]:
+    """Return the images as a file wants them, what was assumed of them, and what is doubtful about them."""
+    model, path, how = file.model, file.path, file.how
     recorded = recorded_task(model.metadata_props).get("task")
     task = wanted.task if wanted.task != "auto" else None if recorded is None else str(recorded)
     data = load_data(
@@ -145,15 +170,18 @@ def _data(
     )
     data, _ = choose_task(model, data, wanted.task, decode=wanted.decode)
     notes = (Notice("data", f"data {wanted.spec}: {data.counts}"),) if data.conversions else ()
-    if others is not None and like is not None:
-        text = f"{path.name}: records no preprocessing; it is given its images as {like[0].name} records"
-        notes = (*notes, Notice("preprocessing-assumed", text))
     warnings = tuple(each for each in data.warnings if each.code not in VALIDATION_WARNINGS)
-    if how.normalisation is not None:
-        return data, notes, warnings
-    chosen = _tried(path, data)
-    said = (each.prefixed(path.name) for each in chosen.notices)
-    return data.normalised(chosen.mean, chosen.std), (*notes, *said), warnings
+    if how.normalisation is None:
+        chosen = _tried(path, data)
+        notes = (*notes, *(each.prefixed(path.name) for each in chosen.notices))
+        data = data.normalised(chosen.mean, chosen.std)
+    if file.like is not None:
+        text = f"{path.name}: records no preprocessing; it is given its images as {file.like} records"
+        notes = (*notes, Notice("preprocessing-assumed", text))
+    elif how.given or not how.source:
+        text = f"{path.name}: preprocessing: {data.preprocessing.words()} ({how.origin})"
+        notes = (*notes, Notice("preprocessing", text))
+    return data, notes, warnings
 
 
 def _tried(path: Path, data: Data) -> Normalisation:

@@ -26,11 +26,13 @@ from n2n_edge.report.document import (
     ExamplesJson,
     LayerJson,
     ModelJson,
+    PrecisionRecallJson,
     RunReport,
     TaskJson,
 )
 from n2n_edge.report.reading import read_document
 from n2n_edge.runs.settings import CompressSettings
+from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.writing import write_text
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from n2n_edge.runs.final import Trained
     from n2n_edge.runs.parity import Parity
 
-__all__ = ["ModelFigures", "Origin", "read_report", "run_report", "verdicts_of", "write_json"]
+__all__ = ["ModelFigures", "Origin", "precision_recall", "read_report", "run_report", "verdicts_of", "write_json"]
 
 ModelFigures = Mapping[str, Figure]
 """Figures of one model: its score by the metric's name, params, size_mb, macs, memory_bound_mb, ``latency_ms:DEVICE``
@@ -80,6 +82,7 @@ def run_report(
     notes: Sequence[Notice],
     conditions: ConditionsJson | None,
     examples: ExamplesJson | None,
+    precision_recall: PrecisionRecallJson | None,
     layers: Sequence[LayerJson],
     student_sha256: str,
 ) -> RunReport:
@@ -141,12 +144,31 @@ def run_report(
         document["difference"] = difference.to_json()
     if examples is not None:
         document["examples"] = examples
+    if precision_recall is not None:
+        document["precision_recall"] = precision_recall
     if len(devices) > 1:
         document["devices"] = list(devices)
     if origin.chosen is not None:
         document["chosen"] = origin.chosen
     document["layers"] = list(layers)
     return document
+
+
+def precision_recall(teacher: Evaluation | None, student: Evaluation) -> PrecisionRecallJson | None:
+    """Return precision by recall of detectors; without labels there is no `teacher`, whose detections are the aim."""
+    if not student.precision:
+        return None
+    curves: PrecisionRecallJson = {
+        "against": "teacher" if teacher is None else "labels",
+        "iou": 0.5,
+        "provenance": "measured",
+        "n": student.n,
+        "recall": [step / 100 for step in range(len(student.precision))],
+        "student": [round(each, 6) for each in student.precision],
+    }
+    if teacher is not None:
+        curves["teacher"] = [round(each, 6) for each in teacher.precision]
+    return curves
 
 
 def verdicts_of(report: RunReport) -> tuple[Verdict, ...]:

@@ -23,6 +23,7 @@ from n2n_edge.runs.policy_file import save_policies
 from n2n_edge.runs.prepare import Prepared, prepare, refuse_changes
 from n2n_edge.runs.schedule import SEARCH_SHARE, Schedule, make_schedule, retimed, with_tests_within
 from n2n_edge.runs.settings import CompressSettings
+from n2n_edge.runs.unit_order import with_unit_order
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, search
 from n2n_edge.search.evaluator import Evaluator, Objective, note_crash
@@ -91,6 +92,8 @@ def _run(
             schedule.keep(journal)
             callback.on_message(plan_text)
         prepared = schedule.applied(prepared)
+        with phase("importance of channels"):
+            prepared = with_unit_order(prepared, journal, schedule, settings.minutes)
         give_back_freed_memory()
         with WarmWorker() as worker:
             meter = CostMeter(

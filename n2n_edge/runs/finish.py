@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import n2n_edge
@@ -22,7 +21,6 @@ from n2n_edge.latency.file_figures import ModelFile
 from n2n_edge.latency.model import LatencyModel
 from n2n_edge.metrics.figures import Figure, FigureJson
 from n2n_edge.metrics.notices import Notice
-from n2n_edge.metrics.scores import detail_words, drop, metric_label
 from n2n_edge.metrics.verdict import Verdict, verdicts_on
 from n2n_edge.report.document import ConditionJson, ConditionsJson, DeviceJson, RunReport
 from n2n_edge.report.html import write_html
@@ -36,19 +34,14 @@ from n2n_edge.runs.layers import layer_rows
 from n2n_edge.runs.metadata import with_metadata
 from n2n_edge.runs.parity import check_parity
 from n2n_edge.runs.prepare import Prepared
+from n2n_edge.runs.quality import Quality, quality_of
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.trainable import shipped_form
-from n2n_edge.tasks.choice import metric_name, task_of
-from n2n_edge.tasks.classification import Classification
-from n2n_edge.tasks.paired import paired_difference
-from n2n_edge.tasks.task import Meter
+from n2n_edge.tasks.choice import metric_name
 from n2n_edge.training.batches import subset
-from n2n_edge.training.file_evaluation import evaluate_file, file_meter
+from n2n_edge.training.file_evaluation import evaluate_file
 
 __all__ = ["ship"]
-
-_POOR = 0.5
-"""Part of the teacher's score below which a student has lost most."""
 
 _CONDITION_IMAGES = 1000
 """Test images that are used under each corruption and severity."""
@@ -108,7 +101,7 @@ def _proven(
     devices = list({profile.name: profile for profile in (prepared.host, *prepared.profiles)}.values())
     for file, figures in zip(files, (teacher_figures, student_figures), strict=True):
         figures |= _latencies(file, devices, prepared, notes, warnings)
-    quality = _quality(prepared, student)
+    quality = quality_of(prepared, student)
     teacher_figures |= quality.teacher
     student_figures |= quality.student
     verdicts = _verdicts(student_figures, quality, settings, prepared.profiles)
@@ -128,6 +121,7 @@ def _proven(
         teacher_figures=teacher_figures,
         student_figures=student_figures,
         difference=quality.difference,
+        precision_recall=quality.precision_recall,
         verdicts=verdicts,
         parity=parity,
         devices=_devices(files[1], prepared.profiles),
@@ -175,7 +169,7 @@ def _write(path: Path, settings: CompressSettings, prepared: Prepared, trained: 
 
 
 def _verdicts(
-    figures: Mapping[str, Figure], quality: "_Quality", settings: CompressSettings, profiles: Sequence[Profile]
+    figures: Mapping[str, Figure], quality: Quality, settings: CompressSettings, profiles: Sequence[Profile]
 ) -> tuple[Verdict, ...]:
     """Check every budget, that of the latency once on each device."""
     return tuple(
@@ -218,61 +212,6 @@ def _latencies(
                 told = tuple(each if each.code == "predicted" else each.prefixed(name) for each in told)
             said.extend(each for each in told if each not in said)
     return found
-
-
-@dataclass(frozen=True)
-class _Quality:
-    """What the test images say of both files: figures by the metric's name, and by those of the details.
-
-    `difference` is the student's score less the teacher's, None without labels.
-    """
-
-    task: str
-    metric: str
-    teacher: Mapping[str, Figure]
-    student: Mapping[str, Figure]
-    difference: Figure | None
-
-    @property
-    def notices(self) -> tuple[Notice, ...]:
-        """A warning of a student that has lost most of what its teacher can."""
-        teacher, student = (each[self.metric].value for each in (self.teacher, self.student))
-        if student >= _POOR * teacher:
-            return ()
-        text = (
-            f"the student's {metric_label(self.metric)} is {student:.1%}, the teacher's {teacher:.1%}: it was cut too "
-            "far, or has learned too little"
-        )
-        return (Notice("poor-student", text, "give more images, ‹epochs› or ‹minutes›, or allow more"),)
-
-    @property
-    def costs(self) -> dict[str, Figure]:
-        """The student's figures by the names that budgets use."""
-        reached = self.student[self.metric]
-        return {"score": reached, "drop": drop(reached, self.teacher[self.metric])}
-
-
-def _quality(prepared: Prepared, student: Path) -> _Quality:
-    """Evaluate the teacher's file and the student's, each once; without labels both by fidelity to the teacher."""
-    data, model = prepared.data, prepared.teacher.model
-    metric = metric_name(model, data)
-    path, task = prepared.teacher_path, task_of(model, data)
-    unlabelled = metric == "fidelity"
-    theirs = file_meter(path, data.test, data, teacher=path if unlabelled else None)
-    # of few labels agreement says more than the score does; that of classes follows from it nearly
-    own = file_meter(
-        student, data.test, data, teacher=None if isinstance(task, Classification) and not unlabelled else path
-    )
-    difference = None if unlabelled else paired_difference(theirs, own)
-    return _Quality(task.name, metric, _figures(metric, theirs), _figures(metric, own), difference)
-
-
-def _figures(metric: str, meter: Meter) -> dict[str, Figure]:
-    found = meter.evaluation()
-    more = {} if found.score is None or found.fidelity is None else {"agreement": found.fidelity}
-    details = {f"detail:{name}": (value, detail_words(name)[1]) for name, value in {**more, **found.details}.items()}
-    scores = {metric: (found.metric, "fraction"), **details}
-    return {name: Figure(value, unit, "measured", n=found.n) for name, (value, unit) in scores.items()}
 
 
 def _conditions(student: Path, prepared: Prepared, callback: RunCallback, most: int) -> ConditionsJson:

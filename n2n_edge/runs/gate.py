@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from n2n_edge.data.preprocessing_options import PREPROCESSING_OPTIONS, options_of
 from n2n_edge.errors import InputError
 from n2n_edge.gating.budget_file import BudgetFile, read_budget_file
 from n2n_edge.gating.check import Gated
@@ -33,6 +34,14 @@ def gate(
     decode: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    pixels: str | None = None,
+    channels: str | None = None,
+    resize: str | None = None,
+    crop_ratio: float | None = None,
+    interpolation: str | None = None,
+    antialias: bool | None = None,
+    pad_color: Sequence[int] | None = None,
+    pad_position: str | None = None,
     allowed_ops: Sequence[str] = (),
     input_shape: Sequence[int] | str | None = None,
     bind: Sequence[str] = (),
@@ -55,20 +64,14 @@ def gate(
     ('fail', ['fail', 'pass'])
 
     Keywords are the options of ``n2n-edge gate``. Without models those of the budget file `config` are meant, which is
-    read only if it is named. `min_accuracy` is another name of `min_score`. `on_message` is told what is being done.
+    read only if it is named. How images go into a network is what the keywords say, the same as those of `compress`,
+    else what the file's metadata record. `min_accuracy` is another name of `min_score`. `on_message` is told what is
+    being done.
 
     Raises:
         InputError: a file that isn't a model, or settings that contradict each other or ask nothing.
     """
-    options: dict[str, Any] = {
-        "max_mb": max_mb, "max_params": max_params, "max_macs": max_macs, "max_memory_mb": max_memory_mb,
-        "max_latency_ms": max_latency_ms, "min_score": min_score, "max_drop": max_drop, "min_accuracy": min_accuracy,
-        "data": data, "classes": classes, "task": task, "decode": decode, "mean": mean, "std": std,
-        "allowed_ops": allowed_ops,
-        "input_shape": input_shape, "bind": bind, "accept_expected": accept_expected, "baseline": baseline,
-        "max_regression": max_regression, "static": static, "device": device, "target": target, "threads": threads,
-        "providers": providers, "max_time": max_time,
-    }  # fmt: skip
+    options = {name: value for name, value in locals().items() if name not in ("models", "config", "on_message")}
     budget_file = None if config is None else read_budget_file(Path(config))
     jobs = jobs_of([Path(model) for model in models], options, budget_file)
     return gate_models(jobs, scores, on_message)
@@ -78,12 +81,16 @@ def jobs_of(models: Sequence[Path], options: Mapping[str, Any], budget_file: Bud
     """Return what `gate` holds each model against: the keywords over the budget file.
 
     Raises:
-        InputError: no model, settings that aren't right, or a growth that is allowed over no baseline.
+        InputError: no model, settings that aren't right, a growth that is allowed over no baseline, or preprocessing of
+            no images.
     """
     given = given_settings(options)
     jobs = gate_jobs(models, given, budget_file)
     if "max-regression" in given and any(job.settings.baseline is None for job in jobs):
         raise InputError(f"‹max_regression› {given['max-regression'][0]}: growth over what? give ‹baseline› MODEL")
+    idle = next((name for name in PREPROCESSING_OPTIONS if name.replace("_", "-") in given), None)
+    if idle is not None and all(job.settings.data is None for job in jobs):
+        raise InputError(f"‹{idle}›: how do images go into the network, but which? give ‹data›")
     return jobs
 
 
@@ -106,12 +113,7 @@ def scores(model: Path, settings: "GateSettings") -> Scores:
 
     assert settings.data is not None
     data = TestData(
-        settings.data,
-        settings.mean,
-        settings.std,
-        settings.classes,
-        settings.bind,
-        settings.task or "auto",
-        settings.decode,
-    )
+        settings.data, options_of(settings), settings.classes, settings.bind, settings.task or "auto", settings.decode,
+        settings.input_shape,
+    )  # fmt: skip
     return Scores(*file_accuracy(model, data, baseline=settings.baseline))

@@ -1,6 +1,6 @@
 """Inputs of a run that come as objects: teachers and data written as files into its folder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -24,7 +24,9 @@ __all__ = ["DataLike", "TeacherLike", "written_data", "written_teacher"]
 TeacherLike: TypeAlias = "str | Path | Teacher | ir.Model | onnx.ModelProto | nn.Module"
 """A file or name as on the command line, an analysed or loaded ONNX model, or a torch network."""
 
-DataLike: TypeAlias = "str | Path | Dataset | tuple[Dataset, Dataset] | tuple[NDArray[Any], NDArray[Any] | None]"
+DataLike: TypeAlias = (
+    "str | Path | Dataset | tuple[Dataset, Dataset] | tuple[NDArray[Any], Sequence[Any] | NDArray[Any] | None]"
+)
 """A file or name as on the command line, a Dataset (or a training and a test one), or arrays of images and labels."""
 
 
@@ -73,12 +75,15 @@ def written_data(
 ) -> None:
     """Write data that are no file to `path` as ``.npz``, images as bytes of the size that the teacher takes.
 
+    Boxes, masks and points are written as `packed` says.
+
     That is `shape`, or stands in the file `teacher`, or is that of the first image. Images of other sizes are brought
     to it as the teacher's metadata say, or `given`, fields of `Preprocessing`.
 
     Raises:
         InputError: no Dataset and no arrays, or images and labels that don't fit each other or the teacher.
     """
+    from n2n_edge.data.labels.packed import packed
     from n2n_edge.data.pixels import Conversions
     from n2n_edge.data.preprocessing import Preprocessing
     from n2n_edge.data.samples import Samples, Source
@@ -94,7 +99,8 @@ def written_data(
         if sizes is None or len(sizes) != 3:
             raise InputError(f"data {type(data).__name__}: its images have no channels, height and width; give images")
         fitting = Preprocessing((sizes[1], sizes[2]), channels=sizes[0], **given)
-    if _is_arrays(data):
+
+    if _is_arrays(data) and not _are_annotated(data):
         images, labels = cast("tuple[NDArray[Any], NDArray[Any] | None]", data)
         pixels = as_bytes("data[0]", images, fitting, Conversions())
         if labels is not None and len(labels) != len(images):
@@ -102,6 +108,8 @@ def written_data(
         whole = Samples(pixels, None) if labels is None else labelled("data[1]", pixels, np.asarray(labels))
         source = Source(whole)
     else:
+        if _is_arrays(data):
+            data = list(zip(*cast("tuple[NDArray[Any], Sequence[Any]]", data), strict=True))
         source = read_datasets(type(data).__name__, data, fitting)
     arrays: dict[str, NDArray[Any]] = {}
     for name, part in (("train", source.train), ("test", source.test)):
@@ -110,11 +118,25 @@ def written_data(
             values = part.targets if part.labels is None else part.labels
             if values is not None:
                 arrays[f"y_{name}"] = values
+            if part.annotations is not None:
+                told = packed(list(part.annotations), fitting.size)
+                arrays |= {f"{key}_{name}": array for key, array in told.items()}
     np.savez(path, allow_pickle=False, **arrays)
 
 
 def _is_arrays(data: object) -> bool:
     return isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], np.ndarray)
+
+
+def _are_annotated(data: object) -> bool:
+    """Tell whether arrays of images have masks or dicts as labels."""
+    from n2n_edge.data.labels.targets import Targets
+
+    images, labels = cast("tuple[NDArray[Any], Sequence[Any] | None]", data)
+    if labels is None or len(labels) != len(images) or not len(labels):
+        return False
+    sizes = [tuple(images.shape[at : at + 2]) for at in (1, 2) if images.ndim > at + 1]
+    return any(Targets.are(labels[0], (int(height), int(width))) for height, width in sizes)
 
 
 def _image_model(teacher: Path | None, shape: tuple[int, ...] | None) -> ir.Model | None:

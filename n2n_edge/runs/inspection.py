@@ -12,7 +12,7 @@ from n2n_edge.foreign import foreign_file
 from n2n_edge.graph.bind import Binding, bound_where_named, parse_bindings
 from n2n_edge.graph.bind import bind as bind_inputs
 from n2n_edge.graph.costs import total_costs
-from n2n_edge.graph.input_shape import leaves_size_free, with_input_shape
+from n2n_edge.graph.input_shape import leaves_size_free, recorded_shape, with_input_shape
 from n2n_edge.graph.load import load_model, size_of
 from n2n_edge.graph.model_file import file_size_bytes
 from n2n_edge.graph.quantized import Precisions, precision_table
@@ -37,7 +37,7 @@ class Inspection:
 
     `teacher` is None for a model that has no layers to remove or shrink, such as a quantized one: the only one of
     `obstacles` says why. `figures` are costs by name, the latency on `device`; `batch` is the number of images that the
-    model takes at a time. `input_assumed`: the model leaves its input's sizes free, and nobody gave any. `precisions`
+    model takes at a time. `input_assumed`: the model leaves its input's sizes free, and nothing gives any. `precisions`
     tells what is calculated in which number format.
     """
 
@@ -151,7 +151,9 @@ def inspect(
             batch_of(teacher.model),
             teacher,
             precision_table(teacher.model),
-            input_assumed=input_shape is None and leaves_size_free(teacher.source),
+            input_assumed=input_shape is None
+            and leaves_size_free(teacher.source)
+            and recorded_shape(teacher.source) is None,
         )
 
 
@@ -184,8 +186,8 @@ def _figures(path: Path, teacher: Teacher, profile: Profile, input_shape: tuple[
     """Return what the model costs; the latency is that of the file as it is, where there is one."""
     if path.is_file() and path.suffix != ".pt2":
         size_bytes = file_size_bytes(path)
-        source = teacher.source if input_shape is None else teacher.source.clone()
-        model = with_input_shape(source, input_shape, path.name)
+        free = leaves_size_free(teacher.source)
+        model = with_input_shape(teacher.source.clone() if free else teacher.source, input_shape, path.name)
     else:
         size_bytes, model = size_of(teacher.model), teacher.model
     return {

@@ -105,7 +105,7 @@ def choose_normalisation(data: "Data", evaluate: Evaluate) -> Normalisation:
         # most detectors take pixels as they are, most classifiers of photographs don't
         name = "ImageNet" if channels == 3 and (task is None or task.name != "detection") else "0..1"
         return Normalisation(
-            *usual[name], "assumed", f"{name}'s, assumed: the teacher says nothing; check, or give --mean and --std"
+            *usual[name], "assumed", f"{name}'s, assumed: the metadata say nothing; check, or give --mean and --std"
         )
     if sample.targets is not None and (task is None or task.name == "regression"):
         return _of_least_error(evaluate, data, sample, usual)
@@ -114,7 +114,7 @@ def choose_normalisation(data: "Data", evaluate: Evaluate) -> Normalisation:
         evaluated = evaluate(sample, data.normalised(mean, std)).score
         if evaluated is None:
             return Normalisation(
-                *usual["0..1"], "assumed", "0..1, assumed: the teacher says nothing; check, or give --mean and --std"
+                *usual["0..1"], "assumed", "0..1, assumed: the metadata say nothing; check, or give --mean and --std"
             )
         accuracy[name] = evaluated
     top = max(accuracy.values())
@@ -124,7 +124,7 @@ def choose_normalisation(data: "Data", evaluate: Evaluate) -> Normalisation:
     return Normalisation(
         *usual[best],
         "tried",
-        f"{best}'s, found by trying: the teacher says nothing, and this gives it {accuracy[best]:.1%} "
+        f"{best}'s, found by trying: the metadata say nothing, and this gives it {accuracy[best]:.1%} "
         f"on {len(sample):,} validation images (next best {others[0]:.1%})",
     )
 
@@ -145,6 +145,6 @@ def _of_least_error(
     return Normalisation(
         *usual[best],
         "tried",
-        f"{best}'s, found by trying: the teacher says nothing, and this brings it nearest to the labels of "
+        f"{best}'s, found by trying: the metadata say nothing, and this brings it nearest to the labels of "
         f"{len(sample):,} validation images (mean error {errors[best]:.4g}, next best {next_best:.4g})",
     )

@@ -13,6 +13,7 @@ from n2n_edge.data.class_names import read_class_names
 from n2n_edge.data.dataset import Data, load_data
 from n2n_edge.data.loading import Loading
 from n2n_edge.data.preprocessing import Preprocessing
+from n2n_edge.data.preprocessing_options import options_of
 from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
@@ -32,7 +33,7 @@ from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.normalisation import Normalisation, choose_normalisation
 from n2n_edge.runs.policy_file import PolicyStates, load_policies
-from n2n_edge.runs.preprocessing import options_of, preprocessing_for
+from n2n_edge.runs.preprocessing import preprocessing_for
 from n2n_edge.runs.readiness import export_note, refuse_unready, runtime_note
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.teacher_check import check_teacher

@@ -7,47 +7,15 @@ from typing import Any
 import onnx_ir as ir
 
 from n2n_edge.data.preprocessing import Preprocessing, recorded_preprocessing
+from n2n_edge.data.preprocessing_options import PREPROCESSING_OPTIONS, refuse_idle
 from n2n_edge.errors import InputError
 from n2n_edge.graph.input_shape import image_shape, input_layout
 from n2n_edge.runs.normalisation import Normalisation, metadata_normalisation
 
-__all__ = ["ChosenPreprocessing", "check_options", "options_of", "preprocessing_for"]
-
-_OPTIONS: Mapping[str, str] = {
-    "resize": "resize", "crop_ratio": "crop_ratio", "interpolation": "interpolation", "antialias": "antialias",
-    "pad_color": "pad_color", "pad_position": "pad_position", "channels": "channel_order", "pixels": "pixels",
-    "mean": "mean", "std": "std",
-}  # fmt: skip
-"""Settings that say something of preprocessing, and the fields of `Preprocessing` that they are."""
+__all__ = ["ChosenPreprocessing", "preprocessing_for"]
 
 _ULTRALYTICS = ("imgsz", "stride", "names")
 """Metadata that Ultralytics writes into every file that it exports."""
-
-
-def options_of(settings: object) -> dict[str, Any]:
-    """Return what settings say of preprocessing, by fields of `Preprocessing`; nothing of what isn't given."""
-    given = {field: getattr(settings, name, None) for name, field in _OPTIONS.items()}
-    given = {field: value for field, value in given.items() if value is not None}
-    if "crop_ratio" in given:
-        given.setdefault("resize", "center-crop")
-    return given
-
-
-def check_options(settings: object) -> None:
-    """Raise InputError for values that fit no model, or each other."""
-    given = options_of(settings)
-    if "resize" in given:
-        _refuse_idle(given, given["resize"])
-    several = [len(values) for name in ("pad_color", "mean", "std") if len(values := getattr(settings, name) or ()) > 1]
-    channels = 3 if getattr(settings, "channels", None) is not None else max(several, default=3)
-    Preprocessing((1, 1), channels=channels, **given)
-
-
-def _refuse_idle(given: Mapping[str, Any], resize: str) -> None:
-    """Raise InputError for a border that is described where there is none."""
-    idle = [name for name in ("pad_color", "pad_position") if name in given]
-    if idle and resize != "letterbox":
-        raise InputError(f"‹{idle[0]}› belongs to letterbox, and ‹resize› is {resize}: leave one out")
 
 
 @dataclass(frozen=True)
@@ -66,17 +34,23 @@ class ChosenPreprocessing:
     @property
     def origin(self) -> str:
         """Where the values come from, in words; of mean and std `normalisation` tells."""
-        told = f"from {self.source}" if self.source else "as most networks have it: the teacher says nothing"
+        told = f"from {self.source}" if self.source else "as most networks have it: the metadata say nothing"
         if not self.given:
             return told
         return f"{', '.join(self.given)} given; the rest {told}"
 
-    def like(self, other: Preprocessing) -> "ChosenPreprocessing | None":
+    @property
+    def silent(self) -> bool:
+        """Whether the model itself tells nothing of how it takes images."""
+        by_metadata = self.normalisation is not None and self.normalisation.origin == "metadata"
+        return not self.source and (not by_metadata or self.preprocessing.dtype == "uint8")
+
+    def like(self, other: "ChosenPreprocessing") -> "ChosenPreprocessing | None":
         """Return the same sizes and layout with all else as in `other`; None where channels or type differ."""
-        own = self.preprocessing
-        if (other.channels, other.dtype) != (own.channels, own.dtype):
+        own, theirs = self.preprocessing, other.preprocessing
+        if (theirs.channels, theirs.dtype) != (own.channels, own.dtype):
             return None
-        return _told(replace(other, size=own.size, layout=own.layout), "another model")
+        return replace(other, preprocessing=replace(theirs, size=own.size, layout=own.layout))
 
 
 def preprocessing_for(model: ir.Model, metadata: Mapping[str, str], given: Mapping[str, Any]) -> ChosenPreprocessing:
@@ -109,8 +83,8 @@ def preprocessing_for(model: ir.Model, metadata: Mapping[str, str], given: Mappi
             normalisation = metadata_normalisation(metadata, channels)
             if normalisation is not None:
                 preprocessing = preprocessing.normalised("0..1", normalisation.mean, normalisation.std)
-    _refuse_idle(given, preprocessing.resize)
-    named = tuple(name for name, field in _OPTIONS.items() if field in given)
+    refuse_idle(given, preprocessing.resize)
+    named = tuple(name for name, field in PREPROCESSING_OPTIONS.items() if field in given)
     return ChosenPreprocessing(preprocessing, normalisation, base.source, named)
 
 
@@ -129,7 +103,7 @@ def _recorded(plain: Preprocessing, metadata: Mapping[str, str]) -> ChosenPrepro
             "remove them, or restore the file"
         )
     preprocessing = replace(recorded, size=plain.size, layout=plain.layout)
-    return _told(preprocessing, "the teacher's metadata")
+    return _told(preprocessing, "the model's metadata")
 
 
 def _of_ultralytics(plain: Preprocessing, metadata: Mapping[str, str]) -> ChosenPreprocessing | None:

@@ -373,8 +373,8 @@ def new_run(out: Path | str, given: dict[str, Any]) -> Run:
     settings = CompressSettings(**absolute_paths({**given, **{name: str(path) for name, path in places.items()}}))  # type: ignore[arg-type]
     if not objects and not profiles:
         return Run(folder, settings)
+    from n2n_edge.data.preprocessing_options import options_of
     from n2n_edge.runs.inputs import written_data, written_teacher
-    from n2n_edge.runs.preprocessing import options_of
 
     if "teacher" in objects and settings.weights is not None:
         raise InputError(f"‹weights› {settings.weights}: belongs to a teacher given by name; load it into the network")

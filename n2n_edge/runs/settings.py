@@ -2,17 +2,18 @@
 
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import InitVar, dataclass, field, fields, replace
 from math import isfinite
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from n2n_edge.data.loading import check_loading
+from n2n_edge.data.preprocessing_options import check_options
 from n2n_edge.errors import InputError
 from n2n_edge.importing import is_function_name
 from n2n_edge.metrics.budget import Budget
-from n2n_edge.metrics.costs import COSTS, OBJECTIVES
+from n2n_edge.metrics.costs import COSTS, OBJECTIVES, with_present_names
 from n2n_edge.reading import expanded, is_file
 from n2n_edge.tasks.names import check_task
 from n2n_edge.training.settings import check_augment, check_device
@@ -89,7 +90,7 @@ class CompressSettings:
     name or file, or several, the primary one first (see `named_devices`). `task` says what it does;
     ``auto`` decides by its graph and the labels. A run keeps the number of torch's
     `threads` that it began with, since it decides how sums are rounded. Budgets are in MB (10^6 bytes), ms, and
-    fractions of one.
+    fractions of one. `min_accuracy` gives `min_score` by another name, under which it isn't kept.
 
     >>> settings = n2n_edge.CompressSettings(max_mb=0.5, effort="quick")
     >>> settings.seed, [budget.limit for budget in settings.budgets]
@@ -171,14 +172,14 @@ class CompressSettings:
         None,
         "Mean per channel, with commas, in the unit of --pixels and the order of --channels.",
         PREPROCESSING,
-        shown="the teacher's metadata, or found out",
+        shown="metadata, or found out",
     )
     std: tuple[float, ...] | None = _setting(None, "Standard deviation per channel, likewise.", PREPROCESSING)
     pixels: str | None = _setting(
         None, "Range of pixels before mean and std: 0..1, 0..255 or -1..1.", PREPROCESSING, shown="metadata, or 0..1"
     )
     channels: str | None = _setting(
-        None, "Order of colours in the teacher's input: rgb, or bgr as OpenCV has it.", PREPROCESSING, shown="rgb"
+        None, "Order of colours in the network's input: rgb, or bgr as OpenCV has it.", PREPROCESSING, shown="rgb"
     )
     resize: str | None = _setting(
         None,
@@ -281,8 +282,12 @@ class CompressSettings:
         may_change=True,
     )
     threads: int | None = None
+    min_accuracy: InitVar[float | None] = field(default=None, kw_only=True)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, min_accuracy: float | None) -> None:
+        if min_accuracy is not None:
+            names = with_present_names({"min_accuracy": min_accuracy, "min_score": self.min_score})
+            object.__setattr__(self, "min_score", names["min_score"])
         _check_types(self)
         object.__setattr__(self, "device", named_devices(self.device))
         if self.effort not in EFFORTS:
@@ -305,14 +310,8 @@ class CompressSettings:
         check_task(self.task)
         if self.decode is not None and not is_function_name(self.decode):
             raise InputError(f"‹decode› {self.decode}: must be package.module:function")
-        if (self.mean is None) != (self.std is None):
-            raise InputError("‹mean› and ‹std› belong together; give both or neither")
+        check_options(self)
         # onnx is imported only where it is needed: help, and listing what a run has tried, answer at once
-        preprocessing = (item for item in fields(self) if item.metadata.get("panel") == PREPROCESSING)
-        if any(getattr(self, item.name) != item.default for item in preprocessing):
-            from n2n_edge.runs.preprocessing import check_options
-
-            check_options(self)
         if self.bind or self.opset is not None or self.ir_version is not None:
             from n2n_edge.graph.bind import parse_bindings
             from n2n_edge.graph.file_version import check_versions
@@ -383,7 +382,8 @@ _WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a n
 
 def _check_types(settings: CompressSettings) -> None:
     """Turn lists into tuples and whole numbers into floats where those belong; raises InputError for other types."""
-    for name, hint in get_type_hints(CompressSettings).items():
+    hints = get_type_hints(CompressSettings)
+    for name, hint in ((item.name, hints[item.name]) for item in fields(settings)):
         value = getattr(settings, name)
         forms = get_args(hint) if isinstance(hint, UnionType) else (hint,)
         if name == "device" or (value is None and NoneType in forms):

@@ -26,6 +26,7 @@ from n2n_edge.runs.front import objective_of
 from n2n_edge.runs.prepare import Prepared, prepare, refuse_changes
 from n2n_edge.runs.schedule import Schedule, retimed, with_tests_within
 from n2n_edge.runs.settings import CompressSettings
+from n2n_edge.runs.unit_order import with_kept_order
 from n2n_edge.search.store import Journal
 from n2n_edge.search.store_files import held
 from n2n_edge.search.trial import Trial
@@ -220,6 +221,7 @@ def _prepared(
     profiles = profiles_of_run(meta, run, settings.devices)
     prepared = prepare(replace(settings, policy_from=None), profiles, folder, callback, target.cache)
     refuse_changes(meta, prepared, run)
+    prepared = with_kept_order(prepared, journal)
     return prepared, _architecture(prepared.teacher, candidate, run)
 
 

@@ -21,7 +21,8 @@ class AveragePrecision:
     """Average precision over overlaps of 0.50 to 0.95, `at_50` at 0.50 alone, each a mean over classes, in 0..1.
 
     None where no image holds an object. `by_class` is that of every class that is there; `precision` ``(101,)`` is the
-    mean over classes at an overlap of 0.50, by recall from 0 to 1.
+    mean over classes at an overlap of 0.50, by recall from 0 to 1: the best precision at that recall or a higher one,
+    so that its mean is `at_50`.
     """
 
     value: float | None

@@ -4,10 +4,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx_ir as ir
 
 from n2n_edge.data.annotations import kinds_in
-from n2n_edge.data.dataset import Data, Split
+from n2n_edge.data.dataset import NOT_LABELLED_CLASS, Data, Split
+from n2n_edge.data.labels.values import Mask, Numbers, Objects, Points
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.importing import guarded, is_function_name, object_by_name
@@ -92,8 +94,20 @@ def choose_task(
         return replace(data, task=task), TaskChoice(task, "as asked")
     if decode is not None and wanted not in (None, "detection"):
         raise InputError(f"‹decode› {decode}: reads a detector's boxes, but ‹task› is {wanted}; leave one of them out")
+    data, choice = _built_in(model, data, wanted, asked, decode, recorded)
+    return data, _with_labels_that_count(choice, data, asked)
+
+
+def _built_in(
+    model: ir.Model,
+    data: Data,
+    wanted: str | None,
+    asked: str | None,
+    decode: str | None,
+    recorded: Mapping[str, object],
+) -> tuple[Data, TaskChoice]:
     if wanted is None and labelled_for_form(data):
-        by_form = choose_by_form(model, data, None)
+        by_form = choose_by_form(model, data, None, recorded)
         if by_form is not None:
             return replace(data, task=by_form[0]), TaskChoice(*by_form)
     if wanted in (None, "detection"):
@@ -101,10 +115,32 @@ def choose_task(
         if found is not None:
             return replace(data, task=found[0]), TaskChoice(*found)
     if wanted in (None, "segmentation", "keypoints", "multilabel"):
-        by_form = choose_by_form(model, data, wanted)
+        by_form = choose_by_form(model, data, wanted, recorded)
         if by_form is not None:
             return replace(data, task=by_form[0]), TaskChoice(*by_form)
     return _by_outputs(model, data, outputs_name(wanted))
+
+
+def _with_labels_that_count(choice: TaskChoice, data: Data, asked: str | None) -> TaskChoice:
+    """Return the choice, with a word on labels that a task that was asked for doesn't take.
+
+    Raises:
+        InputError: nobody asked for a task that leaves boxes, masks or points aside.
+    """
+    labels = data.validation.annotations or ()
+    kinds = kinds_in(labels)
+    if not kinds or choice.task.labels(data.validation) is not None:
+        return choice
+    points = next((len(each.points) for each in labels if isinstance(each, Points)), 0)
+    words = {Objects: "boxes", Mask: "masks", Points: f"{points} points an image", Numbers: "numbers"}
+    given = ", ".join(sorted(words[kind] for kind in kinds))
+    if asked is not None:
+        return replace(choice, reason=f"{choice.reason}; its labels ({given}) don't count")
+    reader = ", ‹decode› FUNCTION where nothing reads its boxes" if Objects in kinds else ""
+    raise InputError(
+        f"the labels are {given}, but the model is taken for {choice.task.name} ({choice.reason}): give labels that "
+        f"fit, ‹task› where that is wrong{reader}, or ‹task› {choice.task.name} to leave the labels aside"
+    )
 
 
 def _by_outputs(model: ir.Model, data: Data, wanted: OutputsName | None) -> tuple[Data, TaskChoice]:
@@ -126,16 +162,14 @@ def _by_outputs(model: ir.Model, data: Data, wanted: OutputsName | None) -> tupl
         if labelled or data.train.targets is not None:
             reason = f"{reason}; the labels don't count, fidelity to the teacher does"
     train, validation, test = parts
-    kinds = sorted(kind.__name__.lower() for kind in kinds_in(data.validation.annotations or ()))
-    if kinds:
-        reason = f"{reason}; its labels ({', '.join(kinds)}) don't count, since it isn't known how they are read"
     return replace(data, train=train, validation=validation, test=test, task=task), TaskChoice(task, reason)
 
 
 def _with_targets(part: Split, size: int | None) -> Split:
     targets = part.targets
     if targets is None and part.labels is not None and size == 1:
-        targets = part.labels.astype("float32").reshape(-1, 1)
+        labels = part.labels.astype("float32").reshape(-1, 1)
+        targets = np.where(labels == NOT_LABELLED_CLASS, np.float32("nan"), labels)
     return replace(part, targets=targets if targets is not None and targets.shape[1] == size else None)
 
 

@@ -165,23 +165,29 @@ class _Detected(Meter):
                 Matches(self._found, self._aims) if self._aims else None,
             )
         with_labels, with_teacher = self._matches
-        score, details = None, {}
+        score, details, precision = None, {}, None
         places = {place: index for index, place in enumerate(self._labelled)}
         labelled = None if chosen is None else [places[place] for place in chosen if place in places]
         if self._labelled and labelled != []:
             told = with_labels.average_precision(labelled)
             score = told.value
             if told.at_50 is not None:
+                precision = told.precision
                 details = {"ap50": told.at_50, **{f"ap:{self._name(k)}": v for k, v in told.by_class.items()}}
-        agreement = None if with_teacher is None else self._agreement(with_teacher, chosen)
-        return Evaluation(score, agreement, len(self._found if chosen is None else chosen), details=details)
+        agreement = None
+        if with_teacher is not None:
+            met = with_teacher.average_precision(chosen)
+            agreement = met.value if met.value is not None else self._silence(chosen)
+            if not self._labelled and met.at_50 is not None:
+                precision = met.precision
+        count = len(self._found if chosen is None else chosen)
+        curve = () if precision is None else tuple(precision.tolist())
+        return Evaluation(score, agreement, count, details=details, precision=curve)
 
-    def _agreement(self, matches: Matches, chosen: Sequence[int] | None) -> float:
-        value = matches.average_precision(chosen).value
-        if value is not None:
-            return value
+    def _silence(self, chosen: Sequence[int] | None) -> float:
+        """Return the agreement with a teacher that sees nothing in any image."""
         own = self._found if chosen is None else [self._found[place] for place in chosen]
-        return 0.0 if any(len(found.above(WORKING_SCORE)) for found in own) else 1.0  # nothing is there to be found
+        return 0.0 if any(len(found.above(WORKING_SCORE)) for found in own) else 1.0
 
     def _name(self, kind: int) -> str:
         names = self._task.class_names

@@ -1,8 +1,8 @@
 """Keypoints: the places of named points, as coordinates or as the highest cells of maps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,6 @@ from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.points import PointForm, nearness_of, point_distances, points_of
 from n2n_edge.tasks.scaled import ScaledTask
 from n2n_edge.tasks.task import Labels, Meter, Outputs, SampledMeter, arrays_of
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Keypoints"]
 
@@ -50,6 +47,10 @@ class Keypoints(ScaledTask):
         """Return what gathers distances."""
         return _Pointed(self)
 
+    def to_json(self) -> Mapping[str, Any]:
+        """Return how many points there are, which tells how numbers are read."""
+        return {"task": self.name, "points": self.form.count}
+
     def marks(self, outputs: Outputs) -> list[Marks]:
         """Return the points."""
         return [Marks(points=tuple((float(x), float(y)) for x, y in image)) for image in self.read(outputs)]
@@ -57,16 +58,17 @@ class Keypoints(ScaledTask):
     def labelled(self, label: object) -> Floats:
         """Return a label as points ``(K, 3)``: x, y in pixels of the input, visibility.
 
-        Numbers ``(2 K)`` are shares of the input where the outputs are, else pixels.
+        Numbers ``(2 K)``, or ``(3 K)`` with visibility, are shares of the input where the outputs are, else pixels.
         """
         if isinstance(label, Points):
             return label.points
         if label is None:
             return np.zeros((self.form.count, 3), np.float32)
-        points = np.asarray(label, np.float32).reshape(-1, 2)
+        points = np.asarray(label, np.float32).reshape(self.form.count, -1)
+        points, seen = points[:, :2], points[:, 2] if points.shape[1] > 2 else np.full(len(points), 2, np.float32)
         if self.form.shares and not self.form.maps:
             points = points * np.array([self.size[1], self.size[0]], np.float32)
-        return np.column_stack([points, np.full(len(points), 2, np.float32)])
+        return np.column_stack([points, seen])
 
 
 class _Pointed(SampledMeter):

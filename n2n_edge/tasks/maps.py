@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from n2n_edge.data.labels.values import IGNORED
 from n2n_edge.tasks.boxes import Floats
 
-__all__ = ["ClassMap", "Overlap", "class_maps", "confusion", "map_form", "overlap_of", "overlap_of_sums"]
+__all__ = [
+    "ClassMap", "Overlap", "channel_sums", "class_maps", "confusion", "map_form", "overlap_of", "overlap_of_sums",
+]  # fmt: skip
 
 Counts = NDArray[np.int64]
 
@@ -19,12 +21,13 @@ class ClassMap:
     """How an output `(N, ...)` is read as maps: which axis holds the classes, how many, and where one becomes 1.
 
     A single channel is foreground where it is at least `threshold`: half for a graph that ends in a Sigmoid, else
-    nought.
+    nought. Channels that are `independent`, several behind a Sigmoid, say each for itself whether their class is there.
     """
 
     axis: int
     classes: int
     threshold: float = 0.5
+    independent: bool = False
 
 
 def map_form(shape: Sequence[int], height: int, width: int, *, bounded: bool) -> ClassMap | None:
@@ -59,6 +62,14 @@ def class_maps(output: Floats, form: ClassMap) -> NDArray[np.uint8]:
         return (output >= form.threshold).astype(np.uint8)
     found: NDArray[np.uint8] = np.asarray(output.argmax(axis=form.axis), np.uint8)
     return found
+
+
+def channel_sums(found: Floats, aim: Floats, form: ClassMap) -> Counts:
+    """Return the pixels of each image by independent class: in both, in `aim`, and in `found`, `(N, 3, classes)`."""
+    own, other = (
+        np.moveaxis(each, form.axis, 1).reshape(len(each), form.classes, -1) >= form.threshold for each in (found, aim)
+    )
+    return np.stack([(own & other).sum(axis=2), other.sum(axis=2), own.sum(axis=2)], axis=1).astype(np.int64)
 
 
 def confusion(found: NDArray[np.uint8], aim: NDArray[np.uint8], classes: int) -> Counts:

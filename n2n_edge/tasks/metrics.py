@@ -18,7 +18,9 @@ class Evaluation:
     values. `fidelity`: agreement with the teacher, in the same metric with the teacher in the labels' place; for values
     1 minus the squared error in units of the teacher's variance, at least 0, averaged over the channels of each output
     and over the outputs. `error`: what the distillation loss is on these images, where a meter tells it.
-    `details` are further figures by name, such as ``mae`` of values (see `DETAILS` in `metrics.scores`).
+    `details` are further figures by name, such as ``mae`` of values (see `DETAILS` in `metrics.scores`). `precision` is
+    that of detections at an IoU of 0.5, mean over classes, at recalls of 0, 0.01, ... 1, as COCO has it: with labels
+    where there are any, else with the teacher's detections; empty for other tasks, and where no object is there.
     """
 
     score: float | None
@@ -26,6 +28,7 @@ class Evaluation:
     n: int
     error: float | None = None
     details: Mapping[str, float] = field(default_factory=dict)
+    precision: tuple[float, ...] = ()
 
     @property
     def metric(self) -> float:

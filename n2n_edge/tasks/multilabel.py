@@ -39,7 +39,7 @@ class Multilabel(Task):
         return split.targets
 
     def taught(self, labels: Labels | None, device: "torch.device") -> "Tensor | None":
-        """Return rows of 0 and 1."""
+        """Return rows of 0 and 1, of NaN for an image without a label."""
         import torch
 
         return None if labels is None else torch.as_tensor(np.asarray(labels, np.float32), device=device)
@@ -52,14 +52,21 @@ class Multilabel(Task):
         settings: LossSettings,
         mean: "Mean | None" = None,
     ) -> "Tensor":
-        """Give the tempered divergence of every class, or ``kd_weight`` of it and the labels' cross entropy."""
+        """Give the tempered divergence of every class, or ``kd_weight`` of it and the labels' cross entropy.
+
+        Images without a label count by the divergence alone.
+        """
         from n2n_edge.tasks.losses import binary_kl, labels_entropy
 
         divergence = binary_kl(student[0], teacher[0], settings.temperature, bounded=self.bounded)
         if labels is None:
             return divergence
-        entropy = labels_entropy(student[0], labels, bounded=self.bounded)
-        return settings.kd_weight * divergence + (1.0 - settings.kd_weight) * entropy
+        told = ~labels.isnan().any(dim=1)
+        share = told.float().mean()
+        if not bool(told.any()):
+            return divergence
+        entropy = labels_entropy(student[0][told], labels[told], bounded=self.bounded) * share
+        return (1.0 - (1.0 - settings.kd_weight) * share) * divergence + (1.0 - settings.kd_weight) * entropy
 
     def meter(self) -> Meter:
         """Return what gathers scores."""

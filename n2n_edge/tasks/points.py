@@ -18,22 +18,30 @@ _LIKENESS = 0.1
 class PointForm:
     """How an output is read as points: `maps` `(N, K, H, W)` by their highest cell, else numbers `(N, 2K)`.
 
-    `channels_last` are maps `(N, H, W, K)`; `shares` are numbers in 0..1 of the image instead of pixels.
+    `channels_last` are maps `(N, H, W, K)`; `shares` are numbers in 0..1 of the image instead of pixels. Of each point
+    there are so many `numbers`: x and y, and perhaps a third, such as its score or visibility, `(N, 3K)`.
     """
 
     count: int
     maps: bool = False
     channels_last: bool = False
     shares: bool = True
+    numbers: int = 2
 
 
-def point_form(shape: Sequence[int], height: int, width: int) -> PointForm | None:
-    """Return how an output of `shape` for one image may be read as points, None where it can't."""
+def point_form(shape: Sequence[int], height: int, width: int, count: int | None = None) -> PointForm | None:
+    """Return how an output of `shape` for one image may be read as points, None where it can't.
+
+    `count` is how many there are, None where nobody says. Then a row that two and three numbers a point would explain
+    is of two.
+    """
     sizes = tuple(shape[1:])
-    if len(sizes) == 1 and sizes[0] % 2 == 0 and sizes[0] >= 4:
-        return PointForm(sizes[0] // 2)
-    if len(sizes) == 2 and sizes[1] == 2:
-        return PointForm(sizes[0])
+    if len(sizes) == 1:
+        forms = [PointForm(sizes[0] // each, numbers=each) for each in (2, 3) if not sizes[0] % each and sizes[0] >= 4]
+        fitting = [each for each in forms if count in (None, each.count)]
+        return next(iter(fitting or forms), None)
+    if len(sizes) == 2 and sizes[1] in (2, 3):
+        return PointForm(sizes[0], numbers=sizes[1])
     if len(sizes) == 3:
         for count, area, last in ((sizes[0], sizes[1:], False), (sizes[2], sizes[:2], True)):
             if abs(area[0] * width - area[1] * height) < max(height, width) and area[0] <= height and count > 1:
@@ -48,7 +56,7 @@ def points_of(output: Floats, form: PointForm, height: int, width: int) -> Float
     Networks, 2016).
     """
     if not form.maps:
-        points = output.reshape(len(output), -1, 2)
+        points = output.reshape(len(output), -1, form.numbers)[..., :2]
         return points * np.array([width, height], np.float32) if form.shares else points
     maps = output.transpose(0, 3, 1, 2) if form.channels_last else output
     rows, columns = maps.shape[2:]

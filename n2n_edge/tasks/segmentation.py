@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from n2n_edge.data.dataset import Split
-from n2n_edge.data.labels.values import IGNORED, Mask, MaskFile
-from n2n_edge.tasks.maps import ClassMap, Overlap, class_maps, confusion, overlap_of_sums
+from n2n_edge.data.labels.values import Mask, MaskFile, highest_class
+from n2n_edge.tasks.maps import ClassMap, Overlap, channel_sums, class_maps, confusion, overlap_of_sums
 from n2n_edge.tasks.marks import Marks
 from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.outputs import OutputKind
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Segmentation"]
 
+_Kind = TypeVar("_Kind", bound=np.generic)
+
 
 @dataclass(frozen=True)
 class Segmentation(ScaledTask):
@@ -30,7 +32,8 @@ class Segmentation(ScaledTask):
 
     `bounded`: it holds probabilities, else logits. `size` is the input's (height, width): maps of another size take the
     nearest pixel, so that they are compared as large as the image. Further outputs are compared as values.
-    Fidelity is the intersection over union with the teacher's map.
+    Fidelity is the intersection over union with the teacher's map, of independent channels with what is at least a half
+    in the teacher's.
     """
 
     name = "segmentation"
@@ -44,7 +47,10 @@ class Segmentation(ScaledTask):
     def read(self, outputs: Outputs) -> NDArray[np.uint8]:
         """Return the class of every pixel of the input, ``(N, H, W)``."""
         (scores,) = arrays_of(outputs[self.output : self.output + 1])
-        maps = class_maps(scores, self.form)
+        return self._as_image(class_maps(scores, self.form))
+
+    def _as_image(self, maps: NDArray[_Kind]) -> NDArray[_Kind]:
+        """Return maps ``(N, h, w)`` as large as the input."""
         rows, columns = (
             ((np.arange(wanted) + 0.5) * own / wanted).astype(np.int64)
             for wanted, own in zip(self.size, maps.shape[1:], strict=True)
@@ -65,12 +71,12 @@ class Segmentation(ScaledTask):
     ) -> "Tensor":
         """Give the mean over pixels of the tempered divergence from the teacher's classes, and the error of the rest.
 
-        Of a single channel it is that of foreground and background.
+        Of a single channel it is that of foreground and background, of independent ones that of each.
         """
         from n2n_edge.tasks.losses import as_logits, binary_kl, tempered_kl, values_loss
 
         own, theirs = student[self.output], teacher[self.output]
-        if self.form.axis == 0 or own.shape[self.form.axis] == 1:
+        if self.form.axis == 0 or self.form.independent or own.shape[self.form.axis] == 1:
             total = binary_kl(own, theirs, settings.temperature, bounded=self.bounded)
         else:
             kind: OutputKind = "probabilities" if self.bounded else "logits"
@@ -88,8 +94,13 @@ class Segmentation(ScaledTask):
         return _Mapped(self)
 
     def marks(self, outputs: Outputs) -> list[Marks]:
-        """Return the maps."""
-        return [Marks(area=area) for area in self.read(outputs)]
+        """Return the maps; where no independent channel has its class, nothing is drawn."""
+        maps = self.read(outputs)
+        if self.form.independent:
+            (scores,) = arrays_of(outputs[self.output : self.output + 1])
+            none = scores.max(axis=self.form.axis) < self.form.threshold
+            maps = np.where(self._as_image(none), np.uint8(0), maps)
+        return [Marks(area=area) for area in maps]
 
 
 _Sums = NDArray[np.int64]
@@ -106,7 +117,10 @@ class _Mapped(SampledMeter):
     def add(self, outputs: Outputs, teacher: Outputs | None, labels: Labels | None) -> None:
         maps = self._task.read(outputs)
         self.seen += len(maps)
-        if teacher is not None:
+        if teacher is not None and self._task.form.independent:
+            own, theirs = (arrays_of(each[self._task.output :][:1])[0] for each in (outputs, teacher))
+            self._aims += list(channel_sums(own, theirs, self._task.form))
+        elif teacher is not None:
             self._aims += _sums(maps, self._task.read(teacher), self._task.form.classes)
         if labels is not None:
             for own, label in zip(maps, labels, strict=True):
@@ -114,7 +128,7 @@ class _Mapped(SampledMeter):
                     self._labels.append(np.zeros((3, self._task.form.classes), np.int64))
                     continue
                 aim = _pixels(label)
-                classes = max(self._task.form.classes, 1 + _highest(aim))
+                classes = max(self._task.form.classes, 1 + highest_class(Mask(aim)))
                 self._labels += _sums(own[None], aim[None], classes)
 
     def of(self, chosen: Sequence[int]) -> Evaluation:
@@ -130,7 +144,10 @@ class _Mapped(SampledMeter):
                     "pixel_accuracy": pixels,
                     **{f"iou:{names[kind] if kind < len(names) else kind}": value for kind, value in by_class},
                 }
-        fidelity = (_overlap(self._aims, chosen)[0].iou or 0.0) if self._aims else None
+        fidelity = None
+        if self._aims:
+            met = _overlap(self._aims, chosen)[0].iou
+            fidelity = float(len(chosen) > 0) if met is None else met  # both see nothing, or there is nothing to see
         return Evaluation(score, fidelity, len(chosen), details=details)
 
 
@@ -140,11 +157,6 @@ def _pixels(label: Any) -> NDArray[np.uint8]:
     if not isinstance(label, Mask):
         raise ValueError(f"an image to be scored has no mask but {type(label).__name__}")
     return label.pixels
-
-
-def _highest(mask: NDArray[np.uint8]) -> int:
-    told = mask[mask != IGNORED]
-    return int(told.max(initial=0))
 
 
 def _sums(own: NDArray[np.uint8], aim: NDArray[np.uint8], classes: int) -> list[_Sums]:

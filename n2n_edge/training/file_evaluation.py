@@ -1,11 +1,13 @@
 """Evaluation of a model's file by ONNX Runtime and numpy alone, as a CI job without torch does it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from n2n_edge.data.dataset import Data, Split
 from n2n_edge.errors import UnsuitableEnvironmentError
@@ -16,7 +18,7 @@ from n2n_edge.tasks.choice import task_of
 from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.task import Meter, Task
 
-__all__ = ["evaluate_file", "file_meter", "outputs_by_image"]
+__all__ = ["MeanOutputs", "constant_meter", "evaluate_file", "file_meter", "outputs_by_image"]
 
 _BATCH = 256
 _PIXELS = _BATCH * 96 * 96
@@ -30,11 +32,20 @@ def evaluate_file(
 
 
 def file_meter(
-    path: Path | str, split: Split, data: Data, *, teacher: Path | str | None = None, threads: int = 0
+    path: Path | str,
+    split: Split,
+    data: Data,
+    *,
+    teacher: Path | str | None = None,
+    teacher_data: Data | None = None,
+    threads: int = 0,
+    watch: Callable[[tuple[Array, ...]], None] = lambda outputs: None,
 ) -> Meter:
     """Return the task's meter with all that a file gives for a split; `threads` 0 lets the runtime choose.
 
-    `teacher` is a file too; without it there is no fidelity. A file with a fixed batch size is fed batches of that
+    `watch` is given the file's outputs for each image.
+    `teacher` is a file too; without it there is no fidelity. `teacher_data` are the test images as it wants them, where
+    it wants them otherwise. A file with a fixed batch size is fed batches of that
     size. Fidelity of outputs that are compared as numbers is worked out by torch.
 
     Raises:
@@ -42,9 +53,14 @@ def file_meter(
     """
     task = data.task or _task(path, data)
     meter, labels = task.meter(), task.labels(split)
-    theirs = None if teacher is None else outputs_by_image(teacher, data, split, threads)
+    theirs = None
+    if teacher is not None and (teacher_data is None or teacher_data is data):
+        theirs = outputs_by_image(teacher, data, split, threads)
+    elif teacher is not None and teacher_data is not None:
+        theirs = outputs_by_image(teacher, teacher_data, teacher_data.test, threads)
     try:
         for place, outputs in enumerate(outputs_by_image(path, data, split, threads)):
+            watch(outputs)
             told = None if labels is None else labels[place : place + 1]
             meter.add(outputs, None if theirs is None else next(theirs), told)
     except ImportError as error:
@@ -52,6 +68,47 @@ def file_meter(
             "fidelity of outputs that are compared as numbers needs torch, which is not installed; "
             'run: pip install "n2n-edge[compress]"'
         ) from error
+    return meter
+
+
+class MeanOutputs:
+    """The average of a file's outputs over images."""
+
+    def __init__(self) -> None:
+        self._sums: list[NDArray[np.float64]] | None = []
+        self._kinds: list[np.dtype[Any]] = []
+        self._count = 0
+
+    def add(self, outputs: tuple[Array, ...]) -> None:
+        """Take in the outputs for one image, ``(1, ...)`` each."""
+        if self._count == 0:
+            self._sums, self._kinds = [np.zeros(each.shape) for each in outputs], [each.dtype for each in outputs]
+        self._count += 1
+        if self._sums is None or any(
+            each.shape != total.shape or each.dtype.kind != "f" for each, total in zip(outputs, self._sums, strict=True)
+        ):
+            self._sums = None
+            return
+        for total, each in zip(self._sums, outputs, strict=True):
+            total += each
+
+    @property
+    def answer(self) -> tuple[Array, ...] | None:
+        """The average, None where outputs are whole numbers or of various shapes."""
+        if not self._sums:
+            return None
+        pairs = zip(self._sums, self._kinds, strict=True)
+        found = tuple((total / self._count).astype(kind) for total, kind in pairs)
+        return found if all(np.isfinite(each).all() for each in found) else None
+
+
+def constant_meter(answer: tuple[Array, ...], task: Task, data: Data, *, teacher: Path | str | None = None) -> Meter:
+    """Return the meter of one answer for every test image; `teacher` is as for `file_meter`."""
+    meter, labels = task.meter(), task.labels(data.test)
+    theirs = None if teacher is None else outputs_by_image(teacher, data, data.test)
+    for place in range(len(data.test)):
+        told = None if labels is None else labels[place : place + 1]
+        meter.add(answer, None if theirs is None else next(theirs), told)
     return meter
 
 

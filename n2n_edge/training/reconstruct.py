@@ -13,6 +13,7 @@ from n2n_edge.data.dataset import Data
 from n2n_edge.training.augmentation import normalise
 from n2n_edge.training.batches import as_bytes
 from n2n_edge.training.compute import Engine, deterministic, generator
+from n2n_edge.training.evaluation import batch_for
 from n2n_edge.training.executor import GraphModule, write_back
 from n2n_edge.training.ops.registry import Mode, NodeView
 from n2n_edge.training.ops.window import Window, pad_spatial, read_window
@@ -41,9 +42,11 @@ _STREAM = 2**34
 
 _MOST_IMAGES = 512
 _LEAST_IMAGES = 2
+_FEWEST_SAMPLES = 2048
 _MOST_BYTES = 1_500_000_000
-_SMALL = 96 * 96
-"""Pixels of an image up to which features may take all of that; of larger images fewer give positions enough."""
+"""What samples may take, and twice what an operator of the student reads and gives for all images."""
+
+_MAP_AXES, _SAMPLED_AXES = 4, 3
 
 
 Kept = Mapping[str, NDArray[np.intp]]
@@ -51,9 +54,10 @@ Kept = Mapping[str, NDArray[np.intp]]
 
 
 class FeatureTargets:
-    """What the teacher's layers, and the sums behind them, give for some training images.
+    """What the teacher's layers, and the sums behind them, give for some training images, at sampled positions.
 
-    `images`, or as many as fit into memory; the seed of `settings` decides which. They are not augmented.
+    `images`, or as many as fit into memory; the seed of `settings` decides which. They are not augmented. `values` are
+    the samples ``(N, positions, channels)`` of maps and the whole ``(N, channels)`` of vectors, by the value's name.
     """
 
     def __init__(
@@ -66,36 +70,74 @@ class FeatureTargets:
     ) -> None:
         self.values: dict[str, Tensor] = {}
         self.engine = engine
-        self._places: dict[tuple[int, int], Tensor] = {}
+        self._places: dict[int, Tensor] = {}
+        self._parts: dict[str, list[Tensor]] = {}
         order = torch.randperm(len(data.train), generator=generator(settings.seed, _STREAM))
-        self._look(teacher, engine.moved(normalise(as_bytes(data.train, order[:1]), data.preprocessing)))
-        each = sum(value.numel() * value.element_size() for value in self.values.values())
-        most = _MOST_BYTES if data.input_shape[1] * data.input_shape[2] <= _SMALL else _MOST_BYTES // 4
-        count = max(_LEAST_IMAGES, min(images, most // max(each, 1)))
-        self.images = engine.moved(normalise(as_bytes(data.train, order[:count]), data.preprocessing))
-        self._look(teacher, self.images)
-
-    def places(self, positions: int, each: int) -> Tensor:
-        """Return `each` random places out of so many positions for every image `(images, each)`, always the same."""
-        key = (positions, each)
-        if key not in self._places:
-            order = torch.rand(len(self.images), positions, generator=generator(0)).argsort(dim=1)
-            self._places[key] = self.engine.moved(order[:, :each].contiguous())
-        return self._places[key]
-
-    def _look(self, teacher: GraphModule, images: Tensor) -> None:
+        first = _Sizes()
         with step("teacher's features"), torch.no_grad():
-            teacher.eval().visit(self, images)
+            teacher.eval().visit(first, self._given(data, order[:1]))
+        most = _MOST_BYTES // 2 // max(first.most_bytes, 1)
+        count = max(_LEAST_IMAGES, min(images, most, len(order)))
+        self.samples = max(_FEWEST_SAMPLES, min(_MOST_SAMPLES, _MOST_BYTES // max(4 * first.channels, 1)))
+        self.images = self._given(data, order[:count])
+        self._start = 0
+        for part in torch.split(self.images, batch_for(data)):
+            with step("teacher's features"), torch.no_grad():
+                teacher.visit(self, part)
+            self._start += len(part)
+        self.values = {name: torch.cat(parts) for name, parts in self._parts.items()}
+        self._parts = {}
+
+    def _given(self, data: Data, chosen: Tensor) -> Tensor:
+        return self.engine.moved(normalise(as_bytes(data.train, chosen), data.preprocessing))
+
+    def places(self, positions: int) -> Tensor:
+        """Return random places out of so many positions for every image ``(images, places)``, always the same."""
+        if positions not in self._places:
+            order = torch.rand(len(self.images), positions, generator=generator(0)).argsort(dim=1)
+            each = min(positions, -(-self.samples // len(self.images)))
+            self._places[positions] = self.engine.moved(order[:, :each].contiguous())
+        return self._places[positions]
+
+    def sampled(self, maps: Tensor, start: int = 0) -> Tensor:
+        """Return what maps ``(n, C, H, W)`` of the images from `start` on hold at the places ``(n, places, C)``.
+
+        What has two axes comes back as it is.
+        """
+        if maps.dim() != _MAP_AXES:
+            return maps.clone()
+        places = self.places(maps.shape[2] * maps.shape[3])[start : start + len(maps)]
+        rows = maps.flatten(2)
+        return rows.gather(2, places[:, None].expand(-1, maps.shape[1], -1)).transpose(1, 2)
 
     def before(self, node: ir.Node, inputs: Sequence[Tensor | None]) -> None:
         """Ignore the inputs."""
 
     def after(self, node: ir.Node, outputs: Sequence[Tensor]) -> None:
         """Keep what a layer or a sum gives that `reconstruct` may aim at."""
-        plain = node.op_type == "Gemm" or (node.op_type == "Conv" and node.attributes.get_int("group", 1) == 1)
-        summed = node.op_type == "Add" and all(v is not None and v.const_value is None for v in node.inputs)
-        if (plain or summed) and outputs[0].dim() in (2, 4):
-            self.values[str(node.outputs[0].name)] = outputs[0].clone()
+        if _is_aim(node, outputs[0]):
+            self._parts.setdefault(str(node.outputs[0].name), []).append(self.sampled(outputs[0], self._start))
+
+
+def _is_aim(node: ir.Node, output: Tensor) -> bool:
+    plain = node.op_type == "Gemm" or (node.op_type == "Conv" and node.attributes.get_int("group", 1) == 1)
+    summed = node.op_type == "Add" and all(v is not None and v.const_value is None for v in node.inputs)
+    return (plain or summed) and output.dim() in (2, _MAP_AXES)
+
+
+class _Sizes:
+    """What a pass takes: the most bytes that an operator reads and gives, and the channels of all aims together."""
+
+    def __init__(self) -> None:
+        self.most_bytes, self.channels, self._read = 0, 0, 0
+
+    def before(self, node: ir.Node, inputs: Sequence[Tensor | None]) -> None:
+        self._read = sum(each.numel() * each.element_size() for each in inputs if each is not None)
+
+    def after(self, node: ir.Node, outputs: Sequence[Tensor]) -> None:
+        given = sum(each.numel() * each.element_size() for each in outputs)
+        self.most_bytes = max(self.most_bytes, self._read + given)
+        self.channels += outputs[0].shape[1] if _is_aim(node, outputs[0]) else 0
 
 
 def reconstruct(student: GraphModule, targets: FeatureTargets, kept: Kept) -> int:
@@ -148,7 +190,7 @@ class _Refit:
         """Keep what may be added to a layer's output later."""
         for value, tensor in zip(node.outputs, outputs, strict=False):
             if any(use.node.op_type == "Add" for use in value.uses()):
-                self.sums[str(value.name)] = tensor.clone()
+                self.sums[str(value.name)] = self.targets.sampled(tensor)
 
     def before(self, node: ir.Node, inputs: Sequence[Tensor | None]) -> None:
         """Refit a layer that is about to run."""
@@ -191,10 +233,8 @@ class _Refit:
             return own
         epsilon = last.attributes.get_float("epsilon", 1e-5) or 1e-5
         deviation = (variance + epsilon).sqrt()
-        form = (1, -1, 1, 1) if own.dim() == 4 else (1, -1)
-        undone = (wanted - shift.view(form)) * (deviation / scale).view(form) + mean.view(form)
-        usable = ((scale / deviation).abs() > _LEAST_SCALE).view(form)
-        return torch.where(usable, undone, own)
+        undone = (wanted - shift) * (deviation / scale) + mean
+        return torch.where((scale / deviation).abs() > _LEAST_SCALE, undone, own)
 
     def _before_sum(self, summed: ir.Node, last: ir.Node, otherwise: Tensor | None) -> Tensor | None:
         """Return what `last` has to give for `summed` to give what the teacher's does."""
@@ -209,22 +249,21 @@ class _Refit:
     def _cut(self, target: Tensor, name: str) -> Tensor:
         if name not in self.kept:
             return target
-        return target[:, self.targets.engine.moved(torch.from_numpy(self.kept[name]))]
+        return target[..., self.targets.engine.moved(torch.from_numpy(self.kept[name]))]
 
     def _convolution(self, node: ir.Node, inputs: Tensor, weight: Tensor, bias: Tensor | None, wanted: Tensor) -> None:
         window = _plain_window(node, weight)
         outputs, features = weight.shape[0], weight[0].numel()
-        if window is None or features > _MOST_FEATURES or wanted.shape[1] != outputs:
+        if window is None or features > _MOST_FEATURES or wanted.shape[-1] != outputs or wanted.dim() != _SAMPLED_AXES:
             return
-        count, _, rows, columns = wanted.shape
-        if len(inputs) != count or window.places(inputs.shape[2:]) != (rows, columns):
+        rows, columns = window.places(inputs.shape[2:])
+        places = self.targets.places(rows * columns)
+        if places.shape != wanted.shape[:2] or len(inputs) != len(places):
             return
         samples = min(_MOST_SAMPLES, max(_LEAST_SAMPLES, _SAMPLES_PER_FEATURE * features))
-        each = min(rows * columns, -(-samples // count))
-        places = self.targets.places(rows * columns, each)
+        places = places[:, : -(-samples // len(places))]
         patches = _patches(inputs, places, columns, weight.shape[2:], window)
-        values = wanted.permute(0, 2, 3, 1).reshape(count, rows * columns, outputs)
-        values = values.gather(1, places[..., None].expand(-1, -1, outputs)).reshape(-1, outputs)
+        values = wanted[:, : places.shape[1]].reshape(-1, outputs)
         self.done += 1
         start = weight.reshape(outputs, features)
         matrix, constant = _solve(patches, values, start, bias)

@@ -68,6 +68,29 @@ def test_the_digest_follows_the_outlines_of_objects(tmp_path: Path) -> None:
     assert _load(root).digest() != before
 
 
+@pytest.mark.parametrize("mode", ["RGB", "P"])
+def test_the_digest_follows_what_the_colours_of_masks_mean(tmp_path: Path, mode: str) -> None:
+    for index in range(12):
+        _picture(tmp_path / "images" / f"{index}.png")
+        colours = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        colours[TOP:BOTTOM] = (0, 0, 200)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        picture = Image.fromarray(colours)
+        (picture if mode == "RGB" else picture.quantize(4)).save(tmp_path / "masks" / f"{index}.png")
+    digests, areas = [], []
+    for names in (("sky", "road"), ("road", "sky")):
+        table = "".join(f"{name}:{colour}\n" for name, colour in zip(names, ("0,0,0", "0,0,200"), strict=True))
+        (tmp_path / "labelmap.txt").write_text("# label:color\n" + table)
+        data = load_data(
+            str(tmp_path), preprocessing=Preprocessing((48, 48)), classes=None, class_names=("road", "sky")
+        )
+        digests.append(data.digest())
+        (mask,) = list(data.test.annotations or ())[:1]
+        areas.append(np.asarray(mask.pixels))  # type: ignore[union-attr]
+    assert not np.array_equal(*areas)
+    assert digests[0] != digests[1]
+
+
 def test_numbers_of_a_table_become_targets(tmp_path: Path) -> None:
     for index in range(12):
         _picture(tmp_path / f"{index}.png")

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 
 from n2n_edge.data.dataset import load_data
+from n2n_edge.data.pictures import read_picture, upright_size
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.data.source_folder import read
 from n2n_edge.errors import InputError
@@ -127,6 +129,39 @@ def test_pictures_are_turned_upright_and_counted(tmp_path, suffix, orientation, 
     assert np.abs(source.train.images[0].astype(int) - COLOUR).mean() < 4
     told = orientation != 1 and suffix != ".tiff"  # Pillow itself turns these for every reader
     assert ("1 turned upright" in source.conversions.words()) == told
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("resize", ["center-crop", "squash"])
+def test_large_photographs_are_decoded_small_and_lie_where_they_did(tmp_path, monkeypatch, orientation, resize):
+    rows, columns = np.mgrid[0:301, 0:269]
+    blobs = [127 + 127 * np.sin(rows / a) * np.cos(columns / b) for a, b in ((21, 17), (13, 29), (33, 11))]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.stack(blobs, -1).astype(np.uint8)).save(tmp_path / "x.jpg", exif=exif, quality=95)
+    with Image.open(tmp_path / "x.jpg") as image:
+        ImageOps.exif_transpose(image).save(tmp_path / "x.png")
+    decoded = []
+    load = JpegImageFile.load
+    monkeypatch.setattr(JpegImageFile, "load", lambda image: decoded.append(image.size) or load(image))
+    small, all_pixels = (read_picture(tmp_path / f"x.{kind}", Preprocessing((16, 16), resize=resize)) for kind in
+                         ("jpg", "png"))  # fmt: skip
+    assert decoded[-1] == (68, 76)  # of 67.25 and 75.25
+    shift = np.abs(small.astype(int) - all_pixels)
+    assert shift.max() < 10
+    assert shift.mean() < 1  # 6 and more where what lies beyond the edge, or its side, is taken for the picture
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tiff"])
+def test_sizes_are_told_undecoded_as_pictures_are_turned(tmp_path, suffix):
+    for orientation in (*range(1, 9), 77):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.new("RGB", (6, 4)).save(tmp_path / f"x{suffix}", exif=exif)
+        with Image.open(tmp_path / f"x{suffix}") as image:
+            size = upright_size(image)
+        with Image.open(tmp_path / f"x{suffix}") as image:
+            assert size == ImageOps.exif_transpose(image).size[::-1]
 
 
 def test_a_damaged_orientation_says_nothing(tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from n2n_edge.data.labels.values import Mask, Objects, Points
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.data.streaming import Pictures
 from n2n_edge.errors import InputError
+from n2n_edge.tasks.choice import choose_task, metric_name
+from tests.training.small import small_cnn
 
 WIDTH, HEIGHT = 120, 80
 BOX = (30.0, 20.0, 70.0, 50.0)
@@ -127,6 +130,44 @@ def test_unlabelled_images_of_classes_have_no_class(tmp_path: Path) -> None:
     assert (data.train.labels[:-1] >= 0).all()
     with pytest.raises(InputError, match=r"unlabelled.*no such folder"):
         loaded(yolo(tmp_path / "y"), unlabelled=(str(tmp_path / "nowhere"),))
+
+
+@pytest.mark.parametrize("kind", ["npz", "csv", "decisions", "boxes"])
+def test_unlabelled_folders_go_with_numbers_and_arrays(tmp_path: Path, kind: str) -> None:
+    random, size = np.random.default_rng(0), 2 if kind == "csv" else 3
+    values = random.uniform(0, 9, (20, size)).astype(np.float32)
+    more = tmp_path / "more"
+    for index in range(20):
+        picture(tmp_path / "own" / f"{index}.png")
+        picture(more / f"{index}.png", box=None) if index < 5 else None
+    images = random.integers(0, 255, (20, 16, 16, 3), dtype=np.uint8)
+    spec = tmp_path / "data.npz"
+    if kind == "csv":
+        spec = tmp_path / "own" / "labels.csv"
+        rows = "".join(f"{index}.png,{a},{b}\n" for index, (a, b) in enumerate(values.tolist()))
+        spec.write_text("file,width,depth\n" + rows)
+    elif kind == "boxes":
+        np.savez(spec, images=images, boxes=[(index, 1, 2, 9, 10, index % 3) for index in range(20)])
+    else:
+        np.savez(spec, images=images, labels=values if kind == "npz" else np.float32([[0, 1, 1], [1, 1, 0]] * 10))
+    data = load_data(
+        str(spec), preprocessing=Preprocessing((16, 16)), classes=None, may_be_values=True, unlabelled=[str(more)]
+    )
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [16 + 5, 2, 2]
+    if kind == "boxes":
+        assert [each is None for each in data.train.annotations or ()] == [False] * 16 + [True] * 5
+        return
+    assert data.train.targets is not None
+    assert np.isnan(data.train.targets[16:]).all()
+    for part in (data.train.targets[:16], data.validation.targets, data.test.targets):
+        assert part is not None
+        assert np.isfinite(part).all()
+    network = small_cnn(width=4, channels=3, classes=size, end="Sigmoid" if kind == "decisions" else "")
+    data, choice = choose_task(network, data, None)
+    assert choice.task.name == ("multilabel" if kind == "decisions" else "regression")
+    assert metric_name(network, data) == ("map" if kind == "decisions" else "r2")
+    assert f", {size} numbers each" in data.counts or kind == "csv"
+    assert data.digest() != replace(data, train=data.train.take(np.arange(16))).digest()
 
 
 def test_points_and_numbers_of_a_table(tmp_path: Path) -> None:

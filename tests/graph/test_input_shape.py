@@ -1,5 +1,8 @@
 """Free sizes of an input: at which they are counted, and that nobody compares figures of different ones unsaid."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -7,7 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from n2n_edge.errors import InputError
 from n2n_edge.graph.costs import costs
-from n2n_edge.graph.input_shape import at_one_size, parse_input_shape, with_input_shape
+from n2n_edge.graph.input_shape import at_one_size, parse_input_shape, recorded_shape, with_input_shape
+from n2n_edge.graph.teacher import Teacher
+from n2n_edge.latency.file_figures import file_figures
 
 FREE, FIXED = ["N", 3, "H", "W"], ["N", 3, 32, 32]
 
@@ -52,6 +57,39 @@ def test_alone_it_is_counted_at_224_and_that_is_said() -> None:
 
     assert costs(sized.models[0]).macs == costs(network(["N", 3, 224, 224])).macs
     assert "at 3x224x224, give --input-shape for another size" in sized.notes[0]
+
+
+def recording(size: int, shape: list[int | str] = FREE) -> ir.Model:
+    model = network(shape)
+    model.metadata_props["n2n_edge.preprocessing"] = json.dumps({"size": [size, size], "channels": 3})
+    return model
+
+
+def test_a_size_that_is_recorded_is_counted_everywhere(tmp_path: Path) -> None:
+    expected = costs(network(FIXED)).macs
+    sized = at_one_size([("student", recording(32)), ("other", network(FREE))])
+    assert [costs(model).macs for model in sized.models] == [expected, expected]
+    assert [note.split(" at ")[1] for note in sized.notes] == [
+        "3x32x32, as its metadata record",
+        "3x32x32, like the other model",
+    ]
+    assert costs(Teacher(recording(32)).model).macs == expected
+    ir.save(recording(32), tmp_path / "student.onnx")
+    assert file_figures(tmp_path / "student.onnx")["macs"].value == expected
+    assert file_figures(tmp_path / "student.onnx", (3, 64, 64))["macs"].value > expected
+
+
+def test_a_fixed_or_given_size_comes_before_a_recorded_one() -> None:
+    sized = at_one_size([("student", recording(64)), ("teacher", network(FIXED))])
+    assert sized.input_shape == (3, 32, 32)
+    assert at_one_size([("student", recording(64))], (3, 32, 32)).input_shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"size": 3, "channels": 3}', '{"size": [8, 8], "channels": 1}', "7"])
+def test_a_record_that_does_not_fit_says_nothing(text: str) -> None:
+    model = network(FREE)
+    model.metadata_props["n2n_edge.preprocessing"] = text
+    assert recorded_shape(model) is None
 
 
 def test_different_fixed_sizes_are_said() -> None:

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from n2n_edge.metrics.figures import Figure
-from n2n_edge.report.html import render_html, write_html
+from n2n_edge.report.html import render_html, run_charts, write_html
 from n2n_edge.report.model_card import render_model_card
 from n2n_edge.report.score import score_words
 from tests.report.pages import Page, chart_of
@@ -245,6 +245,24 @@ def test_a_task_goes_by_its_own_metric_with_the_interval_of_the_difference(docum
     assert words.index("AP of bicycle") < words.index("AP of person")  # it has lost more
     assert "AP of" not in render_model_card(found)
     jsonschema.validate(found, json.loads(SCHEMA.read_text()))
+
+
+def test_a_detectors_precision_is_drawn_by_recall(document):
+    found = detector(document)
+    html = _html(found)
+    chart = chart_of(html, "precision-recall")
+    assert chart.count("<circle") == 22
+    assert "teacher; recall 0%; precision 100.0%" in chart
+    assert {"line teacher", "line student"} <= set(re.findall(r'class="(line [a-z]+)"', chart))
+    words = " ".join(Page(html).words.split())
+    assert "Mean over classes, against what is labelled. Area under the curve: teacher 5" in words
+    assert "precision-recall" in [chart.name for chart in run_charts(found)]
+
+    curves = {key: value for key, value in found["precision_recall"].items() if key != "teacher"}
+    alone = _html({**found, "precision_recall": {**curves, "against": "teacher"}})
+    assert chart_of(alone, "precision-recall").count("<circle") == 11
+    assert "Mean over classes, against what the teacher finds. Area under the curve: student" in Page(alone).words
+    assert "Precision and recall" not in Page(_html(document)).words
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -71,6 +71,14 @@ def test_accuracy_without_pillow_names_the_package(tmp_path):
     assert "pip install pillow" in done.stdout
 
 
+def test_a_budget_file_with_preprocessing_is_checked_without_pillow(tmp_path):
+    config = tmp_path / "n2n-edge.toml"
+    config.write_text('[gate]\nmax-mb = 2\nresize = "letterbox"\npad-color = [1, 2, 3]\n')
+    command = [sys.executable, "-c", WITHOUT.format(missing={"torch", "PIL"}), "gate", teacher_path()]
+    done = subprocess.run([*command, "--config", config, "--static"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="module")
 def digits():
     pytest.importorskip("sklearn")

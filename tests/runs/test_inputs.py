@@ -49,6 +49,27 @@ def test_datasets_are_read_once(tmp_path: Path) -> None:
     np.testing.assert_array_equal(kept["x_test"][..., 0], IMAGES[:10])
 
 
+@pytest.mark.parametrize("form", ["dataset", "arrays"])
+def test_boxes_masks_and_points_come_as_objects_too(tmp_path: Path, form: str) -> None:
+    masks = (IMAGES > 127).astype(np.int64)
+    data = (IMAGES, masks) if form == "arrays" else list(zip(IMAGES, [{"mask": each} for each in masks], strict=True))
+    begun(tmp_path / "run", teacher=teacher_path(), data=data)
+    np.testing.assert_array_equal(np.load(tmp_path / "run" / "data.npz")["y_train"], masks)
+
+    boxes = [{"boxes": [(1, 2, 9, 10)] * (place % 2), "labels": [3] * (place % 2)} for place in range(20)]
+    pair = list(zip(IMAGES, boxes, strict=True))
+    begun(tmp_path / "boxes", teacher=teacher_path(), data=(IMAGES, boxes) if form == "arrays" else (pair, pair[:10]))
+    kept = np.load(tmp_path / "boxes" / "data.npz")
+    assert kept["boxes_train"][0].tolist() == [1, 1, 2, 9, 10, 3, 0]
+    assert ("boxes_test" in kept) == (form == "dataset")
+
+    points = [{"points": [(3, 4), (5, 6)]}] * 19 + [None]
+    begun(tmp_path / "points", teacher=teacher_path(), data=list(zip(IMAGES, points, strict=True)))
+    kept = np.load(tmp_path / "points" / "data.npz")
+    assert kept["points_train"].shape == (20, 2, 3)
+    assert kept["labelled_train"].tolist() == [True] * 19 + [False]
+
+
 def test_a_changed_profile_becomes_a_file_and_others_are_named(tmp_path: Path) -> None:
     pi = n2n_edge.load_profile("raspberry-pi-4")
     changed = pi.model_copy(update={"name": "my-board"})

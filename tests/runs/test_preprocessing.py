@@ -13,11 +13,12 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 import n2n_edge
+from n2n_edge.data.preprocessing_options import options_of
 from n2n_edge.errors import InputError
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.runs.accuracy import TestData, file_accuracy
-from n2n_edge.runs.preprocessing import options_of, preprocessing_for
+from n2n_edge.runs.preprocessing import preprocessing_for
 from n2n_edge.runs.run import new_run
 from n2n_edge.training.augmentation import normalise
 from tests.graph.test_free_batch import Net

@@ -3,7 +3,7 @@
 import re
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +55,21 @@ def test_nonsense_is_refused_with_what_was_given(given: dict[str, object], text:
         CompressSettings(**given)  # type: ignore[arg-type]
     assert text in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_former_name_of_the_score_is_taken_as_everywhere(tmp_path: Path) -> None:
+    settings = CompressSettings(min_accuracy=0.9)
+    assert settings == CompressSettings(min_score=0.9)
+    assert (settings.min_score, replace(settings, min_score=0.5).min_score) == (0.9, 0.5)
+    assert settings.command(tmp_path) == f"n2n-edge compress --min-score 0.9 --out {tmp_path}"
+    for given, words in (
+        ({"min_score": 0.8, "min_accuracy": 0.9}, "‹min_accuracy› 0.9: is another name of ‹min_score›, which is given"),
+        ({"min_accuracy": 90.0}, "‹min_score› 90"),
+        ({"min_accuracy": "high"}, "‹min_score› 'high': must be a number"),
+    ):
+        with pytest.raises(InputError) as caught:
+            CompressSettings(**given)  # type: ignore[arg-type]
+        assert words in caught.value.text
 
 
 def test_the_command_that_repeats_a_run_names_what_differs_from_the_defaults() -> None:

@@ -52,6 +52,10 @@ def test_a_detector_is_compressed_by_its_labels_and_gated(way, export):
     assert report["difference"]["unit"] == "points"
     assert "map" in report["student"]
     assert report["examples"]
+    curves = report["precision_recall"]
+    for role in ("teacher", "student"):
+        assert sum(curves[role]) / 101 == pytest.approx(report[role]["details"]["ap50"]["value"], abs=1e-5)
+    assert "Precision by recall" in (way / f"run-{export}" / "report.html").read_text()
 
     (passed,) = n2n_edge.gate(run.student, data=spec, min_score=0.001, max_macs=0.7 * macs)
     (failed,) = n2n_edge.gate(run.student, data=spec, min_score=0.999)

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from n2n_edge.data.dataset import Data, Split, load_data
-from n2n_edge.data.labels.values import Label, Mask
+from n2n_edge.data.labels.values import Label, Mask, Points
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.errors import InputError
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.runs.normalisation import choose_normalisation
 from n2n_edge.tasks.choice import choose_task, metric_name
 from n2n_edge.tasks.classification import Classification
+from n2n_edge.tasks.keypoints import Keypoints
 from n2n_edge.tasks.maps import ClassMap
 from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.multilabel import Multilabel
@@ -24,6 +25,7 @@ from n2n_edge.tasks.task import Task
 from n2n_edge.training.batches import training_batches
 from n2n_edge.training.evaluation import evaluate, scale_warnings
 from n2n_edge.training.settings import DistillSettings
+from tests.cli.networks import segmenter
 from tests.training.small import small_cnn
 
 RANDOM = np.random.default_rng(0)
@@ -159,3 +161,49 @@ def test_labels_of_any_task_find_the_normalisation() -> None:
     bare = replace(split, annotations=None)
     without = choose_normalisation(replace(data, validation=bare), evaluated)
     assert without.origin == "assumed"
+
+
+@pytest.mark.parametrize(
+    ("size", "labelled", "recorded", "count", "numbers"),
+    [
+        (6, 3, {}, 3, 2), (6, 2, {}, 2, 3), (9, 3, {}, 3, 3), (12, 4, {}, 4, 3), (12, 6, {}, 6, 2),
+        (12, None, {}, 6, 2), (12, None, {"task": "keypoints", "points": 4}, 4, 3), (9, None, {}, 3, 3),
+    ],
+)  # fmt: skip
+def test_coordinates_may_come_with_a_score_each(
+    tmp_path: Path, size: int, labelled: int | None, recorded: dict[str, object], count: int, numbers: int
+) -> None:
+    data = load_data(save(tmp_path), input_shape=(1, 8, 8), classes=None)
+    if labelled is not None:
+        label = Points(np.column_stack([np.full((labelled, 2), 4.0), np.full(labelled, 2.0)]))
+        parts = {name: getattr(data, name) for name in ("train", "validation", "test")}
+        data = replace(data, **{name: replace(each, annotations=[label] * len(each)) for name, each in parts.items()})
+    network = small_cnn(width=4, classes=size, end="Sigmoid", size=8)
+    data, choice = choose_task(network, data, None if labelled else "keypoints", recorded=recorded)
+    assert isinstance(choice.task, Keypoints)
+    assert (choice.task.form.count, choice.task.form.numbers) == (count, numbers)
+    assert ("with a score or visibility each" in choice.reason) == (numbers == 3)
+    assert choice.task.to_json() == {"task": "keypoints", "points": count}
+    assert choice.task.read([np.zeros((2, size), np.float32)]).shape == (2, count, 2)
+
+
+def test_labels_of_another_kind_are_refused_unless_a_task_is_asked_for(tmp_path: Path) -> None:
+    data = load_data(save(tmp_path), input_shape=(1, 8, 8), classes=None)
+    masks: list[Label | None] = [Mask(np.zeros((8, 8), np.uint8))] * 40
+    parts = {name: getattr(data, name) for name in ("train", "validation", "test")}
+    data = replace(data, **{name: replace(each, annotations=masks[: len(each)]) for name, each in parts.items()})
+    with pytest.raises(
+        InputError, match=r"^the labels are masks, but the model is taken for regression .*: give labels that fit"
+    ):
+        choose_task(model(), data, None)
+    _, choice = choose_task(model(), data, "regression")
+    assert choice.reason.endswith("its labels (masks) don't count")
+
+
+def test_a_softmax_over_three_maps_is_one_of_classes_without_labels_too(tmp_path: Path) -> None:
+    data = load_data(save(tmp_path), input_shape=(1, 8, 8), classes=None)
+    network = ir.load(segmenter(tmp_path / "model.onnx"))
+    large = replace(data, preprocessing=Preprocessing((32, 32)))
+    images = np.zeros((12, 32, 32, 3), np.uint8)
+    large = replace(large, train=Split(images, None), validation=Split(images, None), test=Split(images, None))
+    assert choose_task(network, large, None)[1].task.name == "segmentation"

@@ -113,6 +113,19 @@ def test_segmentation_of_one_class_and_a_further_output() -> None:
     )
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_segmentation_of_classes_that_may_overlap(last: bool) -> None:
+    axis = 3 if last else 1
+    scores = sigmoid(logits(6, 8, 8, 4) if last else logits(6, 4, 8, 8))
+    scores[0] = 0.1  # nothing is there
+    check_task(
+        Segmentation(ClassMap(axis, 4, independent=True), (8, 8), bounded=True),
+        [scores],
+        labels=masks(6, 8, 4),
+        reference=lambda outputs, told: naive_miou(outputs[0].argmax(axis=axis), list(told), 4),
+    )
+
+
 def test_maps_smaller_than_the_masks_are_enlarged() -> None:
     scores = logits(4, 3, 4, 4)
     check_task(
@@ -160,6 +173,19 @@ def test_keypoints_as_coordinates(shares: bool) -> None:
         [outputs.reshape(6, -1)],
         labels=labels,
         reference=lambda _, told: naive_likeness(found, aim, visible[..., 0] > 0),
+    )
+
+
+def test_keypoints_with_a_score_each() -> None:
+    outputs = RANDOM.uniform(0, 1, (6, 5, 3)).astype(np.float32)
+    found = outputs[..., :2] * 32
+    aim = (found + RANDOM.normal(0, 1, found.shape)).astype(np.float32)
+    labels = [Points(np.concatenate([each, np.full((5, 1), 2)], axis=1)) for each in aim]
+    check_task(
+        Keypoints(PointForm(5, numbers=3), (32, 32)),
+        [outputs.reshape(6, -1)],
+        labels=labels,
+        reference=lambda _, told: naive_likeness(found, aim, np.ones((6, 5), bool)),
     )
 
 

@@ -57,3 +57,26 @@ def test_all_images_once_are_the_evaluation() -> None:
     unlabelled = whole.resampled(np.array([IMAGES - 1, IMAGES - 2]))
     assert unlabelled is not None
     assert unlabelled.score is None
+
+
+def test_precision_by_recall_is_against_labels_where_there_are_any() -> None:
+    told = meter(4.0, taught=True).evaluation()
+    assert len(told.precision) == 101
+    assert np.mean(told.precision) == pytest.approx(told.details["ap50"], abs=1e-6)
+    assert all(first >= after for first, after in zip(told.precision, told.precision[1:], strict=False))
+
+
+def test_without_labels_precision_is_against_what_the_teacher_finds() -> None:
+    task = Detection(Signature(200, 200, (), frozenset()), reader=f"{__name__}:decode")
+    same, other, alone = task.meter(), task.meter(), task.meter()
+    same.add([raw(1, 0.0)], [raw(1, 0.0)], None)
+    other.add([raw(1, 6.0)], [raw(1, 0.0)], None)
+    alone.add([raw(1, 0.0)], None, None)
+    assert set(same.evaluation().precision) == {1.0}
+    assert 0 < np.mean(other.evaluation().precision) < 1
+    assert alone.evaluation().precision == ()
+    nothing = raw(1, 0.0)
+    nothing[..., 4] = 0
+    silent = task.meter()
+    silent.add([raw(1, 0.0)], [nothing], None)
+    assert silent.evaluation().precision == ()

@@ -65,3 +65,23 @@ def test_a_teacher_that_sees_nothing_agrees_where_nothing_is_seen() -> None:
     meter.add([nothing], [nothing], None)
     assert meter.evaluation().fidelity == 1.0
     assert pickle.loads(pickle.dumps(Multilabel())) == Multilabel()
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_images_without_a_label_count_by_the_teacher_alone(bounded: bool) -> None:
+    task, settings = Multilabel(bounded), DistillSettings(kd_weight=0.6)
+    teacher, student = (torch.randn(8, 5) for _ in range(2))
+    if bounded:
+        teacher, student = teacher.sigmoid(), student.sigmoid()
+    labels = (torch.rand(8, 5) > 0.5).float()
+    labels[3:] = torch.nan
+
+    def loss(rows: slice, told: torch.Tensor | None) -> float:
+        return float(task.loss([student[rows]], [teacher[rows]], told, settings))
+
+    divergence = loss(slice(8), None), 3 * loss(slice(3), None) + 5 * loss(slice(3, 8), None)
+    assert divergence[1] == pytest.approx(8 * divergence[0], rel=1e-5)
+    entropy = 3 * (loss(slice(3), labels[:3]) - 0.6 * loss(slice(3), None))
+    share = 1 - 0.4 * 3 / 8  # the divergence makes up for labels that there aren't, over the whole batch
+    assert loss(slice(8), labels) == pytest.approx(share * divergence[0] + entropy / 8, rel=1e-5)
+    assert loss(slice(3, 8), labels[3:]) == pytest.approx(loss(slice(3, 8), None))

@@ -2,16 +2,21 @@
 
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 
-from n2n_edge.data.dataset import Split
+from n2n_edge.data.dataset import Data, Split
 from n2n_edge.data.labels.values import IGNORED, Mask
+from n2n_edge.data.preprocessing import Preprocessing
+from n2n_edge.tasks.choice import choose_task
 from n2n_edge.tasks.maps import ClassMap
 from n2n_edge.tasks.segmentation import Segmentation
 from n2n_edge.training.settings import DistillSettings
+from tests.cli.networks import segmenter
 
 SIZE = 8
 LOGITS = Segmentation(ClassMap(1, 3), (SIZE, SIZE))
@@ -105,3 +110,35 @@ def test_further_outputs_are_values() -> None:
     far = float(LOGITS.loss([map_, other + 1], [map_, other], None, DistillSettings()))
     assert near == pytest.approx(0.0, abs=1e-6)
     assert far > 0.1
+
+
+def test_channels_behind_a_sigmoid_are_decisions_of_their_own(tmp_path: Path) -> None:
+    images = np.zeros((12, 32, 32, 3), np.uint8)
+    split = Split(images, None)
+    data = Data(split, split, split, (), Preprocessing((32, 32)))
+    model = ir.load(segmenter(tmp_path / "model.onnx", end="Sigmoid"))
+    _, choice = choose_task(model, data, "segmentation")
+    task = choice.task
+    assert isinstance(task, Segmentation)
+    assert task.form.independent
+    assert "a map of 3 classes that may overlap" in choice.reason
+    other = ir.load(segmenter(tmp_path / "other.onnx"))
+    softmax = choose_task(other, data, "segmentation")[1].task
+    assert isinstance(softmax, Segmentation)
+    assert not softmax.form.independent
+
+    teacher = torch.full((2, 3, 32, 32), 0.9)
+    teacher[:, 2] = 0.1
+    student = teacher.clone()
+    student[:, :] = torch.tensor([0.09, 0.09, 0.01]).reshape(1, 3, 1, 1)  # the same shares of their sum
+    assert float(task.loss([student], [teacher], None, DistillSettings())) > 1
+    assert float(task.loss([teacher], [teacher], None, DistillSettings())) == pytest.approx(0, abs=1e-6)
+
+    half = teacher.clone()
+    half[:, 1, :16] = 0.2
+    meter = task.meter()
+    meter.add([half], [teacher.numpy()], None)
+    assert meter.evaluation().fidelity == pytest.approx((1 + 0.5) / 2)  # the third is in neither
+    nothing = torch.zeros(1, 3, 32, 32)
+    assert not task.marks([nothing])[0].area.any()  # type: ignore[union-attr]
+    assert task.marks([torch.eye(3)[:, :, None, None].expand(3, 3, 32, 32)])[2].area.min() == 2  # type: ignore[union-attr]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from n2n_edge.data.labels.values import NOT_LABELLED, Annotated, Floats, Label, Objects, Shape, Split
 from n2n_edge.data.loading import quiet, refuse_unreadable
-from n2n_edge.data.pictures import ORIENTATION, UNREADABLE
+from n2n_edge.data.pictures import UNREADABLE, upright_size
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.metrics.notices import Notice
@@ -22,7 +22,6 @@ __all__ = ["Checks", "Classes", "Row", "class_table", "named", "numbers"]
 _SILENT_PIXELS = 1.0
 _WILD_PIXELS, _WILD_SHARE = 2.0, 0.1
 _MANY, _MANY_SHARE = 10, 0.2
-_TURNED = (5, 6, 7, 8)
 
 
 def named(path: object) -> str:
@@ -272,9 +271,7 @@ def _size(path: str) -> tuple[int, int] | str:
     """Return height and width of an image once it is upright, or why it can't be read."""
     try:
         with Image.open(path) as image:
-            width, height = image.size
-            turned = _may_tell(image, path) and _orientation(image) in _TURNED
-        return (width, height) if turned else (height, width)
+            return upright_size(image) if _may_tell(image, path) else (image.height, image.width)
     except UNREADABLE as error:
         return f"image {named(path)} can't be read ({printable(error)}): repair or remove it"
 
@@ -285,10 +282,3 @@ def _may_tell(image: Image.Image, path: str) -> bool:
         return True
     data = Path(path).read_bytes()
     return b"eXIf" in data or b"Raw profile type exif" in data
-
-
-def _orientation(image: Image.Image) -> object:
-    try:
-        return image.getexif().get(ORIENTATION, 1)
-    except Exception:  # notes that can't be read say nothing
-        return 1

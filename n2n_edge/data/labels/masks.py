@@ -22,11 +22,12 @@ from n2n_edge.foreign import printable
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.reading import is_file, read_text
 
-__all__ = ["TABLES", "pairs_of", "read"]
+__all__ = ["BINARY_MASKS", "TABLES", "is_binary", "pairs_of", "read", "too_high"]
 
 IMAGES = ("images", "JPEGImages", "Images", "imgs", "image")
 MASKS = ("masks", "SegmentationClass", "Masks", "mask", "annotations", "labels")
 TABLES = ("labelmap.txt", "class_dict.csv")
+BINARY_MASKS = Notice("binary-masks", "masks hold 0 and 255 alone: 255 is taken as class 1, not as ignored")
 _NAMES = "classes.txt"
 _VOID = frozenset({"void", "ignore", "ignored", "unlabelled", "unlabeled"})
 _ROW = re.compile(r"\s*(.*?)\s*[:,;]\s*(\d{1,3})\s*[,; ]\s*(\d{1,3})\s*[,; ]\s*(\d{1,3})\s*(?:[:;,].*)?")
@@ -85,18 +86,19 @@ def read(root: Path, images: Path | None, classes: int | Sequence[str] | None) -
     chosen = {image: str(mask) for image, (mask, _) in files.items() if mask is not None and image in sizes}
     found = _look_at(chosen, sizes, table)
     values = np.array(sum(found.values(), np.zeros(256, np.int64)))
-    binary = table is None and values[1:IGNORED].sum() == 0 and values[IGNORED] > 0 and _is_binary(values, classes)
+    binary = table is None and values[1:IGNORED].sum() == 0 and values[IGNORED] > 0 and is_binary(values, classes)
     if binary:
-        notices.append(Notice("binary-masks", "masks hold 0 and 255 alone: 255 is taken as class 1, not as ignored"))
+        notices.append(BINARY_MASKS)
     highest = {
         image: 1 if binary else int(np.flatnonzero(each[:IGNORED]).max(initial=0)) for image, each in found.items()
     }
     names = _names(top, table, classes) or tuple(str(each) for each in range(max(highest.values(), default=0) + 1))
     for each, most in highest.items():
+        where = f"mask {named(chosen[each])}"
         if isinstance(classes, int) and most >= classes:
-            raise _too_high(chosen[each], most, f"the teacher has {classes} classes, 0 to {classes - 1}")
+            raise too_high(where, most, f"the teacher has {classes} classes, 0 to {classes - 1}")
         if most >= len(names):
-            raise _too_high(chosen[each], most, f"{len(names)} classes are named, 0 to {len(names) - 1}")
+            raise too_high(where, most, f"{len(names)} classes are named, 0 to {len(names) - 1}")
     if isinstance(classes, int) and len(names) != classes:
         text = f"the labels name {len(names)} classes, the teacher has {classes}"
         notices.append(Notice("class-count", text, "check that they count alike"))
@@ -163,16 +165,15 @@ def _look_at(
 _REMEDY = f"give a value from 0 to 254 for each class, or a table of colours ({' or '.join(TABLES)})"
 
 
-def _is_binary(values: NDArray[np.int64], classes: int | Sequence[str] | None) -> bool:
+def is_binary(values: NDArray[np.int64], classes: int | Sequence[str] | None) -> bool:
     """Tell whether 0 and 255 are two classes, which a teacher of one class with ignored parts doesn't have."""
     count = classes if classes is None or isinstance(classes, int) else len(classes)
     return values[0] > 0 and (count is None or count > 1)
 
 
-def _too_high(mask: str, most: int, why: str) -> InputError:
-    return InputError(
-        f"mask {named(mask)} holds class {most}, but {why}; mend it, or mark what isn't to count with 255"
-    )
+def too_high(mask: str, most: int, why: str) -> InputError:
+    """Return the error of a mask with a class that there isn't."""
+    return InputError(f"{mask} holds class {most}, but {why}; mend it, or mark what isn't to count with 255")
 
 
 def _names(root: Path, table: _Table | None, classes: int | Sequence[str] | None) -> tuple[str, ...]:

@@ -82,6 +82,6 @@ def locate(names: Sequence[str], folders: Sequence[Path], source: Path) -> list[
         where = named(folder) if len(missing) < len(names) else ", ".join(map(named, folders))
         raise InputError(
             f"{printable(source)}: {len(missing):,} of {len(names):,} images aren't in {where}, the first: "
-            f"{named(missing[0])}; put them there, or give their folder (‹images›)"
+            f"{named(missing[0])}; put them there"
         )
     return paths

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HIDDEN", "IGNORED", "NOT_LABELLED", "SPLITS", "VISIBLE", "Annotated", "Floats", "Label", "Mask", "MaskFile",
-    "Numbers", "Objects", "Points", "Shape", "Split", "flip_index_of", "mask_values",
+    "Numbers", "Objects", "Points", "Shape", "Split", "flip_index_of", "highest_class", "mask_values",
 ]  # fmt: skip
 
 Floats = NDArray[np.floating[Any]]
@@ -170,6 +170,15 @@ class Annotated:
         if any(isinstance(label, Numbers) for label in self.labels):
             text += f"; {len(self.names)} numbers each"
         return text + (f"; {len(self.keypoint_names)} points each" if self.keypoint_names else "")
+
+
+def highest_class(label: Label | None) -> int:
+    """Return the highest class of an image's objects or pixels, 0 where it has none."""
+    if isinstance(label, Objects):
+        return int(label.classes.max(initial=0))
+    if isinstance(label, MaskFile):
+        label = label.read()
+    return int(label.pixels[label.pixels != IGNORED].max(initial=0)) if isinstance(label, Mask) else 0
 
 
 def flip_index_of(names: Sequence[str]) -> tuple[int, ...] | None:

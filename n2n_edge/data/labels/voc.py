@@ -156,7 +156,7 @@ def _owners(
     if missing:
         raise InputError(
             f"{len(missing):,} of {len(trees):,} XML files have no image in {named(place)}, the first: "
-            f"{named(files[missing[0]])}; put them there, or give their folder (‹images›)"
+            f"{named(files[missing[0]])}; put them there"
         )
     return owners
 

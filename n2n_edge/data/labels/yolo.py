@@ -239,7 +239,7 @@ def _images_of(
         if place is None or declared is None:
             raise InputError(
                 f"{where}: '{key}' is {named(entry)}, and there is no {', '.join(named(each) for each, _ in looked)}; "
-                "mend it, or give the folder of images (‹images›)"
+                "mend it"
             )
         if place.is_dir():
             files = pictures_in(place)
@@ -281,7 +281,7 @@ def _listed(source: Path, split: Split, roots: Sequence[Path], images: Path | No
                     break
             else:
                 where = f"{printable(source)}, line {number}"
-                raise InputError(f"{where}: there is no image {named(entry)}; mend it, or give their folder (‹images›)")
+                raise InputError(f"{where}: there is no image {named(entry)}; mend it")
 
 
 def _from_folder(path: Path, images: Path | None, classes: int | Sequence[str] | None) -> _Layout:
@@ -302,7 +302,7 @@ def _from_folder(path: Path, images: Path | None, classes: int | Sequence[str] |
             declared = path / "images" / inner if images is not None and own is None else file
             found.append(_Image(file, declared, split))
     if not found:
-        raise InputError(f"{named(path)} has labels/, but no images in images/; put them there, or give ‹images›")
+        raise InputError(f"{named(path)} has labels/, but no images in images/; put them there")
     return _Layout(path, found, categories)
 
 
