@@ -45,6 +45,8 @@ BORROWERS = (
     ("raspberry-pi-3b-plus", "raspberry-pi-zero-2-w"), ("raspberry-pi-zero-2-w", "raspberry-pi-3b-plus"),
     ("raspberry-pi-4", "raspberry-pi-3b-plus"), ("raspberry-pi-3b-plus", "raspberry-pi-4"),
     ("raspberry-pi-4", "jetson-orin-nano-cpu"), ("jetson-orin-nano-cpu", "raspberry-pi-4"),
+    ("jetson-orin-nano-cpu", "raspberry-pi-5"), ("raspberry-pi-5", "jetson-orin-nano-cpu"),
+    ("raspberry-pi-4", "raspberry-pi-5"), ("raspberry-pi-5", "raspberry-pi-4"),
     ("jetson-tx2", "jetson-nano"), ("jetson-nano", "jetson-tx2"), ("jetson-orin-nano", "jetson-tx2"),
     ("jetson-tx2", "jetson-orin-nano"),
 )  # fmt: skip
@@ -80,7 +82,7 @@ def main() -> None:
             calibrations.setdefault(table.device, []).append(calibration)
         print(f"{time.perf_counter() - start:5.0f} s  {table.key}: {judged[table.key]['kernel classes']}", flush=True)
     profiles = {name: _profile(name).model_copy(update={"calibrations": tuple(c)}) for name, c in calibrations.items()}
-    borrowed = _borrowed(profiles, tables)
+    borrowed = _borrowed(profiles, tables) | _without_int8(profiles, tables)
     rows = {key: {way: each.to_json() for way, each in ways.items()} for key, ways in judged.items()}
     document = {"tables": rows, "borrowed": {key: each.to_json() for key, each in borrowed.items()}}
     (HERE / "results.json").write_text(json.dumps(document, indent=1) + "\n")
@@ -165,17 +167,35 @@ def _borrowed(profiles: dict[str, Profile], tables: Sequence[Table]) -> dict[str
         for table in tables:
             if (table.device, table.quantity) != (borrower, "latency") or not table.runtime.startswith("ncnn"):
                 continue
-            if table.precision == "int8":
-                continue
             lent = LatencyModel(target, table.threads, table.precision, relative=profiles[lender])  # type: ignore[arg-type]
-            basis = lent.basis()
-            rates = np.array([basis.rates.get(term, 0.0) for term in TERMS])
-            values = values_of(table.rows)
-            errors = np.log(terms_of(table.rows) @ rates) - np.log(values)
-            held = (errors >= -np.log(basis.high_ratio)) & (errors <= -np.log(basis.low_ratio))
             key = f"{borrower} from {lender}, {table.threads} threads, {table.precision}"
-            found[key] = replace(judge(errors, values), coverage=float(held.mean()))
+            found[key] = _held(lent, table)
     return found
+
+
+def _without_int8(profiles: dict[str, Profile], tables: Sequence[Table]) -> dict[str, Judgement]:
+    """Return how well int8 models are predicted where a device has float timings alone, as `predict` does it."""
+    found = {}
+    for table in tables:
+        profile = profiles.get(table.device)
+        if profile is None or (table.quantity, table.precision) != ("latency", "int8") or not _ships(table):
+            continue
+        kept = tuple(each for each in profile.calibrations if "int8" not in each.precisions)
+        floats = profile.model_copy(update={"calibrations": kept})
+        found[f"{table.device}, {table.threads} threads, int8 from float"] = _held(
+            LatencyModel(floats, table.threads, "int8"), table
+        )
+    return found
+
+
+def _held(latency: LatencyModel, table: Table) -> Judgement:
+    """Return how well a table's models are predicted, and how often the interval holds."""
+    basis = latency.basis()
+    rates = np.array([basis.rates.get(term, 0.0) for term in TERMS])
+    values = values_of(table.rows)
+    errors = np.log(terms_of(table.rows) @ rates) - np.log(values)
+    held = (errors >= -np.log(basis.high_ratio)) & (errors <= -np.log(basis.low_ratio))
+    return replace(judge(errors, values), coverage=float(held.mean()))
 
 
 def terms_of(rows: Sequence[Row]) -> Floats:

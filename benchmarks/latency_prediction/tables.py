@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.latency_prediction.classifiers import CLASSIFIERS, mlperf_network, nasbench201
 from benchmarks.latency_prediction.detectors import DETECTORS
-from n2n_edge.graph.costs import Amounts, Place, node_amounts
+from n2n_edge.graph.costs import Amounts, NodeSpec, node_amounts
 from n2n_edge.latency.kernels import Kernels
 from n2n_edge.latency.model import input_pixels
 
@@ -22,12 +22,16 @@ __all__ = ["Row", "Table", "read_ncnn", "read_tables"]
 NCNN_BOARDS = {
     "Raspberry Pi 3 Model B+": ("raspberry-pi-3b-plus", ""),
     "Raspberry Pi 4 Model B": ("raspberry-pi-4", ""),
+    "Raspberry Pi 5 Broadcom BCM2712,": ("raspberry-pi-5", ""),
     "Raspberry Pi Zero 2 W": ("raspberry-pi-zero-2-w", ""),
     "NVIDIA Jetson Nano": ("jetson-nano", "jetson-nano-cpu"),
     "NVIDIA Jetson TX2 NX": ("jetson-tx2", "jetson-tx2-cpu"),
     "NVIDIA Jetson Orin Nano": ("jetson-orin-nano", "jetson-orin-nano-cpu"),
 }
 """By the beginning of a device's name: the profile that its rows belong to, or of a Jetson's GPU and CPU."""
+
+IN_HALF = ("jetson-orin-nano-cpu", "raspberry-pi-5")
+"""CPUs whose float rows were calculated in fp16."""
 
 NCNN_SOURCE = "ncnn's benchmark/README (https://github.com/Tencent/ncnn, BSD-3-Clause), least of several runs"
 NAS_SOURCE = "NAS-Bench-201 cells, HW-NAS-Bench and LatBench (https://github.com/GATECH-EIC/HW-NAS-Bench, MIT)"
@@ -86,7 +90,7 @@ class Table:
 class _Graph:
     """A network's nodes and amounts; its terms depend on how many channels the device's kernels compute at once."""
 
-    places: tuple[Place, ...]
+    places: tuple[NodeSpec, ...]
     outputs: tuple[str, ...]
     amounts: Amounts
     pixels: float
@@ -102,9 +106,9 @@ class _Graph:
 
 
 def read_tables(folder: Path) -> list[Table]:
-    """Return every table of the folder that holds `ncnn.csv`, `nasbench201.csv` and `mlperf_edge.csv`."""
+    """Return every table of the folder that holds `ncnn_all.csv`, `nasbench201.csv` and `mlperf_edge.csv`."""
     return [
-        *read_ncnn(folder / "ncnn.csv"),
+        *read_ncnn(folder / "ncnn_all.csv"),
         *_nasbench(folder / "nasbench201.csv"),
         *_mlperf(folder / "mlperf_edge.csv"),
     ]
@@ -143,14 +147,17 @@ def _rows_of(path: Path) -> Iterable[Mapping[str, str]]:
 def read_ncnn(path: Path) -> list[Table]:
     """Return ncnn's tables. A GPU's rows with one and with all CPU threads are joined: each model's least time.
 
-    int8 rows of GPUs are left out: ncnn's Vulkan kernels have no int8, so these ran on the CPU. The Orin's CPU computes
-    in fp16, as ncnn does wherever the processor can (Armv8.2); the others only keep numbers so.
+    int8 rows of GPUs are left out: ncnn's Vulkan kernels have no int8, so these ran on the CPU. The CPUs of Orin and
+    Raspberry Pi 5 compute in fp16, as ncnn does wherever the processor can (Armv8.2); the others only keep numbers so.
     """
     found: dict[tuple[str, str, int, str], dict[str, float]] = defaultdict(dict)
     for row in _rows_of(path):
-        on_gpu, on_cpu = next(value for name, value in NCNN_BOARDS.items() if row["device"].startswith(name))
+        board = next((value for name, value in NCNN_BOARDS.items() if row["device"].startswith(name)), None)
+        if board is None or (row["backend"] == "gpu" and not board[1]):
+            continue  # the GPU of a Raspberry Pi computes slower than its CPU, and no profile stands for it
+        on_gpu, on_cpu = board
         device = on_gpu if row["backend"] == "gpu" or not on_cpu else on_cpu
-        precision = "int8" if row["precision"] == "int8" else "fp16" if device == "jetson-orin-nano-cpu" else "fp32"
+        precision = "int8" if row["precision"] == "int8" else "fp16" if device in IN_HALF else "fp32"
         gpu = row["backend"] == "gpu"
         if gpu and precision == "int8":
             continue

@@ -11,7 +11,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.graph.op import MICROSOFT
 
-__all__ = ["as_pairs", "new_constant"]
+__all__ = ["as_pairs", "constant_of", "new_constant"]
 
 _Inputs = list[ir.Value | None]
 
@@ -109,16 +109,22 @@ def _bias_scale(node: ir.Node, twin: _Twin) -> ir.Value:
     """Return the scale of a bias of 32-bit sums: the product of those of the input and the weight."""
     product = np.array(node.attributes.get_float("alpha", 1.0), np.float32)
     for index in twin.sources:
-        value = _at(node, index + 1)
-        scale = None if value is None else ir.convenience.get_const_tensor(value)
+        scale = constant_of(node, index + 1)
         if scale is None:
             raise InputError(
                 f"the quantization can't be undone exactly: the scales of {node.op_type} "
                 f"'{printable(node.name or '')}' are found at run time"
             )
-        product = product * scale.numpy()
+        product = product * scale.astype(np.float32)
     assert isinstance(node.graph, ir.Graph)
     return new_constant(node.graph, f"{node.outputs[0].name}_bias_scale", np.asarray(product, np.float32))
+
+
+def constant_of(node: ir.Node, index: int) -> NDArray[np.generic] | None:
+    """Return the content of a node's input where that is a constant."""
+    value = _at(node, index)
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return None if tensor is None else np.asarray(tensor.numpy())
 
 
 def new_constant(graph: ir.Graph, stem: str, array: NDArray[np.generic]) -> ir.Value:

@@ -18,7 +18,8 @@ from n2n_edge.foreign import foreign_file, printable
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.op import Op, counted_op
 from n2n_edge.graph.precision import quantized_range
-from n2n_edge.quantize.integer_ops import as_pairs, new_constant
+from n2n_edge.quantize.dynamic_ops import without_dynamic
+from n2n_edge.quantize.integer_ops import as_pairs, constant_of, new_constant
 
 __all__ = ["dequantize"]
 
@@ -40,11 +41,11 @@ def dequantize(model: Path | str | ir.Model) -> ir.Model:
     >>> n2n_edge.Teacher(float_model).layers[0].op_type
     'Conv'
 
-    Pairs (QDQ) and operators on integers (QOperator) are undone. Inputs of bytes stay bytes, outputs that were integers
-    become the floats that these stand for.
+    Pairs (QDQ), operators on integers (QOperator) and ONNX Runtime's dynamic quantization are undone. Inputs of bytes
+    stay bytes, outputs that were integers become the floats that these stand for.
 
     Raises:
-        InputError: it isn't quantized, or a pair can't be undone exactly: scales that are found at run time, a
+        InputError: it isn't quantized, or a pair can't be undone exactly: another way of finding scales at run time, a
             DequantizeLinear with another scale than its QuantizeLinear, arithmetic on integers.
     """
     where = "the model" if isinstance(model, ir.Model) else str(model)
@@ -62,6 +63,8 @@ def _dequantized(model: ir.Model) -> ir.Model:
     if not any(counted_op(node.op_type, node.domain).quantized for node in model.graph):
         raise InputError("the model isn't quantized: it has nothing to undo")
     as_pairs(model)
+    without_dynamic(model)
+    common.RemoveUnusedNodesPass()(model)
     _fold_weights(model)
     _drop_pairs(model, *_carried(model))
     left = sorted({node.op_type for node in model.graph if counted_op(node.op_type, node.domain).quantized})
@@ -79,7 +82,7 @@ def _fold_weights(model: ir.Model) -> None:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.inputs[0] is None:
             continue
         source = node.inputs[0]
-        held = known.get(source) if source in known else _constant(node, 0)
+        held = known.get(source) if source in known else constant_of(node, 0)
         if held is None:
             continue
         scale, zero = _scale(node)
@@ -225,28 +228,22 @@ def _gives_not_negative(node: ir.Node, not_negative: set[ir.Value]) -> bool:
     if node.op_type in _NOT_NEGATIVE:
         return True
     if node.op_type == "Clip":
-        least = _constant(node, 1)
+        least = constant_of(node, 1)
         return (0.0 if least is None else float(least.reshape(-1)[0])) >= 0 and (
             least is not None or node.attributes.get_float("min", -1.0) >= 0
         )
     if row.join in ("sum", "product", "concat"):
         return all(value is None or value in not_negative for value in node.inputs)
     if node.op_type == "Pad":
-        filling = _constant(node, 2)
+        filling = constant_of(node, 2)
         if node.attributes.get_float("value", 0.0) < 0 or (filling is not None and float(filling.reshape(-1)[0]) < 0):
             return False
     moves = row.kernel in _MOVING and node.op_type != "Resize"
     return (moves or node.op_type in _STAYS_SO) and bool(node.inputs) and node.inputs[0] in not_negative
 
 
-def _constant(node: ir.Node, index: int) -> _Array | None:
-    value = node.inputs[index] if index < len(node.inputs) else None
-    tensor = None if value is None or not value.name else ir.convenience.get_const_tensor(value)
-    return None if tensor is None else np.asarray(tensor.numpy())
-
-
 def _scale(node: ir.Node) -> tuple[_Array, _Array]:
-    scale, zero = _constant(node, 1), _constant(node, 2)
+    scale, zero = constant_of(node, 1), constant_of(node, 2)
     has_zero = len(node.inputs) > 2 and node.inputs[2] is not None and bool(node.inputs[2].name)
     if scale is None or (has_zero and zero is None):
         raise InputError(

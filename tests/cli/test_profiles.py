@@ -34,7 +34,7 @@ def test_list_names_every_device_and_how_its_latency_is_had() -> None:
     timed = sum(each.models for each in pi.calibrations if each.quantity == "latency")
     assert f"{timed} timings" in row_of(result, "raspberry-pi-4")
     assert "4 of 4" in row_of(result, "raspberry-pi-4")
-    assert "as jetson-orin-nano-cpu, scaled" in row_of(result, "raspberry-pi-5")
+    assert "as raspberry-pi-5, scaled" in row_of(result, "cortex-a76")
     assert "measured" in row_of(result, "cpu")
     assert "jetson" in row_of(result, "jetson-orin-nano").split("│")[2]
 
