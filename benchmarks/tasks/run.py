@@ -1,6 +1,7 @@
 """Networks that detect, segment and find points, compressed to shares of their predicted latency.
 
     python benchmarks/tasks/run.py MODELS COCO PEOPLE WORK [--networks yolox-nano] [--shares 0.7 0.5] [--minutes 10]
+        [--unlabelled FOLDER ...]
 
 MODELS is the folder of models, COCO a folder in YOLO's layout, PEOPLE one with images/ and masks/; WORK gets the runs.
 Rows that are in ``results.json`` are kept, a run that was killed is gone on with; ``results.md`` is written after each.
@@ -9,7 +10,7 @@ Rows that are in ``results.json`` are kept, a run that was killed is gone on wit
 import argparse
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.prepare import prepare
 from n2n_edge.runs.run import Run
 from n2n_edge.runs.schedule import Schedule
+from n2n_edge.runs.unit_order import with_kept_order
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.store import Journal
 from n2n_edge.tasks.paired import paired_difference
@@ -47,10 +49,19 @@ class Progress(RunCallback):
 class Bench:
     """One network at one share of its latency."""
 
-    def __init__(self, network: Network, share: float, models: Path, sources: Mapping[str, Path], work: Path) -> None:
+    def __init__(
+        self,
+        network: Network,
+        share: float,
+        models: Path,
+        sources: Mapping[str, Path],
+        work: Path,
+        more: Sequence[Path] = (),
+    ) -> None:
         self.teacher, self.share = models / network.file, share
         self.network, self.out = network, work / f"{self.teacher.stem}-{share:g}"
         self.data, self.unlabelled = arranged(network.images, sources[network.images], work)
+        self.unlabelled = (*self.unlabelled, *map(str, more))
 
     def predicted(self, path: Path) -> float:
         """Return the expected latency, ms."""
@@ -85,8 +96,11 @@ class Bench:
                     prepared.teacher, profiles[0], run.settings.budgets, journal, worker, accept_expected=True
                 )
                 architecture = meter.fitted(frozenset(), {})
-            at_hand = schedule.applied(prepared)
-            trained = train_to_the_end(at_hand, architecture, plan, folder, Progress(), lambda _: None)
+            with Journal.read(RunFolder(self.out).journal) as journal:
+                at_hand = with_kept_order(schedule.applied(prepared), journal)
+            trained = train_to_the_end(
+                at_hand, architecture, plan, folder, Progress(), lambda _: None, feature_images=schedule.feature_images
+            )
             student, seconds = folder.path / "student.onnx", trained.seconds
             save_model(trained.result.model, student)
         return {
@@ -147,6 +161,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--candidates", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--unlabelled", nargs="*", type=Path, default=[], help="folders of further images to learn from"
+    )
     parser.add_argument("--again", action="store_true", help="try rows again that ended with an error")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
     given = parser.parse_args()
@@ -161,7 +178,7 @@ def main() -> None:
                     continue
                 print(key, flush=True)
                 try:
-                    bench = Bench(NETWORKS[name], share, given.models, sources, given.work)
+                    bench = Bench(NETWORKS[name], share, given.models, sources, given.work, given.unlabelled)
                     row = bench.row(way, given.minutes, given.candidates)
                 except n2n_edge.N2NError as error:
                     row = {"error": f"{type(error).__name__}: {error}"[:300]}
