@@ -48,8 +48,9 @@ if TYPE_CHECKING:
     from n2n_edge.runs.settings import CompressSettings
     from n2n_edge.search.trial import Trial
     from n2n_edge.tasks.conformance import check_task
+    from n2n_edge.tasks.losses import LabelLoss
     from n2n_edge.tasks.metrics import Evaluation
-    from n2n_edge.tasks.task import Meter, Task
+    from n2n_edge.tasks.task import JoinedTask, Meter, Task
     from n2n_edge.training.distillation import distill
     from n2n_edge.training.executor import load_student
     from n2n_edge.training.settings import DistillSettings
@@ -70,6 +71,8 @@ __all__ = [
     "Gated",
     "HostTarget",
     "Inspection",
+    "JoinedTask",
+    "LabelLoss",
     "Layer",
     "Measurement",
     "Meter",
@@ -147,8 +150,9 @@ _HOMES = {
     "training.settings": ("DistillSettings",),
     "training.executor": ("load_student",),
     "tasks.conformance": ("check_task",),
+    "tasks.losses": ("LabelLoss",),
     "tasks.metrics": ("Evaluation",),
-    "tasks.task": ("Meter", "Task"),
+    "tasks.task": ("JoinedTask", "Meter", "Task"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

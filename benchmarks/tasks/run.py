@@ -29,7 +29,7 @@ from n2n_edge.runs.schedule import Schedule
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.store import Journal
 from n2n_edge.tasks.paired import paired_difference
-from n2n_edge.training.file_evaluation import file_meter
+from n2n_edge.training.file_evaluation import file_meters
 
 HERE = Path(__file__).parent
 DEVICE = "raspberry-pi-4"
@@ -100,8 +100,7 @@ class Bench:
         """Return scores by the labels of the test images, the paired difference in points, and the agreement."""
         if not self.network.labelled:
             data = replace(data, test=replace(data.test, annotations=None, labels=None, targets=None))
-        before = file_meter(self.teacher, data.test, data, threads=1)
-        after = file_meter(student, data.test, data, teacher=self.teacher, threads=1)
+        before, after = file_meters(self.teacher, student, data.test, data, fidelity=(False, True), threads=1)
         found = after.evaluation()
         row: Row = {"agreement": found.fidelity, "test_images": found.n}
         if (difference := paired_difference(before, after)) is not None:

@@ -21,7 +21,8 @@ class Annotations(Sequence["Label | None"]):
 
     They are moved as `preprocessing` moves the images. Masks of files are decoded when they are asked for. Indexing by
     a number gives a label, or None where an image has none; by a slice or by numbers, the labels of some. `names` are
-    what errors call the images.
+    what errors call the images. `flip_index` says which point each becomes in a mirrored image, None where that isn't
+    known.
     """
 
     def __init__(
@@ -30,9 +31,10 @@ class Annotations(Sequence["Label | None"]):
         sizes: NDArray[np.int64],
         preprocessing: Preprocessing | None,
         names: Sequence[str],
+        flip_index: tuple[int, ...] | None = None,
     ) -> None:
         self._labels, self._sizes, self._preprocessing = tuple(labels), sizes, preprocessing
-        self.names = tuple(names)
+        self.names, self.flip_index = tuple(names), flip_index
 
     @classmethod
     def in_place(cls, labels: Sequence[Label | None], names: Sequence[str]) -> "Annotations":
@@ -56,6 +58,7 @@ class Annotations(Sequence["Label | None"]):
                 self._sizes[rows],
                 self._preprocessing,
                 [self.names[row] for row in rows],
+                self.flip_index,
             )
         label = self._labels[chosen]
         if label is None or self._preprocessing is None:
@@ -70,7 +73,8 @@ class Annotations(Sequence["Label | None"]):
         """Return them with so many unlabelled images behind."""
         sizes = np.concatenate([self._sizes, np.ones((count, 2), np.int64)])
         names = [*self.names, *[""] * count]
-        return Annotations([*self._labels, *[None] * count], sizes, self._preprocessing, names)
+        labels = [*self._labels, *[None] * count]
+        return Annotations(labels, sizes, self._preprocessing, names, self.flip_index)
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
@@ -85,6 +89,8 @@ class Annotations(Sequence["Label | None"]):
     def parts(self) -> Iterator[bytes]:
         """Give what tells the labels from others, for a digest; of masks in files those, and what their values mean."""
         yield repr(self._preprocessing).encode()
+        if self.flip_index is not None:
+            yield repr(self.flip_index).encode()
         yield np.ascontiguousarray(self._sizes).tobytes()
         for label in self._labels:
             match label:

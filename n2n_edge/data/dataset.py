@@ -267,13 +267,11 @@ def _joined(
     count = sum(map(len, more))
     images: Images = join_pictures([own, *more]) if isinstance(own, Pictures) else np.concatenate([own, *more])
     labels = None if train.labels is None else np.concatenate([train.labels, np.full(count, NOT_LABELLED_CLASS)])
-    annotations = train.annotations
+    annotations, targets = train.annotations, train.targets
+    if targets is not None:
+        targets = np.concatenate([targets, np.full((count, targets.shape[1]), np.nan, np.float32)])
     if isinstance(annotations, Annotations):
         annotations = annotations.extended(count)
-    targets = train.targets
-    if targets is not None:
-        blank = np.full((count, targets.shape[1]), np.nan, np.float32)
-        targets = np.concatenate([targets, blank])
     return Split(images, labels, targets, annotations)
 
 

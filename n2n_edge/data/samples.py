@@ -24,7 +24,8 @@ IN_MEMORY_BYTES = 2_000_000_000
 class Samples:
     """Images `(N, H, W, C)` as uint8 and labels `(N,)` as int64 or None, before they are split.
 
-    `targets` `(N, K)` are labels that are values, `annotations` those that are more than a class or numbers.
+    `targets` `(N, K)` are labels that are values, NaN of an image that has none, `annotations` those that are more than
+    a class or numbers.
     """
 
     images: Images
@@ -34,11 +35,15 @@ class Samples:
 
     @property
     def labelled(self) -> NDArray[np.int64]:
-        """Which images have a label, where some have one: all, or those with annotations."""
+        """Which images have a label, where some have one: all, or those with annotations or numbers."""
         everything = np.arange(len(self.images))
-        if self.annotations is None or not self.annotations.labelled.any():
+        if self.annotations is not None:
+            told = everything[self.annotations.labelled]
+        elif self.targets is not None:
+            told = everything[np.isfinite(self.targets).all(axis=1)]
+        else:
             return everything
-        return everything[self.annotations.labelled]
+        return told if len(told) else everything
 
     def take(self, chosen: NDArray[np.int64]) -> "Samples":
         """Give the chosen images with their labels."""

@@ -53,7 +53,7 @@ def read(
 ) -> Source:
     """Read labelled images, converted to the teacher's channels and size; their labels follow them there.
 
-    `classes` is how many the teacher has, or their names. Numbers become targets where all images of a split have them.
+    `classes` is how many the teacher has, or their names. Numbers become targets, NaN where an image has none.
     Without a test split of its own the validation split is that, as for folders. `more` images will join them for
     training; where there are no others, a single split is halved into validation and test images.
 
@@ -72,9 +72,8 @@ def read(
         samples, kept = _samples(annotated, rows, reader, streams)
     reader.conversions.refuse_unused_bits()
     own = np.array([sizes[annotated.images[row]] for row in kept], np.int64).reshape(-1, 2)
-    labels = Annotations(
-        [annotated.labels[row] for row in kept], own, preprocessing, [annotated.images[row] for row in kept]
-    )
+    files = [annotated.images[row] for row in kept]
+    labels = Annotations([annotated.labels[row] for row in kept], own, preprocessing, files, annotated.flip_index)
     whole = _with_labels(samples, labels)
     splits: list[Split | None] = [annotated.splits[row] for row in kept]
     parts = {name: _part(whole, splits, name) for name in ("train", "validation", "test")}
@@ -111,10 +110,13 @@ def _samples(
 
 
 def _with_labels(samples: Samples, labels: Annotations) -> Samples:
-    if labels.kinds != {Numbers} or not labels.labelled.all():
+    if labels.kinds != {Numbers}:
         return Samples(samples.images, None, None, labels)
-    values = [each.values for each in labels if isinstance(each, Numbers)]
-    return Samples(samples.images, None, np.stack(values).astype(np.float32))
+    told = labels.labelled
+    values = np.stack([each.values for each in labels if isinstance(each, Numbers)])
+    targets = np.full((len(told), values.shape[1]), np.nan, np.float32)
+    targets[told] = values
+    return Samples(samples.images, None, targets)
 
 
 def _part(whole: Samples, splits: "Sequence[Split | None]", name: Split) -> Samples | None:

@@ -42,6 +42,7 @@ from n2n_edge.search.proposers.base import check_proposer
 from n2n_edge.tasks.choice import TaskChoice, choose_task, metric_name, outputs_name, recorded_task
 from n2n_edge.tasks.detection_choice import classes_of_detector
 from n2n_edge.tasks.outputs import class_count
+from n2n_edge.tasks.task import Task
 from n2n_edge.training.batches import subset
 from n2n_edge.training.compute import Engine
 from n2n_edge.training.evaluation import batch_for, evaluate, scale_warnings
@@ -148,6 +149,8 @@ def prepare(
     callback.on_message(f"data {spec}: {data.counts}; normalisation {normalisation.note}")
     callback.on_message(f"preprocessing: {data.preprocessing.words()} ({chosen.origin})")
     callback.on_message(f"task: {choice.task.name} ({choice.reason})")
+    if of_labels := _labels_note(choice.task, data, settings.label_weight):
+        callback.on_message(of_labels)
     one_at_a_time = takes_one_image(teacher.source) or takes_one_image(teacher.model)
     if one_at_a_time:
         alone = "; operators that can't take several run for each alone" if takes_one_image(teacher.model) else ""
@@ -266,6 +269,7 @@ def _distilling(settings: CompressSettings) -> DistillSettings:
         function_by_name("augmentation", settings.augment)  # one that isn't there is told before anything is begun
     return DistillSettings(
         seed=settings.seed,
+        kd_weight=1.0 - settings.label_weight,
         flip=settings.flip,
         augment=settings.augment,
         batch_size=max(usual, settings.batch or usual),
@@ -273,6 +277,18 @@ def _distilling(settings: CompressSettings) -> DistillSettings:
         precision=cast("Precision", settings.train_precision),
         processes=settings.gpus or 1,
     )
+
+
+def _labels_note(task: Task, data: Data, weight: float) -> str:
+    """Return what labels of training images are for, nothing where they have none."""
+    labels = task.labels(data.train)
+    if labels is None:
+        return ""
+    if not weight:
+        return "labels: for scores alone, as asked"
+    if task.taught(labels[:1], torch.device("cpu")) is None:
+        return "labels: for scores alone, since it isn't known how the outputs code them"
+    return f"labels: {weight:.0%} of the loss of an image that has one, the teacher the rest"
 
 
 def _teacher_metric(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from n2n_edge.data.dataset import Data
+from n2n_edge.graph.shape_run import Array
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.scores import detail_words, drop, metric_label
@@ -16,7 +17,7 @@ from n2n_edge.tasks.classification import Classification
 from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.paired import paired_difference
 from n2n_edge.tasks.task import Meter, Task
-from n2n_edge.training.file_evaluation import MeanOutputs, constant_meter, file_meter
+from n2n_edge.training.file_evaluation import MeanOutputs, constant_meter, file_meters
 
 __all__ = ["Quality", "quality_of"]
 
@@ -82,10 +83,14 @@ def quality_of(prepared: Prepared, student: Path) -> Quality:
     path, task = prepared.teacher_path, task_of(model, data)
     unlabelled = metric == "fidelity"
     averages = MeanOutputs(), MeanOutputs()
-    theirs = file_meter(path, data.test, data, teacher=path if unlabelled else None, watch=averages[0].add)
+
+    def watch(*outputs: tuple[Array, ...]) -> None:
+        for average, each in zip(averages, outputs, strict=True):
+            average.add(each)
+
     # of few labels agreement says more than the score does; that of classes follows from it nearly
-    reference = None if isinstance(task, Classification) and not unlabelled else path
-    own = file_meter(student, data.test, data, teacher=reference, watch=averages[1].add)
+    compared = unlabelled or not isinstance(task, Classification)
+    theirs, own = file_meters(path, student, data.test, data, fidelity=(unlabelled, compared), watch=watch)
     difference = None if unlabelled else paired_difference(theirs, own)
     first, second = theirs.evaluation(), own.evaluation()
     constants = [_constant(each, task, data, path if unlabelled else None) for each in averages]

@@ -252,6 +252,7 @@ def compress(
     policy: str = "reinforce",
     policy_from: Path | str | None = None,
     task: str = "auto",
+    label_weight: float = 0.1,
     decode: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,

@@ -161,6 +161,12 @@ class CompressSettings:
         SEARCH,
         shown="by its graph and the labels, and said",
     )
+    label_weight: float = _setting(
+        0.1,
+        "What labels count in the loss where an image has one, 0 to 1; the rest is the teacher's. 0: learn from the "
+        "teacher alone, labels are for scores.",
+        SEARCH,
+    )
     decode: str | None = _setting(
         None,
         "package.module:function that reads a detector's outputs: given the arrays of a batch it returns boxes (left, "
@@ -307,6 +313,8 @@ class CompressSettings:
             raise InputError(f"‹seed› {self.seed}: give a whole number from 0 to {LARGEST_SEED}")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"threads {self.threads}: must be at least 1")
+        if not 0 <= self.label_weight <= 1:
+            raise InputError(f"‹label_weight› {self.label_weight:g}: give a number from 0 to 1")
         check_task(self.task)
         if self.decode is not None and not is_function_name(self.decode):
             raise InputError(f"‹decode› {self.decode}: must be package.module:function")

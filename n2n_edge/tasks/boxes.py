@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Detections", "Floats", "box_iou", "from_centres", "joined", "suppressed"]
+__all__ = ["Detections", "Floats", "box_iou", "joined", "suppressed"]
 
 Floats = NDArray[np.floating[Any]]
 
@@ -42,12 +42,6 @@ class Detections:
     def above(self, threshold: float) -> "Detections":
         """Return those whose score is at least `threshold`."""
         return self.take(self.scores >= threshold)
-
-
-def from_centres(centres: Floats, sizes: Floats) -> Floats:
-    """Return boxes ``(..., 4)`` from their centres ``(..., 2)`` and sizes ``(..., 2)``."""
-    half = sizes / 2
-    return np.concatenate([centres - half, centres + half], axis=-1)
 
 
 def box_iou(first: Floats, second: Floats) -> Floats:

@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 from n2n_edge.data.dataset import Split
 from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.outputs import OutputKind
-from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, Task, Tensors, arrays_of
+from n2n_edge.tasks.task import JoinedTask, Labels, LossSettings, Meter, Outputs, Tensors, arrays_of
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from n2n_edge.tasks.losses import Mean
+    from n2n_edge.tasks.losses import LabelLoss, Mean
 
 __all__ = ["Classification"]
 
 
 @dataclass(frozen=True)
-class Classification(Task):
+class Classification(JoinedTask):
     """One output of scores of classes, in the form of `kind`."""
 
     name = "classification"
@@ -32,25 +32,22 @@ class Classification(Task):
         """Return class numbers ``(N,)``."""
         return split.labels
 
-    def loss(
-        self,
-        student: Tensors,
-        teacher: Tensors,
-        labels: "Tensor | None",
-        settings: LossSettings,
-        mean: "Mean | None" = None,
+    def divergence(
+        self, student: Tensors, teacher: Tensors, settings: LossSettings, mean: "Mean | None" = None
     ) -> "Tensor":
-        """Give ``kd_weight`` times the tempered KL plus the rest times the cross entropy, or the KL alone."""
-        from n2n_edge.tasks.losses import as_logits, classes_loss
+        """Give the tempered KL."""
+        from n2n_edge.tasks.losses import as_logits, tempered_kl
 
-        return classes_loss(
-            as_logits(student[0], self.kind),
-            as_logits(teacher[0], self.kind),
-            labels,
-            temperature=settings.temperature,
-            kd_weight=settings.kd_weight,
-            label_smoothing=settings.label_smoothing,
-        )
+        own, theirs = (as_logits(each[0], self.kind) for each in (student, teacher))
+        return tempered_kl(own, theirs, settings.temperature)
+
+    def by_labels(
+        self, student: Tensors, teacher: Tensors, labels: "Tensor", settings: LossSettings, mean: "Mean | None" = None
+    ) -> "LabelLoss":
+        """Give the cross entropy; images whose label is below nought have none."""
+        from n2n_edge.tasks.losses import as_logits, labels_cross_entropy
+
+        return labels_cross_entropy(as_logits(student[0], self.kind), labels, settings.label_smoothing, mean)
 
     def taught(self, labels: Labels | None, device: "torch.device") -> "Tensor | None":
         """Return class numbers ``(N,)``."""
@@ -79,6 +76,9 @@ class _Classified(Meter):
 
     def evaluation(self) -> Evaluation:
         return self.resampled(np.arange(self._seen))
+
+    def score_of(self, chosen: NDArray[np.intp]) -> float | None:
+        return _share(self._correct, chosen)
 
     def resampled(self, chosen: NDArray[np.intp]) -> Evaluation:
         return Evaluation(_share(self._correct, chosen), _share(self._agreeing, chosen), len(chosen))

@@ -31,16 +31,19 @@ def check_task(
     labels: Labels | None = None,
     reference: Callable[[Sequence[NDArray[Any]], Labels], float] | None = None,
     worse: Sequence[NDArray[Any]] | None = None,
+    right: Sequence[NDArray[Any]] | None = None,
     agreement: bool = True,
 ) -> None:
     """Check that a task does what a run relies on.
 
     `teacher` are a network's outputs for at least four images, ``(N, ...)`` each, as the task reads them; `labels` are
     those of the same images, and `reference` calculates the score from both in another way. `worse` are outputs of a
-    network that is further from the teacher; by default the teacher's of other images. `agreement` False is for a
-    fidelity that is no agreement with decisions.
+    network that is further from the teacher; by default the teacher's of other images. `right` are outputs that say
+    what the labels do. `agreement` False is for a fidelity that is no agreement with decisions.
 
-    Checked are: the loss is finite, falls as outputs approach the teacher's, and has a gradient; the teacher agrees
+    Checked are: the loss is finite, falls as outputs approach the teacher's, and has a gradient; with labels too, where
+    `taught` gives them: then images without a label add nothing but what the teacher says, and the loss by labels alone
+    falls as outputs approach those that are `right`; the teacher agrees
     with itself entirely, and nothing more; scores are those of `reference` to 1e-6, whatever the batches; arrays and
     tensors give the same; samples of all images give what all give; no image at all, and one, are no error; a task
     survives being sent to another process, and `to_json` can be written. Needs torch.
@@ -59,7 +62,9 @@ def check_task(
     if count < 4:
         raise ValueError(f"check_task wants outputs for at least four images, and got {count}")
     other = [np.roll(each, 1, axis=0) for each in outputs] if worse is None else list(worse)
-    _check_loss(task, outputs, other, labels)
+    measured = _check_loss(task, outputs, other)
+    if labels is not None:
+        _check_labels(measured, outputs, right, labels)
     _check_meter(task, outputs, other, labels, agreement)
     if labels is not None and reference is not None:
         score, aim = _evaluated(task, outputs, None, labels).score, reference(outputs, labels)
@@ -72,12 +77,10 @@ def check_task(
     _written(task)
 
 
-def _check_loss(
-    task: Task, outputs: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]], labels: Labels | None
-) -> None:
+def _check_loss(task: Task, outputs: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) -> Task:
+    """Check the loss without labels, and return the task with what it measured of the teacher."""
     import torch
 
-    cpu = torch.device("cpu")
     theirs = tuple(torch.from_numpy(each) for each in outputs)
     measured = task.measured(lambda: [theirs])
     losses = []
@@ -98,10 +101,73 @@ def _check_loss(
         all(near < far for far, near in pairwise(losses)),
         f"the loss must fall as outputs approach the teacher's, and was {losses}",
     )
-    taught = measured.taught(labels, cpu)
-    if taught is not None:
-        value = measured.loss(theirs, theirs, taught, _Settings())
-        _that(bool(torch.isfinite(value)), f"the loss with labels must be finite, and was {value}")
+    return measured
+
+
+def _check_labels(
+    task: Task, outputs: Sequence[NDArray[Any]], right: Sequence[NDArray[Any]] | None, labels: Labels
+) -> None:
+    """Check the loss by labels where the task takes them, and that of a batch of which only some images have one."""
+    import torch
+
+    alone, cpu, count = _Settings(kd_weight=0.0), torch.device("cpu"), len(outputs[0])
+    if task.taught(labels, cpu) is None:
+        return
+    theirs = tuple(torch.from_numpy(each) for each in outputs)
+
+    def loss_of(own: Sequence[Any], told: Labels, settings: _Settings = alone, chosen: Any = slice(None)) -> Any:
+        taught = task.taught(told, cpu)
+        _that(taught is not None and len(taught) == len(told), "labels must be taught by a tensor, a row for each")
+        student, teacher = (tuple(each[chosen] for each in outputs) for outputs in (own, theirs))
+        value = task.loss(student, teacher, None if taught is None else taught[chosen], settings)
+        _that(value.dim() == 0 and bool(torch.isfinite(value)), f"the loss with labels must be finite, and was {value}")
+        return value
+
+    losses, labelled = [], _labelled(task, labels)
+    for share in (1.0, 0.7, 0.4, 0.1):
+        mixed = [share * far + (1 - share) * near for far, near in zip(outputs, right or outputs, strict=True)]
+        own = [torch.from_numpy(each.astype(np.float32)) for each in mixed]
+        losses.append(float(loss_of(own, labels, chosen=labelled)))
+    _that(
+        right is None or all(near < far for far, near in pairwise(losses)),
+        f"the loss by labels must fall as outputs approach those that are right, and was {losses}",
+    )
+    half = np.arange(count) < count // 2
+    own = [each.clone().requires_grad_() for each in theirs]
+    loss_of(own, _unlabelled(labels, half)).backward()
+    slopes = [each.grad.abs().flatten(1).amax(1) for each in own if each.grad is not None]
+    steepest = torch.stack(slopes).amax(0) if slopes else torch.zeros(count)
+    _that(bool(steepest[count // 2 :].any()), "the loss by labels has no gradient")
+    _that(
+        bool((steepest[: count // 2] <= 1e-3 * steepest.max()).all()),
+        "images without a label have a gradient where they are what the teacher says",
+    )
+    far = tuple(torch.from_numpy(each) for each in [np.roll(each, 1, axis=0) for each in outputs])
+    nothing = float(loss_of(far, _unlabelled(labels, np.ones(count, np.bool_)), _Settings()))
+    aim = float(task.loss(far, theirs, None, _Settings()))
+    _that(abs(nothing - aim) <= _EXACT * max(1.0, abs(aim)), f"without any label the loss is {nothing}, not {aim}")
+
+
+def _labelled(task: Task, labels: Labels) -> Any:
+    """Return which images have a label as the loss takes it: not the same as one that has none."""
+    import torch
+
+    last = np.arange(len(labels) + 1) == len(labels)
+    more = np.concatenate([labels, labels[-1:]]) if isinstance(labels, np.ndarray) else [*labels, None]
+    taught = task.taught(_unlabelled(more, last), torch.device("cpu"))
+    assert taught is not None
+    rows = taught.flatten(1) if taught.dim() > 1 else taught[:, None]
+    same = (rows == rows[-1]) | (rows.isnan() & rows[-1].isnan())
+    return ~same.all(1)[:-1]
+
+
+def _unlabelled(labels: Labels, chosen: NDArray[np.bool_]) -> Labels:
+    """Return labels without those of the chosen images, as data have them: -1 for a class, NaN for numbers."""
+    if not isinstance(labels, np.ndarray):
+        return [None if without else label for label, without in zip(labels, chosen, strict=True)]
+    missing = labels.copy()
+    missing[chosen] = np.nan if labels.dtype.kind == "f" else -1
+    return missing
 
 
 def _check_meter(

@@ -7,31 +7,35 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from n2n_edge.data.dataset import Split
 from n2n_edge.data.labels.values import Objects
 from n2n_edge.errors import InputError
 from n2n_edge.importing import function_by_name, guarded, is_function_name
-from n2n_edge.tasks.average_precision import Matches
+from n2n_edge.tasks.average_precision import AveragePrecision, Matches
 from n2n_edge.tasks.boxes import Detections, Floats
-from n2n_edge.tasks.head import Head, Signature
+from n2n_edge.tasks.head import Head, OutputForm, Signature
 from n2n_edge.tasks.heads import fitting_heads
 from n2n_edge.tasks.marks import Marks
 from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.scaled import ScaledTask
+from n2n_edge.tasks.selected import Selected, selected_in
 from n2n_edge.tasks.tail import Tail
-from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, Tensors, arrays_of
+from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, SampledMeter, Tensors, arrays_of
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
-    from n2n_edge.tasks.losses import Mean
+    from n2n_edge.tasks.losses import LabelLoss, Mean
 
 __all__ = ["WORKING_SCORE", "Detection"]
 
 WORKING_SCORE = 0.3
 """What a detector finds with at least this score counts as found, where agreement with it is measured."""
+
+_LEAST_LEFT = 0.25
+"""Part of an object's box that a crop has to leave of it for the object to be one."""
 
 _MOST_INVERTED = 0.5
 """Part of an image's boxes that may end before they begin, as those of a poor student do."""
@@ -42,8 +46,9 @@ class Detection(ScaledTask):
     """Boxes, scores and classes of objects.
 
     `reader` is the name of a head that fits `signature`, or the ``package.module:function`` of ``--decode``. `tail`
-    turns what is learned into the file's outputs, where those are what the reader reads. `class_names` are those of
-    the data.
+    turns what is learned into the file's outputs, where those are what the reader reads; `learned` are the forms of
+    what goes into it, and `code` how its boxes are written (see `Selected.code_of`), None where that isn't told.
+    `class_names` are those of the data.
 
     Fidelity is the average precision of a student's detections with those of the teacher, of `WORKING_SCORE` at least,
     as the objects that are there.
@@ -55,6 +60,8 @@ class Detection(ScaledTask):
     reader: str
     tail: Tail | None = None
     class_names: tuple[str, ...] = ()
+    learned: tuple[OutputForm, ...] = ()
+    code: str | None = None
 
     def __getstate__(self) -> dict[str, object]:
         return {each.name: getattr(self, each.name) for each in fields(self)}
@@ -68,6 +75,21 @@ class Detection(ScaledTask):
         if is_function_name(self.reader):
             return None
         return next(head for head in fitting_heads(self.signature) if head.name == self.reader)
+
+    @cached_property
+    def selected(self) -> "Selected | None":
+        """What is known of values that a selection or a user's function reads; None where boxes aren't told."""
+        raw = self.tail is None and self.head is not None and self.head.layouts
+        return None if raw else selected_in(self.learned)
+
+    @cached_property
+    def _coded(self) -> Head | None:
+        """What says how the learned values code boxes; None where nothing does."""
+        if self.selected is not None and self.code is not None:
+            return self.selected.coded(self.code, (self.signature.height, self.signature.width))
+        if self.tail is not None or self.head is None or not self.head.layouts or self.head.boxes is None:
+            return None
+        return self.head
 
     @cached_property
     def _function(self) -> Callable[..., object]:
@@ -99,23 +121,58 @@ class Detection(ScaledTask):
         """Return the objects of every image, in pixels of the network's input."""
         return split.annotated(Objects)
 
-    def loss(
-        self,
-        student: Tensors,
-        teacher: Tensors,
-        labels: "Tensor | None",
-        settings: LossSettings,
-        mean: "Mean | None" = None,
+    def taught(self, labels: Labels | None, device: "torch.device") -> "Tensor | None":
+        """Return objects as rows (see `as_rows`); None where the reader doesn't say how outputs code them."""
+        if labels is None or self._coded is None:
+            return None
+        from n2n_edge.tasks.detection_labels import as_rows
+
+        return as_rows([each if isinstance(each, Objects) else None for each in labels]).to(device)
+
+    def moved(
+        self, label: Any, matrix: Floats | None, size: tuple[int, int], flip_index: Sequence[int] | None = None
+    ) -> Any:
+        """Return objects that followed their image; those of which little is left are neither there nor missing."""
+        if not isinstance(label, Objects) or matrix is None:
+            return None
+        plain = Objects(label.boxes, np.arange(len(label)))
+        left = super().moved(plain, matrix, size, flip_index)
+        whole = np.abs(matrix[0, 0] * matrix[1, 1]) * _areas(label.boxes[left.classes])
+        crowd = _areas(left.boxes) < _LEAST_LEFT * whole
+        if label.crowd is not None:
+            crowd |= label.crowd[left.classes].astype(bool)
+        return Objects(left.boxes, label.classes[left.classes], crowd)
+
+    def divergence(
+        self, student: Tensors, teacher: Tensors, settings: LossSettings, mean: "Mean | None" = None
     ) -> "Tensor":
         """Give the error at the raw outputs, weighted by what the teacher sees (see `detection_loss`).
 
-        Outputs of which the reader doesn't say where they hold what are compared as values.
+        Of outputs of which the reader doesn't say where they hold what boxes and scores are told by their sizes (see
+        `selected_in`), and where that can't be they are compared as values.
         """
+        if self.selected is not None:
+            from n2n_edge.tasks.selected_loss import selected_loss
+
+            return selected_loss(self.selected, student, teacher, self.scales_for(teacher), mean)
         if self.head is None or self.tail is not None or not self.head.layouts:
-            return super().loss(student, teacher, labels, settings, mean)
+            return super().divergence(student, teacher, settings, mean)
         from n2n_edge.tasks.detection_loss import detection_loss
 
         return detection_loss(student, teacher, self.head, self.scales_for(teacher), mean=mean)
+
+    def by_labels(
+        self, student: Tensors, teacher: Tensors, labels: "Tensor", settings: LossSettings, mean: "Mean | None" = None
+    ) -> "LabelLoss":
+        """Give what the anchors of labelled objects say wrongly (see `detection_by_labels`)."""
+        assert self._coded is not None
+        if self.selected is not None:
+            from n2n_edge.tasks.selected_loss import selected_by_labels
+
+            return selected_by_labels(self.selected, self._coded, student, teacher, labels, mean)
+        from n2n_edge.tasks.detection_labels import detection_by_labels
+
+        return detection_by_labels(student, teacher, labels, self._coded, mean)
 
     def meter(self) -> Meter:
         """Return what gathers detections."""
@@ -130,71 +187,67 @@ class Detection(ScaledTask):
         return {"task": self.name, "reader": self.reader}
 
 
-class _Detected(Meter):
-    """Detections by image, with the labels and what the teacher found."""
+class _Detected(SampledMeter):
+    """Detections by image, with the labels and what the teacher found, each matched once for all samples."""
 
     def __init__(self, task: Detection) -> None:
+        super().__init__()
         self._task = task
         self._found: list[Detections] = []
         self._aims: list[Objects] = []
         self._labels: list[Objects | None] = []
-        self._labelled: list[int] = []
-        self._matches: tuple[Matches, Matches | None] | None = None
+        self._with_labels: tuple[Matches, dict[int, int]] | None = None
+        self._with_teacher: Matches | None = None
 
     def add(self, outputs: Outputs, teacher: Outputs | None, labels: Labels | None) -> None:
-        self._matches = None
+        self._with_labels = self._with_teacher = None
         found = self._task.read(outputs)
         self._found += found
+        self.seen += len(found)
         if teacher is not None:
             self._aims += _READINGS.of(self._task, teacher)
         if labels is not None:
             self._labels += [each if isinstance(each, Objects) else None for each in labels]
 
-    def evaluation(self) -> Evaluation:
-        return self._of(None)
+    def scored(self, chosen: Sequence[int]) -> tuple[float | None, dict[str, float]]:
+        told = self._told(chosen)
+        if told is None or told.at_50 is None:
+            return None, {}
+        return told.value, {"ap50": told.at_50, **{f"ap:{self._name(k)}": v for k, v in told.by_class.items()}}
 
-    def resampled(self, chosen: NDArray[np.intp]) -> Evaluation | None:
-        return self._of(chosen.tolist())
+    def agreement(self, chosen: Sequence[int]) -> float | None:
+        if not self._aims:
+            return None
+        met = self._met(chosen)
+        if met.value is not None:
+            return met.value
+        seen = any(len(self._found[place].above(WORKING_SCORE)) for place in chosen)
+        return 0.0 if seen else 1.0  # nothing is there to be found
 
-    def _of(self, chosen: Sequence[int] | None) -> Evaluation:
-        if self._matches is None:  # once for all samples
-            self._labelled = [place for place, label in enumerate(self._labels) if label is not None]
-            objects = [self._labels[place] or _NOTHING for place in self._labelled]
-            self._matches = (
-                Matches([self._found[place] for place in self._labelled], objects),
-                Matches(self._found, self._aims) if self._aims else None,
-            )
-        with_labels, with_teacher = self._matches
-        score, details, precision = None, {}, None
-        places = {place: index for index, place in enumerate(self._labelled)}
-        labelled = None if chosen is None else [places[place] for place in chosen if place in places]
-        if self._labelled and labelled != []:
-            told = with_labels.average_precision(labelled)
-            score = told.value
-            if told.at_50 is not None:
-                precision = told.precision
-                details = {"ap50": told.at_50, **{f"ap:{self._name(k)}": v for k, v in told.by_class.items()}}
-        agreement = None
-        if with_teacher is not None:
-            met = with_teacher.average_precision(chosen)
-            agreement = met.value if met.value is not None else self._silence(chosen)
-            if not self._labelled and met.at_50 is not None:
-                precision = met.precision
-        count = len(self._found if chosen is None else chosen)
-        curve = () if precision is None else tuple(precision.tolist())
-        return Evaluation(score, agreement, count, details=details, precision=curve)
+    def of(self, chosen: Sequence[int]) -> Evaluation:
+        labelled = any(label is not None for label in self._labels)
+        told = self._told(chosen) if labelled else self._met(chosen) if self._aims else None
+        curve = () if told is None or told.at_50 is None else tuple(told.precision.tolist())
+        return replace(super().of(chosen), precision=curve)
 
-    def _silence(self, chosen: Sequence[int] | None) -> float:
-        """Return the agreement with a teacher that sees nothing in any image."""
-        own = self._found if chosen is None else [self._found[place] for place in chosen]
-        return 0.0 if any(len(found.above(WORKING_SCORE)) for found in own) else 1.0
+    def _told(self, chosen: Sequence[int]) -> AveragePrecision | None:
+        """Return what the labels of these images say, None where none has one."""
+        if self._with_labels is None:
+            objects = {place: each for place, each in enumerate(self._labels) if each is not None}
+            matches = Matches([self._found[place] for place in objects], list(objects.values()))
+            self._with_labels = matches, {place: index for index, place in enumerate(objects)}
+        matches, places = self._with_labels
+        labelled = [places[place] for place in chosen if place in places]
+        return matches.average_precision(None if chosen == range(self.seen) else labelled) if labelled else None
+
+    def _met(self, chosen: Sequence[int]) -> AveragePrecision:
+        if self._with_teacher is None:
+            self._with_teacher = Matches(self._found, self._aims)
+        return self._with_teacher.average_precision(None if chosen == range(self.seen) else chosen)
 
     def _name(self, kind: int) -> str:
         names = self._task.class_names
         return names[kind] if kind < len(names) else str(kind)
-
-
-_NOTHING = Objects(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
 
 
 class _Readings:
@@ -216,6 +269,11 @@ class _Readings:
 
 
 _READINGS = _Readings()
+
+
+def _areas(boxes: Floats) -> Floats:
+    areas: Floats = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return areas
 
 
 def _as_objects(found: Detections) -> Objects:

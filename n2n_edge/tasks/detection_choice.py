@@ -1,7 +1,7 @@
 """Choice of a detector's reader: by its outputs, by what it finds on some images, as recorded, or as asked for."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -62,9 +62,10 @@ def choose_detection(
     height, width = data.input_shape[1:]
     if decode is not None:
         function_by_name("‹decode›", decode)
-        return Detection(
-            _signature(model, height, width), decode, tail_of(model), data.class_names
-        ), f"read by {decode}"
+        learned = _signature(with_learned_outputs(model), height, width).outputs
+        signature = _signature(model, height, width)
+        task = Detection(signature, decode, tail_of(model), data.class_names, learned)
+        return _coded(task, model, data), f"read by {decode}"
     readers = _readers(model, height, width)
     labelled = data.validation.annotated(Objects) is not None
     name = recorded.get("reader") if recorded.get("task") == Detection.name else None
@@ -91,9 +92,19 @@ def choose_detection(
     classes = best.head.classes
     of = f" of {classes} class{'es' if classes > 1 else ''}" if classes else ""
     behind = ", behind the file's own selection" if best.tail is not None else ""
-    return Detection(
-        best.signature, best.head.name, best.tail, data.class_names
-    ), f"head {best.head.name}{of}{behind}; {why}"
+    learned = _signature(with_learned_outputs(model), height, width).outputs
+    task = Detection(best.signature, best.head.name, best.tail, data.class_names, learned)
+    return _coded(task, model, data), f"head {best.head.name}{of}{behind}; {why}"
+
+
+def _coded(task: Detection, model: ir.Model, data: Data) -> Detection:
+    """Return the task with how what it selects among is written, where labels may teach and that can be told."""
+    if task.selected is None or data.train.annotated(Objects) is None:
+        return task
+    images = data.validation.take(np.arange(min(_LOOKED_AT, len(data.validation))))
+    outputs = ImageSession.learned(model).run(data.inputs(np.asarray(images.images[:])))
+    found = task.read(outputs)
+    return replace(task, code=task.selected.code_of(outputs, found, data.input_shape[1:]))
 
 
 def classes_of_detector(model: ir.Model, height: int, width: int) -> int | None:

@@ -16,7 +16,7 @@ from n2n_edge.tasks.channels import ChannelScale
 from n2n_edge.tasks.head import Head, Layout
 from n2n_edge.tasks.losses import Mean
 
-__all__ = ["anchor_weights", "detection_loss"]
+__all__ = ["anchor_weights", "by_anchor", "detection_loss"]
 
 _LEAST_WEIGHT = 1e-3
 """What the boxes of an anchor count that sees nothing at all."""
@@ -24,7 +24,7 @@ _LEAST_WEIGHT = 1e-3
 _FOUR = 4
 
 
-def _by_anchor(output: Tensor, layout: Layout) -> Tensor:
+def by_anchor(output: Tensor, layout: Layout) -> Tensor:
     """Return an output as ``(N, anchors, channels)``."""
     return output.flatten(2).transpose(1, 2) if layout.axis == 1 else output
 
@@ -57,7 +57,7 @@ def detection_loss(
     seen = seen.clamp_min(1.0)
     total = student[0].new_zeros((), dtype=torch.float32)
     for own, aim, layout, scale in zip(student, teacher, head.layouts, scales, strict=True):
-        mine, theirs = _by_anchor(own.float(), layout), _by_anchor(aim.float(), layout)
+        mine, theirs = by_anchor(own.float(), layout), by_anchor(aim.float(), layout)
         weight = weights[:, layout.start : layout.stop]
         deviation = _deviation(scale, own, layout)
         start = 0

@@ -1,13 +1,14 @@
 """A detector's head: what its raw outputs look like, where they hold what, and how detections are read from them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 
 from n2n_edge.graph.op import op_of
+from n2n_edge.tasks.box_codes import BoxCode, ScoreCode
 from n2n_edge.tasks.boxes import Detections, Floats, suppressed
 
 __all__ = ["Candidates", "Head", "Layout", "OutputForm", "Outputs", "Role", "Signature", "signature_of"]
@@ -30,11 +31,15 @@ _LEAST_SCORE = 0.001
 
 @dataclass(frozen=True)
 class OutputForm:
-    """One output: its shape without the images' axis, and how wide each part is that a final Concat joins."""
+    """One output: its shape without the images' axis, and how wide each part is that a final Concat joins.
+
+    `tail` are the operators between it and the last convolutions.
+    """
 
     name: str
     shape: tuple[int, ...]
     parts: tuple[int, ...] = ()
+    tail: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -97,8 +102,8 @@ class Layout:
 class Head:
     """A reader of raw outputs.
 
-    `layouts` say where each output holds what, () where a head selects among its anchors. `iou` is the overlap that
-    suppression allows, None where a head suppresses itself.
+    `layouts` say where each output holds what, () where a head selects among its anchors; `boxes` and `scores` how that
+    is coded, which `raw` follows. `iou` is the overlap that suppression allows, None where a head suppresses itself.
     """
 
     name: str
@@ -106,6 +111,8 @@ class Head:
     raw: Raw
     iou: float | None = 0.65
     layouts: tuple[Layout, ...] = ()
+    boxes: BoxCode | None = None
+    scores: ScoreCode = field(default_factory=ScoreCode)
 
     def read(self, outputs: Outputs, least_score: float = _LEAST_SCORE, most: int = 100) -> list[Detections]:
         """Return the detections of every image from the outputs of a batch, best first, `most` an image at most."""
@@ -126,7 +133,7 @@ def signature_of(model: ir.Model, height: int, width: int, shapes: Sequence[Sequ
     for value, shape in zip(model.graph.outputs, shapes, strict=True):
         ops, joins = _behind(value)
         tail.update(ops)
-        outputs.append(OutputForm(str(value.name), tuple(shape[1:]), joins))
+        outputs.append(OutputForm(str(value.name), tuple(shape[1:]), joins, frozenset(ops)))
     return Signature(height, width, tuple(outputs), frozenset(tail))
 
 

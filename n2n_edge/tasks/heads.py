@@ -7,10 +7,22 @@ the networks' own repositories: YOLOX (Megvii), YOLOv5, v8, 11 and 26 (Ultralyti
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-from n2n_edge.tasks.boxes import Floats, from_centres, joined
+from n2n_edge.tasks.box_codes import (
+    BoxCode,
+    ScoreCode,
+    around,
+    expected,
+    exponential,
+    from_centres,
+    like,
+    sigmoid,
+    tanh,
+)
+from n2n_edge.tasks.boxes import Floats, joined
 from n2n_edge.tasks.head import Candidates, Head, Layout, Outputs, Role, Signature
 
 __all__ = ["HEAD_NAMES", "fitting_heads"]
@@ -36,11 +48,6 @@ def _levels(counts: Sequence[int], axis: int, *parts: tuple[int, Role]) -> tuple
     )
 
 
-def _sigmoid(x: Floats) -> Floats:
-    grown: Floats = 1 / (1 + np.exp(-np.clip(x, -60, 60)))
-    return grown
-
-
 def _softmax(x: Floats) -> Floats:
     grown = np.exp(x - x.max(axis=-1, keepdims=True))
     shares: Floats = grown / grown.sum(axis=-1, keepdims=True)
@@ -49,19 +56,17 @@ def _softmax(x: Floats) -> Floats:
 
 def _as_scores(x: Floats, tail: frozenset[str]) -> Floats:
     """Return scores, which a graph without a Sigmoid or Softmax at its end leaves to its reader."""
-    return x if tail & _BOUNDED else _sigmoid(x)
+    return x if tail & _BOUNDED else np.asarray(sigmoid(x))
 
 
-def _expected(distributions: Floats) -> Floats:
-    """Return the mean of four discrete distributions ``(..., 4 * bins)``: generalised focal loss, Li et al. 2020."""
-    four = distributions.reshape(*distributions.shape[:-1], 4, -1)
-    means: Floats = _softmax(four) @ np.arange(four.shape[-1], dtype=np.float32)
-    return means
+def _cells(signature: Signature, strides: Sequence[int], middle: float = 0.5) -> Floats:
+    """Return the pixel that each cell stands for, `middle` of its way along the cell, ``(cells, 2)``."""
+    return np.concatenate([(signature.grid(stride) + middle) * stride for stride in strides])
 
 
-def _around(centres: Floats, distances: Floats) -> Floats:
-    """Return boxes from centres and the distances of their left, top, right and bottom edges."""
-    return np.concatenate([centres - distances[..., :2], centres + distances[..., 2:]], axis=-1)
+def _centred(rows: Any) -> Any:
+    """Return boxes from centre and size in pixels."""
+    return from_centres(rows[..., :2], rows[..., 2:4])
 
 
 def _yolox(signature: Signature) -> Iterator[Head]:
@@ -76,15 +81,20 @@ def _yolox(signature: Signature) -> Iterator[Head]:
     scale = signature.scales(strides)
     decoded = "Exp" in signature.tail
 
+    def boxes(rows: Any) -> Any:
+        if decoded:
+            return _centred(rows)
+        own, by = like(grid, rows), like(scale, rows)
+        return from_centres((rows[..., :2] + own) * by, exponential(rows[..., 2:4]) * by)
+
     def raw(outputs: Outputs) -> Candidates:
         (found,) = outputs
-        centres, sizes = found[..., :2], found[..., 2:4]
-        if not decoded:
-            centres, sizes = (centres + grid) * scale, np.exp(np.clip(sizes, -20, 20)) * scale
         scores = _as_scores(found[..., 4:], signature.tail)
-        return Candidates(from_centres(centres, sizes), scores[..., :1] * scores[..., 1:])
+        return Candidates(boxes(found[..., :4]), scores[..., :1] * scores[..., 1:])
 
-    yield Head("yolox", width - 5, raw, layouts=_levels([anchors], 2, (4, "box"), (width - 4, _scored(signature))))
+    code = BoxCode(boxes, _cells(signature, strides), scale)
+    layouts = _levels([anchors], 2, (4, "box"), (width - 4, _scored(signature)))
+    yield Head("yolox", width - 5, raw, layouts=layouts, boxes=code, scores=ScoreCode(0))
 
 
 def _yolov5(signature: Signature) -> Iterator[Head]:
@@ -92,14 +102,17 @@ def _yolov5(signature: Signature) -> Iterator[Head]:
     if len(signature.outputs) != 1 or len(signature.shapes[0]) != 2:
         return
     anchors, width = signature.shapes[0]
-    if width < 6 or not signature.strides(anchors, 3):
+    strides = signature.strides(anchors, 3)
+    if width < 6 or not strides:
         return
 
     def raw(outputs: Outputs) -> Candidates:
         (found,) = outputs
-        return Candidates(from_centres(found[..., :2], found[..., 2:4]), found[..., 4:5] * found[..., 5:])
+        return Candidates(_centred(found), found[..., 4:5] * found[..., 5:])
 
-    yield Head("yolov5", width - 5, raw, layouts=_levels([anchors], 2, (4, "box"), (width - 4, "score")))
+    centres = np.concatenate([np.tile(_cells(signature, [stride]), (3, 1)) for stride in strides])
+    layouts = _levels([anchors], 2, (4, "box"), (width - 4, "score"))
+    yield Head("yolov5", width - 5, raw, layouts=layouts, boxes=BoxCode(_centred, centres), scores=ScoreCode(0))
 
 
 def _yolov8(signature: Signature) -> Iterator[Head]:
@@ -107,7 +120,8 @@ def _yolov8(signature: Signature) -> Iterator[Head]:
     if len(signature.outputs) not in (1, 2) or len(signature.shapes[0]) != 2:
         return
     width, anchors = signature.shapes[0]
-    if width < 5 or not signature.strides(anchors) or anchors < width:
+    strides = signature.strides(anchors)
+    if width < 5 or not strides or anchors < width:
         return
     masks = signature.shapes[1][0] if len(signature.outputs) == 2 and len(signature.shapes[1]) == 3 else 0
     if len(signature.outputs) == 2 and not masks:
@@ -116,11 +130,12 @@ def _yolov8(signature: Signature) -> Iterator[Head]:
 
     def raw(outputs: Outputs) -> Candidates:
         found = outputs[0].transpose(0, 2, 1)
-        return Candidates(from_centres(found[..., :2], found[..., 2:4]), found[..., 4 : 4 + classes])
+        return Candidates(_centred(found), found[..., 4 : 4 + classes])
 
     if classes > 0:
         parts = _levels([anchors], 1, (4, "box"), (classes, "score"), (masks, "box")) if not masks else ()
-        yield Head("yolov8", classes, raw, iou=0.7, layouts=parts)
+        code = BoxCode(_centred, _cells(signature, strides))
+        yield Head("yolov8", classes, raw, iou=0.7, layouts=parts, boxes=code)
 
 
 def _end_to_end(signature: Signature) -> Iterator[Head]:
@@ -176,9 +191,10 @@ def _nanodet(signature: Signature) -> Iterator[Head]:
         widths = signature.outputs[0].parts
         if not strides or len(widths) != 2 or widths[1] % 4 or widths[1] < 16 or sum(widths) != shapes[0][1]:
             return
-        read = partial(_read_nanodet, signature, strides, widths[0], 0.0)
+        code = _distributed(signature, strides, 0.0)
+        read = partial(_read_nanodet, signature, code, widths[0])
         parts = _levels([shapes[0][0]], 2, (widths[0], _scored(signature)), (widths[1], "distribution"))
-        yield Head("nanodet", widths[0], read, iou=0.6, layouts=parts)
+        yield Head("nanodet", widths[0], read, iou=0.6, layouts=parts, boxes=code)
         return
     half = len(shapes) // 2
     if len(shapes) < 4 or len(shapes) % 2 or any(len(shape) != 2 for shape in shapes):
@@ -190,24 +206,27 @@ def _nanodet(signature: Signature) -> Iterator[Head]:
     if len({width for _, width in scores}) != 1 or {width for _, width in distances} - set(range(16, 132, 4)):
         return
 
+    code = _distributed(signature, strides)
+
     def raw(outputs: Outputs) -> Candidates:
         whole = [np.concatenate(pair, axis=-1) for pair in zip(outputs[:half], outputs[half:], strict=True)]
-        return _read_nanodet(signature, strides, scores[0][1], 0.5, [joined(whole)])
+        return _read_nanodet(signature, code, scores[0][1], [joined(whole)])
 
     counts = [cells for cells, _ in scores]
     layouts = _levels(counts, 2, (scores[0][1], _scored(signature)))
     layouts += _levels(counts, 2, (distances[0][1], "distribution"))
-    yield Head("nanodet", scores[0][1], raw, iou=0.6, layouts=layouts)
+    yield Head("nanodet", scores[0][1], raw, iou=0.6, layouts=layouts, boxes=code)
 
 
-def _read_nanodet(
-    signature: Signature, strides: Sequence[int], classes: int, middle: float, outputs: Outputs
-) -> Candidates:
+def _distributed(signature: Signature, strides: Sequence[int], middle: float = 0.5) -> BoxCode:
+    """Return the code of edges as distributions of their distances from cells, in strides."""
+    centres, scale = _cells(signature, strides, middle), signature.scales(strides)
+    return BoxCode(lambda rows: around(like(centres, rows), expected(rows) * like(scale, rows)), centres, scale)
+
+
+def _read_nanodet(signature: Signature, code: BoxCode, classes: int, outputs: Outputs) -> Candidates:
     (found,) = outputs
-    centres = np.concatenate([(signature.grid(stride) + middle) * stride for stride in strides])
-    scale = signature.scales(strides)
-    boxes = _around(centres, _expected(found[..., classes:]) * scale)
-    return Candidates(boxes, _as_scores(found[..., :classes], signature.tail))
+    return Candidates(code.decode(found[..., classes:]), _as_scores(found[..., :classes], signature.tail))
 
 
 def _distributed_maps(signature: Signature) -> Iterator[Head]:
@@ -227,23 +246,23 @@ def _distributed_maps(signature: Signature) -> Iterator[Head]:
     if (channels - bins - classes) % 3:
         return
 
+    code = _distributed(signature, strides)
+
     def raw(outputs: Outputs) -> Candidates:
-        boxes, scores, marks = [], [], []
-        for stride, level in zip(strides, outputs, strict=True):
-            rows = level.reshape(len(level), channels, -1).transpose(0, 2, 1)
-            grid = signature.grid(stride)
-            boxes.append(_around((grid + 0.5) * stride, _expected(rows[..., :bins]) * stride))
-            scores.append(_as_scores(rows[..., bins : bins + classes], signature.tail))
+        levels, marks = [level.reshape(len(level), channels, -1).transpose(0, 2, 1) for level in outputs], []
+        for stride, rows in zip(strides, levels, strict=True):
             if points:
                 found = rows[..., bins + classes :].reshape(*rows.shape[:2], points, 3)
-                marks.append((found[..., :2] * 2 + grid[:, None]) * stride)
-        return Candidates(joined(boxes), joined(scores), joined(marks) if marks else None)
+                marks.append((found[..., :2] * 2 + signature.grid(stride)[:, None]) * stride)
+        whole = joined(levels)
+        scores = _as_scores(whole[..., bins : bins + classes], signature.tail)
+        return Candidates(code.decode(whole[..., :bins]), scores, joined(marks) if marks else None)
 
     counts = [height * width for _, height, width in shapes]
     layouts = _levels(
         counts, 1, (bins, "distribution"), (classes, _scored(signature)), (channels - bins - classes, "box")
     )
-    yield Head("yolov8-maps", classes, raw, iou=0.7, layouts=layouts)
+    yield Head("yolov8-maps", classes, raw, iou=0.7, layouts=layouts, boxes=code)
 
 
 def _fastestdet(signature: Signature) -> Iterator[Head]:
@@ -257,15 +276,21 @@ def _fastestdet(signature: Signature) -> Iterator[Head]:
         return
     size = np.array([signature.width, signature.height], np.float32)
 
+    grid = signature.grid(stride)
+
+    def boxes(rows: Any) -> Any:
+        centres = (tanh(rows[..., :2]) + like(grid, rows)) * stride
+        return from_centres(centres, sigmoid(rows[..., 2:4]) * like(size, rows))
+
     def raw(outputs: Outputs) -> Candidates:
         rows = outputs[0].reshape(len(outputs[0]), channels, -1).transpose(0, 2, 1)
-        centres = (np.tanh(rows[..., 1:3]) + signature.grid(stride)) * stride
         scores = np.clip(rows[..., :1], 0, None) ** 0.6 * np.clip(rows[..., 5:], 0, None) ** 0.4
         best = np.where(scores == scores.max(axis=-1, keepdims=True), scores, 0)
-        return Candidates(from_centres(centres, _sigmoid(rows[..., 3:5]) * size), best)
+        return Candidates(boxes(rows[..., 1:5]), best)
 
     layouts = _levels([height * width], 1, (1, "score"), (4, "box"), (channels - 5, "score"))
-    yield Head("fastestdet", channels - 5, raw, iou=0.45, layouts=layouts)
+    code, scores = BoxCode(boxes, _cells(signature, [stride])), ScoreCode(0, (0.6, 0.4))
+    yield Head("fastestdet", channels - 5, raw, iou=0.45, layouts=layouts, boxes=code, scores=scores)
 
 
 def _yunet(signature: Signature) -> Iterator[Head]:
@@ -279,21 +304,23 @@ def _yunet(signature: Signature) -> Iterator[Head]:
     if not all(strides) or any(width != 1 for _, width in kinds[1]) or any(width != 4 for _, width in kinds[2]):
         return
 
+    grid, scale = np.concatenate([signature.grid(stride) for stride in strides]), signature.scales(strides)
+
+    def boxes(rows: Any) -> Any:
+        own, by = like(grid, rows), like(scale, rows)
+        return from_centres((rows[..., :2] + own) * by, exponential(rows[..., 2:4]) * by)
+
     def raw(outputs: Outputs) -> Candidates:
-        boxes, scores, marks = [], [], []
-        for level, stride in enumerate(strides):
-            classes, objects, offsets, points = (outputs[levels * kind + level] for kind in range(4))
-            grid = signature.grid(stride)
-            sizes = np.exp(np.clip(offsets[..., 2:], -20, 20)) * stride
-            boxes.append(from_centres((offsets[..., :2] + grid) * stride, sizes))
-            scores.append(np.sqrt(np.clip(classes, 0, 1) * np.clip(objects, 0, 1)))
-            marks.append((points.reshape(*points.shape[:2], -1, 2) + grid[:, None]) * stride)
-        return Candidates(joined(boxes), joined(scores), joined(marks))
+        classes, objects, offsets, points = (joined(outputs[levels * kind : levels * (kind + 1)]) for kind in range(4))
+        scores = np.sqrt(np.clip(classes, 0, 1) * np.clip(objects, 0, 1))
+        marks = (points.reshape(*points.shape[:2], -1, 2) + grid[:, None]) * scale[:, None]
+        return Candidates(boxes(offsets), scores, marks)
 
     counts, classes = [cells for cells, _ in kinds[0]], kinds[0][0][1]
     widths: tuple[tuple[int, Role], ...] = ((classes, "score"), (1, "score"), (4, "box"), (kinds[3][0][1], "box"))
     layouts = tuple(layout for part in widths for layout in _levels(counts, 2, part))
-    yield Head("yunet", classes, raw, iou=0.45, layouts=layouts)
+    code = BoxCode(boxes, _cells(signature, strides), scale)
+    yield Head("yunet", classes, raw, iou=0.45, layouts=layouts, boxes=code, scores=ScoreCode(-1, (0.5, 0.5)))
 
 
 def _scrfd(signature: Signature) -> Iterator[Head]:
@@ -314,48 +341,50 @@ def _scrfd(signature: Signature) -> Iterator[Head]:
     else:
         return
 
+    centres = np.repeat(_cells(signature, strides, 0.0), per_cell, axis=0)
+    scale = np.repeat(signature.scales(strides), per_cell, axis=0)
+
+    def boxes(rows: Any) -> Any:
+        return around(like(centres, rows), rows * like(scale, rows))
+
     def raw(outputs: Outputs) -> Candidates:
-        boxes, scores, marks = [], [], []
-        for level, stride in enumerate(strides):
-            centres = np.repeat(signature.grid(stride) * stride, per_cell, axis=0)
-            boxes.append(_around(centres, outputs[levels + level] * stride))
-            scores.append(_as_scores(outputs[level], signature.tail))
-            if kinds == 3:
-                found = outputs[2 * levels + level]
-                marks.append(found.reshape(*found.shape[:2], -1, 2) * stride + centres[:, None])
-        return Candidates(joined(boxes), joined(scores), joined(marks) if marks else None)
+        scores, edges, *others = (joined(outputs[levels * kind : levels * (kind + 1)]) for kind in range(kinds))
+        marks = [found.reshape(*found.shape[:2], -1, 2) * scale[:, None] + centres[:, None] for found in others]
+        return Candidates(boxes(edges), _as_scores(scores, signature.tail), marks[0] if marks else None)
 
     counts = [anchors for anchors, _ in by_kind[0]]
     kind_parts: list[tuple[int, Role]] = [(1, _scored(signature)), (4, "box")]
     kind_parts += [(by_kind[2][0][1], "box")] if kinds == 3 else []
     layouts = tuple(layout for part in kind_parts for layout in _levels(counts, 2, part))
-    yield Head("scrfd", 1, raw, iou=0.4, layouts=layouts)
+    yield Head("scrfd", 1, raw, iou=0.4, layouts=layouts, boxes=BoxCode(boxes, centres, scale))
 
 
 def _priors(signature: Signature) -> Iterator[Head]:
     """Scores ``(P, 1 + C)`` with the background first, and boxes ``(P, 4)`` as corners, both in shares of the image."""
     if len(signature.outputs) != 2 or any(len(shape) != 2 for shape in signature.shapes):
         return
-    boxes = [i for i, shape in enumerate(signature.shapes) if shape[1] == 4]
-    boxes = [i for i in boxes if any(word in signature.outputs[i].name.lower() for word in ("box", "loc"))] or boxes[
-        -1:
-    ]
-    if len(boxes) != 1 or signature.shapes[0][0] != signature.shapes[1][0]:
+    four = [i for i, shape in enumerate(signature.shapes) if shape[1] == 4]
+    four = [i for i in four if any(word in signature.outputs[i].name.lower() for word in ("box", "loc"))] or four[-1:]
+    if len(four) != 1 or signature.shapes[0][0] != signature.shapes[1][0]:
         return
-    scores = 1 - boxes[0]
+    scores = 1 - four[0]
     if signature.shapes[scores][1] < 2:
         return
     size = np.array([signature.width, signature.height] * 2, np.float32)
 
+    def boxes(rows: Any) -> Any:
+        return rows * like(size, rows)
+
     def raw(outputs: Outputs) -> Candidates:
         found = outputs[scores] if "Softmax" in signature.tail else _softmax(outputs[scores])
-        return Candidates(outputs[boxes[0]] * size, found[..., 1:])
+        return Candidates(boxes(outputs[four[0]]), found[..., 1:])
 
     anchors, width = signature.shapes[scores]
     both: list[tuple[int, Role]] = [(4, "box")] * 2
     both[scores] = (width, "score" if "Softmax" in signature.tail else "logit")
     layouts = tuple(layout for part in both for layout in _levels([anchors], 2, part))
-    yield Head("ssd", width - 1, raw, iou=0.45, layouts=layouts)
+    code, by = BoxCode(boxes), ScoreCode(background=True)
+    yield Head("ssd", width - 1, raw, iou=0.45, layouts=layouts, boxes=code, scores=by)
 
 
 _FINDERS: dict[str, Callable[[Signature], Iterator[Head]]] = {

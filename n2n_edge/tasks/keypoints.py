@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,15 @@ from n2n_edge.data.dataset import Split
 from n2n_edge.data.labels.values import NOT_LABELLED, Points
 from n2n_edge.tasks.boxes import Floats
 from n2n_edge.tasks.marks import Marks
-from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.points import PointForm, nearness_of, point_distances, points_of
 from n2n_edge.tasks.scaled import ScaledTask
-from n2n_edge.tasks.task import Labels, Meter, Outputs, SampledMeter, arrays_of
+from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, SampledMeter, Tensors, arrays_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from n2n_edge.tasks.losses import LabelLoss, Mean
 
 __all__ = ["Keypoints"]
 
@@ -43,6 +48,34 @@ class Keypoints(ScaledTask):
         points = split.annotated(Points)
         return split.targets if points is None else points
 
+    def taught(self, labels: Labels | None, device: "torch.device") -> "Tensor | None":
+        """Return points ``(N, K, 3)``: x, y in pixels of the input, visibility, nought where an image has none."""
+        import torch
+
+        if labels is None:
+            return None
+        return torch.from_numpy(np.stack([self.labelled(each) for each in labels]).astype(np.float32)).to(device)
+
+    def moved(
+        self, label: Any, matrix: Floats | None, size: tuple[int, int], flip_index: Sequence[int] | None = None
+    ) -> Any:
+        """Return points that followed their image, those that are labelled as numbers as well."""
+        told = Points(self.labelled(label))
+        return super().moved(told, matrix, size, flip_index) if len(told.points) else None
+
+    def by_labels(
+        self, student: Tensors, teacher: Tensors, labels: "Tensor", settings: LossSettings, mean: "Mean | None" = None
+    ) -> "LabelLoss":
+        """Give how far points are from the labels', or maps from peaks there (see `tasks.label_losses`)."""
+        from n2n_edge.tasks.label_losses import heatmaps_by_labels, points_by_labels
+
+        own, theirs = (each[self.output].float() for each in (student, teacher))
+        if self.form.maps:
+            own, theirs = (each.movedim(-1, 1) if self.form.channels_last else each for each in (own, theirs))
+            return heatmaps_by_labels(own, theirs, labels, self.size, mean)
+        points, scale = own.reshape(len(own), -1, self.form.numbers), self.scales_for(teacher)[self.output]
+        return points_by_labels(points, labels, scale, self.size if self.form.shares else None, mean)
+
     def meter(self) -> Meter:
         """Return what gathers distances."""
         return _Pointed(self)
@@ -62,9 +95,10 @@ class Keypoints(ScaledTask):
         """
         if isinstance(label, Points):
             return label.points
-        if label is None:
+        numbers = None if label is None else np.asarray(label, np.float32)
+        if numbers is None or not np.isfinite(numbers).all():
             return np.zeros((self.form.count, 3), np.float32)
-        points = np.asarray(label, np.float32).reshape(self.form.count, -1)
+        points = numbers.reshape(self.form.count, -1)
         points, seen = points[:, :2], points[:, 2] if points.shape[1] > 2 else np.full(len(points), 2, np.float32)
         if self.form.shares and not self.form.maps:
             points = points * np.array([self.size[1], self.size[0]], np.float32)
@@ -91,16 +125,18 @@ class _Pointed(SampledMeter):
                 told = self._task.labelled(label)
                 self._labels.append(_distances(points, told[:, :2], told[:, 2] != NOT_LABELLED))
 
-    def of(self, chosen: Sequence[int]) -> Evaluation:
-        score, fidelity, details = None, None, {}
-        if self._labels:
-            near = nearness_of(np.concatenate([self._labels[place] for place in chosen]))
-            score = near.likeness
-            if near.error is not None and near.within is not None:
-                details = {"nme": 100 * near.error, "pck": near.within}
-        if self._aims:
-            fidelity = nearness_of(np.concatenate([self._aims[place] for place in chosen])).likeness
-        return Evaluation(score, fidelity, len(chosen), details=details)
+    def scored(self, chosen: Sequence[int]) -> tuple[float | None, dict[str, float]]:
+        if not self._labels:
+            return None, {}
+        near = nearness_of(np.concatenate([self._labels[place] for place in chosen]))
+        if near.error is None or near.within is None:
+            return near.likeness, {}
+        return near.likeness, {"nme": 100 * near.error, "pck": near.within}
+
+    def agreement(self, chosen: Sequence[int]) -> float | None:
+        if not self._aims:
+            return None
+        return nearness_of(np.concatenate([self._aims[place] for place in chosen])).likeness
 
 
 def _distances(own: Floats, aim: Floats, visible: NDArray[np.bool_] | None) -> Floats:

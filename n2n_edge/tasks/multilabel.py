@@ -9,20 +9,19 @@ from numpy.typing import NDArray
 
 from n2n_edge.data.dataset import Split
 from n2n_edge.tasks.boxes import Floats
-from n2n_edge.tasks.metrics import Evaluation
-from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, SampledMeter, Task, Tensors, arrays_of
+from n2n_edge.tasks.task import JoinedTask, Labels, LossSettings, Meter, Outputs, SampledMeter, Tensors, arrays_of
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from n2n_edge.tasks.losses import Mean
+    from n2n_edge.tasks.losses import LabelLoss, Mean
 
 __all__ = ["Multilabel", "mean_average_precision"]
 
 
 @dataclass(frozen=True)
-class Multilabel(Task):
+class Multilabel(JoinedTask):
     """One output ``(N, K)`` of scores of independent classes, `bounded` by a sigmoid or logits.
 
     The score is the mean over classes of their average precision; fidelity the same, with what the teacher decides (a
@@ -44,29 +43,21 @@ class Multilabel(Task):
 
         return None if labels is None else torch.as_tensor(np.asarray(labels, np.float32), device=device)
 
-    def loss(
-        self,
-        student: Tensors,
-        teacher: Tensors,
-        labels: "Tensor | None",
-        settings: LossSettings,
-        mean: "Mean | None" = None,
+    def divergence(
+        self, student: Tensors, teacher: Tensors, settings: LossSettings, mean: "Mean | None" = None
     ) -> "Tensor":
-        """Give the tempered divergence of every class, or ``kd_weight`` of it and the labels' cross entropy.
+        """Give the tempered divergence of every class."""
+        from n2n_edge.tasks.losses import binary_kl
 
-        Images without a label count by the divergence alone.
-        """
-        from n2n_edge.tasks.losses import binary_kl, labels_entropy
+        return binary_kl(student[0], teacher[0], settings.temperature, bounded=self.bounded)
 
-        divergence = binary_kl(student[0], teacher[0], settings.temperature, bounded=self.bounded)
-        if labels is None:
-            return divergence
-        told = ~labels.isnan().any(dim=1)
-        share = told.float().mean()
-        if not bool(told.any()):
-            return divergence
-        entropy = labels_entropy(student[0][told], labels[told], bounded=self.bounded) * share
-        return (1.0 - (1.0 - settings.kd_weight) * share) * divergence + (1.0 - settings.kd_weight) * entropy
+    def by_labels(
+        self, student: Tensors, teacher: Tensors, labels: "Tensor", settings: LossSettings, mean: "Mean | None" = None
+    ) -> "LabelLoss":
+        """Give the cross entropy of every class."""
+        from n2n_edge.tasks.losses import labels_entropy
+
+        return labels_entropy(student[0], labels, bounded=self.bounded, mean=mean)
 
     def meter(self) -> Meter:
         """Return what gathers scores."""
@@ -79,7 +70,7 @@ class _Scored(SampledMeter):
         self._task = task
         self._scores: list[Floats] = []
         self._aims: list[NDArray[np.bool_]] = []
-        self._labels: list[NDArray[np.bool_]] = []
+        self._labels: list[Floats] = []
 
     def add(self, outputs: Outputs, teacher: Outputs | None, labels: Labels | None) -> None:
         self._scores += list(_rows(outputs))
@@ -87,23 +78,28 @@ class _Scored(SampledMeter):
         if teacher is not None:
             self._aims += list(_rows(teacher) >= (0.5 if self._task.bounded else 0.0))
         if labels is not None:
-            self._labels += [np.asarray(each) > 0.5 for each in labels]
+            self._labels += [np.asarray(each, np.float32) for each in labels]
 
-    def of(self, chosen: Sequence[int]) -> Evaluation:
-        if not len(chosen):
-            return Evaluation(None, None, 0)
-        scores = np.stack([self._scores[place] for place in chosen])
-        score, fidelity, details = None, None, {}
-        if self._labels:
-            score, by_class = mean_average_precision(scores, np.stack([self._labels[place] for place in chosen]))
-            names = self._task.class_names
-            details = {f"ap:{names[kind] if kind < len(names) else kind}": value for kind, value in by_class.items()}
-        if self._aims:
-            aims = np.stack([self._aims[place] for place in chosen])
-            fidelity, _ = mean_average_precision(scores, aims)
-            if fidelity is None:  # the teacher sees nothing anywhere
-                fidelity = float((scores < (0.5 if self._task.bounded else 0.0)).mean())
-        return Evaluation(score, fidelity, len(chosen), details=details)
+    def scored(self, chosen: Sequence[int]) -> tuple[float | None, dict[str, float]]:
+        if not self._labels or not len(chosen):
+            return None, {}
+        labels = np.stack([self._labels[place] for place in chosen])
+        told = np.isfinite(labels).all(axis=1)
+        score, by_class = mean_average_precision(self._stacked(chosen)[told], labels[told] > 0.5)
+        names = self._task.class_names
+        return score, {f"ap:{names[kind] if kind < len(names) else kind}": value for kind, value in by_class.items()}
+
+    def agreement(self, chosen: Sequence[int]) -> float | None:
+        if not self._aims or not len(chosen):
+            return None
+        scores = self._stacked(chosen)
+        fidelity, _ = mean_average_precision(scores, np.stack([self._aims[place] for place in chosen]))
+        if fidelity is None:  # the teacher sees nothing anywhere
+            fidelity = float((scores < (0.5 if self._task.bounded else 0.0)).mean())
+        return fidelity
+
+    def _stacked(self, chosen: Sequence[int]) -> Floats:
+        return np.stack([self._scores[place] for place in chosen])
 
 
 def _rows(outputs: Outputs) -> Floats:

@@ -26,11 +26,9 @@ def paired_difference(before: Meter, after: Meter, resamples: int = _RESAMPLES) 
     differences = []
     for _ in range(resamples):
         chosen = source.integers(0, second.n, second.n)
-        pair = before.resampled(chosen), after.resampled(chosen)
-        if pair[0] is None or pair[1] is None:
-            break
-        if pair[0].score is not None and pair[1].score is not None:  # a sample may lack all that a metric counts
-            differences.append(100 * (pair[1].score - pair[0].score))
+        pair = before.score_of(chosen), after.score_of(chosen)
+        if pair[0] is not None and pair[1] is not None:  # a sample may lack all that a metric counts
+            differences.append(100 * (pair[1] - pair[0]))
     low, high = np.percentile(differences, _INTERVAL) if differences else (None, None)
     return Figure(
         100 * (second.score - first.score),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from n2n_edge.tasks.task import LossSettings, Task, Tensors
+from n2n_edge.tasks.task import JoinedTask, LossSettings, Tensors
 
 if TYPE_CHECKING:
     from typing import Self
@@ -18,7 +18,7 @@ __all__ = ["ScaledTask"]
 
 
 @dataclass(frozen=True)
-class ScaledTask(Task):
+class ScaledTask(JoinedTask):
     """A task that knows how far the teacher's channels vary: `scales`, measured on many images."""
 
     scales: "tuple[ChannelScale, ...] | None" = field(default=None, compare=False, kw_only=True)
@@ -35,13 +35,8 @@ class ScaledTask(Task):
 
         return self.scales or channel_scales([teacher])
 
-    def loss(
-        self,
-        student: Tensors,
-        teacher: Tensors,
-        labels: "Tensor | None",
-        settings: LossSettings,
-        mean: "Mean | None" = None,
+    def divergence(
+        self, student: Tensors, teacher: Tensors, settings: LossSettings, mean: "Mean | None" = None
     ) -> "Tensor":
         """Give the error of every channel in units of its variance, averaged over the outputs."""
         from n2n_edge.tasks.losses import values_loss

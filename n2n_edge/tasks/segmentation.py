@@ -8,18 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n_edge.data.dataset import Split
-from n2n_edge.data.labels.values import Mask, MaskFile, highest_class
+from n2n_edge.data.labels.values import IGNORED, Mask, MaskFile, highest_class
 from n2n_edge.tasks.maps import ClassMap, Overlap, channel_sums, class_maps, confusion, overlap_of_sums
 from n2n_edge.tasks.marks import Marks
-from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.outputs import OutputKind
 from n2n_edge.tasks.scaled import ScaledTask
 from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, SampledMeter, Tensors, arrays_of
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
-    from n2n_edge.tasks.losses import Mean
+    from n2n_edge.tasks.losses import LabelLoss, Mean
 
 __all__ = ["Segmentation"]
 
@@ -61,27 +61,65 @@ class Segmentation(ScaledTask):
         """Return the masks of every image, as large as the network's input."""
         return split.annotated(Mask)
 
-    def loss(
-        self,
-        student: Tensors,
-        teacher: Tensors,
-        labels: "Tensor | None",
-        settings: LossSettings,
-        mean: "Mean | None" = None,
+    def taught(self, labels: Labels | None, device: "torch.device") -> "Tensor | None":
+        """Return masks ``(N, H, W)`` as bytes, ignored throughout where an image has none."""
+        import torch
+
+        if labels is None:
+            return None
+        nothing = np.full(self.size, IGNORED, np.uint8)
+        masks = [nothing if label is None else _pixels(label) for label in labels]
+        return torch.from_numpy(np.stack(masks)).to(device)
+
+    def by_labels(
+        self, student: Tensors, teacher: Tensors, labels: "Tensor", settings: LossSettings, mean: "Mean | None" = None
+    ) -> "LabelLoss":
+        """Give the cross entropy of every pixel plus the Dice loss (see `maps_by_labels`)."""
+        from n2n_edge.tasks.label_losses import maps_by_labels
+        from n2n_edge.tasks.losses import as_logits, binary_logits
+
+        own = self._channels(student[self.output])
+        if self._single(own):
+            return maps_by_labels(binary_logits(own, bounded=self.bounded), labels, mean, independent=True)
+        return maps_by_labels(as_logits(own, "probabilities" if self.bounded else "logits"), labels, mean)
+
+    def _channels(self, output: "Tensor") -> "Tensor":
+        """Return the maps as ``(N, C, h, w)``."""
+        return output[:, None] if self.form.axis == 0 else output.movedim(self.form.axis, 1)
+
+    def _single(self, maps: "Tensor") -> bool:
+        """Tell whether each channel says for itself whether its class is there."""
+        return self.form.independent or maps.shape[1] == 1
+
+    def divergence(
+        self, student: Tensors, teacher: Tensors, settings: LossSettings, mean: "Mean | None" = None
     ) -> "Tensor":
-        """Give the mean over pixels of the tempered divergence from the teacher's classes, and the error of the rest.
+        """Give the tempered divergence from the teacher's classes as a mean over pixels, and by class (Dice).
 
-        Of a single channel it is that of foreground and background, of independent ones that of each.
+        Of a single channel it is that of foreground and background, of independent ones that of each. Further outputs
+        add their error.
         """
-        from n2n_edge.tasks.losses import as_logits, binary_kl, tempered_kl, values_loss
+        from n2n_edge.tasks.losses import (
+            DICE_WEIGHT,
+            as_logits,
+            binary_kl,
+            binary_logits,
+            dice_divergence,
+            tempered_kl,
+            values_loss,
+        )
 
-        own, theirs = student[self.output], teacher[self.output]
-        if self.form.axis == 0 or self.form.independent or own.shape[self.form.axis] == 1:
+        own, theirs = (self._channels(each[self.output]) for each in (student, teacher))
+        if self._single(own):
             total = binary_kl(own, theirs, settings.temperature, bounded=self.bounded)
+            shares = [binary_logits(each, bounded=self.bounded).sigmoid() for each in (own, theirs)]
         else:
             kind: OutputKind = "probabilities" if self.bounded else "logits"
-            first, second = (as_logits(each.movedim(self.form.axis, -1).flatten(0, -2), kind) for each in (own, theirs))
+            logits = [as_logits(each, kind) for each in (own, theirs)]
+            first, second = (each.movedim(1, -1).flatten(0, -2) for each in logits)
             total = tempered_kl(first, second, settings.temperature)
+            shares = [each.softmax(1) for each in logits]
+        total = total + DICE_WEIGHT * dice_divergence(shares[0], shares[1], mean)
         rest = [place for place in range(len(student)) if place != self.output]
         if rest:
             scales = self.scales_for(teacher)
@@ -131,24 +169,23 @@ class _Mapped(SampledMeter):
                 classes = max(self._task.form.classes, 1 + highest_class(Mask(aim)))
                 self._labels += _sums(own[None], aim[None], classes)
 
-    def of(self, chosen: Sequence[int]) -> Evaluation:
-        score, details = None, {}
-        if self._labels:
-            told, pixels = _overlap(self._labels, chosen)
-            score = told.iou
-            if told.dice is not None:
-                names = self._task.class_names
-                by_class = told.iou_by_class.items()
-                details = {
-                    "dice": told.dice,
-                    "pixel_accuracy": pixels,
-                    **{f"iou:{names[kind] if kind < len(names) else kind}": value for kind, value in by_class},
-                }
-        fidelity = None
-        if self._aims:
-            met = _overlap(self._aims, chosen)[0].iou
-            fidelity = float(len(chosen) > 0) if met is None else met  # both see nothing, or there is nothing to see
-        return Evaluation(score, fidelity, len(chosen), details=details)
+    def scored(self, chosen: Sequence[int]) -> tuple[float | None, dict[str, float]]:
+        if not self._labels:
+            return None, {}
+        told, pixels = _overlap(self._labels, chosen)
+        if told.dice is None:
+            return told.iou, {}
+        names = self._task.class_names
+        by_class = {
+            f"iou:{names[kind] if kind < len(names) else kind}": value for kind, value in told.iou_by_class.items()
+        }
+        return told.iou, {"dice": told.dice, "pixel_accuracy": pixels, **by_class}
+
+    def agreement(self, chosen: Sequence[int]) -> float | None:
+        if not self._aims:
+            return None
+        met = _overlap(self._aims, chosen)[0].iou
+        return float(len(chosen) > 0) if met is None else met  # both see nothing, or there is nothing to see
 
 
 def _pixels(label: Any) -> NDArray[np.uint8]:

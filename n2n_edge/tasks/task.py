@@ -8,16 +8,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n_edge.data.dataset import Split
+from n2n_edge.data.labels.geometry import moved_label
+from n2n_edge.data.labels.values import Floats, Label
 from n2n_edge.tasks.metrics import Evaluation, LabelMetric
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from n2n_edge.tasks.losses import Mean
+    from n2n_edge.tasks.losses import LabelLoss, Mean
     from n2n_edge.tasks.marks import Marks
 
-__all__ = ["Array", "Labels", "LossSettings", "Meter", "Outputs", "SampledMeter", "Task", "Tensors", "arrays_of"]
+__all__ = [
+    "Array",
+    "JoinedTask",
+    "Labels",
+    "LossSettings",
+    "Meter",
+    "Outputs",
+    "SampledMeter",
+    "Task",
+    "Tensors",
+    "arrays_of",
+]
 
 Array = NDArray[np.generic]
 
@@ -40,7 +53,7 @@ class LossSettings(Protocol):
 
     @property
     def kd_weight(self) -> float:
-        """What the teacher counts, the rest being the labels' share."""
+        """What the teacher counts where an image is labelled, the rest being the labels' share."""
 
     @property
     def label_smoothing(self) -> float:
@@ -68,16 +81,36 @@ class Meter(ABC):
         """
         return None
 
+    def score_of(self, chosen: NDArray[np.intp]) -> float | None:
+        """Return the score alone of what `resampled` gives; a meter that needn't compare with the teacher for it may.
+
+        None where there is none.
+        """
+        found = self.resampled(chosen)
+        return None if found is None else found.score
+
 
 class SampledMeter(Meter):
-    """A meter that keeps what it needs of every image, `seen` so far, and tells of any of them alike."""
+    """A meter that keeps what it needs of every image, `seen` so far, and tells of any of them alike.
+
+    Of these, by number in the order they came, some may be chosen several times.
+    """
 
     def __init__(self) -> None:
         self.seen = 0
 
     @abstractmethod
+    def scored(self, chosen: Sequence[int]) -> tuple[float | None, Mapping[str, float]]:
+        """Return the score of these images, None without labels, and the details."""
+
+    @abstractmethod
+    def agreement(self, chosen: Sequence[int]) -> float | None:
+        """Return the fidelity of these images, None without a teacher."""
+
     def of(self, chosen: Sequence[int]) -> Evaluation:
-        """Return what these images show, by number in the order they came, some of them perhaps several times."""
+        """Return what these images show."""
+        score, details = self.scored(chosen)
+        return Evaluation(score, self.agreement(chosen), len(chosen), details=details)
 
     def evaluation(self) -> Evaluation:
         """Return what all images showed."""
@@ -87,12 +120,17 @@ class SampledMeter(Meter):
         """Return what these images would have shown."""
         return self.of(chosen.tolist())
 
+    def score_of(self, chosen: NDArray[np.intp]) -> float | None:
+        """Return the score alone."""
+        return self.scored(chosen.tolist())[0]
+
 
 class Task(ABC):
     """What a network does.
 
     `name` is what `--task` calls it, `metric` what its labels are scored by. `meter_tells_loss` says that
-    ``Evaluation.error`` is the loss of all images, which elsewhere is the mean of their batches'. A task is a value: it
+    ``Evaluation.error`` is the loss of all images by the teacher's outputs alone, which elsewhere is the mean of their
+    batches'. A task is a value: it
     is sent to other processes, and `to_json` is recorded in what ships. Importing one imports no torch; `loss` does.
     """
 
@@ -119,8 +157,19 @@ class Task(ABC):
         """
 
     def taught(self, labels: Labels | None, device: "torch.device") -> "Tensor | None":
-        """Return labels of a batch as the loss takes them, None where it takes none."""
+        """Return labels of a batch as the loss takes them, a row for each image, None where it takes none."""
         return None
+
+    def moved(
+        self, label: Any, matrix: "Floats | None", size: tuple[int, int], flip_index: Sequence[int] | None = None
+    ) -> Any:
+        """Return an image's label after augmentation changed the image, None where it has none any more.
+
+        `matrix` moves pixels of the image within its frame of `size` (see `transformed`), None where that isn't known;
+        `flip_index` says which point each becomes in a mirrored image. Boxes, points and masks follow, and anything
+        else, such as the number of a class, stays.
+        """
+        return moved_label(label, matrix, size, flip_index) if isinstance(label, Label) else label
 
     @abstractmethod
     def meter(self) -> Meter:
@@ -137,6 +186,41 @@ class Task(ABC):
     def to_json(self) -> Mapping[str, Any]:
         """Return what tells the task again beside a model (see `recorded_task`): its name, and choices of its own."""
         return {"task": self.name}
+
+
+class JoinedTask(Task):
+    """A task whose loss is the divergence from the teacher, joined with a loss by labels where there are any."""
+
+    def loss(
+        self,
+        student: Tensors,
+        teacher: Tensors,
+        labels: "Tensor | None",
+        settings: LossSettings,
+        mean: "Mean | None" = None,
+    ) -> "Tensor":
+        """Give ``kd_weight`` times the divergence plus the rest times the loss by labels, or the divergence alone.
+
+        Of a batch of which some images are labelled, in proportion (see `joined_loss`).
+        """
+        from n2n_edge.tasks.losses import joined_loss
+
+        divergence = self.divergence(student, teacher, settings, mean)
+        if labels is None:
+            return divergence
+        return joined_loss(divergence, self.by_labels(student, teacher, labels, settings, mean), settings.kd_weight)
+
+    @abstractmethod
+    def divergence(
+        self, student: Tensors, teacher: Tensors, settings: LossSettings, mean: "Mean | None" = None
+    ) -> "Tensor":
+        """Give how far the student's outputs are from the teacher's, a scalar."""
+
+    @abstractmethod
+    def by_labels(
+        self, student: Tensors, teacher: Tensors, labels: "Tensor", settings: LossSettings, mean: "Mean | None" = None
+    ) -> "LabelLoss":
+        """Give how far the student's outputs are from what `labels` say, as `taught` gives them."""
 
 
 def arrays_of(outputs: Outputs) -> tuple[NDArray[Any], ...]:

@@ -1,18 +1,24 @@
 """Regression: numbers of any kind, compared with the teacher's by channel."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from n2n_edge.data.dataset import Split
+from n2n_edge.data.labels.values import Floats
 from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.scaled import ScaledTask
-from n2n_edge.tasks.task import Labels, Meter, Outputs, arrays_of
+from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, Tensors, arrays_of
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
     from n2n_edge.tasks.channels import ChannelErrors
+    from n2n_edge.tasks.losses import LabelLoss, Mean
 
 __all__ = ["Values"]
 
@@ -28,6 +34,31 @@ class Values(ScaledTask):
     def labels(self, split: Split) -> Labels | None:
         """Return values ``(N, K)``."""
         return split.targets
+
+    def taught(self, labels: Labels | None, device: "torch.device") -> "Tensor | None":
+        """Return values ``(N, K)``, NaN where an image has none."""
+        import torch
+
+        if labels is None:
+            return None
+        if not isinstance(labels, np.ndarray):
+            width = max((len(each) for each in labels if each is not None), default=1)
+            labels = np.array([np.full(width, np.nan) if each is None else each for each in labels])
+        return torch.as_tensor(labels, dtype=torch.float32, device=device).reshape(len(labels), -1)
+
+    def moved(
+        self, label: Any, matrix: Floats | None, size: tuple[int, int], flip_index: Sequence[int] | None = None
+    ) -> Any:
+        """Return numbers of an image that stayed as it was: of another nobody says whether they follow."""
+        return label if matrix is not None and np.array_equal(matrix, np.eye(2, 3)) else None
+
+    def by_labels(
+        self, student: Tensors, teacher: Tensors, labels: "Tensor", settings: LossSettings, mean: "Mean | None" = None
+    ) -> "LabelLoss":
+        """Give the error of the first output, by channel."""
+        from n2n_edge.tasks.label_losses import numbers_by_labels
+
+        return numbers_by_labels(student[0].float(), labels, self.scales_for(teacher)[0], mean)
 
     def meter(self) -> Meter:
         """Return sums of squared errors by channel, and of the distances from labels."""
@@ -95,6 +126,10 @@ class _Explained:
         if len(self._labels) > 1:
             self._labels, self._differences = [np.concatenate(self._labels)], [np.concatenate(self._differences)]
         labels, differences = self._labels[0][chosen], self._differences[0][chosen]
+        told = np.isfinite(labels).all(axis=1)
+        labels, differences = labels[told], differences[told]
+        if not len(labels):
+            return None
         residuals, varied = np.square(differences).sum(axis=0), labels - labels.mean(axis=0)
         total = np.square(varied).sum(axis=0)
         varying = total > 1e-12 * np.maximum(1.0, np.square(labels - labels[0]).sum(axis=0))

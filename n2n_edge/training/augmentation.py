@@ -1,13 +1,15 @@
 """Augmentation of a batch, and its normalisation: everything that happens to an image before the model."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from n2n_edge.data.dataset import Data
+from n2n_edge.data.labels.values import Floats
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.errors import InputError
 from n2n_edge.importing import function_by_name, guarded
@@ -30,8 +32,8 @@ _LEAST_AREA, _LARGEST_RATIO = 0.35, 4 / 3
 class Augmenter:
     """What settings do to training images, but for those that are seen as they are.
 
-    Whatever it does to where things are, the teacher sees the same image, so nothing has to follow it. Raises
-    InputError for a function of the user's that isn't there.
+    The teacher sees the same image; labels follow by `moved`. Raises InputError for a function of the user's that isn't
+    there.
     """
 
     def __init__(self, settings: DistillSettings, data: Data) -> None:
@@ -47,11 +49,20 @@ class Augmenter:
 
         A function of the user's sees the part alone. Raises InputError for what gives no images.
         """
+        return self.moved(images, generator, of)[0]
+
+    def moved(
+        self, images: Tensor, generator: torch.Generator, of: Part | None = None
+    ) -> tuple[Tensor, Sequence[Floats | None] | None]:
+        """Return the same, and the matrix `(2, 3)` by which each image was moved, as `transformed` takes it.
+
+        There are none where images stay as they are; one is None where a function of the user's doesn't tell.
+        """
         if self._chosen == "none":
-            return images
+            return images, None
         if self._function is None:
-            change = shifted if self._chosen == "light" else cropped
-            return change(images, generator, flip=self._flip, of=of)
+            change = _shift if self._chosen == "light" else _crop
+            return change(images, generator, self._flip, of)
         with guarded(f"augmentation '{self._chosen}': the function"):
             found = self._function(images, generator)
         if not isinstance(found, Tensor) or found.dtype != torch.uint8 or found.shape != images.shape:
@@ -60,7 +71,7 @@ class Augmenter:
                 f"augmentation '{self._chosen}' gave {form}: give a uint8 tensor of the shape of its images, "
                 f"{tuple(images.shape)}"
             )
-        return found
+        return found, [None] * len(images)
 
 
 def cropped(images: Tensor, generator: torch.Generator, *, flip: bool, of: Part | None = None) -> Tensor:
@@ -70,6 +81,10 @@ def cropped(images: Tensor, generator: torch.Generator, *, flip: bool, of: Part 
     image, as in the random resized crop of Szegedy et al., Going Deeper with Convolutions, 2015, section 6, whose least
     area of 0.08 shows a teacher too little to teach by. `of` as for `shifted`.
     """
+    return _crop(images, generator, flip, of)[0]
+
+
+def _crop(images: Tensor, generator: torch.Generator, flip: bool, of: Part | None) -> tuple[Tensor, list[Floats]]:
     start, count = of or (0, len(images))
     area = torch.empty(count).uniform_(_LEAST_AREA, 1.0, generator=generator)
     ratio = torch.empty(count).uniform_(-1.0, 1.0, generator=generator).mul_(math.log(_LARGEST_RATIO)).exp_()
@@ -81,10 +96,23 @@ def cropped(images: Tensor, generator: torch.Generator, *, flip: bool, of: Part 
     transforms[:, :, 2] = centres
     if flip:
         transforms[mirrored, 0, 0] *= -1
+    transforms = transforms[start : start + len(images)]
     pixels = images.permute(0, 3, 1, 2).float()
-    grid = F.affine_grid(transforms[start : start + len(images)], list(pixels.shape), align_corners=False)
+    grid = F.affine_grid(transforms, list(pixels.shape), align_corners=False)
     found = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
-    return found.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    moves = _inverted(transforms, images.shape[1], images.shape[2])
+    return found.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous(), moves
+
+
+def _inverted(transforms: Tensor, height: int, width: int) -> list[Floats]:
+    """Return what takes pixels of images to where they go, from what `affine_grid` takes, places from -1 to 1."""
+    rows = transforms.double().numpy()
+    moves = np.zeros_like(rows)
+    for axis, size in ((0, width), (1, height)):
+        scale = rows[:, axis, axis]
+        moves[:, axis, axis] = 1 / scale
+        moves[:, axis, 2] = (scale - 1 - rows[:, axis, 2]) / scale * size / 2
+    return list(moves)
 
 
 def shifted(images: Tensor, generator: torch.Generator, *, flip: bool, of: Part | None = None) -> Tensor:
@@ -94,6 +122,10 @@ def shifted(images: Tensor, generator: torch.Generator, *, flip: bool, of: Part 
     batch. At 32x32 this is the usual random crop with 4 pixels of padding. `of`: the images are a part of a batch, from
     which place on, and how many it has; they become what they are in the whole.
     """
+    return _shift(images, generator, flip, of)[0]
+
+
+def _shift(images: Tensor, generator: torch.Generator, flip: bool, of: Part | None) -> tuple[Tensor, list[Floats]]:
     count, height, width, _ = images.shape
     start, batch = of or (0, count)
     pad_rows, pad_columns = max(1, height // 8), max(1, width // 8)
@@ -101,15 +133,20 @@ def shifted(images: Tensor, generator: torch.Generator, *, flip: bool, of: Part 
     column_shifts = torch.randint(-pad_columns, pad_columns + 1, (batch, 1), generator=generator)
     mirrored = torch.rand((batch, 1), generator=generator) < 0.5
     row_shifts, column_shifts, mirrored = (
-        each[start : start + count] for each in (row_shifts, column_shifts, mirrored)
+        each[start : start + count] for each in (row_shifts, column_shifts, mirrored & flip)
     )
     rows = torch.arange(height).expand(count, height) + row_shifts + pad_rows
     columns = torch.arange(width).expand(count, width)
-    if flip:
-        columns = torch.where(mirrored, width - 1 - columns, columns)
+    columns = torch.where(mirrored, width - 1 - columns, columns)
     columns = columns + column_shifts + pad_columns
     padded = torch.nn.functional.pad(images, (0, 0, pad_columns, pad_columns, pad_rows, pad_rows))
-    return padded[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    found = padded[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    moves = np.zeros((count, 2, 3))
+    moves[:, :, 2] = -torch.cat([column_shifts, row_shifts], 1).numpy()
+    moves[:, 0, 0], moves[:, 1, 1] = 1.0, 1.0
+    turned = mirrored[:, 0].numpy()
+    moves[turned, 0, 0], moves[turned, 0, 2] = -1.0, width - moves[turned, 0, 2]
+    return found, list(moves)
 
 
 def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:

@@ -1,6 +1,6 @@
 """Batches of images on their way into a model."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from n2n_edge.data.annotations import Annotations
 from n2n_edge.data.dataset import Data, Split
+from n2n_edge.data.labels.values import Floats
 from n2n_edge.data.streaming import batches_of
 from n2n_edge.tasks.classification import Classification
 from n2n_edge.training.augmentation import Augmenter, normalise
@@ -63,14 +64,26 @@ def images_of(split: Split, order: Iterable[Tensor]) -> Iterator[Tensor]:
     return map(torch.from_numpy, batches_of(split.images, (chosen.numpy() for chosen in order)))
 
 
-def taught_labels(data: Data, split: Split, chosen: Tensor) -> Tensor | None:
-    """Give the labels of the chosen images as the loss of the data's task takes them, None where it takes none."""
+def taught_labels(
+    data: Data,
+    settings: DistillSettings,
+    split: Split,
+    chosen: Tensor,
+    moves: Sequence[Floats | None] | None = None,
+) -> Tensor | None:
+    """Give the labels of the chosen images as the loss of the data's task takes them, None where it takes none.
+
+    `moves` are what augmentation did to the images (see `Augmenter.moved`), which their labels follow.
+    """
     task = data.task or Classification()
-    labels = task.labels(split)
+    labels = task.labels(split) if settings.kd_weight < 1 else None
     if labels is None:
         return None
     rows = chosen.numpy()
     some = labels[rows] if isinstance(labels, np.ndarray | Annotations) else [labels[row] for row in rows]
+    if moves is not None:
+        size, flip_index = data.preprocessing.size, labels.flip_index if isinstance(labels, Annotations) else None
+        some = [task.moved(*pair, size, flip_index) for pair in zip(some, moves, strict=True)]
     return task.taught(some, torch.device("cpu"))
 
 
@@ -102,13 +115,14 @@ def training_batches(
     each = min(order.batch_size, len(order.chosen)) // processes
     own = [chosen[rank * each : (rank + 1) * each] if processes > 1 else chosen for chosen in order]
     for whole, chosen, images in zip(order, own, images_of(data.train, own), strict=True):
+        moves = None
         if settings.augments(epoch):
-            images = augment(images, randomness, of=(rank * each, len(whole)))
-        yield Batch(normalise(images, data.preprocessing), taught_labels(data, data.train, chosen))
+            images, moves = augment.moved(images, randomness, of=(rank * each, len(whole)))
+        labels = taught_labels(data, settings, data.train, chosen, moves)
+        yield Batch(normalise(images, data.preprocessing), labels)
 
 
 def evaluation_batches(data: Data, split: Split, batch_size: int) -> Iterator[Batch]:
-    """Give the whole split in order, as it is."""
-    order = torch.split(torch.arange(len(split)), batch_size)
-    for chosen, images in zip(order, images_of(split, order), strict=True):
-        yield Batch(normalise(images, data.preprocessing), taught_labels(data, split, chosen))
+    """Give the whole split in order, as it is, without labels."""
+    for images in images_of(split, torch.split(torch.arange(len(split)), batch_size)):
+        yield Batch(normalise(images, data.preprocessing), None)

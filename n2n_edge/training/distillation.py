@@ -31,6 +31,7 @@ from n2n_edge.training.compute import Engine, default_format, deterministic
 from n2n_edge.training.evaluation import compare, outputs_of
 from n2n_edge.training.executor import image_module, write_back
 from n2n_edge.training.hints import FeatureHints
+from n2n_edge.training.input_scale import input_scales
 from n2n_edge.training.optimiser import Optimiser, trains_in
 from n2n_edge.training.reconstruct import Kept
 from n2n_edge.training.reports import EpochReport, StepReport
@@ -46,6 +47,9 @@ _TRIED_IMAGES = 2
 _GROUPED_AT_MOST = 0.3
 """Processors train in bfloat16 up to this share of grouped convolutions: with AMX a step of ResNet-20 takes half the
 time in it, one of MobileNetV2 at 32 px twice the time (`benchmarks/engine/formats.py`)."""
+
+_SCALED = 8
+"""Training images on which the inputs of layers are measured."""
 
 _SCALE_IMAGES = 512
 """Training images on which the teacher's channels are measured."""
@@ -118,7 +122,8 @@ class _Distillation:
     """One run of `distill`, or one process's part of it: the two modules, the best weights so far, and the clock."""
 
     def __init__(self, order: _Order, engine: Engine) -> None:
-        student, data, settings, kept = order.student, order.data, order.settings, order.kept
+        student, settings, kept = order.student, order.settings, order.kept
+        data = replace(order.data, task=task_of(student, order.data))
         self.order, self.engine, self.data, self.settings = order, engine, data, settings
         self.student, self.teacher = engine.module(student, "student"), engine.module(order.teacher, "teacher")
         self.steps, self.epochs = training_order(len(data.train), settings, 1).steps, settings.epochs
@@ -141,6 +146,7 @@ class _Distillation:
             engine=engine,
             hints=hints,
             hint_steps=self.steps * self.teaching.rounds,
+            scales=input_scales(self.student, engine.moved(next(evaluation_batches(data, data.train, _SCALED)).inputs)),
         )
         self.history: tuple[EpochReport, ...] = ()
         self.labels = self.task.labels(data.validation)

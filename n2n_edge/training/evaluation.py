@@ -7,6 +7,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from n2n_edge.data.annotations import Annotations
 from n2n_edge.data.dataset import Data, Split
 from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.metrics.notices import Notice
@@ -69,9 +70,11 @@ def compare(
         count = len(own[0])
         theirs = None if teacher_batches is None else next(teacher_batches)
         told = None if labels is None else labels[seen : seen + count]
+        told = list(told) if isinstance(told, Annotations) else told  # masks are decoded once
         meter.add(own, theirs, told)
         if teaching is not None and theirs is not None and not task.meter_tells_loss:
-            total += float(task.loss(own, theirs, task.taught(told, own[0].device), teaching)) * count
+            taught = task.taught(told, own[0].device) if teaching.kd_weight < 1 else None
+            total += float(task.loss(own, theirs, taught, teaching)) * count
         seen += count
     found = meter.evaluation()
     return found if teaching is None or task.meter_tells_loss else replace(found, error=total / seen)

@@ -134,6 +134,11 @@ class GraphModule(nn.Module):
         """Return the parameters in the graph's order, whatever modules they are in."""
         return [owner.get_parameter(key) for _, owner, key in self._parameter_slots]
 
+    def weight(self, name: str) -> nn.Parameter | None:
+        """Return the parameter of an initializer; None where that isn't trained."""
+        owner, key = self._owners[name]
+        return owner._parameters.get(key)
+
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run the graph on its inputs, in the graph's order."""
         return self._run(inputs, None)

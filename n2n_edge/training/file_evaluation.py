@@ -1,14 +1,16 @@
 """Evaluation of a model's file by ONNX Runtime and numpy alone, as a CI job without torch does it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from n2n_edge.data.annotations import Annotations
 from n2n_edge.data.dataset import Data, Split
 from n2n_edge.errors import UnsuitableEnvironmentError
 from n2n_edge.foreign import printable
@@ -16,9 +18,9 @@ from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.graph.shape_run import Array
 from n2n_edge.tasks.choice import task_of
 from n2n_edge.tasks.metrics import Evaluation
-from n2n_edge.tasks.task import Meter, Task
+from n2n_edge.tasks.task import Labels, Meter, Outputs, Task
 
-__all__ = ["MeanOutputs", "constant_meter", "evaluate_file", "file_meter", "outputs_by_image"]
+__all__ = ["MeanOutputs", "constant_meter", "evaluate_file", "file_meter", "file_meters", "outputs_by_image"]
 
 _BATCH = 256
 _PIXELS = _BATCH * 96 * 96
@@ -39,36 +41,71 @@ def file_meter(
     teacher: Path | str | None = None,
     teacher_data: Data | None = None,
     threads: int = 0,
-    watch: Callable[[tuple[Array, ...]], None] = lambda outputs: None,
 ) -> Meter:
     """Return the task's meter with all that a file gives for a split; `threads` 0 lets the runtime choose.
 
-    `watch` is given the file's outputs for each image.
     `teacher` is a file too; without it there is no fidelity. `teacher_data` are the test images as it wants them, where
-    it wants them otherwise. A file with a fixed batch size is fed batches of that
-    size. Fidelity of outputs that are compared as numbers is worked out by torch.
+    it wants them otherwise. A file with a fixed batch size is fed batches of that size. Fidelity of outputs that are
+    compared as numbers is worked out by torch.
 
     Raises:
         UnsuitableEnvironmentError: ONNX Runtime can't run a file, or torch is needed and missing.
     """
     task = data.task or _task(path, data)
-    meter, labels = task.meter(), task.labels(split)
+    meter = task.meter()
     theirs = None
     if teacher is not None and (teacher_data is None or teacher_data is data):
         theirs = outputs_by_image(teacher, data, split, threads)
     elif teacher is not None and teacher_data is not None:
         theirs = outputs_by_image(teacher, teacher_data, teacher_data.test, threads)
+    for outputs, told in _with_labels(outputs_by_image(path, data, split, threads), task.labels(split)):
+        _add(meter, outputs, None if theirs is None else next(theirs), told)
+    return meter
+
+
+def file_meters(
+    teacher: Path | str,
+    student: Path | str,
+    split: Split,
+    data: Data,
+    *,
+    fidelity: tuple[bool, bool],
+    threads: int = 0,
+    watch: Callable[[tuple[Array, ...], tuple[Array, ...]], None] = lambda teacher, student: None,
+) -> tuple[Meter, Meter]:
+    """Return the meters of a teacher's and a student's file, each of which is run once on every image.
+
+    `fidelity` says of which its agreement with the teacher is worked out, and `watch` is given both files' outputs for
+    each image; the rest is as for `file_meter`.
+    """
+    task = data.task or _task(teacher, data)
+    meters = task.meter(), task.meter()
+    files = zip(*(outputs_by_image(path, data, split, threads) for path in (teacher, student)), strict=True)
+    for outputs, told in _with_labels(files, task.labels(split)):
+        watch(*outputs)
+        for meter, own, compared in zip(meters, outputs, fidelity, strict=True):
+            _add(meter, own, outputs[0] if compared else None, told)
+    return meters
+
+
+_Given = TypeVar("_Given")
+
+
+def _with_labels(outputs: Iterable[_Given], labels: Labels | None) -> Iterator[tuple[_Given, Labels | None]]:
+    """Give what comes image by image with the image's label."""
+    for place, each in enumerate(outputs):
+        told = None if labels is None else labels[place : place + 1]
+        yield each, list(told) if isinstance(told, Annotations) else told  # a mask is decoded once
+
+
+def _add(meter: Meter, outputs: Outputs, teacher: Outputs | None, labels: Labels | None) -> None:
     try:
-        for place, outputs in enumerate(outputs_by_image(path, data, split, threads)):
-            watch(outputs)
-            told = None if labels is None else labels[place : place + 1]
-            meter.add(outputs, None if theirs is None else next(theirs), told)
+        meter.add(outputs, teacher, labels)
     except ImportError as error:
         raise UnsuitableEnvironmentError(
             "fidelity of outputs that are compared as numbers needs torch, which is not installed; "
             'run: pip install "n2n-edge[compress]"'
         ) from error
-    return meter
 
 
 class MeanOutputs:
@@ -104,11 +141,10 @@ class MeanOutputs:
 
 def constant_meter(answer: tuple[Array, ...], task: Task, data: Data, *, teacher: Path | str | None = None) -> Meter:
     """Return the meter of one answer for every test image; `teacher` is as for `file_meter`."""
-    meter, labels = task.meter(), task.labels(data.test)
+    meter = task.meter()
     theirs = None if teacher is None else outputs_by_image(teacher, data, data.test)
-    for place in range(len(data.test)):
-        told = None if labels is None else labels[place : place + 1]
-        meter.add(answer, None if theirs is None else next(theirs), told)
+    for own, told in _with_labels(repeat(answer, len(data.test)), task.labels(data.test)):
+        meter.add(own, None if theirs is None else next(theirs), told)
     return meter
 
 

@@ -79,7 +79,10 @@ class _Progress:
 
 
 class Optimiser:
-    """Trains one module on an engine over a known number of steps."""
+    """Trains one module on an engine over a known number of steps.
+
+    `scales` are those of layers with large inputs, by the name of their weight (see `input_scales`).
+    """
 
     def __init__(
         self,
@@ -91,7 +94,10 @@ class Optimiser:
         engine: Engine,
         hints: FeatureHints | None = None,
         hint_steps: int | None = None,
+        scales: Mapping[str, float] | None = None,
     ) -> None:
+        named = {name: module.weight(name) for name in scales or {}}
+        self._scaled = [(weight, (scales or {})[name]) for name, weight in named.items() if weight is not None]
         self.hints, self.hint_steps = hints, hint_steps or steps
         self._progress = _Progress(0, 0.0, 1.0)
         self.module, self.settings, self.steps, self.task, self.engine = module, settings, steps, task, engine
@@ -160,8 +166,10 @@ class Optimiser:
                 fabric.backward(loss)
             total += float(loss.detach())
         fabric.strategy.precision.unscale_gradients(self.sgd.optimizer)
+        self._divide_gradients()
         # in the order of the graph, which decides how the sum is rounded
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)
+        self._divide_gradients()
         if engine.processes > 1:
             with torch.no_grad():
                 total = float(engine.mean(engine.moved(torch.tensor(total))))
@@ -169,6 +177,12 @@ class Optimiser:
         if engine.number_format == "fp16" or (math.isfinite(total) and bool(torch.isfinite(norm))):
             self.sgd.step()
         return total
+
+    def _divide_gradients(self) -> None:
+        """Divide the gradients of layers with large inputs by these; twice, it is that of their weights."""
+        for weight, scale in self._scaled:
+            if weight.grad is not None:
+                weight.grad.div_(scale)
 
     def _loss(self, index: float, lesson: Lesson) -> Tensor:
         hints = self.hints if lesson.features else None

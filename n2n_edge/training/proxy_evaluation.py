@@ -4,11 +4,13 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor
 
 from n2n_edge.data.dataset import Data
+from n2n_edge.data.labels.values import Floats
 from n2n_edge.tasks.choice import task_of
 from n2n_edge.tasks.outputs import as_tuple
 from n2n_edge.tasks.task import Tensors
@@ -19,6 +21,7 @@ from n2n_edge.training.compute import Engine, deterministic, generator
 from n2n_edge.training.distillation import training_engine
 from n2n_edge.training.evaluation import Evaluation, batch_for, compare, outputs_of
 from n2n_edge.training.executor import GraphModule, write_back
+from n2n_edge.training.input_scale import input_scales
 from n2n_edge.training.optimiser import Lesson, Optimiser, parts_of
 from n2n_edge.training.reconstruct import FeatureTargets, Kept, reconstruct
 from n2n_edge.training.settings import DistillSettings
@@ -28,6 +31,8 @@ __all__ = ["ProxyResult", "ShortDistiller"]
 
 _BATCH = 256
 _LEAST_PROFILED = 32
+_SCALED = 8
+"""Images on which the inputs of layers are measured."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,10 @@ class ShortDistiller:
         validation_images: int = 1000,
         feature_images: int = 512,
     ) -> None:
-        self._data, self._passes = data, passes
+        task = task_of(teacher, data)
+        self._data, self._passes = replace(data, task=task), passes
         self._settings = replace(settings, images_per_epoch=None, processes=1)
         self._engine = engine = Engine.of(settings)
-        task = task_of(teacher, data)
         self._validation = subset(data.validation, validation_images, settings.seed)
         self._validation_labels = task.labels(self._validation)
         with deterministic(settings.threads):
@@ -101,12 +106,18 @@ class ShortDistiller:
         rounds = -(-images // len(train))
         chosen = torch.cat([torch.randperm(len(train), generator=randomness) for _ in range(rounds)])[:images]
         drawn = as_bytes(train, chosen)
+        moves: list[Floats | None] | None = None
         if settings.augments(rounds):
             augment = Augmenter(settings, self._data)
             new, again = drawn[: len(train)], drawn[len(train) :]
-            drawn = torch.cat([new, *(augment(part, randomness) for part in torch.split(again, _BATCH))])
+            parts, moves = [new], [np.eye(2, 3)] * len(new)
+            for part in torch.split(again, _BATCH):
+                changed, how = augment.moved(part, randomness)
+                parts.append(changed)
+                moves += how or [np.eye(2, 3)] * len(changed)
+            drawn = torch.cat(parts)
         self._rounds = rounds
-        return drawn, taught_labels(self._data, train, chosen)
+        return drawn, taught_labels(self._data, settings, train, chosen, moves)
 
     def _inputs(self, chosen: Tensor) -> Tensor:
         return self._engine.moved(normalise(self._images[chosen], self._data.preprocessing))
@@ -147,7 +158,8 @@ class ShortDistiller:
     def _train(self, module: GraphModule, settings: DistillSettings, engine: Engine) -> None:
         orders = [training_order(len(self._images), settings, epoch) for epoch in range(1, self._passes + 1)]
         steps = sum(order.steps for order in orders)
-        optimiser = Optimiser(module, settings, steps=steps, task=self._task, engine=engine)
+        scales = input_scales(module, self._inputs(torch.arange(min(_SCALED, len(self._images)))))
+        optimiser = Optimiser(module, settings, steps=steps, task=self._task, engine=engine, scales=scales)
         module.train()
         batches = (chosen for order in orders for chosen in order)
         for index, chosen in enumerate(batches):

@@ -47,6 +47,7 @@ def test_classification() -> None:
         Classification(),
         [logits(12, 5)],
         labels=labels,
+        right=[8 * np.eye(5)[labels]],
         reference=lambda outputs, told: float(np.mean(outputs[0].argmax(axis=1) == told)),
     )
     check_task(Classification("probabilities"), [softmax(logits(12, 5), 1)], labels=labels)
@@ -61,7 +62,7 @@ def test_values() -> None:
         residual = ((found[0] - right) ** 2).sum(axis=0)
         return float(np.mean(1 - residual / ((right - right.mean(axis=0)) ** 2).sum(axis=0)))
 
-    check_task(Values(), outputs, labels=labels, reference=reference)
+    check_task(Values(), outputs, labels=labels, reference=reference, right=[labels])
 
 
 def naive_miou(found: NDArray[Any], masks: Sequence[Mask], classes: int) -> float:
@@ -88,20 +89,25 @@ def test_segmentation(last: bool, end: str) -> None:
     axis = 3 if last else 1
     scores = logits(6, 8, 8, 4) if last else logits(6, 4, 8, 8)
     scores = softmax(scores, axis) if end else scores
+    labels = masks(6, 8, 4)
+    right = np.moveaxis(np.eye(4)[np.minimum(np.stack([each.pixels for each in labels]), 3)], 3, axis)
     check_task(
         Segmentation(ClassMap(axis, 4), (8, 8), bool(end)),
         [scores],
-        labels=masks(6, 8, 4),
+        labels=labels,
+        right=[right if end else 8 * right],
         reference=lambda outputs, told: naive_miou(outputs[0].argmax(axis=axis), list(told), 4),
     )
 
 
 def test_segmentation_of_one_class_and_a_further_output() -> None:
     labels = masks(6, 8, 2)
+    right, further = np.stack([each.pixels for each in labels]) == 1, logits(6, 3)
     check_task(
         Segmentation(ClassMap(1, 2, 0.0), (8, 8)),
-        [logits(6, 1, 8, 8), logits(6, 3)],
+        [logits(6, 1, 8, 8), further],
         labels=labels,
+        right=[20 * right[:, None] - 10, further],
         reference=lambda outputs, told: naive_miou(outputs[0][:, 0] >= 0, list(told), 2),
     )
     bounded = sigmoid(logits(6, 8, 8))
@@ -109,6 +115,7 @@ def test_segmentation_of_one_class_and_a_further_output() -> None:
         Segmentation(ClassMap(0, 2, 0.5), (8, 8), True),
         [bounded],
         labels=labels,
+        right=[right],
         reference=lambda outputs, told: naive_miou(outputs[0] >= 0.5, list(told), 2),
     )
 
@@ -118,20 +125,24 @@ def test_segmentation_of_classes_that_may_overlap(last: bool) -> None:
     axis = 3 if last else 1
     scores = sigmoid(logits(6, 8, 8, 4) if last else logits(6, 4, 8, 8))
     scores[0] = 0.1  # nothing is there
+    labels = masks(6, 8, 4)
     check_task(
         Segmentation(ClassMap(axis, 4, independent=True), (8, 8), bounded=True),
         [scores],
-        labels=masks(6, 8, 4),
+        labels=labels,
+        right=[np.moveaxis(np.eye(4)[np.minimum(np.stack([each.pixels for each in labels]), 3)], 3, axis)],
         reference=lambda outputs, told: naive_miou(outputs[0].argmax(axis=axis), list(told), 4),
     )
 
 
 def test_maps_smaller_than_the_masks_are_enlarged() -> None:
-    scores = logits(4, 3, 4, 4)
+    scores, labels = logits(4, 3, 4, 4), masks(4, 8, 3)
+    cells = np.stack([each.pixels[1::2, 1::2] for each in labels])
     check_task(
         Segmentation(ClassMap(1, 3), (8, 8)),
         [scores],
-        labels=masks(4, 8, 3),
+        labels=labels,
+        right=[8 * np.moveaxis(np.eye(3)[np.minimum(cells, 2)], 3, 1)],
         reference=lambda outputs, told: naive_miou(
             outputs[0].argmax(axis=1).repeat(2, axis=1).repeat(2, axis=2), list(told), 3
         ),
@@ -172,6 +183,7 @@ def test_keypoints_as_coordinates(shares: bool) -> None:
         Keypoints(PointForm(5, shares=shares), (32, 32)),
         [outputs.reshape(6, -1)],
         labels=labels,
+        right=[aim.reshape(6, -1) * (scale / 32)],
         reference=lambda _, told: naive_likeness(found, aim, visible[..., 0] > 0),
     )
 
@@ -185,18 +197,28 @@ def test_keypoints_with_a_score_each() -> None:
         Keypoints(PointForm(5, numbers=3), (32, 32)),
         [outputs.reshape(6, -1)],
         labels=labels,
+        right=[np.concatenate([aim / 32, outputs[..., 2:]], axis=2).reshape(6, -1)],
         reference=lambda _, told: naive_likeness(found, aim, np.ones((6, 5), bool)),
     )
 
 
+def peaks(points: NDArray[Any]) -> NDArray[np.float32]:
+    """Return maps of 8 by 8 cells with a peak at each of these points of 32 by 32 pixels, on some noise."""
+    cells = points.reshape(*points.shape[:-1], 3, 2) / 4
+    rows, columns = np.mgrid[:8, :8] + 0.5
+    squares = (columns - cells[..., 0, None, None]) ** 2 + (rows - cells[..., 1, None, None]) ** 2
+    return (3 * np.exp(-squares / 2) - 5 + RANDOM.normal(0, 0.01, squares.shape)).astype(np.float32)
+
+
 def test_keypoints_as_heatmaps_and_numbers_as_labels() -> None:
-    maps = logits(6, 3, 8, 8)
     task = Keypoints(PointForm(3, maps=True), (32, 32))
     labels = RANDOM.uniform(4, 28, (6, 6)).astype(np.float32)
+    maps = peaks(RANDOM.uniform(4, 28, (6, 6)))
     check_task(
         task,
         [maps],
         labels=labels,
+        right=[peaks(labels)],
         reference=lambda outputs, told: naive_likeness(
             task.read(outputs), np.asarray(told).reshape(6, 3, 2), np.ones((6, 3), bool)
         ),
@@ -213,6 +235,7 @@ def test_independent_classes(probabilities: bool) -> None:
         Multilabel(probabilities),
         [scores],
         labels=labels,
+        right=[labels if probabilities else 20 * labels - 10],
         reference=lambda outputs, told: float(metrics.average_precision_score(told, outputs[0], average="macro")),
     )
 

@@ -49,6 +49,15 @@ def test_the_difference_of_detectors_has_an_interval_and_details_by_class() -> N
     assert set(before.evaluation().details) == {"ap50", "ap:0", "ap:1", "ap:2"}
 
 
+def test_the_difference_does_not_ask_how_far_each_sample_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    meters = meter(0.5), meter(4.0, taught=True)
+    asked = []
+    agreement = type(meters[1]).agreement  # type: ignore[attr-defined]
+    monkeypatch.setattr(type(meters[1]), "agreement", lambda *given: asked.append(given) or agreement(*given))
+    assert paired_difference(*meters, resamples=20) is not None
+    assert len(asked) == 2  # once of all images
+
+
 def test_all_images_once_are_the_evaluation() -> None:
     whole = meter(4.0, taught=True)
     told, same = whole.evaluation(), whole.resampled(np.arange(IMAGES))

@@ -36,6 +36,12 @@ def cell_of(box, level, middle=0.5):
     return index, stride, int(x), int(y)
 
 
+def anchor_of(box, level, per_cell=1):
+    """Give the index of the same cell among the anchors of all levels."""
+    before = sum(len(columns) for _, columns, _ in list(grids())[:level])
+    return per_cell * before + cell_of(box, level)[0]
+
+
 def empty(width, fill=0.0):
     return [np.full((1, len(columns), width), fill, np.float32) for _, columns, _ in grids()]
 
@@ -60,8 +66,9 @@ def yolov5():
     cells = sum(len(columns) for _, columns, _ in grids())
     whole = np.zeros((1, 3 * cells, 5 + CLASSES), np.float32)
     for place, (box, kind, score) in enumerate(zip(BOXES, KINDS, SCORES, strict=True)):
-        whole[0, 7 * place, :4] = [*(box[:2] + box[2:]) / 2, *box[2:] - box[:2]]
-        whole[0, 7 * place, 4], whole[0, 7 * place, 5 + kind] = score, 1.0
+        anchor = anchor_of(box, place, 3)
+        whole[0, anchor, :4] = [*(box[:2] + box[2:]) / 2, *box[2:] - box[:2]]
+        whole[0, anchor, 4], whole[0, anchor, 5 + kind] = score, 1.0
     return signature(whole.shape[1:]), [whole], False
 
 
@@ -69,8 +76,9 @@ def yolov8():
     cells = sum(len(columns) for _, columns, _ in grids())
     whole = np.zeros((1, 4 + CLASSES, cells), np.float32)
     for place, (box, kind, score) in enumerate(zip(BOXES, KINDS, SCORES, strict=True)):
-        whole[0, :4, 7 * place] = [*(box[:2] + box[2:]) / 2, *box[2:] - box[:2]]
-        whole[0, 4 + kind, 7 * place] = score
+        anchor = anchor_of(box, place)
+        whole[0, :4, anchor] = [*(box[:2] + box[2:]) / 2, *box[2:] - box[:2]]
+        whole[0, 4 + kind, anchor] = score
     return signature(whole.shape[1:]), [whole], False
 
 

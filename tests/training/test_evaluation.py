@@ -1,20 +1,24 @@
 """Accuracy and fidelity, in torch and for the file in ONNX Runtime."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import pytest
+from numpy.typing import NDArray
 
 from n2n_edge.data.dataset import Data, Split
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.errors import InputError
+from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.tasks.choice import metric_name
 from n2n_edge.tasks.outputs import output_kind
 from n2n_edge.training.distillation import distill
 from n2n_edge.training.evaluation import batch_for, evaluate
-from n2n_edge.training.file_evaluation import evaluate_file
+from n2n_edge.training.file_evaluation import evaluate_file, file_meters
 from n2n_edge.training.settings import DistillSettings
 from tests.training.small import small_cnn
 
@@ -59,6 +63,31 @@ def test_the_file_is_judged_as_the_graph_is(striped_data: Data, tmp_path: Path, 
     )
     in_torch = evaluate(student, striped_data.test, striped_data, teacher=teacher)
     assert in_runtime == in_torch
+
+
+@pytest.mark.parametrize("fidelity", [(True, True), (False, True), (False, False)])
+def test_two_files_are_each_run_once(
+    striped_data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fidelity: tuple[bool, bool]
+) -> None:
+    paths = tmp_path / "teacher.onnx", tmp_path / "student.onnx"
+    for seed, path in enumerate(paths):
+        ir.save(with_batch(small_cnn(width=6 - seed, classes=3, seed=seed), 1 + 6 * seed), path)
+    compared = [paths[0] if each else None for each in fidelity]
+    alone = [
+        evaluate_file(path, striped_data.test, striped_data, teacher=teacher, threads=1)
+        for path, teacher in zip(paths, compared, strict=True)
+    ]
+    seen = Counter[str]()
+    run = ImageSession.run
+
+    def counting(session: ImageSession, images: NDArray[np.float32]) -> Sequence[NDArray[np.float32]]:
+        seen[str(session)] += len(images)
+        return run(session, images)
+
+    monkeypatch.setattr(ImageSession, "run", counting)
+    meters = file_meters(*paths, striped_data.test, striped_data, fidelity=fidelity, threads=1)
+    assert [meter.evaluation() for meter in meters] == alone
+    assert sorted(seen.values()) == [96, 96]
 
 
 def test_other_models_are_judged_by_their_error(striped_data: Data, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Labels that follow their image when it is scaled, shifted, cut or mirrored."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from n2n_edge.data.labels.values import (
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.data.resizing import placement
 
-__all__ = ["composed", "following", "mirroring", "placing", "transformed"]
+__all__ = ["composed", "following", "mirroring", "moved_label", "placing", "transformed"]
 
 
 def placing(source: tuple[float, float, float, float], target: tuple[float, float, float, float]) -> Floats:
@@ -78,6 +79,26 @@ def transformed(label: Label, matrix: Floats, size: tuple[int, int], flip_index:
         case Mask():
             return Mask(_mask(label.pixels, matrix, size))
     return _objects(label, matrix, size, flip_index)
+
+
+def moved_label(
+    label: Label, matrix: Floats | None, size: tuple[int, int], flip_index: Sequence[int] | None = None
+) -> Label | None:
+    """Return the label of an image that was changed within its frame of `size` (height, width), None where it has none.
+
+    `matrix` as for `transformed`; where None is known of it, or points can't be mirrored, nothing is known of the label
+    either.
+    """
+    if isinstance(label, Numbers):
+        return label
+    if matrix is None:
+        return None
+    if matrix[0, 0] < 0 and flip_index is None:
+        if isinstance(label, Points):
+            return None
+        if isinstance(label, Objects):
+            label = replace(label, keypoints=None)
+    return transformed(label, matrix, size, flip_index)
 
 
 def _moved(points: Floats, matrix: Floats) -> Floats:

@@ -1,0 +1,55 @@
+"""Layers whose inputs are large, which learn as if those had been divided by their size.
+
+The gradient of a weight grows with the layer's inputs: of a network that takes pixels in 0..255 the first layer's is
+hundreds of times that of all others, so that clipping leaves these none and the step destroys it. Dividing the inputs
+by s and multiplying the weights changes no output; in these terms the gradient is 1/s of what it was, and a step of the
+weights themselves 1/s squared (LeCun et al., Efficient BackProp, 1998, section 4.3, on the scale of inputs).
+"""
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from n2n_edge.training.executor import GraphModule
+
+__all__ = ["input_scales"]
+
+_LARGE = 8.0
+"""Root mean square of a layer's inputs from which on they are large; behind norms it is about one."""
+
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def input_scales(module: GraphModule, images: Tensor) -> dict[str, float]:
+    """Return, by the name of their weight, the root mean square of the inputs of layers where that is large.
+
+    `images` are some that the network takes; the module is left in evaluation mode.
+    """
+    look = _Look(frozenset(module.learned()))
+    with torch.no_grad():
+        module.eval().visit(look, images)
+    return {name: scale for name, scale in look.scales.items() if scale > _LARGE}
+
+
+class _Look:
+    """Measures what layers read."""
+
+    def __init__(self, learned: frozenset[str]) -> None:
+        self._learned = learned
+        self.scales: dict[str, float] = {}
+
+    def before(self, node: ir.Node, inputs: Sequence[Tensor | None]) -> None:
+        """Keep the size of a layer's inputs, the largest where layers share a weight."""
+        if node.op_type not in _LAYERS or len(inputs) < len(("inputs", "weight")):
+            return
+        for place, other in ((0, 1), (1, 0)):
+            value, given = node.inputs[place], inputs[other]
+            name = "" if value is None else str(value.name)
+            if name in self._learned and given is not None:
+                size = float(given.float().square().mean().sqrt())
+                self.scales[name] = max(size, self.scales.get(name, 0.0))
+
+    def after(self, node: ir.Node, outputs: Sequence[Tensor]) -> None:
+        """Ignore the outputs."""
