@@ -186,24 +186,26 @@ def _search(
     start = time.monotonic()
     effort = settings.amount
     short = replace(prepared.distilling, calibration_images=schedule.calibration_images)
+    each = len(prepared.data.train)
     distiller = ShortDistiller(
         prepared.teacher.model,
         prepared.data,
         schedule.short_images,
-        short,
+        short.for_images(min(schedule.short_images, each)),
         validation_images=schedule.validation_images,
         feature_images=schedule.feature_images,
     )
     if journal.cached(Fact.FINAL, "teaching") is None:
-        each = {"seconds": distiller.teaching_seconds, "bytes": distiller.teaching_bytes}
-        journal.store(Fact.FINAL, "teaching", {name: value / schedule.short_images for name, value in each.items()})
+        taught = {"seconds": distiller.teaching_seconds, "bytes": distiller.teaching_bytes}
+        journal.store(Fact.FINAL, "teaching", {name: value / schedule.short_images for name, value in taught.items()})
 
     def finals(times: int) -> ShortDistiller:
+        images = schedule.drawn(times, prepared.data)
         return ShortDistiller(
             prepared.teacher.model,
             prepared.data,
-            schedule.drawn(times, prepared.data),
-            short,
+            images,
+            short.for_images(min(images, each)),
             validation_images=schedule.rung_validation,
             feature_images=schedule.feature_images,
         )

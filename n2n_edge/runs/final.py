@@ -128,7 +128,9 @@ def train_to_the_end(
         built, prepared.teacher.model, prepared.data, prepared.distilling, kept, images=feature_images
     )
     start = time.monotonic()
-    data = prepared.data
+    data, settings = prepared.data, prepared.distilling
+    if plan.images is not None:
+        settings = settings.for_images(plan.images)
     if plan.validation is not None:
         data = replace(data, validation=subset(data.validation, plan.validation, prepared.distilling.seed))
     result = distill(
@@ -136,7 +138,7 @@ def train_to_the_end(
         prepared.teacher.model,
         data,
         replace(
-            prepared.distilling,
+            settings,
             epochs=plan.epochs,
             images_per_epoch=plan.images,
             calibration_images=plan.calibration,

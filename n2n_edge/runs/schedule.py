@@ -56,6 +56,7 @@ _DRAWN_BYTES = 500_000_000
 """Images of the distillations of candidates and finalists, which are drawn once and held as bytes."""
 
 _TIMED_STEPS, _LONG_S = 2, 0.5
+_TRIES, _MOST_SLOWER = 3, 2.0
 _STREAM = 2**35
 """Tells this use of the seed from others."""
 
@@ -169,13 +170,19 @@ def _evaluation_s(module: GraphModule, inputs: torch.Tensor) -> float:
 
 
 def retimed(schedule: Schedule, prepared: Prepared) -> Schedule:
-    """Return a schedule by what evaluating takes now, where that is more: a machine gets busier while a run goes on."""
+    """Return a schedule by what evaluating takes now, where that is more: a machine gets busier while a run goes on.
+
+    What is busy for a moment slows threads that wait for each other down manyfold, so the best of some tries counts,
+    and no more than `_MOST_SLOWER` times what it took before.
+    """
     if not schedule.evaluate_s:
         return schedule
     data, engine = prepared.data, Engine.of(prepared.distilling)
     count = min(schedule.images_at_once, max(2, batch_for(data) // 8), len(data.validation))
     inputs = engine.moved(next(evaluation_batches(data, data.validation, count)).inputs)
-    slower = max(1.0, _evaluation_s(engine.module(prepared.teacher.model), inputs) / schedule.evaluate_s)
+    module = engine.module(prepared.teacher.model)
+    now = min(_evaluation_s(module, inputs) for _ in range(_TRIES))
+    slower = min(max(1.0, now / schedule.evaluate_s), _MOST_SLOWER)
     return replace(schedule, evaluate_s=slower * schedule.evaluate_s, tail_s=slower * schedule.tail_s)
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from math import inf, isfinite
 
 import numpy as np
 import onnx_ir as ir
@@ -31,6 +32,9 @@ __all__ = ["ProxyResult", "ShortDistiller"]
 
 _BATCH = 256
 _LEAST_PROFILED = 32
+_FEW_STEPS = 8
+"""Steps of training up to which a candidate may be better off without them."""
+
 _SCALED = 8
 """Images on which the inputs of layers are measured."""
 
@@ -48,6 +52,12 @@ class ProxyResult:
     seconds: float
     training_seconds: float
     model: ir.Model
+
+
+def _worse(found: Evaluation, before: Evaluation) -> bool:
+    """Tell whether training has lost by the metric, or of equals by the loss."""
+    losses = [each.error if each.error is not None and isfinite(each.error) else inf for each in (found, before)]
+    return (found.metric, -losses[0]) < (before.metric, -losses[1])
 
 
 class ShortDistiller:
@@ -134,23 +144,37 @@ class ShortDistiller:
         """Train a candidate shortly towards the teacher and evaluate it; the candidate stays as it is.
 
         With `kept` its layers are first refitted to the teacher's (see `reconstruct`), which is worth more than the
-        training that follows.
+        training that follows; where that is a few steps alone, and they do harm, what was refitted counts.
         """
         start = time.monotonic()
         settings = replace(self._settings, seed=seed)
         with deterministic(settings.threads):
             module = self._engine.module(candidate, "candidate")
             refitted = 0 if kept is None else reconstruct(module, self._features, kept)
+            start_from = self._refitted(module) if refitted else None
             before_training = time.monotonic()
             if self._passes:
                 self._train(module, settings, training_engine(settings, candidate, self._data))
             training_seconds = time.monotonic() - before_training
             if self._passes or not refitted:
                 recalibrate(module, self._data, self._settings, self._rounds, self._engine)
-            evaluation = self._compare(outputs_of(module, self._data, self._validation, self._engine))
+            evaluation = self._evaluated(module)
+            if start_from is not None and _worse(evaluation, start_from[0]):
+                evaluation, learned = start_from
+                module.load_learned(learned)
         seconds = time.monotonic() - start
         loss = evaluation.error or 0.0
         return ProxyResult(evaluation.metric, loss, seconds, training_seconds, write_back(candidate, module))
+
+    def _evaluated(self, module: GraphModule) -> Evaluation:
+        return self._compare(outputs_of(module, self._data, self._validation, self._engine))
+
+    def _refitted(self, module: GraphModule) -> tuple[Evaluation, dict[str, Tensor]] | None:
+        """Return what refitting alone is worth, and its weights, where few steps follow, which may do harm."""
+        steps = self._passes * training_order(len(self._images), self._settings, 1).steps
+        if not 0 < steps <= _FEW_STEPS:
+            return None
+        return self._evaluated(module), {name: tensor.clone() for name, tensor in module.learned().items()}
 
     def _compare(self, outputs: Iterable[Tensors]) -> Evaluation:
         return compare(outputs, self._reference, self._validation_labels, self._task, self._settings)

@@ -112,8 +112,10 @@ class DistillSettings:
         """Return the settings for an epoch of so many training images.
 
         Of few images a batch is smaller, so that an epoch takes several steps, and the rate falls with it (Goyal et
-        al., Accurate, Large Minibatch SGD, 2017, the other way round).
+        al., Accurate, Large Minibatch SGD, 2017, the other way round). A batch that is larger than usual was asked for.
         """
+        if self.batch_size > DistillSettings.batch_size:
+            return self
         fitting = 1 << max(0, (images // _LEAST_STEPS).bit_length() - 1)
         batch = min(self.batch_size, max(_LEAST_BATCH, fitting))
         return replace(self, batch_size=batch, learning_rate=self.learning_rate * batch / self.batch_size)

@@ -112,3 +112,20 @@ def test_any_graph_can_be_refitted(model: ir.Model) -> None:
     student = build(teacher, architecture)
     refitted = reconstructed(student, teacher.model, data, SETTINGS, surviving(teacher, architecture))
     assert torch.isfinite(outputs(refitted, data)).all()
+
+
+def test_a_few_steps_that_do_harm_leave_the_refitted_candidate(teacher: Teacher, data: Data) -> None:
+    architecture = halved(teacher)
+    student, kept = build(teacher, architecture), surviving(teacher, architecture)
+    refitted = ShortDistiller(teacher.model, data, 64, SETTINGS, passes=0).evaluate(student, kept, seed=0)
+    wild = replace(SETTINGS, batch_size=16, learning_rate=20.0)
+    harmed = ShortDistiller(teacher.model, data, 64, wild).evaluate(student, kept, seed=0)
+    assert (harmed.accuracy, harmed.loss) == (refitted.accuracy, refitted.loss)
+    for name, value in refitted.model.graph.initializers.items():
+        assert value.const_value is not None
+        np.testing.assert_array_equal(
+            harmed.model.graph.initializers[name].const_value.numpy(),  # type: ignore[union-attr]
+            value.const_value.numpy(),
+        )
+    taught = ShortDistiller(teacher.model, data, 64, replace(SETTINGS, batch_size=16)).evaluate(student, kept, seed=0)
+    assert taught.accuracy >= refitted.accuracy

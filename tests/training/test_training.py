@@ -283,3 +283,12 @@ def test_recalibration_repairs_statistics_before_a_judgement(digits: Data, digit
     assert damaged < 0.5
     settings = DistillSettings(batch_size=32, learning_rate=1e-9, precision="fp32", threads=1)
     assert ShortDistiller(digits_teacher, digits, 32, settings).evaluate(broken, seed=0).accuracy > 0.85
+
+
+def test_few_images_make_smaller_batches_unless_a_large_one_was_asked_for() -> None:
+    usual = DistillSettings()
+    assert (usual.for_images(142).batch_size, usual.for_images(142).learning_rate) == (16, usual.learning_rate / 8)
+    assert usual.for_images(5000).for_images(142) == usual.for_images(142)
+    assert usual.for_images(1024) == usual
+    asked = DistillSettings(batch_size=256)
+    assert asked.for_images(142) == asked
