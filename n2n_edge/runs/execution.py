@@ -16,12 +16,12 @@ from n2n_edge.runs.candidates import candidate_rows, listed_candidates, place_of
 from n2n_edge.runs.devices import profiles_meta, profiles_of_run
 from n2n_edge.runs.document import Origin
 from n2n_edge.runs.environment import explained_failures, threads_of_run
-from n2n_edge.runs.final import FinalPlan, final_plan, kept_plan, plan_in_words, train_to_the_end
+from n2n_edge.runs.final import FinalPlan, final_plan, kept_plan, plan_in_words, trained_within
 from n2n_edge.runs.finish import ship
 from n2n_edge.runs.folder import RunFolder, finished_report
 from n2n_edge.runs.policy_file import save_policies
 from n2n_edge.runs.prepare import Prepared, prepare, refuse_changes
-from n2n_edge.runs.schedule import SEARCH_SHARE, Schedule, make_schedule, retimed, with_tests_within
+from n2n_edge.runs.schedule import SEARCH_SHARE, Schedule, make_schedule, retimed
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.unit_order import with_unit_order
 from n2n_edge.search.costing import CostMeter
@@ -118,14 +118,10 @@ def _run(
         callback.on_message(f"training the winner for {plan_in_words(plan, settings, len(prepared.data.train))}")
 
         with phase("final distillation"):
-            trained = train_to_the_end(
-                prepared, architecture, plan, folder, callback, callback.on_epoch,
-                feature_images=schedule.feature_images,
-                ends_at=None if ends_at is None or settings.epochs else ends_at - schedule.tail_s,
-            )  # fmt: skip
+            trained, prepared, schedule = trained_within(
+                prepared, architecture, plan, schedule, settings, folder, callback, ends_at
+            )
         give_back_freed_memory()
-        if ends_at is not None:
-            prepared, schedule = with_tests_within(prepared, retimed(schedule, prepared), ends_at - time.monotonic())
         origin = Origin(
             command=settings.command(folder.path),
             objective=found.objective,

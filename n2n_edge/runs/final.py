@@ -9,7 +9,7 @@ from n2n_edge.graph.teacher import build, surviving
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.prepare import Prepared
-from n2n_edge.runs.schedule import SEARCH_SHARE, Schedule
+from n2n_edge.runs.schedule import SEARCH_SHARE, Schedule, retimed, with_tests_within
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.search.store import Fact, Journal
 from n2n_edge.training.batches import subset
@@ -19,7 +19,7 @@ from n2n_edge.training.reports import EpochReport
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.training.teacher_outputs import affordable_epochs
 
-__all__ = ["FinalPlan", "Trained", "final_plan", "kept_plan", "plan_in_words", "train_to_the_end"]
+__all__ = ["FinalPlan", "Trained", "final_plan", "kept_plan", "plan_in_words", "train_to_the_end", "trained_within"]
 
 _MARGIN = 0.85
 """Part of the time left that training is planned for: a machine may become slower meanwhile."""
@@ -152,6 +152,30 @@ def train_to_the_end(
     callback.on_message(_ending(result, plan))
     spent = sum(report.seconds for report in result.history)
     return Trained(architecture, result, max(spent, time.monotonic() - start))
+
+
+def trained_within(
+    prepared: Prepared,
+    architecture: Architecture,
+    plan: FinalPlan,
+    schedule: Schedule,
+    settings: CompressSettings,
+    folder: RunFolder,
+    callback: RunCallback,
+    ends_at: float | None,
+) -> tuple[Trained, Prepared, Schedule]:
+    """Train to the end, and return with it what is to be tested: where the run ends at `ends_at`, what fits until then.
+
+    Epochs that settings ask for are made in any case.
+    """
+    trained = train_to_the_end(
+        prepared, architecture, plan, folder, callback, callback.on_epoch,
+        feature_images=schedule.feature_images,
+        ends_at=None if ends_at is None or settings.epochs else ends_at - schedule.tail_s,
+    )  # fmt: skip
+    if ends_at is not None:
+        prepared, schedule = with_tests_within(prepared, retimed(schedule, prepared), ends_at - time.monotonic())
+    return trained, prepared, schedule
 
 
 def _ending(result: DistillResult, plan: FinalPlan) -> str:

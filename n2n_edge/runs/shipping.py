@@ -19,12 +19,12 @@ from n2n_edge.runs.candidates import candidate_rows, listed_candidates
 from n2n_edge.runs.devices import profiles_of_run
 from n2n_edge.runs.document import Origin, read_report
 from n2n_edge.runs.environment import explained_failures, threads_of_run
-from n2n_edge.runs.final import FinalPlan, Trained, final_plan, plan_in_words, train_to_the_end
+from n2n_edge.runs.final import FinalPlan, Trained, final_plan, plan_in_words, trained_within
 from n2n_edge.runs.finish import ship
 from n2n_edge.runs.folder import RunFolder, finished_report
 from n2n_edge.runs.front import objective_of
 from n2n_edge.runs.prepare import Prepared, prepare, refuse_changes
-from n2n_edge.runs.schedule import Schedule, retimed, with_tests_within
+from n2n_edge.runs.schedule import Schedule, retimed
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.unit_order import with_kept_order
 from n2n_edge.search.store import Journal
@@ -198,13 +198,9 @@ def _ship(
         amount = plan_in_words(plan, settings, len(prepared.data.train))
         callback.on_message(f"training candidate {number} for {amount}")
         ends_at = None if order.minutes is None else started + order.minutes * 60
-        trained = train_to_the_end(
-            prepared, architecture, plan, target, callback, callback.on_epoch,
-            feature_images=schedule.feature_images,
-            ends_at=None if ends_at is None or settings.epochs else ends_at - schedule.tail_s,
-        )  # fmt: skip
-        if ends_at is not None:
-            prepared, schedule = with_tests_within(prepared, retimed(schedule, prepared), ends_at - time.monotonic())
+        trained, prepared, _ = trained_within(
+            prepared, architecture, plan, schedule, settings, target, callback, ends_at
+        )
         ship(target, settings, prepared, trained, origin, callback)
 
 

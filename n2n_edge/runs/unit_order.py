@@ -7,12 +7,12 @@ import numpy as np
 from n2n_edge.runs.prepare import Prepared
 from n2n_edge.runs.schedule import Schedule
 from n2n_edge.search.store import Journal
-from n2n_edge.training.unit_importance import data_importance
+from n2n_edge.training.unit_importance import MOST_IMAGES, data_importance
 
 __all__ = ["with_kept_order", "with_unit_order"]
 
 _KEY = "unit_importance"
-_IMAGES, _LEAST_IMAGES = 128, 8
+_LEAST_IMAGES = 8
 _SHARE = 0.04
 """Share of `--minutes` that looking at images for it may take."""
 
@@ -23,7 +23,7 @@ def with_unit_order(prepared: Prepared, journal: Journal, schedule: Schedule, mi
     Runs that were begun by versions without this go on by the weights alone.
     """
     if journal.meta().get(_KEY) is None and next(iter(journal.trials()), None) is None:
-        images = _IMAGES
+        images = MOST_IMAGES
         if minutes is not None and schedule.evaluate_s:
             images = max(_LEAST_IMAGES, min(images, int(_SHARE * minutes * 60 / schedule.evaluate_s)))
         found = data_importance(prepared.teacher, prepared.data, prepared.distilling, images=images)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from math import inf, isfinite
+from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,10 +28,10 @@ from n2n_edge.training.checkpoint import (
     save_checkpoint,
 )
 from n2n_edge.training.compute import Engine, default_format, deterministic
-from n2n_edge.training.evaluation import compare, outputs_of
+from n2n_edge.training.evaluation import compare, finite_loss, outputs_of
 from n2n_edge.training.executor import image_module, write_back
 from n2n_edge.training.hints import FeatureHints
-from n2n_edge.training.input_scale import input_scales
+from n2n_edge.training.input_scale import MEASURED_IMAGES, input_scales
 from n2n_edge.training.optimiser import Optimiser, trains_in
 from n2n_edge.training.reconstruct import Kept
 from n2n_edge.training.reports import EpochReport, StepReport
@@ -47,9 +47,6 @@ _TRIED_IMAGES = 2
 _GROUPED_AT_MOST = 0.3
 """Processors train in bfloat16 up to this share of grouped convolutions: with AMX a step of ResNet-20 takes half the
 time in it, one of MobileNetV2 at 32 px twice the time (`benchmarks/engine/formats.py`)."""
-
-_SCALED = 8
-"""Training images on which the inputs of layers are measured."""
 
 _SCALE_IMAGES = 512
 """Training images on which the teacher's channels are measured."""
@@ -84,10 +81,6 @@ def grouped_share(model: ir.Model) -> float:
     convolutions = [(node.groups, given) for node, given in zip(nodes, outputs, strict=True) if node.op.convolves]
     grouped = sum(given for groups, given in convolutions if groups > 1)
     return float(grouped / max(sum(given for _, given in convolutions), 1.0))
-
-
-def _finite(loss: float | None) -> float:
-    return loss if loss is not None and isfinite(loss) else inf
 
 
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -138,6 +131,7 @@ class _Distillation:
         self.teaching = Teaching(self.teacher, data, settings, hints, engine)
         measured = subset(data.train, _SCALE_IMAGES, settings.seed)
         self.task = task_of(student, data).measured(lambda: outputs_of(self.teacher, data, measured, engine))
+        first = next(evaluation_batches(data, data.train, MEASURED_IMAGES))
         self.optimiser = Optimiser(
             self.student,
             settings,
@@ -146,7 +140,7 @@ class _Distillation:
             engine=engine,
             hints=hints,
             hint_steps=self.steps * self.teaching.rounds,
-            scales=input_scales(self.student, engine.moved(next(evaluation_batches(data, data.train, _SCALED)).inputs)),
+            scales=input_scales(self.student, engine.moved(first.inputs)),
         )
         self.history: tuple[EpochReport, ...] = ()
         self.labels = self.task.labels(data.validation)
@@ -158,7 +152,7 @@ class _Distillation:
         """Give the student's metric and its loss on the validation split, in float32."""
         outputs = outputs_of(self.student, self.data, self.data.validation, self.engine)
         found = compare(outputs, self.teachers_outputs(), self.labels, self.task, self.settings)
-        return found.metric, _finite(found.error)
+        return found.metric, finite_loss(found.error)
 
     def teachers_outputs(self) -> Iterable[Tensors]:
         """Give the teacher's outputs on the validation split, which are kept where they take little memory."""

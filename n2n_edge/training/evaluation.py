@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from math import inf, isfinite
 
 import onnx_ir as ir
 import torch
@@ -27,6 +28,7 @@ __all__ = [
     "batch_for",
     "compare",
     "evaluate",
+    "finite_loss",
     "outputs_of",
     "scale_warnings",
 ]
@@ -78,6 +80,11 @@ def compare(
         seen += count
     found = meter.evaluation()
     return found if teaching is None or task.meter_tells_loss else replace(found, error=total / seen)
+
+
+def finite_loss(loss: float | None) -> float:
+    """Return a loss that can be compared: infinite where there is none, or where it isn't a number."""
+    return loss if loss is not None and isfinite(loss) else inf
 
 
 def evaluate(

@@ -14,7 +14,10 @@ from torch import Tensor
 
 from n2n_edge.training.executor import GraphModule
 
-__all__ = ["input_scales"]
+__all__ = ["MEASURED_IMAGES", "input_scales"]
+
+MEASURED_IMAGES = 8
+"""Images on which the inputs of layers are measured."""
 
 _LARGE = 8.0
 """Root mean square of a layer's inputs from which on they are large; behind norms it is about one."""

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from math import inf, isfinite
 
 import numpy as np
 import onnx_ir as ir
@@ -20,9 +19,9 @@ from n2n_edge.training.batches import as_bytes, subset, taught_labels, training_
 from n2n_edge.training.batchnorm import recalibrate
 from n2n_edge.training.compute import Engine, deterministic, generator
 from n2n_edge.training.distillation import training_engine
-from n2n_edge.training.evaluation import Evaluation, batch_for, compare, outputs_of
+from n2n_edge.training.evaluation import Evaluation, batch_for, compare, finite_loss, outputs_of
 from n2n_edge.training.executor import GraphModule, write_back
-from n2n_edge.training.input_scale import input_scales
+from n2n_edge.training.input_scale import MEASURED_IMAGES, input_scales
 from n2n_edge.training.optimiser import Lesson, Optimiser, parts_of
 from n2n_edge.training.reconstruct import FeatureTargets, Kept, reconstruct
 from n2n_edge.training.settings import DistillSettings
@@ -34,9 +33,6 @@ _BATCH = 256
 _LEAST_PROFILED = 32
 _FEW_STEPS = 8
 """Steps of training up to which a candidate may be better off without them."""
-
-_SCALED = 8
-"""Images on which the inputs of layers are measured."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +52,7 @@ class ProxyResult:
 
 def _worse(found: Evaluation, before: Evaluation) -> bool:
     """Tell whether training has lost by the metric, or of equals by the loss."""
-    losses = [each.error if each.error is not None and isfinite(each.error) else inf for each in (found, before)]
-    return (found.metric, -losses[0]) < (before.metric, -losses[1])
+    return (found.metric, -finite_loss(found.error)) < (before.metric, -finite_loss(before.error))
 
 
 class ShortDistiller:
@@ -182,7 +177,7 @@ class ShortDistiller:
     def _train(self, module: GraphModule, settings: DistillSettings, engine: Engine) -> None:
         orders = [training_order(len(self._images), settings, epoch) for epoch in range(1, self._passes + 1)]
         steps = sum(order.steps for order in orders)
-        scales = input_scales(module, self._inputs(torch.arange(min(_SCALED, len(self._images)))))
+        scales = input_scales(module, self._inputs(torch.arange(min(MEASURED_IMAGES, len(self._images)))))
         optimiser = Optimiser(module, settings, steps=steps, task=self._task, engine=engine, scales=scales)
         module.train()
         batches = (chosen for order in orders for chosen in order)

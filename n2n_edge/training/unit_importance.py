@@ -26,9 +26,11 @@ from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.watchdog import step
 
-__all__ = ["data_importance"]
+__all__ = ["MOST_IMAGES", "data_importance"]
 
-_IMAGES = 128
+MOST_IMAGES = 128
+"""Training images that are looked at, at most."""
+
 _SAMPLES = 16_384
 _MOST_INPUTS = 4096
 """Inputs of a layer beyond which it has no say: its matrix would take hundreds of megabytes."""
@@ -48,18 +50,28 @@ _Matrix = NDArray[np.float64]
 
 @dataclass
 class _Reader:
-    """A layer's `weights` by its inputs ``(outputs, inputs)`` and the mean product of these ``(inputs, inputs)``.
+    """A layer's `weights` by its inputs ``(outputs, inputs)``, and the inverse of the mean product of these.
 
-    `axis` is that of the inputs in the graph's own weight.
+    Products are shares of what the layer gives. `axis` is that of the inputs in the graph's own weight.
     """
 
     axis: int
     weights: _Matrix
-    products: _Matrix
+    inverse: _Matrix
+
+    @classmethod
+    def of(cls, axis: int, weights: _Matrix, products: _Matrix) -> "_Reader | None":
+        """Return the layer; None where it gives nothing."""
+        given = float(np.einsum("oi,ij,oj->", weights, products, weights, optimize=True))
+        if not given > 0:
+            return None
+        size = len(products)
+        products = products / given + _RIDGE * np.trace(products) / given / size * np.eye(size)
+        return cls(axis, weights, np.linalg.inv(products).astype(np.float64, copy=False))
 
 
 def data_importance(
-    teacher: Teacher, data: Data, settings: DistillSettings, *, images: int = _IMAGES
+    teacher: Teacher, data: Data, settings: DistillSettings, *, images: int = MOST_IMAGES
 ) -> NDArray[np.float64]:
     """Return the importance of every label of the teacher's units; NaN for those of groups that no plain layer reads.
 
@@ -128,7 +140,9 @@ class _Look:
             centred = products / count - mean[:, None] * mean
             axis, weight = self._axes[name], self._weights[name].double()
             weights = weight.movedim(axis, -1).reshape(-1, weight.shape[axis])
-            found[name] = _Reader(axis, weights.cpu().numpy(), centred.cpu().numpy())
+            reader = _Reader.of(axis, weights.cpu().numpy(), centred.cpu().numpy())
+            if reader is not None:
+                found[name] = reader
         return found
 
 
@@ -174,18 +188,10 @@ class _Share:
 def _own_readers(group: ChannelGroup, teacher: Teacher, readers: dict[str, _Reader]) -> Iterator[_Share]:
     """Give the plain layers that read a group."""
     position = {unit: place for place, unit in enumerate(group.units)}
-    for (name, axis), row in teacher.labels.dims.items():
-        reader = readers.get(name)
-        if reader is None or axis != reader.axis or row.shape != reader.products.shape[:1]:
-            continue
-        places = np.array([position.get(int(label), -1) for label in row])
-        if (places < 0).all():
-            continue
-        given = float(np.einsum("oi,ij,oj->", reader.weights, reader.products, reader.weights, optimize=True))
-        if given > 0:
-            size = len(places)
-            products = reader.products / given + _RIDGE * np.trace(reader.products) / given / size * np.eye(size)
-            yield _Share(reader.weights.copy(), np.linalg.inv(products), places)
+    for name, axis in group.dims:
+        reader, row = readers.get(name), teacher.labels.dims[name, axis]
+        if reader is not None and axis == reader.axis and row.shape == reader.inverse.shape[:1]:
+            yield _Share(reader.weights, reader.inverse, np.array([position.get(int(label), -1) for label in row]))
 
 
 def _given_up(group: ChannelGroup, shares: Sequence[_Share]) -> tuple[NDArray[np.intp], _Matrix]:

@@ -74,3 +74,13 @@ def striped_data() -> Data:
         class_names=("rows", "columns", "chess"),
         preprocessing=Preprocessing((16, 16), channels=1, mean=(0.5,), std=(0.25,)),
     )
+
+
+def random_data(model: ir.Model, images: int = 24) -> Data:
+    """Unlabelled images of random bytes, of the size that a model takes; training, validation and test are the same."""
+    shape = model.graph.inputs[0].shape
+    assert shape is not None
+    _, channels, height, width = (int(size) if isinstance(size, int) else 1 for size in shape)
+    pixels = np.random.default_rng(0).integers(0, 256, (images, height, width, channels), dtype=np.uint8)
+    split = Split(pixels, None)
+    return Data(split, split, split, (), Preprocessing((height, width), channels=channels, mean=(0.5,), std=(0.3,)))

@@ -9,8 +9,7 @@ import torch
 from hypothesis import given
 
 from n2n_edge._example import teacher_path
-from n2n_edge.data.dataset import Data, Split, load_data
-from n2n_edge.data.preprocessing import Preprocessing
+from n2n_edge.data.dataset import Data, load_data
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.teacher import Teacher, build, surviving
 from n2n_edge.training.executor import GraphModule
@@ -18,6 +17,7 @@ from n2n_edge.training.proxy_evaluation import ShortDistiller
 from n2n_edge.training.reconstruct import reconstructed
 from n2n_edge.training.settings import DistillSettings
 from tests.strategies import GRAPH_SETTINGS, cnn_models
+from tests.training.small import random_data
 
 pytestmark = pytest.mark.processor
 
@@ -40,17 +40,6 @@ def halved(teacher: Teacher, removed: frozenset[str] = frozenset()) -> Architect
         if group.shrinkable:
             architecture = architecture.resize(group.name, max(1, group.width // 2))
     return architecture
-
-
-def random_data(model: ir.Model, images: int = 24) -> Data:
-    shape = model.graph.inputs[0].shape
-    assert shape is not None
-    _, channels, height, width = (int(size) if isinstance(size, int) else 1 for size in shape)
-    pixels = np.random.default_rng(0).integers(0, 256, (images, height, width, channels), dtype=np.uint8)
-    split = Split(pixels, None)
-    return Data(
-        split, split, split, (), Preprocessing(split.images.shape[1:3], channels=channels, mean=(0.5,), std=(0.3,))
-    )
 
 
 def outputs(model: ir.Model, data: Data) -> torch.Tensor:

@@ -10,8 +10,6 @@ from hypothesis import given
 from torch import nn
 
 import n2n_edge
-from n2n_edge.data.dataset import Data, Split
-from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.graph.groups import importance_order
 from n2n_edge.graph.teacher import Teacher, build, surviving
 from n2n_edge.training.executor import GraphModule
@@ -19,20 +17,12 @@ from n2n_edge.training.reconstruct import reconstructed
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.training.unit_importance import data_importance
 from tests.strategies import GRAPH_SETTINGS, cnn_models
+from tests.training.small import random_data
 
 pytestmark = pytest.mark.processor
 
 SETTINGS = DistillSettings(threads=1)
 COPY, OF, DEAD, FAINT = 5, 2, 3, 6
-
-
-def random_data(model: ir.Model, images: int = 24) -> Data:
-    shape = model.graph.inputs[0].shape
-    assert shape is not None
-    _, channels, height, width = (int(size) if isinstance(size, int) else 1 for size in shape)
-    pixels = np.random.default_rng(0).integers(0, 256, (images, height, width, channels), dtype=np.uint8)
-    split = Split(pixels, None)
-    return Data(split, split, split, (), Preprocessing((height, width), channels=channels, mean=(0.5,), std=(0.3,)))
 
 
 def redundant(reader: Callable[[], nn.Module]) -> Teacher:
