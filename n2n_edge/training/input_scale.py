@@ -12,6 +12,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from n2n_edge.graph.pairs import behind_pairs
 from n2n_edge.training.executor import GraphModule
 
 __all__ = ["MEASURED_IMAGES", "input_scales"]
@@ -36,6 +37,13 @@ def input_scales(module: GraphModule, images: Tensor) -> dict[str, float]:
     return {name: scale for name, scale in look.scales.items() if scale > _LARGE}
 
 
+def _names(value: ir.Value) -> tuple[str, ...]:
+    """Return the name of a weight, and that of the scale it is rounded by, which is of its size."""
+    source, producer = behind_pairs(value), value.producer()
+    scale = None if source is value or producer is None else producer.inputs[1]
+    return (str(source.name),) if scale is None else (str(source.name), str(scale.name))
+
+
 class _Look:
     """Measures what layers read."""
 
@@ -49,9 +57,11 @@ class _Look:
             return
         for place, other in ((0, 1), (1, 0)):
             value, given = node.inputs[place], inputs[other]
-            name = "" if value is None else str(value.name)
-            if name in self._learned and given is not None:
-                size = float(given.float().square().mean().sqrt())
+            names = () if value is None else _names(value)
+            if given is None or not self._learned.issuperset(names):
+                continue
+            size = float(given.float().square().mean().sqrt())
+            for name in names:
                 self.scales[name] = max(size, self.scales.get(name, 0.0))
 
     def after(self, node: ir.Node, outputs: Sequence[Tensor]) -> None:

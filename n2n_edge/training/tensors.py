@@ -15,6 +15,8 @@ def tensor_from_ir(tensor: ir.TensorProtocol) -> Tensor:
     array = np.array(tensor.numpy())
     if array.dtype in (np.uint16, np.uint32, np.uint64):  # torch calculates with none of them
         array = array.astype(np.int64)
+    if tensor.dtype in (ir.DataType.INT4, ir.DataType.UINT4):
+        array = array.astype(np.int8)
     return torch.from_numpy(array)
 
 

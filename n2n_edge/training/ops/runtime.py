@@ -36,7 +36,7 @@ def runtime_kernel(node: ir.Node, imports: Mapping[str, int]) -> Kernel:
 
     def run(*arguments: Tensor | None) -> Tensor | tuple[Tensor, ...]:
         values = {
-            name: np.ascontiguousarray(value.detach().cpu().numpy())
+            name: np.asarray(value.detach().cpu().numpy(), order="C")  # which leaves a scalar one
             for name, value in zip(proto.input, arguments, strict=False)
             if name and value is not None
         }

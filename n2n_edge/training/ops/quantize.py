@@ -1,0 +1,212 @@
+"""QuantizeLinear and DequantizeLinear: rounding to a grid, straight through for gradients, its scale learned.
+
+A pair of them is y = s clip(round(x / s), low - z, high - z), and what a graph of pairs gives is what ONNX Runtime gives.
+Backwards, rounding counts as the identity (Bengio et al., 2013), and with q the clipped integer the scale has
+
+    dy/ds = q - x / s where x lies in the range, else q,
+
+as in LSQ (Esser et al., Learned Step Size Quantization, ICLR 2020, equations 1 to 3), times its 1 / sqrt(N high) for N
+values by one scale (section 2.2): of a weight's channel, or of an activation in one image. Zero points stay as they are.
+"""
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from n2n_edge.graph.op import MICROSOFT
+from n2n_edge.graph.pairs import is_pair, moves_integers, quantized_type
+from n2n_edge.training.ops.registry import Kernel, NodeView, register, torch_dtype
+
+__all__ = ["round_to_grid"]
+
+_RANGES = {
+    ir.DataType.INT4: (-8, 7),
+    ir.DataType.UINT4: (0, 15),
+    ir.DataType.INT8: (-128, 127),
+    ir.DataType.UINT8: (0, 255),
+    ir.DataType.INT16: (-32768, 32767),
+    ir.DataType.UINT16: (0, 65535),
+}
+"""What QuantizeLinear cuts off at, by the type that it gives."""
+
+
+Bound = float | Tensor
+"""A number for all values, or one for each scale."""
+
+
+class _Grid(torch.autograd.Function):
+    """Rounding to multiples of a scale, `low` to `high` of them; gradients of the scale are multiplied by `factor`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: Bound, high: Bound, factor: float) -> Tensor:
+        ctx.save_for_backward(x, scale)
+        ctx.low, ctx.high, ctx.factor = low, high, factor
+        return _steps(x, scale, low, high).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale = ctx.saved_tensors
+        (given,) = gradients
+        given = given.float()
+        exact = _quotients(x, scale)
+        steps = exact.round().clamp_(ctx.low, ctx.high)
+        inside = (steps - exact).abs_() <= 0.5
+        own = None
+        if ctx.needs_input_grad[1]:
+            # q - x / s inside, q where x is cut off
+            own = _summed(steps.sub_(exact.mul_(inside)).mul_(given), scale).mul_(ctx.factor)
+        return (given * inside).to(x.dtype), own, None, None, None
+
+
+class _Steps(torch.autograd.Function):
+    """Integers of a grid, held as floats: what QuantizeLinear gives where its pair is not next to it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, zero: Bound, low: Bound, high: Bound, factor: float) -> Tensor:
+        ctx.save_for_backward(x, scale)
+        ctx.low, ctx.high, ctx.factor = low, high, factor
+        return _steps(x, scale, low, high).add_(zero)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale = ctx.saved_tensors
+        (given,) = gradients
+        exact = _quotients(x, scale)
+        inside = (exact.round().clamp_(ctx.low, ctx.high).sub_(exact)).abs_() <= 0.5
+        passed = given.float().mul(inside).div_(scale)
+        own = _summed(-passed * exact, scale).mul_(ctx.factor) if ctx.needs_input_grad[1] else None
+        return passed.to(x.dtype), own, None, None, None, None
+
+
+class _Floats(torch.autograd.Function):
+    """Integers held as floats, multiplied by their scale, whose gradient is multiplied by `factor`."""
+
+    @staticmethod
+    def forward(ctx: Any, steps: Tensor, scale: Tensor, factor: float) -> Tensor:
+        ctx.save_for_backward(steps, scale)
+        ctx.factor = factor
+        return steps * scale
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        steps, scale = ctx.saved_tensors
+        given = gradients[0].float()
+        own = _summed(given * steps, scale).mul_(ctx.factor) if ctx.needs_input_grad[1] else None
+        return given * scale, own, None
+
+
+def _quotients(x: Tensor, scale: Tensor) -> Tensor:
+    # laid out as `x` is, also where an axis of one element would let torch choose
+    return torch.div(x.float(), scale, out=torch.empty_like(x, dtype=torch.float32))
+
+
+def _steps(x: Tensor, scale: Tensor, low: Bound, high: Bound) -> Tensor:
+    return _quotients(x, scale).round_().clamp_(low, high)  # type: ignore[arg-type]
+
+
+def _summed(gradient: Tensor, scale: Tensor) -> Tensor:
+    """Sum a gradient over the axes along which `scale` is repeated."""
+    return gradient.sum_to_size(scale.shape)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a node's scale and zero point lie along its input."""
+
+    axis: int
+    block: int
+    per_image: bool
+
+    @classmethod
+    def of(cls, view: NodeView) -> "_Form":
+        return cls(view.get_int("axis", 1), view.get_int("block_size", 0), view.shape(0) is None)
+
+    def spread(self, parameter: Tensor, x: Tensor) -> Tensor:
+        """Return a scale or zero point so that it broadcasts to `x`."""
+        if parameter.numel() == 1 and x.dim() != parameter.dim():
+            return parameter.reshape(())
+        if self.block:
+            return parameter.repeat_interleave(self.block, self.axis).narrow(self.axis, 0, x.shape[self.axis])
+        if parameter.dim() == 1 and x.dim() > 1:
+            axis = self.axis % x.dim()
+            return parameter.reshape([-1 if each == axis else 1 for each in range(x.dim())])
+        return parameter
+
+    def factor(self, x: Tensor, scale: Tensor, high: int) -> float:
+        """Return what LSQ multiplies the gradient of a scale by."""
+        values = x.numel() / max(1, scale.numel())
+        return 1.0 / sqrt(max(1.0, values / (max(1, len(x)) if self.per_image and x.dim() else 1)) * high)
+
+
+def round_to_grid(x: Tensor, scale: Tensor, low: Bound, high: Bound, factor: float = 1.0) -> Tensor:
+    """Return ``scale * clip(round(x / scale), low, high)``, ties to even, in float32, differentiable in `x` and `scale`.
+
+    `scale`, `low` and `high` (of the integers less their zero point) broadcast to `x`; `factor` multiplies the gradient
+    of `scale`.
+    """
+    result: Tensor = _Grid.apply(x, scale, low, high, factor)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _range(view: NodeView) -> tuple[ir.DataType, int, int]:
+    kind = quantized_type(view.node)
+    if kind not in _RANGES:
+        raise view.unsupported(f"to {kind.name.lower()}")
+    return (kind, *_RANGES[kind])
+
+
+@register("QuantizeLinear")
+@register("QuantizeLinear", domain=MICROSOFT)
+def _quantize(view: NodeView) -> Kernel:
+    kind, low, high = _range(view)
+    form = _Form.of(view)
+
+    known = view.constant(2)
+    one_zero = 0.0 if not view.has(2) else None if known is None or known.unique().numel() != 1 else float(known.max())
+
+    def parts(x: Tensor, scale: Tensor, zero: Tensor | None) -> tuple[Tensor, Bound, Bound, Bound, float]:
+        zeros: Bound = form.spread(zero, x).float() if one_zero is None and zero is not None else one_zero or 0.0
+        return form.spread(scale.float(), x), zeros, low - zeros, high - zeros, form.factor(x, scale, high)
+
+    if is_pair(view.node):
+
+        def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+            spread, _, least, most, factor = parts(x, scale, zero)
+            return round_to_grid(x, spread, least, most, factor).to(scale.dtype)
+
+        return run
+
+    as_floats = moves_integers(view.node)
+    given = torch_dtype(kind) or (torch.int64 if kind == ir.DataType.UINT16 else torch.int8)
+
+    def run_alone(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+        spread, zeros, least, most, factor = parts(x, scale, zero)
+        steps: Tensor = _Steps.apply(x, spread, zeros, least, most, factor)  # type: ignore[no-untyped-call]
+        return steps if as_floats else steps.to(given)
+
+    return run_alone
+
+
+@register("DequantizeLinear")
+@register("DequantizeLinear", domain=MICROSOFT)
+def _dequantize(view: NodeView) -> Kernel:
+    source = None if view.node.inputs[0] is None else view.node.inputs[0].producer()
+    if source is not None and source.op_type == "QuantizeLinear" and is_pair(source):
+        return lambda x, *_: x
+    form = _Form.of(view)
+    high = _RANGES.get(quantized_type(view.node), (0, 2**31 - 1))[1]
+
+    def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+        spread = form.spread(scale.float(), x)
+        steps = x
+        if zero is not None:
+            wide = torch.int64 if x.dtype == torch.int32 else torch.float32
+            steps = x.to(wide) - form.spread(zero, x).to(wide)
+        floats: Tensor = _Floats.apply(steps.float(), spread, form.factor(x, scale, high))  # type: ignore[no-untyped-call]
+        return floats.to(scale.dtype)
+
+    return run
