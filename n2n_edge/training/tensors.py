@@ -23,4 +23,4 @@ def tensor_from_ir(tensor: ir.TensorProtocol) -> Tensor:
 def tensor_to_ir(tensor: Tensor, like: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
     """Copy a torch tensor into an ONNX tensor with the element type of `like`."""
     array = tensor.detach().cpu().contiguous().to(torch.float32 if tensor.is_floating_point() else tensor.dtype).numpy()
-    return ir.Tensor(np.ascontiguousarray(array).astype(like.numpy().dtype), dtype=like.dtype, name=name)
+    return ir.Tensor(np.asarray(array, order="C").astype(like.numpy().dtype), dtype=like.dtype, name=name)

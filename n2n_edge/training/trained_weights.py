@@ -79,8 +79,8 @@ def _is_weight(value: ir.Value, tensor: ir.TensorProtocol, untouched: set[ir.Val
     return True
 
 
-def _is_scale(value: ir.Value) -> bool:
-    """Tell whether a constant is the scale of one or more quantizers, and of what undoes these alone.
+def _is_scale(value: ir.Value, untouched: set[ir.Value]) -> bool:
+    """Tell whether a constant is the scale of quantizers of weights or activations, and of what undoes these alone.
 
     The scale of integers that are constants stays: to learn, these would have to follow it.
     """
@@ -90,6 +90,10 @@ def _is_scale(value: ir.Value) -> bool:
             return False
         quantizer = node if node.op_type == "QuantizeLinear" else quantizer_of(node)
         if quantizer is None or quantizer.inputs[1] is not value:
+            return False
+        source = quantizer.inputs[0]
+        tensor = None if source is None else constant_tensor(source)
+        if source is None or (tensor is not None and not _is_weight(source, tensor, untouched)):
             return False
         quantizes = True
     return quantizes and not value.is_graph_output()
@@ -104,7 +108,7 @@ def find_weights(graph: ir.Graph, given: Collection[str] = ()) -> Weights:
         floats = tensor is not None and tensor.dtype in _FLOATS
         if tensor is None or not floats or not value.name or value.name in given:
             continue
-        if _is_scale(value):
+        if _is_scale(value, untouched):
             scales.add(value.name)
         elif _is_weight(value, tensor, untouched):
             trained.add(value.name)

@@ -5,12 +5,11 @@ Backwards, rounding counts as the identity (Bengio et al., 2013), and with q the
 
     dy/ds = q - x / s where x lies in the range, else q,
 
-as in LSQ (Esser et al., Learned Step Size Quantization, ICLR 2020, equations 1 to 3), times its 1 / sqrt(N high) for N
-values by one scale (section 2.2): of a weight's channel, or of an activation in one image. Zero points stay as they are.
+as in LSQ (Esser et al., Learned Step Size Quantization, ICLR 2020, equations 1 to 3). Zero points stay as they are: they
+are whole numbers, and keep nought (what is padded, what a Relu cuts off) on the grid.
 """
 
 from dataclasses import dataclass
-from math import sqrt
 from typing import Any
 
 import onnx_ir as ir
@@ -21,9 +20,9 @@ from n2n_edge.graph.op import MICROSOFT
 from n2n_edge.graph.pairs import is_pair, moves_integers, quantized_type
 from n2n_edge.training.ops.registry import Kernel, NodeView, register, torch_dtype
 
-__all__ = ["round_to_grid"]
+__all__ = ["RANGES", "round_to_grid"]
 
-_RANGES = {
+RANGES = {
     ir.DataType.INT4: (-8, 7),
     ir.DataType.UINT4: (0, 15),
     ir.DataType.INT8: (-128, 127),
@@ -39,12 +38,12 @@ Bound = float | Tensor
 
 
 class _Grid(torch.autograd.Function):
-    """Rounding to multiples of a scale, `low` to `high` of them; gradients of the scale are multiplied by `factor`."""
+    """Rounding to multiples of a scale, `low` to `high` of them."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, low: Bound, high: Bound, factor: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: Bound, high: Bound) -> Tensor:
         ctx.save_for_backward(x, scale)
-        ctx.low, ctx.high, ctx.factor = low, high, factor
+        ctx.low, ctx.high = low, high
         return _steps(x, scale, low, high).mul_(scale)
 
     @staticmethod
@@ -58,17 +57,17 @@ class _Grid(torch.autograd.Function):
         own = None
         if ctx.needs_input_grad[1]:
             # q - x / s inside, q where x is cut off
-            own = _summed(steps.sub_(exact.mul_(inside)).mul_(given), scale).mul_(ctx.factor)
-        return (given * inside).to(x.dtype), own, None, None, None
+            own = _summed(steps.sub_(exact.mul_(inside)).mul_(given), scale)
+        return (given * inside).to(x.dtype), own, None, None
 
 
 class _Steps(torch.autograd.Function):
     """Integers of a grid, held as floats: what QuantizeLinear gives where its pair is not next to it."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, zero: Bound, low: Bound, high: Bound, factor: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor, zero: Bound, low: Bound, high: Bound) -> Tensor:
         ctx.save_for_backward(x, scale)
-        ctx.low, ctx.high, ctx.factor = low, high, factor
+        ctx.low, ctx.high = low, high
         return _steps(x, scale, low, high).add_(zero)
 
     @staticmethod
@@ -78,25 +77,24 @@ class _Steps(torch.autograd.Function):
         exact = _quotients(x, scale)
         inside = (exact.round().clamp_(ctx.low, ctx.high).sub_(exact)).abs_() <= 0.5
         passed = given.float().mul(inside).div_(scale)
-        own = _summed(-passed * exact, scale).mul_(ctx.factor) if ctx.needs_input_grad[1] else None
-        return passed.to(x.dtype), own, None, None, None, None
+        own = _summed(-passed * exact, scale) if ctx.needs_input_grad[1] else None
+        return passed.to(x.dtype), own, None, None, None
 
 
 class _Floats(torch.autograd.Function):
-    """Integers held as floats, multiplied by their scale, whose gradient is multiplied by `factor`."""
+    """Integers held as floats, multiplied by their scale."""
 
     @staticmethod
-    def forward(ctx: Any, steps: Tensor, scale: Tensor, factor: float) -> Tensor:
+    def forward(ctx: Any, steps: Tensor, scale: Tensor) -> Tensor:
         ctx.save_for_backward(steps, scale)
-        ctx.factor = factor
         return steps * scale
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         steps, scale = ctx.saved_tensors
         given = gradients[0].float()
-        own = _summed(given * steps, scale).mul_(ctx.factor) if ctx.needs_input_grad[1] else None
-        return given * scale, own, None
+        own = _summed(given * steps, scale) if ctx.needs_input_grad[1] else None
+        return given * scale, own
 
 
 def _quotients(x: Tensor, scale: Tensor) -> Tensor:
@@ -119,11 +117,10 @@ class _Form:
 
     axis: int
     block: int
-    per_image: bool
 
     @classmethod
     def of(cls, view: NodeView) -> "_Form":
-        return cls(view.get_int("axis", 1), view.get_int("block_size", 0), view.shape(0) is None)
+        return cls(view.get_int("axis", 1), view.get_int("block_size", 0))
 
     def spread(self, parameter: Tensor, x: Tensor) -> Tensor:
         """Return a scale or zero point so that it broadcasts to `x`."""
@@ -136,27 +133,21 @@ class _Form:
             return parameter.reshape([-1 if each == axis else 1 for each in range(x.dim())])
         return parameter
 
-    def factor(self, x: Tensor, scale: Tensor, high: int) -> float:
-        """Return what LSQ multiplies the gradient of a scale by."""
-        values = x.numel() / max(1, scale.numel())
-        return 1.0 / sqrt(max(1.0, values / (max(1, len(x)) if self.per_image and x.dim() else 1)) * high)
 
-
-def round_to_grid(x: Tensor, scale: Tensor, low: Bound, high: Bound, factor: float = 1.0) -> Tensor:
+def round_to_grid(x: Tensor, scale: Tensor, low: Bound, high: Bound) -> Tensor:
     """Return ``scale * clip(round(x / scale), low, high)``, ties to even, in float32, differentiable in `x` and `scale`.
 
-    `scale`, `low` and `high` (of the integers less their zero point) broadcast to `x`; `factor` multiplies the gradient
-    of `scale`.
+    `scale`, `low` and `high` (of the integers less their zero point) broadcast to `x`.
     """
-    result: Tensor = _Grid.apply(x, scale, low, high, factor)  # type: ignore[no-untyped-call]
+    result: Tensor = _Grid.apply(x, scale, low, high)  # type: ignore[no-untyped-call]
     return result
 
 
 def _range(view: NodeView) -> tuple[ir.DataType, int, int]:
     kind = quantized_type(view.node)
-    if kind not in _RANGES:
+    if kind not in RANGES:
         raise view.unsupported(f"to {kind.name.lower()}")
-    return (kind, *_RANGES[kind])
+    return (kind, *RANGES[kind])
 
 
 @register("QuantizeLinear")
@@ -168,15 +159,15 @@ def _quantize(view: NodeView) -> Kernel:
     known = view.constant(2)
     one_zero = 0.0 if not view.has(2) else None if known is None or known.unique().numel() != 1 else float(known.max())
 
-    def parts(x: Tensor, scale: Tensor, zero: Tensor | None) -> tuple[Tensor, Bound, Bound, Bound, float]:
+    def parts(x: Tensor, scale: Tensor, zero: Tensor | None) -> tuple[Tensor, Bound, Bound, Bound]:
         zeros: Bound = form.spread(zero, x).float() if one_zero is None and zero is not None else one_zero or 0.0
-        return form.spread(scale.float(), x), zeros, low - zeros, high - zeros, form.factor(x, scale, high)
+        return form.spread(scale.float(), x), zeros, low - zeros, high - zeros
 
     if is_pair(view.node):
 
         def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-            spread, _, least, most, factor = parts(x, scale, zero)
-            return round_to_grid(x, spread, least, most, factor).to(scale.dtype)
+            spread, _, least, most = parts(x, scale, zero)
+            return round_to_grid(x, spread, least, most).to(scale.dtype)
 
         return run
 
@@ -184,8 +175,8 @@ def _quantize(view: NodeView) -> Kernel:
     given = torch_dtype(kind) or (torch.int64 if kind == ir.DataType.UINT16 else torch.int8)
 
     def run_alone(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-        spread, zeros, least, most, factor = parts(x, scale, zero)
-        steps: Tensor = _Steps.apply(x, spread, zeros, least, most, factor)  # type: ignore[no-untyped-call]
+        spread, zeros, least, most = parts(x, scale, zero)
+        steps: Tensor = _Steps.apply(x, spread, zeros, least, most)  # type: ignore[no-untyped-call]
         return steps if as_floats else steps.to(given)
 
     return run_alone
@@ -198,7 +189,6 @@ def _dequantize(view: NodeView) -> Kernel:
     if source is not None and source.op_type == "QuantizeLinear" and is_pair(source):
         return lambda x, *_: x
     form = _Form.of(view)
-    high = _RANGES.get(quantized_type(view.node), (0, 2**31 - 1))[1]
 
     def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
         spread = form.spread(scale.float(), x)
@@ -206,7 +196,7 @@ def _dequantize(view: NodeView) -> Kernel:
         if zero is not None:
             wide = torch.int64 if x.dtype == torch.int32 else torch.float32
             steps = x.to(wide) - form.spread(zero, x).to(wide)
-        floats: Tensor = _Floats.apply(steps.float(), spread, form.factor(x, scale, high))  # type: ignore[no-untyped-call]
+        floats: Tensor = _Floats.apply(steps.float(), spread)  # type: ignore[no-untyped-call]
         return floats.to(scale.dtype)
 
     return run
