@@ -103,8 +103,8 @@ class Optimiser:
     ) -> None:
         named = {name: module.weight(name) for name in scales or {}}
         self._scaled = [(weight, (scales or {})[name]) for name, weight in named.items() if weight is not None]
-        steps = [(name, weight) for name in module.scales if (weight := module.weight(name)) is not None]
-        self._grids = [(each, (grids or {}).get(name, 1.0), each.detach() * _LEAST_SCALE) for name, each in steps]
+        own = [(name, weight) for name in module.scales if (weight := module.weight(name)) is not None]
+        self._grids = [(each, (grids or {}).get(name, 1.0), each.detach() * _LEAST_SCALE) for name, each in own]
         self.hints, self.hint_steps = hints, hint_steps or steps
         self._progress = _Progress(0, 0.0, 1.0)
         self.module, self.settings, self.steps, self.task, self.engine = module, settings, steps, task, engine
