@@ -48,7 +48,8 @@ from n2n_edge.training.trained_weights import find_weights
 __all__ = ["Plan", "Step", "make_plan"]
 
 _REGISTERING = (
-    ops_activation, ops_conv, ops_index, ops_math, ops_norm, ops_pool, ops_quantize, ops_recurrent, ops_resize, ops_shape,
+    ops_activation, ops_conv, ops_index, ops_math, ops_norm, ops_pool, ops_quantize, ops_recurrent, ops_resize,
+    ops_shape,
 )  # fmt: skip
 NOTHING = 0
 """The slot of an optional input that is left out."""

@@ -1,4 +1,4 @@
-"""Quantization-aware distillation: a student with pairs of QuantizeLinear and DequantizeLinear, taught by the float one."""
+"""Quantization-aware distillation: a student with pairs of QuantizeLinear and DequantizeLinear, taught in floats."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +8,9 @@ import onnx_ir as ir
 
 from n2n_edge.data.dataset import Data
 from n2n_edge.errors import InputError
+from n2n_edge.foreign import printable
 from n2n_edge.graph.op import op_of
+from n2n_edge.graph.pairs import behind_pairs
 from n2n_edge.training.distillation import DistillResult, distill
 from n2n_edge.training.reconstruct import Kept
 from n2n_edge.training.reports import EpochReport, StepReport
@@ -52,20 +54,32 @@ def quantize_aware(
     """Train a quantized student towards its float teacher, and give it as it was after its best epoch (0: as it came).
 
     `student` is in training form: float weights and activations behind pairs of QuantizeLinear and DequantizeLinear
-    with calibrated scales, which are learned along with the weights (LSQ); zero points stay, biases are floats, norms are
-    folded. What comes back is in the same form. `settings` are taken as they are: `quantize_aware_settings` gives those
-    that fit from a float distillation's. The other arguments are those of `distill`.
+    with calibrated scales, which are learned along with the weights (LSQ); zero points stay, biases are floats, and
+    norms were folded where they can be. What comes back is in the same form. `settings` are taken as they are:
+    `quantize_aware_settings` gives those that fit from a float distillation's. The other arguments are those of
+    `distill`.
 
     Raises:
-        InputError: the student has no pairs with a scale to learn, or a BatchNorm, or keeps weights as integers.
+        InputError: the student has no scale to learn, or keeps weights as integers.
     """
-    weights = find_weights(student.graph)
-    if not weights.scales:
-        raise InputError("the student isn't quantized in training form: it has no QuantizeLinear with a constant scale")
-    norm = next((node for node in student.graph if op_of(node).statistics), None)
-    if norm is not None:
-        raise InputError(f"the student has a norm, '{norm.name}', that follows the data: fold it before quantizing")
+    if not find_weights(student.graph).scales:
+        raise InputError(
+            "the student isn't quantized in training form: it has no QuantizeLinear whose scale is a constant"
+        )
+    _refuse_integers(student)
     return distill(
         student, teacher, data, settings, kept=kept, checkpoint=checkpoint, seconds=seconds, on_epoch=on_epoch,
         on_step=on_step,
     )  # fmt: skip
+
+
+def _refuse_integers(student: ir.Model) -> None:
+    for node in student.graph:
+        for index in op_of(node).trained:
+            value = node.inputs[index] if index < len(node.inputs) else None
+            held = None if value is None else behind_pairs(value).const_value
+            if held is not None and not held.dtype.is_floating_point():
+                raise InputError(
+                    f"the student keeps its weights as integers, such as '{printable(str(held.name))}': give its "
+                    "training form, with the float weights behind QuantizeLinear and DequantizeLinear"
+                )
