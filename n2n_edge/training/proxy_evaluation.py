@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from math import isfinite
 
 import numpy as np
 import onnx_ir as ir
@@ -13,10 +14,11 @@ from n2n_edge.data.dataset import Data
 from n2n_edge.data.labels.values import Floats
 from n2n_edge.tasks.choice import task_of
 from n2n_edge.tasks.outputs import as_tuple
-from n2n_edge.tasks.task import Tensors
+from n2n_edge.tasks.task import Meter, Tensors
 from n2n_edge.training.augmentation import Augmenter, normalise
 from n2n_edge.training.batches import as_bytes, subset, taught_labels, training_order
 from n2n_edge.training.batchnorm import recalibrate
+from n2n_edge.training.best import Validation, is_better
 from n2n_edge.training.compute import Engine, deterministic, generator
 from n2n_edge.training.distillation import training_engine
 from n2n_edge.training.evaluation import Evaluation, batch_for, compare, finite_loss, outputs_of
@@ -48,11 +50,6 @@ class ProxyResult:
     seconds: float
     training_seconds: float
     model: ir.Model
-
-
-def _worse(found: Evaluation, before: Evaluation) -> bool:
-    """Tell whether training has lost by the metric, or of equals by the loss."""
-    return (found.metric, -finite_loss(found.error)) < (before.metric, -finite_loss(before.error))
 
 
 class ShortDistiller:
@@ -153,26 +150,28 @@ class ShortDistiller:
             training_seconds = time.monotonic() - before_training
             if self._passes or not refitted:
                 recalibrate(module, self._data, self._settings, self._rounds, self._engine)
-            evaluation = self._evaluated(module)
-            if start_from is not None and _worse(evaluation, start_from[0]):
-                evaluation, learned = start_from
+            found = self._validated(module)
+            if start_from is not None and not is_better(found, start_from[0], start_from[0].metric):
+                found, learned = start_from
                 module.load_learned(learned)
         seconds = time.monotonic() - start
-        loss = evaluation.error or 0.0
-        return ProxyResult(evaluation.metric, loss, seconds, training_seconds, write_back(candidate, module))
+        loss = found.loss if isfinite(found.loss) else 0.0
+        return ProxyResult(found.metric, loss, seconds, training_seconds, write_back(candidate, module))
 
-    def _evaluated(self, module: GraphModule) -> Evaluation:
-        return self._compare(outputs_of(module, self._data, self._validation, self._engine))
+    def _validated(self, module: GraphModule) -> Validation:
+        meter = self._task.meter()
+        found = self._compare(outputs_of(module, self._data, self._validation, self._engine), meter)
+        return Validation(found.metric, finite_loss(found.error), meter)
 
-    def _refitted(self, module: GraphModule) -> tuple[Evaluation, dict[str, Tensor]] | None:
+    def _refitted(self, module: GraphModule) -> tuple[Validation, dict[str, Tensor]] | None:
         """Return what refitting alone is worth, and its weights, where few steps follow, which may do harm."""
         steps = self._passes * training_order(len(self._images), self._settings, 1).steps
         if not 0 < steps <= _FEW_STEPS:
             return None
-        return self._evaluated(module), {name: tensor.clone() for name, tensor in module.learned().items()}
+        return self._validated(module), {name: tensor.clone() for name, tensor in module.learned().items()}
 
-    def _compare(self, outputs: Iterable[Tensors]) -> Evaluation:
-        return compare(outputs, self._reference, self._validation_labels, self._task, self._settings)
+    def _compare(self, outputs: Iterable[Tensors], meter: Meter | None = None) -> Evaluation:
+        return compare(outputs, self._reference, self._validation_labels, self._task, self._settings, meter)
 
     def _train(self, module: GraphModule, settings: DistillSettings, engine: Engine) -> None:
         orders = [training_order(len(self._images), settings, epoch) for epoch in range(1, self._passes + 1)]
