@@ -7,7 +7,7 @@ from itertools import chain, islice
 from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import onnx_ir as ir
 from onnx import ModelProto
@@ -38,7 +38,10 @@ from n2n_edge.training.reports import EpochReport, StepReport
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.training.teacher_outputs import Teaching
 
-__all__ = ["DistillResult", "distill", "grouped_share", "training_engine"]
+__all__ = ["Criterion", "DistillResult", "distill", "grouped_share", "training_engine"]
+
+Criterion = Literal["metric", "loss"]
+"""By which epochs are compared; of equals the other one decides."""
 
 _MOST_BYTES = 500_000_000
 """The teacher's outputs on the validation split that are kept."""
@@ -98,6 +101,7 @@ class _Order:
     kept: Kept | None
     checkpoint: Path | None
     seconds: float | None = None
+    best_by: Criterion = "metric"
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(vars(self))
@@ -167,9 +171,10 @@ class _Distillation:
         return self.reference
 
     def keep_if_best(self, epoch: int) -> tuple[float, float, bool]:
-        """Validate, and keep the weights if they are the best; of equal metrics the lower loss decides."""
+        """Validate, and keep the weights if they are the best."""
         validation, loss = self.validate()
-        best = (validation, -loss) >= (self.best_validation, -self.best_loss)
+        now, before = (validation, -loss), (self.best_validation, -self.best_loss)
+        best = now >= before if self.order.best_by == "metric" else now[::-1] >= before[::-1]
         if best:
             self.best, self.best_epoch = _copies(self.student.learned()), epoch
             self.best_validation, self.best_loss = validation, loss
@@ -272,18 +277,19 @@ def distill(
     kept: Kept | None = None,
     checkpoint: Path | None = None,
     seconds: float | None = None,
+    best_by: Criterion = "metric",
     on_epoch: Callable[[EpochReport], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> DistillResult:
     """Train a copy of `student` towards `teacher`, and give it as it was after its best epoch.
 
     Evaluated on the validation split by accuracy, or by fidelity where there are no labels; of equals the lower loss
-    decides, and a student that no epoch improves comes back as it was. The schedule runs to its end: a cosine that is
-    cut off never comes to the low rates. Where epochs take so long that they don't fit into `seconds`, fewer are made,
-    and the rest of the schedule is run through in those. `kept` tells which of the teacher's channels the student
-    still has (see `surviving`): with it, feature hints join the loss. With a `checkpoint` path every epoch is saved
-    there, and a later call with the same arguments goes on from it and ends with the same weights, bit for bit, on the
-    same machine and threads, however many processes train.
+    decides (`best_by` turns this round), and a student that no epoch improves comes back as it was. The schedule runs
+    to its end: a cosine that is cut off never comes to the low rates. Where epochs take so long that they don't fit
+    into `seconds`, fewer are made, and the rest of the schedule is run through in those. `kept` tells which of the
+    teacher's channels the student still has (see `surviving`): with it, feature hints join the loss. With a
+    `checkpoint` path every epoch is saved there, and a later call with the same arguments goes on from it and ends with
+    the same weights, bit for bit, on the same machine and threads, however many processes train.
     Raises InputError when a model takes other than one input, or the checkpoint belongs to something else.
 
     >>> from n2n_edge.data.dataset import load_data
@@ -294,7 +300,7 @@ def distill(
     >>> len(result.history), result.model is student
     (1, False)
     """
-    order = _Order(student, teacher, data, settings, kept, checkpoint, seconds)
+    order = _Order(student, teacher, data, settings, kept, checkpoint, seconds, best_by)
     with deterministic(settings.threads):
         engine = training_engine(settings, student, data)
         if settings.processes > 1:

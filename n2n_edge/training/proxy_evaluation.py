@@ -135,14 +135,17 @@ class ShortDistiller:
                 parts.append(as_tuple(module(self._inputs(chosen))))
         return tuple(torch.cat([output.float().cpu() for output in outputs]) for outputs in zip(*parts, strict=True))
 
-    def evaluate(self, candidate: ir.Model, kept: Kept | None = None, *, seed: int) -> ProxyResult:
+    def evaluate(
+        self, candidate: ir.Model, kept: Kept | None = None, *, seed: int, learning_rate: float | None = None
+    ) -> ProxyResult:
         """Train a candidate shortly towards the teacher and evaluate it; the candidate stays as it is.
 
         With `kept` its layers are first refitted to the teacher's (see `reconstruct`), which is worth more than the
         training that follows; where that is a few steps alone, and they do harm, what was refitted counts.
+        `learning_rate` takes the place of the settings' own.
         """
         start = time.monotonic()
-        settings = replace(self._settings, seed=seed)
+        settings = replace(self._settings, seed=seed, learning_rate=learning_rate or self._settings.learning_rate)
         with deterministic(settings.threads):
             module = self._engine.module(candidate, "candidate")
             refitted = 0 if kept is None else reconstruct(module, self._features, kept)
@@ -163,6 +166,11 @@ class ShortDistiller:
 
     def _evaluated(self, module: GraphModule) -> Evaluation:
         return self._compare(outputs_of(module, self._data, self._validation, self._engine))
+
+    def loss_of(self, candidate: ir.Model) -> float:
+        """Return the distillation loss of a candidate as it is, infinite where it isn't a number."""
+        with deterministic(self._settings.threads):
+            return finite_loss(self._evaluated(self._engine.module(candidate, "candidate")).error)
 
     def _refitted(self, module: GraphModule) -> tuple[Evaluation, dict[str, Tensor]] | None:
         """Return what refitting alone is worth, and its weights, where few steps follow, which may do harm."""
