@@ -186,7 +186,7 @@ def _ending(result: DistillResult, plan: FinalPlan) -> str:
         text = f"training ended after {made} of {plan.epochs} epochs, which took longer than --minutes leaves time for"
     if result.best_epoch == 0:
         return f"{text}: none was better than the refitted student, which is kept"
-    best = f"kept is epoch {result.best_epoch}, validation {result.best_validation:.2%} (of equals the lowest loss)"
+    best = f"kept is epoch {result.best_epoch}, validation {result.best_validation:.2%}"
     return f"{text}: {best}"
 
 

@@ -14,7 +14,6 @@ from n2n_edge.foreign import printable
 from n2n_edge.graph.op import op_of
 from n2n_edge.graph.pairs import behind_pairs
 from n2n_edge.training.distillation import DistillResult, distill
-from n2n_edge.training.evaluation import finite_loss
 from n2n_edge.training.proxy_evaluation import ShortDistiller
 from n2n_edge.training.reconstruct import Kept
 from n2n_edge.training.reports import EpochReport, StepReport
@@ -73,10 +72,9 @@ def quantize_aware(
 
     `student` is in training form: float weights and activations behind pairs of QuantizeLinear and DequantizeLinear
     with calibrated scales, which are learned along with the weights (LSQ); zero points stay, biases are floats, and
-    norms were folded where they can be. What comes back is in the same form. Epochs are compared by the distillation
-    loss on the validation images, which tells a quantized student from its teacher better than a metric does, being
-    nearly that of the teacher. `quantize_aware_settings` gives settings that fit from a float distillation's; without a
-    `learning_rate` the peak is that of `steady_rate`. The other arguments are those of `distill`.
+    norms were folded where they can be. What comes back is in the same form. `quantize_aware_settings` gives
+    settings that fit from a float distillation's; without a `learning_rate` the peak is that of `steady_rate`. The
+    other arguments are those of `distill`.
 
     Raises:
         InputError: the student has no scale to learn, or keeps weights as integers.
@@ -97,7 +95,6 @@ def quantize_aware(
         kept=kept,
         checkpoint=checkpoint,
         seconds=left,
-        best_by="loss",
         on_epoch=on_epoch,
         on_step=on_step,
     )
@@ -114,12 +111,11 @@ def steady_rate(student: ir.Model, teacher: ir.Model, data: Data, settings: Dist
     images = _TRIED_STEPS * settings.batch_size
     trial = ShortDistiller(teacher, data, images, settings, validation_images=_TRIED_VALIDATION, feature_images=1)
 
-    start = trial.loss_of(student)
+    start = trial.loss_at(student, None)
 
     @cache
     def loss(power: int) -> float:
-        rate = settings.learning_rate * _STEP**power
-        return finite_loss(trial.evaluate(student, seed=settings.seed, learning_rate=rate).loss)
+        return trial.loss_at(student, settings.learning_rate * _STEP**power)
 
     def moved(direction: int) -> int:
         power = 0

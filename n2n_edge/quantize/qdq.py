@@ -1,0 +1,310 @@
+"""QDQ form of a float network: pairs of QuantizeLinear and DequantizeLinear for training, folded for shipping.
+
+ONNX Runtime's own quantizer puts in the pairs. Only operators that it has integer kernels for get any (`Op.integer`),
+and none behind the last weighted layers: what is calculated there, such as decoding of boxes, is little and fragile.
+"""
+
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from n2n_edge.graph.file_version import in_version
+from n2n_edge.graph.load import drop_unused_initializers, to_proto
+from n2n_edge.graph.op import STANDARD_DOMAINS, Op, counted_op
+from n2n_edge.graph.shapes import is_constant
+from n2n_edge.quantize.integer_ops import constant_of, new_constant
+from n2n_edge.quantize.plan import QuantizationPlan
+
+__all__ = [
+    "LEAST_OPSET",
+    "Range",
+    "activations",
+    "folded",
+    "output_nodes",
+    "quantized_nodes",
+    "structural",
+    "weighted_nodes",
+    "with_qdq",
+]
+
+Range = tuple[float, float]
+"""The least and the largest float of a value."""
+
+LEAST_OPSET = 13
+"""The first opset with a scale per channel."""
+
+_WEIGHTED = ("conv", "conv_transpose", "gemm", "matmul")
+_REMOVABLE = ("Relu", "Clip")
+"""Activations that QuantizeLinear does by the way."""
+_FLOAT_OUTPUT = ("gemm", "matmul")
+"""Kernels on integers that can give floats."""
+_SUFFIX = "_quantized"
+
+
+def with_qdq(model: ir.Model, ranges: Mapping[str, Range], plan: QuantizationPlan) -> ir.Model:
+    """Return `model` in training form: float weights and activations behind pairs, biases in float.
+
+    `ranges` are of values by name; a node that reads or gives an activation without one stays float. `model` is a
+    normalised float network with its norms folded. Its opset is raised to `LEAST_OPSET` where it is older.
+
+    Raises:
+        InputError: the network can't be written in that opset.
+    """
+    return _paired(model, ranges, plan)
+
+
+def structural(model: ir.Model, plan: QuantizationPlan) -> ir.Model:
+    """Return the form that would ship, its ranges unknown: for size, multiply-accumulates, memory and latency."""
+    return folded(_paired(model, dict.fromkeys(activations(model, plan), (0.0, 1.0)), plan))
+
+
+def folded(model: ir.Model) -> ir.Model:
+    """Return a model in training form as it ships: weights as integers with their scales, biases as int32.
+
+    A bias has the product of the scales of input and weight, which is what kernels on integers add it with.
+    """
+    model = model.clone()
+    for node in list(model.graph):
+        if node.op_type == "QuantizeLinear" and (weight := constant_of(node, 0)) is not None:
+            _fold_weight(model, node, weight)
+    for node in list(model.graph):
+        if counted_op(node.op_type, node.domain).kernel in _WEIGHTED and len(node.inputs) > 2:
+            _fold_bias(model, node)
+    drop_unused_initializers(model)
+    return model
+
+
+def weighted_nodes(model: ir.Model) -> tuple[str, ...]:
+    """Return the names of the nodes with a constant weight that can be calculated in int8, in the graph's order."""
+    return tuple(str(node.name) for node in model.graph if _is_weighted(node) and _row(node).integer)
+
+
+def output_nodes(model: ir.Model) -> tuple[str, ...]:
+    """Return the names of the weighted nodes behind which no other comes on some way to an output: a head's last ones."""
+    found: dict[str, None] = {}
+    waiting = [value.producer() for value in model.graph.outputs]
+    seen: set[ir.Node] = set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if _is_weighted(node):
+            found[str(node.name)] = None
+        else:
+            waiting += [value.producer() for value in node.inputs if value is not None]
+    return tuple(str(node.name) for node in model.graph if node.name in found)
+
+
+def quantized_nodes(model: ir.Model, plan: QuantizationPlan) -> tuple[str, ...]:
+    """Return the names of the nodes that pairs go around by a plan, where ranges of their values are given."""
+    tail = _tail(model)
+    return tuple(
+        str(node.name)
+        for node in model.graph
+        if node.domain in STANDARD_DOMAINS
+        and node not in tail
+        and node.name not in plan.float_nodes
+        and (_row(node).integer or node.op_type in _REMOVABLE)
+    )
+
+
+def activations(model: ir.Model, plan: QuantizationPlan) -> tuple[str, ...]:
+    """Return the names of the values whose ranges `with_qdq` asks for, in the graph's order."""
+    chosen = set(quantized_nodes(model, plan))
+    values = (value for node in model.graph if node.name in chosen for value in _floats(node))
+    return tuple(dict.fromkeys(str(value.name) for value in values))
+
+
+def _paired(model: ir.Model, ranges: Mapping[str, Range], plan: QuantizationPlan) -> ir.Model:
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.calibrate import TensorData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    chosen = set(quantized_nodes(model, plan))
+    nodes = [node for node in model.graph if node.name in chosen]
+    nodes = [node for node in nodes if all(value.name in ranges for value in _floats(node))]
+    proto = to_proto(model if _opset(model) >= LEAST_OPSET else in_version(model, LEAST_OPSET, None))
+    if not nodes:
+        return _typed(ir.from_proto(proto), model)
+    for written, node in zip(proto.graph.node, model.graph, strict=True):
+        written.name = str(node.name)
+    for node in model.graph:
+        for value in node.outputs:
+            if value.name and value.dtype is not None and not value.is_graph_output():
+                proto.graph.value_info.append(onnx.helper.make_tensor_value_info(value.name, int(value.dtype), None))
+    metadata = dict(model.metadata_props)
+    onnx.helper.set_model_props(proto, {"onnx.infer": "onnxruntime.quant"})  # its types are complete
+    needed = {str(value.name) for node in nodes for value in _floats(node)}
+    bounds = {
+        name: TensorData(lowest=np.float32(low), highest=np.float32(high))
+        for name in needed
+        for low, high in [ranges[name]]
+    }
+    quantizer = QDQQuantizer(
+        proto,
+        per_channel=plan.per_channel,
+        reduce_range=plan.weight_bits == 7,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QInt8 if plan.activations == "int8" else QuantType.QUInt8,
+        tensors_range=bounds,
+        nodes_to_quantize=[node.name for node in nodes],
+        nodes_to_exclude=[],
+        op_types_to_quantize={node.op_type for node in nodes},
+        extra_options={"AddQDQPairToWeight": True, "QuantizeBias": False, "WeightSymmetric": True},
+    )
+    with _quiet():
+        paired = quantizer.quantize_model()
+    del paired.graph.value_info[:]
+    paired.producer_name, paired.producer_version = model.producer_name or "", model.producer_version or ""
+    result = _typed(ir.from_proto(paired), model)
+    result.graph.sort()
+    result.metadata_props.clear()
+    result.metadata_props.update(metadata)
+    _keep_floats(result, model, {str(node.name) for node in nodes})
+    return result
+
+
+def _typed(result: ir.Model, like: ir.Model) -> ir.Model:
+    """Note, in place, types and shapes of the values that both models have, by name; of pairs those of what they are of."""
+    known = {str(value.name): value for node in like.graph for value in node.outputs if value.name}
+    known |= {str(value.name): value for value in (*like.graph.inputs, *like.graph.initializers.values())}
+    for node in result.graph:
+        source = known.get(str(node.inputs[0].name)) if node.inputs and node.inputs[0] is not None else None
+        for value in node.outputs:
+            if node.op_type in ("QuantizeLinear", "DequantizeLinear") and str(value.name) not in known:
+                if source is not None:
+                    known[str(value.name)] = source
+                    value.shape = source.shape
+                value.dtype = source.dtype if source is not None and node.op_type == "DequantizeLinear" else value.dtype
+            elif (other := known.get(str(value.name))) is not None:
+                value.shape, value.dtype = other.shape, other.dtype
+    return result
+
+
+def _keep_floats(result: ir.Model, model: ir.Model, quantized: Collection[str]) -> None:
+    """Drop, in place, the pairs behind products whose floats nothing quantized reads: kernels give these as they are."""
+    kept = set()
+    for node in model.graph:
+        value = node.outputs[0]
+        if node.name in quantized and _row(node).kernel in _FLOAT_OUTPUT:
+            if not any(use.node.name in quantized for use in value.uses()):
+                kept.add(f"{value.name}_DequantizeLinear")
+    for node in list(result.graph):
+        pair = node.inputs[0].producer() if node.name in kept and node.inputs[0] is not None else None
+        if pair is None or pair.inputs[0] is None:
+            continue
+        source, output = pair.inputs[0], node.outputs[0]
+        if output.is_graph_output():
+            name, output.name = output.name, f"{output.name}_dropped"
+            source.name, source.shape, source.dtype = name, output.shape, output.dtype
+        ir.convenience.replace_all_uses_with(output, source, replace_graph_outputs=True)
+        result.graph.remove([node, pair] if len(pair.outputs[0].uses()) == 1 else node, safe=True)
+
+
+def _fold_weight(model: ir.Model, node: ir.Node, weight: NDArray[np.generic]) -> None:
+    scale, zero = constant_of(node, 1), constant_of(node, 2)
+    source = node.inputs[0]
+    assert scale is not None and zero is not None and source is not None
+    limits = np.iinfo(zero.dtype)
+    shape = [1] * weight.ndim
+    if scale.size > 1:
+        shape[node.attributes.get_int("axis", 1)] = scale.size
+    steps = np.rint(weight / scale.reshape(shape if scale.size > 1 else ())) + zero.reshape(
+        shape if zero.size > 1 else ()
+    ).astype(np.float32)
+    integers = np.clip(steps, limits.min, limits.max).astype(zero.dtype)
+    value = new_constant(model.graph, f"{source.name}{_SUFFIX}", integers)
+    ir.convenience.replace_all_uses_with(node.outputs[0], value)
+    model.graph.remove(node, safe=True)
+
+
+def _fold_bias(model: ir.Model, node: ir.Node) -> None:
+    """Turn the bias of a node between pairs into int32 behind a DequantizeLinear, where kernels on integers take it."""
+    bias, scale = constant_of(node, 2), _bias_scale(node)
+    source = node.inputs[2]
+    if bias is None or scale is None or source is None or scale.size not in (1, bias.size):
+        return
+    flat = bias.reshape(-1).astype(np.float64)
+    limits = np.iinfo(np.int32)
+    integers = np.clip(np.rint(flat / scale.astype(np.float64)), limits.min, limits.max).astype(np.int32)
+    inputs = [new_constant(model.graph, f"{source.name}{_SUFFIX}", integers)]
+    inputs.append(new_constant(model.graph, f"{source.name}{_SUFFIX}_scale", scale))
+    dequantizer = ir.Node("", "DequantizeLinear", inputs, [ir.AttrInt64("axis", 0)] if scale.size > 1 else [])
+    dequantizer.name = f"{source.name}_DequantizeLinear"
+    result = dequantizer.outputs[0]
+    result.name, result.dtype, result.shape = (
+        f"{source.name}_DequantizeLinear_Output",
+        ir.DataType.FLOAT,
+        ir.Shape([bias.size]),
+    )
+    model.graph.insert_before(node, dequantizer)
+    node.replace_input_with(2, result)
+
+
+def _bias_scale(node: ir.Node) -> NDArray[np.float32] | None:
+    """Return the product of the scales of input and weight; None where one isn't dequantized or more is multiplied in."""
+    if any(node.attributes.get_float(name, 1.0) != 1.0 for name in ("alpha", "beta")):
+        return None
+    scales = []
+    for value in node.inputs[:2]:
+        pair = None if value is None else value.producer()
+        scale = constant_of(pair, 1) if pair is not None and pair.op_type == "DequantizeLinear" else None
+        if scale is None:
+            return None
+        scales.append(scale.astype(np.float32))
+    product = scales[0] * scales[1]
+    return product.reshape(-1) if product.size > 1 else product.reshape(())
+
+
+def _tail(model: ir.Model) -> set[ir.Node]:
+    """Return the nodes behind which no weighted one comes, less these and the activations that go with them."""
+    before: set[ir.Node] = set()
+    waiting = [node for node in model.graph if _is_weighted(node)]
+    while waiting:
+        node = waiting.pop()
+        if node not in before:
+            before.add(node)
+            waiting += [each for value in node.inputs if value is not None and (each := value.producer()) is not None]
+    return {node for node in model.graph if node not in before and not _ends_layer(node)}
+
+
+def _ends_layer(node: ir.Node) -> bool:
+    producer = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    return node.op_type in _REMOVABLE and producer is not None and _is_weighted(producer)
+
+
+def _is_weighted(node: ir.Node) -> bool:
+    row = _row(node)
+    return row.kernel in _WEIGHTED and any(value is not None and is_constant(value) for value in node.inputs[:2])
+
+
+def _floats(node: ir.Node) -> Iterator[ir.Value]:
+    """Yield the float values that a node reads or gives and that aren't constant."""
+    for value in (*node.inputs, *node.outputs):
+        if value is not None and value.name and not is_constant(value) and value.dtype in (ir.DataType.FLOAT, None):
+            yield value
+
+
+def _opset(model: ir.Model) -> int:
+    return model.opset_imports.get("", LEAST_OPSET)
+
+
+def _row(node: ir.Node) -> Op:
+    return counted_op(node.op_type, node.domain)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep ONNX Runtime's quantizer from writing to the root logger."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
