@@ -33,6 +33,10 @@ __all__ = ["NOT_LABELLED_CLASS", "Data", "Split", "load_data"]
 TEST_FRACTION = 0.1
 """Share of the images that becomes the test split when the data has none."""
 
+_LEAST_VALIDATION, _MOST_HELD_OUT = 32, 0.25
+"""Images to validate on at least, up to that share of them, where there are others to learn from: fewer choose between
+candidates by chance."""
+
 NOT_LABELLED_CLASS = -1
 """The class number of a training image without a label, where others have one."""
 
@@ -229,13 +233,18 @@ def _read(
     )
 
 
-def _split(source: Source, validation_fraction: float, seed: int) -> tuple[Split, Split, Split]:
-    """Return training, validation and test images; what the source doesn't split is split by the seed."""
+def _split(source: Source, validation_fraction: float, seed: int, more: int) -> tuple[Split, Split, Split]:
+    """Return training, validation and test images; what the source doesn't split is split by the seed.
+
+    `more` images will join the first.
+    """
     train, left = source.train, np.arange(len(source.train.images))
     parts = [source.validation, source.test]
-    for index, fraction, own_seed in ((1, TEST_FRACTION, seed + 1), (0, validation_fraction, seed)):
+    for index, usual, own_seed in ((1, TEST_FRACTION, seed + 1), (0, validation_fraction, seed)):
         if parts[index] is None:
             ready = left[np.isin(left, train.labelled)]  # figures come from labelled images, where some are
+            least = 0.0 if index or not more else min(_MOST_HELD_OUT, _LEAST_VALIDATION / max(1, len(ready)))
+            fraction = max(usual, least)
             labels = None if train.labels is None else train.labels[ready]
             chosen = ready[choose_members(labels, len(ready), fraction, own_seed)]
             parts[index] = train.take(chosen)
@@ -314,7 +323,8 @@ def load_data(
     has no validation or test split gets one, cut by `seed`, of each class alike; the digits are always split the same.
     It may also be labels that are more than a class (see `read_annotations`): a data.yaml, a JSON or CSV file, or a
     folder that holds such; `object_classes` tells how many classes the teacher has then. Where only some images are
-    labelled the others are for training, and so are those of the folders `unlabelled`.
+    labelled the others are for training, and so are those of the folders `unlabelled`; with these, up to a quarter of
+    the images validate where a tenth is less than 32.
     `class_names` are the classes in the order of the teacher's outputs; by default a folder's are sorted by name.
     Labels of values are taken where there are no `classes`, or with `may_be_values`. `loading` says how the files of a
     folder are read; those of more than 256 MB when decoded are read when they are needed. Raises InputError.
@@ -341,7 +351,7 @@ def load_data(
         raise InputError(
             f"data '{spec}' holds {len(source.train.images) + more} images: too few to train, validate and test with"
         )
-    train, validation, test = _split(source, validation_fraction, seed)
+    train, validation, test = _split(source, validation_fraction, seed, more)
     if folders:
         train = _joined(train, folders, preprocessing, loading, source.conversions)
     names = source.class_names

@@ -1,13 +1,14 @@
 """Paired bootstrap: the difference of two models' scores on the same images, with its interval."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.tasks.task import Meter
 
-__all__ = ["paired_difference"]
+__all__ = ["chance_error", "paired_difference"]
 
-_RESAMPLES = 1000
+_RESAMPLES, _FEW_RESAMPLES = 1000, 50
 _SEED = 0
 _INTERVAL = (2.5, 97.5)
 
@@ -38,3 +39,28 @@ def paired_difference(before: Meter, after: Meter, resamples: int = _RESAMPLES) 
         high=None if high is None else float(high),
         n=second.n,
     )
+
+
+def chance_error(before: Meter, after: Meter) -> float:
+    """Return by how much the difference of two metrics, in 0..1, varies with the images that happened to be looked at.
+
+    It is the standard deviation over samples of the images with replacement, the same sample for both (as for
+    `paired_difference`); 0 where a meter can't be resampled.
+    """
+    source = np.random.default_rng(_SEED)
+    count = after.evaluation().n
+    differences = []
+    for _ in range(_FEW_RESAMPLES):
+        chosen = source.integers(0, count, count)
+        pair = _metric_of(before, chosen), _metric_of(after, chosen)
+        if pair[0] is not None and pair[1] is not None:
+            differences.append(pair[1] - pair[0])
+    return float(np.std(differences)) if differences else 0.0
+
+
+def _metric_of(meter: Meter, chosen: NDArray[np.intp]) -> float | None:
+    """Return the score of these images where there are labels, else the fidelity."""
+    if meter.evaluation().score is not None:
+        return meter.score_of(chosen)
+    found = meter.resampled(chosen)
+    return None if found is None else found.fidelity

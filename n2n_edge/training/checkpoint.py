@@ -28,7 +28,8 @@ _DECIDES_NOTHING = ("threads", "precision", "device")
 class Checkpoint:
     """Where a distillation stands; `fingerprint` says which one it belongs to.
 
-    `optimiser` has momentum and the scale of float16's losses; the order of images follows from seed and epoch.
+    `best` is what is kept so far, `highest` the highest metric that any epoch had. `optimiser` has momentum and the
+    scale of float16's losses; the order of images follows from seed and epoch.
     """
 
     fingerprint: str
@@ -38,7 +39,7 @@ class Checkpoint:
     best: dict[str, Tensor]
     best_epoch: int
     best_validation: float
-    best_loss: float
+    highest: float
     history: tuple[EpochReport, ...]
 
 

@@ -20,6 +20,7 @@ from n2n_edge.tasks.choice import task_of
 from n2n_edge.tasks.task import Tensors
 from n2n_edge.training.batches import evaluation_batches, subset, training_order
 from n2n_edge.training.batchnorm import recalibrate
+from n2n_edge.training.best import Validation, is_better
 from n2n_edge.training.checkpoint import (
     Checkpoint,
     fingerprint,
@@ -31,7 +32,7 @@ from n2n_edge.training.compute import Engine, default_format, deterministic
 from n2n_edge.training.evaluation import compare, finite_loss, outputs_of
 from n2n_edge.training.executor import image_module, write_back
 from n2n_edge.training.hints import FeatureHints
-from n2n_edge.training.input_scale import MEASURED_IMAGES, input_scales
+from n2n_edge.training.input_scale import MEASURED_IMAGES, grid_factors, input_scales
 from n2n_edge.training.optimiser import Optimiser, trains_in
 from n2n_edge.training.reconstruct import Kept
 from n2n_edge.training.reports import EpochReport, StepReport
@@ -131,7 +132,7 @@ class _Distillation:
         self.teaching = Teaching(self.teacher, data, settings, hints, engine)
         measured = subset(data.train, _SCALE_IMAGES, settings.seed)
         self.task = task_of(student, data).measured(lambda: outputs_of(self.teacher, data, measured, engine))
-        first = next(evaluation_batches(data, data.train, MEASURED_IMAGES))
+        first = engine.moved(next(evaluation_batches(data, data.train, MEASURED_IMAGES)).inputs)
         self.optimiser = Optimiser(
             self.student,
             settings,
@@ -140,19 +141,21 @@ class _Distillation:
             engine=engine,
             hints=hints,
             hint_steps=self.steps * self.teaching.rounds,
-            scales=input_scales(self.student, engine.moved(first.inputs)),
+            scales=input_scales(self.student, first),
+            grids=grid_factors(self.student, first),
         )
         self.history: tuple[EpochReport, ...] = ()
         self.labels = self.task.labels(data.validation)
         self.reference: list[Tensors] | None = None
         self.best = _copies(self.student.learned())
-        self.best_epoch, self.best_validation, self.best_loss = 0, float("-inf"), float("inf")
+        self.best_epoch, self.highest = 0, float("-inf")
+        self.best_validation: Validation | None = None
 
-    def validate(self) -> tuple[float, float]:
+    def validate(self) -> Validation:
         """Give the student's metric and its loss on the validation split, in float32."""
-        outputs = outputs_of(self.student, self.data, self.data.validation, self.engine)
-        found = compare(outputs, self.teachers_outputs(), self.labels, self.task, self.settings)
-        return found.metric, finite_loss(found.error)
+        outputs, meter = outputs_of(self.student, self.data, self.data.validation, self.engine), self.task.meter()
+        found = compare(outputs, self.teachers_outputs(), self.labels, self.task, self.settings, meter)
+        return Validation(found.metric, finite_loss(found.error), meter)
 
     def teachers_outputs(self) -> Iterable[Tensors]:
         """Give the teacher's outputs on the validation split, which are kept where they take little memory."""
@@ -165,14 +168,15 @@ class _Distillation:
             self.reference = [*kept, *found]
         return self.reference
 
-    def keep_if_best(self, epoch: int) -> tuple[float, float, bool]:
-        """Validate, and keep the weights if they are the best; of equal metrics the lower loss decides."""
-        validation, loss = self.validate()
-        best = (validation, -loss) >= (self.best_validation, -self.best_loss)
+    def keep_if_best(self, epoch: int) -> tuple[Validation, bool]:
+        """Validate, and keep the weights if they are the best (see `is_better`)."""
+        validation = self.validate()
+        best = self.best_validation is None or is_better(validation, self.best_validation, self.highest)
         if best:
             self.best, self.best_epoch = _copies(self.student.learned()), epoch
-            self.best_validation, self.best_loss = validation, loss
-        return validation, loss, best
+            self.best_validation = validation
+        self.highest = max(self.highest, validation.metric)
+        return validation, best
 
     def run_epoch(self, epoch: int, on_step: Callable[[StepReport], None] | None) -> None:
         start = time.monotonic()
@@ -194,11 +198,11 @@ class _Distillation:
         if self.engine.rank:  # the first process evaluates, and gives the others its statistics with the next batch
             return
         recalibrate(self.student, self.data, self.settings, epoch, self.engine)
-        validation, validation_loss, best = self.keep_if_best(epoch)
+        validation, best = self.keep_if_best(epoch)
         seconds = time.monotonic() - start
         report_now = EpochReport(
-            epoch, self.affordable(epoch, seconds), loss / self.steps, validation, best, rate, seconds,
-            self.optimiser.learning_rate, validation_loss if isfinite(validation_loss) else None, loader_share,
+            epoch, self.affordable(epoch, seconds), loss / self.steps, validation.metric, best, rate, seconds,
+            self.optimiser.learning_rate, validation.loss if isfinite(validation.loss) else None, loader_share,
         )  # fmt: skip
         self.history = (*self.history, report_now)
 
@@ -236,12 +240,14 @@ class _Distillation:
         self.epochs = epochs
 
     def resume(self, checkpoint: Checkpoint) -> None:
+        self.best, self.best_epoch, self.highest = checkpoint.best, checkpoint.best_epoch, checkpoint.highest
+        if not self.engine.rank:
+            self.student.load_learned(checkpoint.best)
+            self.best_validation = self.validate()
         self.student.load_learned(checkpoint.learned)
         self.optimiser.load_state(checkpoint.optimiser)
         self.history = checkpoint.history
         self.epochs = self.history[-1].epochs
-        self.best, self.best_epoch = checkpoint.best, checkpoint.best_epoch
-        self.best_validation, self.best_loss = checkpoint.best_validation, checkpoint.best_loss
 
     def checkpoint(self, epoch: int) -> Checkpoint:
         return Checkpoint(
@@ -251,15 +257,20 @@ class _Distillation:
             optimiser=self.optimiser.state(),
             best=self.best,
             best_epoch=self.best_epoch,
-            best_validation=self.best_validation,
-            best_loss=self.best_loss,
+            best_validation=self.best_metric,
+            highest=self.highest,
             history=self.history,
         )
+
+    @property
+    def best_metric(self) -> float:
+        """The metric of the best epoch."""
+        return float("-inf") if self.best_validation is None else self.best_validation.metric
 
     def result(self) -> DistillResult:
         self.student.load_learned(self.best)
         model = write_back(self.order.student, self.student)
-        return DistillResult(model, self.history, self.best_epoch, self.best_validation)
+        return DistillResult(model, self.history, self.best_epoch, self.best_metric)
 
 
 def distill(
@@ -276,13 +287,14 @@ def distill(
 ) -> DistillResult:
     """Train a copy of `student` towards `teacher`, and give it as it was after its best epoch.
 
-    Evaluated on the validation split by accuracy, or by fidelity where there are no labels; of equals the lower loss
-    decides, and a student that no epoch improves comes back as it was. The schedule runs to its end: a cosine that is
-    cut off never comes to the low rates. Where epochs take so long that they don't fit into `seconds`, fewer are made,
-    and the rest of the schedule is run through in those. `kept` tells which of the teacher's channels the student
-    still has (see `surviving`): with it, feature hints join the loss. With a `checkpoint` path every epoch is saved
-    there, and a later call with the same arguments goes on from it and ends with the same weights, bit for bit, on the
-    same machine and threads, however many processes train.
+    Evaluated on the validation split by the task's metric, or by fidelity where there are no labels; where that
+    differs by no more than chance explains the lower loss decides (see `is_better`), and a student that no epoch
+    improves comes back as it was. The schedule runs to its end: a cosine that is cut off never comes to the low
+    rates. Where epochs take so long that they don't fit into `seconds`, fewer are made, and the rest of the
+    schedule is run through in those. `kept` tells which of the teacher's channels the student still has (see
+    `surviving`): with it, feature hints join the loss. With a `checkpoint` path every epoch is saved there, and a
+    later call with the same arguments goes on from it and ends with the same weights, bit for bit, on the same
+    machine and threads, however many processes train.
     Raises InputError when a model takes other than one input, or the checkpoint belongs to something else.
 
     >>> from n2n_edge.data.dataset import load_data

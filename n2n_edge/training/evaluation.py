@@ -16,7 +16,7 @@ from n2n_edge.tasks.channels import channel_scales
 from n2n_edge.tasks.choice import task_of
 from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.outputs import as_tuple
-from n2n_edge.tasks.task import Labels, LossSettings, Task, Tensors
+from n2n_edge.tasks.task import Labels, LossSettings, Meter, Task, Tensors
 from n2n_edge.tasks.values import Values
 from n2n_edge.training.batches import evaluation_batches, subset
 from n2n_edge.training.compute import Engine
@@ -61,12 +61,14 @@ def compare(
     labels: Labels | None,
     task: Task,
     teaching: LossSettings | None = None,
+    meter: Meter | None = None,
 ) -> Evaluation:
     """Compare outputs, batch by batch, with the labels of all images (see `Task.labels`) and the teacher's outputs.
 
-    With `teaching` the evaluation has the loss on these images, too, which needs the teacher's.
+    With `teaching` the evaluation has the loss on these images, too, which needs the teacher's. `meter` is an empty one
+    of the task's, for who wants to ask more of it.
     """
-    meter, total, seen = task.meter(), 0.0, 0
+    meter, total, seen = meter or task.meter(), 0.0, 0
     teacher_batches = None if teacher is None else iter(teacher)
     for own in outputs:
         count = len(own[0])

@@ -1,8 +1,9 @@
 """Proxy evaluation of a candidate: a short distillation on a fixed set of images with cached teacher outputs."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from math import isfinite
 
 import numpy as np
 import onnx_ir as ir
@@ -13,15 +14,16 @@ from n2n_edge.data.dataset import Data
 from n2n_edge.data.labels.values import Floats
 from n2n_edge.tasks.choice import task_of
 from n2n_edge.tasks.outputs import as_tuple
-from n2n_edge.tasks.task import Tensors
+from n2n_edge.tasks.task import Meter, Tensors
 from n2n_edge.training.augmentation import Augmenter, normalise
 from n2n_edge.training.batches import as_bytes, subset, taught_labels, training_order
 from n2n_edge.training.batchnorm import recalibrate
+from n2n_edge.training.best import Validation, is_better
 from n2n_edge.training.compute import Engine, deterministic, generator
 from n2n_edge.training.distillation import training_engine
 from n2n_edge.training.evaluation import Evaluation, batch_for, compare, finite_loss, outputs_of
 from n2n_edge.training.executor import GraphModule, write_back
-from n2n_edge.training.input_scale import MEASURED_IMAGES, input_scales
+from n2n_edge.training.input_scale import MEASURED_IMAGES, grid_factors, input_scales
 from n2n_edge.training.optimiser import Lesson, Optimiser, parts_of
 from n2n_edge.training.reconstruct import FeatureTargets, Kept, reconstruct
 from n2n_edge.training.settings import DistillSettings
@@ -48,11 +50,6 @@ class ProxyResult:
     seconds: float
     training_seconds: float
     model: ir.Model
-
-
-def _worse(found: Evaluation, before: Evaluation) -> bool:
-    """Tell whether training has lost by the metric, or of equals by the loss."""
-    return (found.metric, -finite_loss(found.error)) < (before.metric, -finite_loss(before.error))
 
 
 class ShortDistiller:
@@ -135,8 +132,17 @@ class ShortDistiller:
                 parts.append(as_tuple(module(self._inputs(chosen))))
         return tuple(torch.cat([output.float().cpu() for output in outputs]) for outputs in zip(*parts, strict=True))
 
-    def evaluate(self, candidate: ir.Model, kept: Kept | None = None, *, seed: int) -> ProxyResult:
+    def evaluate(
+        self,
+        candidate: ir.Model,
+        kept: Kept | None = None,
+        *,
+        seed: int,
+        shipped: Callable[[ir.Model, Data], ir.Model] | None = None,
+    ) -> ProxyResult:
         """Train a candidate shortly towards the teacher and evaluate it; the candidate stays as it is.
+
+        `shipped` makes what is evaluated of what was trained, such as its quantized form calibrated on training images.
 
         With `kept` its layers are first refitted to the teacher's (see `reconstruct`), which is worth more than the
         training that follows; where that is a few steps alone, and they do harm, what was refitted counts.
@@ -153,32 +159,48 @@ class ShortDistiller:
             training_seconds = time.monotonic() - before_training
             if self._passes or not refitted:
                 recalibrate(module, self._data, self._settings, self._rounds, self._engine)
-            evaluation = self._evaluated(module)
-            if start_from is not None and _worse(evaluation, start_from[0]):
-                evaluation, learned = start_from
+            found = self._validated(module)
+            if start_from is not None and not is_better(found, start_from[0], start_from[0].metric):
+                found, learned = start_from
                 module.load_learned(learned)
         seconds = time.monotonic() - start
-        loss = evaluation.error or 0.0
-        return ProxyResult(evaluation.metric, loss, seconds, training_seconds, write_back(candidate, module))
+        loss = found.loss if isfinite(found.loss) else 0.0
+        return ProxyResult(found.metric, loss, seconds, training_seconds, write_back(candidate, module))
 
-    def _evaluated(self, module: GraphModule) -> Evaluation:
-        return self._compare(outputs_of(module, self._data, self._validation, self._engine))
+    def _validated(self, module: GraphModule) -> Validation:
+        meter = self._task.meter()
+        found = self._compare(outputs_of(module, self._data, self._validation, self._engine), meter)
+        return Validation(found.metric, finite_loss(found.error), meter)
 
-    def _refitted(self, module: GraphModule) -> tuple[Evaluation, dict[str, Tensor]] | None:
+    def loss_at(self, candidate: ir.Model, learning_rate: float | None) -> float:
+        """Return a candidate's distillation loss after training at a peak rate, None: as it is.
+
+        Infinite where the loss isn't a number.
+        """
+        with deterministic(self._settings.threads):
+            module = self._engine.module(candidate, "candidate")
+            if learning_rate is not None:
+                settings = replace(self._settings, learning_rate=learning_rate)
+                self._train(module, settings, training_engine(settings, candidate, self._data))
+                recalibrate(module, self._data, settings, self._rounds, self._engine)
+            return self._validated(module).loss
+
+    def _refitted(self, module: GraphModule) -> tuple[Validation, dict[str, Tensor]] | None:
         """Return what refitting alone is worth, and its weights, where few steps follow, which may do harm."""
         steps = self._passes * training_order(len(self._images), self._settings, 1).steps
         if not 0 < steps <= _FEW_STEPS:
             return None
-        return self._evaluated(module), {name: tensor.clone() for name, tensor in module.learned().items()}
+        return self._validated(module), {name: tensor.clone() for name, tensor in module.learned().items()}
 
-    def _compare(self, outputs: Iterable[Tensors]) -> Evaluation:
-        return compare(outputs, self._reference, self._validation_labels, self._task, self._settings)
+    def _compare(self, outputs: Iterable[Tensors], meter: Meter | None = None) -> Evaluation:
+        return compare(outputs, self._reference, self._validation_labels, self._task, self._settings, meter)
 
     def _train(self, module: GraphModule, settings: DistillSettings, engine: Engine) -> None:
         orders = [training_order(len(self._images), settings, epoch) for epoch in range(1, self._passes + 1)]
         steps = sum(order.steps for order in orders)
-        scales = input_scales(module, self._inputs(torch.arange(min(MEASURED_IMAGES, len(self._images)))))
-        optimiser = Optimiser(module, settings, steps=steps, task=self._task, engine=engine, scales=scales)
+        first = self._inputs(torch.arange(min(MEASURED_IMAGES, len(self._images))))
+        scales, grids = input_scales(module, first), grid_factors(module, first)
+        optimiser = Optimiser(module, settings, steps=steps, task=self._task, engine=engine, scales=scales, grids=grids)
         module.train()
         batches = (chosen for order in orders for chosen in order)
         for index, chosen in enumerate(batches):

@@ -107,14 +107,14 @@ def test_unlabelled_folders_join_the_training_images_alone(
         picture(tmp_path / "more" / "inner" / f"{index}.png", box=None)
     data = loaded(yolo(tmp_path / "few", images=10), unlabelled=(str(tmp_path / "more"),))
     assert isinstance(data.train.images, Pictures) == (at_once == 0)
-    assert [len(part) for part in (data.train, data.validation, data.test)] == [8 + 4, 1, 1]
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [7 + 4, 2, 1]
     annotations = data.train.annotations
     assert isinstance(annotations, Annotations)
-    assert annotations.labelled.tolist() == [True] * 8 + [False] * 4
-    assert annotations[11] is None
-    images = np.asarray(data.train.images[np.arange(12)])
-    assert (images[:8, ..., 0].max(axis=(1, 2)) > 200).all()
-    assert (images[8:] < 70).all()
+    assert annotations.labelled.tolist() == [True] * 7 + [False] * 4
+    assert annotations[10] is None
+    images = np.asarray(data.train.images[np.arange(11)])
+    assert (images[:7, ..., 0].max(axis=(1, 2)) > 200).all()
+    assert (images[7:] < 70).all()
 
 
 def test_unlabelled_images_of_classes_have_no_class(tmp_path: Path) -> None:
@@ -153,13 +153,13 @@ def test_unlabelled_folders_go_with_numbers_and_arrays(tmp_path: Path, kind: str
     data = load_data(
         str(spec), preprocessing=Preprocessing((16, 16)), classes=None, may_be_values=True, unlabelled=[str(more)]
     )
-    assert [len(part) for part in (data.train, data.validation, data.test)] == [16 + 5, 2, 2]
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [13 + 5, 5, 2]
     if kind == "boxes":
-        assert [each is None for each in data.train.annotations or ()] == [False] * 16 + [True] * 5
+        assert [each is None for each in data.train.annotations or ()] == [False] * 13 + [True] * 5
         return
     assert data.train.targets is not None
-    assert np.isnan(data.train.targets[16:]).all()
-    for part in (data.train.targets[:16], data.validation.targets, data.test.targets):
+    assert np.isnan(data.train.targets[13:]).all()
+    for part in (data.train.targets[:13], data.validation.targets, data.test.targets):
         assert part is not None
         assert np.isfinite(part).all()
     network = small_cnn(width=4, channels=3, classes=size, end="Sigmoid" if kind == "decisions" else "")

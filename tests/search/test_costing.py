@@ -20,6 +20,7 @@ from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.fitting import Widths, fit_widths
+from n2n_edge.search.precision import Base
 from n2n_edge.search.store import Journal
 
 
@@ -92,7 +93,7 @@ def test_a_board_is_predicted_and_the_budget_holds_for_the_prediction(
     with WarmWorker() as worker:
         budgets = [Budget("latency_ms", limit)]
         meter = CostMeter(teacher, profile, budgets, journal, worker, accept_expected=accept_expected)
-        architecture = meter.fitted(frozenset(), {group.name: 1.0 for group in teacher.groups})
+        architecture = meter.fitted(Base(), {group.name: 1.0 for group in teacher.groups})
         found = meter.evaluate(architecture, build(teacher, architecture))
         assert worker.pid is None  # nothing was run here
     assert found.latency is not None
@@ -115,7 +116,7 @@ def test_many_are_predicted_as_each_is(teacher: Teacher, journal: Journal, devic
         for group, width in zip(groups, widths[0].tolist(), strict=True):
             architecture = architecture.resize(group.name, width) if group.shrinkable else architecture
         figure = meter.devices[0].predicted(build(teacher, architecture))
-        predicted = meter.predicted(frozenset(), widths)["latency_ms"][0]
+        predicted = meter.predicted(Base(), widths)["latency_ms"][0]
     assert predicted == pytest.approx(figure.value if profile.is_host else figure.high, rel=1e-6)
 
 
@@ -125,7 +126,7 @@ def test_a_latency_budget_holds_on_every_device(teacher: Teacher, journal: Journ
     limit = 0.7 * max(full.values())
     with WarmWorker() as worker:
         meter = CostMeter(teacher, profiles[0], [Budget("latency_ms", limit)], journal, worker, others=profiles[1:])
-        architecture = meter.fitted(frozenset(), {group.name: 1.0 for group in teacher.groups})
+        architecture = meter.fitted(Base(), {group.name: 1.0 for group in teacher.groups})
         model = build(teacher, architecture)
         found, whole = meter.evaluate(architecture, model), meter.evaluate(teacher.full, teacher.model)
     assert {name: found.held_on(name) for name in full} == pytest.approx(
@@ -142,7 +143,7 @@ def test_widths_suit_every_device(teacher: Teacher, journal: Journal) -> None:
     other = jetson.model_copy(update={"name": "odd", "channel_multiple": 6})
     with WarmWorker() as worker:
         meter = CostMeter(teacher, pi, [Budget("params", 90_000)], journal, worker, others=[other])
-        widths = meter.fitted(frozenset(), {group.name: 1.0 for group in teacher.groups}).widths
+        widths = meter.fitted(Base(), {group.name: 1.0 for group in teacher.groups}).widths
     assert widths
     assert all(width % 12 == 0 for _, width in widths)
 
@@ -154,8 +155,8 @@ def test_what_is_predicted_of_several_devices_is_what_is_predicted_of_each(teach
     with WarmWorker() as worker:
         both = CostMeter(teacher, pi, budgets, journal, worker, others=[jetson])
         alone = [CostMeter(teacher, profile, budgets, journal, worker) for profile in (pi, jetson)]
-        known = both.predicted(frozenset(), widths)
-        each = [meter.predicted(frozenset(), widths) for meter in alone]
+        known = both.predicted(Base(), widths)
+        each = [meter.predicted(Base(), widths) for meter in alone]
         excesses = [meter.predicted_excesses(found) for meter, found in zip(alone, each, strict=True)]
     for profile, found in zip((pi, jetson), each, strict=True):
         assert (known[f"latency_ms:{profile.name}"] == found["latency_ms"]).all()
@@ -244,7 +245,7 @@ def test_what_cuts_add_to_the_file_is_reckoned_with(
         full = CostMeter(teacher, profile, [], journal, worker).static(build(teacher, teacher.full)).as_mapping()[cost]
         for share in shares:
             meter = CostMeter(teacher, profile, [Budget(cost, share * full)], journal, worker)
-            architecture = meter.fitted(frozenset(), {group.name: 1.0 for group in teacher.groups})
+            architecture = meter.fitted(Base(), {group.name: 1.0 for group in teacher.groups})
             found = meter.static(build(teacher, architecture))
             assert not meter.excesses(found)
             assert found.as_mapping()[cost] > 0.9 * share * full

@@ -34,7 +34,7 @@ def test_only_removable_layers_can_go(teacher: Teacher) -> None:
     stage = RemovalStage(teacher, load_profile("cpu"), {})
     removable = [layer.removable for layer in teacher.layers]
     assert [bool(row[0]) for row in stage.problem.mask] == removable
-    assert stage.cuts(stage.problem.default) == (frozenset(), {})
+    assert stage.cuts(stage.problem.default) == (frozenset(), {}, frozenset())
     everything = tuple(0 if possible else 1 for possible in removable)
     assert stage.cuts(everything)[0] <= {layer.name for layer in teacher.layers if layer.removable}
 
