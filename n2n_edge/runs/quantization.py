@@ -35,6 +35,7 @@ from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.scores import drop
 from n2n_edge.quantize.calibrate import METHODS
+from n2n_edge.quantize.device_plan import host_plan, is_x86, plan_for
 from n2n_edge.quantize.half import in_half
 from n2n_edge.quantize.plan import QuantizationPlan
 from n2n_edge.quantize.ptq import Quantized, Validation, calibrated, quantize, quantized
@@ -42,7 +43,7 @@ from n2n_edge.quantize.qdq import output_nodes
 from n2n_edge.runs.normalisation import MEAN_KEY, STD_KEY
 from n2n_edge.runs.prepare import data_of
 from n2n_edge.runs.quantization_report import QuantizationReport, QuantizeSettings
-from n2n_edge.runs.quantization_verdict import has_vnni, is_x86, objections, timed_ratio
+from n2n_edge.runs.quantization_verdict import objections, timed_ratio
 from n2n_edge.runs.readiness import obstacles
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.tasks.choice import TASK_KEY, metric_name, task_of
@@ -222,11 +223,7 @@ def _plan(source: _Source, profile: Profile, settings: QuantizeSettings) -> Quan
     kept = _named(source.graph, settings.keep_float)
     if task_of(source.graph, source.data).name not in _WHOLE_CLASSES:
         kept |= set(output_nodes(source.graph))
-    if profile.compute_unit == "gpu":
-        return QuantizationPlan(frozenset(kept), symmetric=True)
-    if profile.is_host and is_x86():
-        return QuantizationPlan(frozenset(kept), 8 if has_vnni() else 7, "uint8")
-    return QuantizationPlan(frozenset(kept))
+    return plan_for(profile, kept)
 
 
 def _named(graph: ir.Model, patterns: Sequence[str]) -> set[str]:
@@ -263,7 +260,7 @@ def _quantized(
         source.graph, calibration, validation, plan, methods=methods, max_drop=settings.max_drop, watch=say
     )
     if plan.activations == "int8" and settings.target == "host" and is_x86():
-        twin = replace(found.plan, activations="uint8", symmetric=False, weight_bits=8 if has_vnni() else 7)
+        twin = host_plan(found.plan.float_nodes)
         return found, found.model, quantized(source.graph, found.ranges, twin)
     return found, found.model, None
 

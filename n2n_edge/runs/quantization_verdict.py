@@ -1,26 +1,23 @@
 """Whether a quantized file is worth having: timed in turns with its float twin, what it loses, and why."""
 
-import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from n2n_edge.devices.profile import Profile
 from n2n_edge.errors import N2NError
 from n2n_edge.graph.quantized import Precisions
-from n2n_edge.measure.board import cpu_flags
 from n2n_edge.measure.comparison import Comparison, compare
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.ssh import open_target
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
+from n2n_edge.quantize.device_plan import has_vnni, is_x86
 
 if TYPE_CHECKING:
     from n2n_edge.runs.quantization_report import QuantizeSettings
 
-__all__ = ["has_vnni", "is_x86", "objections", "timed_ratio"]
+__all__ = ["objections", "timed_ratio"]
 
-_VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
-_X86 = ("x86_64", "amd64", "i686")
 _SURE = 0.02
 """Share by which two files may differ and count as equally fast."""
 _MOSTLY = 0.95
@@ -94,13 +91,3 @@ def _causes(table: Precisions, settings: "QuantizeSettings") -> str:
             f"{thin / total:.0%} of the multiply-accumulates are in layers too thin for integer kernels to pay"
         )
     return ", ".join(causes)
-
-
-def is_x86() -> bool:
-    """Tell whether this host is an x86 processor."""
-    return platform.machine().lower() in _X86
-
-
-def has_vnni() -> bool:
-    """Tell whether this processor multiplies 8-bit integers without saturating sums of two."""
-    return bool(_VNNI & cpu_flags())
