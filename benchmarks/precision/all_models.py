@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of models, without .onnx")
     parser.add_argument("--pictures", type=int, default=48, help="pictures without labels")
     parser.add_argument("--images", type=int, default=32, help="of these, and of CIFAR's, so many set ranges")
+    parser.add_argument("--calibration", default="auto")
     parser.add_argument("--max-time", type=float, default=1.0)
     parser.add_argument("--max-drop", type=float, default=100.0)
     parser.add_argument("--results", type=Path, default=HERE / "all_models.json")
@@ -80,6 +81,7 @@ def row(path: Path, pictures: Path, given: argparse.Namespace) -> dict[str, Any]
         report = n2n_edge.quantize_model(
             path, given.cifar if path.stem in CIFAR else pictures, out=given.work / f"{path.stem}-int8.onnx",
             images=given.images, max_time=given.max_time, max_drop=given.max_drop, force=True, threads=1,
+            calibration=given.calibration,
             **options,  # type: ignore[arg-type]
         )  # fmt: skip
     except n2n_edge.N2NError as error:

@@ -12,9 +12,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx_ir.passes import common
 
 from n2n_edge.graph.file_version import in_version
-from n2n_edge.graph.load import drop_unused_initializers, to_proto
+from n2n_edge.graph.load import GENERATED_NAME, drop_unused_initializers, to_proto
 from n2n_edge.graph.op import STANDARD_DOMAINS, Op, counted_op
 from n2n_edge.graph.shapes import is_constant
 from n2n_edge.quantize.integer_ops import constant_of
@@ -131,10 +132,11 @@ def _paired(model: ir.Model, ranges: Mapping[str, Range], plan: QuantizationPlan
 
     from n2n_edge.quantize.fast_quantizer import FastQuantizer
 
+    model = _raised(model)
     chosen = set(quantized_nodes(model, plan))
     nodes = [node for node in model.graph if node.name in chosen]
     nodes = [node for node in nodes if all(value.name in ranges for value in _floats(node))]
-    proto = to_proto(model if _opset(model) >= LEAST_OPSET else in_version(model, LEAST_OPSET, None))
+    proto = to_proto(model)
     if not nodes:
         return _typed(ir.from_proto(proto), model)
     for written, node in zip(proto.graph.node, model.graph, strict=True):
@@ -178,6 +180,20 @@ def _paired(model: ir.Model, ranges: Mapping[str, Range], plan: QuantizationPlan
     result.metadata_props.update(metadata)
     _keep_floats(result, model, {str(node.name) for node in nodes})
     return result
+
+
+def _raised(model: ir.Model) -> ir.Model:
+    """Return `model` itself, or in the first opset that will do, its nodes and values called as before."""
+    if model.opset_imports.get("", LEAST_OPSET) >= LEAST_OPSET:
+        return model
+    named = model.clone()
+    for node in named.graph:
+        node.meta.pop(GENERATED_NAME, None)
+    raised = in_version(named, LEAST_OPSET, None)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(raised)
+    for index, node in enumerate(raised.graph):
+        node.name = node.name or f"{node.op_type}_raised_{index}"
+    return _typed(raised, model)
 
 
 def _typed(result: ir.Model, like: ir.Model) -> ir.Model:
@@ -307,10 +323,6 @@ def _floats(node: ir.Node) -> Iterator[ir.Value]:
     for value in (*node.inputs, *node.outputs):
         if value is not None and value.name and not is_constant(value) and value.dtype in (ir.DataType.FLOAT, None):
             yield value
-
-
-def _opset(model: ir.Model) -> int:
-    return model.opset_imports.get("", LEAST_OPSET)
 
 
 def _row(node: ir.Node) -> Op:
