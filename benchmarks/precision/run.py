@@ -82,7 +82,7 @@ def of_runtime(source: Path, graph: ir.Model, data: Data, folder: Path, **option
 def ways(
     source: Path, graph: ir.Model, data: Data, folder: Path, epochs: int, seed: int
 ) -> Iterator[tuple[str, Path, Path]]:
-    """Yield every way's file, and what is timed on this host: of ours the twin with the activations it has kernels for."""
+    """Yield every way's file, and what is timed here: of ours the twin with activations as this host likes."""
     validation = Validation(graph, data, data.validation, VALIDATION)
     yield "float", source, source
     default = of_runtime(source, graph, data, folder)
