@@ -1,0 +1,362 @@
+"""Quantization of a file: calibrated, scored and timed beside its float twin, and rejected where it loses."""
+
+import fnmatch
+import hashlib
+import json
+import platform
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import cast
+
+import onnx_ir as ir
+
+from n2n_edge.data.dataset import Data
+from n2n_edge.data.loading import Loading, quiet
+from n2n_edge.data.preprocessing import METADATA_KEY
+from n2n_edge.devices.profile import Profile
+from n2n_edge.devices.registry import load_profile
+from n2n_edge.errors import InputError, N2NError
+from n2n_edge.foreign import foreign_file, printable
+from n2n_edge.graph.batchnorm import fold_batchnorm
+from n2n_edge.graph.bind import bind as bind_inputs
+from n2n_edge.graph.bind import parse_bindings, with_bound_inputs
+from n2n_edge.graph.file_version import in_version
+from n2n_edge.graph.free_batch import fix_batch, takes_one_image
+from n2n_edge.graph.free_size import batch_name, free_size, with_batch_name, with_free_size
+from n2n_edge.graph.layers import layers_by_name
+from n2n_edge.graph.load import load_model, save_model
+from n2n_edge.graph.op import counted_op
+from n2n_edge.graph.quantized import Precisions, precision_table
+from n2n_edge.graph.teacher import Teacher
+from n2n_edge.latency.file_figures import ModelFile
+from n2n_edge.measure.board import cpu_flags
+from n2n_edge.measure.comparison import Comparison, compare
+from n2n_edge.measure.options import BenchOptions
+from n2n_edge.measure.ssh import open_target
+from n2n_edge.metrics.figures import Figure
+from n2n_edge.metrics.notices import Notice
+from n2n_edge.metrics.scores import drop
+from n2n_edge.quantize.calibrate import METHODS, Method
+from n2n_edge.quantize.half import in_half
+from n2n_edge.quantize.plan import QuantizationPlan
+from n2n_edge.quantize.ptq import Quantized, Validation, calibrated, quantize, quantized
+from n2n_edge.quantize.qdq import output_nodes
+from n2n_edge.runs.normalisation import MEAN_KEY, STD_KEY
+from n2n_edge.runs.prepare import data_of
+from n2n_edge.runs.quantization_report import QuantizationReport, QuantizeSettings
+from n2n_edge.runs.readiness import obstacles
+from n2n_edge.tasks.choice import TASK_KEY, metric_name, task_of
+from n2n_edge.tasks.paired import paired_difference
+from n2n_edge.training.compute import Engine
+from n2n_edge.training.file_evaluation import file_meters
+from n2n_edge.training.settings import DistillSettings
+from n2n_edge.writing import write_text
+
+__all__ = ["quantize_file"]
+
+_METADATA = "n2n_edge.quantization"
+_STALE = ("n2n_edge.metrics.figures", "n2n_edge.budgets", "n2n_edge.profile")
+"""What metadata say of the float file that doesn't hold for the quantized one."""
+_VALIDATION_IMAGES = 256
+_WHOLE_CLASSES = ("classification", "multilabel")
+"""Tasks whose last layer is quantized like any other."""
+_VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+_X86 = ("x86_64", "amd64", "i686")
+_SURE = 0.02
+_THIN, _THIN_SHARE = 32, 0.3
+_NOT_TAKEN = ("untouchable", "operator", "integer_outputs")
+"""Obstacles to compressing that don't keep a network from being quantized."""
+
+
+_Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The float file, its graph in normal form with its norms folded, and its data."""
+
+    path: Path
+    teacher: Teacher
+    graph: ir.Model
+    data: Data
+    notes: tuple[Notice, ...]
+
+
+def quantize_file(
+    settings: QuantizeSettings, out: Path | None = None, say: _Say = lambda text: None
+) -> QuantizationReport:
+    """Quantize the file that `settings` name, and write it to `out` (by default beside it) with a JSON document.
+
+    Nothing is written where it is slower than its float twin or loses more than allowed, unless it is forced.
+
+    Raises:
+        InputError: a file that can't be quantized, is so already, or whose data don't fit; layers that don't exist.
+        UnsuitableEnvironmentError: ONNX Runtime can't run one of the files.
+    """
+    model = Path(str(settings.of_data.teacher))
+    out = out if out is not None else model.with_name(f"{model.stem}-{settings.precision}.onnx")
+    if out.resolve() == model.resolve():
+        raise InputError(f"‹out› {out}: is the model itself; give another")
+    if not out.parent.is_dir():
+        raise InputError(f"‹out› {out}: there is no folder {out.parent}; make it, or give another")
+    profile = load_profile(settings.device)
+    with quiet(), TemporaryDirectory() as folder:
+        source = _source(model, settings, Path(folder), say)
+        plan = _plan(source, profile, settings)
+        found, shipped, timed = _quantized(source, plan, profile, settings, say)
+        file = Path(folder, "quantized.onnx")
+        _write(shipped, source, settings, file)
+        timed_file = file
+        if timed is not None:
+            timed_file = Path(folder, "timed.onnx")
+            _write(timed, source, settings, timed_file)
+        report = _report(model, source, file, timed_file, found, plan, profile, settings, say)
+        if report.accepted or settings.force:
+            document = out.with_suffix(".json")
+            shutil.copyfile(file, out.with_name(f".{out.name}.partial"))
+            out.with_name(f".{out.name}.partial").replace(out)
+            report = replace(report, out=out)
+            write_text(document, json.dumps(report.to_json(), indent=2) + "\n")
+    return report
+
+
+def _source(model: Path, settings: QuantizeSettings, folder: Path, say: _Say) -> _Source:
+    how = settings.of_data
+    if how.data is None:
+        raise InputError(f"{model}: ranges are set by images; give ‹data›, a folder of them as for `n2n-edge compress`")
+    loaded = load_model(model)
+    kinds = sorted({node.op_type for node in loaded.graph if counted_op(node.op_type, node.domain).quantized})
+    if kinds:
+        raise InputError(
+            f"{model}: is quantized already ({', '.join(kinds)}); give the float model, or what `n2n-edge quantize "
+            "--undo` makes of it"
+        )
+    path = model
+    if how.bind:
+        path = folder / "bound.onnx"
+        save_model(bind_inputs(loaded, parse_bindings(how.bind)), path)
+    teacher = Teacher.load(path, how.input_shape)
+    obstacle = next((each for each in obstacles(teacher) if each.code not in _NOT_TAKEN), None)
+    if obstacle is not None:
+        raise InputError(f"{model}: {obstacle.text}")
+    loading = Loading(how.data_workers, 0.0, how.strict_data)
+    engine = Engine.of(DistillSettings(device="cpu"))
+    data, _, notes = data_of(teacher, how, how.data, loading, engine, say)
+    with foreign_file(model):
+        graph = fold_batchnorm(teacher.model)
+    return _Source(path, teacher, graph, data, notes)
+
+
+def _plan(source: _Source, profile: Profile, settings: QuantizeSettings) -> QuantizationPlan:
+    """Return what is quantized by default on a device, less what is to stay float."""
+    kept = _named(source.graph, settings.keep_float)
+    if task_of(source.graph, source.data).name not in _WHOLE_CLASSES:
+        kept |= set(output_nodes(source.graph))
+    if profile.compute_unit == "gpu":
+        return QuantizationPlan(frozenset(kept), symmetric=True)
+    if profile.is_host and _is_x86():
+        return QuantizationPlan(frozenset(kept), 8 if _has_vnni() else 7, "uint8")
+    return QuantizationPlan(frozenset(kept))
+
+
+def _named(graph: ir.Model, patterns: Sequence[str]) -> set[str]:
+    """Return the nodes that names or patterns of nodes or layers mean; InputError where one means none."""
+    layers = layers_by_name(graph)
+    found: set[str] = set()
+    for pattern in patterns:
+        meant = {
+            str(node.name)
+            for node in graph.graph
+            if any(name and fnmatch.fnmatchcase(name, pattern) for name in (node.name, layers.get(str(node.name))))
+        }
+        if not meant:
+            some = ", ".join(printable(name) for name in list(dict.fromkeys(layers.values()))[:3])
+            raise InputError(
+                f"‹keep_float› {pattern}: no layer or node is called so; `n2n-edge inspect` lists them, such as {some}"
+            )
+        found |= meant
+    return found
+
+
+def _quantized(
+    source: _Source, plan: QuantizationPlan, profile: Profile, settings: QuantizeSettings, say: _Say
+) -> tuple[Quantized | None, ir.Model, ir.Model | None]:
+    """Return how it was found, what ships, and the twin that is timed instead on a host of another architecture."""
+    if settings.precision == "fp16":
+        return None, in_half(source.graph, plan.float_nodes), None
+    with foreign_file(source.path):
+        calibration = calibrated(source.graph, plan, source.data, settings.images)
+    say(f"ranges of {len(calibration.names)} values over {calibration.images} training images")
+    validation = Validation(source.graph, source.data, source.data.validation, _VALIDATION_IMAGES)
+    methods = METHODS if settings.calibration == "auto" else (cast("Method", settings.calibration),)
+    found = quantize(
+        source.graph, calibration, validation, plan, methods=methods, max_drop=settings.max_drop, watch=say
+    )
+    if plan.activations == "int8" and settings.target == "host" and _is_x86():
+        twin = replace(found.plan, activations="uint8", symmetric=False, weight_bits=8 if _has_vnni() else 7)
+        return found, found.model, quantized(source.graph, found.ranges, twin)
+    return found, found.model, None
+
+
+def _write(model: ir.Model, source: _Source, settings: QuantizeSettings, path: Path) -> None:
+    """Write a graph as its float file was: batch, sizes and metadata; what it says of itself in addition."""
+    stamped = model.clone()
+    data, given = source.data, source.teacher.source
+    stamped.metadata_props.clear()
+    stamped.metadata_props.update({name: text for name, text in given.metadata_props.items() if name not in _STALE})
+    entries = {
+        TASK_KEY: {} if data.task is None else data.task.to_json(),
+        MEAN_KEY: data.mean,
+        STD_KEY: data.std,
+        METADATA_KEY: data.preprocessing.to_json(),
+        _METADATA: {
+            "precision": settings.precision,
+            "device": settings.device,
+            "float_sha256": hashlib.sha256(source.path.read_bytes()).hexdigest(),
+        },
+    }
+    stamped.metadata_props.update({name: json.dumps(entry, sort_keys=True) for name, entry in entries.items()})
+    stamped = with_bound_inputs(stamped)
+    alone = takes_one_image(given) or takes_one_image(source.teacher.model)
+    stamped = fix_batch(stamped) if alone else with_batch_name(stamped, batch_name(given))
+    free = free_size(source.teacher)
+    if free is not None:
+        stamped = with_free_size(stamped, free.source)
+    save_model(in_version(stamped, settings.opset, None), path)
+
+
+def _report(
+    model: Path,
+    source: _Source,
+    file: Path,
+    timed_file: Path,
+    found: Quantized | None,
+    plan: QuantizationPlan,
+    profile: Profile,
+    settings: QuantizeSettings,
+    say: _Say,
+) -> QuantizationReport:
+    how, data = settings.of_data, source.data
+    metric = metric_name(source.graph, data)
+    unlabelled = metric == "fidelity"
+    say(f"evaluating both on {len(data.test):,} test images")
+    before, after = file_meters(source.path, file, data.test, data, fidelity=(unlabelled, unlabelled))
+    files = ModelFile(source.path, how.input_shape), ModelFile(file, how.input_shape)
+    figures = [dict(each.figures()) for each in files]
+    scores = [
+        Figure(each.metric, "fraction", "measured", n=each.n) for each in (before.evaluation(), after.evaluation())
+    ]
+    figures[0][metric], figures[1][metric] = scores
+    lost = drop(scores[1], scores[0])
+    say("timing both in turns")
+    ratio, warnings = _ratio(source.path, timed_file, settings)
+    predicted = None
+    if not profile.is_host:
+        estimates = [each.estimate(profile) for each in files]
+        predicted = (estimates[0].figure, estimates[1].figure)
+        warnings = (*warnings, *estimates[1].warnings)
+    notes = [*source.notes]
+    if timed_file != file:
+        text = (
+            "on this x86 host a twin with unsigned activations is timed: signed ones, which ship for ARM, run in float"
+        )
+        notes.append(Notice("timed-twin", text))
+    table = precision_table(files[1].model)
+    reasons = _reasons(lost, ratio, predicted, table, files[1].model, profile, settings)
+    return QuantizationReport(
+        model=model,
+        out=None,
+        settings=settings,
+        task=task_of(source.graph, data).name,
+        metric=metric,
+        float_figures=figures[0],
+        quantized_figures=figures[1],
+        difference=None if unlabelled else paired_difference(before, after),
+        drop=lost,
+        ratio=ratio,
+        predicted=predicted,
+        precisions=table,
+        found=found,
+        reasons=reasons,
+        notes=tuple(notes),
+        warnings=(*data.warnings, *warnings),
+    )
+
+
+def _ratio(before: Path, after: Path, settings: QuantizeSettings) -> tuple[Figure | None, tuple[Notice, ...]]:
+    """Return the time of `after` over that of `before`, and warnings; None where one couldn't be timed."""
+    how = settings.of_data
+    options = BenchOptions(
+        threads=settings.threads,
+        min_time_s=min(1.0, settings.max_time_s),
+        max_time_s=settings.max_time_s,
+        input_shape=how.input_shape,
+    )
+    found = compare([before, after], options, open_target(settings.target), threshold=_SURE)
+    failed = next((each for each in found.measurements if isinstance(each, N2NError)), None)
+    comparison: Comparison | None = found.comparisons[1]
+    if failed is not None or comparison is None:
+        return None, (Notice("not-timed", f"the two couldn't be timed: {failed}"),)
+    high = min(comparison.high, 1e9)
+    return Figure(comparison.ratio, "ratio", "measured", comparison.low, high, comparison.rounds), ()
+
+
+def _reasons(
+    lost: Figure,
+    ratio: Figure | None,
+    predicted: tuple[Figure, Figure] | None,
+    table: Precisions,
+    model: ir.Model,
+    profile: Profile,
+    settings: QuantizeSettings,
+) -> tuple[Notice, ...]:
+    """Say what is wrong with a file: it loses too much, or is slower where it is meant to run."""
+    found = []
+    if lost.value > settings.max_drop:
+        text = f"loses {lost.value:.2f} points on the test images, more than the {settings.max_drop:g} allowed"
+        found.append(Notice("drop", text))
+    elsewhere = predicted is not None and settings.target == "host"
+    slower = ratio is not None and ratio.low is not None and ratio.low > 1.0
+    if slower and ratio is not None and not elsewhere:
+        causes = _causes(table, model, settings)
+        text = f"takes {ratio.value:.2f} times as long as the float model ({ratio.low:.2f} to {ratio.high:.2f})"
+        found.append(Notice("slower", f"{text}: {causes}" if causes else text))
+    if elsewhere and predicted is not None and predicted[1].value >= predicted[0].value:
+        causes = _causes(table, model, settings)
+        text = (
+            f"is predicted to take {predicted[1].value:.3g} ms on {profile.name}, the float model "
+            f"{predicted[0].value:.3g} ms"
+        )
+        found.append(Notice("predicted-slower", f"{text}: {causes}" if causes else text))
+    return tuple(found)
+
+
+def _causes(table: Precisions, model: ir.Model, settings: QuantizeSettings) -> str:
+    """Say why a quantized file may be slow, as far as the graph and this processor tell."""
+    if settings.precision == "fp16":
+        return "processors without float16 arithmetic convert to float32 and back" if settings.target == "host" else ""
+    causes = []
+    total = sum(table.macs.values())
+    if settings.target == "host" and _is_x86() and not _has_vnni():
+        causes.append("this processor has no VNNI")
+    if total and (share := table.macs.get("int8", 0) / total) < 0.95:
+        causes.append(f"{1 - share:.0%} of the multiply-accumulates stay in float")
+    if table.conversions > 2:
+        causes.append(f"{table.conversions} conversions at the borders of float islands")
+    thin = sum(each.macs for each in table.layers if each.precision == "int8" and each.params < _THIN**2)
+    if total and thin / total > _THIN_SHARE:
+        causes.append(
+            f"{thin / total:.0%} of the multiply-accumulates are in layers too thin for integer kernels to pay"
+        )
+    return ", ".join(causes)
+
+
+def _is_x86() -> bool:
+    return platform.machine().lower() in _X86
+
+
+def _has_vnni() -> bool:
+    return bool(_VNNI & cpu_flags())
