@@ -110,6 +110,7 @@ class Op:
         `weight`: of a weighted op. `activation`, `norm`: may end a layer. `join`: joins branches.
         `passes_width`: tells whether a node gives whatever width it is given, called with node and width.
         `takes_part`: an output may hold part of the channels of its input.
+        `homogeneous`: operands multiplied by one positive factor, channel by channel, give outputs multiplied by it.
     Values
         `broadcasts`: elementwise, operands are repeated along axes of length one.
         `arithmetic`: + - * /, by which a constant of one value per channel is a bias or a scale.
@@ -148,6 +149,7 @@ class Op:
     join: Join = ""
     passes_width: Callable[[ir.Node, int], bool] | None = None
     takes_part: bool = False
+    homogeneous: bool = False
     broadcasts: bool = False
     arithmetic: bool = False
     form: Form = ""

@@ -10,6 +10,7 @@ from torch import Tensor
 from n2n_edge.graph.bind import bound_names
 from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.graph.op import STANDARD_DOMAINS, op_key
+from n2n_edge.graph.pairs import behind_pairs
 from n2n_edge.training.ops import (
     activation as ops_activation,
 )
@@ -107,7 +108,9 @@ class _Planner:
         (self.changing if changes else self.known)[value] = tensor
 
     def view(self, node: ir.Node) -> NodeView:
-        tensors = [None if value is None else self.known.get(value, self.changing.get(value)) for value in node.inputs]
+        # a quantized weight has the shape of the float one
+        sources = [None if value is None else behind_pairs(value) for value in node.inputs]
+        tensors = [None if value is None else self.known.get(value, self.changing.get(value)) for value in sources]
         first = node.inputs[0] if node.inputs else None
         producer = None if first is None else first.producer()
         overwrite = (

@@ -172,6 +172,19 @@ class ShortDistiller:
         found = self._compare(outputs_of(module, self._data, self._validation, self._engine), meter)
         return Validation(found.metric, finite_loss(found.error), meter)
 
+    def loss_at(self, candidate: ir.Model, learning_rate: float | None) -> float:
+        """Return a candidate's distillation loss after training at a peak rate, None: as it is.
+
+        Infinite where the loss isn't a number.
+        """
+        with deterministic(self._settings.threads):
+            module = self._engine.module(candidate, "candidate")
+            if learning_rate is not None:
+                settings = replace(self._settings, learning_rate=learning_rate)
+                self._train(module, settings, training_engine(settings, candidate, self._data))
+                recalibrate(module, self._data, settings, self._rounds, self._engine)
+            return self._validated(module).loss
+
     def _refitted(self, module: GraphModule) -> tuple[Validation, dict[str, Tensor]] | None:
         """Return what refitting alone is worth, and its weights, where few steps follow, which may do harm."""
         steps = self._passes * training_order(len(self._images), self._settings, 1).steps

@@ -83,6 +83,7 @@ def test_gradients_reach_every_weight_and_scale(tmp_path: Path) -> None:
     outputs.square().mean().backward()
 
     assert [value.name for value in learned_outputs(model)] == [value.name for value in model.graph.outputs]
+    assert module.foreign == ()
     assert all(weight.grad is not None and bool(weight.grad.any()) for weight in module.weights())
 
 
