@@ -3,7 +3,6 @@
 import fnmatch
 import hashlib
 import json
-import platform
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +31,6 @@ from n2n_edge.graph.op import counted_op
 from n2n_edge.graph.quantized import Precisions, precision_table
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.file_figures import ModelFile
-from n2n_edge.measure.board import cpu_flags
 from n2n_edge.measure.comparison import Comparison, compare
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.ssh import open_target
@@ -40,6 +38,7 @@ from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.scores import drop
 from n2n_edge.quantize.calibrate import METHODS, Method
+from n2n_edge.quantize.device_plan import has_vnni, host_plan, is_x86, plan_for
 from n2n_edge.quantize.half import in_half
 from n2n_edge.quantize.plan import QuantizationPlan
 from n2n_edge.quantize.ptq import Quantized, Validation, calibrated, quantize, quantized
@@ -63,8 +62,6 @@ _STALE = ("n2n_edge.metrics.figures", "n2n_edge.budgets", "n2n_edge.profile")
 _VALIDATION_IMAGES = 256
 _WHOLE_CLASSES = ("classification", "multilabel")
 """Tasks whose last layer is quantized like any other."""
-_VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
-_X86 = ("x86_64", "amd64", "i686")
 _SURE = 0.02
 _THIN, _THIN_SHARE = 32, 0.3
 _NOT_TAKEN = ("untouchable", "operator", "integer_outputs")
@@ -155,11 +152,7 @@ def _plan(source: _Source, profile: Profile, settings: QuantizeSettings) -> Quan
     kept = _named(source.graph, settings.keep_float)
     if task_of(source.graph, source.data).name not in _WHOLE_CLASSES:
         kept |= set(output_nodes(source.graph))
-    if profile.compute_unit == "gpu":
-        return QuantizationPlan(frozenset(kept), symmetric=True)
-    if profile.is_host and _is_x86():
-        return QuantizationPlan(frozenset(kept), 8 if _has_vnni() else 7, "uint8")
-    return QuantizationPlan(frozenset(kept))
+    return plan_for(profile, kept)
 
 
 def _named(graph: ir.Model, patterns: Sequence[str]) -> set[str]:
@@ -195,9 +188,8 @@ def _quantized(
     found = quantize(
         source.graph, calibration, validation, plan, methods=methods, max_drop=settings.max_drop, watch=say
     )
-    if plan.activations == "int8" and settings.target == "host" and _is_x86():
-        twin = replace(found.plan, activations="uint8", symmetric=False, weight_bits=8 if _has_vnni() else 7)
-        return found, found.model, quantized(source.graph, found.ranges, twin)
+    if plan.activations == "int8" and settings.target == "host" and is_x86():
+        return found, found.model, quantized(source.graph, found.ranges, host_plan(found.plan.float_nodes))
     return found, found.model, None
 
 
@@ -340,7 +332,7 @@ def _causes(table: Precisions, model: ir.Model, settings: QuantizeSettings) -> s
         return "processors without float16 arithmetic convert to float32 and back" if settings.target == "host" else ""
     causes = []
     total = sum(table.macs.values())
-    if settings.target == "host" and _is_x86() and not _has_vnni():
+    if settings.target == "host" and is_x86() and not has_vnni():
         causes.append("this processor has no VNNI")
     if total and (share := table.macs.get("int8", 0) / total) < 0.95:
         causes.append(f"{1 - share:.0%} of the multiply-accumulates stay in float")
@@ -352,11 +344,3 @@ def _causes(table: Precisions, model: ir.Model, settings: QuantizeSettings) -> s
             f"{thin / total:.0%} of the multiply-accumulates are in layers too thin for integer kernels to pay"
         )
     return ", ".join(causes)
-
-
-def _is_x86() -> bool:
-    return platform.machine().lower() in _X86
-
-
-def _has_vnni() -> bool:
-    return bool(_VNNI & cpu_flags())
