@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import onnx_ir as ir
 
@@ -53,6 +53,8 @@ MOST_DROP = 1.0
 _IMAGES = 512
 """Training images for calibration, and validation images on which a step's loss is told."""
 
+_Step = Literal["float", "calibrated", "distilled"]
+
 _THRESHOLD = 0.02
 """What a ratio of latencies may be off by without meaning anything."""
 
@@ -91,7 +93,7 @@ def in_precision(
     quantization = CandidatePrecision(prepared.teacher, "int8", prepared.profile).plan(model, int8)
     callback.on_message(f"calibrating {len(int8)} of {len(prepared.teacher.regions)} regions in int8")
     calibration = calibrated(model, quantization, prepared.data, _IMAGES)
-    validation = Validation(model, prepared.data, prepared.data.validation, _IMAGES)
+    validation = Validation(prepared.teacher.model, prepared.data, prepared.data.validation, _IMAGES)
     first = quantize(model, calibration, validation, quantization, watch=callback.on_message)
     epochs = max(1, plan.epochs)
     teaching = quantize_aware_settings(replace(prepared.distilling, epochs=epochs, images_per_epoch=plan.images))
@@ -108,11 +110,10 @@ def in_precision(
         on_step=callback.on_step,
     )
     shipped = folded(result.model)
-    drop = validation.drop(shipped)
+    forms: tuple[tuple[_Step, ir.Model], ...] = (("float", model), ("calibrated", first.model), ("distilled", shipped))
+    lost = validation.drop(model)
     steps: list[PrecisionStepJson] = [
-        {"step": "float", "drop": 0.0, "loss": 0.0},
-        {"step": "calibrated", "drop": first.drop, "loss": first.losses[first.method]},
-        {"step": "distilled", "drop": drop, "loss": validation.loss(shipped)},
+        {"step": step, "drop": validation.drop(form) - lost, "loss": validation.loss(form)} for step, form in forms
     ]
     known = None if journal is None else journal.cached(Fact.FINAL, "precision")
     if known is None:
