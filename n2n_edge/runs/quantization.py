@@ -260,8 +260,7 @@ def _quantized(
         source.graph, calibration, validation, plan, methods=methods, max_drop=settings.max_drop, watch=say
     )
     if plan.activations == "int8" and settings.target == "host" and is_x86():
-        twin = host_plan(found.plan.float_nodes)
-        return found, found.model, quantized(source.graph, found.ranges, twin)
+        return found, found.model, quantized(source.graph, found.ranges, host_plan(found.plan.float_nodes))
     return found, found.model, None
 
 

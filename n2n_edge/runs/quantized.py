@@ -5,13 +5,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import onnx_ir as ir
 
 from n2n_edge.devices.profile import Profile
 from n2n_edge.errors import N2NError
 from n2n_edge.graph.batchnorm import fold_batchnorm
+from n2n_edge.graph.file_version import in_version
 from n2n_edge.graph.load import save_model
 from n2n_edge.graph.quantized import precision_table
 from n2n_edge.graph.teacher import surviving
@@ -26,7 +27,8 @@ from n2n_edge.metrics.figures import Figure, FigureJson
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.precisions import ShippedPrecision
 from n2n_edge.metrics.verdict import verdicts_on
-from n2n_edge.quantize.ptq import Validation, calibrated, quantize
+from n2n_edge.quantize.device_plan import has_vnni, host_plan, is_x86
+from n2n_edge.quantize.ptq import Validation, calibrated, quantize, quantized
 from n2n_edge.quantize.qdq import folded, with_qdq
 from n2n_edge.report.document import PrecisionJson, PrecisionStepJson
 from n2n_edge.runs.callbacks import RunCallback
@@ -50,6 +52,8 @@ MOST_DROP = 1.0
 
 _IMAGES = 512
 """Training images for calibration, and validation images on which a step's loss is told."""
+
+_Step = Literal["float", "calibrated", "distilled"]
 
 _THRESHOLD = 0.02
 """What a ratio of latencies may be off by without meaning anything."""
@@ -86,10 +90,10 @@ def in_precision(
     start = time.monotonic()
     twin = shipped_form(trained.result.model, prepared.restored)
     model = fold_batchnorm(trained.result.model)
-    quantization = CandidatePrecision(prepared.teacher, "int8").plan(model, int8)
+    quantization = CandidatePrecision(prepared.teacher, "int8", prepared.profile).plan(model, int8)
     callback.on_message(f"calibrating {len(int8)} of {len(prepared.teacher.regions)} regions in int8")
     calibration = calibrated(model, quantization, prepared.data, _IMAGES)
-    validation = Validation(model, prepared.data, prepared.data.validation, _IMAGES)
+    validation = Validation(prepared.teacher.model, prepared.data, prepared.data.validation, _IMAGES)
     first = quantize(model, calibration, validation, quantization, watch=callback.on_message)
     epochs = max(1, plan.epochs)
     teaching = quantize_aware_settings(replace(prepared.distilling, epochs=epochs, images_per_epoch=plan.images))
@@ -106,15 +110,17 @@ def in_precision(
         on_step=callback.on_step,
     )
     shipped = folded(result.model)
-    drop = validation.drop(shipped)
+    forms: tuple[tuple[_Step, ir.Model], ...] = (("float", model), ("calibrated", first.model), ("distilled", shipped))
+    lost = validation.drop(model)
     steps: list[PrecisionStepJson] = [
-        {"step": "float", "drop": 0.0, "loss": 0.0},
-        {"step": "calibrated", "drop": first.drop, "loss": first.losses[first.method]},
-        {"step": "distilled", "drop": drop, "loss": validation.loss(shipped)},
+        {"step": step, "drop": validation.drop(form) - lost, "loss": validation.loss(form)} for step, form in forms
     ]
     known = None if journal is None else journal.cached(Fact.FINAL, "precision")
     if known is None:
-        known = asdict(_trial(twin, shipped, prepared, settings))
+        timed = shipped
+        if is_x86() and quantization.activations == "int8":  # ONNX Runtime has no integer kernels for these here
+            timed = quantized(model, first.ranges, host_plan(quantization.float_nodes))
+        known = asdict(_trial(twin, shipped, timed, prepared, settings))
         if journal is not None:
             journal.store(Fact.FINAL, "precision", known)
     tried = _Tried(**known)
@@ -134,12 +140,14 @@ class _Tried:
     misses: tuple[str, ...]
 
 
-def _trial(twin: ir.Model, shipped: ir.Model, prepared: Prepared, settings: CompressSettings) -> _Tried:
+def _trial(
+    twin: ir.Model, shipped: ir.Model, timed: ir.Model, prepared: Prepared, settings: CompressSettings
+) -> _Tried:
     with tempfile.TemporaryDirectory() as name:
-        paths = [Path(name) / "float.onnx", Path(name) / "int8.onnx"]
-        for path, model in zip(paths, (twin, shipped), strict=True):
-            save_model(model, path)
-        files = [ModelFile(path, settings.input_shape) for path in paths]
+        paths = [Path(name) / "float.onnx", Path(name) / "int8.onnx", Path(name) / "timed.onnx"]
+        for path, model in zip(paths, (twin, shipped, timed), strict=True):
+            save_model(in_version(model, settings.opset, settings.ir_version), path)
+        files = [ModelFile(path, settings.input_shape) for path in paths[:2]]
         ratios: dict[str, FigureJson] = {}
         latencies: dict[str, Figure] = {}
         for device in {profile.name: profile for profile in (prepared.host, *prepared.profiles)}.values():
@@ -150,7 +158,7 @@ def _trial(twin: ir.Model, shipped: ir.Model, prepared: Prepared, settings: Comp
                 continue
             try:
                 options = replace(_TIMED, threads=device.default_threads, providers=device.providers)
-                compared = compare(paths, options, HostTarget(), threshold=_THRESHOLD)
+                compared = compare([paths[0], paths[2]], options, HostTarget(), threshold=_THRESHOLD)
             except MeasurementError:
                 continue
             found, measured = compared.comparisons[1], compared.measurements[0]
@@ -249,7 +257,7 @@ def _why_slow(model: ir.Model, device: Profile) -> str:
     """Return what of a quantized graph, and of this host, is likely to make it slow; nothing where none is seen."""
     found = []
     flags = cpu_flags() if device.is_host else frozenset()
-    if "avx2" in flags and not flags & {"avx512_vnni", "avx_vnni", "amx_int8"}:
+    if device.is_host and is_x86() and not has_vnni():
         found.append("the processor has no VNNI")
     elif "asimd" in flags and not flags & {"asimddp", "i8mm"}:
         found.append("the processor has no dot product of bytes")
