@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
-__all__ = ["KINDS", "STATIC", "Images", "floats", "quantized", "weights_alone"]
+__all__ = ["KINDS", "STATIC", "Images", "floats", "quantized", "training_form", "weights_alone"]
 
 STATIC = ("operators", "pairs", "pairs per channel")
 KINDS = (*STATIC, "dynamic")
@@ -61,6 +61,44 @@ def floats(path: Path) -> Path:
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
     )
     return path
+
+
+def training_form(
+    source: Path,
+    target: Path | None = None,
+    images: np.ndarray | None = None,
+    activations: QuantType = QuantType.QUInt8,
+    *,
+    shipped: bool = False,
+    keep: tuple[str, ...] = (),
+) -> Path:
+    """Put pairs around weights, per channel, and activations of a file; weights and biases stay floats.
+
+    With `shipped` they become integers. `keep` names nodes that stay float.
+    """
+    target = target or source.with_name("training.onnx")
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            quantize_static(
+                source,
+                target,
+                Images(source, images),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=activations,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=list(keep),
+                extra_options={
+                    "AddQDQPairToWeight": not shipped,
+                    "QuantizeBias": shipped,
+                    "ActivationSymmetric": activations == QuantType.QInt8,
+                },
+            )
+    finally:
+        logging.disable(logging.NOTSET)
+    return target
 
 
 def quantized(source: Path, kind: str, target: Path | None = None, images: np.ndarray | None = None) -> Path:

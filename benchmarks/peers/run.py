@@ -31,6 +31,7 @@ from n2n_edge.metrics.budget import Budget
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.driver import Rung, SearchPlan, search
 from n2n_edge.search.evaluator import Evaluator, Objective
+from n2n_edge.search.precision import Base
 from n2n_edge.search.store import Journal
 from n2n_edge.training.distillation import distill
 from n2n_edge.training.evaluation import evaluate
@@ -85,7 +86,7 @@ class Bench:
                 return by_hand(self.name, budget, limit, meter, seed), None, {}
             if way == "torch-pruning":
                 return pruned_by_magnitude(self.name, self.teacher.model, limit, meter), None, {}
-            architecture = meter.fitted(frozenset(), {})
+            architecture = meter.fitted(Base(), {})
             found: dict[str, object] = {}
             if way in SEARCHED:
                 full = meter.evaluate(self.teacher.full, self.teacher.model)

@@ -29,6 +29,7 @@ from n2n_edge.runs.run import Run
 from n2n_edge.runs.schedule import Schedule
 from n2n_edge.runs.unit_order import with_kept_order
 from n2n_edge.search.costing import CostMeter
+from n2n_edge.search.precision import Base
 from n2n_edge.search.store import Journal
 from n2n_edge.tasks.paired import paired_difference
 from n2n_edge.training.file_evaluation import file_meters
@@ -95,7 +96,7 @@ class Bench:
                 meter = CostMeter(
                     prepared.teacher, profiles[0], run.settings.budgets, journal, worker, accept_expected=True
                 )
-                architecture = meter.fitted(frozenset(), {})
+                architecture = meter.fitted(Base(), {})
             with Journal.read(RunFolder(self.out).journal) as journal:
                 at_hand = with_kept_order(schedule.applied(prepared), journal)
             trained = train_to_the_end(

@@ -1,9 +1,9 @@
-"""Architecture of a candidate, a value: which layers stay, and how wide each channel group is."""
+"""Architecture of a candidate, a value: which layers stay, how wide each channel group is, what is in int8."""
 
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ __all__ = ["Architecture"]
 class Architecture:
     """Which of a teacher's layers are kept and the width of its channel groups; every change gives a new value.
 
-    `removed` and `widths` hold only what differs from the teacher, so equal architectures compare equal. `names` is
+    `removed`, `widths` and `int8` (the regions that are calculated in 8-bit integers) hold only what differs from the
+    teacher, so equal architectures compare equal. `names` is
     the teacher's vocabulary and takes no part in comparison: it is what lets a wrong name be refused at once.
 
     >>> teacher = n2n_edge.Teacher.load(example_teacher)
@@ -26,6 +27,7 @@ class Architecture:
     removed: frozenset[str] = frozenset()
     widths: tuple[tuple[str, int], ...] = ()
     names: "Vocabulary" = field(default_factory=lambda: Vocabulary(), compare=False, repr=False)
+    int8: frozenset[str] = frozenset()
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -49,7 +51,7 @@ class Architecture:
                 raise ValueError(f"no layer is called {layer!r}; layers: {_some(reasons)}")
             if reasons[layer]:
                 raise ValueError(f"layer {layer!r} can't be removed: it {reasons[layer]}")
-        return Architecture(self.removed | set(layers), self.widths, self.names)
+        return replace(self, removed=self.removed | set(layers))
 
     def resize(self, group: str, width: int | np.integer[Any]) -> "Architecture":
         """Return the architecture with `width` units in `group`.
@@ -67,7 +69,18 @@ class Architecture:
         if width == full:
             del widths[group]
         order = {name: index for index, (name, _, _) in enumerate(self.names.groups)}
-        return Architecture(self.removed, tuple(sorted(widths.items(), key=lambda item: order[item[0]])), self.names)
+        return replace(self, widths=tuple(sorted(widths.items(), key=lambda item: order[item[0]])))
+
+    def in_int8(self, *regions: str) -> "Architecture":
+        """Return the architecture with `regions` (and no others) in 8-bit integers.
+
+        Raises:
+            ValueError: a region that the teacher doesn't have.
+        """
+        for region in regions:
+            if region not in self.names.regions:
+                raise ValueError(f"no region is called {region!r}; regions: {_some(self.names.regions)}")
+        return replace(self, int8=frozenset(regions))
 
     @property
     def key(self) -> str:
@@ -75,17 +88,25 @@ class Architecture:
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, object]:
-        """Return ``{"removed": [...], "widths": {...}}``."""
+        """Return ``{"removed": [...], "widths": {...}}``, with ``"int8": [...]`` where any region is."""
         order = {name: index for index, (name, _) in enumerate(self.names.layers)}
-        return {"removed": sorted(self.removed, key=lambda name: order.get(name, 0)), "widths": dict(self.widths)}
+        removed = sorted(self.removed, key=lambda name: order.get(name, 0))
+        described: dict[str, object] = {"removed": removed, "widths": dict(self.widths)}
+        if self.int8:
+            described["int8"] = [name for name in self.names.regions if name in self.int8]
+        return described
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The names that an architecture of one teacher may use: (layer, why not removable), (group, width, why fixed)."""
+    """The names that an architecture of one teacher may use: (layer, why not removable), (group, width, why fixed).
+
+    `regions` are those whose precision can be chosen.
+    """
 
     layers: tuple[tuple[str, str], ...] = ()
     groups: tuple[tuple[str, int, str], ...] = ()
+    regions: tuple[str, ...] = ()
 
     def full_width(self, group: str) -> int:
         """Return the teacher's width of `group`, refusing unknown names with ValueError."""

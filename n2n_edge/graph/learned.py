@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from n2n_edge.graph.op import op_of
 from n2n_edge.graph.operands import is_fixed
+from n2n_edge.graph.pairs import behind_pairs
 from n2n_edge.graph.shapes import is_constant
 from n2n_edge.graph.subgraphs import read_by
 
@@ -185,6 +186,6 @@ class _Tail:
 def _is_trained(node: ir.Node) -> bool:
     inputs = node.inputs
     return any(
-        index < len(inputs) and (value := inputs[index]) is not None and (is_constant(value) or is_fixed(value))
+        index < len(inputs) and (value := inputs[index]) is not None and is_fixed(behind_pairs(value))
         for index in op_of(node).trained
     )

@@ -134,6 +134,7 @@ class Op:
     Training
         `trained`: inputs that training may change. `statistics`: inputs that follow the data, as in BatchNorm.
         `differentiable`: has a torch function, through which gradients pass (see `passes_gradients`).
+        `straight_through`: one of a pair that rounds to a grid, whose scale, input 1, training may change.
         `torch`: ``package.module:function`` of the builder of its torch function, for an op from outside.
     """
 
@@ -175,6 +176,7 @@ class Op:
     trained: tuple[int, ...] = ()
     statistics: tuple[int, ...] = ()
     differentiable: bool = True
+    straight_through: bool = False
     torch: str = ""
 
     @property
@@ -185,7 +187,9 @@ class Op:
     @property
     def passes_gradients(self) -> bool:
         """Whether training goes through it: it has a torch function, and its outputs follow its inputs."""
-        return self.differentiable and not self.quantized and (self.domain in STANDARD_DOMAINS or bool(self.torch))
+        if self.quantized:
+            return self.straight_through
+        return self.differentiable and (self.domain in STANDARD_DOMAINS or bool(self.torch))
 
     @property
     def is_blind_to_content(self) -> bool:
@@ -201,7 +205,8 @@ class Op:
     @property
     def keeps_channels(self) -> bool:
         """Whether its output has the channels of its first input, for feature maps that are compared."""
-        return self.activation or self.norm or bool(self.pool) or self.form == "same" or self.join == "product"
+        same = self.form == "same" or self.straight_through
+        return self.activation or self.norm or bool(self.pool) or same or self.join == "product"
 
 
 _ROWS: dict[tuple[str, str], Op] = {}

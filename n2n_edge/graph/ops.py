@@ -285,13 +285,13 @@ STANDARD_OPS: tuple[Op, ...] = (
     _unbounded("TfIdfVectorizer"),
     # quantized
     _quantized("ConvInteger", weights=(0, 1), macs=_convolution(), kernel="conv", kernel_weight=1, integer_sums=True),
-    _quantized("DequantizeLinear", weights=(0,), kernel="conversion"),
+    _quantized("DequantizeLinear", weights=(0,), kernel="conversion", straight_through=True),
     _quantized("DynamicQuantizeLinear", kernel="conversion"),
     _quantized("MatMulInteger", weights=(0, 1), macs=_product(), kernel="gemm", integer_sums=True),
     _quantized("QLinearConv", weights=(3, 8), macs=_convolution(3), kernel="conv", kernel_weight=3),
     _quantized("QLinearMatMul", weights=(0, 3), macs=_product(4), kernel="matmul"),
-    _quantized("QuantizeLinear", weights=(0,), kernel="conversion"),
-    _quantized("DequantizeLinear", MICROSOFT, weights=(0,), kernel="conversion"),
+    _quantized("QuantizeLinear", weights=(0,), kernel="conversion", straight_through=True),
+    _quantized("DequantizeLinear", MICROSOFT, weights=(0,), kernel="conversion", straight_through=True),
     _quantized(
         "DynamicQuantizeMatMul", MICROSOFT, weights=(1, 4), macs=_product(), kernel="gemm",
         like=Like("MatMul", (0, 1), gives_float=True),
@@ -322,7 +322,7 @@ STANDARD_OPS: tuple[Op, ...] = (
     _quantized("QLinearReduceMean", MICROSOFT, kernel="pooling"),
     _quantized("QLinearSigmoid", MICROSOFT, like=Like("Identity", (0,))),
     _quantized("QLinearSoftmax", MICROSOFT, like=Like("Identity", (0,))),
-    _quantized("QuantizeLinear", MICROSOFT, weights=(0,), kernel="conversion"),
+    _quantized("QuantizeLinear", MICROSOFT, weights=(0,), kernel="conversion", straight_through=True),
     # fused by ONNX Runtime
     Op("BiasGelu", MICROSOFT, like=Like("Add", (0, 1))),
     Op("FastGelu", MICROSOFT, like=Like("Identity", (0,))),

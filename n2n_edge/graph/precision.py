@@ -41,11 +41,18 @@ def precisions_of(nodes: Sequence[ir.Node], kinds: Mapping[str, int]) -> dict[ir
 
 
 def kind_of(value: ir.Value, kinds: Mapping[str, int]) -> ir.DataType | None:
-    """Return the element type of a value: a constant's own, else that in `kinds`, else what the graph notes."""
+    """Return the element type of a value: a constant's own, else that in `kinds`, else what the graph notes.
+
+    What QuantizeLinear gives has the type of its zero point.
+    """
     if value.const_value is not None:
         return value.const_value.dtype
     if str(value.name) in kinds:
         return ir.DataType(kinds[str(value.name)])
+    node = value.producer()
+    if value.dtype is None and node is not None and node.op_type == "QuantizeLinear" and len(node.inputs) > 2:
+        zero = node.inputs[2]
+        return None if zero is None else kind_of(zero, kinds)
     return value.dtype
 
 

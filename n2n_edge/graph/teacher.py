@@ -29,6 +29,7 @@ from n2n_edge.graph.layers import Layer, find_layers
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.normalise import normalise
 from n2n_edge.graph.propagate import propagate
+from n2n_edge.graph.regions import Region, find_regions
 from n2n_edge.graph.remove import RemovalConflictError, remove_layers
 from n2n_edge.graph.shape_run import analysing
 from n2n_edge.graph.slicing import drop_channels, survivors
@@ -102,8 +103,14 @@ class Teacher:
             names=Vocabulary(
                 layers=tuple((layer.name, layer.reason) for layer in self.layers),
                 groups=tuple((group.name, group.width, group.reason) for group in self.groups),
+                regions=tuple(region.name for region in self.regions),
             )
         )
+
+    @cached_property
+    def regions(self) -> tuple[Region, ...]:
+        """The runs of layers whose precision can be chosen, in execution order."""
+        return find_regions(self.model, self.layers)
 
     @cached_property
     def touchable(self) -> Touchable:
@@ -146,9 +153,9 @@ class Teacher:
             except RemovalConflictError as conflict:
                 removed = removed - {conflict.layer}
 
-    def architecture(self, removed: Sequence[str], widths: Mapping[str, int]) -> Architecture:
+    def architecture(self, removed: Sequence[str], widths: Mapping[str, int], int8: Sequence[str] = ()) -> Architecture:
         """Return the architecture of a journal row; raises ValueError for names that this teacher doesn't have."""
-        architecture = self.full.remove(*removed)
+        architecture = self.full.remove(*removed).in_int8(*int8)
         for group, width in widths.items():
             architecture = architecture.resize(group, width)
         return architecture

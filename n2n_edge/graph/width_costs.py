@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from n2n_edge.graph.costs import Amounts, CostPlan, Figures
 from n2n_edge.graph.groups import importance_order
 from n2n_edge.graph.labels import LabelArray
 from n2n_edge.graph.load import size_of
+from n2n_edge.graph.op import counted_op
 from n2n_edge.graph.shapes import Shape, shapes_of
 from n2n_edge.graph.teacher import BaseGraph
 
@@ -52,9 +54,15 @@ class WidthCosts:
     >>> at.costs(np.array([[16, 16, 32], [8, 16, 24]])).macs     # widths in the order of the base graph's groups
     """
 
-    def __init__(self, base: BaseGraph) -> None:
+    def __init__(self, base: BaseGraph, form: ir.Model | None = None) -> None:
+        """Analyse `base`; `form` is what its graph is turned into before it ships, as by quantization.
+
+        That has to keep the names of the nodes that calculate, and may put conversions around them.
+        """
         self.groups = base.groups
-        self.plan = CostPlan(base.model)
+        model = base.model if form is None else form
+        origins = {} if form is None else _origins(base.model, form)
+        self.plan = CostPlan(model)
         self._ranks = self._rank_labels(base)
         known: dict[bytes, int] = {}
         self._axes: list[_Axis] = []
@@ -65,9 +73,12 @@ class WidthCosts:
                 known[content] = len(self._axes)
                 self._axes.append(self._axis(row))
             varying[key] = known[content]
-        self._lay_out(shapes_of(base.model), varying)
+        shapes = shapes_of(base.model)
+        if form is not None:
+            shapes, varying = _carried_over(form, origins, shapes, varying)
+        self._lay_out(shapes, varying)
         full = self.costs(np.array([[group.width for group in base.groups]], np.int64))
-        self._other_bytes = size_of(base.model) - float(full.constant_bytes[0])
+        self._other_bytes = size_of(model) - float(full.constant_bytes[0])
 
     def costs(self, widths: Widths) -> Amounts:
         """Return the costs at `widths`, `(N, groups)` in the order of `groups`."""
@@ -143,3 +154,58 @@ class WidthCosts:
                 lowest[group] = min(rank, lowest.get(group, rank))
             shared.append(tuple(lowest.items()))
         return _Axis(int(fixed.sum()), tuple(tables), tuple(shared))
+
+
+def _origins(base: ir.Model, form: ir.Model) -> dict[str, tuple[str, int | None]]:
+    """Return, for values of `form` that `base` lacks, which value's axes they have: all of them, or one alone."""
+    nodes = {str(node.name): node for node in base.graph}
+    found: dict[str, tuple[str, int | None]] = {}
+
+    def note(given: ir.Value, origin: tuple[str, int | None]) -> None:
+        """Note the origin of a value and of what it is converted from."""
+        value: ir.Value | None = given
+        while value is not None and str(value.name) not in found:
+            found[str(value.name)] = origin
+            producer = value.producer()
+            if producer is None or counted_op(producer.op_type, producer.domain).kernel != "conversion":
+                return
+            axis = producer.attributes.get_int("axis", 1)
+            for scale in producer.inputs[1:]:
+                if scale is not None and scale.shape is not None and len(scale.shape) == 1:
+                    found.setdefault(str(scale.name), (origin[0], axis if origin[1] is None else origin[1]))
+            value = producer.inputs[0]
+
+    for node in form.graph:
+        before = nodes.get(str(node.name))
+        if before is None:
+            given = node.inputs[0] if node.inputs else None
+            if given is not None and given.const_value is None:
+                note(node.outputs[0], found.get(str(given.name), (str(given.name), None)))
+            continue
+        for output, alike in zip(node.outputs, before.outputs, strict=False):
+            note(output, (str(alike.name), None))
+        for index, value in enumerate(node.inputs):
+            former = before.inputs[index] if index < len(before.inputs) else None
+            if value is not None:  # what the base lacks is a bias that a norm was folded into
+                note(value, (str(before.outputs[0].name), 1) if former is None else (str(former.name), None))
+    return found
+
+
+def _carried_over(
+    form: ir.Model,
+    origins: Mapping[str, tuple[str, int | None]],
+    shapes: Mapping[str, Shape],
+    varying: Mapping[tuple[str, int], int],
+) -> tuple[dict[str, Shape], dict[tuple[str, int], int]]:
+    """Return the shapes of the values of `form`, and which of their axes vary."""
+    sizes: dict[str, Shape] = dict(shapes)
+    moving = dict(varying)
+    for name, value in form.graph.initializers.items():
+        sizes[name] = tuple(size for size in (value.shape or ()) if isinstance(size, int))
+    for name, (source, axis) in origins.items():
+        shape = shapes.get(source, ())
+        axes = range(len(shape)) if axis is None else range(axis, min(axis + 1, len(shape)))
+        sizes.setdefault(name, tuple(shape[i] for i in axes))
+        if len(sizes[name]) == len(axes):
+            moving.update({(name, to): varying[source, i] for to, i in enumerate(axes) if (source, i) in varying})
+    return sizes, moving

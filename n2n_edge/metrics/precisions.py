@@ -1,12 +1,17 @@
 """Number formats that kernels calculate in."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
-__all__ = ["BYTES", "Precision", "share_in_words"]
+__all__ = ["BYTES", "SHIPPED", "Precision", "ShippedPrecision", "share_in_words"]
 
 Precision = Literal["fp32", "fp16", "int8"]
 """Of arithmetic: what a model, or a kernel of it, is run in."""
+
+ShippedPrecision = Literal["fp32", "int8", "auto"]
+"""What a student ships in; ``auto``: each region as it pays."""
+
+SHIPPED: tuple[ShippedPrecision, ...] = get_args(ShippedPrecision)
 
 BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
 """Bytes of a number in each precision; rates are those of fp32 bytes."""

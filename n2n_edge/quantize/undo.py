@@ -16,7 +16,8 @@ from onnx_ir.passes import common
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import foreign_file, printable
 from n2n_edge.graph.load import load_model
-from n2n_edge.graph.op import Op, counted_op
+from n2n_edge.graph.op import counted_op
+from n2n_edge.graph.pairs import only_moves
 from n2n_edge.graph.precision import quantized_range
 from n2n_edge.quantize.dynamic_ops import without_dynamic
 from n2n_edge.quantize.integer_ops import as_pairs, constant_of, new_constant
@@ -28,7 +29,6 @@ _Params = tuple[bytes, bytes, str]
 """Scale, zero point and type of a quantized value."""
 
 _MOVING = ("layout", "slicing", "free")
-_ORDERING = frozenset({"MaxPool", "ReduceMax", "ReduceMin"})
 _NOT_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs", "Exp", "Softplus"})
 _STAYS_SO = frozenset({"AveragePool", "GlobalAveragePool", "MaxPool", "GlobalMaxPool", "ReduceMean", "ReduceMax"})
 _RELU6 = 6.0
@@ -117,7 +117,6 @@ def _carried(model: ir.Model) -> tuple[set[ir.Value], set[ir.Node]]:
     carried: dict[ir.Value, _Params] = {}
     ends: set[ir.Node] = set()
     for node in model.graph:
-        row = counted_op(node.op_type, node.domain)
         given = [carried[value] for value in node.inputs if value is not None and value in carried]
         if node.op_type == "QuantizeLinear":
             carried[node.outputs[0]] = _params(node)
@@ -130,18 +129,13 @@ def _carried(model: ir.Model) -> tuple[set[ir.Value], set[ir.Node]]:
             if given:
                 ends.add(node)
         elif given:
-            if not _moves(node, row) or len(set(given)) > 1:
+            if not only_moves(node) or len(set(given)) > 1:
                 raise InputError(
                     f"the quantization can't be undone exactly: {node.op_type} "
                     f"'{printable(str(node.name or node.outputs[0].name))}' calculates with integers"
                 )
             carried.update(dict.fromkeys(node.outputs, given[0]))
     return set(carried), ends
-
-
-def _moves(node: ir.Node, row: Op) -> bool:
-    """Tell whether a node takes quantized values and gives some of the same, in another order or shape."""
-    return node.op_type in _ORDERING or (row.kernel in _MOVING and node.op_type != "Pad")
 
 
 def _drop_pairs(model: ir.Model, carried: set[ir.Value], ends: set[ir.Node]) -> None:

@@ -21,6 +21,7 @@ from n2n_edge.metrics.costs import COSTS
 from n2n_edge.metrics.figures import MB
 from n2n_edge.search.fitting import Ratios, Widths, fit_widths, widths_at
 from n2n_edge.search.latency import DeviceLatency
+from n2n_edge.search.precision import Base, CandidatePrecision
 from n2n_edge.search.reward import violation
 from n2n_edge.search.store import Journal
 from n2n_edge.search.trial import TrialCosts
@@ -47,7 +48,8 @@ class CostMeter:
     """Tells what architectures cost: the same for all devices, but for the latency.
 
     `profile` is the primary device, by which policies see the layers; a latency budget holds on it and on all `others`.
-    Widths are multiples of what every device likes: of the least common multiple.
+    Widths are multiples of what every device likes: of the least common multiple. Candidates cost what they do in the
+    `precision` that they ship in, by default that of the teacher.
     """
 
     def __init__(
@@ -61,8 +63,10 @@ class CostMeter:
         *,
         others: Sequence[Profile] = (),
         accept_expected: bool = False,
+        precision: CandidatePrecision | None = None,
     ) -> None:
         self.teacher = teacher
+        self.precision = CandidatePrecision(teacher) if precision is None else precision
         self.profile = profile
         self.limits: dict[str, float] = {b.cost: b.limit for b in budgets if not COSTS[b.cost].quality}
         self.multiple = lcm(*(each.channel_multiple for each in (profile, *others)))
@@ -70,6 +74,7 @@ class CostMeter:
             DeviceLatency(
                 each,
                 teacher,
+                self.precision,
                 journal,
                 worker,
                 budget=self.limits.get("latency_ms"),
@@ -81,8 +86,8 @@ class CostMeter:
         self._timed = tuple(device for device in self.devices if device.timed)
         self._accept_expected = accept_expected
         self._meets_all: bool | None = None
-        self._surplus: dict[frozenset[str], tuple[float, float]] = {}  # MB of file and memory beyond what is predicted
-        self._width_costs: OrderedDict[frozenset[str], tuple[WidthCosts, tuple[GraphLatency, ...]]] = OrderedDict()
+        self._surplus: dict[Base, tuple[float, float]] = {}  # MB of file and memory beyond what is predicted
+        self._width_costs: OrderedDict[Base, tuple[WidthCosts, tuple[GraphLatency, ...]]] = OrderedDict()
         self.timings = 0
         """How often a timing has corrected what is predicted."""
 
@@ -112,7 +117,11 @@ class CostMeter:
         return violation(reached, limits)
 
     def evaluate(self, architecture: Architecture, model: ir.Model) -> TrialCosts:
-        """Return the costs of a candidate; it is only timed where all that is known without meets the budgets."""
+        """Return the costs of a candidate; it is only timed where all that is known without meets the budgets.
+
+        `model` is what `build` makes of it, in the teacher's precision.
+        """
+        model = self.precision.shipped(model, architecture.int8)
         found = self._predicted(self.static(model), model)
         if not self._timed or self.excesses(found):
             return found
@@ -141,25 +150,25 @@ class CostMeter:
     def headroom(self) -> dict[str, float]:
         """Return, by cost, what share of the teacher's the budgets leave."""
         groups = self.teacher.groups
-        base = self.predicted(frozenset(), np.array([[group.width for group in groups]], np.int64))
+        base = self.predicted(Base(), np.array([[group.width for group in groups]], np.int64))
         return {cost: limit / max(float(base[cost][0]), 1e-12) for cost, limit in self.limits.items()}
 
-    def fitted(self, removed: frozenset[str], ratios: Mapping[str, float]) -> Architecture:
+    def fitted(self, base: Base, ratios: Mapping[str, float]) -> Architecture:
         """Return the widest architecture in proportion to `ratios` (by group) that the budgets allow.
 
         Without budgets, or where the teacher meets them all, the ratios are taken as they are and only scaled down. A
         measured latency is met by predicting, timing, and correcting the prediction for the layers that are left.
         """
-        groups = self.teacher.base_graph(removed).groups
+        groups = self.teacher.base_graph(base.removed).groups
         table = np.array([[ratios.get(group.name, 1.0) for group in groups]])
         if not self._timed or "latency_ms" not in self.limits:
-            return self._fitted_file(removed, table)
+            return self._fitted_file(base, table)
         best: Architecture | None = None
         for _ in range(_LATENCY_ROUNDS):
-            architecture = self._fitted_file(removed, table)
+            architecture = self._fitted_file(base, table)
             if architecture == best:
                 break  # something else than the measured latency binds
-            model = build(self.teacher, architecture)
+            model = self._built(architecture)
             if self.excesses(self.static(model)):
                 return architecture
             over, used = False, False
@@ -167,7 +176,7 @@ class CostMeter:
                 measured = device.measured(architecture, model)
                 if measured is None:
                     return architecture
-                device.correct(removed, measured, model)
+                device.correct(base, measured, model)
                 over, used = over or device.is_over(measured), used or device.is_used(measured)
             self.timings += 1
             if over:
@@ -177,49 +186,48 @@ class CostMeter:
                 break
         return best if best is not None else architecture
 
-    def _fitted_file(self, removed: frozenset[str], table: Ratios) -> Architecture:
+    def _fitted_file(self, base: Base, table: Ratios) -> Architecture:
         """Return the one architecture of `fitted_many` whose file meets the budgets, too.
 
         Where cuts add constants to the file that are not predicted, the difference is learned and the fit repeated.
         """
         for _ in range(_FILE_ROUNDS):
-            widths = self.fitted_many(removed, table)
-            architecture = self._named(removed, widths[0])
-            exact = self.static(build(self.teacher, architecture))
+            widths = self.fitted_many(base, table)
+            architecture = self._named(base, widths[0])
+            exact = self.static(self._built(architecture))
             if not self.excesses(exact):
                 break
-            known = self.predicted(removed, widths)
-            before = self._surplus.get(removed, (0.0, 0.0))
+            known = self.predicted(base, widths)
+            before = self._surplus.get(base, (0.0, 0.0))
             more = (exact.size_mb - known["size_mb"][0], exact.memory_bound_mb - known["memory_bound_mb"][0])
             if max(more) <= 0:
                 break  # not even the narrowest fits
-            self._surplus[removed] = (before[0] + max(more[0], 0.0), before[1] + max(more[1], 0.0))
+            self._surplus[base] = (before[0] + max(more[0], 0.0), before[1] + max(more[1], 0.0))
         return architecture
 
-    def fitted_many(self, removed: frozenset[str], ratios: Ratios, *, roughly: bool = False) -> Widths:
+    def fitted_many(self, base: Base, ratios: Ratios, *, roughly: bool = False) -> Widths:
         """Return `fitted` for each row of `ratios`, in the order of the base graph's groups, without timing anything.
 
         `roughly` leaves a little of the budget unused.
         """
-        groups = self.teacher.base_graph(removed).groups
+        groups = self.teacher.base_graph(base.removed).groups
         if not self.limits:
             return widths_at(groups, ratios, np.ones(len(ratios)), self.multiple)
         top = 1.0 if self._teacher_meets_all() else None
-        fits = partial(self._fits, removed)
+        fits = partial(self._fits, base)
         return fit_widths(groups, ratios, fits, self.multiple, top, roughly=roughly)
 
-    def predicted(self, removed: frozenset[str], widths: Widths) -> dict[str, NDArray[np.float64]]:
+    def predicted(self, base: Base, widths: Widths) -> dict[str, NDArray[np.float64]]:
         """Return the costs at each row of `widths`, by the names that budgets use, without building a graph.
 
         ``latency_ms`` is that of the slowest device; that of each stands under ``latency_ms:NAME``.
         """
-        at, graphs = self._costs_at(removed)
+        at, graphs = self._costs_at(base)
         found = at.costs(widths)
         latencies = {
-            _on(device): device.predicted_ms(removed, own, found)
-            for device, own in zip(self.devices, graphs, strict=True)
+            _on(device): device.predicted_ms(base, own, found) for device, own in zip(self.devices, graphs, strict=True)
         }
-        size, memory = self._surplus.get(removed, (0.0, 0.0))
+        size, memory = self._surplus.get(base, (0.0, 0.0))
         return {
             "size_mb": (at.size_bytes(found) + METADATA_BYTES + _SIZE_SLACK) / MB + size,
             "params": found.params,
@@ -245,23 +253,28 @@ class CostMeter:
             return min(device.limit for device in self.devices if device.limit is not None)
         return self.limits[cost]
 
-    def _fits(self, removed: frozenset[str], widths: Widths) -> NDArray[np.bool_]:
-        return self.predicted_excesses(self.predicted(removed, widths)) <= 0
+    def _fits(self, base: Base, widths: Widths) -> NDArray[np.bool_]:
+        return self.predicted_excesses(self.predicted(base, widths)) <= 0
 
-    def _named(self, removed: frozenset[str], widths: NDArray[np.int64]) -> Architecture:
-        architecture = self.teacher.full.remove(*sorted(removed))
-        for group, width in zip(self.teacher.base_graph(removed).groups, widths.tolist(), strict=True):
+    def _named(self, base: Base, widths: NDArray[np.int64]) -> Architecture:
+        architecture = self.teacher.full.remove(*sorted(base.removed)).in_int8(*sorted(base.int8))
+        for group, width in zip(self.teacher.base_graph(base.removed).groups, widths.tolist(), strict=True):
             if group.shrinkable:
                 architecture = architecture.resize(group.name, min(width, architecture.width(group.name)))
         return architecture
 
-    def _costs_at(self, removed: frozenset[str]) -> tuple[WidthCosts, tuple[GraphLatency, ...]]:
-        known = self._width_costs.get(removed)
+    def _built(self, architecture: Architecture) -> ir.Model:
+        """Return a candidate in the form in which it ships."""
+        return self.precision.shipped(build(self.teacher, architecture), architecture.int8)
+
+    def _costs_at(self, base: Base) -> tuple[WidthCosts, tuple[GraphLatency, ...]]:
+        known = self._width_costs.get(base)
         if known is None:
-            base = self.teacher.base_graph(removed)
-            costs_at = WidthCosts(base)
-            latencies = tuple(device.of_graph(base.model, costs_at) for device in self.devices)
-            known = self._width_costs[removed] = (costs_at, latencies)
+            graph = self.teacher.base_graph(base.removed)
+            form = self.precision.shipped(graph.model, base.int8)
+            costs_at = WidthCosts(graph, None if form is graph.model else form)
+            latencies = tuple(device.of_graph(form, costs_at) for device in self.devices)
+            known = self._width_costs[base] = (costs_at, latencies)
             if len(self._width_costs) > _WIDTH_COSTS_KEPT:
                 self._width_costs.popitem(last=False)
         return known
@@ -269,9 +282,8 @@ class CostMeter:
     def _teacher_meets_all(self) -> bool:
         """Tell whether no budget asks for anything: widths then follow the policy instead of filling a budget."""
         if self._meets_all is None:
-            self._meets_all = not self.excesses(
-                self.evaluate(self.teacher.full, build(self.teacher, self.teacher.full))
-            )
+            full = self.teacher.full.in_int8(*self.precision.always)
+            self._meets_all = not self.excesses(self.evaluate(full, build(self.teacher, full)))
         return self._meets_all
 
 

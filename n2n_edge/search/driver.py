@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from n2n_edge.search.evaluator import Evaluator
+from n2n_edge.search.precision import Base
 from n2n_edge.search.proposers.base import PolicyStates, Proposer, SearchContext, make_proposer, proposer_errors
-from n2n_edge.search.space import RemovalStage, ShrinkageStage, Stage
+from n2n_edge.search.space import Cuts, RemovalStage, ShrinkageStage, Stage
 from n2n_edge.search.store import Fact, Journal, rung_kind
 from n2n_edge.search.surrogate import Sensitivity
 from n2n_edge.search.trial import Actions, StageName, Trial
@@ -137,7 +138,7 @@ def search(
         if not evaluator.meter.limits:
             # without budgets this is what stage 1 starts with, whatever the profile says: training begins at once
             with phase("first candidate"):
-                evaluator.evaluate(evaluator.meter.fitted(frozenset(), {}), 0.0)
+                evaluator.evaluate(evaluator.meter.fitted(Base(int8=evaluator.meter.precision.always), {}), 0.0)
         first_s = time.monotonic() - start
         return evaluator.sensitivity(
             profiler,
@@ -193,7 +194,7 @@ class _Search:
         """Run stage 1, if any layer is removable."""
         teacher, meter = self.evaluator.teacher, self.evaluator.meter
         if any(layer.removable for layer in teacher.layers):
-            stage = RemovalStage(teacher, meter.profile, meter.headroom())
+            stage = RemovalStage(teacher, meter.profile, meter.headroom(), meter.precision)
             self.run_stage(stage, self.plan.removal_candidates, self.plan.removal_candidates)
 
     def shrink_layers(self) -> None:
@@ -209,7 +210,7 @@ class _Search:
             if not any(group.shrinkable for group in teacher.base_graph(gone).groups):
                 continue
             if gone not in stages:
-                stages[gone] = ShrinkageStage(teacher, meter.profile, meter.headroom(), gone)
+                stages[gone] = ShrinkageStage(teacher, meter.profile, meter.headroom(), gone, meter.precision)
             self.run_stage(stages[gone], total * (part + 1) // rounds, total)
 
     def run_stage(self, stage: Stage, wanted: int, total: int) -> None:
@@ -271,8 +272,8 @@ class _Search:
     def evaluated(self, stage: Stage, actions: Actions, progress: float) -> Trial:
         """Evaluate one suggestion at the widths that the budgets leave it."""
         with proposer_errors(self.plan.policy):
-            removed, ratios = self.proposer.cuts(actions)
-        architecture = self.evaluator.meter.fitted(removed, ratios)
+            cuts = Cuts(*self.proposer.cuts(actions))
+        architecture = self.evaluator.meter.fitted(cuts.base, cuts.ratios)
         count = self.counts[stage.name]
         trial = replace(
             self.evaluator.evaluate(architecture, progress),

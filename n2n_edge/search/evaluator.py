@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import exp, isfinite
 from typing import TYPE_CHECKING, Literal
 
@@ -32,6 +33,9 @@ _HALF_OF_QUARTER = 0.5
 
 _LEAST_ACCURACY = 0.01
 """What a fidelity of nought counts: the loss still tells such candidates apart."""
+
+_INT8 = "int8:"
+"""Before the name of a region that is in int8 alone, in the profile."""
 
 _DIGITS = 8
 """Of a candidate's key, in messages."""
@@ -149,6 +153,8 @@ class Evaluator:
     ) -> Sensitivity:
         """Return the teacher's profile: the rise of the loss for each removable layer and each group cut alone.
 
+        Regions whose precision is open are tried in int8 alone, too.
+
         `make()` prepares what refits without training. At most `most` parts are tried, layers and the narrowest groups
         first, of those the largest, and no more once ``out_of_time(tried)``; the others count as average.
         ``on_probe(done, total)`` is told of every part, before the first one, too.
@@ -178,13 +184,23 @@ class Evaluator:
         narrow = _filled(narrow, groups)
         both = sum(narrow[name] for name in half)
         falls = sum(half.values()) / both if both else _HALF_OF_QUARTER
+        regions = {
+            name.removeprefix(_INT8): rise
+            for name, rise in rises.items()
+            if name not in layers and name.startswith(_INT8)
+        }
         return Sensitivity(
-            wholes, {name: (narrow[name], half.get(name, falls * narrow[name])) for name in groups}, ratios
+            wholes,
+            {name: (narrow[name], half.get(name, falls * narrow[name])) for name in groups},
+            ratios,
+            _filled(regions, self.meter.precision.open),
         )
 
     def _probed(self, distiller: "ShortDistiller", name: str, architecture: Architecture) -> JsonObject:
         """Return what the journal keeps of one part of the profile."""
         what = f"network without part of {name}" if name else "the whole network"
+        if architecture.int8:
+            what = f"network with {name.removeprefix(_INT8)} in int8"
         if self._attempts.is_hopeless(Fact.SENSITIVITY, name):
             self._skip(what)
             return {"loss": _LARGEST_RISE, "failed": True}
@@ -205,11 +221,18 @@ class Evaluator:
                 for turn, ratio in enumerate(Sensitivity().ratios):
                     narrow = self.teacher.full.resize(group.name, max(1, round(ratio * group.width)))
                     cuts.append((turn, size, f"{group.name}@{ratio}", narrow))
+        for region in self.teacher.regions:
+            if region.name in self.meter.precision.open:
+                size = sum(share.get(name, 0.0) for name in region.layers)
+                cuts.append((0, size, f"{_INT8}{region.name}", self.teacher.full.in_int8(region.name)))
         cuts.sort(key=lambda cut: (cut[0], -cut[1]))
         return [(name, architecture) for _, _, name, architecture in cuts]
 
     def _proxy(self, distiller: "ShortDistiller", architecture: Architecture, model: ir.Model) -> "ProxyResult":
-        return distiller.evaluate(model, surviving(self.teacher, architecture), seed=self._seed)
+        int8, shipped = architecture.int8, None
+        if int8:
+            shipped = partial(self.meter.precision.calibrated, int8=int8)
+        return distiller.evaluate(model, surviving(self.teacher, architecture), seed=self._seed, shipped=shipped)
 
     def _result(
         self,

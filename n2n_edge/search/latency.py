@@ -16,6 +16,7 @@ from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.measure.measurement import MeasurementError
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.metrics.figures import Figure
+from n2n_edge.search.precision import Base, CandidatePrecision
 from n2n_edge.search.store import Fact, Journal, JsonObject
 
 __all__ = ["DeviceLatency"]
@@ -41,6 +42,7 @@ class DeviceLatency:
         self,
         profile: Profile,
         teacher: Teacher,
+        precision: CandidatePrecision,
         journal: Journal,
         worker: WarmWorker,
         *,
@@ -52,11 +54,12 @@ class DeviceLatency:
         self.timed = profile.is_host and wanted
         self.limit = None if budget is None else budget * (_HEADROOM if self.timed else 1.0)
         self._teacher = teacher
+        self._precision = precision
         self._journal = journal
         self._worker = worker
         self._latency = LatencyModel(profile)
         self._by_expected = profile.is_host or accept_expected
-        self._corrections: dict[frozenset[str], float] = {}  # measured over predicted, by what is removed
+        self._corrections: dict[Base, float] = {}  # measured over predicted, by what is removed and in int8
 
     @property
     def name(self) -> str:
@@ -83,19 +86,19 @@ class DeviceLatency:
         """Return the latency of a base graph on the device, for `predicted_ms`."""
         return self._latency.of_graph(model, costs_at.plan.nodes)
 
-    def predicted_ms(self, removed: frozenset[str], graph: GraphLatency, amounts: Amounts) -> NDArray[np.float64]:
-        """Return the latency in ms of many candidates without layers `removed`, `(N,)`, without building any.
+    def predicted_ms(self, base: Base, graph: GraphLatency, amounts: Amounts) -> NDArray[np.float64]:
+        """Return the latency in ms of many candidates of one `base`, `(N,)`, without building any.
 
         Of a board that isn't at hand it is the upper bound unless the expected value is accepted; on this host it is
         corrected by what was measured so far.
         """
         latencies = (graph.latencies_ms if self._by_expected else graph.upper_ms)(amounts)
-        return latencies * self._correction(removed)
+        return latencies * self._correction(base)
 
-    def correct(self, removed: frozenset[str], measured: Figure, model: ir.Model) -> None:
+    def correct(self, base: Base, measured: Figure, model: ir.Model) -> None:
         """Learn from a timing how far off what is predicted for this choice of layers is."""
         factor = _OVERSHOT if self.is_over(measured) else 1.0
-        self._corrections[removed] = measured.value / self.predicted(model).value * factor
+        self._corrections[base] = measured.value / self.predicted(model).value * factor
 
     def is_over(self, measured: Figure) -> bool:
         """Whether a measured latency is more than candidates may use."""
@@ -122,16 +125,17 @@ class DeviceLatency:
                 failure = str(error)
         return {"failed": failure}
 
-    def _correction(self, removed: frozenset[str]) -> float:
-        """Return measured over predicted latency: of this choice of layers, or of the choice that is most like it."""
+    def _correction(self, base: Base) -> float:
+        """Return measured over predicted latency: of this base, or of the one that is most like it."""
         if not self.timed:
             return 1.0
         if not self._corrections:
-            self._corrections[frozenset()] = self._teacher_correction()
-        return self._corrections[min(self._corrections, key=lambda known: len(known ^ removed))]
+            for int8 in dict.fromkeys((frozenset[str](), self._precision.most)):
+                self._corrections[Base(int8=int8)] = self._teacher_correction(int8)
+        return self._corrections[min(self._corrections, key=base.distance)]
 
-    def _teacher_correction(self) -> float:
-        full = self._teacher.full
-        model = build(self._teacher, full)
+    def _teacher_correction(self, int8: frozenset[str]) -> float:
+        full = self._teacher.full.in_int8(*int8)
+        model = self._precision.shipped(build(self._teacher, full), int8)
         measured = self.measured(full, model)
         return 1.0 if measured is None else measured.value / self.predicted(model).value

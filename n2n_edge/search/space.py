@@ -1,6 +1,6 @@
 """Search space of the two stages: the decisions, the state of each step, and what the actions mean."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from n2n_edge.devices.profile import Profile
 from n2n_edge.graph.groups import ChannelGroup
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.model import LatencyModel
+from n2n_edge.search.precision import Base, CandidatePrecision
 from n2n_edge.search.trial import Actions, StageName
 
 __all__ = ["FEATURES", "WIDTH_RATIOS", "Cuts", "DecisionProblem", "RemovalStage", "ShrinkageStage", "Stage"]
@@ -19,8 +20,22 @@ __all__ = ["FEATURES", "WIDTH_RATIOS", "Cuts", "DecisionProblem", "RemovalStage"
 WIDTH_RATIOS = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 """Width ratios among which stage 2 picks for every channel group."""
 
-Cuts = tuple[frozenset[str], Mapping[str, float]]
-"""Layers to remove, and width ratios by group before the budgets scale them."""
+
+class Cuts(NamedTuple):
+    """Layers to remove, width ratios by group before the budgets scale them, and the regions that are in int8."""
+
+    removed: frozenset[str]
+    ratios: Mapping[str, float]
+    int8: frozenset[str] = frozenset()
+
+    @property
+    def base(self) -> Base:
+        """All but the widths."""
+        return Base(self.removed, self.int8)
+
+
+_IN_INT8 = len(WIDTH_RATIOS) - 2
+"""The action of stage 2 that puts a region into int8; the one after it leaves it in float."""
 
 _KEEP_LOG_ODDS = 1.4  # a fresh policy keeps four layers of five
 
@@ -136,23 +151,30 @@ class DecisionProblem:
 
 
 class RemovalStage:
-    """Stage 1: keep or remove each removable layer."""
+    """Stage 1: keep or remove each removable layer; then, where that is open, int8 or not for each region."""
 
     name: StageName = "removal"
     removed: frozenset[str] = frozenset()
 
-    def __init__(self, teacher: Teacher, profile: Profile, headroom: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        teacher: Teacher,
+        profile: Profile,
+        headroom: Mapping[str, float],
+        precision: CandidatePrecision | None = None,
+    ) -> None:
         """`headroom` gives, by cost, what share of the teacher's the budgets leave."""
         self.teacher = teacher
+        self.regions = _Regions(teacher, precision)
         states = _layer_states(teacher, profile, headroom)
         self._layers = tuple(layer.name for layer in teacher.layers)
-        steps = len(self._layers)
+        layers, steps = len(self._layers), len(self._layers) + len(self.regions.names)
         mask = np.ones((steps, 2), bool)
-        mask[:, 0] = [layer.removable for layer in teacher.layers]
+        mask[:layers, 0] = [layer.removable for layer in teacher.layers]
         bias = np.zeros((steps, 2), np.float32)
-        bias[:, 1] = _KEEP_LOG_ODDS
+        bias[:layers, 1] = _KEEP_LOG_ODDS
         self.problem = DecisionProblem(
-            features=np.stack([states[name].vector() for name in self._layers]),
+            features=np.stack([*(states[name].vector() for name in self._layers), *self.regions.states(states)]),
             choices=tuple(int(n) for n in mask.sum(axis=1)),
             actions=2,
             mask=mask,
@@ -179,26 +201,31 @@ class RemovalStage:
                 branches.append((step,))
         return (*branches, *((one,) for one in run))
 
-    def without(self, steps: Iterable[int]) -> Actions:
-        """Return the actions that remove the layers of `steps` and no other."""
+    def without(self, steps: Iterable[int], int8: Collection[str] = ()) -> Actions:
+        """Return the actions that remove the layers of `steps` and no other, with the open ones of `int8` in that."""
         actions = list(self.problem.default)
         for step in steps:
             actions[step] = 0
-        return tuple(actions)
+        return self.regions.with_int8(actions, int8, 0)
 
     def cuts(self, actions: Actions) -> Cuts:
         """Return the layers that `actions` take out, less those that can't go together; all groups shrink alike."""
-        chosen = frozenset(name for name, action in zip(self._layers, actions, strict=True) if action == 0)
-        return self.teacher.repaired(chosen), {}
+        chosen = frozenset(name for name, action in zip(self._layers, actions, strict=False) if action == 0)
+        return Cuts(self.teacher.repaired(chosen), {}, self.regions.int8(actions, 0))
 
 
 class ShrinkageStage:
-    """Stage 2: a width ratio for each channel group that the chosen layers leave."""
+    """Stage 2: a width ratio for each channel group that the chosen layers leave; then regions as in stage 1."""
 
     name: StageName = "shrinkage"
 
     def __init__(
-        self, teacher: Teacher, profile: Profile, headroom: Mapping[str, float], removed: frozenset[str]
+        self,
+        teacher: Teacher,
+        profile: Profile,
+        headroom: Mapping[str, float],
+        removed: frozenset[str],
+        precision: CandidatePrecision | None = None,
     ) -> None:
         """Decide on the groups that are left without the layers `removed`; `headroom` as in `RemovalStage`.
 
@@ -208,30 +235,61 @@ class ShrinkageStage:
         self.groups = tuple(group for group in teacher.base_graph(removed).groups if group.shrinkable)
         if not self.groups:
             raise ValueError("no channel group is left that could shrink")
+        self.regions = _Regions(teacher, precision)
         states = _layer_states(teacher, profile, headroom)
         actions = len(WIDTH_RATIOS)
-        steps = len(self.groups)
-        features = [_group_state(group, states, index / max(1, steps - 1)) for index, group in enumerate(self.groups)]
+        groups = len(self.groups)
+        steps = groups + len(self.regions.names)
+        features = [_group_state(group, states, index / max(1, groups - 1)) for index, group in enumerate(self.groups)]
+        mask = np.ones((steps, actions), bool)
+        mask[groups:, :_IN_INT8] = False
         self.problem = DecisionProblem(
-            features=np.stack(features),
-            choices=(actions,) * steps,
+            features=np.stack([*features, *self.regions.states(states)]),
+            choices=tuple(int(n) for n in mask.sum(axis=1)),
             actions=actions,
-            mask=np.ones((steps, actions), bool),
+            mask=mask,
             default=(actions - 1,) * steps,
             kind="shrinkage",
         )
 
     def cuts(self, actions: Actions) -> Cuts:
         """Return the width ratio that `actions` pick for each group."""
-        ratios = {group.name: WIDTH_RATIOS[action] for group, action in zip(self.groups, actions, strict=True)}
-        return self.removed, ratios
+        ratios = {group.name: WIDTH_RATIOS[action] for group, action in zip(self.groups, actions, strict=False)}
+        return Cuts(self.removed, ratios, self.regions.int8(actions, _IN_INT8))
 
-    def nearest(self, ratios: Mapping[str, float]) -> Actions:
+    def nearest(self, ratios: Mapping[str, float], int8: Collection[str] = ()) -> Actions:
         """Return the actions whose ratios are nearest to those given (by group), in proportion to the largest."""
         wanted = np.array([ratios.get(group.name, 1.0) for group in self.groups])
         wanted = np.maximum(wanted / wanted.max(), WIDTH_RATIOS[0])
         distances = np.abs(np.log(wanted)[:, None] - np.log(WIDTH_RATIOS))
-        return tuple(int(action) for action in distances.argmin(axis=1))
+        chosen = [int(action) for action in distances.argmin(axis=1)]
+        return self.regions.with_int8([*chosen, *self.problem.default[len(chosen) :]], int8, _IN_INT8)
+
+
+class _Regions:
+    """The last steps of a stage: whether each region whose precision is open is in int8."""
+
+    def __init__(self, teacher: Teacher, precision: CandidatePrecision | None) -> None:
+        self.names: tuple[str, ...] = () if precision is None else precision.open
+        self._always: frozenset[str] = frozenset() if precision is None else precision.always
+        self._layers = {region.name: region.layers for region in teacher.regions}
+
+    def states(self, states: Mapping[str, _State]) -> list[_Vector]:
+        """Return the state of each region's step."""
+        last = max(1, len(self.names) - 1)
+        members = [[states[layer] for layer in self._layers[name]] for name in self.names]
+        return [_region_state(each, index / last) for index, each in enumerate(members)]
+
+    def int8(self, actions: Actions, in_int8: int) -> frozenset[str]:
+        """Return the regions that `actions` put into int8, by the action `in_int8`, and those that always are."""
+        own = actions[len(actions) - len(self.names) :]
+        return self._always.union(name for name, action in zip(self.names, own, strict=True) if action == in_int8)
+
+    def with_int8(self, actions: Sequence[int], int8: Collection[str], in_int8: int) -> Actions:
+        """Return `actions` with the action `in_int8` for those regions of `int8` that are open."""
+        start = len(actions) - len(self.names)
+        own = [in_int8 if name in int8 else actions[start + i] for i, name in enumerate(self.names)]
+        return (*actions[:start], *own)
 
 
 Stage = RemovalStage | ShrinkageStage
@@ -289,4 +347,21 @@ def _group_state(group: ChannelGroup, states: Mapping[str, _State], position: fl
         latency_share=total.latency_share,
         position=position,
         layers=len(group.layers) / 10,
+    ).vector()
+
+
+def _region_state(layers: Sequence[_State], position: float) -> _Vector:
+    """Return a region's state: that of a group of its layers, its kinds of layers negative, which tells it from one."""
+    rows = np.array([state.vector() for state in layers], np.float32)
+    mean, total = _State(*rows.mean(axis=0)), _State(*np.sqrt(np.square(rows).sum(axis=0)))
+    return mean._replace(
+        conv=-mean.conv,
+        depthwise=-mean.depthwise,
+        dense=-mean.dense,
+        transposed=-mean.transposed,
+        params_share=total.params_share,
+        macs_share=total.macs_share,
+        latency_share=total.latency_share,
+        position=position,
+        layers=len(layers) / 10,
     ).vector()

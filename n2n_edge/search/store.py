@@ -288,10 +288,11 @@ class Journal(ClosedAtExit):
             raise damaged(self.path, f"reward or accuracy of a candidate: {numbers}")
         described, costs = self._object(values["architecture"]), self._object(values["costs"])
         try:
-            names = Vocabulary(tuple((str(name), "") for name in described["removed"]))
+            regions = tuple(str(name) for name in described.get("int8", ()))
+            names = Vocabulary(tuple((str(name), "") for name in described["removed"]), regions=regions)
             widths = tuple((name, int(width)) for name, width in described["widths"].items())
             return Trial(
-                Architecture(frozenset(name for name, _ in names.layers), widths, names),
+                Architecture(frozenset(name for name, _ in names.layers), widths, names, frozenset(regions)),
                 TrialCosts.from_json(costs, values["provenance"]),
                 reward=values["reward"],
                 feasible=bool(values["feasible"]),

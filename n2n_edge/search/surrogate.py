@@ -30,9 +30,9 @@ _TREND_VARIANCE = 4.0
 class Estimate:
     """A candidate that was not built: what it cuts, its true costs, and the reward that the surrogate predicts.
 
-    `ratios` names the groups that are narrower than the teacher's; shares are of the teacher's params and MACs,
-    `cost_ratio` of its cost by the objective. `excess` is the sum of what it misses budgets by, `slope` how much the
-    reward grows with the accuracy.
+    `ratios` names the groups that are narrower than the teacher's, `int8` the regions that are in int8; shares are of
+    the teacher's params and MACs, `cost_ratio` of its cost by the objective. `excess` is the sum of what it misses
+    budgets by, `slope` how much the reward grows with the accuracy.
     """
 
     removed: frozenset[str]
@@ -43,6 +43,7 @@ class Estimate:
     cost_ratio: float = 1.0
     reward: float = 0.0
     slope: float = 0.0
+    int8: frozenset[str] = frozenset()
 
     @property
     def feasible(self) -> bool:
@@ -50,21 +51,27 @@ class Estimate:
         return self.excess <= 0
 
     @property
-    def identity(self) -> tuple[frozenset[str], tuple[tuple[str, float], ...]]:
+    def identity(self) -> tuple[object, ...]:
         """Equal for cuts that come out as the same architecture."""
-        return self.removed, tuple(sorted(self.ratios.items()))
+        return self.removed, self.int8, tuple(sorted(self.ratios.items()))
 
 
 @dataclass(frozen=True)
 class Sensitivity:
     """The teacher's profile: how much the loss rises when one thing alone is cut and the rest refitted, not trained.
 
-    `layers`: by removable layer; `groups`: by group, the rise at each of `ratios` (ascending, below one).
+    `layers`: by removable layer; `groups`: by group, the rise at each of `ratios` (ascending, below one); `regions`: by
+    region in int8 alone.
     """
 
     layers: Mapping[str, float] = field(default_factory=dict)
     groups: Mapping[str, Sequence[float]] = field(default_factory=dict)
     ratios: tuple[float, ...] = (0.25, 0.5)
+    regions: Mapping[str, float] = field(default_factory=dict)
+
+    def quantized(self, estimate: Estimate) -> float:
+        """Return the summed rises of the regions that `estimate` has in int8."""
+        return fsum(max(self.regions.get(name, 0.0), 0.0) for name in estimate.int8)
 
     def rise(self, estimate: Estimate) -> tuple[float, float]:
         """Return the summed rises of what `estimate` removes, and of what it narrows."""
@@ -84,21 +91,26 @@ class Surrogate:
     """Predicts accuracies, with a standard deviation, from those observed so far.
 
     A trend in the profile's summed rises and the logarithms of the cost shares, plus a smooth departure from it over
-    which layers go and how narrow groups are, each weighed by its sensitivity: a Gaussian process (Rasmussen and
-    Williams, Gaussian Processes for Machine Learning, 2006, sections 2.2 and 2.7) whose noise and scales maximise the
-    marginal likelihood over a small grid. Before the first observation it knows the order that the profile suggests,
-    and is very unsure.
+    which layers go, how narrow groups are and what is in int8, each weighed by its sensitivity: a Gaussian process
+    (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, sections 2.2 and 2.7) whose noise and scales
+    maximise the marginal likelihood over a small grid. Before the first observation it knows the order that the
+    profile suggests, and is very unsure.
     """
 
-    def __init__(self, layers: Sequence[str], groups: Sequence[str], profile: Sensitivity) -> None:
+    def __init__(
+        self, layers: Sequence[str], groups: Sequence[str], profile: Sensitivity, regions: Sequence[str] = ()
+    ) -> None:
+        """`regions` are those whose precision candidates choose."""
         self._layers, self._groups, self._profile = tuple(layers), tuple(groups), profile
+        self._regions = tuple(regions)
         self._weights = np.concatenate(
             [
                 _relative([max(profile.layers.get(name, 0.0), 0.0) for name in self._layers]),
                 _relative([max([*profile.groups.get(name, (0.0,)), 0.0]) for name in self._groups]),
+                _relative([max(profile.regions.get(name, 0.0), 0.0) for name in self._regions]),
             ]
         )
-        self._trends: Matrix = np.zeros((0, 5))
+        self._trends: Matrix = np.zeros((0, 6 if self._regions else 5))
         self._points: Matrix = np.zeros((0, len(self._weights)))
         self._values: Vector = np.zeros(0)
         self._fit: _Fit | None = None
@@ -122,7 +134,8 @@ class Surrogate:
         """Return the expected accuracy of each architecture, and its standard deviation, both `(N,)`."""
         trends, points = self._encoded(estimates)
         if not len(self._values):
-            return 1.0 / (1.0 + trends[:, 1] + trends[:, 2]), np.ones(len(estimates))
+            rises = trends[:, 1] + trends[:, 2] + trends[:, 5:].sum(axis=1)
+            return 1.0 / (1.0 + rises), np.ones(len(estimates))
         return self._fitted().predict(trends, points)
 
     def choose(self, estimates: Sequence[Estimate], count: int, exploration: float) -> list[int]:
@@ -157,11 +170,13 @@ class Surrogate:
                     np.sqrt(removed),
                     np.sqrt(narrowed),
                     *np.log(np.maximum([estimate.params_share, estimate.macs_share], _LEAST_SHARE)),
+                    *([np.sqrt(self._profile.quantized(estimate))] if self._regions else ()),
                 ]
             )
             gone = [float(name in estimate.removed) for name in self._layers]
             narrow = [-np.log(max(estimate.ratios.get(name, 1.0), _LEAST_RATIO)) for name in self._groups]
-            points.append(np.array([*gone, *narrow]) * self._weights)
+            coarse = [float(name in estimate.int8) for name in self._regions]
+            points.append(np.array([*gone, *narrow, *coarse]) * self._weights)
         return np.array(trends), np.array(points)
 
     def _fitted(self) -> "_Fit":

@@ -32,7 +32,7 @@ from n2n_edge.training.compute import Engine, default_format, deterministic
 from n2n_edge.training.evaluation import compare, finite_loss, outputs_of
 from n2n_edge.training.executor import image_module, write_back
 from n2n_edge.training.hints import FeatureHints
-from n2n_edge.training.input_scale import MEASURED_IMAGES, input_scales
+from n2n_edge.training.input_scale import MEASURED_IMAGES, grid_factors, input_scales
 from n2n_edge.training.optimiser import Optimiser, trains_in
 from n2n_edge.training.reconstruct import Kept
 from n2n_edge.training.reports import EpochReport, StepReport
@@ -132,7 +132,7 @@ class _Distillation:
         self.teaching = Teaching(self.teacher, data, settings, hints, engine)
         measured = subset(data.train, _SCALE_IMAGES, settings.seed)
         self.task = task_of(student, data).measured(lambda: outputs_of(self.teacher, data, measured, engine))
-        first = next(evaluation_batches(data, data.train, MEASURED_IMAGES))
+        first = engine.moved(next(evaluation_batches(data, data.train, MEASURED_IMAGES)).inputs)
         self.optimiser = Optimiser(
             self.student,
             settings,
@@ -141,7 +141,8 @@ class _Distillation:
             engine=engine,
             hints=hints,
             hint_steps=self.steps * self.teaching.rounds,
-            scales=input_scales(self.student, engine.moved(first.inputs)),
+            scales=input_scales(self.student, first),
+            grids=grid_factors(self.student, first),
         )
         self.history: tuple[EpochReport, ...] = ()
         self.labels = self.task.labels(data.validation)

@@ -86,6 +86,8 @@ class GraphModule(nn.Module):
         """The nodes through which nothing is learned."""
         self._steps = tuple((step.run, step.inputs, step.outputs, step.finished) for step in plan.steps)
         self._nodes = tuple(step.node for step in plan.steps)
+        self.scales = tuple(name for name in plan.trained if name in plan.scales)
+        """The names of the trained scales of quantizers, in the graph's order."""
         self._slots = plan.slots
         self._inputs, self._outputs = plan.inputs, plan.outputs
         self._layout = input_layout(model)

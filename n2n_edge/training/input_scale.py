@@ -1,20 +1,28 @@
-"""Layers whose inputs are large, which learn as if those had been divided by their size.
+"""Sizes that gradients are scaled by: those of layers' inputs, and of what one scale of a quantizer rounds.
 
+Layers whose inputs are large learn as if those had been divided by their size.
 The gradient of a weight grows with the layer's inputs: of a network that takes pixels in 0..255 the first layer's is
 hundreds of times that of all others, so that clipping leaves these none and the step destroys it. Dividing the inputs
 by s and multiplying the weights changes no output; in these terms the gradient is 1/s of what it was, and a step of the
 weights themselves 1/s squared (LeCun et al., Efficient BackProp, 1998, section 4.3, on the scale of inputs).
+
+The gradient of a quantizer's scale is a sum over all that is rounded by it; LSQ (Esser et al., Learned Step Size
+Quantization, ICLR 2020, section 2.2) brings it to the size of a weight's.
 """
 
 from collections.abc import Sequence
+from math import sqrt
 
 import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from n2n_edge.graph.operands import is_fixed
+from n2n_edge.graph.pairs import behind_pairs, quantized_type
 from n2n_edge.training.executor import GraphModule
+from n2n_edge.training.ops.quantize import RANGES
 
-__all__ = ["MEASURED_IMAGES", "input_scales"]
+__all__ = ["MEASURED_IMAGES", "grid_factors", "input_scales"]
 
 MEASURED_IMAGES = 8
 """Images on which the inputs of layers are measured."""
@@ -36,6 +44,47 @@ def input_scales(module: GraphModule, images: Tensor) -> dict[str, float]:
     return {name: scale for name, scale in look.scales.items() if scale > _LARGE}
 
 
+def _names(value: ir.Value) -> tuple[str, ...]:
+    """Return the name of a weight, and that of the scale it is rounded by, which is of its size."""
+    source, producer = behind_pairs(value), value.producer()
+    scale = None if source is value or producer is None else producer.inputs[1]
+    return (str(source.name),) if scale is None else (str(source.name), str(scale.name))
+
+
+def grid_factors(module: GraphModule, images: Tensor) -> dict[str, float]:
+    """Return, by the name of a quantizer's scale, what its gradient is multiplied by: LSQ's 1 / sqrt(N Q).
+
+    N values are rounded by one scale, in a weight or in the activations of one image, to Q steps at most.
+    """
+    look = _Grids(frozenset(module.scales))
+    if module.scales:
+        with torch.no_grad():
+            module.eval().visit(look, images)
+    return look.factors
+
+
+class _Grids:
+    """Counts what is rounded."""
+
+    def __init__(self, scales: frozenset[str]) -> None:
+        self._scales = scales
+        self.factors: dict[str, float] = {}
+
+    def before(self, node: ir.Node, inputs: Sequence[Tensor | None]) -> None:
+        """Take a quantizer's values; the most count where it shares its scale with others."""
+        if node.op_type != "QuantizeLinear" or node.inputs[1] is None or node.inputs[0] is None:
+            return
+        name, (values, scale, *_) = str(node.inputs[1].name), inputs
+        if name in self._scales and values is not None and scale is not None:
+            images = 1 if is_fixed(node.inputs[0]) or not values.dim() else len(values)
+            steps = RANGES[quantized_type(node)][1]
+            factor = 1.0 / sqrt(max(1.0, values.numel() / images / scale.numel()) * steps)
+            self.factors[name] = min(factor, self.factors.get(name, 1.0))
+
+    def after(self, node: ir.Node, outputs: Sequence[Tensor]) -> None:
+        """Ignore the outputs."""
+
+
 class _Look:
     """Measures what layers read."""
 
@@ -49,9 +98,11 @@ class _Look:
             return
         for place, other in ((0, 1), (1, 0)):
             value, given = node.inputs[place], inputs[other]
-            name = "" if value is None else str(value.name)
-            if name in self._learned and given is not None:
-                size = float(given.float().square().mean().sqrt())
+            names = () if value is None else _names(value)
+            if given is None or not self._learned.issuperset(names):
+                continue
+            size = float(given.float().square().mean().sqrt())
+            for name in names:
                 self.scales[name] = max(size, self.scales.get(name, 0.0))
 
     def after(self, node: ir.Node, outputs: Sequence[Tensor]) -> None:

@@ -21,6 +21,8 @@ from n2n_edge.watchdog import step as watched_step
 __all__ = ["Lesson", "Optimiser", "learning_rate", "parts_of", "trains_in"]
 
 _WARM_UP_SHARE = 0.05
+_LEAST_SCALE = 1 / 16
+"""What of its first value the scale of a quantizer keeps at least."""
 
 
 def learning_rate(step: float, steps: int, peak: float) -> float:
@@ -81,7 +83,9 @@ class _Progress:
 class Optimiser:
     """Trains one module on an engine over a known number of steps.
 
-    `scales` are those of layers with large inputs, by the name of their weight (see `input_scales`).
+    `scales` are those of layers with large inputs, by the name of their weight (see `input_scales`). Scales of
+    quantizers learn at the rate of the weights, their gradients multiplied by `grids` (see `grid_factors`), without
+    weight decay, and stay positive.
     """
 
     def __init__(
@@ -95,9 +99,12 @@ class Optimiser:
         hints: FeatureHints | None = None,
         hint_steps: int | None = None,
         scales: Mapping[str, float] | None = None,
+        grids: Mapping[str, float] | None = None,
     ) -> None:
         named = {name: module.weight(name) for name in scales or {}}
         self._scaled = [(weight, (scales or {})[name]) for name, weight in named.items() if weight is not None]
+        own = [(name, weight) for name in module.scales if (weight := module.weight(name)) is not None]
+        self._grids = [(each, (grids or {}).get(name, 1.0), each.detach() * _LEAST_SCALE) for name, each in own]
         self.hints, self.hint_steps = hints, hint_steps or steps
         self._progress = _Progress(0, 0.0, 1.0)
         self.module, self.settings, self.steps, self.task, self.engine = module, settings, steps, task, engine
@@ -166,6 +173,9 @@ class Optimiser:
                 fabric.backward(loss)
             total += float(loss.detach())
         fabric.strategy.precision.unscale_gradients(self.sgd.optimizer)
+        for scale, factor, _ in self._grids:
+            if scale.grad is not None:
+                scale.grad.mul_(factor)
         self._divide_gradients()
         # in the order of the graph, which decides how the sum is rounded
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)
@@ -176,7 +186,13 @@ class Optimiser:
         # the scaler of float16 leaves out a step that isn't finite by itself, and goes on with smaller losses
         if engine.number_format == "fp16" or (math.isfinite(total) and bool(torch.isfinite(norm))):
             self.sgd.step()
+            self._keep_positive()
         return total
+
+    @torch.no_grad()
+    def _keep_positive(self) -> None:
+        for scale, _, least in self._grids:
+            torch.maximum(scale, least, out=scale)
 
     def _divide_gradients(self) -> None:
         """Divide the gradients of layers with large inputs by these; twice, it is that of their weights."""

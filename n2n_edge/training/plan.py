@@ -10,6 +10,7 @@ from torch import Tensor
 from n2n_edge.graph.bind import bound_names
 from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.graph.op import STANDARD_DOMAINS, op_key
+from n2n_edge.graph.pairs import behind_pairs
 from n2n_edge.training.ops import (
     activation as ops_activation,
 )
@@ -29,6 +30,9 @@ from n2n_edge.training.ops import (
     pool as ops_pool,
 )
 from n2n_edge.training.ops import (
+    quantize as ops_quantize,
+)
+from n2n_edge.training.ops import (
     recurrent as ops_recurrent,
 )
 from n2n_edge.training.ops import (
@@ -44,7 +48,10 @@ from n2n_edge.training.trained_weights import find_weights
 
 __all__ = ["Plan", "Step", "make_plan"]
 
-_REGISTERING = (ops_activation, ops_conv, ops_index, ops_math, ops_norm, ops_pool, ops_recurrent, ops_resize, ops_shape)
+_REGISTERING = (
+    ops_activation, ops_conv, ops_index, ops_math, ops_norm, ops_pool, ops_quantize, ops_recurrent, ops_resize,
+    ops_shape,
+)  # fmt: skip
 NOTHING = 0
 """The slot of an optional input that is left out."""
 
@@ -65,7 +72,8 @@ class Plan:
     """How to execute a graph over a list of `slots` values.
 
     `trained` and `statistics` are keyed by initializer name (of a Constant node: its output's name). `foreign` are the
-    nodes that torch has no function for: ONNX Runtime runs them, and no gradient passes.
+    nodes that torch has no function for: ONNX Runtime runs them, and no gradient passes. `scales` names those of
+    `trained` that are scales of quantizers.
     """
 
     steps: tuple[Step, ...]
@@ -76,6 +84,7 @@ class Plan:
     statistics: dict[str, tuple[int, Tensor]]
     constants: dict[int, Tensor]
     foreign: tuple[ir.Node, ...]
+    scales: frozenset[str]
 
 
 class _Planner:
@@ -99,7 +108,9 @@ class _Planner:
         (self.changing if changes else self.known)[value] = tensor
 
     def view(self, node: ir.Node) -> NodeView:
-        tensors = [None if value is None else self.known.get(value, self.changing.get(value)) for value in node.inputs]
+        # a quantized weight has the shape of the float one
+        sources = [None if value is None else behind_pairs(value) for value in node.inputs]
+        tensors = [None if value is None else self.known.get(value, self.changing.get(value)) for value in sources]
         first = node.inputs[0] if node.inputs else None
         producer = None if first is None else first.producer()
         overwrite = (
@@ -181,6 +192,7 @@ class _Planner:
             statistics=self.named(changing, self.weights.statistics - self.weights.trained),
             constants={self.slots[value]: tensor for value, tensor in self.known.items() if value in self.slots},
             foreign=tuple(self.foreign),
+            scales=self.weights.scales,
         )
 
     def named(self, values: dict[ir.Value, Tensor], names: frozenset[str]) -> dict[str, tuple[int, Tensor]]:

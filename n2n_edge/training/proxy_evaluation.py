@@ -1,7 +1,7 @@
 """Proxy evaluation of a candidate: a short distillation on a fixed set of images with cached teacher outputs."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from math import isfinite
 
@@ -23,7 +23,7 @@ from n2n_edge.training.compute import Engine, deterministic, generator
 from n2n_edge.training.distillation import training_engine
 from n2n_edge.training.evaluation import Evaluation, batch_for, compare, finite_loss, outputs_of
 from n2n_edge.training.executor import GraphModule, write_back
-from n2n_edge.training.input_scale import MEASURED_IMAGES, input_scales
+from n2n_edge.training.input_scale import MEASURED_IMAGES, grid_factors, input_scales
 from n2n_edge.training.optimiser import Lesson, Optimiser, parts_of
 from n2n_edge.training.reconstruct import FeatureTargets, Kept, reconstruct
 from n2n_edge.training.settings import DistillSettings
@@ -132,8 +132,17 @@ class ShortDistiller:
                 parts.append(as_tuple(module(self._inputs(chosen))))
         return tuple(torch.cat([output.float().cpu() for output in outputs]) for outputs in zip(*parts, strict=True))
 
-    def evaluate(self, candidate: ir.Model, kept: Kept | None = None, *, seed: int) -> ProxyResult:
+    def evaluate(
+        self,
+        candidate: ir.Model,
+        kept: Kept | None = None,
+        *,
+        seed: int,
+        shipped: Callable[[ir.Model, Data], ir.Model] | None = None,
+    ) -> ProxyResult:
         """Train a candidate shortly towards the teacher and evaluate it; the candidate stays as it is.
+
+        `shipped` makes what is evaluated of what was trained, such as its quantized form calibrated on training images.
 
         With `kept` its layers are first refitted to the teacher's (see `reconstruct`), which is worth more than the
         training that follows; where that is a few steps alone, and they do harm, what was refitted counts.
@@ -163,6 +172,19 @@ class ShortDistiller:
         found = self._compare(outputs_of(module, self._data, self._validation, self._engine), meter)
         return Validation(found.metric, finite_loss(found.error), meter)
 
+    def loss_at(self, candidate: ir.Model, learning_rate: float | None) -> float:
+        """Return a candidate's distillation loss after training at a peak rate, None: as it is.
+
+        Infinite where the loss isn't a number.
+        """
+        with deterministic(self._settings.threads):
+            module = self._engine.module(candidate, "candidate")
+            if learning_rate is not None:
+                settings = replace(self._settings, learning_rate=learning_rate)
+                self._train(module, settings, training_engine(settings, candidate, self._data))
+                recalibrate(module, self._data, settings, self._rounds, self._engine)
+            return self._validated(module).loss
+
     def _refitted(self, module: GraphModule) -> tuple[Validation, dict[str, Tensor]] | None:
         """Return what refitting alone is worth, and its weights, where few steps follow, which may do harm."""
         steps = self._passes * training_order(len(self._images), self._settings, 1).steps
@@ -176,8 +198,9 @@ class ShortDistiller:
     def _train(self, module: GraphModule, settings: DistillSettings, engine: Engine) -> None:
         orders = [training_order(len(self._images), settings, epoch) for epoch in range(1, self._passes + 1)]
         steps = sum(order.steps for order in orders)
-        scales = input_scales(module, self._inputs(torch.arange(min(MEASURED_IMAGES, len(self._images)))))
-        optimiser = Optimiser(module, settings, steps=steps, task=self._task, engine=engine, scales=scales)
+        first = self._inputs(torch.arange(min(MEASURED_IMAGES, len(self._images))))
+        scales, grids = input_scales(module, first), grid_factors(module, first)
+        optimiser = Optimiser(module, settings, steps=steps, task=self._task, engine=engine, scales=scales, grids=grids)
         module.train()
         batches = (chosen for order in orders for chosen in order)
         for index, chosen in enumerate(batches):

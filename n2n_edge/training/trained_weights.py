@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from n2n_edge.graph.op import op_of
+from n2n_edge.graph.pairs import quantizer_of
 
 __all__ = ["Weights", "constant_tensor", "find_weights"]
 
@@ -18,12 +19,14 @@ _FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
 class Weights:
     """Names of the constants that are `trained`, and of the BatchNorm `statistics` that follow the data.
 
-    `shared_statistics`: those that more than one BatchNorm reads, which therefore must stay as they are.
+    `shared_statistics`: those that more than one BatchNorm reads, which therefore must stay as they are. `scales`:
+    those of the trained ones that are scales of QuantizeLinear and DequantizeLinear.
     """
 
     trained: frozenset[str]
     statistics: frozenset[str]
     shared_statistics: frozenset[str]
+    scales: frozenset[str] = frozenset()
 
 
 def constant_tensor(value: ir.Value) -> ir.TensorProtocol | None:
@@ -69,26 +72,45 @@ def _is_weight(value: ir.Value, tensor: ir.TensorProtocol, untouched: set[ir.Val
             others = [other for other in node.inputs if other is not None and other is not value]
             if len(sizes) == 1 and math.prod(sizes) > 1 and not all(other in untouched for other in others):
                 continue
-        if row.form in _REARRANGES and index == 0 and _is_weight(node.outputs[0], tensor, untouched):
+        rearranged = row.form in _REARRANGES or row.straight_through
+        if rearranged and index == 0 and _is_weight(node.outputs[0], tensor, untouched):
             continue
         return False
     return True
 
 
+def _is_scale(value: ir.Value, untouched: set[ir.Value]) -> bool:
+    """Tell whether a constant is the scale of quantizers of weights or activations, and of what undoes these alone.
+
+    The scale of integers that are constants stays: to learn, these would have to follow it.
+    """
+    quantizes = False
+    for node, index in value.uses():
+        if not op_of(node).straight_through or index != 1:
+            return False
+        quantizer = node if node.op_type == "QuantizeLinear" else quantizer_of(node)
+        if quantizer is None or quantizer.inputs[1] is not value:
+            return False
+        source = quantizer.inputs[0]
+        tensor = None if source is None else constant_tensor(source)
+        if source is None or (tensor is not None and not _is_weight(source, tensor, untouched)):
+            return False
+        quantizes = True
+    return quantizes and not value.is_graph_output()
+
+
 def find_weights(graph: ir.Graph, given: Collection[str] = ()) -> Weights:
     """Sort the constants of a graph by what training does to them; those called `given` are left alone."""
     untouched = _before_any_weight(graph)
-    trained = set()
+    trained, scales = set(), set()
     for value in _constants(graph):
         tensor = constant_tensor(value)
         floats = tensor is not None and tensor.dtype in _FLOATS
-        if (
-            tensor is not None
-            and floats
-            and value.name
-            and value.name not in given
-            and _is_weight(value, tensor, untouched)
-        ):
+        if tensor is None or not floats or not value.name or value.name in given:
+            continue
+        if _is_scale(value, untouched):
+            scales.add(value.name)
+        elif _is_weight(value, tensor, untouched):
             trained.add(value.name)
     statistics, shared = set(), set()
     for node in graph:
@@ -99,4 +121,4 @@ def find_weights(graph: ir.Graph, given: Collection[str] = ()) -> Weights:
             statistics.add(statistic.name)
             if len(statistic.uses()) > 1:
                 shared.add(statistic.name)
-    return Weights(frozenset(trained), frozenset(statistics), frozenset(shared))
+    return Weights(frozenset(trained | scales), frozenset(statistics), frozenset(shared), frozenset(scales))

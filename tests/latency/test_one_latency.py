@@ -25,6 +25,7 @@ from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.figures import Figure, FigureJson
 from n2n_edge.runs.layers import layer_rows
 from n2n_edge.search.costing import CostMeter
+from n2n_edge.search.precision import Base
 from n2n_edge.search.store import Journal
 from tests.cli.outputs import document_of
 from tests.graph.test_quantized import floats, quantized
@@ -172,7 +173,7 @@ def test_the_search_says_the_same_of_a_candidate_as_shipping_of_its_file(
                 for expected in (False, True)
             ]
             latency = meters[0].evaluate(architecture, candidate).latency
-            upper, value = (float(meter.predicted(frozenset(), widths)["latency_ms"][0]) for meter in meters)
+            upper, value = (float(meter.predicted(Base(), widths)["latency_ms"][0]) for meter in meters)
         found = ModelFile(student).latency(profile).figure
         assert latency is not None
         assert same(latency.to_json(), found.to_json())

@@ -16,6 +16,7 @@ from n2n_edge.metrics.budget import Budget
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, _Clock, search
 from n2n_edge.search.evaluator import Evaluator, Objective, note_crash
+from n2n_edge.search.precision import Base
 from n2n_edge.search.proposers import base
 from n2n_edge.search.proposers.base import Proposer, SearchContext, make_proposer, proposer_names, register_proposer
 from n2n_edge.search.proposers.baselines import random_actions
@@ -209,7 +210,7 @@ def test_of_candidates_with_equal_hits_the_lower_loss_earns_more_where_there_are
                 meter = CostMeter(teacher, load_profile("raspberry-pi-4"), budgets, journal, worker)
                 objective = Objective.choose("params", meter.static(build(teacher, teacher.full)), budgets)
                 evaluator = Evaluator(teacher, meter, Says(loss), 1.0, 0.5, objective, journal, 0)  # type: ignore[arg-type]
-                judged = evaluator.evaluate(meter.fitted(frozenset(), {}), 0.0)
+                judged = evaluator.evaluate(meter.fitted(Base(), {}), 0.0)
                 assert judged.score == 0.8
                 rewards[bound, loss] = judged.reward
     bound_rewards, free_rewards = ([rewards[bound, loss] for loss in losses] for bound in (True, False))

@@ -328,6 +328,22 @@ CASES += [
     for mode in ("linear", "nearest")
 ]  # fmt: skip
 
+TIES = (np.arange(-40, 40, dtype=np.float32) / 4).reshape(2, 4, 10)
+BYTES = np.arange(-120, 120, 3, dtype=np.int8).reshape(2, 4, 10)
+SCALE, SCALES_OF_FOUR = np.array(0.5, np.float32), np.array([0.5, 0.25, 1.0, 0.03], np.float32)
+CASES += [
+    case("QuantizeLinear", TIES, SCALE, known=(1,), note="unsigned"),
+    case("QuantizeLinear", TIES, SCALE, np.array(-7, np.int8), known=(1, 2), note="signed"),
+    case("QuantizeLinear", 100 * TIES, SCALE, np.array(3, np.uint8), known=(1, 2), note="cut_off"),
+    case("QuantizeLinear", TIES, SCALES_OF_FOUR, np.array([0, 3, -4, 7], np.int8), known=(1, 2), axis=-2, note="axis"),
+    case("QuantizeLinear", 1e4 * TIES, SCALE, np.array(9, np.int16), known=(1, 2), opset=21, note="16_bits"),
+    case("DequantizeLinear", BYTES, SCALE, np.array(-7, np.int8), known=(1, 2), note="signed"),
+    case("DequantizeLinear", BYTES, SCALES_OF_FOUR, known=(1,), axis=1, note="axis"),
+    case("DequantizeLinear", BYTES.astype(np.int32) << 20, SCALES_OF_FOUR, known=(0, 1), axis=-2, note="32_bits"),
+    case("DequantizeLinear", BYTES[0], floats(4, 2, low=0.1), np.zeros((4, 2), np.int8), known=(0, 1, 2), axis=1,
+         block_size=5, opset=21, note="blocks"),
+]  # fmt: skip
+
 
 def build(case: Case) -> tuple[onnx.ModelProto, dict[str, Array]]:
     """Make a model of the one node, and its feed."""
@@ -397,7 +413,7 @@ def test_lrn_with_an_even_window_reaches_further_forwards() -> None:
 
 
 def test_every_registered_op_has_a_case() -> None:
-    assert set(OPS) == {case.op for case in CASES}
+    assert {op.rpartition(":")[2] for op in OPS} == {case.op for case in CASES}
 
 
 @pytest.mark.parametrize(

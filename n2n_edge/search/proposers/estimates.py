@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.layers import Layer
 from n2n_edge.search.evaluator import Evaluator
+from n2n_edge.search.precision import Base
 from n2n_edge.search.reward import compression_reward, infeasible_reward
 from n2n_edge.search.space import Cuts
 from n2n_edge.search.surrogate import Estimate, Sensitivity, Surrogate
@@ -41,11 +42,12 @@ class Estimator:
             [layer.name for layer in teacher.layers if layer.removable],
             [group.name for group in teacher.groups if group.shrinkable],
             profile,
+            self._meter.precision.open,
         )
         self._full = {group.name: group.width for group in teacher.groups}
-        base = self._meter.predicted(frozenset(), self._widths_of(frozenset(), {}))
+        base = self._meter.predicted(Base(), self._widths_of(frozenset(), {}))
         self.profile = profile
-        self._suggested: dict[frozenset[str], Mapping[str, float]] = {}
+        self._suggested: dict[Base, Mapping[str, float]] = {}
         self._params, self._macs = max(float(base["params"][0]), 1.0), max(float(base["macs"][0]), 1.0)
         self._learned: set[str] = set()
         self._cached: dict[object, Estimate] = {}
@@ -70,7 +72,7 @@ class Estimator:
         """Return an estimate of each candidate at `progress` of the search (see `infeasible_reward`)."""
         if not candidates:
             return []
-        keys = [(removed, tuple(sorted(ratios.items()))) for removed, ratios in candidates]
+        keys = [(cuts.base, tuple(sorted(cuts.ratios.items()))) for cuts in candidates]
         if self._timings != self._meter.timings or len(self._cached) > _ESTIMATES_KEPT:
             self._cached.clear()
             self._timings = self._meter.timings
@@ -87,18 +89,18 @@ class Estimator:
         expected = float(self.surrogate.predict([self._estimate_of(trial.architecture)])[0][0])
         return trial.reward * max(expected, 0.0) / max(self._ratio(trial.quality), 1e-9)
 
-    def suggested_ratios(self, removed: frozenset[str]) -> Mapping[str, float]:
-        """Return width ratios by group that the sensitivity profile suggests where layers `removed` are gone.
+    def suggested_ratios(self, base: Base) -> Mapping[str, float]:
+        """Return width ratios by group that the sensitivity profile suggests in proportion to which a base is cut.
 
         Each group gets the ratio at which the rise of its loss and the price of what it saves of the costs over budget
         are least together; of several prices that one whose widths, fitted to the budgets, suffer least in sum. Equal
         ratios for all are tried, too, and stand where no budget asks for anything.
         """
-        ratios = self._suggested.get(removed)
+        ratios = self._suggested.get(base)
         if ratios is None:
-            ratios = self._suggest(removed)
+            ratios = self._suggest(base)
             if any(ratio < 1 for ratio in ratios.values()):  # else a timing may still show that it has to shrink
-                self._suggested[removed] = ratios
+                self._suggested[base] = ratios
         return ratios
 
     def ratios_of(self, architecture: Architecture) -> Mapping[str, float]:
@@ -107,13 +109,13 @@ class Estimator:
         widths = dict(architecture.widths)
         return {group.name: widths.get(group.name, group.width) / group.width for group in groups if group.shrinkable}
 
-    def _suggest(self, removed: frozenset[str]) -> Mapping[str, float]:
-        groups = self._meter.teacher.base_graph(removed).groups
+    def _suggest(self, base: Base) -> Mapping[str, float]:
+        groups = self._meter.teacher.base_graph(base.removed).groups
         free = [index for index, group in enumerate(groups) if group.shrinkable]
         equal = {groups[index].name: 1.0 for index in free}
         if not free or not self._meter.limits:
             return equal
-        saved = self._saved(removed, free)
+        saved = self._saved(base, free)
         if not saved.any():
             return equal
         rises = np.array([[self.profile.of_group(groups[index].name, ratio) for ratio in _RATIOS] for index in free])
@@ -121,19 +123,19 @@ class Estimator:
         unit = max(float(rises.mean()), 1e-9) / max(float(saved.mean()), 1e-9)
         for row, price in enumerate(_PRICES):
             table[row, free] = _RATIOS[np.argmin(rises + price * unit * saved[:, None] * _RATIOS, axis=1)]
-        widths = self._meter.fitted_many(removed, table, roughly=True)
-        costs = self._meter.predicted(removed, widths)
-        suffered = [self.profile.rise(estimate)[1] for estimate in self._costed_rows(removed, widths, costs)]
+        widths = self._meter.fitted_many(base, table, roughly=True)
+        costs = self._meter.predicted(base, widths)
+        suffered = [self.profile.rise(estimate)[1] for estimate in self._costed_rows(base, widths, costs)]
         best = int(np.argmin(np.array(suffered) + 1e6 * self._meter.predicted_excesses(costs)))
         return {groups[index].name: float(table[best, index]) for index in free}
 
-    def _saved(self, removed: frozenset[str], free: Sequence[int]) -> NDArray[np.float64]:
+    def _saved(self, base: Base, free: Sequence[int]) -> NDArray[np.float64]:
         """Return what halving each group of `free` saves of the costs that are over budget, in units of the limits."""
-        full = self._widths_of(removed, {})
+        full = self._widths_of(base.removed, {})
         table = np.repeat(full, len(free) + 1, axis=0)
         for row, index in enumerate(free):
             table[row, index] = max(1, table[row, index] // 2)
-        costs = self._meter.predicted(removed, table)
+        costs = self._meter.predicted(base, table)
         saved = np.zeros(len(free))
         for cost, limit in self._meter.limits.items():
             if costs[cost][-1] > self._meter.limit_to_use(cost):
@@ -142,27 +144,27 @@ class Estimator:
 
     def _costed(self, candidates: Sequence[Cuts]) -> list[Estimate]:
         """Return each candidate with its costs at the widths that the budgets leave it, without a reward yet."""
-        by_layers: dict[frozenset[str], list[int]] = {}
-        for index, (removed, _) in enumerate(candidates):
-            by_layers.setdefault(removed, []).append(index)
+        by_base: dict[Base, list[int]] = {}
+        for index, cuts in enumerate(candidates):
+            by_base.setdefault(cuts.base, []).append(index)
         estimates: dict[int, Estimate] = {}
-        for removed, members in by_layers.items():
-            groups = self._meter.teacher.base_graph(removed).groups
-            table = np.array([[candidates[i][1].get(group.name, 1.0) for group in groups] for i in members])
-            widths = self._meter.fitted_many(removed, table, roughly=True)
-            costs = self._meter.predicted(removed, widths)
-            estimates.update(zip(members, self._costed_rows(removed, widths, costs), strict=True))
+        for base, members in by_base.items():
+            groups = self._meter.teacher.base_graph(base.removed).groups
+            table = np.array([[candidates[i].ratios.get(group.name, 1.0) for group in groups] for i in members])
+            widths = self._meter.fitted_many(base, table, roughly=True)
+            costs = self._meter.predicted(base, widths)
+            estimates.update(zip(members, self._costed_rows(base, widths, costs), strict=True))
         return [estimates[index] for index in range(len(candidates))]
 
     def _costed_rows(
-        self, removed: frozenset[str], widths: NDArray[np.int64], costs: Mapping[str, NDArray[np.float64]]
+        self, base: Base, widths: NDArray[np.int64], costs: Mapping[str, NDArray[np.float64]]
     ) -> list[Estimate]:
-        groups = self._meter.teacher.base_graph(removed).groups
+        groups = self._meter.teacher.base_graph(base.removed).groups
         excesses = self._meter.predicted_excesses(costs)
         ratios = costs[self._evaluator.objective.cost] / self._evaluator.objective.base
         return [
             Estimate(
-                removed,
+                base.removed,
                 {
                     group.name: round(int(width) / self._full[group.name], _RATIO_DIGITS)
                     for group, width in zip(groups, row, strict=True)
@@ -172,6 +174,7 @@ class Estimator:
                 float(macs) / self._macs,
                 float(excess),
                 float(ratio),
+                int8=base.int8,
             )
             for row, params, macs, excess, ratio in zip(
                 widths, costs["params"], costs["macs"], excesses, ratios, strict=True
@@ -180,8 +183,8 @@ class Estimator:
 
     def _estimate_of(self, architecture: Architecture) -> Estimate:
         widths = self._widths_of(architecture.removed, dict(architecture.widths))
-        costs = self._meter.predicted(architecture.removed, widths)
-        return self._costed_rows(architecture.removed, widths, costs)[0]
+        base = Base(architecture.removed, architecture.int8)
+        return self._costed_rows(base, widths, self._meter.predicted(base, widths))[0]
 
     def _priced(self, estimate: Estimate, accuracy: float, progress: float) -> Estimate:
         """Return an estimate with its reward at a predicted accuracy."""

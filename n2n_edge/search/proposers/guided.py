@@ -10,6 +10,7 @@ from itertools import chain
 
 import numpy as np
 
+from n2n_edge.search.precision import Base
 from n2n_edge.search.proposers.base import SearchContext, Stream, generator_of, varied
 from n2n_edge.search.proposers.baselines import random_actions
 from n2n_edge.search.proposers.estimates import Estimator
@@ -63,6 +64,7 @@ class GuidedProposer(ReinforceProposer):
         super().__init__(context)
         if context.evaluator is None or context.sensitivity is None:
             raise ValueError("policy reinforce needs an evaluator and a sensitivity profile")
+        self._evaluator = context.evaluator
         self._estimator = Estimator(context.evaluator, context.sensitivity())
         self._teacher = context.evaluator.teacher
         self._best: dict[frozenset[str], Trial] = {}
@@ -85,8 +87,14 @@ class GuidedProposer(ReinforceProposer):
         stage, estimator = self.stage, self._estimator
         if isinstance(stage, ShrinkageStage):
             best = self._best.get(stage.removed)
-            first = stage.problem.default if best is None else stage.nearest(estimator.ratios_of(best.architecture))
-            return list(dict.fromkeys([first, stage.nearest(estimator.suggested_ratios(stage.removed))]))
+            if best is None:
+                choices = self._precisions(stage.removed)
+                first = stage.nearest({}, choices[0])
+            else:
+                choices = (best.architecture.int8,)
+                first = stage.nearest(estimator.ratios_of(best.architecture), choices[0])
+            suggested = estimator.suggested_ratios(Base(stage.removed, choices[0]))
+            return list(dict.fromkeys([first, stage.nearest(suggested, choices[0])]))
         if not estimator.is_bound:
             return [stage.problem.default]
         layers = stage.teacher.layers
@@ -97,7 +105,22 @@ class GuidedProposer(ReinforceProposer):
         }
         ranked = sorted(stage.branches, key=lambda branch: importance[branch])
         thinned = [ranked[: round(share * len(ranked))] for share in _THINNED]
-        return list(dict.fromkeys([stage.problem.default, *(stage.without(chain(*gone)) for gone in thinned)]))
+        starts = [stage.without((), int8) for int8 in self._precisions(frozenset())]
+        for gone in thinned:
+            steps = tuple(chain(*gone))
+            removed = stage.cuts(stage.without(steps)).removed
+            starts.append(stage.without(steps, self._precisions(removed)[0]))
+        return list(dict.fromkeys(starts))
+
+    def _precisions(self, removed: frozenset[str]) -> tuple[frozenset[str], ...]:
+        """Return all of the open regions in float and all in int8, that which promises more first."""
+        precision, estimator = self._evaluator.meter.precision, self._estimator
+        ends = list(dict.fromkeys((precision.always, precision.most)))
+        if len(ends) == 1:
+            return tuple(ends)
+        cuts = [Cuts(removed, estimator.suggested_ratios(Base(removed, int8)), int8) for int8 in ends]
+        rewards = [estimate.reward for estimate in estimator.estimates(cuts, 0.0)]
+        return tuple(ends[index] for index in sorted(range(len(ends)), key=lambda index: -rewards[index]))
 
     def ask(self, count: int) -> list[Actions]:
         """Return the actions most worth evaluating; none where nothing is left that would be another architecture."""
@@ -131,8 +154,10 @@ class GuidedProposer(ReinforceProposer):
 
     def cuts(self, actions: Actions) -> Cuts:
         """Return what `actions` stand for: a choice of layers takes the widths that the profile suggests."""
-        removed, ratios = self.stage.cuts(actions)
-        return removed, ratios if isinstance(self.stage, ShrinkageStage) else self._estimator.suggested_ratios(removed)
+        cuts = self.stage.cuts(actions)
+        if isinstance(self.stage, ShrinkageStage):
+            return cuts
+        return cuts._replace(ratios=self._estimator.suggested_ratios(cuts.base))
 
     def reward(self, trial: Trial) -> float:
         """Return the reward as the surrogate knows it from all trials together."""
@@ -156,17 +181,18 @@ class GuidedProposer(ReinforceProposer):
         best_of = {trial.architecture.removed: trial for trial in reversed(ranked)}
         rewards: dict[frozenset[str], float] = {}
         for removed in dict.fromkeys(choices):
-            suggested = estimator.suggested_ratios(removed)
-            tried = estimator.ratios_of(best_of.get(removed, ranked[0]).architecture)
+            like = best_of.get(removed, ranked[0]).architecture
+            suggested = estimator.suggested_ratios(Base(removed, like.int8))
+            tried = estimator.ratios_of(like)
             starts = [suggested, {**suggested, **{name: tried[name] for name in tried if name in suggested}}]
-            candidates: list[Cuts] = [(removed, {}), *((removed, start) for start in starts)]
+            candidates = [Cuts(removed, start, like.int8) for start in ({}, *starts)]
             for _ in range(_VARIATIONS if suggested else 0):
                 start = starts[int(generator.integers(len(starts)))]
                 factors = np.exp(generator.normal(0.0, 0.3, len(start)) * (generator.random(len(start)) < 0.3))
                 varied_ratios = {
                     name: ratio * float(factor) for (name, ratio), factor in zip(start.items(), factors, strict=True)
                 }
-                candidates.append((removed, varied_ratios))
+                candidates.append(Cuts(removed, varied_ratios, like.int8))
             rewards[removed] = max(estimate.reward for estimate in estimator.estimates(candidates, progress))
         return max(rewards, key=lambda removed: rewards[removed])
 

@@ -8,6 +8,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from n2n_edge.errors import InputError
 from n2n_edge.graph.op import MICROSOFT, STANDARD_DOMAINS
 from n2n_edge.graph.shape_run import session_for
 from n2n_edge.graph.subgraphs import holds_graph
@@ -16,6 +17,7 @@ from n2n_edge.training.ops.registry import Kernel
 __all__ = ["runs_alone", "runtime_kernel"]
 
 _IR_VERSION = 8
+_UNTOLD = (onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8, onnx.TensorProto.INT8)
 
 
 def runs_alone(node: ir.Node) -> bool:
@@ -36,13 +38,13 @@ def runtime_kernel(node: ir.Node, imports: Mapping[str, int]) -> Kernel:
 
     def run(*arguments: Tensor | None) -> Tensor | tuple[Tensor, ...]:
         values = {
-            name: np.ascontiguousarray(value.detach().cpu().numpy())
+            name: np.asarray(value.detach().cpu().numpy(), order="C")  # which leaves a scalar one
             for name, value in zip(proto.input, arguments, strict=False)
             if name and value is not None
         }
         types = tuple(value.dtype.str for value in values.values())
         if types not in sessions:
-            sessions[types] = session_for(_model(proto, values, imports))
+            sessions[types] = _session(proto, values, imports)
         results = sessions[types].run(given, {name: values[name] for name in read})  # type: ignore[attr-defined]
         found = dict(zip(given, results, strict=True))
         device = next((value.device for value in arguments if value is not None), None)
@@ -54,7 +56,20 @@ def runtime_kernel(node: ir.Node, imports: Mapping[str, int]) -> Kernel:
     return run
 
 
-def _model(node: onnx.NodeProto, values: Mapping[str, np.ndarray], imports: Mapping[str, int]) -> onnx.ModelProto:
+def _session(node: onnx.NodeProto, values: Mapping[str, np.ndarray], imports: Mapping[str, int]) -> object:
+    """Open a session for a node; where nothing tells what it gives, it is floats, or the integers of a quantized op."""
+    *others, last = _UNTOLD
+    for kind in others:
+        try:
+            return session_for(_model(node, values, imports, kind))
+        except InputError:
+            continue
+    return session_for(_model(node, values, imports, last))
+
+
+def _model(
+    node: onnx.NodeProto, values: Mapping[str, np.ndarray], imports: Mapping[str, int], untold: int
+) -> onnx.ModelProto:
     inputs = [
         onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim)
         for name, value in values.items()
@@ -69,5 +84,5 @@ def _model(node: onnx.NodeProto, values: Mapping[str, np.ndarray], imports: Mapp
     for value in model.graph.output:
         told = next((item for item in inferred.graph.output if item.name == value.name), None)
         kind = told.type.tensor_type.elem_type if told is not None else 0
-        value.type.tensor_type.elem_type = kind or onnx.TensorProto.FLOAT
+        value.type.tensor_type.elem_type = kind or untold
     return model
