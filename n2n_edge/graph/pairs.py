@@ -16,6 +16,7 @@ __all__ = [
 ]
 
 _MOVING = ("layout", "slicing", "free")
+_BYTES = (ir.DataType.INT8, ir.DataType.UINT8)
 _ORDERING = frozenset({"MaxPool", "ReduceMax", "ReduceMin"})
 
 
@@ -110,13 +111,13 @@ def behind_pairs(value: ir.Value) -> ir.Value:
 
 
 def scales_of(node: ir.Node) -> tuple[ir.Value, ...]:
-    """Return the scales of a node's first two inputs where both are dequantized, in their order; else none."""
+    """Return the scales of a node's first two inputs, in their order, where both stand for integers of 8 bits."""
     scales = []
     for value in node.inputs[:2]:
         producer = None if value is None else value.producer()
         if producer is None or producer.op_type != "DequantizeLinear" or producer.inputs[1] is None:
             return ()
-        if producer.attributes.get_int("block_size", 0):
+        if producer.attributes.get_int("block_size", 0) or quantized_type(producer) not in _BYTES:
             return ()
         scales.append(producer.inputs[1])
     return tuple(scales)
