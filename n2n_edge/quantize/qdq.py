@@ -17,7 +17,7 @@ from n2n_edge.graph.file_version import in_version
 from n2n_edge.graph.load import drop_unused_initializers, to_proto
 from n2n_edge.graph.op import STANDARD_DOMAINS, Op, counted_op
 from n2n_edge.graph.shapes import is_constant
-from n2n_edge.quantize.integer_ops import constant_of, new_constant
+from n2n_edge.quantize.integer_ops import constant_of
 from n2n_edge.quantize.plan import QuantizationPlan
 
 __all__ = [
@@ -60,7 +60,7 @@ def with_qdq(model: ir.Model, ranges: Mapping[str, Range], plan: QuantizationPla
 
 def structural(model: ir.Model, plan: QuantizationPlan) -> ir.Model:
     """Return the form that would ship, its ranges unknown: for size, multiply-accumulates, memory and latency."""
-    return folded(_paired(model, dict.fromkeys(activations(model, plan), (0.0, 1.0)), plan))
+    return _folded(_paired(model, dict.fromkeys(activations(model, plan), (0.0, 1.0)), plan))
 
 
 def folded(model: ir.Model) -> ir.Model:
@@ -68,15 +68,7 @@ def folded(model: ir.Model) -> ir.Model:
 
     A bias has the product of the scales of input and weight, which is what kernels on integers add it with.
     """
-    model = model.clone()
-    for node in list(model.graph):
-        if node.op_type == "QuantizeLinear" and (weight := constant_of(node, 0)) is not None:
-            _fold_weight(model, node, weight)
-    for node in list(model.graph):
-        if counted_op(node.op_type, node.domain).kernel in _WEIGHTED and len(node.inputs) > 2:
-            _fold_bias(model, node)
-    drop_unused_initializers(model)
-    return model
+    return _folded(model.clone())
 
 
 def weighted_nodes(model: ir.Model) -> tuple[str, ...]:
@@ -85,7 +77,7 @@ def weighted_nodes(model: ir.Model) -> tuple[str, ...]:
 
 
 def output_nodes(model: ir.Model) -> tuple[str, ...]:
-    """Return the names of the weighted nodes behind which no other comes on some way to an output: a head's last ones."""
+    """Return the names of the weighted nodes behind which no other comes on some way to an output: heads' last ones."""
     found: dict[str, None] = {}
     waiting = [value.producer() for value in model.graph.outputs]
     seen: set[ir.Node] = set()
@@ -121,10 +113,23 @@ def activations(model: ir.Model, plan: QuantizationPlan) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(value.name) for value in values))
 
 
+def _folded(model: ir.Model) -> ir.Model:
+    names = {*model.graph.initializers}
+    for node in list(model.graph):
+        if node.op_type == "QuantizeLinear" and (weight := constant_of(node, 0)) is not None:
+            _fold_weight(model, node, weight, names)
+    for node in list(model.graph):
+        if _row(node).kernel in _WEIGHTED and len(node.inputs) > 2:
+            _fold_bias(model, node, names)
+    drop_unused_initializers(model)
+    return model
+
+
 def _paired(model: ir.Model, ranges: Mapping[str, Range], plan: QuantizationPlan) -> ir.Model:
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import TensorData
-    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    from n2n_edge.quantize.fast_quantizer import FastQuantizer
 
     chosen = set(quantized_nodes(model, plan))
     nodes = [node for node in model.graph if node.name in chosen]
@@ -146,7 +151,7 @@ def _paired(model: ir.Model, ranges: Mapping[str, Range], plan: QuantizationPlan
         for name in needed
         for low, high in [ranges[name]]
     }
-    quantizer = QDQQuantizer(
+    quantizer = FastQuantizer(
         proto,
         per_channel=plan.per_channel,
         reduce_range=plan.weight_bits == 7,
@@ -156,7 +161,12 @@ def _paired(model: ir.Model, ranges: Mapping[str, Range], plan: QuantizationPlan
         nodes_to_quantize=[node.name for node in nodes],
         nodes_to_exclude=[],
         op_types_to_quantize={node.op_type for node in nodes},
-        extra_options={"AddQDQPairToWeight": True, "QuantizeBias": False, "WeightSymmetric": True},
+        extra_options={
+            "AddQDQPairToWeight": True,
+            "QuantizeBias": False,
+            "WeightSymmetric": True,
+            "ActivationSymmetric": plan.symmetric,
+        },
     )
     with _quiet():
         paired = quantizer.quantize_model()
@@ -171,7 +181,7 @@ def _paired(model: ir.Model, ranges: Mapping[str, Range], plan: QuantizationPlan
 
 
 def _typed(result: ir.Model, like: ir.Model) -> ir.Model:
-    """Note, in place, types and shapes of the values that both models have, by name; of pairs those of what they are of."""
+    """Note, in place, types and shapes of the values that both models have; of pairs those of what they are of."""
     known = {str(value.name): value for node in like.graph for value in node.outputs if value.name}
     known |= {str(value.name): value for value in (*like.graph.inputs, *like.graph.initializers.values())}
     for node in result.graph:
@@ -181,20 +191,21 @@ def _typed(result: ir.Model, like: ir.Model) -> ir.Model:
                 if source is not None:
                     known[str(value.name)] = source
                     value.shape = source.shape
-                value.dtype = source.dtype if source is not None and node.op_type == "DequantizeLinear" else value.dtype
+                    if node.op_type == "DequantizeLinear" and source.dtype is not None:
+                        value.dtype = source.dtype
             elif (other := known.get(str(value.name))) is not None:
-                value.shape, value.dtype = other.shape, other.dtype
+                value.shape, value.type = other.shape, other.type
     return result
 
 
 def _keep_floats(result: ir.Model, model: ir.Model, quantized: Collection[str]) -> None:
-    """Drop, in place, the pairs behind products whose floats nothing quantized reads: kernels give these as they are."""
+    """Drop, in place, the pairs behind products whose floats nothing quantized reads: kernels give them as they are."""
     kept = set()
     for node in model.graph:
         value = node.outputs[0]
-        if node.name in quantized and _row(node).kernel in _FLOAT_OUTPUT:
-            if not any(use.node.name in quantized for use in value.uses()):
-                kept.add(f"{value.name}_DequantizeLinear")
+        gives_floats = node.name in quantized and _row(node).kernel in _FLOAT_OUTPUT
+        if gives_floats and not any(use.node.name in quantized for use in value.uses()):
+            kept.add(f"{value.name}_DequantizeLinear")
     for node in list(result.graph):
         pair = node.inputs[0].producer() if node.name in kept and node.inputs[0] is not None else None
         if pair is None or pair.inputs[0] is None:
@@ -202,29 +213,27 @@ def _keep_floats(result: ir.Model, model: ir.Model, quantized: Collection[str]) 
         source, output = pair.inputs[0], node.outputs[0]
         if output.is_graph_output():
             name, output.name = output.name, f"{output.name}_dropped"
-            source.name, source.shape, source.dtype = name, output.shape, output.dtype
+            source.name, source.shape, source.type = name, output.shape, output.type
         ir.convenience.replace_all_uses_with(output, source, replace_graph_outputs=True)
         result.graph.remove([node, pair] if len(pair.outputs[0].uses()) == 1 else node, safe=True)
 
 
-def _fold_weight(model: ir.Model, node: ir.Node, weight: NDArray[np.generic]) -> None:
-    scale, zero = constant_of(node, 1), constant_of(node, 2)
-    source = node.inputs[0]
-    assert scale is not None and zero is not None and source is not None
-    limits = np.iinfo(zero.dtype)
-    shape = [1] * weight.ndim
-    if scale.size > 1:
-        shape[node.attributes.get_int("axis", 1)] = scale.size
-    steps = np.rint(weight / scale.reshape(shape if scale.size > 1 else ())) + zero.reshape(
-        shape if zero.size > 1 else ()
-    ).astype(np.float32)
-    integers = np.clip(steps, limits.min, limits.max).astype(zero.dtype)
-    value = new_constant(model.graph, f"{source.name}{_SUFFIX}", integers)
+def _fold_weight(model: ir.Model, node: ir.Node, weight: NDArray[np.generic], names: set[str]) -> None:
+    scale, zero, source = constant_of(node, 1), constant_of(node, 2), node.inputs[0]
+    assert scale is not None
+    assert zero is not None
+    assert source is not None
+    limits = np.iinfo(zero.dtype.name)
+    axis = node.attributes.get_int("axis", 1) if scale.size > 1 else 0
+    spread = [-1 if place == axis and scale.size > 1 else 1 for place in range(weight.ndim)]
+    factors, offsets = (each.astype(np.float32).reshape(spread if each.size > 1 else ()) for each in (scale, zero))
+    integers = np.clip(np.rint(weight.astype(np.float32) / factors) + offsets, limits.min, limits.max)
+    value = _added(model, f"{source.name}{_SUFFIX}", integers.astype(zero.dtype), names)
     ir.convenience.replace_all_uses_with(node.outputs[0], value)
     model.graph.remove(node, safe=True)
 
 
-def _fold_bias(model: ir.Model, node: ir.Node) -> None:
+def _fold_bias(model: ir.Model, node: ir.Node, names: set[str]) -> None:
     """Turn the bias of a node between pairs into int32 behind a DequantizeLinear, where kernels on integers take it."""
     bias, scale = constant_of(node, 2), _bias_scale(node)
     source = node.inputs[2]
@@ -233,22 +242,31 @@ def _fold_bias(model: ir.Model, node: ir.Node) -> None:
     flat = bias.reshape(-1).astype(np.float64)
     limits = np.iinfo(np.int32)
     integers = np.clip(np.rint(flat / scale.astype(np.float64)), limits.min, limits.max).astype(np.int32)
-    inputs = [new_constant(model.graph, f"{source.name}{_SUFFIX}", integers)]
-    inputs.append(new_constant(model.graph, f"{source.name}{_SUFFIX}_scale", scale))
+    inputs = [
+        _added(model, f"{source.name}{_SUFFIX}", integers, names),
+        _added(model, f"{source.name}{_SUFFIX}_scale", scale, names),
+    ]
     dequantizer = ir.Node("", "DequantizeLinear", inputs, [ir.AttrInt64("axis", 0)] if scale.size > 1 else [])
-    dequantizer.name = f"{source.name}_DequantizeLinear"
+    dequantizer.name = f"{inputs[0].name}_DequantizeLinear"
     result = dequantizer.outputs[0]
-    result.name, result.dtype, result.shape = (
-        f"{source.name}_DequantizeLinear_Output",
-        ir.DataType.FLOAT,
-        ir.Shape([bias.size]),
-    )
+    result.name = f"{dequantizer.name}_Output"
+    result.dtype, result.shape = ir.DataType.FLOAT, ir.Shape([bias.size])
     model.graph.insert_before(node, dequantizer)
     node.replace_input_with(2, result)
 
 
+def _added(model: ir.Model, stem: str, array: NDArray[np.generic], names: set[str]) -> ir.Value:
+    """Return a new initializer, called `stem` or, where that is among the names, `stem` and a number."""
+    name = next(each for each in (stem, *(f"{stem}_{n}" for n in range(2, len(names) + 3))) if each not in names)
+    names.add(name)
+    shape, kind = ir.Shape(array.shape), ir.TensorType(ir.DataType.from_numpy(array.dtype))
+    value = ir.Value(name=name, shape=shape, type=kind, const_value=ir.tensor(array, name=name))
+    model.graph.register_initializer(value)
+    return value
+
+
 def _bias_scale(node: ir.Node) -> NDArray[np.float32] | None:
-    """Return the product of the scales of input and weight; None where one isn't dequantized or more is multiplied in."""
+    """Return the product of the scales of input and weight; None where one has none, or more is multiplied in."""
     if any(node.attributes.get_float(name, 1.0) != 1.0 for name in ("alpha", "beta")):
         return None
     scales = []

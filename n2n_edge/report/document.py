@@ -78,6 +78,8 @@ class DeviceJson(TypedDict):
     description: str
     evidence: NotRequired[dict[str, object]]
     """What the student's latency is predicted from, where it wasn't measured on the device."""
+    shares: NotRequired[list[dict[str, object]]]
+    """Of a student in several precisions: each one's part of latency and MACs, and the evidence for it."""
 
 
 class CandidateJson(TypedDict):
@@ -98,6 +100,8 @@ class CandidateJson(TypedDict):
     memory_bound_mb: NotRequired[float]
     latencies_ms: NotRequired[dict[str, float]]
     """Expected latency per device name, in a run for several devices."""
+    int8: NotRequired[list[str]]
+    """The regions that are in int8, where any is."""
     entropy: NotRequired[float | None]
     """How undecided the policy was when it proposed the candidate: 1 uniformly random, 0 settled."""
 
@@ -127,6 +131,8 @@ class LayerJson(TypedDict):
     removed: bool
     latency_ms: dict[str, LayerLatencyJson]
     channels: NotRequired[ChannelsJson]
+    precision: NotRequired[Literal["fp32", "fp16", "int8"]]
+    """What it is calculated in, in a student that isn't all float32."""
 
 
 class SearchJson(TypedDict):
@@ -161,6 +167,43 @@ class ArchitectureJson(TypedDict):
 
     removed: list[str]
     groups: list[GroupJson]
+
+
+class PrecisionStepJson(TypedDict):
+    """A student after one step on its way to int8, on validation images: against its float form.
+
+    `drop` is in points of a hundred of the score (without labels: of fidelity), `loss` the distillation loss towards
+    the teacher.
+    """
+
+    step: Literal["float", "calibrated", "distilled"]
+    drop: float
+    loss: float
+
+
+class PrecisionSizesJson(TypedDict):
+    """Size of the quantized file and that of its float twin."""
+
+    int8: FigureJson
+    twin: FigureJson
+
+
+class PrecisionJson(TypedDict):
+    """What became of a student with regions in int8: steps, and how it stands beside its float twin.
+
+    `latency_ratio` by device is its latency over the twin's; `max_drop` the points that it may lose; `rejected` says
+    why the twin ships instead, empty where it doesn't.
+    """
+
+    asked: Literal["fp32", "int8", "auto"]
+    ships: Literal["fp32", "int8"]
+    regions: list[str]
+    steps: list[PrecisionStepJson]
+    latency_ratio: dict[str, FigureJson]
+    size_mb: PrecisionSizesJson
+    max_drop: float
+    rejected: list[str]
+    rejected_codes: list[str]
 
 
 class EpochJson(TypedDict):
@@ -266,6 +309,8 @@ class RunReport(TypedDict):
     chosen: NotRequired[ChosenJson]
     search: SearchJson
     architecture: ArchitectureJson
+    precision: NotRequired[PrecisionJson]
+    """Of a student that was quantized, whether that form ships or not."""
     training: TrainingJson
     conditions: NotRequired[ConditionsJson]
     examples: NotRequired[ExamplesJson]

@@ -138,6 +138,8 @@ def run_report(
         "notes": list(texts_of(notes)),
         "note_codes": list(codes_of(notes)),
     }
+    if trained.precision is not None:
+        document["precision"] = trained.precision.document
     if conditions is not None:
         document["conditions"] = conditions
     if difference is not None:

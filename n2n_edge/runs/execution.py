@@ -3,6 +3,7 @@
 import time
 from dataclasses import asdict, replace
 from functools import partial
+from typing import cast
 
 from n2n_edge.devices.profile import Profile
 from n2n_edge.errors import BudgetMissedError, InputError, N2NError, setting
@@ -11,6 +12,7 @@ from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS
 from n2n_edge.metrics.figures import Figure
+from n2n_edge.metrics.precisions import ShippedPrecision
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.candidates import candidate_rows, listed_candidates, place_of
 from n2n_edge.runs.devices import profiles_meta, profiles_of_run
@@ -27,6 +29,7 @@ from n2n_edge.runs.unit_order import with_unit_order
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, search
 from n2n_edge.search.evaluator import Evaluator, Objective, note_crash
+from n2n_edge.search.precision import CandidatePrecision
 from n2n_edge.search.store import Fact, Journal
 from n2n_edge.search.trial import Trial, TrialCosts
 from n2n_edge.tasks.choice import metric_name
@@ -105,6 +108,9 @@ def _run(
                 settings.objective,
                 others=prepared.profiles[1:],
                 accept_expected=settings.accept_expected,
+                precision=CandidatePrecision(
+                    prepared.teacher, cast("ShippedPrecision", settings.precision), prepared.profile
+                ),
             )
             found = _search(settings, prepared, schedule, meter, journal, callback, time.monotonic() - before)
         give_back_freed_memory()
@@ -119,7 +125,7 @@ def _run(
 
         with phase("final distillation"):
             trained, prepared, schedule = trained_within(
-                prepared, architecture, plan, schedule, settings, folder, callback, ends_at
+                prepared, architecture, plan, schedule, settings, folder, callback, ends_at, journal
             )
         give_back_freed_memory()
         origin = Origin(

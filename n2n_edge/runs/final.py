@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.teacher import build, surviving
+from n2n_edge.metrics.notices import Notice
+from n2n_edge.report.document import PrecisionJson
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.prepare import Prepared
@@ -19,7 +21,16 @@ from n2n_edge.training.reports import EpochReport
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.training.teacher_outputs import affordable_epochs
 
-__all__ = ["FinalPlan", "Trained", "final_plan", "kept_plan", "plan_in_words", "train_to_the_end", "trained_within"]
+__all__ = [
+    "FinalPlan",
+    "Precision",
+    "Trained",
+    "final_plan",
+    "kept_plan",
+    "plan_in_words",
+    "train_to_the_end",
+    "trained_within",
+]
 
 _MARGIN = 0.85
 """Part of the time left that training is planned for: a machine may become slower meanwhile."""
@@ -44,12 +55,35 @@ class FinalPlan:
 
 
 @dataclass(frozen=True)
+class Precision:
+    """What became of a student with regions in int8.
+
+    `int8` tells that the quantized form ships; `document` is that part of the report, `notices` what is to be told.
+    """
+
+    int8: bool
+    document: PrecisionJson
+    notices: tuple[Notice, ...] = ()
+    warnings: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True)
 class Trained:
-    """An architecture after its final distillation of `seconds`."""
+    """An architecture after its final distillation of `seconds`.
+
+    With regions in int8 there is `precision`; if that form ships, `result` holds its training form: floats behind
+    pairs.
+    """
 
     architecture: Architecture
     result: DistillResult
     seconds: float
+    precision: Precision | None = None
+
+    @property
+    def int8(self) -> bool:
+        """Whether a quantized file ships."""
+        return self.precision is not None and self.precision.int8
 
 
 def final_plan(
@@ -163,16 +197,26 @@ def trained_within(
     folder: RunFolder,
     callback: RunCallback,
     ends_at: float | None,
+    journal: Journal | None = None,
 ) -> tuple[Trained, Prepared, Schedule]:
     """Train to the end, and return with it what is to be tested: where the run ends at `ends_at`, what fits until then.
 
-    Epochs that settings ask for are made in any case.
+    Epochs that settings ask for are made in any case. What has regions in int8 is quantized (see `in_precision`);
+    `journal` keeps what came of it.
     """
+    from n2n_edge.runs.quantized import TIME_SHARE, in_precision
+
+    floats_end_at = quantized_ends_at = None
+    if ends_at is not None and not settings.epochs:
+        quantized_ends_at = ends_at - schedule.tail_s
+        share = TIME_SHARE if architecture.int8 else 0.0
+        floats_end_at = quantized_ends_at - share * max(quantized_ends_at - time.monotonic(), 0.0)
     trained = train_to_the_end(
         prepared, architecture, plan, folder, callback, callback.on_epoch,
         feature_images=schedule.feature_images,
-        ends_at=None if ends_at is None or settings.epochs else ends_at - schedule.tail_s,
+        ends_at=floats_end_at,
     )  # fmt: skip
+    trained = in_precision(prepared, trained, plan, settings, folder, callback, journal, quantized_ends_at)
     if ends_at is not None:
         prepared, schedule = with_tests_within(prepared, retimed(schedule, prepared), ends_at - time.monotonic())
     return trained, prepared, schedule

@@ -22,6 +22,7 @@ from n2n_edge.latency.model import LatencyModel
 from n2n_edge.metrics.figures import Figure, FigureJson
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.verdict import Verdict, verdicts_on
+from n2n_edge.quantize.qdq import folded
 from n2n_edge.report.document import ConditionJson, ConditionsJson, DeviceJson, RunReport
 from n2n_edge.report.html import write_html
 from n2n_edge.report.model_card import write_model_card
@@ -90,12 +91,15 @@ def _proven(
     """Prove that the file is what was trained, find its figures, and return the report."""
     data = prepared.data
     another = None if prepared.free_size is None else prepared.free_size.shape
-    parity = check_parity(trained.result.model, student, data, another)
+    parity = check_parity(trained.result.model, student, data, another, quantized=trained.int8)
     callback.on_message(
         f"parity of torch and ONNX Runtime on {parity.n} images: relative error {parity.max_relative_error:.1e}"
         + (f", top-1 agreement {parity.top1_agreement:.1%}" if parity.top1_agreement is not None else "")
     )
     notes, warnings = list(prepared.notes), list(prepared.warnings)
+    if trained.precision is not None:
+        notes += trained.precision.notices
+        warnings += trained.precision.warnings
     files = ModelFile(prepared.teacher_path, settings.input_shape), ModelFile(student, settings.input_shape)
     teacher_figures, student_figures = dict(prepared.figures), files[1].figures()
     devices = list({profile.name: profile for profile in (prepared.host, *prepared.profiles)}.values())
@@ -137,7 +141,7 @@ def _proven(
 
 
 def _write(path: Path, settings: CompressSettings, prepared: Prepared, trained: Trained) -> None:
-    model = shipped_form(trained.result.model, prepared.restored)
+    model = folded(trained.result.model) if trained.int8 else shipped_form(trained.result.model, prepared.restored)
     if changed := changed_behind(prepared.teacher.model, model):
         raise UnsuitableEnvironmentError(
             f"{path}: behind the trained layers '{printable(changed)}' isn't what the teacher calculates; report this"
@@ -192,7 +196,10 @@ def _devices(student: ModelFile, profiles: Sequence[Profile]) -> list[DeviceJson
     for profile in profiles:
         device: DeviceJson = {"name": profile.name, "description": profile.description}
         if not profile.is_host:
-            device["evidence"] = student.estimate(profile).basis.to_json()
+            estimate = student.estimate(profile)
+            device["evidence"] = estimate.basis.to_json()
+            if len(estimate.shares) > 1:
+                device["shares"] = [share.to_json() for share in estimate.shares]
         found.append(device)
     return found
 

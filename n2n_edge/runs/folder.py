@@ -55,6 +55,11 @@ class RunFolder:
         return self.path / "training.checkpoint"
 
     @property
+    def quantized_checkpoint(self) -> Path:
+        """The same of its quantization-aware part."""
+        return self.path / "quantized.checkpoint"
+
+    @property
     def cache(self) -> Path:
         """Decoded images of a large folder; there only while the run lasts."""
         return self.path / ".decoded"
@@ -187,7 +192,8 @@ def publish(folder: RunFolder) -> None:
     for path in (*others, folder.unproven):  # the student last
         path.replace(folder.path / path.name)
     shutil.rmtree(source, ignore_errors=True)
-    folder.checkpoint.unlink(missing_ok=True)
+    for checkpoint in (folder.checkpoint, folder.quantized_checkpoint):
+        checkpoint.unlink(missing_ok=True)
 
 
 def finished_report(folder: RunFolder) -> RunReport | None:

@@ -4,11 +4,15 @@ from collections.abc import Iterable, Mapping
 
 from n2n_edge.devices.profile import Profile
 from n2n_edge.errors import N2NError
+from n2n_edge.graph.costs import node_amounts
+from n2n_edge.graph.layers import layers_by_name
+from n2n_edge.graph.quantized import precision_table
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.file_figures import ModelFile
 from n2n_edge.measure.bench import bench
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.metrics.figures import FigureJson, Provenance
+from n2n_edge.metrics.precisions import Precision
 from n2n_edge.report.document import LayerJson, LayerLatencyJson
 
 __all__ = ["layer_rows"]
@@ -38,7 +42,7 @@ def layer_rows(
         if (before := _by_layer(teacher_file, profile)) is not None
         and (after := _by_layer(student_file, profile)) is not None
     }
-    widths = {layer.name: layer.out_channels for layer in Teacher(student_file.model).layers}
+    widths, precisions = _student_layers(student_file)
     names = {layer.name for layer in teacher.layers}
     rows: list[LayerJson] = []
     for layer in teacher.layers:
@@ -52,11 +56,24 @@ def layer_rows(
                 for device, (before, after) in times.items()
             },
         }
+        if set(precisions.values()) - {"fp32"} and layer.name in precisions:
+            row["precision"] = precisions[layer.name]
         rows.append(row)
     others = {device: _others(before, after, names) for device, (before, after) in times.items()}
     if any(any(pair.values()) for pair in others.values()):
         rows.append({"name": "other", "op_type": "", "removed": False, "latency_ms": others})
     return rows
+
+
+def _student_layers(file: ModelFile) -> tuple[Mapping[str, int], Mapping[str, Precision]]:
+    """Return how many channels each layer of a file gives, and what it is calculated in, by the layer's name."""
+    precisions = {layer.name: layer.precision for layer in precision_table(file.model).layers}
+    if "int8" not in precisions.values():
+        return {layer.name: layer.out_channels for layer in Teacher(file.model).layers}, precisions
+    nodes, amounts = node_amounts(file.model)
+    channels = {node.name: int(amounts.node_channels[index, 0]) for index, node in enumerate(nodes)}
+    layers = {node: layer for node, layer in layers_by_name(file.model).items() if node in channels}
+    return {layer: channels[node] for node, layer in layers.items() if channels[node]}, precisions
 
 
 def _by_layer(file: ModelFile, device: Profile) -> _Latencies | None:

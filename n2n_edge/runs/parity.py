@@ -33,6 +33,8 @@ _ROUNDING_FACTOR, _ROUNDING_AT_MOST = 4.0, 0.02
 """Beyond the bound a file may be so many times as far from exact outputs as torch in float32 is, and so far at most."""
 
 MIN_TOP1_AGREEMENT = 0.99
+MAX_QUANTIZED_ERROR, MIN_QUANTIZED_AGREEMENT = 1 / 127, 0.95
+"""The bounds of a student in int8: one step of the largest output, see `check_parity`."""
 _IMAGES = 256
 _IMAGES_OF_ANOTHER_SIZE = 4
 
@@ -64,7 +66,14 @@ class Parity:
         return (Notice("amplifies-rounding", text, "train it for longer, or on more images"),)
 
 
-def check_parity(trained: ir.Model, shipped: Path, data: Data, another: tuple[int, int, int] | None = None) -> Parity:
+def check_parity(
+    trained: ir.Model,
+    shipped: Path,
+    data: Data,
+    another: tuple[int, int, int] | None = None,
+    *,
+    quantized: bool = False,
+) -> Parity:
     """Run the trained graph in torch and the shipped file in ONNX Runtime on the same real images and compare.
 
     With `another` shape ``(C, H, W)`` a few of them are compared at that size, too.
@@ -73,6 +82,9 @@ def check_parity(trained: ir.Model, shipped: Path, data: Data, another: tuple[in
     Where they differ by more than the bound, both are compared with outputs in float64: a network may amplify rounding
     so far that no two ways to run it agree, and a file that is as near to them as torch, or as its own outputs are to
     each other with and without the runtime's optimisations, is what was trained.
+
+    Of a `quantized` student values may be rounded to a neighbouring step where they lie between two: its error is the
+    root of the mean square, relative to the largest magnitude, and its bound one step (`MAX_QUANTIZED_ERROR`).
 
     Raises:
         UnsuitableEnvironmentError: they differ by more than the bounds of this module; the file must not be used.
@@ -89,6 +101,7 @@ def check_parity(trained: ir.Model, shipped: Path, data: Data, another: tuple[in
     module.eval()
     worst, agreeing, seen = 0.0, 0, 0
     exact, task = _Exact(trained, shipped), task_of(trained, data)
+    bound = MAX_QUANTIZED_ERROR if quantized else MAX_RELATIVE_ERROR
     rounding: float | None = None
     unexplained = classifier = False
     batches = (batch.inputs for batch in evaluation_batches(data, compared, size))
@@ -101,20 +114,21 @@ def check_parity(trained: ir.Model, shipped: Path, data: Data, another: tuple[in
             outputs = module(batch)
         own = [item.numpy() for item in (outputs if isinstance(outputs, tuple) else (outputs,))]
         theirs = session.run(batch.contiguous().numpy())
-        difference = worst_difference(own, theirs).relative
-        found = exact.rounding(batch, own, theirs) if difference > MAX_RELATIVE_ERROR else None
+        difference = worst_difference(own, theirs, squared=quantized).relative
+        found = exact.rounding(batch, own, theirs) if difference > bound and not quantized else None
         if found is not None:
             rounding = max(rounding or 0.0, found)
-        unexplained = unexplained or (difference > MAX_RELATIVE_ERROR and found is None)
+        unexplained = unexplained or (difference > bound and found is None)
         worst = max(worst, difference)
         classifier = len(own) == 1 and own[0].ndim == 2 and isinstance(task, Classification)
         if classifier:
             agreeing += int((own[0].argmax(1) == theirs[0].argmax(1)).sum())
         seen += len(batch)
     agreement = agreeing / seen if classifier and seen else None
-    if unexplained or not np.isfinite(worst) or (agreement is not None and agreement < MIN_TOP1_AGREEMENT):
+    least = MIN_QUANTIZED_AGREEMENT if quantized else MIN_TOP1_AGREEMENT
+    if unexplained or not np.isfinite(worst) or (agreement is not None and agreement < least):
         raise UnsuitableEnvironmentError(
-            f"{shipped}: ONNX Runtime and torch differ (relative error {worst:.2g}, bound {MAX_RELATIVE_ERROR:g}; "
+            f"{shipped}: ONNX Runtime and torch differ (relative error {worst:.2g}, bound {bound:g}; "
             f"top-1 agreement {agreement if agreement is not None else 'not applicable'}); "
             "the file isn't what was trained: don't use it, and report this"
         )
@@ -164,15 +178,18 @@ class Difference:
         return self.relative <= MAX_RELATIVE_ERROR
 
 
-def worst_difference(expected: Sequence[Array], got: Sequence[Array]) -> Difference:
-    """Return the output that differs most; infinitely where shapes, or what is finite, aren't the same."""
+def worst_difference(expected: Sequence[Array], got: Sequence[Array], *, squared: bool = False) -> Difference:
+    """Return the output that differs most; infinitely where shapes, or what is finite, aren't the same.
+
+    `squared` takes the root of the mean square instead of the largest difference of any element.
+    """
     if len(expected) != len(got):
         return Difference(0, float("inf"))
-    found = [Difference(index, _apart(a, b)) for index, (a, b) in enumerate(zip(expected, got, strict=True))]
+    found = [Difference(index, _apart(a, b, squared)) for index, (a, b) in enumerate(zip(expected, got, strict=True))]
     return max(found, key=lambda difference: difference.relative, default=Difference(0, 0.0))
 
 
-def _apart(expected: Array, got: Array) -> float:
+def _apart(expected: Array, got: Array, squared: bool) -> float:
     if expected.shape != got.shape:
         return float("inf")
     if not np.issubdtype(expected.dtype, np.floating):
@@ -183,7 +200,8 @@ def _apart(expected: Array, got: Array) -> float:
     ):
         return float("inf")
     a, b = expected[finite].astype(np.float64), got[finite].astype(np.float64)
-    beyond = float(np.abs(a - b).max(initial=0)) - ABSOLUTE_FLOOR
+    apart = float(np.sqrt(np.mean((a - b) ** 2))) if squared and a.size else float(np.abs(a - b).max(initial=0))
+    beyond = apart - ABSOLUTE_FLOOR
     if beyond <= 0:
         return 0.0
     largest = float(np.abs(a).max(initial=0))

@@ -1,7 +1,7 @@
 """Preparation of a run: teacher, data and devices loaded and checked before the first candidate."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -50,7 +50,7 @@ from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.settings import DistillSettings, Precision
 from n2n_edge.training.torch_teachers import is_torch_teacher, torch_teacher
 
-__all__ = ["Prepared", "prepare", "refuse_changes"]
+__all__ = ["Prepared", "data_of", "prepare", "refuse_changes"]
 
 _EXAMPLE_DATA = "builtin:digits"
 _NAMES_SHOWN = 3
@@ -140,15 +140,10 @@ def prepare(
     if by_runtime := runtime_note(teacher):
         callback.on_message(by_runtime)
     spec = settings.data or _EXAMPLE_DATA
-    chosen = preprocessing_for(teacher.model, teacher.source.metadata_props, options_of(settings))
     loading = Loading(
         settings.data_workers, settings.cache_gb, settings.strict_data, cache or folder.cache, callback.on_scan
     )
-    loaded, choice = _load(settings, teacher, chosen.preprocessing, spec, loading)
-    data, normalisation = _normalised(teacher, loaded, chosen.normalisation, engine)
-    callback.on_message(f"data {spec}: {data.counts}; normalisation {normalisation.note}")
-    callback.on_message(f"preprocessing: {data.preprocessing.words()} ({chosen.origin})")
-    callback.on_message(f"task: {choice.task.name} ({choice.reason})")
+    data, choice, normalised = data_of(teacher, settings, spec, loading, engine, callback.on_message)
     if of_labels := _labels_note(choice.task, data, settings.label_weight):
         callback.on_message(of_labels)
     one_at_a_time = takes_one_image(teacher.source) or takes_one_image(teacher.model)
@@ -177,13 +172,35 @@ def prepare(
         task_reason=choice.reason,
         distilling=distilling,
         policy_states=states,
-        notes=normalisation.notices,
+        notes=normalised,
         warnings=(*noted, *data.warnings, *of_metric, *scale_warnings(teacher.model, data, engine)),
         restored=restored,
         one_at_a_time=one_at_a_time,
         batch_name=of_batch,
         free_size=any_size,
     )
+
+
+def data_of(
+    teacher: Teacher,
+    settings: CompressSettings,
+    spec: str,
+    loading: Loading,
+    engine: Engine,
+    on_message: Callable[[str], None],
+) -> tuple[Data, TaskChoice, tuple[Notice, ...]]:
+    """Return the data that settings name as a teacher takes them, with what it does on them, and notes on both.
+
+    Raises:
+        InputError: data that can't be read or don't fit, or preprocessing that doesn't.
+    """
+    chosen = preprocessing_for(teacher.model, teacher.source.metadata_props, options_of(settings))
+    loaded, choice = _load(settings, teacher, chosen.preprocessing, spec, loading)
+    data, normalisation = _normalised(teacher, loaded, chosen.normalisation, engine)
+    on_message(f"data {spec}: {data.counts}; normalisation {normalisation.note}")
+    on_message(f"preprocessing: {data.preprocessing.words()} ({chosen.origin})")
+    on_message(f"task: {choice.task.name} ({choice.reason})")
+    return data, choice, normalisation.notices
 
 
 def refuse_changes(meta: Mapping[str, object], prepared: Prepared, run: Path) -> None:

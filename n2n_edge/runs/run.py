@@ -244,6 +244,7 @@ def compress(
     max_drop: float | None = None,
     min_accuracy: float | None = None,
     objective: str | None = None,
+    precision: str = "fp32",
     effort: str = "standard",
     candidates: int | None = None,
     minutes: float | None = None,

@@ -14,6 +14,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.importing import is_function_name
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS, OBJECTIVES, with_present_names
+from n2n_edge.metrics.precisions import SHIPPED
 from n2n_edge.reading import expanded, is_file
 from n2n_edge.tasks.names import check_task
 from n2n_edge.training.settings import check_augment, check_device
@@ -146,6 +147,12 @@ class CompressSettings:
         "Cost to minimise: params, size_mb, macs, memory_bound_mb, latency_ms.",
         SEARCH,
         shown="the tightest budget's, or params",
+    )
+    precision: str = _setting(
+        "fp32",
+        "What the student calculates in: fp32, int8 (all but the output layers of heads), or auto (by regions, in int8 "
+        "where that pays on the device).",
+        SEARCH,
     )
     effort: str = _setting("standard", "quick, standard or thorough.", SEARCH)
     candidates: int | None = _setting(None, "Candidates to train, over both stages.", SEARCH)
@@ -298,6 +305,8 @@ class CompressSettings:
         object.__setattr__(self, "device", named_devices(self.device))
         if self.effort not in EFFORTS:
             raise InputError(f"‹effort› {self.effort}: no such effort; give one of {', '.join(EFFORTS)}")
+        if self.precision not in SHIPPED:
+            raise InputError(f"‹precision› {self.precision}: no such precision; give one of {', '.join(SHIPPED)}")
         check_augment(self.augment, self.flip)
         check_device(self.train_device, self.train_precision, 1 if self.gpus is None else self.gpus)
         if self.gpus is not None and self.gpus > 1 and self.train_device not in ("auto", "cuda"):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import exp, isfinite
 from typing import TYPE_CHECKING, Literal
 
@@ -228,7 +229,10 @@ class Evaluator:
         return [(name, architecture) for _, _, name, architecture in cuts]
 
     def _proxy(self, distiller: "ShortDistiller", architecture: Architecture, model: ir.Model) -> "ProxyResult":
-        return distiller.evaluate(model, surviving(self.teacher, architecture), seed=self._seed)
+        int8, shipped = architecture.int8, None
+        if int8:
+            shipped = partial(self.meter.precision.calibrated, int8=int8)
+        return distiller.evaluate(model, surviving(self.teacher, architecture), seed=self._seed, shipped=shipped)
 
     def _result(
         self,

@@ -1,7 +1,7 @@
 """Proxy evaluation of a candidate: a short distillation on a fixed set of images with cached teacher outputs."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from math import isfinite
 
@@ -132,8 +132,17 @@ class ShortDistiller:
                 parts.append(as_tuple(module(self._inputs(chosen))))
         return tuple(torch.cat([output.float().cpu() for output in outputs]) for outputs in zip(*parts, strict=True))
 
-    def evaluate(self, candidate: ir.Model, kept: Kept | None = None, *, seed: int) -> ProxyResult:
+    def evaluate(
+        self,
+        candidate: ir.Model,
+        kept: Kept | None = None,
+        *,
+        seed: int,
+        shipped: Callable[[ir.Model, Data], ir.Model] | None = None,
+    ) -> ProxyResult:
         """Train a candidate shortly towards the teacher and evaluate it; the candidate stays as it is.
+
+        `shipped` makes what is evaluated of what was trained, such as its quantized form calibrated on training images.
 
         With `kept` its layers are first refitted to the teacher's (see `reconstruct`), which is worth more than the
         training that follows; where that is a few steps alone, and they do harm, what was refitted counts.

@@ -1,0 +1,349 @@
+"""Quantization of a file: calibrated, scored and timed beside its float twin, and rejected where it loses."""
+
+import fnmatch
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import onnx_ir as ir
+
+from n2n_edge.data.dataset import Data
+from n2n_edge.data.loading import Loading, quiet
+from n2n_edge.data.preprocessing import METADATA_KEY
+from n2n_edge.devices.profile import Profile
+from n2n_edge.devices.registry import load_profile
+from n2n_edge.errors import InputError
+from n2n_edge.foreign import foreign_file, printable
+from n2n_edge.graph.batchnorm import fold_batchnorm
+from n2n_edge.graph.bind import bind as bind_inputs
+from n2n_edge.graph.bind import parse_bindings, with_bound_inputs
+from n2n_edge.graph.file_version import in_version
+from n2n_edge.graph.free_batch import fix_batch, takes_one_image
+from n2n_edge.graph.free_size import batch_name, free_size, with_batch_name, with_free_size
+from n2n_edge.graph.layers import layers_by_name
+from n2n_edge.graph.load import load_model, save_model
+from n2n_edge.graph.op import counted_op
+from n2n_edge.graph.quantized import precision_table
+from n2n_edge.graph.teacher import Teacher
+from n2n_edge.latency.file_figures import ModelFile
+from n2n_edge.metrics.figures import Figure
+from n2n_edge.metrics.notices import Notice
+from n2n_edge.metrics.scores import drop
+from n2n_edge.quantize.calibrate import METHODS
+from n2n_edge.quantize.device_plan import host_plan, is_x86, plan_for
+from n2n_edge.quantize.half import in_half
+from n2n_edge.quantize.plan import QuantizationPlan
+from n2n_edge.quantize.ptq import Quantized, Validation, calibrated, quantize, quantized
+from n2n_edge.quantize.qdq import output_nodes
+from n2n_edge.runs.normalisation import MEAN_KEY, STD_KEY
+from n2n_edge.runs.prepare import data_of
+from n2n_edge.runs.quantization_report import QuantizationReport, QuantizeSettings
+from n2n_edge.runs.quantization_verdict import objections, timed_ratio
+from n2n_edge.runs.readiness import obstacles
+from n2n_edge.runs.settings import CompressSettings
+from n2n_edge.tasks.choice import TASK_KEY, metric_name, task_of
+from n2n_edge.tasks.paired import paired_difference
+from n2n_edge.training.compute import Engine
+from n2n_edge.training.file_evaluation import file_meters
+from n2n_edge.training.settings import DistillSettings
+from n2n_edge.writing import write_text
+
+__all__ = ["quantize_file", "quantize_model"]
+
+_METADATA = "n2n_edge.quantization"
+_STALE = ("n2n_edge.metrics.figures", "n2n_edge.budgets", "n2n_edge.profile")
+"""What metadata say of the float file that doesn't hold for the quantized one."""
+_VALIDATION_IMAGES = 256
+_WHOLE_CLASSES = ("classification", "multilabel")
+"""Tasks whose last layer is quantized like any other."""
+_NOT_TAKEN = ("untouchable", "operator", "integer_outputs")
+"""Obstacles to compressing that don't keep a network from being quantized."""
+
+
+_Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The float file, its graph in normal form with its norms folded, and its data."""
+
+    path: Path
+    teacher: Teacher
+    graph: ir.Model
+    data: Data
+    notes: tuple[Notice, ...]
+
+
+def quantize_model(
+    model: Path | str,
+    data: Path | str,
+    *,
+    out: Path | str | None = None,
+    precision: Literal["int8", "fp16"] = "int8",
+    device: str = "cpu",
+    keep_float: Sequence[str] = (),
+    max_drop: float = 1.0,
+    opset: int | None = None,
+    calibration: Literal["auto", "minmax", "percentile", "entropy", "mse"] = "auto",
+    images: int = 256,
+    target: str = "host",
+    threads: int | None = None,
+    max_time: float = 10.0,
+    force: bool = False,
+    task: str = "auto",
+    decode: str | None = None,
+    classes: Path | str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    pixels: str | None = None,
+    channels: str | None = None,
+    resize: str | None = None,
+    crop_ratio: float | None = None,
+    interpolation: str | None = None,
+    antialias: bool | None = None,
+    pad_color: Sequence[int] | None = None,
+    pad_position: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    bind: Sequence[str] = (),
+    seed: int = 0,
+    on_message: Callable[[str], None] = lambda text: None,
+) -> QuantizationReport:
+    """Quantize an ONNX file by calibration, and write it to `out` unless it loses more than allowed or is slower.
+
+    >>> report = n2n_edge.quantize_model("model.onnx", "images/", device="raspberry-pi-4")
+    >>> report.accepted, report.drop.value, report.out
+
+    Keywords are the options of ``n2n-edge quantize``; how images go into the network is told as for `compress`.
+    `max_drop` is in points of a hundred, `max_time` in seconds. A file that is rejected isn't written, `out` of the
+    report is None and `reasons` say why; with `force` it is written all the same. `on_message` is told what happens.
+
+    Raises:
+        InputError: a file that can't be quantized, is so already, or whose data don't fit; layers that don't exist.
+        UnsuitableEnvironmentError: ONNX Runtime can't run one of the files.
+    """
+    of_data = CompressSettings(
+        teacher=str(model),
+        data=str(data),
+        task=task,
+        decode=decode,
+        classes=None if classes is None else str(classes),
+        mean=None if mean is None else tuple(mean),
+        std=None if std is None else tuple(std),
+        pixels=pixels,
+        channels=channels,
+        resize=resize,
+        crop_ratio=crop_ratio,
+        interpolation=interpolation,
+        antialias=antialias,
+        pad_color=None if pad_color is None else tuple(pad_color),
+        pad_position=pad_position,
+        input_shape=None if input_shape is None else tuple(input_shape),
+        bind=tuple(bind) or None,
+        seed=seed,
+    )
+    settings = QuantizeSettings(
+        of_data, precision, device, tuple(keep_float), max_drop, opset, calibration, images, target, threads, max_time,
+        force,
+    )  # fmt: skip
+    return quantize_file(settings, None if out is None else Path(out), on_message)
+
+
+def quantize_file(
+    settings: QuantizeSettings, out: Path | None = None, say: _Say = lambda text: None
+) -> QuantizationReport:
+    """Quantize the file that `settings` name, and write it to `out` (by default beside it) with a JSON document.
+
+    Nothing is written where it is slower than its float twin or loses more than allowed, unless it is forced.
+
+    Raises:
+        InputError: a file that can't be quantized, is so already, or whose data don't fit; layers that don't exist.
+        UnsuitableEnvironmentError: ONNX Runtime can't run one of the files.
+    """
+    model = Path(str(settings.of_data.teacher))
+    out = out if out is not None else model.with_name(f"{model.stem}-{settings.precision}.onnx")
+    if out.resolve() == model.resolve():
+        raise InputError(f"‹out› {out}: is the model itself; give another")
+    if not out.parent.is_dir():
+        raise InputError(f"‹out› {out}: there is no folder {out.parent}; make it, or give another")
+    profile = load_profile(settings.device)
+    with quiet(), TemporaryDirectory() as folder:
+        source = _source(model, settings, Path(folder), say)
+        plan = _plan(source, profile, settings)
+        found, shipped, timed = _quantized(source, plan, profile, settings, say)
+        file = Path(folder, "quantized.onnx")
+        _write(shipped, source, settings, file)
+        timed_file = file
+        if timed is not None:
+            timed_file = Path(folder, "timed.onnx")
+            _write(timed, source, settings, timed_file)
+        report = _report(model, source, file, timed_file, found, plan, profile, settings, say)
+        if report.accepted or settings.force:
+            document = out.with_suffix(".json")
+            shutil.copyfile(file, out.with_name(f".{out.name}.partial"))
+            out.with_name(f".{out.name}.partial").replace(out)
+            report = replace(report, out=out)
+            write_text(document, json.dumps(report.to_json(), indent=2) + "\n")
+    return report
+
+
+def _source(model: Path, settings: QuantizeSettings, folder: Path, say: _Say) -> _Source:
+    how = settings.of_data
+    if how.data is None:
+        raise InputError(f"{model}: ranges are set by images; give ‹data›, a folder of them as for `n2n-edge compress`")
+    loaded = load_model(model)
+    kinds = sorted({node.op_type for node in loaded.graph if counted_op(node.op_type, node.domain).quantized})
+    if kinds:
+        raise InputError(
+            f"{model}: is quantized already ({', '.join(kinds)}); give the float model, or what `n2n-edge quantize "
+            "--undo` makes of it"
+        )
+    path = model
+    if how.bind:
+        path = folder / "bound.onnx"
+        save_model(bind_inputs(loaded, parse_bindings(how.bind)), path)
+    teacher = Teacher.load(path, how.input_shape)
+    obstacle = next((each for each in obstacles(teacher) if each.code not in _NOT_TAKEN), None)
+    if obstacle is not None:
+        raise InputError(f"{model}: {obstacle.text}")
+    loading = Loading(how.data_workers, 0.0, how.strict_data)
+    engine = Engine.of(DistillSettings(device="cpu"))
+    data, _, notes = data_of(teacher, how, how.data, loading, engine, say)
+    with foreign_file(model):
+        graph = fold_batchnorm(teacher.model)
+    return _Source(path, teacher, graph, data, notes)
+
+
+def _plan(source: _Source, profile: Profile, settings: QuantizeSettings) -> QuantizationPlan:
+    """Return what is quantized by default on a device, less what is to stay float."""
+    kept = _named(source.graph, settings.keep_float)
+    if task_of(source.graph, source.data).name not in _WHOLE_CLASSES:
+        kept |= set(output_nodes(source.graph))
+    return plan_for(profile, kept)
+
+
+def _named(graph: ir.Model, patterns: Sequence[str]) -> set[str]:
+    """Return the nodes that names or patterns of nodes or layers mean; InputError where one means none."""
+    layers = layers_by_name(graph)
+    found: set[str] = set()
+    for pattern in patterns:
+        meant = {
+            str(node.name)
+            for node in graph.graph
+            if any(name and fnmatch.fnmatchcase(name, pattern) for name in (node.name, layers.get(str(node.name))))
+        }
+        if not meant:
+            some = ", ".join(printable(name) for name in list(dict.fromkeys(layers.values()))[:3])
+            raise InputError(
+                f"‹keep_float› {pattern}: no layer or node is called so; `n2n-edge inspect` lists them, such as {some}"
+            )
+        found |= meant
+    return found
+
+
+def _quantized(
+    source: _Source, plan: QuantizationPlan, profile: Profile, settings: QuantizeSettings, say: _Say
+) -> tuple[Quantized | None, ir.Model, ir.Model | None]:
+    """Return how it was found, what ships, and the twin that is timed instead on a host of another architecture."""
+    if settings.precision == "fp16":
+        return None, in_half(source.graph, plan.float_nodes), None
+    with foreign_file(source.path):
+        calibration = calibrated(source.graph, plan, source.data, settings.images)
+    say(f"ranges of {len(calibration.names)} values over {calibration.images} training images")
+    validation = Validation(source.graph, source.data, source.data.validation, _VALIDATION_IMAGES)
+    methods = METHODS if settings.calibration == "auto" else (settings.calibration,)
+    found = quantize(
+        source.graph, calibration, validation, plan, methods=methods, max_drop=settings.max_drop, watch=say
+    )
+    if plan.activations == "int8" and settings.target == "host" and is_x86():
+        return found, found.model, quantized(source.graph, found.ranges, host_plan(found.plan.float_nodes))
+    return found, found.model, None
+
+
+def _write(model: ir.Model, source: _Source, settings: QuantizeSettings, path: Path) -> None:
+    """Write a graph as its float file was: batch, sizes and metadata; what it says of itself in addition."""
+    stamped = model.clone()
+    data, given = source.data, source.teacher.source
+    stamped.metadata_props.clear()
+    stamped.metadata_props.update({name: text for name, text in given.metadata_props.items() if name not in _STALE})
+    entries = {
+        TASK_KEY: {} if data.task is None else data.task.to_json(),
+        MEAN_KEY: data.mean,
+        STD_KEY: data.std,
+        METADATA_KEY: data.preprocessing.to_json(),
+        _METADATA: {
+            "precision": settings.precision,
+            "device": settings.device,
+            "float_sha256": hashlib.sha256(source.path.read_bytes()).hexdigest(),
+        },
+    }
+    stamped.metadata_props.update({name: json.dumps(entry, sort_keys=True) for name, entry in entries.items()})
+    stamped = with_bound_inputs(stamped)
+    alone = takes_one_image(given) or takes_one_image(source.teacher.model)
+    stamped = fix_batch(stamped) if alone else with_batch_name(stamped, batch_name(given))
+    free = free_size(source.teacher)
+    if free is not None:
+        stamped = with_free_size(stamped, free.source)
+    save_model(in_version(stamped, settings.opset, None), path)
+
+
+def _report(
+    model: Path,
+    source: _Source,
+    file: Path,
+    timed_file: Path,
+    found: Quantized | None,
+    plan: QuantizationPlan,
+    profile: Profile,
+    settings: QuantizeSettings,
+    say: _Say,
+) -> QuantizationReport:
+    how, data = settings.of_data, source.data
+    metric = metric_name(source.graph, data)
+    unlabelled = metric == "fidelity"
+    say(f"evaluating both on {len(data.test):,} test images")
+    before, after = file_meters(source.path, file, data.test, data, fidelity=(unlabelled, unlabelled))
+    files = ModelFile(source.path, how.input_shape), ModelFile(file, how.input_shape)
+    figures = [dict(each.figures()) for each in files]
+    scores = [
+        Figure(each.metric, "fraction", "measured", n=each.n) for each in (before.evaluation(), after.evaluation())
+    ]
+    figures[0][metric], figures[1][metric] = scores
+    lost = drop(scores[1], scores[0])
+    say("timing both in turns")
+    ratio, warnings = timed_ratio(source.path, timed_file, settings)
+    predicted = None
+    if not profile.is_host:
+        estimates = [each.estimate(profile) for each in files]
+        predicted = (estimates[0].figure, estimates[1].figure)
+        warnings = (*warnings, *estimates[1].warnings)
+    notes = [*source.notes]
+    if timed_file != file:
+        text = (
+            "on this x86 host a twin with unsigned activations is timed: signed ones, which ship for ARM, run in float"
+        )
+        notes.append(Notice("timed-twin", text))
+    table = precision_table(files[1].model)
+    reasons = objections(lost, ratio, predicted, table, profile, settings)
+    return QuantizationReport(
+        model=model,
+        out=None,
+        settings=settings,
+        task=task_of(source.graph, data).name,
+        metric=metric,
+        float_figures=figures[0],
+        quantized_figures=figures[1],
+        difference=None if unlabelled else paired_difference(before, after),
+        drop=lost,
+        ratio=ratio,
+        predicted=predicted,
+        precisions=table,
+        found=found,
+        reasons=reasons,
+        notes=tuple(notes),
+        warnings=(*data.warnings, *warnings),
+    )

@@ -1,0 +1,272 @@
+"""Quantization of the winner: calibrated, taught by the teacher, and timed against its float twin before it ships."""
+
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal, cast
+
+import onnx_ir as ir
+
+from n2n_edge.devices.profile import Profile
+from n2n_edge.errors import N2NError
+from n2n_edge.graph.batchnorm import fold_batchnorm
+from n2n_edge.graph.file_version import in_version
+from n2n_edge.graph.load import save_model
+from n2n_edge.graph.quantized import precision_table
+from n2n_edge.graph.teacher import surviving
+from n2n_edge.latency.file_figures import ModelFile
+from n2n_edge.measure.board import cpu_flags
+from n2n_edge.measure.comparison import compare
+from n2n_edge.measure.measurement import MeasurementError
+from n2n_edge.measure.options import BenchOptions
+from n2n_edge.measure.target import HostTarget
+from n2n_edge.metrics.costs import COSTS
+from n2n_edge.metrics.figures import Figure, FigureJson
+from n2n_edge.metrics.notices import Notice
+from n2n_edge.metrics.precisions import ShippedPrecision
+from n2n_edge.metrics.verdict import verdicts_on
+from n2n_edge.quantize.device_plan import has_vnni, host_plan, is_x86
+from n2n_edge.quantize.ptq import Validation, calibrated, quantize, quantized
+from n2n_edge.quantize.qdq import folded, with_qdq
+from n2n_edge.report.document import PrecisionJson, PrecisionStepJson
+from n2n_edge.runs.callbacks import RunCallback
+from n2n_edge.runs.final import FinalPlan, Precision, Trained
+from n2n_edge.runs.folder import RunFolder
+from n2n_edge.runs.prepare import Prepared
+from n2n_edge.runs.settings import CompressSettings
+from n2n_edge.runs.trainable import shipped_form
+from n2n_edge.search.precision import CandidatePrecision
+from n2n_edge.search.store import Fact, Journal
+from n2n_edge.training.distillation import DistillResult
+from n2n_edge.training.quantization_aware import quantize_aware, quantize_aware_settings
+
+__all__ = ["MOST_DROP", "TIME_SHARE", "in_precision"]
+
+TIME_SHARE = 0.4
+"""Part of what `--minutes` leaves for training that quantization gets."""
+
+MOST_DROP = 1.0
+"""Points of a hundred that int8 may cost where ‹max_drop› doesn't say."""
+
+_IMAGES = 512
+"""Training images for calibration, and validation images on which a step's loss is told."""
+
+_Step = Literal["float", "calibrated", "distilled"]
+
+_THRESHOLD = 0.02
+"""What a ratio of latencies may be off by without meaning anything."""
+
+_USUAL_CONVERSIONS = 2
+"""At the input and before a head."""
+
+_THIN = 32
+"""Channels from which on ONNX Runtime's integer kernels pay where there is a dot product (its PR 9772)."""
+
+_TIMED = BenchOptions(min_time_s=0.5, max_time_s=4.0)
+
+
+def in_precision(
+    prepared: Prepared,
+    trained: Trained,
+    plan: FinalPlan,
+    settings: CompressSettings,
+    folder: RunFolder,
+    callback: RunCallback,
+    journal: Journal | None,
+    ends_at: float | None,
+) -> Trained:
+    """Return the student as it ships: with the regions of its architecture in int8, if that pays, else as it is.
+
+    Calibrated, then distilled with quantized values from the float teacher, as long as `ends_at` allows. It is timed
+    against its float twin, in turns on this host, and by prediction on other devices. What is slower, or loses more
+    score than `max_drop` (a point of a hundred where none is given), gives way to the twin, where that keeps all
+    budgets and ‹precision› is ``auto``. `journal` keeps what was decided.
+    """
+    int8 = trained.architecture.int8
+    if not int8:
+        return trained
+    start = time.monotonic()
+    twin = shipped_form(trained.result.model, prepared.restored)
+    model = fold_batchnorm(trained.result.model)
+    quantization = CandidatePrecision(prepared.teacher, "int8", prepared.profile).plan(model, int8)
+    callback.on_message(f"calibrating {len(int8)} of {len(prepared.teacher.regions)} regions in int8")
+    calibration = calibrated(model, quantization, prepared.data, _IMAGES)
+    validation = Validation(prepared.teacher.model, prepared.data, prepared.data.validation, _IMAGES)
+    first = quantize(model, calibration, validation, quantization, watch=callback.on_message)
+    epochs = max(1, plan.epochs)
+    teaching = quantize_aware_settings(replace(prepared.distilling, epochs=epochs, images_per_epoch=plan.images))
+    callback.on_message(f"quantization-aware distillation for {teaching.epochs} epochs")
+    result = quantize_aware(
+        with_qdq(model, first.ranges, first.plan),
+        prepared.teacher.model,
+        prepared.data,
+        teaching,
+        kept=surviving(prepared.teacher, trained.architecture),
+        checkpoint=folder.quantized_checkpoint,
+        seconds=None if ends_at is None else max(ends_at - start, 1.0),
+        on_epoch=callback.on_epoch,
+        on_step=callback.on_step,
+    )
+    shipped = folded(result.model)
+    forms: tuple[tuple[_Step, ir.Model], ...] = (("float", model), ("calibrated", first.model), ("distilled", shipped))
+    lost = validation.drop(model)
+    steps: list[PrecisionStepJson] = [
+        {"step": step, "drop": validation.drop(form) - lost, "loss": validation.loss(form)} for step, form in forms
+    ]
+    known = None if journal is None else journal.cached(Fact.FINAL, "precision")
+    if known is None:
+        timed = shipped
+        if is_x86() and quantization.activations == "int8":  # ONNX Runtime has no integer kernels for these here
+            timed = quantized(model, first.ranges, host_plan(quantization.float_nodes))
+        known = asdict(_trial(twin, shipped, timed, prepared, settings))
+        if journal is not None:
+            journal.store(Fact.FINAL, "precision", known)
+    tried = _Tried(**known)
+    return _decided(trained, result, tried, steps, prepared, settings, time.monotonic() - start)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """What the two files cost: latency by device of the int8 one over its twin's, with the interval if timed.
+
+    `twin_keeps` tells whether the twin keeps every budget but those on scores, `misses` those that it doesn't.
+    """
+
+    ratios: Mapping[str, FigureJson]
+    twin_mb: float
+    mb: float
+    misses: tuple[str, ...]
+
+
+def _trial(
+    twin: ir.Model, shipped: ir.Model, timed: ir.Model, prepared: Prepared, settings: CompressSettings
+) -> _Tried:
+    with tempfile.TemporaryDirectory() as name:
+        paths = [Path(name) / "float.onnx", Path(name) / "int8.onnx", Path(name) / "timed.onnx"]
+        for path, model in zip(paths, (twin, shipped, timed), strict=True):
+            save_model(in_version(model, settings.opset, settings.ir_version), path)
+        files = [ModelFile(path, settings.input_shape) for path in paths[:2]]
+        ratios: dict[str, FigureJson] = {}
+        latencies: dict[str, Figure] = {}
+        for device in {profile.name: profile for profile in (prepared.host, *prepared.profiles)}.values():
+            if not device.is_host:
+                before, after = (file.estimate(device).figure for file in files)
+                latencies[device.name] = before
+                ratios[device.name] = Figure(after.value / before.value, "ratio", after.provenance).to_json()
+                continue
+            try:
+                options = replace(_TIMED, threads=device.default_threads, providers=device.providers)
+                compared = compare([paths[0], paths[2]], options, HostTarget(), threshold=_THRESHOLD)
+            except MeasurementError:
+                continue
+            found, measured = compared.comparisons[1], compared.measurements[0]
+            if found is not None and not isinstance(measured, N2NError):
+                latencies[device.name] = measured.latency()
+                ratio = Figure(found.ratio, "ratio", "measured", found.low, found.high, found.rounds)
+                ratios[device.name] = ratio.to_json()
+        figures = [file.figures() for file in files]
+        misses = [
+            verdict.budget.cost
+            for budget in settings.budgets
+            for device in (prepared.profiles if budget.cost == "latency_ms" else prepared.profiles[:1])
+            if budget.cost in figures[0] or device.name in latencies
+            for verdict in verdicts_on(
+                {**figures[0], **({"latency_ms": latencies[device.name]} if device.name in latencies else {})},
+                [budget],
+                accept_expected=settings.accept_expected,
+                device=device.name,
+            )
+            if not verdict.met
+        ]
+    return _Tried(ratios, figures[0]["size_mb"].value, figures[1]["size_mb"].value, tuple(dict.fromkeys(misses)))
+
+
+def _decided(
+    trained: Trained,
+    result: DistillResult,
+    tried: _Tried,
+    steps: list[PrecisionStepJson],
+    prepared: Prepared,
+    settings: CompressSettings,
+    seconds: float,
+) -> Trained:
+    """Return the student that ships: the quantized one where it pays, is asked for, or alone keeps the budgets."""
+    drop = steps[-1]["drop"]
+    allowed = MOST_DROP if settings.max_drop is None else settings.max_drop
+    slower = {device: ratio for device, ratio in tried.ratios.items() if _is_slower(ratio)}
+    slower = {device.name: slower[device.name] for device in prepared.profiles if device.name in slower}
+    complaints: list[Notice] = []
+    if slower:
+        name, ratio = next(iter(slower.items()))
+        device = next(profile for profile in prepared.profiles if profile.name == name)
+        why = _why_slow(folded(result.model), device)
+        text = f"int8 takes {_ratio_in_words(ratio)} the time of its float twin on {name}{f' ({why})' if why else ''}"
+        complaints.append(Notice("int8-slower", text))
+    if drop > allowed:
+        text = f"int8 loses {drop:.2f} points of its float twin's score on validation images, {allowed:g} are allowed"
+        complaints.append(Notice("int8-loses", text))
+    forced, needed = settings.precision == "int8", bool(tried.misses)
+    ships = not complaints or forced or needed
+    regions = [region.name for region in prepared.teacher.regions if region.name in trained.architecture.int8]
+    document: PrecisionJson = {
+        "asked": cast("ShippedPrecision", settings.precision),
+        "ships": "int8" if ships else "fp32",
+        "regions": regions,
+        "steps": steps,
+        "latency_ratio": dict(tried.ratios),
+        "size_mb": {
+            "int8": Figure(tried.mb, "MB", "computed").to_json(),
+            "twin": Figure(tried.twin_mb, "MB", "computed").to_json(),
+        },
+        "max_drop": allowed,
+        "rejected": [] if ships else [str(each) for each in complaints],
+        "rejected_codes": [] if ships else [each.code for each in complaints],
+    }
+    if not ships:
+        text = f"the float student ships, int8 was rejected: {'; '.join(each.text for each in complaints)}"
+        precision = Precision(False, document, notices=(Notice("int8-rejected", text),))
+        return replace(trained, precision=precision)
+    remedy = "give ‹precision› auto to ship float where int8 doesn't pay" if forced else ""
+    if needed and not forced:
+        limits = ", ".join(COSTS[cost].label.lower() for cost in tried.misses)
+        remedy = f"it ships all the same, since its float twin doesn't keep the budget on {limits}"
+    warnings = tuple(replace(each, remedy=remedy) for each in complaints)
+    return Trained(
+        trained.architecture,
+        replace(trained.result, model=result.model),
+        trained.seconds + seconds,
+        Precision(True, document, warnings=warnings),
+    )
+
+
+def _is_slower(ratio: FigureJson) -> bool:
+    """Tell whether a latency ratio says slower for certain, beyond what is noise; of a prediction, as expected."""
+    return float(ratio.get("low", ratio["value"])) > 1 and float(ratio["value"]) > 1 + _THRESHOLD
+
+
+def _ratio_in_words(ratio: FigureJson) -> str:
+    text = f"{float(ratio['value']):.2f} times"
+    if "low" in ratio:
+        return f"{text} ({float(ratio['low']):.2f} to {float(ratio['high']):.2f})"
+    return f"{text}, as predicted,"
+
+
+def _why_slow(model: ir.Model, device: Profile) -> str:
+    """Return what of a quantized graph, and of this host, is likely to make it slow; nothing where none is seen."""
+    found = []
+    flags = cpu_flags() if device.is_host else frozenset()
+    if device.is_host and is_x86() and not has_vnni():
+        found.append("the processor has no VNNI")
+    elif "asimd" in flags and not flags & {"asimddp", "i8mm"}:
+        found.append("the processor has no dot product of bytes")
+    conversions = precision_table(model).conversions
+    if conversions > _USUAL_CONVERSIONS:
+        found.append(f"{conversions} conversions between float and int8")
+    weights = [value for value in model.graph.initializers.values() if value.dtype == ir.DataType.INT8]
+    channels = [min(size for size in value.shape[:2] if isinstance(size, int)) for value in weights if value.shape]
+    thin = sum(count < _THIN for count in channels)
+    if thin > len(channels) / 2:
+        found.append(f"{thin} of {len(channels)} int8 layers have fewer than {_THIN} channels on a side")
+    return "; ".join(found)
