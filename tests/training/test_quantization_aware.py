@@ -143,6 +143,16 @@ def test_weights_of_7_bits_keep_to_them(student: ir.Model, teacher: ir.Model, da
     assert all(np.abs(integers.astype(int)).max() <= 64 for integers in weights_of)
 
 
+def test_feature_hints_reach_through_pairs(student: ir.Model, teacher: ir.Model, data: Data) -> None:
+    settings = replace(QUICK, epochs=1, hint_weight=1.0)
+
+    with_hints, without = (
+        quantize_aware(student, teacher, data, settings, kept=kept, learning_rate=0.001) for kept in ({}, None)
+    )
+
+    assert with_hints.history[0].train_loss > 1.05 * without.history[0].train_loss
+
+
 def test_what_is_not_in_training_form_is_refused(
     student: ir.Model, teacher: ir.Model, data: Data, tmp_path: Path
 ) -> None:
