@@ -80,6 +80,7 @@ def test_the_student_goes_through_costs_and_gate(run: n2n_edge.Run) -> None:
     assert gated.outcome == "pass"
 
 
+@pytest.mark.slow
 def test_its_candidates_ship_in_int8_too(run: n2n_edge.Run) -> None:
     shipped = run.ship(1, epochs=1)
     assert precision_table(load_model(shipped.student)).formats == ("QDQ",)
@@ -119,5 +120,5 @@ def test_a_ratio_that_may_be_one_rejects_nothing() -> None:
 
 
 def test_another_precision_is_refused() -> None:
-    with pytest.raises(InputError, match="‹precision› int4"):
+    with pytest.raises(InputError, match="precision int4"):
         n2n_edge.CompressSettings(precision="int4")
