@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from n2n_edge.runs.front import RunTrial
     from n2n_edge.runs.gate import gate
     from n2n_edge.runs.inspection import Inspection, inspect
+    from n2n_edge.runs.quantization import quantize_model
+    from n2n_edge.runs.quantization_report import QuantizationReport
     from n2n_edge.runs.run import Run, compress
     from n2n_edge.runs.settings import CompressSettings
     from n2n_edge.search.trial import Trial
@@ -80,6 +82,7 @@ __all__ = [
     "Op",
     "Preprocessing",
     "Profile",
+    "QuantizationReport",
     "Run",
     "RunCallback",
     "RunTrial",
@@ -103,6 +106,7 @@ __all__ = [
     "load_profile",
     "load_student",
     "predict",
+    "quantize_model",
     "register_op",
 ]
 
@@ -134,6 +138,8 @@ _HOMES = {
     "runs.front": ("RunTrial",),
     "search.trial": ("Trial",),
     "runs.run": ("Run", "compress"),
+    "runs.quantization": ("quantize_model",),
+    "runs.quantization_report": ("QuantizationReport",),
     "runs.settings": ("CompressSettings",),
     "gating.check": ("Gated",),
     "latency.predict": ("predict",),

@@ -22,6 +22,7 @@ from n2n_edge.cli.output import print_error, print_line
 from n2n_edge.cli.pareto import pareto
 from n2n_edge.cli.predict import predict
 from n2n_edge.cli.profiles import profiles_app
+from n2n_edge.cli.quantize import quantize
 from n2n_edge.cli.report import report
 from n2n_edge.cli.streams import standard_streams
 from n2n_edge.foreign import printable
@@ -72,6 +73,7 @@ def options(
 
 app.command()(compress)
 app.command()(pareto)
+app.command()(quantize)
 app.command()(bench)
 app.command()(predict)
 app.command()(inspect)

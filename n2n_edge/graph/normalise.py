@@ -37,7 +37,8 @@ def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir
     if quantized:
         raise IncompressibleError(
             f"the model is quantized ({', '.join(quantized)}); give the float model that it was made from, or what "
-            "n2n_edge.dequantize makes of it: compress that one and quantize the student"
+            "`n2n-edge quantize --undo` (in Python n2n_edge.dequantize) makes of it: compress that and quantize the "
+            "student"
         )
     model = free_batch(model, input_shape)
     one, two = _trace_two_batches(model, input_shape)

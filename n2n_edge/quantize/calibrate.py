@@ -25,8 +25,8 @@ METHODS: tuple[Method, ...] = get_args(Method)
 
 _BINS = 2048
 _LEVELS = 255
-_ENTROPY_BINS = 128
-"""Bins that entropy is worked out over: the divergence of more takes minutes."""
+_ENTROPY_BINS, _ENTROPY_LEVELS = 512, 255
+"""Bins that entropy is worked out over, about so many (of more it takes minutes), and those of what is quantized."""
 _PERCENTILE = 99.99
 _FACTORS = np.linspace(1.0, 0.2, 81)
 _Floats = NDArray[np.float64]
@@ -40,7 +40,7 @@ class Calibration:
 
         self.names = tuple(names)
         self.images = 0
-        self._collector = HistogramCollector("entropy", False, _BINS, _ENTROPY_BINS, _PERCENTILE, "same")
+        self._collector = HistogramCollector("entropy", False, _BINS, _ENTROPY_LEVELS, _PERCENTILE, "same")
 
     @classmethod
     def of(cls, model: ir.Model, names: Collection[str], batches: Iterable[Mapping[str, Array]]) -> "Calibration":
@@ -102,17 +102,17 @@ class Calibration:
         """Return what the collector says of histograms with fewer bins."""
         from onnxruntime.quantization.calibrate import HistogramCollector
 
-        coarse = HistogramCollector("entropy", False, _BINS, _ENTROPY_BINS, _PERCENTILE, "same")
+        coarse = HistogramCollector("entropy", False, _BINS, _ENTROPY_LEVELS, _PERCENTILE, "same")
         coarse.histogram_dict = {name: _coarse(each) for name, each in self._collector.get_histogram_dict().items()}
         result: Mapping[str, tuple[Array, ...]] = coarse.compute_entropy()
         return result
 
 
 def _coarse(histogram: tuple[Array, ...]) -> tuple[Array, ...]:
-    """Return a histogram with at most 4 times the bins of `_ENTROPY_BINS`, nought between the two in the middle."""
+    """Return a histogram with at most `_ENTROPY_BINS`, nought between the two in the middle."""
     hist, edges, *rest = histogram
     half = len(hist) // 2
-    step = max(1, -(-half // (2 * _ENTROPY_BINS)))
+    step = max(1, -(-half // (_ENTROPY_BINS // 2)))
     extra = -half % step
     padded = np.pad(hist, (extra, extra))
     width = float(edges[1] - edges[0])

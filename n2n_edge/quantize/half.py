@@ -29,6 +29,6 @@ def in_half(model: ir.Model, float_nodes: Collection[str] = ()) -> ir.Model:
         first = " ".join(str(error).split())[:160]
         raise InputError(f"‹precision› fp16: the network can't be written in float16 ({first}); give int8") from error
     del converted.graph.value_info[:]
-    result = ir.from_proto(converted)
+    result: ir.Model = ir.from_proto(converted)
     result.graph.sort()
     return result

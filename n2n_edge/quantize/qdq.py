@@ -60,7 +60,7 @@ def with_qdq(model: ir.Model, ranges: Mapping[str, Range], plan: QuantizationPla
 
 def structural(model: ir.Model, plan: QuantizationPlan) -> ir.Model:
     """Return the form that would ship, its ranges unknown: for size, multiply-accumulates, memory and latency."""
-    return folded(_paired(model, dict.fromkeys(activations(model, plan), (0.0, 1.0)), plan))
+    return _folded(_paired(model, dict.fromkeys(activations(model, plan), (0.0, 1.0)), plan))
 
 
 def folded(model: ir.Model) -> ir.Model:
@@ -68,16 +68,7 @@ def folded(model: ir.Model) -> ir.Model:
 
     A bias has the product of the scales of input and weight, which is what kernels on integers add it with.
     """
-    model = model.clone()
-    names = {*model.graph.initializers}
-    for node in list(model.graph):
-        if node.op_type == "QuantizeLinear" and (weight := constant_of(node, 0)) is not None:
-            _fold_weight(model, node, weight, names)
-    for node in list(model.graph):
-        if _row(node).kernel in _WEIGHTED and len(node.inputs) > 2:
-            _fold_bias(model, node, names)
-    drop_unused_initializers(model)
-    return model
+    return _folded(model.clone())
 
 
 def weighted_nodes(model: ir.Model) -> tuple[str, ...]:
@@ -122,10 +113,23 @@ def activations(model: ir.Model, plan: QuantizationPlan) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(value.name) for value in values))
 
 
+def _folded(model: ir.Model) -> ir.Model:
+    names = {*model.graph.initializers}
+    for node in list(model.graph):
+        if node.op_type == "QuantizeLinear" and (weight := constant_of(node, 0)) is not None:
+            _fold_weight(model, node, weight, names)
+    for node in list(model.graph):
+        if _row(node).kernel in _WEIGHTED and len(node.inputs) > 2:
+            _fold_bias(model, node, names)
+    drop_unused_initializers(model)
+    return model
+
+
 def _paired(model: ir.Model, ranges: Mapping[str, Range], plan: QuantizationPlan) -> ir.Model:
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import TensorData
-    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    from n2n_edge.quantize.fast_quantizer import FastQuantizer
 
     chosen = set(quantized_nodes(model, plan))
     nodes = [node for node in model.graph if node.name in chosen]
@@ -147,7 +151,7 @@ def _paired(model: ir.Model, ranges: Mapping[str, Range], plan: QuantizationPlan
         for name in needed
         for low, high in [ranges[name]]
     }
-    quantizer = QDQQuantizer(
+    quantizer = FastQuantizer(
         proto,
         per_channel=plan.per_channel,
         reduce_range=plan.weight_bits == 7,

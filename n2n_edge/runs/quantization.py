@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
+from typing import Literal
 
 import onnx_ir as ir
 
@@ -17,7 +17,7 @@ from n2n_edge.data.loading import Loading, quiet
 from n2n_edge.data.preprocessing import METADATA_KEY
 from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import load_profile
-from n2n_edge.errors import InputError, N2NError
+from n2n_edge.errors import InputError
 from n2n_edge.foreign import foreign_file, printable
 from n2n_edge.graph.batchnorm import fold_batchnorm
 from n2n_edge.graph.bind import bind as bind_inputs
@@ -28,17 +28,14 @@ from n2n_edge.graph.free_size import batch_name, free_size, with_batch_name, wit
 from n2n_edge.graph.layers import layers_by_name
 from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.graph.op import counted_op
-from n2n_edge.graph.quantized import Precisions, precision_table
+from n2n_edge.graph.quantized import precision_table
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.file_figures import ModelFile
-from n2n_edge.measure.comparison import Comparison, compare
-from n2n_edge.measure.options import BenchOptions
-from n2n_edge.measure.ssh import open_target
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.scores import drop
-from n2n_edge.quantize.calibrate import METHODS, Method
-from n2n_edge.quantize.device_plan import has_vnni, host_plan, is_x86, plan_for
+from n2n_edge.quantize.calibrate import METHODS
+from n2n_edge.quantize.device_plan import host_plan, is_x86, plan_for
 from n2n_edge.quantize.half import in_half
 from n2n_edge.quantize.plan import QuantizationPlan
 from n2n_edge.quantize.ptq import Quantized, Validation, calibrated, quantize, quantized
@@ -46,7 +43,9 @@ from n2n_edge.quantize.qdq import output_nodes
 from n2n_edge.runs.normalisation import MEAN_KEY, STD_KEY
 from n2n_edge.runs.prepare import data_of
 from n2n_edge.runs.quantization_report import QuantizationReport, QuantizeSettings
+from n2n_edge.runs.quantization_verdict import objections, timed_ratio
 from n2n_edge.runs.readiness import obstacles
+from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.tasks.choice import TASK_KEY, metric_name, task_of
 from n2n_edge.tasks.paired import paired_difference
 from n2n_edge.training.compute import Engine
@@ -54,7 +53,7 @@ from n2n_edge.training.file_evaluation import file_meters
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.writing import write_text
 
-__all__ = ["quantize_file"]
+__all__ = ["quantize_file", "quantize_model"]
 
 _METADATA = "n2n_edge.quantization"
 _STALE = ("n2n_edge.metrics.figures", "n2n_edge.budgets", "n2n_edge.profile")
@@ -62,8 +61,6 @@ _STALE = ("n2n_edge.metrics.figures", "n2n_edge.budgets", "n2n_edge.profile")
 _VALIDATION_IMAGES = 256
 _WHOLE_CLASSES = ("classification", "multilabel")
 """Tasks whose last layer is quantized like any other."""
-_SURE = 0.02
-_THIN, _THIN_SHARE = 32, 0.3
 _NOT_TAKEN = ("untouchable", "operator", "integer_outputs")
 """Obstacles to compressing that don't keep a network from being quantized."""
 
@@ -80,6 +77,80 @@ class _Source:
     graph: ir.Model
     data: Data
     notes: tuple[Notice, ...]
+
+
+def quantize_model(
+    model: Path | str,
+    data: Path | str,
+    *,
+    out: Path | str | None = None,
+    precision: Literal["int8", "fp16"] = "int8",
+    device: str = "cpu",
+    keep_float: Sequence[str] = (),
+    max_drop: float = 1.0,
+    opset: int | None = None,
+    calibration: Literal["auto", "minmax", "percentile", "entropy", "mse"] = "auto",
+    images: int = 256,
+    target: str = "host",
+    threads: int | None = None,
+    max_time: float = 10.0,
+    force: bool = False,
+    task: str = "auto",
+    decode: str | None = None,
+    classes: Path | str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    pixels: str | None = None,
+    channels: str | None = None,
+    resize: str | None = None,
+    crop_ratio: float | None = None,
+    interpolation: str | None = None,
+    antialias: bool | None = None,
+    pad_color: Sequence[int] | None = None,
+    pad_position: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    bind: Sequence[str] = (),
+    seed: int = 0,
+    on_message: Callable[[str], None] = lambda text: None,
+) -> QuantizationReport:
+    """Quantize an ONNX file by calibration, and write it to `out` unless it loses more than allowed or is slower.
+
+    >>> report = n2n_edge.quantize_model("model.onnx", "images/", device="raspberry-pi-4")
+    >>> report.accepted, report.drop.value, report.out
+
+    Keywords are the options of ``n2n-edge quantize``; how images go into the network is told as for `compress`.
+    `max_drop` is in points of a hundred, `max_time` in seconds. A file that is rejected isn't written, `out` of the
+    report is None and `reasons` say why; with `force` it is written all the same. `on_message` is told what happens.
+
+    Raises:
+        InputError: a file that can't be quantized, is so already, or whose data don't fit; layers that don't exist.
+        UnsuitableEnvironmentError: ONNX Runtime can't run one of the files.
+    """
+    of_data = CompressSettings(
+        teacher=str(model),
+        data=str(data),
+        task=task,
+        decode=decode,
+        classes=None if classes is None else str(classes),
+        mean=None if mean is None else tuple(mean),
+        std=None if std is None else tuple(std),
+        pixels=pixels,
+        channels=channels,
+        resize=resize,
+        crop_ratio=crop_ratio,
+        interpolation=interpolation,
+        antialias=antialias,
+        pad_color=None if pad_color is None else tuple(pad_color),
+        pad_position=pad_position,
+        input_shape=None if input_shape is None else tuple(input_shape),
+        bind=tuple(bind) or None,
+        seed=seed,
+    )
+    settings = QuantizeSettings(
+        of_data, precision, device, tuple(keep_float), max_drop, opset, calibration, images, target, threads, max_time,
+        force,
+    )  # fmt: skip
+    return quantize_file(settings, None if out is None else Path(out), on_message)
 
 
 def quantize_file(
@@ -184,7 +255,7 @@ def _quantized(
         calibration = calibrated(source.graph, plan, source.data, settings.images)
     say(f"ranges of {len(calibration.names)} values over {calibration.images} training images")
     validation = Validation(source.graph, source.data, source.data.validation, _VALIDATION_IMAGES)
-    methods = METHODS if settings.calibration == "auto" else (cast("Method", settings.calibration),)
+    methods = METHODS if settings.calibration == "auto" else (settings.calibration,)
     found = quantize(
         source.graph, calibration, validation, plan, methods=methods, max_drop=settings.max_drop, watch=say
     )
@@ -244,7 +315,7 @@ def _report(
     figures[0][metric], figures[1][metric] = scores
     lost = drop(scores[1], scores[0])
     say("timing both in turns")
-    ratio, warnings = _ratio(source.path, timed_file, settings)
+    ratio, warnings = timed_ratio(source.path, timed_file, settings)
     predicted = None
     if not profile.is_host:
         estimates = [each.estimate(profile) for each in files]
@@ -257,7 +328,7 @@ def _report(
         )
         notes.append(Notice("timed-twin", text))
     table = precision_table(files[1].model)
-    reasons = _reasons(lost, ratio, predicted, table, files[1].model, profile, settings)
+    reasons = objections(lost, ratio, predicted, table, profile, settings)
     return QuantizationReport(
         model=model,
         out=None,
@@ -276,71 +347,3 @@ def _report(
         notes=tuple(notes),
         warnings=(*data.warnings, *warnings),
     )
-
-
-def _ratio(before: Path, after: Path, settings: QuantizeSettings) -> tuple[Figure | None, tuple[Notice, ...]]:
-    """Return the time of `after` over that of `before`, and warnings; None where one couldn't be timed."""
-    how = settings.of_data
-    options = BenchOptions(
-        threads=settings.threads,
-        min_time_s=min(1.0, settings.max_time_s),
-        max_time_s=settings.max_time_s,
-        input_shape=how.input_shape,
-    )
-    found = compare([before, after], options, open_target(settings.target), threshold=_SURE)
-    failed = next((each for each in found.measurements if isinstance(each, N2NError)), None)
-    comparison: Comparison | None = found.comparisons[1]
-    if failed is not None or comparison is None:
-        return None, (Notice("not-timed", f"the two couldn't be timed: {failed}"),)
-    high = min(comparison.high, 1e9)
-    return Figure(comparison.ratio, "ratio", "measured", comparison.low, high, comparison.rounds), ()
-
-
-def _reasons(
-    lost: Figure,
-    ratio: Figure | None,
-    predicted: tuple[Figure, Figure] | None,
-    table: Precisions,
-    model: ir.Model,
-    profile: Profile,
-    settings: QuantizeSettings,
-) -> tuple[Notice, ...]:
-    """Say what is wrong with a file: it loses too much, or is slower where it is meant to run."""
-    found = []
-    if lost.value > settings.max_drop:
-        text = f"loses {lost.value:.2f} points on the test images, more than the {settings.max_drop:g} allowed"
-        found.append(Notice("drop", text))
-    elsewhere = predicted is not None and settings.target == "host"
-    slower = ratio is not None and ratio.low is not None and ratio.low > 1.0
-    if slower and ratio is not None and not elsewhere:
-        causes = _causes(table, model, settings)
-        text = f"takes {ratio.value:.2f} times as long as the float model ({ratio.low:.2f} to {ratio.high:.2f})"
-        found.append(Notice("slower", f"{text}: {causes}" if causes else text))
-    if elsewhere and predicted is not None and predicted[1].value >= predicted[0].value:
-        causes = _causes(table, model, settings)
-        text = (
-            f"is predicted to take {predicted[1].value:.3g} ms on {profile.name}, the float model "
-            f"{predicted[0].value:.3g} ms"
-        )
-        found.append(Notice("predicted-slower", f"{text}: {causes}" if causes else text))
-    return tuple(found)
-
-
-def _causes(table: Precisions, model: ir.Model, settings: QuantizeSettings) -> str:
-    """Say why a quantized file may be slow, as far as the graph and this processor tell."""
-    if settings.precision == "fp16":
-        return "processors without float16 arithmetic convert to float32 and back" if settings.target == "host" else ""
-    causes = []
-    total = sum(table.macs.values())
-    if settings.target == "host" and is_x86() and not has_vnni():
-        causes.append("this processor has no VNNI")
-    if total and (share := table.macs.get("int8", 0) / total) < 0.95:
-        causes.append(f"{1 - share:.0%} of the multiply-accumulates stay in float")
-    if table.conversions > 2:
-        causes.append(f"{table.conversions} conversions at the borders of float islands")
-    thin = sum(each.macs for each in table.layers if each.precision == "int8" and each.params < _THIN**2)
-    if total and thin / total > _THIN_SHARE:
-        causes.append(
-            f"{thin / total:.0%} of the multiply-accumulates are in layers too thin for integer kernels to pay"
-        )
-    return ", ".join(causes)
