@@ -100,6 +100,8 @@ class CandidateJson(TypedDict):
     memory_bound_mb: NotRequired[float]
     latencies_ms: NotRequired[dict[str, float]]
     """Expected latency per device name, in a run for several devices."""
+    int8: NotRequired[list[str]]
+    """The regions that are in int8, where any is."""
     entropy: NotRequired[float | None]
     """How undecided the policy was when it proposed the candidate: 1 uniformly random, 0 settled."""
 
@@ -170,7 +172,8 @@ class ArchitectureJson(TypedDict):
 class PrecisionStepJson(TypedDict):
     """A student after one step on its way to int8, on validation images: against its float form.
 
-    `drop` is in points of a hundred of the score (without labels: of fidelity), `loss` the distillation loss.
+    `drop` is in points of a hundred of the score (without labels: of fidelity), `loss` the distillation loss towards
+    the teacher.
     """
 
     step: Literal["float", "calibrated", "distilled"]

@@ -34,6 +34,7 @@ from n2n_edge.report.network import layer_devices, layer_rows, network_charts
 from n2n_edge.report.page import page_environment
 from n2n_edge.report.precision import precision_charts
 from n2n_edge.report.progress import entropy_chart, reward_chart
+from n2n_edge.report.quantization import precision_words
 from n2n_edge.report.score import metric_of
 from n2n_edge.report.training import training_charts
 from n2n_edge.writing import write_text
@@ -106,6 +107,7 @@ def render_html(document: RunReport, run_rows: Sequence[CandidateJson]) -> str:
             network_charts=charts["network"],
             layers=layer_rows(layers),
             layer_devices=layer_devices(layers),
+            precision=precision_words(document),
             training_charts=charts["training"],
             widths=[_width_bar(group, groups) for group in groups if group["before"] != group["after"]],
             unchanged=[group for group in groups if group["before"] == group["after"]],

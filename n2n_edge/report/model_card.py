@@ -22,6 +22,7 @@ from n2n_edge.report.comparison import (
 from n2n_edge.report.conditions import condition_table
 from n2n_edge.report.document import RunReport
 from n2n_edge.report.html import facts_of
+from n2n_edge.report.quantization import precision_words
 from n2n_edge.report.score import metric_of
 from n2n_edge.writing import markdown_code, markdown_text, write_text
 
@@ -119,11 +120,20 @@ def _making(document: RunReport) -> str:
         f"{len(search['candidates'])} candidates.",
         f"- Layers removed: {removed}.",
         f"- Channel groups shrunk: {widths}.",
+        *_precision(document),
         f"- Training: distilled from the teacher for {len(training['epochs'])} epochs"
         + (f", weights of epoch {training['best_epoch']}." if training["best_epoch"] is not None else "."),
         *(f"- Data, {name}: {markdown_text(value)}" for name, value in facts_of(_named(document["data"])).items()),
     ]
     return "## How it was made\n\n" + "\n".join(lines)
+
+
+def _precision(document: RunReport) -> list[str]:
+    words = precision_words(document)
+    if words is None:
+        return []
+    steps = "; ".join(f"{step.name}: {step.drop}" for step in words.steps)
+    return [f"- Precision: {markdown_text(words.outcome)} Score by step, on validation images: {markdown_text(steps)}."]
 
 
 def _use(document: RunReport) -> str:

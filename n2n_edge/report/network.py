@@ -30,6 +30,8 @@ class LayerCell:
 class LayerRow:
     """One layer in words; `number` counts along the graph, None for what belongs to no layer.
 
+    `precision` is that of the student's layer, empty where all of it is in float32.
+
     The shares are per cent of the widest layer; they are None where nobody noted the channels.
     """
 
@@ -38,6 +40,7 @@ class LayerRow:
     op_type: str
     removed: bool
     channels: str
+    precision: str
     before_share: float | None
     after_share: float | None
     cells: tuple[LayerCell, ...]
@@ -78,6 +81,7 @@ def layer_rows(layers: Sequence[LayerJson]) -> tuple[LayerRow, ...]:
                 layer["op_type"],
                 layer["removed"],
                 _channel_words(layer),
+                layer.get("precision", ""),
                 before_share,
                 after_share,
                 tuple(_cell(layer, device) for device in devices),

@@ -56,6 +56,8 @@ def _row(trial: Trial, entropy: float | None, several: bool) -> CandidateJson:
         "entropy": entropy,
         "trained": trial.score is not None,
     }
+    if trial.architecture.int8:
+        row["int8"] = sorted(trial.architecture.int8)
     if several:
         row["latencies_ms"] = {name: figure.value for name, figure in costs.latencies.items()}
     return row

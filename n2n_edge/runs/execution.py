@@ -108,7 +108,9 @@ def _run(
                 settings.objective,
                 others=prepared.profiles[1:],
                 accept_expected=settings.accept_expected,
-                precision=CandidatePrecision(prepared.teacher, cast("ShippedPrecision", settings.precision)),
+                precision=CandidatePrecision(
+                    prepared.teacher, cast("ShippedPrecision", settings.precision), prepared.profile
+                ),
             )
             found = _search(settings, prepared, schedule, meter, journal, callback, time.monotonic() - before)
         give_back_freed_memory()

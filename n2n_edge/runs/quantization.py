@@ -265,8 +265,7 @@ def _quantized(
             watch=say,
         )
     if plan.activations == "int8" and settings.target == "host" and is_x86():
-        twin = host_plan(found.plan.float_nodes)
-        return found, found.model, quantized(found.graph, found.ranges, twin)
+        return found, found.model, quantized(found.graph, found.ranges, host_plan(found.plan.float_nodes))
     return found, found.model, None
 
 

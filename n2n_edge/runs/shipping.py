@@ -121,6 +121,11 @@ def ship_trained(run: Path, student: "nn.Module | Path", out: Path | None, callb
     """
     folder, settings = RunFolder.existing(run)
     report = read_report(folder.report_json)
+    if "precision" in report and report["precision"]["ships"] != "fp32":
+        raise InputError(
+            f"{run}: its student holds integers, which can't be trained elsewhere; start a run with ‹precision› fp32, "
+            "and quantize what you have trained with `n2n-edge quantize`"
+        )
     place = find_winner(report, report["search"]["candidates"])
     target = RunFolder(out if out is not None else folder.path / "retrained")
     if target.path.exists() and (not target.path.is_dir() or any(target.path.iterdir())):
@@ -292,8 +297,8 @@ def _begin(target: RunFolder, text: str | None) -> None:
 
 
 def _architecture(teacher: Teacher, candidate: Trial, run: Path) -> Architecture:
-    removed, widths = sorted(candidate.architecture.removed), dict(candidate.architecture.widths)
+    chosen = candidate.architecture
     try:
-        return teacher.architecture(removed, widths)
+        return teacher.architecture(sorted(chosen.removed), dict(chosen.widths), sorted(chosen.int8))
     except ValueError as error:
         raise InputError(f"{run}: made by a version of n2n-edge that cuts otherwise ({error})") from error

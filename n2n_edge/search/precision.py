@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from n2n_edge.data.dataset import Data
+from n2n_edge.devices.profile import Profile
 from n2n_edge.graph.batchnorm import fold_batchnorm
 from n2n_edge.graph.regions import nodes_outside
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.metrics.precisions import ShippedPrecision
 from n2n_edge.quantize.calibrate import Method
+from n2n_edge.quantize.device_plan import plan_for
 from n2n_edge.quantize.plan import QuantizationPlan
 from n2n_edge.quantize.ptq import calibrated
 from n2n_edge.quantize.qdq import structural, with_qdq
@@ -42,7 +44,9 @@ class CandidatePrecision:
     True
     """
 
-    def __init__(self, teacher: Teacher, precision: ShippedPrecision = "fp32") -> None:
+    def __init__(self, teacher: Teacher, precision: ShippedPrecision = "fp32", profile: Profile | None = None) -> None:
+        """`profile` is the device whose integers they are, by default an ARM board."""
+        self._profile = profile
         self._regions = teacher.regions
         names = tuple(region.name for region in teacher.regions)
         self.open: tuple[str, ...] = names if precision == "auto" else ()
@@ -58,7 +62,8 @@ class CandidatePrecision:
     def plan(self, model: ir.Model, int8: frozenset[str]) -> QuantizationPlan:
         """Return how a candidate's graph is quantized whose regions `int8` are."""
         chosen = [region for region in self._regions if region.name in int8]
-        return QuantizationPlan(nodes_outside(model, chosen))
+        outside = nodes_outside(model, chosen)
+        return QuantizationPlan(outside) if self._profile is None else plan_for(self._profile, outside)
 
     def shipped(self, model: ir.Model, int8: frozenset[str]) -> ir.Model:
         """Return the form in which `model` ships, as far as its costs go: scales are those of no calibration.

@@ -1,6 +1,7 @@
 """The widths that budgets leave, and what candidates cost."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from n2n_edge._example import teacher_path
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.graph.costs import costs
+from n2n_edge.graph.load import size_of
 from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.graph.width_costs import WidthCosts
 from n2n_edge.latency.model import LatencyModel
@@ -20,7 +22,7 @@ from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.fitting import Widths, fit_widths
-from n2n_edge.search.precision import Base
+from n2n_edge.search.precision import Base, CandidatePrecision
 from n2n_edge.search.store import Journal
 
 
@@ -249,3 +251,40 @@ def test_what_cuts_add_to_the_file_is_reckoned_with(
             found = meter.static(build(teacher, architecture))
             assert not meter.excesses(found)
             assert found.as_mapping()[cost] > 0.9 * share * full
+
+
+@pytest.mark.parametrize("regions", [slice(None), slice(1, 3)])
+def test_many_quantized_are_predicted_as_each_is(teacher: Teacher, journal: Journal, regions: slice) -> None:
+    int8 = [region.name for region in teacher.regions[regions]]
+    groups = teacher.base_graph(frozenset()).groups
+    rng = np.random.default_rng(0)
+    widths = np.array([[rng.integers(max(1, g.width // 4), g.width + 1) if g.shrinkable else g.width for g in groups]])
+    architecture = teacher.full.in_int8(*int8)
+    for group, width in zip(groups, widths[0].tolist(), strict=True):
+        architecture = architecture.resize(group.name, width) if group.shrinkable else architecture
+    with WarmWorker() as worker:
+        precision = CandidatePrecision(teacher, "auto")
+        profile = load_profile("raspberry-pi-4")
+        meter = CostMeter(teacher, profile, [Budget("size_mb", 1e9)], journal, worker, precision=precision)
+        found = meter.evaluate(architecture, build(teacher, architecture))
+        told = meter.predicted(Base(int8=frozenset(int8)), widths)
+    exact = found.as_mapping()
+    assert {name: told[name][0] for name in ("params", "macs")} == {name: exact[name] for name in ("params", "macs")}
+    assert told["memory_bound_mb"][0] == pytest.approx(exact["memory_bound_mb"])
+    assert told["latency_ms"][0] == pytest.approx(exact["latency_ms"])
+    assert exact["size_mb"] <= told["size_mb"][0] < exact["size_mb"] + 0.001
+    assert found.size_mb < meter.evaluate(replace(architecture, int8=frozenset()), build(teacher, architecture)).size_mb
+
+
+def test_a_budget_on_the_file_leaves_quantized_candidates_more_params(teacher: Teacher, journal: Journal) -> None:
+    with WarmWorker() as worker:
+        precision = CandidatePrecision(teacher, "auto")
+        profile = load_profile("raspberry-pi-4")
+        meter = CostMeter(teacher, profile, [Budget("size_mb", 0.1)], journal, worker, precision=precision)
+        found = []
+        for int8 in (frozenset[str](), precision.most):
+            architecture = meter.fitted(Base(int8=int8), {})
+            model = precision.shipped(build(teacher, architecture), int8)
+            assert size_of(model) <= 100_000
+            found.append(costs(model).params)
+    assert found[1] > 2 * found[0]

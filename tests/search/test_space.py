@@ -6,6 +6,7 @@ import pytest
 from n2n_edge._example import teacher_path
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.graph.teacher import Teacher
+from n2n_edge.search.precision import CandidatePrecision
 from n2n_edge.search.space import FEATURES, WIDTH_RATIOS, RemovalStage, ShrinkageStage
 
 
@@ -94,3 +95,23 @@ def test_the_nearest_proposal_keeps_proportions(teacher: Teacher) -> None:
     assert got[second] == WIDTH_RATIOS[0]
     assert {ratio for name, ratio in got.items() if name not in (first, second)} == {1.0}
     assert stage.nearest({}) == stage.problem.default
+
+
+def test_open_regions_are_the_last_decisions_of_both_stages(teacher: Teacher) -> None:
+    profile, precision = load_profile("cpu"), CandidatePrecision(teacher, "auto")
+    names = [region.name for region in teacher.regions]
+    removal = RemovalStage(teacher, profile, {}, precision)
+    shrinkage = ShrinkageStage(teacher, profile, {}, frozenset(), precision)
+    for stage in (removal, shrinkage):
+        assert stage.problem.choices[-len(names) :] == (2,) * len(names)
+        assert stage.problem.features.shape == (stage.problem.steps, FEATURES)  # policies transfer
+        assert stage.cuts(stage.problem.default).int8 == frozenset()
+    assert removal.cuts(removal.without((), names[:2])).int8 == set(names[:2])
+    assert shrinkage.cuts(shrinkage.nearest({}, names[1:])).int8 == set(names[1:])
+    assert set(shrinkage.cuts(shrinkage.nearest({}, names)).ratios.values()) == {1.0}
+
+
+def test_a_precision_that_was_asked_for_is_no_decision(teacher: Teacher) -> None:
+    stage = RemovalStage(teacher, load_profile("cpu"), {}, CandidatePrecision(teacher, "int8"))
+    assert stage.problem.steps == len(teacher.layers)
+    assert stage.cuts(stage.problem.default).int8 == {region.name for region in teacher.regions}
