@@ -210,11 +210,12 @@ def _source(model: Path, settings: QuantizeSettings, folder: Path, say: _Say) ->
     obstacle = next((each for each in obstacles(teacher) if each.code not in _NOT_TAKEN), None)
     if obstacle is not None:
         raise InputError(f"{model}: {obstacle.text}")
+    with foreign_file(model):
+        graph = fold_batchnorm(teacher.model)
+    _named(graph, settings.keep_float)  # a wrong name is told before images are read
     loading = Loading(how.data_workers, 0.0, how.strict_data)
     engine = Engine.of(DistillSettings(device="cpu"))
     data, _, notes = data_of(teacher, how, how.data, loading, engine, say)
-    with foreign_file(model):
-        graph = fold_batchnorm(teacher.model)
     return _Source(path, teacher, graph, data, notes)
 
 
