@@ -231,3 +231,27 @@ def test_a_quantized_model_is_refused(model: Path, data: Path, ratio: object, ca
     assert code == 2
     assert "is quantized already" in err
     assert "--undo" in err
+
+
+def test_sizes_that_are_free_are_timed_as_they_were_calibrated(
+    tmp_path: Path, data: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = teacher_file(tmp_path / "free.onnx")
+    loaded = onnx.load(model)
+    for axis in (2, 3):
+        loaded.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = "size"
+    onnx.save(loaded, model)
+    timed: list[list[int]] = []
+
+    def ratio(before: Path, after: Path, settings: object) -> tuple[Figure, tuple[()]]:
+        for path in (before, after):
+            session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+            timed.append(session.get_inputs()[0].shape[1:])
+        return Figure(0.5, "ratio", "measured", 0.4, 0.6, 8), ()
+
+    monkeypatch.setattr(quantization, "timed_ratio", ratio)
+    words = ("--input-shape", "3x12x12", "--max-drop", 50, "--calibration", "minmax")
+    assert call("quantize", model, "--data", data, *QUICK, *words)[0] == 0
+    assert timed == [[3, 12, 12], [3, 12, 12]]
+    session = onnxruntime.InferenceSession(str(tmp_path / "free-int8.onnx"), providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape[2:] == ["size", "size"]
