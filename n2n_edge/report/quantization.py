@@ -49,10 +49,8 @@ def precision_words(document: RunReport) -> PrecisionWords | None:
     if found is None:
         return None
     steps = tuple(
-        PrecisionStep(
-            _STEPS[step["step"]], f"{0.0 - step['drop']:+.2f} points" if place else "0", f"{step['loss']:.3g}"
-        )
-        for place, step in enumerate(found["steps"])
+        PrecisionStep(_STEPS[step["step"]], f"{0.0 - step['drop']:+.2f} points", f"{step['loss']:.3g}")
+        for step in found["steps"]
     )
     ratios = [
         PrecisionRatio(f"Latency on {device}", _in_words(ratio), figure_of(ratio).predicted)

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
@@ -24,7 +24,7 @@ from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.target import HostTarget
 from n2n_edge.metrics.costs import COSTS
 from n2n_edge.metrics.figures import Figure, FigureJson
-from n2n_edge.metrics.notices import Notice
+from n2n_edge.metrics.notices import Notice, codes_of, texts_of
 from n2n_edge.metrics.precisions import ShippedPrecision
 from n2n_edge.metrics.verdict import verdicts_on
 from n2n_edge.quantize.device_plan import has_vnni, host_plan, is_x86
@@ -42,7 +42,7 @@ from n2n_edge.search.store import Fact, Journal
 from n2n_edge.training.distillation import DistillResult
 from n2n_edge.training.quantization_aware import quantize_aware, quantize_aware_settings
 
-__all__ = ["MOST_DROP", "TIME_SHARE", "in_precision"]
+__all__ = ["MOST_DROP", "TIMED", "TIME_SHARE", "Decision", "decide", "in_precision"]
 
 TIME_SHARE = 0.4
 """Part of what `--minutes` leaves for training that quantization gets."""
@@ -64,7 +64,8 @@ _USUAL_CONVERSIONS = 2
 _THIN = 32
 """Channels from which on ONNX Runtime's integer kernels pay where there is a dot product (its PR 9772)."""
 
-_TIMED = BenchOptions(min_time_s=0.5, max_time_s=4.0)
+TIMED = BenchOptions(min_time_s=0.5, max_time_s=4.0)
+"""How long the two files are timed in turns; rounds of fresh processes come on top."""
 
 
 def in_precision(
@@ -157,7 +158,7 @@ def _trial(
                 ratios[device.name] = Figure(after.value / before.value, "ratio", after.provenance).to_json()
                 continue
             try:
-                options = replace(_TIMED, threads=device.default_threads, providers=device.providers)
+                options = replace(TIMED, threads=device.default_threads, providers=device.providers)
                 compared = compare([paths[0], paths[2]], options, HostTarget(), threshold=_THRESHOLD)
             except MeasurementError:
                 continue
@@ -183,6 +184,52 @@ def _trial(
     return _Tried(ratios, figures[0]["size_mb"].value, figures[1]["size_mb"].value, tuple(dict.fromkeys(misses)))
 
 
+@dataclass(frozen=True)
+class Decision:
+    """Whether the quantized form ships, and what is told of it; `rejected` are its faults where it doesn't."""
+
+    ships: bool
+    rejected: tuple[Notice, ...] = ()
+    warnings: tuple[Notice, ...] = ()
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """The note of a form that was rejected."""
+        if self.ships:
+            return ()
+        text = f"the float student ships, int8 was rejected: {'; '.join(each.text for each in self.rejected)}"
+        return (Notice("int8-rejected", text),)
+
+
+def decide(
+    asked: str, ratios: Mapping[str, FigureJson], drop: float, allowed: float, missed: Sequence[str], why: str = ""
+) -> Decision:
+    """Decide whether the quantized form of a student ships.
+
+    It does where it isn't slower than its float twin on any of the devices of `ratios` (latency over the twin's) and
+    loses at most `allowed` points. Else it ships with warnings if it was `asked` for, or if the twin has `missed`
+    budgets (costs by name) that it keeps. `why` says what makes it slow.
+    """
+    faults = []
+    slower = [(name, ratio) for name, ratio in ratios.items() if _is_slower(ratio)]
+    if slower:
+        name, ratio = slower[0]
+        text = f"int8 takes {_ratio_in_words(ratio)} the time of its float twin on {name}{f' ({why})' if why else ''}"
+        faults.append(Notice("int8-slower", text))
+    if drop > allowed:
+        text = f"int8 loses {drop:.2f} points of its float twin's score on validation images, {allowed:g} are allowed"
+        faults.append(Notice("int8-loses", text))
+    remedy = ""
+    if asked == "int8":
+        remedy = "give ‹precision› auto to ship float where int8 doesn't pay"
+    elif missed:
+        limits = " and ".join(COSTS[cost].label.lower() for cost in missed)
+        remedy = f"it ships all the same: its float twin doesn't keep the budget on {limits}"
+    elif faults:
+        return Decision(False, tuple(faults))
+    return Decision(True, warnings=tuple(replace(each, remedy=remedy) for each in faults))
+
+
 def _decided(
     trained: Trained,
     result: DistillResult,
@@ -192,28 +239,15 @@ def _decided(
     settings: CompressSettings,
     seconds: float,
 ) -> Trained:
-    """Return the student that ships: the quantized one where it pays, is asked for, or alone keeps the budgets."""
-    drop = steps[-1]["drop"]
+    """Return the student as it ships."""
     allowed = MOST_DROP if settings.max_drop is None else settings.max_drop
-    slower = {device: ratio for device, ratio in tried.ratios.items() if _is_slower(ratio)}
-    slower = {device.name: slower[device.name] for device in prepared.profiles if device.name in slower}
-    complaints: list[Notice] = []
-    if slower:
-        name, ratio = next(iter(slower.items()))
-        device = next(profile for profile in prepared.profiles if profile.name == name)
-        why = _why_slow(folded(result.model), device)
-        text = f"int8 takes {_ratio_in_words(ratio)} the time of its float twin on {name}{f' ({why})' if why else ''}"
-        complaints.append(Notice("int8-slower", text))
-    if drop > allowed:
-        text = f"int8 loses {drop:.2f} points of its float twin's score on validation images, {allowed:g} are allowed"
-        complaints.append(Notice("int8-loses", text))
-    forced, needed = settings.precision == "int8", bool(tried.misses)
-    ships = not complaints or forced or needed
-    regions = [region.name for region in prepared.teacher.regions if region.name in trained.architecture.int8]
+    ratios = {device.name: tried.ratios[device.name] for device in prepared.profiles if device.name in tried.ratios}
+    why = _why_slow(folded(result.model), prepared.profile)
+    decision = decide(settings.precision, ratios, steps[-1]["drop"], allowed, tried.misses, why)
     document: PrecisionJson = {
         "asked": cast("ShippedPrecision", settings.precision),
-        "ships": "int8" if ships else "fp32",
-        "regions": regions,
+        "ships": "int8" if decision.ships else "fp32",
+        "regions": [region.name for region in prepared.teacher.regions if region.name in trained.architecture.int8],
         "steps": steps,
         "latency_ratio": dict(tried.ratios),
         "size_mb": {
@@ -221,24 +255,12 @@ def _decided(
             "twin": Figure(tried.twin_mb, "MB", "computed").to_json(),
         },
         "max_drop": allowed,
-        "rejected": [] if ships else [str(each) for each in complaints],
-        "rejected_codes": [] if ships else [each.code for each in complaints],
+        "rejected": list(texts_of(decision.rejected)),
+        "rejected_codes": list(codes_of(decision.rejected)),
     }
-    if not ships:
-        text = f"the float student ships, int8 was rejected: {'; '.join(each.text for each in complaints)}"
-        precision = Precision(False, document, notices=(Notice("int8-rejected", text),))
-        return replace(trained, precision=precision)
-    remedy = "give ‹precision› auto to ship float where int8 doesn't pay" if forced else ""
-    if needed and not forced:
-        limits = ", ".join(COSTS[cost].label.lower() for cost in tried.misses)
-        remedy = f"it ships all the same, since its float twin doesn't keep the budget on {limits}"
-    warnings = tuple(replace(each, remedy=remedy) for each in complaints)
-    return Trained(
-        trained.architecture,
-        replace(trained.result, model=result.model),
-        trained.seconds + seconds,
-        Precision(True, document, warnings=warnings),
-    )
+    precision = Precision(decision.ships, document, decision.notices, decision.warnings)
+    trained = replace(trained, precision=precision, seconds=trained.seconds + seconds)
+    return replace(trained, result=replace(trained.result, model=result.model)) if decision.ships else trained
 
 
 def _is_slower(ratio: FigureJson) -> bool:
