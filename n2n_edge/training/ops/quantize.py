@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from n2n_edge.graph.op import MICROSOFT
-from n2n_edge.graph.pairs import is_pair, moves_integers, quantized_type, scales_of
+from n2n_edge.graph.pairs import is_pair, moves_integers, quantized_type
 from n2n_edge.training.ops.registry import Kernel, Mode, NodeView, register, torch_dtype
 
 __all__ = ["RANGES", "Product", "Requantized", "round_to_grid"]
@@ -217,9 +217,7 @@ class Product:
 
     @classmethod
     def of(cls, view: NodeView, kernel: Kernel) -> "Product | None":
-        """Return the form of a node, None where it is no product of values that scales tell of."""
-        if len(scales_of(view.node)) != len(("input", "weight")):
-            return None
+        """Return the form of a node whose first two inputs are dequantized, None where it is no product of these."""
         match view.node.op_type:
             case "Conv":
                 return cls(kernel, view.mode, 0, 1)
