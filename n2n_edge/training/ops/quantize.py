@@ -237,7 +237,8 @@ class Product:
         assert scales is not None
         if self.mode.training or torch.is_grad_enabled() or scale.numel() > 1:
             return self._run(x, weight, *others)
-        integers = self._run(torch.round(x / scale), torch.round(weight / _along(scales, self.weight_axis, weight)))
+        along = _along(scales, self.weight_axis, weight)
+        integers = self._run(_quotients(x, scale.reshape(())).round_(), _quotients(weight, along).round_())
         product = scale * scales
         if bias is not None:
             integers += _along(torch.round(bias.reshape(-1) / product), self.output_axis, integers)
@@ -264,8 +265,8 @@ class Requantized:
         assert second is not None
         if not (self.mode.training or torch.is_grad_enabled() or scale.numel() > 1 or first.numel() > 1):
             product = first * second
-            sums = torch.round(x / _along(product, self.output_axis, x))
-            x = torch.round(sums.mul_(_along(product / scale, self.output_axis, x))).mul_(scale)
+            sums = _quotients(x, _along(product, self.output_axis, x)).round_()
+            x = sums.mul_(_along(product / scale, self.output_axis, x)).round_().mul_(scale)
         result = self.kernel(x, scale, *others)
         assert isinstance(result, Tensor)
         return result
