@@ -218,16 +218,26 @@ class Product:
     @classmethod
     def of(cls, view: NodeView, kernel: Kernel) -> "Product | None":
         """Return the form of a node whose first two inputs are dequantized, None where it is no product of these."""
+        found: Product | None = None
         match view.node.op_type:
             case "Conv":
-                return cls(kernel, view.mode, 0, 1)
+                found = cls(kernel, view.mode, 0, 1)
             case "ConvTranspose" if view.get_int("group", 1) == 1:
-                return cls(kernel, view.mode, 1, 1)
+                found = cls(kernel, view.mode, 1, 1)
             case "Gemm" if view.get_float("alpha", 1.0) == 1.0 == view.get_float("beta", 1.0):
-                return cls(kernel, view.mode, 0 if view.get_int("transB", 0) else 1, -1)
+                found = cls(kernel, view.mode, 0 if view.get_int("transB", 0) else 1, -1)
             case "MatMul":
-                return cls(kernel, view.mode, -1, -1)
-        return None
+                found = cls(kernel, view.mode, -1, -1)
+        return found if found is not None and found.is_scaled_by_outputs(view) else None
+
+    def is_scaled_by_outputs(self, view: NodeView) -> bool:
+        """Tell whether the weight has one scale, or one for each of the outputs."""
+        pair = None if view.node.inputs[1] is None else view.node.inputs[1].producer()
+        scale = None if pair is None or pair.inputs[1] is None else pair.inputs[1].const_value
+        if pair is None or scale is None:
+            return False
+        rank, axis = len(view.shape(1) or ()), pair.attributes.get_int("axis", 1) or 0
+        return scale.size == 1 or (rank > 0 and axis % rank == self.weight_axis % rank)
 
     def __call__(self, x: Tensor, weight: Tensor, *rest: Tensor | None) -> Tensor:
         """Run the node on its inputs, and the two scales behind them."""
