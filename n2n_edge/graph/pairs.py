@@ -4,9 +4,19 @@ import onnx_ir as ir
 
 from n2n_edge.graph.op import counted_op, op_of
 
-__all__ = ["behind_pairs", "is_pair", "moves_integers", "only_moves", "quantized_type", "quantizer_of"]
+__all__ = [
+    "behind_pairs",
+    "is_pair",
+    "moves_integers",
+    "only_moves",
+    "quantized_type",
+    "quantizer_of",
+    "scales_of",
+    "summing",
+]
 
 _MOVING = ("layout", "slicing", "free")
+_BYTES = (ir.DataType.INT8, ir.DataType.UINT8)
 _ORDERING = frozenset({"MaxPool", "ReduceMax", "ReduceMin"})
 
 
@@ -98,3 +108,26 @@ def behind_pairs(value: ir.Value) -> ir.Value:
             break
         value = source
     return value
+
+
+def scales_of(node: ir.Node) -> tuple[ir.Value, ...]:
+    """Return the scales of a node's first two inputs, in their order, where both stand for integers of 8 bits."""
+    scales = []
+    for value in node.inputs[:2]:
+        producer = None if value is None else value.producer()
+        if producer is None or producer.op_type != "DequantizeLinear" or producer.inputs[1] is None:
+            return ()
+        if producer.attributes.get_int("block_size", 0) or quantized_type(producer) not in _BYTES:
+            return ()
+        scales.append(producer.inputs[1])
+    return tuple(scales)
+
+
+def summing(node: ir.Node) -> ir.Node | None:
+    """Return the node whose output a QuantizeLinear alone takes, through activations that it does by the way."""
+    value = node.inputs[0] if node.op_type == "QuantizeLinear" else None
+    while value is not None and len(value.uses()) == 1 and (producer := value.producer()) is not None:
+        if producer.op_type not in ("Relu", "Clip"):
+            return producer
+        value = producer.inputs[0]
+    return None

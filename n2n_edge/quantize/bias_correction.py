@@ -2,8 +2,8 @@
 
 Rounded weights, and activations that are cut off, shift the mean of a channel; a shift of all positions alike is a
 bias, which costs nothing to undo. Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
-Correction" (ICCV 2019), section 4.2, measured on images as in its appendix D: layers are corrected in the graph's order,
-so that each is measured with what the corrected ones before it give.
+Correction" (ICCV 2019), section 4.2, measured on images as in its appendix D: layers are corrected in the graph's
+order, so that each is measured with what the corrected ones before it give.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

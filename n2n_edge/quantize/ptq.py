@@ -1,7 +1,7 @@
 """Post-training quantization: how ranges are set, and which layers stay float, by what validation images say."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -10,16 +10,21 @@ from n2n_edge.data.dataset import Data, Split
 from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.graph.shape_run import Array
+from n2n_edge.quantize.bias_correction import correct_biases
 from n2n_edge.quantize.calibrate import METHODS, Calibration, Method
+from n2n_edge.quantize.equalise import equalise
 from n2n_edge.quantize.plan import QuantizationPlan
-from n2n_edge.quantize.qdq import activations, folded, weighted_nodes, with_qdq
+from n2n_edge.quantize.qdq import activations, folded, with_qdq
+from n2n_edge.quantize.sensitivity import measure_sensitivity, to_float
 from n2n_edge.tasks.choice import task_of
 from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.task import Meter, Task, Tensors
 
-__all__ = ["Quantized", "Validation", "calibrated", "image_batches", "quantize", "quantized"]
+__all__ = ["Quantized", "Validation", "calibrated", "image_batches", "post_train", "quantize", "quantized"]
 
 _BATCH, _PIXELS = 64, 64 * 96 * 96
+_FEW, _LEAST_FEW, _FEW_PIXELS = 64, 4, 32 * 224 * 224
+"""Images that channels are equalised, biases corrected and layers compared by, and pixels that these may have."""
 
 
 def image_batches(data: Data, split: Split, most: int) -> Iterator[Array]:
@@ -65,6 +70,10 @@ class Validation:
             total, count = total + float(found) * len(batch), count + len(batch)
         return total / count
 
+    def compare(self, reference: Sequence[Array], outputs: Sequence[Array]) -> float:
+        """Return the distillation loss of a batch's outputs with others as the teacher's."""
+        return float(self._task.loss(_tensors(outputs), _tensors(reference), None, self._settings))
+
     def drop(self, model: ir.Model) -> float:
         """Return the points by which a network's score lies below the float one's."""
         session = self._session(model)
@@ -98,8 +107,8 @@ class Quantized:
     """A network as it would ship, and how it came about.
 
     `losses` are the distillation losses on validation images by way of finding ranges; `drop` is the loss of score
-    there; `returned` are the layers that went back to float for it, the most harmful first, each with the loss that
-    this saves.
+    there; `returned` are the layers that went back to float for it, the most harmful first, each with the loss of
+    quantizing it alone. `graph` is the float network that was quantized, equalised or not; `steps` are losses by step.
     """
 
     model: ir.Model
@@ -108,6 +117,8 @@ class Quantized:
     ranges: Mapping[str, tuple[float, float]]
     losses: Mapping[Method, float]
     drop: float
+    graph: ir.Model
+    steps: Mapping[str, float] = field(default_factory=dict)
     returned: tuple[tuple[str, float], ...] = ()
 
 
@@ -131,14 +142,9 @@ def quantize(
     plan: QuantizationPlan,
     *,
     methods: Sequence[Method] = METHODS,
-    max_drop: float | None = None,
     watch: Callable[[str], None] = lambda text: None,
 ) -> Quantized:
-    """Quantize with the ranges of least loss; layers go back to float until the score falls by at most `max_drop`.
-
-    `max_drop` is in points of a hundred; None leaves the plan as it is. Which layers hurt most is measured once, and as
-    many go back as it takes, which a binary search finds.
-    """
+    """Quantize with the ranges of least loss on validation images."""
     ranges = {method: calibration.ranges(method) for method in methods}
     models = {method: quantized(model, ranges[method], plan) for method in methods}
     losses = {method: validation.loss(models[method]) for method in methods}
@@ -146,41 +152,68 @@ def quantize(
     drop = validation.drop(models[method])
     words = ", ".join(f"{name} {loss:.3g}" for name, loss in losses.items())
     watch(f"ranges by {method} (distillation loss on validation images: {words}); {drop:+.2f} points lost there")
-    found = Quantized(models[method], plan, method, ranges[method], losses, drop)
-    if max_drop is None or drop <= max_drop:
+    return Quantized(models[method], plan, method, ranges[method], losses, drop, graph=model)
+
+
+def post_train(
+    model: ir.Model,
+    data: Data,
+    validation: Validation,
+    plan: QuantizationPlan,
+    *,
+    images: int,
+    methods: Sequence[Method] = METHODS,
+    max_drop: float = 1.0,
+    watch: Callable[[str], None] = lambda text: None,
+) -> Quantized:
+    """Quantize by all that helps without training, each step kept where it lowers the loss on validation images.
+
+    Channels are equalised, ranges set by the best way, biases corrected. Where the score still falls by more than
+    `max_drop` (points of a hundred), the layers that hurt most go back to float, as few as it takes. `model` is a
+    normalised float network with its norms folded; `images` are those that ranges are set by.
+
+    Raises:
+        InputError: ONNX Runtime can't run the network.
+    """
+    name = str(model.graph.inputs[0].name)
+    layout = _layout(model)
+    _, height, width = data.input_shape
+    few = max(_LEAST_FEW, min(_FEW, images, _FEW_PIXELS // (height * width)))
+    batches = [{name: layout(each)} for each in image_batches(data, data.train, few)]
+    steps: dict[str, float] = {}
+    found: Quantized | None = None
+    for step, graph in (("calibrated", model), ("equalised", equalise(model, batches))):
+        calibration = calibrated(graph, plan, data, images)
+        trial = quantize(graph, calibration, validation, plan, methods=methods, watch=watch)
+        steps[step] = trial.losses[trial.method]
+        if found is None or steps[step] < found.losses[found.method]:
+            found = trial
+    assert found is not None
+    graph, ranges = found.graph, found.ranges
+    training = with_qdq(graph, ranges, plan)
+    corrected = folded(correct_biases(training, graph, batches))
+    steps["corrected"] = validation.loss(corrected)
+    corrects = steps["corrected"] < found.losses[found.method]
+    if corrects:
+        found = replace(found, model=corrected, drop=validation.drop(corrected))
+    words = ", ".join(f"{step} {loss:.3g}" for step, loss in steps.items())
+    watch(f"loss by step: {words}; {found.drop:+.2f} points lost")
+    found = replace(found, steps=steps)
+    if found.drop <= max_drop:
         return found
+
+    def made(nodes: frozenset[str]) -> ir.Model:
+        paired = with_qdq(graph, ranges, plan.keeping(*nodes))
+        return folded(correct_biases(paired, graph, batches) if corrects else paired)
+
     watch(f"more than {max_drop:g} points are lost: measuring what each layer does")
-    saved = sensitivity(model, found, validation)
-    order = sorted(saved, key=saved.__getitem__, reverse=True)
-    least, most = 0, len(order)
-    best: Quantized | None = None
-    while least < most:  # so many layers are enough, or more: smaller numbers are tried first
-        count = min(2 * least + 1, (least + most) // 2)
-        chosen = plan.keeping(*order[:count])
-        trial = quantized(model, ranges[method], chosen)
-        drop = validation.drop(trial)
-        watch(f"{count} of {len(order)} layers back in float: {drop:+.2f} points lost")
-        if drop <= max_drop:
-            most = count
-            best = Quantized(
-                trial,
-                chosen,
-                method,
-                ranges[method],
-                losses,
-                drop,
-                tuple((name, saved[name]) for name in order[:count]),
-            )
-        else:
-            least = count + 1
-    return found if best is None else best
-
-
-def sensitivity(model: ir.Model, found: Quantized, validation: Validation) -> dict[str, float]:
-    """Return by how much the loss falls when each quantized layer alone goes back to float."""
-    whole = found.losses[found.method]
-    names = [name for name in weighted_nodes(model) if name not in found.plan.float_nodes]
-    return {name: whole - validation.loss(quantized(model, found.ranges, found.plan.keeping(name))) for name in names}
+    sensitivity = measure_sensitivity(graph, training, batches, validation.compare)
+    choice = to_float(sensitivity, lambda nodes: validation.drop(made(nodes)), max_drop)
+    harm = {each.layer: each.error for each in sensitivity.layers}
+    watch(f"{len(choice.layers)} of {len(harm)} layers back in float: {choice.drop:+.2f} points lost")
+    returned = tuple((layer, harm[layer]) for layer in choice.layers)
+    chosen = plan.keeping(*choice.nodes)
+    return replace(found, model=made(choice.nodes), plan=chosen, drop=choice.drop, returned=returned)
 
 
 def _layout(model: ir.Model) -> Callable[[Array], Array]:

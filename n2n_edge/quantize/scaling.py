@@ -19,9 +19,9 @@ from n2n_edge.graph.labels import NO_LABEL, DimKey, LabelArray, Labels
 from n2n_edge.graph.op import Op, op_of
 from n2n_edge.graph.operands import fixed_source, is_fixed, opset_of, values_read
 from n2n_edge.graph.rules_elementwise import elementwise, passing
-from n2n_edge.graph.shapes import is_constant, shapes_of
+from n2n_edge.graph.shapes import Shape, is_constant, shapes_of
 
-__all__ = ["Floats", "Scalable", "multiplied", "multiply", "scalable"]
+__all__ = ["Floats", "Scalable", "WeightPlan", "multiplied", "multiply", "scalable", "weight_plan"]
 
 Floats = NDArray[np.float64]
 
@@ -41,12 +41,24 @@ class Scalable:
     multiplied: Mapping[DimKey, LabelArray]
     divided: Mapping[DimKey, LabelArray]
     free: NDArray[np.bool_]
+    shapes: Mapping[str, Shape]
 
     @property
     def names(self) -> frozenset[str]:
         """The constants that a free factor is put into."""
         rows = (*self.multiplied.items(), *self.divided.items())
         return frozenset(name for (name, _), row in rows if self.free[row].any())
+
+    def is_free(self, value: ir.Value) -> bool:
+        """Tell whether a channel of `value` can be multiplied."""
+        row = self.values.get(str(value.name))
+        return row is not None and bool(self.free[row].any())
+
+    def channel_axis(self, value: ir.Value) -> int | None:
+        """Return the one axis along which the factors of `value` vary; None where there isn't one."""
+        row = self.values.get(str(value.name))
+        varying = [] if row is None else [axis for axis, size in enumerate(row.shape) if size > 1]
+        return varying[0] if len(varying) == 1 else None
 
     @property
     def any(self) -> bool:
@@ -138,6 +150,7 @@ class _Finder:
             {key: find(np.array(row)) for key, row in given.items()},
             {key: find(np.array(row)) for key, row in self.inputs.items()},
             free,
+            self.labels.shapes,
         )
 
     @property
@@ -178,7 +191,7 @@ class _Finder:
 
     def _linear(self, node: ir.Node) -> None:
         """A constant weight: divided by what comes in, multiplied by what goes out."""
-        plan = _weight_plan(node, self.labels)
+        plan = weight_plan(node, self.labels.shapes)
         if plan is None:
             self._stop(values_read(node))
             return
@@ -297,7 +310,7 @@ class _Finder:
 
 
 @dataclass(frozen=True)
-class _WeightPlan:
+class WeightPlan:
     """The axes of a weight that stand for what comes in and goes out, and the channel axis of the activations."""
 
     into: int
@@ -305,21 +318,27 @@ class _WeightPlan:
     channels: int
 
 
-def _weight_plan(node: ir.Node, labels: Labels) -> _WeightPlan | None:
+def weight_plan(node: ir.Node, shapes: Mapping[str, Shape]) -> WeightPlan | None:
     """Return how input 1 of a weighted op is laid out; None where that isn't a constant that acts on channels."""
     row = op_of(node)
-    source, weight = (*node.inputs, None)[:2]
-    assert row.weight is not None
-    if source is None or weight is None or is_fixed(source) or not is_constant(weight) or node.op_type not in _PLANNED:
+    source, weight = (*node.inputs, None, None)[:2]
+    if (
+        row.weight is None
+        or source is None
+        or weight is None
+        or is_fixed(source)
+        or not is_constant(weight)
+        or node.op_type not in _PLANNED
+    ):
         return None
-    rank = len(labels.shape(weight))
+    rank = len(shapes[str(weight.name)])
     if row.convolves:
         out, into = row.weight.axes(node, 1)
-        return _WeightPlan(into, out, 1)
+        return WeightPlan(into, out, 1)
     if rank != _MATRIX or node.attributes.get_int("transA", 0) == 1:
         return None
     out, into = (int(axis) % int(rank) for axis in row.weight.axes(node, 1))
-    return _WeightPlan(into, out, len(labels.shape(source)) - 1)
+    return WeightPlan(into, out, len(shapes[str(source.name)]) - 1)
 
 
 _UNBOUNDED = float(np.finfo(np.float32).max) / 2

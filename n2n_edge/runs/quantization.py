@@ -38,7 +38,7 @@ from n2n_edge.quantize.calibrate import METHODS
 from n2n_edge.quantize.device_plan import host_plan, is_x86, plan_for
 from n2n_edge.quantize.half import in_half
 from n2n_edge.quantize.plan import QuantizationPlan
-from n2n_edge.quantize.ptq import Quantized, Validation, calibrated, quantize, quantized
+from n2n_edge.quantize.ptq import Quantized, Validation, post_train, quantized
 from n2n_edge.quantize.qdq import output_nodes
 from n2n_edge.runs.normalisation import MEAN_KEY, STD_KEY
 from n2n_edge.runs.prepare import data_of
@@ -251,16 +251,21 @@ def _quantized(
     """Return how it was found, what ships, and the twin that is timed instead on a host of another architecture."""
     if settings.precision == "fp16":
         return None, in_half(source.graph, plan.float_nodes), None
-    with foreign_file(source.path):
-        calibration = calibrated(source.graph, plan, source.data, settings.images)
-    say(f"ranges of {len(calibration.names)} values over {calibration.images} training images")
     validation = Validation(source.graph, source.data, source.data.validation, _VALIDATION_IMAGES)
     methods = METHODS if settings.calibration == "auto" else (settings.calibration,)
-    found = quantize(
-        source.graph, calibration, validation, plan, methods=methods, max_drop=settings.max_drop, watch=say
-    )
+    with foreign_file(source.path):
+        found = post_train(
+            source.graph,
+            source.data,
+            validation,
+            plan,
+            images=settings.images,
+            methods=methods,
+            max_drop=settings.max_drop,
+            watch=say,
+        )
     if plan.activations == "int8" and settings.target == "host" and is_x86():
-        return found, found.model, quantized(source.graph, found.ranges, host_plan(found.plan.float_nodes))
+        return found, found.model, quantized(found.graph, found.ranges, host_plan(found.plan.float_nodes))
     return found, found.model, None
 
 

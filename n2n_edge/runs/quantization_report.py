@@ -117,6 +117,7 @@ class QuantizationReport:
             document["calibration"] = {
                 "method": found.method,
                 "losses": dict(found.losses),
+                "steps": dict(found.steps),
                 "validation_drop": found.drop,
             }
             document["plan"] = {

@@ -32,7 +32,7 @@ from n2n_edge.training.compute import Engine, default_format, deterministic
 from n2n_edge.training.evaluation import compare, finite_loss, outputs_of
 from n2n_edge.training.executor import image_module, write_back
 from n2n_edge.training.hints import FeatureHints
-from n2n_edge.training.input_scale import MEASURED_IMAGES, grid_factors, input_scales
+from n2n_edge.training.input_scale import MEASURED_IMAGES, grids_of, input_scales
 from n2n_edge.training.optimiser import Optimiser, trains_in
 from n2n_edge.training.reconstruct import Kept
 from n2n_edge.training.reports import EpochReport, StepReport
@@ -142,7 +142,7 @@ class _Distillation:
             hints=hints,
             hint_steps=self.steps * self.teaching.rounds,
             scales=input_scales(self.student, first),
-            grids=grid_factors(self.student, first),
+            grids=grids_of(self.student, first),
         )
         self.history: tuple[EpochReport, ...] = ()
         self.labels = self.task.labels(data.validation)

@@ -1,4 +1,4 @@
-"""Sizes that gradients are scaled by: those of layers' inputs, and of what one scale of a quantizer rounds.
+"""Sizes by which training is scaled: those of layers' inputs, and of what one scale of a quantizer rounds.
 
 Layers whose inputs are large learn as if those had been divided by their size.
 The gradient of a weight grows with the layer's inputs: of a network that takes pixels in 0..255 the first layer's is
@@ -11,6 +11,7 @@ Quantization, ICLR 2020, section 2.2) brings it to the size of a weight's.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import sqrt
 
 import onnx_ir as ir
@@ -22,13 +23,15 @@ from n2n_edge.graph.pairs import behind_pairs, quantized_type
 from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.ops.quantize import RANGES
 
-__all__ = ["MEASURED_IMAGES", "grid_factors", "input_scales"]
+__all__ = ["MEASURED_IMAGES", "Grid", "grids_of", "input_scales"]
 
 MEASURED_IMAGES = 8
 """Images on which the inputs of layers are measured."""
 
 _LARGE = 8.0
 """Root mean square of a layer's inputs from which on they are large; behind norms it is about one."""
+
+_SEVEN_BITS = 64
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -51,16 +54,31 @@ def _names(value: ir.Value) -> tuple[str, ...]:
     return (str(source.name),) if scale is None else (str(source.name), str(scale.name))
 
 
-def grid_factors(module: GraphModule, images: Tensor) -> dict[str, float]:
-    """Return, by the name of a quantizer's scale, what its gradient is multiplied by: LSQ's 1 / sqrt(N Q).
+@dataclass(frozen=True)
+class Grid:
+    """What training keeps to for one scale of a quantizer: the factor of its gradient, and the weight that it rounds.
 
-    N values are rounded by one scale, in a weight or in the activations of one image, to Q steps at most.
+    Where the weight came with fewer than its 8 bits, for processors whose sums of two products would else be cut off at
+    16, it keeps within `most` steps; `shape` is that of the scale along it.
+    """
+
+    factor: float
+    weight: str = ""
+    most: int | None = None
+    shape: tuple[int, ...] = ()
+
+
+def grids_of(module: GraphModule, images: Tensor) -> dict[str, Grid]:
+    """Return what is to be known of quantizers, by the name of their scale.
+
+    The factor is LSQ's 1 / sqrt(N Q) where N values are rounded by one scale, in a weight or in the activations of one
+    image, to Q steps at most.
     """
     look = _Grids(frozenset(module.scales))
     if module.scales:
         with torch.no_grad():
             module.eval().visit(look, images)
-    return look.factors
+    return look.found
 
 
 class _Grids:
@@ -68,18 +86,26 @@ class _Grids:
 
     def __init__(self, scales: frozenset[str]) -> None:
         self._scales = scales
-        self.factors: dict[str, float] = {}
+        self.found: dict[str, Grid] = {}
 
     def before(self, node: ir.Node, inputs: Sequence[Tensor | None]) -> None:
         """Take a quantizer's values; the most count where it shares its scale with others."""
         if node.op_type != "QuantizeLinear" or node.inputs[1] is None or node.inputs[0] is None:
             return
         name, (values, scale, *_) = str(node.inputs[1].name), inputs
-        if name in self._scales and values is not None and scale is not None:
-            images = 1 if is_fixed(node.inputs[0]) or not values.dim() else len(values)
-            steps = RANGES[quantized_type(node)][1]
-            factor = 1.0 / sqrt(max(1.0, values.numel() / images / scale.numel()) * steps)
-            self.factors[name] = min(factor, self.factors.get(name, 1.0))
+        if name not in self._scales or values is None or scale is None:
+            return
+        constant = is_fixed(node.inputs[0])
+        images = 1 if constant or not values.dim() else len(values)
+        steps = RANGES[quantized_type(node)][1]
+        factor = 1.0 / sqrt(max(1.0, values.numel() / images / scale.numel()) * steps)
+        found = Grid(min(factor, self.found[name].factor if name in self.found else factor))
+        if constant and quantized_type(node) == ir.DataType.INT8:
+            shape = [-1 if axis == (node.attributes.get_int("axis", 1) or 0) else 1 for axis in range(values.dim())]
+            along = tuple(shape) if scale.numel() > 1 else ()
+            narrow = float((values / scale.reshape(along)).abs().max().round()) <= _SEVEN_BITS
+            found = replace(found, weight=str(node.inputs[0].name), most=_SEVEN_BITS if narrow else None, shape=along)
+        self.found[name] = found
 
     def after(self, node: ir.Node, outputs: Sequence[Tensor]) -> None:
         """Ignore the outputs."""

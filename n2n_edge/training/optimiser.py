@@ -15,6 +15,7 @@ from n2n_edge.tasks.task import Task
 from n2n_edge.training.compute import Engine
 from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.hints import FeatureHints
+from n2n_edge.training.input_scale import Grid
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.watchdog import step as watched_step
 
@@ -84,8 +85,8 @@ class Optimiser:
     """Trains one module on an engine over a known number of steps.
 
     `scales` are those of layers with large inputs, by the name of their weight (see `input_scales`). Scales of
-    quantizers learn at the rate of the weights, their gradients multiplied by `grids` (see `grid_factors`), without
-    weight decay, and stay positive.
+    quantizers learn at the rate of the weights, without weight decay, and stay positive; `grids` has the factors of
+    their gradients, and the weights that keep to fewer bits.
     """
 
     def __init__(
@@ -99,12 +100,15 @@ class Optimiser:
         hints: FeatureHints | None = None,
         hint_steps: int | None = None,
         scales: Mapping[str, float] | None = None,
-        grids: Mapping[str, float] | None = None,
+        grids: Mapping[str, Grid] | None = None,
     ) -> None:
         named = {name: module.weight(name) for name in scales or {}}
         self._scaled = [(weight, (scales or {})[name]) for name, weight in named.items() if weight is not None]
-        own = [(name, weight) for name in module.scales if (weight := module.weight(name)) is not None]
-        self._grids = [(each, (grids or {}).get(name, 1.0), each.detach() * _LEAST_SCALE) for name, each in own]
+        self._grids = [
+            (scale, (grids or {}).get(name, Grid(1.0)), scale.detach() * _LEAST_SCALE)
+            for name in module.scales
+            if (scale := module.weight(name)) is not None
+        ]
         self.hints, self.hint_steps = hints, hint_steps or steps
         self._progress = _Progress(0, 0.0, 1.0)
         self.module, self.settings, self.steps, self.task, self.engine = module, settings, steps, task, engine
@@ -173,9 +177,9 @@ class Optimiser:
                 fabric.backward(loss)
             total += float(loss.detach())
         fabric.strategy.precision.unscale_gradients(self.sgd.optimizer)
-        for scale, factor, _ in self._grids:
+        for scale, grid, _ in self._grids:
             if scale.grad is not None:
-                scale.grad.mul_(factor)
+                scale.grad.mul_(grid.factor)
         self._divide_gradients()
         # in the order of the graph, which decides how the sum is rounded
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)
@@ -186,13 +190,17 @@ class Optimiser:
         # the scaler of float16 leaves out a step that isn't finite by itself, and goes on with smaller losses
         if engine.number_format == "fp16" or (math.isfinite(total) and bool(torch.isfinite(norm))):
             self.sgd.step()
-            self._keep_positive()
+            self._keep_to_grids()
         return total
 
     @torch.no_grad()
-    def _keep_positive(self) -> None:
-        for scale, _, least in self._grids:
+    def _keep_to_grids(self) -> None:
+        for scale, grid, least in self._grids:
             torch.maximum(scale, least, out=scale)
+            weight = self.module.weight(grid.weight) if grid.most is not None else None
+            if weight is not None and grid.most is not None:
+                most = grid.most * scale.reshape(grid.shape)
+                torch.clamp(weight, -most, most, out=weight)
 
     def _divide_gradients(self) -> None:
         """Divide the gradients of layers with large inputs by these; twice, it is that of their weights."""

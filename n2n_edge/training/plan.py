@@ -10,7 +10,7 @@ from torch import Tensor
 from n2n_edge.graph.bind import bound_names
 from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.graph.op import STANDARD_DOMAINS, op_key
-from n2n_edge.graph.pairs import behind_pairs
+from n2n_edge.graph.pairs import behind_pairs, scales_of, summing
 from n2n_edge.training.ops import (
     activation as ops_activation,
 )
@@ -41,6 +41,7 @@ from n2n_edge.training.ops import (
 from n2n_edge.training.ops import (
     shape as ops_shape,
 )
+from n2n_edge.training.ops.quantize import Product, Requantized
 from n2n_edge.training.ops.registry import FORGETS_OUTPUT, Kernel, Mode, NodeView, UnsupportedOpError, builder_of
 from n2n_edge.training.ops.runtime import runs_alone, runtime_kernel
 from n2n_edge.training.tensors import tensor_from_ir
@@ -171,15 +172,27 @@ class _Planner:
             self.foreign.append(node)
             return runtime_kernel(node, self.imports)
 
+    def planned(self, node: ir.Node, kernel: Kernel) -> tuple[ir.Node, Kernel, Sequence[ir.Value | None]]:
+        """Return a node with its function and what that reads: in quantized products their scales, too."""
+        product = Product.of(self.view(node), kernel)
+        if product is not None:
+            return node, product, (*node.inputs, *scales_of(node))
+        source = summing(node)
+        product = None if source is None else Product.of(self.view(source), kernel)
+        if source is None or product is None:
+            return node, kernel, node.inputs
+        return node, Requantized(kernel, self.mode, product.output_axis), (*node.inputs, *scales_of(source))
+
     def schedule(
         self, waiting: list[tuple[ir.Node, Kernel]], inputs: tuple[int, ...], outputs: tuple[int, ...]
     ) -> Plan:
-        last_reader = {value: node for node, _ in waiting for value in node.inputs if value is not None}
+        planned = [self.planned(node, kernel) for node, kernel in waiting]
+        last_reader = {value: node for node, _, inputs in planned for value in inputs if value is not None}
         steps = []
-        for node, kernel in waiting:
-            reads = tuple(NOTHING if value is None else self.slot(value) for value in node.inputs)
+        for node, kernel, read in planned:
+            reads = tuple(NOTHING if value is None else self.slot(value) for value in read)
             fills = tuple(self.slot(value) for value in node.outputs)
-            done = {self.slot(value) for value in node.inputs if value is not None and last_reader[value] is node}
+            done = {self.slot(value) for value in read if value is not None and last_reader[value] is node}
             unread = {self.slot(v) for v in node.outputs if v not in last_reader}
             steps.append(Step(node, kernel, reads, fills, tuple(sorted((done | unread) - set(outputs)))))
         changing = {value: tensor for value, tensor in self.changing.items() if value in self.slots}

@@ -23,7 +23,7 @@ from n2n_edge.training.compute import Engine, deterministic, generator
 from n2n_edge.training.distillation import training_engine
 from n2n_edge.training.evaluation import Evaluation, batch_for, compare, finite_loss, outputs_of
 from n2n_edge.training.executor import GraphModule, write_back
-from n2n_edge.training.input_scale import MEASURED_IMAGES, grid_factors, input_scales
+from n2n_edge.training.input_scale import MEASURED_IMAGES, grids_of, input_scales
 from n2n_edge.training.optimiser import Lesson, Optimiser, parts_of
 from n2n_edge.training.reconstruct import FeatureTargets, Kept, reconstruct
 from n2n_edge.training.settings import DistillSettings
@@ -199,7 +199,7 @@ class ShortDistiller:
         orders = [training_order(len(self._images), settings, epoch) for epoch in range(1, self._passes + 1)]
         steps = sum(order.steps for order in orders)
         first = self._inputs(torch.arange(min(MEASURED_IMAGES, len(self._images))))
-        scales, grids = input_scales(module, first), grid_factors(module, first)
+        scales, grids = input_scales(module, first), grids_of(module, first)
         optimiser = Optimiser(module, settings, steps=steps, task=self._task, engine=engine, scales=scales, grids=grids)
         module.train()
         batches = (chosen for order in orders for chosen in order)

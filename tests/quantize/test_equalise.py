@@ -7,7 +7,8 @@ from hypothesis import given
 
 from n2n_edge.graph.batchnorm import fold_batchnorm
 from n2n_edge.graph.normalise import normalise
-from n2n_edge.quantize.equalise import channel_ranges, equalise
+from n2n_edge.quantize.equalise import equalise
+from n2n_edge.quantize.noise import channel_statistics
 from n2n_edge.quantize.scaling import multiply, scalable
 from tests.graph.running import assert_same_outputs, inputs_of, run
 from tests.strategies import BLOCKS, GRAPH_SETTINGS, Recipe, build_cnn, cnn_models
@@ -28,7 +29,7 @@ def _unevenness(model: ir.Model, images: dict[str, np.ndarray]) -> float:
         for node in model.graph
         if node.op_type == "Relu" and len(node.outputs[0].shape or ()) == 4
     }
-    ranges = channel_ranges(model, [images], axes).values()
+    ranges = [each.ranges for each in channel_statistics(model, [images], axes).values()]
     return float(np.mean([np.log(each[each > 0]).std() for each in ranges]))
 
 

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from n2n_edge.graph.op import MICROSOFT
-from n2n_edge.graph.pairs import is_pair, moves_integers, quantized_type
-from n2n_edge.training.ops.registry import Kernel, NodeView, register, torch_dtype
+from n2n_edge.graph.pairs import is_pair, moves_integers, quantized_type, scales_of
+from n2n_edge.training.ops.registry import Kernel, Mode, NodeView, register, torch_dtype
 
-__all__ = ["RANGES", "round_to_grid"]
+__all__ = ["RANGES", "Product", "Requantized", "round_to_grid"]
 
 RANGES = {
     ir.DataType.INT4: (-8, 7),
@@ -199,3 +199,82 @@ def _dequantize(view: NodeView) -> Kernel:
         return floats.to(scale.dtype)
 
     return run
+
+
+@dataclass(frozen=True)
+class Product:
+    """A convolution or matrix product of dequantized values, and where the scales of its operands lie.
+
+    Kernels on integers sum exactly and add a bias that is a whole number of products of the two scales. In evaluation
+    the same is done here, in floats, which are exact up to 2^24: a sum that is rounded otherwise falls to another step
+    of what quantizes it, and in a deep network every such step makes others.
+    """
+
+    kernel: Kernel
+    mode: Mode
+    weight_axis: int
+    output_axis: int
+
+    @classmethod
+    def of(cls, view: NodeView, kernel: Kernel) -> "Product | None":
+        """Return the form of a node, None where it is no product of values that scales tell of."""
+        if len(scales_of(view.node)) != len(("input", "weight")):
+            return None
+        match view.node.op_type:
+            case "Conv":
+                return cls(kernel, view.mode, 0, 1)
+            case "ConvTranspose" if view.get_int("group", 1) == 1:
+                return cls(kernel, view.mode, 1, 1)
+            case "Gemm" if view.get_float("alpha", 1.0) == 1.0 == view.get_float("beta", 1.0):
+                return cls(kernel, view.mode, 0 if view.get_int("transB", 0) else 1, -1)
+            case "MatMul":
+                return cls(kernel, view.mode, -1, -1)
+        return None
+
+    def __call__(self, x: Tensor, weight: Tensor, *rest: Tensor | None) -> Tensor:
+        """Run the node on its inputs, and the two scales behind them."""
+        *others, scale, scales = rest
+        bias = others[0] if others else None
+        assert scale is not None
+        assert scales is not None
+        if self.mode.training or torch.is_grad_enabled() or scale.numel() > 1:
+            return self._run(x, weight, *others)
+        integers = self._run(torch.round(x / scale), torch.round(weight / _along(scales, self.weight_axis, weight)))
+        product = scale * scales
+        if bias is not None:
+            integers += _along(torch.round(bias.reshape(-1) / product), self.output_axis, integers)
+        return integers.mul_(_along(product, self.output_axis, integers))
+
+    def _run(self, *inputs: Tensor | None) -> Tensor:
+        result = self.kernel(*inputs)
+        assert isinstance(result, Tensor)
+        return result
+
+
+@dataclass(frozen=True)
+class Requantized:
+    """What QuantizeLinear makes of a product's sums, behind a Relu at most: kernels on integers multiply these once."""
+
+    kernel: Kernel
+    mode: Mode
+    output_axis: int
+
+    def __call__(self, x: Tensor, scale: Tensor, *rest: Tensor | None) -> Tensor:
+        """Run the node on its inputs, and the two scales of the product."""
+        *others, first, second = rest
+        assert first is not None
+        assert second is not None
+        if not (self.mode.training or torch.is_grad_enabled() or scale.numel() > 1 or first.numel() > 1):
+            product = first * second
+            sums = torch.round(x / _along(product, self.output_axis, x))
+            x = torch.round(sums.mul_(_along(product / scale, self.output_axis, x))).mul_(scale)
+        result = self.kernel(x, scale, *others)
+        assert isinstance(result, Tensor)
+        return result
+
+
+def _along(values: Tensor, axis: int, like: Tensor) -> Tensor:
+    """Return one value, or values along an axis, so that they broadcast to `like`."""
+    if values.numel() == 1:
+        return values.reshape(())
+    return values.reshape([-1 if each == axis % like.dim() else 1 for each in range(like.dim())])
