@@ -199,6 +199,8 @@ class PrecisionJson(TypedDict):
     ships: Literal["fp32", "int8"]
     regions: list[str]
     steps: list[PrecisionStepJson]
+    post_training_losses: dict[str, float]
+    """Distillation losses by way of calibrating: ``calibrated``, ``equalised``, ``corrected``; the least counts."""
     latency_ratio: dict[str, FigureJson]
     size_mb: PrecisionSizesJson
     max_drop: float

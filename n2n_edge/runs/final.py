@@ -204,12 +204,12 @@ def trained_within(
     Epochs that settings ask for are made in any case. What has regions in int8 is quantized (see `in_precision`);
     `journal` keeps what came of it.
     """
-    from n2n_edge.runs.quantized import TIME_SHARE, in_precision
+    from n2n_edge.runs.quantized import TIME_SHARE, TIMING_S, in_precision
 
     floats_end_at = quantized_ends_at = None
     if ends_at is not None and not settings.epochs:
-        quantized_ends_at = ends_at - schedule.tail_s
         share = TIME_SHARE if architecture.int8 else 0.0
+        quantized_ends_at = ends_at - schedule.tail_s - (2 * TIMING_S if architecture.int8 else 0.0)
         floats_end_at = quantized_ends_at - share * max(quantized_ends_at - time.monotonic(), 0.0)
     trained = train_to_the_end(
         prepared, architecture, plan, folder, callback, callback.on_epoch,

@@ -1,5 +1,6 @@
 """Quantization of the winner: calibrated, taught by the teacher, and timed against its float twin before it ships."""
 
+import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -28,8 +29,8 @@ from n2n_edge.metrics.notices import Notice, codes_of, texts_of
 from n2n_edge.metrics.precisions import ShippedPrecision
 from n2n_edge.metrics.verdict import verdicts_on
 from n2n_edge.quantize.device_plan import has_vnni, host_plan, is_x86
-from n2n_edge.quantize.ptq import Validation, calibrated, quantize, quantized
-from n2n_edge.quantize.qdq import folded, with_qdq
+from n2n_edge.quantize.ptq import Validation, post_train, quantized
+from n2n_edge.quantize.qdq import folded
 from n2n_edge.report.document import PrecisionJson, PrecisionStepJson
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.final import FinalPlan, Precision, Trained
@@ -42,9 +43,9 @@ from n2n_edge.search.store import Fact, Journal
 from n2n_edge.training.distillation import DistillResult
 from n2n_edge.training.quantization_aware import quantize_aware, quantize_aware_settings
 
-__all__ = ["MOST_DROP", "TIMED", "TIME_SHARE", "Decision", "decide", "in_precision"]
+__all__ = ["MOST_DROP", "TIMED", "TIME_SHARE", "TIMING_S", "Decision", "decide", "in_precision"]
 
-TIME_SHARE = 0.4
+TIME_SHARE = 0.5
 """Part of what `--minutes` leaves for training that quantization gets."""
 
 MOST_DROP = 1.0
@@ -64,7 +65,8 @@ _USUAL_CONVERSIONS = 2
 _THIN = 32
 """Channels from which on ONNX Runtime's integer kernels pay where there is a dot product (its PR 9772)."""
 
-TIMED = BenchOptions(min_time_s=0.5, max_time_s=4.0)
+TIMING_S = 4.0
+TIMED = BenchOptions(min_time_s=0.5, max_time_s=TIMING_S)
 """How long the two files are timed in turns; rounds of fresh processes come on top."""
 
 
@@ -93,18 +95,28 @@ def in_precision(
     model = fold_batchnorm(trained.result.model)
     quantization = CandidatePrecision(prepared.teacher, "int8", prepared.profile).plan(model, int8)
     callback.on_message(f"calibrating {len(int8)} of {len(prepared.teacher.regions)} regions in int8")
-    calibration = calibrated(model, quantization, prepared.data, _IMAGES)
     validation = Validation(prepared.teacher.model, prepared.data, prepared.data.validation, _IMAGES)
-    first = quantize(model, calibration, validation, quantization, watch=callback.on_message)
+    first = post_train(
+        model,
+        prepared.data,
+        validation,
+        quantization,
+        images=_IMAGES,
+        max_drop=math.inf,  # training may win it back
+        watch=callback.on_message,
+    )
+    assert first.training is not None
+    # hints are compared with the teacher's features, which those of an equalised network aren't
+    kept = surviving(prepared.teacher, trained.architecture) if first.graph is model else None
     epochs = max(1, plan.epochs)
     teaching = quantize_aware_settings(replace(prepared.distilling, epochs=epochs, images_per_epoch=plan.images))
     callback.on_message(f"quantization-aware distillation for {teaching.epochs} epochs")
     result = quantize_aware(
-        with_qdq(model, first.ranges, first.plan),
+        first.training,
         prepared.teacher.model,
         prepared.data,
         teaching,
-        kept=surviving(prepared.teacher, trained.architecture),
+        kept=kept,
         checkpoint=folder.quantized_checkpoint,
         seconds=None if ends_at is None else max(ends_at - start, 1.0),
         on_epoch=callback.on_epoch,
@@ -120,12 +132,12 @@ def in_precision(
     if known is None:
         timed = shipped
         if is_x86() and quantization.activations == "int8":  # ONNX Runtime has no integer kernels for these here
-            timed = quantized(model, first.ranges, host_plan(quantization.float_nodes))
+            timed = quantized(first.graph, first.ranges, host_plan(quantization.float_nodes))
         known = asdict(_trial(twin, shipped, timed, prepared, settings))
         if journal is not None:
             journal.store(Fact.FINAL, "precision", known)
     tried = _Tried(**known)
-    return _decided(trained, result, tried, steps, prepared, settings, time.monotonic() - start)
+    return _decided(trained, result, tried, steps, first.steps, prepared, settings, time.monotonic() - start)
 
 
 @dataclass(frozen=True)
@@ -235,6 +247,7 @@ def _decided(
     result: DistillResult,
     tried: _Tried,
     steps: list[PrecisionStepJson],
+    losses: Mapping[str, float],
     prepared: Prepared,
     settings: CompressSettings,
     seconds: float,
@@ -249,6 +262,7 @@ def _decided(
         "ships": "int8" if decision.ships else "fp32",
         "regions": [region.name for region in prepared.teacher.regions if region.name in trained.architecture.int8],
         "steps": steps,
+        "post_training_losses": dict(losses),
         "latency_ratio": dict(tried.ratios),
         "size_mb": {
             "int8": Figure(tried.mb, "MB", "computed").to_json(),
