@@ -58,6 +58,12 @@ def changed_behind(teacher: ir.Model, student: ir.Model) -> str:
     return ""
 
 
+def nodes_behind_learned(model: ir.Model) -> frozenset[str]:
+    """Return the names of the nodes that ship as the teacher has them, behind what is learned."""
+    front = _in_front(model.graph, set(learned_outputs(model)))
+    return frozenset(str(node.name) for node in model.graph if node not in front)
+
+
 _Described = tuple[str, str, dict[str, object], list[object]]
 
 

@@ -11,8 +11,9 @@ from n2n_edge.graph.layers import Layer
 
 __all__ = ["Region", "find_regions", "nodes_outside"]
 
-_MOST = 6
-"""Regions at most: each is a decision of the search, and a border between two of them a pair of conversions."""
+_MOST = 4
+"""Regions at most: a search of some dozen candidates can tell sixteen combinations apart, and a border of two regions
+costs a pair of conversions."""
 
 _WITHIN = 0.4
 """How far a border may lie from an even division, in parts of one region."""
@@ -28,7 +29,7 @@ class Region:
 
 
 def find_regions(model: ir.Model, layers: Sequence[Layer]) -> tuple[Region, ...]:
-    """Return the regions of a normalised model in execution order: at most six, of about equal params and MACs.
+    """Return the regions of a normalised model in execution order: at most four, of about equal params and MACs.
 
     Borders are where the fewest values cross, since each has to be converted there; between residual blocks it is one.
     A head's output layers, behind which nothing is weighted, and what follows them are in no region: they stay in

@@ -13,7 +13,7 @@ from n2n_edge.graph.groups import importance_order
 from n2n_edge.graph.labels import LabelArray
 from n2n_edge.graph.load import size_of
 from n2n_edge.graph.op import counted_op
-from n2n_edge.graph.shapes import Shape, shapes_of
+from n2n_edge.graph.shapes import Shape, shapes_of, types_of
 from n2n_edge.graph.teacher import BaseGraph
 
 __all__ = ["WidthCosts"]
@@ -62,7 +62,7 @@ class WidthCosts:
         self.groups = base.groups
         model = base.model if form is None else form
         origins = {} if form is None else _origins(base.model, form)
-        self.plan = CostPlan(model)
+        self.plan = CostPlan(model, {} if form is None else types_of(form).kinds)
         self._ranks = self._rank_labels(base)
         known: dict[bytes, int] = {}
         self._axes: list[_Axis] = []

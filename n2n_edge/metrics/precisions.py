@@ -8,7 +8,7 @@ __all__ = ["BYTES", "SHIPPED", "Precision", "ShippedPrecision", "share_in_words"
 Precision = Literal["fp32", "fp16", "int8"]
 """Of arithmetic: what a model, or a kernel of it, is run in."""
 
-ShippedPrecision = Literal["fp32", "int8", "auto"]
+ShippedPrecision = Literal["fp32", "fp16", "int8", "auto"]
 """What a student ships in; ``auto``: each region as it pays."""
 
 SHIPPED: tuple[ShippedPrecision, ...] = get_args(ShippedPrecision)

@@ -109,7 +109,8 @@ class Quantized:
 
     `losses` are the distillation losses on validation images by way of finding ranges; `drop` is the loss of score
     there; `returned` are the layers that went back to float for it, the most harmful first, each with the loss of
-    quantizing it alone. `graph` is the float network that was quantized, equalised or not; `steps` are losses by step.
+    quantizing it alone. `graph` is the float network that was quantized, equalised or not; `steps` are losses by step;
+    `training` is the training form, biases corrected or not, before layers went back.
     """
 
     model: ir.Model
@@ -120,6 +121,7 @@ class Quantized:
     drop: float
     graph: ir.Model
     steps: Mapping[str, float] = field(default_factory=dict)
+    training: ir.Model | None = None
     returned: tuple[tuple[str, float], ...] = ()
 
 
@@ -187,14 +189,15 @@ def post_train(
     assert found is not None
     graph, ranges = found.graph, found.ranges
     training = with_qdq(graph, ranges, plan)
-    corrected = folded(correct_biases(training, graph, batches))
+    corrected_training = correct_biases(training, graph, batches)
+    corrected = folded(corrected_training)
     steps["corrected"] = validation.loss(corrected)
     corrects = steps["corrected"] < found.losses[found.method]
     if corrects:
         found = replace(found, model=corrected, drop=validation.drop(corrected))
     words = ", ".join(f"{step} {loss:.3g}" for step, loss in steps.items())
     watch(f"loss by step: {words}; {found.drop:+.2f} points lost")
-    found = replace(found, steps=steps)
+    found = replace(found, steps=steps, training=corrected_training if corrects else training)
     if found.drop <= max_drop:
         return found
 

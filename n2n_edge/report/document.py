@@ -170,13 +170,13 @@ class ArchitectureJson(TypedDict):
 
 
 class PrecisionStepJson(TypedDict):
-    """A student after one step on its way to int8, on validation images: against its float form.
+    """A student after one step on its way to int8 (or ``half``, fp16), on validation images: against its float form.
 
     `drop` is in points of a hundred of the score (without labels: of fidelity), `loss` the distillation loss towards
     the teacher.
     """
 
-    step: Literal["float", "calibrated", "distilled"]
+    step: Literal["float", "half", "calibrated", "distilled"]
     drop: float
     loss: float
 
@@ -184,21 +184,23 @@ class PrecisionStepJson(TypedDict):
 class PrecisionSizesJson(TypedDict):
     """Size of the quantized file and that of its float twin."""
 
-    int8: FigureJson
+    student: FigureJson
     twin: FigureJson
 
 
 class PrecisionJson(TypedDict):
-    """What became of a student with regions in int8: steps, and how it stands beside its float twin.
+    """What became of a student in int8 or fp16: steps, and how it stands beside its float twin.
 
     `latency_ratio` by device is its latency over the twin's; `max_drop` the points that it may lose; `rejected` says
     why the twin ships instead, empty where it doesn't.
     """
 
-    asked: Literal["fp32", "int8", "auto"]
-    ships: Literal["fp32", "int8"]
+    asked: Literal["fp32", "fp16", "int8", "auto"]
+    ships: Literal["fp32", "fp16", "int8"]
     regions: list[str]
     steps: list[PrecisionStepJson]
+    post_training_losses: dict[str, float]
+    """Distillation losses by way of calibrating: ``calibrated``, ``equalised``, ``corrected``; the least counts."""
     latency_ratio: dict[str, FigureJson]
     size_mb: PrecisionSizesJson
     max_drop: float

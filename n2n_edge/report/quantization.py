@@ -10,6 +10,7 @@ __all__ = ["PrecisionRatio", "PrecisionStep", "PrecisionWords", "precision_words
 
 _STEPS = {
     "float": "float32, distilled",
+    "half": "float16",
     "calibrated": "int8, calibrated on training images",
     "distilled": "int8, distilled with quantized values",
 }
@@ -56,13 +57,15 @@ def precision_words(document: RunReport) -> PrecisionWords | None:
         PrecisionRatio(f"Latency on {device}", _in_words(ratio), figure_of(ratio).predicted)
         for device, ratio in found["latency_ratio"].items()
     ]
-    size = float(found["size_mb"]["int8"]["value"]) / float(found["size_mb"]["twin"]["value"])
+    size = float(found["size_mb"]["student"]["value"]) / float(found["size_mb"]["twin"]["value"])
     ratios.append(PrecisionRatio("File size", f"{size:.2f}", False))
     return PrecisionWords(_outcome(found), tuple(found["rejected"]), steps, tuple(ratios))
 
 
 def _outcome(found: PrecisionJson) -> str:
     regions = ", ".join(found["regions"])
+    if found["ships"] == "fp16":
+        return "In float16, with inputs and outputs in float32."
     if found["ships"] == "int8":
         return f"In int8: {regions}. The rest is in float32."
     return f"The student ships in float32. Tried in int8: {regions}."

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.teacher import build, surviving
@@ -54,14 +55,17 @@ class FinalPlan:
     calibration: int = DistillSettings.calibration_images
 
 
+ShippedForm = Literal["fp32", "fp16", "int8"]
+
+
 @dataclass(frozen=True)
 class Precision:
-    """What became of a student with regions in int8.
+    """What became of a student in int8 or fp16.
 
-    `int8` tells that the quantized form ships; `document` is that part of the report, `notices` what is to be told.
+    `ships` is the form that does; `document` is that part of the report, `notices` what is to be told.
     """
 
-    int8: bool
+    ships: ShippedForm
     document: PrecisionJson
     notices: tuple[Notice, ...] = ()
     warnings: tuple[Notice, ...] = ()
@@ -83,7 +87,12 @@ class Trained:
     @property
     def int8(self) -> bool:
         """Whether a quantized file ships."""
-        return self.precision is not None and self.precision.int8
+        return self.ships == "int8"
+
+    @property
+    def ships(self) -> ShippedForm:
+        """The precision of the file that ships; ``int8`` with what stays float in it."""
+        return "fp32" if self.precision is None else self.precision.ships
 
 
 def final_plan(
@@ -204,12 +213,12 @@ def trained_within(
     Epochs that settings ask for are made in any case. What has regions in int8 is quantized (see `in_precision`);
     `journal` keeps what came of it.
     """
-    from n2n_edge.runs.quantized import TIME_SHARE, in_precision
+    from n2n_edge.runs.quantized import TIME_SHARE, TIMING_S, in_precision
 
     floats_end_at = quantized_ends_at = None
     if ends_at is not None and not settings.epochs:
-        quantized_ends_at = ends_at - schedule.tail_s
         share = TIME_SHARE if architecture.int8 else 0.0
+        quantized_ends_at = ends_at - schedule.tail_s - (2 * TIMING_S if architecture.int8 else 0.0)
         floats_end_at = quantized_ends_at - share * max(quantized_ends_at - time.monotonic(), 0.0)
     trained = train_to_the_end(
         prepared, architecture, plan, folder, callback, callback.on_epoch,

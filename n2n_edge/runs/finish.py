@@ -10,18 +10,20 @@ from n2n_edge.data.dataset import Split
 from n2n_edge.devices.profile import Profile
 from n2n_edge.errors import UnsuitableEnvironmentError
 from n2n_edge.foreign import printable
+from n2n_edge.graph.batchnorm import fold_batchnorm
 from n2n_edge.graph.bind import with_bound_inputs
 from n2n_edge.graph.costs import costs
 from n2n_edge.graph.file_version import in_version
 from n2n_edge.graph.free_batch import fix_batch
 from n2n_edge.graph.free_size import with_batch_name, with_free_size
-from n2n_edge.graph.learned import changed_behind
+from n2n_edge.graph.learned import changed_behind, nodes_behind_learned
 from n2n_edge.graph.load import save_model
 from n2n_edge.latency.file_figures import ModelFile
 from n2n_edge.latency.model import LatencyModel
 from n2n_edge.metrics.figures import Figure, FigureJson
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.verdict import Verdict, verdicts_on
+from n2n_edge.quantize.half import in_half
 from n2n_edge.quantize.qdq import folded
 from n2n_edge.report.document import ConditionJson, ConditionsJson, DeviceJson, RunReport
 from n2n_edge.report.html import write_html
@@ -91,7 +93,7 @@ def _proven(
     """Prove that the file is what was trained, find its figures, and return the report."""
     data = prepared.data
     another = None if prepared.free_size is None else prepared.free_size.shape
-    parity = check_parity(trained.result.model, student, data, another, quantized=trained.int8)
+    parity = check_parity(trained.result.model, student, data, another, coarse=trained.ships != "fp32")
     callback.on_message(
         f"parity of torch and ONNX Runtime on {parity.n} images: relative error {parity.max_relative_error:.1e}"
         + (f", top-1 agreement {parity.top1_agreement:.1%}" if parity.top1_agreement is not None else "")
@@ -146,6 +148,8 @@ def _write(path: Path, settings: CompressSettings, prepared: Prepared, trained: 
         raise UnsuitableEnvironmentError(
             f"{path}: behind the trained layers '{printable(changed)}' isn't what the teacher calculates; report this"
         )
+    if trained.ships == "fp16":
+        model = in_half(fold_batchnorm(model), nodes_behind_learned(model))
     counted = costs(model)
     figures = {
         "params": Figure(counted.params, "params", "computed"),

@@ -68,7 +68,7 @@ def layer_rows(
 def _student_layers(file: ModelFile) -> tuple[Mapping[str, int], Mapping[str, Precision]]:
     """Return how many channels each layer of a file gives, and what it is calculated in, by the layer's name."""
     precisions = {layer.name: layer.precision for layer in precision_table(file.model).layers}
-    if "int8" not in precisions.values():
+    if set(precisions.values()) <= {"fp32"}:
         return {layer.name: layer.out_channels for layer in Teacher(file.model).layers}, precisions
     nodes, amounts = node_amounts(file.model)
     channels = {node.name: int(amounts.node_channels[index, 0]) for index, node in enumerate(nodes)}

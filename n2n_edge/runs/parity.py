@@ -72,7 +72,7 @@ def check_parity(
     data: Data,
     another: tuple[int, int, int] | None = None,
     *,
-    quantized: bool = False,
+    coarse: bool = False,
 ) -> Parity:
     """Run the trained graph in torch and the shipped file in ONNX Runtime on the same real images and compare.
 
@@ -83,7 +83,8 @@ def check_parity(
     so far that no two ways to run it agree, and a file that is as near to them as torch, or as its own outputs are to
     each other with and without the runtime's optimisations, is what was trained.
 
-    Of a `quantized` student values may be rounded to a neighbouring step where they lie between two: its error is the
+    Of a `coarse` student, in int8 or fp16, values may be rounded to a neighbouring step where they lie between two: its
+    error is the
     root of the mean square, relative to the largest magnitude, and its bound one step (`MAX_QUANTIZED_ERROR`).
 
     Raises:
@@ -101,7 +102,7 @@ def check_parity(
     module.eval()
     worst, agreeing, seen = 0.0, 0, 0
     exact, task = _Exact(trained, shipped), task_of(trained, data)
-    bound = MAX_QUANTIZED_ERROR if quantized else MAX_RELATIVE_ERROR
+    bound = MAX_QUANTIZED_ERROR if coarse else MAX_RELATIVE_ERROR
     rounding: float | None = None
     unexplained = classifier = False
     batches = (batch.inputs for batch in evaluation_batches(data, compared, size))
@@ -114,8 +115,8 @@ def check_parity(
             outputs = module(batch)
         own = [item.numpy() for item in (outputs if isinstance(outputs, tuple) else (outputs,))]
         theirs = session.run(batch.contiguous().numpy())
-        difference = worst_difference(own, theirs, squared=quantized).relative
-        found = exact.rounding(batch, own, theirs) if difference > bound and not quantized else None
+        difference = worst_difference(own, theirs, squared=coarse).relative
+        found = exact.rounding(batch, own, theirs) if difference > bound and not coarse else None
         if found is not None:
             rounding = max(rounding or 0.0, found)
         unexplained = unexplained or (difference > bound and found is None)
@@ -125,7 +126,7 @@ def check_parity(
             agreeing += int((own[0].argmax(1) == theirs[0].argmax(1)).sum())
         seen += len(batch)
     agreement = agreeing / seen if classifier and seen else None
-    least = MIN_QUANTIZED_AGREEMENT if quantized else MIN_TOP1_AGREEMENT
+    least = MIN_QUANTIZED_AGREEMENT if coarse else MIN_TOP1_AGREEMENT
     if unexplained or not np.isfinite(worst) or (agreement is not None and agreement < least):
         raise UnsuitableEnvironmentError(
             f"{shipped}: ONNX Runtime and torch differ (relative error {worst:.2g}, bound {bound:g}; "

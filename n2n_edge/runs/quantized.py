@@ -1,5 +1,6 @@
 """Quantization of the winner: calibrated, taught by the teacher, and timed against its float twin before it ships."""
 
+import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from n2n_edge.devices.profile import Profile
 from n2n_edge.errors import N2NError
 from n2n_edge.graph.batchnorm import fold_batchnorm
 from n2n_edge.graph.file_version import in_version
+from n2n_edge.graph.learned import nodes_behind_learned
 from n2n_edge.graph.load import save_model
 from n2n_edge.graph.quantized import precision_table
 from n2n_edge.graph.teacher import surviving
@@ -28,23 +30,23 @@ from n2n_edge.metrics.notices import Notice, codes_of, texts_of
 from n2n_edge.metrics.precisions import ShippedPrecision
 from n2n_edge.metrics.verdict import verdicts_on
 from n2n_edge.quantize.device_plan import has_vnni, host_plan, is_x86
-from n2n_edge.quantize.ptq import Validation, calibrated, quantize, quantized
-from n2n_edge.quantize.qdq import folded, with_qdq
+from n2n_edge.quantize.half import in_half
+from n2n_edge.quantize.ptq import Validation, post_train, quantized
+from n2n_edge.quantize.qdq import folded
 from n2n_edge.report.document import PrecisionJson, PrecisionStepJson
 from n2n_edge.runs.callbacks import RunCallback
-from n2n_edge.runs.final import FinalPlan, Precision, Trained
+from n2n_edge.runs.final import FinalPlan, Precision, ShippedForm, Trained
 from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.prepare import Prepared
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.trainable import shipped_form
 from n2n_edge.search.precision import CandidatePrecision
 from n2n_edge.search.store import Fact, Journal
-from n2n_edge.training.distillation import DistillResult
 from n2n_edge.training.quantization_aware import quantize_aware, quantize_aware_settings
 
-__all__ = ["MOST_DROP", "TIMED", "TIME_SHARE", "Decision", "decide", "in_precision"]
+__all__ = ["MOST_DROP", "TIMED", "TIME_SHARE", "TIMING_S", "Decision", "decide", "in_precision"]
 
-TIME_SHARE = 0.4
+TIME_SHARE = 0.5
 """Part of what `--minutes` leaves for training that quantization gets."""
 
 MOST_DROP = 1.0
@@ -53,7 +55,7 @@ MOST_DROP = 1.0
 _IMAGES = 512
 """Training images for calibration, and validation images on which a step's loss is told."""
 
-_Step = Literal["float", "calibrated", "distilled"]
+_Step = Literal["float", "half", "calibrated", "distilled"]
 
 _THRESHOLD = 0.02
 """What a ratio of latencies may be off by without meaning anything."""
@@ -64,7 +66,8 @@ _USUAL_CONVERSIONS = 2
 _THIN = 32
 """Channels from which on ONNX Runtime's integer kernels pay where there is a dot product (its PR 9772)."""
 
-TIMED = BenchOptions(min_time_s=0.5, max_time_s=4.0)
+TIMING_S = 4.0
+TIMED = BenchOptions(min_time_s=0.5, max_time_s=TIMING_S)
 """How long the two files are timed in turns; rounds of fresh processes come on top."""
 
 
@@ -86,25 +89,37 @@ def in_precision(
     budgets and ‹precision› is ``auto``. `journal` keeps what was decided.
     """
     int8 = trained.architecture.int8
-    if not int8:
-        return trained
     start = time.monotonic()
     twin = shipped_form(trained.result.model, prepared.restored)
     model = fold_batchnorm(trained.result.model)
+    if settings.precision == "fp16":
+        return _halved(trained, twin, model, prepared, settings, journal)
+    if not int8:
+        return trained
     quantization = CandidatePrecision(prepared.teacher, "int8", prepared.profile).plan(model, int8)
     callback.on_message(f"calibrating {len(int8)} of {len(prepared.teacher.regions)} regions in int8")
-    calibration = calibrated(model, quantization, prepared.data, _IMAGES)
     validation = Validation(prepared.teacher.model, prepared.data, prepared.data.validation, _IMAGES)
-    first = quantize(model, calibration, validation, quantization, watch=callback.on_message)
+    first = post_train(
+        model,
+        prepared.data,
+        validation,
+        quantization,
+        images=_IMAGES,
+        max_drop=math.inf,  # training may win it back
+        watch=callback.on_message,
+    )
+    assert first.training is not None
+    # hints are compared with the teacher's features, which those of an equalised network aren't
+    kept = surviving(prepared.teacher, trained.architecture) if first.graph is model else None
     epochs = max(1, plan.epochs)
     teaching = quantize_aware_settings(replace(prepared.distilling, epochs=epochs, images_per_epoch=plan.images))
     callback.on_message(f"quantization-aware distillation for {teaching.epochs} epochs")
     result = quantize_aware(
-        with_qdq(model, first.ranges, first.plan),
+        first.training,
         prepared.teacher.model,
         prepared.data,
         teaching,
-        kept=surviving(prepared.teacher, trained.architecture),
+        kept=kept,
         checkpoint=folder.quantized_checkpoint,
         seconds=None if ends_at is None else max(ends_at - start, 1.0),
         on_epoch=callback.on_epoch,
@@ -116,16 +131,34 @@ def in_precision(
     steps: list[PrecisionStepJson] = [
         {"step": step, "drop": validation.drop(form) - lost, "loss": validation.loss(form)} for step, form in forms
     ]
-    known = None if journal is None else journal.cached(Fact.FINAL, "precision")
-    if known is None:
-        timed = shipped
-        if is_x86() and quantization.activations == "int8":  # ONNX Runtime has no integer kernels for these here
-            timed = quantized(model, first.ranges, host_plan(quantization.float_nodes))
-        known = asdict(_trial(twin, shipped, timed, prepared, settings))
-        if journal is not None:
-            journal.store(Fact.FINAL, "precision", known)
-    tried = _Tried(**known)
-    return _decided(trained, result, tried, steps, prepared, settings, time.monotonic() - start)
+    timed = shipped
+    if is_x86() and quantization.activations == "int8":  # ONNX Runtime has no integer kernels for these here
+        timed = quantized(first.graph, first.ranges, host_plan(quantization.float_nodes))
+    tried = _trial(twin, shipped, timed, prepared, settings, journal)
+    precision = _decided("int8", shipped, tried, steps, first.steps, int8, prepared, settings)
+    trained = replace(trained, precision=precision, seconds=trained.seconds + time.monotonic() - start)
+    return replace(trained, result=replace(trained.result, model=result.model)) if trained.int8 else trained
+
+
+def _halved(
+    trained: Trained,
+    twin: ir.Model,
+    model: ir.Model,
+    prepared: Prepared,
+    settings: CompressSettings,
+    journal: Journal | None,
+) -> Trained:
+    """Return the student in float16: it ships in any case, with warnings where that doesn't pay."""
+    shipped = in_half(model, nodes_behind_learned(model))
+    validation = Validation(prepared.teacher.model, prepared.data, prepared.data.validation, _IMAGES)
+    forms: tuple[tuple[_Step, ir.Model], ...] = (("float", model), ("half", shipped))
+    lost = validation.drop(model)
+    steps: list[PrecisionStepJson] = [
+        {"step": step, "drop": validation.drop(form) - lost, "loss": validation.loss(form)} for step, form in forms
+    ]
+    tried = _trial(twin, shipped, shipped, prepared, settings, journal)
+    names = frozenset(region.name for region in prepared.teacher.regions)
+    return replace(trained, precision=_decided("fp16", shipped, tried, steps, {}, names, prepared, settings))
 
 
 @dataclass(frozen=True)
@@ -142,6 +175,26 @@ class _Tried:
 
 
 def _trial(
+    twin: ir.Model,
+    shipped: ir.Model,
+    timed: ir.Model,
+    prepared: Prepared,
+    settings: CompressSettings,
+    journal: Journal | None,
+) -> _Tried:
+    """Return the costs of the student in both forms, once for a `journal`.
+
+    `timed` stands for `shipped` where this host can't run that.
+    """
+    known = None if journal is None else journal.cached(Fact.FINAL, "precision")
+    if known is None:
+        known = asdict(_costs_of(twin, shipped, timed, prepared, settings))
+        if journal is not None:
+            journal.store(Fact.FINAL, "precision", known)
+    return _Tried(**known)
+
+
+def _costs_of(
     twin: ir.Model, shipped: ir.Model, timed: ir.Model, prepared: Prepared, settings: CompressSettings
 ) -> _Tried:
     with tempfile.TemporaryDirectory() as name:
@@ -202,9 +255,15 @@ class Decision:
 
 
 def decide(
-    asked: str, ratios: Mapping[str, FigureJson], drop: float, allowed: float, missed: Sequence[str], why: str = ""
+    asked: str,
+    ratios: Mapping[str, FigureJson],
+    drop: float,
+    allowed: float,
+    missed: Sequence[str],
+    why: str = "",
+    form: str = "int8",
 ) -> Decision:
-    """Decide whether the quantized form of a student ships.
+    """Decide whether a student ships in `form`.
 
     It does where it isn't slower than its float twin on any of the devices of `ratios` (latency over the twin's) and
     loses at most `allowed` points. Else it ships with warnings if it was `asked` for, or if the twin has `missed`
@@ -214,14 +273,14 @@ def decide(
     slower = [(name, ratio) for name, ratio in ratios.items() if _is_slower(ratio)]
     if slower:
         name, ratio = slower[0]
-        text = f"int8 takes {_ratio_in_words(ratio)} the time of its float twin on {name}{f' ({why})' if why else ''}"
-        faults.append(Notice("int8-slower", text))
+        text = f"{form} takes {_ratio_in_words(ratio)} the time of its float twin on {name}{f' ({why})' if why else ''}"
+        faults.append(Notice(f"{form}-slower", text))
     if drop > allowed:
-        text = f"int8 loses {drop:.2f} points of its float twin's score on validation images, {allowed:g} are allowed"
-        faults.append(Notice("int8-loses", text))
+        text = f"{form} loses {drop:.2f} points of its float twin's score on validation images, {allowed:g} are allowed"
+        faults.append(Notice(f"{form}-loses", text))
     remedy = ""
-    if asked == "int8":
-        remedy = "give ‹precision› auto to ship float where int8 doesn't pay"
+    if asked != "auto":
+        remedy = "give ‹precision› auto to ship float where int8 doesn't pay" if form == "int8" else "give fp32"
     elif missed:
         limits = " and ".join(COSTS[cost].label.lower() for cost in missed)
         remedy = f"it ships all the same: its float twin doesn't keep the budget on {limits}"
@@ -231,36 +290,36 @@ def decide(
 
 
 def _decided(
-    trained: Trained,
-    result: DistillResult,
+    form: ShippedForm,
+    shipped: ir.Model,
     tried: _Tried,
     steps: list[PrecisionStepJson],
+    losses: Mapping[str, float],
+    regions: frozenset[str],
     prepared: Prepared,
     settings: CompressSettings,
-    seconds: float,
-) -> Trained:
-    """Return the student as it ships."""
+) -> Precision:
+    """Return what becomes of a student that is `shipped` in `form`."""
     allowed = MOST_DROP if settings.max_drop is None else settings.max_drop
     ratios = {device.name: tried.ratios[device.name] for device in prepared.profiles if device.name in tried.ratios}
-    why = _why_slow(folded(result.model), prepared.profile)
-    decision = decide(settings.precision, ratios, steps[-1]["drop"], allowed, tried.misses, why)
+    why = _why_slow(shipped, prepared.profile) if form == "int8" else "no arithmetic in float16"
+    decision = decide(settings.precision, ratios, steps[-1]["drop"], allowed, tried.misses, why, form)
     document: PrecisionJson = {
         "asked": cast("ShippedPrecision", settings.precision),
-        "ships": "int8" if decision.ships else "fp32",
-        "regions": [region.name for region in prepared.teacher.regions if region.name in trained.architecture.int8],
+        "ships": form if decision.ships else "fp32",
+        "regions": [region.name for region in prepared.teacher.regions if region.name in regions],
         "steps": steps,
+        "post_training_losses": dict(losses),
         "latency_ratio": dict(tried.ratios),
         "size_mb": {
-            "int8": Figure(tried.mb, "MB", "computed").to_json(),
+            "student": Figure(tried.mb, "MB", "computed").to_json(),
             "twin": Figure(tried.twin_mb, "MB", "computed").to_json(),
         },
         "max_drop": allowed,
         "rejected": list(texts_of(decision.rejected)),
         "rejected_codes": list(codes_of(decision.rejected)),
     }
-    precision = Precision(decision.ships, document, decision.notices, decision.warnings)
-    trained = replace(trained, precision=precision, seconds=trained.seconds + seconds)
-    return replace(trained, result=replace(trained.result, model=result.model)) if decision.ships else trained
+    return Precision(form if decision.ships else "fp32", document, decision.notices, decision.warnings)
 
 
 def _is_slower(ratio: FigureJson) -> bool:

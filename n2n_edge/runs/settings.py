@@ -150,8 +150,8 @@ class CompressSettings:
     )
     precision: str = _setting(
         "fp32",
-        "What the student calculates in: fp32, int8 (all but the output layers of heads), or auto (by regions, in int8 "
-        "where that pays on the device).",
+        "What the student calculates in: fp32, fp16, int8 (all but the output layers of heads), or auto (by regions, "
+        "in int8 where that pays on the device).",
         SEARCH,
     )
     effort: str = _setting("standard", "quick, standard or thorough.", SEARCH)

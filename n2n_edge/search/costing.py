@@ -39,7 +39,7 @@ _LATENCY_ROUNDS = 4
 _SIZE_SLACK = 512
 """Bytes by which a file may be larger than its tensors tell: indices that cuts add."""
 
-_WIDTH_COSTS_KEPT = 64
+_WIDTH_COSTS_KEPT = 256
 
 _FILE_ROUNDS = 3
 

@@ -229,10 +229,11 @@ class Evaluator:
         return [(name, architecture) for _, _, name, architecture in cuts]
 
     def _proxy(self, distiller: "ShortDistiller", architecture: Architecture, model: ir.Model) -> "ProxyResult":
-        int8, shipped = architecture.int8, None
-        if int8:
-            shipped = partial(self.meter.precision.calibrated, int8=int8)
-        return distiller.evaluate(model, surviving(self.teacher, architecture), seed=self._seed, shipped=shipped)
+        kept = surviving(self.teacher, architecture)
+        if not architecture.int8:
+            return distiller.evaluate(model, kept, seed=self._seed)
+        shipped = partial(self.meter.precision.calibrated, int8=architecture.int8)
+        return distiller.evaluate(model, kept, seed=self._seed, shipped=shipped)
 
     def _result(
         self,

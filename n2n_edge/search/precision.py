@@ -7,11 +7,13 @@ import onnx_ir as ir
 from n2n_edge.data.dataset import Data
 from n2n_edge.devices.profile import Profile
 from n2n_edge.graph.batchnorm import fold_batchnorm
+from n2n_edge.graph.learned import nodes_behind_learned
 from n2n_edge.graph.regions import nodes_outside
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.metrics.precisions import ShippedPrecision
 from n2n_edge.quantize.calibrate import Method
 from n2n_edge.quantize.device_plan import plan_for
+from n2n_edge.quantize.half import in_half
 from n2n_edge.quantize.plan import QuantizationPlan
 from n2n_edge.quantize.ptq import calibrated
 from n2n_edge.quantize.qdq import structural, with_qdq
@@ -38,7 +40,8 @@ class Base:
 class CandidatePrecision:
     """What precisions a search may choose, and what becomes of a candidate in the one that was chosen.
 
-    ``auto`` leaves each region of the teacher to the search; ``int8`` puts all of them into int8, ``fp32`` none.
+    ``auto`` leaves each region of the teacher to the search; ``int8`` puts all of them into int8, ``fp32`` none, and
+    ``fp16`` the whole file into float16.
 
     >>> CandidatePrecision(teacher, "int8").always == {region.name for region in teacher.regions}
     True
@@ -53,6 +56,8 @@ class CandidatePrecision:
         """The regions that candidates choose the precision of, in execution order."""
         self.always: frozenset[str] = frozenset(names if precision == "int8" else ())
         """The regions that are in int8 in every candidate."""
+        self.half = precision == "fp16"
+        """Whether candidates are in float16, as a whole."""
 
     @property
     def most(self) -> frozenset[str]:
@@ -70,6 +75,8 @@ class CandidatePrecision:
 
         It is `model` itself where nothing is converted.
         """
+        if self.half:
+            return in_half(fold_batchnorm(model), nodes_behind_learned(model))
         return structural(fold_batchnorm(model), self.plan(model, int8)) if int8 else model
 
     def calibrated(self, model: ir.Model, data: Data, int8: frozenset[str]) -> ir.Model:

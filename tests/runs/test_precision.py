@@ -1,8 +1,10 @@
 """Students in int8: how a run makes them, and when they don't ship."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import pytest
 
 import n2n_edge
@@ -117,6 +119,19 @@ def test_forced_or_needed_for_a_budget_it_ships_with_a_warning(asked: str, misse
 
 def test_a_ratio_that_may_be_one_rejects_nothing() -> None:
     assert decide("auto", {"cpu": PERHAPS_SLOWER}, 0.0, 1.0, []).ships
+
+
+def test_a_student_in_float16_takes_and_gives_float32(tmp_path: Path) -> None:
+    run = n2n_edge.compress(
+        teacher_file(tmp_path / "teacher.onnx"), images_npz(tmp_path / "data.npz"), precision="fp16", max_mb=0.012,
+        device="raspberry-pi-4", candidates=1, effort="quick", epochs=1, out=tmp_path / "run",
+    )  # fmt: skip
+    model = load_model(run.student)
+    assert {value.dtype for value in (*model.graph.inputs, *model.graph.outputs)} == {ir.DataType.FLOAT}
+    assert {layer.precision for layer in precision_table(model).layers} == {"fp16"}
+    assert run.met
+    assert run.report["precision"]["ships"] == "fp16"
+    assert {layer.get("precision") for layer in run.report["layers"] if layer["op_type"]} == {"fp16"}
 
 
 def test_another_precision_is_refused() -> None:

@@ -13,10 +13,11 @@ from n2n_edge.errors import InputError
 from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.metrics.budget import Budget
+from n2n_edge.metrics.precisions import ShippedPrecision
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, _Clock, search
 from n2n_edge.search.evaluator import Evaluator, Objective, note_crash
-from n2n_edge.search.precision import Base
+from n2n_edge.search.precision import Base, CandidatePrecision
 from n2n_edge.search.proposers import base
 from n2n_edge.search.proposers.base import Proposer, SearchContext, make_proposer, proposer_names, register_proposer
 from n2n_edge.search.proposers.baselines import random_actions
@@ -59,9 +60,10 @@ class MadeUp:
         dear = random.dirichlet(np.full(len(weights), 0.4))
         self.layers = {name: (full, 0.8 * float(share)) for (name, full), share in zip(weights, dear, strict=True)}
         self.scores: list[float] = []
+        self.int8_costs = 0.0
 
-    def evaluate(self, model: ir.Model, kept: Kept | None = None, *, seed: int) -> ProxyResult:
-        lost = 0.0
+    def evaluate(self, model: ir.Model, kept: Kept | None = None, *, seed: int, shipped: object = None) -> ProxyResult:
+        lost = self.int8_costs if shipped is not None else 0.0
         for name, (full, dear) in self.layers.items():
             value = model.graph.initializers.get(name)
             ratio = 0.0 if value is None or value.shape is None else int(value.shape[0]) / full  # type: ignore[arg-type]
@@ -91,15 +93,22 @@ def run(teacher: Teacher, tmp_path: Path, probes: list[tuple[int, int]]) -> Iter
         removal: int = REMOVAL,
         shrinkage: int = SHRINKAGE,
         teacher: Teacher = teacher,
+        budgets: Sequence[Budget] = (),
+        precision: ShippedPrecision = "fp32",
+        int8_costs: float = 0.0,
         **more: object,
     ) -> tuple[SearchResult, Journal, MadeUp]:
         path = tmp_path / f"{policy}-{seed}{name}.sqlite"
         journal = Journal.open(path) if path.exists() else Journal.create(path)
         opened.append(journal)
         judge = MadeUp(teacher)
-        budgets = [Budget("params", 0.3 * sum(layer.params for layer in teacher.layers))]
+        judge.int8_costs = int8_costs
+        budgets = budgets or [Budget("params", 0.3 * sum(layer.params for layer in teacher.layers))]
         with WarmWorker() as worker:
-            meter = CostMeter(teacher, load_profile("raspberry-pi-4"), budgets, journal, worker)
+            meter = CostMeter(
+                teacher, load_profile("raspberry-pi-4"), budgets, journal, worker,
+                precision=CandidatePrecision(teacher, precision),
+            )  # fmt: skip
             base = meter.static(build(teacher, teacher.full))
             objective = Objective.choose(None, base, budgets)
             evaluator = Evaluator(teacher, meter, judge, 1.0, 0.0, objective, journal, seed)  # type: ignore[arg-type]
@@ -136,6 +145,30 @@ def test_every_policy_evaluates_what_was_asked_and_keeps_the_budget(run: Run, po
     trained = {row.key for row in journal.trials() if row.feasible}
     assert len({row.key for row in journal.trials("removal") if row.feasible}) <= REMOVAL
     assert SHRINKAGE <= len(trained) <= REMOVAL + SHRINKAGE
+
+
+SMALL_FILE = {"budgets": [Budget("size_mb", 0.1)], "precision": "auto"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("int8_costs", [0.0, 0.5])
+def test_regions_are_in_int8_where_that_pays(run: Run, example: Teacher, int8_costs: float) -> None:
+    result, journal, _ = run("reinforce", teacher=example, int8_costs=int8_costs, **SMALL_FILE)
+    assert result.winner is not None
+    assert bool(result.winner.architecture.int8) == (int8_costs == 0.0)
+    assert len({trial.architecture.int8 for trial in journal.trials()}) > 2
+
+
+def test_a_journal_knows_candidates_by_architecture_and_precision(run: Run, example: Teacher) -> None:
+    result, journal, _ = run("random", teacher=example, **SMALL_FILE)
+    assert result.winner is not None
+    assert result.winner.costs.size_mb <= 0.1
+    assert len({trial.architecture.int8 for trial in journal.trials()}) > 2
+    journal.close()
+    again, _, silent = run("random", teacher=example, **SMALL_FILE)
+    assert not silent.scores
+    assert again.winner is not None
+    assert again.winner.key == result.winner.key
 
 
 def test_a_search_that_is_repeated_from_its_journal_evaluates_nothing_again(run: Run) -> None:
