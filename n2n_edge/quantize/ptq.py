@@ -7,7 +7,9 @@ import numpy as np
 import onnx_ir as ir
 
 from n2n_edge.data.dataset import Data, Split
+from n2n_edge.graph.free_batch import takes_one_image
 from n2n_edge.graph.image_session import ImageSession
+from n2n_edge.graph.input_shape import in_layout, input_layout
 from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.graph.shape_run import Array
 from n2n_edge.quantize.bias_correction import correct_biases
@@ -125,10 +127,7 @@ class Quantized:
 
 def calibrated(model: ir.Model, plan: QuantizationPlan, data: Data, images: int) -> Calibration:
     """Return histograms of the values that a plan quantizes, over at most so many training images."""
-    name = str(model.graph.inputs[0].name)
-    layout = _layout(model)
-    batches = ({name: layout(each)} for each in image_batches(data, data.train, images))
-    return Calibration.of(model, activations(model, plan), batches)
+    return Calibration.of(model, activations(model, plan), _fed(model, data, images))
 
 
 def quantized(model: ir.Model, ranges: Mapping[str, tuple[float, float]], plan: QuantizationPlan) -> ir.Model:
@@ -176,11 +175,9 @@ def post_train(
     Raises:
         InputError: ONNX Runtime can't run the network.
     """
-    name = str(model.graph.inputs[0].name)
-    layout = _layout(model)
     _, height, width = data.input_shape
     few = max(_LEAST_FEW, min(_FEW, images, _FEW_PIXELS // (height * width)))
-    batches = [{name: layout(each)} for each in image_batches(data, data.train, few)]
+    batches = list(_fed(model, data, few))
     steps: dict[str, float] = {}
     found: Quantized | None = None
     for step, graph in (("calibrated", model), ("equalised", equalise(model, batches))):
@@ -218,11 +215,14 @@ def post_train(
     return replace(found, model=made(choice.nodes), plan=chosen, drop=choice.drop, returned=returned)
 
 
-def _layout(model: ir.Model) -> Callable[[Array], Array]:
-    from n2n_edge.graph.input_shape import in_layout, input_layout
-
-    layout = input_layout(model)
-    return lambda images: in_layout(images, layout)
+def _fed(model: ir.Model, data: Data, most: int) -> Iterator[dict[str, Array]]:
+    """Give training images as a network takes them, in its layout, one by one where its batch is fixed at one."""
+    name, layout = str(model.graph.inputs[0].name), input_layout(model)
+    alone = takes_one_image(model)
+    for batch in image_batches(data, data.train, most):
+        images = in_layout(batch, layout)
+        for part in np.split(images, len(images)) if alone else [images]:
+            yield {name: part}
 
 
 def _read_as(value: ir.Value) -> str:

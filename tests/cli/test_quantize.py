@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import onnx
 import onnxruntime
@@ -81,6 +82,8 @@ def test_one_way_of_calibrating_in_json(model: Path, data: Path, ratio: object, 
     assert document["out"] == str(tmp_path / "small.onnx")
     assert list(document["calibration"]["losses"]) == ["percentile"]
     assert document == json.loads((tmp_path / "small.json").read_text())
+    schema = Path(__file__).resolve().parents[2] / "docs" / "schemas" / "quantize.json"
+    jsonschema.validate(document, json.loads(schema.read_text()))
 
 
 def test_what_the_file_says_of_itself_is_carried_over(
@@ -190,8 +193,11 @@ def test_undone_it_is_the_float_model_again(model: Path, data: Path, ratio: obje
     assert np.abs(float32 - undone).max() < 0.1 * np.abs(float32).max()
 
 
-def test_a_fixed_batch_stays_fixed(tmp_path: Path, data: Path, ratio: object, call: Call) -> None:
-    model = teacher_file(tmp_path / "one.onnx", batch=1)
+@pytest.mark.parametrize("flatten_to", [None, [1, 24]])
+def test_a_fixed_batch_stays_fixed(
+    tmp_path: Path, data: Path, ratio: object, call: Call, flatten_to: list[int] | None
+) -> None:
+    model = teacher_file(tmp_path / "one.onnx", batch=1, flatten_to=flatten_to)
     assert call("quantize", model, "--data", data, *QUICK, "--max-drop", 50, "--calibration", "minmax")[0] == 0
     session = onnxruntime.InferenceSession(str(tmp_path / "one-int8.onnx"), providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape == [1, 3, 12, 12]
