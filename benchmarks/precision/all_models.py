@@ -1,6 +1,6 @@
 """Every float model of a folder through `quantize`: does the file load, what does it lose, what does it weigh and take.
 
-    python benchmarks/precision/all_models.py MODELS COCO CIFAR WORK [--models yolox-nano ...] [--pictures 48]
+    python benchmarks/precision/all_models.py MODELS COCO CIFAR WORK [--only yolox-nano ...] [--pictures 48]
 
 MODELS holds exam/, models/ and teachers/; COCO is a folder in YOLO's layout with images/train2017, CIFAR one with
 train/ and test/; WORK gets the files. All networks but the CIFAR ones look at pictures without labels, so what they
@@ -44,8 +44,10 @@ def main() -> None:
     for name in ("models", "coco", "cifar", "work"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--only", nargs="*", help="names of models, without .onnx")
+    parser.add_argument("--skip", nargs="*", default=(), help="names of models to leave out this time")
     parser.add_argument("--pictures", type=int, default=48, help="pictures without labels")
     parser.add_argument("--images", type=int, default=32, help="of these, and of CIFAR's, so many set ranges")
+    parser.add_argument("--calibration", default="auto")
     parser.add_argument("--max-time", type=float, default=1.0)
     parser.add_argument("--max-drop", type=float, default=100.0)
     parser.add_argument("--results", type=Path, default=HERE / "all_models.json")
@@ -53,7 +55,7 @@ def main() -> None:
     rows: dict[str, Any] = json.loads(given.results.read_text()) if given.results.exists() else {}
     pictures = linked(given.coco / "images" / "train2017", given.work / "pictures", given.pictures)
     for path in sorted(each for folder in FOLDERS for each in (given.models / folder).glob("*.onnx")):
-        if path.stem in rows or (given.only and path.stem not in given.only):
+        if path.stem in rows or path.stem in given.skip or (given.only and path.stem not in given.only):
             continue
         print(path.stem, flush=True)
         rows[path.stem] = row(path, pictures, given)
@@ -80,6 +82,8 @@ def row(path: Path, pictures: Path, given: argparse.Namespace) -> dict[str, Any]
         report = n2n_edge.quantize_model(
             path, given.cifar if path.stem in CIFAR else pictures, out=given.work / f"{path.stem}-int8.onnx",
             images=given.images, max_time=given.max_time, max_drop=given.max_drop, force=True, threads=1,
+            calibration=given.calibration,
+            on_message=lambda text: print(f"   {time.monotonic() - started:.0f} s: {text}", flush=True),
             **options,  # type: ignore[arg-type]
         )  # fmt: skip
     except n2n_edge.N2NError as error:

@@ -93,9 +93,9 @@ def quantize(
 
     Examples:
 
-    - `n2n-edge quantize teacher.onnx --data images/ --device raspberry-pi-4 -o small.onnx --max-drop 0.5`
-    - `n2n-edge quantize teacher.onnx --data images/ --keep-float 'head*' --calibration mse -o small.onnx --force`
-    - `n2n-edge quantize teacher.onnx --data images/ --precision fp16 -o half.onnx --force`
+    - `n2n-edge quantize teacher.onnx --data images/ --device raspberry-pi-4 --out small.onnx --max-drop 0.5`
+    - `n2n-edge quantize teacher.onnx --data images/ --keep-float 'conv1*' --calibration mse --out small.onnx --force`
+    - `n2n-edge quantize teacher.onnx --data images/ --precision fp16 --out half.onnx --force`
     """
     if undo:
         _undo(context, model, out)

@@ -1,10 +1,10 @@
 """Equalisation of channels' ranges by factors that leave a float graph's function as it is.
 
 Without images as in Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (ICCV
-2019), section 4.1, where weights have one scale each: a factor s_i is chosen so that channel i has the same range in the
-weight that gives it and in the one that reads it, s_i = sqrt(r_read_i / r_given_i). Here a channel may be given and
-read by several layers, so log s_i is the least squares solution of "every tensor's ranges, in logarithms, are even",
-which for one of each is the same.
+2019), section 4.1, where weights have one scale each: a factor s_i is chosen so that channel i has the same range in
+the weight that gives it and in the one that reads it, s_i = sqrt(r_read_i / r_given_i). Here a channel may be given
+and read by several layers, so log s_i is the least squares solution of "every tensor's ranges, in logarithms, are
+even", which for one of each is the same.
 
 Where weights have a scale per output channel, an even range of the weights that *give* a channel is worth nothing, that
 of its activations, which share one scale, much: with images, factors are those of least noise (`noise.py`).

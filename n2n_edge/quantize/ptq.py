@@ -93,8 +93,7 @@ class Validation:
     def _session(self, model: ir.Model) -> ImageSession:
         clone = model.clone()
         values = {str(value.name): value for node in clone.graph for value in node.outputs}
-        # what reads a quantized value reads it dequantized
-        names = [each if (each := f"{name}_DequantizeLinear_Output") in values else name for name in self._names]
+        names = [_read_as(values[name]) for name in self._names]
         if names != [str(value.name) for value in clone.graph.outputs]:
             clone.graph.outputs[:] = [values[name] for name in names]
             for value in clone.graph.outputs:
@@ -224,6 +223,14 @@ def _layout(model: ir.Model) -> Callable[[Array], Array]:
 
     layout = input_layout(model)
     return lambda images: in_layout(images, layout)
+
+
+def _read_as(value: ir.Value) -> str:
+    """Return the name under which a value is read: that of what dequantizes it where it is quantized."""
+    readers = [use.node for use in value.uses()]
+    if value.is_graph_output() or len(readers) != 1 or readers[0].op_type != "QuantizeLinear":
+        return str(value.name)
+    return str(next(use.node for use in readers[0].outputs[0].uses()).outputs[0].name)
 
 
 def _tensors(outputs: Sequence[Array]) -> Tensors:

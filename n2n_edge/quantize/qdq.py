@@ -7,14 +7,16 @@ and none behind the last weighted layers: what is calculated there, such as deco
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx_ir.passes import common
 
 from n2n_edge.graph.file_version import in_version
-from n2n_edge.graph.load import drop_unused_initializers, to_proto
+from n2n_edge.graph.load import GENERATED_NAME, drop_unused_initializers, to_proto
 from n2n_edge.graph.op import STANDARD_DOMAINS, Op, counted_op
 from n2n_edge.graph.shapes import is_constant
 from n2n_edge.quantize.integer_ops import constant_of
@@ -60,7 +62,8 @@ def with_qdq(model: ir.Model, ranges: Mapping[str, Range], plan: QuantizationPla
 
 def structural(model: ir.Model, plan: QuantizationPlan) -> ir.Model:
     """Return the form that would ship, its ranges unknown: for size, multiply-accumulates, memory and latency."""
-    return _folded(_paired(model, dict.fromkeys(activations(model, plan), (0.0, 1.0)), plan))
+    various = {name: (0.0, 1.0 + index / 256) for index, name in enumerate(activations(model, plan))}
+    return _folded(_paired(model, various, plan))
 
 
 def folded(model: ir.Model) -> ir.Model:
@@ -121,6 +124,7 @@ def _folded(model: ir.Model) -> ir.Model:
     for node in list(model.graph):
         if _row(node).kernel in _WEIGHTED and len(node.inputs) > 2:
             _fold_bias(model, node, names)
+    _shorten(model, names)
     drop_unused_initializers(model)
     return model
 
@@ -131,10 +135,11 @@ def _paired(model: ir.Model, ranges: Mapping[str, Range], plan: QuantizationPlan
 
     from n2n_edge.quantize.fast_quantizer import FastQuantizer
 
+    model = _raised(model)
     chosen = set(quantized_nodes(model, plan))
     nodes = [node for node in model.graph if node.name in chosen]
     nodes = [node for node in nodes if all(value.name in ranges for value in _floats(node))]
-    proto = to_proto(model if _opset(model) >= LEAST_OPSET else in_version(model, LEAST_OPSET, None))
+    proto = to_proto(model)
     if not nodes:
         return _typed(ir.from_proto(proto), model)
     for written, node in zip(proto.graph.node, model.graph, strict=True):
@@ -180,11 +185,28 @@ def _paired(model: ir.Model, ranges: Mapping[str, Range], plan: QuantizationPlan
     return result
 
 
+def _raised(model: ir.Model) -> ir.Model:
+    """Return `model` itself, or in the first opset that will do, its nodes and values called as before."""
+    if model.opset_imports.get("", LEAST_OPSET) >= LEAST_OPSET:
+        return model
+    named = model.clone()
+    for node in named.graph:
+        node.meta.pop(GENERATED_NAME, None)
+    raised = in_version(named, LEAST_OPSET, None)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(raised)
+    for index, node in enumerate(raised.graph):
+        node.name = node.name or f"{node.op_type}_raised_{index}"
+    return _typed(raised, model)
+
+
 def _typed(result: ir.Model, like: ir.Model) -> ir.Model:
     """Note, in place, types and shapes of the values that both models have; of pairs those of what they are of."""
     known = {str(value.name): value for node in like.graph for value in node.outputs if value.name}
     known |= {str(value.name): value for value in (*like.graph.inputs, *like.graph.initializers.values())}
+    unnamed = {node.name for node in like.graph if GENERATED_NAME in node.meta}
     for node in result.graph:
+        if node.name in unnamed:
+            node.meta[GENERATED_NAME] = True
         source = known.get(str(node.inputs[0].name)) if node.inputs and node.inputs[0] is not None else None
         for value in node.outputs:
             if node.op_type in ("QuantizeLinear", "DequantizeLinear") and str(value.name) not in known:
@@ -255,6 +277,31 @@ def _fold_bias(model: ir.Model, node: ir.Node, names: set[str]) -> None:
     node.replace_input_with(2, result)
 
 
+def _shorten(model: ir.Model, names: set[str]) -> None:
+    """Give pairs short names, in place, and equal scales and zero points one constant: in small files names weigh most.
+
+    Quantized weights keep their name, by which layers are called, and so do all values of the float network.
+    """
+    names |= {str(value.name) for node in model.graph for value in node.outputs}
+    fresh = (name for number in count() if (name := f"q{number}") not in names)
+    shared: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+    for node in model.graph:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        node.name = None
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.name = next(fresh)
+        for index in (1, 2):
+            array = constant_of(node, index)
+            if array is None:
+                continue
+            key = (array.dtype.name, array.shape, array.tobytes())
+            if key not in shared:
+                shared[key] = _added(model, next(fresh), array, names)
+            node.replace_input_with(index, shared[key])
+
+
 def _added(model: ir.Model, stem: str, array: NDArray[np.generic], names: set[str]) -> ir.Value:
     """Return a new initializer, called `stem` or, where that is among the names, `stem` and a number."""
     name = next(each for each in (stem, *(f"{stem}_{n}" for n in range(2, len(names) + 3))) if each not in names)
@@ -307,10 +354,6 @@ def _floats(node: ir.Node) -> Iterator[ir.Value]:
     for value in (*node.inputs, *node.outputs):
         if value is not None and value.name and not is_constant(value) and value.dtype in (ir.DataType.FLOAT, None):
             yield value
-
-
-def _opset(model: ir.Model) -> int:
-    return model.opset_imports.get("", LEAST_OPSET)
 
 
 def _row(node: ir.Node) -> Op:

@@ -11,7 +11,6 @@ from itertools import count
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from n2n_edge.graph.file_version import in_version
 from n2n_edge.graph.layers import layers_by_name
@@ -21,7 +20,7 @@ from n2n_edge.graph.shape_run import Array
 from n2n_edge.graph.shapes import is_constant
 from n2n_edge.quantize.integer_ops import constant_of
 from n2n_edge.quantize.qdq import LEAST_OPSET
-from n2n_edge.quantize.stages import Batch, Stages
+from n2n_edge.quantize.stages import Batch, Stages, node_reading, pair_of, rounded_constant, settings_of
 
 __all__ = [
     "Compare",
@@ -120,7 +119,7 @@ def measure_sensitivity(
         start = indices[0]
         stages.advance(start)
         continued, extra = _continuation(stages, start, frozenset(indices), twins)
-        seen = stages.run(continued, stages.outputs, extra)
+        seen = stages.run(continued, stages.outputs, extra=extra)
         nodes = tuple(str(stages.nodes[index].name) for index in indices)
         found.append(LayerSensitivity(name, nodes, _mean(compare, stages.outputs, expected, seen)))
     return Sensitivity(tuple(found))
@@ -174,7 +173,7 @@ def _layers(model: ir.Model, twins: Mapping[str, ir.Node]) -> dict[str, list[int
     found: dict[str, list[int]] = {}
     for index, node in enumerate(model.graph):
         twin = twins.get(str(node.name))
-        if twin is None or not any(_pair(value) is not None for value in twin.inputs):
+        if twin is None or not any(pair_of(value) is not None for value in twin.inputs):
             continue
         row = op_of(node)
         by_itself = row.weight is not None or row.join in _BY_THEMSELVES or row.kernel in ("elementwise", "pooling")
@@ -202,9 +201,9 @@ def _continuation(
             own = inputs[place] if place < len(inputs) else None
             name = f"{node.outputs[0].name}.quantized.{place}"
             constant = constant_of(twin, place)
-            rounded = constant if constant is not None else _rounded(_pair(value))
+            rounded = constant if constant is not None else rounded_constant(pair_of(value))
             if own is not None and not is_constant(own):
-                pair = _pair(value)
+                pair = pair_of(value)
                 if pair is not None:
                     added, inputs[place] = _pair_around(own, name, pair, extra)
                     nodes += added
@@ -212,38 +211,13 @@ def _continuation(
                 extra[name] = rounded
                 inputs += [None] * (place + 1 - len(inputs))
                 inputs[place] = ir.Value(name=name)
-        nodes.append(_copy(node, inputs))
+        nodes.append(node_reading(node, inputs))
     return nodes, extra
-
-
-def _copy(node: ir.Node, inputs: Sequence[ir.Value | None]) -> ir.Node:
-    """Return a node like `node`, outside any graph, that reads what is called as `inputs` and gives the same names."""
-    inputs = [None if value is None else ir.Value(name=value.name) for value in inputs]
-    outputs = [ir.Value(name=value.name) for value in node.outputs]
-    return ir.Node(node.domain, node.op_type, inputs, list(node.attributes.values()), outputs=outputs, name=node.name)
-
-
-def _pair(value: ir.Value | None) -> ir.Node | None:
-    """Return the DequantizeLinear that gives a value, if one does."""
-    node = None if value is None else value.producer()
-    return node if node is not None and node.op_type == "DequantizeLinear" else None
-
-
-def _settings(pair: ir.Node) -> tuple[NDArray[np.float32], NDArray[np.generic], int]:
-    """Return scale, zero point and axis of a DequantizeLinear."""
-    scale, zero = constant_of(pair, 1), constant_of(pair, 2)
-    assert scale is not None
-    return scale.astype(np.float32), np.zeros(scale.shape, np.int8) if zero is None else zero, _axis(pair)
-
-
-def _axis(pair: ir.Node) -> int:
-    axis = pair.attributes.get_int("axis", 1)
-    return 1 if axis is None else axis
 
 
 def _pair_around(value: ir.Value, name: str, pair: ir.Node, extra: dict[str, Array]) -> tuple[list[ir.Node], ir.Value]:
     """Return QuantizeLinear and DequantizeLinear of an activation with the settings of `pair`, and what they give."""
-    scale, zero, axis = _settings(pair)
+    scale, zero, axis = settings_of(pair)
     settings = [ir.Value(name=f"{name}.scale"), ir.Value(name=f"{name}.zero")]
     extra |= {f"{name}.scale": scale, f"{name}.zero": zero}
     attributes = [ir.AttrInt64("axis", axis)] if scale.size > 1 else []
@@ -253,32 +227,6 @@ def _pair_around(value: ir.Value, name: str, pair: ir.Node, extra: dict[str, Arr
         "", "DequantizeLinear", [first.outputs[0], *settings], attributes, outputs=[ir.Value(name=f"{name}.float")]
     )
     return [first, last], last.outputs[0]
-
-
-def _rounded(pair: ir.Node | None) -> Array | None:
-    """Return what a pair around a constant gives, calculated as ONNX Runtime does; None if it isn't around one."""
-    if pair is None:
-        return None
-    scale, zero, axis = _settings(pair)
-    held = constant_of(pair, 0)
-    source = pair.inputs[0]
-    quantizer = source.producer() if source is not None else None
-    floats = constant_of(quantizer, 0) if held is None and quantizer is not None else None
-    array = held if floats is None else floats
-    if array is None:
-        return None
-    if scale.size > 1:
-        shape = [-1 if place == axis % array.ndim else 1 for place in range(array.ndim)]
-        scale, zero = scale.reshape(shape), zero.reshape(shape) if zero.size > 1 else zero
-    zeros = zero.astype(np.float32)
-    if floats is not None:
-        low, high = _limits(zero.dtype)
-        array = np.clip(np.rint(floats.astype(np.float32) / scale) + zeros, low, high)
-    return np.asarray(((array.astype(np.float32) - zeros) * scale).astype(np.float32))
-
-
-def _limits(dtype: np.dtype[np.generic]) -> tuple[int, int]:
-    return (-128, 127) if dtype == np.int8 else (0, 255) if dtype == np.uint8 else (-(2**31), 2**31 - 1)
 
 
 def _mean(compare: Compare, names: Sequence[str], expected: Sequence[Batch], seen: Sequence[Batch]) -> float:

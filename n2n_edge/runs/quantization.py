@@ -25,6 +25,7 @@ from n2n_edge.graph.bind import parse_bindings, with_bound_inputs
 from n2n_edge.graph.file_version import in_version
 from n2n_edge.graph.free_batch import fix_batch, takes_one_image
 from n2n_edge.graph.free_size import batch_name, free_size, with_batch_name, with_free_size
+from n2n_edge.graph.input_shape import image_shape, leaves_size_free, with_input_shape
 from n2n_edge.graph.layers import layers_by_name
 from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.graph.op import counted_op
@@ -210,11 +211,12 @@ def _source(model: Path, settings: QuantizeSettings, folder: Path, say: _Say) ->
     obstacle = next((each for each in obstacles(teacher) if each.code not in _NOT_TAKEN), None)
     if obstacle is not None:
         raise InputError(f"{model}: {obstacle.text}")
+    with foreign_file(model):
+        graph = fold_batchnorm(teacher.model)
+    _named(graph, settings.keep_float)  # a wrong name is told before images are read
     loading = Loading(how.data_workers, 0.0, how.strict_data)
     engine = Engine.of(DistillSettings(device="cpu"))
     data, _, notes = data_of(teacher, how, how.data, loading, engine, say)
-    with foreign_file(model):
-        graph = fold_batchnorm(teacher.model)
     return _Source(path, teacher, graph, data, notes)
 
 
@@ -307,12 +309,12 @@ def _report(
     settings: QuantizeSettings,
     say: _Say,
 ) -> QuantizationReport:
-    how, data = settings.of_data, source.data
+    data, shape = source.data, image_shape(source.teacher.model)
     metric = metric_name(source.graph, data)
     unlabelled = metric == "fidelity"
     say(f"evaluating both on {len(data.test):,} test images")
     before, after = file_meters(source.path, file, data.test, data, fidelity=(unlabelled, unlabelled))
-    files = ModelFile(source.path, how.input_shape), ModelFile(file, how.input_shape)
+    files = ModelFile(source.path, shape), ModelFile(file, shape)
     figures = [dict(each.figures()) for each in files]
     scores = [
         Figure(each.metric, "fraction", "measured", n=each.n) for each in (before.evaluation(), after.evaluation())
@@ -320,13 +322,15 @@ def _report(
     figures[0][metric], figures[1][metric] = scores
     lost = drop(scores[1], scores[0])
     say("timing both in turns")
-    ratio, warnings = timed_ratio(source.path, timed_file, settings)
+    with TemporaryDirectory() as folder:
+        float_twin = _at_size(source.path, shape, Path(folder, "float"))
+        ratio, warnings = timed_ratio(float_twin, _at_size(timed_file, shape, Path(folder, "quantized")), settings)
     predicted = None
     if not profile.is_host:
         estimates = [each.estimate(profile) for each in files]
         predicted = (estimates[0].figure, estimates[1].figure)
         warnings = (*warnings, *estimates[1].warnings)
-    notes = [*source.notes]
+    notes = list(source.notes)
     if timed_file != file:
         text = (
             "on this x86 host a twin with unsigned activations is timed: signed ones, which ship for ARM, run in float"
@@ -352,3 +356,14 @@ def _report(
         notes=tuple(notes),
         warnings=(*data.warnings, *warnings),
     )
+
+
+def _at_size(path: Path, shape: tuple[int, int, int], folder: Path) -> Path:
+    """Return a file whose input has these sizes: itself, or a copy in a folder where it leaves them free."""
+    loaded = load_model(path)
+    if not leaves_size_free(loaded):
+        return path
+    folder.mkdir()
+    copy = folder / path.name
+    save_model(with_input_shape(loaded, shape, path.name), copy)
+    return copy

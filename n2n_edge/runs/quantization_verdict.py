@@ -28,12 +28,10 @@ _LARGEST = 1e9
 
 def timed_ratio(before: Path, after: Path, settings: "QuantizeSettings") -> tuple[Figure | None, tuple[Notice, ...]]:
     """Return the time of `after` over that of `before`, and warnings; None where one couldn't be timed."""
-    how = settings.of_data
     options = BenchOptions(
         threads=settings.threads,
         min_time_s=min(1.0, settings.max_time_s),
         max_time_s=settings.max_time_s,
-        input_shape=how.input_shape,
     )
     found = compare([before, after], options, open_target(settings.target), threshold=_SURE)
     failed = next((each for each in found.measurements if isinstance(each, N2NError)), None)

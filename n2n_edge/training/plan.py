@@ -174,14 +174,13 @@ class _Planner:
 
     def planned(self, node: ir.Node, kernel: Kernel) -> tuple[ir.Node, Kernel, Sequence[ir.Value | None]]:
         """Return a node with its function and what that reads: in quantized products their scales, too."""
-        product = Product.of(self.view(node), kernel)
-        if product is not None:
-            return node, product, (*node.inputs, *scales_of(node))
-        source = summing(node)
-        product = None if source is None else Product.of(self.view(source), kernel)
-        if source is None or product is None:
+        source = summing(node) or node
+        scales = scales_of(source)
+        product = Product.of(self.view(source), kernel) if scales else None
+        if product is None:
             return node, kernel, node.inputs
-        return node, Requantized(kernel, self.mode, product.output_axis), (*node.inputs, *scales_of(source))
+        own = product if source is node else Requantized(kernel, self.mode, product.output_axis)
+        return node, own, (*node.inputs, *scales)
 
     def schedule(
         self, waiting: list[tuple[ir.Node, Kernel]], inputs: tuple[int, ...], outputs: tuple[int, ...]

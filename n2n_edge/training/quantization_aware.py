@@ -1,9 +1,12 @@
 """Quantization-aware distillation: a student with pairs of QuantizeLinear and DequantizeLinear, taught in floats."""
 
+import hashlib
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
+from math import inf
 from pathlib import Path
 
 import onnx_ir as ir
@@ -19,6 +22,7 @@ from n2n_edge.training.reconstruct import Kept
 from n2n_edge.training.reports import EpochReport, StepReport
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.training.trained_weights import find_weights
+from n2n_edge.writing import write_text
 
 __all__ = ["QuantizeAwareResult", "quantize_aware", "quantize_aware_settings", "steady_rate"]
 
@@ -31,6 +35,9 @@ _EPOCHS = 0.3
 
 _STEP, _MOST = 4.0, 4
 """Rates that are tried lie so far apart, and so many on each side of the first."""
+
+_TRIED_SHARE = 0.25
+"""Of the time that there is, what rates are tried in at most."""
 
 _TRIED_STEPS, _TRIED_VALIDATION = 8, 512
 """Steps of training, and validation images, by which a rate is tried."""
@@ -85,7 +92,7 @@ def quantize_aware(
         )
     _refuse_integers(student)
     start = time.monotonic()
-    rate = learning_rate or steady_rate(student, teacher, data, settings)
+    rate = learning_rate or _kept_rate(student, teacher, data, settings, checkpoint, seconds)
     left = None if seconds is None else max(0.0, seconds - (time.monotonic() - start))
     result = distill(
         student,
@@ -101,13 +108,42 @@ def quantize_aware(
     return QuantizeAwareResult(**vars(result), learning_rate=rate)
 
 
-def steady_rate(student: ir.Model, teacher: ir.Model, data: Data, settings: DistillSettings) -> float:
+def _kept_rate(
+    student: ir.Model,
+    teacher: ir.Model,
+    data: Data,
+    settings: DistillSettings,
+    checkpoint: Path | None,
+    seconds: float | None,
+) -> float:
+    """Return the rate as it stands beside the checkpoint, so that a run that goes on has the same one."""
+    at_most = None if seconds is None else seconds * _TRIED_SHARE
+    if checkpoint is None:
+        return steady_rate(student, teacher, data, settings, seconds=at_most)
+    path = checkpoint.with_name(f"{checkpoint.name}.rate")
+    content = ir.to_proto(student).SerializeToString(deterministic=True) + repr(settings).encode()
+    key = hashlib.sha256(content).hexdigest()
+    with suppress(OSError, ValueError):
+        held, rate = path.read_text(encoding="utf-8").split()
+        if held == key:
+            return float(rate)
+    found = steady_rate(student, teacher, data, settings, seconds=at_most)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, f"{key} {found!r}\n")
+    return found
+
+
+def steady_rate(
+    student: ir.Model, teacher: ir.Model, data: Data, settings: DistillSettings, *, seconds: float | None = None
+) -> float:
     """Return a peak of the learning rate that does the quantized student good, by its own loss.
 
     With norms folded, weights have any size, and a rate that one network needs undoes the calibration of another. A few
     steps of a whole schedule are tried at the rate of `settings`, then at higher or lower ones by factors of four, as
-    long as the loss on some validation images falls. The same arguments give the same rate.
+    long as the loss on some validation images falls, and no longer than `seconds`. The same arguments without these
+    give the same rate.
     """
+    ends_at = inf if seconds is None else time.monotonic() + seconds
     images = _TRIED_STEPS * settings.batch_size
     trial = ShortDistiller(teacher, data, images, settings, validation_images=_TRIED_VALIDATION, feature_images=1)
 
@@ -119,7 +155,7 @@ def steady_rate(student: ir.Model, teacher: ir.Model, data: Data, settings: Dist
 
     def moved(direction: int) -> int:
         power = 0
-        while abs(power) < _MOST:
+        while abs(power) < _MOST and time.monotonic() < ends_at:
             # too high as long as it does harm, too low where nothing is rounded to another step
             useless = loss(power) > start if direction < 0 else loss(power) == start
             if not useless and loss(power + direction) >= loss(power):

@@ -29,6 +29,7 @@ WRITING = {"--out", "--save", "--csv", "--markdown", "--html", "--junit", "--png
 CHEAP: Mapping[str, tuple[str, ...]] = {
     "bench": ("--min-time", "0.02", "--max-time", "0.2"),
     "compress": ("--candidates", "1", "--epochs", "1", "--effort", "quick"),
+    "quantize": ("--max-time", "0.2", "--images", "32", "--calibration", "minmax"),
     "device calibrate": ("--minutes", "0.2", "--threads", "1"),
 }
 """Options that an example is given besides, so that a test may run it."""

@@ -116,6 +116,18 @@ def test_it_goes_on_from_a_checkpoint_bit_for_bit(
     ]
 
 
+def test_a_run_that_goes_on_keeps_its_rate(student: ir.Model, teacher: ir.Model, data: Data, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    settings = replace(QUICK, epochs=1)
+    whole = quantize_aware(student, teacher, data, settings, checkpoint=path)
+
+    # with as little time another rate would be taken
+    again = quantize_aware(student, teacher, data, settings, checkpoint=path, seconds=1e-3)
+
+    assert again.learning_rate == whole.learning_rate != settings.learning_rate
+    assert weights(again.model) == weights(whole.model)
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_scales_stay_positive_and_finite(precision: str, student: ir.Model, teacher: ir.Model, data: Data) -> None:
     settings = replace(QUICK, epochs=1, precision=precision)  # type: ignore[arg-type]

@@ -218,3 +218,35 @@ def test_short_floats_are_rounded_to_the_grid_in_float32(kind: torch.dtype) -> N
 
     assert own.dtype == torch.float32
     assert torch.equal(own, round_to_grid(x.float(), scale, -128, 127))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose", "MatMul"])
+def test_products_are_right_whatever_their_weights_are_scaled_along(op: str, axis: int) -> None:
+    rng = np.random.default_rng(0)
+    shape = (6, 6) if op == "MatMul" else (2, 2, 3, 3)
+    model = graph_of(
+        [
+            helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+            helper.make_node("DequantizeLinear", ["q", "s", "z"], ["f"]),
+            helper.make_node("DequantizeLinear", ["w", "ws"], ["v"], axis=axis),
+            helper.make_node(op, ["f", "v"], ["y"]),
+        ],
+        {
+            "s": np.array(0.05, np.float32),
+            "z": np.array(3, np.int8),
+            "w": rng.integers(-127, 128, shape).astype(np.int8),
+            "ws": rng.uniform(0.01, 0.1, shape[axis]).astype(np.float32),
+        },
+    )
+    x = rng.standard_normal((1, 2, 6, 6)).astype(np.float32)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    content = ir.to_proto(model).SerializeToString()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    with torch.inference_mode():
+        outputs = GraphModule(model, whole=True)(torch.from_numpy(x))
+
+    assert isinstance(outputs, torch.Tensor)
+    np.testing.assert_allclose(outputs.numpy(), session.run(None, {"x": x})[0], rtol=1e-5, atol=1e-4)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from n2n_edge.graph.op import MICROSOFT
-from n2n_edge.graph.pairs import is_pair, moves_integers, quantized_type, scales_of
+from n2n_edge.graph.pairs import is_pair, moves_integers, quantized_type
 from n2n_edge.training.ops.registry import Kernel, Mode, NodeView, register, torch_dtype
 
 __all__ = ["RANGES", "Product", "Requantized", "round_to_grid"]
@@ -217,19 +217,27 @@ class Product:
 
     @classmethod
     def of(cls, view: NodeView, kernel: Kernel) -> "Product | None":
-        """Return the form of a node, None where it is no product of values that scales tell of."""
-        if len(scales_of(view.node)) != len(("input", "weight")):
-            return None
+        """Return the form of a node whose first two inputs are dequantized, None where it is no product of these."""
+        found: Product | None = None
         match view.node.op_type:
             case "Conv":
-                return cls(kernel, view.mode, 0, 1)
+                found = cls(kernel, view.mode, 0, 1)
             case "ConvTranspose" if view.get_int("group", 1) == 1:
-                return cls(kernel, view.mode, 1, 1)
+                found = cls(kernel, view.mode, 1, 1)
             case "Gemm" if view.get_float("alpha", 1.0) == 1.0 == view.get_float("beta", 1.0):
-                return cls(kernel, view.mode, 0 if view.get_int("transB", 0) else 1, -1)
+                found = cls(kernel, view.mode, 0 if view.get_int("transB", 0) else 1, -1)
             case "MatMul":
-                return cls(kernel, view.mode, -1, -1)
-        return None
+                found = cls(kernel, view.mode, -1, -1)
+        return found if found is not None and found.is_scaled_by_outputs(view) else None
+
+    def is_scaled_by_outputs(self, view: NodeView) -> bool:
+        """Tell whether the weight has one scale, or one for each of the outputs."""
+        pair = None if view.node.inputs[1] is None else view.node.inputs[1].producer()
+        scale = None if pair is None or pair.inputs[1] is None else pair.inputs[1].const_value
+        if pair is None or scale is None:
+            return False
+        rank, axis = len(view.shape(1) or ()), pair.attributes.get_int("axis", 1) or 0
+        return scale.size == 1 or (rank > 0 and axis % rank == self.weight_axis % rank)
 
     def __call__(self, x: Tensor, weight: Tensor, *rest: Tensor | None) -> Tensor:
         """Run the node on its inputs, and the two scales behind them."""
@@ -239,7 +247,8 @@ class Product:
         assert scales is not None
         if self.mode.training or torch.is_grad_enabled() or scale.numel() > 1:
             return self._run(x, weight, *others)
-        integers = self._run(torch.round(x / scale), torch.round(weight / _along(scales, self.weight_axis, weight)))
+        along = _along(scales, self.weight_axis, weight)
+        integers = self._run(_quotients(x, scale.reshape(())).round_(), _quotients(weight, along).round_())
         product = scale * scales
         if bias is not None:
             integers += _along(torch.round(bias.reshape(-1) / product), self.output_axis, integers)
@@ -266,8 +275,8 @@ class Requantized:
         assert second is not None
         if not (self.mode.training or torch.is_grad_enabled() or scale.numel() > 1 or first.numel() > 1):
             product = first * second
-            sums = torch.round(x / _along(product, self.output_axis, x))
-            x = torch.round(sums.mul_(_along(product / scale, self.output_axis, x))).mul_(scale)
+            sums = _quotients(x, _along(product, self.output_axis, x)).round_()
+            x = sums.mul_(_along(product / scale, self.output_axis, x)).round_().mul_(scale)
         result = self.kernel(x, scale, *others)
         assert isinstance(result, Tensor)
         return result
