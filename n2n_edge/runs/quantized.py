@@ -273,7 +273,7 @@ def decide(
     slower = [(name, ratio) for name, ratio in ratios.items() if _is_slower(ratio)]
     if slower:
         name, ratio = slower[0]
-        text = f"{form} takes {_ratio_in_words(ratio)} the time of its float twin on {name}{f' ({why})' if why else ''}"
+        text = f"{form} {_ratio_in_words(ratio)} the time of its float twin on {name}{f' ({why})' if why else ''}"
         faults.append(Notice(f"{form}-slower", text))
     if drop > allowed:
         text = f"{form} loses {drop:.2f} points of its float twin's score on validation images, {allowed:g} are allowed"
@@ -328,10 +328,9 @@ def _is_slower(ratio: FigureJson) -> bool:
 
 
 def _ratio_in_words(ratio: FigureJson) -> str:
-    text = f"{float(ratio['value']):.2f} times"
     if "low" in ratio:
-        return f"{text} ({float(ratio['low']):.2f} to {float(ratio['high']):.2f})"
-    return f"{text}, as predicted,"
+        return f"takes {ratio['value']:.2f} times ({ratio['low']:.2f} to {ratio['high']:.2f})"
+    return f"is predicted to take {ratio['value']:.2f} times"
 
 
 def _why_slow(model: ir.Model, device: Profile) -> str:
@@ -346,7 +345,8 @@ def _why_slow(model: ir.Model, device: Profile) -> str:
     if conversions > _USUAL_CONVERSIONS:
         found.append(f"{conversions} conversions between float and int8")
     weights = [value for value in model.graph.initializers.values() if value.dtype == ir.DataType.INT8]
-    channels = [min(size for size in value.shape[:2] if isinstance(size, int)) for value in weights if value.shape]
+    shapes = [value.shape for value in weights if value.shape is not None and len(value.shape) > 1]
+    channels = [min(size for size in shape[:2] if isinstance(size, int)) for shape in shapes]
     thin = sum(count < _THIN for count in channels)
     if thin > len(channels) / 2:
         found.append(f"{thin} of {len(channels)} int8 layers have fewer than {_THIN} channels on a side")

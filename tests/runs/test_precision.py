@@ -82,6 +82,38 @@ def test_the_student_goes_through_costs_and_gate(run: n2n_edge.Run) -> None:
     assert gated.outcome == "pass"
 
 
+class _StopError(Exception):
+    pass
+
+
+class _Stopping(n2n_edge.RunCallback):
+    """Ends a run at the first epoch of its quantization-aware distillation."""
+
+    quantized = False
+
+    def on_message(self, text: str) -> None:
+        self.quantized = self.quantized or text.startswith("quantization-aware")
+
+    def on_epoch(self, report: object) -> None:
+        if self.quantized:
+            raise _StopError
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_while_it_is_taught_ends_with_the_same_student(run: n2n_edge.Run, tmp_path: Path) -> None:
+    how = {**vars(run.settings), "out": tmp_path / "run"}
+    with pytest.raises(_StopError):
+        n2n_edge.compress(**how, callbacks=[_Stopping()])
+    again = n2n_edge.Run.open(tmp_path / "run").resume()
+    assert weights_of(again) == weights_of(run)
+    assert not (tmp_path / "run" / "quantized.checkpoint").exists()
+
+
+def weights_of(run: n2n_edge.Run) -> dict[str, bytes]:
+    model = load_model(run.student)
+    return {name: value.const_value.tobytes() for name, value in model.graph.initializers.items() if value.const_value}
+
+
 @pytest.mark.slow
 def test_its_candidates_ship_in_int8_too(run: n2n_edge.Run) -> None:
     shipped = run.ship(1, epochs=1)
