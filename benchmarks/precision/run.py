@@ -19,6 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
+import onnx.version_converter
 import onnx_ir as ir
 import torch
 from cases import CASES
@@ -35,8 +37,8 @@ from n2n_edge.measure.comparison import compare
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.target import HostTarget
 from n2n_edge.quantize.plan import QuantizationPlan
-from n2n_edge.quantize.ptq import Validation, calibrated, image_batches, quantize, quantized
-from n2n_edge.quantize.qdq import folded, output_nodes, with_qdq
+from n2n_edge.quantize.ptq import Validation, image_batches, post_train, quantized
+from n2n_edge.quantize.qdq import LEAST_OPSET, folded, output_nodes, with_qdq
 from n2n_edge.tasks.choice import task_of
 from n2n_edge.tasks.paired import paired_difference
 from n2n_edge.training.batches import subset
@@ -72,6 +74,9 @@ def of_runtime(source: Path, graph: ir.Model, data: Data, folder: Path, **option
     """Return what ONNX Runtime's static quantization makes of a file, prepared as its guide says."""
     prepared, out = folder / "prepared.onnx", folder / f"{'-'.join(map(str, options.values())) or 'default'}.onnx"
     quant_pre_process(str(source), str(prepared))
+    model = onnx.load(prepared)
+    if next(each.version for each in model.opset_import if not each.domain) < LEAST_OPSET:  # a scale per channel
+        onnx.save(onnx.version_converter.convert_version(model, LEAST_OPSET), prepared)
     quantize_static(
         str(prepared), str(out), Reader(graph, data), quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, **options,
@@ -94,16 +99,19 @@ def ways(
     best = min(tried, key=lambda path: validation.drop(ir.load(path)))
     yield "ORT per channel", best, best
     kept = frozenset() if task_of(graph, data).name == "classification" else frozenset(output_nodes(graph))
-    found = quantize(
-        graph, calibrated(graph, QuantizationPlan(kept), data, CALIBRATION), validation, QuantizationPlan(kept)
+    plan = QuantizationPlan(kept)
+    found = post_train(
+        graph, data, validation, plan, images=CALIBRATION, watch=lambda text: print("   ", text, flush=True)
     )
     save_model(found.model, folder / "calibrated.onnx")
     on_host = replace(found.plan, activations="uint8", weight_bits=8 if VNNI & cpu_flags() else 7)
-    save_model(quantized(graph, found.ranges, on_host), folder / "timed.onnx")
+    save_model(quantized(found.graph, found.ranges, on_host), folder / "timed.onnx")
     yield "ours calibrated", folder / "calibrated.onnx", folder / "timed.onnx"
     settings = quantize_aware_settings(DistillSettings(seed=seed).for_images(len(data.train)))
+    form = with_qdq(found.graph, found.ranges, found.plan) if found.returned else found.training
+    assert form is not None
     result = quantize_aware(
-        with_qdq(graph, found.ranges, found.plan), graph, data, replace(settings, epochs=epochs, threads=1),
+        form, graph, data, replace(settings, epochs=epochs, threads=1),
         on_epoch=lambda report: print("   ", report, flush=True),
     )  # fmt: skip
     save_model(folded(result.model), folder / "distilled.onnx")
