@@ -139,10 +139,10 @@ def figures(source: Path, path: Path, timed: Path | None, data: Data) -> Row:
 def write_table(rows: Mapping[str, Row], path: Path) -> None:
     """Write means over seeds; behind them the deviation of one seed."""
     lines = [
-        "| network | way | seeds | score | lost, points | MB | host latency ratio | "
+        "| network | way | seeds | score | lost, points | agreement | MB | host latency ratio | "
         + " | ".join(f"{b}, ms" for b in BOARDS)
         + " |",
-        "| --- | --- | --- | --- | --- | --- | --- |" + " --- |" * len(BOARDS),
+        "| --- | --- | --- | --- | --- | --- | --- | --- |" + " --- |" * len(BOARDS),
     ]
     for case in CASES:
         found = [row for key, row in rows.items() if key.split(" | ")[0] == case]
@@ -152,7 +152,8 @@ def write_table(rows: Mapping[str, Row], path: Path) -> None:
             lost = [-one["difference"][0] for one in each if "difference" in one]
             cells = [
                 case, way, str(len(each)), f"{statistics.mean(scores):.2f}",
-                _spread(lost) if lost else "", f"{each[0]['mb']:.3f}",
+                _spread(lost) if lost else "", f"{statistics.mean(one['agreement'] for one in each):.3f}",
+                f"{each[0]['mb']:.3f}",
                 "{:.2f} ({:.2f} to {:.2f})".format(*each[0]["ratio"]) if "ratio" in each[0] else "",
                 *(f"{each[0]['predicted'][board]:.2f}" for board in BOARDS),
             ]  # fmt: skip
