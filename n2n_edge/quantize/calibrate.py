@@ -124,7 +124,7 @@ def _entropies(histograms: Mapping[str, tuple[Array, ...]]) -> dict[str, Range]:
 def least_divergence(hist: Array, edges: Array) -> Range:
     """Return the range about nought in which 255 levels differ least, by Kullback-Leibler divergence, from `hist`.
 
-    To the bit what `HistogramCollector.get_entropy_threshold` of onnxruntime.quantization returns, in a part of the time.
+    What `HistogramCollector.get_entropy_threshold` of onnxruntime.quantization returns, to the bit, in less time.
     """
     middle, least = len(hist) // 2, _ENTROPY_LEVELS // 2
     below = np.concatenate([[0], np.cumsum(hist)])

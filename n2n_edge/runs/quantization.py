@@ -52,7 +52,7 @@ from n2n_edge.tasks.paired import paired_difference
 from n2n_edge.training.compute import Engine
 from n2n_edge.training.file_evaluation import file_meters
 from n2n_edge.training.settings import DistillSettings
-from n2n_edge.writing import write_text
+from n2n_edge.writing import refuse_unwritable, write_text
 
 __all__ = ["quantize_file", "quantize_model"]
 
@@ -167,10 +167,8 @@ def quantize_file(
     """
     model = Path(str(settings.of_data.teacher))
     out = out if out is not None else model.with_name(f"{model.stem}-{settings.precision}.onnx")
-    if out.resolve() == model.resolve():
-        raise InputError(f"‹out› {out}: is the model itself; give another")
-    if not out.parent.is_dir():
-        raise InputError(f"‹out› {out}: there is no folder {out.parent}; make it, or give another")
+    refuse_unwritable(out, inputs=[model])
+    refuse_unwritable(out.with_suffix(".json"), inputs=[model, out])
     profile = load_profile(settings.device)
     with quiet(), TemporaryDirectory() as folder:
         source = _source(model, settings, Path(folder), say)
