@@ -72,9 +72,11 @@ class Reader:
 def of_runtime(source: Path, graph: ir.Model, data: Data, folder: Path, **options: Any) -> Path:
     """Return what ONNX Runtime's static quantization makes of a file, prepared as its guide says."""
     prepared, out = folder / "prepared.onnx", folder / f"{'-'.join(map(str, options.values())) or 'default'}.onnx"
-    quant_pre_process(str(source), str(prepared))
-    if (ir.load(prepared).opset_imports.get("") or LEAST_OPSET) < LEAST_OPSET:  # too old for a scale per channel
-        save_model(in_version(graph, LEAST_OPSET, None), prepared)
+    old = (ir.load(source).opset_imports.get("") or LEAST_OPSET) < LEAST_OPSET
+    if old:  # for a scale per channel
+        source = folder / "raised.onnx"
+        save_model(in_version(graph, LEAST_OPSET, None), source)
+    quant_pre_process(str(source), str(prepared), skip_symbolic_shape=old)
     quantize_static(
         str(prepared), str(out), Reader(graph, data), quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, **options,
