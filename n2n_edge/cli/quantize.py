@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from n2n_edge.metrics.figures import Figure
-    from n2n_edge.runs.quantization_report import QuantizationReport
+    from n2n_edge.quantize.ptq import Quantized
+    from n2n_edge.runs.quantization_report import Distillation, QuantizationReport
 
 __all__ = ["quantize"]
 
 _HOW, _WHERE = "Quantization", "Timing"
-_OF_DATA = ("data", "classes", "task", "decode", "input_shape", "bind", "seed", *PREPROCESSING_OPTIONS)
+_OF_DATA = (
+    "data", "classes", "task", "decode", "input_shape", "bind", "seed", "label_weight", "augment", "flip",
+    "train_device", *PREPROCESSING_OPTIONS,
+)  # fmt: skip
 
 
 def quantize(
@@ -71,6 +75,22 @@ def quantize(
         ),
     ] = "auto",
     images: Annotated[int, typer.Option(help="Training images that set the ranges.", rich_help_panel=_HOW)] = 256,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Epochs of distillation from the float model, with quantized values, after calibration.",
+            rich_help_panel=_HOW,
+            show_default="none",
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="Time limit of that distillation; alone: as many epochs as fit.",
+            rich_help_panel=_HOW,
+            show_default="none",
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write the file even if it loses too much or is slower.")
     ] = False,
@@ -91,13 +111,15 @@ def quantize(
 ) -> None:
     """Quantize a float model, calibrated on images; exit 1, nothing written, where it loses too much or is slower.
 
-    The file is scored on the test images and timed in turns with the float one. What it does to either is in the report
-    beside it.
+    With --epochs or --minutes it is then taught by the float model, and ships as it was taught if that made it better
+    (--label-weight, --augment, --flip and --train-device are for that). The file is scored on the test images and timed
+    in turns with the float one. What it does to either is in the report beside it.
 
     Examples:
 
     - `n2n-edge quantize teacher.onnx --data images/ --device raspberry-pi-4 --out small.onnx --max-drop 0.5`
     - `n2n-edge quantize teacher.onnx --data images/ --keep-float 'conv1*' --calibration mse --out small.onnx --force`
+    - `n2n-edge quantize teacher.onnx --data images/ --epochs 1 --images 64 --out small.onnx --force`
     - `n2n-edge quantize teacher.onnx --data images/ --precision fp16 --out half.onnx --force`
     """
     if undo:
@@ -127,6 +149,8 @@ def quantize(
         target=target,
         threads=threads,
         max_time=max_time,
+        epochs=epochs,
+        minutes=minutes,
         force=force,
         input_shape=None if shape is None else parse_input_shape(shape),
         bind=given.pop("bind") or (),
@@ -173,14 +197,19 @@ def _print(report: "QuantizationReport") -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     console.print(_table(report))
-    found = report.found
+    found, distillation = report.found, report.distillation
     if found is not None:
+        console.print(_steps(found))
         console.print(
             Text(f"ranges by {found.method}; activations {found.plan.activations}, weights {_weights(report)}")
         )
         if found.returned:
             names = ", ".join(name for name, _ in found.returned)
             console.print(Text(f"back in float, the most harmful first: {names}"), soft_wrap=True)
+    if distillation is not None:
+        console.print(Text(_training_in_words(distillation)), soft_wrap=True)
+        if distillation.parity is not None:
+            console.print(Text(distillation.parity.in_words), soft_wrap=True)
     for note in report.notes:
         console.print(Text(as_options(f"note: {note}"), style="dim"), soft_wrap=True)
     for warning in report.warnings:
@@ -240,6 +269,25 @@ def _table(report: "QuantizationReport") -> "Table":
         change = f"{difference.value:+.2f} points ({difference.low:+.2f} to {difference.high:+.2f})"
     row(metric_label(report.metric), report.metric, change)
     return table
+
+
+def _steps(found: "Quantized") -> "Table":
+    from rich.table import Table
+
+    table = Table(title="by step, on validation images", title_justify="left")
+    table.add_column("")
+    for name in ("loss", "points lost"):
+        table.add_column(name, justify="right")
+    for name, loss in found.steps.items():
+        table.add_row(name, f"{loss:.3g}", f"{found.drops[name]:.2f}")
+    return table
+
+
+def _training_in_words(made: "Distillation") -> str:
+    trained = f"distilled for {made.epochs} epochs of {made.images:,} images"
+    if made.ships:
+        return f"{trained}, epoch {made.best_epoch} ships"
+    return f"{trained}, which made it no better: what was calibrated ships"
 
 
 def _times(before: "Figure", after: "Figure") -> str:
