@@ -3,6 +3,7 @@
 import fnmatch
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from n2n_edge.data.loading import Loading, quiet
 from n2n_edge.data.preprocessing import METADATA_KEY
 from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import load_profile
-from n2n_edge.errors import InputError
+from n2n_edge.errors import BudgetMissedError, InputError
 from n2n_edge.foreign import foreign_file, printable
 from n2n_edge.graph.batchnorm import fold_batchnorm
 from n2n_edge.graph.bind import bind as bind_inputs
@@ -135,6 +136,7 @@ def quantize_model(
 
     Raises:
         InputError: a file that can't be quantized, is so already, or whose data don't fit; layers that don't exist.
+        BudgetMissedError: the quantized file gives what isn't finite.
         UnsuitableEnvironmentError: ONNX Runtime can't run one of the files, or gives other outputs than the network had
             in training.
     """
@@ -179,6 +181,7 @@ def quantize_file(
 
     Raises:
         InputError: a file that can't be quantized, is so already, or whose data don't fit; layers that don't exist.
+        BudgetMissedError: the quantized file gives what isn't finite.
         UnsuitableEnvironmentError: ONNX Runtime can't run one of the files, or gives other outputs than the network had
             in training.
     """
@@ -347,6 +350,13 @@ def _report(
     unlabelled = metric == "fidelity"
     say(f"evaluating both on {len(data.test):,} test images")
     before, after = file_meters(source.path, file, data.test, data, fidelity=(unlabelled, unlabelled))
+    if not math.isfinite(before.evaluation().metric):
+        raise InputError(f"{model}: what it gives for the test images isn't finite; check how they go in, or the model")
+    if not math.isfinite(after.evaluation().metric):
+        raise BudgetMissedError(
+            f"{model}: not written, in {settings.precision} what it gives for the test images isn't finite; name "
+            "layers that stay float by ‹keep_float›"
+        )
     files = ModelFile(source.path, shape), ModelFile(file, shape)
     figures = [dict(each.figures()) for each in files]
     scores = [

@@ -56,6 +56,8 @@ def objections(
 ) -> tuple[Notice, ...]:
     """Say what is wrong with a file: it loses too much, or is slower where it is meant to run."""
     found = []
+    if settings.precision == "int8" and not any(each.precision == "int8" for each in table.layers):
+        found.append(Notice("all-float", "has no layer in int8: none can be, or all stayed float"))
     if lost.value > settings.max_drop:
         text = f"loses {lost.value:.2f} points on the test images, more than the {settings.max_drop:g} allowed"
         found.append(Notice("drop", text))

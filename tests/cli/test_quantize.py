@@ -291,3 +291,24 @@ def test_two_that_were_timed_for_too_short_a_while_have_no_ratio(
     document = json.loads(model.with_name("model-int8.json").read_text())
     assert "latency_ratio" not in document
     assert "not-timed" in document["warning_codes"]
+
+
+def test_without_a_layer_in_int8_it_is_rejected(model: Path, data: Path, ratio: object, call: Call) -> None:
+    code, _, err = call("quantize", model, "--data", data, *QUICK, "--calibration", "minmax", "--keep-float", "*")
+    assert code == 1
+    assert "has no layer in int8" in err
+
+
+def test_outputs_that_are_not_finite_are_told(tmp_path: Path, ratio: object, call: Call) -> None:
+    images_npz(tmp_path / "unlabelled.npz", labels=False)
+    model = teacher_file(tmp_path / "infinite.onnx")
+    loaded = onnx.load(model)
+    output = loaded.graph.output[0].name
+    last = next(node for node in loaded.graph.node if output in node.output)
+    last.output[list(last.output).index(output)] = "finite"
+    loaded.graph.node.append(onnx.helper.make_node("Log", ["finite"], ["log"]))
+    loaded.graph.node.append(onnx.helper.make_node("Sqrt", ["log"], [output]))
+    onnx.save(loaded, model)
+    code, _, err = call("quantize", model, "--data", tmp_path / "unlabelled.npz", *QUICK, "--task", "regression")
+    assert code == 2, err
+    assert "isn't finite" in err.splitlines()[-1]
