@@ -19,8 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import onnx
-import onnx.version_converter
 import onnx_ir as ir
 import torch
 from cases import CASES
@@ -29,6 +27,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from n2n_edge.data.dataset import Data
 from n2n_edge.devices.registry import load_profile
+from n2n_edge.graph.file_version import in_version
 from n2n_edge.graph.input_shape import in_layout, input_layout
 from n2n_edge.graph.load import save_model
 from n2n_edge.latency.file_figures import ModelFile
@@ -74,9 +73,8 @@ def of_runtime(source: Path, graph: ir.Model, data: Data, folder: Path, **option
     """Return what ONNX Runtime's static quantization makes of a file, prepared as its guide says."""
     prepared, out = folder / "prepared.onnx", folder / f"{'-'.join(map(str, options.values())) or 'default'}.onnx"
     quant_pre_process(str(source), str(prepared))
-    model = onnx.load(prepared)
-    if next(each.version for each in model.opset_import if not each.domain) < LEAST_OPSET:  # a scale per channel
-        onnx.save(onnx.version_converter.convert_version(model, LEAST_OPSET), prepared)
+    if (ir.load(prepared).opset_imports.get("") or LEAST_OPSET) < LEAST_OPSET:  # too old for a scale per channel
+        save_model(in_version(graph, LEAST_OPSET, None), prepared)
     quantize_static(
         str(prepared), str(out), Reader(graph, data), quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, **options,

@@ -11,19 +11,23 @@ from n2n_edge.cli.completion import device_names
 from n2n_edge.cli.output import print_json, print_line, print_warning
 from n2n_edge.cli.setting_options import numbers_of, with_settings
 from n2n_edge.data.preprocessing_options import PREPROCESSING_OPTIONS
-from n2n_edge.errors import BudgetMissedError, InputError
+from n2n_edge.errors import BudgetMissedError, InputError, as_options
 from n2n_edge.runs.settings import CompressSettings
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from n2n_edge.metrics.figures import Figure
-    from n2n_edge.runs.quantization_report import QuantizationReport
+    from n2n_edge.quantize.ptq import Quantized
+    from n2n_edge.runs.quantization_report import Distillation, QuantizationReport
 
 __all__ = ["quantize"]
 
 _HOW, _WHERE = "Quantization", "Timing"
-_OF_DATA = ("data", "classes", "task", "decode", "input_shape", "bind", "seed", *PREPROCESSING_OPTIONS)
+_OF_DATA = (
+    "data", "classes", "task", "decode", "input_shape", "bind", "seed", "label_weight", "augment", "flip",
+    "train_device", *PREPROCESSING_OPTIONS,
+)  # fmt: skip
 
 
 def quantize(
@@ -32,7 +36,10 @@ def quantize(
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", help="File to write; the report goes beside it, as .json.", show_default="MODEL-int8.onnx"
+            "-o",
+            "--out",
+            help="File to write; the report goes beside it, as .json.",
+            show_default="MODEL-int8.onnx, -fp16 or -float",
         ),
     ] = None,
     precision: Annotated[str, typer.Option(help="int8 or fp16.", rich_help_panel=_HOW)] = "int8",
@@ -68,6 +75,22 @@ def quantize(
         ),
     ] = "auto",
     images: Annotated[int, typer.Option(help="Training images that set the ranges.", rich_help_panel=_HOW)] = 256,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Epochs of distillation from the float model, with quantized values, after calibration.",
+            rich_help_panel=_HOW,
+            show_default="none",
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="Time limit of that distillation; alone: as many epochs as fit.",
+            rich_help_panel=_HOW,
+            show_default="none",
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write the file even if it loses too much or is slower.")
     ] = False,
@@ -88,17 +111,19 @@ def quantize(
 ) -> None:
     """Quantize a float model, calibrated on images; exit 1, nothing written, where it loses too much or is slower.
 
-    The file is scored on the test images and timed in turns with the float one. What it does to either is in the report
-    beside it.
+    With --epochs or --minutes it is then taught by the float model, and ships as it was taught if that made it better
+    (--label-weight, --augment, --flip and --train-device are for that). The file is scored on the test images and timed
+    in turns with the float one. What it does to either is in the report beside it.
 
     Examples:
 
     - `n2n-edge quantize teacher.onnx --data images/ --device raspberry-pi-4 --out small.onnx --max-drop 0.5`
     - `n2n-edge quantize teacher.onnx --data images/ --keep-float 'conv1*' --calibration mse --out small.onnx --force`
+    - `n2n-edge quantize teacher.onnx --data images/ --epochs 1 --images 64 --out small.onnx --force`
     - `n2n-edge quantize teacher.onnx --data images/ --precision fp16 --out half.onnx --force`
     """
     if undo:
-        _undo(context, model, out)
+        _undo(context, model, out, as_json)
         return
     from n2n_edge.graph.input_shape import parse_input_shape
     from n2n_edge.runs.quantization import quantize_model
@@ -124,10 +149,12 @@ def quantize(
         target=target,
         threads=threads,
         max_time=max_time,
+        epochs=epochs,
+        minutes=minutes,
         force=force,
         input_shape=None if shape is None else parse_input_shape(shape),
         bind=given.pop("bind") or (),
-        on_message=lambda text: print_line(text, on_stderr=True),
+        on_message=lambda text: print_line(as_options(text), on_stderr=True),
         **given,
     )
     if as_json:
@@ -143,20 +170,24 @@ def quantize(
         print_warning(f"{model}: in {precision} it {reasons}")
 
 
-def _undo(context: typer.Context, model: Path, out: Path | None) -> None:
+def _undo(context: typer.Context, model: Path, out: Path | None, as_json: bool) -> None:
     from n2n_edge.graph.load import save_model
+    from n2n_edge.metrics.figures import SCHEMA_VERSION
     from n2n_edge.quantize.undo import dequantize
+    from n2n_edge.writing import refuse_unwritable
 
-    allowed = ("model", "out", "undo")
+    allowed = ("model", "out", "undo", "as_json")
     for name in context.params:
         source = context.get_parameter_source(name)
         if name not in allowed and source is not None and source.name == "COMMANDLINE":
-            raise InputError(f"--{name.replace('_', '-')}: --undo takes nothing but --out; leave it out")
+            raise InputError(f"--{name.replace('_', '-')}: --undo takes nothing but --out and --json; leave it out")
     target = out if out is not None else model.with_name(f"{model.stem}-float.onnx")
-    if target.resolve() == model.resolve():
-        raise InputError(f"--out {target}: is the model itself; give another")
+    refuse_unwritable(target, inputs=[model])
     save_model(dequantize(model), target)
-    print_line(f"float model: {target}")
+    if as_json:
+        print_json({"schema_version": SCHEMA_VERSION, "model": str(model), "out": str(target)})
+    else:
+        print_line(f"float model: {target}")
 
 
 def _print(report: "QuantizationReport") -> None:
@@ -166,18 +197,23 @@ def _print(report: "QuantizationReport") -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     console.print(_table(report))
-    found = report.found
+    found, distillation = report.found, report.distillation
     if found is not None:
+        console.print(_steps(found))
         console.print(
             Text(f"ranges by {found.method}; activations {found.plan.activations}, weights {_weights(report)}")
         )
         if found.returned:
             names = ", ".join(name for name, _ in found.returned)
             console.print(Text(f"back in float, the most harmful first: {names}"), soft_wrap=True)
+    if distillation is not None:
+        console.print(Text(_training_in_words(distillation)), soft_wrap=True)
+        if distillation.parity is not None:
+            console.print(Text(distillation.parity.in_words), soft_wrap=True)
     for note in report.notes:
-        console.print(Text(f"note: {note}", style="dim"), soft_wrap=True)
+        console.print(Text(as_options(f"note: {note}"), style="dim"), soft_wrap=True)
     for warning in report.warnings:
-        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+        console.print(Text(as_options(f"warning: {warning}"), style="yellow"), soft_wrap=True)
     if report.out is not None:
         console.print(Text(f"quantized: {report.out}"), soft_wrap=True)
         console.print(Text(f"report:    {report.out.with_suffix('.json')}"), soft_wrap=True)
@@ -228,15 +264,30 @@ def _table(report: "QuantizationReport") -> "Table":
             _times(before, after),
         )
     difference = report.difference
-    change = (
-        f"-{format_value(report.drop.value, 'points')}"
-        if report.drop.value > 0
-        else f"+{format_value(-report.drop.value, 'points')}"
-    )
+    change = f"{-report.drop.value or 0.0:+.2f} points"
     if difference is not None and difference.low is not None and difference.high is not None:
         change = f"{difference.value:+.2f} points ({difference.low:+.2f} to {difference.high:+.2f})"
     row(metric_label(report.metric), report.metric, change)
     return table
+
+
+def _steps(found: "Quantized") -> "Table":
+    from rich.table import Table
+
+    table = Table(title="by step, on validation images", title_justify="left")
+    table.add_column("")
+    for name in ("loss", "points lost"):
+        table.add_column(name, justify="right")
+    for name, loss in found.steps.items():
+        table.add_row(name, f"{loss:.3g}", f"{found.drops[name]:.2f}")
+    return table
+
+
+def _training_in_words(made: "Distillation") -> str:
+    trained = f"distilled for {made.epochs} epochs of {made.images:,} images"
+    if made.ships:
+        return f"{trained}, epoch {made.best_epoch} ships"
+    return f"{trained}, which made it no better: what was calibrated ships"
 
 
 def _times(before: "Figure", after: "Figure") -> str:

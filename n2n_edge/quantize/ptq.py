@@ -22,7 +22,16 @@ from n2n_edge.tasks.choice import task_of
 from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.task import Meter, Task, Tensors
 
-__all__ = ["Quantized", "Validation", "calibrated", "image_batches", "post_train", "quantize", "quantized"]
+__all__ = [
+    "Quantized",
+    "Validation",
+    "calibrated",
+    "image_batches",
+    "lost_in_words",
+    "post_train",
+    "quantize",
+    "quantized",
+]
 
 _BATCH, _PIXELS = 64, 64 * 96 * 96
 _FEW, _LEAST_FEW, _FEW_PIXELS = 64, 4, 32 * 224 * 224
@@ -42,11 +51,14 @@ def image_batches(data: Data, split: Split, most: int) -> Iterator[Array]:
 class Validation:
     """Validation images with the float network's outputs: loss and score of what is held against it.
 
-    `loss` is the task's distillation loss, without labels. `drop` is in points of a hundred: of the score where images
-    are labelled, else what fidelity lacks.
+    `loss` is the task's distillation loss, without labels. `drop` is in points of a hundred, below the score of the
+    float `twin` of what is quantized (by default the float network itself): of the score where images are labelled,
+    else of fidelity.
     """
 
-    def __init__(self, model: ir.Model, data: Data, split: Split, most: int, threads: int = 0) -> None:
+    def __init__(
+        self, model: ir.Model, data: Data, split: Split, most: int, threads: int = 0, *, twin: ir.Model | None = None
+    ) -> None:
         from n2n_edge.training.settings import DistillSettings
 
         self._threads, self._settings = threads, DistillSettings()
@@ -58,7 +70,7 @@ class Validation:
         task = task_of(model, data)
         self._task: Task = task.measured(lambda: (_tensors(each) for each in self._teacher))
         self._labels = task.labels(self._split)
-        self._own = self._evaluated(self._teacher)
+        self._twin = self._evaluated(self._teacher if twin is None else self._outputs(twin))
 
     def loss(self, model: ir.Model) -> float:
         """Return the mean loss of a network on the images; infinite where it gives what isn't finite."""
@@ -77,10 +89,12 @@ class Validation:
         return float(self._task.loss(_tensors(outputs), _tensors(reference), None, self._settings))
 
     def drop(self, model: ir.Model) -> float:
-        """Return the points by which a network's score lies below the float one's."""
+        """Return the points by which a network's score lies below the float twin's."""
+        return 100 * (self._twin.metric - self._evaluated(self._outputs(model)).metric)
+
+    def _outputs(self, model: ir.Model) -> list[Sequence[Array]]:
         session = self._session(model)
-        found = self._evaluated([session.run(batch) for batch in self._batches])
-        return 100 * (self._own.metric - found.metric)
+        return [session.run(batch) for batch in self._batches]
 
     def _evaluated(self, outputs: Sequence[Sequence[Array]]) -> Evaluation:
         meter: Meter = self._task.meter()
@@ -109,8 +123,8 @@ class Quantized:
 
     `losses` are the distillation losses on validation images by way of finding ranges; `drop` is the loss of score
     there; `returned` are the layers that went back to float for it, the most harmful first, each with the loss of
-    quantizing it alone. `graph` is the float network that was quantized, equalised or not; `steps` are losses by step;
-    `training` is the training form, biases corrected or not, before layers went back.
+    quantizing it alone. `graph` is the float network that was quantized, equalised or not; `steps` are losses by step,
+    `drops` those of score; `training` is the training form of `model`: float weights behind pairs.
     """
 
     model: ir.Model
@@ -121,6 +135,7 @@ class Quantized:
     drop: float
     graph: ir.Model
     steps: Mapping[str, float] = field(default_factory=dict)
+    drops: Mapping[str, float] = field(default_factory=dict)
     training: ir.Model | None = None
     returned: tuple[tuple[str, float], ...] = ()
 
@@ -151,7 +166,7 @@ def quantize(
     method = min(losses, key=losses.__getitem__)
     drop = validation.drop(models[method])
     words = ", ".join(f"{name} {loss:.3g}" for name, loss in losses.items())
-    watch(f"ranges by {method} (distillation loss on validation images: {words}); {drop:+.2f} points lost there")
+    watch(f"ranges by {method} (distillation loss on validation images: {words}); {lost_in_words(drop)} there")
     return Quantized(models[method], plan, method, ranges[method], losses, drop, graph=model)
 
 
@@ -179,11 +194,12 @@ def post_train(
     few = max(_LEAST_FEW, min(_FEW, images, _FEW_PIXELS // (height * width)))
     batches = list(_fed(model, data, few))
     steps: dict[str, float] = {}
+    drops: dict[str, float] = {}
     found: Quantized | None = None
     for step, graph in (("calibrated", model), ("equalised", equalise(model, batches))):
         calibration = calibrated(graph, plan, data, images)
         trial = quantize(graph, calibration, validation, plan, methods=methods, watch=watch)
-        steps[step] = trial.losses[trial.method]
+        steps[step], drops[step] = trial.losses[trial.method], trial.drop
         if found is None or steps[step] < found.losses[found.method]:
             found = trial
     assert found is not None
@@ -191,28 +207,42 @@ def post_train(
     training = with_qdq(graph, ranges, plan)
     corrected_training = correct_biases(training, graph, batches)
     corrected = folded(corrected_training)
-    steps["corrected"] = validation.loss(corrected)
+    steps["corrected"], drops["corrected"] = validation.loss(corrected), validation.drop(corrected)
     corrects = steps["corrected"] < found.losses[found.method]
     if corrects:
-        found = replace(found, model=corrected, drop=validation.drop(corrected))
+        found = replace(found, model=corrected, drop=drops["corrected"])
     words = ", ".join(f"{step} {loss:.3g}" for step, loss in steps.items())
-    watch(f"loss by step: {words}; {found.drop:+.2f} points lost")
-    found = replace(found, steps=steps, training=corrected_training if corrects else training)
+    watch(f"loss by step: {words}; {lost_in_words(found.drop)}")
+    found = replace(found, steps=steps, drops=drops, training=corrected_training if corrects else training)
     if found.drop <= max_drop:
         return found
 
     def made(nodes: frozenset[str]) -> ir.Model:
         paired = with_qdq(graph, ranges, plan.keeping(*nodes))
-        return folded(correct_biases(paired, graph, batches) if corrects else paired)
+        return correct_biases(paired, graph, batches) if corrects else paired
 
     watch(f"more than {max_drop:g} points are lost: measuring what each layer does")
     sensitivity = measure_sensitivity(graph, training, batches, validation.compare)
-    choice = to_float(sensitivity, lambda nodes: validation.drop(made(nodes)), max_drop)
+    choice = to_float(sensitivity, lambda nodes: validation.drop(folded(made(nodes))), max_drop)
     harm = {each.layer: each.error for each in sensitivity.layers}
-    watch(f"{len(choice.layers)} of {len(harm)} layers back in float: {choice.drop:+.2f} points lost")
-    returned = tuple((layer, harm[layer]) for layer in choice.layers)
-    chosen = plan.keeping(*choice.nodes)
-    return replace(found, model=made(choice.nodes), plan=chosen, drop=choice.drop, returned=returned)
+    watch(f"{len(choice.layers)} of {len(harm)} layers back in float: {lost_in_words(choice.drop)}")
+    kept = made(choice.nodes)
+    model = folded(kept)
+    return replace(
+        found,
+        model=model,
+        plan=plan.keeping(*choice.nodes),
+        drop=choice.drop,
+        steps={**steps, "returned": validation.loss(model)},
+        drops={**drops, "returned": choice.drop},
+        training=kept,
+        returned=tuple((layer, harm[layer]) for layer in choice.layers),
+    )
+
+
+def lost_in_words(drop: float) -> str:
+    """Return a loss of score, in points, in words: a gain where it is negative."""
+    return f"{abs(drop):.2f} points {'gained on' if drop < 0 else 'lost to'} the float twin"
 
 
 def _fed(model: ir.Model, data: Data, most: int) -> Iterator[dict[str, Array]]:

@@ -94,10 +94,7 @@ def _proven(
     data = prepared.data
     another = None if prepared.free_size is None else prepared.free_size.shape
     parity = check_parity(trained.result.model, student, data, another, coarse=trained.ships != "fp32")
-    callback.on_message(
-        f"parity of torch and ONNX Runtime on {parity.n} images: relative error {parity.max_relative_error:.1e}"
-        + (f", top-1 agreement {parity.top1_agreement:.1%}" if parity.top1_agreement is not None else "")
-    )
+    callback.on_message(parity.in_words)
     notes, warnings = list(prepared.notes), list(prepared.warnings)
     if trained.precision is not None:
         notes += trained.precision.notices

@@ -50,7 +50,7 @@ from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.settings import DistillSettings, Precision
 from n2n_edge.training.torch_teachers import is_torch_teacher, torch_teacher
 
-__all__ = ["Prepared", "data_of", "prepare", "refuse_changes"]
+__all__ = ["Prepared", "data_of", "distill_settings", "prepare", "refuse_changes"]
 
 _EXAMPLE_DATA = "builtin:digits"
 _NAMES_SHOWN = 3
@@ -111,7 +111,7 @@ def prepare(
         InputError: anything wrong with teacher, data, policy or normalisation.
     """
     check_proposer(settings.policy)
-    distilling = _distilling(settings)
+    distilling = distill_settings(settings)
     engine = Engine.of(distilling)
     if engine.device.type == "cuda" and distilling.processes > torch.cuda.device_count():
         raise UnsuitableEnvironmentError(
@@ -279,7 +279,7 @@ def _normalised(teacher: Teacher, data: Data, told: Normalisation | None, engine
     return data.normalised(chosen.mean, chosen.std), chosen
 
 
-def _distilling(settings: CompressSettings) -> DistillSettings:
+def distill_settings(settings: CompressSettings) -> DistillSettings:
     """Return how a run's students are trained."""
     usual = DistillSettings.batch_size
     if is_function_name(settings.augment):

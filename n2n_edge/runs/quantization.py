@@ -1,4 +1,4 @@
-"""Quantization of a file: calibrated, scored and timed beside its float twin, and rejected where it loses."""
+"""Quantization of a file: calibrated, distilled if asked to, timed beside its float twin, rejected where it loses."""
 
 import fnmatch
 import hashlib
@@ -42,8 +42,10 @@ from n2n_edge.quantize.plan import QuantizationPlan
 from n2n_edge.quantize.ptq import Quantized, Validation, post_train, quantized
 from n2n_edge.quantize.qdq import output_nodes
 from n2n_edge.runs.normalisation import MEAN_KEY, STD_KEY
+from n2n_edge.runs.parity import check_parity
 from n2n_edge.runs.prepare import data_of
-from n2n_edge.runs.quantization_report import QuantizationReport, QuantizeSettings
+from n2n_edge.runs.quantization_report import Distillation, QuantizationReport, QuantizeSettings
+from n2n_edge.runs.quantization_training import distilled
 from n2n_edge.runs.quantization_verdict import objections, timed_ratio
 from n2n_edge.runs.readiness import obstacles
 from n2n_edge.runs.settings import CompressSettings
@@ -52,7 +54,7 @@ from n2n_edge.tasks.paired import paired_difference
 from n2n_edge.training.compute import Engine
 from n2n_edge.training.file_evaluation import file_meters
 from n2n_edge.training.settings import DistillSettings
-from n2n_edge.writing import write_text
+from n2n_edge.writing import refuse_unwritable, write_text
 
 __all__ = ["quantize_file", "quantize_model"]
 
@@ -62,8 +64,8 @@ _STALE = ("n2n_edge.metrics.figures", "n2n_edge.budgets", "n2n_edge.profile")
 _VALIDATION_IMAGES = 256
 _WHOLE_CLASSES = ("classification", "multilabel")
 """Tasks whose last layer is quantized like any other."""
-_NOT_TAKEN = ("untouchable", "operator", "integer_outputs")
-"""Obstacles to compressing that don't keep a network from being quantized."""
+_HARMLESS, _OF_TRAINING = ("untouchable",), ("operator", "integer_outputs")
+"""Obstacles to compressing that keep a network neither from being quantized nor trained, and not from the former."""
 
 
 _Say = Callable[[str], None]
@@ -95,6 +97,12 @@ def quantize_model(
     target: str = "host",
     threads: int | None = None,
     max_time: float = 10.0,
+    epochs: int | None = None,
+    minutes: float | None = None,
+    label_weight: float = CompressSettings.label_weight,
+    augment: str = CompressSettings.augment,
+    flip: bool | None = None,
+    train_device: str = CompressSettings.train_device,
     force: bool = False,
     task: str = "auto",
     decode: str | None = None,
@@ -114,18 +122,21 @@ def quantize_model(
     seed: int = 0,
     on_message: Callable[[str], None] = lambda text: None,
 ) -> QuantizationReport:
-    """Quantize an ONNX file by calibration, and write it to `out` unless it loses more than allowed or is slower.
+    """Quantize an ONNX file, and write it to `out` unless it loses more than allowed or is slower.
 
     >>> report = n2n_edge.quantize_model("model.onnx", "images/", device="raspberry-pi-4")
     >>> report.accepted, report.drop.value, report.out
 
     Keywords are the options of ``n2n-edge quantize``; how images go into the network is told as for `compress`.
-    `max_drop` is in points of a hundred, `max_time` in seconds. A file that is rejected isn't written, `out` of the
-    report is None and `reasons` say why; with `force` it is written all the same. `on_message` is told what happens.
+    `max_drop` is in points of a hundred, `max_time` in seconds. With `epochs`, or `minutes` of training at most, the
+    calibrated network is distilled from the float one on the training images, and ships if that made it better. A file
+    that is rejected isn't written, `out` of the report is None and `reasons` say why; with `force` it is written all
+    the same. `on_message` is told what happens.
 
     Raises:
         InputError: a file that can't be quantized, is so already, or whose data don't fit; layers that don't exist.
-        UnsuitableEnvironmentError: ONNX Runtime can't run one of the files.
+        UnsuitableEnvironmentError: ONNX Runtime can't run one of the files, or gives other outputs than the network had
+            in training.
     """
     of_data = CompressSettings(
         teacher=str(model),
@@ -146,10 +157,14 @@ def quantize_model(
         input_shape=None if input_shape is None else tuple(input_shape),
         bind=tuple(bind) or None,
         seed=seed,
+        label_weight=label_weight,
+        augment=augment,
+        flip=flip,
+        train_device=train_device,
     )
     settings = QuantizeSettings(
         of_data, precision, device, tuple(keep_float), max_drop, opset, calibration, images, target, threads, max_time,
-        force,
+        force, epochs, minutes,
     )  # fmt: skip
     return quantize_file(settings, None if out is None else Path(out), on_message)
 
@@ -159,30 +174,34 @@ def quantize_file(
 ) -> QuantizationReport:
     """Quantize the file that `settings` name, and write it to `out` (by default beside it) with a JSON document.
 
-    Nothing is written where it is slower than its float twin or loses more than allowed, unless it is forced.
+    Nothing is written where it is slower than its float twin or loses more than allowed, unless it is forced, nor of
+    a quantization that ends before its end: training that is killed starts anew.
 
     Raises:
         InputError: a file that can't be quantized, is so already, or whose data don't fit; layers that don't exist.
-        UnsuitableEnvironmentError: ONNX Runtime can't run one of the files.
+        UnsuitableEnvironmentError: ONNX Runtime can't run one of the files, or gives other outputs than the network had
+            in training.
     """
     model = Path(str(settings.of_data.teacher))
     out = out if out is not None else model.with_name(f"{model.stem}-{settings.precision}.onnx")
-    if out.resolve() == model.resolve():
-        raise InputError(f"‹out› {out}: is the model itself; give another")
-    if not out.parent.is_dir():
-        raise InputError(f"‹out› {out}: there is no folder {out.parent}; make it, or give another")
+    refuse_unwritable(out, inputs=[model])
+    refuse_unwritable(out.with_suffix(".json"), inputs=[model, out])
     profile = load_profile(settings.device)
     with quiet(), TemporaryDirectory() as folder:
         source = _source(model, settings, Path(folder), say)
         plan = _plan(source, profile, settings)
-        found, shipped, timed = _quantized(source, plan, profile, settings, say)
-        file = Path(folder, "quantized.onnx")
+        found, distillation, shipped, timed = _quantized(source, plan, settings, say)
+        Path(folder, "quantized").mkdir()
+        file = Path(folder, "quantized", out.name)
         _write(shipped, source, settings, file)
+        if distillation is not None and found is not None:
+            distillation = _proven(distillation, found, source, file, say)
         timed_file = file
         if timed is not None:
             timed_file = Path(folder, "timed.onnx")
             _write(timed, source, settings, timed_file)
-        report = _report(model, source, file, timed_file, found, plan, profile, settings, say)
+        report = _report(model, source, file, timed_file, found, profile, settings, say)
+        report = replace(report, distillation=distillation)
         if report.accepted or settings.force:
             document = out.with_suffix(".json")
             shutil.copyfile(file, out.with_name(f".{out.name}.partial"))
@@ -208,7 +227,8 @@ def _source(model: Path, settings: QuantizeSettings, folder: Path, say: _Say) ->
         path = folder / "bound.onnx"
         save_model(bind_inputs(loaded, parse_bindings(how.bind)), path)
     teacher = Teacher.load(path, how.input_shape)
-    obstacle = next((each for each in obstacles(teacher) if each.code not in _NOT_TAKEN), None)
+    harmless = _HARMLESS if settings.distils else (*_HARMLESS, *_OF_TRAINING)
+    obstacle = next((each for each in obstacles(teacher) if each.code not in harmless), None)
     if obstacle is not None:
         raise InputError(f"{model}: {obstacle.text}")
     with foreign_file(model):
@@ -248,11 +268,11 @@ def _named(graph: ir.Model, patterns: Sequence[str]) -> set[str]:
 
 
 def _quantized(
-    source: _Source, plan: QuantizationPlan, profile: Profile, settings: QuantizeSettings, say: _Say
-) -> tuple[Quantized | None, ir.Model, ir.Model | None]:
-    """Return how it was found, what ships, and the twin that is timed instead on a host of another architecture."""
+    source: _Source, plan: QuantizationPlan, settings: QuantizeSettings, say: _Say
+) -> tuple[Quantized | None, Distillation | None, ir.Model, ir.Model | None]:
+    """Return how it came about, what ships, and the twin that is timed instead on a host of another architecture."""
     if settings.precision == "fp16":
-        return None, in_half(source.graph, plan.float_nodes), None
+        return None, None, in_half(source.graph, plan.float_nodes), None
     validation = Validation(source.graph, source.data, source.data.validation, _VALIDATION_IMAGES)
     methods = METHODS if settings.calibration == "auto" else (settings.calibration,)
     with foreign_file(source.path):
@@ -266,9 +286,23 @@ def _quantized(
             max_drop=settings.max_drop,
             watch=say,
         )
+    distillation: Distillation | None = None
+    if settings.distils:
+        found, distillation = distilled(found, source.graph, source.data, validation, settings, say)
     if plan.activations == "int8" and settings.target == "host" and is_x86():
-        return found, found.model, quantized(found.graph, found.ranges, host_plan(found.plan.float_nodes))
-    return found, found.model, None
+        twin = quantized(found.graph, found.ranges, host_plan(found.plan.float_nodes))
+        return found, distillation, found.model, twin
+    return found, distillation, found.model, None
+
+
+def _proven(distillation: Distillation, found: Quantized, source: _Source, file: Path, say: _Say) -> Distillation:
+    """Prove that the file computes what the network did in training, and return the distillation with that."""
+    assert found.training is not None
+    free = free_size(source.teacher)
+    another = None if free is None else free.shape
+    parity = check_parity(found.training, file, source.data, another, coarse=True)
+    say(parity.in_words)
+    return replace(distillation, parity=parity)
 
 
 def _write(model: ir.Model, source: _Source, settings: QuantizeSettings, path: Path) -> None:
@@ -304,7 +338,6 @@ def _report(
     file: Path,
     timed_file: Path,
     found: Quantized | None,
-    plan: QuantizationPlan,
     profile: Profile,
     settings: QuantizeSettings,
     say: _Say,

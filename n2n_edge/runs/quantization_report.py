@@ -1,9 +1,10 @@
 """Settings of a quantization, and the report on a quantized file beside its float twin."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from n2n_edge.errors import InputError
 from n2n_edge.graph.file_version import check_versions
@@ -15,10 +16,15 @@ from n2n_edge.quantize.ptq import Quantized
 from n2n_edge.quantize.qdq import LEAST_OPSET
 from n2n_edge.runs.settings import CompressSettings
 
-__all__ = ["CALIBRATIONS", "PRECISIONS", "QuantizationReport", "QuantizeSettings"]
+if TYPE_CHECKING:
+    from n2n_edge.runs.parity import Parity
+
+__all__ = ["CALIBRATIONS", "PRECISIONS", "Distillation", "QuantizationReport", "QuantizeSettings"]
 
 PRECISIONS = ("int8", "fp16")
 CALIBRATIONS = ("auto", *METHODS)
+_OF_TRAINING = ("label_weight", "augment", "flip", "train_device")
+"""Settings of `CompressSettings` that mean something only where a file is distilled."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,8 @@ class QuantizeSettings:
     """How a file is quantized; what says how its images go in is in `of_data`, as `compress` takes it.
 
     `max_drop` is in points of a hundred, on validation images (by which layers go back to float) and on test images.
-    `images` are those that ranges are set by. `target` is where both files are timed.
+    `images` are those that ranges are set by. `target` is where both files are timed. With `epochs` or `minutes` the
+    calibrated network is distilled from the float one, for so many epochs and at most so long.
     """
 
     of_data: CompressSettings
@@ -41,6 +48,13 @@ class QuantizeSettings:
     threads: int | None = None
     max_time_s: float = 10.0
     force: bool = False
+    epochs: int | None = None
+    minutes: float | None = None
+
+    @property
+    def distils(self) -> bool:
+        """Whether the network is trained after it was calibrated."""
+        return self.epochs is not None or self.minutes is not None
 
     def __post_init__(self) -> None:
         for name, allowed in (("precision", PRECISIONS), ("calibration", CALIBRATIONS)):
@@ -50,9 +64,46 @@ class QuantizeSettings:
             raise InputError(f"‹images› {self.images}: calibration needs one at least")
         if not 0 <= self.max_drop <= 100:
             raise InputError(f"‹max_drop› {self.max_drop:g}: give points of a hundred, from 0 to 100")
+        self._check_training()
         check_versions(self.opset, None)
         if self.precision == "int8" and self.opset is not None and self.opset < LEAST_OPSET:
             raise InputError(f"‹opset› {self.opset}: a scale per channel needs {LEAST_OPSET} at least; give that")
+
+    def _check_training(self) -> None:
+        if self.epochs is not None and self.epochs < 1:
+            raise InputError(f"‹epochs› {self.epochs}: give 1 at least, or leave it out to calibrate alone")
+        if self.minutes is not None and not (self.minutes > 0 and isfinite(self.minutes)):
+            raise InputError(f"‹minutes› {self.minutes:g}: must be a number above 0; leave it out to calibrate alone")
+        if self.distils and self.precision == "fp16":
+            name = "minutes" if self.epochs is None else "epochs"
+            raise InputError(f"‹{name}› {getattr(self, name):g}: only int8 is trained for; leave it out with fp16")
+        for name in () if self.distils else _OF_TRAINING:
+            given = getattr(self.of_data, name)
+            if given != getattr(CompressSettings, name):
+                raise InputError(f"‹{name}› {given}: is for training; give ‹epochs› or ‹minutes›, too")
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What training with quantized values came to: `ships` tells whether its result does, or the calibrated network.
+
+    `epochs` were made, over `images` each, `best_epoch` is the one that was kept (0: none was better than what was
+    calibrated); `learning_rate` is the peak. `loss` and `drop` are those of the step ``distilled``. `parity` is how the
+    network as it was trained and the file that ships agree.
+    """
+
+    ships: bool
+    epochs: int
+    images: int
+    best_epoch: int
+    learning_rate: float
+    loss: float
+    drop: float
+    parity: "Parity | None" = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as it stands in the report."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -77,6 +128,7 @@ class QuantizationReport:
     predicted: tuple[Figure, Figure] | None
     precisions: Precisions
     found: Quantized | None
+    distillation: Distillation | None = None
     reasons: tuple[Notice, ...] = ()
     notes: tuple[Notice, ...] = ()
     warnings: tuple[Notice, ...] = ()
@@ -118,6 +170,7 @@ class QuantizationReport:
                 "method": found.method,
                 "losses": dict(found.losses),
                 "steps": dict(found.steps),
+                "drops": dict(found.drops),
                 "validation_drop": found.drop,
             }
             document["plan"] = {
@@ -127,5 +180,7 @@ class QuantizationReport:
                 "activations": plan.activations,
                 "symmetric": plan.symmetric,
             }
+        if self.distillation is not None:
+            document["distillation"] = self.distillation.to_json()
         document |= {"notes": list(texts_of(self.notes)), "note_codes": list(codes_of(self.notes))}
         return document | {"warnings": list(texts_of(self.warnings)), "warning_codes": list(codes_of(self.warnings))}

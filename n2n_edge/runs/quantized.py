@@ -98,7 +98,7 @@ def in_precision(
         return trained
     quantization = CandidatePrecision(prepared.teacher, "int8", prepared.profile).plan(model, int8)
     callback.on_message(f"calibrating {len(int8)} of {len(prepared.teacher.regions)} regions in int8")
-    validation = Validation(prepared.teacher.model, prepared.data, prepared.data.validation, _IMAGES)
+    validation = Validation(prepared.teacher.model, prepared.data, prepared.data.validation, _IMAGES, twin=model)
     first = post_train(
         model,
         prepared.data,
@@ -127,9 +127,8 @@ def in_precision(
     )
     shipped = folded(result.model)
     forms: tuple[tuple[_Step, ir.Model], ...] = (("float", model), ("calibrated", first.model), ("distilled", shipped))
-    lost = validation.drop(model)
     steps: list[PrecisionStepJson] = [
-        {"step": step, "drop": validation.drop(form) - lost, "loss": validation.loss(form)} for step, form in forms
+        {"step": step, "drop": validation.drop(form), "loss": validation.loss(form)} for step, form in forms
     ]
     timed = shipped
     if is_x86() and quantization.activations == "int8":  # ONNX Runtime has no integer kernels for these here
@@ -150,11 +149,10 @@ def _halved(
 ) -> Trained:
     """Return the student in float16: it ships in any case, with warnings where that doesn't pay."""
     shipped = in_half(model, nodes_behind_learned(model))
-    validation = Validation(prepared.teacher.model, prepared.data, prepared.data.validation, _IMAGES)
+    validation = Validation(prepared.teacher.model, prepared.data, prepared.data.validation, _IMAGES, twin=model)
     forms: tuple[tuple[_Step, ir.Model], ...] = (("float", model), ("half", shipped))
-    lost = validation.drop(model)
     steps: list[PrecisionStepJson] = [
-        {"step": step, "drop": validation.drop(form) - lost, "loss": validation.loss(form)} for step, form in forms
+        {"step": step, "drop": validation.drop(form), "loss": validation.loss(form)} for step, form in forms
     ]
     tried = _trial(twin, shipped, shipped, prepared, settings, journal)
     names = frozenset(region.name for region in prepared.teacher.regions)

@@ -1,8 +1,11 @@
 """The quantize command: what it writes, what it rejects, and what it refuses."""
 
 import json
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -13,7 +16,7 @@ import pytest
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.quantized import precision_table
 from n2n_edge.metrics.figures import Figure
-from n2n_edge.runs import quantization
+from n2n_edge.runs import quantization, quantization_verdict
 from tests.runs.small import images_npz, teacher_file
 
 Call = Callable[..., tuple[int, str, str]]
@@ -191,6 +194,12 @@ def test_undone_it_is_the_float_model_again(model: Path, data: Path, ratio: obje
     assert "back.onnx" in out
     float32, undone = run_file(model), run_file(tmp_path / "back.onnx")
     assert np.abs(float32 - undone).max() < 0.1 * np.abs(float32).max()
+    code, out, _ = call(
+        "quantize", "--undo", model.with_name("model-int8.onnx"), "-o", tmp_path / "again.onnx", "--json"
+    )
+    schema = Path(__file__).resolve().parents[2] / "docs" / "schemas" / "quantize-undo.json"
+    jsonschema.validate(json.loads(out), json.loads(schema.read_text()))
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "back.onnx").read_bytes()
 
 
 @pytest.mark.parametrize("flatten_to", [None, [1, 24]])
@@ -215,9 +224,12 @@ def test_a_fixed_batch_stays_fixed(
         (("--data", "images.npz", "--max-drop", "-1"), "--max-drop -1"),
         (("--data", "nowhere"), "nowhere"),
         (("--data", "images.npz", "--device", "no-board"), "no-board"),
-        (("--data", "images.npz", "-o", "model.onnx"), "is the model itself"),
-        (("--data", "images.npz", "-o", "no/such/folder.onnx"), "there is no folder"),
-        (("--undo", "--max-drop", "1"), "--undo takes nothing but --out"),
+        (("--data", "images.npz", "-o", "model.onnx"), "is a file that is read"),
+        (("--data", "images.npz", "-o", "no/such/folder.onnx"), "its folder doesn't exist"),
+        (("--data", "images.npz", "-o", "."), "can't be written"),
+        (("--data", "images.npz", "-o", "small.json"), "is given twice, or is a file that is read"),
+        (("--undo", "-o", "no/such/folder.onnx"), "its folder doesn't exist"),
+        (("--undo", "--max-drop", "1"), "--undo takes nothing but --out and --json"),
         (("--undo",), "isn't quantized"),
     ],
 )
@@ -261,3 +273,21 @@ def test_sizes_that_are_free_are_timed_as_they_were_calibrated(
     assert timed == [[3, 12, 12], [3, 12, 12]]
     session = onnxruntime.InferenceSession(str(tmp_path / "free-int8.onnx"), providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape[2:] == ["size", "size"]
+
+
+def test_two_that_were_timed_for_too_short_a_while_have_no_ratio(
+    model: Path, data: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unbounded(*given: Any, **options: Any) -> Any:
+        compared = compare(*given, **options)
+        comparisons = [None if each is None else replace(each, low=0.0, high=math.inf) for each in compared.comparisons]
+        return replace(compared, comparisons=tuple(comparisons))
+
+    compare = quantization_verdict.compare
+    monkeypatch.setattr(quantization_verdict, "compare", unbounded)
+    code, out, err = call("quantize", model, "--data", data, *QUICK, "--max-drop", 50, "--calibration", "minmax")
+    assert code == 0, err
+    assert "give a longer --max-time" in out
+    document = json.loads(model.with_name("model-int8.json").read_text())
+    assert "latency_ratio" not in document
+    assert "not-timed" in document["warning_codes"]
