@@ -307,7 +307,7 @@ def _added(model: ir.Model, stem: str, array: NDArray[np.generic], names: set[st
     name = next(each for each in chain([stem], (f"{stem}_{n}" for n in count(2))) if each not in names)
     names.add(name)
     shape, kind = ir.Shape(array.shape), ir.TensorType(ir.DataType.from_numpy(array.dtype))
-    value = ir.Value(name=name, shape=shape, type=kind, const_value=ir.tensor(array, name=name))
+    value = ir.Value(name=name, shape=shape, type=kind, const_value=ir.Tensor(array, name=name))
     model.graph.register_initializer(value)
     return value
 
