@@ -22,7 +22,7 @@ class FastQuantizer(QDQQuantizer):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **named: Any) -> None:
         """Arguments are those of the base class."""
         super().__init__(*arguments, **named)
-        self.model = _IndexedModel(self.model.model)
+        self.model = _IndexedModel(self.model.model)  # type: ignore[has-type]
         self._types = {name: info.type.tensor_type.elem_type for name, info in self.value_infos.items()}
         self._types |= {tensor.name: tensor.data_type for tensor in self.model.initializer()}
 
