@@ -125,8 +125,12 @@ def quantize_model(
 ) -> QuantizationReport:
     """Quantize an ONNX file, and write it to `out` unless it loses more than allowed or is slower.
 
-    >>> report = n2n_edge.quantize_model("model.onnx", "images/", device="raspberry-pi-4")
-    >>> report.accepted, report.drop.value, report.out
+    >>> report = n2n_edge.quantize_model(
+    ...     example_teacher, "builtin:digits", out=folder / "int8.onnx", device="raspberry-pi-4", images=32, max_time=0.1,
+    ...     force=True,
+    ... )
+    >>> report.out.name, report.precisions.macs["int8"] > 0
+    ('int8.onnx', True)
 
     Keywords are the options of ``n2n-edge quantize``; how images go into the network is told as for `compress`.
     `max_drop` is in points of a hundred, `max_time` in seconds. With `epochs`, or `minutes` of training at most, the
