@@ -126,8 +126,8 @@ def quantize_model(
     """Quantize an ONNX file, and write it to `out` unless it loses more than allowed or is slower.
 
     >>> report = n2n_edge.quantize_model(
-    ...     example_teacher, "builtin:digits", out=folder / "int8.onnx", device="raspberry-pi-4", images=32, max_time=0.1,
-    ...     force=True,
+    ...     example_teacher, "builtin:digits", out=folder / "int8.onnx", device="raspberry-pi-4",
+    ...     images=32, max_time=0.1, force=True,
     ... )
     >>> report.out.name, report.precisions.macs["int8"] > 0
     ('int8.onnx', True)
