@@ -13,10 +13,12 @@ import onnx
 import onnxruntime
 import pytest
 
+import n2n_edge
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.quantized import precision_table
 from n2n_edge.metrics.figures import Figure
-from n2n_edge.runs import quantization, quantization_verdict
+from n2n_edge.runs import parity, quantization, quantization_verdict
+from n2n_edge.training import quantization_aware
 from tests.runs.small import images_npz, teacher_file
 
 Call = Callable[..., tuple[int, str, str]]
@@ -177,6 +179,82 @@ def test_another_device_decides_by_prediction(
     assert document["accepted"] == (after < before)
 
 
+TAUGHT = (*QUICK, "--calibration", "minmax", "--max-drop", 50)
+
+
+def test_a_file_is_taught_by_its_float_model(model: Path, data: Path, ratio: object, call: Call) -> None:
+    loaded = onnx.load(model)
+    for kernel in loaded.graph.initializer:
+        if kernel.name in ("conv1.weight", "conv2.weight"):
+            weights = onnx.numpy_helper.to_array(kernel).copy()
+            weights[:, 0, 0, 0] *= 60  # outliers: whatever lies beside them is rounded coarsely
+            kernel.CopyFrom(onnx.numpy_helper.from_array(weights, kernel.name))
+    onnx.save(loaded, model)
+    code, out, err = call("quantize", model, "--data", data, *TAUGHT, "--epochs", 2, "--label-weight", 0)
+    assert code == 0
+    document = json.loads(model.with_name("model-int8.json").read_text())
+    made, calibration = document["distillation"], document["calibration"]
+    assert made["epochs"] == 2
+    assert made["ships"]
+    assert made["parity"]["max_relative_error"] <= 1 / 127
+    assert made["loss"] == calibration["steps"]["distilled"] < 0.5 * calibration["steps"]["corrected"]
+    assert made["drop"] == calibration["drops"]["distilled"] == calibration["validation_drop"]
+    assert "epoch 2 of 2" in err
+    assert "parity of torch and ONNX Runtime" in err
+    assert f"epoch {made['best_epoch']} ships" in out
+    assert "distilled " in out
+    schema = Path(__file__).resolve().parents[2] / "docs" / "schemas" / "quantize.json"
+    jsonschema.validate(document, json.loads(schema.read_text()))
+
+
+def test_what_training_does_not_better_ships_as_it_was_calibrated(
+    tmp_path: Path, data: Path, ratio: object, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = teacher_file(tmp_path / "model.onnx", batch=1, flatten_to=[1, 24])
+    monkeypatch.setattr(quantization_aware, "steady_rate", lambda *words, **named: 1e-12)
+    assert call("quantize", model, "--data", data, *TAUGHT, "-o", tmp_path / "calibrated.onnx")[0] == 0
+    code, out, _ = call("quantize", model, "--data", data, *TAUGHT, "-o", tmp_path / "taught.onnx", "--epochs", 1)
+    assert code == 0
+    assert "what was calibrated ships" in out
+    assert not json.loads((tmp_path / "taught.json").read_text())["distillation"]["ships"]
+    assert (tmp_path / "taught.onnx").read_bytes() == (tmp_path / "calibrated.onnx").read_bytes()
+
+
+def test_minutes_alone_and_images_without_labels(model: Path, tmp_path: Path, ratio: object, call: Call) -> None:
+    images = images_npz(tmp_path / "unlabelled.npz", labels=False)
+    code, out, _ = call("quantize", model, "--data", images, *TAUGHT, "--minutes", "0.01", "--force", "--json")
+    assert code == 0
+    document = json.loads(out)
+    assert document["task"]["metric"] == "fidelity"
+    assert document["distillation"]["epochs"] >= 1
+    assert "distilled" in document["calibration"]["steps"]
+
+
+def test_a_file_that_is_not_what_was_trained_is_not_written(
+    model: Path, data: Path, ratio: object, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "MAX_QUANTIZED_ERROR", 1e-9)
+    code, _, err = call("quantize", model, "--data", data, *TAUGHT, "--epochs", 1, "--force")
+    assert code == 3
+    assert "n2n-edge: model-int8.onnx: ONNX Runtime and torch differ" in err.splitlines()[-1]
+    assert not list(model.parent.glob("*int8*"))
+
+
+def test_a_training_that_ends_before_its_end_leaves_nothing(model: Path, data: Path) -> None:
+    before = set(model.parent.iterdir())
+
+    def stop(text: str) -> None:
+        if text.startswith("epoch 1 of 3"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        n2n_edge.quantize_model(
+            model, data, images=16, calibration="minmax", max_drop=50, mean=(0, 0, 0), std=(1, 1, 1), epochs=3,
+            on_message=stop,
+        )  # fmt: skip
+    assert set(model.parent.iterdir()) == before
+
+
 def test_half_precision_keeps_float32_outside(model: Path, data: Path, ratio: object, call: Call) -> None:
     code, out, _ = call("quantize", model, "--data", data, *QUICK, "--precision", "fp16", "--max-drop", 50)
     assert code == 0
@@ -222,6 +300,11 @@ def test_a_fixed_batch_stays_fixed(
         (("--data", "images.npz", "--calibration", "best"), "--calibration best: give one of auto"),
         (("--data", "images.npz", "--images", "0"), "--images 0"),
         (("--data", "images.npz", "--max-drop", "-1"), "--max-drop -1"),
+        (("--data", "images.npz", "--epochs", "0"), "--epochs 0: give 1 at least"),
+        (("--data", "images.npz", "--minutes", "0"), "--minutes 0: must be a number above 0"),
+        (("--data", "images.npz", "--epochs", "2", "--precision", "fp16"), "--epochs 2: only int8 is trained for"),
+        (("--data", "images.npz", "--label-weight", "0.5"), "--label-weight 0.5: is for training; give --epochs"),
+        (("--data", "images.npz", "--epochs", "2", "--label-weight", "2"), "--label-weight 2: give a number"),
         (("--data", "nowhere"), "nowhere"),
         (("--data", "images.npz", "--device", "no-board"), "no-board"),
         (("--data", "images.npz", "-o", "model.onnx"), "is a file that is read"),

@@ -73,3 +73,26 @@ def test_a_runtime_that_rounds_coarsely_is_known_by_its_own_disagreement(monkeyp
     monkeypatch.setattr(ImageSession, "learned", lambda _, optimised=True: Fixed(0.002))
     with pytest.raises(UnsuitableEnvironmentError, match="the file isn't what was trained"):
         check_parity(network(1.0), path, images())
+
+
+def test_a_coarse_file_of_one_image_at_a_time_is_held_to_all_images(monkeypatch, tmp_path):
+    one = network(1.0)
+    one.graph.inputs[0].shape = ir.Shape([1, 3, SIZE, SIZE])
+    path = tmp_path / "student.onnx"
+    ir.save(one, path)
+    calls = []
+
+    def run(self, batch):
+        calls.append(batch)
+        return [batch + (np.float32(off) if len(calls) == 1 else 0)]
+
+    off = 0.02
+    monkeypatch.setattr(ImageSession, "run", run)
+    found = check_parity(network(1.0), path, images(), coarse=True)
+    assert len(calls) == 12
+    largest = max(float(np.abs(batch).max()) for batch in calls)
+    assert found.max_relative_error == pytest.approx(off / 12**0.5 / largest, rel=0.01)
+    calls.clear()
+    off = 0.04
+    with pytest.raises(UnsuitableEnvironmentError, match="the file isn't what was trained"):
+        check_parity(network(1.0), path, images(), coarse=True)
