@@ -85,8 +85,8 @@ def refuse_unwritable(*files: Path | None, inputs: Iterable[Path | None] = ()) -
     """Refuse, before anything is worked out, what couldn't be written after it; None stands for no file.
 
     Raises:
-        InputError: a path is a folder, its folder doesn't exist, it stands for two outputs, or for one of the `inputs`,
-            or the system refuses to look at it.
+        InputError: a path is a folder, its folder doesn't exist or is read-only, it stands for two outputs or for one
+            of the `inputs`, or the system refuses to look at it.
     """
     taken = {real_path(path) for path in inputs if path is not None}
     for file in files:
@@ -94,11 +94,13 @@ def refuse_unwritable(*files: Path | None, inputs: Iterable[Path | None] = ()) -
             continue
         try:
             unusable = file.is_dir() or not file.absolute().parent.is_dir()
-            file.exists()
+            locked = not file.exists() and not os.access(file.absolute().parent, os.W_OK)
         except OSError as error:
             raise InputError(f"{file}: can't be written ({error.strerror}); give another path") from error
         if unusable:
             raise InputError(f"{file}: can't be written, its folder doesn't exist or it is one; give another path")
+        if locked:
+            raise InputError(f"{file}: can't be written, its folder is read-only; give another path")
         if real_path(file) in taken:
             raise InputError(f"{file}: is given twice, or is a file that is read; give another path to write to")
         taken.add(real_path(file))

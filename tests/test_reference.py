@@ -22,7 +22,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "python.md"
 NAMES = [name for name in n2n_edge.__all__ if name != "__version__"]
 WITHOUT_EXAMPLE = {
     "ChannelGroup", "Costs", "DistillSettings", "Gated", "Inspection", "Layer", "Measurement", "Op", "Estimate",
-    "Evaluation", "JoinedTask", "LabelLoss", "Meter", "Task", "Verdict", "Weight", "register_op",
+    "Evaluation", "JoinedTask", "LabelLoss", "Meter", "QuantizationReport", "Task", "Verdict", "Weight", "register_op",
 }  # fmt: skip
 """Results, which the examples of functions show, and what the page of the reference shows."""
 TRAINS = {"compress", "distill"}
@@ -72,7 +72,9 @@ def example_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in {*WITHOUT_EXAMPLE, *TRAINS, *OPENS_A_RUN}])
 def test_the_example_of_a_public_name_runs(name: str, tmp_path: Path) -> None:
-    given = {"quantized_model": quantized(floats(tmp_path / "float.onnx"), "pairs")} if name == "dequantize" else {}
+    given: dict[str, object] = {"folder": tmp_path}
+    if name == "dequantize":
+        given["quantized_model"] = quantized(floats(tmp_path / "float.onnx"), "pairs")
     assert run_examples(name, **given)
 
 

@@ -54,5 +54,5 @@ CASES: Mapping[str, Case] = {
         {"size": (416, 416), "resize": "letterbox", "pad_position": "top-left", "channel_order": "bgr",
          "pixels": "0..255"},
     ),
-    "selfie": Case("models", "exam/selfie.onnx", "people", {"size": (256, 256), "resize": "squash"}),
+    "selfie": Case("models", "exam/selfie.onnx", "people", {"size": (144, 256), "resize": "squash"}),
 }  # fmt: skip

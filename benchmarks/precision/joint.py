@@ -11,6 +11,7 @@ training images and train as long: what the float student doesn't spend on quant
 
 import argparse
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,8 +30,8 @@ from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.file_figures import ModelFile
 from n2n_edge.quantize.plan import QuantizationPlan
-from n2n_edge.quantize.ptq import Validation, calibrated, quantize
-from n2n_edge.quantize.qdq import folded, structural, with_qdq
+from n2n_edge.quantize.ptq import Validation, post_train
+from n2n_edge.quantize.qdq import folded, structural
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.tasks.choice import choose_task
 from n2n_edge.tasks.paired import paired_difference
@@ -89,11 +90,10 @@ def in_int8(student: Path, teacher: Path, data: Data, epochs: int, seed: int, ou
     graph = fold_batchnorm(Teacher.load(student).model)
     plan = QuantizationPlan()
     validation = Validation(graph, data, data.validation, 512)
-    found = quantize(graph, calibrated(graph, plan, data, 512), validation, plan)
+    found = post_train(graph, data, validation, plan, images=512, max_drop=math.inf)
+    assert found.training is not None
     settings = quantize_aware_settings(DistillSettings(seed=seed, threads=1))
-    trained = quantize_aware(
-        with_qdq(graph, found.ranges, found.plan), Teacher.load(teacher).model, data, replace(settings, epochs=epochs)
-    )
+    trained = quantize_aware(found.training, Teacher.load(teacher).model, data, replace(settings, epochs=epochs))
     save_model(folded(trained.model), out)
     return out
 

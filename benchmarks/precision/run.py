@@ -27,6 +27,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from n2n_edge.data.dataset import Data
 from n2n_edge.devices.registry import load_profile
+from n2n_edge.graph.file_version import in_version
 from n2n_edge.graph.input_shape import in_layout, input_layout
 from n2n_edge.graph.load import save_model
 from n2n_edge.latency.file_figures import ModelFile
@@ -35,8 +36,8 @@ from n2n_edge.measure.comparison import compare
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.target import HostTarget
 from n2n_edge.quantize.plan import QuantizationPlan
-from n2n_edge.quantize.ptq import Validation, calibrated, image_batches, quantize, quantized
-from n2n_edge.quantize.qdq import folded, output_nodes, with_qdq
+from n2n_edge.quantize.ptq import Validation, image_batches, post_train, quantized
+from n2n_edge.quantize.qdq import LEAST_OPSET, folded, output_nodes, with_qdq
 from n2n_edge.tasks.choice import task_of
 from n2n_edge.tasks.paired import paired_difference
 from n2n_edge.training.batches import subset
@@ -71,7 +72,11 @@ class Reader:
 def of_runtime(source: Path, graph: ir.Model, data: Data, folder: Path, **options: Any) -> Path:
     """Return what ONNX Runtime's static quantization makes of a file, prepared as its guide says."""
     prepared, out = folder / "prepared.onnx", folder / f"{'-'.join(map(str, options.values())) or 'default'}.onnx"
-    quant_pre_process(str(source), str(prepared))
+    old = (ir.load(source).opset_imports.get("") or LEAST_OPSET) < LEAST_OPSET
+    if old:  # for a scale per channel
+        source = folder / "raised.onnx"
+        save_model(in_version(graph, LEAST_OPSET, None), source)
+    quant_pre_process(str(source), str(prepared), skip_symbolic_shape=old)
     quantize_static(
         str(prepared), str(out), Reader(graph, data), quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, **options,
@@ -94,16 +99,19 @@ def ways(
     best = min(tried, key=lambda path: validation.drop(ir.load(path)))
     yield "ORT per channel", best, best
     kept = frozenset() if task_of(graph, data).name == "classification" else frozenset(output_nodes(graph))
-    found = quantize(
-        graph, calibrated(graph, QuantizationPlan(kept), data, CALIBRATION), validation, QuantizationPlan(kept)
+    plan = QuantizationPlan(kept)
+    found = post_train(
+        graph, data, validation, plan, images=CALIBRATION, watch=lambda text: print("   ", text, flush=True)
     )
     save_model(found.model, folder / "calibrated.onnx")
     on_host = replace(found.plan, activations="uint8", weight_bits=8 if VNNI & cpu_flags() else 7)
-    save_model(quantized(graph, found.ranges, on_host), folder / "timed.onnx")
+    save_model(quantized(found.graph, found.ranges, on_host), folder / "timed.onnx")
     yield "ours calibrated", folder / "calibrated.onnx", folder / "timed.onnx"
     settings = quantize_aware_settings(DistillSettings(seed=seed).for_images(len(data.train)))
+    form = with_qdq(found.graph, found.ranges, found.plan) if found.returned else found.training
+    assert form is not None
     result = quantize_aware(
-        with_qdq(graph, found.ranges, found.plan), graph, data, replace(settings, epochs=epochs, threads=1),
+        form, graph, data, replace(settings, epochs=epochs, threads=1),
         on_epoch=lambda report: print("   ", report, flush=True),
     )  # fmt: skip
     save_model(folded(result.model), folder / "distilled.onnx")
@@ -131,10 +139,10 @@ def figures(source: Path, path: Path, timed: Path | None, data: Data) -> Row:
 def write_table(rows: Mapping[str, Row], path: Path) -> None:
     """Write means over seeds; behind them the deviation of one seed."""
     lines = [
-        "| network | way | seeds | score | lost, points | MB | host latency ratio | "
+        "| network | way | seeds | score | lost, points | agreement | MB | host latency ratio | "
         + " | ".join(f"{b}, ms" for b in BOARDS)
         + " |",
-        "| --- | --- | --- | --- | --- | --- | --- |" + " --- |" * len(BOARDS),
+        "| --- | --- | --- | --- | --- | --- | --- | --- |" + " --- |" * len(BOARDS),
     ]
     for case in CASES:
         found = [row for key, row in rows.items() if key.split(" | ")[0] == case]
@@ -144,7 +152,8 @@ def write_table(rows: Mapping[str, Row], path: Path) -> None:
             lost = [-one["difference"][0] for one in each if "difference" in one]
             cells = [
                 case, way, str(len(each)), f"{statistics.mean(scores):.2f}",
-                _spread(lost) if lost else "", f"{each[0]['mb']:.3f}",
+                _spread(lost) if lost else "", f"{statistics.mean(one['agreement'] for one in each):.3f}",
+                f"{each[0]['mb']:.3f}",
                 "{:.2f} ({:.2f} to {:.2f})".format(*each[0]["ratio"]) if "ratio" in each[0] else "",
                 *(f"{each[0]['predicted'][board]:.2f}" for board in BOARDS),
             ]  # fmt: skip

@@ -11,7 +11,7 @@ from n2n_edge.cli.completion import device_names
 from n2n_edge.cli.output import print_json, print_line, print_warning
 from n2n_edge.cli.setting_options import numbers_of, with_settings
 from n2n_edge.data.preprocessing_options import PREPROCESSING_OPTIONS
-from n2n_edge.errors import BudgetMissedError, InputError
+from n2n_edge.errors import BudgetMissedError, InputError, as_options
 from n2n_edge.runs.settings import CompressSettings
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ def quantize(
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", help="File to write; the report goes beside it, as .json.", show_default="MODEL-int8.onnx"
+            "-o",
+            "--out",
+            help="File to write; the report goes beside it, as .json.",
+            show_default="MODEL-int8.onnx, -fp16 or -float",
         ),
     ] = None,
     precision: Annotated[str, typer.Option(help="int8 or fp16.", rich_help_panel=_HOW)] = "int8",
@@ -120,7 +123,7 @@ def quantize(
     - `n2n-edge quantize teacher.onnx --data images/ --precision fp16 --out half.onnx --force`
     """
     if undo:
-        _undo(context, model, out)
+        _undo(context, model, out, as_json)
         return
     from n2n_edge.graph.input_shape import parse_input_shape
     from n2n_edge.runs.quantization import quantize_model
@@ -151,7 +154,7 @@ def quantize(
         force=force,
         input_shape=None if shape is None else parse_input_shape(shape),
         bind=given.pop("bind") or (),
-        on_message=lambda text: print_line(text, on_stderr=True),
+        on_message=lambda text: print_line(as_options(text), on_stderr=True),
         **given,
     )
     if as_json:
@@ -167,20 +170,24 @@ def quantize(
         print_warning(f"{model}: in {precision} it {reasons}")
 
 
-def _undo(context: typer.Context, model: Path, out: Path | None) -> None:
+def _undo(context: typer.Context, model: Path, out: Path | None, as_json: bool) -> None:
     from n2n_edge.graph.load import save_model
+    from n2n_edge.metrics.figures import SCHEMA_VERSION
     from n2n_edge.quantize.undo import dequantize
+    from n2n_edge.writing import refuse_unwritable
 
-    allowed = ("model", "out", "undo")
+    allowed = ("model", "out", "undo", "as_json")
     for name in context.params:
         source = context.get_parameter_source(name)
         if name not in allowed and source is not None and source.name == "COMMANDLINE":
-            raise InputError(f"--{name.replace('_', '-')}: --undo takes nothing but --out; leave it out")
+            raise InputError(f"--{name.replace('_', '-')}: --undo takes nothing but --out and --json; leave it out")
     target = out if out is not None else model.with_name(f"{model.stem}-float.onnx")
-    if target.resolve() == model.resolve():
-        raise InputError(f"--out {target}: is the model itself; give another")
+    refuse_unwritable(target, inputs=[model])
     save_model(dequantize(model), target)
-    print_line(f"float model: {target}")
+    if as_json:
+        print_json({"schema_version": SCHEMA_VERSION, "model": str(model), "out": str(target)})
+    else:
+        print_line(f"float model: {target}")
 
 
 def _print(report: "QuantizationReport") -> None:
@@ -204,9 +211,9 @@ def _print(report: "QuantizationReport") -> None:
         if distillation.parity is not None:
             console.print(Text(distillation.parity.in_words), soft_wrap=True)
     for note in report.notes:
-        console.print(Text(f"note: {note}", style="dim"), soft_wrap=True)
+        console.print(Text(as_options(f"note: {note}"), style="dim"), soft_wrap=True)
     for warning in report.warnings:
-        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+        console.print(Text(as_options(f"warning: {warning}"), style="yellow"), soft_wrap=True)
     if report.out is not None:
         console.print(Text(f"quantized: {report.out}"), soft_wrap=True)
         console.print(Text(f"report:    {report.out.with_suffix('.json')}"), soft_wrap=True)
@@ -257,11 +264,7 @@ def _table(report: "QuantizationReport") -> "Table":
             _times(before, after),
         )
     difference = report.difference
-    change = (
-        f"-{format_value(report.drop.value, 'points')}"
-        if report.drop.value > 0
-        else f"+{format_value(-report.drop.value, 'points')}"
-    )
+    change = f"{-report.drop.value or 0.0:+.2f} points"
     if difference is not None and difference.low is not None and difference.high is not None:
         change = f"{difference.value:+.2f} points ({difference.low:+.2f} to {difference.high:+.2f})"
     row(metric_label(report.metric), report.metric, change)

@@ -18,7 +18,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.graph.shape_run import Array, run_graph_each
 from n2n_edge.quantize.qdq import Range
 
-__all__ = ["METHODS", "Calibration", "Method"]
+__all__ = ["METHODS", "Calibration", "Method", "least_divergence"]
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -27,7 +27,11 @@ _BINS = 2048
 _LEVELS = 255
 _ENTROPY_BINS, _ENTROPY_LEVELS = 512, 255
 """Bins that entropy is worked out over, about so many (of more it takes minutes), and those of what is quantized."""
+_SMALL = 1e-4
+"""What stands for an empty bin in a divergence."""
 _PERCENTILE = 99.99
+_WIDER = 64
+"""Times by which a value may exceed what was seen before until its histogram starts anew, with wider bins."""
 _FACTORS = np.linspace(1.0, 0.2, 81)
 _Floats = NDArray[np.float64]
 
@@ -73,8 +77,23 @@ class Calibration:
         """Take in values of further images; what isn't a finite float is left out."""
         floats = {name: array for name, array in values.items() if array.dtype == np.float32 and array.size}
         finite = {name: array for name, array in floats.items() if np.isfinite(array).all()}
+        for name, array in finite.items():
+            self._widen(name, float(np.abs(array).max()))
         with contextlib.redirect_stdout(io.StringIO()):
             self._collector.collect(finite)
+
+    def _widen(self, name: str, largest: float) -> None:
+        """Merge the bins of a value that by far exceeds what was seen: the collector adds bins of the same width."""
+        histograms = self._collector.histogram_dict
+        if name not in histograms:
+            return
+        hist, edges, low, high, threshold = histograms[name]
+        if not 0 < threshold * _WIDER < largest:
+            return
+        centres = (edges[:-1].astype(np.float64) + edges[1:]) / 2
+        wide, edges = np.histogram(centres, _BINS, range=(-largest, largest), weights=hist)
+        edges, threshold = edges.astype(np.float32), np.float32(largest)
+        histograms[name] = (np.rint(wide).astype(np.int64), edges, low, high, threshold)
 
     def ranges(self, method: Method) -> dict[str, Range]:
         """Return the range of every value that floats were seen of; all hold nought."""
@@ -87,25 +106,57 @@ class Calibration:
                 for name, each in histograms.items()
             }
         else:
-            with contextlib.redirect_stdout(io.StringIO()):
-                computed = self._percentiles() if method == "percentile" else self._entropies()
-            found = {
-                name: _within((float(each[0]), float(each[1])), histograms[name]) for name, each in computed.items()
-            }
+            computed = self._percentiles() if method == "percentile" else _entropies(histograms)
+            found = {name: _within(each, histograms[name]) for name, each in computed.items()}
         return {name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in found.items()}
 
-    def _percentiles(self) -> Mapping[str, tuple[Array, ...]]:
-        result: Mapping[str, tuple[Array, ...]] = self._collector.compute_percentile()
-        return result
+    def _percentiles(self) -> dict[str, Range]:
+        with contextlib.redirect_stdout(io.StringIO()):
+            computed = self._collector.compute_percentile()
+        return {name: (float(each[0]), float(each[1])) for name, each in computed.items()}
 
-    def _entropies(self) -> Mapping[str, tuple[Array, ...]]:
-        """Return what the collector says of histograms with fewer bins."""
-        from onnxruntime.quantization.calibrate import HistogramCollector
 
-        coarse = HistogramCollector("entropy", False, _BINS, _ENTROPY_LEVELS, _PERCENTILE, "same")
-        coarse.histogram_dict = {name: _coarse(each) for name, each in self._collector.get_histogram_dict().items()}
-        result: Mapping[str, tuple[Array, ...]] = coarse.compute_entropy()
-        return result
+def _entropies(histograms: Mapping[str, tuple[Array, ...]]) -> dict[str, Range]:
+    coarse = {name: _coarse(each) for name, each in histograms.items()}
+    return {name: least_divergence(each[0], each[1]) for name, each in coarse.items()}
+
+
+def least_divergence(hist: Array, edges: Array) -> Range:
+    """Return the range about nought in which 255 levels differ least, by Kullback-Leibler divergence, from `hist`.
+
+    What `HistogramCollector.get_entropy_threshold` of onnxruntime.quantization returns, to the bit, in less time.
+    """
+    middle, least = len(hist) // 2, _ENTROPY_LEVELS // 2
+    below = np.concatenate([[0], np.cumsum(hist)])
+    divergences = np.full(middle - least + 1, np.inf)
+    for half in range(least, middle + 1):
+        start, end = middle - half, min(middle + half + 1, len(hist))
+        part = hist[start:end]
+        cut = part.copy()
+        cut[0] += below[start]
+        cut[-1] += below[-1] - below[end]
+        merged = len(part) // _ENTROPY_LEVELS
+        body = merged * _ENTROPY_LEVELS
+        sums = part[:body].reshape(-1, merged).sum(axis=1)
+        sums[-1] += part[body:].sum()
+        filled = (cut[:body] != 0).reshape(-1, merged).sum(axis=1)
+        levels = np.zeros(len(part), np.int64)
+        levels[:body] = np.repeat(np.where(filled > 0, sums / np.maximum(filled, 1), 0), merged)
+        if cut.any() and levels.any():
+            wanted, given = _smoothed(cut), _smoothed(levels)
+            divergences[half - least] = (wanted * np.log(wanted / given)).sum()
+    half = least + int(np.argmin(divergences))
+    return float(edges[middle - half]), float(edges[min(middle + half + 1, len(hist))])
+
+
+def _smoothed(counts: Array) -> NDArray[np.float32]:
+    """Return a distribution without noughts, by a little taken off what isn't nought; it sums to 1."""
+    nought = counts == 0
+    zeros = np.count_nonzero(nought)
+    raised = -_SMALL * zeros / (len(counts) - zeros)
+    smooth = counts.astype(np.float32) + np.where(nought, np.float32(_SMALL), np.float32(raised))
+    result: NDArray[np.float32] = smooth / smooth.sum()
+    return result
 
 
 def _coarse(histogram: tuple[Array, ...]) -> tuple[Array, ...]:

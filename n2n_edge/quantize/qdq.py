@@ -7,7 +7,7 @@ and none behind the last weighted layers: what is calculated there, such as deco
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import count
+from itertools import chain, count
 
 import numpy as np
 import onnx
@@ -304,10 +304,10 @@ def _shorten(model: ir.Model, names: set[str]) -> None:
 
 def _added(model: ir.Model, stem: str, array: NDArray[np.generic], names: set[str]) -> ir.Value:
     """Return a new initializer, called `stem` or, where that is among the names, `stem` and a number."""
-    name = next(each for each in (stem, *(f"{stem}_{n}" for n in range(2, len(names) + 3))) if each not in names)
+    name = next(each for each in chain([stem], (f"{stem}_{n}" for n in count(2))) if each not in names)
     names.add(name)
     shape, kind = ir.Shape(array.shape), ir.TensorType(ir.DataType.from_numpy(array.dtype))
-    value = ir.Value(name=name, shape=shape, type=kind, const_value=ir.tensor(array, name=name))
+    value = ir.Value(name=name, shape=shape, type=kind, const_value=ir.Tensor(array, name=name))
     model.graph.register_initializer(value)
     return value
 

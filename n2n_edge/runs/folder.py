@@ -193,7 +193,8 @@ def publish(folder: RunFolder) -> None:
         path.replace(folder.path / path.name)
     shutil.rmtree(source, ignore_errors=True)
     for checkpoint in (folder.checkpoint, folder.quantized_checkpoint):
-        checkpoint.unlink(missing_ok=True)
+        for path in folder.path.glob(f"{checkpoint.name}*"):  # and what stands beside it, such as a rate
+            path.unlink(missing_ok=True)
 
 
 def finished_report(folder: RunFolder) -> RunReport | None:

@@ -3,6 +3,7 @@
 import fnmatch
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from n2n_edge.data.loading import Loading, quiet
 from n2n_edge.data.preprocessing import METADATA_KEY
 from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import load_profile
-from n2n_edge.errors import InputError
+from n2n_edge.errors import BudgetMissedError, InputError
 from n2n_edge.foreign import foreign_file, printable
 from n2n_edge.graph.batchnorm import fold_batchnorm
 from n2n_edge.graph.bind import bind as bind_inputs
@@ -54,7 +55,7 @@ from n2n_edge.tasks.paired import paired_difference
 from n2n_edge.training.compute import Engine
 from n2n_edge.training.file_evaluation import file_meters
 from n2n_edge.training.settings import DistillSettings
-from n2n_edge.writing import write_text
+from n2n_edge.writing import refuse_unwritable, write_text
 
 __all__ = ["quantize_file", "quantize_model"]
 
@@ -124,8 +125,12 @@ def quantize_model(
 ) -> QuantizationReport:
     """Quantize an ONNX file, and write it to `out` unless it loses more than allowed or is slower.
 
-    >>> report = n2n_edge.quantize_model("model.onnx", "images/", device="raspberry-pi-4")
-    >>> report.accepted, report.drop.value, report.out
+    >>> report = n2n_edge.quantize_model(
+    ...     example_teacher, "builtin:digits", out=folder / "int8.onnx", device="raspberry-pi-4",
+    ...     images=32, max_time=0.1, force=True,
+    ... )
+    >>> report.out.name, report.precisions.macs["int8"] > 0
+    ('int8.onnx', True)
 
     Keywords are the options of ``n2n-edge quantize``; how images go into the network is told as for `compress`.
     `max_drop` is in points of a hundred, `max_time` in seconds. With `epochs`, or `minutes` of training at most, the
@@ -135,6 +140,7 @@ def quantize_model(
 
     Raises:
         InputError: a file that can't be quantized, is so already, or whose data don't fit; layers that don't exist.
+        BudgetMissedError: the quantized file gives what isn't finite.
         UnsuitableEnvironmentError: ONNX Runtime can't run one of the files, or gives other outputs than the network had
             in training.
     """
@@ -179,15 +185,14 @@ def quantize_file(
 
     Raises:
         InputError: a file that can't be quantized, is so already, or whose data don't fit; layers that don't exist.
+        BudgetMissedError: the quantized file gives what isn't finite.
         UnsuitableEnvironmentError: ONNX Runtime can't run one of the files, or gives other outputs than the network had
             in training.
     """
     model = Path(str(settings.of_data.teacher))
     out = out if out is not None else model.with_name(f"{model.stem}-{settings.precision}.onnx")
-    if out.resolve() == model.resolve():
-        raise InputError(f"‹out› {out}: is the model itself; give another")
-    if not out.parent.is_dir():
-        raise InputError(f"‹out› {out}: there is no folder {out.parent}; make it, or give another")
+    refuse_unwritable(out, inputs=[model])
+    refuse_unwritable(out.with_suffix(".json"), inputs=[model, out])
     profile = load_profile(settings.device)
     with quiet(), TemporaryDirectory() as folder:
         source = _source(model, settings, Path(folder), say)
@@ -349,6 +354,13 @@ def _report(
     unlabelled = metric == "fidelity"
     say(f"evaluating both on {len(data.test):,} test images")
     before, after = file_meters(source.path, file, data.test, data, fidelity=(unlabelled, unlabelled))
+    if not math.isfinite(before.evaluation().metric):
+        raise InputError(f"{model}: what it gives for the test images isn't finite; check how they go in, or the model")
+    if not math.isfinite(after.evaluation().metric):
+        raise BudgetMissedError(
+            f"{model}: not written, in {settings.precision} what it gives for the test images isn't finite; name "
+            "layers that stay float by ‹keep_float›"
+        )
     files = ModelFile(source.path, shape), ModelFile(file, shape)
     figures = [dict(each.figures()) for each in files]
     scores = [

@@ -20,10 +20,11 @@ __all__ = ["objections", "timed_ratio"]
 
 _SURE = 0.02
 """Share by which two files may differ and count as equally fast."""
+_LARGEST = 100.0
+"""End of a ratio's interval from which on the ratio says nothing."""
 _MOSTLY = 0.95
 _THIN, _THIN_SHARE = 32 * 32, 0.3
 """Weights of layers that integer kernels hardly speed up, and the part of the arithmetic from which on they count."""
-_LARGEST = 1e9
 
 
 def timed_ratio(before: Path, after: Path, settings: "QuantizeSettings") -> tuple[Figure | None, tuple[Notice, ...]]:
@@ -38,8 +39,11 @@ def timed_ratio(before: Path, after: Path, settings: "QuantizeSettings") -> tupl
     comparison: Comparison | None = found.comparisons[1]
     if failed is not None or comparison is None:
         return None, (Notice("not-timed", f"the two couldn't be timed: {failed}"),)
-    high = min(comparison.high, _LARGEST)
-    return Figure(comparison.ratio, "ratio", "measured", comparison.low, high, comparison.rounds), ()
+    if comparison.high > _LARGEST:
+        return None, (
+            Notice("not-timed", "the two were timed for too short a while to compare", "give a longer ‹max_time›"),
+        )
+    return Figure(comparison.ratio, "ratio", "measured", comparison.low, comparison.high, comparison.rounds), ()
 
 
 def objections(
@@ -52,6 +56,8 @@ def objections(
 ) -> tuple[Notice, ...]:
     """Say what is wrong with a file: it loses too much, or is slower where it is meant to run."""
     found = []
+    if settings.precision == "int8" and not any(each.precision == "int8" for each in table.layers):
+        found.append(Notice("all-float", "has no layer in int8: none can be, or all stayed float"))
     if lost.value > settings.max_drop:
         text = f"loses {lost.value:.2f} points on the test images, more than the {settings.max_drop:g} allowed"
         found.append(Notice("drop", text))

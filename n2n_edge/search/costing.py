@@ -274,6 +274,8 @@ class CostMeter:
             form = self.precision.shipped(graph.model, base.int8)
             costs_at = WidthCosts(graph, None if form is graph.model else form)
             latencies = tuple(device.of_graph(form, costs_at) for device in self.devices)
+            if form is not graph.model:
+                _without_weights(form)
             known = self._width_costs[base] = (costs_at, latencies)
             if len(self._width_costs) > _WIDTH_COSTS_KEPT:
                 self._width_costs.popitem(last=False)
@@ -289,3 +291,9 @@ class CostMeter:
 
 def _on(device: DeviceLatency) -> str:
     return f"latency_ms:{device.name}"
+
+
+def _without_weights(form: ir.Model) -> None:
+    """Let go, in place, of the weights of a form whose costs are worked out: hundreds of these are kept."""
+    for value in form.graph.initializers.values():
+        value.const_value = None

@@ -1,8 +1,11 @@
 """The quantize command: what it writes, what it rejects, and what it refuses."""
 
 import json
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -15,7 +18,7 @@ import n2n_edge
 from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.graph.quantized import precision_table
 from n2n_edge.metrics.figures import Figure
-from n2n_edge.runs import quantization
+from n2n_edge.runs import quantization, quantization_verdict
 from n2n_edge.training import quantization_aware
 from tests.runs.small import images_npz, teacher_file
 
@@ -276,6 +279,12 @@ def test_undone_it_is_the_float_model_again(model: Path, data: Path, ratio: obje
     assert "back.onnx" in out
     float32, undone = run_file(model), run_file(tmp_path / "back.onnx")
     assert np.abs(float32 - undone).max() < 0.1 * np.abs(float32).max()
+    code, out, _ = call(
+        "quantize", "--undo", model.with_name("model-int8.onnx"), "-o", tmp_path / "again.onnx", "--json"
+    )
+    schema = Path(__file__).resolve().parents[2] / "docs" / "schemas" / "quantize-undo.json"
+    jsonschema.validate(json.loads(out), json.loads(schema.read_text()))
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "back.onnx").read_bytes()
 
 
 @pytest.mark.parametrize("flatten_to", [None, [1, 24]])
@@ -305,9 +314,12 @@ def test_a_fixed_batch_stays_fixed(
         (("--data", "images.npz", "--epochs", "2", "--label-weight", "2"), "--label-weight 2: give a number"),
         (("--data", "nowhere"), "nowhere"),
         (("--data", "images.npz", "--device", "no-board"), "no-board"),
-        (("--data", "images.npz", "-o", "model.onnx"), "is the model itself"),
-        (("--data", "images.npz", "-o", "no/such/folder.onnx"), "there is no folder"),
-        (("--undo", "--max-drop", "1"), "--undo takes nothing but --out"),
+        (("--data", "images.npz", "-o", "model.onnx"), "is a file that is read"),
+        (("--data", "images.npz", "-o", "no/such/folder.onnx"), "its folder doesn't exist"),
+        (("--data", "images.npz", "-o", "."), "can't be written"),
+        (("--data", "images.npz", "-o", "small.json"), "is given twice, or is a file that is read"),
+        (("--undo", "-o", "no/such/folder.onnx"), "its folder doesn't exist"),
+        (("--undo", "--max-drop", "1"), "--undo takes nothing but --out and --json"),
         (("--undo",), "isn't quantized"),
     ],
 )
@@ -351,3 +363,42 @@ def test_sizes_that_are_free_are_timed_as_they_were_calibrated(
     assert timed == [[3, 12, 12], [3, 12, 12]]
     session = onnxruntime.InferenceSession(str(tmp_path / "free-int8.onnx"), providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape[2:] == ["size", "size"]
+
+
+def test_two_that_were_timed_for_too_short_a_while_have_no_ratio(
+    model: Path, data: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unbounded(*given: Any, **options: Any) -> Any:
+        compared = compare(*given, **options)
+        comparisons = [None if each is None else replace(each, low=0.0, high=math.inf) for each in compared.comparisons]
+        return replace(compared, comparisons=tuple(comparisons))
+
+    compare = quantization_verdict.compare
+    monkeypatch.setattr(quantization_verdict, "compare", unbounded)
+    code, out, err = call("quantize", model, "--data", data, *QUICK, "--max-drop", 50, "--calibration", "minmax")
+    assert code == 0, err
+    assert "give a longer --max-time" in out
+    document = json.loads(model.with_name("model-int8.json").read_text())
+    assert "latency_ratio" not in document
+    assert "not-timed" in document["warning_codes"]
+
+
+def test_without_a_layer_in_int8_it_is_rejected(model: Path, data: Path, ratio: object, call: Call) -> None:
+    code, _, err = call("quantize", model, "--data", data, *QUICK, "--calibration", "minmax", "--keep-float", "*")
+    assert code == 1
+    assert "has no layer in int8" in err
+
+
+def test_outputs_that_are_not_finite_are_told(tmp_path: Path, ratio: object, call: Call) -> None:
+    images_npz(tmp_path / "unlabelled.npz", labels=False)
+    model = teacher_file(tmp_path / "infinite.onnx")
+    loaded = onnx.load(model)
+    output = loaded.graph.output[0].name
+    last = next(node for node in loaded.graph.node if output in node.output)
+    last.output[list(last.output).index(output)] = "finite"
+    loaded.graph.node.append(onnx.helper.make_node("Log", ["finite"], ["log"]))
+    loaded.graph.node.append(onnx.helper.make_node("Sqrt", ["log"], [output]))
+    onnx.save(loaded, model)
+    code, _, err = call("quantize", model, "--data", tmp_path / "unlabelled.npz", *QUICK, "--task", "regression")
+    assert code == 2, err
+    assert "isn't finite" in err.splitlines()[-1]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from n2n_edge.errors import InputError
-from n2n_edge.quantize.calibrate import METHODS, Calibration, Method
+from n2n_edge.quantize.calibrate import METHODS, Calibration, Method, least_divergence
 from n2n_edge.quantize.plan import QuantizationPlan
 from n2n_edge.quantize.qdq import activations
 from tests.graph.running import inputs_of
@@ -65,6 +65,34 @@ def test_a_relu_has_no_negative_range(outliers: np.ndarray) -> None:
 def test_values_that_are_all_nought_have_an_empty_range() -> None:
     for method in METHODS:
         assert seen(np.zeros(100)).ranges(method)["x"] == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("bins", [512, 514, 430])
+@pytest.mark.parametrize("shape", ["normal", "relu", "sparse", "empty"])
+def test_entropy_is_as_onnxruntime_has_it(bins: int, shape: str, outliers: np.ndarray) -> None:
+    from onnxruntime.quantization.calibrate import HistogramCollector
+
+    values = {
+        "normal": outliers,
+        "relu": np.maximum(outliers, 0),
+        "sparse": outliers[:40],
+        "empty": np.zeros(3),
+    }[shape].astype(np.float32)
+    largest = np.abs(values).max()
+    hist, edges = np.histogram(values, bins, range=(-largest, largest))
+    limits = np.float32(-1e9), np.float32(1e9)
+    theirs = HistogramCollector("entropy", False, bins, 255, 99.99, "same").get_entropy_threshold(
+        (hist, edges, *limits), 255
+    )
+    assert least_divergence(hist, edges) == tuple(float(each) for each in theirs)
+
+
+def test_a_first_image_of_tiny_values_takes_no_memory() -> None:
+    found = seen(np.array([1e-7, -1e-7]), np.random.default_rng(0).normal(size=10_000))
+    low, high = found.ranges("percentile")["x"]
+    assert -5 < low < -3
+    assert 3 < high < 5
+    assert found.ranges("minmax")["x"][1] > high - 1e-6
 
 
 def test_one_pass_over_a_network_sees_every_value() -> None:
