@@ -91,7 +91,6 @@ def in_int8(student: Path, teacher: Path, data: Data, epochs: int, seed: int, ou
     plan = QuantizationPlan()
     validation = Validation(graph, data, data.validation, 512)
     found = post_train(graph, data, validation, plan, images=512, max_drop=math.inf)
-    assert found.training is not None
     settings = quantize_aware_settings(DistillSettings(seed=seed, threads=1))
     trained = quantize_aware(found.training, Teacher.load(teacher).model, data, replace(settings, epochs=epochs))
     save_model(folded(trained.model), out)

@@ -31,13 +31,13 @@ from n2n_edge.graph.file_version import in_version
 from n2n_edge.graph.input_shape import in_layout, input_layout
 from n2n_edge.graph.load import save_model
 from n2n_edge.latency.file_figures import ModelFile
-from n2n_edge.measure.board import cpu_flags
 from n2n_edge.measure.comparison import compare
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.target import HostTarget
+from n2n_edge.quantize.device_plan import host_plan
 from n2n_edge.quantize.plan import QuantizationPlan
 from n2n_edge.quantize.ptq import Validation, image_batches, post_train, quantized
-from n2n_edge.quantize.qdq import LEAST_OPSET, folded, output_nodes, with_qdq
+from n2n_edge.quantize.qdq import LEAST_OPSET, folded, output_nodes
 from n2n_edge.tasks.choice import task_of
 from n2n_edge.tasks.paired import paired_difference
 from n2n_edge.training.batches import subset
@@ -49,7 +49,6 @@ HERE = Path(__file__).parent
 BOARDS = ("raspberry-pi-4", "raspberry-pi-5", "raspberry-pi-zero-2-w")
 WAYS = ("float", "ORT default", "ORT per channel", "ours calibrated", "ours distilled")
 CALIBRATION, VALIDATION = 256, 512
-VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
 Row = dict[str, Any]
 
 
@@ -104,14 +103,12 @@ def ways(
         graph, data, validation, plan, images=CALIBRATION, watch=lambda text: print("   ", text, flush=True)
     )
     save_model(found.model, folder / "calibrated.onnx")
-    on_host = replace(found.plan, activations="uint8", weight_bits=8 if VNNI & cpu_flags() else 7)
+    on_host = host_plan(found.plan.float_nodes)
     save_model(quantized(found.graph, found.ranges, on_host), folder / "timed.onnx")
     yield "ours calibrated", folder / "calibrated.onnx", folder / "timed.onnx"
     settings = quantize_aware_settings(DistillSettings(seed=seed).for_images(len(data.train)))
-    form = with_qdq(found.graph, found.ranges, found.plan) if found.returned else found.training
-    assert form is not None
     result = quantize_aware(
-        form, graph, data, replace(settings, epochs=epochs, threads=1),
+        found.training, graph, data, replace(settings, epochs=epochs, threads=1),
         on_epoch=lambda report: print("   ", report, flush=True),
     )  # fmt: skip
     save_model(folded(result.model), folder / "distilled.onnx")

@@ -40,12 +40,17 @@ _FEW, _LEAST_FEW, _FEW_PIXELS = 64, 4, 32 * 224 * 224
 
 def image_batches(data: Data, split: Split, most: int) -> Iterator[Array]:
     """Give at most `most` images of a split as inputs ``(N, C, H, W)``, evenly chosen, in batches that fit memory."""
-    chosen = np.unique(np.linspace(0, len(split) - 1, min(most, len(split))).round().astype(np.int64))
+    chosen = _evenly(split, most)
     _, height, width = data.input_shape
     size = max(1, min(_BATCH, _PIXELS // (height * width)))
     for start in range(0, len(chosen), size):
-        part = split.take(chosen[start : start + size])
+        part = chosen.take(np.arange(start, min(start + size, len(chosen))))
         yield data.inputs(np.asarray(part.images[np.arange(len(part))]))
+
+
+def _evenly(split: Split, most: int) -> Split:
+    """Return at most `most` images of a split, evenly chosen."""
+    return split.take(np.unique(np.linspace(0, len(split) - 1, min(most, len(split))).round().astype(np.int64)))
 
 
 class Validation:
@@ -63,13 +68,12 @@ class Validation:
 
         self._threads, self._settings = threads, DistillSettings()
         self._names = [str(value.name) for value in learned_outputs(model)]
-        chosen = np.unique(np.linspace(0, len(split) - 1, min(most, len(split))).round().astype(np.int64))
-        self._split = split.take(chosen)
-        self._batches = list(image_batches(data, self._split, most))
+        chosen = _evenly(split, most)
+        self._batches = list(image_batches(data, chosen, most))
         self._teacher = [self._session(model).run(batch) for batch in self._batches]
         task = task_of(model, data)
         self._task: Task = task.measured(lambda: (_tensors(each) for each in self._teacher))
-        self._labels = task.labels(self._split)
+        self._labels = task.labels(chosen)
         self._twin = self._evaluated(self._teacher if twin is None else self._outputs(twin))
 
     def loss(self, model: ir.Model) -> float:
@@ -80,8 +84,7 @@ class Validation:
             outputs = session.run(batch)
             if not all(np.isfinite(each).all() for each in outputs if each.dtype.kind == "f"):
                 return float("inf")
-            found = self._task.loss(_tensors(outputs), _tensors(teacher), None, self._settings)
-            total, count = total + float(found) * len(batch), count + len(batch)
+            total, count = total + self.compare(teacher, outputs) * len(batch), count + len(batch)
         return total / count
 
     def compare(self, reference: Sequence[Array], outputs: Sequence[Array]) -> float:
@@ -134,9 +137,9 @@ class Quantized:
     losses: Mapping[Method, float]
     drop: float
     graph: ir.Model
+    training: ir.Model
     steps: Mapping[str, float] = field(default_factory=dict)
     drops: Mapping[str, float] = field(default_factory=dict)
-    training: ir.Model | None = None
     returned: tuple[tuple[str, float], ...] = ()
 
 
@@ -161,13 +164,14 @@ def quantize(
 ) -> Quantized:
     """Quantize with the ranges of least loss on validation images."""
     ranges = {method: calibration.ranges(method) for method in methods}
-    models = {method: quantized(model, ranges[method], plan) for method in methods}
+    forms = {method: with_qdq(model, ranges[method], plan) for method in methods}
+    models = {method: folded(form) for method, form in forms.items()}
     losses = {method: validation.loss(models[method]) for method in methods}
     method = min(losses, key=losses.__getitem__)
     drop = validation.drop(models[method])
     words = ", ".join(f"{name} {loss:.3g}" for name, loss in losses.items())
     watch(f"ranges by {method} (distillation loss on validation images: {words}); {lost_in_words(drop)} there")
-    return Quantized(models[method], plan, method, ranges[method], losses, drop, graph=model)
+    return Quantized(models[method], plan, method, ranges[method], losses, drop, model, forms[method])
 
 
 def post_train(
@@ -204,16 +208,16 @@ def post_train(
             found = trial
     assert found is not None
     graph, ranges = found.graph, found.ranges
-    training = with_qdq(graph, ranges, plan)
-    corrected_training = correct_biases(training, graph, batches)
+    uncorrected = found.training
+    corrected_training = correct_biases(uncorrected, graph, batches)
     corrected = folded(corrected_training)
     steps["corrected"], drops["corrected"] = validation.loss(corrected), validation.drop(corrected)
     corrects = steps["corrected"] < found.losses[found.method]
     if corrects:
-        found = replace(found, model=corrected, drop=drops["corrected"])
+        found = replace(found, model=corrected, training=corrected_training, drop=drops["corrected"])
     words = ", ".join(f"{step} {loss:.3g}" for step, loss in steps.items())
     watch(f"loss by step: {words}; {lost_in_words(found.drop)}")
-    found = replace(found, steps=steps, drops=drops, training=corrected_training if corrects else training)
+    found = replace(found, steps=steps, drops=drops)
     if found.drop <= max_drop:
         return found
 
@@ -222,7 +226,7 @@ def post_train(
         return correct_biases(paired, graph, batches) if corrects else paired
 
     watch(f"more than {max_drop:g} points are lost: measuring what each layer does")
-    sensitivity = measure_sensitivity(graph, training, batches, validation.compare)
+    sensitivity = measure_sensitivity(graph, uncorrected, batches, validation.compare)
     choice = to_float(sensitivity, lambda nodes: validation.drop(folded(made(nodes))), max_drop)
     harm = {each.layer: each.error for each in sensitivity.layers}
     watch(f"{len(choice.layers)} of {len(harm)} layers back in float: {lost_in_words(choice.drop)}")

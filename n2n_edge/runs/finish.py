@@ -11,13 +11,8 @@ from n2n_edge.devices.profile import Profile
 from n2n_edge.errors import UnsuitableEnvironmentError
 from n2n_edge.foreign import printable
 from n2n_edge.graph.batchnorm import fold_batchnorm
-from n2n_edge.graph.bind import with_bound_inputs
 from n2n_edge.graph.costs import costs
-from n2n_edge.graph.file_version import in_version
-from n2n_edge.graph.free_batch import fix_batch
-from n2n_edge.graph.free_size import with_batch_name, with_free_size
 from n2n_edge.graph.learned import changed_behind, nodes_behind_learned
-from n2n_edge.graph.load import save_model
 from n2n_edge.latency.file_figures import ModelFile
 from n2n_edge.latency.model import LatencyModel
 from n2n_edge.metrics.figures import Figure, FigureJson
@@ -34,7 +29,7 @@ from n2n_edge.runs.examples import worst_examples
 from n2n_edge.runs.final import Trained
 from n2n_edge.runs.folder import RunFolder, publish, sha256_of
 from n2n_edge.runs.layers import layer_rows
-from n2n_edge.runs.metadata import with_metadata
+from n2n_edge.runs.metadata import with_metadata, write_in_outer_form
 from n2n_edge.runs.parity import check_parity
 from n2n_edge.runs.prepare import Prepared
 from n2n_edge.runs.quality import Quality, quality_of
@@ -166,11 +161,8 @@ def _write(path: Path, settings: CompressSettings, prepared: Prepared, trained: 
         figures=figures,
         data=prepared.data,
     )
-    stamped = with_bound_inputs(stamped)
-    stamped = fix_batch(stamped) if prepared.one_at_a_time else with_batch_name(stamped, prepared.batch_name)
-    if prepared.free_size is not None:
-        stamped = with_free_size(stamped, prepared.free_size.source)
-    save_model(in_version(stamped, settings.opset, settings.ir_version), path)
+    one_at_a_time, batch, free = prepared.one_at_a_time, prepared.batch_name, prepared.free_size
+    write_in_outer_form(stamped, path, one_at_a_time, batch, free, settings.opset, settings.ir_version)
 
 
 def _verdicts(

@@ -15,17 +15,15 @@ import onnx_ir as ir
 
 from n2n_edge.data.dataset import Data
 from n2n_edge.data.loading import Loading, quiet
-from n2n_edge.data.preprocessing import METADATA_KEY
 from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import BudgetMissedError, InputError
 from n2n_edge.foreign import foreign_file, printable
 from n2n_edge.graph.batchnorm import fold_batchnorm
 from n2n_edge.graph.bind import bind as bind_inputs
-from n2n_edge.graph.bind import parse_bindings, with_bound_inputs
-from n2n_edge.graph.file_version import in_version
-from n2n_edge.graph.free_batch import fix_batch, takes_one_image
-from n2n_edge.graph.free_size import batch_name, free_size, with_batch_name, with_free_size
+from n2n_edge.graph.bind import parse_bindings
+from n2n_edge.graph.free_batch import takes_one_image
+from n2n_edge.graph.free_size import batch_name, free_size
 from n2n_edge.graph.input_shape import image_shape, leaves_size_free, with_input_shape
 from n2n_edge.graph.layers import layers_by_name
 from n2n_edge.graph.load import load_model, save_model
@@ -42,7 +40,7 @@ from n2n_edge.quantize.half import in_half
 from n2n_edge.quantize.plan import QuantizationPlan
 from n2n_edge.quantize.ptq import Quantized, Validation, post_train, quantized
 from n2n_edge.quantize.qdq import output_nodes
-from n2n_edge.runs.normalisation import MEAN_KEY, STD_KEY
+from n2n_edge.runs.metadata import data_entries, write_in_outer_form
 from n2n_edge.runs.parity import check_parity
 from n2n_edge.runs.prepare import data_of
 from n2n_edge.runs.quantization_report import Distillation, QuantizationReport, QuantizeSettings
@@ -50,7 +48,7 @@ from n2n_edge.runs.quantization_training import distilled
 from n2n_edge.runs.quantization_verdict import objections, timed_ratio
 from n2n_edge.runs.readiness import obstacles
 from n2n_edge.runs.settings import CompressSettings
-from n2n_edge.tasks.choice import TASK_KEY, metric_name, task_of
+from n2n_edge.tasks.choice import metric_name, task_of
 from n2n_edge.tasks.paired import paired_difference
 from n2n_edge.training.compute import Engine
 from n2n_edge.training.file_evaluation import file_meters
@@ -304,7 +302,6 @@ def _quantized(
 
 def _proven(distillation: Distillation, found: Quantized, source: _Source, file: Path, say: _Say) -> Distillation:
     """Prove that the file computes what the network did in training, and return the distillation with that."""
-    assert found.training is not None
     free = free_size(source.teacher)
     another = None if free is None else free.shape
     parity = check_parity(found.training, file, source.data, another, coarse=True)
@@ -319,10 +316,7 @@ def _write(model: ir.Model, source: _Source, settings: QuantizeSettings, path: P
     stamped.metadata_props.clear()
     stamped.metadata_props.update({name: text for name, text in given.metadata_props.items() if name not in _STALE})
     entries = {
-        TASK_KEY: {} if data.task is None else data.task.to_json(),
-        MEAN_KEY: data.mean,
-        STD_KEY: data.std,
-        METADATA_KEY: data.preprocessing.to_json(),
+        **data_entries(data),
         _METADATA: {
             "precision": settings.precision,
             "device": settings.device,
@@ -330,13 +324,8 @@ def _write(model: ir.Model, source: _Source, settings: QuantizeSettings, path: P
         },
     }
     stamped.metadata_props.update({name: json.dumps(entry, sort_keys=True) for name, entry in entries.items()})
-    stamped = with_bound_inputs(stamped)
     alone = takes_one_image(given) or takes_one_image(source.teacher.model)
-    stamped = fix_batch(stamped) if alone else with_batch_name(stamped, batch_name(given))
-    free = free_size(source.teacher)
-    if free is not None:
-        stamped = with_free_size(stamped, free.source)
-    save_model(in_version(stamped, settings.opset, None), path)
+    write_in_outer_form(stamped, path, alone, batch_name(given), free_size(source.teacher), settings.opset, None)
 
 
 def _report(

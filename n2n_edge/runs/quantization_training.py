@@ -43,7 +43,6 @@ def distilled(
     Raises:
         InputError: torch can't execute the network, or it has nothing that is quantized.
     """
-    assert found.training is not None
     teaching = _settings(found.training, model, data, settings)
     images = min(len(data.train), teaching.images_per_epoch or len(data.train))
     say(f"quantization-aware distillation: {teaching.epochs} epochs of {images:,} images")

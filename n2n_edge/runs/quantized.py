@@ -108,7 +108,6 @@ def in_precision(
         max_drop=math.inf,  # training may win it back
         watch=callback.on_message,
     )
-    assert first.training is not None
     # hints are compared with the teacher's features, which those of an equalised network aren't
     kept = surviving(prepared.teacher, trained.architecture) if first.graph is model else None
     epochs = max(1, plan.epochs)

@@ -18,7 +18,7 @@ import n2n_edge
 from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.graph.quantized import precision_table
 from n2n_edge.metrics.figures import Figure
-from n2n_edge.runs import quantization, quantization_verdict
+from n2n_edge.runs import metadata, quantization, quantization_verdict
 from n2n_edge.training import quantization_aware
 from tests.runs.small import images_npz, teacher_file
 
@@ -240,7 +240,7 @@ def test_a_file_that_is_not_what_was_trained_is_not_written(
         weights.const_value = ir.tensor(weights.const_value.numpy() // 2, name=weights.name)
         save_model(network, path)
 
-    monkeypatch.setattr(quantization, "save_model", save)
+    monkeypatch.setattr(metadata, "save_model", save)
     code, _, err = call("quantize", model, "--data", data, *TAUGHT, "--epochs", 1, "--force")
     assert code == 3
     assert "n2n-edge: model-int8.onnx: ONNX Runtime and torch differ" in err.splitlines()[-1]
