@@ -1,16 +1,19 @@
 """Preparation of a run: teacher, data and devices loaded and checked before the first candidate."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast
 
+import onnx_ir as ir
 import torch
 
 from n2n_edge._example import teacher_path as example_teacher
 from n2n_edge.data.class_names import read_class_names
-from n2n_edge.data.dataset import Data, load_data
+from n2n_edge.data.dataset import Data, Split, load_data
 from n2n_edge.data.loading import Loading
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.data.preprocessing_options import options_of
@@ -31,6 +34,7 @@ from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.scores import metric_label
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.folder import RunFolder
+from n2n_edge.runs.input_size import at_input_size
 from n2n_edge.runs.normalisation import Normalisation, choose_normalisation
 from n2n_edge.runs.policy_file import PolicyStates, load_policies
 from n2n_edge.runs.preprocessing import preprocessing_for
@@ -69,6 +73,10 @@ class Prepared:
     `profiles` the first is the primary device. `one_at_a_time`: the file's batch is fixed at one, and so is the
     student's, else the batch axis is called `batch_name`. `free_size`: the file leaves height and width free, and so
     does the student.
+
+    Where the student takes images of another size (see `at_input_size`), `teacher` and `data` are at that size, and
+    `teacher_data` are the same images as the teacher's file takes them, and `original` is its graph. `input_shape` is the student's where its file
+    leaves that free.
     """
 
     teacher: Teacher
@@ -89,6 +97,14 @@ class Prepared:
     one_at_a_time: bool
     batch_name: str
     free_size: FreeSize | None
+    teacher_data: Data
+    original: ir.Model | None
+    input_shape: tuple[int, ...] | None
+
+    @property
+    def student_images(self) -> tuple[Split, Data] | None:
+        """The test images as the student takes them, None where the teacher takes the same."""
+        return None if self.data is self.teacher_data else (self.data.test, self.data)
 
     @property
     def profile(self) -> Profile:
@@ -146,6 +162,17 @@ def prepare(
     data, choice, normalised = data_of(teacher, settings, spec, loading, engine, callback.on_message)
     if of_labels := _labels_note(choice.task, data, settings.label_weight):
         callback.on_message(of_labels)
+    own_data, own_graph, input_shape = data, teacher.model, settings.input_shape
+    of_size: tuple[Notice, ...] = ()
+
+    def load(other: Teacher) -> Data:
+        return data_of(other, settings, spec, loading, engine, lambda _: None)[0]
+
+    sized = at_input_size(settings, profiles, folder, path, teacher, data, load, callback.on_message)
+    if sized is not None:
+        teacher, data, of_size = sized.teacher, sized.data, sized.notices
+        any_size = free_size(teacher)
+        input_shape = sized.shape if leaves_size_free(teacher.source) else None
     one_at_a_time = takes_one_image(teacher.source) or takes_one_image(teacher.model)
     if one_at_a_time:
         alone = "; operators that can't take several run for each alone" if takes_one_image(teacher.model) else ""
@@ -155,7 +182,8 @@ def prepare(
     if settings.batch is None or settings.batch < distilling.batch_size:
         distilling = distilling.for_images(len(data.train))
     trained, restored = trainable_teacher(teacher, data)
-    check_teacher(path, [teacher.model, trained.model] if restored else [teacher.model], data)
+    with _as_file(path, teacher, resized=sized is not None) as file:
+        check_teacher(file, [teacher.model, trained.model] if restored else [teacher.model], data)
     metric, of_metric = _teacher_metric(teacher, data, callback, engine)
     if restored:
         callback.on_message(f"put back the BatchNorm of {len(restored)} layers that had been folded away")
@@ -172,12 +200,15 @@ def prepare(
         task_reason=choice.reason,
         distilling=distilling,
         policy_states=states,
-        notes=normalised,
+        notes=(*normalised, *of_size),
         warnings=(*noted, *data.warnings, *of_metric, *scale_warnings(teacher.model, data, engine)),
         restored=restored,
         one_at_a_time=one_at_a_time,
         batch_name=of_batch,
         free_size=any_size,
+        teacher_data=own_data if sized is not None else data,
+        original=None if sized is None else own_graph,
+        input_shape=input_shape,
     )
 
 
@@ -235,6 +266,18 @@ def _teacher_file(settings: CompressSettings, folder: RunFolder, callback: RunCa
         save_model(bind(load_model(path), parse_bindings(settings.bind)), folder.teacher)
         return folder.teacher
     return path
+
+
+@contextmanager
+def _as_file(path: Path, teacher: Teacher, *, resized: bool) -> Iterator[Path]:
+    """Give the teacher's file, or while this lasts one of it at the size that the student takes."""
+    if not resized:
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        file = Path(folder, path.name)
+        save_model(teacher.source, file)
+        yield file
 
 
 def _summary(teacher: Teacher, path: Path) -> str:

@@ -266,6 +266,7 @@ def compress(
     pad_color: Sequence[int] | None = None,
     pad_position: str | None = None,
     input_shape: Sequence[int] | None = None,
+    input_size: str = "keep",
     bind: Sequence[str] | None = None,
     opset: int | None = None,
     ir_version: int | None = None,

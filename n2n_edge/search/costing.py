@@ -1,7 +1,7 @@
 """Costs of candidates, cheapest facts first, and the widths that the budgets leave them."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
 from math import lcm
 
@@ -18,7 +18,7 @@ from n2n_edge.latency.model import GraphLatency
 from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS
-from n2n_edge.metrics.figures import MB
+from n2n_edge.metrics.figures import MB, Figure
 from n2n_edge.search.fitting import Ratios, Widths, fit_widths, widths_at
 from n2n_edge.search.latency import DeviceLatency
 from n2n_edge.search.precision import Base, CandidatePrecision
@@ -133,6 +133,17 @@ class CostMeter:
         found = self._predicted(self.static(model), model)
         hosts = tuple(device for device in self.devices if device.profile.is_host)
         return self._measured(found, self.teacher.full, model, hosts) if timed else found
+
+    def of_original(self, model: ir.Model, timed: Callable[[Profile], Figure]) -> TrialCosts:
+        """Return what a teacher costs that candidates come from, but for the size of image; `timed` is for this host.
+
+        `model` is its normalised graph.
+        """
+        found = self._predicted(self.static(model), model)
+        for device in self.devices:
+            if device.profile.is_host:
+                found = found.with_latency(device.name, timed(device.profile))
+        return found
 
     def _predicted(self, found: TrialCosts, model: ir.Model) -> TrialCosts:
         for device in self.devices:
