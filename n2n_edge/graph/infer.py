@@ -202,6 +202,10 @@ class Walk:
         self.found.shapes[name], self.found.kinds[name] = sizes, kind
         self._types.pop(name, None)  # made where ONNX is asked, which equal nodes do once
 
+    def value(self, name: str) -> Array | None:
+        """Return the content of a small value, None where it isn't known."""
+        return self._values.get(name)
+
     def hold(self, name: str, array: Array) -> None:
         """Learn the content of a small value."""
         self._values[name] = array

@@ -6,7 +6,6 @@ channel shuffles, and of heads that flatten their maps), sizes of Resize, and po
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import cast
 
 import numpy as np
 import onnx_ir as ir
@@ -18,7 +17,6 @@ from n2n_edge.graph.infer import Walk
 from n2n_edge.graph.input_shape import input_layout
 from n2n_edge.graph.shape_run import Array, input_sizes
 from n2n_edge.graph.shapes import Shape
-from n2n_edge.graph.sizes import has_own_sizes
 
 __all__ = ["resized"]
 
@@ -97,14 +95,10 @@ def _follow(model: ir.Model, node: ir.Node, place: int, old: Walk, new: Walk) ->
     sizes = None if index is None or len(node.inputs) <= index else node.inputs[index]
     if index is None or sizes is None:
         return
-    reader = node
-    if sizes.const_value is None and node.op_type == "Resize" and has_own_sizes(node):
-        reader, index = cast("ir.Node", sizes.producer()), 1  # batch and channels follow by themselves
-        sizes = reader.inputs[1]
-    if sizes is None or sizes.const_value is None or not sizes.const_value.size:
-        return
-    given = sizes.const_value.numpy().astype(np.int64)
+    given, now = old.value(str(sizes.name)), new.value(str(sizes.name))
     output = old.found.shapes.get(str(node.outputs[0].name), ())
+    if given is None or now is None or not given.size or given.ndim != 1:
+        return
     target = None
     if node.op_type == "Resize":
         target = _rescaled(given, shapes[0][-len(given) :], shapes[1][-len(given) :])
@@ -113,14 +107,32 @@ def _follow(model: ir.Model, node: ir.Node, place: int, old: Walk, new: Walk) ->
         target = follow(given, output, shapes[0], shapes[1], _scaled_sizes(old, new))
     if target is None:
         raise _fixed(node)
-    if (target == given).all():
+    if (target != now).any():
+        _set(model, (node, index), target, now, place, new)
+
+
+def _set(model: ir.Model, use: tuple[ir.Node, int], target: Array, now: Array, place: int, new: Walk) -> None:
+    """Let a node read `target` instead of `now`; of sizes that are put together only the parts that differ change."""
+    node, index = use
+    sizes = node.inputs[index]
+    assert sizes is not None
+    joined = sizes.producer()
+    if joined is None or joined.op_type != "Concat":
+        constant = ir.Value(name=f"{sizes.name}.resized.{place}", const_value=ir.Tensor(target.astype(np.int64)))
+        model.graph.register_initializer(constant)
+        node.replace_input_with(index, constant)
+        new.hold(str(constant.name), target)
         return
-    constant = ir.Value(name=f"{sizes.name}.resized.{place}", const_value=ir.Tensor(target))
-    model.graph.register_initializer(constant)
-    reader.replace_input_with(index, constant)
-    new.hold(str(constant.name), target)
-    if reader is not node:
-        new.visit(reader)
+    start = 0
+    for part, value in enumerate(joined.inputs):
+        known = None if value is None else new.value(str(value.name))
+        if known is None:
+            raise _fixed(node)
+        end = start + known.size
+        if (target[start:end] != known).any():
+            _set(model, (joined, part), target[start:end], known, place, new)
+        start = end
+    new.visit(joined)
 
 
 def _fixed(node: ir.Node) -> InputError:
@@ -162,26 +174,23 @@ def _reshaped(target: Array, output: Shape, old: Shape, new: Shape, sides: Mappi
     """
     found: list[int] = []
     at, to = 0, 0
-    while at < len(old) or to < len(output):
-        start, first = at, to
-        taken, made = 1, 1
-        while True:
-            if at < len(old) and (taken <= made or to >= len(output)):
-                taken *= old[at]
-                at += 1
-            elif to < len(output):
-                made *= output[to]
-                to += 1
-            if taken == made and at > start and to > first:
-                break
-            if at >= len(old) and to >= len(output):
-                break
-        if taken != made:
-            return None
+    while at < len(old) and to < len(output):
+        start, first, taken, made = at, to, old[at], output[to]
+        at, to = at + 1, to + 1
+        while taken != made:
+            if taken < made and at < len(old):
+                taken, at = taken * old[at], at + 1
+            elif made < taken and to < len(output):
+                made, to = made * output[to], to + 1
+            else:
+                return None
         run = _run(old[start:at], new[start:at], output[first:to], sides)
         if run is None:
             return None
         found += run
+    if any(size != 1 for size in (*new[at:], *output[to:])):
+        return None
+    found += output[to:]
     pairs = list(zip(target.tolist(), output, found, strict=True))
     if any(given not in (-1, 0, size) for given, size, _ in pairs):
         return None

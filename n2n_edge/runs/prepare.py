@@ -74,9 +74,9 @@ class Prepared:
     student's, else the batch axis is called `batch_name`. `free_size`: the file leaves height and width free, and so
     does the student.
 
-    Where the student takes images of another size (see `at_input_size`), `teacher` and `data` are at that size, and
-    `teacher_data` are the same images as the teacher's file takes them, and `original` is its graph. `input_shape` is the student's where its file
-    leaves that free.
+    Where the student takes images of another size (see `at_input_size`), `teacher` and `data` are at that size,
+    `teacher_data` are the same images as the teacher's file takes them, and `original` is its graph. `input_shape` is
+    the student's where its file leaves that free.
     """
 
     teacher: Teacher
