@@ -9,13 +9,16 @@ Rows that are in ``results.json`` are kept, a run that was killed is gone on wit
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import onnx_ir as ir
 import torch
 from networks import NETWORKS, Network, arranged
+from torch_pruned import pruned_by_torch_pruning
 
 import n2n_edge
 from n2n_edge.data.dataset import Data
@@ -36,7 +39,7 @@ from n2n_edge.training.file_evaluation import file_meters
 
 HERE = Path(__file__).parent
 DEVICE = "raspberry-pi-4"
-WAYS = ("ours", "uniform")
+WAYS = ("ours", "uniform", "torch-pruning")
 Row = dict[str, object]
 
 
@@ -69,6 +72,13 @@ class Bench:
         shape = self.network.options.get("input_shape")
         return n2n_edge.predict(path, DEVICE, input_shape=shape).figure.value  # type: ignore[arg-type]
 
+    def cost(self, model: ir.Model) -> float:
+        """Return the expected latency of a graph, ms."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            save_model(model, path)
+            return self.predicted(path)
+
     def ours(self, minutes: float, candidates: int) -> Run:
         """Compress; a run that was begun is gone on with."""
         return n2n_edge.compress(
@@ -79,9 +89,9 @@ class Bench:
         )  # fmt: skip
 
     def row(self, way: str, minutes: float, candidates: int) -> Row:
-        """Return what a way's student is worth; the uniform cut trains as much as ours did at the end."""
+        """Return what a way's student is worth; each trains as much as ours did at the end."""
         run = self.ours(minutes, candidates)
-        folder = RunFolder(self.out / "uniform")
+        folder = RunFolder(self.out / (way if way == "torch-pruning" else "uniform"))
         folder.path.mkdir(exist_ok=True)
         profiles = (n2n_edge.load_profile(DEVICE),)
         prepared = prepare(run.settings, profiles, folder, Progress())
@@ -99,6 +109,13 @@ class Bench:
                 architecture = meter.fitted(Base(), {})
             with Journal.read(RunFolder(self.out).journal) as journal:
                 at_hand = with_kept_order(schedule.applied(prepared), journal)
+        elif way == "torch-pruning":
+            (budget,) = run.settings.budgets
+            cut, architecture = pruned_by_torch_pruning(
+                prepared.teacher, prepared.data.input_shape, profiles[0].channel_multiple, self.cost, budget.limit
+            )
+            at_hand = replace(schedule.applied(prepared), teacher=cut)
+        if way != "ours":
             trained = train_to_the_end(
                 at_hand, architecture, plan, folder, Progress(), lambda _: None, feature_images=schedule.feature_images
             )
@@ -158,7 +175,7 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--shares", nargs="*", type=float, default=[0.7, 0.5])
-    parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--ways", nargs="*", default=["ours", "uniform"], choices=WAYS)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--candidates", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -160,7 +161,7 @@ def prepare(
         settings.data_workers, settings.cache_gb, settings.strict_data, cache or folder.cache, callback.on_scan
     )
     data, choice, normalised = data_of(teacher, settings, spec, loading, engine, callback.on_message)
-    if of_labels := _labels_note(choice.task, data, settings.label_weight):
+    if of_labels := _labels_note(choice.task, data, settings.label_weight, settings.augment):
         callback.on_message(of_labels)
     own_data, own_graph, input_shape = data, teacher.model, settings.input_shape
     of_size: tuple[Notice, ...] = ()
@@ -339,7 +340,7 @@ def distill_settings(settings: CompressSettings) -> DistillSettings:
     )
 
 
-def _labels_note(task: Task, data: Data, weight: float) -> str:
+def _labels_note(task: Task, data: Data, weight: float, augment: str) -> str:
     """Return what labels of training images are for, nothing where they have none."""
     labels = task.labels(data.train)
     if labels is None:
@@ -348,7 +349,12 @@ def _labels_note(task: Task, data: Data, weight: float) -> str:
         return "labels: for scores alone, as asked"
     if task.taught(labels[:1], torch.device("cpu")) is None:
         return "labels: for scores alone, since it isn't known how the outputs code them"
-    return f"labels: {weight:.0%} of the loss of an image that has one, the teacher the rest"
+    note = f"labels: {weight:.0%} of the loss of an image that has one, the teacher the rest"
+    told = next((label for label in labels if label is not None), None)
+    shifted = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    if augment == "none" or told is None or task.moved(told, shifted, data.preprocessing.size) is not None:
+        return note
+    return f"{note}; they don't follow augmentation and teach in the first epoch alone, or in all with ‹augment› none"
 
 
 def _teacher_metric(
