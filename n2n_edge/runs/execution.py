@@ -220,7 +220,7 @@ def _search(
     base = meter.of_teacher(timed=timed)
     if prepared.original is not None:  # what counts is what is saved of the teacher as it is
         original = ModelFile(prepared.teacher_path, settings.input_shape)
-        base = meter.of_original(prepared.original, lambda profile: original.latency(profile).figure)
+        base = meter.of_original(prepared.original.model, lambda profile: original.latency(profile).figure)
     objective = Objective.choose(settings.objective, base, settings.budgets)
     journal.set_meta("objective", objective.cost)
     journal.set_meta("metric", metric_name(prepared.teacher.model, prepared.data))

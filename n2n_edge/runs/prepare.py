@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
@@ -65,6 +65,14 @@ _POOR = 0.03
 
 
 @dataclass(frozen=True)
+class Original:
+    """A teacher at its own size of image, where the student's is another: its normalised graph, and its images."""
+
+    model: ir.Model
+    data: Data
+
+
+@dataclass(frozen=True)
 class Prepared:
     """Teacher, data and device as a run uses them.
 
@@ -75,9 +83,8 @@ class Prepared:
     student's, else the batch axis is called `batch_name`. `free_size`: the file leaves height and width free, and so
     does the student.
 
-    Where the student takes images of another size (see `at_input_size`), `teacher` and `data` are at that size,
-    `teacher_data` are the same images as the teacher's file takes them, and `original` is its graph. `input_shape` is
-    the student's where its file leaves that free.
+    Where the student takes images of another size (see `at_input_size`), `teacher` and `data` are at that size, and
+    `original` is the teacher as it was. `input_shape` is the student's where its file leaves that free.
     """
 
     teacher: Teacher
@@ -98,14 +105,27 @@ class Prepared:
     one_at_a_time: bool
     batch_name: str
     free_size: FreeSize | None
-    teacher_data: Data
-    original: ir.Model | None
+    original: Original | None
     input_shape: tuple[int, ...] | None
+
+    @property
+    def teacher_data(self) -> Data:
+        """The images as the teacher's file takes them."""
+        return self.data if self.original is None else self.original.data
 
     @property
     def student_images(self) -> tuple[Split, Data] | None:
         """The test images as the student takes them, None where the teacher takes the same."""
-        return None if self.data is self.teacher_data else (self.data.test, self.data)
+        return None if self.original is None else (self.data.test, self.data)
+
+    def tested_on(self, images: int) -> "Prepared":
+        """Return the same with so many of the test images, drawn by the seed."""
+
+        def fewer(data: Data) -> Data:
+            return replace(data, test=subset(data.test, images, self.distilling.seed))
+
+        original = None if self.original is None else replace(self.original, data=fewer(self.original.data))
+        return replace(self, data=fewer(self.data), original=original)
 
     @property
     def profile(self) -> Profile:
@@ -163,7 +183,7 @@ def prepare(
     data, choice, normalised = data_of(teacher, settings, spec, loading, engine, callback.on_message)
     if of_labels := _labels_note(choice.task, data, settings.label_weight, settings.augment):
         callback.on_message(of_labels)
-    own_data, own_graph, input_shape = data, teacher.model, settings.input_shape
+    original, input_shape = Original(teacher.model, data), settings.input_shape
     of_size: tuple[Notice, ...] = ()
 
     def load(other: Teacher) -> Data:
@@ -207,8 +227,7 @@ def prepare(
         one_at_a_time=one_at_a_time,
         batch_name=of_batch,
         free_size=any_size,
-        teacher_data=own_data if sized is not None else data,
-        original=None if sized is None else own_graph,
+        original=None if sized is None else original,
         input_shape=input_shape,
     )
 

@@ -16,7 +16,7 @@ from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.search.store import Journal
 from n2n_edge.tasks.choice import metric_name, task_of
 from n2n_edge.tasks.outputs import as_tuple
-from n2n_edge.training.batches import evaluation_batches, subset
+from n2n_edge.training.batches import evaluation_batches
 from n2n_edge.training.compute import Engine, generator
 from n2n_edge.training.distillation import training_engine
 from n2n_edge.training.evaluation import batch_for
@@ -127,13 +127,12 @@ class Schedule:
 
     def applied(self, prepared: Prepared) -> Prepared:
         """Return what was prepared, to be trained and tested like this."""
-        data = prepared.data
         if self.test_images is not None:
-            data = replace(data, test=subset(data.test, self.test_images, prepared.distilling.seed))
+            prepared = prepared.tested_on(self.test_images)
         distilling = replace(
             prepared.distilling, device=self.device, images_at_once=self.images_at_once, precision=self.precision
         )
-        return replace(prepared, data=data, distilling=distilling)
+        return replace(prepared, distilling=distilling)
 
 
 def _drawable(data: Data) -> int:
@@ -207,8 +206,7 @@ def with_tests_within(prepared: Prepared, schedule: Schedule, seconds: float) ->
         return prepared, schedule
     images = min(len(data.test), max(_LEAST_TEST, int(allowed * len(data.test))))
     conditions = max(_LEAST_CONDITION, int(allowed * schedule.condition_images))
-    tested = replace(data, test=subset(data.test, images, prepared.distilling.seed))
-    return replace(prepared, data=tested), replace(schedule, condition_images=conditions)
+    return prepared.tested_on(images), replace(schedule, condition_images=conditions)
 
 
 def _fastest(work: Callable[[], object]) -> float:
