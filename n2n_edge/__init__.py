@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from n2n_edge.metrics.verdict import Verdict
     from n2n_edge.quantize.undo import dequantize
     from n2n_edge.runs.callbacks import RunCallback
+    from n2n_edge.runs.export import Export, Exported, export
     from n2n_edge.runs.front import RunTrial
     from n2n_edge.runs.gate import gate
     from n2n_edge.runs.inspection import Inspection, inspect
