@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from n2n_edge.graph.model_file import check_path
 from n2n_edge.measure.measurement import alone_in_failing
 from n2n_edge.measure.messages import Inferred, Referred
 from n2n_edge.measure.options import BenchOptions
@@ -95,6 +96,7 @@ def reference(model: Path, options: BenchOptions, given: Path | None = None) -> 
         InputError: no such file, or one that ONNX Runtime refuses.
         MeasurementError: the runtime crashed or hung.
     """
+    check_path(model)
     with TemporaryDirectory(prefix="n2n-edge-") as name, HostTarget() as host:
         made = Reference(model, options, Path(name), "random" if given is None else "real")
         with host.start() as process:
@@ -103,7 +105,7 @@ def reference(model: Path, options: BenchOptions, given: Path | None = None) -> 
                 str(model),
                 options.timeout_s,
                 **{**options.request(1), "providers": [], "provider_options": {}},
-                **host.put(model),
+                model_path=str(model.absolute()),
                 count=SAMPLES,
                 samples_path=str(made.samples),
                 given_path=None if given is None else str(given.absolute()),
