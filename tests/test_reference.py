@@ -22,7 +22,8 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "python.md"
 NAMES = [name for name in n2n_edge.__all__ if name != "__version__"]
 WITHOUT_EXAMPLE = {
     "ChannelGroup", "Costs", "DistillSettings", "Gated", "Inspection", "Layer", "Measurement", "Op", "Estimate",
-    "Evaluation", "Export", "Exported", "JoinedTask", "LabelLoss", "Meter", "QuantizationReport", "Task", "Verdict", "Weight", "register_op",
+    "Evaluation", "JoinedTask", "LabelLoss", "Meter", "QuantizationReport", "Task", "Verdict", "Weight", "register_op",
+    "Export", "Exported",
 }  # fmt: skip
 """Results, which the examples of functions show, and what the page of the reference shows."""
 TRAINS = {"compress", "distill"}

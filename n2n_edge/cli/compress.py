@@ -95,11 +95,15 @@ def compress(
             failed = {"schema_version": SCHEMA_VERSION, "passed": False, "error": error.on_command_line()}
             print_json({**failed, **error.details})
         raise
-    conclude(run, as_json)
+    code = 0
     if export is not None:
         from n2n_edge.cli.export import export_student
 
-        export_student(run, export, as_json)
+        code = export_student(run, export)
+    try:
+        conclude(run, as_json)
+    except typer.Exit as end:
+        raise typer.Exit(end.exit_code or code) from None
 
 
 def _way_on(run: "Run") -> str:

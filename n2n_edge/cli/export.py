@@ -47,33 +47,37 @@ def export(
     found = export_model(model, [to], out=out, data=data, input_shape=shape, bind=bind or (), on_message=_say)
     if as_json:
         print_json(found.to_json())
-    _show(found, as_json)
+    code = _show(found, on_stderr=as_json)
+    if code:
+        raise typer.Exit(code)
 
 
-def export_student(run: "Run", forms: str, as_json: bool) -> None:
-    """Write a run's student in other forms beside it, and what became of them to `student.export.json`."""
+def export_student(run: "Run", forms: str) -> int:
+    """Write a run's student in other forms beside it, and what became of them to `student.export.json`.
+
+    Returns the exit code: 0 where every form was written.
+    """
     from n2n_edge.runs.export import export as export_model
     from n2n_edge.writing import write_text
 
-    settings, student = run.settings, run.folder.student
+    settings = run.settings
     data = settings.data if isinstance(settings.data, str) else None
     found = export_model(
-        student, [forms], data=data, input_shape=settings.input_shape, bind=settings.bind or (), on_message=_say
+        run.student, [forms], data=data, input_shape=settings.input_shape, bind=settings.bind or (), on_message=_say
     )
-    write_text(student.with_suffix(".export.json"), json.dumps(found.to_json(), indent=2) + "\n")
-    _show(found, as_json)
+    write_text(run.student.with_suffix(".export.json"), json.dumps(found.to_json(), indent=2) + "\n")
+    return _show(found, on_stderr=True)
 
 
 def _say(text: str) -> None:
     print_line(text, on_stderr=True)
 
 
-def _show(found: "Export", on_stderr: bool) -> None:
-    """Print what was written, and what wasn't; leave with exit code 1 where anything wasn't."""
+def _show(found: "Export", *, on_stderr: bool) -> int:
+    """Print what was written, and what wasn't, and return the exit code."""
     for each in found.exported:
         files = ", ".join(str(file) for file in each.files)
         print_line(f"{each.form}: {files} ({each.size_mb:.3f} MB), {each.parity.in_words}", on_stderr=on_stderr)
     for error in found.failures.values():
         print_error(error)
-    if found.failures:
-        raise typer.Exit(max(error.exit_code for error in found.failures.values()))
+    return max((error.exit_code for error in found.failures.values()), default=0)
