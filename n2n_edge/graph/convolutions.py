@@ -127,9 +127,7 @@ def composed(first: Convolution, second: Convolution) -> Convolution:
         (gcd(own if taps > 1 else 0, step if more > 1 else 0) or 1)
         for own, taps, step, more in zip(first.dilations, first.kernel, spread, second.kernel, strict=True)
     )
-    reach = tuple(
-        own + (more - 1) * step for own, more, step in zip(first.reach, second.kernel, spread, strict=True)
-    )
+    reach = tuple(own + (more - 1) * step for own, more, step in zip(first.reach, second.kernel, spread, strict=True))
     kernel = tuple(far // step + 1 for far, step in zip(reach, steps, strict=True))
     depthwise = second.groups == second.in_channels == second.out_channels
     before, after = _in_groups(first, groups), second.weight if depthwise else _in_groups(second, groups)
@@ -145,7 +143,9 @@ def composed(first: Convolution, second: Convolution) -> Convolution:
             weighed = after[(slice(None), 0, *tap)].reshape(groups, outputs, *(1,) * (before.ndim - 2)) * before
         else:
             rows = before.reshape(*before.shape[:2], -1)
-            weighed = (after[(slice(None), slice(None), slice(None), *tap)] @ rows).reshape(groups, outputs, *before.shape[2:])
+            weighed = (after[(slice(None), slice(None), slice(None), *tap)] @ rows).reshape(
+                groups, outputs, *before.shape[2:]
+            )
         merged[(slice(None), slice(None), slice(None), *places)] += weighed
     summed = after.reshape(*after.shape[: 2 if depthwise else 3], -1).sum(axis=-1)
     carried = summed.ravel() * first.bias if depthwise else (summed @ first.bias.reshape(groups, -1, 1)).ravel()
@@ -209,7 +209,7 @@ def beside(first: Convolution, second: Convolution) -> Convolution | None:
 
 
 def _in_groups(convolution: Convolution, groups: int) -> Numbers:
-    """Return the weight as ``(groups, O / groups, I / groups, *kernel)`` of fewer groups, noughts between the others."""
+    """Return the weight as ``(groups, O / groups, I / groups, *kernel)`` of fewer groups, with noughts between."""
     weight, parts = convolution.weight, convolution.groups // groups
     outputs, inputs = convolution.out_channels // convolution.groups, weight.shape[1]
     apart = weight.reshape(groups, parts, outputs, inputs, *convolution.kernel)

@@ -43,7 +43,7 @@ _BASE_GRAPHS_KEPT = 64
 
 @dataclass(frozen=True)
 class BaseGraph:
-    """The teacher at full width, some layers gone or merged: what every width assignment of a stage-1 choice is cut from.
+    """The teacher at full width, some layers gone or merged: what all widths of one stage-1 choice are cut from.
 
     `groups` are the channel groups that are left, named after the first teacher group in each; `aliases` maps every
     teacher group that lives on to the one it has become part of.

@@ -224,7 +224,7 @@ def _model(path: str, figures: ModelFigures, sha256: str | None = None) -> Model
 
 
 def _architecture(teacher: Teacher, architecture: Architecture) -> ArchitectureJson:
-    base = teacher.base_graph(architecture.removed)
+    base = teacher.base_graph(architecture.removed, architecture.linear)
     layers = {group.name: list(group.layers) for group in base.groups}
     widths = {group.name: min(group.width, architecture.width(group.name)) for group in base.groups}
     return {
