@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from n2n_edge.graph.shapes import is_constant
 
-__all__ = ["Convolution", "beside", "composed", "identity", "in_a_row", "read_convolution"]
+__all__ = ["Convolution", "beside", "composed", "identity", "in_a_row", "outlined", "read_convolution", "read_outline"]
 
 Numbers = NDArray[np.float64]
 Ints = tuple[int, ...]
@@ -116,19 +116,7 @@ def composed(first: Convolution, second: Convolution) -> Convolution:
     Raises:
         ValueError: they don't fit behind one another, or `second` pads.
     """
-    if not in_a_row(first, second) or second.padded:
-        raise ValueError(
-            f"a convolution of {first.out_channels} channels and one that reads {second.in_channels} can't be merged"
-            + (": the second one pads" if second.padded else "")
-        )
-    groups = gcd(first.groups, second.groups)
-    spread = tuple(stride * step for stride, step in zip(first.strides, second.dilations, strict=True))
-    steps = tuple(
-        (gcd(own if taps > 1 else 0, step if more > 1 else 0) or 1)
-        for own, taps, step, more in zip(first.dilations, first.kernel, spread, second.kernel, strict=True)
-    )
-    reach = tuple(own + (more - 1) * step for own, more, step in zip(first.reach, second.kernel, spread, strict=True))
-    kernel = tuple(far // step + 1 for far, step in zip(reach, steps, strict=True))
+    groups, spread, steps, kernel = _geometry(first, second)
     depthwise = second.groups == second.in_channels == second.out_channels
     before, after = _in_groups(first, groups), second.weight if depthwise else _in_groups(second, groups)
     outputs, inputs = second.out_channels // groups, before.shape[2]
@@ -158,6 +146,36 @@ def composed(first: Convolution, second: Convolution) -> Convolution:
         first.pads,
         groups,
     )
+
+
+def outlined(first: Convolution, second: Convolution) -> Convolution:
+    """Return `composed` with noughts for numbers: its shapes and settings, at no expense.
+
+    Raises:
+        ValueError: as in `composed`.
+    """
+    groups, _, steps, kernel = _geometry(first, second)
+    shape = (second.out_channels, first.in_channels // groups, *kernel)
+    strides = tuple(a * b for a, b in zip(first.strides, second.strides, strict=True))
+    return Convolution(_noughts(shape), _noughts(shape[:1]), strides, steps, first.pads, groups)
+
+
+def _geometry(first: Convolution, second: Convolution) -> tuple[int, Ints, Ints, Ints]:
+    """Return the groups of two in a row, the first one's taps between two of the second, dilations, and the kernel."""
+    if not in_a_row(first, second) or second.padded:
+        raise ValueError(
+            f"a convolution of {first.out_channels} channels and one that reads {second.in_channels} can't be merged"
+            + (": the second one pads" if second.padded else "")
+        )
+    groups = gcd(first.groups, second.groups)
+    spread = tuple(stride * step for stride, step in zip(first.strides, second.dilations, strict=True))
+    steps = tuple(
+        (gcd(own if taps > 1 else 0, step if more > 1 else 0) or 1)
+        for own, taps, step, more in zip(first.dilations, first.kernel, spread, second.kernel, strict=True)
+    )
+    reach = tuple(own + (more - 1) * step for own, more, step in zip(first.reach, second.kernel, spread, strict=True))
+    kernel = tuple(far // step + 1 for far, step in zip(reach, steps, strict=True))
+    return groups, spread, steps, kernel
 
 
 def identity(like: Convolution) -> Convolution:
@@ -220,20 +238,32 @@ def _in_groups(convolution: Convolution, groups: int) -> Numbers:
 
 
 def read_convolution(node: ir.Node) -> Convolution | None:
-    """Return what a Conv node calculates; None where it isn't one, a weight isn't constant, or padding isn't fixed.
+    """Return what a Conv node calculates; None where `read_outline` is."""
+    outline = read_outline(node)
+    if outline is None:
+        return None
+    weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
+    shift = outline.bias if bias is None else _numbers(bias)
+    return replace(outline, weight=_numbers(weight), bias=shift)
 
-    ``SAME`` padding of strides other than one depends on the size of the map.
+
+def read_outline(node: ir.Node) -> Convolution | None:
+    """Return the shapes and settings of a Conv node, its numbers nought.
+
+    None where it isn't one, a weight isn't constant, or padding isn't fixed: ``SAME`` padding of strides other than one
+    depends on the size of the map.
     """
     weight = node.inputs[1] if node.op_type == "Conv" and node.domain in ("", "ai.onnx") else None
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if weight is None or not is_constant(weight) or (bias is not None and not is_constant(bias)):
         return None
-    numbers = _numbers(weight)
-    axes = numbers.ndim - 2
+    assert weight.const_value is not None
+    shape = tuple(weight.const_value.shape.numpy())
+    axes = len(shape) - 2
     attributes = node.attributes
     strides = tuple(attributes.get_ints("strides") or (1,) * axes)
     dilations = tuple(attributes.get_ints("dilations") or (1,) * axes)
-    reach = [(taps - 1) * step for taps, step in zip(numbers.shape[2:], dilations, strict=True)]
+    reach = [(taps - 1) * step for taps, step in zip(shape[2:], dilations, strict=True)]
     automatic = attributes.get_string("auto_pad", "NOTSET")
     if automatic in ("SAME_UPPER", "SAME_LOWER"):
         if any(stride > 1 for stride in strides):
@@ -245,11 +275,16 @@ def read_convolution(node: ir.Node) -> Convolution | None:
         pads = tuple(zip(given[:axes], given[axes:], strict=True))
     if any(amount < 0 for pair in pads for amount in pair):
         return None
-    shift = np.zeros(len(numbers)) if bias is None else _numbers(bias)
-    return Convolution(numbers, shift, strides, dilations, pads, attributes.get_int("group", 1) or 1)
+    groups = attributes.get_int("group", 1) or 1
+    return Convolution(_noughts(shape), _noughts(shape[:1]), strides, dilations, pads, groups)
 
 
-def _numbers(value: ir.Value) -> Numbers:
+def _noughts(shape: Ints) -> Numbers:
+    return np.broadcast_to(np.zeros(()), shape)
+
+
+def _numbers(value: ir.Value | None) -> Numbers:
+    assert value is not None
     assert value.const_value is not None
     found: Numbers = value.const_value.numpy().astype(np.float64)
     return found

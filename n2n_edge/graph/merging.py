@@ -4,19 +4,29 @@ What a merged layer pads in the middle is moved to the front of the first convol
 at the borders only in the cases that `Convolution.pads_alike` names.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
-from n2n_edge.graph.convolutions import Convolution, composed, in_a_row, read_convolution
+from n2n_edge.graph.convolutions import (
+    Convolution,
+    composed,
+    in_a_row,
+    outlined,
+    read_convolution,
+    read_outline,
+)
 from n2n_edge.graph.layers import Layer
 from n2n_edge.graph.load import drop_unused_initializers
 from n2n_edge.graph.op import op_of
 from n2n_edge.graph.shapes import is_constant
 
-__all__ = ["Link", "Merge", "find_links", "merge_layers", "merges_of"]
+Numbers = NDArray[np.float64]
+
+__all__ = ["Link", "Merge", "find_links", "merge_layers", "merges_of", "outline_merged"]
 
 _EPSILON = 1e-5
 
@@ -65,15 +75,12 @@ def find_links(model: ir.Model, layers: Sequence[Layer]) -> tuple[Link, ...]:
         if pair is None:
             continue
         chain, reader = pair
-        first, second = _linear_part(chain), read_convolution(reader)
-        if first is not None and second is not None and in_a_row(first, second):
-            into = next(other.name for other in layers if str(reader.name) in other.nodes)
-            active = any(op_of(node).activation for node in chain)
-            source = _convolution_of(chain).inputs[0]
-            sizes = () if source is None or source.shape is None else tuple(source.shape)[2:]
-            known = tuple(size for size in sizes if isinstance(size, int))
-            exact = not second.padded or (len(known) == len(second.kernel) and first.pads_alike(second, known))
-            found.append(Link(layer.name, into, active, exact))
+        first, second = read_outline(_convolution_of(chain)), read_outline(reader)
+        if first is None or second is None or not in_a_row(first, second) or not _is_linear(chain):
+            continue
+        into = next(other.name for other in layers if str(reader.name) in other.nodes)
+        active = any(op_of(node).activation for node in chain)
+        found.append(Link(layer.name, into, active, _pads_alike(chain, first, second)))
     return tuple(found)
 
 
@@ -97,6 +104,17 @@ def merge_layers(model: ir.Model, layers: Sequence[Layer], linear: Collection[st
     norm, if any, of the last layer. What can't be merged, since its reader was removed, stays as it is. Second comes
     the names of the weights that are others now.
     """
+    return _merged(model, layers, linear, _with_numbers)
+
+
+def outline_merged(model: ir.Model, layers: Sequence[Layer], linear: Collection[str]) -> ir.Model:
+    """Return what `merge_layers` does with noughts for the numbers of merged weights, for what depends on none."""
+    return _merged(model, layers, linear, _without_numbers)[0]
+
+
+def _merged(
+    model: ir.Model, layers: Sequence[Layer], linear: Collection[str], join: "_Join"
+) -> tuple[ir.Model, frozenset[str]]:
     model = model.clone()
     nodes = {str(node.name): node for node in model.graph}
     changed: set[str] = set()
@@ -105,13 +123,13 @@ def merge_layers(model: ir.Model, layers: Sequence[Layer], linear: Collection[st
         if pair is None:
             continue
         chain, reader = pair
-        first, second = _linear_part(chain), read_convolution(reader)
-        if first is None or second is None or not in_a_row(first, second):
+        merged = join(chain, reader) if _is_linear(chain) else None
+        if merged is None:
             continue
         source = _convolution_of(chain).inputs[0]
         weight = reader.inputs[1]
         assert weight is not None
-        _write(model, reader, composed(first.padded_for(second), second.unpadded()))
+        _write(model, reader, merged)
         reader.replace_input_with(0, source)
         changed.add(str(weight.name))
         gone = chain[1:] if chain[0].op_type == "Pad" else chain
@@ -120,6 +138,24 @@ def merge_layers(model: ir.Model, layers: Sequence[Layer], linear: Collection[st
             nodes.pop(str(node.name))
     drop_unused_initializers(model)
     return model, frozenset(changed)
+
+
+_Join = Callable[[Sequence[ir.Node], ir.Node], Convolution | None]
+"""Gives the one convolution that stands for the nodes of a layer and the convolution that reads them."""
+
+
+def _with_numbers(chain: Sequence[ir.Node], reader: ir.Node) -> Convolution | None:
+    first, second = _linear_part(chain), read_convolution(reader)
+    if first is None or second is None or not in_a_row(first, second):
+        return None
+    return composed(first.padded_for(second), second.unpadded())
+
+
+def _without_numbers(chain: Sequence[ir.Node], reader: ir.Node) -> Convolution | None:
+    first, second = read_outline(_convolution_of(chain)), read_outline(reader)
+    if first is None or second is None or not in_a_row(first, second):
+        return None
+    return outlined(first.padded_for(second), second.unpadded())
 
 
 def _pair(nodes: dict[str, ir.Node], layer: Layer) -> tuple[list[ir.Node], ir.Node] | None:
@@ -141,25 +177,48 @@ def _convolution_of(chain: Sequence[ir.Node]) -> ir.Node:
     return next(node for node in chain if node.op_type == "Conv")
 
 
+def _is_linear(chain: Sequence[ir.Node]) -> bool:
+    """Tell whether a layer is a constant linear map but for its activation."""
+    for node in chain:
+        constant = all(value is None or is_constant(value) for value in node.inputs[1:])
+        if node.op_type == "BatchNormalization":
+            if not constant or len(node.outputs) > 1 or node.attributes.get_int("training_mode", 0):
+                return False
+        elif node.op_type == "Add":
+            if _shift(node) is None:
+                return False
+        elif op_of(node).norm:
+            return False
+    return True
+
+
+def _pads_alike(chain: Sequence[ir.Node], first: Convolution, second: Convolution) -> bool:
+    """Tell whether the padding of `second` can be moved without a change; `first` and it are outlines."""
+    if not second.padded:
+        return True
+    source = _convolution_of(chain).inputs[0]
+    sizes = [] if source is None or source.shape is None else list(source.shape)[2:]
+    known = tuple(size for size in sizes if isinstance(size, int))
+    if len(known) != len(second.kernel) or not first.pads_alike(second, known):
+        return False
+    found = _linear_part(chain)
+    return found is not None and found.pads_alike(second, known)
+
+
 def _linear_part(chain: Sequence[ir.Node]) -> Convolution | None:
-    """Return a layer's convolution with its bias and norm, without its activation; None where it isn't constant."""
+    """Return a layer's convolution with its bias and norm, without its activation."""
     found = read_convolution(_convolution_of(chain))
     for node in chain:
         if found is None:
             return None
         if node.op_type == "BatchNormalization":
             found = _normed(found, node)
-        elif node.op_type == "Add":
-            found = _shifted(found, node)
-        elif op_of(node).norm:
-            return None
+        elif node.op_type == "Add" and (shift := _shift(node)) is not None:
+            found = replace(found, bias=found.bias + shift)
     return found
 
 
-def _normed(convolution: Convolution, norm: ir.Node) -> Convolution | None:
-    constant = all(value is not None and is_constant(value) for value in norm.inputs[1:])
-    if not constant or len(norm.outputs) > 1 or norm.attributes.get_int("training_mode", 0):
-        return None
+def _normed(convolution: Convolution, norm: ir.Node) -> Convolution:
     scale, shift, mean, variance = (_numbers(value) for value in norm.inputs[1:5])
     epsilon = norm.attributes.get_float("epsilon", _EPSILON)
     factor = scale / np.sqrt(variance + (_EPSILON if epsilon is None else epsilon))
@@ -167,17 +226,16 @@ def _normed(convolution: Convolution, norm: ir.Node) -> Convolution | None:
     return replace(convolution, weight=weight, bias=(convolution.bias - mean) * factor + shift)
 
 
-def _shifted(convolution: Convolution, add: ir.Node) -> Convolution | None:
-    """Take in what is added: one number for every channel, along axis 1."""
+def _shift(add: ir.Node) -> Numbers | None:
+    """Return what a bias Add adds to each channel, or one number for all; None where it varies otherwise."""
     constant = next((value for value in add.inputs if value is not None and is_constant(value)), None)
-    if constant is None:
+    given = add.outputs[0].shape
+    if constant is None or given is None:
         return None
     numbers = _numbers(constant)
-    axes = len(convolution.kernel)
-    shape = (1,) * (axes + 2 - numbers.ndim) + numbers.shape
-    if len(shape) != axes + 2 or any(size != 1 for place, size in enumerate(shape) if place != 1):
-        return None
-    return replace(convolution, bias=convolution.bias + numbers.ravel())
+    shape = (1,) * (len(given) - numbers.ndim) + numbers.shape
+    varies = any(size != 1 for place, size in enumerate(shape) if place != 1)
+    return None if len(shape) != len(given) or varies else numbers.ravel()
 
 
 def _write(model: ir.Model, node: ir.Node, merged: Convolution) -> None:
@@ -186,15 +244,15 @@ def _write(model: ir.Model, node: ir.Node, merged: Convolution) -> None:
     assert weight is not None
     assert weight.const_value is not None
     dtype = weight.const_value.dtype
-    if bias is None and merged.bias.any():
+    if bias is None and (merged.bias.any() or not any(merged.bias.strides)):
         bias = ir.Value(name=_free_name(model, f"{node.outputs[0].name}.bias"))
-        bias.const_value = ir.Tensor(merged.bias.astype(dtype.numpy()), name=bias.name)
+        bias.const_value = ir.Tensor(_stored(merged.bias, dtype.numpy()), name=bias.name)
         model.graph.register_initializer(bias)
         node.resize_inputs(3)
         node.replace_input_with(2, bias)
     for value, numbers in ((weight, merged.weight), (bias, merged.bias)):
         if value is not None:
-            array = np.ascontiguousarray(numbers.astype(dtype.numpy()))
+            array = _stored(numbers, dtype.numpy())
             value.const_value = ir.Tensor(array, dtype=dtype, name=value.name)
             value.shape, value.dtype = value.const_value.shape, dtype
     pads = [before for before, _ in merged.pads] + [after for _, after in merged.pads]
@@ -207,6 +265,12 @@ def _write(model: ir.Model, node: ir.Node, merged: Convolution) -> None:
     node.attributes.pop("auto_pad", None)
 
 
+def _stored(numbers: Numbers, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+    if any(numbers.strides):
+        return np.ascontiguousarray(numbers.astype(dtype))
+    return np.broadcast_to(np.zeros((), dtype), numbers.shape)  # an outline, which takes no memory
+
+
 def _free_name(model: ir.Model, stem: str) -> str:
     taken = {*model.graph.initializers, *(value.name for node in model.graph for value in node.outputs)}
     name, count = stem, 2
@@ -215,7 +279,8 @@ def _free_name(model: ir.Model, stem: str) -> str:
     return name
 
 
-def _numbers(value: ir.Value | None) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _numbers(value: ir.Value | None) -> Numbers:
     assert value is not None
     assert value.const_value is not None
-    return value.const_value.numpy().astype(np.float64)
+    found: Numbers = value.const_value.numpy().astype(np.float64)
+    return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from n2n_edge.devices.profile import Profile
-from n2n_edge.graph.merging import Merge, merge_layers, merges_of
+from n2n_edge.graph.merging import Merge, merges_of, outline_merged
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.model import LatencyModel
 
@@ -49,7 +49,7 @@ def priced_merges(teacher: Teacher, profile: Profile) -> tuple[PricedMerge, ...]
     for disjoint in _rounds(merges_of(teacher.links)):
         before = before or _node_ms(latency, teacher.model)
         linear = {name for merge in disjoint for name in merge.linear}
-        after = _node_ms(latency, merge_layers(teacher.model, teacher.layers, linear)[0])
+        after = _node_ms(latency, outline_merged(teacher.model, teacher.layers, linear))
         for merge in disjoint:
             members = [node for layer in merge.layers for node in nodes[layer]]
             found[merge] = sum(before.get(node, 0.0) - after.get(node, 0.0) for node in members)
