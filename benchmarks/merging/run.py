@@ -12,8 +12,10 @@ train/ and test/. Rows that are in ``results.json`` are kept.
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,12 +66,12 @@ def narrowed(teacher: Teacher, latency: LatencyModel, limit_ms: float) -> Archit
     return architecture
 
 
-def rows(name: str, given: argparse.Namespace) -> dict[str, object]:
-    """Return what merging, removing and narrowing leave of one network."""
+def rows(name: str, given: argparse.Namespace, row: dict[str, Any], keep: Callable[[], None]) -> None:
+    """Fill in what merging, removing and narrowing leave of one network; `keep` is called after every figure."""
+    start = time.monotonic()
     prepared = prepared_network(name, given)
     data, teacher = prepared.data, prepared.teacher
     latency = LatencyModel(load_profile(DEVICE))
-    whole_ms = latency.estimate(teacher.model).figure.value
     order = teacher.ranked(data_importance(teacher, data, prepared.distilling))
     refitters = [
         ShortDistiller(
@@ -77,82 +79,66 @@ def rows(name: str, given: argparse.Namespace) -> dict[str, object]:
         )
         for seed in SEEDS
     ]
-
-    def told(architecture: Architecture) -> dict[str, object]:
-        model = build(order, architecture)
-        kept = surviving(order, architecture)
-        found = [refitter.evaluate(model, kept, seed=seed) for seed, refitter in zip(SEEDS, refitters, strict=True)]
-        scores = [round(each.accuracy, 4) for each in found]
-        losses = [round(each.loss, 4) for each in found]
-        ms = latency.estimate(model).figure.value
-        print(name, architecture.to_json(), round(ms, 3), scores, losses, flush=True)
-        return {"ms": round(ms, 4), "scores": scores, "losses": losses}
-
     merges = [priced for priced in priced_merges(teacher, load_profile(DEVICE)) if priced.saved_ms > 0]
-    singles = []
     ranked = sorted(chosen_merges(merges), key=lambda each: -each.saved_ms)
+    ms = round(latency.estimate(teacher.model).figure.value, 4)
+    row["teacher"] = {"ms": ms, "scores": [round(refitter.teacher.metric, 4) for refitter in refitters]}
+    row |= {"images": IMAGES, "possible": len(list(merges_of(teacher.links))), "saving": len(merges)}
+    row["chosen"] = len(ranked)
+    told: dict[str, dict[str, Any]] = row.setdefault("told", {})
+
+    def tell(key: str, architecture: Architecture) -> float:
+        """Return the predicted latency of an architecture after its figures are kept under `key`."""
+        if key not in told:
+            model, kept = build(order, architecture), surviving(order, architecture)
+            found = [refitter.evaluate(model, kept, seed=seed) for seed, refitter in zip(SEEDS, refitters, strict=True)]
+            told[key] = {
+                "architecture": architecture.to_json(),
+                "ms": round(latency.estimate(model).figure.value, 4),
+                "scores": [round(each.accuracy, 4) for each in found],
+                "losses": [round(each.loss, 4) for each in found],
+            }
+            print(name, key, told[key], flush=True)
+            keep()
+        return float(told[key]["ms"])
+
+    halves = {len(ranked) >> step for step in range(4)}
+    for count in sorted((count for count in halves if count > 1), reverse=True):
+        linear = [layer for priced in ranked[:count] for layer in priced.merge.linear]
+        limit_ms = tell(f"{count} merges/merged", teacher.full.linearise(*linear))
+        tell(f"{count} merges/narrowed", narrowed(teacher, latency, limit_ms))
     for priced in ranked:
         layers = priced.merge.layers
-        merged = told(teacher.full.linearise(*priced.merge.linear))
-        gone = teacher.repaired(
-            frozenset(layer.name for layer in teacher.layers if layer.name in layers and layer.removable)
-        )
-        singles.append(
-            {
-                "layers": layers,
-                "exact_borders": priced.merge.exact_borders,
-                "merged": merged,
-                "removed": {"layers": sorted(gone), **told(teacher.full.remove(*gone))} if gone else None,
-                "narrowed": told(narrowed(teacher, latency, float(str(merged["ms"])))),
-            }
-        )
-    together = []
-    halves = [len(ranked) >> step for step in range(4)]
-    for count in sorted({count for count in halves if count > 1}):
-        linear = [layer for priced in ranked[:count] for layer in priced.merge.linear]
-        merged = told(teacher.full.linearise(*linear))
-        together.append(
-            {
-                "merges": [priced.merge.name for priced in ranked[:count]],
-                "merged": merged,
-                "narrowed": told(narrowed(teacher, latency, float(str(merged["ms"])))),
-            }
-        )
-    return {
-        "teacher": {"ms": round(whole_ms, 4), "score": refitters[0].teacher.metric},
-        "images": IMAGES,
-        "possible": len(list(merges_of(teacher.links))),
-        "saving": len(merges),
-        "singles": singles,
-        "together": together,
-    }
+        limit_ms = tell(f"{' + '.join(layers)}/merged", teacher.full.linearise(*priced.merge.linear))
+        wanted = frozenset(layer.name for layer in teacher.layers if layer.name in layers and layer.removable)
+        if gone := teacher.repaired(wanted):
+            tell(f"{' + '.join(layers)}/removed", teacher.full.remove(*gone))
+        tell(f"{' + '.join(layers)}/narrowed", narrowed(teacher, latency, limit_ms))
+    row["seconds"] = round(time.monotonic() - start)
 
 
-def _cell(row: dict | None) -> str:  # type: ignore[type-arg]
-    if row is None:
-        return "none of them can go"
-    return f"{np.mean(row['scores']):.3f} ({row['ms']:.2f} ms)"
+def _cell(row: dict[str, Any] | None) -> str:
+    return "" if row is None else f"{np.mean(row['scores']):.3f}, {np.mean(row['losses']):.3f} ({row['ms']:.2f} ms)"
 
 
-def table(results: dict[str, dict]) -> str:  # type: ignore[type-arg]
+def table(results: dict[str, dict[str, Any]]) -> str:
     """Return the means over seeds as tables."""
     lines = []
     for name, row in results.items():
         lines += [
             f"## {name}",
             "",
-            f"Teacher: {row['teacher']['score']:.3f} on {row['images']} validation images, {row['teacher']['ms']:.2f} ms; "
-            f"{row['saving']} of {row['possible']} possible merges lower the predicted latency, and {len(row['singles'])} without a layer in common save most.",
+            f"Teacher: {np.mean(row['teacher']['scores']):.3f} on {row['images']} validation images, "
+            f"{row['teacher']['ms']:.2f} ms. {row['saving']} of {row['possible']} possible merges lower the predicted "
+            f"latency; {row['chosen']} without a layer in common save most.",
             "",
-            "| layers | merged | these removed | all narrowed |",
+            "| layers | merged: score, loss | those that can go removed | all groups narrowed |",
             "| --- | --- | --- | --- |",
         ]
-        for one in row["singles"]:
-            cells = [_cell(one[key]) for key in ("merged", "removed", "narrowed")]
-            lines.append(f"| {' + '.join(one['layers'])} | {' | '.join(cells)} |")
-        for many in row["together"]:
-            cells = [_cell(many["merged"]), "", _cell(many["narrowed"])]
-            lines.append(f"| {len(many['merges'])} merges: {', '.join(many['merges'])} | {' | '.join(cells)} |")
+        names = dict.fromkeys(key.rsplit("/", 1)[0] for key in row["told"])
+        for layers in names:
+            cells = [_cell(row["told"].get(f"{layers}/{way}")) for way in ("merged", "removed", "narrowed")]
+            lines.append(f"| {layers} | {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -166,14 +152,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    for name in given.networks:
-        results = json.loads(given.out.read_text()) if given.out.exists() else {}
-        if name not in results:
-            start = time.monotonic()
-            results[name] = rows(name, given)
-            results[name]["seconds"] = round(time.monotonic() - start)
-            given.out.write_text(json.dumps(results, indent=1) + "\n")
+    results: dict[str, dict[str, Any]] = json.loads(given.out.read_text()) if given.out.exists() else {}
+
+    def keep() -> None:
+        given.out.write_text(json.dumps(results, indent=1) + "\n")
         given.out.with_suffix(".md").write_text(table(results))
+
+    for name in given.networks:
+        if "seconds" not in results.setdefault(name, {}):
+            rows(name, given, results[name], keep)
+            keep()
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from n2n_edge.graph.shapes import is_constant
 
 Numbers = NDArray[np.float64]
 
-__all__ = ["Link", "Merge", "find_links", "merge_layers", "merges_of", "outline_merged"]
+__all__ = ["Link", "Merge", "find_links", "made_merges", "merge_layers", "merges_of", "outline_merged"]
 
 _EPSILON = 1e-5
 
@@ -95,6 +95,25 @@ def merges_of(links: Sequence[Link], longest: int = _LONGEST) -> Iterator[Merge]
             exact = exact and step.exact_borders
             yield Merge(tuple(run), exact)
             step = following.get(step.into)
+
+
+def made_merges(links: Sequence[Link], layers: Collection[str], linear: Collection[str]) -> tuple[tuple[str, ...], ...]:
+    """Return the runs of layers that are one where those of `linear` are merged, `layers` being those that are left.
+
+    A layer whose own reader is gone is merged with the next convolution that reads it, which isn't told here.
+    """
+    there = set(layers)
+    following = {
+        link.layer: link.into for link in links if link.layer in linear and there.issuperset((link.layer, link.into))
+    }
+    runs = []
+    for start in (link.layer for link in links if link.layer in following):
+        if start not in following.values():
+            run = [start]
+            while run[-1] in following:
+                run.append(following[run[-1]])
+            runs.append(tuple(run))
+    return tuple(runs)
 
 
 def merge_layers(model: ir.Model, layers: Sequence[Layer], linear: Collection[str]) -> tuple[ir.Model, frozenset[str]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from n2n_edge.errors import InputError
 from n2n_edge.graph.architecture import Architecture
+from n2n_edge.graph.merging import made_merges
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.measure.board import environment
 from n2n_edge.metrics.budget import Budget
@@ -229,6 +230,7 @@ def _architecture(teacher: Teacher, architecture: Architecture) -> ArchitectureJ
     widths = {group.name: min(group.width, architecture.width(group.name)) for group in base.groups}
     return {
         "removed": [layer.name for layer in teacher.layers if layer.name in architecture.removed],
+        "merged": [list(run) for run in made_merges(teacher.links, architecture.kept, architecture.linear)],
         "groups": [
             {
                 "name": group.name,
