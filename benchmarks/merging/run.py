@@ -3,10 +3,10 @@
     python benchmarks/merging/run.py TEACHERS CIFAR WORK [--networks mobilenet-v2]
 
 Of the runs of layers whose merging lowers the predicted latency on a Raspberry Pi 4, those that together save most are
-each merged alone; beside it stand the network without those of these layers that can go, and the network with all channel groups narrowed alike to the same
-predicted latency. Then several of them at once, against narrowing. Nothing is trained: layers are refitted by least
-squares, as in a search's profile, and scored on validation images. TEACHERS holds resnet20_jpeg.onnx, CIFAR is a folder with
-train/ and test/. Rows that are in ``results.json`` are kept.
+each merged alone; beside it stand the network without those of these layers that can go, and the network with all
+channel groups narrowed alike to the same predicted latency. Before that several are merged at once, against narrowing.
+Nothing is trained: layers are refitted by least squares, as in a search's profile, and scored on validation images.
+TEACHERS holds resnet20_jpeg.onnx, CIFAR is a folder with train/ and test/. Figures in ``results.json`` are kept.
 """
 
 import argparse

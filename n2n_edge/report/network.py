@@ -191,9 +191,8 @@ def _numbers(layers: Sequence[LayerJson], left: float, slot: float) -> tuple[Tic
 def _title(place: int, layer: LayerJson, text: str) -> str:
     if not layer["op_type"]:
         return f"what belongs to no layer; {text}"
-    fate = (
-        "; removed" if layer["removed"] else f"; merged into {layer['merged_into']}" if "merged_into" in layer else ""
-    )
+    into = layer.get("merged_into")
+    fate = "; removed" if layer["removed"] else "" if into is None else f"; merged into {into}"
     return f"{place + 1}: {layer['name']}, {layer['op_type']}; {text}{fate}"
 
 

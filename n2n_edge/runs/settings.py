@@ -251,8 +251,8 @@ class CompressSettings:
     )
     merging: bool = _setting(
         True,
-        "Let the search merge layers: the activation between becomes the identity, and both are one convolution. Merges "
-        "are tried where latency counts, those that lower it.",
+        "Let the search merge layers: the activation between becomes the identity, and both are one convolution. "
+        "Merges that lower the latency are tried where it counts.",
         SEARCH,
         flag="--merging/--no-merging",
     )
