@@ -157,6 +157,7 @@ class RemovalStage:
 
     name: StageName = "removal"
     depth = Depth()
+    removed: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -253,6 +254,7 @@ class ShrinkageStage:
         `headroom` as in `RemovalStage`. Raises ValueError where no group is left that could shrink.
         """
         self.depth = Depth(removed, linear)
+        self.removed = removed
         self.groups = tuple(group for group in teacher.base_graph(*self.depth).groups if group.shrinkable)
         if not self.groups:
             raise ValueError("no channel group is left that could shrink")

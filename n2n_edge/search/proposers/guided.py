@@ -111,20 +111,24 @@ class GuidedProposer(ReinforceProposer):
             steps = tuple(chain(*gone))
             depth = stage.cuts(stage.without(steps)).base.depth
             starts.append(stage.without(steps, self._precisions(depth)[0]))
-        for steps in self._merged(stage):
-            depth = stage.cuts(stage.without(steps)).base.depth
-            starts.insert(1, stage.without(steps, self._precisions(depth)[0]))
+        starts[1:1] = self._merged(stage, starts[0])
         return list(dict.fromkeys(starts))
 
-    def _merged(self, stage: RemovalStage) -> list[tuple[int, ...]]:
-        """Return the steps of half of the merges, those that lose least for what they save, and of all of them."""
+    def _merged(self, stage: RemovalStage, start: Actions) -> list[Actions]:
+        """Return the start with so many of the merges that lose least for what they save as promise most, if any do."""
         lost = self._estimator.profile.linear
         price = {
             step: sum(lost.get(name, 0.0) for name in priced.merge.linear) / priced.saved
             for step, priced in zip(stage.merge_steps, stage.merges, strict=True)
         }
         ranked = sorted(price, key=lambda step: price[step])
-        return [tuple(ranked[:count]) for count in dict.fromkeys((-(-len(ranked) // 2), len(ranked))) if count]
+        tried = [start]
+        for count in range(1, len(ranked) + 1):
+            depth = stage.cuts(stage.without(ranked[:count])).base.depth
+            tried.append(stage.without(ranked[:count], self._precisions(depth)[0]))
+        rewards = [one.reward for one in self._estimator.estimates([self.cuts(each) for each in tried], 0.0)]
+        best = int(np.argmax(rewards))
+        return [tried[best]] if best else []
 
     def _precisions(self, depth: Depth) -> tuple[frozenset[str], ...]:
         """Return all of the open regions in float and all in int8, that which promises more first."""
