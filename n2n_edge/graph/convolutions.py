@@ -9,6 +9,7 @@ Two-Stage Dynamic Programming, ICML 2023).
 from dataclasses import dataclass, replace
 from itertools import product
 from math import gcd, prod
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -20,6 +21,7 @@ __all__ = ["Convolution", "beside", "composed", "identity", "in_a_row", "outline
 
 Numbers = NDArray[np.float64]
 Ints = tuple[int, ...]
+Index = tuple[Any, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +50,7 @@ class Convolution:
     @property
     def in_channels(self) -> int:
         """How many channels it reads."""
-        return self.weight.shape[1] * self.groups
+        return int(self.weight.shape[1]) * self.groups
 
     @property
     def out_channels(self) -> int:
@@ -121,20 +123,20 @@ def composed(first: Convolution, second: Convolution) -> Convolution:
     before, after = _in_groups(first, groups), second.weight if depthwise else _in_groups(second, groups)
     outputs, inputs = second.out_channels // groups, before.shape[2]
     merged = np.zeros((groups, outputs, inputs, *kernel))
+    within = [
+        step // unit if taps > 1 else 1 for taps, step, unit in zip(first.kernel, first.dilations, steps, strict=True)
+    ]
     for tap in product(*map(range, second.kernel)):
         offset = [at * step // unit for at, step, unit in zip(tap, spread, steps, strict=True)]
-        places = tuple(
-            slice(start, start + (taps - 1) * (own // unit if taps > 1 else 1) + 1, own // unit if taps > 1 else 1)
-            for start, taps, own, unit in zip(offset, first.kernel, first.dilations, steps, strict=True)
-        )
+        spaced = zip(offset, first.kernel, within, strict=True)
+        places: Index = (..., *(slice(start, start + (taps - 1) * by + 1, by) for start, taps, by in spaced))
+        own: Index = (..., *tap)
         if depthwise:
-            weighed = after[(slice(None), 0, *tap)].reshape(groups, outputs, *(1,) * (before.ndim - 2)) * before
+            weighed = after[own].reshape(groups, outputs, *(1,) * (before.ndim - 2)) * before
         else:
             rows = before.reshape(*before.shape[:2], -1)
-            weighed = (after[(slice(None), slice(None), slice(None), *tap)] @ rows).reshape(
-                groups, outputs, *before.shape[2:]
-            )
-        merged[(slice(None), slice(None), slice(None), *places)] += weighed
+            weighed = (after[own] @ rows).reshape(groups, outputs, *before.shape[2:])
+        merged[places] += weighed
     summed = after.reshape(*after.shape[: 2 if depthwise else 3], -1).sum(axis=-1)
     carried = summed.ravel() * first.bias if depthwise else (summed @ first.bias.reshape(groups, -1, 1)).ravel()
     bias = carried + second.bias
@@ -204,7 +206,8 @@ def beside(first: Convolution, second: Convolution) -> Convolution | None:
     if not fits:
         return None
     large, small = sorted((first, second), key=lambda each: -prod(each.kernel))
-    places, pads = [], []
+    places: list[slice] = []
+    pads = []
     for axis, taps in enumerate(small.kernel):
         step, own = large.dilations[axis], small.dilations[axis] if taps > 1 else large.dilations[axis]
         start = large.pads[axis][0] - small.pads[axis][0]
@@ -217,7 +220,8 @@ def beside(first: Convolution, second: Convolution) -> Convolution | None:
         pads.append(large.pads[axis])
     groups = gcd(large.groups, small.groups)
     weight = _in_groups(large, groups).copy()
-    weight[(slice(None), slice(None), slice(None), *places)] += _in_groups(small, groups)
+    at: Index = (..., *places)
+    weight[at] += _in_groups(small, groups)
     return replace(
         large,
         weight=weight.reshape(large.out_channels, -1, *large.kernel),

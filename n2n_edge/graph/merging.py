@@ -201,7 +201,7 @@ def _is_linear(chain: Sequence[ir.Node]) -> bool:
     for node in chain:
         constant = all(value is None or is_constant(value) for value in node.inputs[1:])
         if node.op_type == "BatchNormalization":
-            if not constant or len(node.outputs) > 1 or node.attributes.get_int("training_mode", 0):
+            if not constant or len(node.outputs) > 1 or node.attributes.get_int("training_mode", 0) != 0:
                 return False
         elif node.op_type == "Add":
             if _shift(node) is None:
@@ -278,8 +278,8 @@ def _write(model: ir.Model, node: ir.Node, merged: Convolution) -> None:
     settings = {
         "kernel_shape": merged.kernel, "strides": merged.strides, "dilations": merged.dilations, "pads": pads,
     }  # fmt: skip
-    for name, numbers in settings.items():
-        node.attributes[name] = ir.AttrInt64s(name, list(numbers))
+    for name, amounts in settings.items():
+        node.attributes[name] = ir.AttrInt64s(name, list(amounts))
     node.attributes["group"] = ir.AttrInt64("group", merged.groups)
     node.attributes.pop("auto_pad", None)
 

@@ -250,7 +250,7 @@ class CompressSettings:
         False, "Hold a predicted latency's expected value against its budget, not its upper bound.", BUDGETS
     )
     merging: bool = _setting(
-        True,
+        False,
         "Let the search merge layers: the activation between becomes the identity, and both are one convolution. "
         "Merges that lower the latency are tried where it counts.",
         SEARCH,

@@ -51,7 +51,7 @@ class CostMeter:
 
     `profile` is the primary device, by which policies see the layers; a latency budget holds on it and on all `others`.
     Widths are multiples of what every device likes: of the least common multiple. Candidates cost what they do in the
-    `precision` that they ship in, by default that of the teacher. Without `merging` no layers are merged.
+    `precision` that they ship in, by default that of the teacher. With `merging` layers may be merged.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class CostMeter:
         others: Sequence[Profile] = (),
         accept_expected: bool = False,
         precision: CandidatePrecision | None = None,
-        merging: bool = True,
+        merging: bool = False,
     ) -> None:
         self.teacher = teacher
         self._journal, self._others = journal, tuple(others)

@@ -118,7 +118,7 @@ def test_merges_are_steps_of_the_first_stage_that_a_removed_layer_takes_back(tea
 
 def test_predicted_costs_are_those_of_the_merged_network(teacher: Teacher, journal: Journal) -> None:
     with WarmWorker() as worker:
-        meter = CostMeter(teacher, PI, [Budget("latency_ms", 1e9)], journal, worker, accept_expected=True)
+        meter = CostMeter(teacher, PI, [Budget("latency_ms", 1e9)], journal, worker, accept_expected=True, merging=True)
         base = Base(linear=frozenset(meter.merges[0].merge.linear))
         widths = np.array([[group.width for group in teacher.base_graph(*base.depth).groups]], np.int64)
         known = meter.predicted(base, widths)
@@ -134,13 +134,13 @@ def test_merges_are_offered_where_latency_counts_and_kept_for_a_run_that_goes_on
 ) -> None:
     latency = [Budget("latency_ms", 1.0)]
     with WarmWorker() as worker:
-        offered = CostMeter(teacher, PI, latency, journal, worker).merges
+        offered = CostMeter(teacher, PI, latency, journal, worker, merging=True).merges
         assert len(offered) == 3
-        assert CostMeter(teacher, PI, latency, journal, worker).merges == offered
+        assert CostMeter(teacher, PI, latency, journal, worker, merging=True).merges == offered
         with Journal.create(tmp_path / "other.sqlite") as other:
-            assert CostMeter(teacher, PI, [Budget("params", 1e3)], other, worker).merges == ()
-            assert CostMeter(teacher, PI, latency, other, worker, merging=False).merges == ()
-            assert len(CostMeter(teacher, PI, [], other, worker, "latency_ms").merges) == 3
+            assert CostMeter(teacher, PI, [Budget("params", 1e3)], other, worker, merging=True).merges == ()
+            assert CostMeter(teacher, PI, latency, other, worker).merges == ()
+            assert len(CostMeter(teacher, PI, [], other, worker, "latency_ms", merging=True).merges) == 3
 
 
 class Judge:
@@ -171,7 +171,7 @@ def test_a_search_merges_where_that_is_free_and_repeats_it_from_its_journal(
     def found(journal: Journal) -> tuple[object, int]:
         judge = Judge(teacher)
         with WarmWorker() as worker:
-            meter = CostMeter(teacher, PI, budgets, journal, worker, accept_expected=True)
+            meter = CostMeter(teacher, PI, budgets, journal, worker, accept_expected=True, merging=True)
             objective = Objective.choose(None, meter.of_teacher(timed=False), budgets)
             evaluator = Evaluator(teacher, meter, judge, 1.0, 0.0, objective, journal, 0)  # type: ignore[arg-type]
             plan = SearchPlan(policy, 0, 6, 3)
@@ -194,10 +194,10 @@ def test_a_run_that_was_begun_before_there_were_merges_goes_on_without(teacher: 
     judge = Judge(teacher)
     budgets = [Budget("latency_ms", 0.7 * latency_ms(teacher.model))]
     with WarmWorker() as worker:
-        meter = CostMeter(teacher, PI, budgets, journal, worker, accept_expected=True, merging=False)
+        meter = CostMeter(teacher, PI, budgets, journal, worker, accept_expected=True)
         objective = Objective.choose(None, meter.of_teacher(timed=False), budgets)
         evaluator = Evaluator(teacher, meter, judge, 1.0, 0.0, objective, journal, 0)  # type: ignore[arg-type]
         search(evaluator, SearchPlan("random", 0, 2, 2), journal, (), lambda: judge)  # type: ignore[arg-type, return-value]
 
         assert not any(trial.architecture.linear for trial in journal.trials())
-        assert CostMeter(teacher, PI, budgets, journal, worker).merges == ()
+        assert CostMeter(teacher, PI, budgets, journal, worker, merging=True).merges == ()
