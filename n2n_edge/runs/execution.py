@@ -112,6 +112,7 @@ def _run(
                 precision=CandidatePrecision(
                     prepared.teacher, cast("ShippedPrecision", settings.precision), prepared.profile
                 ),
+                merging=settings.merging,
             )
             found = _search(settings, prepared, schedule, meter, journal, callback, time.monotonic() - before)
         give_back_freed_memory()

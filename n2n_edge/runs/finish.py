@@ -129,7 +129,7 @@ def _proven(
         notes=notes,
         examples=worst_examples(prepared.teacher_path, student, prepared.teacher_data, prepared.student_images),
         conditions=_conditions(student, prepared, callback, condition_images) if settings.corruptions else None,
-        layers=layer_rows(prepared.teacher, trained.architecture.removed, *files, devices),
+        layers=layer_rows(prepared.teacher, trained.architecture.removed, *files, devices, trained.architecture.linear),
         student_sha256=sha256_of(student),
     )
 

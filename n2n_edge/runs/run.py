@@ -274,6 +274,7 @@ def compress(
     flip: bool | None = None,
     corruptions: bool = False,
     accept_expected: bool = False,
+    merging: bool = False,
     trust_pt2: bool = False,
     train_device: str = "auto",
     train_precision: str = "auto",

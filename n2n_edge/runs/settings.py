@@ -255,6 +255,13 @@ class CompressSettings:
     accept_expected: bool = _setting(
         False, "Hold a predicted latency's expected value against its budget, not its upper bound.", BUDGETS
     )
+    merging: bool = _setting(
+        False,
+        "Let the search merge layers: the activation between becomes the identity, and both are one convolution. "
+        "Merges that lower the latency are tried where it counts.",
+        SEARCH,
+        flag="--merging/--no-merging",
+    )
     trust_pt2: bool = _setting(
         False,
         "Load a .pt2 teacher whatever it holds: such a file is code, and one from elsewhere may run anything. Without "

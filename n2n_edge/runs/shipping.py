@@ -302,6 +302,8 @@ def _begin(target: RunFolder, text: str | None) -> None:
 def _architecture(teacher: Teacher, candidate: Trial, run: Path) -> Architecture:
     chosen = candidate.architecture
     try:
-        return teacher.architecture(sorted(chosen.removed), dict(chosen.widths), sorted(chosen.int8))
+        return teacher.architecture(
+            sorted(chosen.removed), dict(chosen.widths), sorted(chosen.int8), sorted(chosen.linear)
+        )
     except ValueError as error:
         raise InputError(f"{run}: made by a version of n2n-edge that cuts otherwise ({error})") from error
