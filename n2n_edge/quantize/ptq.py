@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -15,12 +16,16 @@ from n2n_edge.graph.shape_run import Array
 from n2n_edge.quantize.bias_correction import bias_shifts, with_biases
 from n2n_edge.quantize.calibrate import METHODS, Calibration, Method
 from n2n_edge.quantize.equalise import equalised
+from n2n_edge.quantize.gates import equalised_gates
 from n2n_edge.quantize.plan import QuantizationPlan
 from n2n_edge.quantize.qdq import activations, folded, with_qdq
 from n2n_edge.quantize.ranges import with_ranges
 from n2n_edge.quantize.sensitivity import measure_sensitivity, to_float
 from n2n_edge.tasks.choice import task_of
 from n2n_edge.tasks.task import Meter, Task, Tensors
+
+if TYPE_CHECKING:
+    from n2n_edge.training.best import Validation as Shown
 
 __all__ = [
     "Quantized",
@@ -105,7 +110,19 @@ class Validation:
 
     def drop_of(self, outputs: AllOutputs) -> float:
         """Return the points by which the score of what a network gave lies below the float twin's."""
-        return 100 * (self._twin.metric - self.meter_of(outputs).evaluation().metric)
+        return self.points_below_twin(self.meter_of(outputs).evaluation().metric)
+
+    def shown_by(self, model: ir.Model) -> "Shown":
+        """Return metric, loss and meter of a network, for a choice between two (see `is_better`)."""
+        from n2n_edge.training.best import Validation as Shown
+
+        outputs = self.run(model)
+        meter = self.meter_of(outputs)
+        return Shown(meter.evaluation().metric, self.loss_of(outputs), meter)
+
+    def points_below_twin(self, metric: float) -> float:
+        """Return the points by which a metric lies below the float twin's."""
+        return 100 * (self._twin.metric - metric)
 
     def meter_of(self, outputs: AllOutputs) -> Meter:
         """Return a meter of the task that has seen what a network gave."""
@@ -219,7 +236,8 @@ def post_train(
 ) -> Quantized:
     """Quantize by all that helps without training, each step kept where it lowers the loss on validation images.
 
-    Channels are equalised, ranges set by the best way, biases corrected. Where the score still falls by more than
+    Channels are equalised (through gates, too, where rounding drowns them), ranges set by the best way, biases
+    corrected. Where the score still falls by more than
     `max_drop` (points of a hundred), the layers that hurt most go back to float, as few as it takes. `model` is a
     normalised float network with its norms folded; `images` are those that ranges are set by.
 
@@ -229,18 +247,27 @@ def post_train(
     _, height, width = data.input_shape
     few = max(_LEAST_FEW, min(_FEW, images, _FEW_PIXELS // (height * width)))
     batches = list(_fed(model, data, few))
-    calibration = calibrated(model, plan, data, images)
-    found = quantize(model, calibration, validation, plan, methods=methods, watch=watch)
+    first = calibrated(model, plan, data, images)
+    found = quantize(model, first, validation, plan, methods=methods, watch=watch)
     steps = {"calibrated": found.losses[found.method]}
     drops = {"calibrated": found.drop}
     steps["equalised"], drops["equalised"] = steps["calibrated"], drops["calibrated"]
     even = equalised(model, batches)
     if even.changed:
-        calibration = calibrated(even.model, plan, data, images, known=calibration, changed=even.changed)
+        calibration = calibrated(even.model, plan, data, images, known=first, changed=even.changed)
         trial = quantize(even.model, calibration, validation, plan, methods=methods, watch=watch)
         steps["equalised"], drops["equalised"] = trial.losses[trial.method], trial.drop
         if steps["equalised"] < steps["calibrated"]:
             found = trial
+    gated = equalised_gates(model, batches)
+    if gated.float_nodes:
+        watch(f"channels of {len(gated.float_nodes) // 2} gates equalised, their Sigmoids in float")
+        partly = plan.keeping(*gated.float_nodes)
+        calibration = calibrated(gated.model, partly, data, images, known=first, changed=gated.changed)
+        trial = quantize(gated.model, calibration, validation, partly, methods=methods, watch=watch)
+        steps["gates"], drops["gates"] = trial.losses[trial.method], trial.drop
+        if steps["gates"] < found.losses[found.method]:
+            found, plan = trial, partly
     graph, ranges = found.graph, found.ranges
     uncorrected = found.training
     shifts = bias_shifts(uncorrected, graph, batches)
