@@ -135,12 +135,14 @@ def quantize(
     if data is None:
         raise InputError(f"{model}: ranges are set by images; give --data, a folder of them as for `n2n-edge compress`")
     shape = given.pop("input_shape")
+    bound = tuple(given.pop("bind") or ()) or None
+    others: dict[str, Any] = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     of_data = CompressSettings(
         teacher=str(model),
         data=data,
         input_shape=None if shape is None else parse_input_shape(shape),
-        bind=tuple(given.pop("bind") or ()) or None,
-        **{name: str(value) if isinstance(value, Path) else value for name, value in given.items()},
+        bind=bound,
+        **others,
     )
     settings = QuantizeSettings(
         of_data,

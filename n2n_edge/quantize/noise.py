@@ -161,12 +161,12 @@ def find_readers(model: ir.Model, parts: Scalable, batches: Iterable[Mapping[str
     readers = [_weighted(node, plan.into, plan.out, parts, seen) for node, plan in plans.items()]
     readers += [_plain(parts.values[name].ravel(), seen[name]) for name in others if name in seen]
     for gate in parts.gates.values():
-        source, product = str(gate.source.name), str(gate.product.outputs[0].name)
-        behind = [node for node in plans if node.inputs[0] is not None and node.inputs[0].name == product]
-        if source in seen:
+        name, product = str(gate.source.name), gate.product.outputs[0]
+        behind = [node for node in plans if node.inputs[0] is product]
+        if name in seen:
             found = [_weighted(node, plans[node].into, plans[node].out, parts, seen) for node in behind]
-            readers += [_before(reader, seen[source]) for reader in found if reader is not None]
-            readers += [_plain(parts.values[source].ravel(), seen[source])] if not behind else []
+            readers += [_before(reader, seen[name]) for reader in found if reader is not None]
+            readers += [_plain(parts.values[name].ravel(), seen[name])] if not behind else []
     return tuple(reader for reader in readers if reader is not None)
 
 

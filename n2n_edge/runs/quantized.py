@@ -272,7 +272,7 @@ def decide(
     budgets (costs by name) that it keeps. `why` says what makes it slow.
     """
     faults = []
-    slower = [(name, ratio) for name, ratio in ratios.items() if is_slower(ratio["value"], ratio.get("low"))]
+    slower = [(name, ratio) for name, ratio in ratios.items() if _slower(ratio)]
     if slower:
         name, ratio = slower[0]
         text = f"{form} {_ratio_in_words(ratio)} the time of its float twin on {name}{f' ({why})' if why else ''}"
@@ -322,6 +322,11 @@ def _decided(
         "rejected_codes": list(codes_of(decision.rejected)),
     }
     return Precision(form if decision.ships else "fp32", document, decision.notices, decision.warnings)
+
+
+def _slower(ratio: FigureJson) -> bool:
+    low = ratio.get("low")
+    return is_slower(float(ratio["value"]), None if low is None else float(low))
 
 
 def _ratio_in_words(ratio: FigureJson) -> str:
