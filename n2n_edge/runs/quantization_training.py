@@ -66,7 +66,7 @@ def distilled(
     shipped = folded(result.model)
     after, before = validation.shown_by(shipped), validation.shown_by(found.model)
     loss, drop = after.loss, validation.points_below_twin(after.metric)
-    ships = result.best_epoch > 0 and is_better(after, before, before.metric)
+    ships = result.best_epoch > 0 and not is_better(before, after, max(before.metric, after.metric))
     say(f"distilled: loss {loss:.3g}, {lost_in_words(drop)}{'' if ships else '; what was calibrated ships'}")
     found = replace(found, steps={**found.steps, "distilled": loss}, drops={**found.drops, "distilled": drop})
     if ships:
