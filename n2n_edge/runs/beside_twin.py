@@ -18,7 +18,7 @@ __all__ = ["MEANINGLESS", "is_slower", "slow_because", "timed_in_turns"]
 MEANINGLESS = 0.02
 """What a ratio of latencies may be off from 1 without meaning anything."""
 
-_LARGEST = 100.0
+_LARGEST = 1e6
 """End of a ratio's interval from which on the ratio says nothing."""
 _MOSTLY = 0.95
 _USUAL_CONVERSIONS = 2
