@@ -106,7 +106,7 @@ def check_parity(
     from n2n_edge.training.evaluation import batch_for
 
     compared = data.validation.take(np.arange(min(_IMAGES, len(data.validation))))
-    # without VNNI kernels on x86 add products of 8-bit weights in 16 bits, which boards don't: node by node nothing does
+    # x86 kernels without VNNI add products of bytes in 16 bits, as no board does; node by node nothing saturates
     saturates = coarse and is_x86() and not has_vnni()
     session = ImageSession.learned(shipped, optimised=not saturates)
     size = session.batch or batch_for(data)

@@ -1,6 +1,6 @@
 """Proposers: what each of them promises, whichever it is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ import torch
 
 from n2n_edge.errors import InputError
 from n2n_edge.graph.architecture import Architecture
+from n2n_edge.search.precision import Depth
 from n2n_edge.search.proposers.base import Proposer, SearchContext, make_proposer
 from n2n_edge.search.proposers.reinforce import ReinforcePolicy
 from n2n_edge.search.space import Cuts, DecisionProblem
@@ -37,6 +38,7 @@ def make_problem(kind: StageName, steps: int = 7, *, seed: int = 0) -> DecisionP
 @dataclass(frozen=True, eq=False)
 class MadeUpStage:
     problem: DecisionProblem
+    depth: Depth = field(default_factory=Depth)
     removed: frozenset[str] = frozenset()
 
     @property
