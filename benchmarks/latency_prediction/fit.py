@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.latency_prediction.judge import Judgement, judge
-from benchmarks.latency_prediction.tables import Row, Table, read_tables
+from benchmarks.latency_prediction.pool import left_out, pool_document, pools
+from benchmarks.latency_prediction.tables import NCNN_SOURCE, PROFILES, Row, Table, read_ncnn, read_tables, sheet_of
 from n2n_edge.calibration.calibrate import calibration_of
 from n2n_edge.calibration.fitting import fit_rates, leave_out
 from n2n_edge.devices.profile import Calibration, Profile
@@ -26,20 +27,13 @@ from n2n_edge.latency.data_sheet import data_sheet_rates
 from n2n_edge.latency.model import LatencyModel
 
 HERE = Path(__file__).parent
-PROFILES = HERE.parent.parent / "profiles"
+POOL = HERE.parent.parent / "n2n_edge" / "latency" / "pool.json"
 
 STIFFNESS = {"cpu": 0.02, "gpu": 0.1}
 """Of a fit that starts from a data sheet: the one setting that was chosen by leaving models out (0.005 to 0.3)."""
 
 INT8_STIFFNESS = 0.1
 """Of a fit on six or seven int8 models that starts from the same device's fp32 rates."""
-
-STAND_INS = {
-    "jetson-nano-cpu": ("cortex-a72", 1430),
-    "jetson-tx2-cpu": ("cortex-a72", 2000),
-    "raspberry-pi-3b": ("cortex-a53", 1200),
-}
-"""Devices that are judged but ship no profile: whose data sheet is taken, and the clock."""
 
 BORROWERS = (
     ("raspberry-pi-3b-plus", "raspberry-pi-zero-2-w"), ("raspberry-pi-zero-2-w", "raspberry-pi-3b-plus"),
@@ -60,9 +54,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--write", action="store_true", help="put the calibrations into profiles/")
+    parser.add_argument("--ncnn", action="store_true", help="fit ncnn's tables alone, and keep what is known of others")
     options = parser.parse_args()
     start = time.perf_counter()
-    tables = read_tables(options.data)
+    tables = read_ncnn(options.data / "ncnn_all.csv") if options.ncnn else read_tables(options.data)
     fitted: dict[str, Floats] = {}
     judged: dict[str, dict[str, Judgement]] = {}
     calibrations: dict[str, list[Calibration]] = {}
@@ -72,27 +67,40 @@ def main() -> None:
         rates = fit_rates(terms, values, guess, stiffness).rates
         fitted[table.key] = rates
         errors = leave_out(terms, values, guess, _one_by_one(len(values)), stiffness)
+        usual = ~_alone(terms, rates)
         judged[table.key] = {"kernel classes": judge(errors, values), **_yardsticks(table)}
         families = _families(table.rows)
         if 1 < len(np.unique(families)) < len(table.rows):
             by_family = leave_out(terms, values, guess, families, stiffness)
             judged[table.key]["kernel classes, family left out"] = judge(by_family, values)
-        calibration = _calibration(table, rates, errors)
+        calibration = _calibration(table, rates, errors[usual])
         if (PROFILES / f"{table.device}.toml").exists() and _ships(table):
             calibrations.setdefault(table.device, []).append(calibration)
         print(f"{time.perf_counter() - start:5.0f} s  {table.key}: {judged[table.key]['kernel classes']}", flush=True)
-    profiles = {name: _profile(name).model_copy(update={"calibrations": tuple(c)}) for name, c in calibrations.items()}
-    borrowed = _borrowed(profiles, tables) | _without_int8(profiles, tables)
-    rows = {key: {way: each.to_json() for way, each in ways.items()} for key, ways in judged.items()}
-    document = {"tables": rows, "borrowed": {key: each.to_json() for key, each in borrowed.items()}}
-    (HERE / "results.json").write_text(json.dumps(document, indent=1) + "\n")
-    _write_table(judged, borrowed, HERE / "results.md")
+    if options.ncnn:
+        for name, found in calibrations.items():
+            known = read_profile(PROFILES / f"{name}.toml").calibrations
+            found += [each for each in known if not each.runtime.startswith("ncnn")]
+    profiles = {name: sheet_of(name).model_copy(update={"calibrations": tuple(c)}) for name, c in calibrations.items()}
     if options.write:
         for name, found in calibrations.items():
             path = PROFILES / f"{name}.toml"
             remark = "by benchmarks/latency_prediction/fit.py, which writes everything from here on."
             path.write_text(with_calibrations(path.read_text(), found, remark))
             read_profile(path)
+    pool = _pooled(tables)
+    borrowed = _borrowed(profiles, tables) | _without_int8(profiles, tables)
+    rows = {key: {way: each.to_json() for way, each in ways.items()} for key, ways in judged.items()}
+    if options.ncnn:
+        before = json.loads((HERE / "results.json").read_text())["tables"]
+        others = {key: row for key, row in before.items() if ", ncnn" not in key}
+        judged |= {key: {way: Judgement(**each) for way, each in row.items()} for key, row in others.items()}
+        rows |= others
+    document = {"tables": rows, "borrowed": {key: each.to_json() for key, each in borrowed.items()}}
+    (HERE / "results.json").write_text(json.dumps(document, indent=1) + "\n")
+    _write_table(judged, borrowed, HERE / "results.md")
+    if options.write:
+        POOL.write_text(json.dumps(pool) + "\n")
 
 
 def _ships(table: Table) -> bool:
@@ -102,29 +110,14 @@ def _ships(table: Table) -> bool:
     return table.quantity == "energy" or not table.runtime.startswith("ArmNN") or table.device.endswith("xavier-cpu")
 
 
-def _profile(name: str) -> Profile:
-    if name not in STAND_INS:
-        return _sheet(name)
-    like, clock = STAND_INS[name]
-    profile = _sheet(like)
-    faster = clock / profile.clock_mhz
-    return profile.model_copy(update={"name": name, "clock_mhz": clock, "peak_gflops": profile.peak_gflops * faster})
-
-
-def _sheet(name: str) -> Profile:
-    """Return a shipped profile as it is without the calibrations that an earlier fit has written."""
-    path = PROFILES / f"{name}.toml"
-    return read_profile(path, with_calibrations(path.read_text(encoding="utf-8"), (), ""))
-
-
 def start_of(table: Table, fitted: dict[str, Floats]) -> tuple[Floats, float]:
     """Return the rates that a fit starts from, and how stiffly it stays with them."""
-    profile = _profile(table.device)
+    profile = sheet_of(table.device)
     wider = [fitted.get(table.key.removesuffix("int8") + precision) for precision in ("fp32", "fp16")]
     known = next((rates for rates in wider if rates is not None), None)
     if table.precision == "int8" and known is not None:
         return known, INT8_STIFFNESS
-    rates = data_sheet_rates(profile, min(table.threads, profile.cores), "fp32")  # the scale is free anyway
+    rates = data_sheet_rates(profile, min(table.threads, profile.cores), "fp32" if table.precision == "int8" else table.precision)
     return np.array([rates[term] for term in TERMS]), STIFFNESS[profile.compute_unit]
 
 
@@ -154,6 +147,34 @@ def _calibration(table: Table, rates: Floats, errors: Floats) -> Calibration:
         precisions=("fp32", "fp16") if "Vulkan" in table.runtime else (table.precision,),
         source=table.source,
     )
+
+
+def _pooled(tables: Sequence[Table]) -> dict[str, object]:
+    """Return the pool of all boards with its evidence, and write how well boards are predicted that were left out."""
+    networks = {row.model: row.terms for table in tables for row in table.rows if "ncnn" == table.runtime}
+    documents: dict[str, object] = {
+        "reference": [[float(f"{value:.3g}") for value in terms] for terms in networks.values()]
+    }
+    lines = ["Every figure is of boards that the fit has not seen: all boards with the same chip are left out.", ""]
+    lines += ["| device, threads, precision | networks | median error | typical factor | within the interval |"]
+    lines += ["| --- " * 5 + "|"]
+    for kind, pooled in pools(tables).items():
+        errors = left_out(pooled)
+        documents[kind] = pool_document(pooled, errors, NCNN_SOURCE)
+        rows = []
+        for table, each in zip(pooled, errors, strict=True):
+            off = np.abs(np.exp(each) - 1)
+            factor = float(np.exp(-np.median(each)))
+            rows.append((float(np.median(off)), factor))
+            lines.append(
+                f"| {table.device}, {table.threads}, {kind} | {len(each)} | {np.median(off):.1%} | {factor:.2f} |  |"
+            )
+        medians, factors = np.array(rows).T
+        near = np.mean(np.abs(np.log(factors)) < np.log(2))
+        lines.append(f"| **all {len(rows)}, {kind}** | | **{np.median(medians):.1%}** | {near:.0%} within 2 | |")
+        print(lines[-1], flush=True)
+    (HERE / "left_out_boards.md").write_text("\n".join(lines) + "\n")
+    return documents
 
 
 def _borrowed(profiles: dict[str, Profile], tables: Sequence[Table]) -> dict[str, Judgement]:
@@ -209,6 +230,14 @@ def values_of(rows: Sequence[Row]) -> Floats:
 def _one_by_one(count: int) -> NDArray[np.int64]:
     """Return what is left out together: each model by itself, or a fiftieth of a table of more than a thousand."""
     return np.arange(count) % 50 if count > 1000 else np.arange(count)
+
+
+def _alone(terms: Floats, rates: Floats) -> NDArray[np.bool_]:
+    """Tell of each model whether most of its time is in terms that no other model has: a fit without it can't know."""
+    parts = terms * rates
+    shared = (terms > 0).sum(axis=0) > 1
+    own: NDArray[np.bool_] = parts[:, ~shared].sum(axis=1) > 0.5 * parts.sum(axis=1)
+    return own
 
 
 def _families(rows: Sequence[Row]) -> NDArray[np.int64]:
