@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.latency_prediction.judge import Judgement, judge
-from benchmarks.latency_prediction.pool import left_out, pool_document, pools
-from benchmarks.latency_prediction.tables import NCNN_SOURCE, PROFILES, Row, Table, read_ncnn, read_tables, sheet_of
+from benchmarks.latency_prediction.tables import PROFILES, Row, Table, read_ncnn, read_tables, sheet_of
 from n2n_edge.calibration.calibrate import calibration_of
 from n2n_edge.calibration.fitting import fit_rates, leave_out
 from n2n_edge.devices.profile import Calibration, Profile
@@ -27,7 +26,6 @@ from n2n_edge.latency.data_sheet import data_sheet_rates
 from n2n_edge.latency.model import LatencyModel
 
 HERE = Path(__file__).parent
-POOL = HERE.parent.parent / "n2n_edge" / "latency" / "pool.json"
 
 STIFFNESS = {"cpu": 0.02, "gpu": 0.1}
 """Of a fit that starts from a data sheet: the one setting that was chosen by leaving models out (0.005 to 0.3)."""
@@ -67,13 +65,12 @@ def main() -> None:
         rates = fit_rates(terms, values, guess, stiffness).rates
         fitted[table.key] = rates
         errors = leave_out(terms, values, guess, _one_by_one(len(values)), stiffness)
-        usual = ~_alone(terms, rates)
         judged[table.key] = {"kernel classes": judge(errors, values), **_yardsticks(table)}
         families = _families(table.rows)
         if 1 < len(np.unique(families)) < len(table.rows):
             by_family = leave_out(terms, values, guess, families, stiffness)
             judged[table.key]["kernel classes, family left out"] = judge(by_family, values)
-        calibration = _calibration(table, rates, errors[usual])
+        calibration = _calibration(table, rates, errors)
         if (PROFILES / f"{table.device}.toml").exists() and _ships(table):
             calibrations.setdefault(table.device, []).append(calibration)
         print(f"{time.perf_counter() - start:5.0f} s  {table.key}: {judged[table.key]['kernel classes']}", flush=True)
@@ -88,7 +85,6 @@ def main() -> None:
             remark = "by benchmarks/latency_prediction/fit.py, which writes everything from here on."
             path.write_text(with_calibrations(path.read_text(), found, remark))
             read_profile(path)
-    pool = _pooled(tables)
     borrowed = _borrowed(profiles, tables) | _without_int8(profiles, tables)
     rows = {key: {way: each.to_json() for way, each in ways.items()} for key, ways in judged.items()}
     if options.ncnn:
@@ -99,8 +95,6 @@ def main() -> None:
     document = {"tables": rows, "borrowed": {key: each.to_json() for key, each in borrowed.items()}}
     (HERE / "results.json").write_text(json.dumps(document, indent=1) + "\n")
     _write_table(judged, borrowed, HERE / "results.md")
-    if options.write:
-        POOL.write_text(json.dumps(pool) + "\n")
 
 
 def _ships(table: Table) -> bool:
@@ -147,34 +141,6 @@ def _calibration(table: Table, rates: Floats, errors: Floats) -> Calibration:
         precisions=("fp32", "fp16") if "Vulkan" in table.runtime else (table.precision,),
         source=table.source,
     )
-
-
-def _pooled(tables: Sequence[Table]) -> dict[str, object]:
-    """Return the pool of all boards with its evidence, and write how well boards are predicted that were left out."""
-    networks = {row.model: row.terms for table in tables for row in table.rows if "ncnn" == table.runtime}
-    documents: dict[str, object] = {
-        "reference": [[float(f"{value:.3g}") for value in terms] for terms in networks.values()]
-    }
-    lines = ["Every figure is of boards that the fit has not seen: all boards with the same chip are left out.", ""]
-    lines += ["| device, threads, precision | networks | median error | typical factor | within the interval |"]
-    lines += ["| --- " * 5 + "|"]
-    for kind, pooled in pools(tables).items():
-        errors = left_out(pooled)
-        documents[kind] = pool_document(pooled, errors, NCNN_SOURCE)
-        rows = []
-        for table, each in zip(pooled, errors, strict=True):
-            off = np.abs(np.exp(each) - 1)
-            factor = float(np.exp(-np.median(each)))
-            rows.append((float(np.median(off)), factor))
-            lines.append(
-                f"| {table.device}, {table.threads}, {kind} | {len(each)} | {np.median(off):.1%} | {factor:.2f} |  |"
-            )
-        medians, factors = np.array(rows).T
-        near = np.mean(np.abs(np.log(factors)) < np.log(2))
-        lines.append(f"| **all {len(rows)}, {kind}** | | **{np.median(medians):.1%}** | {near:.0%} within 2 | |")
-        print(lines[-1], flush=True)
-    (HERE / "left_out_boards.md").write_text("\n".join(lines) + "\n")
-    return documents
 
 
 def _borrowed(profiles: dict[str, Profile], tables: Sequence[Table]) -> dict[str, Judgement]:
@@ -230,14 +196,6 @@ def values_of(rows: Sequence[Row]) -> Floats:
 def _one_by_one(count: int) -> NDArray[np.int64]:
     """Return what is left out together: each model by itself, or a fiftieth of a table of more than a thousand."""
     return np.arange(count) % 50 if count > 1000 else np.arange(count)
-
-
-def _alone(terms: Floats, rates: Floats) -> NDArray[np.bool_]:
-    """Tell of each model whether most of its time is in terms that no other model has: a fit without it can't know."""
-    parts = terms * rates
-    shared = (terms > 0).sum(axis=0) > 1
-    own: NDArray[np.bool_] = parts[:, ~shared].sum(axis=1) > 0.5 * parts.sum(axis=1)
-    return own
 
 
 def _families(rows: Sequence[Row]) -> NDArray[np.int64]:

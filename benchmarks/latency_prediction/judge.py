@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from n2n_edge.calibration.fitting import half_width
+from n2n_edge.calibration.fitting import interval
 
 __all__ = ["Judgement", "judge", "rank_correlation"]
 
@@ -31,7 +31,8 @@ class Judgement:
 def judge(logarithms: NDArray[np.float64], measured: NDArray[np.float64]) -> Judgement:
     """Return the figures for predicted over measured values, given as logarithms `(models,)`."""
     errors = np.abs(np.exp(logarithms) - 1)
-    covered = [abs(logarithms[i]) <= half_width(np.delete(logarithms, i)) for i in range(len(logarithms))]
+    bounds = [np.log(interval(np.delete(logarithms, i))) for i in range(len(logarithms))]
+    covered = [low <= -error <= high for error, (low, high) in zip(logarithms, bounds, strict=True)]
     return Judgement(
         len(errors),
         float(np.median(errors)),

@@ -17,7 +17,7 @@ from n2n_edge.devices.terms import TERMS
 from n2n_edge.latency.data_sheet import data_sheet_rates
 from n2n_edge.latency.pooled import FEATURES, GROUPS, features_of, group_of
 
-__all__ = ["UNUSUAL", "Pool", "fit_pool", "kind_of", "left_out", "pool_document", "pools"]
+__all__ = ["UNUSUAL", "Pool", "core_is_shared", "errors_of", "fit_pool", "kind_of", "left_out", "pool_document", "pools"]
 
 Floats = NDArray[np.float64]
 
@@ -140,16 +140,27 @@ def fit_pool(tables: Sequence[Table], spread: dict[str, float] | None = None) ->
     )
 
 
-def left_out(tables: Sequence[Table], spread: dict[str, float] | None = None) -> list[Floats]:
-    """Return predicted over measured, as logarithms, of each table's models by a fit without all boards of its chip."""
-    found: dict[int, Floats] = {}
+def left_out(tables: Sequence[Table], spread: dict[str, float] | None = None) -> list[Pool]:
+    """Return for each table the fit without all boards of its chip."""
+    found: dict[str, Pool] = {}
     for chip in dict.fromkeys(chip_of(table.device) for table in tables):
-        pool = fit_pool([table for table in tables if chip_of(table.device) != chip], spread)
-        for index, table in enumerate(tables):
-            if chip_of(table.device) == chip:
-                terms = np.stack([row.terms for row in table.rows])
-                found[index] = np.log(terms @ pool.rates(table)) - np.log([row.value for row in table.rows])
-    return [found[index] for index in range(len(tables))]
+        found[chip] = fit_pool([table for table in tables if chip_of(table.device) != chip], spread)
+    return [found[chip_of(table.device)] for table in tables]
+
+
+def errors_of(pool: Pool, table: Table) -> Floats:
+    """Return predicted over measured, as logarithms, of a table's models."""
+    terms = np.stack([row.terms for row in table.rows])
+    errors: Floats = np.log(terms @ pool.rates(table)) - np.log([row.value for row in table.rows])
+    return errors
+
+
+def core_is_shared(tables: Sequence[Table]) -> list[bool]:
+    """Tell of each table whether boards with another chip have its core, too."""
+    chips: dict[str, set[str]] = {}
+    for table in tables:
+        chips.setdefault(sheet_of(table.device).core or "", set()).add(chip_of(table.device))
+    return [len(chips[sheet_of(table.device).core or ""]) > 1 for table in tables]
 
 
 def pools(tables: Sequence[Table]) -> dict[str, list[Table]]:
@@ -163,15 +174,12 @@ def pools(tables: Sequence[Table]) -> dict[str, list[Table]]:
 
 
 def pool_document(tables: Sequence[Table], errors: Sequence[Floats], source: str) -> dict[str, object]:
-    """Return a pool as `pool.json` holds it; `errors` are those of `left_out`.
+    """Return a pool as `pool.json` holds it; `errors` are those of boards left out.
 
     The interval is that of boards whose core others have, or of boards whose core no other has.
     """
     pool = fit_pool(tables)
-    chips: dict[str, set[str]] = {}
-    for table in tables:
-        chips.setdefault(sheet_of(table.device).core or "", set()).add(chip_of(table.device))
-    shared = [len(chips[sheet_of(table.device).core or ""]) > 1 for table in tables]
+    shared = core_is_shared(tables)
     known = np.concatenate([each for each, common in zip(errors, shared, strict=True) if common])
     unknown = np.concatenate([each for each, common in zip(errors, shared, strict=True) if not common] or [known * 1.5])
     rows = [row for table in tables for row in table.rows]

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from n2n_edge.calibration.fitting import fit_rates, half_width, leave_out
+from n2n_edge.calibration.fitting import fit_rates, interval, leave_out
 from n2n_edge.calibration.pack import calibration_pack
 from n2n_edge.devices.profile import Calibration, Profile
 from n2n_edge.devices.terms import TERMS
@@ -170,13 +170,13 @@ def calibration_of(
     `errors` `(models,)` are predicted over measured, as logarithms, of models that their fits hadn't seen; `macs` and
     `pixels` are the models'.
     """
-    off, width = np.abs(np.exp(errors) - 1), half_width(errors)
+    off, (low, high) = np.abs(np.exp(errors) - 1), interval(errors)
     return Calibration(
         models=len(errors),
         median_error=round(float(np.median(off)), 3),
         p90_error=round(float(np.quantile(off, 0.9)), 3),
-        low_ratio=float(np.exp(-width)),
-        high_ratio=float(np.exp(width)),
+        low_ratio=low,
+        high_ratio=high,
         macs=(min(macs), max(macs)),
         input_pixels=(min(pixels), max(pixels)),
         rates=dict(zip(TERMS, rates.tolist(), strict=True)),

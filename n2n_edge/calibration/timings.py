@@ -29,7 +29,7 @@ from n2n_edge.latency.model import LatencyModel, input_pixels
 from n2n_edge.latency.pooled import POOLED, reference_terms
 from n2n_edge.metrics.precisions import Precision
 
-__all__ = ["Posterior", "Timing", "parse_timing", "posterior", "with_timings"]
+__all__ = ["Posterior", "Timing", "parse_timing", "posterior", "prior_deviations", "with_timings"]
 
 _NINE_OF_TEN = 1.645
 """Standard deviations on either side of a normal that hold nine of ten."""
@@ -160,10 +160,17 @@ def with_timings(
     return profile.model_copy(update={"calibrations": with_new(profile, [calibration])})
 
 
-def _deviations(profile: Profile, basis: Basis) -> tuple[float, float]:
-    """Return the standard deviations of a network's error and of the common factor that a basis stands for."""
-    whole = math.log(basis.high_ratio / basis.low_ratio) / 2 / _NINE_OF_TEN
-    network = _NETWORK[profile.compute_unit]
-    if basis.measured_here and basis.evidence.measured_on != POOLED:
-        return max(min(whole, network), 0.05), _SAME_BOARD
+def prior_deviations(compute_unit: str, half_width: float) -> tuple[float, float]:
+    """Return the standard deviations of a network's error and of the common factor that a pooled interval stands for.
+
+    `half_width` is that of the interval that holds nine of ten, as a logarithm.
+    """
+    network, whole = _NETWORK[compute_unit], half_width / _NINE_OF_TEN
     return network, max(math.sqrt(max(whole**2 - network**2, 0.0)), _SAME_BOARD)
+
+
+def _deviations(profile: Profile, basis: Basis) -> tuple[float, float]:
+    half = math.log(basis.high_ratio / basis.low_ratio) / 2
+    if basis.measured_here and basis.evidence.measured_on != POOLED:
+        return max(min(half / _NINE_OF_TEN, _NETWORK[profile.compute_unit]), 0.05), _SAME_BOARD
+    return prior_deviations(profile.compute_unit, half)

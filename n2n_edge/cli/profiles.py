@@ -156,9 +156,12 @@ def validate(
 
 
 def _predicted(profile: "Profile") -> str:
+    from n2n_edge.latency.basis import lender_of
+
     own = [each for each in profile.calibrations if each.quantity == "latency"]
     if not own:
-        return "from all boards, by its core" if profile.core else "from a relative, scaled"
+        lender = lender_of(profile)
+        return "from all boards, by its core" if lender is None else f"as {lender.name}, scaled"
     errors = sorted(each.median_error for each in own)
     span = f"{errors[0]:.0%}" if f"{errors[0]:.0%}" == f"{errors[-1]:.0%}" else f"{errors[0]:.0%} to {errors[-1]:.0%}"
     return f"{sum(each.models for each in own)} timings, off by {span}"

@@ -15,10 +15,10 @@ from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice, texts_of
 from n2n_edge.metrics.precisions import BYTES, Precision
 
-__all__ = ["Basis", "energy_basis", "latency_basis", "threads_in_words"]
+__all__ = ["Basis", "energy_basis", "latency_basis", "lender_of", "threads_in_words"]
 
 NEAREST = {"cpu": "raspberry-pi-4", "gpu": "jetson-orin-nano"}
-"""Whose rates a device borrows that has neither measurements nor a `relative`."""
+"""Whose rates a device borrows whose relatives have neither measurements nor a `relative`."""
 
 _BORROWED = 1.6
 """By how much an interval is widened, on both sides, where the rates come from another device."""
@@ -26,10 +26,12 @@ _BORROWED = 1.6
 _OTHER_THREADS = 1.2
 """The same, where nothing was timed with these threads."""
 
-_OTHER_PRECISION = 1.35
-"""By how much a prediction may be off besides where nothing was timed in this precision: of two networks on a
-Snapdragon 855 fp32 took 1.8 times as long as fp16 under ncnn (its issue 2703), of 13 detectors on a Raspberry Pi 5 fp32
-under ONNX Runtime 1.25 to 2.9 times as long as fp16 under ncnn, median 2.1 (visionanalysis.org)."""
+_OTHER_PRECISION = 1.3
+"""By how much a prediction may be off besides where nothing was timed in this precision. Where fp32 is told by fp16, as
+on a Raspberry Pi 5, arithmetic and bytes count twice, launches once: nearly twice in all. Two networks on a Snapdragon
+855 took 1.8 times as long in fp32 under ncnn (its issue 2703). Under ONNX Runtime in fp32, detectors on a Pi 5 took as
+much longer than under ncnn in fp16: YOLO11n 1.9 times (Ultralytics' guide), YOLOX tiny and S and YOLOv9 T and S 1.9 to
+2.3 times, those of 30 GMACs and more up to 2.9 times (visionanalysis.org)."""
 
 _INT8_SLOWER = 2.4
 _INT8_FASTER = 3.0
@@ -150,7 +152,8 @@ def latency_basis(
     """Return what the latency of a model with an input of so many `pixels` is predicted from.
 
     The device's own calibration for these threads and this precision; else one made of its others; else its relative's,
-    scaled by what the data sheets say of both. `relative` stands in for the one that the profile names.
+    scaled by what the data sheets say of both, or what all boards together say of its core and data sheet (`lender_of`).
+    `relative` stands in for the one that the profile names.
 
     Raises:
         InputError: the device has no calibration, and none of its relatives has.
@@ -158,13 +161,13 @@ def latency_basis(
     own = _basis_of(profile, "latency", threads, precision, pixels)
     if own is not None:
         return own
-    lender = relative or _lender(profile)
+    lender = relative or lender_of(profile)
     if lender is None:
         return _pooled(profile, threads, precision)
     return _borrowed(profile, lender, threads, precision, pixels)
 
 
-def _lender(profile: Profile) -> Profile | None:
+def lender_of(profile: Profile) -> Profile | None:
     """Return the relative that a device borrows of, None where the pool of all boards speaks for it.
 
     A relative of the same core, clock and bandwidth is nearer than the pool, and so is any where no core is named.

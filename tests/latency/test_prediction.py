@@ -170,15 +170,44 @@ def test_borrowed_rates_are_scaled_by_what_the_data_sheets_say() -> None:
     assert borrowed(threads=2)["mac_conv_3x3"] == 6.0  # as the relative's with two threads
 
 
-def test_a_device_without_a_relative_borrows_of_the_nearest_kind() -> None:
-    for profile, lender in (
-        (board(relative=None), "raspberry-pi-4"),
-        (gpu_board(relative=None), "jetson-orin-nano"),
-    ):
-        basis = LatencyModel(profile).estimate(net_model()).basis
-        assert basis.evidence.measured_on == lender
-        assert not basis.measured_here
-        assert any(lender in each.text for each in basis.warnings)
+def test_a_device_without_measurements_is_told_by_all_boards() -> None:
+    for profile in (board(relative=None), gpu_board(relative=None), load_profile("cortex-a73")):
+        estimate = LatencyModel(profile).estimate(net_model())
+        assert estimate.basis.evidence.measured_on == "all-boards"
+        assert estimate.figure.provenance == "analytic"
+        assert "pooled" in [each.code for each in estimate.basis.warnings]
+        assert 1 < spread(estimate.figure) < 10
+        assert "boards that it had not seen" in str(estimate.evidence[0])
+
+
+def test_all_boards_tell_a_faster_board_and_more_threads() -> None:
+    model = net_model()
+
+    def latency(threads: int | None = None, **figures: float) -> float:
+        profile = load_profile("cortex-a53").model_copy(update={"relative": None, **figures})
+        return LatencyModel(profile, threads).estimate(model).figure.value
+
+    assert latency(clock_mhz=1800.0, peak_gflops=57.6) < latency()
+    assert latency() < latency(threads=1)
+
+
+def test_all_boards_tell_fp32_of_a_core_that_was_timed_in_fp16() -> None:
+    profile = load_profile("cortex-a78")
+
+    half, single = (LatencyModel(profile, precision=each).estimate(net_model()) for each in ("fp16", "fp32"))
+
+    assert half.figure.value < single.figure.value <= 2 * half.figure.value
+    assert "other-precision" in [each.code for each in single.basis.warnings]
+
+
+def test_a_core_that_no_board_has_is_less_certain() -> None:
+    known = load_profile("cortex-a53").model_copy(update={"relative": None})
+    unknown = known.model_copy(update={"core": "no-such-core"})
+
+    found = LatencyModel(unknown).estimate(net_model())
+
+    assert any("no-such-core" in each.text for each in found.basis.warnings)
+    assert found.figure.value > 0
 
 
 def test_this_machine_is_told_how_to_know_better() -> None:
