@@ -18,9 +18,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
+    from n2n_edge.calibration.timings import Timing, parse_timing, with_timings
     from n2n_edge.data.preprocessing import Preprocessing
     from n2n_edge.devices.profile import Profile
-    from n2n_edge.calibration.timings import Timing, parse_timing, with_timings
     from n2n_edge.devices.registry import load_profile
     from n2n_edge.errors import N2NError
     from n2n_edge.gating.check import Gated

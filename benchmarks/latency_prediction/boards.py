@@ -1,4 +1,4 @@
-"""The boards of ncnn's table: which profile each stands for, and which of its rows are of other cores than the fastest."""
+"""The boards of ncnn's table: which profile each stands for, and which rows are of other cores than the fastest."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -111,7 +111,9 @@ def start_of(table: Table, fitted: dict[str, Floats]) -> tuple[Floats, float]:
     known = next((rates for rates in wider if rates is not None), None)
     if table.precision == "int8" and known is not None:
         return known, INT8_STIFFNESS
-    rates = data_sheet_rates(profile, min(table.threads, profile.cores), "fp32" if table.precision == "int8" else table.precision)
+    rates = data_sheet_rates(
+        profile, min(table.threads, profile.cores), "fp32" if table.precision == "int8" else table.precision
+    )
     return np.array([rates[term] for term in TERMS]), STIFFNESS[profile.compute_unit]
 
 

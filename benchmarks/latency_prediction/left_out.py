@@ -1,4 +1,4 @@
-"""How well boards are predicted that nobody timed: every board, and all others with its chip, left out of the pool once.
+"""How well boards are predicted that nobody timed: every board, and all with its chip, left out of the pool once.
 
 ``python -m benchmarks.latency_prediction.left_out DATA`` from the repository's root writes ``left_out.json`` and
 ``left_out.md`` and, with ``--write``, the pool that `predict` uses, ``n2n_edge/latency/pool.json``. Some minutes.
@@ -82,7 +82,11 @@ def _timed(table: Table, pool: Pool, count: int, low: float, high: float, refere
         errors.append(np.log(terms[rest] @ found.rates) - np.log(times[rest]))
         widths.append(np.full(len(rest), 1.645 * found.deviation))
     off, width = np.concatenate(errors), np.concatenate(widths)
-    return {**_figures(off, 0, 0), "coverage": float(np.mean(np.abs(off) <= width)), "high": float(np.exp(width.mean()))}
+    return {
+        **_figures(off, 0, 0),
+        "coverage": float(np.mean(np.abs(off) <= width)),
+        "high": float(np.exp(width.mean())),
+    }
 
 
 def _figures(errors: Floats, low: float, high: float) -> dict[str, float]:
@@ -110,8 +114,13 @@ def _summary(judged: dict[str, dict[str, dict[str, float]]], kind: str) -> str:
 
 
 def _page(judged: dict[str, dict[str, dict[str, float]]]) -> str:
-    lines = ["Boards that the fit has not seen, all others with the same chip left out, too: the median over boards of each", ""]
-    lines[0] += " board's median error, boards whose typical error is within a factor of 2, networks within the interval,"
+    lines = [
+        "Boards that the fit has not seen, all others with the same chip left out, too: the median over boards of each",
+        "",
+    ]
+    lines[0] += (
+        " board's median error, boards whose typical error is within a factor of 2, networks within the interval,"
+    )
     lines[1:] = ["the interval's upper bound over the expected value. Timings are of networks drawn five times.", ""]
     head = " | ".join(f"{count} timings" if count else "no timings" for count in TIMINGS)
     lines += [f"| | {head} |", "| --- " * (len(TIMINGS) + 1) + "|"]

@@ -17,7 +17,17 @@ from n2n_edge.devices.terms import TERMS
 from n2n_edge.latency.data_sheet import data_sheet_rates
 from n2n_edge.latency.pooled import FEATURES, GROUPS, features_of, group_of
 
-__all__ = ["UNUSUAL", "Pool", "core_is_shared", "errors_of", "fit_pool", "kind_of", "left_out", "pool_document", "pools"]
+__all__ = [
+    "UNUSUAL",
+    "Pool",
+    "core_is_shared",
+    "errors_of",
+    "fit_pool",
+    "kind_of",
+    "left_out",
+    "pool_document",
+    "pools",
+]
 
 Floats = NDArray[np.float64]
 

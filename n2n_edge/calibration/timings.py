@@ -1,4 +1,4 @@
-"""A handful of timings of somebody's board: what they change about its rates, and how much narrower they make the interval.
+"""A handful of timings of somebody's board: what they change about its rates, and how much they narrow the interval.
 
 The rates that a profile gives are a prior: their common factor and the deviation of each term are normal, as
 logarithms, and so is the error of one network. The timings make a posterior of it: its mode gives the rates, its

@@ -71,8 +71,8 @@ def calibrate(
     measured: Annotated[
         list[str] | None,
         typer.Option(
-            help="Instead of timing models: a timing that you have of the board of --profile, such as model.onnx=12.3ms, "
-            "with --threads, one number. Repeatable."
+            help="Instead of timing models: a timing that you have of the board of --profile, such as "
+            "model.onnx=12.3ms, with --threads, one number. Repeatable."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,

@@ -23,7 +23,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 def list_(
     words: Annotated[
         list[str] | None,
-        typer.Argument(help="Only devices that have all these words: in name, chip, core or family.", show_default=False),
+        typer.Argument(
+            help="Only devices that have all these words: in name, chip, core or family.", show_default=False
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -68,7 +70,9 @@ def list_(
     if profiles:
         Console().print(table)
     else:
-        print_line(f"no device has {' '.join(words or ())}; see `n2n-edge profiles list`, or make a profile of your own")
+        print_line(
+            f"no device has {' '.join(words or ())}; see `n2n-edge profiles list`, or make a profile of your own"
+        )
 
 
 @profiles_app.command()

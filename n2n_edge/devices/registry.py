@@ -52,8 +52,8 @@ def load_profile(name_or_path: str | Path) -> Profile:
     near = [*holding, *(name for name in get_close_matches(wanted, known, n=3, cutoff=0.5) if name not in holding)][:4]
     hint = f" (nearest: {', '.join(near)})" if near else ""
     raise InputError(
-        f"unknown device '{name_or_path}'{hint}; see `n2n-edge profiles list WORD`, give a .toml file, or take the profile "
-        "of its core, such as cortex-a55"
+        f"unknown device '{name_or_path}'{hint}; see `n2n-edge profiles list WORD`, give a .toml file, or take the "
+        "profile of its core, such as cortex-a55"
     )
 
 

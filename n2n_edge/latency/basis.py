@@ -119,8 +119,8 @@ class Basis:
         evidence = self.evidence
         if evidence.measured_on == POOLED:
             text = (
-                f"evidence: one fit to {evidence.models} timings with {evidence.runtime} on many boards; boards that it "
-                f"had not seen were off by {evidence.median_error:.0%} (median) and {evidence.p90_error:.0%} (nine of ten)"
+                f"evidence: one fit to {evidence.models} timings with {evidence.runtime} on many boards; boards that it had "
+                f"not seen were off by {evidence.median_error:.0%} (median) and {evidence.p90_error:.0%} (nine of ten)"
             )
             return (Notice("latency-evidence", text), Notice("latency-source", f"source: {evidence.source}"))
         text = (
@@ -152,7 +152,7 @@ def latency_basis(
     """Return what the latency of a model with an input of so many `pixels` is predicted from.
 
     The device's own calibration for these threads and this precision; else one made of its others; else its relative's,
-    scaled by what the data sheets say of both, or what all boards together say of its core and data sheet (`lender_of`).
+    scaled by what the data sheets say of both, or what all boards say of its core and data sheet (`lender_of`).
     `relative` stands in for the one that the profile names.
 
     Raises:

@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Pooled:
-    """Rates from the pool, the evidence for them, the precision they are of, and whether boards with the core were in."""
+    """Rates from the pool, the evidence for them, their precision, and whether boards with the core were in."""
 
     rates: Rates
     evidence: Calibration

@@ -18,7 +18,7 @@ def load_profiles(names: Sequence[str], measured: Sequence[str] = ()) -> tuple[P
     `measured` are timings of the first one, such as ``model.onnx=12.3ms``.
 
     Raises:
-        InputError: an unknown device, a file that isn't a profile, two names of the same device, or a timing that isn't.
+        InputError: an unknown device, a file that isn't a profile, two names of the same device, or a wrong timing.
     """
     given: dict[str, str] = {}
     profiles = []

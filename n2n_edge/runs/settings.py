@@ -128,8 +128,8 @@ class CompressSettings:
     )
     measured: tuple[str, ...] | None = _setting(
         None,
-        "A timing of the device, such as model.onnx=12.3ms: predictions for it are corrected and their interval narrows; "
-        "repeat it for several.",
+        "A timing of the device, such as model.onnx=12.3ms: predictions for it are corrected, and their interval "
+        "narrows; repeat it for several.",
     )
     max_mb: float | None = _setting(None, "Largest file, MB (10^6 bytes).", BUDGETS)
     max_latency_ms: float | None = _setting(

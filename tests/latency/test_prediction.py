@@ -16,7 +16,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.graph.width_costs import WidthCosts
-from n2n_edge.latency.basis import Basis
+from n2n_edge.latency.basis import Basis, lender_of
 from n2n_edge.latency.kernels import kernels_of
 from n2n_edge.latency.model import LatencyModel, input_pixels
 from n2n_edge.metrics.figures import Figure
@@ -540,12 +540,13 @@ def test_widening_keeps_the_value_and_adds_the_reason() -> None:
     assert basis.warnings == ()
 
 
-def test_a_shipped_board_is_predicted_from_its_own_measurements_or_those_of_its_relative() -> None:
+def test_a_shipped_board_is_predicted_from_its_own_measurements_or_those_of_others() -> None:
     for profile in list_profiles():
         basis = LatencyModel(profile).estimate(net_model()).basis
         own = [each for each in profile.calibrations if each.quantity == "latency"]
         assert basis.measured_here == any("fp32" in each.precisions for each in own)
         if own:
             assert basis.evidence.measured_on == profile.name
-        elif profile.relative is not None:
-            assert basis.evidence.measured_on == profile.relative
+        else:
+            lender = lender_of(profile)
+            assert basis.evidence.measured_on == ("all-boards" if lender is None else lender.name)
