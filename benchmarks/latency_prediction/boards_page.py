@@ -17,8 +17,9 @@ HEAD = (
     "# Boards\n\n"
     "Every profile that ships, with what its predictions rest on. This page is generated from `profiles/` "
     "(`python -m benchmarks.latency_prediction.boards_page`).\n\n"
-    "*Error* is the median of networks that the fit had not seen, *interval* what nine of ten lie between, as multiples "
-    "of the prediction. Threads and precision are those of the timings: ncnn calculates in fp16 on cores that can "
+    "*Error* is the median of networks that the fit had not seen, *interval* what nine of ten lie between, "
+    "as multiples of the prediction. Threads and precision are those of the timings: ncnn calculates in fp16 on cores "
+    "that can "
     "(Armv8.2). Boards without timings are told by all boards together ([prediction](../prediction.md)); "
     "[a board that isn't listed](../howto/unlisted-board.md) is, too.\n"
 )
@@ -59,9 +60,8 @@ def _rows(profile: Profile) -> list[str]:
     for each in own:
         unit = "GPU" if profile.compute_unit == "gpu" else str(each.threads)
         evidence = f"{each.runtime}, {unit}, {'/'.join(each.precisions)}, {each.models}"
-        rows.append(
-            f"| {name} | {core} | {evidence} | {each.median_error:.1%} | {each.low_ratio:.2f} to {each.high_ratio:.2f} |"
-        )
+        span = f"{each.low_ratio:.2f} to {each.high_ratio:.2f}"
+        rows.append(f"| {name} | {core} | {evidence} | {each.median_error:.1%} | {span} |")
         name = core = ""
     return rows
 

@@ -28,11 +28,17 @@ class Judgement:
         return {name: round(value, 4) for name, value in asdict(self).items()}
 
 
-def judge(logarithms: NDArray[np.float64], measured: NDArray[np.float64]) -> Judgement:
-    """Return the figures for predicted over measured values, given as logarithms `(models,)`."""
+def judge(
+    logarithms: NDArray[np.float64], measured: NDArray[np.float64], usual: NDArray[np.bool_] | None = None
+) -> Judgement:
+    """Return the figures for predicted over measured values, given as logarithms `(models,)`.
+
+    The coverage is of models that are `usual`: all, unless given.
+    """
     errors = np.abs(np.exp(logarithms) - 1)
-    bounds = [np.log(interval(np.delete(logarithms, i))) for i in range(len(logarithms))]
-    covered = [low <= -error <= high for error, (low, high) in zip(logarithms, bounds, strict=True)]
+    told = logarithms if usual is None else logarithms[usual]
+    bounds = [np.log(interval(np.delete(told, i))) for i in range(len(told))]
+    covered = [low <= -error <= high for error, (low, high) in zip(told, bounds, strict=True)]
     return Judgement(
         len(errors),
         float(np.median(errors)),

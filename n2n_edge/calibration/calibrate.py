@@ -163,14 +163,19 @@ class _Timer:
 
 
 def calibration_of(
-    rates: Floats, errors: Floats, macs: Sequence[float], pixels: Sequence[float], **facts: Any
+    rates: Floats,
+    errors: Floats,
+    macs: Sequence[float],
+    pixels: Sequence[float],
+    usual: NDArray[np.bool_] | None = None,
+    **facts: Any,
 ) -> Calibration:
     """Return fitted `rates` `(terms,)` with their evidence; `facts` are the fields that say what was timed and where.
 
     `errors` `(models,)` are predicted over measured, as logarithms, of models that their fits hadn't seen; `macs` and
-    `pixels` are the models'.
+    `pixels` are the models'. `usual` `(models,)` tells of which the interval is: all, unless given.
     """
-    off, (low, high) = np.abs(np.exp(errors) - 1), interval(errors)
+    off, (low, high) = np.abs(np.exp(errors) - 1), interval(errors if usual is None else errors[usual])
     return Calibration(
         models=len(errors),
         median_error=round(float(np.median(off)), 3),

@@ -113,11 +113,12 @@ def interval(errors: Floats) -> tuple[float, float]:
     """Return measured over predicted, low and high, for nine out of ten new models: a twentieth on either side.
 
     `errors` are predicted over measured, as logarithms, of models that their fits hadn't seen. Both sides are told
-    apart, since a single network that is unlike all others would else widen both. Of fewer than nine models the largest
+    apart, since a single network that is unlike all others would else widen both; ranks are those of n + 1, as for new
+    models they have to be (Vovk et al. 2005). Of fewer than nine models the largest
     error, stretched, stands for both.
     """
     if len(errors) < 9:
         width = half_width(errors)
         return float(np.exp(-width)), float(np.exp(width))
-    low, high = np.quantile(-errors, [(1 - _COVERAGE) / 2, (1 + _COVERAGE) / 2])
+    low, high = np.quantile(-errors, [(1 - _COVERAGE) / 2, (1 + _COVERAGE) / 2], method="weibull")
     return float(np.exp(min(low, -_LEAST))), float(np.exp(max(high, _LEAST)))

@@ -83,10 +83,10 @@ class Profile(BaseModel):
     `peak_fp16_gflops` and `peak_int8_gops` are given where those are faster. `clock_mhz` is the compute unit's.
     `launch_overhead_us` is what each operator costs besides arithmetic and memory traffic. Widths are best kept at
     multiples of `channel_multiple`, or of that of the precision; kernels compute `channel_block` channels at once (as
-    many unless given). `core` is the kind of core that the default threads run on, or the kind of GPU: what other boards
-    with it were timed at tells of this one. `family` is the heading under which a list shows it. `relative` names the
-    device whose calibrations this one borrows, scaled by what the data sheets say of both, where no core is named or
-    both are the same. `sources` maps a field to the document, or the reasoning, its value comes from.
+    many unless given). `core` is the kind of core that the default threads run on, or the kind of GPU: what other
+    boards with it were timed at tells of this one. `family` is the heading under which a list shows it. `relative`
+    names the device whose calibrations this one borrows, scaled by what the data sheets say of both, where no core is
+    named or both are the same. `sources` maps a field to the document, or the reasoning, its value comes from.
 
     >>> profile = n2n_edge.load_profile("raspberry-pi-4")
     >>> profile.name, profile.cores

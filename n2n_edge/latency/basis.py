@@ -119,8 +119,9 @@ class Basis:
         evidence = self.evidence
         if evidence.measured_on == POOLED:
             text = (
-                f"evidence: one fit to {evidence.models} timings with {evidence.runtime} on many boards; boards that it had "
-                f"not seen were off by {evidence.median_error:.0%} (median) and {evidence.p90_error:.0%} (nine of ten)"
+                f"evidence: one fit to {evidence.models} timings with {evidence.runtime} on many boards; "
+                f"boards that it had not seen were off by {evidence.median_error:.0%} (median) and "
+                f"{evidence.p90_error:.0%} (nine of ten)"
             )
             return (Notice("latency-evidence", text), Notice("latency-source", f"source: {evidence.source}"))
         text = (
