@@ -52,7 +52,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Timing:
-    """A model and how long one inference of it takes on the board, in ms."""
+    """A model and how long one inference of it takes on the board, in ms.
+
+    >>> n2n_edge.Timing(n2n_edge.Teacher.load(example_teacher).model, 3.2).ms
+    3.2
+    """
 
     model: ir.Model
     ms: float
@@ -69,6 +73,9 @@ class Posterior:
 
 def parse_timing(text: str) -> Timing:
     """Return the timing that ``model.onnx=12.3ms`` gives; us and s are taken, too.
+
+    >>> n2n_edge.parse_timing(f"{example_teacher}=3.2 ms").ms
+    3.2
 
     Raises:
         InputError: not of that form, no such file, or not a time above nought.
@@ -116,9 +123,8 @@ def with_timings(
 ) -> Profile:
     """Return a profile that knows `timings` of its board, with so many threads and in this precision.
 
-    >>> profile = n2n_edge.load_profile("raspberry-pi-4")
-    >>> timing = n2n_edge.Timing(onnx_ir.load(example_teacher), 3.2)
-    >>> n2n_edge.with_timings(profile, [timing]).calibrations[0].models
+    >>> timing = n2n_edge.parse_timing(f"{example_teacher}=3.2ms")
+    >>> n2n_edge.with_timings(n2n_edge.load_profile("raspberry-pi-4"), [timing]).calibrations[0].models
     1
 
     What it says of other threads and precisions follows from these timings, too, less certainly.
