@@ -176,7 +176,7 @@ def lender_of(profile: Profile) -> Profile | None:
     if profile.relative is None:
         return None
     relative = _relative(profile)
-    same = ("core", "clock_mhz", "bandwidth_gb_s", "peak_gflops")
+    same = ("family", "core", "clock_mhz", "bandwidth_gb_s", "peak_gflops")
     if profile.core is None or all(getattr(profile, each) == getattr(relative, each) for each in same):
         return relative
     return None

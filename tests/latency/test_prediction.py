@@ -176,7 +176,7 @@ def test_a_device_without_measurements_is_told_by_all_boards() -> None:
         assert estimate.basis.evidence.measured_on == "all-boards"
         assert estimate.figure.provenance == "analytic"
         assert "pooled" in [each.code for each in estimate.basis.warnings]
-        assert 1 < spread(estimate.figure) < 10
+        assert spread(estimate.figure) > 1
         assert "boards that it had not seen" in str(estimate.evidence[0])
 
 
