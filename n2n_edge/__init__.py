@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from n2n_edge.metrics.verdict import Verdict
     from n2n_edge.quantize.undo import dequantize
     from n2n_edge.runs.callbacks import RunCallback
+    from n2n_edge.runs.export import Export, Exported, export
     from n2n_edge.runs.front import RunTrial
     from n2n_edge.runs.gate import gate
     from n2n_edge.runs.inspection import Inspection, inspect
@@ -70,6 +71,8 @@ __all__ = [
     "DistillSettings",
     "Estimate",
     "Evaluation",
+    "Export",
+    "Exported",
     "Figure",
     "Gated",
     "HostTarget",
@@ -103,6 +106,7 @@ __all__ = [
     "counted_op",
     "dequantize",
     "distill",
+    "export",
     "gate",
     "inspect",
     "load_profile",
@@ -140,6 +144,7 @@ _HOMES = {
     "metrics.figures": ("Figure",),
     "metrics.verdict": ("Verdict",),
     "runs.callbacks": ("RunCallback",),
+    "runs.export": ("Export", "Exported", "export"),
     "runs.front": ("RunTrial",),
     "search.trial": ("Trial",),
     "runs.run": ("Run", "compress"),

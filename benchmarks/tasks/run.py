@@ -9,16 +9,20 @@ Rows that are in ``results.json`` are kept, a run that was killed is gone on wit
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import onnx_ir as ir
 import torch
 from networks import NETWORKS, Network, arranged
+from torch_pruned import pruned_by_torch_pruning
 
 import n2n_edge
-from n2n_edge.data.dataset import Data
+from n2n_edge.data.dataset import Data, Split
 from n2n_edge.graph.load import save_model
 from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.runs.callbacks import RunCallback
@@ -36,7 +40,7 @@ from n2n_edge.training.file_evaluation import file_meters
 
 HERE = Path(__file__).parent
 DEVICE = "raspberry-pi-4"
-WAYS = ("ours", "uniform")
+WAYS = ("ours", "smaller images", "uniform", "torch-pruning")
 Row = dict[str, object]
 
 
@@ -69,19 +73,46 @@ class Bench:
         shape = self.network.options.get("input_shape")
         return n2n_edge.predict(path, DEVICE, input_shape=shape).figure.value  # type: ignore[arg-type]
 
+    def cost(self, model: ir.Model) -> float:
+        """Return the expected latency of a graph, ms."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            save_model(model, path)
+            return self.predicted(path)
+
     def ours(self, minutes: float, candidates: int) -> Run:
         """Compress; a run that was begun is gone on with."""
+        return self._compressed(self.out, minutes, candidates)
+
+    def _compressed(self, out: Path, minutes: float, candidates: int, **more: Any) -> Run:
         return n2n_edge.compress(
             self.teacher, self.data, unlabelled=self.unlabelled or None, device=DEVICE, accept_expected=True,
             max_latency_ms=round(self.share * self.predicted(self.teacher), 2), minutes=minutes, effort="quick",
-            candidates=candidates, out=self.out, resume=(self.out / "run.toml").exists(), callbacks=[Progress()],
-            **self.network.options,
+            candidates=candidates, out=out, resume=(out / "run.toml").exists(), callbacks=[Progress()],
+            **self.network.options, **more,
         )  # fmt: skip
 
+    def smaller(self, minutes: float, candidates: int) -> Row:
+        """Return what a student is worth that may take smaller images; it has its own minutes, as many as ours."""
+        out = self.out.with_name(f"{self.out.name}-smaller")
+        run = self._compressed(out, minutes, candidates, input_size="auto")
+        prepared = prepare(run.settings, (n2n_edge.load_profile(DEVICE),), RunFolder(out), Progress())
+        with Journal.read(RunFolder(out).journal) as journal:
+            plan = kept_plan(journal)
+        return {
+            **self.scores(run.student, prepared.teacher_data, prepared.student_images),
+            "task": prepared.data.task.name if prepared.data.task else "", "size": list(prepared.data.input_shape[1:]),
+            "teacher_ms": self.predicted(self.teacher), "student_ms": self.predicted(run.student),
+            "seconds": round(float(run.report["training"]["seconds"])), "epochs": plan.epochs if plan else 0,
+            "images": (plan.images if plan else None) or len(prepared.data.train),
+        }  # fmt: skip
+
     def row(self, way: str, minutes: float, candidates: int) -> Row:
-        """Return what a way's student is worth; the uniform cut trains as much as ours did at the end."""
+        """Return what a way's student is worth; each trains as much as ours did at the end."""
+        if way == "smaller images":
+            return self.smaller(minutes, candidates)
         run = self.ours(minutes, candidates)
-        folder = RunFolder(self.out / "uniform")
+        folder = RunFolder(self.out / (way if way == "torch-pruning" else "uniform"))
         folder.path.mkdir(exist_ok=True)
         profiles = (n2n_edge.load_profile(DEVICE),)
         prepared = prepare(run.settings, profiles, folder, Progress())
@@ -99,6 +130,13 @@ class Bench:
                 architecture = meter.fitted(Base(), {})
             with Journal.read(RunFolder(self.out).journal) as journal:
                 at_hand = with_kept_order(schedule.applied(prepared), journal)
+        elif way == "torch-pruning":
+            (budget,) = run.settings.budgets
+            cut, architecture = pruned_by_torch_pruning(
+                prepared.teacher, prepared.data.input_shape, profiles[0].channel_multiple, self.cost, budget.limit
+            )
+            at_hand = replace(schedule.applied(prepared), teacher=cut)
+        if way != "ours":
             trained = train_to_the_end(
                 at_hand, architecture, plan, folder, Progress(), lambda _: None, feature_images=schedule.feature_images
             )
@@ -111,11 +149,14 @@ class Bench:
             "seconds": round(seconds), "epochs": plan.epochs, "images": plan.images or len(prepared.data.train),
         }  # fmt: skip
 
-    def scores(self, student: Path, data: Data) -> Row:
-        """Return scores by the labels of the test images, the paired difference in points, and the agreement."""
+    def scores(self, student: Path, data: Data, own: tuple[Split, Data] | None = None) -> Row:
+        """Return scores by the labels of the test images, the paired difference in points, and the agreement.
+
+        `own` are the images as the student takes them, where it takes smaller ones.
+        """
         if not self.network.labelled:
             data = replace(data, test=replace(data.test, annotations=None, labels=None, targets=None))
-        before, after = file_meters(self.teacher, student, data.test, data, fidelity=(False, True), threads=1)
+        before, after = file_meters(self.teacher, student, data.test, data, fidelity=(False, True), threads=1, own=own)
         found = after.evaluation()
         row: Row = {"agreement": found.fidelity, "test_images": found.n}
         if (difference := paired_difference(before, after)) is not None:
@@ -145,7 +186,9 @@ def write_table(rows: Mapping[str, Row], path: Path) -> None:
         else:
             cells.append("no labels at hand")
         cells.append("" if row["agreement"] is None else f"{row['agreement']:.3f}")
-        cells.append(f"{row['teacher_ms']:.1f} to {row['student_ms']:.1f}")
+        cells.append(
+            f"{row['teacher_ms']:.1f} to {row['student_ms']:.1f}" + (f", {row['size'][0]} px" if "size" in row else "")
+        )
         cells += [f"{row['epochs']} x {row['images']}", f"{row['seconds']}"]
         lines.append(f"| {key} | {' | '.join(cells)} |")
     path.write_text("\n".join(lines) + "\n")
@@ -158,7 +201,7 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--shares", nargs="*", type=float, default=[0.7, 0.5])
-    parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--ways", nargs="*", default=["ours", "uniform"], choices=WAYS)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--candidates", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)

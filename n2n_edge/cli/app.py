@@ -16,6 +16,7 @@ from n2n_edge.cli.commands import Commands
 from n2n_edge.cli.compress import compress
 from n2n_edge.cli.device import device_app
 from n2n_edge.cli.doctor import doctor
+from n2n_edge.cli.export import export
 from n2n_edge.cli.gate import gate
 from n2n_edge.cli.inspect import inspect
 from n2n_edge.cli.output import print_error, print_line
@@ -75,6 +76,7 @@ app.command()(compress)
 app.command()(pareto)
 app.command()(quantize)
 app.command()(bench)
+app.command()(export)
 app.command()(predict)
 app.command()(inspect)
 app.command()(gate)

@@ -1,6 +1,7 @@
 """`n2n-edge bench`: time ONNX models on this machine or a board, and predict them for a device."""
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,6 @@ from n2n_edge.cli.stage import say
 from n2n_edge.errors import InputError, N2NError
 from n2n_edge.foreign import encodable
 from n2n_edge.metrics.figures import MB
-from n2n_edge.names import names_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -64,6 +64,19 @@ def bench(
             "those that it has. Repeatable."
         ),
     ] = None,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Runtime to time each model under: onnxruntime, ncnn, openvino; several in turns. Repeatable.",
+            show_default="onnxruntime",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Images (as for compress) that conversions for other runtimes are proven on; else random inputs."
+        ),
+    ] = None,
     providers: Annotated[
         str | None, typer.Option(help="Execution providers in order, with commas between: tensorrt,cuda,cpu.")
     ] = None,
@@ -101,17 +114,24 @@ def bench(
 
     - `n2n-edge bench student.onnx --per-op`
     - `n2n-edge bench teacher.onnx student.onnx --threads 1 --save bench.json`
+    - `n2n-edge bench student.onnx --runtime onnxruntime --runtime ncnn --runtime openvino`
     - `n2n-edge bench student.onnx --target ssh://pi@raspberrypi.local --device raspberry-pi-4`
     """
     from n2n_edge.devices.registry import load_profile
     from n2n_edge.gating.regression import parse_percent
     from n2n_edge.graph.bind import bound_where_named
     from n2n_edge.graph.input_shape import at_one_size, parse_input_shape
+    from n2n_edge.measure.runtimes import ONNXRUNTIME, parse_runtimes
     from n2n_edge.measure.suite import run_suite
     from n2n_edge.report.bench_document import bench_document
     from n2n_edge.report.bench_history import read_bench
     from n2n_edge.writing import refuse_unwritable
 
+    runtimes = parse_runtimes(runtime or [ONNXRUNTIME])
+    if providers is not None and runtimes != (ONNXRUNTIME,):
+        raise InputError(f"--providers {providers}: they are ONNX Runtime's own; leave out --runtime, or them")
+    if data is not None and len(models) > 1:
+        raise InputError(f"--data {data}: for one model at a time, {len(models)} were given")
     profile = load_profile(device)
     allowed = parse_percent(threshold, "--threshold")
     if allowed == 0:
@@ -128,15 +148,25 @@ def bench(
     for note in sized.notes:
         print_line(f"note: {note}", on_stderr=True)
     options = replace(options, input_shape=sized.input_shape)
-    with _target(target, profile, threads, max_memory_mb) as place:
-        suite = run_suite(models, options, place, threshold=allowed, with_itself=aa, streams=streams, watch=say)
+    with _target(target, profile, threads, max_memory_mb) as place, _samples(models[0], data, bind) as samples:
+        suite = run_suite(
+            models,
+            options,
+            place,
+            threshold=allowed,
+            with_itself=aa,
+            streams=streams,
+            runtimes=runtimes,
+            samples=samples,
+            watch=say,
+        )
         say("")
         rows = _rows(suite, profile, place, options, loaded, untold)
         document = bench_document(suite, rows, place)
         failures = [entry.error for entry in suite.entries if entry.error is not None]
         if isinstance(suite.noise_floor, N2NError):
             failures.append(suite.noise_floor)
-        if failures and all(entry.error is not None for entry in suite.entries) and len(models) == 1:
+        if failures and all(entry.error is not None for entry in suite.entries) and len(suite.entries) == 1:
             raise failures[0]
         for error in failures:
             print_error(error)
@@ -151,6 +181,16 @@ def bench(
         _print_changes(earlier, document, as_json)
     if failures:
         raise typer.Exit(max(error.exit_code for error in failures))
+
+
+def _samples(model: Path, data: str | None, bind: list[str] | None) -> "AbstractContextManager[Path | None]":
+    """Return real inputs in a file, as long as the context lasts; none where no data are given."""
+    if data is None:
+        return nullcontext()
+    from n2n_edge.runs.accuracy import TestData
+    from n2n_edge.runs.export import real_samples
+
+    return real_samples(model, TestData(data, bind=tuple(bind or ())))
 
 
 def _options(
@@ -228,10 +268,13 @@ def _rows(
     from n2n_edge.graph.costs import costs
     from n2n_edge.latency.model import LatencyModel
     from n2n_edge.measure.measurement import alone_in_failing
+    from n2n_edge.measure.runtimes import ONNXRUNTIME
+    from n2n_edge.measure.suite import names_of_runs
     from n2n_edge.report.bench_document import Benched
 
     rows = []
-    for name, entry in zip(names_of([entry.path for entry in suite.entries]), suite.entries, strict=True):
+    names = names_of_runs([(entry.path, entry.runtime) for entry in suite.entries])
+    for name, entry in zip(names, suite.entries, strict=True):
         known, predicted = None, None
         if entry.error is None and (entry.path in loaded or entry.path in untold):
             try:
@@ -240,7 +283,7 @@ def _rows(
                 with alone_in_failing(str(entry.path)):
                     model = loaded[entry.path]
                     known = costs(model)
-                    if not profile.is_host and target.provenance == "measured":
+                    if entry.runtime == ONNXRUNTIME and not profile.is_host and target.provenance == "measured":
                         within = (
                             options.threads if options.threads is None or options.threads <= profile.cores else None
                         )

@@ -40,6 +40,13 @@ def compress(
             rich_help_panel=_RUN,
         ),
     ] = False,
+    export: Annotated[
+        str | None,
+        typer.Option(
+            help="Forms of the student to write beside it, with commas between: ncnn, openvino, fp16 (see `export`).",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as one JSON document on stdout.", rich_help_panel=_RUN)
     ] = False,
@@ -57,6 +64,10 @@ def compress(
     from n2n_edge.runs.settings_file import absolute_paths
 
     require_training_packages()
+    if export is not None:
+        from n2n_edge.runs.export import parse_forms
+
+        parse_forms([export])
     if tensorboard:
         require_tensorboard()
     if teacher is not None and teacher_option is not None:
@@ -84,7 +95,15 @@ def compress(
             failed = {"schema_version": SCHEMA_VERSION, "passed": False, "error": error.on_command_line()}
             print_json({**failed, **error.details})
         raise
-    conclude(run, as_json)
+    code = 0
+    if export is not None:
+        from n2n_edge.cli.export import export_student
+
+        code = export_student(run, export)
+    try:
+        conclude(run, as_json)
+    except typer.Exit as end:
+        raise typer.Exit(end.exit_code or code) from None
 
 
 def _way_on(run: "Run") -> str:

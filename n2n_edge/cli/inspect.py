@@ -98,6 +98,17 @@ def _print(path: Path, teacher: "Teacher", found: "Inspection") -> None:
         f"groups can shrink: together they hold {teacher.touchable.params_share:.1%} of the params and "
         f"{teacher.touchable.macs_share:.1%} of the MACs of all layers"
     )
+    if found.merges:
+        saved = sum(priced.saved_ms for priced in found.merges)
+        places = ", ".join(priced.merge.name for priced in found.merges[:NAMES_SHOWN])
+        more = ", ..." if len(found.merges) > NAMES_SHOWN else ""
+        console.print(
+            Text(
+                f"{len(found.merges)} merges of layers would lower the predicted latency on {found.device}, together "
+                f"by about {saved:.3g} ms: {places}{more}"
+            ),
+            soft_wrap=True,
+        )
     if found.input_assumed:
         sizes = "x".join(str(size) for size in found.input_sizes)
         console.print(f"the input's size is free: all figures are for {sizes}", soft_wrap=True)

@@ -218,7 +218,8 @@ def _read(
     path = expanded(spec)
     try:
         if exists(path) and source_labelled.holds_labels(path):
-            return source_labelled.read(path, preprocessing, class_names or object_classes(), loading, more)
+            count = None if source_labelled.holds_masks(path) else object_classes()  # masks are of no objects
+            return source_labelled.read(path, preprocessing, class_names or count, loading, more)
         if exists(path) and path.is_dir():
             return source_folder.read(path, preprocessing, class_names, loading, more)
         if is_file(path) or path.suffix == ".npz":

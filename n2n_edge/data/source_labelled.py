@@ -19,7 +19,7 @@ from n2n_edge.data.streaming import Pictures
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 
-__all__ = ["holds_labels", "read"]
+__all__ = ["holds_labels", "holds_masks", "read"]
 
 _FILES = frozenset({".yaml", ".yml", ".json", ".csv", ".tsv"})
 
@@ -35,6 +35,11 @@ def holds_labels(path: Path) -> bool:
     if not kinds:
         return False
     return set(kinds) != {"CSV"} or not _is_of_classes(path)
+
+
+def holds_masks(path: Path) -> bool:
+    """Tell whether the labels of a folder are masks."""
+    return path.is_dir() and "masks" in kinds_of(path)
 
 
 def _is_of_classes(path: Path) -> bool:

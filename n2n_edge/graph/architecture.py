@@ -1,4 +1,4 @@
-"""Architecture of a candidate, a value: which layers stay, how wide each channel group is, what is in int8."""
+"""Architecture of a candidate, a value: which layers stay or merge, how wide channel groups are, what is in int8."""
 
 import hashlib
 import json
@@ -15,7 +15,8 @@ __all__ = ["Architecture"]
 class Architecture:
     """Which of a teacher's layers are kept and the width of its channel groups; every change gives a new value.
 
-    `removed`, `widths` and `int8` (the regions that are calculated in 8-bit integers) hold only what differs from the
+    `removed`, `widths`, `int8` (the regions that are calculated in 8-bit integers) and `linear` (the layers whose
+    activation becomes the identity, so that they merge with the layer that reads them) hold only what differs from the
     teacher, so equal architectures compare equal. `names` is
     the teacher's vocabulary and takes no part in comparison: it is what lets a wrong name be refused at once.
 
@@ -28,6 +29,7 @@ class Architecture:
     widths: tuple[tuple[str, int], ...] = ()
     names: "Vocabulary" = field(default_factory=lambda: Vocabulary(), compare=False, repr=False)
     int8: frozenset[str] = frozenset()
+    linear: frozenset[str] = frozenset()
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -82,18 +84,35 @@ class Architecture:
                 raise ValueError(f"no region is called {region!r}; regions: {_some(self.names.regions)}")
         return replace(self, int8=frozenset(regions))
 
+    def linearise(self, *layers: str) -> "Architecture":
+        """Return the architecture in which the activation of `layers` (and no others) is the identity.
+
+        Each then is one convolution with the layer that reads it; one whose reader is removed stays as it was.
+
+        Raises:
+            ValueError: a layer that the teacher doesn't have, or that can't be merged with what reads it.
+        """
+        for layer in layers:
+            if layer not in self.names.mergeable:
+                known = any(name == layer for name, _ in self.names.layers)
+                said = "can't be merged with what reads it" if known else "isn't in the network"
+                raise ValueError(f"layer {layer!r} {said}; those that can be merged: {_some(self.names.mergeable)}")
+        return replace(self, linear=frozenset(layers))
+
     @property
     def key(self) -> str:
         """Short stable identity: journal rows and caches are keyed by it."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, object]:
-        """Return ``{"removed": [...], "widths": {...}}``, with ``"int8": [...]`` where any region is."""
+        """Return ``{"removed": [...], "widths": {...}}``, with ``int8`` and ``linear`` where there are any."""
         order = {name: index for index, (name, _) in enumerate(self.names.layers)}
         removed = sorted(self.removed, key=lambda name: order.get(name, 0))
         described: dict[str, object] = {"removed": removed, "widths": dict(self.widths)}
         if self.int8:
             described["int8"] = [name for name in self.names.regions if name in self.int8]
+        if self.linear:
+            described["linear"] = sorted(self.linear, key=lambda name: order.get(name, 0))
         return described
 
 
@@ -101,12 +120,13 @@ class Architecture:
 class Vocabulary:
     """The names that an architecture of one teacher may use: (layer, why not removable), (group, width, why fixed).
 
-    `regions` are those whose precision can be chosen.
+    `regions` are those whose precision can be chosen, `mergeable` the layers that can be merged with what reads them.
     """
 
     layers: tuple[tuple[str, str], ...] = ()
     groups: tuple[tuple[str, int, str], ...] = ()
     regions: tuple[str, ...] = ()
+    mergeable: tuple[str, ...] = ()
 
     def full_width(self, group: str) -> int:
         """Return the teacher's width of `group`, refusing unknown names with ValueError."""

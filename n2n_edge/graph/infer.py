@@ -20,7 +20,7 @@ from n2n_edge.graph.op import STANDARD_DOMAINS, op_key, op_of
 from n2n_edge.graph.runtime_shapes import exact_sizes, stand_in
 from n2n_edge.graph.subgraphs import holds_graph, initializers_of
 
-__all__ = ["SMALL", "Inferred", "infer", "is_countable", "is_random", "measured", "skeleton"]
+__all__ = ["SMALL", "Inferred", "Walk", "infer", "is_countable", "is_random", "measured", "skeleton"]
 
 SMALL = 4096
 """Elements up to which a constant may be a setting (sizes, axes, scales) whose content shapes depend on."""
@@ -80,7 +80,7 @@ class Inferred:
 
 def infer(model: ir.Model, inputs: Mapping[str, tuple[int, ...]]) -> Inferred:
     """Return what inference tells of `model` for inputs of these shapes."""
-    walk = _Walk(model, inputs)
+    walk = Walk(model, inputs)
     for node in model.graph:
         walk.visit(node)
     if walk.found.unknown:
@@ -152,7 +152,9 @@ def measured(node: ir.Node, shape: tuple[int, ...]) -> Array:
     return np.array(shape[start:end], np.int64)
 
 
-class _Walk:
+class Walk:
+    """One pass through a graph, node by node in its order; `found` holds what is known so far."""
+
     def __init__(self, model: ir.Model, inputs: Mapping[str, tuple[int, ...]]) -> None:
         self.found = Inferred()
         self._values: dict[str, Array] = {}
@@ -181,7 +183,7 @@ class _Walk:
                 source = node.inputs[0]
                 shape = None if source is None else self.found.shapes.get(str(source.name))
                 if shape is not None:
-                    self._hold(str(node.outputs[0].name), measured(node, shape))
+                    self.hold(str(node.outputs[0].name), measured(node, shape))
                     return
             self._infer(node)
             if self._is_arithmetic(node):
@@ -200,7 +202,12 @@ class _Walk:
         self.found.shapes[name], self.found.kinds[name] = sizes, kind
         self._types.pop(name, None)  # made where ONNX is asked, which equal nodes do once
 
-    def _hold(self, name: str, array: Array) -> None:
+    def value(self, name: str) -> Array | None:
+        """Return the content of a small value, None where it isn't known."""
+        return self._values.get(name)
+
+    def hold(self, name: str, array: Array) -> None:
+        """Learn the content of a small value."""
         self._values[name] = array
         self._note(name, array.shape, onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
 
@@ -220,7 +227,7 @@ class _Walk:
     def _evaluate(self, node: ir.Node) -> None:
         output = str(node.outputs[0].name)
         if op_of(node).form in ("same", "reshaped") and node.inputs[0] is not None:  # axes may be attributes
-            self._hold(output, self._values[str(node.inputs[0].name)].reshape(self.found.shapes[output]))
+            self.hold(output, self._values[str(node.inputs[0].name)].reshape(self.found.shapes[output]))
             return
         from onnx.reference import ReferenceEvaluator  # loads hundreds of ops, which few models need
 
@@ -231,7 +238,7 @@ class _Walk:
         for value, output in zip(node.outputs, outputs, strict=False):
             array = np.asarray(output)
             if value.name and array.dtype != object:
-                self._hold(str(value.name), array)
+                self.hold(str(value.name), array)
 
     def _infer(self, node: ir.Node) -> None:
         """Learn the types of a node's outputs from ONNX, or from the row of an op from outside."""

@@ -27,6 +27,7 @@ from n2n_edge.graph.input_shape import recorded_shape
 from n2n_edge.graph.labels import Labels
 from n2n_edge.graph.layers import Layer, find_layers
 from n2n_edge.graph.load import load_model
+from n2n_edge.graph.merging import Link, find_links, merge_layers
 from n2n_edge.graph.normalise import normalise
 from n2n_edge.graph.propagate import propagate
 from n2n_edge.graph.regions import Region, find_regions
@@ -42,7 +43,7 @@ _BASE_GRAPHS_KEPT = 64
 
 @dataclass(frozen=True)
 class BaseGraph:
-    """The teacher at full width without some layers: what every width assignment of one stage-1 choice is cut from.
+    """The teacher at full width, some layers gone or merged: what all widths of one stage-1 choice are cut from.
 
     `groups` are the channel groups that are left, named after the first teacher group in each; `aliases` maps every
     teacher group that lives on to the one it has become part of.
@@ -77,7 +78,7 @@ class Teacher:
         self.groups: tuple[ChannelGroup, ...] = find_groups(self.labels, self.model, self.layers)
         self._scores: Mapping[str, NDArray[np.floating[Any]]] = {}
         self._importance: NDArray[np.float64] | None = None
-        self._base_graphs: OrderedDict[frozenset[str], BaseGraph] = OrderedDict()
+        self._base_graphs: OrderedDict[tuple[frozenset[str], frozenset[str]], BaseGraph] = OrderedDict()
 
     @classmethod
     def load(cls, path: Path | str, input_shape: tuple[int, ...] | None = None) -> "Teacher":
@@ -104,6 +105,7 @@ class Teacher:
                 layers=tuple((layer.name, layer.reason) for layer in self.layers),
                 groups=tuple((group.name, group.width, group.reason) for group in self.groups),
                 regions=tuple(region.name for region in self.regions),
+                mergeable=tuple(link.layer for link in self.links),
             )
         )
 
@@ -113,23 +115,31 @@ class Teacher:
         return find_regions(self.model, self.layers)
 
     @cached_property
+    def links(self) -> tuple[Link, ...]:
+        """The layers that can be merged with the one that reads them, in execution order."""
+        return find_links(self.model, self.layers)
+
+    @cached_property
     def touchable(self) -> Touchable:
         """What can go and, for the rest, why not."""
         return find_touchable(self.labels, self.layers, self.groups)
 
-    def base_graph(self, removed: frozenset[str]) -> BaseGraph:
-        """Return the full-width graph without the layers called `removed` (kept in a small cache).
+    def base_graph(self, removed: frozenset[str], linear: frozenset[str] = frozenset()) -> BaseGraph:
+        """Return the full-width graph without the layers called `removed`, and with those of `linear` merged.
+
+        It is kept in a small cache.
 
         Raises:
             ValueError: the removals leave an op with inputs of different widths.
         """
-        known = self._base_graphs.get(removed)
+        key = (removed, linear)
+        known = self._base_graphs.get(key)
         if known is None:
-            known = self._make_base_graph(removed)
-            self._base_graphs[removed] = known
+            known = self._make_base_graph(removed, linear)
+            self._base_graphs[key] = known
             while len(self._base_graphs) > _BASE_GRAPHS_KEPT:
                 self._base_graphs.popitem(last=False)
-        self._base_graphs.move_to_end(removed)
+        self._base_graphs.move_to_end(key)
         return known
 
     def scored(self, scores: Mapping[str, NDArray[np.floating[Any]]]) -> "Teacher":
@@ -153,27 +163,41 @@ class Teacher:
             except RemovalConflictError as conflict:
                 removed = removed - {conflict.layer}
 
-    def architecture(self, removed: Sequence[str], widths: Mapping[str, int], int8: Sequence[str] = ()) -> Architecture:
+    def architecture(
+        self,
+        removed: Sequence[str],
+        widths: Mapping[str, int],
+        int8: Sequence[str] = (),
+        linear: Sequence[str] = (),
+    ) -> Architecture:
         """Return the architecture of a journal row; raises ValueError for names that this teacher doesn't have."""
-        architecture = self.full.remove(*removed).in_int8(*int8)
+        architecture = self.full.remove(*removed).in_int8(*int8).linearise(*linear)
         for group, width in widths.items():
             architecture = architecture.resize(group, width)
         return architecture
 
-    def _make_base_graph(self, removed: frozenset[str]) -> BaseGraph:
-        if not removed:
+    def _make_base_graph(self, removed: frozenset[str], linear: frozenset[str]) -> BaseGraph:
+        if not removed and not linear:
             aliases = {group.name: group.name for group in self.groups}
             return BaseGraph(
                 self.model, self.labels, self.groups, aliases, self._importance_in(self.model, self.labels)
             )
-        model = remove_layers(self.model, self.layers, removed)
+        model = remove_layers(self.model, self.layers, removed) if removed else self.model
+        merged: frozenset[str] = frozenset()
+        if linear:
+            model, merged = merge_layers(model, self.layers, linear)
         labels = propagate(model, seed=self.labels.dims, size=self.labels.count)
         kept = [layer for layer in self.layers if layer.name not in removed]
         groups, aliases = self._named_after_teacher(find_groups(labels, model, kept), labels)
-        return BaseGraph(model, labels, groups, aliases, self._importance_in(model, labels))
+        return BaseGraph(model, labels, groups, aliases, self._importance_in(model, labels, merged))
 
-    def _importance_in(self, model: ir.Model, labels: Labels) -> NDArray[np.float64]:
-        """Return the importance of a graph's units; one that has become of several counts as they do together."""
+    def _importance_in(
+        self, model: ir.Model, labels: Labels, merged: frozenset[str] = frozenset()
+    ) -> NDArray[np.float64]:
+        """Return the importance of a graph's units; one that has become of several counts as they do together.
+
+        The weights called `merged` read other channels than the teacher's did.
+        """
         by_weights = unit_importance(labels, model, self._scores)
         if self._importance is None:
             return by_weights
@@ -183,6 +207,7 @@ class Teacher:
                     np.stack([row.ravel(), self.labels.dims[key].ravel()])
                     for key, row in labels.dims.items()
                     if key in self.labels.dims and self.labels.dims[key].shape == row.shape
+                    if key[0] not in merged or key[1] == 0
                 ],
                 axis=1,
             ),
@@ -227,7 +252,7 @@ def build(teacher: Teacher, architecture: Architecture, keep: Mapping[str, Seque
     >>> n2n_edge.costs(smaller).params < n2n_edge.costs(teacher.model).params
     True
     """
-    base = teacher.base_graph(architecture.removed)
+    base = teacher.base_graph(architecture.removed, architecture.linear)
     return drop_channels(base.model, base.labels, _dropped(base, architecture, keep or {}))
 
 
@@ -239,7 +264,7 @@ def surviving(teacher: Teacher, architecture: Architecture) -> dict[str, NDArray
     Raises:
         ValueError: removals that don't go together.
     """
-    base = teacher.base_graph(architecture.removed)
+    base = teacher.base_graph(architecture.removed, architecture.linear)
     alive = np.ones(base.labels.count, bool)
     alive[_dropped(base, architecture, {})] = False
     kept = {}

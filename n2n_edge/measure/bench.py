@@ -16,6 +16,7 @@ from n2n_edge.graph.model_file import file_size_bytes, is_ort
 from n2n_edge.graph.op import counted_op
 from n2n_edge.graph.subgraphs import flattened
 from n2n_edge.measure.board import BoardState, refuse_throttled, state_warnings
+from n2n_edge.measure.conversion import Converted
 from n2n_edge.measure.measurement import (
     ConnectionLostError,
     Energy,
@@ -39,6 +40,7 @@ from n2n_edge.measure.messages import (
 from n2n_edge.measure.options import BenchOptions, refuse_threads
 from n2n_edge.measure.per_op import OpProfile
 from n2n_edge.measure.process import WorkerProcess
+from n2n_edge.measure.runtimes import ONNXRUNTIME
 from n2n_edge.measure.target import HostTarget, Target
 from n2n_edge.metrics.notices import Notice
 
@@ -49,6 +51,7 @@ __all__ = [
     "bench",
     "refuse_unbound",
     "run_throughput",
+    "runtime_of",
     "twice",
     "with_profile",
 ]
@@ -88,7 +91,7 @@ class Throughput:
 
 
 def bench(
-    model: Path | str,
+    model: Path | str | Converted,
     options: BenchOptions | None = None,
     *,
     target: Target | None = None,
@@ -112,8 +115,9 @@ def bench(
     """
     options = BenchOptions() if options is None else options
     target = HostTarget() if target is None else target
-    path = Path(model)
-    refuse_unbound([path], options)
+    path = Path(model) if isinstance(model, str) else model
+    if isinstance(path, Path):
+        refuse_unbound([path], options)
     return twice(target, lambda: _bench(path, options, target, profiled))
 
 
@@ -234,8 +238,21 @@ def threads_on(target: Target, options: BenchOptions, streams: int = 1) -> int:
     return options.threads
 
 
-def request_fields(target: Target, model: Path | bytes, options: BenchOptions) -> dict[str, Any]:
+def runtime_of(model: Path | bytes | Converted) -> str:
+    """Return the runtime that a model is for."""
+    return model.runtime if isinstance(model, Converted) else ONNXRUNTIME
+
+
+def request_fields(target: Target, model: Path | bytes | Converted, options: BenchOptions) -> dict[str, Any]:
     """Return the fields of a worker's request for one model."""
+    if isinstance(model, Converted):
+        return {
+            **options.request(threads_on(target, options)),
+            "runtime": model.runtime,
+            "files": [target.put_file(file) for file in model.files],
+            "samples_path": target.put_file(model.samples),
+            "affinity": target.affinity,
+        }
     fields: dict[str, Any] = {
         **options.request(threads_on(target, options)),
         **target.put(model),
@@ -249,7 +266,13 @@ def request_fields(target: Target, model: Path | bytes, options: BenchOptions) -
 
 
 def to_measurement(
-    event: Measured, ready: WorkerReady, target: Target, model: Path | bytes, options: BenchOptions, *, fresh: bool
+    event: Measured,
+    ready: WorkerReady,
+    target: Target,
+    model: Path | bytes | Converted,
+    options: BenchOptions,
+    *,
+    fresh: bool,
 ) -> Measurement:
     """Turn what a worker answered into a measurement, with what is doubtful about it.
 
@@ -271,7 +294,7 @@ def to_measurement(
         first_run_ms=event.first_run_ms,
         session_ms=event.session_ms,
         engine_ms=event.engine_ms,
-        file_size_bytes=len(model) if isinstance(model, bytes) else file_size_bytes(model),
+        file_size_bytes=_size_bytes(model),
         arena_bytes=None,
         arena_in_use_bytes=None,
         rss_growth_bytes=grown,
@@ -287,17 +310,23 @@ def to_measurement(
     )
 
 
-def _bench(path: Path, options: BenchOptions, target: Target, profiled: bool) -> Bench:
+def _size_bytes(model: Path | bytes | Converted) -> int:
+    if isinstance(model, Converted):
+        return model.size_bytes
+    return len(model) if isinstance(model, bytes) else file_size_bytes(model)
+
+
+def _bench(path: Path | Converted, options: BenchOptions, target: Target, profiled: bool) -> Bench:
     before = target.state()
     refuse_throttled(str(path), target.name, before)
-    with target.start() as process:
+    with target.start(runtime=runtime_of(path)) as process:
         fields = request_fields(target, path, options)
         event = process.request(Measured, str(path), options.timeout_s, options.timed_s, **fields, idle_s=IDLE_S)
     measurement = to_measurement(event, process.ready, target, path, options, fresh=True)
     after = target.state()
     refuse_throttled(str(path), target.name, after, before)
     profile = None
-    if profiled or not options.only_cpu:
+    if isinstance(path, Path) and (profiled or not options.only_cpu):
         profile, measurement = with_profile(measurement, path, options, target)
     measurement = measurement.warned(*state_warnings(before, after, event.clock_mhz))
     return Bench(measurement, profile, before, after)

@@ -17,8 +17,9 @@ from statistics import median
 import numpy as np
 
 from n2n_edge.errors import N2NError
-from n2n_edge.measure.bench import request_fields, to_measurement, twice
+from n2n_edge.measure.bench import request_fields, runtime_of, to_measurement, twice
 from n2n_edge.measure.board import refuse_throttled, state_warnings
+from n2n_edge.measure.conversion import Converted
 from n2n_edge.measure.measurement import ConnectionLostError, Measurement, alone_in_failing
 from n2n_edge.measure.messages import BlockTimed, Measured, Opened, WorkerReady
 from n2n_edge.measure.options import BenchOptions
@@ -76,7 +77,7 @@ def _all_certain(standing: Standing) -> bool:
 
 
 def compare(
-    models: Sequence[Path],
+    models: Sequence[Path | Converted],
     options: BenchOptions,
     target: Target,
     *,
@@ -136,7 +137,9 @@ def _plan(slowest_s: float, max_time_s: float) -> tuple[int, int]:
 class _Race:
     """The rounds of one comparison and what they gave."""
 
-    def __init__(self, entries: Sequence[Path], options: BenchOptions, target: Target, order: random.Random) -> None:
+    def __init__(
+        self, entries: Sequence[Path | Converted], options: BenchOptions, target: Target, order: random.Random
+    ) -> None:
         self._entries = entries
         self._options = options
         self._target = target
@@ -251,7 +254,7 @@ class _Race:
                 self._samples[index] += samples[index]
 
     def _open(self, index: int, stack: contextlib.ExitStack) -> WorkerProcess:
-        process = stack.enter_context(self._target.start())
+        process = stack.enter_context(self._target.start(runtime=runtime_of(self._entries[index])))
         label = str(self._entries[index])
         fields = request_fields(self._target, self._entries[index], self._options)
         event = process.request(Opened, label, self._options.timeout_s, **fields)

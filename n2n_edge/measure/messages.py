@@ -15,8 +15,9 @@ from n2n_edge.foreign import printable
 from n2n_edge.measure.worker import MAX_SAMPLES
 
 __all__ = [
-    "BlockTimed", "Checked", "Clock", "EnergySpent", "FailureMessage", "HolderReady", "InvalidMessageError",
+    "BlockTimed", "Checked", "Clock", "EnergySpent", "FailureMessage", "HolderReady", "Inferred", "InvalidMessageError",
     "KernelTime", "LimitMet", "LimitPrepared", "Measured", "Message", "Opened", "PhaseMessage", "Profiled", "Put",
+    "Referred",
     "State", "StreamsRun", "WorkerReady", "one_line", "parse",
 ]  # fmt: skip
 
@@ -185,6 +186,20 @@ class BlockTimed(Message):
 
     def claimed_ms(self) -> float:
         return sum(self.samples_ms)
+
+
+class Referred(Message):
+    """Samples of a model's inputs, and what ONNX Runtime gives for them, were written."""
+
+    command = "reference"
+
+    samples: Annotated[int, Field(ge=1, le=MOST_TEXTS)]
+
+
+class Inferred(Referred):
+    """A converted model was run on samples, and what it gave was written."""
+
+    command = "infer"
 
 
 class StreamsRun(Message):

@@ -21,7 +21,7 @@ from n2n_edge.measure.worker.state import board_state
 from n2n_edge.measure.worker.system import allowed_cpus
 from n2n_edge.metrics.figures import Provenance
 
-__all__ = ["HostTarget", "MemoryLimit", "Target"]
+__all__ = ["HostTarget", "MemoryLimit", "Target", "model_bytes"]
 
 PIECE_BYTES = 3_000_000
 CLEAR_UP_S = 10.0
@@ -81,18 +81,18 @@ class Target(ClosedAtExit):
         """Prepare a limit for one worker and return by what means it comes under it; see `worker.memory`."""
         return self._holder().request(LimitPrepared, self.name, CHECK_TIMEOUT_S, bytes=self._limit_bytes)
 
-    def start(self, *, unlimited: bool = False) -> WorkerProcess:
-        """Start a fresh worker, under the limit on memory unless it is to be `unlimited`.
+    def start(self, *, unlimited: bool = False, runtime: str = "onnxruntime") -> WorkerProcess:
+        """Start a fresh worker of a runtime, under the limit on memory unless it is to be `unlimited`.
 
         Raises:
             MeasurementError: no Python or no runtime there; a board that can't be reached.
         """
         if unlimited or self._limit_bytes is None:
-            return WorkerProcess(self.launch(()), WorkerReady, self.name)
+            return WorkerProcess(self.launch(("--runtime", runtime)), WorkerReady, self.name)
         means = self.limit_there()
         watched = () if means.prefix else ("--watch-memory", str(self._limit_bytes))
         limited = replace(
-            self.launch(watched, tuple(means.prefix)),
+            self.launch((*watched, "--runtime", runtime), tuple(means.prefix)),
             limit_bytes=self._limit_bytes,
             was_over_limit=lambda: self._was_over_limit(means.cgroup),
         )
@@ -112,6 +112,10 @@ class Target(ClosedAtExit):
                 return {"model_path": str(model.absolute())}
             return {"model_base64": base64.b64encode(model).decode()}
         return {"model_path": self._send(model)}
+
+    def put_file(self, path: Path) -> str:
+        """Return the path there of a file, such as one that a model was converted to; it is sent at most once."""
+        return self._send(path) if self.sends_models else str(path.absolute())
 
     def scratch(self) -> str:
         """Return a folder there for files that a measurement makes; it is removed at the end."""
@@ -242,11 +246,21 @@ class HostTarget(Target):
         return Launch([*prefix, sys.executable, *worker_arguments(arguments)], preamble=worker_archive())
 
 
+def model_bytes(model: Path) -> bytes:
+    """Return a model as the bytes of one file, external data taken in.
+
+    Raises:
+        InputError: no such file, or more data than one file holds.
+    """
+    check_path(model)
+    return _content(model)[0]
+
+
 def _content(model: Path | bytes) -> tuple[bytes, str]:
     """Return a model as one file's bytes, external data taken in, and the suffix of its name."""
     if isinstance(model, bytes):
         return model, ".onnx"
-    if is_ort(model):
+    if is_ort(model) or model.suffix in (".param", ".bin", ".xml", ".npz"):
         return model.read_bytes(), model.suffix
     try:
         proto = read_proto(model)

@@ -5,8 +5,7 @@ from typing import Any
 
 from n2n_edge.measure.comparison import Comparison
 from n2n_edge.metrics.formats import format_value
-from n2n_edge.names import names_of
-from n2n_edge.report.bench_document import BenchJson
+from n2n_edge.report.bench_document import BenchJson, names_of_rows
 from n2n_edge.report.bench_words import comparison_words
 from n2n_edge.report.chart import Bar, Chart, Key, Label, Line, Point, Rule, axis_ticks, x_range, y_range
 from n2n_edge.report.scale import Scale, fit_scale
@@ -59,7 +58,7 @@ def comparison_of(document: Mapping[str, Any]) -> Comparison:
 
 def named_models(document: BenchJson) -> list[dict[str, Any]]:
     """Return the document's models, each with a "name" that tells it from the others."""
-    names = names_of([str(model["path"]) for model in document["models"]])
+    names = names_of_rows(document)
     return [{**model, "name": name} for name, model in zip(names, document["models"], strict=True)]
 
 

@@ -14,13 +14,14 @@ from n2n_edge.measure.bench import Throughput
 from n2n_edge.measure.comparison import Comparison
 from n2n_edge.measure.measurement import alone_in_failing
 from n2n_edge.measure.per_op import OpProfile
-from n2n_edge.measure.suite import Entry, Suite
+from n2n_edge.measure.runtimes import ONNXRUNTIME
+from n2n_edge.measure.suite import Entry, Suite, names_of_runs
 from n2n_edge.measure.target import Target
 from n2n_edge.metrics.figures import MB, SCHEMA_VERSION, Figure, FigureJson
 from n2n_edge.metrics.notices import codes_of, texts_of
 from n2n_edge.report.histogram import histogram_of
 
-__all__ = ["BenchJson", "Benched", "bench_document", "file_sha256", "timed_figures"]
+__all__ = ["BenchJson", "Benched", "bench_document", "file_sha256", "names_of_rows", "timed_figures"]
 
 BINS = 24
 """Bars of a histogram in the document."""
@@ -42,7 +43,9 @@ class BenchJson(TypedDict):
 
 @dataclass(frozen=True)
 class Benched:
-    """One model's entry, with what follows from the graph and what is predicted for a board that isn't the target.
+    """The entry of one model under one runtime, with what follows from the graph and what is predicted.
+
+    A prediction is for a board that isn't the target.
 
     `name` tells it from the other models; see `names_of`.
     """
@@ -99,6 +102,12 @@ def timed_figures(row: Benched) -> dict[str, Figure]:
     return figures
 
 
+def names_of_rows(document: BenchJson) -> tuple[str, ...]:
+    """Return a name for each model of a document, as `names_of_runs` has them."""
+    runs = [(Path(row["path"]), str(row.get("runtime") or ONNXRUNTIME).split()[0]) for row in document["models"]]
+    return names_of_runs(runs)
+
+
 def file_sha256(path: Path) -> str:
     """Return the checksum of a model, external data included, by which a later document knows it again."""
     digest = hashlib.sha256()
@@ -119,7 +128,8 @@ def _sha256(path: Path) -> str:
 def _row(row: Benched) -> dict[str, Any]:
     entry = row.entry
     if entry.error is not None:
-        return {"path": str(entry.path), "error": " ".join(entry.error.on_command_line().split())}
+        failed = {"path": str(entry.path), "error": " ".join(entry.error.on_command_line().split())}
+        return failed if entry.runtime == ONNXRUNTIME else {**failed, "runtime": entry.runtime}
     measured = entry.measurement
     assert measured is not None
     document: dict[str, Any] = {
@@ -135,6 +145,8 @@ def _row(row: Benched) -> dict[str, Any]:
         "warnings": list(texts_of(measured.warnings)),
         "warning_codes": list(codes_of(measured.warnings)),
     }
+    if entry.parity is not None:
+        document["parity"] = entry.parity.to_json()
     document |= {name: figure.to_json() for name, figure in timed_figures(row).items()}
     spread = histogram_of(measured.samples_ms, BINS)
     document["histogram"] = {

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from n2n_edge.errors import InputError
+from n2n_edge.measure.runtimes import ONNXRUNTIME
 from n2n_edge.metrics.figures import SCHEMA_VERSION
-from n2n_edge.names import names_of
 from n2n_edge.reading import read_json
-from n2n_edge.report.bench_document import BenchJson
+from n2n_edge.report.bench_document import BenchJson, names_of_rows
 
 __all__ = ["Change", "changes_since", "read_bench"]
 
@@ -56,7 +56,7 @@ def read_bench(path: Path) -> BenchJson:
 def changes_since(earlier: BenchJson, now: BenchJson) -> tuple[Change, ...]:
     """Return a change for each model that both documents measured.
 
-    It is found by its path, else by its content, or by its file name where no other has it.
+    It is found under the same runtime, by its path, else by its content, or by its file name where no other has it.
     The two weren't timed in turns: whatever else changed meanwhile is in the ratio.
     """
     warnings = []
@@ -67,13 +67,13 @@ def changes_since(earlier: BenchJson, now: BenchJson) -> tuple[Change, ...]:
     if earlier["target"]["name"] != now["target"]["name"]:
         warnings.append(f"the target differs: {earlier['target']['name']} then, {now['target']['name']} now")
     found = []
-    names = names_of([str(model["path"]) for model in now["models"]])
+    names = names_of_rows(now)
     for name, model in zip(names, now["models"], strict=True):
         before_row = _same(model, earlier)
         if before_row is None or "p50_ms" not in model:
             continue
         own = list(warnings)
-        for key in ("threads", "batch", "providers"):
+        for key in ("threads", "batch", "providers", *(() if _runtime(model) == ONNXRUNTIME else ("runtime",))):
             if before_row[key] != model[key]:
                 own.append(f"{key} differs: {before_row[key]} then, {model[key]} now")
         if before_row["sha256"] != model["sha256"]:
@@ -84,8 +84,13 @@ def changes_since(earlier: BenchJson, now: BenchJson) -> tuple[Change, ...]:
     return tuple(found)
 
 
+def _runtime(row: dict[str, Any]) -> str:
+    """Return the name of the runtime that a model was timed under, without its version."""
+    return str(row.get("runtime") or ONNXRUNTIME).split()[0]
+
+
 def _same(model: dict[str, Any], earlier: BenchJson) -> dict[str, Any] | None:
-    candidates = [row for row in earlier["models"] if "p50_ms" in row]
+    candidates = [row for row in earlier["models"] if "p50_ms" in row and _runtime(row) == _runtime(model)]
     for row in candidates:
         if row["path"] == model["path"]:
             return row

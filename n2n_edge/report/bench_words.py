@@ -38,6 +38,8 @@ def bench_cells(row: Benched) -> dict[str, str]:
         "threads, batch": f"{measured.threads}, {measured.batch}",
         "size MB": f"{measured.file_size_bytes / MB:.3f}",
     }
+    if row.entry.parity is not None:
+        cells["converted"] = row.entry.parity.in_words
     if row.costs is not None:
         integers = share_in_words(row.costs.integer_macs, row.costs.macs)
         cells |= {

@@ -133,6 +133,8 @@ class LayerJson(TypedDict):
     channels: NotRequired[ChannelsJson]
     precision: NotRequired[Literal["fp32", "fp16", "int8"]]
     """What it is calculated in, in a student that isn't all float32."""
+    merged_into: NotRequired[str]
+    """The layer that it is part of in the student."""
 
 
 class SearchJson(TypedDict):
@@ -163,10 +165,14 @@ class ChosenJson(TypedDict):
 
 
 class ArchitectureJson(TypedDict):
-    """What the student lacks: whole layers, and channels of groups."""
+    """What the student lacks: whole layers, and channels of groups.
+
+    `merged` are runs of layers that are one convolution, by the last one's name; reports before there were any lack it.
+    """
 
     removed: list[str]
     groups: list[GroupJson]
+    merged: NotRequired[list[list[str]]]
 
 
 class PrecisionStepJson(TypedDict):

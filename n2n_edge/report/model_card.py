@@ -119,6 +119,10 @@ def _making(document: RunReport) -> str:
         f"- Search: policy {search['policy']}, effort {search['effort']}, seed {search['seed']}, "
         f"{len(search['candidates'])} candidates.",
         f"- Layers removed: {removed}.",
+        *(
+            f"- Layers merged into one: {' + '.join(map(markdown_code, run))}."
+            for run in architecture.get("merged", [])
+        ),
         f"- Channel groups shrunk: {widths}.",
         *_precision(document),
         f"- Training: distilled from the teacher for {len(training['epochs'])} epochs"

@@ -191,7 +191,8 @@ def _numbers(layers: Sequence[LayerJson], left: float, slot: float) -> tuple[Tic
 def _title(place: int, layer: LayerJson, text: str) -> str:
     if not layer["op_type"]:
         return f"what belongs to no layer; {text}"
-    fate = "; removed" if layer["removed"] else ""
+    into = layer.get("merged_into")
+    fate = "; removed" if layer["removed"] else "" if into is None else f"; merged into {into}"
     return f"{place + 1}: {layer['name']}, {layer['op_type']}; {text}{fate}"
 
 
@@ -199,7 +200,8 @@ def _channel_words(layer: LayerJson) -> str:
     channels = layer.get("channels")
     if channels is None:
         return ""
-    return f"{channels['before']} → {'–' if channels['after'] is None else channels['after']}"
+    after = "merged" if "merged_into" in layer else "–"
+    return f"{channels['before']} → {after if channels['after'] is None else channels['after']}"
 
 
 def _cell(layer: LayerJson, device: str) -> LayerCell:

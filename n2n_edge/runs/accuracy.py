@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from n2n_edge.data.class_names import read_class_names
@@ -14,7 +15,7 @@ from n2n_edge.data.loading import Loading, quiet
 from n2n_edge.data.splits import VALIDATION_WARNINGS
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.graph.bind import bound_where_named
-from n2n_edge.graph.input_shape import IMAGE_TYPES, at_one_size
+from n2n_edge.graph.input_shape import IMAGE_TYPES, at_one_size, in_layout
 from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
@@ -29,7 +30,7 @@ from n2n_edge.tasks.paired import paired_difference
 from n2n_edge.tasks.task import Meter
 from n2n_edge.training.file_evaluation import evaluate_file, file_meter
 
-__all__ = ["TestData", "file_accuracy"]
+__all__ = ["TestData", "file_accuracy", "real_inputs"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,18 @@ def file_accuracy(
         notes = tuple(dict.fromkeys((*notes, *their_notes)))
     figure = _figure(file_meter(path, data.test, data, teacher=baseline, teacher_data=theirs))
     return "fidelity", figure, None, notes, warnings
+
+
+def real_inputs(path: Path, wanted: TestData, count: int) -> np.ndarray:
+    """Return test images as a file's first input takes them, ``(count, 1, ...)``: one image in each batch.
+
+    Raises:
+        InputError: a model that takes no images, or data that don't fit it.
+    """
+    (file,) = _files([path], wanted)
+    data, _, _ = _data(file, wanted)
+    images = data.inputs(np.asarray(data.test.images[:count]))
+    return np.asarray(in_layout(images, file.how.preprocessing.layout))[:, np.newaxis]
 
 
 def _bound_accuracy(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from n2n_edge.errors import InputError
 from n2n_edge.graph.architecture import Architecture
+from n2n_edge.graph.merging import made_merges
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.measure.board import environment
 from n2n_edge.metrics.budget import Budget
@@ -224,11 +225,12 @@ def _model(path: str, figures: ModelFigures, sha256: str | None = None) -> Model
 
 
 def _architecture(teacher: Teacher, architecture: Architecture) -> ArchitectureJson:
-    base = teacher.base_graph(architecture.removed)
+    base = teacher.base_graph(architecture.removed, architecture.linear)
     layers = {group.name: list(group.layers) for group in base.groups}
     widths = {group.name: min(group.width, architecture.width(group.name)) for group in base.groups}
     return {
         "removed": [layer.name for layer in teacher.layers if layer.name in architecture.removed],
+        "merged": [list(run) for run in made_merges(teacher.links, architecture.kept, architecture.linear)],
         "groups": [
             {
                 "name": group.name,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from n2n_edge.data.dataset import Data
+from n2n_edge.data.dataset import Data, Split
 from n2n_edge.report.document import ExampleJson, ExamplesJson, MarksJson
 from n2n_edge.tasks.marks import Marks, label_marks
 from n2n_edge.training.file_evaluation import outputs_by_image
@@ -26,10 +26,13 @@ _COLOURS = ((0, 0, 0), (230, 97, 1), (37, 99, 184), (26, 115, 64), (179, 38, 30)
 _OPAQUE = 140
 
 
-def worst_examples(teacher: Path, student: Path, data: Data) -> ExamplesJson | None:
+def worst_examples(
+    teacher: Path, student: Path, data: Data, own: tuple[Split, Data] | None = None
+) -> ExamplesJson | None:
     """Return the test images on which two files differ most, of the first ones, with what each says of them.
 
-    None where what they give can't be drawn (see `Task.marks`).
+    `own` are the images as the student takes them, where it takes them in another size than the teacher. None where
+    what they give can't be drawn (see `Task.marks`).
     """
     task, images = data.task, data.test
     if task is None:
@@ -38,15 +41,18 @@ def worst_examples(teacher: Path, student: Path, data: Data) -> ExamplesJson | N
     looked_at = images.take(np.arange(count))
     labels = task.labels(looked_at)
     rows: list[tuple[float, int, Marks, Marks]] = []
-    pairs = zip(*(outputs_by_image(path, data, looked_at) for path in (teacher, student)), strict=True)
-    for place, (theirs, own) in enumerate(pairs):
-        marks = task.marks(theirs), task.marks(own)
-        if marks[0] is None or marks[1] is None:
+    given, student_data = (looked_at, data) if own is None else (own[0].take(np.arange(count)), own[1])
+    reader = student_data.task or task
+    pairs = zip(outputs_by_image(teacher, data, looked_at), outputs_by_image(student, student_data, given), strict=True)
+    for place, (theirs, outputs) in enumerate(pairs):
+        marks = task.marks(theirs), reader.marks(outputs)
+        meter = task.meter() if reader == task else task.meter_of(reader)
+        if marks[0] is None or marks[1] is None or meter is None:
             return None
-        meter = task.meter()
-        meter.add(own, theirs, None)
+        meter.add(outputs, theirs, None)
         agreement = meter.evaluation().fidelity
-        rows.append((2.0 if agreement is None else agreement, place, marks[0][0], marks[1][0]))
+        student_marks = marks[1][0].scaled(student_data.input_shape[1:], data.input_shape[1:])
+        rows.append((2.0 if agreement is None else agreement, place, marks[0][0], student_marks))
     rows.sort(key=lambda row: row[:2])
     shown = [
         _example(looked_at.images[place], agreement, first, second, None if labels is None else labels[place])

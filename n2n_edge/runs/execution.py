@@ -8,6 +8,7 @@ from typing import cast
 from n2n_edge.devices.profile import Profile
 from n2n_edge.errors import BudgetMissedError, InputError, N2NError, setting
 from n2n_edge.graph.architecture import Architecture
+from n2n_edge.latency.file_figures import ModelFile
 from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS
@@ -111,6 +112,7 @@ def _run(
                 precision=CandidatePrecision(
                     prepared.teacher, cast("ShippedPrecision", settings.precision), prepared.profile
                 ),
+                merging=settings.merging,
             )
             found = _search(settings, prepared, schedule, meter, journal, callback, time.monotonic() - before)
         give_back_freed_memory()
@@ -217,6 +219,9 @@ def _search(
 
     timed = any(budget.cost == "latency_ms" for budget in settings.budgets) or settings.objective == "latency_ms"
     base = meter.of_teacher(timed=timed)
+    if prepared.original is not None:  # what counts is what is saved of the teacher as it is
+        original = ModelFile(prepared.teacher_path, settings.input_shape)
+        base = meter.of_original(prepared.original.model, lambda profile: original.latency(profile).figure)
     objective = Objective.choose(settings.objective, base, settings.budgets)
     journal.set_meta("objective", objective.cost)
     journal.set_meta("metric", metric_name(prepared.teacher.model, prepared.data))

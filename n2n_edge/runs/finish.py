@@ -6,7 +6,6 @@ from pathlib import Path
 
 import n2n_edge
 from n2n_edge.data.corruptions import CORRUPTIONS, SEVERITIES, corrupted
-from n2n_edge.data.dataset import Split
 from n2n_edge.devices.profile import Profile
 from n2n_edge.errors import UnsuitableEnvironmentError
 from n2n_edge.foreign import printable
@@ -36,8 +35,9 @@ from n2n_edge.runs.quality import Quality, quality_of
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.trainable import shipped_form
 from n2n_edge.tasks.choice import metric_name
+from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.training.batches import subset
-from n2n_edge.training.file_evaluation import evaluate_file
+from n2n_edge.training.file_evaluation import file_meters
 
 __all__ = ["ship"]
 
@@ -94,7 +94,7 @@ def _proven(
     if trained.precision is not None:
         notes += trained.precision.notices
         warnings += trained.precision.warnings
-    files = ModelFile(prepared.teacher_path, settings.input_shape), ModelFile(student, settings.input_shape)
+    files = ModelFile(prepared.teacher_path, settings.input_shape), ModelFile(student, prepared.input_shape)
     teacher_figures, student_figures = dict(prepared.figures), files[1].figures()
     devices = list({profile.name: profile for profile in (prepared.host, *prepared.profiles)}.values())
     for file, figures in zip(files, (teacher_figures, student_figures), strict=True):
@@ -127,9 +127,9 @@ def _proven(
         data=data,
         warnings=[*quality.notices, *warnings, *parity.notices, *prepared.data.unreadable()],
         notes=notes,
-        examples=worst_examples(prepared.teacher_path, student, data),
+        examples=worst_examples(prepared.teacher_path, student, prepared.teacher_data, prepared.student_images),
         conditions=_conditions(student, prepared, callback, condition_images) if settings.corruptions else None,
-        layers=layer_rows(prepared.teacher, trained.architecture.removed, *files, devices),
+        layers=layer_rows(prepared.teacher, trained.architecture.removed, *files, devices, trained.architecture.linear),
         student_sha256=sha256_of(student),
     )
 
@@ -216,26 +216,29 @@ def _latencies(
 
 def _conditions(student: Path, prepared: Prepared, callback: RunCallback, most: int) -> ConditionsJson:
     """Evaluate teacher and student on corrupted test images, each corruption at every severity."""
-    data = prepared.data
+    data, own = prepared.teacher_data, prepared.student_images
     callback.on_message(f"evaluating under {len(CORRUPTIONS)} corruptions at {len(SEVERITIES)} severities")
-    name = metric_name(prepared.teacher.model, data)
-    images = subset(data.test, most, prepared.distilling.seed)
+    name, seed = metric_name(prepared.teacher.model, data), prepared.distilling.seed
+    splits = [subset(each, most, seed) for each in (data.test, prepared.data.test)]
     rows: list[ConditionJson] = []
     for corruption in CORRUPTIONS:
         for severity in SEVERITIES:
-            split = corrupted(images, corruption, severity, prepared.distilling.seed)
-
-            def figure(path: Path, teacher: Path | None, split: Split = split) -> FigureJson:
-                found = evaluate_file(path, split, data, teacher=teacher)
-                return Figure(found.metric, "fraction", "measured", n=found.n).to_json()
-
-            reference = prepared.teacher_path if name == "fidelity" else None
+            changed = [corrupted(images, corruption, severity, seed) for images in splits]
+            meters = file_meters(
+                prepared.teacher_path, student, changed[0], data, fidelity=(False, name == "fidelity"),
+                own=None if own is None else (changed[1], own[1]),
+            )  # fmt: skip
+            first, second = (each.evaluation() for each in meters)
             rows.append(
                 {
                     "corruption": corruption,
                     "severity": severity,
-                    "teacher": None if reference is not None else figure(prepared.teacher_path, None),
-                    "student": figure(student, reference),
+                    "teacher": None if name == "fidelity" else _fraction(first),
+                    "student": _fraction(second),
                 }
             )
     return {"metric": name, "rows": rows}
+
+
+def _fraction(found: Evaluation) -> FigureJson:
+    return Figure(found.metric, "fraction", "measured", n=found.n).to_json()

@@ -40,6 +40,11 @@ class RunFolder:
         return self.path / "teacher.onnx"
 
     @property
+    def input_size(self) -> Path:
+        """The size of image that ``input_size`` auto has chosen."""
+        return self.path / "input-size.toml"
+
+    @property
     def student(self) -> Path:
         """The model that ships."""
         return self.path / "student.onnx"

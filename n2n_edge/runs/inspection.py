@@ -27,6 +27,7 @@ from n2n_edge.runs.readiness import Obstacle, obstacles
 if TYPE_CHECKING:
     from n2n_edge.graph.groups import ChannelGroup
     from n2n_edge.graph.layers import Layer
+from n2n_edge.search.merging import PricedMerge, offered_merges
 
 __all__ = ["Inspection", "inspect"]
 
@@ -36,9 +37,10 @@ class Inspection:
     """What a model is made of, what it costs, and what `compress` would refuse of it.
 
     `teacher` is None for a model that has no layers to remove or shrink, such as a quantized one: the only one of
-    `obstacles` says why. `figures` are costs by name, the latency on `device`; `batch` is the number of images that the
-    model takes at a time. `input_assumed`: the model leaves its input's sizes free, and nothing gives any. `precisions`
-    tells what is calculated in which number format.
+    `obstacles` says why. `figures` are costs by name, the latency on `device`; `merges` are those of layers that lower
+    it, the disjoint ones that save most. `batch` is the number of images that the model takes at a time.
+    `input_assumed`: the model leaves its input's sizes free, and nothing gives any. `precisions` tells what is
+    calculated in which number format.
     """
 
     device: str
@@ -48,6 +50,7 @@ class Inspection:
     teacher: Teacher | None
     precisions: Precisions
     input_assumed: bool = False
+    merges: tuple[PricedMerge, ...] = ()
 
     @property
     def layers(self) -> "tuple[Layer, ...]":
@@ -96,6 +99,14 @@ class Inspection:
                     "layers": list(group.layers),
                 }
                 for group in self.groups
+            ],
+            "merges": [
+                {
+                    "layers": list(priced.merge.layers),
+                    "exact_borders": priced.merge.exact_borders,
+                    "saved_ms": priced.saved_ms,
+                }
+                for priced in self.merges
             ],
             "costs": {name: figure.to_json() for name, figure in self.figures.items()},
             "precisions": self.precisions.to_json(),
@@ -154,6 +165,7 @@ def inspect(
             input_assumed=input_shape is None
             and leaves_size_free(teacher.source)
             and recorded_shape(teacher.source) is None,
+            merges=offered_merges(teacher, profile),
         )
 
 

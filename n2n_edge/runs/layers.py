@@ -6,6 +6,7 @@ from n2n_edge.devices.profile import Profile
 from n2n_edge.errors import N2NError
 from n2n_edge.graph.costs import node_amounts
 from n2n_edge.graph.layers import layers_by_name
+from n2n_edge.graph.merging import made_merges
 from n2n_edge.graph.quantized import precision_table
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.file_figures import ModelFile
@@ -30,8 +31,11 @@ def layer_rows(
     teacher_file: ModelFile,
     student_file: ModelFile,
     devices: Iterable[Profile],
+    linear: frozenset[str] = frozenset(),
 ) -> list[LayerJson]:
     """Return the teacher's layers in the order of the graph, with what each costs before and after.
+
+    `linear` are those that are merged with what reads them: the last layer of a merge has the costs of all.
 
     On this host that is the runtime's own profile; for other devices it is predicted. Where a device can't tell, its
     latencies are left out. What belongs to no layer is summed in a last row called ``other``, of no op type.
@@ -44,6 +48,8 @@ def layer_rows(
     }
     widths, precisions = _student_layers(student_file)
     names = {layer.name for layer in teacher.layers}
+    runs = made_merges(teacher.links, names - removed, linear)
+    merged = {name: run[-1] for run in runs for name in run[:-1]}
     rows: list[LayerJson] = []
     for layer in teacher.layers:
         row: LayerJson = {
@@ -56,6 +62,8 @@ def layer_rows(
                 for device, (before, after) in times.items()
             },
         }
+        if layer.name in merged:
+            row["merged_into"] = merged[layer.name]
         if set(precisions.values()) - {"fp32"} and layer.name in precisions:
             row["precision"] = precisions[layer.name]
         rows.append(row)

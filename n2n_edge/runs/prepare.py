@@ -1,16 +1,20 @@
 """Preparation of a run: teacher, data and devices loaded and checked before the first candidate."""
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast
 
+import numpy as np
+import onnx_ir as ir
 import torch
 
 from n2n_edge._example import teacher_path as example_teacher
 from n2n_edge.data.class_names import read_class_names
-from n2n_edge.data.dataset import Data, load_data
+from n2n_edge.data.dataset import Data, Split, load_data
 from n2n_edge.data.loading import Loading
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.data.preprocessing_options import options_of
@@ -31,6 +35,7 @@ from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.scores import metric_label
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.folder import RunFolder
+from n2n_edge.runs.input_size import at_input_size
 from n2n_edge.runs.normalisation import Normalisation, choose_normalisation
 from n2n_edge.runs.policy_file import PolicyStates, load_policies
 from n2n_edge.runs.preprocessing import preprocessing_for
@@ -60,6 +65,14 @@ _POOR = 0.03
 
 
 @dataclass(frozen=True)
+class Original:
+    """A teacher at its own size of image, where the student's is another: its normalised graph, and its images."""
+
+    model: ir.Model
+    data: Data
+
+
+@dataclass(frozen=True)
 class Prepared:
     """Teacher, data and device as a run uses them.
 
@@ -69,6 +82,9 @@ class Prepared:
     `profiles` the first is the primary device. `one_at_a_time`: the file's batch is fixed at one, and so is the
     student's, else the batch axis is called `batch_name`. `free_size`: the file leaves height and width free, and so
     does the student.
+
+    Where the student takes images of another size (see `at_input_size`), `teacher` and `data` are at that size, and
+    `original` is the teacher as it was. `input_shape` is the student's where its file leaves that free.
     """
 
     teacher: Teacher
@@ -89,6 +105,27 @@ class Prepared:
     one_at_a_time: bool
     batch_name: str
     free_size: FreeSize | None
+    original: Original | None
+    input_shape: tuple[int, ...] | None
+
+    @property
+    def teacher_data(self) -> Data:
+        """The images as the teacher's file takes them."""
+        return self.data if self.original is None else self.original.data
+
+    @property
+    def student_images(self) -> tuple[Split, Data] | None:
+        """The test images as the student takes them, None where the teacher takes the same."""
+        return None if self.original is None else (self.data.test, self.data)
+
+    def tested_on(self, images: int) -> "Prepared":
+        """Return the same with so many of the test images, drawn by the seed."""
+
+        def fewer(data: Data) -> Data:
+            return replace(data, test=subset(data.test, images, self.distilling.seed))
+
+        original = None if self.original is None else replace(self.original, data=fewer(self.original.data))
+        return replace(self, data=fewer(self.data), original=original)
 
     @property
     def profile(self) -> Profile:
@@ -144,8 +181,19 @@ def prepare(
         settings.data_workers, settings.cache_gb, settings.strict_data, cache or folder.cache, callback.on_scan
     )
     data, choice, normalised = data_of(teacher, settings, spec, loading, engine, callback.on_message)
-    if of_labels := _labels_note(choice.task, data, settings.label_weight):
+    if of_labels := _labels_note(choice.task, data, settings.label_weight, settings.augment):
         callback.on_message(of_labels)
+    original, input_shape = Original(teacher.model, data), settings.input_shape
+    of_size: tuple[Notice, ...] = ()
+
+    def load(other: Teacher) -> Data:
+        return data_of(other, settings, spec, loading, engine, lambda _: None)[0]
+
+    sized = at_input_size(settings, profiles, folder, path, teacher, data, load, callback.on_message)
+    if sized is not None:
+        teacher, data, of_size = sized.teacher, sized.data, sized.notices
+        any_size = free_size(teacher)
+        input_shape = sized.shape if leaves_size_free(teacher.source) else None
     one_at_a_time = takes_one_image(teacher.source) or takes_one_image(teacher.model)
     if one_at_a_time:
         alone = "; operators that can't take several run for each alone" if takes_one_image(teacher.model) else ""
@@ -155,7 +203,8 @@ def prepare(
     if settings.batch is None or settings.batch < distilling.batch_size:
         distilling = distilling.for_images(len(data.train))
     trained, restored = trainable_teacher(teacher, data)
-    check_teacher(path, [teacher.model, trained.model] if restored else [teacher.model], data)
+    with _as_file(path, teacher, resized=sized is not None) as file:
+        check_teacher(file, [teacher.model, trained.model] if restored else [teacher.model], data)
     metric, of_metric = _teacher_metric(teacher, data, callback, engine)
     if restored:
         callback.on_message(f"put back the BatchNorm of {len(restored)} layers that had been folded away")
@@ -172,12 +221,14 @@ def prepare(
         task_reason=choice.reason,
         distilling=distilling,
         policy_states=states,
-        notes=normalised,
+        notes=(*normalised, *of_size),
         warnings=(*noted, *data.warnings, *of_metric, *scale_warnings(teacher.model, data, engine)),
         restored=restored,
         one_at_a_time=one_at_a_time,
         batch_name=of_batch,
         free_size=any_size,
+        original=None if sized is None else original,
+        input_shape=input_shape,
     )
 
 
@@ -235,6 +286,18 @@ def _teacher_file(settings: CompressSettings, folder: RunFolder, callback: RunCa
         save_model(bind(load_model(path), parse_bindings(settings.bind)), folder.teacher)
         return folder.teacher
     return path
+
+
+@contextmanager
+def _as_file(path: Path, teacher: Teacher, *, resized: bool) -> Iterator[Path]:
+    """Give the teacher's file, or while this lasts one of it at the size that the student takes."""
+    if not resized:
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        file = Path(folder, path.name)
+        save_model(teacher.source, file)
+        yield file
 
 
 def _summary(teacher: Teacher, path: Path) -> str:
@@ -296,7 +359,7 @@ def distill_settings(settings: CompressSettings) -> DistillSettings:
     )
 
 
-def _labels_note(task: Task, data: Data, weight: float) -> str:
+def _labels_note(task: Task, data: Data, weight: float, augment: str) -> str:
     """Return what labels of training images are for, nothing where they have none."""
     labels = task.labels(data.train)
     if labels is None:
@@ -305,7 +368,12 @@ def _labels_note(task: Task, data: Data, weight: float) -> str:
         return "labels: for scores alone, as asked"
     if task.taught(labels[:1], torch.device("cpu")) is None:
         return "labels: for scores alone, since it isn't known how the outputs code them"
-    return f"labels: {weight:.0%} of the loss of an image that has one, the teacher the rest"
+    note = f"labels: {weight:.0%} of the loss of an image that has one, the teacher the rest"
+    told = next((label for label in labels if label is not None), None)
+    shifted = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    if augment == "none" or told is None or task.moved(told, shifted, data.preprocessing.size) is not None:
+        return note
+    return f"{note}; they don't follow augmentation and teach in the first epoch alone, or in all with ‹augment› none"
 
 
 def _teacher_metric(

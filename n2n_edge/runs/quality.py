@@ -78,7 +78,7 @@ class Quality:
 
 def quality_of(prepared: Prepared, student: Path) -> Quality:
     """Evaluate the teacher's file and the student's, each once; without labels both by fidelity to the teacher."""
-    data, model = prepared.data, prepared.teacher.model
+    data, model, images = prepared.teacher_data, prepared.teacher.model, prepared.student_images
     metric = metric_name(model, data)
     path, task = prepared.teacher_path, task_of(model, data)
     unlabelled = metric == "fidelity"
@@ -90,10 +90,11 @@ def quality_of(prepared: Prepared, student: Path) -> Quality:
 
     # of few labels agreement says more than the score does; that of classes follows from it nearly
     compared = unlabelled or not isinstance(task, Classification)
-    theirs, own = file_meters(path, student, data.test, data, fidelity=(unlabelled, compared), watch=watch)
+    theirs, own = file_meters(path, student, data.test, data, fidelity=(unlabelled, compared), watch=watch, own=images)
     difference = None if unlabelled else paired_difference(theirs, own)
     first, second = theirs.evaluation(), own.evaluation()
-    constants = [_constant(each, task, data, path if unlabelled else None) for each in averages]
+    comparable = averages if images is None else averages[:1]  # the student's outputs may be of other shapes
+    constants = [_constant(each, task, data, path if unlabelled else None) for each in comparable]
     constant = max((each for each in constants if each is not None), key=_value, default=None)
     return Quality(
         task.name,

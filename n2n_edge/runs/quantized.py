@@ -198,7 +198,7 @@ def _costs_of(
         paths = [Path(name) / "float.onnx", Path(name) / "int8.onnx", Path(name) / "timed.onnx"]
         for path, model in zip(paths, (twin, shipped, timed), strict=True):
             save_model(in_version(model, settings.opset, settings.ir_version), path)
-        files = [ModelFile(path, settings.input_shape) for path in paths[:2]]
+        files = [ModelFile(path, prepared.input_shape) for path in paths[:2]]
         ratios: dict[str, FigureJson] = {}
         latencies: dict[str, Figure] = {}
         for device in {profile.name: profile for profile in (prepared.host, *prepared.profiles)}.values():

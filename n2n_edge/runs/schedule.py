@@ -16,16 +16,26 @@ from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.search.store import Journal
 from n2n_edge.tasks.choice import metric_name, task_of
 from n2n_edge.tasks.outputs import as_tuple
-from n2n_edge.training.batches import evaluation_batches, subset
+from n2n_edge.training.batches import evaluation_batches
 from n2n_edge.training.compute import Engine, generator
 from n2n_edge.training.distillation import training_engine
 from n2n_edge.training.evaluation import batch_for
 from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.optimiser import Lesson, Optimiser
+from n2n_edge.training.proxy_evaluation import follows_few_steps
 from n2n_edge.training.settings import DistillSettings, Precision
 from n2n_edge.training.step_memory import images_at_once, step_memory
 
-__all__ = ["SEARCH_SHARE", "Pace", "Schedule", "make_schedule", "retimed", "timed_pace", "with_tests_within"]
+__all__ = [
+    "SEARCH_SHARE",
+    "Pace",
+    "Schedule",
+    "make_schedule",
+    "retimed",
+    "timed_pace",
+    "with_tail",
+    "with_tests_within",
+]
 
 SEARCH_SHARE = 0.4
 """Share of `--minutes` that the two stages may take; the rest is for the finalists and the final distillation."""
@@ -117,13 +127,12 @@ class Schedule:
 
     def applied(self, prepared: Prepared) -> Prepared:
         """Return what was prepared, to be trained and tested like this."""
-        data = prepared.data
         if self.test_images is not None:
-            data = replace(data, test=subset(data.test, self.test_images, prepared.distilling.seed))
+            prepared = prepared.tested_on(self.test_images)
         distilling = replace(
             prepared.distilling, device=self.device, images_at_once=self.images_at_once, precision=self.precision
         )
-        return replace(prepared, data=data, distilling=distilling)
+        return replace(prepared, distilling=distilling)
 
 
 def _drawable(data: Data) -> int:
@@ -197,8 +206,7 @@ def with_tests_within(prepared: Prepared, schedule: Schedule, seconds: float) ->
         return prepared, schedule
     images = min(len(data.test), max(_LEAST_TEST, int(allowed * len(data.test))))
     conditions = max(_LEAST_CONDITION, int(allowed * schedule.condition_images))
-    tested = replace(data, test=subset(data.test, images, prepared.distilling.seed))
-    return replace(prepared, data=tested), replace(schedule, condition_images=conditions)
+    return prepared.tested_on(images), replace(schedule, condition_images=conditions)
 
 
 def _fastest(work: Callable[[], object]) -> float:
@@ -229,7 +237,9 @@ def make_schedule(settings: CompressSettings, prepared: Prepared, spent_s: float
     images = min(amount.short_images, _drawable(data))
     schedule = Schedule(str(engine.device), at_once, images, evaluate_s=pace.evaluate_s, precision=engine.number_format)
     schedule = _of_share(1.0, schedule, data)
-    schedule = replace(schedule, profile_s=max(_PROFILE_S, _PROFILE_SHARE * _search_s(schedule, settings, pace)))
+    schedule = replace(
+        schedule, profile_s=max(_PROFILE_S, _PROFILE_SHARE * _search_s(schedule, settings, prepared, pace))
+    )
     if settings.minutes is not None:
         seconds = settings.minutes * 60
         left = SEARCH_SHARE * seconds - spent_s - (time.monotonic() - start)
@@ -258,11 +268,14 @@ def _images_in_words(schedule: Schedule, settings: CompressSettings, data: Data,
     return f"; images take {memory_gb:.1f} GB of memory, {kept}{rest}"
 
 
-def _candidate_s(schedule: Schedule, pace: Pace, times: int = 1) -> float:
+def _candidate_s(schedule: Schedule, prepared: Prepared, pace: Pace, times: int = 1) -> float:
     """Return the seconds that a candidate takes on `times` the usual images."""
     validation = schedule.validation_images if times == 1 else schedule.rung_validation
-    trained = times * schedule.short_images * _STUDENT_SHARE * pace.train_s
-    seen = validation + _REFIT_PASSES * schedule.feature_images + schedule.calibration_images
+    images = schedule.drawn(times, prepared.data)
+    trained = images * _STUDENT_SHARE * pace.train_s
+    distilling = prepared.distilling.for_images(min(images, len(prepared.data.train)))
+    validations = 2 if follows_few_steps(images, distilling) else 1
+    seen = validations * validation + _REFIT_PASSES * schedule.feature_images + schedule.calibration_images
     return trained + seen * pace.evaluate_s
 
 
@@ -273,13 +286,13 @@ def _setup_s(schedule: Schedule, pace: Pace, times: int = 1) -> float:
     return times * schedule.short_images * (pace.load_s + pace.teach_s) + images * (pace.load_s + pace.evaluate_s)
 
 
-def _search_s(schedule: Schedule, settings: CompressSettings, pace: Pace) -> float:
+def _search_s(schedule: Schedule, settings: CompressSettings, prepared: Prepared, pace: Pace) -> float:
     """Return the seconds that evaluating all candidates, and the best again, takes."""
     amount = settings.amount
     candidates = amount.removal_candidates + amount.shrinkage_candidates
-    seconds = _setup_s(schedule, pace) + candidates * _candidate_s(schedule, pace)
+    seconds = _setup_s(schedule, pace) + candidates * _candidate_s(schedule, prepared, pace)
     for finalists, times in amount.rungs:
-        seconds += _setup_s(schedule, pace, times) + finalists * _candidate_s(schedule, pace, times)
+        seconds += _setup_s(schedule, pace, times) + finalists * _candidate_s(schedule, prepared, pace, times)
     return seconds
 
 
@@ -292,22 +305,33 @@ def _fitted(
     images = schedule.short_images
     while True:
         fewer = _of_share(images / amount.short_images, replace(schedule, short_images=images), prepared.data)
-        if images // 2 < _LEAST_SHORT or _setup_s(fewer, pace) + wanted * _candidate_s(fewer, pace) <= left:
+        if images // 2 < _LEAST_SHORT or _setup_s(fewer, pace) + wanted * _candidate_s(fewer, prepared, pace) <= left:
             break
         images //= 2
+    return with_tail(fewer, settings, prepared, seconds, pace.load_s)
+
+
+def with_tail(
+    schedule: Schedule, settings: CompressSettings, prepared: Prepared, seconds: float, load_s: float = 0.0
+) -> Schedule:
+    """Return a schedule whose tests of what ships fit into their share of the `seconds` that all may take.
+
+    An image takes `load_s` before it is evaluated. Where nothing was timed the schedule stays as it is.
+    """
+    if not schedule.evaluate_s:
+        return schedule
     evaluations = 3 if metric_name(prepared.teacher.model, prepared.data) == "fidelity" else 2
-    each = evaluations * (pace.load_s + pace.evaluate_s)
+    each = evaluations * (load_s + schedule.evaluate_s)
     tested = len(prepared.data.test)
-    affordable = max(_LEAST_TEST, int(_TAIL_SHARE * seconds / each)) if each else tested
+    affordable = max(_LEAST_TEST, int(_TAIL_SHARE * seconds / each))
     conditions = _CONDITION_IMAGES
     tail_s = _TAIL_S + min(tested, affordable) * each
     if settings.corruptions:
-        conditions = max(
-            _LEAST_CONDITION, min(conditions, int(_TAIL_SHARE * seconds / (_CONDITIONS * pace.evaluate_s)))
-        )
-        tail_s += _CONDITIONS * conditions * pace.evaluate_s
+        of_conditions = _CONDITIONS * schedule.evaluate_s
+        conditions = max(_LEAST_CONDITION, min(conditions, int(_TAIL_SHARE * seconds / of_conditions)))
+        tail_s += conditions * of_conditions
     return replace(
-        fewer,
+        schedule,
         test_images=affordable if affordable < tested else None,
         condition_images=conditions,
         tail_s=min(tail_s, 2 * _TAIL_SHARE * seconds),
@@ -330,7 +354,7 @@ def _in_words(schedule: Schedule, settings: CompressSettings, prepared: Prepared
     amount, images = settings.amount, len(prepared.data.train)
     candidates = amount.removal_candidates + amount.shrinkage_candidates
     epochs = settings.epochs or amount.epochs(images)
-    searched = _search_s(schedule, settings, pace)
+    searched = _search_s(schedule, settings, prepared, pace)
     taught = prepared.distilling.rounds(images)
     step_s = _STUDENT_SHARE * pace.train_s + pace.load_s
     processes = prepared.distilling.processes

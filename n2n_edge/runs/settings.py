@@ -229,6 +229,12 @@ class CompressSettings:
     input_shape: tuple[int, ...] | None = _setting(
         None, "Channels, height, width, such as 3x224x224, if the teacher leaves them free."
     )
+    input_size: str = _setting(
+        "keep",
+        "Size of the images that the student takes: keep (the teacher's), a smaller one such as 320x320, or auto (of "
+        "detectors and segmenters the largest at which budgets hold, where the untouched teacher keeps enough there).",
+        SEARCH,
+    )
     bind: tuple[str, ...] | None = _setting(
         None,
         "Value of an input beside the image, such as scale=1.0 or orig_target_sizes=640,640; repeat it for several. "
@@ -253,6 +259,13 @@ class CompressSettings:
     )
     accept_expected: bool = _setting(
         False, "Hold a predicted latency's expected value against its budget, not its upper bound.", BUDGETS
+    )
+    merging: bool = _setting(
+        False,
+        "Let the search merge layers: the activation between becomes the identity, and both are one convolution. "
+        "Merges that lower the latency are tried where it counts.",
+        SEARCH,
+        flag="--merging/--no-merging",
     )
     trust_pt2: bool = _setting(
         False,
@@ -330,6 +343,7 @@ class CompressSettings:
         if not 0 <= self.label_weight <= 1:
             raise InputError(f"‹label_weight› {self.label_weight:g}: give a number from 0 to 1")
         check_task(self.task)
+        _check_input_size(self.input_size)
         if self.decode is not None and not is_function_name(self.decode):
             raise InputError(f"‹decode› {self.decode}: must be package.module:function")
         check_options(self)
@@ -397,6 +411,14 @@ class CompressSettings:
             text = joint.join(map(str, value)) if isinstance(value, tuple) else str(value)
             words += [f"--{item.name.replace('_', '-')}", shlex.quote(text)]
         return " ".join([*words, "--out", shlex.quote(str(out))])
+
+
+def _check_input_size(text: str) -> None:
+    parts = text.lower().split("x")
+    if text in ("keep", "auto"):
+        return
+    if len(parts) > 2 or not all(part.isdecimal() and part.isascii() and 0 < int(part) < 2**15 for part in parts):
+        raise InputError(f"‹input_size› {text}: give keep, auto, or height and width such as 320x320")
 
 
 _WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}

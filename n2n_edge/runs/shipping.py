@@ -24,7 +24,7 @@ from n2n_edge.runs.finish import ship
 from n2n_edge.runs.folder import RunFolder, finished_report
 from n2n_edge.runs.front import objective_of
 from n2n_edge.runs.prepare import Prepared, prepare, refuse_changes
-from n2n_edge.runs.schedule import Schedule, retimed
+from n2n_edge.runs.schedule import Schedule, retimed, with_tail
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.unit_order import with_kept_order
 from n2n_edge.search.store import Journal
@@ -187,6 +187,9 @@ def _ship(
         prepared, architecture = _prepared(folder, settings, journal, candidate, callback, target)
         schedule = Schedule.of_journal(journal, settings) or Schedule("auto", DistillSettings.batch_size, 1)
         prepared = schedule.applied(prepared)
+        if order.minutes is not None:
+            schedule = with_tail(schedule, settings, prepared, order.minutes * 60)
+            prepared = schedule.applied(prepared)
         if plan is None:
             left = None if order.minutes is None else order.minutes * 60 - (time.monotonic() - started)
             schedule = schedule if left is None else retimed(schedule, prepared)
@@ -203,10 +206,10 @@ def _ship(
         amount = plan_in_words(plan, settings, len(prepared.data.train))
         callback.on_message(f"training candidate {number} for {amount}")
         ends_at = None if order.minutes is None else started + order.minutes * 60
-        trained, prepared, _ = trained_within(
+        trained, prepared, schedule = trained_within(
             prepared, architecture, plan, schedule, settings, target, callback, ends_at
         )
-        ship(target, settings, prepared, trained, origin, callback)
+        ship(target, settings, prepared, trained, origin, callback, condition_images=schedule.condition_images)
 
 
 def _prepared(
@@ -299,6 +302,8 @@ def _begin(target: RunFolder, text: str | None) -> None:
 def _architecture(teacher: Teacher, candidate: Trial, run: Path) -> Architecture:
     chosen = candidate.architecture
     try:
-        return teacher.architecture(sorted(chosen.removed), dict(chosen.widths), sorted(chosen.int8))
+        return teacher.architecture(
+            sorted(chosen.removed), dict(chosen.widths), sorted(chosen.int8), sorted(chosen.linear)
+        )
     except ValueError as error:
         raise InputError(f"{run}: made by a version of n2n-edge that cuts otherwise ({error})") from error

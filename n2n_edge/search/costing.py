@@ -1,8 +1,8 @@
 """Costs of candidates, cheapest facts first, and the widths that the budgets leave them."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from functools import partial, reduce
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial, reduce
 from math import lcm
 
 import numpy as np
@@ -12,18 +12,20 @@ from numpy.typing import NDArray
 from n2n_edge.devices.profile import Profile
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.costs import costs
+from n2n_edge.graph.merging import Merge
 from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.graph.width_costs import WidthCosts
 from n2n_edge.latency.model import GraphLatency
 from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS
-from n2n_edge.metrics.figures import MB
+from n2n_edge.metrics.figures import MB, Figure
 from n2n_edge.search.fitting import Ratios, Widths, fit_widths, widths_at
 from n2n_edge.search.latency import DeviceLatency
+from n2n_edge.search.merging import PricedMerge, offered_merges
 from n2n_edge.search.precision import Base, CandidatePrecision
 from n2n_edge.search.reward import violation
-from n2n_edge.search.store import Journal
+from n2n_edge.search.store import Fact, Journal
 from n2n_edge.search.trial import TrialCosts
 
 __all__ = ["FAILED_EXCESS", "METADATA_BYTES", "CostMeter"]
@@ -49,7 +51,7 @@ class CostMeter:
 
     `profile` is the primary device, by which policies see the layers; a latency budget holds on it and on all `others`.
     Widths are multiples of what every device likes: of the least common multiple. Candidates cost what they do in the
-    `precision` that they ship in, by default that of the teacher.
+    `precision` that they ship in, by default that of the teacher. With `merging` layers may be merged.
     """
 
     def __init__(
@@ -64,8 +66,11 @@ class CostMeter:
         others: Sequence[Profile] = (),
         accept_expected: bool = False,
         precision: CandidatePrecision | None = None,
+        merging: bool = False,
     ) -> None:
         self.teacher = teacher
+        self._journal, self._others = journal, tuple(others)
+        self._merging = merging and ("latency_ms" in (objective, *(budget.cost for budget in budgets)))
         self.precision = CandidatePrecision(teacher) if precision is None else precision
         self.profile = profile
         self.limits: dict[str, float] = {b.cost: b.limit for b in budgets if not COSTS[b.cost].quality}
@@ -90,6 +95,28 @@ class CostMeter:
         self._width_costs: OrderedDict[Base, tuple[WidthCosts, tuple[GraphLatency, ...]]] = OrderedDict()
         self.timings = 0
         """How often a timing has corrected what is predicted."""
+
+    @cached_property
+    def merges(self) -> tuple[PricedMerge, ...]:
+        """The merges of layers that candidates choose: those that save on every device, where latency counts.
+
+        A run keeps them; one that was begun before there were any has none.
+        """
+        if not self._merging:
+            return ()
+        known = self._journal.cached(Fact.MERGES, "offered")
+        if known is None:
+            begun = any(True for _ in self._journal.trials())
+            found = () if begun else offered_merges(self.teacher, self.profile, self._others)
+            layers = [list(one.merge.layers) for one in found]
+            saved = [[one.saved_ms, one.saved] for one in found]
+            self._journal.store(Fact.MERGES, "offered", {"merges": layers, "saved": saved})
+            return found
+        borders = {link.layer: link.exact_borders for link in self.teacher.links}
+        return tuple(
+            PricedMerge(Merge(tuple(layers), all(borders[name] for name in layers[:-1])), float(ms), float(share))
+            for layers, (ms, share) in zip(known["merges"], known["saved"], strict=True)
+        )
 
     def static(self, model: ir.Model) -> TrialCosts:
         """Return what the graph alone tells."""
@@ -134,6 +161,17 @@ class CostMeter:
         hosts = tuple(device for device in self.devices if device.profile.is_host)
         return self._measured(found, self.teacher.full, model, hosts) if timed else found
 
+    def of_original(self, model: ir.Model, timed: Callable[[Profile], Figure]) -> TrialCosts:
+        """Return what a teacher costs that candidates come from, but for the size of image; `timed` is for this host.
+
+        `model` is its normalised graph.
+        """
+        found = self._predicted(self.static(model), model)
+        for device in self.devices:
+            if device.profile.is_host:
+                found = found.with_latency(device.name, timed(device.profile))
+        return found
+
     def _predicted(self, found: TrialCosts, model: ir.Model) -> TrialCosts:
         for device in self.devices:
             if not device.profile.is_host:
@@ -159,7 +197,7 @@ class CostMeter:
         Without budgets, or where the teacher meets them all, the ratios are taken as they are and only scaled down. A
         measured latency is met by predicting, timing, and correcting the prediction for the layers that are left.
         """
-        groups = self.teacher.base_graph(base.removed).groups
+        groups = self.teacher.base_graph(*base.depth).groups
         table = np.array([[ratios.get(group.name, 1.0) for group in groups]])
         if not self._timed or "latency_ms" not in self.limits:
             return self._fitted_file(base, table)
@@ -210,7 +248,7 @@ class CostMeter:
 
         `roughly` leaves a little of the budget unused.
         """
-        groups = self.teacher.base_graph(base.removed).groups
+        groups = self.teacher.base_graph(*base.depth).groups
         if not self.limits:
             return widths_at(groups, ratios, np.ones(len(ratios)), self.multiple)
         top = 1.0 if self._teacher_meets_all() else None
@@ -258,7 +296,8 @@ class CostMeter:
 
     def _named(self, base: Base, widths: NDArray[np.int64]) -> Architecture:
         architecture = self.teacher.full.remove(*sorted(base.removed)).in_int8(*sorted(base.int8))
-        for group, width in zip(self.teacher.base_graph(base.removed).groups, widths.tolist(), strict=True):
+        architecture = architecture.linearise(*sorted(base.linear))
+        for group, width in zip(self.teacher.base_graph(*base.depth).groups, widths.tolist(), strict=True):
             if group.shrinkable:
                 architecture = architecture.resize(group.name, min(width, architecture.width(group.name)))
         return architecture
@@ -270,7 +309,7 @@ class CostMeter:
     def _costs_at(self, base: Base) -> tuple[WidthCosts, tuple[GraphLatency, ...]]:
         known = self._width_costs.get(base)
         if known is None:
-            graph = self.teacher.base_graph(base.removed)
+            graph = self.teacher.base_graph(*base.depth)
             form = self.precision.shipped(graph.model, base.int8)
             costs_at = WidthCosts(graph, None if form is graph.model else form)
             latencies = tuple(device.of_graph(form, costs_at) for device in self.devices)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from n2n_edge.search.evaluator import Evaluator
-from n2n_edge.search.precision import Base
+from n2n_edge.search.precision import Base, Depth
 from n2n_edge.search.proposers.base import PolicyStates, Proposer, SearchContext, make_proposer, proposer_errors
 from n2n_edge.search.space import Cuts, RemovalStage, ShrinkageStage, Stage
 from n2n_edge.search.store import Fact, Journal, rung_kind
@@ -191,27 +191,31 @@ class _Search:
         self.metric = str(journal.meta().get("metric", "accuracy"))
 
     def remove_layers(self) -> None:
-        """Run stage 1, if any layer is removable."""
+        """Run stage 1, if any layer is removable or can be merged."""
         teacher, meter = self.evaluator.teacher, self.evaluator.meter
-        if any(layer.removable for layer in teacher.layers):
-            stage = RemovalStage(teacher, meter.profile, meter.headroom(), meter.precision)
+        if meter.merges or any(layer.removable for layer in teacher.layers):
+            stage = RemovalStage(teacher, meter.profile, meter.headroom(), meter.precision, meter.merges)
             self.run_stage(stage, self.plan.removal_candidates, self.plan.removal_candidates)
 
     def shrink_layers(self) -> None:
         """Run stage 2 on the layers that stage 1 left, where a group of them can shrink."""
         teacher, meter = self.evaluator.teacher, self.evaluator.meter
         total, rounds = self.plan.shrinkage_candidates, self.proposer.rounds
-        stages: dict[frozenset[str], ShrinkageStage] = {}
+        stages: dict[Depth, ShrinkageStage] = {}
         for part in range(rounds):
             with proposer_errors(self.plan.policy):
-                gone = self.proposer.base_layers(
+                depth = self.proposer.base_layers(
                     list(self.leaders.feasible.values()), self.leaders.nearest, part / rounds
                 )
-            if not any(group.shrinkable for group in teacher.base_graph(gone).groups):
+            if not isinstance(depth, Depth):  # layers that are gone, of a proposer that knows no merges
+                depth = Depth(frozenset(depth))
+            if not any(group.shrinkable for group in teacher.base_graph(*depth).groups):
                 continue
-            if gone not in stages:
-                stages[gone] = ShrinkageStage(teacher, meter.profile, meter.headroom(), gone, meter.precision)
-            self.run_stage(stages[gone], total * (part + 1) // rounds, total)
+            if depth not in stages:
+                stages[depth] = ShrinkageStage(
+                    teacher, meter.profile, meter.headroom(), depth.removed, meter.precision, depth.linear
+                )
+            self.run_stage(stages[depth], total * (part + 1) // rounds, total)
 
     def run_stage(self, stage: Stage, wanted: int, total: int) -> None:
         """Evaluate what the proposer suggests until `wanted` candidates are trained of `total` in all."""

@@ -40,6 +40,9 @@ _INT8 = "int8:"
 _DIGITS = 8
 """Of a candidate's key, in messages."""
 
+_MERGE = "merge:"
+"""Before the name of a merge that is made alone, in the profile."""
+
 _UNDER_WAY = "begun"
 """Key of the evaluation that is under way."""
 
@@ -153,7 +156,7 @@ class Evaluator:
     ) -> Sensitivity:
         """Return the teacher's profile: the rise of the loss for each removable layer and each group cut alone.
 
-        Regions whose precision is open are tried in int8 alone, too.
+        Merges are made alone, too, and regions whose precision is open tried in int8 alone.
 
         `make()` prepares what refits without training. At most `most` parts are tried, layers and the narrowest groups
         first, of those the largest, and no more once ``out_of_time(tried)``; the others count as average.
@@ -189,11 +192,14 @@ class Evaluator:
             for name, rise in rises.items()
             if name not in layers and name.startswith(_INT8)
         }
+        merges = {priced.merge.name: priced.merge.linear for priced in self.meter.merges}
+        merged = _filled({name: rises[_MERGE + name] for name in merges if _MERGE + name in rises}, list(merges))
         return Sensitivity(
             wholes,
             {name: (narrow[name], half.get(name, falls * narrow[name])) for name in groups},
             ratios,
             _filled(regions, self.meter.precision.open),
+            {layer: merged[name] / len(linear) for name, linear in merges.items() for layer in linear},
         )
 
     def _probed(self, distiller: "ShortDistiller", name: str, architecture: Architecture) -> JsonObject:
@@ -201,6 +207,8 @@ class Evaluator:
         what = f"network without part of {name}" if name else "the whole network"
         if architecture.int8:
             what = f"network with {name.removeprefix(_INT8)} in int8"
+        elif architecture.linear:
+            what = f"network with {name.removeprefix(_MERGE)} merged"
         if self._attempts.is_hopeless(Fact.SENSITIVITY, name):
             self._skip(what)
             return {"loss": _LARGEST_RISE, "failed": True}
@@ -225,6 +233,9 @@ class Evaluator:
             if region.name in self.meter.precision.open:
                 size = sum(share.get(name, 0.0) for name in region.layers)
                 cuts.append((0, size, f"{_INT8}{region.name}", self.teacher.full.in_int8(region.name)))
+        for priced in self.meter.merges:
+            size = sum(share[name] for name in priced.merge.layers)
+            cuts.append((0, size, f"{_MERGE}{priced.merge.name}", self.teacher.full.linearise(*priced.merge.linear)))
         cuts.sort(key=lambda cut: (cut[0], -cut[1]))
         return [(name, architecture) for _, _, name, architecture in cuts]
 

@@ -1,11 +1,13 @@
-"""Precision of candidates: which regions are in int8, and the form in which a candidate ships and is costed."""
+"""What candidates share but for their widths, and their precision: the form in which they ship and are costed."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import onnx_ir as ir
 
 from n2n_edge.data.dataset import Data
 from n2n_edge.devices.profile import Profile
+from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.batchnorm import fold_batchnorm
 from n2n_edge.graph.learned import nodes_behind_learned
 from n2n_edge.graph.regions import nodes_outside
@@ -18,23 +20,42 @@ from n2n_edge.quantize.plan import QuantizationPlan
 from n2n_edge.quantize.ptq import calibrated
 from n2n_edge.quantize.qdq import structural, with_qdq
 
-__all__ = ["Base", "CandidatePrecision"]
+__all__ = ["Base", "CandidatePrecision", "Depth"]
 
 _IMAGES = 64
 _METHOD: Method = "mse"
 """Training images that a candidate is calibrated on, and how its ranges are found: the final way tries them all."""
 
 
+class Depth(NamedTuple):
+    """Which layers are there: those that are gone, and those that are merged with what reads them."""
+
+    removed: frozenset[str] = frozenset()
+    linear: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True)
 class Base:
-    """What all widths of one choice of layers and precisions share: layers that are gone, regions in int8."""
+    """What all widths of one choice of layers and precisions share: layers gone or merged, and regions in int8."""
 
     removed: frozenset[str] = frozenset()
     int8: frozenset[str] = frozenset()
+    linear: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, architecture: Architecture) -> "Base":
+        """Return an architecture without its widths."""
+        return cls(architecture.removed, architecture.int8, architecture.linear)
+
+    @property
+    def depth(self) -> Depth:
+        """Its layers."""
+        return Depth(self.removed, self.linear)
 
     def distance(self, other: "Base") -> tuple[int, int]:
         """Return in how many regions, and in how many layers, `other` differs."""
-        return len(self.int8 ^ other.int8), len(self.removed ^ other.removed)
+        layers = len(self.removed ^ other.removed) + len(self.linear ^ other.linear)
+        return len(self.int8 ^ other.int8), layers
 
 
 class CandidatePrecision:

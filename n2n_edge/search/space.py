@@ -12,7 +12,8 @@ from n2n_edge.devices.profile import Profile
 from n2n_edge.graph.groups import ChannelGroup
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.model import LatencyModel
-from n2n_edge.search.precision import Base, CandidatePrecision
+from n2n_edge.search.merging import PricedMerge
+from n2n_edge.search.precision import Base, CandidatePrecision, Depth
 from n2n_edge.search.trial import Actions, StageName
 
 __all__ = ["FEATURES", "WIDTH_RATIOS", "Cuts", "DecisionProblem", "RemovalStage", "ShrinkageStage", "Stage"]
@@ -22,16 +23,17 @@ WIDTH_RATIOS = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 
 
 class Cuts(NamedTuple):
-    """Layers to remove, width ratios by group before the budgets scale them, and the regions that are in int8."""
+    """Layers to remove, width ratios by group before the budgets scale them, regions in int8, layers to merge."""
 
     removed: frozenset[str]
     ratios: Mapping[str, float]
     int8: frozenset[str] = frozenset()
+    linear: frozenset[str] = frozenset()
 
     @property
     def base(self) -> Base:
         """All but the widths."""
-        return Base(self.removed, self.int8)
+        return Base(self.removed, self.int8, self.linear)
 
 
 _IN_INT8 = len(WIDTH_RATIOS) - 2
@@ -151,9 +153,10 @@ class DecisionProblem:
 
 
 class RemovalStage:
-    """Stage 1: keep or remove each removable layer; then, where that is open, int8 or not for each region."""
+    """Stage 1: keep or remove each removable layer; make or leave each merge; then int8 or not for each open region."""
 
     name: StageName = "removal"
+    depth = Depth()
     removed: frozenset[str] = frozenset()
 
     def __init__(
@@ -162,19 +165,27 @@ class RemovalStage:
         profile: Profile,
         headroom: Mapping[str, float],
         precision: CandidatePrecision | None = None,
+        merges: Sequence[PricedMerge] = (),
     ) -> None:
-        """`headroom` gives, by cost, what share of the teacher's the budgets leave."""
+        """`headroom` gives, by cost, what share of the teacher's the budgets leave; `merges` share no layer."""
         self.teacher = teacher
+        self.merges = tuple(merges)
         self.regions = _Regions(teacher, precision)
         states = _layer_states(teacher, profile, headroom)
         self._layers = tuple(layer.name for layer in teacher.layers)
-        layers, steps = len(self._layers), len(self._layers) + len(self.regions.names)
+        layers = len(self._layers)
+        self.merge_steps = tuple(range(layers, layers + len(self.merges)))
+        """The steps that make or leave a merge, in the order of `merges`."""
+        steps = layers + len(self.merges) + len(self.regions.names)
         mask = np.ones((steps, 2), bool)
         mask[:layers, 0] = [layer.removable for layer in teacher.layers]
         bias = np.zeros((steps, 2), np.float32)
-        bias[:layers, 1] = _KEEP_LOG_ODDS
+        bias[: layers + len(self.merges), 1] = _KEEP_LOG_ODDS
+        merging = [_merge_state([states[name] for name in each.merge.layers], each.saved) for each in self.merges]
         self.problem = DecisionProblem(
-            features=np.stack([*(states[name].vector() for name in self._layers), *self.regions.states(states)]),
+            features=np.stack(
+                [*(states[name].vector() for name in self._layers), *merging, *self.regions.states(states)]
+            ),
             choices=tuple(int(n) for n in mask.sum(axis=1)),
             actions=2,
             mask=mask,
@@ -202,16 +213,26 @@ class RemovalStage:
         return (*branches, *((one,) for one in run))
 
     def without(self, steps: Iterable[int], int8: Collection[str] = ()) -> Actions:
-        """Return the actions that remove the layers of `steps` and no other, with the open ones of `int8` in that."""
+        """Return the actions that take the cut of `steps` (layers, merges) alone, the open ones of `int8` in that."""
         actions = list(self.problem.default)
         for step in steps:
             actions[step] = 0
         return self.regions.with_int8(actions, int8, 0)
 
     def cuts(self, actions: Actions) -> Cuts:
-        """Return the layers that `actions` take out, less those that can't go together; all groups shrink alike."""
+        """Return the layers that `actions` take out, less those that can't go together; all groups shrink alike.
+
+        A merge is made where all its layers stay.
+        """
         chosen = frozenset(name for name, action in zip(self._layers, actions, strict=False) if action == 0)
-        return Cuts(self.teacher.repaired(chosen), {}, self.regions.int8(actions, 0))
+        removed = self.teacher.repaired(chosen)
+        made = [
+            priced.merge
+            for step, priced in zip(self.merge_steps, self.merges, strict=True)
+            if actions[step] == 0 and removed.isdisjoint(priced.merge.layers)
+        ]
+        linear = frozenset(name for merge in made for name in merge.linear)
+        return Cuts(removed, {}, self.regions.int8(actions, 0), linear)
 
 
 class ShrinkageStage:
@@ -226,13 +247,15 @@ class ShrinkageStage:
         headroom: Mapping[str, float],
         removed: frozenset[str],
         precision: CandidatePrecision | None = None,
+        linear: frozenset[str] = frozenset(),
     ) -> None:
-        """Decide on the groups that are left without the layers `removed`; `headroom` as in `RemovalStage`.
+        """Decide on the groups that are left without the layers `removed`, those of `linear` merged.
 
-        Raises ValueError where no group is left that could shrink.
+        `headroom` as in `RemovalStage`. Raises ValueError where no group is left that could shrink.
         """
+        self.depth = Depth(removed, linear)
         self.removed = removed
-        self.groups = tuple(group for group in teacher.base_graph(removed).groups if group.shrinkable)
+        self.groups = tuple(group for group in teacher.base_graph(*self.depth).groups if group.shrinkable)
         if not self.groups:
             raise ValueError("no channel group is left that could shrink")
         self.regions = _Regions(teacher, precision)
@@ -255,7 +278,7 @@ class ShrinkageStage:
     def cuts(self, actions: Actions) -> Cuts:
         """Return the width ratio that `actions` pick for each group."""
         ratios = {group.name: WIDTH_RATIOS[action] for group, action in zip(self.groups, actions, strict=False)}
-        return Cuts(self.removed, ratios, self.regions.int8(actions, _IN_INT8))
+        return Cuts(self.depth.removed, ratios, self.regions.int8(actions, _IN_INT8), self.depth.linear)
 
     def nearest(self, ratios: Mapping[str, float], int8: Collection[str] = ()) -> Actions:
         """Return the actions whose ratios are nearest to those given (by group), in proportion to the largest."""
@@ -347,6 +370,18 @@ def _group_state(group: ChannelGroup, states: Mapping[str, _State], position: fl
         latency_share=total.latency_share,
         position=position,
         layers=len(group.layers) / 10,
+    ).vector()
+
+
+def _merge_state(layers: Sequence[_State], saved: float) -> _Vector:
+    """Return the state of a merge: the mean of its layers', what it saves of the latency, their number negative."""
+    rows = np.array([state.vector() for state in layers], np.float32)
+    mean, total = _State(*rows.mean(axis=0)), _State(*np.sqrt(np.square(rows).sum(axis=0)))
+    return mean._replace(
+        params_share=total.params_share,
+        macs_share=total.macs_share,
+        latency_share=np.sqrt(saved),
+        layers=-len(layers) / 10,
     ).vector()
 
 

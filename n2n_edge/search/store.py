@@ -45,6 +45,8 @@ class Fact(StrEnum):
     STAGE_REACHED = "stage_reached"
     STAGE_OVER = "stage_over"
     """Number of the last trial that the time allowed, and of the first that it didn't, by stage."""
+    MERGES = "merges"
+    """Merges of layers that the search decides on."""
     EVALUATION = "evaluation"
     """Evaluation that is under way."""
     FINAL = "final"
@@ -288,11 +290,14 @@ class Journal(ClosedAtExit):
             raise damaged(self.path, f"reward or accuracy of a candidate: {numbers}")
         described, costs = self._object(values["architecture"]), self._object(values["costs"])
         try:
-            regions = tuple(str(name) for name in described.get("int8", ()))
-            names = Vocabulary(tuple((str(name), "") for name in described["removed"]), regions=regions)
+            regions, linear = (tuple(str(name) for name in described.get(key, ())) for key in ("int8", "linear"))
+            removed = tuple((str(name), "") for name in described["removed"])
+            names = Vocabulary(removed, regions=regions, mergeable=linear)
             widths = tuple((name, int(width)) for name, width in described["widths"].items())
             return Trial(
-                Architecture(frozenset(name for name, _ in names.layers), widths, names, frozenset(regions)),
+                Architecture(
+                    frozenset(name for name, _ in removed), widths, names, frozenset(regions), frozenset(linear)
+                ),
                 TrialCosts.from_json(costs, values["provenance"]),
                 reward=values["reward"],
                 feasible=bool(values["feasible"]),

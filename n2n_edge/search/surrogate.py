@@ -30,7 +30,8 @@ _TREND_VARIANCE = 4.0
 class Estimate:
     """A candidate that was not built: what it cuts, its true costs, and the reward that the surrogate predicts.
 
-    `ratios` names the groups that are narrower than the teacher's, `int8` the regions that are in int8; shares are of
+    `ratios` names the groups that are narrower than the teacher's, `int8` the regions that are in int8, `linear` the
+    layers that are merged with what reads them; shares are of
     the teacher's params and MACs, `cost_ratio` of its cost by the objective. `excess` is the sum of what it misses
     budgets by, `slope` how much the reward grows with the accuracy.
     """
@@ -44,6 +45,7 @@ class Estimate:
     reward: float = 0.0
     slope: float = 0.0
     int8: frozenset[str] = frozenset()
+    linear: frozenset[str] = frozenset()
 
     @property
     def feasible(self) -> bool:
@@ -53,7 +55,7 @@ class Estimate:
     @property
     def identity(self) -> tuple[object, ...]:
         """Equal for cuts that come out as the same architecture."""
-        return self.removed, self.int8, tuple(sorted(self.ratios.items()))
+        return self.removed, self.linear, self.int8, tuple(sorted(self.ratios.items()))
 
 
 @dataclass(frozen=True)
@@ -61,21 +63,24 @@ class Sensitivity:
     """The teacher's profile: how much the loss rises when one thing alone is cut and the rest refitted, not trained.
 
     `layers`: by removable layer; `groups`: by group, the rise at each of `ratios` (ascending, below one); `regions`: by
-    region in int8 alone.
+    region in int8 alone; `linear`: by layer that loses its activation, the rise of its merge divided among them.
     """
 
     layers: Mapping[str, float] = field(default_factory=dict)
     groups: Mapping[str, Sequence[float]] = field(default_factory=dict)
     ratios: tuple[float, ...] = (0.25, 0.5)
     regions: Mapping[str, float] = field(default_factory=dict)
+    linear: Mapping[str, float] = field(default_factory=dict)
 
     def quantized(self, estimate: Estimate) -> float:
         """Return the summed rises of the regions that `estimate` has in int8."""
         return fsum(max(self.regions.get(name, 0.0), 0.0) for name in estimate.int8)
 
     def rise(self, estimate: Estimate) -> tuple[float, float]:
-        """Return the summed rises of what `estimate` removes, and of what it narrows."""
-        removed = fsum(max(self.layers.get(name, 0.0), 0.0) for name in estimate.removed)  # exact: sets have no order
+        """Return the summed rises of what `estimate` removes or merges, and of what it narrows."""
+        rises = [self.layers.get(name, 0.0) for name in estimate.removed]
+        rises += [self.linear.get(name, 0.0) for name in estimate.linear]
+        removed = fsum(max(rise, 0.0) for rise in rises)  # exact: sets have no order
         narrowed = fsum(self.of_group(name, ratio) for name, ratio in estimate.ratios.items())
         return removed, narrowed
 
@@ -98,16 +103,22 @@ class Surrogate:
     """
 
     def __init__(
-        self, layers: Sequence[str], groups: Sequence[str], profile: Sensitivity, regions: Sequence[str] = ()
+        self,
+        layers: Sequence[str],
+        groups: Sequence[str],
+        profile: Sensitivity,
+        regions: Sequence[str] = (),
+        linear: Sequence[str] = (),
     ) -> None:
-        """`regions` are those whose precision candidates choose."""
+        """`regions` are those whose precision candidates choose, `linear` the layers that they may merge."""
         self._layers, self._groups, self._profile = tuple(layers), tuple(groups), profile
-        self._regions = tuple(regions)
+        self._regions, self._linear = tuple(regions), tuple(linear)
         self._weights = np.concatenate(
             [
                 _relative([max(profile.layers.get(name, 0.0), 0.0) for name in self._layers]),
                 _relative([max([*profile.groups.get(name, (0.0,)), 0.0]) for name in self._groups]),
                 _relative([max(profile.regions.get(name, 0.0), 0.0) for name in self._regions]),
+                _relative([max(profile.linear.get(name, 0.0), 0.0) for name in self._linear]),
             ]
         )
         self._trends: Matrix = np.zeros((0, 6 if self._regions else 5))
@@ -176,7 +187,8 @@ class Surrogate:
             gone = [float(name in estimate.removed) for name in self._layers]
             narrow = [-np.log(max(estimate.ratios.get(name, 1.0), _LEAST_RATIO)) for name in self._groups]
             coarse = [float(name in estimate.int8) for name in self._regions]
-            points.append(np.array([*gone, *narrow, *coarse]) * self._weights)
+            merged = [float(name in estimate.linear) for name in self._linear]
+            points.append(np.array([*gone, *narrow, *coarse, *merged]) * self._weights)
         return np.array(trends), np.array(points)
 
     def _fitted(self) -> "_Fit":

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from n2n_edge.data.dataset import Split
 from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.outputs import OutputKind
-from n2n_edge.tasks.task import JoinedTask, Labels, LossSettings, Meter, Outputs, Tensors, arrays_of
+from n2n_edge.tasks.task import JoinedTask, Labels, LossSettings, Meter, Outputs, Task, Tensors, arrays_of
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +58,10 @@ class Classification(JoinedTask):
     def meter(self) -> Meter:
         """Return a count of images whose highest score is at the label, and at the teacher's."""
         return _Classified()
+
+    def meter_of(self, reader: Task) -> Meter | None:
+        """Return the same: outputs are the same at every size of image."""
+        return self.meter() if isinstance(reader, Classification) else None
 
 
 class _Classified(Meter):

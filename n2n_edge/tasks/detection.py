@@ -21,7 +21,7 @@ from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.scaled import ScaledTask
 from n2n_edge.tasks.selected import Selected, selected_in
 from n2n_edge.tasks.tail import Tail
-from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, SampledMeter, Tensors, arrays_of
+from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, SampledMeter, Task, Tensors, arrays_of
 
 if TYPE_CHECKING:
     import torch
@@ -178,6 +178,10 @@ class Detection(ScaledTask):
         """Return what gathers detections."""
         return _Detected(self)
 
+    def meter_of(self, reader: Task) -> Meter | None:
+        """Return what gathers detections of another reader, brought to this input's size."""
+        return _Detected(self, reader) if isinstance(reader, Detection) else None
+
     def marks(self, outputs: Outputs) -> list[Marks]:
         """Return the boxes that count as found."""
         return [Marks.of_detections(found.above(WORKING_SCORE)) for found in self.read(outputs)]
@@ -190,9 +194,12 @@ class Detection(ScaledTask):
 class _Detected(SampledMeter):
     """Detections by image, with the labels and what the teacher found, each matched once for all samples."""
 
-    def __init__(self, task: Detection) -> None:
+    def __init__(self, task: Detection, reader: Detection | None = None) -> None:
         super().__init__()
         self._task = task
+        self._reader = task if reader is None else reader
+        own, theirs = task.signature, self._reader.signature
+        self._scale = np.array([own.width / theirs.width, own.height / theirs.height] * 2, np.float32)
         self._found: list[Detections] = []
         self._aims: list[Objects] = []
         self._labels: list[Objects | None] = []
@@ -201,7 +208,9 @@ class _Detected(SampledMeter):
 
     def add(self, outputs: Outputs, teacher: Outputs | None, labels: Labels | None) -> None:
         self._with_labels = self._with_teacher = None
-        found = self._task.read(outputs)
+        found = self._reader.read(outputs)
+        if self._reader is not self._task:
+            found = [replace(each, boxes=each.boxes * self._scale) for each in found]
         self._found += found
         self.seen += len(found)
         if teacher is not None:

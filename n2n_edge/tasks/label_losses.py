@@ -116,7 +116,8 @@ def heatmaps_by_labels(
 def numbers_by_labels(output: Tensor, labels: Tensor, scale: ChannelScale, mean: Mean | None = None) -> LabelLoss:
     """Give the error of an output `(N, ...)` to labels `(N, K)`, as that to the teacher is given (see `values_loss`).
 
-    A label that holds what isn't a number doesn't count.
+    A label that holds what isn't a number doesn't count; `(N, 1)` of these stands for a batch without any.
     """
+    labels = labels.expand(-1, output[0].numel()) if not torch.isfinite(labels).any() else labels
     told = torch.isfinite(labels).all(1, keepdim=True).expand_as(labels).reshape(output.shape)
     return _errors_by_labels(output, labels.reshape(output.shape), told, scale.variance.to(output), mean)

@@ -38,6 +38,26 @@ class Marks:
         )
         return cls(boxes, () if found.points is None else _points(found.points.reshape(-1, 2)))
 
+    def scaled(self, size: tuple[int, int], to: tuple[int, int]) -> "Marks":
+        """Return marks in an image of `size`, (height, width), as they lie in the same image brought to size `to`.
+
+        An area is as large as that already, or takes the nearest pixel.
+        """
+        if size == to:
+            return self
+        down, across = to[0] / size[0], to[1] / size[1]
+        boxes = tuple(
+            Box((left * across, top * down, right * across, bottom * down), box.kind, box.score)
+            for box in self.boxes
+            for left, top, right, bottom in [box.edges]
+        )
+        points = tuple((x * across, y * down) for x, y in self.points)
+        area = self.area
+        if area is not None and area.shape != to:
+            rows, columns = ((np.arange(new) * old / new).astype(int) for new, old in zip(to, area.shape, strict=True))
+            area = area[rows[:, None], columns]
+        return Marks(boxes, points, area)
+
 
 def label_marks(label: Label | None) -> Marks | None:
     """Return the marks of a label in pixels of the network's input, None where it can't be drawn."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from n2n_edge.data.dataset import Split
 from n2n_edge.tasks.boxes import Floats
-from n2n_edge.tasks.task import JoinedTask, Labels, LossSettings, Meter, Outputs, SampledMeter, Tensors, arrays_of
+from n2n_edge.tasks.task import JoinedTask, Labels, LossSettings, Meter, Outputs, SampledMeter, Task, Tensors, arrays_of
 
 if TYPE_CHECKING:
     import torch
@@ -62,6 +62,10 @@ class Multilabel(JoinedTask):
     def meter(self) -> Meter:
         """Return what gathers scores."""
         return _Scored(self)
+
+    def meter_of(self, reader: Task) -> Meter | None:
+        """Return the same: outputs are the same at every size of image."""
+        return self.meter() if isinstance(reader, Multilabel) else None
 
 
 class _Scored(SampledMeter):

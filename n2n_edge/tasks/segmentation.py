@@ -13,7 +13,7 @@ from n2n_edge.tasks.maps import ClassMap, Overlap, channel_sums, class_maps, con
 from n2n_edge.tasks.marks import Marks
 from n2n_edge.tasks.outputs import OutputKind
 from n2n_edge.tasks.scaled import ScaledTask
-from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, SampledMeter, Tensors, arrays_of
+from n2n_edge.tasks.task import Labels, LossSettings, Meter, Outputs, SampledMeter, Task, Tensors, arrays_of
 
 if TYPE_CHECKING:
     import torch
@@ -130,6 +130,11 @@ class Segmentation(ScaledTask):
     def meter(self) -> Meter:
         """Return sums of pixels by class."""
         return _Mapped(self)
+
+    def meter_of(self, reader: Task) -> Meter | None:
+        """Return the same: maps of any size are brought to that of the image; None where classes are independent."""
+        alike = isinstance(reader, Segmentation) and reader.form == self.form and not self.form.independent
+        return self.meter() if alike else None
 
     def marks(self, outputs: Outputs) -> list[Marks]:
         """Return the maps; where no independent channel has its class, nothing is drawn."""

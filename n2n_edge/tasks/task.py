@@ -175,6 +175,14 @@ class Task(ABC):
     def meter(self) -> Meter:
         """Return what measures outputs, with nothing in it."""
 
+    def meter_of(self, reader: "Task") -> Meter | None:
+        """Return a meter of outputs that `reader` reads, the same task of the same network at another input size.
+
+        Labels and the teacher's outputs are those of this task, and so is the frame that places are compared in. None
+        where outputs of two sizes can't be compared, which is so unless a task says otherwise.
+        """
+        return None
+
     def measured(self, teacher: Callable[[], Iterable[Tensors]]) -> "Task":
         """Return the task with what its loss wants to know of the teacher's outputs for many images."""
         return self

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from n2n_edge.data.annotations import Annotations
 from n2n_edge.data.dataset import Data, Split
-from n2n_edge.errors import UnsuitableEnvironmentError
+from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.foreign import printable
 from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.graph.shape_run import Array
@@ -52,7 +52,10 @@ def file_meter(
         UnsuitableEnvironmentError: ONNX Runtime can't run a file, or torch is needed and missing.
     """
     task = data.task or _task(path, data)
-    meter = task.meter()
+    other = None
+    if teacher_data is not None and teacher_data.input_shape != data.input_shape and teacher_data.task is not None:
+        other = teacher_data.task.meter_of(task)
+    meter = task.meter() if other is None else other
     theirs = None
     if teacher is not None and (teacher_data is None or teacher_data is data):
         theirs = outputs_by_image(teacher, data, split, threads)
@@ -72,20 +75,36 @@ def file_meters(
     fidelity: tuple[bool, bool],
     threads: int = 0,
     watch: Callable[[tuple[Array, ...], tuple[Array, ...]], None] = lambda teacher, student: None,
+    own: tuple[Split, Data] | None = None,
 ) -> tuple[Meter, Meter]:
     """Return the meters of a teacher's and a student's file, each of which is run once on every image.
 
     `fidelity` says of which its agreement with the teacher is worked out, and `watch` is given both files' outputs for
-    each image; the rest is as for `file_meter`.
+    each image; `own` are the same images as the student takes them, where that is otherwise (see `Task.meter_of`). The
+    rest is as for `file_meter`.
     """
     task = data.task or _task(teacher, data)
-    meters = task.meter(), task.meter()
-    files = zip(*(outputs_by_image(path, data, split, threads) for path in (teacher, student)), strict=True)
-    for outputs, told in _with_labels(files, task.labels(split)):
-        watch(*outputs)
-        for meter, own, compared in zip(meters, outputs, fidelity, strict=True):
-            _add(meter, own, outputs[0] if compared else None, told)
+    theirs, student_data = (split, data) if own is None else own
+    meters = task.meter(), _meter_between(task, student_data.task or task)
+    outputs = outputs_by_image(teacher, data, split, threads), outputs_by_image(student, student_data, theirs, threads)
+    files = zip(*outputs, strict=True)
+    for pair, told in _with_labels(files, task.labels(split)):
+        watch(*pair)
+        for meter, given, compared in zip(meters, pair, fidelity, strict=True):
+            _add(meter, given, pair[0] if compared else None, told)
     return meters
+
+
+def _meter_between(task: Task, reader: Task) -> Meter:
+    """Return the meter of what `reader` reads in the terms of `task`, the teacher's.
+
+    Raises:
+        InputError: outputs at two sizes can't be compared.
+    """
+    meter = task.meter() if reader == task else task.meter_of(reader)
+    if meter is None:
+        raise InputError(f"outputs of two sizes can't be compared as task {task.name}; give files of one size")
+    return meter
 
 
 _Given = TypeVar("_Given")

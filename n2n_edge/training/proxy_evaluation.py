@@ -29,12 +29,17 @@ from n2n_edge.training.reconstruct import FeatureTargets, Kept, reconstruct
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.watchdog import step
 
-__all__ = ["ProxyResult", "ShortDistiller"]
+__all__ = ["ProxyResult", "ShortDistiller", "follows_few_steps"]
 
 _BATCH = 256
 _LEAST_PROFILED = 32
 _FEW_STEPS = 8
 """Steps of training up to which a candidate may be better off without them."""
+
+
+def follows_few_steps(images: int, settings: DistillSettings, passes: int = 1) -> bool:
+    """Tell whether a candidate of so many images is validated as refitted, too, since few steps of training follow."""
+    return 0 < passes * training_order(images, settings, 1).steps <= _FEW_STEPS
 
 
 @dataclass(frozen=True)
@@ -187,8 +192,7 @@ class ShortDistiller:
 
     def _refitted(self, module: GraphModule) -> tuple[Validation, dict[str, Tensor]] | None:
         """Return what refitting alone is worth, and its weights, where few steps follow, which may do harm."""
-        steps = self._passes * training_order(len(self._images), self._settings, 1).steps
-        if not 0 < steps <= _FEW_STEPS:
+        if not follows_few_steps(len(self._images), self._settings, self._passes):
             return None
         return self._validated(module), {name: tensor.clone() for name, tensor in module.learned().items()}
 

@@ -58,6 +58,11 @@ class Example:
         return BOARD in self.line
 
     @property
+    def runtimes(self) -> tuple[str, ...]:
+        """Runtimes that it names and that needn't be installed."""
+        return tuple(name for name in ("ncnn", "openvino") if name in self.line)
+
+    @property
     def cheaply(self) -> list[str]:
         """The words, with what makes it quick; a run that is resumed keeps its own settings."""
         return self.words if "--resume" in self.words else [*self.words, *CHEAP.get(self.command, ())]

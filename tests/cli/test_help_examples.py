@@ -61,6 +61,8 @@ def test_an_example_runs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    for runtime in example.runtimes:
+        pytest.importorskip(runtime, reason=f"{runtime} isn't installed")
     if example.needs_board and SSHD is None:
         pytest.skip(f"{MISSING}: only its options were looked at")
     work = tmp_path / "work"

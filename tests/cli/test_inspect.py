@@ -73,7 +73,7 @@ def test_json_is_the_contract(model_path: Path) -> None:
 
     found = document(model_path, "--device", "raspberry-pi-4")
 
-    keys = {"schema_version", "layers", "groups", "costs", "precisions", "touchable", "input", "obstacles"}
+    keys = {"schema_version", "layers", "groups", "merges", "costs", "precisions", "touchable", "input", "obstacles"}
     assert keys == set(found)
     assert found["schema_version"] == 1
     layers, groups = found["layers"], found["groups"]

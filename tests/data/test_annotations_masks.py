@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from n2n_edge.data.dataset import load_data
 from n2n_edge.data.labels.reading import read_annotations
 from n2n_edge.data.labels.values import Mask, MaskFile
 from n2n_edge.errors import InputError
@@ -134,6 +135,12 @@ def test_a_palette_with_transparency(tmp_path):
 def test_masks_that_are_wrong(tmp_path, mask, why):
     with pytest.raises(InputError, match=rf"^mask '.*masks/a.png' {why}"):
         read_annotations(make(tmp_path, {"a": mask}), classes=3)
+
+
+def test_masks_are_not_held_against_the_classes_of_a_detector(tmp_path):
+    folder = make(tmp_path, {name: picture(VALUES) for name in "abc"})
+    data = load_data(str(folder), input_shape=(3, 2, 3), classes=None, may_be_values=True, object_classes=lambda: 1)
+    assert len(data.train) + len(data.validation) + len(data.test) == 3
 
 
 def test_a_colour_that_is_not_in_the_table(tmp_path):

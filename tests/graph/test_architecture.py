@@ -106,6 +106,6 @@ def test_a_full_group_may_be_named_whole_even_if_it_is_fixed(teacher: Teacher) -
 def test_an_architecture_prints_what_differs_from_the_teacher(teacher: Teacher) -> None:
     assert (
         repr(teacher.full.remove("conv3").resize("g1", 3))
-        == "Architecture(removed=frozenset({'conv3'}), widths=(('g1', 3),), int8=frozenset())"
+        == "Architecture(removed=frozenset({'conv3'}), widths=(('g1', 3),), int8=frozenset(), linear=frozenset())"
     )
     assert Architecture() == teacher.full

@@ -64,6 +64,8 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "free_disk_mb": 9000,
     },
     "state": {"clocks": [CLOCK], "millidegrees": [48_000.0], "tools": {"get_throttled": "throttled=0x0"}},
+    "reference": {"samples": 4},
+    "infer": {"samples": 4},
     "put": {"path": "/tmp/n2n-edge-x/m.onnx"},
     "limit": {"cgroup": "/sys/fs/cgroup/x", "prefix": ["sh", "-c", "exec"]},
     "limit_facts": {"killed": False},

@@ -37,15 +37,22 @@ class StopError(Exception):
     """Stands for a kill."""
 
 
-class Listening(RunCallback):
-    """Keeps what a run says, and ends it with its first candidate's loss."""
+class Messages(RunCallback):
+    """Keeps what a run says."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
-        self.loss: float | None = None
 
     def on_message(self, text: str) -> None:
         self.said.append(text)
+
+
+class Listening(Messages):
+    """Ends a run with its first candidate's loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss: float | None = None
 
     def on_trial(self, progress: Progress) -> None:
         self.loss = progress.trial.loss
@@ -85,3 +92,20 @@ def test_images_without_masks_join_them(folder: Path, tmp_path: Path) -> None:
 def test_more_than_all_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"label_weight 1\.5: give a number from 0 to 1"):
         n2n_edge.compress(folder / "teacher.onnx", folder / "data", label_weight=1.5, out=tmp_path / "never")
+
+
+def test_numbers_join_where_an_image_stays_as_it_is_and_the_run_says_so(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "data.npz",
+        images=random.integers(0, 255, (IMAGES, SIZE, SIZE, 3), dtype=np.uint8),
+        labels=random.random((IMAGES, 4), dtype=np.float32),
+    )
+    listening = Messages()
+    run = n2n_edge.compress(
+        teacher_file(tmp_path / "teacher.onnx"), tmp_path / "data.npz", device="raspberry-pi-4", max_params=4000,
+        effort="quick", candidates=1, epochs=3, task="regression", out=tmp_path / "run", callbacks=[listening], **PLAIN,
+    )  # fmt: skip
+    assert run.student.exists()
+    (text,) = [text for text in listening.said if text.startswith("labels:")]
+    assert "they don't follow augmentation and teach in the first epoch alone" in text

@@ -63,3 +63,22 @@ def test_a_device_that_cannot_tell_is_left_out(pair: tuple[Teacher, frozenset[st
     rows = layer_rows(teacher, removed, ModelFile(tmp_path / "gone.onnx"), ModelFile(student), [load_profile("cpu")])
     assert all(not row["latency_ms"] for row in rows)
     assert rows[-1]["name"] != "other"
+
+
+def test_a_merged_layer_names_the_one_that_it_is_part_of(tmp_path: Path) -> None:
+    teacher = Teacher.load(EXAMPLE)
+    link = teacher.links[0]
+    path = tmp_path / "student.onnx"
+    save_model(build(teacher, teacher.full.linearise(link.layer)), path)
+    board = load_profile("raspberry-pi-4")
+
+    rows = layer_rows(
+        teacher, frozenset(), ModelFile(EXAMPLE), ModelFile(path), [board], linear=frozenset({link.layer})
+    )
+
+    merged = {row["name"]: row["merged_into"] for row in rows if "merged_into" in row}
+    assert merged == {link.layer: link.into}
+    (row,) = (row for row in rows if row["name"] == link.layer)
+    assert not row["removed"]
+    assert row["channels"]["after"] is None
+    assert row["latency_ms"][board.name]["student"] is None

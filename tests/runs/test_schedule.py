@@ -10,7 +10,7 @@ import n2n_edge
 from n2n_edge.runs import schedule as module
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.final import FinalPlan, final_plan, plan_in_words
-from n2n_edge.runs.schedule import Pace, Schedule, make_schedule, retimed, with_tests_within
+from n2n_edge.runs.schedule import Pace, Schedule, make_schedule, retimed, with_tail, with_tests_within
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.search.store import Fact, Journal
 from tests.runs.small import images_npz, teacher_file
@@ -70,7 +70,7 @@ def test_minutes_hold_for_the_whole_run(
     settings = CompressSettings(**{**given, "minutes": minutes, "candidates": 20})  # type: ignore[arg-type]
     schedule, _ = make_schedule(settings, prepared, 10.0)
     assert schedule.short_images == short_images
-    searched = module._setup_s(schedule, SLOW) + 12 * module._candidate_s(schedule, SLOW)
+    searched = module._setup_s(schedule, SLOW) + 12 * module._candidate_s(schedule, prepared, SLOW)
     assert searched < 0.4 * minutes * 60 or short_images == 32
     assert schedule.tail_s < 0.31 * minutes * 60
     # a final distillation of many images is cut to what is left
@@ -107,6 +107,27 @@ def test_a_busier_machine_tests_fewer_images(
     assert (len(least.data.test), schedule.condition_images) == (64, 16)
     monkeypatch.setattr(module, "_evaluation_s", lambda *_: 0.001)
     assert retimed(planned, prepared) == planned  # what was planned is never made more
+
+
+def test_a_candidate_of_few_steps_is_planned_with_both_its_validations(
+    given: dict[str, object], tmp_path: Path
+) -> None:
+    prepared = prepared_run(given, tmp_path)
+    plan = Schedule("cpu", 16, 64, validation_images=500, feature_images=0, calibration_images=0)
+    only_evaluating = Pace(load_s=0.0, evaluate_s=1.0, teach_s=0.0, train_s=0.0)
+    assert module._candidate_s(plan, prepared, only_evaluating) == 1000.0
+    many_steps = replace(plan, short_images=1024)
+    assert module._candidate_s(many_steps, prepared, only_evaluating) == 500.0
+
+
+def test_a_shipped_candidate_is_tested_in_its_share_of_minutes(given: dict[str, object], tmp_path: Path) -> None:
+    prepared = prepared_run(given, tmp_path)
+    settings = CompressSettings(**{**given, "corruptions": True})  # type: ignore[arg-type]
+    of_run_without_limit = Schedule("cpu", 16, 64, evaluate_s=0.01)
+    within = with_tail(of_run_without_limit, settings, prepared, 600.0)
+    assert within.condition_images == 180  # 50 conditions of 0.01 s an image in 90 s
+    assert within.tail_s > 100.0
+    assert with_tail(Schedule("cpu", 16, 64), settings, prepared, 600.0) == Schedule("cpu", 16, 64)
 
 
 class Long:

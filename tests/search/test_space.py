@@ -7,7 +7,7 @@ from n2n_edge._example import teacher_path
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.search.precision import CandidatePrecision
-from n2n_edge.search.space import FEATURES, WIDTH_RATIOS, RemovalStage, ShrinkageStage
+from n2n_edge.search.space import FEATURES, WIDTH_RATIOS, Cuts, RemovalStage, ShrinkageStage
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_only_removable_layers_can_go(teacher: Teacher) -> None:
     stage = RemovalStage(teacher, load_profile("cpu"), {})
     removable = [layer.removable for layer in teacher.layers]
     assert [bool(row[0]) for row in stage.problem.mask] == removable
-    assert stage.cuts(stage.problem.default) == (frozenset(), {}, frozenset())
+    assert stage.cuts(stage.problem.default) == Cuts(frozenset(), {})
     everything = tuple(0 if possible else 1 for possible in removable)
     assert stage.cuts(everything)[0] <= {layer.name for layer in teacher.layers if layer.removable}
 

@@ -16,6 +16,7 @@ from . import PROTOCOL, FallbackError, RefusedError
 from .energy import Energy
 from .memory import limit_memory, oom_kills, peak_rss_bytes, remove_cgroup
 from .profiling import profile_kernels
+from .runtimes import DEFAULT, OpenedElsewhere, stacked, write_reference
 from .session import CPU, Opened, bind
 from .state import Load, board_state, cpu_mhz
 from .system import check
@@ -40,7 +41,20 @@ class Leftovers:
         os._exit(0)
 
 
-COMMANDS = ("measure", "open", "block", "throughput", "profile", "check", "state", "put", "limit", "limit_facts")
+COMMANDS = (
+    "measure",
+    "open",
+    "block",
+    "throughput",
+    "profile",
+    "reference",
+    "infer",
+    "check",
+    "state",
+    "put",
+    "limit",
+    "limit_facts",
+)
 
 
 class Worker:
@@ -49,7 +63,7 @@ class Worker:
     def __init__(self, emit: Any, leftovers: Leftovers) -> None:
         self.emit = emit
         self.leftovers = leftovers
-        self.opened: Opened | None = None
+        self.opened: Opened | OpenedElsewhere | None = None
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Carry out one request and return what the ``result`` event says."""
@@ -61,11 +75,12 @@ class Worker:
         result: dict[str, Any] = getattr(self, str(command))(request)
         return result
 
-    def load(self, request: dict[str, Any]) -> Opened:
+    def load(self, request: dict[str, Any]) -> Opened | OpenedElsewhere:
         """Let go of the model that is open and return another, run once."""
         self.opened = None
         bind(request)
-        return Opened(request, self.emit)
+        kind = Opened if request.get("runtime", DEFAULT) == DEFAULT else OpenedElsewhere
+        return kind(request, self.emit)
 
     def measure(self, request: dict[str, Any]) -> dict[str, Any]:
         """Open a model, time it until its median has settled, and close it."""
@@ -118,7 +133,7 @@ class Worker:
 
     def throughput(self, request: dict[str, Any]) -> dict[str, Any]:
         """Run the open model in several streams at once."""
-        assert self.opened is not None
+        assert isinstance(self.opened, Opened)
         self.emit({"event": "phase", "phase": "in timed runs"})
         runs = [self.opened.runner() for _ in range(request["streams"])]
         return throughput(runs, request["seconds"])
@@ -134,6 +149,21 @@ class Worker:
         if used and wanted not in used:
             raise FallbackError(f"{wanted} was asked for, but every operator ran on {', '.join(used)}")
         return profile
+
+    def reference(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Write samples of a model's inputs, and what ONNX Runtime makes of them."""
+        self.opened = None
+        return {"samples": write_reference(request)}
+
+    def infer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Run a converted model on samples and write what it gives."""
+        import numpy as np
+
+        self.opened = None
+        opened = OpenedElsewhere(request, self.emit)
+        outputs = opened.outputs()
+        np.savez(request["outputs_path"], **stacked("out", outputs))
+        return {"samples": len(outputs)}
 
     def check(self, request: dict[str, Any]) -> dict[str, Any]:
         """Say what is here."""

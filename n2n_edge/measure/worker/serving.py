@@ -16,6 +16,7 @@ from typing import Any
 from . import PROTOCOL, FallbackError, RefusedError
 from .commands import Leftovers, Worker
 from .memory import peak_rss_bytes, watch_memory
+from .runtimes import DEFAULT, version_of
 
 
 def option(arguments: list[str], name: str) -> str | None:
@@ -27,7 +28,7 @@ def serve(arguments: list[str]) -> None:
     """Answer requests until stdin ends.
 
     ``--holder [--folder PATH]``: hold a folder for models instead of timing. ``--watch-memory BYTES``: end when its own
-    memory exceeds it. ``--silence S``: end when nothing was heard for so long.
+    memory exceeds it. ``--silence S``: end when nothing was heard for so long. ``--runtime NAME``: with what it times.
     """
     # Native code may print: events keep the real stdout for themselves, everything else goes to stderr.
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -77,7 +78,7 @@ def serve(arguments: list[str]) -> None:
     }
     if not holder:
         try:
-            ready.update(import_runtime())
+            ready.update(import_runtime(option(arguments, "--runtime") or DEFAULT))
         except Exception as error:
             emit({"event": "error", "kind": "missing", "message": f"{type(error).__name__}: {error}"})
             return
@@ -96,12 +97,12 @@ def serve(arguments: list[str]) -> None:
         gc.collect()
 
 
-def import_runtime() -> dict[str, Any]:
+def import_runtime(runtime: str) -> dict[str, Any]:
     """Import what timing needs, and return the runtime's version and the memory of a process that has only done so."""
     import numpy  # noqa: F401  (part of the import-only baseline)
-    import onnxruntime
 
-    return {"runtime": f"onnxruntime {onnxruntime.__version__}", "baseline_rss_bytes": peak_rss_bytes()}
+    version = version_of(runtime)
+    return {"runtime": version, "baseline_rss_bytes": peak_rss_bytes()}
 
 
 def read_requests(requests: queue.Queue[str], heard: list[float], leftovers: Leftovers) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import foreign_code
+from n2n_edge.search.precision import Depth
 from n2n_edge.search.space import Cuts, DecisionProblem, Stage
 from n2n_edge.search.trial import Actions, StageName, Trial
 
@@ -155,13 +156,14 @@ class Proposer(ABC):
         """Return the layers to remove and the width ratios that `actions` stand for."""
         return self.stage.cuts(actions)
 
-    def base_layers(self, feasible: Sequence[Trial], nearest: Trial | None, progress: float) -> frozenset[str]:
-        """Return which layers stage 2 is to be without, at `progress` of it: by default those of the best trial.
+    def base_layers(self, feasible: Sequence[Trial], nearest: Trial | None, progress: float) -> Depth | frozenset[str]:
+        """Return which layers stage 2 is to be without or has merged: by default those of the best trial.
 
-        `nearest` is the trial that missed the budgets by least.
+        A set alone is of those that are gone. `progress` is how much of stage 2 is done, `nearest` the trial that
+        missed the budgets by least.
         """
         leader = max(feasible, key=self.reward, default=nearest)
-        return leader.architecture.removed if leader is not None else frozenset()
+        return Depth() if leader is None else Depth(leader.architecture.removed, leader.architecture.linear)
 
     def reward(self, trial: Trial) -> float:
         """Return the reward by which feasible trials are ranked in the end."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.layers import Layer
 from n2n_edge.search.evaluator import Evaluator
-from n2n_edge.search.precision import Base
+from n2n_edge.search.precision import Base, Depth
 from n2n_edge.search.reward import compression_reward, infeasible_reward
 from n2n_edge.search.space import Cuts
 from n2n_edge.search.surrogate import Estimate, Sensitivity, Surrogate
@@ -43,9 +43,10 @@ class Estimator:
             [group.name for group in teacher.groups if group.shrinkable],
             profile,
             self._meter.precision.open,
+            [name for priced in self._meter.merges for name in priced.merge.linear],
         )
         self._full = {group.name: group.width for group in teacher.groups}
-        base = self._meter.predicted(Base(), self._widths_of(frozenset(), {}))
+        base = self._meter.predicted(Base(), self._widths_of(Depth(), {}))
         self.profile = profile
         self._suggested: dict[Base, Mapping[str, float]] = {}
         self._params, self._macs = max(float(base["params"][0]), 1.0), max(float(base["macs"][0]), 1.0)
@@ -105,12 +106,12 @@ class Estimator:
 
     def ratios_of(self, architecture: Architecture) -> Mapping[str, float]:
         """Return the width ratio of every group that `architecture` may shrink."""
-        groups = self._meter.teacher.base_graph(architecture.removed).groups
+        groups = self._meter.teacher.base_graph(architecture.removed, architecture.linear).groups
         widths = dict(architecture.widths)
         return {group.name: widths.get(group.name, group.width) / group.width for group in groups if group.shrinkable}
 
     def _suggest(self, base: Base) -> Mapping[str, float]:
-        groups = self._meter.teacher.base_graph(base.removed).groups
+        groups = self._meter.teacher.base_graph(*base.depth).groups
         free = [index for index, group in enumerate(groups) if group.shrinkable]
         equal = {groups[index].name: 1.0 for index in free}
         if not free or not self._meter.limits:
@@ -131,7 +132,7 @@ class Estimator:
 
     def _saved(self, base: Base, free: Sequence[int]) -> NDArray[np.float64]:
         """Return what halving each group of `free` saves of the costs that are over budget, in units of the limits."""
-        full = self._widths_of(base.removed, {})
+        full = self._widths_of(base.depth, {})
         table = np.repeat(full, len(free) + 1, axis=0)
         for row, index in enumerate(free):
             table[row, index] = max(1, table[row, index] // 2)
@@ -149,7 +150,7 @@ class Estimator:
             by_base.setdefault(cuts.base, []).append(index)
         estimates: dict[int, Estimate] = {}
         for base, members in by_base.items():
-            groups = self._meter.teacher.base_graph(base.removed).groups
+            groups = self._meter.teacher.base_graph(*base.depth).groups
             table = np.array([[candidates[i].ratios.get(group.name, 1.0) for group in groups] for i in members])
             widths = self._meter.fitted_many(base, table, roughly=True)
             costs = self._meter.predicted(base, widths)
@@ -159,7 +160,7 @@ class Estimator:
     def _costed_rows(
         self, base: Base, widths: NDArray[np.int64], costs: Mapping[str, NDArray[np.float64]]
     ) -> list[Estimate]:
-        groups = self._meter.teacher.base_graph(base.removed).groups
+        groups = self._meter.teacher.base_graph(*base.depth).groups
         excesses = self._meter.predicted_excesses(costs)
         ratios = costs[self._evaluator.objective.cost] / self._evaluator.objective.base
         return [
@@ -175,6 +176,7 @@ class Estimator:
                 float(excess),
                 float(ratio),
                 int8=base.int8,
+                linear=base.linear,
             )
             for row, params, macs, excess, ratio in zip(
                 widths, costs["params"], costs["macs"], excesses, ratios, strict=True
@@ -182,8 +184,8 @@ class Estimator:
         ]
 
     def _estimate_of(self, architecture: Architecture) -> Estimate:
-        widths = self._widths_of(architecture.removed, dict(architecture.widths))
-        base = Base(architecture.removed, architecture.int8)
+        base = Base.of(architecture)
+        widths = self._widths_of(base.depth, dict(architecture.widths))
         return self._costed_rows(base, widths, self._meter.predicted(base, widths))[0]
 
     def _priced(self, estimate: Estimate, accuracy: float, progress: float) -> Estimate:
@@ -196,6 +198,6 @@ class Estimator:
     def _ratio(self, accuracy: float) -> float:
         return accuracy / max(self._evaluator.teacher_accuracy, 1e-9)
 
-    def _widths_of(self, removed: frozenset[str], widths: Mapping[str, int]) -> NDArray[np.int64]:
-        groups = self._meter.teacher.base_graph(removed).groups
+    def _widths_of(self, depth: Depth, widths: Mapping[str, int]) -> NDArray[np.int64]:
+        groups = self._meter.teacher.base_graph(*depth).groups
         return np.array([[min(widths.get(group.name, group.width), group.width) for group in groups]], np.int64)

@@ -10,7 +10,8 @@ from itertools import chain
 
 import numpy as np
 
-from n2n_edge.search.precision import Base
+from n2n_edge.graph.merging import Merge
+from n2n_edge.search.precision import Base, Depth
 from n2n_edge.search.proposers.base import SearchContext, Stream, generator_of, varied
 from n2n_edge.search.proposers.baselines import random_actions
 from n2n_edge.search.proposers.estimates import Estimator
@@ -67,15 +68,15 @@ class GuidedProposer(ReinforceProposer):
         self._evaluator = context.evaluator
         self._estimator = Estimator(context.evaluator, context.sensitivity())
         self._teacher = context.evaluator.teacher
-        self._best: dict[frozenset[str], Trial] = {}
-        self._tried: dict[tuple[str, frozenset[str]], set[Actions]] = {}
+        self._best: dict[Depth, Trial] = {}
+        self._tried: dict[tuple[str, Depth], set[Actions]] = {}
         self._trained: dict[str, set[str]] = {}
         self._asked_for_layers = 0
 
     def start(self, stage: Stage) -> None:
         """Start a stage, or go on with it."""
         super().start(stage)
-        self._tried.setdefault((stage.name, stage.removed), set())
+        self._tried.setdefault((stage.name, stage.depth), set())
         self._trained.setdefault(stage.name, set())
 
     def starts(self) -> list[Actions]:
@@ -86,14 +87,14 @@ class GuidedProposer(ReinforceProposer):
         """
         stage, estimator = self.stage, self._estimator
         if isinstance(stage, ShrinkageStage):
-            best = self._best.get(stage.removed)
+            best = self._best.get(stage.depth)
             if best is None:
-                choices = self._precisions(stage.removed)
+                choices = self._precisions(stage.depth)
                 first = stage.nearest({}, choices[0])
             else:
                 choices = (best.architecture.int8,)
                 first = stage.nearest(estimator.ratios_of(best.architecture), choices[0])
-            suggested = estimator.suggested_ratios(Base(stage.removed, choices[0]))
+            suggested = estimator.suggested_ratios(Base(stage.depth.removed, choices[0], stage.depth.linear))
             return list(dict.fromkeys([first, stage.nearest(suggested, choices[0])]))
         if not estimator.is_bound:
             return [stage.problem.default]
@@ -105,26 +106,44 @@ class GuidedProposer(ReinforceProposer):
         }
         ranked = sorted(stage.branches, key=lambda branch: importance[branch])
         thinned = [ranked[: round(share * len(ranked))] for share in _THINNED]
-        starts = [stage.without((), int8) for int8 in self._precisions(frozenset())]
+        starts = [stage.without((), int8) for int8 in self._precisions(Depth())]
         for gone in thinned:
             steps = tuple(chain(*gone))
-            removed = stage.cuts(stage.without(steps)).removed
-            starts.append(stage.without(steps, self._precisions(removed)[0]))
+            depth = stage.cuts(stage.without(steps)).base.depth
+            starts.append(stage.without(steps, self._precisions(depth)[0]))
+        starts[1:1] = self._merged(stage, starts[0])
         return list(dict.fromkeys(starts))
 
-    def _precisions(self, removed: frozenset[str]) -> tuple[frozenset[str], ...]:
+    def _merged(self, stage: RemovalStage, start: Actions) -> list[Actions]:
+        """Return the start with so many of the merges that lose least for what they save as promise most, if any do."""
+        lost = self._estimator.profile.linear
+        price = {
+            step: sum(lost.get(name, 0.0) for name in priced.merge.linear) / priced.saved
+            for step, priced in zip(stage.merge_steps, stage.merges, strict=True)
+        }
+        ranked = sorted(price, key=lambda step: price[step])
+        tried = [start]
+        for count in range(1, len(ranked) + 1):
+            depth = stage.cuts(stage.without(ranked[:count])).base.depth
+            tried.append(stage.without(ranked[:count], self._precisions(depth)[0]))
+        rewards = [one.reward for one in self._estimator.estimates([self.cuts(each) for each in tried], 0.0)]
+        best = int(np.argmax(rewards))
+        return [tried[best]] if best else []
+
+    def _precisions(self, depth: Depth) -> tuple[frozenset[str], ...]:
         """Return all of the open regions in float and all in int8, that which promises more first."""
         precision, estimator = self._evaluator.meter.precision, self._estimator
         ends = list(dict.fromkeys((precision.always, precision.most)))
         if len(ends) == 1:
             return tuple(ends)
-        cuts = [Cuts(removed, estimator.suggested_ratios(Base(removed, int8)), int8) for int8 in ends]
+        bases = [Base(depth.removed, int8, depth.linear) for int8 in ends]
+        cuts = [Cuts(depth.removed, estimator.suggested_ratios(each), each.int8, depth.linear) for each in bases]
         rewards = [estimate.reward for estimate in estimator.estimates(cuts, 0.0)]
         return tuple(ends[index] for index in sorted(range(len(ends)), key=lambda index: -rewards[index]))
 
     def ask(self, count: int) -> list[Actions]:
         """Return the actions most worth evaluating; none where nothing is left that would be another architecture."""
-        stage, tried = self.stage, self._tried[self.stage.name, self.stage.removed]
+        stage, tried = self.stage, self._tried[self.stage.name, self.stage.depth]
         progress = len(self._trained[stage.name]) / self.context.expected[stage.name]
         estimates: dict[Actions, Estimate] = {}
         for _ in range(_UPDATES[stage.name]):
@@ -144,13 +163,14 @@ class GuidedProposer(ReinforceProposer):
     def tell(self, trial: Trial) -> None:
         """Let surrogate and policy learn from a trial."""
         super().tell(trial)
-        self._tried[self.stage.name, self.stage.removed].add(trial.actions)
+        self._tried[self.stage.name, self.stage.depth].add(trial.actions)
         self._estimator.learn(trial)
         if trial.feasible:
             self._trained[self.stage.name].add(trial.key)
-            best = self._best.get(trial.architecture.removed)
+            depth = Base.of(trial.architecture).depth
+            best = self._best.get(depth)
             if best is None or trial.reward > best.reward:
-                self._best[trial.architecture.removed] = trial
+                self._best[depth] = trial
 
     def cuts(self, actions: Actions) -> Cuts:
         """Return what `actions` stand for: a choice of layers takes the widths that the profile suggests."""
@@ -163,38 +183,53 @@ class GuidedProposer(ReinforceProposer):
         """Return the reward as the surrogate knows it from all trials together."""
         return self._estimator.reward_of(trial)
 
-    def base_layers(self, feasible: Sequence[Trial], nearest: Trial | None, progress: float) -> frozenset[str]:
-        """Return the choice of layers to remove whose best widths have the highest predicted reward.
+    def base_layers(self, feasible: Sequence[Trial], nearest: Trial | None, progress: float) -> Depth | frozenset[str]:
+        """Return the choice of layers to remove and to merge whose best widths have the highest predicted reward.
 
-        Tried are the choices of the best trials, and single layers more or less than the first.
+        Tried are the choices of the best trials, and single layers or merges more or less than the first.
         """
         if not feasible:
             return super().base_layers(feasible, nearest, progress)
         estimator = self._estimator
         ranked = sorted(feasible, key=lambda trial: -estimator.reward_of(trial))
-        choices = list(dict.fromkeys(trial.architecture.removed for trial in ranked))[:_CHOICES]
+        choices = list(dict.fromkeys(Base.of(trial.architecture).depth for trial in ranked))[:_CHOICES]
         self._asked_for_layers += 1
         generator = generator_of(Stream.BASE_LAYERS, self.context.seed, self._asked_for_layers)
-        removable = [layer.name for layer in self._teacher.layers if layer.removable]
-        toggled = [removable[index] for index in generator.permutation(len(removable))[:_NEIGHBOURS]]
-        choices += [self._teacher.repaired(choices[0] ^ {name}) for name in toggled]
-        best_of = {trial.architecture.removed: trial for trial in reversed(ranked)}
-        rewards: dict[frozenset[str], float] = {}
-        for removed in dict.fromkeys(choices):
-            like = best_of.get(removed, ranked[0]).architecture
-            suggested = estimator.suggested_ratios(Base(removed, like.int8))
+        choices += self._neighbours(choices[0], generator)
+        best_of = {Base.of(trial.architecture).depth: trial for trial in reversed(ranked)}
+        rewards: dict[Depth, float] = {}
+        for depth in dict.fromkeys(choices):
+            like = best_of.get(depth, ranked[0]).architecture
+            suggested = estimator.suggested_ratios(Base(depth.removed, like.int8, depth.linear))
             tried = estimator.ratios_of(like)
             starts = [suggested, {**suggested, **{name: tried[name] for name in tried if name in suggested}}]
-            candidates = [Cuts(removed, start, like.int8) for start in ({}, *starts)]
+            ratios = [{}, *starts]
             for _ in range(_VARIATIONS if suggested else 0):
                 start = starts[int(generator.integers(len(starts)))]
                 factors = np.exp(generator.normal(0.0, 0.3, len(start)) * (generator.random(len(start)) < 0.3))
-                varied_ratios = {
-                    name: ratio * float(factor) for (name, ratio), factor in zip(start.items(), factors, strict=True)
-                }
-                candidates.append(Cuts(removed, varied_ratios, like.int8))
-            rewards[removed] = max(estimate.reward for estimate in estimator.estimates(candidates, progress))
-        return max(rewards, key=lambda removed: rewards[removed])
+                ratios.append(
+                    {name: ratio * float(factor) for (name, ratio), factor in zip(start.items(), factors, strict=True)}
+                )
+            candidates = [Cuts(depth.removed, each, like.int8, depth.linear) for each in ratios]
+            rewards[depth] = max(estimate.reward for estimate in estimator.estimates(candidates, progress))
+        return max(rewards, key=lambda depth: rewards[depth])
+
+    def _neighbours(self, depth: Depth, generator: np.random.Generator) -> list[Depth]:
+        """Return choices that differ from `depth` in one layer that is gone, or in one merge."""
+        merges = [priced.merge for priced in self._evaluator.meter.merges]
+        single: list[str | Merge] = [layer.name for layer in self._teacher.layers if layer.removable]
+        single += merges
+        found = []
+        for index in generator.permutation(len(single))[:_NEIGHBOURS]:
+            toggled = single[index]
+            removed, linear = depth
+            if isinstance(toggled, Merge):
+                linear = linear.symmetric_difference(toggled.linear)
+            else:
+                removed = self._teacher.repaired(removed ^ {toggled})
+            kept = [merge for merge in merges if linear.issuperset(merge.linear) and removed.isdisjoint(merge.layers)]
+            found.append(Depth(removed, frozenset(name for merge in kept for name in merge.linear)))
+        return found
 
     def _estimate(self, suggested: Sequence[Actions], estimates: dict[Actions, Estimate], progress: float) -> None:
         """Add estimates of those of `suggested` that aren't among them."""

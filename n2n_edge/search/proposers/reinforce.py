@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from n2n_edge.errors import InputError
+from n2n_edge.search.precision import Depth
 from n2n_edge.search.proposers.base import Proposer, SearchContext, Stream, choose_distinct, generator_of, varied
 from n2n_edge.search.space import DecisionProblem, Stage
 from n2n_edge.search.trial import Actions, Trial
@@ -68,13 +69,13 @@ class ReinforceProposer(Proposer):
 
     def __init__(self, context: SearchContext) -> None:
         super().__init__(context)
-        self._policies: dict[tuple[str, frozenset[str]], ReinforcePolicy] = {}
+        self._policies: dict[tuple[str, Depth], ReinforcePolicy] = {}
         self._states: dict[str, dict[str, Tensor]] = {}
 
     @property
     def policy(self) -> "ReinforcePolicy":
         """The policy of the stage."""
-        return self._policies[self.stage.name, self.stage.removed]
+        return self._policies[self.stage.name, self.stage.depth]
 
     @property
     def entropy(self) -> float | None:
@@ -85,7 +86,7 @@ class ReinforceProposer(Proposer):
         """Go on with the stage's policy, or make one that starts from what this stage learned on other layers."""
         self._states = self.states()
         super().start(stage)
-        key = (stage.name, stage.removed)
+        key = (stage.name, stage.depth)
         if key not in self._policies:
             expected = self.context.expected.get(stage.name, 1)
             policy = ReinforcePolicy(self.problem, seed=self.seed, expected_candidates=expected, settings=self.settings)

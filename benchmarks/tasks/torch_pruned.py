@@ -1,0 +1,123 @@
+"""What Torch-Pruning would cut of a teacher, as an architecture of this package's own.
+
+The teacher's graph is converted by onnx2torch and ranked by group magnitude at one global ratio. Which channels it
+would prune is read from its groups, so the student is the teacher's graph without them, trained like any other.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from n2n_edge.errors import N2NError
+from n2n_edge.graph.architecture import Architecture
+from n2n_edge.graph.file_version import in_version
+from n2n_edge.graph.load import to_proto
+from n2n_edge.graph.teacher import Teacher, build
+
+__all__ = ["TorchPruningError", "pruned_by_torch_pruning"]
+
+_WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+_HALVINGS, _RANK = 8, 2
+_MOST = 0.9
+"""Of any group no more may go: a global ratio would take all of some."""
+_OPSET = 13
+"""The oldest that onnx2torch has all operators of."""
+
+
+class TorchPruningError(N2NError):
+    """Torch-Pruning or onnx2torch can't take the network, or cuts it in a way that isn't one of its architectures."""
+
+
+def pruned_by_torch_pruning(
+    teacher: Teacher, shape: tuple[int, ...], multiple: int, cost: Callable[[ir.Model], float], limit: float
+) -> tuple[Teacher, Architecture]:
+    """Return the teacher that keeps what Torch-Pruning keeps, and the widest architecture whose `cost` is in `limit`.
+
+    Widths are multiples of `multiple`; `shape` is that of one image ``(C, H, W)``.
+    """
+    try:
+        module, example = _converted(teacher), torch.zeros(1, *shape)
+        low, high, best = 0.0, 1.0, None
+        for _ in range(_HALVINGS):
+            ratio = (low + high) / 2
+            found = _cut(teacher, module, example, ratio, multiple)
+            if found is not None and cost(build(*found)) > limit:
+                low = ratio
+            else:
+                high, best = ratio, found or best
+    except ImportError:
+        raise
+    except Exception as error:
+        line = (str(error).splitlines() or [""])[0]
+        raise TorchPruningError(f"{type(error).__name__}: {line}") from error
+    if best is None:
+        raise TorchPruningError("no ratio meets the budget")
+    return best
+
+
+def _converted(teacher: Teacher) -> nn.Module:
+    from onnx2torch import convert
+
+    own = teacher.model.opset_imports.get("", _OPSET)
+    module: nn.Module = convert(to_proto(in_version(teacher.model, max(own, _OPSET), None))).eval()
+    return module
+
+
+def _cut(
+    teacher: Teacher, module: nn.Module, example: torch.Tensor, ratio: float, multiple: int
+) -> tuple[Teacher, Architecture] | None:
+    """Prune at a ratio; None where a group loses all its channels."""
+    import torch_pruning
+
+    names = _weights(teacher, module)
+    fixed = {unit for group in teacher.groups if group.reason for unit in group.units}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pruner = torch_pruning.pruner.MagnitudePruner(
+            module, example, torch_pruning.importance.GroupMagnitudeImportance(p=2), global_pruning=True,
+            pruning_ratio=ratio, max_pruning_ratio=_MOST, round_to=multiple,
+            ignored_layers=[layer for layer, labels in names.items() if fixed & set(labels.tolist())],
+        )  # fmt: skip
+        dropped = {
+            unit
+            for group in list(pruner.step(interactive=True))
+            for item, places in group
+            if pruner.DG.is_out_channel_pruning_fn(item.handler) and item.target.module in names
+            for unit in names[item.target.module][list(places)].tolist()
+        }
+    architecture, kept = teacher.full, np.full(teacher.labels.count, np.nan)
+    for group in teacher.groups:
+        standing = [unit not in dropped for unit in group.units]
+        if group.reason or all(standing):
+            continue
+        if not any(standing):
+            return None
+        kept[list(group.units)] = standing
+        architecture = architecture.resize(group.name, sum(standing))
+    return teacher.ranked(kept), architecture
+
+
+def _weights(teacher: Teacher, module: nn.Module) -> Mapping[nn.Module, NDArray[np.intp]]:
+    """Return the units of the output channels of each layer whose weight is one of the graph's."""
+    known = {}
+    for name, value in teacher.model.graph.initializers.items():
+        if value.const_value is None or len(value.const_value.shape) < _RANK:
+            continue
+        weight = value.const_value.numpy()
+        known[weight.shape, weight.tobytes()] = (name, False)
+        if weight.ndim == _RANK:
+            known[weight.T.shape, np.ascontiguousarray(weight.T).tobytes()] = (name, True)
+    found: dict[nn.Module, NDArray[np.intp]] = {}
+    for layer in module.modules():
+        if isinstance(layer, _WEIGHTED):
+            weight = layer.weight.detach().numpy()
+            name, turned = known.get((weight.shape, np.ascontiguousarray(weight).tobytes()), ("", False))
+            labels = teacher.labels.dims.get((name, int(turned != isinstance(layer, nn.ConvTranspose2d))))
+            if labels is not None and labels.ndim == 1:
+                found[layer] = teacher.labels.find(labels)
+    return found
