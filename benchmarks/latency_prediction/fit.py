@@ -8,7 +8,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,27 @@ BORROWERS = (
 )  # fmt: skip
 """Measured devices, each predicted as if it had nothing but the other: (lender, borrower)."""
 
+LITTLE = 1e-6
+"""ns, or nJ: what a term that float rates lack starts from in int8, where it isn't used either."""
+
+OPTIONAL = [TERMS.index(term) for term in ("mac_unpacked", "byte_spilled")]
+"""Terms that a table has only where they help: `helps`."""
+
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Rates of a table `(terms,)`, nought for terms that it doesn't use, what they come from, and errors `(models,)`.
+
+    The errors are predicted over measured of models that the fit hasn't seen, as logarithms.
+    """
+
+    rates: Floats
+    errors: Floats
+    terms: Floats
+    guess: Floats
+    stiffness: float
 
 
 def main() -> None:
@@ -56,21 +76,21 @@ def main() -> None:
     options = parser.parse_args()
     start = time.perf_counter()
     tables = read_ncnn(options.data / "ncnn_all.csv") if options.ncnn else read_tables(options.data)
-    fitted: dict[str, Floats] = {}
+    fitted: dict[bool, dict[str, Floats]] = {False: {}, True: {}}
     judged: dict[str, dict[str, Judgement]] = {}
     calibrations: dict[str, list[Calibration]] = {}
     for table in sorted(tables, key=lambda table: table.precision == "int8"):
-        guess, stiffness = start_of(table, fitted)
-        terms, values = terms_of(table.rows), values_of(table.rows)
-        rates = fit_rates(terms, values, guess, stiffness).rates
-        fitted[table.key] = rates
-        errors = leave_out(terms, values, guess, _one_by_one(len(values)), stiffness)
+        values = values_of(table.rows)
+        plain, full = (_fitted(table, fitted[each], with_optional=each) for each in (False, True))
+        fitted[False][table.key], fitted[True][table.key] = plain.rates, full.rates
+        chosen = full if helps(plain.errors, full.errors) else plain
+        errors = _errors_of_choice(plain.errors, full.errors)
         judged[table.key] = {"kernel classes": judge(errors, values, _usual(table)), **_yardsticks(table)}
         families = _families(table.rows)
         if 1 < len(np.unique(families)) < len(table.rows):
-            by_family = leave_out(terms, values, guess, families, stiffness)
+            by_family = leave_out(chosen.terms, values, chosen.guess, families, chosen.stiffness)
             judged[table.key]["kernel classes, family left out"] = judge(by_family, values)
-        calibration = _calibration(table, rates, errors)
+        calibration = _calibration(table, chosen.rates, errors)
         if (PROFILES / f"{table.device}.toml").exists() and _ships(table):
             calibrations.setdefault(table.device, []).append(calibration)
         print(f"{time.perf_counter() - start:5.0f} s  {table.key}: {judged[table.key]['kernel classes']}", flush=True)
@@ -97,6 +117,37 @@ def main() -> None:
     _write_table(judged, borrowed, HERE / "results.md")
 
 
+def _fitted(table: Table, known: dict[str, Floats], *, with_optional: bool) -> Fitted:
+    """Fit a table, with or without the optional terms, as those `known` were fitted."""
+    guess, stiffness = start_of(table, known)
+    terms, values = terms_of(table.rows), values_of(table.rows)
+    if not with_optional:
+        terms[:, OPTIONAL] = 0.0
+    rates = fit_rates(terms, values, guess, stiffness).rates
+    errors = leave_out(terms, values, guess, _one_by_one(len(values)), stiffness)
+    if not with_optional:
+        rates[OPTIONAL] = 0.0
+    return Fitted(rates, errors, terms, guess, stiffness)
+
+
+def helps(plain: Floats, full: Floats) -> bool:
+    """Tell whether further terms lower the errors, those of models left out, beyond what chance does.
+
+    Their mean has to fall by more than its standard error, over the same models, and the median must not rise.
+    """
+    gains = np.abs(plain) - np.abs(full)
+    if not gains.any():  # none of the models has any of these terms
+        return True
+    off = [float(np.median(np.abs(np.expm1(errors)))) for errors in (plain, full)]
+    return bool(gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains))) and off[1] <= off[0]
+
+
+def _errors_of_choice(plain: Floats, full: Floats) -> Floats:
+    """Return each model's error by whichever of two fits the errors of all others choose: choosing is judged, too."""
+    use = [helps(np.delete(plain, model), np.delete(full, model)) for model in range(len(plain))]
+    return np.where(use, full, plain)
+
+
 def _ships(table: Table) -> bool:
     """Tell whether a table's rates go into the profile: not those of a second runtime that timed fewer kinds."""
     if table.runtime.startswith("TFLite") or (table.runtime.startswith("HW-NAS") and "pi" in table.device):
@@ -110,7 +161,7 @@ def start_of(table: Table, fitted: dict[str, Floats]) -> tuple[Floats, float]:
     wider = [fitted.get(table.key.removesuffix("int8") + precision) for precision in ("fp32", "fp16")]
     known = next((rates for rates in wider if rates is not None), None)
     if table.precision == "int8" and known is not None:
-        return known, INT8_STIFFNESS
+        return np.where(known > 0, known, LITTLE), INT8_STIFFNESS
     rates = data_sheet_rates(
         profile, min(table.threads, profile.cores), "fp32" if table.precision == "int8" else table.precision
     )

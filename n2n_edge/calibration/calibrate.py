@@ -170,8 +170,9 @@ def calibration_of(
     usual: NDArray[np.bool_] | None = None,
     **facts: Any,
 ) -> Calibration:
-    """Return fitted `rates` `(terms,)` with their evidence; `facts` are the fields that say what was timed and where.
+    """Return fitted `rates` `(terms,)`, nought for terms that aren't used, with their evidence.
 
+    `facts` are the fields that say what was timed and where.
     `errors` `(models,)` are predicted over measured, as logarithms, of models that their fits hadn't seen; `macs` and
     `pixels` are the models'. `usual` `(models,)` tells of which the interval is: all, unless given.
     """
@@ -184,7 +185,7 @@ def calibration_of(
         high_ratio=high,
         macs=(min(macs), max(macs)),
         input_pixels=(min(pixels), max(pixels)),
-        rates=dict(zip(TERMS, rates.tolist(), strict=True)),
+        rates={term: rate for term, rate in zip(TERMS, rates.tolist(), strict=True) if rate > 0},
         **facts,
     )
 

@@ -246,8 +246,7 @@ def _at_threads(profile: Profile, known: list[Calibration], threads: int, pixels
     if fewer is not None and more is not None:
         weight = math.log(threads / fewer) / math.log(more / fewer)
         low, high = by_threads[fewer].rates, by_threads[more].rates
-        both = [term for term in low if term in high]
-        rates: Rates = {term: low[term] ** (1 - weight) * high[term] ** weight for term in both}
+        rates: Rates = {term: _between(low.get(term), high.get(term), weight) for term in {**low, **high}}
         nearest = by_threads[more]
         told = f"timed with {fewer} and {more} threads"
     else:
@@ -258,6 +257,14 @@ def _at_threads(profile: Profile, known: list[Calibration], threads: int, pixels
     return replace(_basis(profile, nearest, rates), measured_here=False).widened(
         Notice("other-threads", told), _OTHER_THREADS
     )
+
+
+def _between(low: float | None, high: float | None, weight: float) -> float:
+    """Return the rate between two, the geometric mean with `weight` on `high`; a term that one lacks fades out."""
+    if low is None or high is None:
+        return (low or 0.0) * (1 - weight) + (high or 0.0) * weight
+    rate: float = low ** (1 - weight) * high**weight
+    return rate
 
 
 def _unlike(calibration: Calibration, profile: Profile, pixels: float) -> tuple[bool, bool, float, bool, int]:

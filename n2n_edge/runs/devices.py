@@ -21,7 +21,7 @@ def load_profiles(names: Sequence[str], measured: Sequence[str] = ()) -> tuple[P
         InputError: an unknown device, a file that isn't a profile, two names of the same device, or a wrong timing.
     """
     given: dict[str, str] = {}
-    profiles = []
+    profiles: list[Profile] = []
     for name in names:
         profile = load_profile(name)
         if profile.name in given:
