@@ -97,6 +97,18 @@ def test_threads_that_were_not_timed_lie_between_those_that_were() -> None:
     assert notes(profile, threads=2) == ("timed with 1 and 4 threads",)
 
 
+def test_a_term_that_only_some_numbers_of_threads_use_fades_out_between_them() -> None:
+    model = net_model()
+    plain = {"mac_conv_3x3": 1.0, "byte_dense": 1.0, "launch_compute": 1000.0}
+    kernels, amounts = kernels_of(model, 4)
+    profile = board(calibration(threads=1, rates={**plain, "byte_weights": 9.0}), calibration(threads=4, rates=plain))
+
+    figures = [LatencyModel(profile, threads).estimate(model).figure.value for threads in (1, 2, 4)]
+
+    told = [float(kernels.total_ns(amounts, {**plain, "byte_weights": rate})[0]) / 1e6 for rate in (9.0, 4.5, 0.0)]
+    assert figures == pytest.approx(told)
+
+
 def test_threads_beyond_all_that_were_timed_only_speed_up_arithmetic() -> None:
     model = net_model()
     timed = calibration(threads=2, rates={"mac_conv_3x3": 1.0, "byte_dense": 1.0, "launch_compute": 1000.0})
