@@ -29,7 +29,8 @@ WITHOUT_EXAMPLE = {
 TRAINS = {"compress", "distill"}
 OPENS_A_RUN = {"Run", "RunTrial", "Trial"}
 NO_SETTINGS = {
-    "out", "resume", "tensorboard", "as_json", "teacher_option", "context", "callbacks", "budgets", "min_accuracy",
+    "out", "resume", "tensorboard", "as_json", "export", "teacher_option", "context", "callbacks", "budgets",
+    "min_accuracy",
 }  # fmt: skip
 
 

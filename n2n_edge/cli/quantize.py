@@ -107,7 +107,7 @@ def quantize(
         float, typer.Option(help="Most seconds that each is timed for.", rich_help_panel=_WHERE)
     ] = 10.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document on stdout.")] = False,
-    **of_data: Any,
+    **given_of_data: Any,
 ) -> None:
     """Quantize a float model, calibrated on images; exit 1, nothing written, where it loses too much or is slower.
 
@@ -126,37 +126,45 @@ def quantize(
         _undo(context, model, out, as_json)
         return
     from n2n_edge.graph.input_shape import parse_input_shape
-    from n2n_edge.runs.quantization import quantize_model
+    from n2n_edge.runs.quantize_settings import QuantizeSettings, checked
     from n2n_edge.runs.run import require_training_packages
 
     require_training_packages()
-    given = {**of_data, **numbers_of(of_data)}
+    given = {**given_of_data, **numbers_of(given_of_data)}
     data = given.pop("data")
     if data is None:
         raise InputError(f"{model}: ranges are set by images; give --data, a folder of them as for `n2n-edge compress`")
     shape = given.pop("input_shape")
-    report = quantize_model(
-        model,
-        data,
-        out=out,
-        precision=precision,  # type: ignore[arg-type]
-        device=device,
-        keep_float=keep_float or (),
-        max_drop=max_drop,
-        opset=opset,
-        calibration=calibration,  # type: ignore[arg-type]
-        images=images,
-        target=target,
-        threads=threads,
-        max_time=max_time,
-        epochs=epochs,
-        minutes=minutes,
-        force=force,
+    bound = tuple(given.pop("bind") or ()) or None
+    others: dict[str, Any] = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+    of_data = CompressSettings(
+        teacher=str(model),
+        data=data,
         input_shape=None if shape is None else parse_input_shape(shape),
-        bind=given.pop("bind") or (),
-        on_message=lambda text: print_line(as_options(text), on_stderr=True),
-        **given,
+        bind=bound,
+        **others,
     )
+    settings = QuantizeSettings(
+        of_data,
+        precision,  # type: ignore[arg-type]
+        device,
+        tuple(keep_float or ()),
+        max_drop,
+        opset,
+        calibration,  # type: ignore[arg-type]
+        images,
+        target,
+        threads,
+        max_time,
+        force,
+        epochs,
+        minutes,
+    )
+    checked(settings, out)  # what is wrong is told before torch is imported, which takes seconds
+
+    from n2n_edge.runs.quantization import quantize_file
+
+    report = quantize_file(settings, out, lambda text: print_line(as_options(text), on_stderr=True))
     if as_json:
         print_json(report.to_json())
     else:

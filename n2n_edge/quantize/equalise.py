@@ -23,7 +23,7 @@ from n2n_edge.graph.shape_run import Array
 from n2n_edge.quantize.noise import find_readers, least_noise
 from n2n_edge.quantize.scaling import Floats, Scalable, multiplied, multiply, scalable
 
-__all__ = ["equalise"]
+__all__ = ["Equalised", "equalise", "equalised"]
 
 _MOST_ROUNDS = 50
 _ENOUGH = 1e-3
@@ -40,6 +40,14 @@ class _Ranges:
     sign: int
 
 
+@dataclass(frozen=True)
+class Equalised:
+    """A network whose channels were multiplied, and the names of the values of which any were."""
+
+    model: ir.Model
+    changed: frozenset[str]
+
+
 def equalise(model: ir.Model, batches: Iterable[Mapping[str, Array]] | None = None) -> ir.Model:
     """Return a copy of `model`, a float graph, that loses less by quantization; what it computes stays the same.
 
@@ -52,15 +60,22 @@ def equalise(model: ir.Model, batches: Iterable[Mapping[str, Array]] | None = No
 
     >>> even = equalise(model, [{"input": images}])
     """
+    return equalised(model, batches).model
+
+
+def equalised(model: ir.Model, batches: Iterable[Mapping[str, Array]] | None = None) -> Equalised:
+    """Return what `equalise` does, with the values that it changed; raises what that does."""
     model = fold_batchnorm(model)
     parts = scalable(model)
-    if parts.any:
-        if batches is None:
-            factors = _of_even_weights(model, parts)
-        else:
-            factors = least_noise(find_readers(model, parts, batches), parts.free)
-        multiply(model, parts, factors)
-    return model
+    if not parts.any:
+        return Equalised(model, frozenset())
+    if batches is None:
+        factors = _of_even_weights(model, parts)
+    else:
+        factors = least_noise(find_readers(model, parts, batches), parts.free)
+    multiply(model, parts, factors)
+    moved = parts.free & (factors != 1)
+    return Equalised(model, frozenset(name for name, row in parts.values.items() if moved[row].any()))
 
 
 def _of_even_weights(model: ir.Model, parts: Scalable) -> Floats:

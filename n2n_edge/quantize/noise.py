@@ -14,7 +14,7 @@ minimum is near 1.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -143,8 +143,15 @@ def find_readers(model: ir.Model, parts: Scalable, batches: Iterable[Mapping[str
             plans[node] = plan
             axes |= {str(source.name): plan.channels, str(node.outputs[0].name): plan.channels}
     others = []
+    gates = {id(node) for gate in parts.gates.values() for node in (gate.sigmoid, gate.product)}
+    for gate in parts.gates.values():
+        axis = parts.channel_axis(gate.source)
+        if axis is not None and parts.is_free(gate.source):
+            axes |= {str(value.name): axis for value in (gate.source, gate.product.outputs[0])}
     for node in model.graph:
         row = op_of(node)
+        if id(node) in gates:
+            continue
         for value in node.inputs if row.weight is None and row.integer and not row.form else ():
             axis = None if value is None else parts.channel_axis(value)
             if value is not None and axis is not None and parts.is_free(value):
@@ -153,6 +160,13 @@ def find_readers(model: ir.Model, parts: Scalable, batches: Iterable[Mapping[str
     seen = channel_statistics(model, batches, axes)
     readers = [_weighted(node, plan.into, plan.out, parts, seen) for node, plan in plans.items()]
     readers += [_plain(parts.values[name].ravel(), seen[name]) for name in others if name in seen]
+    for gate in parts.gates.values():
+        name, product = str(gate.source.name), gate.product.outputs[0]
+        behind = [node for node in plans if node.inputs[0] is product]
+        if name in seen:
+            found = [_weighted(node, plans[node].into, plans[node].out, parts, seen) for node in behind]
+            readers += [_before(reader, seen[name]) for reader in found if reader is not None]
+            readers += [_plain(parts.values[name].ravel(), seen[name])] if not behind else []
     return tuple(reader for reader in readers if reader is not None)
 
 
@@ -200,6 +214,11 @@ def _weighted(
     if not signal > 0:
         return None
     return Reader(row, _positive(read.ranges), energy, read.squares * taps, logs, signal)
+
+
+def _before(reader: Reader, read: ChannelStatistics) -> Reader:
+    """Return what reads the source of a gate as `reader` reads its product: a slope of a swish is about one."""
+    return replace(reader, ranges=_positive(read.ranges), squares=np.zeros_like(reader.squares), logs=None)
 
 
 def _plain(row: LabelArray, read: ChannelStatistics) -> Reader | None:

@@ -1,7 +1,8 @@
 """Post-training quantization: how ranges are set, and which layers stay float, by what validation images say."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -12,15 +13,19 @@ from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.graph.input_shape import in_layout, input_layout
 from n2n_edge.graph.learned import learned_outputs
 from n2n_edge.graph.shape_run import Array
-from n2n_edge.quantize.bias_correction import correct_biases
+from n2n_edge.quantize.bias_correction import bias_shifts, with_biases
 from n2n_edge.quantize.calibrate import METHODS, Calibration, Method
-from n2n_edge.quantize.equalise import equalise
+from n2n_edge.quantize.equalise import equalised
+from n2n_edge.quantize.gates import equalised_gates
 from n2n_edge.quantize.plan import QuantizationPlan
 from n2n_edge.quantize.qdq import activations, folded, with_qdq
+from n2n_edge.quantize.ranges import with_ranges
 from n2n_edge.quantize.sensitivity import measure_sensitivity, to_float
 from n2n_edge.tasks.choice import task_of
-from n2n_edge.tasks.metrics import Evaluation
 from n2n_edge.tasks.task import Meter, Task, Tensors
+
+if TYPE_CHECKING:
+    from n2n_edge.training.best import Validation as Shown
 
 __all__ = [
     "Quantized",
@@ -36,6 +41,9 @@ __all__ = [
 _BATCH, _PIXELS = 64, 64 * 96 * 96
 _FEW, _LEAST_FEW, _FEW_PIXELS = 64, 4, 32 * 224 * 224
 """Images that channels are equalised, biases corrected and layers compared by, and pixels that these may have."""
+
+AllOutputs = Sequence[Sequence[Array]]
+"""Outputs ``(N, ...)`` by batch."""
 
 
 def image_batches(data: Data, split: Split, most: int) -> Iterator[Array]:
@@ -70,22 +78,27 @@ class Validation:
         self._names = [str(value.name) for value in learned_outputs(model)]
         chosen = _evenly(split, most)
         self._batches = list(image_batches(data, chosen, most))
-        self._teacher = [self._session(model).run(batch) for batch in self._batches]
+        self._teacher = self.run(model)
         task = task_of(model, data)
         self._task: Task = task.measured(lambda: (_tensors(each) for each in self._teacher))
         self._labels = task.labels(chosen)
-        self._twin = self._evaluated(self._teacher if twin is None else self._outputs(twin))
+        self._twin = self.meter_of(self._teacher if twin is None else self.run(twin)).evaluation()
+
+    def run(self, model: ir.Model) -> AllOutputs:
+        """Return what a network gives for the images, batch by batch."""
+        session = self._session(model)
+        return [session.run(batch) for batch in self._batches]
 
     def loss(self, model: ir.Model) -> float:
         """Return the mean loss of a network on the images; infinite where it gives what isn't finite."""
-        session = self._session(model)
-        total, count = 0.0, 0
-        for batch, teacher in zip(self._batches, self._teacher, strict=True):
-            outputs = session.run(batch)
-            if not all(np.isfinite(each).all() for each in outputs if each.dtype.kind == "f"):
-                return float("inf")
-            total, count = total + self.compare(teacher, outputs) * len(batch), count + len(batch)
-        return total / count
+        return self.loss_of(self.run(model))
+
+    def loss_of(self, outputs: AllOutputs) -> float:
+        """Return the mean loss of what a network gave; infinite where that isn't finite."""
+        if not all(np.isfinite(each).all() for batch in outputs for each in batch if each.dtype.kind == "f"):
+            return float("inf")
+        losses = [self.compare(teacher, own) for teacher, own in zip(self._teacher, outputs, strict=True)]
+        return float(np.average(losses, weights=[len(batch) for batch in self._batches]))
 
     def compare(self, reference: Sequence[Array], outputs: Sequence[Array]) -> float:
         """Return the distillation loss of a batch's outputs with others as the teacher's."""
@@ -93,13 +106,26 @@ class Validation:
 
     def drop(self, model: ir.Model) -> float:
         """Return the points by which a network's score lies below the float twin's."""
-        return 100 * (self._twin.metric - self._evaluated(self._outputs(model)).metric)
+        return self.drop_of(self.run(model))
 
-    def _outputs(self, model: ir.Model) -> list[Sequence[Array]]:
-        session = self._session(model)
-        return [session.run(batch) for batch in self._batches]
+    def drop_of(self, outputs: AllOutputs) -> float:
+        """Return the points by which the score of what a network gave lies below the float twin's."""
+        return self.points_below_twin(self.meter_of(outputs).evaluation().metric)
 
-    def _evaluated(self, outputs: Sequence[Sequence[Array]]) -> Evaluation:
+    def shown_by(self, model: ir.Model) -> "Shown":
+        """Return metric, loss and meter of a network, for a choice between two (see `is_better`)."""
+        from n2n_edge.training.best import Validation as Shown
+
+        outputs = self.run(model)
+        meter = self.meter_of(outputs)
+        return Shown(meter.evaluation().metric, self.loss_of(outputs), meter)
+
+    def points_below_twin(self, metric: float) -> float:
+        """Return the points by which a metric lies below the float twin's."""
+        return 100 * (self._twin.metric - metric)
+
+    def meter_of(self, outputs: AllOutputs) -> Meter:
+        """Return a meter of the task that has seen what a network gave."""
         meter: Meter = self._task.meter()
         start = 0
         for own, teacher in zip(outputs, self._teacher, strict=True):
@@ -107,7 +133,7 @@ class Validation:
             labels = None if self._labels is None else self._labels[start:end]
             meter.add(own, teacher if labels is None else None, labels)
             start = end
-        return meter.evaluation()
+        return meter
 
     def _session(self, model: ir.Model) -> ImageSession:
         clone = model.clone()
@@ -143,9 +169,24 @@ class Quantized:
     returned: tuple[tuple[str, float], ...] = ()
 
 
-def calibrated(model: ir.Model, plan: QuantizationPlan, data: Data, images: int) -> Calibration:
-    """Return histograms of the values that a plan quantizes, over at most so many training images."""
-    return Calibration.of(model, activations(model, plan), _fed(model, data, images))
+def calibrated(
+    model: ir.Model,
+    plan: QuantizationPlan,
+    data: Data,
+    images: int,
+    *,
+    known: Calibration | None = None,
+    changed: Collection[str] = (),
+) -> Calibration:
+    """Return histograms of the values that a plan quantizes, over at most so many training images.
+
+    Of a network that differs from one that is `known` in some values alone, only those `changed` are taken anew.
+    """
+    names = activations(model, plan)
+    if known is None:
+        return Calibration.of(model, names, _fed(model, data, images))
+    anew = [name for name in names if name in changed or name not in known.names]
+    return known.updated(Calibration.of(model, anew, _fed(model, data, images))) if anew else known
 
 
 def quantized(model: ir.Model, ranges: Mapping[str, tuple[float, float]], plan: QuantizationPlan) -> ir.Model:
@@ -164,14 +205,22 @@ def quantize(
 ) -> Quantized:
     """Quantize with the ranges of least loss on validation images."""
     ranges = {method: calibration.ranges(method) for method in methods}
-    forms = {method: with_qdq(model, ranges[method], plan) for method in methods}
-    models = {method: folded(form) for method, form in forms.items()}
-    losses = {method: validation.loss(models[method]) for method in methods}
-    method = min(losses, key=losses.__getitem__)
-    drop = validation.drop(models[method])
+    first = with_qdq(model, ranges[methods[0]], plan)
+    losses: dict[Method, float] = {}
+    best: tuple[Method, ir.Model, ir.Model, AllOutputs] | None = None
+    for method in methods:
+        form = first if method == methods[0] else with_ranges(first, ranges[method], plan)
+        shipped = folded(form)
+        outputs = validation.run(shipped)
+        losses[method] = validation.loss_of(outputs)
+        if best is None or losses[method] < losses[best[0]]:
+            best = method, form, shipped, outputs
+    assert best is not None
+    method, form, shipped, outputs = best
+    drop = validation.drop_of(outputs)
     words = ", ".join(f"{name} {loss:.3g}" for name, loss in losses.items())
     watch(f"ranges by {method} (distillation loss on validation images: {words}); {lost_in_words(drop)} there")
-    return Quantized(models[method], plan, method, ranges[method], losses, drop, model, forms[method])
+    return Quantized(shipped, plan, method, ranges[method], losses, drop, model, form)
 
 
 def post_train(
@@ -187,7 +236,8 @@ def post_train(
 ) -> Quantized:
     """Quantize by all that helps without training, each step kept where it lowers the loss on validation images.
 
-    Channels are equalised, ranges set by the best way, biases corrected. Where the score still falls by more than
+    Channels are equalised (through gates, too, where rounding drowns them), ranges set by the best way, biases
+    corrected. Where the score still falls by more than
     `max_drop` (points of a hundred), the layers that hurt most go back to float, as few as it takes. `model` is a
     normalised float network with its norms folded; `images` are those that ranges are set by.
 
@@ -197,21 +247,34 @@ def post_train(
     _, height, width = data.input_shape
     few = max(_LEAST_FEW, min(_FEW, images, _FEW_PIXELS // (height * width)))
     batches = list(_fed(model, data, few))
-    steps: dict[str, float] = {}
-    drops: dict[str, float] = {}
-    found: Quantized | None = None
-    for step, graph in (("calibrated", model), ("equalised", equalise(model, batches))):
-        calibration = calibrated(graph, plan, data, images)
-        trial = quantize(graph, calibration, validation, plan, methods=methods, watch=watch)
-        steps[step], drops[step] = trial.losses[trial.method], trial.drop
-        if found is None or steps[step] < found.losses[found.method]:
+    first = calibrated(model, plan, data, images)
+    found = quantize(model, first, validation, plan, methods=methods, watch=watch)
+    steps = {"calibrated": found.losses[found.method]}
+    drops = {"calibrated": found.drop}
+    steps["equalised"], drops["equalised"] = steps["calibrated"], drops["calibrated"]
+    even = equalised(model, batches)
+    if even.changed:
+        calibration = calibrated(even.model, plan, data, images, known=first, changed=even.changed)
+        trial = quantize(even.model, calibration, validation, plan, methods=methods, watch=watch)
+        steps["equalised"], drops["equalised"] = trial.losses[trial.method], trial.drop
+        if steps["equalised"] < steps["calibrated"]:
             found = trial
-    assert found is not None
+    gated = equalised_gates(model, batches)
+    if gated.float_nodes:
+        watch(f"channels of {len(gated.float_nodes) // 2} gates equalised, their Sigmoids in float")
+        partly = plan.keeping(*gated.float_nodes)
+        calibration = calibrated(gated.model, partly, data, images, known=first, changed=gated.changed)
+        trial = quantize(gated.model, calibration, validation, partly, methods=methods, watch=watch)
+        steps["gates"], drops["gates"] = trial.losses[trial.method], trial.drop
+        if steps["gates"] < found.losses[found.method]:
+            found, plan = trial, partly
     graph, ranges = found.graph, found.ranges
     uncorrected = found.training
-    corrected_training = correct_biases(uncorrected, graph, batches)
+    shifts = bias_shifts(uncorrected, graph, batches)
+    corrected_training = with_biases(uncorrected, shifts)
     corrected = folded(corrected_training)
-    steps["corrected"], drops["corrected"] = validation.loss(corrected), validation.drop(corrected)
+    outputs = validation.run(corrected)
+    steps["corrected"], drops["corrected"] = validation.loss_of(outputs), validation.drop_of(outputs)
     corrects = steps["corrected"] < found.losses[found.method]
     if corrects:
         found = replace(found, model=corrected, training=corrected_training, drop=drops["corrected"])
@@ -223,7 +286,7 @@ def post_train(
 
     def made(nodes: frozenset[str]) -> ir.Model:
         paired = with_qdq(graph, ranges, plan.keeping(*nodes))
-        return correct_biases(paired, graph, batches) if corrects else paired
+        return with_biases(paired, shifts) if corrects else paired
 
     watch(f"more than {max_drop:g} points are lost: measuring what each layer does")
     sensitivity = measure_sensitivity(graph, uncorrected, batches, validation.compare)
@@ -231,13 +294,13 @@ def post_train(
     harm = {each.layer: each.error for each in sensitivity.layers}
     watch(f"{len(choice.layers)} of {len(harm)} layers back in float: {lost_in_words(choice.drop)}")
     kept = made(choice.nodes)
-    model = folded(kept)
+    shipped = folded(kept)
     return replace(
         found,
-        model=model,
+        model=shipped,
         plan=plan.keeping(*choice.nodes),
         drop=choice.drop,
-        steps={**steps, "returned": validation.loss(model)},
+        steps={**steps, "returned": validation.loss(shipped)},
         drops={**drops, "returned": choice.drop},
         training=kept,
         returned=tuple((layer, harm[layer]) for layer in choice.layers),

@@ -21,10 +21,10 @@ from n2n_edge.graph.op import STANDARD_DOMAINS, Op, counted_op
 from n2n_edge.graph.shapes import is_constant
 from n2n_edge.quantize.integer_ops import constant_of
 from n2n_edge.quantize.plan import QuantizationPlan
+from n2n_edge.quantize.ranges import Range
 
 __all__ = [
     "LEAST_OPSET",
-    "Range",
     "activations",
     "folded",
     "output_nodes",
@@ -33,9 +33,6 @@ __all__ = [
     "weighted_nodes",
     "with_qdq",
 ]
-
-Range = tuple[float, float]
-"""The least and the largest float of a value."""
 
 LEAST_OPSET = 13
 """The first opset with a scale per channel."""

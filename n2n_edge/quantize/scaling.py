@@ -5,10 +5,13 @@ the second one's are divided by it, and if whatever lies between is positively h
 channels share a factor is worked out as channel groups are: labels spread through the graph, by the same rules where
 data are but moved, and are tied where they are added. Unlike widths, factors needn't pass a depthwise convolution or a
 norm: they multiply each channel by a figure of its own.
+
+A gate, x times Sigmoid(x), isn't homogeneous. Where asked to, factors pass it all the same: what goes into the Sigmoid
+is divided by them again, by one more operator (`gates.py`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
@@ -21,11 +24,20 @@ from n2n_edge.graph.operands import fixed_source, is_fixed, opset_of, values_rea
 from n2n_edge.graph.rules_elementwise import elementwise, passing
 from n2n_edge.graph.shapes import Shape, is_constant, shapes_of
 
-__all__ = ["Floats", "Scalable", "WeightPlan", "multiplied", "multiply", "scalable", "weight_plan"]
+__all__ = ["Floats", "Gate", "Scalable", "WeightPlan", "multiplied", "multiply", "scalable", "weight_plan"]
 
 Floats = NDArray[np.float64]
 
 _NORM_INPUTS, _MATRIX = 5, 2
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A value that is multiplied by its own Sigmoid, as in a swish: `product` is ``source * sigmoid(source)``."""
+
+    source: ir.Value
+    sigmoid: ir.Node
+    product: ir.Node
 
 
 @dataclass(frozen=True)
@@ -34,7 +46,8 @@ class Scalable:
 
     Labels are numbers of factors; 0 and those that aren't `free` stand for a factor of one. `values` are the labels of
     values, ``(1, C, 1, 1)`` for instance. `multiplied` and `divided` are those along axes of constants, two-dimensional
-    where each block of axis 0 (each group of a convolution) has its own.
+    where each block of axis 0 (each group of a convolution) has its own. `gates` are those that factors pass, by the
+    name of their product.
     """
 
     values: Mapping[str, LabelArray]
@@ -42,6 +55,7 @@ class Scalable:
     divided: Mapping[DimKey, LabelArray]
     free: NDArray[np.bool_]
     shapes: Mapping[str, Shape]
+    gates: Mapping[str, Gate] = field(default_factory=dict)
 
     @property
     def names(self) -> frozenset[str]:
@@ -66,9 +80,12 @@ class Scalable:
         return bool(self.free.any())
 
 
-def scalable(model: ir.Model) -> Scalable:
-    """Return what of `model`, a float graph whose constants are initializers, can be multiplied."""
-    finder = _Finder(model)
+def scalable(model: ir.Model, gates: Mapping[str, Gate] | None = None) -> Scalable:
+    """Return what of `model`, a float graph whose constants are initializers, can be multiplied.
+
+    Factors pass the `gates` given (see `find_gates`), which `multiply` leaves to the caller to divide.
+    """
+    finder = _Finder(model, gates or {})
     for node in model.graph:
         if any(not is_fixed(value) for value in values_read(node)):
             finder.visit(node)
@@ -106,8 +123,11 @@ def _along(row: Floats, axis: int, shape: tuple[int, ...]) -> Floats:
 class _Finder:
     """Spreads labels node by node."""
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, gates: Mapping[str, Gate]) -> None:
         self.model = model
+        self.gates = gates
+        self._opened = {id(gate.sigmoid) for gate in gates.values()}
+        self._joined = {id(gate.product): gate for gate in gates.values()}
         self.labels = Labels()
         self.labels.shapes = shapes_of(model)
         self.outputs: dict[DimKey, LabelArray] = {}
@@ -117,7 +137,12 @@ class _Finder:
 
     def visit(self, node: ir.Node) -> None:
         row = op_of(node)
-        if row.weight is not None:
+        gate = self._joined.get(id(node))
+        if id(node) in self._opened:
+            return
+        if gate is not None:
+            self.labels.set(node.outputs[0], self.labels.of(gate.source))
+        elif row.weight is not None:
             self._linear(node)
         elif node.op_type == "BatchNormalization":
             self._norm(node)
@@ -151,6 +176,7 @@ class _Finder:
             {key: find(np.array(row)) for key, row in self.inputs.items()},
             free,
             self.labels.shapes,
+            self.gates,
         )
 
     @property

@@ -42,6 +42,10 @@ _VALIDATION_SHARE = 0.15
 _LEAST_VALIDATION = 16
 
 
+_INT8_SHARE = 0.5
+"""Part of what `--minutes` leaves for training that a student with regions in int8 is quantized in."""
+
+
 @dataclass(frozen=True)
 class FinalPlan:
     """How much a final distillation does.
@@ -120,7 +124,7 @@ def final_plan(
         seconds = (1 - SEARCH_SHARE) * settings.minutes * 60
     evaluated = journal.cached(Fact.SCORE, architecture.key) or {}
     teaching = journal.cached(Fact.FINAL, "teaching") or {}
-    seconds = max(0.0, _MARGIN * seconds - schedule.tail_s)
+    seconds = max(0.0, _MARGIN * seconds - schedule.tail_s) * (1 - _INT8_SHARE if architecture.int8 else 1)
     processes = prepared.distilling.processes
     student_s = float(evaluated.get("training_seconds", 1.0)) / schedule.short_images / processes
     teacher_s = float(teaching.get("seconds", 0.0)) / processes
@@ -213,11 +217,11 @@ def trained_within(
     Epochs that settings ask for are made in any case. What has regions in int8 is quantized (see `in_precision`);
     `journal` keeps what came of it.
     """
-    from n2n_edge.runs.quantized import TIME_SHARE, TIMING_S, in_precision
+    from n2n_edge.runs.quantized import TIMING_S, in_precision
 
     floats_end_at = quantized_ends_at = None
     if ends_at is not None and not settings.epochs:
-        share = TIME_SHARE if architecture.int8 else 0.0
+        share = _INT8_SHARE if architecture.int8 else 0.0
         quantized_ends_at = ends_at - schedule.tail_s - (2 * TIMING_S if architecture.int8 else 0.0)
         floats_end_at = quantized_ends_at - share * max(quantized_ends_at - time.monotonic(), 0.0)
     trained = train_to_the_end(

@@ -1,59 +1,47 @@
 """Quantization of a file: calibrated, distilled if asked to, timed beside its float twin, rejected where it loses."""
 
-import fnmatch
 import hashlib
 import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
 import onnx_ir as ir
 
-from n2n_edge.data.dataset import Data
-from n2n_edge.data.loading import Loading, quiet
+from n2n_edge.data.loading import quiet
 from n2n_edge.devices.profile import Profile
-from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import BudgetMissedError, InputError
-from n2n_edge.foreign import foreign_file, printable
-from n2n_edge.graph.batchnorm import fold_batchnorm
-from n2n_edge.graph.bind import bind as bind_inputs
-from n2n_edge.graph.bind import parse_bindings
+from n2n_edge.foreign import foreign_file
 from n2n_edge.graph.free_batch import takes_one_image
 from n2n_edge.graph.free_size import batch_name, free_size
 from n2n_edge.graph.input_shape import image_shape, leaves_size_free, with_input_shape
-from n2n_edge.graph.layers import layers_by_name
 from n2n_edge.graph.load import load_model, save_model
-from n2n_edge.graph.op import counted_op
 from n2n_edge.graph.quantized import precision_table
-from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.file_figures import ModelFile
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.scores import drop
 from n2n_edge.quantize.calibrate import METHODS
-from n2n_edge.quantize.device_plan import host_plan, is_x86, plan_for
+from n2n_edge.quantize.device_plan import host_plan, is_x86
 from n2n_edge.quantize.half import in_half
 from n2n_edge.quantize.plan import QuantizationPlan
 from n2n_edge.quantize.ptq import Quantized, Validation, post_train, quantized
-from n2n_edge.quantize.qdq import output_nodes
 from n2n_edge.runs.metadata import data_entries, write_in_outer_form
 from n2n_edge.runs.parity import check_parity
-from n2n_edge.runs.prepare import data_of
-from n2n_edge.runs.quantization_report import Distillation, QuantizationReport, QuantizeSettings
+from n2n_edge.runs.quantization_report import Distillation, QuantizationReport
+from n2n_edge.runs.quantization_source import Source, default_plan, source_of
 from n2n_edge.runs.quantization_training import distilled
 from n2n_edge.runs.quantization_verdict import objections, timed_ratio
-from n2n_edge.runs.readiness import obstacles
+from n2n_edge.runs.quantize_settings import QuantizeSettings, checked
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.tasks.choice import metric_name, task_of
 from n2n_edge.tasks.paired import paired_difference
-from n2n_edge.training.compute import Engine
 from n2n_edge.training.file_evaluation import file_meters
-from n2n_edge.training.settings import DistillSettings
-from n2n_edge.writing import refuse_unwritable, write_text
+from n2n_edge.writing import write_text
 
 __all__ = ["quantize_file", "quantize_model"]
 
@@ -61,24 +49,8 @@ _METADATA = "n2n_edge.quantization"
 _STALE = ("n2n_edge.metrics.figures", "n2n_edge.budgets", "n2n_edge.profile")
 """What metadata say of the float file that doesn't hold for the quantized one."""
 _VALIDATION_IMAGES = 256
-_WHOLE_CLASSES = ("classification", "multilabel")
-"""Tasks whose last layer is quantized like any other."""
-_HARMLESS, _OF_TRAINING = ("untouchable",), ("operator", "integer_outputs")
-"""Obstacles to compressing that keep a network neither from being quantized nor trained, and not from the former."""
-
 
 _Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class _Source:
-    """The float file, its graph in normal form with its norms folded, and its data."""
-
-    path: Path
-    teacher: Teacher
-    graph: ir.Model
-    data: Data
-    notes: tuple[Notice, ...]
 
 
 def quantize_model(
@@ -187,14 +159,11 @@ def quantize_file(
         UnsuitableEnvironmentError: ONNX Runtime can't run one of the files, or gives other outputs than the network had
             in training.
     """
-    model = Path(str(settings.of_data.teacher))
-    out = out if out is not None else model.with_name(f"{model.stem}-{settings.precision}.onnx")
-    refuse_unwritable(out, inputs=[model])
-    refuse_unwritable(out.with_suffix(".json"), inputs=[model, out])
-    profile = load_profile(settings.device)
+    order = checked(settings, out)
+    model, profile, out = order.model, order.profile, order.out
     with quiet(), TemporaryDirectory() as folder:
-        source = _source(model, settings, Path(folder), say)
-        plan = _plan(source, profile, settings)
+        source = source_of(order, settings, Path(folder), say)
+        plan = default_plan(source, profile, settings)
         found, distillation, shipped, timed = _quantized(source, plan, settings, say)
         Path(folder, "quantized").mkdir()
         file = Path(folder, "quantized", out.name)
@@ -216,64 +185,8 @@ def quantize_file(
     return report
 
 
-def _source(model: Path, settings: QuantizeSettings, folder: Path, say: _Say) -> _Source:
-    how = settings.of_data
-    if how.data is None:
-        raise InputError(f"{model}: ranges are set by images; give ‹data›, a folder of them as for `n2n-edge compress`")
-    loaded = load_model(model)
-    kinds = sorted({node.op_type for node in loaded.graph if counted_op(node.op_type, node.domain).quantized})
-    if kinds:
-        raise InputError(
-            f"{model}: is quantized already ({', '.join(kinds)}); give the float model, or what `n2n-edge quantize "
-            "--undo` makes of it"
-        )
-    path = model
-    if how.bind:
-        path = folder / "bound.onnx"
-        save_model(bind_inputs(loaded, parse_bindings(how.bind)), path)
-    teacher = Teacher.load(path, how.input_shape)
-    harmless = _HARMLESS if settings.distils else (*_HARMLESS, *_OF_TRAINING)
-    obstacle = next((each for each in obstacles(teacher) if each.code not in harmless), None)
-    if obstacle is not None:
-        raise InputError(f"{model}: {obstacle.text}")
-    with foreign_file(model):
-        graph = fold_batchnorm(teacher.model)
-    _named(graph, settings.keep_float)  # a wrong name is told before images are read
-    loading = Loading(how.data_workers, 0.0, how.strict_data)
-    engine = Engine.of(DistillSettings(device="cpu"))
-    data, _, notes = data_of(teacher, how, how.data, loading, engine, say)
-    return _Source(path, teacher, graph, data, notes)
-
-
-def _plan(source: _Source, profile: Profile, settings: QuantizeSettings) -> QuantizationPlan:
-    """Return what is quantized by default on a device, less what is to stay float."""
-    kept = _named(source.graph, settings.keep_float)
-    if task_of(source.graph, source.data).name not in _WHOLE_CLASSES:
-        kept |= set(output_nodes(source.graph))
-    return plan_for(profile, kept)
-
-
-def _named(graph: ir.Model, patterns: Sequence[str]) -> set[str]:
-    """Return the nodes that names or patterns of nodes or layers mean; InputError where one means none."""
-    layers = layers_by_name(graph)
-    found: set[str] = set()
-    for pattern in patterns:
-        meant = {
-            str(node.name)
-            for node in graph.graph
-            if any(name and fnmatch.fnmatchcase(name, pattern) for name in (node.name, layers.get(str(node.name))))
-        }
-        if not meant:
-            some = ", ".join(printable(name) for name in list(dict.fromkeys(layers.values()))[:3])
-            raise InputError(
-                f"‹keep_float› {pattern}: no layer or node is called so; `n2n-edge inspect` lists them, such as {some}"
-            )
-        found |= meant
-    return found
-
-
 def _quantized(
-    source: _Source, plan: QuantizationPlan, settings: QuantizeSettings, say: _Say
+    source: Source, plan: QuantizationPlan, settings: QuantizeSettings, say: _Say
 ) -> tuple[Quantized | None, Distillation | None, ir.Model, ir.Model | None]:
     """Return how it came about, what ships, and the twin that is timed instead on a host of another architecture."""
     if settings.precision == "fp16":
@@ -300,7 +213,7 @@ def _quantized(
     return found, distillation, found.model, None
 
 
-def _proven(distillation: Distillation, found: Quantized, source: _Source, file: Path, say: _Say) -> Distillation:
+def _proven(distillation: Distillation, found: Quantized, source: Source, file: Path, say: _Say) -> Distillation:
     """Prove that the file computes what the network did in training, and return the distillation with that."""
     free = free_size(source.teacher)
     another = None if free is None else free.shape
@@ -309,7 +222,7 @@ def _proven(distillation: Distillation, found: Quantized, source: _Source, file:
     return replace(distillation, parity=parity)
 
 
-def _write(model: ir.Model, source: _Source, settings: QuantizeSettings, path: Path) -> None:
+def _write(model: ir.Model, source: Source, settings: QuantizeSettings, path: Path) -> None:
     """Write a graph as its float file was: batch, sizes and metadata; what it says of itself in addition."""
     stamped = model.clone()
     data, given = source.data, source.teacher.source
@@ -330,7 +243,7 @@ def _write(model: ir.Model, source: _Source, settings: QuantizeSettings, path: P
 
 def _report(
     model: Path,
-    source: _Source,
+    source: Source,
     file: Path,
     timed_file: Path,
     found: Quantized | None,

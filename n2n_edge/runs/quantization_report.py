@@ -1,86 +1,20 @@
-"""Settings of a quantization, and the report on a quantized file beside its float twin."""
+"""The report on a quantized file beside its float twin."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from n2n_edge.errors import InputError
-from n2n_edge.graph.file_version import check_versions
 from n2n_edge.graph.quantized import Precisions
 from n2n_edge.metrics.figures import SCHEMA_VERSION, Figure
 from n2n_edge.metrics.notices import Notice, codes_of, texts_of
-from n2n_edge.quantize.calibrate import METHODS
 from n2n_edge.quantize.ptq import Quantized
-from n2n_edge.quantize.qdq import LEAST_OPSET
-from n2n_edge.runs.settings import CompressSettings
+from n2n_edge.runs.quantize_settings import QuantizeSettings
 
 if TYPE_CHECKING:
     from n2n_edge.runs.parity import Parity
 
-__all__ = ["CALIBRATIONS", "PRECISIONS", "Distillation", "QuantizationReport", "QuantizeSettings"]
-
-PRECISIONS = ("int8", "fp16")
-CALIBRATIONS = ("auto", *METHODS)
-_OF_TRAINING = ("label_weight", "augment", "flip", "train_device")
-"""Settings of `CompressSettings` that mean something only where a file is distilled."""
-
-
-@dataclass(frozen=True)
-class QuantizeSettings:
-    """How a file is quantized; what says how its images go in is in `of_data`, as `compress` takes it.
-
-    `max_drop` is in points of a hundred, on validation images (by which layers go back to float) and on test images.
-    `images` are those that ranges are set by. `target` is where both files are timed. With `epochs` or `minutes` the
-    calibrated network is distilled from the float one, for so many epochs and at most so long.
-    """
-
-    of_data: CompressSettings
-    precision: Literal["int8", "fp16"] = "int8"
-    device: str = "cpu"
-    keep_float: tuple[str, ...] = ()
-    max_drop: float = 1.0
-    opset: int | None = None
-    calibration: Literal["auto", "minmax", "percentile", "entropy", "mse"] = "auto"
-    images: int = 256
-    target: str = "host"
-    threads: int | None = None
-    max_time_s: float = 10.0
-    force: bool = False
-    epochs: int | None = None
-    minutes: float | None = None
-
-    @property
-    def distils(self) -> bool:
-        """Whether the network is trained after it was calibrated."""
-        return self.epochs is not None or self.minutes is not None
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("precision", PRECISIONS), ("calibration", CALIBRATIONS)):
-            if getattr(self, name) not in allowed:
-                raise InputError(f"‹{name}› {getattr(self, name)}: give one of {', '.join(allowed)}")
-        if self.images < 1:
-            raise InputError(f"‹images› {self.images}: calibration needs one at least")
-        if not 0 <= self.max_drop <= 100:
-            raise InputError(f"‹max_drop› {self.max_drop:g}: give points of a hundred, from 0 to 100")
-        self._check_training()
-        check_versions(self.opset, None)
-        if self.precision == "int8" and self.opset is not None and self.opset < LEAST_OPSET:
-            raise InputError(f"‹opset› {self.opset}: a scale per channel needs {LEAST_OPSET} at least; give that")
-
-    def _check_training(self) -> None:
-        if self.epochs is not None and self.epochs < 1:
-            raise InputError(f"‹epochs› {self.epochs}: give 1 at least, or leave it out to calibrate alone")
-        if self.minutes is not None and not (self.minutes > 0 and isfinite(self.minutes)):
-            raise InputError(f"‹minutes› {self.minutes:g}: must be a number above 0; leave it out to calibrate alone")
-        if self.distils and self.precision == "fp16":
-            name = "minutes" if self.epochs is None else "epochs"
-            raise InputError(f"‹{name}› {getattr(self, name):g}: only int8 is trained for; leave it out with fp16")
-        for name in () if self.distils else _OF_TRAINING:
-            given = getattr(self.of_data, name)
-            if given != getattr(CompressSettings, name):
-                raise InputError(f"‹{name}› {given}: is for training; give ‹epochs› or ‹minutes›, too")
+__all__ = ["Distillation", "QuantizationReport"]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ from n2n_edge.data.dataset import Data
 from n2n_edge.quantize.ptq import Quantized, Validation, lost_in_words
 from n2n_edge.quantize.qdq import folded
 from n2n_edge.runs.prepare import distill_settings
-from n2n_edge.runs.quantization_report import Distillation, QuantizeSettings
+from n2n_edge.runs.quantization_report import Distillation
+from n2n_edge.runs.quantize_settings import QuantizeSettings
+from n2n_edge.training.best import is_better
 from n2n_edge.training.distillation import training_engine
 from n2n_edge.training.proxy_evaluation import ShortDistiller
 from n2n_edge.training.quantization_aware import quantize_aware, quantize_aware_settings
@@ -37,7 +39,7 @@ def distilled(
 ) -> tuple[Quantized, Distillation]:
     """Train what was calibrated towards `model`, its float network, and return what is to ship and what training did.
 
-    That is the best epoch's network, or what was calibrated where training made neither loss nor score better. The
+    That is the best epoch's network, or what was calibrated where training made it no better (see `is_better`). The
     step ``distilled`` is told of what was trained in either case.
 
     Raises:
@@ -62,9 +64,9 @@ def distilled(
         on_epoch=told,
     )
     shipped = folded(result.model)
-    loss, drop = validation.loss(shipped), validation.drop(shipped)
-    better = loss < validation.loss(found.model) or drop < found.drop
-    ships = result.best_epoch > 0 and better
+    after, before = validation.shown_by(shipped), validation.shown_by(found.model)
+    loss, drop = after.loss, validation.points_below_twin(after.metric)
+    ships = result.best_epoch > 0 and not is_better(before, after, max(before.metric, after.metric))
     say(f"distilled: loss {loss:.3g}, {lost_in_words(drop)}{'' if ships else '; what was calibrated ships'}")
     found = replace(found, steps={**found.steps, "distilled": loss}, drops={**found.drops, "distilled": drop})
     if ships:

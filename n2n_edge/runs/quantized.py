@@ -10,8 +10,6 @@ from typing import Literal, cast
 
 import onnx_ir as ir
 
-from n2n_edge.devices.profile import Profile
-from n2n_edge.errors import N2NError
 from n2n_edge.graph.batchnorm import fold_batchnorm
 from n2n_edge.graph.file_version import in_version
 from n2n_edge.graph.learned import nodes_behind_learned
@@ -19,8 +17,6 @@ from n2n_edge.graph.load import save_model
 from n2n_edge.graph.quantized import precision_table
 from n2n_edge.graph.teacher import surviving
 from n2n_edge.latency.file_figures import ModelFile
-from n2n_edge.measure.board import cpu_flags
-from n2n_edge.measure.comparison import compare
 from n2n_edge.measure.measurement import MeasurementError
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.target import HostTarget
@@ -29,11 +25,12 @@ from n2n_edge.metrics.figures import Figure, FigureJson
 from n2n_edge.metrics.notices import Notice, codes_of, texts_of
 from n2n_edge.metrics.precisions import ShippedPrecision
 from n2n_edge.metrics.verdict import verdicts_on
-from n2n_edge.quantize.device_plan import has_vnni, host_plan, is_x86
+from n2n_edge.quantize.device_plan import host_plan, is_x86
 from n2n_edge.quantize.half import in_half
 from n2n_edge.quantize.ptq import Validation, post_train, quantized
 from n2n_edge.quantize.qdq import folded
 from n2n_edge.report.document import PrecisionJson, PrecisionStepJson
+from n2n_edge.runs.beside_twin import is_slower, slow_because, timed_in_turns
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.final import FinalPlan, Precision, ShippedForm, Trained
 from n2n_edge.runs.folder import RunFolder
@@ -43,28 +40,21 @@ from n2n_edge.runs.trainable import shipped_form
 from n2n_edge.search.precision import CandidatePrecision
 from n2n_edge.search.store import Fact, Journal
 from n2n_edge.training.quantization_aware import quantize_aware, quantize_aware_settings
+from n2n_edge.training.settings import DistillSettings
 
-__all__ = ["MOST_DROP", "TIMED", "TIME_SHARE", "TIMING_S", "Decision", "decide", "in_precision"]
-
-TIME_SHARE = 0.5
-"""Part of what `--minutes` leaves for training that quantization gets."""
+__all__ = ["MOST_DROP", "TIMED", "TIMING_S", "Decision", "decide", "in_precision"]
 
 MOST_DROP = 1.0
 """Points of a hundred that int8 may cost where ‹max_drop› doesn't say."""
 
-_IMAGES = 512
-"""Training images for calibration, and validation images on which a step's loss is told."""
+_IMAGES, _LEAST_IMAGES = 512, 32
+"""Training images for calibration, and validation images on which a step's loss is told; with a time limit at least."""
+_CALIBRATED_SHARE, _TOLD_SHARE = 1 / 16, 1 / 64
+"""Images of either for each that training has time for: ranges, and losses by step, are told of some ten networks."""
+_FAKE_QUANT = 3.0
+"""What a step with quantized values takes in steps of the float student."""
 
 _Step = Literal["float", "half", "calibrated", "distilled"]
-
-_THRESHOLD = 0.02
-"""What a ratio of latencies may be off by without meaning anything."""
-
-_USUAL_CONVERSIONS = 2
-"""At the input and before a head."""
-
-_THIN = 32
-"""Channels from which on ONNX Runtime's integer kernels pay where there is a dot product (its PR 9772)."""
 
 TIMING_S = 4.0
 TIMED = BenchOptions(min_time_s=0.5, max_time_s=TIMING_S)
@@ -98,20 +88,27 @@ def in_precision(
         return trained
     quantization = CandidatePrecision(prepared.teacher, "int8", prepared.profile).plan(model, int8)
     callback.on_message(f"calibrating {len(int8)} of {len(prepared.teacher.regions)} regions in int8")
-    validation = Validation(prepared.teacher.model, prepared.data, prepared.data.validation, _IMAGES, twin=model)
+    teaching = quantize_aware_settings(
+        replace(prepared.distilling, epochs=max(1, plan.epochs), images_per_epoch=plan.images)
+    )
+    calibrating = told = _IMAGES
+    if ends_at is not None:
+        teaching, passes = _within(teaching, plan, len(prepared.data.train))
+        calibrating, told = (
+            min(_IMAGES, max(_LEAST_IMAGES, int(passes * share))) for share in (_CALIBRATED_SHARE, _TOLD_SHARE)
+        )
+    validation = Validation(prepared.teacher.model, prepared.data, prepared.data.validation, told, twin=model)
     first = post_train(
         model,
         prepared.data,
         validation,
         quantization,
-        images=_IMAGES,
+        images=calibrating,
         max_drop=math.inf,  # training may win it back
         watch=callback.on_message,
     )
     # hints are compared with the teacher's features, which those of an equalised network aren't
     kept = surviving(prepared.teacher, trained.architecture) if first.graph is model else None
-    epochs = max(1, plan.epochs)
-    teaching = quantize_aware_settings(replace(prepared.distilling, epochs=epochs, images_per_epoch=plan.images))
     callback.on_message(f"quantization-aware distillation for {teaching.epochs} epochs")
     result = quantize_aware(
         first.training,
@@ -120,7 +117,7 @@ def in_precision(
         teaching,
         kept=kept,
         checkpoint=folder.quantized_checkpoint,
-        seconds=None if ends_at is None else max(ends_at - start, 1.0),
+        seconds=None if ends_at is None else max(ends_at - time.monotonic(), 1.0),
         on_epoch=callback.on_epoch,
         on_step=callback.on_step,
     )
@@ -131,11 +128,21 @@ def in_precision(
     ]
     timed = shipped
     if is_x86() and quantization.activations == "int8":  # ONNX Runtime has no integer kernels for these here
-        timed = quantized(first.graph, first.ranges, host_plan(quantization.float_nodes))
+        timed = quantized(first.graph, first.ranges, host_plan(first.plan.float_nodes))
     tried = _trial(twin, shipped, timed, prepared, settings, journal)
     precision = _decided("int8", shipped, tried, steps, first.steps, int8, prepared, settings)
     trained = replace(trained, precision=precision, seconds=trained.seconds + time.monotonic() - start)
     return replace(trained, result=replace(trained.result, model=result.model)) if trained.int8 else trained
+
+
+def _within(teaching: DistillSettings, plan: FinalPlan, images: int) -> tuple[DistillSettings, int]:
+    """Return settings that take as long as the float student's training, and how many images that went through."""
+    passes = max(1, plan.epochs) * (images if plan.images is None else plan.images)
+    fitting = passes / _FAKE_QUANT
+    each = images if teaching.images_per_epoch is None else teaching.images_per_epoch
+    epochs = max(1, min(teaching.epochs, int(fitting / each)))
+    each = max(1, min(each, int(fitting / epochs)))
+    return replace(teaching, epochs=epochs, images_per_epoch=None if each == images else each), passes
 
 
 def _halved(
@@ -209,13 +216,11 @@ def _costs_of(
                 continue
             try:
                 options = replace(TIMED, threads=device.default_threads, providers=device.providers)
-                compared = compare([paths[0], paths[2]], options, HostTarget(), threshold=_THRESHOLD)
+                ratio, measured, _ = timed_in_turns([paths[0], paths[2]], options, HostTarget())
             except MeasurementError:
                 continue
-            found, measured = compared.comparisons[1], compared.measurements[0]
-            if found is not None and not isinstance(measured, N2NError):
+            if ratio is not None and measured is not None:
                 latencies[device.name] = measured.latency()
-                ratio = Figure(found.ratio, "ratio", "measured", found.low, found.high, found.rounds)
                 ratios[device.name] = ratio.to_json()
         figures = [file.figures() for file in files]
         misses = [
@@ -267,7 +272,7 @@ def decide(
     budgets (costs by name) that it keeps. `why` says what makes it slow.
     """
     faults = []
-    slower = [(name, ratio) for name, ratio in ratios.items() if _is_slower(ratio)]
+    slower = [(name, ratio) for name, ratio in ratios.items() if _slower(ratio)]
     if slower:
         name, ratio = slower[0]
         text = f"{form} {_ratio_in_words(ratio)} the time of its float twin on {name}{f' ({why})' if why else ''}"
@@ -299,7 +304,7 @@ def _decided(
     """Return what becomes of a student that is `shipped` in `form`."""
     allowed = MOST_DROP if settings.max_drop is None else settings.max_drop
     ratios = {device.name: tried.ratios[device.name] for device in prepared.profiles if device.name in tried.ratios}
-    why = _why_slow(shipped, prepared.profile) if form == "int8" else "no arithmetic in float16"
+    why = slow_because(precision_table(shipped), form, on_host=prepared.profile.is_host)
     decision = decide(settings.precision, ratios, steps[-1]["drop"], allowed, tried.misses, why, form)
     document: PrecisionJson = {
         "asked": cast("ShippedPrecision", settings.precision),
@@ -319,32 +324,12 @@ def _decided(
     return Precision(form if decision.ships else "fp32", document, decision.notices, decision.warnings)
 
 
-def _is_slower(ratio: FigureJson) -> bool:
-    """Tell whether a latency ratio says slower for certain, beyond what is noise; of a prediction, as expected."""
-    return float(ratio.get("low", ratio["value"])) > 1 and float(ratio["value"]) > 1 + _THRESHOLD
+def _slower(ratio: FigureJson) -> bool:
+    low = ratio.get("low")
+    return is_slower(float(ratio["value"]), None if low is None else float(low))
 
 
 def _ratio_in_words(ratio: FigureJson) -> str:
     if "low" in ratio:
         return f"takes {ratio['value']:.2f} times ({ratio['low']:.2f} to {ratio['high']:.2f})"
     return f"is predicted to take {ratio['value']:.2f} times"
-
-
-def _why_slow(model: ir.Model, device: Profile) -> str:
-    """Return what of a quantized graph, and of this host, is likely to make it slow; nothing where none is seen."""
-    found = []
-    flags = cpu_flags() if device.is_host else frozenset()
-    if device.is_host and is_x86() and not has_vnni():
-        found.append("the processor has no VNNI")
-    elif "asimd" in flags and not flags & {"asimddp", "i8mm"}:
-        found.append("the processor has no dot product of bytes")
-    conversions = precision_table(model).conversions
-    if conversions > _USUAL_CONVERSIONS:
-        found.append(f"{conversions} conversions between float and int8")
-    weights = [value for value in model.graph.initializers.values() if value.dtype == ir.DataType.INT8]
-    shapes = [value.shape for value in weights if value.shape is not None and len(value.shape) > 1]
-    channels = [min(size for size in shape[:2] if isinstance(size, int)) for shape in shapes]
-    thin = sum(count < _THIN for count in channels)
-    if thin > len(channels) / 2:
-        found.append(f"{thin} of {len(channels)} int8 layers have fewer than {_THIN} channels on a side")
-    return "; ".join(found)

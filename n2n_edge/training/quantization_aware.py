@@ -41,6 +41,8 @@ _TRIED_SHARE = 0.25
 
 _TRIED_STEPS, _TRIED_VALIDATION = 8, 512
 """Steps of training, and validation images, by which a rate is tried."""
+_TRIED_PART, _LEAST_VALIDATION = 1 / 12, 32
+"""Of the images of a whole training those of one trial, where time is limited, and what it is then validated on."""
 
 
 @dataclass(frozen=True)
@@ -140,12 +142,16 @@ def steady_rate(
 
     With norms folded, weights have any size, and a rate that one network needs undoes the calibration of another. A few
     steps of a whole schedule are tried at the rate of `settings`, then at higher or lower ones by factors of four, as
-    long as the loss on some validation images falls, and no longer than `seconds`. The same arguments without these
-    give the same rate.
+    long as the loss on some validation images falls, and no longer than `seconds`, with which trials are at most a
+    small part of the training long. The same arguments without these give the same rate.
     """
     ends_at = inf if seconds is None else time.monotonic() + seconds
-    images = _TRIED_STEPS * settings.batch_size
-    trial = ShortDistiller(teacher, data, images, settings, validation_images=_TRIED_VALIDATION, feature_images=1)
+    images, validation = _TRIED_STEPS * settings.batch_size, _TRIED_VALIDATION
+    if seconds is not None:
+        each = len(data.train) if settings.images_per_epoch is None else settings.images_per_epoch
+        images = min(images, max(1, int(_TRIED_PART * settings.epochs * each)))
+        validation = min(validation, max(_LEAST_VALIDATION, images))
+    trial = ShortDistiller(teacher, data, images, settings, validation_images=validation, feature_images=1)
 
     start = trial.loss_at(student, None)
 

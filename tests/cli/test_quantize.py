@@ -18,7 +18,7 @@ import n2n_edge
 from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.graph.quantized import precision_table
 from n2n_edge.metrics.figures import Figure
-from n2n_edge.runs import metadata, quantization, quantization_verdict
+from n2n_edge.runs import beside_twin, metadata, quantization
 from n2n_edge.training import quantization_aware
 from tests.runs.small import images_npz, teacher_file
 
@@ -133,6 +133,7 @@ def test_layers_go_back_to_float_until_the_drop_holds(
         return 2.0 if quantized > 2 else 0.5
 
     monkeypatch.setattr(Validation, "drop", drop)
+    monkeypatch.setattr(Validation, "drop_of", lambda self, outputs: 2.0)
     call("quantize", model, "--data", data, *QUICK, "--max-drop", 1, "--force", "--calibration", "minmax")
     document = json.loads(model.with_name("model-int8.json").read_text())
     assert sum(layer["precision"] == "fp32" for layer in document["precisions"]["layers"]) == 2
@@ -373,8 +374,8 @@ def test_two_that_were_timed_for_too_short_a_while_have_no_ratio(
         comparisons = [None if each is None else replace(each, low=0.0, high=math.inf) for each in compared.comparisons]
         return replace(compared, comparisons=tuple(comparisons))
 
-    compare = quantization_verdict.compare
-    monkeypatch.setattr(quantization_verdict, "compare", unbounded)
+    compare = beside_twin.compare
+    monkeypatch.setattr(beside_twin, "compare", unbounded)
     code, out, err = call("quantize", model, "--data", data, *QUICK, "--max-drop", 50, "--calibration", "minmax")
     assert code == 0, err
     assert "give a longer --max-time" in out
