@@ -298,7 +298,7 @@ def test_half_precision_follows_from_peaks_and_widths_of_numbers() -> None:
 
     assert dict(basis.rates) == {"mac_conv_3x3": 0.5, "byte_dense": 0.5, "launch_compute": 1000.0}
     assert not basis.measured_here
-    assert texts_of(basis.warnings) == ("timed in fp32",)
+    assert texts_of(basis.warnings) == ("timed in fp32, told by peaks and widths of numbers",)
     assert basis.low_ratio < exact.low_ratio < exact.high_ratio < basis.high_ratio
     figure = LatencyModel(profile, precision="fp16").estimate(net_model()).figure
     assert figure.provenance == "analytic"
