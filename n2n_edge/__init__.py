@@ -18,6 +18,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
+    from n2n_edge.calibration.timings import Timing, parse_timing, with_timings
     from n2n_edge.data.preprocessing import Preprocessing
     from n2n_edge.devices.profile import Profile
     from n2n_edge.devices.registry import load_profile
@@ -92,6 +93,7 @@ __all__ = [
     "SshTarget",
     "Task",
     "Teacher",
+    "Timing",
     "Trial",
     "Verdict",
     "Weight",
@@ -109,14 +111,17 @@ __all__ = [
     "inspect",
     "load_profile",
     "load_student",
+    "parse_timing",
     "predict",
     "quantize_model",
     "register_op",
+    "with_timings",
 ]
 
 _HOMES = {
     "data.preprocessing": ("Preprocessing",),
     "devices.profile": ("Profile",),
+    "calibration.timings": ("Timing", "parse_timing", "with_timings"),
     "devices.registry": ("load_profile",),
     "errors": ("N2NError",),
     "graph.architecture": ("Architecture",),

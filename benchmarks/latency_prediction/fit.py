@@ -8,14 +8,14 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.latency_prediction.judge import Judgement, judge
-from benchmarks.latency_prediction.tables import Row, Table, read_tables
+from benchmarks.latency_prediction.tables import PROFILES, Row, Table, read_ncnn, read_tables, sheet_of
 from n2n_edge.calibration.calibrate import calibration_of
 from n2n_edge.calibration.fitting import fit_rates, leave_out
 from n2n_edge.devices.profile import Calibration, Profile
@@ -26,20 +26,12 @@ from n2n_edge.latency.data_sheet import data_sheet_rates
 from n2n_edge.latency.model import LatencyModel
 
 HERE = Path(__file__).parent
-PROFILES = HERE.parent.parent / "profiles"
 
 STIFFNESS = {"cpu": 0.02, "gpu": 0.1}
 """Of a fit that starts from a data sheet: the one setting that was chosen by leaving models out (0.005 to 0.3)."""
 
 INT8_STIFFNESS = 0.1
 """Of a fit on six or seven int8 models that starts from the same device's fp32 rates."""
-
-STAND_INS = {
-    "jetson-nano-cpu": ("cortex-a72", 1430),
-    "jetson-tx2-cpu": ("cortex-a72", 2000),
-    "raspberry-pi-3b": ("cortex-a53", 1200),
-}
-"""Devices that are judged but ship no profile: whose data sheet is taken, and the clock."""
 
 BORROWERS = (
     ("raspberry-pi-3b-plus", "raspberry-pi-zero-2-w"), ("raspberry-pi-zero-2-w", "raspberry-pi-3b-plus"),
@@ -52,7 +44,27 @@ BORROWERS = (
 )  # fmt: skip
 """Measured devices, each predicted as if it had nothing but the other: (lender, borrower)."""
 
+LITTLE = 1e-6
+"""ns, or nJ: what a term that float rates lack starts from in int8, where it isn't used either."""
+
+OPTIONAL = [TERMS.index(term) for term in ("mac_unpacked", "byte_spilled")]
+"""Terms that a table has only where they help: `helps`."""
+
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Rates of a table `(terms,)`, nought for terms that it doesn't use, what they come from, and errors `(models,)`.
+
+    The errors are predicted over measured of models that the fit hasn't seen, as logarithms.
+    """
+
+    rates: Floats
+    errors: Floats
+    terms: Floats
+    guess: Floats
+    stiffness: float
 
 
 def main() -> None:
@@ -60,39 +72,80 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--write", action="store_true", help="put the calibrations into profiles/")
+    parser.add_argument("--ncnn", action="store_true", help="fit ncnn's tables alone, and keep what is known of others")
     options = parser.parse_args()
     start = time.perf_counter()
-    tables = read_tables(options.data)
-    fitted: dict[str, Floats] = {}
+    tables = read_ncnn(options.data / "ncnn_all.csv") if options.ncnn else read_tables(options.data)
+    fitted: dict[bool, dict[str, Floats]] = {False: {}, True: {}}
     judged: dict[str, dict[str, Judgement]] = {}
     calibrations: dict[str, list[Calibration]] = {}
     for table in sorted(tables, key=lambda table: table.precision == "int8"):
-        guess, stiffness = start_of(table, fitted)
-        terms, values = terms_of(table.rows), values_of(table.rows)
-        rates = fit_rates(terms, values, guess, stiffness).rates
-        fitted[table.key] = rates
-        errors = leave_out(terms, values, guess, _one_by_one(len(values)), stiffness)
-        judged[table.key] = {"kernel classes": judge(errors, values), **_yardsticks(table)}
+        values = values_of(table.rows)
+        plain, full = (_fitted(table, fitted[each], with_optional=each) for each in (False, True))
+        fitted[False][table.key], fitted[True][table.key] = plain.rates, full.rates
+        chosen = full if helps(plain.errors, full.errors) else plain
+        errors = _errors_of_choice(plain.errors, full.errors)
+        judged[table.key] = {"kernel classes": judge(errors, values, _usual(table)), **_yardsticks(table)}
         families = _families(table.rows)
         if 1 < len(np.unique(families)) < len(table.rows):
-            by_family = leave_out(terms, values, guess, families, stiffness)
+            by_family = leave_out(chosen.terms, values, chosen.guess, families, chosen.stiffness)
             judged[table.key]["kernel classes, family left out"] = judge(by_family, values)
-        calibration = _calibration(table, rates, errors)
+        calibration = _calibration(table, chosen.rates, errors)
         if (PROFILES / f"{table.device}.toml").exists() and _ships(table):
             calibrations.setdefault(table.device, []).append(calibration)
         print(f"{time.perf_counter() - start:5.0f} s  {table.key}: {judged[table.key]['kernel classes']}", flush=True)
-    profiles = {name: _profile(name).model_copy(update={"calibrations": tuple(c)}) for name, c in calibrations.items()}
-    borrowed = _borrowed(profiles, tables) | _without_int8(profiles, tables)
-    rows = {key: {way: each.to_json() for way, each in ways.items()} for key, ways in judged.items()}
-    document = {"tables": rows, "borrowed": {key: each.to_json() for key, each in borrowed.items()}}
-    (HERE / "results.json").write_text(json.dumps(document, indent=1) + "\n")
-    _write_table(judged, borrowed, HERE / "results.md")
+    if options.ncnn:
+        for name, found in calibrations.items():
+            known = read_profile(PROFILES / f"{name}.toml").calibrations
+            found += [each for each in known if not each.runtime.startswith("ncnn")]
+    profiles = {name: sheet_of(name).model_copy(update={"calibrations": tuple(c)}) for name, c in calibrations.items()}
     if options.write:
         for name, found in calibrations.items():
             path = PROFILES / f"{name}.toml"
             remark = "by benchmarks/latency_prediction/fit.py, which writes everything from here on."
             path.write_text(with_calibrations(path.read_text(), found, remark))
             read_profile(path)
+    borrowed = _borrowed(profiles, tables) | _without_int8(profiles, tables)
+    rows = {key: {way: each.to_json() for way, each in ways.items()} for key, ways in judged.items()}
+    if options.ncnn:
+        before = json.loads((HERE / "results.json").read_text())["tables"]
+        others = {key: row for key, row in before.items() if ", ncnn" not in key}
+        judged |= {key: {way: Judgement(**each) for way, each in row.items()} for key, row in others.items()}
+        rows |= others
+    document = {"tables": rows, "borrowed": {key: each.to_json() for key, each in borrowed.items()}}
+    (HERE / "results.json").write_text(json.dumps(document, indent=1) + "\n")
+    _write_table(judged, borrowed, HERE / "results.md")
+
+
+def _fitted(table: Table, known: dict[str, Floats], *, with_optional: bool) -> Fitted:
+    """Fit a table, with or without the optional terms, as those `known` were fitted."""
+    guess, stiffness = start_of(table, known)
+    terms, values = terms_of(table.rows), values_of(table.rows)
+    if not with_optional:
+        terms[:, OPTIONAL] = 0.0
+    rates = fit_rates(terms, values, guess, stiffness).rates
+    errors = leave_out(terms, values, guess, _one_by_one(len(values)), stiffness)
+    if not with_optional:
+        rates[OPTIONAL] = 0.0
+    return Fitted(rates, errors, terms, guess, stiffness)
+
+
+def helps(plain: Floats, full: Floats) -> bool:
+    """Tell whether further terms lower the errors, those of models left out, beyond what chance does.
+
+    Their mean has to fall by more than its standard error, over the same models, and the median must not rise.
+    """
+    gains = np.abs(plain) - np.abs(full)
+    if not gains.any():  # none of the models has any of these terms
+        return True
+    off = [float(np.median(np.abs(np.expm1(errors)))) for errors in (plain, full)]
+    return bool(gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains))) and off[1] <= off[0]
+
+
+def _errors_of_choice(plain: Floats, full: Floats) -> Floats:
+    """Return each model's error by whichever of two fits the errors of all others choose: choosing is judged, too."""
+    use = [helps(np.delete(plain, model), np.delete(full, model)) for model in range(len(plain))]
+    return np.where(use, full, plain)
 
 
 def _ships(table: Table) -> bool:
@@ -102,29 +155,16 @@ def _ships(table: Table) -> bool:
     return table.quantity == "energy" or not table.runtime.startswith("ArmNN") or table.device.endswith("xavier-cpu")
 
 
-def _profile(name: str) -> Profile:
-    if name not in STAND_INS:
-        return _sheet(name)
-    like, clock = STAND_INS[name]
-    profile = _sheet(like)
-    faster = clock / profile.clock_mhz
-    return profile.model_copy(update={"name": name, "clock_mhz": clock, "peak_gflops": profile.peak_gflops * faster})
-
-
-def _sheet(name: str) -> Profile:
-    """Return a shipped profile as it is without the calibrations that an earlier fit has written."""
-    path = PROFILES / f"{name}.toml"
-    return read_profile(path, with_calibrations(path.read_text(encoding="utf-8"), (), ""))
-
-
 def start_of(table: Table, fitted: dict[str, Floats]) -> tuple[Floats, float]:
     """Return the rates that a fit starts from, and how stiffly it stays with them."""
-    profile = _profile(table.device)
+    profile = sheet_of(table.device)
     wider = [fitted.get(table.key.removesuffix("int8") + precision) for precision in ("fp32", "fp16")]
     known = next((rates for rates in wider if rates is not None), None)
     if table.precision == "int8" and known is not None:
-        return known, INT8_STIFFNESS
-    rates = data_sheet_rates(profile, min(table.threads, profile.cores), "fp32")  # the scale is free anyway
+        return np.where(known > 0, known, LITTLE), INT8_STIFFNESS
+    rates = data_sheet_rates(
+        profile, min(table.threads, profile.cores), "fp32" if table.precision == "int8" else table.precision
+    )
     return np.array([rates[term] for term in TERMS]), STIFFNESS[profile.compute_unit]
 
 
@@ -147,6 +187,7 @@ def _calibration(table: Table, rates: Floats, errors: Floats) -> Calibration:
         errors,
         [row.macs for row in table.rows],
         [row.pixels for row in table.rows],
+        _usual(table),
         quantity=table.quantity,
         measured_on=table.device,
         runtime=table.runtime,
@@ -209,6 +250,12 @@ def values_of(rows: Sequence[Row]) -> Floats:
 def _one_by_one(count: int) -> NDArray[np.int64]:
     """Return what is left out together: each model by itself, or a fiftieth of a table of more than a thousand."""
     return np.arange(count) % 50 if count > 1000 else np.arange(count)
+
+
+def _usual(table: Table) -> NDArray[np.bool_]:
+    """Tell of which models an interval is: the one network with attention can't be known where it is left out."""
+    usual: NDArray[np.bool_] = np.array([row.model != "vision_transformer" for row in table.rows])
+    return usual
 
 
 def _families(rows: Sequence[Row]) -> NDArray[np.int64]:

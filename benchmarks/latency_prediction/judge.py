@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from n2n_edge.calibration.fitting import half_width
+from n2n_edge.calibration.fitting import interval
 
 __all__ = ["Judgement", "judge", "rank_correlation"]
 
@@ -28,10 +28,17 @@ class Judgement:
         return {name: round(value, 4) for name, value in asdict(self).items()}
 
 
-def judge(logarithms: NDArray[np.float64], measured: NDArray[np.float64]) -> Judgement:
-    """Return the figures for predicted over measured values, given as logarithms `(models,)`."""
+def judge(
+    logarithms: NDArray[np.float64], measured: NDArray[np.float64], usual: NDArray[np.bool_] | None = None
+) -> Judgement:
+    """Return the figures for predicted over measured values, given as logarithms `(models,)`.
+
+    The coverage is of models that are `usual`: all, unless given.
+    """
     errors = np.abs(np.exp(logarithms) - 1)
-    covered = [abs(logarithms[i]) <= half_width(np.delete(logarithms, i)) for i in range(len(logarithms))]
+    told = logarithms if usual is None else logarithms[usual]
+    bounds = [np.log(interval(np.delete(told, i))) for i in range(len(told))]
+    covered = [low <= -error <= high for error, (low, high) in zip(told, bounds, strict=True)]
     return Judgement(
         len(errors),
         float(np.median(errors)),

@@ -2,7 +2,7 @@
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,27 +11,22 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from benchmarks.latency_prediction.boards import BOARDS, STAND_INS, stand_in
 from benchmarks.latency_prediction.classifiers import CLASSIFIERS, mlperf_network, nasbench201
 from benchmarks.latency_prediction.detectors import DETECTORS
+from n2n_edge.devices.profile import Profile
+from n2n_edge.devices.profile_file import with_calibrations
+from n2n_edge.devices.registry import read_profile
 from n2n_edge.graph.costs import Amounts, NodeSpec, node_amounts
 from n2n_edge.latency.kernels import Kernels
 from n2n_edge.latency.model import input_pixels
 
-__all__ = ["Row", "Table", "read_ncnn", "read_tables"]
+__all__ = ["NCNN_SOURCE", "PROFILES", "Row", "Table", "read_ncnn", "read_tables", "sheet_of"]
 
-NCNN_BOARDS = {
-    "Raspberry Pi 3 Model B+": ("raspberry-pi-3b-plus", ""),
-    "Raspberry Pi 4 Model B": ("raspberry-pi-4", ""),
-    "Raspberry Pi 5 Broadcom BCM2712,": ("raspberry-pi-5", ""),
-    "Raspberry Pi Zero 2 W": ("raspberry-pi-zero-2-w", ""),
-    "NVIDIA Jetson Nano": ("jetson-nano", "jetson-nano-cpu"),
-    "NVIDIA Jetson TX2 NX": ("jetson-tx2", "jetson-tx2-cpu"),
-    "NVIDIA Jetson Orin Nano": ("jetson-orin-nano", "jetson-orin-nano-cpu"),
-}
-"""By the beginning of a device's name: the profile that its rows belong to, or of a Jetson's GPU and CPU."""
+PROFILES = Path(__file__).parent.parent.parent / "profiles"
 
-IN_HALF = ("jetson-orin-nano-cpu", "raspberry-pi-5")
-"""CPUs whose float rows were calculated in fp16."""
+LEAST_ROWS = 4
+"""Of a table that is worth a fit."""
 
 NCNN_SOURCE = "ncnn's benchmark/README (https://github.com/Tencent/ncnn, BSD-3-Clause), least of several runs"
 NAS_SOURCE = "NAS-Bench-201 cells, HW-NAS-Bench and LatBench (https://github.com/GATECH-EIC/HW-NAS-Bench, MIT)"
@@ -134,9 +129,13 @@ def _cell(arch: str, zeros: str) -> _Graph:
     return _graph(nasbench201(arch, zeros=zeros))  # type: ignore[arg-type]
 
 
-def _block(device: str) -> int:
-    """Return how many channels the kernels of a device compute at once: four lanes of NEON, eight on a GPU."""
-    return 8 if device.startswith("jetson") and not device.endswith("cpu") else 4
+@cache
+def sheet_of(device: str) -> Profile:
+    """Return a device's profile as it is without the calibrations that a fit has written."""
+    if device in STAND_INS:
+        return stand_in(device, sheet_of(STAND_INS[device][0]))
+    path = PROFILES / f"{device}.toml"
+    return read_profile(path, with_calibrations(path.read_text(encoding="utf-8"), (), ""))
 
 
 def _rows_of(path: Path) -> Iterable[Mapping[str, str]]:
@@ -145,35 +144,69 @@ def _rows_of(path: Path) -> Iterable[Mapping[str, str]]:
 
 
 def read_ncnn(path: Path) -> list[Table]:
-    """Return ncnn's tables. A GPU's rows with one and with all CPU threads are joined: each model's least time.
+    """Return ncnn's tables: of each board, number of threads and precision the fastest block of rows.
 
-    int8 rows of GPUs are left out: ncnn's Vulkan kernels have no int8, so these ran on the CPU. The CPUs of Orin and
-    Raspberry Pi 5 compute in fp16, as ncnn does wherever the processor can (Armv8.2); the others only keep numbers so.
+    A GPU's rows with one and with all CPU threads are joined: each model's least time. int8 rows of GPUs are left out:
+    ncnn's Vulkan kernels have no int8, so these ran on the CPU. CPUs that can (Armv8.2) compute in fp16; the others
+    only keep numbers so.
     """
-    found: dict[tuple[str, str, int, str], dict[str, float]] = defaultdict(dict)
-    for row in _rows_of(path):
-        board = next((value for name, value in NCNN_BOARDS.items() if row["device"].startswith(name)), None)
-        if board is None or (row["backend"] == "gpu" and not board[1]):
-            continue  # the GPU of a Raspberry Pi computes slower than its CPU, and no profile stands for it
-        on_gpu, on_cpu = board
-        device = on_gpu if row["backend"] == "gpu" or not on_cpu else on_cpu
-        precision = "int8" if row["precision"] == "int8" else "fp16" if device in IN_HALF else "fp32"
-        gpu = row["backend"] == "gpu"
-        if gpu and precision == "int8":
-            continue
-        cores = {"jetson-nano": 4, "jetson-tx2": 4, "jetson-orin-nano": 6}
-        threads = cores[device] if gpu else min(int(row["threads"]), 4 if device == "jetson-tx2-cpu" else 64)
-        runtime = "ncnn, Vulkan" if gpu else "ncnn"
-        model, value = row["model"].removesuffix("_int8"), float(row["min_ms"]) * 1e6
-        rows = found[device, runtime, threads, precision]
-        rows[model] = min(value, rows.get(model, value))
+    blocks = _blocks(path)
+    found: dict[tuple[str, int, str], list[_Times]] = defaultdict(list)
+    for board in BOARDS:
+        of_board = [(key, times) for key, times in blocks if key[0].startswith(board.prefix)]
+        for (_, backend, gpu, threads), times in of_board:
+            if backend == "gpu" and gpu:
+                if board.gpu:
+                    found[board.gpu, sheet_of(board.gpu).default_threads, "gpu"].append(times)
+                continue
+            faster = min((each for key, each in of_board if key[1:] == (backend, gpu, threads)), key=_typical)
+            slow = board.little and (times is not faster or threads in board.little_threads)
+            device = board.little if slow else board.cpu
+            found[device, min(threads, sheet_of(device).cores), "cpu"].append(times)
     return [
-        Table(
-            device, "latency", runtime, threads, precision,
-            tuple(_named(model).row(model, model, value, _block(device)) for model, value in rows.items()), NCNN_SOURCE,
-        )
-        for (device, runtime, threads, precision), rows in found.items()
-    ]  # fmt: skip
+        table
+        for (device, threads, unit), several in found.items()
+        for table in _ncnn_tables(device, threads, unit, several)
+    ]
+
+
+_Times = dict[tuple[str, bool], float]
+"""ns by a model and whether it is in int8."""
+
+
+def _blocks(path: Path) -> list[tuple[tuple[str, str, str, int], _Times]]:
+    """Return the rows in blocks of one run: a new one begins where the device changes or a model comes again."""
+    blocks: list[tuple[tuple[str, str, str, int], _Times]] = []
+    for row in _rows_of(path):
+        key = (row["device"], row["backend"], row["gpu"], int(row["threads"]))
+        model = (row["model"].removesuffix("_int8"), row["precision"] == "int8")
+        if not blocks or blocks[-1][0] != key or model in blocks[-1][1]:
+            blocks.append((key, {}))
+        blocks[-1][1][model] = float(row["min_ms"]) * 1e6
+    return blocks
+
+
+def _typical(times: _Times) -> float:
+    """Return the geometric mean over the models that every board ran."""
+    return float(np.exp(np.mean([np.log(times[model, False]) for model in ("squeezenet", "mobilenet")])))
+
+
+def _ncnn_tables(device: str, threads: int, unit: str, several: Sequence[_Times]) -> list[Table]:
+    profile = sheet_of(device)
+    chosen: _Times = min(several, key=_typical)
+    if unit == "gpu":
+        chosen = {model: min(times[model] for times in several if model in times) for model in chosen}
+    tables = []
+    for quantized in (False, True) if unit == "cpu" else (False,):
+        rows = [(model, ns) for (model, int8), ns in chosen.items() if int8 == quantized]
+        if len(rows) < LEAST_ROWS:
+            continue
+        half = unit == "cpu" and profile.peak_fp16_gflops is not None
+        precision = "int8" if quantized else "fp16" if half else "fp32"
+        found = tuple(_named(model).row(model, model, ns, profile.block) for model, ns in rows)
+        runtime = "ncnn" if unit == "cpu" else "ncnn, Vulkan"
+        tables.append(Table(device, "latency", runtime, threads, precision, found, NCNN_SOURCE))
+    return tables
 
 
 def _nasbench(path: Path) -> list[Table]:
@@ -189,7 +222,7 @@ def _nasbench(path: Path) -> list[Table]:
                 continue
             graph = _cell(row["arch"], "folded" if device == "jetson-nano" else "computed")
             family = f"{row['arch'].count('nor_conv_3x3')} 3x3"
-            found[column].append(graph.row(row["arch"], family, float(row[column]) * 1e6, _block(device)))
+            found[column].append(graph.row(row["arch"], family, float(row[column]) * 1e6, sheet_of(device).block))
     threads = {"jetson-tx2": 4, "jetson-nano": 4, "raspberry-pi-4": 4}
     return [
         Table(device, "latency", "HW-NAS-Bench's", threads[device], precision, tuple(found[column]), NAS_SOURCE)
@@ -215,7 +248,7 @@ def _mlperf(path: Path) -> list[Table]:
         Table(
             device, quantity, runtime, threads, precision,
             tuple(
-                _member(*model).row(f"{model[0]} {model[1]:g} {model[2]}", model[0], value, _block(device))
+                _member(*model).row(f"{model[0]} {model[1]:g} {model[2]}", model[0], value, sheet_of(device).block)
                 for model, value in rows.items()
             ),
             MLPERF_SOURCE,

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from n2n_edge.calibration.fitting import fit_rates, half_width, leave_out
+from n2n_edge.calibration.fitting import fit_rates, interval, leave_out
 from n2n_edge.calibration.pack import calibration_pack
 from n2n_edge.devices.profile import Calibration, Profile
 from n2n_edge.devices.terms import TERMS
@@ -163,23 +163,29 @@ class _Timer:
 
 
 def calibration_of(
-    rates: Floats, errors: Floats, macs: Sequence[float], pixels: Sequence[float], **facts: Any
+    rates: Floats,
+    errors: Floats,
+    macs: Sequence[float],
+    pixels: Sequence[float],
+    usual: NDArray[np.bool_] | None = None,
+    **facts: Any,
 ) -> Calibration:
-    """Return fitted `rates` `(terms,)` with their evidence; `facts` are the fields that say what was timed and where.
+    """Return fitted `rates` `(terms,)`, nought for terms that aren't used, with their evidence.
 
+    `facts` are the fields that say what was timed and where.
     `errors` `(models,)` are predicted over measured, as logarithms, of models that their fits hadn't seen; `macs` and
-    `pixels` are the models'.
+    `pixels` are the models'. `usual` `(models,)` tells of which the interval is: all, unless given.
     """
-    off, width = np.abs(np.exp(errors) - 1), half_width(errors)
+    off, (low, high) = np.abs(np.exp(errors) - 1), interval(errors if usual is None else errors[usual])
     return Calibration(
         models=len(errors),
         median_error=round(float(np.median(off)), 3),
         p90_error=round(float(np.quantile(off, 0.9)), 3),
-        low_ratio=float(np.exp(-width)),
-        high_ratio=float(np.exp(width)),
+        low_ratio=low,
+        high_ratio=high,
         macs=(min(macs), max(macs)),
         input_pixels=(min(pixels), max(pixels)),
-        rates=dict(zip(TERMS, rates.tolist(), strict=True)),
+        rates={term: rate for term, rate in zip(TERMS, rates.tolist(), strict=True) if rate > 0},
         **facts,
     )
 

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from n2n_edge.cli.completion import device_names
-from n2n_edge.cli.output import print_json
+from n2n_edge.cli.output import print_json, print_line
 from n2n_edge.cli.stage import say
 from n2n_edge.errors import InputError
 from n2n_edge.metrics.figures import SCHEMA_VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from n2n_edge.calibration.calibrate import CalibrationRun
     from n2n_edge.measure.readiness import Readiness
 
@@ -66,6 +68,13 @@ def calibrate(
         str | None, typer.Option(help="Numbers of CPU threads, with commas [default: 1 and the profile's].")
     ] = None,
     minutes: Annotated[float, typer.Option(help="Time for the timings.")] = 4.5,
+    measured: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Instead of timing models: a timing that you have of the board of --profile, such as "
+            "model.onnx=12.3ms, with --threads, one number. Repeatable."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Time a pack of small models on a board, fit its profile, and say how much better predictions are.
@@ -76,11 +85,17 @@ def calibrate(
 
     - `n2n-edge device calibrate ssh://pi@raspberrypi.local --profile raspberry-pi-4`
     - `n2n-edge device calibrate --host --threads 1`
+    - `n2n-edge device calibrate --profile cortex-a73 --measured teacher.onnx=48.5ms --measured student.onnx=20.1ms`
     """
     from n2n_edge.calibration.calibrate import calibrate as run_calibration
     from n2n_edge.calibration.own_profiles import check_writable, profile_to_calibrate, save_calibrations
     from n2n_edge.measure.ssh import open_target
 
+    if measured:
+        if host or target or profile is None:
+            raise InputError("--measured: name the board by --profile, without an address or --host")
+        _from_timings(profile, measured, threads, as_json)
+        return
     if host == bool(target):
         raise InputError("device calibrate: give either ssh://user@board or --host")
     if not (minutes > 0 and isfinite(minutes)):
@@ -100,6 +115,39 @@ def calibrate(
         print_json(_calibration_json(known.name, str(path), found))
     else:
         _print_calibration(known.name, str(path), found)
+
+
+def _from_timings(name: str, measured: "Sequence[str]", threads: str | None, as_json: bool) -> None:
+    """Write a profile that knows the timings that somebody has, and say what they change."""
+    from n2n_edge.calibration.own_profiles import check_writable, profile_to_calibrate, save_calibrations
+    from n2n_edge.calibration.timings import parse_timing, with_timings
+    from n2n_edge.devices.registry import load_profile
+
+    counts = None if threads is None else _counts(threads)
+    if counts is not None and len(counts) > 1:
+        raise InputError(f"--threads {threads}: timings given by --measured are of one number of threads")
+    load_profile(name)
+    source = profile_to_calibrate(name, None)
+    check_writable(source.path)
+    timings = [parse_timing(each) for each in measured]
+    changed = with_timings(source.profile, timings, counts[0] if counts else None)
+    found = changed.calibrations[0]
+    path = save_calibrations(source, [found])
+    if as_json:
+        print_json(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "profile": changed.name,
+                "file": str(path),
+                "calibrations": [found.model_dump(mode="json")],
+                "models": [{"name": each.name, "threads": found.threads, "measured_ms": each.ms} for each in timings],
+                "failures": [],
+            }
+        )
+        return
+    print_line(f"{len(timings)} timings, {found.threads} threads: nine of ten further models lie between")
+    print_line(f"{found.low_ratio:.2f} and {found.high_ratio:.2f} times the prediction")
+    print_line(f"profile: {path}")
 
 
 def _counts(text: str) -> list[int]:

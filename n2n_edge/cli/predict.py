@@ -51,6 +51,13 @@ def predict(
         list[str] | None,
         typer.Option(help="Values of an input beside the image, as for `compress`: scale=1.0. Repeatable."),
     ] = None,
+    measured: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A timing of the device, with these threads and in this precision, such as model.onnx=12.3ms: the "
+            "prediction is corrected by it, and its interval narrows. Repeatable."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Predict latency, energy and memory of one inference on a device, with an interval and the evidence for it.
@@ -62,6 +69,7 @@ def predict(
     - `n2n-edge predict student.onnx --device raspberry-pi-4`
     - `n2n-edge predict student.onnx --device jetson-orin-nano --precision fp16 --json`
     - `n2n-edge predict teacher.onnx student.onnx --device raspberry-pi-4 --device raspberry-pi-5`
+    - `n2n-edge predict student.onnx --device cortex-a73 --measured teacher.onnx=48.5ms`
     """
     from n2n_edge.devices.registry import load_profile
     from n2n_edge.graph.bind import bound_where_named
@@ -72,7 +80,15 @@ def predict(
 
     if precision not in BYTES:
         raise InputError(f"--precision {precision}: unknown; give one of {', '.join(BYTES)}")
-    profiles = {profile.name: profile for profile in map(load_profile, device)}.values()
+    run_in = cast("Precision", precision)
+    profiles = {profile.name: profile for profile in map(load_profile, device)}
+    if measured:
+        from n2n_edge.calibration.timings import parse_timing, with_timings
+
+        if len(profiles) > 1:
+            raise InputError("--measured: timings are of one device, but several are given; ask for one at a time")
+        timings = [parse_timing(each) for each in measured]
+        profiles = {name: with_timings(each, timings, threads, run_in) for name, each in profiles.items()}
     paths = tuple(dict.fromkeys(models))
     asked = parse_input_shape(input_shape) if input_shape is not None else None
     loaded = bound_where_named([load_model(path) for path in paths], bind or ())
@@ -83,8 +99,7 @@ def predict(
     for path, model in zip(paths, sized.models, strict=True):
         if batch_of(model) > 1:
             print_line(f"note: {path} takes {batch_of(model)} images at a time: figures are for all", on_stderr=True)
-        for profile in profiles:
-            run_in = cast("Precision", precision)
+        for profile in profiles.values():
             rows.append((path, predict_model(model, profile, threads=threads, precision=run_in, name=str(path))))
     if as_json:
         documents = [

@@ -20,16 +20,26 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 
 
 @profiles_app.command("list")
-def list_(as_json: JsonOption = False) -> None:
-    """List every device that --device can name: the shipped profiles and your own.
+def list_(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Only devices that have all these words: in name, chip, core or family.", show_default=False
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List every device that --device can name, by family: the shipped profiles and your own.
 
     Examples:
 
     - `n2n-edge profiles list`
+    - `n2n-edge profiles list rk3588`
+    - `n2n-edge profiles list cortex-a55`
     """
-    from n2n_edge.devices.registry import list_profiles, profile_errors
+    from n2n_edge.devices.registry import list_profiles, profile_errors, profiles_with
 
-    profiles = list_profiles()
+    profiles = profiles_with(list_profiles(), words or ())
     for error in profile_errors():
         print_warning(f"left out: {error.on_command_line()}")
     if as_json:
@@ -37,19 +47,32 @@ def list_(as_json: JsonOption = False) -> None:
         print_json({"schema_version": SCHEMA_VERSION, "profiles": documents})
         return
     from rich.table import Column, Table
+    from rich.text import Text
 
     from n2n_edge.cli.console import Console
 
-    table = Table(Column("name", no_wrap=True), "aliases", "threads", "memory", "latency")
+    table = Table(Column("name", no_wrap=True), "aliases", "core", "threads", "memory", "latency")
+    families: dict[str, list[Profile]] = {}
     for profile in profiles:
-        table.add_row(
-            profile.name,
-            ", ".join(profile.aliases),
-            f"{profile.default_threads} of {profile.cores}",
-            f"{profile.memory_mb:.0f} MB",
-            "measured" if profile.is_host else _predicted(profile),
+        families.setdefault(profile.family or "your own", []).append(profile)
+    for family, members in families.items():
+        table.add_section()
+        table.add_row(Text(family, style="bold"))
+        for profile in members:
+            table.add_row(
+                f"  {profile.name}",
+                ", ".join(profile.aliases),
+                Text(profile.core or ""),
+                f"{profile.default_threads} of {profile.cores}",
+                f"{profile.memory_mb:.0f} MB",
+                "measured" if profile.is_host else _predicted(profile),
+            )
+    if profiles:
+        Console().print(table)
+    else:
+        print_line(
+            f"no device has {' '.join(words or ())}; see `n2n-edge profiles list`, or make a profile of your own"
         )
-    Console().print(table)
 
 
 @profiles_app.command()
@@ -137,7 +160,12 @@ def validate(
 
 
 def _predicted(profile: "Profile") -> str:
+    from n2n_edge.latency.basis import lender_of
+
     own = [each for each in profile.calibrations if each.quantity == "latency"]
     if not own:
-        return f"as {profile.relative}, scaled" if profile.relative else "as a relative, scaled"
-    return f"of {sum(each.models for each in own)} timings"
+        lender = lender_of(profile)
+        return "from all boards, by its core" if lender is None else f"as {lender.name}, scaled"
+    errors = sorted(each.median_error for each in own)
+    span = f"{errors[0]:.0%}" if f"{errors[0]:.0%}" == f"{errors[-1]:.0%}" else f"{errors[0]:.0%} to {errors[-1]:.0%}"
+    return f"{sum(each.models for each in own)} timings, off by {span}"

@@ -38,7 +38,7 @@ class Calibration(BaseModel):
     runtime: Text
     threads: int = Field(ge=1, le=1024)
     precisions: tuple[Precision, ...] = Field(min_length=1, strict=False)
-    models: int = Field(ge=3)
+    models: int = Field(ge=1)
     median_error: float = Field(ge=0, allow_inf_nan=False)
     p90_error: float = Field(ge=0, allow_inf_nan=False)
     low_ratio: Positive
@@ -83,9 +83,10 @@ class Profile(BaseModel):
     `peak_fp16_gflops` and `peak_int8_gops` are given where those are faster. `clock_mhz` is the compute unit's.
     `launch_overhead_us` is what each operator costs besides arithmetic and memory traffic. Widths are best kept at
     multiples of `channel_multiple`, or of that of the precision; kernels compute `channel_block` channels at once (as
-    many unless given). `relative` names the device whose calibrations this
-    one borrows, scaled by what the data sheets say of both. `sources` maps a field to the document, or the reasoning,
-    its value comes from.
+    many unless given). `core` is the kind of core that the default threads run on, or the kind of GPU: what other
+    boards with it were timed at tells of this one. `family` is the heading under which a list shows it. `relative`
+    names the device whose calibrations this one borrows, scaled by what the data sheets say of both, where no core is
+    named or both are the same. `sources` maps a field to the document, or the reasoning, its value comes from.
 
     >>> profile = n2n_edge.load_profile("raspberry-pi-4")
     >>> profile.name, profile.cores
@@ -96,7 +97,9 @@ class Profile(BaseModel):
 
     name: Name
     aliases: tuple[Name, ...] = Field(default=(), strict=False)
+    family: Text | None = Field(default=None, max_length=32)
     description: Text
+    core: Name | None = None
     is_host: bool = False
     cores: int = Field(ge=1, le=1024)
     clock_mhz: Positive = Field(le=100_000)

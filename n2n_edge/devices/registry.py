@@ -1,5 +1,6 @@
 """Where profiles are found: a path, the user's own folder, then the ones that ship."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -18,6 +19,7 @@ __all__ = [
     "load_profile",
     "profile_errors",
     "profile_file",
+    "profiles_with",
     "read_profile",
     "user_profile_folder",
 ]
@@ -46,9 +48,13 @@ def load_profile(name_or_path: str | Path) -> Profile:
     if found is not None:
         return found
     known = profile_names()
-    near = get_close_matches(wanted, known, n=3, cutoff=0.4)
-    hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}"
-    raise InputError(f"unknown device '{name_or_path}' ({hint}); see `n2n-edge profiles list`, or give a .toml file")
+    holding = [name for name in known if _plain(wanted) and _plain(wanted) in _plain(name)]
+    near = [*holding, *(name for name in get_close_matches(wanted, known, n=3, cutoff=0.5) if name not in holding)][:4]
+    hint = f" (nearest: {', '.join(near)})" if near else ""
+    raise InputError(
+        f"unknown device '{name_or_path}'{hint}; see `n2n-edge profiles list WORD`, give a .toml file, or take the "
+        "profile of its core, such as cortex-a55"
+    )
 
 
 def find_profile(name: str) -> Profile | None:
@@ -93,6 +99,22 @@ def list_profiles() -> tuple[Profile, ...]:
     for folder in reversed(profile_folders()):
         by_name |= {profile.name: profile for profile in _survey(folder)[0]}
     return tuple(by_name[name] for name in sorted(by_name))
+
+
+def profiles_with(profiles: Sequence[Profile], words: Sequence[str]) -> tuple[Profile, ...]:
+    """Return the profiles that have all `words`, by family and name: in name, aliases, description, core or family."""
+
+    def has(profile: Profile, word: str) -> bool:
+        texts = (profile.name, *profile.aliases, profile.description, profile.core or "", profile.family or "")
+        return any(_plain(word) in _plain(text) for text in texts)
+
+    found = [profile for profile in profiles if all(has(profile, word) for word in words)]
+    return tuple(sorted(found, key=lambda profile: (profile.family or "", profile.name)))
+
+
+def _plain(text: str) -> str:
+    """Return letters and digits alone, small: ``RK-3588 S`` as ``rk3588s``."""
+    return "".join(each for each in text.lower() if each.isalnum())
 
 
 def profile_errors() -> tuple[InputError, ...]:

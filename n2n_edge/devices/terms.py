@@ -21,6 +21,8 @@ UNITS: Mapping[str, str] = MappingProxyType(
     {
         **{f"mac_{name}": f"a multiply-accumulate of {name}" for name in COMPUTE_CLASSES},
         **{f"byte_{name}": f"a byte (fp32) read or written: {name}" for name in BYTE_CLASSES},
+        "byte_spilled": "a byte (fp32) of a kernel's output beyond the first million: more than caches keep",
+        "mac_unpacked": "a multiply-accumulate of a convolution that has channels in no multiple of four",
         "mac_idle": "a multiply-accumulate of a dense convolution that only fills up a block of channels",
         "reduction": "a multiply-accumulate behind one output element: what no parallel unit can shorten",
         "launch_compute": "a kernel that multiplies",

@@ -10,21 +10,28 @@ from n2n_edge.devices.profile import Calibration, Profile
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.devices.terms import Rates
 from n2n_edge.errors import InputError
+from n2n_edge.latency.pooled import POOLED, pooled
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice, texts_of
 from n2n_edge.metrics.precisions import BYTES, Precision
 
-__all__ = ["Basis", "energy_basis", "latency_basis", "threads_in_words"]
+__all__ = ["Basis", "energy_basis", "latency_basis", "lender_of", "threads_in_words"]
 
 NEAREST = {"cpu": "raspberry-pi-4", "gpu": "jetson-orin-nano"}
-"""Whose rates a device borrows that has neither measurements nor a `relative`."""
+"""Whose rates a device borrows whose relatives have neither measurements nor a `relative`."""
 
 _BORROWED = 1.6
 """By how much an interval is widened, on both sides, where the rates come from another device."""
 
 _OTHER_THREADS = 1.2
-_OTHER_PRECISION = 1.5
-"""The same, where nothing was timed with these threads, or in this precision."""
+"""The same, where nothing was timed with these threads."""
+
+_OTHER_PRECISION = 1.3
+"""By how much a prediction may be off besides where nothing was timed in this precision. Where fp32 is told by fp16, as
+on a Raspberry Pi 5, arithmetic and bytes count twice, launches once: nearly twice in all. Two networks on a Snapdragon
+855 took 1.8 times as long in fp32 under ncnn (its issue 2703). Under ONNX Runtime in fp32, detectors on a Pi 5 took as
+much longer than under ncnn in fp16: YOLO11n 1.9 times (Ultralytics' guide), YOLOX tiny and S and YOLOv9 T and S 1.9 to
+2.3 times, those of 30 GMACs and more up to 2.9 times (visionanalysis.org)."""
 
 _INT8_SLOWER = 2.4
 _INT8_FASTER = 3.0
@@ -66,6 +73,17 @@ class Basis:
             warnings=(*self.warnings, warning),
         )
 
+    def blurred(self, warning: Notice, factor: float) -> "Basis":
+        """Return the same with an interval that counts in a further error, independent of the others, and the reason.
+
+        Logarithms add up by their squares.
+        """
+        low, high = (
+            math.exp(side * math.hypot(math.log(ratio), math.log(factor)))
+            for side, ratio in ((-1, self.low_ratio), (1, self.high_ratio))
+        )
+        return replace(self, low_ratio=low, high_ratio=high, warnings=(*self.warnings, warning))
+
     def outside(self, macs: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return by how much the interval widens for models of so many MACs: 1 within what was timed."""
         least, most = self.evidence.macs
@@ -99,6 +117,13 @@ class Basis:
     def notes(self) -> tuple[Notice, ...]:
         """Return what the prediction rests on."""
         evidence = self.evidence
+        if evidence.measured_on == POOLED:
+            text = (
+                f"evidence: one fit to {evidence.models} timings with {evidence.runtime} on many boards; "
+                f"boards that it had not seen were off by {evidence.median_error:.0%} (median) and "
+                f"{evidence.p90_error:.0%} (nine of ten)"
+            )
+            return (Notice("latency-evidence", text), Notice("latency-source", f"source: {evidence.source}"))
         text = (
             f"evidence: {evidence.models} models timed with {evidence.runtime} on {evidence.measured_on}, "
             f"{threads_in_words(evidence.threads)}, "
@@ -128,7 +153,8 @@ def latency_basis(
     """Return what the latency of a model with an input of so many `pixels` is predicted from.
 
     The device's own calibration for these threads and this precision; else one made of its others; else its relative's,
-    scaled by what the data sheets say of both. `relative` stands in for the one that the profile names.
+    scaled by what the data sheets say of both, or what all boards say of its core and data sheet (`lender_of`).
+    `relative` stands in for the one that the profile names.
 
     Raises:
         InputError: the device has no calibration, and none of its relatives has.
@@ -136,7 +162,38 @@ def latency_basis(
     own = _basis_of(profile, "latency", threads, precision, pixels)
     if own is not None:
         return own
-    return _borrowed(profile, relative or _relative(profile), threads, precision, pixels)
+    lender = relative or lender_of(profile)
+    if lender is None:
+        return _pooled(profile, threads, precision)
+    return _borrowed(profile, lender, threads, precision, pixels)
+
+
+def lender_of(profile: Profile) -> Profile | None:
+    """Return the relative that a device borrows of, None where the pool of all boards speaks for it.
+
+    A relative of the same core, clock and bandwidth is nearer than the pool, and so is any where no core is named.
+    """
+    if profile.relative is None:
+        return None
+    relative = _relative(profile)
+    same = ("family", "core", "clock_mhz", "bandwidth_gb_s", "peak_gflops")
+    if profile.core is None or all(getattr(profile, each) == getattr(relative, each) for each in same):
+        return relative
+    return None
+
+
+def _pooled(profile: Profile, threads: int, precision: Precision) -> Basis:
+    """Return a basis from the fit over all boards."""
+    found = pooled(profile, threads, precision)
+    told = f"{profile.name} has no measurements: all boards' together, by core and data sheet"
+    if not found.core_known:
+        told += f"; none of them has its core ({profile.core or 'not named'})"
+    if profile.is_host:
+        told += " (mend it with `n2n-edge device calibrate --host`)"
+    evidence = found.evidence
+    basis = Basis(found.rates, False, evidence.low_ratio, evidence.high_ratio, evidence, (Notice("pooled", told),))
+    exact = precision in evidence.precisions or (precision == "fp16" and profile.peak_fp16_gflops is None)
+    return basis if exact else _in_precision(profile, basis, precision)
 
 
 def energy_basis(profile: Profile, threads: int, precision: Precision, pixels: float) -> Basis | None:
@@ -189,8 +246,7 @@ def _at_threads(profile: Profile, known: list[Calibration], threads: int, pixels
     if fewer is not None and more is not None:
         weight = math.log(threads / fewer) / math.log(more / fewer)
         low, high = by_threads[fewer].rates, by_threads[more].rates
-        both = [term for term in low if term in high]
-        rates: Rates = {term: low[term] ** (1 - weight) * high[term] ** weight for term in both}
+        rates: Rates = {term: _between(low.get(term), high.get(term), weight) for term in {**low, **high}}
         nearest = by_threads[more]
         told = f"timed with {fewer} and {more} threads"
     else:
@@ -201,6 +257,14 @@ def _at_threads(profile: Profile, known: list[Calibration], threads: int, pixels
     return replace(_basis(profile, nearest, rates), measured_here=False).widened(
         Notice("other-threads", told), _OTHER_THREADS
     )
+
+
+def _between(low: float | None, high: float | None, weight: float) -> float:
+    """Return the rate between two, the geometric mean with `weight` on `high`; a term that one lacks fades out."""
+    if low is None or high is None:
+        return (low or 0.0) * (1 - weight) + (high or 0.0) * weight
+    rate: float = low ** (1 - weight) * high**weight
+    return rate
 
 
 def _unlike(calibration: Calibration, profile: Profile, pixels: float) -> tuple[bool, bool, float, bool, int]:
@@ -241,8 +305,8 @@ def _in_precision(profile: Profile, basis: Basis, precision: Precision) -> Basis
         return replace(basis, measured_here=False).widened(Notice("quantized", told), _INT8_SLOWER, _INT8_FASTER)
     arithmetic = profile.peak(timed) / profile.peak(precision)
     bytes_ = BYTES[precision] / BYTES[timed]
-    return replace(basis, rates=_scaled(basis.rates, arithmetic, bytes_), measured_here=False).widened(
-        Notice("other-precision", f"timed in {timed}"), _OTHER_PRECISION
+    return replace(basis, rates=_scaled(basis.rates, arithmetic, bytes_), measured_here=False).blurred(
+        Notice("other-precision", f"timed in {timed}, told by peaks and widths of numbers"), _OTHER_PRECISION
     )
 
 

@@ -28,9 +28,15 @@ Placement = Literal["kernel", "fused", "free"]
 
 _MULTIPLYING = ("conv", "conv_transpose", "gemm", "matmul")
 
-_QUANTITIES = ("macs", "idle", "reduction", "moved", "weights", "launch")
+_QUANTITIES = ("macs", "idle", "unpacked", "reduction", "moved", "spilled", "weights", "launch")
 _IMAGE_CHANNELS = 4
 """Up to so many input channels kernels are made for images, and don't fill them up."""
+
+_CACHED_BYTES = 1e6
+"""So much of a kernel's output its reader finds in a cache, roughly, on any board."""
+
+_LANES = 4
+"""Runtimes for Arm keep so many channels side by side; of other numbers they compute one channel at a time."""
 
 _BLOCKED = frozenset({"conv_1x1", "conv_3x3", "conv_3x3_strided", "conv_large"})
 
@@ -71,6 +77,7 @@ class Kernels:
             if kernel in ("free", "fused"):
                 continue
             computes = kernel in COMPUTE_CLASSES
+            count("byte_spilled", "spilled", node)
             count("launch_compute" if computes else f"launch_{kernel}", "launch", node)
             if not computes:
                 count(f"byte_{kernel}", "moved", node)
@@ -81,6 +88,8 @@ class Kernels:
             count("reduction", "reduction", node)
             if kernel in _BLOCKED:
                 count("mac_idle", "idle", node)
+            if kernel in _BLOCKED or kernel == "grouped":
+                count("mac_unpacked", "unpacked", node)
         return table
 
     def terms(self, amounts: Amounts) -> Floats:
@@ -111,12 +120,16 @@ class Kernels:
         inputs = np.maximum(reduction / self._area, 1.0)
         outputs = np.maximum(amounts.node_channels, 1.0)
         filled = _filled(outputs, self._block) * np.where(inputs > _IMAGE_CHANNELS, _filled(inputs, self._block), 1.0)
+        unpacked = (outputs % _LANES != 0) | ((inputs > _IMAGE_CHANNELS) & (inputs % _LANES != 0))
+        written = amounts.node_output_bytes * self._output_widening
         return np.stack(
             [
                 macs,
                 macs * (filled - 1.0),
+                macs * unpacked,
                 reduction,
-                amounts.node_input_bytes * self._widening + amounts.node_output_bytes * self._output_widening,
+                amounts.node_input_bytes * self._widening + written,
+                np.maximum(written - _CACHED_BYTES, 0.0),
                 amounts.node_weight_bytes * self._widening,
                 np.ones_like(macs),
             ]

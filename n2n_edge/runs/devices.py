@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
 
+from n2n_edge.calibration.timings import parse_timing, with_timings
 from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.errors import InputError
@@ -11,14 +12,16 @@ from n2n_edge.errors import InputError
 __all__ = ["load_profiles", "profiles_meta", "profiles_of_run"]
 
 
-def load_profiles(names: Sequence[str]) -> tuple[Profile, ...]:
+def load_profiles(names: Sequence[str], measured: Sequence[str] = ()) -> tuple[Profile, ...]:
     """Return the profiles of devices, given by names or files, in that order.
 
+    `measured` are timings of the first one, such as ``model.onnx=12.3ms``.
+
     Raises:
-        InputError: an unknown device, a file that isn't a profile, or two names of the same device.
+        InputError: an unknown device, a file that isn't a profile, two names of the same device, or a wrong timing.
     """
     given: dict[str, str] = {}
-    profiles = []
+    profiles: list[Profile] = []
     for name in names:
         profile = load_profile(name)
         if profile.name in given:
@@ -27,6 +30,8 @@ def load_profiles(names: Sequence[str]) -> tuple[Profile, ...]:
                 "name every device once"
             )
         given[profile.name] = name
+        if measured and not profiles:
+            profile = with_timings(profile, [parse_timing(each) for each in measured])
         profiles.append(profile)
     return tuple(profiles)
 
@@ -37,13 +42,17 @@ def profiles_meta(profiles: Sequence[Profile]) -> dict[str, object]:
     return {"profile": first, **({"other_profiles": others} if others else {})}
 
 
-def profiles_of_run(meta: Mapping[str, object], run: object, names: Sequence[str]) -> tuple[Profile, ...]:
+def profiles_of_run(
+    meta: Mapping[str, object], run: object, names: Sequence[str], measured: Sequence[str] = ()
+) -> tuple[Profile, ...]:
     """Return the profiles that a run began with, from its journal's `meta`; those of `names` where it holds none.
+
+    `measured` is as for `load_profiles`.
 
     Raises:
         InputError: another version of n2n-edge wrote them, or as `load_profiles` does.
     """
-    return _journalled_profiles(meta, run) or load_profiles(names)
+    return _journalled_profiles(meta, run) or load_profiles(names, measured)
 
 
 def _journalled_profiles(meta: Mapping[str, object], run: object) -> tuple[Profile, ...]:

@@ -235,6 +235,7 @@ def compress(
     unlabelled: Sequence[str | Path] | None = None,
     classes: Path | str | None = None,
     device: "str | Path | Profile | Sequence[str | Path | Profile]" = "cpu",
+    measured: Sequence[str] | None = None,
     max_mb: float | None = None,
     max_latency_ms: float | None = None,
     max_memory_mb: float | None = None,

@@ -59,7 +59,7 @@ EFFORTS: Mapping[str, Effort] = {
 BUDGETS, SEARCH, PREPROCESSING = "Budgets", "Search and training", "Preprocessing"
 """The parts of the help that settings stand in; the others stand in none."""
 
-REPEATED = ("bind", "unlabelled")
+REPEATED = ("bind", "measured", "unlabelled")
 """Settings whose option is given once for every value."""
 
 _Default = TypeVar("_Default")
@@ -125,6 +125,11 @@ class CompressSettings:
         "Profile name or .toml file, see `n2n-edge profiles list`; several for a student that meets the latency "
         "budget on all of them, the primary one first.",
         shown="cpu",
+    )
+    measured: tuple[str, ...] | None = _setting(
+        None,
+        "A timing of the device, such as model.onnx=12.3ms: predictions for it are corrected, and their interval "
+        "narrows; repeat it for several.",
     )
     max_mb: float | None = _setting(None, "Largest file, MB (10^6 bytes).", BUDGETS)
     max_latency_ms: float | None = _setting(

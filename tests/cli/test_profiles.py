@@ -34,7 +34,7 @@ def test_list_names_every_device_and_how_its_latency_is_had() -> None:
     timed = sum(each.models for each in pi.calibrations if each.quantity == "latency")
     assert f"{timed} timings" in row_of(result, "raspberry-pi-4")
     assert "4 of 4" in row_of(result, "raspberry-pi-4")
-    assert "as raspberry-pi-5, scaled" in row_of(result, "cortex-a76")
+    assert "from all boards, by its core" in row_of(result, "cortex-a76")
     assert "measured" in row_of(result, "cpu")
     assert "jetson" in row_of(result, "jetson-orin-nano").split("│")[2]
 
@@ -43,6 +43,19 @@ def test_list_names_the_users_own(tmp_path: Path) -> None:
     assert run("new", "my-own", "--like", "jetson").exit_code == 0
 
     assert "as jetson-orin-nano, scaled" in row_of(run("list"), "my-own")
+
+
+def test_list_is_grouped_by_family_and_takes_words() -> None:
+    everything = run("list").stdout
+    assert everything.index("raspberry-pi-4") < everything.index("rockchip") < everything.index("orange-pi-5")
+    assert everything.index("orange-pi-5") < everything.index("snapdragon-855-plus")
+
+    found = run("list", "RK-3588", "a76").stdout
+    assert "orange-pi-5-plus" in found
+    assert "raspberry" not in found
+    nothing = run("list", "no-such-board")
+    assert nothing.exit_code == 0
+    assert "no device has no-such-board" in nothing.stdout
 
 
 def test_list_as_json() -> None:

@@ -16,7 +16,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.graph.width_costs import WidthCosts
-from n2n_edge.latency.basis import Basis
+from n2n_edge.latency.basis import Basis, lender_of
 from n2n_edge.latency.kernels import kernels_of
 from n2n_edge.latency.model import LatencyModel, input_pixels
 from n2n_edge.metrics.figures import Figure
@@ -97,6 +97,18 @@ def test_threads_that_were_not_timed_lie_between_those_that_were() -> None:
     assert notes(profile, threads=2) == ("timed with 1 and 4 threads",)
 
 
+def test_a_term_that_only_some_numbers_of_threads_use_fades_out_between_them() -> None:
+    model = net_model()
+    plain = {"mac_conv_3x3": 1.0, "byte_dense": 1.0, "launch_compute": 1000.0}
+    kernels, amounts = kernels_of(model, 4)
+    profile = board(calibration(threads=1, rates={**plain, "byte_weights": 9.0}), calibration(threads=4, rates=plain))
+
+    figures = [LatencyModel(profile, threads).estimate(model).figure.value for threads in (1, 2, 4)]
+
+    told = [float(kernels.total_ns(amounts, {**plain, "byte_weights": rate})[0]) / 1e6 for rate in (9.0, 4.5, 0.0)]
+    assert figures == pytest.approx(told)
+
+
 def test_threads_beyond_all_that_were_timed_only_speed_up_arithmetic() -> None:
     model = net_model()
     timed = calibration(threads=2, rates={"mac_conv_3x3": 1.0, "byte_dense": 1.0, "launch_compute": 1000.0})
@@ -170,15 +182,44 @@ def test_borrowed_rates_are_scaled_by_what_the_data_sheets_say() -> None:
     assert borrowed(threads=2)["mac_conv_3x3"] == 6.0  # as the relative's with two threads
 
 
-def test_a_device_without_a_relative_borrows_of_the_nearest_kind() -> None:
-    for profile, lender in (
-        (board(relative=None), "raspberry-pi-4"),
-        (gpu_board(relative=None), "jetson-orin-nano"),
-    ):
-        basis = LatencyModel(profile).estimate(net_model()).basis
-        assert basis.evidence.measured_on == lender
-        assert not basis.measured_here
-        assert any(lender in each.text for each in basis.warnings)
+def test_a_device_without_measurements_is_told_by_all_boards() -> None:
+    for profile in (board(relative=None), gpu_board(relative=None), load_profile("cortex-a73")):
+        estimate = LatencyModel(profile).estimate(net_model())
+        assert estimate.basis.evidence.measured_on == "all-boards"
+        assert estimate.figure.provenance == "analytic"
+        assert "pooled" in [each.code for each in estimate.basis.warnings]
+        assert spread(estimate.figure) > 1
+        assert "boards that it had not seen" in str(estimate.evidence[0])
+
+
+def test_all_boards_tell_a_faster_board_and_more_threads() -> None:
+    model = net_model()
+
+    def latency(threads: int | None = None, **figures: float) -> float:
+        profile = load_profile("cortex-a53").model_copy(update={"relative": None, **figures})
+        return LatencyModel(profile, threads).estimate(model).figure.value
+
+    assert latency(clock_mhz=1800.0, peak_gflops=57.6) < latency()
+    assert latency() < latency(threads=1)
+
+
+def test_all_boards_tell_fp32_of_a_core_that_was_timed_in_fp16() -> None:
+    profile = load_profile("cortex-a78")
+
+    half, single = (LatencyModel(profile, precision=each).estimate(net_model()) for each in ("fp16", "fp32"))
+
+    assert half.figure.value < single.figure.value <= 2 * half.figure.value
+    assert "other-precision" in [each.code for each in single.basis.warnings]
+
+
+def test_a_core_that_no_board_has_is_less_certain() -> None:
+    known = load_profile("cortex-a53").model_copy(update={"relative": None})
+    unknown = known.model_copy(update={"core": "no-such-core"})
+
+    found = LatencyModel(unknown).estimate(net_model())
+
+    assert any("no-such-core" in each.text for each in found.basis.warnings)
+    assert found.figure.value > 0
 
 
 def test_this_machine_is_told_how_to_know_better() -> None:
@@ -257,7 +298,7 @@ def test_half_precision_follows_from_peaks_and_widths_of_numbers() -> None:
 
     assert dict(basis.rates) == {"mac_conv_3x3": 0.5, "byte_dense": 0.5, "launch_compute": 1000.0}
     assert not basis.measured_here
-    assert texts_of(basis.warnings) == ("timed in fp32",)
+    assert texts_of(basis.warnings) == ("timed in fp32, told by peaks and widths of numbers",)
     assert basis.low_ratio < exact.low_ratio < exact.high_ratio < basis.high_ratio
     figure = LatencyModel(profile, precision="fp16").estimate(net_model()).figure
     assert figure.provenance == "analytic"
@@ -511,12 +552,14 @@ def test_widening_keeps_the_value_and_adds_the_reason() -> None:
     assert basis.warnings == ()
 
 
-def test_a_shipped_board_is_predicted_from_its_own_measurements_or_those_of_its_relative() -> None:
+def test_a_shipped_board_is_predicted_from_its_own_measurements_or_those_of_others() -> None:
     for profile in list_profiles():
         basis = LatencyModel(profile).estimate(net_model()).basis
         own = [each for each in profile.calibrations if each.quantity == "latency"]
-        assert basis.measured_here == any("fp32" in each.precisions for each in own)
+        as_asked = [each for each in own if profile.compute_unit == "gpu" or each.threads == profile.default_threads]
+        assert basis.measured_here == any("fp32" in each.precisions for each in as_asked)
         if own:
             assert basis.evidence.measured_on == profile.name
-        elif profile.relative is not None:
-            assert basis.evidence.measured_on == profile.relative
+        else:
+            lender = lender_of(profile)
+            assert basis.evidence.measured_on == ("all-boards" if lender is None else lender.name)
