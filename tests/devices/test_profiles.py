@@ -363,8 +363,8 @@ def test_an_unknown_device_names_the_nearest() -> None:
         load_profile("rasberry-pi-4")
 
 
-def test_an_unknown_device_like_no_other_names_all() -> None:
-    with pytest.raises(InputError, match=r"\(known: .*cpu.*raspberry-pi-4"):
+def test_an_unknown_device_like_no_other_says_where_to_look() -> None:
+    with pytest.raises(InputError, match=r"see `n2n-edge profiles list WORD`.*such as cortex-a55"):
         load_profile("zzzzzz")
 
 
