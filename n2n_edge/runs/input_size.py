@@ -25,7 +25,6 @@ from n2n_edge.metrics.verdict import verdicts_on
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.tasks.choice import metric_name, task_of
 from n2n_edge.tasks.detection import Detection
-from n2n_edge.tasks.segmentation import Segmentation
 from n2n_edge.training.batches import subset
 from n2n_edge.training.file_evaluation import file_meters
 from n2n_edge.writing import write_text
@@ -221,8 +220,8 @@ def _largest_that_fits(
 
 def _applies(settings: CompressSettings, profiles: Sequence[Profile], path: Path, data: Data) -> str | None:
     """Return why ``auto`` keeps the size, None where it may choose."""
-    if not isinstance(data.task, Detection | Segmentation):
-        return "only detectors and segmenters are tried at other sizes; give one, such as 160x160, for this"
+    if not isinstance(data.task, Detection):
+        return "only detectors are tried at other sizes, of others cutting leaves more; give a size to try it"
     if not _by_size(settings):
         return "no budget depends on it"
     if _met(settings, profiles, ModelFile(path, settings.input_shape))[0]:

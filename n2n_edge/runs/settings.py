@@ -232,7 +232,7 @@ class CompressSettings:
     input_size: str = _setting(
         "keep",
         "Size of the images that the student takes: keep (the teacher's), a smaller one such as 320x320, or auto (of "
-        "detectors and segmenters the largest at which budgets hold, where the untouched teacher keeps enough there).",
+        "detectors the largest at which budgets hold, where the untouched teacher keeps enough there).",
         SEARCH,
     )
     bind: tuple[str, ...] | None = _setting(
