@@ -69,7 +69,7 @@ def predict(
     - `n2n-edge predict student.onnx --device raspberry-pi-4`
     - `n2n-edge predict student.onnx --device jetson-orin-nano --precision fp16 --json`
     - `n2n-edge predict teacher.onnx student.onnx --device raspberry-pi-4 --device raspberry-pi-5`
-    - `n2n-edge predict student.onnx --device cortex-a73 --measured teacher.onnx=48.5ms`
+    - `n2n-edge predict student.onnx --device cortex-a73 --measured student.onnx=48.5ms`
     """
     from n2n_edge.devices.registry import load_profile
     from n2n_edge.graph.bind import bound_where_named

@@ -124,7 +124,11 @@ def test_where_an_average_says_nothing_a_run_says_nothing_of_it(tmp_path: Path) 
     split = Split(np.random.default_rng(0).integers(0, 255, (9, SIZE, SIZE, 3), np.uint8), np.arange(9) % 3)
     data = Data(split, split, split, ("a", "b", "c"), Preprocessing((SIZE, SIZE), pixels="0..255"), task=Picky())
     prepared = SimpleNamespace(
-        data=data, teacher=SimpleNamespace(model=load_model(tmp_path / "t.onnx")), teacher_path=tmp_path / "t.onnx"
+        data=data,
+        teacher_data=data,
+        student_images=None,
+        teacher=SimpleNamespace(model=load_model(tmp_path / "t.onnx")),
+        teacher_path=tmp_path / "t.onnx",
     )
     found = quality_of(cast("Prepared", prepared), tmp_path / "t.onnx")
     assert (found.constant, found.notices) == (None, ())
