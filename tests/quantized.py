@@ -9,6 +9,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
+from n2n_edge.quantize.device_plan import host_plan
+
 __all__ = ["KINDS", "STATIC", "Images", "floats", "quantized", "training_form", "weights_alone"]
 
 STATIC = ("operators", "pairs", "pairs per channel")
@@ -119,6 +121,7 @@ def quantized(source: Path, kind: str, target: Path | None = None, images: np.nd
                     per_channel=kind == "pairs per channel",
                     activation_type=QuantType.QUInt8,
                     weight_type=QuantType.QInt8,
+                    reduce_range=host_plan().weight_bits == 7,  # where kernels add products of bytes in 16 bits
                 )
     finally:
         logging.disable(logging.NOTSET)

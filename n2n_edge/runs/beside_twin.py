@@ -1,4 +1,4 @@
-"""A quantized file beside its float twin: timed in turns, whether it is slower for certain, and what makes it so."""
+"""A quantized file beside its float twin: timed in turns, and what makes it slow."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +13,11 @@ from n2n_edge.measure.target import Target
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.quantize.device_plan import has_vnni, is_x86
 
-__all__ = ["MEANINGLESS", "is_slower", "slow_because", "timed_in_turns"]
+__all__ = ["MEANINGLESS", "slow_because", "timed_in_turns"]
 
 MEANINGLESS = 0.02
 """What a ratio of latencies may be off from 1 without meaning anything."""
 
-_LARGEST = 1e6
-"""End of a ratio's interval from which on the ratio says nothing."""
 _MOSTLY = 0.95
 _USUAL_CONVERSIONS = 2
 """At the input and before a head."""
@@ -42,15 +40,8 @@ def timed_in_turns(
     comparison = found.comparisons[1]
     if failed is not None or comparison is None:
         return None, first, f"the two couldn't be timed: {failed}"
-    if comparison.high > _LARGEST:
-        return None, first, "the two were timed for too short a while to compare"
     ratio = Figure(comparison.ratio, "ratio", "measured", comparison.low, comparison.high, comparison.rounds)
     return ratio, first, ""
-
-
-def is_slower(ratio: float, low: float | None = None) -> bool:
-    """Tell whether a ratio of latencies, from `low` on if it was timed, says slower for certain, beyond noise."""
-    return (ratio if low is None else low) > 1 and ratio > 1 + MEANINGLESS
 
 
 def slow_because(table: Precisions, form: str, *, on_host: bool) -> str:

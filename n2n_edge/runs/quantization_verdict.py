@@ -9,12 +9,15 @@ from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.ssh import open_target
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
-from n2n_edge.runs.beside_twin import is_slower, slow_because, timed_in_turns
+from n2n_edge.runs.beside_twin import slow_because, timed_in_turns
 
 if TYPE_CHECKING:
     from n2n_edge.runs.quantize_settings import QuantizeSettings
 
 __all__ = ["objections", "timed_ratio"]
+
+_LARGEST = 100.0
+"""End of a ratio's interval from which on the ratio says nothing."""
 
 
 def timed_ratio(before: Path, after: Path, settings: "QuantizeSettings") -> tuple[Figure | None, tuple[Notice, ...]]:
@@ -26,7 +29,11 @@ def timed_ratio(before: Path, after: Path, settings: "QuantizeSettings") -> tupl
     )
     ratio, _, failure = timed_in_turns([before, after], options, open_target(settings.target))
     if ratio is None:
-        return None, (Notice("not-timed", failure, "give a longer ‹max_time›" if "short" in failure else ""),)
+        return None, (Notice("not-timed", failure),)
+    if ratio.high is not None and ratio.high > _LARGEST:
+        return None, (
+            Notice("not-timed", "the two were timed for too short a while to compare", "give a longer ‹max_time›"),
+        )
     return ratio, ()
 
 
@@ -47,10 +54,10 @@ def objections(
         found.append(Notice("drop", text))
     elsewhere = predicted is not None and settings.target == "host"
     causes = slow_because(table, settings.precision, on_host=settings.target == "host" and not elsewhere)
-    if ratio is not None and not elsewhere and is_slower(ratio.value, ratio.low):
+    if ratio is not None and ratio.low is not None and ratio.low > 1.0 and not elsewhere:
         text = f"takes {ratio.value:.2f} times as long as the float model ({ratio.low:.2f} to {ratio.high:.2f})"
         found.append(Notice("slower", f"{text}: {causes}" if causes else text))
-    if elsewhere and predicted is not None and is_slower(predicted[1].value / predicted[0].value):
+    if elsewhere and predicted is not None and predicted[1].value >= predicted[0].value:
         text = (
             f"is predicted to take {predicted[1].value:.3g} ms on {profile.name}, the float model "
             f"{predicted[0].value:.3g} ms"

@@ -30,7 +30,7 @@ from n2n_edge.quantize.half import in_half
 from n2n_edge.quantize.ptq import Validation, post_train, quantized
 from n2n_edge.quantize.qdq import folded
 from n2n_edge.report.document import PrecisionJson, PrecisionStepJson
-from n2n_edge.runs.beside_twin import is_slower, slow_because, timed_in_turns
+from n2n_edge.runs.beside_twin import MEANINGLESS, slow_because, timed_in_turns
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.final import FinalPlan, Precision, ShippedForm, Trained
 from n2n_edge.runs.folder import RunFolder
@@ -272,7 +272,7 @@ def decide(
     budgets (costs by name) that it keeps. `why` says what makes it slow.
     """
     faults = []
-    slower = [(name, ratio) for name, ratio in ratios.items() if _slower(ratio)]
+    slower = [(name, ratio) for name, ratio in ratios.items() if _is_slower(ratio)]
     if slower:
         name, ratio = slower[0]
         text = f"{form} {_ratio_in_words(ratio)} the time of its float twin on {name}{f' ({why})' if why else ''}"
@@ -324,9 +324,9 @@ def _decided(
     return Precision(form if decision.ships else "fp32", document, decision.notices, decision.warnings)
 
 
-def _slower(ratio: FigureJson) -> bool:
-    low = ratio.get("low")
-    return is_slower(float(ratio["value"]), None if low is None else float(low))
+def _is_slower(ratio: FigureJson) -> bool:
+    """Tell whether a latency ratio says slower for certain, beyond what is noise; of a prediction, as expected."""
+    return float(ratio.get("low", ratio["value"])) > 1 and float(ratio["value"]) > 1 + MEANINGLESS
 
 
 def _ratio_in_words(ratio: FigureJson) -> str:

@@ -189,19 +189,17 @@ def test_a_file_is_taught_by_its_float_model(model: Path, data: Path, ratio: obj
     for kernel in loaded.graph.initializer:
         if kernel.name in ("conv1.weight", "conv2.weight"):
             weights = onnx.numpy_helper.to_array(kernel).copy()
-            weights[:, 0, 0, 0] *= 200  # outliers: whatever lies beside them is rounded coarsely
+            weights[:, 0, 0, 0] *= 60  # outliers: whatever lies beside them is rounded coarsely
             kernel.CopyFrom(onnx.numpy_helper.from_array(weights, kernel.name))
     onnx.save(loaded, model)
-    # the bits of a board's weights, whatever this processor has kernels for
-    words = ("--device", "raspberry-pi-4", "--force", "--epochs", 2, "--label-weight", 0)
-    code, out, err = call("quantize", model, "--data", data, *TAUGHT, *words)
-    assert code == 0, err
+    code, out, err = call("quantize", model, "--data", data, *TAUGHT, "--epochs", 2, "--label-weight", 0)
+    assert code == 0
     document = json.loads(model.with_name("model-int8.json").read_text())
     made, calibration = document["distillation"], document["calibration"]
     assert made["epochs"] == 2
     assert made["ships"]
     assert made["parity"]["max_relative_error"] <= 1 / 127
-    assert made["loss"] == calibration["steps"]["distilled"] < 0.9 * calibration["steps"]["corrected"]
+    assert made["loss"] == calibration["steps"]["distilled"] < 0.5 * calibration["steps"]["corrected"]
     assert made["drop"] == calibration["drops"]["distilled"] == calibration["validation_drop"]
     assert "epoch 2 of 2" in err
     assert "parity of torch and ONNX Runtime" in err

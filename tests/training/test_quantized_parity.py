@@ -15,7 +15,7 @@ from n2n_edge.graph.batchnorm import fold_batchnorm
 from n2n_edge.graph.pairs import behind_pairs
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.quantize.calibrate import Calibration
-from n2n_edge.quantize.device_plan import has_vnni, is_x86
+from n2n_edge.quantize.device_plan import host_plan
 from n2n_edge.quantize.plan import Activations, QuantizationPlan
 from n2n_edge.quantize.qdq import activations, folded, with_qdq
 from n2n_edge.training.executor import GraphModule
@@ -62,7 +62,7 @@ def feeds(model: ir.Model, images: Floats) -> Iterator[Mapping[str, Floats]]:
 
 def quantized(network: tuple[ir.Model, Floats], kind: Activations) -> Quantized:
     model, images = network
-    plan = QuantizationPlan(activations=kind)
+    plan = QuantizationPlan(weight_bits=host_plan().weight_bits, activations=kind)
     calibration = Calibration.of(model, activations(model, plan), feeds(model, images))
     with torch.inference_mode():
         outputs = GraphModule(model, whole=True)(torch.from_numpy(images))
@@ -75,7 +75,7 @@ def quantized(network: tuple[ir.Model, Floats], kind: Activations) -> Quantized:
 def runtime(model: ir.Model, images: Floats, *, optimised: bool) -> Floats:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    if not optimised or (is_x86() and not has_vnni()):  # whose kernels add products of bytes in 16 bits
+    if not optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     content = ir.to_proto(model).SerializeToString()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
