@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from n2n_edge.data.dataset import Data, Split
 from n2n_edge.report.document import ExampleJson, ExamplesJson, MarksJson
 from n2n_edge.tasks.marks import Marks, label_marks
+from n2n_edge.tasks.task import meter_between
 from n2n_edge.training.file_evaluation import outputs_by_image
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def worst_examples(
     pairs = zip(outputs_by_image(teacher, data, looked_at), outputs_by_image(student, student_data, given), strict=True)
     for place, (theirs, outputs) in enumerate(pairs):
         marks = task.marks(theirs), reader.marks(outputs)
-        meter = task.meter() if reader == task else task.meter_of(reader)
+        meter = meter_between(task, reader)
         if marks[0] is None or marks[1] is None or meter is None:
             return None
         meter.add(outputs, theirs, None)

@@ -25,6 +25,7 @@ from n2n_edge.metrics.verdict import verdicts_on
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.tasks.choice import metric_name, task_of
 from n2n_edge.tasks.detection import Detection
+from n2n_edge.tasks.task import meter_between
 from n2n_edge.training.batches import subset
 from n2n_edge.training.file_evaluation import file_meters
 from n2n_edge.writing import write_text
@@ -84,7 +85,8 @@ def at_input_size(
         InputError: a size that the network can't take, or that it can't be judged at.
     """
     if settings.input_size == "keep":
-        _hint(settings, profiles, path, teacher, data, on_message)
+        if not folder.journal.exists():  # a run that goes on has said so
+            _hint(settings, profiles, path, teacher, data, on_message)
         return None
     own = _own_size(teacher)
     kept = _kept(folder.input_size)
@@ -94,7 +96,7 @@ def at_input_size(
     if asked is not None:
         found = _sized(teacher, asked)
         images = load(found)
-        if task_of(teacher.model, data).meter_of(task_of(found.model, images)) is None:
+        if meter_between(task_of(teacher.model, data), task_of(found.model, images)) is None:
             raise InputError(
                 f"‹input_size› {settings.input_size}: what {path.name} gives can't be compared at two sizes as task "
                 f"{task_of(teacher.model, data).name}; leave it out"
@@ -199,13 +201,14 @@ def _meets(settings: CompressSettings, profiles: Sequence[Profile], model: ir.Mo
 
 def _largest_that_fits(
     settings: CompressSettings, profiles: Sequence[Profile], teacher: Teacher
-) -> tuple[list[Teacher], float | None]:
+) -> tuple[list[Teacher], bool, float | None]:
     """Return the teacher at the sizes that may be taken, the one to begin with first and larger ones behind it.
 
-    That is the largest at which the untouched network meets the budgets, else the smallest one.
+    That is the largest at which the untouched network meets the budgets, else the smallest one; whether it does comes
+    with it, and its latency.
     """
     tried: list[Teacher] = []
-    latency = None
+    met, latency = False, None
     for size in _sizes(teacher):
         try:
             found = _sized(teacher, size)
@@ -215,7 +218,7 @@ def _largest_that_fits(
         met, latency = _meets(settings, profiles, found.model)
         if met:
             break
-    return tried, latency
+    return tried, met, latency
 
 
 def _applies(settings: CompressSettings, profiles: Sequence[Profile], path: Path, data: Data) -> str | None:
@@ -240,8 +243,8 @@ def _hint(
     """Say that a smaller input would do, where it is so."""
     if any(profile.is_host for profile in profiles) or _applies(settings, profiles, path, data) is not None:
         return  # timing takes seconds for each size
-    tried, latency = _largest_that_fits(settings, profiles, teacher)
-    if tried and latency is not None and _meets(settings, profiles, tried[0].model)[0]:
+    tried, met, latency = _largest_that_fits(settings, profiles, teacher)
+    if met and latency is not None:
         height, width = _own_size(tried[0])
         on_message(
             f"input size: the untouched teacher would take {latency:.3g} ms with images of {height}x{width}; "
@@ -264,7 +267,7 @@ def _chosen(
     if why is not None:
         on_message(f"input size: {height}x{width} as the teacher has it; {why}")
         return None
-    tried, _ = _largest_that_fits(settings, profiles, teacher)
+    tried, _, _ = _largest_that_fits(settings, profiles, teacher)
     allowed = next((budget.limit for budget in settings.budgets if budget.cost == "drop"), None)
     metric = metric_label(metric_name(teacher.model, data))
     for found in tried:
@@ -285,7 +288,7 @@ def _chosen(
 
 def _scores(path: Path, found: Teacher, data: Data, images: Data) -> tuple[float, float] | None:
     """Return the teacher's score on some validation images at its own size and at another; None if it can't be told."""
-    if task_of(found.model, data).meter_of(task_of(found.model, images)) is None:
+    if meter_between(task_of(found.model, data), task_of(found.model, images)) is None:
         return None
     labelled = metric_name(found.model, data) != "fidelity"
     theirs, own = (subset(each.validation, _LOOKED_AT, 0) for each in (data, images))

@@ -1,12 +1,12 @@
 """The settings of a run, as a person gives them."""
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import InitVar, dataclass, field, fields, replace
 from math import isfinite
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TypeVar, get_args, get_origin, get_type_hints
 
 from n2n_edge.data.loading import check_loading
 from n2n_edge.data.preprocessing_options import check_options
@@ -16,44 +16,14 @@ from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS, OBJECTIVES, with_present_names
 from n2n_edge.metrics.precisions import SHIPPED
 from n2n_edge.reading import expanded, is_file
+from n2n_edge.runs.effort import EFFORTS, Effort
 from n2n_edge.tasks.names import check_task
 from n2n_edge.training.settings import check_augment, check_device
 
-__all__ = ["EFFORTS", "REPEATED", "CompressSettings", "Effort", "EffortName", "named_devices"]
-
-EffortName = Literal["quick", "standard", "thorough"]
+__all__ = ["REPEATED", "CompressSettings", "named_devices"]
 
 LARGEST_SEED = 2**32 - 2
 """The largest seed that numpy's frozen generator takes, less the one that is added for the test split."""
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much work a run does.
-
-    Trained candidates per stage, images of a candidate's short distillation, rungs on which the best are judged again
-    (how many, and on how many times the images), and images of the final distillation in all, which with the data's
-    size gives its epochs.
-    """
-
-    removal_candidates: int
-    shrinkage_candidates: int
-    short_images: int
-    rungs: tuple[tuple[int, int], ...]
-    final_images: int
-    least_epochs: int
-    most_epochs: int
-
-    def epochs(self, train_images: int) -> int:
-        """Return the epochs of the final distillation for so many training images."""
-        return max(self.least_epochs, min(self.most_epochs, round(self.final_images / train_images)))
-
-
-EFFORTS: Mapping[str, Effort] = {
-    "quick": Effort(12, 16, 1024, ((6, 2), (2, 6)), 120_000, 2, 60),
-    "standard": Effort(40, 60, 1024, ((12, 4), (4, 16)), 720_000, 8, 150),
-    "thorough": Effort(150, 250, 2560, ((20, 4), (6, 16)), 3_000_000, 20, 400),
-}
 
 
 BUDGETS, SEARCH, PREPROCESSING = "Budgets", "Search and training", "Preprocessing"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,11 @@ from n2n_edge.data.labels.values import IGNORED
 from n2n_edge.tasks.boxes import Floats
 
 __all__ = [
-    "ClassMap", "Overlap", "channel_sums", "class_maps", "confusion", "map_form", "overlap_of", "overlap_of_sums",
+    "ClassMap", "Overlap", "as_large_as", "channel_sums", "class_maps", "confusion", "map_form", "overlap_of",
+    "overlap_of_sums",
 ]  # fmt: skip
+
+_Kind = TypeVar("_Kind", bound=np.generic)
 
 Counts = NDArray[np.int64]
 
@@ -62,6 +66,15 @@ def class_maps(output: Floats, form: ClassMap) -> NDArray[np.uint8]:
         return (output >= form.threshold).astype(np.uint8)
     found: NDArray[np.uint8] = np.asarray(output.argmax(axis=form.axis), np.uint8)
     return found
+
+
+def as_large_as(maps: NDArray[_Kind], size: tuple[int, int]) -> NDArray[_Kind]:
+    """Return maps ``(..., h, w)`` at another size, (height, width), each pixel the nearest one."""
+    rows, columns = (
+        ((np.arange(wanted) + 0.5) * own / wanted).astype(np.int64)
+        for wanted, own in zip(size, maps.shape[-2:], strict=True)
+    )
+    return maps[..., rows[:, None], columns]
 
 
 def channel_sums(found: Floats, aim: Floats, form: ClassMap) -> Counts:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from n2n_edge.data.labels.values import IGNORED, NOT_LABELLED, Label, Mask, MaskFile, Objects, Points
 from n2n_edge.tasks.boxes import Detections, Floats
+from n2n_edge.tasks.maps import as_large_as
 
 __all__ = ["Box", "Marks", "label_marks"]
 
@@ -41,7 +42,7 @@ class Marks:
     def scaled(self, size: tuple[int, int], to: tuple[int, int]) -> "Marks":
         """Return marks in an image of `size`, (height, width), as they lie in the same image brought to size `to`.
 
-        An area is as large as that already, or takes the nearest pixel.
+        Of an area each pixel is the nearest one.
         """
         if size == to:
             return self
@@ -52,11 +53,7 @@ class Marks:
             for left, top, right, bottom in [box.edges]
         )
         points = tuple((x * across, y * down) for x, y in self.points)
-        area = self.area
-        if area is not None and area.shape != to:
-            rows, columns = ((np.arange(new) * old / new).astype(int) for new, old in zip(to, area.shape, strict=True))
-            area = area[rows[:, None], columns]
-        return Marks(boxes, points, area)
+        return Marks(boxes, points, None if self.area is None else as_large_as(self.area, to))
 
 
 def label_marks(label: Label | None) -> Marks | None:

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from n2n_edge.data.dataset import Split
 from n2n_edge.data.labels.values import IGNORED, Mask, MaskFile, highest_class
-from n2n_edge.tasks.maps import ClassMap, Overlap, channel_sums, class_maps, confusion, overlap_of_sums
+from n2n_edge.tasks.maps import ClassMap, Overlap, as_large_as, channel_sums, class_maps, confusion, overlap_of_sums
 from n2n_edge.tasks.marks import Marks
 from n2n_edge.tasks.outputs import OutputKind
 from n2n_edge.tasks.scaled import ScaledTask
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from n2n_edge.tasks.losses import LabelLoss, Mean
 
 __all__ = ["Segmentation"]
-
-_Kind = TypeVar("_Kind", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -47,15 +45,7 @@ class Segmentation(ScaledTask):
     def read(self, outputs: Outputs) -> NDArray[np.uint8]:
         """Return the class of every pixel of the input, ``(N, H, W)``."""
         (scores,) = arrays_of(outputs[self.output : self.output + 1])
-        return self._as_image(class_maps(scores, self.form))
-
-    def _as_image(self, maps: NDArray[_Kind]) -> NDArray[_Kind]:
-        """Return maps ``(N, h, w)`` as large as the input."""
-        rows, columns = (
-            ((np.arange(wanted) + 0.5) * own / wanted).astype(np.int64)
-            for wanted, own in zip(self.size, maps.shape[1:], strict=True)
-        )
-        return maps[:, rows[:, None], columns]
+        return as_large_as(class_maps(scores, self.form), self.size)
 
     def labels(self, split: Split) -> Labels | None:
         """Return the masks of every image, as large as the network's input."""
@@ -142,7 +132,7 @@ class Segmentation(ScaledTask):
         if self.form.independent:
             (scores,) = arrays_of(outputs[self.output : self.output + 1])
             none = scores.max(axis=self.form.axis) < self.form.threshold
-            maps = np.where(self._as_image(none), np.uint8(0), maps)
+            maps = np.where(as_large_as(none, self.size), np.uint8(0), maps)
         return [Marks(area=area) for area in maps]
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "Task",
     "Tensors",
     "arrays_of",
+    "meter_between",
 ]
 
 Array = NDArray[np.generic]
@@ -229,6 +230,11 @@ class JoinedTask(Task):
         self, student: Tensors, teacher: Tensors, labels: "Tensor", settings: LossSettings, mean: "Mean | None" = None
     ) -> "LabelLoss":
         """Give how far the student's outputs are from what `labels` say, as `taught` gives them."""
+
+
+def meter_between(task: Task, reader: Task) -> Meter | None:
+    """Return what measures, in the terms of `task`, what `reader` reads; None where that can't be compared."""
+    return task.meter() if reader == task else task.meter_of(reader)
 
 
 def arrays_of(outputs: Outputs) -> tuple[NDArray[Any], ...]:

@@ -18,7 +18,7 @@ from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.graph.shape_run import Array
 from n2n_edge.tasks.choice import task_of
 from n2n_edge.tasks.metrics import Evaluation
-from n2n_edge.tasks.task import Labels, Meter, Outputs, Task
+from n2n_edge.tasks.task import Labels, Meter, Outputs, Task, meter_between
 
 __all__ = ["MeanOutputs", "constant_meter", "evaluate_file", "file_meter", "file_meters", "outputs_by_image"]
 
@@ -85,7 +85,10 @@ def file_meters(
     """
     task = data.task or _task(teacher, data)
     theirs, student_data = (split, data) if own is None else own
-    meters = task.meter(), _meter_between(task, student_data.task or task)
+    between = meter_between(task, student_data.task or task)
+    if between is None:
+        raise InputError(f"outputs of two sizes can't be compared as task {task.name}; give files of one size")
+    meters = task.meter(), between
     outputs = outputs_by_image(teacher, data, split, threads), outputs_by_image(student, student_data, theirs, threads)
     files = zip(*outputs, strict=True)
     for pair, told in _with_labels(files, task.labels(split)):
@@ -93,18 +96,6 @@ def file_meters(
         for meter, given, compared in zip(meters, pair, fidelity, strict=True):
             _add(meter, given, pair[0] if compared else None, told)
     return meters
-
-
-def _meter_between(task: Task, reader: Task) -> Meter:
-    """Return the meter of what `reader` reads in the terms of `task`, the teacher's.
-
-    Raises:
-        InputError: outputs at two sizes can't be compared.
-    """
-    meter = task.meter() if reader == task else task.meter_of(reader)
-    if meter is None:
-        raise InputError(f"outputs of two sizes can't be compared as task {task.name}; give files of one size")
-    return meter
 
 
 _Given = TypeVar("_Given")
