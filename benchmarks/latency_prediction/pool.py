@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.latency_prediction.boards import chip_of
 from benchmarks.latency_prediction.tables import Table, sheet_of
+from n2n_edge.calibration.fitting import Jacobian, penalised_fit
 from n2n_edge.devices.terms import TERMS
 from n2n_edge.latency.data_sheet import data_sheet_rates
 from n2n_edge.latency.pooled import FEATURES, GROUPS, features_of, group_of
@@ -42,7 +43,6 @@ timed."""
 UNUSUAL = {("phytium-ft-2000-4", 4), ("radxa-orion-o6", 12)}
 """Devices and threads that are left out of the pool: four or twelve threads were slower there than one."""
 
-_HUBER = 1.5
 _ROUNDS = 8
 
 
@@ -105,39 +105,22 @@ def fit_pool(tables: Sequence[Table], spread: dict[str, float] | None = None) ->
         designs.append(design)
         blocks.append(np.stack([row.terms for row in table.rows]) * _sheet(table))
         measured.append(np.log([row.value for row in table.rows]))
-    at = np.zeros(size)
 
-    def residuals_at(at: Floats) -> tuple[Floats, list[Floats]]:
+    def residuals_at(at: Floats) -> tuple[Floats, Jacobian]:
         found, shares = [], []
         for terms, design, logs in zip(blocks, designs, measured, strict=True):
             parts = terms * np.exp(design @ at)
             total = parts.sum(axis=1)
             found.append(np.log(total) - logs)
             shares.append(parts / total[:, None])
-        return np.concatenate(found), shares
+        return (
+            np.concatenate(found),
+            lambda: np.concatenate([share @ design for share, design in zip(shares, designs, strict=True)]),
+        )
 
-    residuals, shares = residuals_at(at)
-    damping = 1e-3
-    for _ in range(_ROUNDS):
-        weights = 1 / np.maximum(np.abs(residuals) / (NOISE * _HUBER), 1)
-        jacobian = np.concatenate([share @ design for share, design in zip(shares, designs, strict=True)])
-        weighted = jacobian * weights[:, None]
-        normal = jacobian.T @ weighted + np.diag(penalty)
-        slope = weighted.T @ residuals + penalty * at
-        before = float(weights @ residuals**2 + penalty @ at**2)
-        for _ in range(6):
-            step = np.clip(np.linalg.solve(normal + damping * np.diag(np.diag(normal)), -slope), -1, 1)
-            tried, tried_shares = residuals_at(at + step)
-            after = float(weights @ tried**2 + penalty @ (at + step) ** 2)
-            if after < before:
-                break
-            damping *= 8
-        else:
-            break
-        at, residuals, shares = at + step, tried, tried_shares
-        damping = max(damping / 10, 1e-9)
-        if before - after < 1e-3 * before:
-            break
+    at, _ = penalised_fit(
+        residuals_at, np.zeros(size), penalty, typical=NOISE, rounds=_ROUNDS, tries=6, growth=8.0, tolerance=1e-3
+    )
     by_core = {
         core: at[starts[2] + index * groups + in_group] + at[starts[3] + index * count :][:count]
         for index, core in enumerate(cores)

@@ -6,14 +6,16 @@ how much slower the device is as a whole, is free, and the deviations ``d`` of s
 penalty. So twenty models can settle two dozen rates: those that the models don't tell apart stay as the guess has them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Fit", "fit_rates", "half_width", "interval", "leave_out"]
+__all__ = ["Fit", "fit_rates", "half_width", "interval", "leave_out", "penalised_fit"]
 
 Floats = NDArray[np.float64]
+Jacobian = Callable[[], Floats]
 
 _HUBER = 1.5
 """Where a residual, in units of the typical one, stops to count by its square (Huber 1964)."""
@@ -50,36 +52,60 @@ def fit_rates(
     parameters = np.zeros(count + 1)  # the common factor, then the deviations
     penalty = np.concatenate([[scale_stiffness], np.full(count, stiffness)])
     parameters[0] = np.median(measured - np.log(terms @ guess))
-    damping = 1e-3
 
-    def residuals_at(at: Floats) -> tuple[Floats, Floats]:
+    def residuals_at(at: Floats) -> tuple[Floats, Jacobian]:
         parts = terms * (guess * np.exp(at[0] + at[1:]))
         predicted = parts.sum(axis=1)
-        return np.log(predicted) - measured, parts / predicted[:, None]
+        return (
+            np.log(predicted) - measured,
+            lambda: np.concatenate([np.ones((len(times), 1)), parts / predicted[:, None]], axis=1),
+        )
 
-    residuals, shares = residuals_at(parameters)
-    for _ in range(_ROUNDS):
-        typical = max(1.4826 * float(np.median(np.abs(residuals))), 0.02)
-        weights = 1.0 / np.maximum(np.abs(residuals) / (typical * _HUBER), 1.0)
-        jacobian = np.concatenate([np.ones((len(times), 1)), shares], axis=1)
+    parameters, residuals = penalised_fit(residuals_at, parameters, penalty)
+    return Fit(guess * np.exp(parameters[0] + parameters[1:]), residuals)
+
+
+def penalised_fit(
+    residuals_at: Callable[[Floats], tuple[Floats, Jacobian]],
+    start: Floats,
+    penalty: Floats,
+    *,
+    typical: float | None = None,
+    rounds: int = _ROUNDS,
+    tries: int = 12,
+    growth: float = 4.0,
+    tolerance: float = 1e-9,
+) -> tuple[Floats, Floats]:
+    """Return parameters `(parameters,)` of least robust error and penalty, and the residuals there.
+
+    Reweighted Gauss-Newton steps with damping: outliers count by their size (Huber 1964) beyond 1.5 times a `typical`
+    residual, by default what the residuals themselves say. `residuals_at` gives residuals and what works out their
+    derivatives `(residuals, parameters)`, `penalty` `(parameters,)` is what a parameter's square costs. A step that
+    doesn't help is tried again with `growth` times the damping, `tries` times at most.
+    """
+    at, damping = start, 1e-3
+    residuals, jacobian_at = residuals_at(at)
+    for _ in range(rounds):
+        unit = max(1.4826 * float(np.median(np.abs(residuals))), 0.02) if typical is None else typical
+        weights = 1.0 / np.maximum(np.abs(residuals) / (unit * _HUBER), 1.0)
+        jacobian = jacobian_at()
         normal = jacobian.T @ (weights[:, None] * jacobian) + np.diag(penalty)
-        slope = jacobian.T @ (weights * residuals) + penalty * parameters
-        before = float(weights @ residuals**2 + penalty @ parameters**2)
-        for _ in range(12):
-            step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), -slope)
-            step = np.clip(step, -1.0, 1.0)
-            tried, tried_shares = residuals_at(parameters + step)
-            after = float(weights @ tried**2 + penalty @ (parameters + step) ** 2)
+        slope = jacobian.T @ (weights * residuals) + penalty * at
+        before = float(weights @ residuals**2 + penalty @ at**2)
+        for _ in range(tries):
+            step = np.clip(np.linalg.solve(normal + damping * np.diag(np.diag(normal)), -slope), -1.0, 1.0)
+            tried, tried_jacobian = residuals_at(at + step)
+            after = float(weights @ tried**2 + penalty @ (at + step) ** 2)
             if after < before:
                 break
-            damping *= 4
+            damping *= growth
         else:
             break
-        parameters, residuals, shares = parameters + step, tried, tried_shares
+        at, residuals, jacobian_at = at + step, tried, tried_jacobian
         damping = max(damping / 10, 1e-9)
-        if before - after < 1e-9 * before:
+        if before - after < tolerance * before:
             break
-    return Fit(guess * np.exp(parameters[0] + parameters[1:]), residuals)
+    return at, residuals
 
 
 def leave_out(

@@ -62,9 +62,9 @@ def export_student(run: "Run", forms: str) -> int:
 
     settings = run.settings
     data = settings.data if isinstance(settings.data, str) else None
-    found = export_model(
-        run.student, [forms], data=data, input_shape=settings.input_shape, bind=settings.bind or (), on_message=_say
-    )
+    # a student may take images of another size than the teacher's, which settings tell of
+    shape = None if settings.input_shape is None else tuple(run.report["data"]["input_shape"])
+    found = export_model(run.student, [forms], data=data, input_shape=shape, bind=settings.bind or (), on_message=_say)
     write_text(run.student.with_suffix(".export.json"), json.dumps(found.to_json(), indent=2) + "\n")
     return _show(found, on_stderr=True)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from n2n_edge.errors import InputError, N2NError, UnsuitableEnvironmentError
 from n2n_edge.measure.messages import one_line
 
-__all__ = ["ONNXRUNTIME", "RUNTIMES", "ConversionError", "Runtime", "convert", "parse_runtimes"]
+__all__ = ["ONNXRUNTIME", "RUNTIMES", "ConversionError", "Runtime", "convert", "parse_runtimes", "split_names"]
 
 ONNXRUNTIME = "onnxruntime"
 CONVERSION_TIMEOUT_S = 600.0
@@ -53,7 +53,7 @@ def parse_runtimes(names: Sequence[str]) -> tuple[str, ...]:
     >>> parse_runtimes(["onnxruntime", "onnxruntime"])
     ('onnxruntime',)
     """
-    wanted = [name.strip().lower() for text in names for name in text.split(",") if name.strip()]
+    wanted = split_names(names)
     for name in wanted:
         if name == "litert":
             raise InputError(
@@ -64,7 +64,13 @@ def parse_runtimes(names: Sequence[str]) -> tuple[str, ...]:
             raise InputError(f"‹runtime› {name}: no such runtime; give {ONNXRUNTIME}, {', '.join(RUNTIMES)}")
         if name != ONNXRUNTIME:
             require(RUNTIMES[name])
-    return tuple(dict.fromkeys(wanted))
+    return wanted
+
+
+def split_names(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return names in order, each once and in small letters; several may stand in one text with commas between."""
+    names = (name.strip().lower() for text in texts for name in text.split(","))
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 def require(runtime: Runtime) -> None:

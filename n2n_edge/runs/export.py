@@ -17,7 +17,7 @@ from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.measure.conversion import SAMPLES, Converted, Parity, Reference, converted, proven, reference
 from n2n_edge.measure.options import BenchOptions
-from n2n_edge.measure.runtimes import ONNXRUNTIME, RUNTIMES, ConversionError, parse_runtimes
+from n2n_edge.measure.runtimes import ONNXRUNTIME, RUNTIMES, ConversionError, parse_runtimes, split_names
 from n2n_edge.metrics.figures import MB, SCHEMA_VERSION, Figure
 from n2n_edge.quantize.half import in_half
 from n2n_edge.report.bench_document import file_sha256
@@ -83,7 +83,7 @@ def parse_forms(names: Sequence[str]) -> tuple[str, ...]:
     >>> parse_forms(["fp16,fp16"])
     ('fp16',)
     """
-    wanted = [name.strip().lower() for text in names for name in text.split(",") if name.strip()]
+    wanted = split_names(names)
     if not wanted:
         raise InputError(f"‹to›: in which form? give {', '.join(RUNTIMES)} or {HALF}")
     for name in wanted:
@@ -91,7 +91,7 @@ def parse_forms(names: Sequence[str]) -> tuple[str, ...]:
             raise InputError(f"‹to› {name}: that runs the file as it is; give {', '.join(RUNTIMES)} or {HALF}")
         if name != HALF:
             parse_runtimes([name])
-    return tuple(dict.fromkeys(wanted))
+    return wanted
 
 
 def export(
