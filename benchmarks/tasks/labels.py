@@ -23,7 +23,16 @@ from n2n_edge.tasks.paired import paired_difference
 from n2n_edge.training.file_evaluation import file_meter
 
 HERE = Path(__file__).parent
-KINDS = {"detection": "data.yaml", "segmentation": "", "keypoints": "labels.csv", "regression": "labels.csv"}
+KINDS = {
+    "detection": "data.yaml",
+    "segmentation": "",
+    "keypoints": "labels.csv",
+    "regression": "labels.csv",
+    "ellipses:Ellipse": "labels.csv",
+}
+OF = {"ellipses:Ellipse": "regression"}
+"""Whose data and teacher a task of one's own has."""
+
 DEVICE, SIDE = "raspberry-pi-4", 96
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 Row = dict[str, object]
@@ -31,7 +40,7 @@ Row = dict[str, object]
 
 def images_alone(kind: str, source: Path, out: Path) -> Path:
     """Link the training and validation images, split as they are with labels, and the test images beside them."""
-    if kind in ("keypoints", "regression"):
+    if KINDS[kind] == "labels.csv":
         with (source / "labels.csv").open(newline="") as file:
             found = [(row["split"], source / row["file"]) for row in csv.DictReader(file)]
     else:
@@ -51,7 +60,8 @@ def images_alone(kind: str, source: Path, out: Path) -> Path:
 
 def row_of(kind: str, synthetic: Path, work: Path, share: float, epochs: int, candidates: int, seed: int) -> Row:
     """Compress with labels and without, and score teacher and students on the labelled test images."""
-    path, spec = synthetic / "teachers" / f"{kind}.onnx", synthetic / kind / KINDS[kind]
+    of = OF.get(kind, kind)
+    path, spec = synthetic / "teachers" / f"{of}.onnx", synthetic / of / KINDS[kind]
     limit = round(share * n2n_edge.predict(path, DEVICE).figure.value, 3)
     loaded = load_data(str(spec), input_shape=(3, SIDE, SIDE), classes=None, may_be_values=True)
     data, choice = choose_task(Teacher.load(path).model, loaded, kind)
@@ -61,8 +71,8 @@ def row_of(kind: str, synthetic: Path, work: Path, share: float, epochs: int, ca
     row["teacher"] = teacher.evaluation().score
     meters = {}
     for way in ("labels", "none"):
-        out = work / f"labels-{kind}-{seed}-{way}"
-        given = spec if way == "labels" else images_alone(kind, synthetic / kind, work / f"images-{kind}")
+        out = work / f"labels-{of if kind == of else 'own'}-{seed}-{candidates}-{way}"
+        given = spec if way == "labels" else images_alone(kind, synthetic / of, work / f"images-{of}")
         run = n2n_edge.compress(
             path, given, device=DEVICE, accept_expected=True, max_latency_ms=limit, task=kind, epochs=epochs,
             effort="quick", candidates=candidates, seed=seed, out=out, resume=(out / "run.toml").exists(), **PLAIN,
@@ -79,8 +89,8 @@ def row_of(kind: str, synthetic: Path, work: Path, share: float, epochs: int, ca
 def write_table(rows: Mapping[str, Row], path: Path) -> None:
     """Write one line for each kind and seed."""
     lines = [
-        "| teacher | seed | metric | teacher's | with labels | without | difference, points (95%) |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| teacher | seed | candidates | metric | teacher's | with labels | without | difference, points (95%) |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for key, row in rows.items():
         if "error" in row:
@@ -110,7 +120,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     for seed in given.seeds:
         for kind in given.kinds:
-            key = f"{kind} | {seed}"
+            key = f"{kind} | {seed} | {given.candidates}"
             rows = json.loads(given.out.read_text()) if given.out.exists() else {}
             if key in rows:
                 continue
