@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -63,7 +63,8 @@ def export_student(run: "Run", forms: str) -> int:
     settings = run.settings
     data = settings.data if isinstance(settings.data, str) else None
     # a student may take images of another size than the teacher's, which settings tell of
-    shape = None if settings.input_shape is None else tuple(run.report["data"]["input_shape"])
+    taken: Any = run.report["data"]
+    shape = None if settings.input_shape is None else tuple(taken["input_shape"])
     found = export_model(run.student, [forms], data=data, input_shape=shape, bind=settings.bind or (), on_message=_say)
     write_text(run.student.with_suffix(".export.json"), json.dumps(found.to_json(), indent=2) + "\n")
     return _show(found, on_stderr=True)

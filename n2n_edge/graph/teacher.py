@@ -154,6 +154,17 @@ class Teacher:
         other._importance, other._base_graphs = importance, OrderedDict()
         return other
 
+    def lost_share(self, group: ChannelGroup, width: int) -> float | None:
+        """Return the importance of a group's least important units, those that go at `width`; None if there is none.
+
+        Of an importance by data (see `ranked`) that is the error of the layers that read them, as a share of what they
+        give.
+        """
+        if self._importance is None:
+            return None
+        found = np.sort(self._importance[np.array(group.units)])
+        return None if np.isnan(found).any() else float(found[: group.width - width].sum())
+
     def repaired(self, removed: frozenset[str]) -> frozenset[str]:
         """Return `removed` less the layers that can't be removed together with the others."""
         while True:

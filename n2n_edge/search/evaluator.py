@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Literal
 import onnx_ir as ir
 
 from n2n_edge.graph.architecture import Architecture
+from n2n_edge.graph.groups import ChannelGroup
 from n2n_edge.graph.teacher import Teacher, build, surviving
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.search.costing import FAILED_EXCESS, CostMeter
 from n2n_edge.search.reward import compression_reward, infeasible_reward
+from n2n_edge.search.rises import PROBED, RATIOS, group_rises
 from n2n_edge.search.store import Fact, Journal, JsonObject, rung_kind
 from n2n_edge.search.surrogate import Sensitivity
 from n2n_edge.search.trial import Trial, TrialCosts
@@ -26,10 +28,6 @@ __all__ = ["Evaluator", "Objective", "note_crash"]
 
 _LARGEST_RISE = 20.0
 """A loss that rises by more than this says no more than that the cut is fatal."""
-
-
-_HALF_OF_QUARTER = 0.5
-"""The rise at half the width, in units of that at a quarter, where none is known."""
 
 _LEAST_ACCURACY = 0.01
 """What a fidelity of nought counts: the loss still tells such candidates apart."""
@@ -180,13 +178,13 @@ class Evaluator:
         base = rises.pop("", 0.0)
         rises = {name: min(max(rise - base, 0.0), _LARGEST_RISE) for name, rise in rises.items()}
         layers = {layer.name for layer in self.teacher.layers if layer.removable}
-        ratios = Sensitivity().ratios
-        groups = [group.name for group in self.teacher.groups if group.shrinkable]
+        groups = [group for group in self.teacher.groups if group.shrinkable]
         wholes = _filled({name: rises[name] for name in rises if name in layers}, sorted(layers))
-        narrow, half = ({g: rises[f"{g}@{r}"] for g in groups if f"{g}@{r}" in rises} for r in ratios)
-        narrow = _filled(narrow, groups)
-        both = sum(narrow[name] for name in half)
-        falls = sum(half.values()) / both if both else _HALF_OF_QUARTER
+        probed = {
+            group.name: {ratio: rises[f"{group.name}@{ratio}"] for ratio in PROBED if f"{group.name}@{ratio}" in rises}
+            for group in groups
+        }
+        lost = {group.name: self._lost(group) for group in groups}
         regions = {
             name.removeprefix(_INT8): rise
             for name, rise in rises.items()
@@ -196,11 +194,16 @@ class Evaluator:
         merged = _filled({name: rises[_MERGE + name] for name in merges if _MERGE + name in rises}, list(merges))
         return Sensitivity(
             wholes,
-            {name: (narrow[name], half.get(name, falls * narrow[name])) for name in groups},
-            ratios,
+            group_rises(probed, lost, wholes),
+            RATIOS,
             _filled(regions, self.meter.precision.open),
             {layer: merged[name] / len(linear) for name, linear in merges.items() for layer in linear},
         )
+
+    def _lost(self, group: ChannelGroup) -> Mapping[float, float] | None:
+        shares = {ratio: self.teacher.lost_share(group, _narrowed(group, ratio)) for ratio in RATIOS}
+        known = {ratio: share for ratio, share in shares.items() if share is not None}
+        return known if len(known) == len(shares) else None
 
     def _probed(self, distiller: "ShortDistiller", name: str, architecture: Architecture) -> JsonObject:
         """Return what the journal keeps of one part of the profile."""
@@ -226,8 +229,8 @@ class Evaluator:
         for group in self.teacher.groups:
             if group.shrinkable:
                 size = sum(share.get(name, 0.0) for name in group.layers)
-                for turn, ratio in enumerate(Sensitivity().ratios):
-                    narrow = self.teacher.full.resize(group.name, max(1, round(ratio * group.width)))
+                for turn, ratio in enumerate(PROBED):
+                    narrow = self.teacher.full.resize(group.name, _narrowed(group, ratio))
                     cuts.append((turn, size, f"{group.name}@{ratio}", narrow))
         for region in self.teacher.regions:
             if region.name in self.meter.precision.open:
@@ -329,6 +332,10 @@ def note_crash(journal: Journal) -> bool:
         return False
     journal.store(Fact.EVALUATION, _UNDER_WAY, {**begun, "crashed": True})
     return True
+
+
+def _narrowed(group: ChannelGroup, ratio: float) -> int:
+    return max(1, round(ratio * group.width))
 
 
 def _filled(known: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.layers import Layer
 from n2n_edge.search.evaluator import Evaluator
 from n2n_edge.search.precision import Base, Depth
+from n2n_edge.search.proposers.suggested import balanced_ratios
 from n2n_edge.search.reward import compression_reward, infeasible_reward
 from n2n_edge.search.space import Cuts
 from n2n_edge.search.surrogate import Estimate, Sensitivity, Surrogate
@@ -20,12 +21,6 @@ __all__ = ["Estimator"]
 _RATIO_DIGITS = 4
 
 _ESTIMATES_KEPT = 5000
-
-_PRICES = tuple(10.0**power for power in (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0))
-"""Prices of cost in loss, around what a group costs and suffers on average, that `suggested_ratios` tries."""
-
-_RATIOS = np.linspace(0.1, 1.0, 19)
-"""Width ratios among which it picks for each group."""
 
 _MOST_ACCURACY = 1.2
 """Predictions are held below this share of the teacher's accuracy."""
@@ -93,9 +88,8 @@ class Estimator:
     def suggested_ratios(self, base: Base) -> Mapping[str, float]:
         """Return width ratios by group that the sensitivity profile suggests in proportion to which a base is cut.
 
-        Each group gets the ratio at which the rise of its loss and the price of what it saves of the costs over budget
-        are least together; of several prices that one whose widths, fitted to the budgets, suffer least in sum. Equal
-        ratios for all are tried, too, and stand where no budget asks for anything.
+        They are those of `balanced_ratios` whose widths, fitted to the budgets, suffer least in sum. Equal ratios for
+        all are tried, too, and stand where no budget asks for anything.
         """
         ratios = self._suggested.get(base)
         if ratios is None:
@@ -112,36 +106,20 @@ class Estimator:
 
     def _suggest(self, base: Base) -> Mapping[str, float]:
         groups = self._meter.teacher.base_graph(*base.depth).groups
-        free = [index for index, group in enumerate(groups) if group.shrinkable]
-        equal = {groups[index].name: 1.0 for index in free}
-        if not free or not self._meter.limits:
+        equal = {group.name: 1.0 for group in groups if group.shrinkable}
+        if not equal or not self._meter.limits:
             return equal
-        saved = self._saved(base, free)
-        if not saved.any():
+        balanced = balanced_ratios(
+            self._meter, base, lambda group, ratio: self.profile.of_group(group.name, ratio) if ratio < 1 else 0.0
+        )
+        if not len(balanced):
             return equal
-        rises = np.array([[self.profile.of_group(groups[index].name, ratio) for ratio in _RATIOS] for index in free])
-        table = np.ones((len(_PRICES) + 1, len(groups)))
-        unit = max(float(rises.mean()), 1e-9) / max(float(saved.mean()), 1e-9)
-        for row, price in enumerate(_PRICES):
-            table[row, free] = _RATIOS[np.argmin(rises + price * unit * saved[:, None] * _RATIOS, axis=1)]
+        table = np.concatenate([balanced, np.ones((1, len(groups)))])
         widths = self._meter.fitted_many(base, table, roughly=True)
         costs = self._meter.predicted(base, widths)
         suffered = [self.profile.rise(estimate)[1] for estimate in self._costed_rows(base, widths, costs)]
         best = int(np.argmin(np.array(suffered) + 1e6 * self._meter.predicted_excesses(costs)))
-        return {groups[index].name: float(table[best, index]) for index in free}
-
-    def _saved(self, base: Base, free: Sequence[int]) -> NDArray[np.float64]:
-        """Return what halving each group of `free` saves of the costs that are over budget, in units of the limits."""
-        full = self._widths_of(base.depth, {})
-        table = np.repeat(full, len(free) + 1, axis=0)
-        for row, index in enumerate(free):
-            table[row, index] = max(1, table[row, index] // 2)
-        costs = self._meter.predicted(base, table)
-        saved = np.zeros(len(free))
-        for cost, limit in self._meter.limits.items():
-            if costs[cost][-1] > self._meter.limit_to_use(cost):
-                saved += np.maximum(costs[cost][-1] - costs[cost][:-1], 0.0) / limit
-        return saved
+        return {group.name: float(ratio) for group, ratio in zip(groups, table[best], strict=True) if group.shrinkable}
 
     def _costed(self, candidates: Sequence[Cuts]) -> list[Estimate]:
         """Return each candidate with its costs at the widths that the budgets leave it, without a reward yet."""

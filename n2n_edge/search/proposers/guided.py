@@ -95,7 +95,7 @@ class GuidedProposer(ReinforceProposer):
                 choices = (best.architecture.int8,)
                 first = stage.nearest(estimator.ratios_of(best.architecture), choices[0])
             suggested = estimator.suggested_ratios(Base(stage.depth.removed, choices[0], stage.depth.linear))
-            return list(dict.fromkeys([first, stage.nearest(suggested, choices[0])]))
+            return list(dict.fromkeys([first, stage.nearest(suggested, choices[0]), stage.nearest({}, choices[0])]))
         if not estimator.is_bound:
             return [stage.problem.default]
         layers = stage.teacher.layers
