@@ -4,6 +4,7 @@ The teacher's graph is converted by onnx2torch and ranked by group magnitude at 
 would prune is read from its groups, so the student is the teacher's graph without them, trained like any other.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 
@@ -16,13 +17,15 @@ from torch import nn
 from n2n_edge.errors import N2NError
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.file_version import in_version
+from n2n_edge.graph.groups import importance_order
 from n2n_edge.graph.load import to_proto
 from n2n_edge.graph.teacher import Teacher, build
 
 __all__ = ["TorchPruningError", "pruned_by_torch_pruning"]
 
 _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-_HALVINGS, _RANK = 8, 2
+_STEPS, _RANK = 40, 2
+"""Ratios are tried in so many steps, smallest first: a larger one may cost more, as what would go as a whole stays."""
 _MOST = 0.9
 """Of any group no more may go: a global ratio would take all of some."""
 _OPSET = 13
@@ -41,23 +44,25 @@ def pruned_by_torch_pruning(
     Widths are multiples of `multiple`; `shape` is that of one image ``(C, H, W)``.
     """
     try:
-        module, example = _converted(teacher), torch.zeros(1, *shape)
-        low, high, best = 0.0, 1.0, None
-        for _ in range(_HALVINGS):
-            ratio = (low + high) / 2
-            found = _cut(teacher, module, example, ratio, multiple)
-            if found is not None and cost(build(*found)) > limit:
-                low = ratio
-            else:
-                high, best = ratio, found or best
+        own = [size for size in teacher.model.graph.inputs[0].shape or () if isinstance(size, int)]
+        # as the graph takes it, where it says so: channels may come last
+        module, example = (
+            _converted(teacher),
+            torch.zeros(1, *(own[-len(shape) :] if len(own) >= len(shape) else shape)),
+        )
+        least = math.inf
+        for ratio in np.arange(1, _STEPS) / _STEPS:
+            found = _cut(teacher, module, example, float(ratio), multiple)
+            reached = cost(build(*found))
+            if reached <= limit:
+                return found
+            least = min(least, reached)
     except ImportError:
         raise
     except Exception as error:
         line = (str(error).splitlines() or [""])[0]
         raise TorchPruningError(f"{type(error).__name__}: {line}") from error
-    if best is None:
-        raise TorchPruningError("no ratio meets the budget")
-    return best
+    raise TorchPruningError(f"no ratio meets the budget of {limit:.3g}: the least is {least:.3g}")
 
 
 def _converted(teacher: Teacher) -> nn.Module:
@@ -70,8 +75,8 @@ def _converted(teacher: Teacher) -> nn.Module:
 
 def _cut(
     teacher: Teacher, module: nn.Module, example: torch.Tensor, ratio: float, multiple: int
-) -> tuple[Teacher, Architecture] | None:
-    """Prune at a ratio; None where a group loses all its channels."""
+) -> tuple[Teacher, Architecture]:
+    """Prune at a ratio; a group that would lose all its channels keeps a multiple of them, by their weights."""
     import torch_pruning
 
     names = _weights(teacher, module)
@@ -91,12 +96,14 @@ def _cut(
             for unit in names[item.target.module][list(places)].tolist()
         }
     architecture, kept = teacher.full, np.full(teacher.labels.count, np.nan)
+    weights = teacher.base_graph(frozenset()).importance
     for group in teacher.groups:
         standing = [unit not in dropped for unit in group.units]
         if group.reason or all(standing):
             continue
         if not any(standing):
-            return None
+            for place in importance_order(group, weights)[:multiple]:
+                standing[place] = True
         kept[list(group.units)] = standing
         architecture = architecture.resize(group.name, sum(standing))
     return teacher.ranked(kept), architecture

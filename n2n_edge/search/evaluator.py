@@ -15,7 +15,7 @@ from n2n_edge.graph.teacher import Teacher, build, surviving
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.search.costing import FAILED_EXCESS, CostMeter
 from n2n_edge.search.reward import compression_reward, infeasible_reward
-from n2n_edge.search.rises import PROBED, RATIOS, group_rises
+from n2n_edge.search.rises import PROBED, RATIOS, group_rises, rise_of_loss
 from n2n_edge.search.store import Fact, Journal, JsonObject, rung_kind
 from n2n_edge.search.surrogate import Sensitivity
 from n2n_edge.search.trial import Trial, TrialCosts
@@ -179,12 +179,14 @@ class Evaluator:
         rises = {name: min(max(rise - base, 0.0), _LARGEST_RISE) for name, rise in rises.items()}
         layers = {layer.name for layer in self.teacher.layers if layer.removable}
         groups = [group for group in self.teacher.groups if group.shrinkable]
-        wholes = _filled({name: rises[name] for name in rises if name in layers}, sorted(layers))
         probed = {
             group.name: {ratio: rises[f"{group.name}@{ratio}"] for ratio in PROBED if f"{group.name}@{ratio}" in rises}
             for group in groups
         }
         lost = {group.name: self._lost(group) for group in groups}
+        known = {name: rises[name] for name in rises if name in layers}
+        scale = rise_of_loss(probed, lost, known)
+        wholes = _filled(known, sorted(layers), scale)
         regions = {
             name.removeprefix(_INT8): rise
             for name, rise in rises.items()
@@ -194,7 +196,7 @@ class Evaluator:
         merged = _filled({name: rises[_MERGE + name] for name in merges if _MERGE + name in rises}, list(merges))
         return Sensitivity(
             wholes,
-            group_rises(probed, lost, wholes),
+            group_rises(probed, lost, scale),
             RATIOS,
             _filled(regions, self.meter.precision.open),
             {layer: merged[name] / len(linear) for name, linear in merges.items() for layer in linear},
@@ -220,18 +222,27 @@ class Evaluator:
         return {"loss": result.loss if isfinite(result.loss) else _LARGEST_RISE}
 
     def _parts(self) -> list[tuple[str, Architecture]]:
-        """Return every single cut with its name: whole layers, then groups at each ratio, the largest first."""
+        """Return every single cut with its name, the largest first: whole layers and groups, then groups at half width.
+
+        Groups of which readers tell what they lose wait for all else, but for one, which tells what such a loss counts.
+        """
         share = {layer.name: layer.params / self._params + layer.macs / self._macs for layer in self.teacher.layers}
         cuts: list[tuple[int, float, str, Architecture]] = []
         for layer in self.teacher.layers:
             if layer.removable and self.teacher.repaired(frozenset({layer.name})):
                 cuts.append((0, share[layer.name], layer.name, self.teacher.full.remove(layer.name)))
+        sizes = {
+            group.name: sum(share.get(name, 0.0) for name in group.layers)
+            for group in self.teacher.groups
+            if group.shrinkable
+        }
+        first = max(sizes, key=lambda name: sizes[name], default=None)
         for group in self.teacher.groups:
             if group.shrinkable:
-                size = sum(share.get(name, 0.0) for name in group.layers)
+                told = group.name != first and self._lost(group) is not None
                 for turn, ratio in enumerate(PROBED):
                     narrow = self.teacher.full.resize(group.name, _narrowed(group, ratio))
-                    cuts.append((turn, size, f"{group.name}@{ratio}", narrow))
+                    cuts.append((turn + told, sizes[group.name], f"{group.name}@{ratio}", narrow))
         for region in self.teacher.regions:
             if region.name in self.meter.precision.open:
                 size = sum(share.get(name, 0.0) for name in region.layers)
@@ -338,7 +349,7 @@ def _narrowed(group: ChannelGroup, ratio: float) -> int:
     return max(1, round(ratio * group.width))
 
 
-def _filled(known: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
-    """Return a figure for every name: its own, or the mean of all."""
-    mean = sum(known.values()) / len(known) if known else 0.0
+def _filled(known: Mapping[str, float], names: Sequence[str], otherwise: float = 0.0) -> dict[str, float]:
+    """Return a figure for every name: its own, or the mean of all, where there are none `otherwise`."""
+    mean = sum(known.values()) / len(known) if known else otherwise
     return {name: known.get(name, mean) for name in names}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-__all__ = ["PROBED", "RATIOS", "group_rises"]
+__all__ = ["PROBED", "RATIOS", "group_rises", "rise_of_loss"]
 
 PROBED = (0.25, 0.5)
 """Ratios at which groups are narrowed alone."""
@@ -22,17 +22,16 @@ _HALF_OF_QUARTER = 0.5
 def group_rises(
     probed: Mapping[str, Mapping[float, float]],
     lost: Mapping[str, Mapping[float, float] | None],
-    layers: Mapping[str, float],
+    scale: float,
 ) -> Mapping[str, tuple[float, ...]]:
     """Return the rise of the loss of every group of `lost` at each of `RATIOS`.
 
     `probed` has what was measured, by group and ratio of `PROBED`; `lost` the error of the layers that read a group at
     each of `RATIOS`, as a share of what they give, None where that isn't known (see `Teacher.lost_share`). A group's
-    rises are in proportion to that error, by the nearest ratio of its own that was probed, otherwise by all probes
-    together, or by what whole `layers` cost. Of a group without it, as of the average of those that were probed, they
+    rises are in proportion to that error, by the nearest ratio of its own that was probed, otherwise `scale` times it
+    (see `rise_of_loss`). Of a group without it, as of the average of those that were probed, they
     are a line between the probes.
     """
-    scale = _scale(probed, lost, layers)
     quarters = [rises[PROBED[0]] for rises in probed.values() if PROBED[0] in rises]
     both = [rises for rises in probed.values() if len(rises) == len(PROBED)]
     whole = sum(rises[PROBED[0]] for rises in both)
@@ -57,12 +56,15 @@ def group_rises(
     return {name: rises_of(name, shares) for name, shares in lost.items()}
 
 
-def _scale(
+def rise_of_loss(
     probed: Mapping[str, Mapping[float, float]],
     lost: Mapping[str, Mapping[float, float] | None],
     layers: Mapping[str, float],
 ) -> float:
-    """Return the rise for an error of one."""
+    """Return the rise of the loss where a group's readers lose as much as one of them gives.
+
+    That is by all probes of groups together; where there is none by the mean rise of `layers` taken out alone, or 1.
+    """
     pairs = [
         (rise, shares[ratio])
         for name, rises in probed.items()

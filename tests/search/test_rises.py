@@ -14,7 +14,7 @@ from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.fitting import widths_at
 from n2n_edge.search.precision import Base
 from n2n_edge.search.proposers.suggested import balanced_ratios
-from n2n_edge.search.rises import PROBED, RATIOS, group_rises
+from n2n_edge.search.rises import PROBED, RATIOS, group_rises, rise_of_loss
 from n2n_edge.search.store import Journal
 
 STEEP = {ratio: (1 - ratio) ** 4 for ratio in RATIOS}
@@ -22,34 +22,34 @@ FLAT = {ratio: 0.1 * (1 - ratio) for ratio in RATIOS}
 
 
 def test_without_a_probe_readers_tell() -> None:
-    rises = group_rises({}, {"a": STEEP, "b": FLAT}, {})
+    rises = group_rises({}, {"a": STEEP, "b": FLAT}, 1.0)
     assert rises["a"] == tuple(STEEP.values())
     assert rises["b"] == tuple(FLAT.values())
 
 
 def test_probes_give_the_scale_of_all_and_their_own_value() -> None:
-    rises = group_rises({"a": {0.25: 3 * STEEP[0.25]}}, {"a": STEEP, "b": FLAT}, {})
+    probed, lost = {"a": {0.25: 3 * STEEP[0.25]}}, {"a": STEEP, "b": FLAT}
+    rises = group_rises(probed, lost, rise_of_loss(probed, lost, {}))
     assert rises["a"] == pytest.approx([3 * share for share in STEEP.values()])
     assert rises["b"] == pytest.approx([3 * share for share in FLAT.values()])
 
 
 def test_what_was_probed_stands() -> None:
     probed = {"a": {0.25: 0.7, 0.5: 0.01}}
-    rises = dict(zip(RATIOS, group_rises(probed, {"a": FLAT}, {})["a"], strict=True))
+    rises = dict(zip(RATIOS, group_rises(probed, {"a": FLAT}, 1.0)["a"], strict=True))
     assert rises[0.25] == pytest.approx(0.7)
     assert rises[0.5] == pytest.approx(0.01)
 
 
 def test_without_readers_a_group_counts_as_the_average_of_those_probed() -> None:
-    rises = group_rises({"a": {0.25: 0.4, 0.5: 0.1}}, {"a": None, "b": None}, {})
+    rises = group_rises({"a": {0.25: 0.4, 0.5: 0.1}}, {"a": None, "b": None}, 1.0)
     assert rises["b"] == rises["a"]
     assert dict(zip(RATIOS, rises["b"], strict=True))[0.5] == pytest.approx(0.1)
 
 
-def test_with_nothing_known_whole_layers_give_the_scale() -> None:
-    assert group_rises({}, {"a": STEEP}, {"conv": 4.0, "other": 2.0})["a"] == pytest.approx(
-        [3 * share for share in STEEP.values()]
-    )
+def test_with_no_group_probed_whole_layers_give_the_scale() -> None:
+    assert rise_of_loss({}, {"a": STEEP}, {"conv": 4.0, "other": 2.0}) == 3.0
+    assert rise_of_loss({}, {"a": STEEP}, {}) == 1.0
 
 
 def test_probes_are_among_the_ratios() -> None:
