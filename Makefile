@@ -13,6 +13,9 @@ MAX_MB ?= 0.12
 MAX_LATENCY_MS ?= 1.0
 JOBS ?= 2
 
+# Hundreds of short commands are run: where nothing may be compiled ahead, each compiles the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 BIN := $(VENV)/bin
 WHEEL_VENV := .venv-wheel

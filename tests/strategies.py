@@ -12,6 +12,7 @@ response, instance and group normalisation.
 A failing test prints the `Recipe` of its network: ``build_cnn(Recipe(...))`` makes it again.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -37,7 +38,7 @@ __all__ = [
 NEWEST_OPSET = 26
 """The newest opset that the pinned onnxruntime runs."""
 
-GRAPH_SETTINGS = settings(deadline=None, derandomize=True, max_examples=25)
+GRAPH_SETTINGS = settings(deadline=None, derandomize=True, max_examples=int(os.environ.get("N2N_EDGE_EXAMPLES", "15")))
 """For property tests over graphs: the same examples on every run, and no limit on the time of one."""
 
 
