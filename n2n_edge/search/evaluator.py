@@ -222,27 +222,18 @@ class Evaluator:
         return {"loss": result.loss if isfinite(result.loss) else _LARGEST_RISE}
 
     def _parts(self) -> list[tuple[str, Architecture]]:
-        """Return every single cut with its name, the largest first: whole layers and groups, then groups at half width.
-
-        Groups of which readers tell what they lose wait for all else, but for one, which tells what such a loss counts.
-        """
+        """Return every single cut with its name: whole layers, then groups at each ratio, the largest first."""
         share = {layer.name: layer.params / self._params + layer.macs / self._macs for layer in self.teacher.layers}
         cuts: list[tuple[int, float, str, Architecture]] = []
         for layer in self.teacher.layers:
             if layer.removable and self.teacher.repaired(frozenset({layer.name})):
                 cuts.append((0, share[layer.name], layer.name, self.teacher.full.remove(layer.name)))
-        sizes = {
-            group.name: sum(share.get(name, 0.0) for name in group.layers)
-            for group in self.teacher.groups
-            if group.shrinkable
-        }
-        first = max(sizes, key=lambda name: sizes[name], default=None)
         for group in self.teacher.groups:
             if group.shrinkable:
-                told = group.name != first and self._lost(group) is not None
+                size = sum(share.get(name, 0.0) for name in group.layers)
                 for turn, ratio in enumerate(PROBED):
                     narrow = self.teacher.full.resize(group.name, _narrowed(group, ratio))
-                    cuts.append((turn + told, sizes[group.name], f"{group.name}@{ratio}", narrow))
+                    cuts.append((turn, size, f"{group.name}@{ratio}", narrow))
         for region in self.teacher.regions:
             if region.name in self.meter.precision.open:
                 size = sum(share.get(name, 0.0) for name in region.layers)
