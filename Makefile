@@ -11,7 +11,7 @@ PYTHON ?= python3
 DEVICE ?= raspberry-pi-4
 MAX_MB ?= 0.12
 MAX_LATENCY_MS ?= 1.0
-JOBS ?= 2
+JOBS ?= $(shell n=$$(nproc 2> /dev/null || echo 2); echo $$((n < 2 ? 2 : n > 4 ? 4 : n)))
 
 # Hundreds of short commands are run: where nothing may be compiled ahead, each compiles the package anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -38,7 +38,7 @@ demo: $(VENV)/.installed-compress
 	@echo "student  $(DEMO_RUN)/student.onnx"
 	@echo "report   $(DEMO_RUN)/report.html"
 
-# Two processes share the tests out by file; JOBS=0 runs all in one.
+# Two processes (up to four, where there are as many cores) share the tests out by file; JOBS=0 runs all in one.
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 

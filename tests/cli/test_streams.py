@@ -98,7 +98,13 @@ def test_results_of_a_bench_are_written_before_they_are_printed(model: Path) -> 
 
 @pytest.mark.parametrize(
     "does",
-    ["sys.stdout.close()", "sys.stderr.close()", "sys.stdout = sys.stderr = None", "print('x', file=sys.__stdout__)"],
+    [
+        "sys.stdout.close()",
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in ("sys.stderr.close()", "sys.stdout = sys.stderr = None", "print('x', file=sys.__stdout__)")
+        ),
+    ],
 )
 def test_a_data_function_that_takes_the_streams_away_hides_no_verdict(model: Path, does: str) -> None:
     (model.parent / "own.py").write_text(

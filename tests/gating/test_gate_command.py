@@ -114,6 +114,7 @@ def test_a_model_many_times_slower_than_its_baseline_fails_for_certain(model, tm
     assert all(row["outcome"] == "pass" for row in document["regressions"] if row is not ratio)
 
 
+@pytest.mark.slow
 def test_a_model_beside_itself_never_fails(model):
     result = _run(model, "--baseline", model, "--max-regression", "latency_ms=25%", "--max-time", 0.4, "--json")
     document = json.loads(result.stdout)
@@ -191,6 +192,7 @@ def test_a_truncated_model_is_bad_input_not_a_failed_budget(model):
     assert "model.onnx" in _run_expecting(InputError, model, "--max-mb", 1)
 
 
+@pytest.mark.slow
 def test_a_limit_in_ms_is_measured_on_a_board_over_ssh(model, server):
     result = _run(model, "--max-latency-ms", 1e6, "--target", server.url(), "--max-time", 0.5, "--json")
     assert result.exit_code == 0, result.output

@@ -167,6 +167,7 @@ def test_a_kill_amid_the_search_changes_nothing(small: dict[str, object], tmp_pa
     assert again.student.read_bytes() == unbroken.student.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_policy_goes_on_from_another_run(result: Run, small: dict[str, object], tmp_path: Path) -> None:
     def entropy(name: str, **given: object) -> float:
         begun(tmp_path / name, **small, **given)
@@ -178,6 +179,7 @@ def test_a_policy_goes_on_from_another_run(result: Run, small: dict[str, object]
     assert entropy("later", policy_from=str(result.folder)) != anew
 
 
+@pytest.mark.slow
 def test_every_policy_goes_its_own_way_through_the_same_door(small: dict[str, object], tmp_path: Path) -> None:
     ways = {
         policy: proposed(begun(tmp_path / policy, searched=True, **{**small, "policy": policy, "candidates": 4}))
