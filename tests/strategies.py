@@ -38,7 +38,7 @@ __all__ = [
 NEWEST_OPSET = 26
 """The newest opset that the pinned onnxruntime runs."""
 
-GRAPH_SETTINGS = settings(deadline=None, derandomize=True, max_examples=int(os.environ.get("N2N_EDGE_EXAMPLES", "15")))
+GRAPH_SETTINGS = settings(deadline=None, derandomize=True, max_examples=int(os.environ.get("N2N_EDGE_EXAMPLES", "12")))
 """For property tests over graphs: the same examples on every run, and no limit on the time of one."""
 
 

@@ -88,7 +88,7 @@ def endless(op_type: str) -> list[onnx.NodeProto]:
 ENDLESS: Constants = {"turns": np.array(2**62, np.int64), "true": np.array(True)}
 
 
-@pytest.mark.parametrize("op_type", ["Relu", "Sigmoid"])
+@pytest.mark.parametrize("op_type", ["Relu", pytest.param("Sigmoid", marks=pytest.mark.slow)])
 def test_a_loop_without_end_is_stopped(op_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("n2n_edge.graph.shape_run.RUN_SECONDS", 2.0)
     path = saved(tmp_path / "loop.onnx", endless(op_type), ENDLESS)

@@ -49,6 +49,7 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_shows_its_scan_and_its_cache_and_leaves_no_decoded_images(given, tmp_path, monkeypatch):
     out = tmp_path / "run"
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow warns of each picture, and warnings are errors here

@@ -115,10 +115,14 @@ def schedule(settings: DistillSettings, data: Data, folder: Path) -> dict[str, n
 PATHS: list[Callable[[DistillSettings, Data, Path], dict[str, np.ndarray]]] = [
     final_distillation, in_parts, of_values, proxy_evaluation, refitting, schedule,
 ]  # fmt: skip
+LONG = (of_values, proxy_evaluation)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.__name__)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.__name__, marks=pytest.mark.slow if path in LONG else ()) for path in PATHS],
+)
 def test_a_path_gives_on_every_device_what_it_gives_on_the_processor(
     path: Callable[[DistillSettings, Data, Path], dict[str, np.ndarray]],
     device: str,
