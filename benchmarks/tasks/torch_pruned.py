@@ -46,10 +46,8 @@ def pruned_by_torch_pruning(
     try:
         own = [size for size in teacher.model.graph.inputs[0].shape or () if isinstance(size, int)]
         # as the graph takes it, where it says so: channels may come last
-        module, example = (
-            _converted(teacher),
-            torch.zeros(1, *(own[-len(shape) :] if len(own) >= len(shape) else shape)),
-        )
+        example = torch.zeros(1, *(own[-len(shape) :] if len(own) >= len(shape) else shape))
+        module = _converted(teacher)
         least = math.inf
         for ratio in np.arange(1, _STEPS) / _STEPS:
             found = _cut(teacher, module, example, float(ratio), multiple)

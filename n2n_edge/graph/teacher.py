@@ -1,7 +1,7 @@
 """The teacher: a normalised graph, its layers and channel groups, and `build()`, which makes candidates of it."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -154,8 +154,8 @@ class Teacher:
         other._importance, other._base_graphs = importance, OrderedDict()
         return other
 
-    def lost_share(self, group: ChannelGroup, width: int) -> float | None:
-        """Return the importance of a group's least important units, those that go at `width`; None if there is none.
+    def lost_shares(self, group: ChannelGroup, widths: Iterable[int]) -> list[float] | None:
+        """Return the summed importance of the units that go at each of `widths`; None if a unit has none.
 
         Of an importance by data (see `ranked`) that is the error of the layers that read them, as a share of what they
         give.
@@ -163,7 +163,7 @@ class Teacher:
         if self._importance is None:
             return None
         found = np.sort(self._importance[np.array(group.units)])
-        return None if np.isnan(found).any() else float(found[: group.width - width].sum())
+        return None if np.isnan(found).any() else [float(found[: group.width - width].sum()) for width in widths]
 
     def repaired(self, removed: frozenset[str]) -> frozenset[str]:
         """Return `removed` less the layers that can't be removed together with the others."""

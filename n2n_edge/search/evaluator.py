@@ -203,9 +203,8 @@ class Evaluator:
         )
 
     def _lost(self, group: ChannelGroup) -> Mapping[float, float] | None:
-        shares = {ratio: self.teacher.lost_share(group, _narrowed(group, ratio)) for ratio in RATIOS}
-        known = {ratio: share for ratio, share in shares.items() if share is not None}
-        return known if len(known) == len(shares) else None
+        shares = self.teacher.lost_shares(group, [_narrowed(group, ratio) for ratio in RATIOS])
+        return None if shares is None else dict(zip(RATIOS, shares, strict=True))
 
     def _probed(self, distiller: "ShortDistiller", name: str, architecture: Architecture) -> JsonObject:
         """Return what the journal keeps of one part of the profile."""

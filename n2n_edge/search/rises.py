@@ -27,10 +27,9 @@ def group_rises(
     """Return the rise of the loss of every group of `lost` at each of `RATIOS`.
 
     `probed` has what was measured, by group and ratio of `PROBED`; `lost` the error of the layers that read a group at
-    each of `RATIOS`, as a share of what they give, None where that isn't known (see `Teacher.lost_share`). A group's
+    each of `RATIOS`, as a share of what they give, None where that isn't known (see `Teacher.lost_shares`). A group's
     rises are in proportion to that error, by the nearest ratio of its own that was probed, otherwise `scale` times it
-    (see `rise_of_loss`). Of a group without it, as of the average of those that were probed, they
-    are a line between the probes.
+    (see `rise_of_loss`). Of a group without it, they are a line between its probes, or those of the average group.
     """
     quarters = [rises[PROBED[0]] for rises in probed.values() if PROBED[0] in rises]
     both = [rises for rises in probed.values() if len(rises) == len(PROBED)]

@@ -46,7 +46,9 @@ def test_timings_move_a_prediction_and_narrow_it(name: str) -> None:
     moved = [ratio(known, PACK[name])[0] / ratio(profile, PACK[name])[0] for name in NAMES if name not in SPREAD]
 
     assert before < one < 1.5 * before * 1.01
-    assert 1 < ten / before < 1.5 * 1.01  # unlike those that were timed: it follows less
+    # unlike those that were timed, it follows less: more so where a board's own timings count as well
+    assert ten / before == pytest.approx(1.5, rel=0.06 if name == "cortex-a73" else 0.1)
+    assert ten / before < 1.5 * 1.01
     assert np.median(moved) == pytest.approx(1.5, rel=0.06)
     assert narrowest < narrower
     if name == "cortex-a73":  # no board of its own: a single timing says much

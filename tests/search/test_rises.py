@@ -63,11 +63,12 @@ def teacher() -> Teacher:
 
 def test_an_importance_by_data_adds_up(teacher: Teacher) -> None:
     group = next(group for group in teacher.groups if group.shrinkable)
-    assert teacher.lost_share(group, group.width // 2) is None
+    assert teacher.lost_shares(group, [group.width // 2]) is None
     ranked = teacher.ranked(np.arange(teacher.labels.count, dtype=np.float64))
-    shares = [ranked.lost_share(group, width) for width in range(group.width, 0, -1)]
+    shares = ranked.lost_shares(group, range(group.width, 0, -1))
+    assert shares is not None
     assert shares[0] == 0
-    assert np.diff(np.array(shares, np.float64)).tolist() == sorted(group.units)[: group.width - 1]
+    assert np.diff(np.array(shares)).tolist() == sorted(group.units)[: group.width - 1]
 
 
 def test_what_loses_much_stays_wide(teacher: Teacher, tmp_path: Path) -> None:

@@ -109,9 +109,7 @@ class Estimator:
         equal = {group.name: 1.0 for group in groups if group.shrinkable}
         if not equal or not self._meter.limits:
             return equal
-        balanced = balanced_ratios(
-            self._meter, base, lambda group, ratio: self.profile.of_group(group.name, ratio) if ratio < 1 else 0.0
-        )
+        balanced = balanced_ratios(self._meter, base, lambda group, ratio: self.profile.of_group(group.name, ratio))
         if not len(balanced):
             return equal
         table = np.concatenate([balanced, np.ones((1, len(groups)))])

@@ -10,11 +10,11 @@ from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.fitting import widths_at
 from n2n_edge.search.precision import Base
 
-__all__ = ["RATIOS", "balanced_ratios"]
+__all__ = ["balanced_ratios"]
 
 Matrix = NDArray[np.float64]
 
-RATIOS = np.linspace(0.1, 1.0, 37)
+_RATIOS = np.linspace(0.1, 1.0, 37)
 """Width ratios among which each group's is chosen."""
 
 _PRICES = 10.0 ** np.linspace(-4.0, 4.0, 49)
@@ -36,11 +36,11 @@ def balanced_ratios(meter: CostMeter, base: Base, rise: Callable[[ChannelGroup, 
     slopes = _slopes(meter, base, groups, free)
     if not slopes.any():
         return np.ones((0, len(groups)))
-    rises = np.array([[rise(groups[index], ratio) for ratio in RATIOS] for index in free])
+    rises = np.array([[rise(groups[index], ratio) for ratio in _RATIOS] for index in free])
     unit = max(float(rises.mean()), 1e-9) / float(slopes.mean())
     table = np.ones((len(_PRICES), len(groups)))
     for row, price in enumerate(_PRICES):
-        table[row, free] = RATIOS[np.argmin(rises + price * unit * slopes[:, None] * RATIOS, axis=1)]
+        table[row, free] = _RATIOS[np.argmin(rises + price * unit * slopes[:, None] * _RATIOS, axis=1)]
     costs = meter.predicted(base, widths_at(groups, table, np.ones(len(table)), meter.multiple))
     met = meter.predicted_excesses(costs) <= 0
     row = int(np.argmax(met)) if met.any() else len(table) - 1
