@@ -11,7 +11,9 @@ from typing import Any
 
 from n2n_edge.errors import InputError
 
-__all__ = ["MOST_BYTES", "exists", "expanded", "is_file", "read_json", "read_text", "read_toml", "real_path"]
+__all__ = [
+    "MOST_BYTES", "exists", "expanded", "is_file", "parse_json", "read_json", "read_text", "read_toml", "real_path",
+]  # fmt: skip
 
 MOST_BYTES = 10_000_000
 """More than any file that people write; what is larger isn't read."""
@@ -91,9 +93,17 @@ def read_json(path: Path, wanted: str, most_bytes: int = 100 * MOST_BYTES) -> An
         InputError: as from `read_text`, or it isn't JSON.
     """
     try:
-        return json.loads(read_text(path, wanted, most_bytes))
-    except (ValueError, RecursionError) as error:
+        return parse_json(read_text(path, wanted, most_bytes))
+    except ValueError as error:
         raise InputError(f"{path}: can't be read as JSON ({error}); give {wanted}") from error
+
+
+def parse_json(text: str) -> Any:
+    """Return what a text holds as JSON; raises ValueError where it isn't JSON, or is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def expanded(path: str | Path) -> Path:

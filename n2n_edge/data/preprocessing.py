@@ -1,6 +1,5 @@
 """What an image goes through on its way into a network, as one value that is recorded wherever the network is."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from n2n_edge.data.pixel_scale import check_mean_and_std, per_channel
 from n2n_edge.errors import InputError
 from n2n_edge.graph.input_shape import PREPROCESSING_KEY, Layout, in_layout
+from n2n_edge.reading import parse_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -250,8 +250,8 @@ def recorded_preprocessing(metadata: Mapping[str, str]) -> Preprocessing | None:
     if text is None:
         return None
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        document = parse_json(text)
+    except ValueError as error:
         raise InputError(f"the model's metadata {METADATA_KEY} isn't JSON; remove it, or restore it") from error
     return Preprocessing.from_json(document, f"the model's metadata {METADATA_KEY}")
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError
+from n2n_edge.reading import parse_json
 
 __all__ = [
     "Binding",
@@ -145,10 +146,11 @@ def _has_no_such_input(models: Sequence[ir.Model]) -> str:
 def bound_names(model: ir.Model) -> frozenset[str]:
     """Return the initializers of `model` that are inputs with a default."""
     try:
-        names = json.loads(model.metadata_props.get(_KEY) or "[]")
+        names = parse_json(model.metadata_props.get(_KEY) or "[]")
     except ValueError:
         names = []
-    return frozenset(str(name) for name in names if name in model.graph.initializers) if names else frozenset()
+    listed = names if isinstance(names, list) else []
+    return frozenset(name for name in listed if isinstance(name, str) and name in model.graph.initializers)
 
 
 def with_bound_inputs(model: ir.Model) -> ir.Model:

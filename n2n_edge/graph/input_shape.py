@@ -1,6 +1,5 @@
 """Input shape at which a model is counted and timed where its file leaves height and width free."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.graph.op import op_of
 from n2n_edge.graph.shape_run import DEFAULT_SPATIAL_SIZE, Array, in_own_order
 from n2n_edge.graph.shapes import Shape, inferred_types
+from n2n_edge.reading import parse_json
 
 __all__ = [
     "IMAGE_TYPES", "PREPROCESSING_KEY", "Layout", "SizedModels", "at_one_size", "image_shape", "in_layout",
@@ -110,9 +110,9 @@ def recorded_shape(model: ir.Model) -> InputShape | None:
     if declared is None or None not in declared:
         return None
     try:
-        document = json.loads(model.metadata_props[PREPROCESSING_KEY])
+        document = parse_json(model.metadata_props[PREPROCESSING_KEY])
         shape = (document["channels"], *document["size"])
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError, ValueError):
         return None
     fits = all(type(size) is int for size in shape) and _fits(declared, shape)
     return shape if fits else None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from n2n_edge.errors import InputError
+from n2n_edge.foreign import printable
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.merging import made_merges
 from n2n_edge.graph.teacher import Teacher
@@ -17,6 +18,7 @@ from n2n_edge.metrics.costs import Cost, cost_named
 from n2n_edge.metrics.figures import SCHEMA_VERSION, Figure
 from n2n_edge.metrics.notices import Notice, codes_of, texts_of
 from n2n_edge.metrics.verdict import Verdict, verdicts_on
+from n2n_edge.report.candidates import find_winner
 from n2n_edge.report.comparison import figure_of
 from n2n_edge.report.document import (
     ArchitectureJson,
@@ -199,6 +201,14 @@ def read_report(path: Path) -> RunReport:
     report = cast("RunReport", document)
     if not isinstance(report["search"].get("candidates"), list) or not isinstance(report["budgets"], list):
         raise InputError(f"{path}: a damaged report; restore it, or remove it and resume the run")
+    try:  # what every reader of a report asks it for
+        find_winner(report, report["search"]["candidates"])
+        verdicts_of(report)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise InputError(
+            f"{path}: a damaged report ({type(error).__name__}: {printable(error)}); restore it, or remove it and "
+            "resume the run"
+        ) from error
     return report
 
 

@@ -1,6 +1,5 @@
 """The size of the images that a student takes: the teacher's, one that was asked for, or what the budgets leave."""
 
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.scores import metric_label
 from n2n_edge.metrics.verdict import verdicts_on
+from n2n_edge.reading import read_toml
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.tasks.choice import metric_name, task_of
 from n2n_edge.tasks.detection import Detection
@@ -120,9 +120,9 @@ def _kept(path: Path) -> Size | None:
     if not path.is_file():
         return None
     try:
-        known = tomllib.loads(path.read_text(encoding="utf-8"))
+        known = read_toml(path, wanted="what the run wrote")
         return int(known["height"]), int(known["width"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise InputError(f"{path} can't be read ({error}); start a new run with another ‹out›") from error
 
 

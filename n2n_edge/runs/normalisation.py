@@ -1,6 +1,5 @@
 """How a teacher wants its images: from its metadata, from the user, or found out by trying."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf, isfinite, sqrt
@@ -11,6 +10,7 @@ import numpy as np
 from n2n_edge.data.pixel_scale import check_mean_and_std
 from n2n_edge.errors import InputError
 from n2n_edge.metrics.notices import Notice
+from n2n_edge.reading import parse_json
 
 if TYPE_CHECKING:  # needs Pillow at run time, the rest here does not
     from n2n_edge.data.dataset import Data, Split
@@ -65,8 +65,8 @@ def metadata_normalisation(metadata: Mapping[str, str], channels: int) -> Normal
     if MEAN_KEY not in metadata or STD_KEY not in metadata:
         return None
     try:
-        mean, std = (tuple(float(item) for item in json.loads(metadata[key])) for key in (MEAN_KEY, STD_KEY))
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        mean, std = (tuple(float(item) for item in parse_json(metadata[key])) for key in (MEAN_KEY, STD_KEY))
+    except (ValueError, TypeError, OverflowError) as error:
         raise InputError(
             f"the model's metadata {MEAN_KEY}, {STD_KEY} aren't lists of numbers; give ‹mean› and ‹std›"
         ) from error

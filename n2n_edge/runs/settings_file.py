@@ -1,13 +1,12 @@
 """Settings of a run as its file: TOML, with paths that hold from any folder."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 
 from n2n_edge.errors import InputError
 from n2n_edge.metrics.costs import with_present_names
-from n2n_edge.reading import expanded
+from n2n_edge.reading import exists, expanded, read_toml
 from n2n_edge.runs.settings import CompressSettings, named_devices
 from n2n_edge.writing import toml_value, write_text
 
@@ -25,13 +24,12 @@ def write_settings(settings: CompressSettings, path: Path) -> None:
 
 def read_settings(path: Path) -> CompressSettings:
     """Read what `write_settings` wrote; raises InputError where that isn't what is there."""
+    if not exists(path):
+        raise InputError(f"{path.parent} holds no run to resume: {path.name} is missing")
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path.parent} holds no run to resume: {path.name} is missing") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as TOML ({error}); restore it or start a new run") from error
-    document = with_present_names(document)
+        document = with_present_names(read_toml(path, wanted="the run.toml of a run"))
+    except InputError as error:
+        raise InputError(f"{error.text}; restore it or start a new run") from error
     known = {item.name for item in fields(CompressSettings)}
     unknown = sorted(set(document) - known)
     if unknown:

@@ -2,7 +2,6 @@
 
 import shlex
 import time
-import tomllib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from n2n_edge.errors import InputError
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.teacher import Teacher
+from n2n_edge.reading import read_toml
 from n2n_edge.report.candidates import find_winner
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.candidates import candidate_rows, listed_candidates
@@ -278,11 +278,11 @@ def _begun(target: RunFolder, order: _Order) -> FinalPlan | None:
             raise InputError(f"{path} holds something else; give another ‹out›")
         return None
     try:
-        known = tomllib.loads(mark.read_text(encoding="utf-8"))
+        known = read_toml(mark, wanted="what `pareto --ship` wrote")
         kept = {name: value for name, value in known.items() if name.startswith(_TRAINED)}
         plan = FinalPlan(**{name.removeprefix(_TRAINED): int(value) for name, value in kept.items()})
         begun = _Order(Path(known["run"]), known["candidate"], known.get("epochs"), known.get("minutes"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise InputError(f"{mark} can't be read ({error}); give another ‹out›") from error
     # the run may have moved since: which one it was stands in its journal, and its candidates have numbers
     if replace(begun, run=order.run) != order:

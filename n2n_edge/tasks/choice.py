@@ -1,6 +1,5 @@
 """Choice of the task: as it is asked for, as a student's metadata record it, or from graph and labels."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -13,6 +12,7 @@ from n2n_edge.data.labels.values import Mask, Numbers, Objects, Points
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.importing import guarded, is_function_name, object_by_name
+from n2n_edge.reading import parse_json
 from n2n_edge.tasks.classification import Classification
 from n2n_edge.tasks.detection_choice import choose_detection
 from n2n_edge.tasks.map_choice import choose_by_form, labelled_for_form
@@ -49,7 +49,7 @@ class TaskChoice:
 def recorded_task(metadata: Mapping[str, str]) -> Mapping[str, object]:
     """Return what a file's metadata say of its task, nothing where they don't."""
     try:
-        recorded = json.loads(metadata.get(TASK_KEY, "{}"))
+        recorded = parse_json(metadata.get(TASK_KEY, "{}"))
     except ValueError:
         return {}
     return recorded if isinstance(recorded, dict) else {}

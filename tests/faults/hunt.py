@@ -19,11 +19,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.fork_server import Forks
 from tests.faults.subjects import ROOT, SUBJECTS, Files
 from tests.faults.worker import MOST_BYTES
+from tests.fork_server import Forks
 
-__all__ = ["FAULTS", "Finding", "Hunt", "running_hunt"]
+__all__ = ["FAULTS", "Finding", "Hunt", "running_hunt", "shares"]
 
 ANSWER_S = 20.0
 """What an answer may take, of the processor's time."""
@@ -57,6 +57,14 @@ def write(files: Files, folder: Path) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+
+
+def shares(inputs: int) -> dict[str, int]:
+    """Return how many of so many inputs are of which kind."""
+    total = sum(subject.weight for subject in SUBJECTS.values())
+    found = {kind: inputs * subject.weight // total for kind, subject in SUBJECTS.items()}
+    first = next(iter(found))
+    return {**found, first: found[first] + inputs - sum(found.values())}
 
 
 class Hunt:
@@ -108,11 +116,19 @@ class Hunt:
         worker.stdin.flush()
         line = b""
         while not line.endswith(b"\n"):
-            ready, _, _ = select.select([worker.stdout], [], [], max(0.0, start + _PATIENCE * ANSWER_S - time.monotonic()))
+            ready, _, _ = select.select(
+                [worker.stdout], [], [], max(0.0, start + _PATIENCE * ANSWER_S - time.monotonic())
+            )
             if not ready:
                 stack = self._stack()
                 self.stop()
-                return {"outcome": "slow", "text": "no answer", "traceback": stack, "seconds": ANSWER_S, "peak_bytes": 0}
+                return {
+                    "outcome": "slow",
+                    "text": "no answer",
+                    "traceback": stack,
+                    "seconds": ANSWER_S,
+                    "peak_bytes": 0,
+                }
             part = os.read(worker.stdout.fileno(), 1 << 20)
             if not part:
                 code = worker.wait()

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 
 from tests.faults.mutation import (
-    ODD_NUMBERS, as_json, as_toml, mutated_bytes, mutated_message, mutated_png, mutated_text, mutated_value,
+    ODD_NUMBERS,
+    as_json,
+    as_toml,
+    mutated_bytes,
+    mutated_message,
+    mutated_png,
+    mutated_text,
+    mutated_value,
 )  # fmt: skip
 
 __all__ = ["SUBJECTS", "Files", "Subject"]
@@ -34,6 +41,8 @@ class Subject:
     read: Callable[[Path, Random], None]
     writes: tuple[str, ...] = ()
     """Endings of the files that the program writes beside them."""
+    weight: int = 1
+    """Its part of the inputs of a hunt."""
 
 
 def command(*words: object) -> None:
@@ -143,7 +152,9 @@ def _external(model: Any, random: Random) -> Files:
     else:
         tensors = [tensor for tensor in model.graph.initializer if tensor.external_data]
         entry = random.choice(random.choice(tensors).external_data)
-        entry.value = random.choice(("", "..", "/etc/passwd", "-1", "1" * 30, "model.onnx", "../x", "nan", "./weights.bin", "\0", "4096"))
+        entry.value = random.choice(
+            ("", "..", "/etc/passwd", "-1", "1" * 30, "model.onnx", "../x", "nan", "./weights.bin", "\0", "4096")
+        )
     return {"model.onnx": model.SerializeToString(), "weights.bin": data}
 
 
@@ -353,7 +364,9 @@ def _pictures(*names: str) -> Files:
     return {name: _picture("PNG", "RGB", index % 3) for index, name in enumerate(names)}
 
 
-_YAML = "path: .\ntrain: images/train\nval: images/val\nkpt_shape: [2, 3]\nflip_idx: [1, 0]\nnames:\n  0: cat\n  1: dog\n"
+_YAML = (
+    "path: .\ntrain: images/train\nval: images/val\nkpt_shape: [2, 3]\nflip_idx: [1, 0]\nnames:\n  0: cat\n  1: dog\n"
+)
 
 
 def make_yolo(random: Random) -> Files:
@@ -376,7 +389,10 @@ def make_yolo(random: Random) -> Files:
         files[chosen] = as_json(changed).replace(b"Infinity", b".inf").replace(b"NaN", b".nan")  # YAML reads JSON
     else:
         files[chosen] = mutated_text(texts[chosen], random)
-    return {**files, **_pictures(*(f"images/{name}.png" for name in ("train/a", "train/b", "train/e", "train/f", "val/c", "val/d")))}
+    return {
+        **files,
+        **_pictures(*(f"images/{name}.png" for name in ("train/a", "train/b", "train/e", "train/f", "val/c", "val/d"))),
+    }
 
 
 def _coco() -> Any:
@@ -436,14 +452,18 @@ def make_voc(random: Random) -> Files:
 
 
 def make_csv(random: Random) -> Files:
-    rows: list[list[Any]] = [["file", "x0", "y0", "v0", "split"] if random.random() < 0.5 else ["file", "age", "weight"]]
+    rows: list[list[Any]] = [
+        ["file", "x0", "y0", "v0", "split"] if random.random() < 0.5 else ["file", "age", "weight"]
+    ]
     rows += [[f"{name}.png", *(random.randint(0, 9) for _ in rows[0][1:])] for name in ("a", "b", "c", "d")]
     if rows[0][-1] == "split":
         for row in rows[1:]:
             row[-2:] = [2, "train" if row[0] < "d" else "val"]
     if random.random() < 0.6:
         changed = mutated_value(rows, random)
-        rows = [row if isinstance(row, list) else [row] for row in changed] if isinstance(changed, list) else [[changed]]
+        rows = (
+            [row if isinstance(row, list) else [row] for row in changed] if isinstance(changed, list) else [[changed]]
+        )
     stream = io.StringIO()
     csv.writer(stream, delimiter=random.choice(",;\t")).writerows(rows)
     data = stream.getvalue().encode("utf-8", "surrogatepass")
@@ -789,7 +809,7 @@ def read_labels(folder: Path, random: Random) -> None:
 
 
 SUBJECTS: dict[str, Subject] = {
-    "onnx": Subject(make_onnx, read_onnx),
+    "onnx": Subject(make_onnx, read_onnx, weight=3),
     "npz": Subject(make_npz, read_npz),
     "images": Subject(make_images, read_images),
     "yolo": Subject(make_yolo, read_labels),
