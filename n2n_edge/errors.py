@@ -19,6 +19,8 @@ __all__ = [
 ]  # fmt: skip
 
 
+_LINE_BREAKS = {ord(sign): repr(sign)[1:-1] for sign in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"}
+
 _SETTING = re.compile("‹([a-z][a-z0-9_]*?)(_s)?›")
 
 
@@ -49,8 +51,11 @@ class N2NError(Exception):
 
     @property
     def text(self) -> str:
-        """What was raised, settings in brackets: for another error to quote."""
-        return super().__str__()
+        """What was raised on one line, settings in brackets: for another error to quote.
+
+        Line breaks, which only names from elsewhere have, are escaped.
+        """
+        return super().__str__().translate(_LINE_BREAKS)
 
     def on_command_line(self) -> str:
         """Return the text with settings as the options of commands."""

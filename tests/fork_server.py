@@ -46,13 +46,13 @@ class Forks:
     """A server that is running."""
 
     def __init__(self, address: Path | None) -> None:
-        self._address = address
+        self.address = address
 
     def argv(self, command: Sequence[str]) -> list[str]:
         """Return what to start instead of a command; one of another program stays as it is."""
-        if self._address is None or not command or command[0] != sys.executable:
+        if self.address is None or not command or command[0] != sys.executable:
             return list(command)
-        return [sys.executable, "-I", "-S", "-c", CLIENT, str(self._address), *command[1:]]
+        return [sys.executable, "-I", "-S", "-c", CLIENT, str(self.address), *command[1:]]
 
 
 @contextlib.contextmanager

@@ -1,9 +1,10 @@
 """Feed mutated files to the program, and write down what became of them, by kind.
 
-    python benchmarks/faults/fuzz.py --inputs 10000
+python benchmarks/faults/fuzz.py --inputs 10000
 """
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -38,41 +39,42 @@ def main() -> None:
     given = parser.parse_args()
     kinds: dict[str, Any] = {}
     wanted = None if given.kinds is None else given.kinds.split(",")
-    with running_forks("n2n_edge.cli.app", "torch") as forks, TemporaryDirectory() as name:
-        with running_hunt(Path(name), forks) as hunt:
-            for kind, count in shares(given.inputs).items():
-                if wanted is not None and kind not in wanted:
+    with contextlib.ExitStack() as stack:
+        forks = stack.enter_context(running_forks("n2n_edge.cli.app", "torch"))
+        hunt = stack.enter_context(running_hunt(Path(stack.enter_context(TemporaryDirectory())), forks))
+        for kind, count in shares(given.inputs).items():
+            if wanted is not None and kind not in wanted:
+                continue
+            outcomes: Counter[str] = Counter()
+            faults: dict[tuple[str, str], dict[str, Any]] = {}
+            longest, largest, start = 0.0, 0, time.monotonic()
+            for seed in range(given.seed, given.seed + count):
+                found = hunt.read(kind, Random(seed))
+                outcomes[found.outcome] += 1
+                longest, largest = max(longest, found.seconds), max(largest, found.peak_bytes)
+                if found.outcome in ("accepted", "refused"):
                     continue
-                outcomes: Counter[str] = Counter()
-                faults: dict[tuple[str, str], dict[str, Any]] = {}
-                longest, largest, start = 0.0, 0, time.monotonic()
-                for seed in range(given.seed, given.seed + count):
-                    found = hunt.read(kind, Random(seed))
-                    outcomes[found.outcome] += 1
-                    longest, largest = max(longest, found.seconds), max(largest, found.peak_bytes)
-                    if found.outcome in ("accepted", "refused"):
-                        continue
-                    place = place_of(found)
-                    row = faults.setdefault(
-                        (found.outcome, place),
-                        {"outcome": found.outcome, "place": place, "text": found.text[:200], "seed": seed, "times": 0},
-                    )
-                    row["times"] += 1
-                    if row["times"] == 1 and given.keep is not None:
-                        folder = given.keep / f"{kind.replace(' ', '-')}-{seed}"
-                        found.keep(folder)
-                        (folder / "traceback.txt").write_text(f"{found.outcome}: {found.text}\n{found.traceback}")
-                kinds[kind] = {
-                    "inputs": count,
-                    "outcomes": dict(outcomes),
-                    "longest_s": round(longest, 2),
-                    "largest_mb": round(largest / 1e6),
-                    "found": list(faults.values()),
-                }
-                print(f"{kind}: {kinds[kind]}, {time.monotonic() - start:.0f} s", flush=True)
-                document = {"seed": given.seed, "inputs": sum(row["inputs"] for row in kinds.values()), "kinds": kinds}
-                if wanted is None:
-                    RESULTS.write_text(json.dumps(document, indent=1) + "\n")
+                place = place_of(found)
+                row = faults.setdefault(
+                    (found.outcome, place),
+                    {"outcome": found.outcome, "place": place, "text": found.text[:200], "seed": seed, "times": 0},
+                )
+                row["times"] += 1
+                if row["times"] == 1 and given.keep is not None:
+                    folder = given.keep / f"{kind.replace(' ', '-')}-{seed}"
+                    found.keep(folder)
+                    (folder / "traceback.txt").write_text(f"{found.outcome}: {found.text}\n{found.traceback}")
+            kinds[kind] = {
+                "inputs": count,
+                "outcomes": dict(outcomes),
+                "longest_s": round(longest, 2),
+                "largest_mb": round(largest / 1e6),
+                "found": list(faults.values()),
+            }
+            print(f"{kind}: {kinds[kind]}, {time.monotonic() - start:.0f} s", flush=True)
+            document = {"seed": given.seed, "inputs": sum(row["inputs"] for row in kinds.values()), "kinds": kinds}
+            if wanted is None:
+                RESULTS.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

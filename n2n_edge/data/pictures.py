@@ -1,5 +1,7 @@
 """Picture files decoded to a network's channels and size."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +11,18 @@ from PIL import Image, UnidentifiedImageError
 from n2n_edge.data.pixels import GREY_MODES, Conversions, as_eight_bits
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.data.resizing import Reduced, resized_image
-from n2n_edge.errors import InputError
+from n2n_edge.errors import InputError, first_line
 from n2n_edge.foreign import printable
 
-__all__ = ["MODES", "UNREADABLE", "read_picture", "upright_size"]
+__all__ = ["MODES", "UNREADABLE", "read_picture", "unreadable", "upright_size"]
 
 MODES = {1: "L", 3: "RGB"}
 """Pillow's mode of pictures with so many channels."""
 
-UNREADABLE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
+UNREADABLE = (
+    OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError, EOFError, AssertionError,
+    LookupError, TypeError, ArithmeticError, AttributeError, RuntimeError, struct.error, zlib.error,
+)  # fmt: skip
 """What Pillow raises for a picture that it can't read."""
 
 _ORIENTATION = 0x0112
@@ -41,6 +46,11 @@ _LEAST_DECODED = 4
 """Sides of the input that a JPEG's sides keep where its decoder skips detail: 99% of bytes stay within one."""
 
 
+def unreadable(where: str, error: BaseException) -> str:
+    """Return the line for a picture of which Pillow raised one of `UNREADABLE`."""
+    return f"{where} can't be read ({printable(first_line(error))}): repair or remove it"
+
+
 def read_picture(
     source: str | Path | Image.Image, preprocessing: Preprocessing, conversions: Conversions | None = None
 ) -> NDArray[np.uint8]:
@@ -59,7 +69,7 @@ def read_picture(
         with Image.open(source) as image:
             return _pixels(where, image, preprocessing, noted)
     except UNREADABLE as error:
-        raise InputError(f"{where} can't be read ({printable(error)}): repair or remove it") from error
+        raise InputError(unreadable(where, error)) from error
 
 
 def _pixels(

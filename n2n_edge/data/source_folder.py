@@ -14,7 +14,7 @@ from PIL import Image
 from n2n_edge.data.folder_layout import Files, find_layout
 from n2n_edge.data.labels.pictures import pictures_in
 from n2n_edge.data.loading import Loading, quiet, refuse_unreadable
-from n2n_edge.data.pictures import MODES, UNREADABLE, read_picture
+from n2n_edge.data.pictures import MODES, UNREADABLE, read_picture, unreadable
 from n2n_edge.data.pixels import GREY_MODES, Conversions
 from n2n_edge.data.preprocessing import Preprocessing
 from n2n_edge.data.samples import Samples, Source, allocate
@@ -81,8 +81,7 @@ class FileReader:
             try:
                 prints[index] = _fingerprint(paths[index], whole=whole)
             except UNREADABLE as error:
-                where = f"image '{printable(paths[index])}'"
-                errors[index] = f"{where} can't be read ({printable(error)}): repair or remove it"
+                errors[index] = unreadable(f"image '{printable(paths[index])}'", error)
 
         self._each(len(paths), look)
         good = self._good(len(paths), errors)

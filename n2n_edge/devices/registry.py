@@ -11,7 +11,6 @@ from n2n_edge.devices.host import HOST_FIELDS, host_values
 from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.profile_file import line_of
 from n2n_edge.errors import InputError
-from n2n_edge.foreign import printable
 from n2n_edge.reading import expanded, is_file, read_text, read_toml
 
 __all__ = [
@@ -179,5 +178,4 @@ def _complaint(text: str, location: list[int | str], kind: str, message: str) ->
         message = "missing"
     else:
         message = f"{message[:1].lower()}{message[1:]}"
-    field = ".".join(str(part) for part in location)
-    return printable(f"line {line_of(text, location)}: field '{field}': {message}")
+    return f"line {line_of(text, location)}: field '{'.'.join(str(part) for part in location)}': {message}"

@@ -17,7 +17,7 @@ from n2n_edge.foreign import foreign_code
 from n2n_edge.graph.child import Array
 from n2n_edge.graph.load import to_proto
 from n2n_edge.graph.op import STANDARD_DOMAINS, op_key, op_of
-from n2n_edge.graph.runtime_shapes import exact_sizes, stand_in
+from n2n_edge.graph.runtime_shapes import exact_sizes, is_refused, stand_in
 from n2n_edge.graph.subgraphs import holds_graph, initializers_of
 
 __all__ = ["SMALL", "Inferred", "Walk", "infer", "is_countable", "is_random", "measured", "skeleton"]
@@ -185,7 +185,8 @@ class Walk:
                 if shape is not None:
                     self.hold(str(node.outputs[0].name), measured(node, shape))
                     return
-            self._infer(node)
+            if not is_refused(node, self.found.shapes):  # what it is then, a run tells: why it can't be
+                self._infer(node)
             if self._is_arithmetic(node):
                 self._evaluate(node)
         except InputError:  # of a row from outside

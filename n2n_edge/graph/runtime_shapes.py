@@ -9,7 +9,7 @@ from onnx import helper
 
 from n2n_edge.graph.op import MICROSOFT, op_of
 
-__all__ = ["StandIn", "drop_ignored_padding", "exact_sizes", "stand_in"]
+__all__ = ["StandIn", "drop_ignored_padding", "exact_sizes", "is_refused", "stand_in"]
 
 
 def exact_sizes(node: ir.Node, source: Sequence[int], weight: Sequence[int] = ()) -> tuple[int, ...] | None:
@@ -51,6 +51,23 @@ def exact_sizes(node: ir.Node, source: Sequence[int], weight: Sequence[int] = ()
         ]
         return tuple(min(size, source[2 + axis] * strides[axis]) for axis, size in enumerate(full))
     return None
+
+
+def is_refused(node: ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Tell whether ONNX Runtime won't run a convolution for inputs of these shapes, though ONNX infers its output's.
+
+    Its weight is of another rank than its input, or reads another number of channels.
+    """
+    row = op_of(node)
+    if row.kernel not in ("conv", "conv_transpose") or row.kernel_weight is None or node.domain == MICROSOFT:
+        return False
+    given = [node.inputs[place] if place < len(node.inputs) else None for place in (0, row.kernel_weight)]
+    known = [None if value is None else shapes.get(str(value.name)) for value in given]
+    source, weight = known
+    if source is None or weight is None or len(source) < 3:
+        return False
+    groups = node.attributes.get_int("group", 1) if row.kernel == "conv" else 1
+    return len(weight) != len(source) or source[1] != weight[row.kernel == "conv"] * (groups or 1)
 
 
 def drop_ignored_padding(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> None:

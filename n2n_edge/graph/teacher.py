@@ -85,7 +85,9 @@ class Teacher:
         """Load and analyse an ONNX file; raises InputError as `load_model` does."""
         model = load_model(path)
         with foreign_file(path), analysing(model):
-            return cls(model, input_shape)
+            teacher = cls(model, input_shape)
+            _ = teacher.full  # what can be merged, and which regions there are, is found with the rest
+            return teacher
 
     @classmethod
     def from_torch(cls, module: object, example_input: object) -> "Teacher":
@@ -131,12 +133,20 @@ class Teacher:
 
         Raises:
             ValueError: the removals leave an op with inputs of different widths.
+            InputError: the graph can't be analysed, since ONNX Runtime can't run it.
         """
         key = (removed, linear)
         known = self._base_graphs.get(key)
         if known is None:
-            known = self._make_base_graph(removed, linear)
-            self._base_graphs[key] = known
+            made: BaseGraph | RemovalConflictError
+            with analysing(self.source):
+                try:
+                    made = self._make_base_graph(removed, linear)
+                except RemovalConflictError as conflict:  # no fault of the model
+                    made = conflict
+            if isinstance(made, RemovalConflictError):
+                raise made
+            known = self._base_graphs[key] = made
             while len(self._base_graphs) > _BASE_GRAPHS_KEPT:
                 self._base_graphs.popitem(last=False)
         self._base_graphs.move_to_end(key)

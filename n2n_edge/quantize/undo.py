@@ -270,6 +270,8 @@ def _spread(array: _Array, shape: tuple[int, ...], node: ir.Node) -> _Array:
         return np.broadcast_to(array.reshape(()), shape)
     axis = node.attributes.get_int("axis", 1)
     block = node.attributes.get_int("block_size", 0)
+    if axis is None or not -len(shape) <= axis < len(shape):
+        raise InputError(f"node '{node.name}': its axis is none of the {len(shape)} of what it scales; export it again")
     if block:
         return np.repeat(array, block, axis)[tuple(slice(size) for size in shape)]
     sizes = [1] * len(shape)

@@ -46,10 +46,14 @@ def read_bench(path: Path) -> BenchJson:
         raise InputError(f"{path}: of version {document.get('schema_version')}, not {SCHEMA_VERSION}; measure again")
     try:
         for row in [row for row in document["models"] if "p50_ms" in row]:
-            _ = row["path"], row["sha256"], row["threads"], row["p50_ms"]["value"], row["p50_ms"]["low"]
-        _ = document["environment"]["cpu"], document["target"]["name"]
-    except (KeyError, TypeError) as error:
+            _ = row["sha256"]
+            if not all(float(row["p50_ms"][part]) > 0 for part in ("value", "low", "high")):
+                raise ValueError("a time that is none")
+        _ = document["environment"]["cpu"], [change.words for change in changes_since(document, document)]
+    except KeyError as error:
         raise InputError(f"{path}: a bench document without {error}; write one with bench --save") from error
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise InputError(f"{path}: a damaged bench document ({error}); write one with bench --save") from error
     return document  # type: ignore[return-value]
 
 

@@ -149,7 +149,7 @@ class Hunt:
         return self._log.read_text(errors="replace")[-3000:]
 
     def _start(self) -> subprocess.Popen[bytes]:
-        address = "" if self._forks._address is None else str(self._forks._address)
+        address = "" if self._forks.address is None else str(self._forks.address)
         argv = self._forks.argv([sys.executable, "-m", "tests.faults.worker", address])
         environment = {
             **os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1",

@@ -20,20 +20,20 @@ __all__ = [
 ]  # fmt: skip
 
 ODD_NUMBERS: tuple[Any, ...] = (
-    0, -1, 1, 2, 3, 7, 127, 255, 256, 65_535, 65_536, 2**31 - 1, 2**31, -(2**31), 2**32, 2**53, 2**63 - 1, -(2**63), 2**63, 2**64,
-    10**30, 10**400, 0.0, -0.0, 0.5, 1e-9, 1e-320, 1e9, 1e38, 1e308, -1e308, math.nan, math.inf, -math.inf, True, False,
+    0, -1, 1, 2, 3, 7, 127, 255, 256, 65_535, 65_536, 2**31 - 1, 2**31, -(2**31), 2**32, 2**53, 2**63 - 1, -(2**63),
+    2**63, 2**64, 10**30, 10**400, 0.0, -0.0, 0.5, 1e-9, 1e-320, 1e9, 1e38, 1e308, -1e308, math.nan, math.inf,
+    -math.inf, True, False,
 )  # fmt: skip
 ODD_TEXTS: tuple[str, ...] = (
-    "", " ", "\0", "\n", "a\nb", "\x1b[31m", "\ud800", "\u202e", "é" * 300, "x" * 5000, "/", "..", "../..", ".", "~", "~nobody",
-    "/dev/zero", "/dev/stdin", "/proc/self/mem", "nan", "inf", "-1", "1e400", "None", "null", "{}", "[]", "{0}", "%s", "a" * 300 + ".png",
-    "cpu", "ms", "MB", "fp32", "auto",
+    "", " ", "\0", "\n", "a\nb", "\x1b[31m", "\ud800", "\u202e", "é" * 300, "x" * 5000, "/", "..", "../..", ".", "~",
+    "~nobody", "/dev/zero", "/dev/stdin", "/proc/self/mem", "nan", "inf", "-1", "1e400", "None", "null", "{}", "[]",
+    "{0}", "%s", "a" * 300 + ".png", "cpu", "ms", "MB", "fp32", "auto",
 )  # fmt: skip
-ODD_WORDS: tuple[bytes, ...] = tuple(
-    text.encode("utf-8", "surrogatepass") for text in ODD_TEXTS if len(text) < 400
-) + (
-    b"\xff", b"\xef\xbb\xbf", b"\r", b"'", b'"', b"[", b"]", b"{", b"}", b"=", b":", b",", b";", b"&", b"*", b"#", b"!!python/object:os.system",
-    b"&a [*a]", b"<", b">", b"&lol;", b"<!DOCTYPE a [<!ENTITY a 'b'>]>", b"nan", b"1e999", b"-1e999", b"9" * 400, b"1979-05-27T07:32:00Z",
-    b"[" * 3000, b"\xf4\x90\x80\x80", b"NaN", b"Infinity", b"0x10", b"1_0", b"\t", b"- ",
+ODD_WORDS: tuple[bytes, ...] = (
+    *(text.encode("utf-8", "surrogatepass") for text in ODD_TEXTS if len(text) < 400), b"\xff", b"\xef\xbb\xbf",
+    b"\r", b"'", b'"', b"[", b"]", b"{", b"}", b"=", b":", b",", b";", b"&", b"*", b"#", b"!!python/object:os.system",
+    b"&a [*a]", b"<", b">", b"&lol;", b"<!DOCTYPE a [<!ENTITY a 'b'>]>", b"nan", b"1e999", b"-1e999", b"9" * 400,
+    b"1979-05-27T07:32:00Z", b"[" * 3000, b"\xf4\x90\x80\x80", b"NaN", b"Infinity", b"0x10", b"1_0", b"\t", b"- ",
 )  # fmt: skip
 _LENGTHS = (0, 1, 2, 127, 128, 255, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
 _MOST_EDITS = 4
@@ -358,9 +358,11 @@ def _odd_scalar(field: FieldDescriptor, now: Any, random: Random, names: list[st
 
 
 _OPERATORS = (
-    "Conv", "Relu", "Add", "Mul", "Concat", "Reshape", "Transpose", "Gemm", "MatMul", "BatchNormalization", "Identity", "Slice", "Split",
-    "Pad", "Expand", "Tile", "Range", "ConstantOfShape", "Gather", "Shape", "Resize", "Softmax", "If", "Loop", "Scan", "TopK", "NonZero",
-    "Flatten", "Squeeze", "Unsqueeze", "ReduceMean", "GlobalAveragePool", "MaxPool", "AveragePool", "ConvTranspose", "QuantizeLinear",
-    "DequantizeLinear", "Cast", "Where", "Einsum", "LSTM", "SequenceEmpty", "OneHot", "DepthToSpace", "InstanceNormalization", "Dropout",
-    "NonMaxSuppression", "GridSample", "RandomNormal", "ScatterND", "CumSum", "LayerNormalization", "Constant", "NoSuchOperator",
+    "Conv", "Relu", "Add", "Mul", "Concat", "Reshape", "Transpose", "Gemm", "MatMul", "BatchNormalization",
+    "Identity", "Slice", "Split", "Pad", "Expand", "Tile", "Range", "ConstantOfShape", "Gather", "Shape", "Resize",
+    "Softmax", "If", "Loop", "Scan", "TopK", "NonZero", "Flatten", "Squeeze", "Unsqueeze", "ReduceMean",
+    "GlobalAveragePool", "MaxPool", "AveragePool", "ConvTranspose", "QuantizeLinear", "DequantizeLinear", "Cast",
+    "Where", "Einsum", "LSTM", "SequenceEmpty", "OneHot", "DepthToSpace", "InstanceNormalization", "Dropout",
+    "NonMaxSuppression", "GridSample", "RandomNormal", "ScatterND", "CumSum", "LayerNormalization", "Constant",
+    "NoSuchOperator",
 )  # fmt: skip

@@ -364,6 +364,7 @@ def _pictures(*names: str) -> Files:
     return {name: _picture("PNG", "RGB", index % 3) for index, name in enumerate(names)}
 
 
+_POINTS = "kpt_shape: [2, 3]\nflip_idx: [1, 0]\n"
 _YAML = (
     "path: .\ntrain: images/train\nval: images/val\nkpt_shape: [2, 3]\nflip_idx: [1, 0]\nnames:\n  0: cat\n  1: dog\n"
 )
@@ -374,7 +375,7 @@ def make_yolo(random: Random) -> Files:
         "labels/train/a.txt": "1 0.5 0.5 0.25 0.5\n0 0.25 0.5 0.5 1\n",
         "labels/train/b.txt": "0 0.1 0.1 0.9 0.1 0.5 0.9\n",
         "labels/val/c.txt": "0 0.5 0.5 0.5 0.5\n",
-        "data.yaml": _YAML if random.random() < 0.3 else _YAML.replace("kpt_shape: [2, 3]\nflip_idx: [1, 0]\n", ""),
+        "data.yaml": _YAML if random.random() < 0.3 else _YAML.replace(_POINTS, ""),
     }
     if "kpt_shape" in texts["data.yaml"]:
         for name in texts:

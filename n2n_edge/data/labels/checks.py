@@ -12,7 +12,7 @@ from PIL import Image
 
 from n2n_edge.data.labels.values import NOT_LABELLED, Annotated, Floats, Label, Objects, Shape, Split
 from n2n_edge.data.loading import quiet, refuse_unreadable
-from n2n_edge.data.pictures import UNREADABLE, upright_size
+from n2n_edge.data.pictures import UNREADABLE, unreadable, upright_size
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.metrics.notices import Notice
@@ -273,7 +273,7 @@ def _size(path: str) -> tuple[int, int] | str:
         with Image.open(path) as image:
             return upright_size(image) if _may_tell(image, path) else (image.height, image.width)
     except UNREADABLE as error:
-        return f"image {named(path)} can't be read ({printable(error)}): repair or remove it"
+        return unreadable(f"image {named(path)}", error)
 
 
 def _may_tell(image: Image.Image, path: str) -> bool:

@@ -16,7 +16,7 @@ from n2n_edge.data.labels.pictures import by_stem, is_picture, pictures_in
 from n2n_edge.data.labels.values import IGNORED, SPLITS, Annotated, Label, MaskFile, Split, mask_values
 from n2n_edge.data.labels.voc import splits_of
 from n2n_edge.data.loading import quiet
-from n2n_edge.data.pictures import UNREADABLE
+from n2n_edge.data.pictures import UNREADABLE, unreadable
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import printable
 from n2n_edge.metrics.notices import Notice
@@ -155,7 +155,7 @@ def _look_at(
         except ValueError as error:
             raise InputError(f"mask {mask} {printable(error)}; {_REMEDY}") from error
         except UNREADABLE as error:
-            raise InputError(f"mask {mask} can't be read ({printable(error)}); repair or remove it") from error
+            raise InputError(unreadable(f"mask {mask}", error)) from error
         return np.bincount(values.ravel(), minlength=256).astype(np.int64)
 
     with quiet(), ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
