@@ -34,10 +34,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1_000_000)
-    parser.add_argument("--kinds", help="some of them, by comma")
+    parser.add_argument("--kinds", help="some of them, by comma; the results of the others are kept")
     parser.add_argument("--keep", type=Path, help="folder for the inputs that are faults")
     given = parser.parse_args()
     kinds: dict[str, Any] = {}
+    if given.kinds is not None and RESULTS.exists():  # the others stay as they were found
+        kinds = json.loads(RESULTS.read_text())["kinds"]
     wanted = None if given.kinds is None else given.kinds.split(",")
     with contextlib.ExitStack() as stack:
         forks = stack.enter_context(running_forks("n2n_edge.cli.app", "torch"))
@@ -73,8 +75,7 @@ def main() -> None:
             }
             print(f"{kind}: {kinds[kind]}, {time.monotonic() - start:.0f} s", flush=True)
             document = {"seed": given.seed, "inputs": sum(row["inputs"] for row in kinds.values()), "kinds": kinds}
-            if wanted is None:
-                RESULTS.write_text(json.dumps(document, indent=1) + "\n")
+            RESULTS.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

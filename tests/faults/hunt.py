@@ -19,7 +19,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.faults.subjects import ROOT, SUBJECTS, Files
+from tests.faults.subjects import CONTROL, ROOT, SUBJECTS, Files
 from tests.faults.worker import MOST_BYTES
 from tests.fork_server import Forks
 
@@ -86,6 +86,7 @@ class Hunt:
         write(files, folder)
         found = self._ask(kind, folder, seed)
         outcome, text = found["outcome"], found["text"]
+        subject = SUBJECTS.get(kind, CONTROL)
         if outcome not in FAULTS:
             if found["seconds"] > ANSWER_S:
                 outcome, text = "slow", f"{found['seconds']:.0f} s: {text}"
@@ -96,7 +97,7 @@ class Hunt:
             if changed:
                 outcome, text = "overwritten", ", ".join(changed)
             there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-            more = [name for name in there - set(files) if not name.endswith(SUBJECTS[kind].writes or ("\0",))]
+            more = [name for name in there - set(files) if not name.endswith(subject.writes or ("\0",))]
             if more:
                 outcome, text = "left behind", ", ".join(more)
         shutil.rmtree(folder)
@@ -155,9 +156,10 @@ class Hunt:
             **os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1",
             "XDG_CONFIG_HOME": str(self._folder / "config"),
         }  # fmt: skip
-        return subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log.open("wb"), env=environment, cwd=ROOT
-        )
+        with self._log.open("wb") as log:
+            return subprocess.Popen(
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment, cwd=ROOT
+            )
 
     def stop(self) -> None:
         if self._worker is not None:

@@ -62,14 +62,14 @@ def phase_named(text: str) -> str | None:
     return next((phase for phase in PHASES if text.startswith(phase)), None)
 
 
-def begin(forks: Forks, out: Path, given: Sequence[str] | None) -> "subprocess.Popen[bytes]":
-    """Begin a run, or go on with one where no words are given."""
+def begin(forks: Forks, out: Path, given: Sequence[str] | None, log: Path | None = None) -> "subprocess.Popen[bytes]":
+    """Begin a run, or go on with one where no words are given; what it says goes to `log`, by default beside it."""
     words = ["--resume"] if given is None else given
     address = "" if forks.address is None else str(forks.address)
     argv = [sys.executable, "-m", "tests.faults.killed_run", address, "compress", *words, "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    with (out.parent / f"{out.name}.log").open("ab") as log:
-        return subprocess.Popen(forks.argv(argv), stdout=subprocess.PIPE, stderr=log, env=environment, cwd=ROOT)
+    with (log or out.parent / f"{out.name}.log").open("ab") as said:
+        return subprocess.Popen(forks.argv(argv), stdout=subprocess.PIPE, stderr=said, env=environment, cwd=ROOT)
 
 
 def _announced(process: "subprocess.Popen[bytes]") -> Iterator[tuple[str, str]]:

@@ -217,7 +217,7 @@ def as_json(value: Any) -> bytes:
         return b"{%s}" % b",".join(json.dumps(str(key)).encode() + b":" + as_json(each) for key, each in value.items())
     if isinstance(value, list | tuple):
         return b"[%s]" % b",".join(map(as_json, value))
-    return value.encode() if _is_nested(value) else _number(value) or json.dumps(value).encode()
+    return value.encode("utf-8", "replace") if _is_nested(value) else _number(value) or json.dumps(value).encode()
 
 
 def _number(value: Any) -> bytes | None:
@@ -243,7 +243,7 @@ def _toml(value: Any) -> bytes:
     if isinstance(value, float):
         return (str(value) if math.isfinite(value) else "nan" if math.isnan(value) else f"{value}").encode()
     if _is_nested(value):
-        return bytes(value.encode())
+        return bytes(value.encode("utf-8", "replace"))
     return _number(value) or json.dumps(value).encode("utf-8", "replace")
 
 

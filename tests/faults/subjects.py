@@ -26,7 +26,7 @@ from tests.faults.mutation import (
     mutated_value,
 )  # fmt: skip
 
-__all__ = ["SUBJECTS", "Files", "Subject"]
+__all__ = ["CONTROL", "SUBJECTS", "Files", "Subject"]
 
 ROOT = Path(__file__).resolve().parents[2]
 Files = dict[str, bytes]
@@ -809,6 +809,11 @@ def read_labels(folder: Path, random: Random) -> None:
     _load_data(folder, random)
 
 
+def read_code(folder: Path, random: Random) -> None:
+    """Run a program: what a fault looks like."""
+    exec((folder / "code.py").read_text(), {"folder": folder, "os": __import__("os")})
+
+
 SUBJECTS: dict[str, Subject] = {
     "onnx": Subject(make_onnx, read_onnx, weight=3),
     "npz": Subject(make_npz, read_npz),
@@ -828,3 +833,6 @@ SUBJECTS: dict[str, Subject] = {
     "weights": Subject(make_weights, read_weights),
 }
 """By name."""
+
+CONTROL = Subject(lambda random: {}, read_code)
+"""What shows that a hunt sees faults; its name is "code"."""

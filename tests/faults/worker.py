@@ -38,10 +38,10 @@ def outcome_of(kind: str, folder: Path, seed: int) -> dict[str, Any]:
     """Read what lies in a folder; an error that the program documents is a refusal, anything else a fault."""
     from n2n_edge.errors import N2NError
     from n2n_edge.foreign import UnforeseenError
-    from tests.faults.subjects import SUBJECTS
+    from tests.faults.subjects import CONTROL, SUBJECTS
 
     try:
-        SUBJECTS[kind].read(folder, Random(seed))
+        SUBJECTS.get(kind, CONTROL).read(folder, Random(seed))
     except UnforeseenError as error:
         return {"outcome": "unforeseen", "text": str(error), "traceback": "".join(traceback.format_exception(error))}
     except N2NError as error:
