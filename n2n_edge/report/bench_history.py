@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from n2n_edge.errors import InputError
 from n2n_edge.measure.runtimes import ONNXRUNTIME
@@ -44,17 +44,18 @@ def read_bench(path: Path) -> BenchJson:
         raise InputError(f"{path}: not a bench document; write one with bench --save")
     if document.get("schema_version") != SCHEMA_VERSION:
         raise InputError(f"{path}: of version {document.get('schema_version')}, not {SCHEMA_VERSION}; measure again")
+    bench = cast("BenchJson", document)
     try:
         for row in [row for row in document["models"] if "p50_ms" in row]:
             _ = row["sha256"]
             if not all(float(row["p50_ms"][part]) > 0 for part in ("value", "low", "high")):
                 raise ValueError("a time that is none")
-        _ = document["environment"]["cpu"], [change.words for change in changes_since(document, document)]
+        _ = document["environment"]["cpu"], [change.words for change in changes_since(bench, bench)]
     except KeyError as error:
         raise InputError(f"{path}: a bench document without {error}; write one with bench --save") from error
     except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise InputError(f"{path}: a damaged bench document ({error}); write one with bench --save") from error
-    return document  # type: ignore[return-value]
+    return bench
 
 
 def changes_since(earlier: BenchJson, now: BenchJson) -> tuple[Change, ...]:
