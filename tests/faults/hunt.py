@@ -133,7 +133,7 @@ class Hunt:
             part = os.read(worker.stdout.fileno(), 1 << 20)
             if not part:
                 code = worker.wait()
-                self._worker = None
+                self.stop()
                 text = f"signal {-code}" if code < 0 else f"exit {code}"
                 said = self._log.read_text(errors="replace")[-3000:]
                 seconds = time.monotonic() - start

@@ -29,13 +29,13 @@ def check(found: Finding) -> None:
     assert found.outcome != "unforeseen", f"{found.kind}: {found.text}\n{found.traceback}"
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(kind=st.sampled_from(CHEAP), random=st.randoms(use_true_random=False))
+@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kind=st.sampled_from(CHEAP), random=st.randoms(use_true_random=True))
 def test_mutated_files_are_read_or_refused(hunt: Hunt, kind: str, random: Random) -> None:
     check(hunt.read(kind, random))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_mutated_models_are_read_or_refused(hunt: Hunt, seed: int) -> None:
     check(hunt.read("onnx", Random(seed)))
 
