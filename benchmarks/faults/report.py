@@ -39,7 +39,7 @@ def main() -> None:
     for kind, row in fuzz["kinds"].items():
         for found in row["found"]:
             text = " ".join(found["text"].split())[:110].replace("|", "/")
-            place = found["place"].replace('"', "").replace("|", "/")
+            place = " ".join(found["place"].replace('"', "").replace("|", "/").split())
             lines.append(f"| {kind} | {found['outcome']}: `{text}` | {found['times']} | `{place}` |")
     (HERE / "results.md").write_text("\n".join(lines) + "\n")
 

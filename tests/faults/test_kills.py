@@ -1,6 +1,6 @@
 """Killed at any moment of any phase, with a clock that jumps, a run ends with the same student.
 
-`N2N_EDGE_KILLS` says how many kills the slow test makes.
+`N2N_EDGE_KILLS` says how many kills there are. `test_compress` of `tests/runs` has one kill amid a search by default.
 """
 
 import os
@@ -38,6 +38,7 @@ def check(forks: Forks, whole: tuple[Path, Timeline], number: int, phases: tuple
     return kills
 
 
+@pytest.mark.slow
 def test_kills_in_several_phases_and_a_jumping_clock_change_nothing(
     run_forks: Forks, whole: tuple[Path, Timeline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
