@@ -164,11 +164,10 @@ class Teacher:
         other._importance, other._base_graphs = importance, OrderedDict()
         return other
 
-    def lost_shares(self, group: ChannelGroup, widths: Iterable[int]) -> list[float] | None:
+    def lost(self, group: ChannelGroup, widths: Iterable[int]) -> list[float] | None:
         """Return the summed importance of the units that go at each of `widths`; None if a unit has none.
 
-        Of an importance by data (see `ranked`) that is the error of the layers that read them, as a share of what they
-        give.
+        Of an importance by data (see `ranked`) that is what the layers that read them lose: a rise of the loss.
         """
         if self._importance is None:
             return None

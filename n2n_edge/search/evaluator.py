@@ -15,7 +15,7 @@ from n2n_edge.graph.teacher import Teacher, build, surviving
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.search.costing import FAILED_EXCESS, CostMeter
 from n2n_edge.search.reward import compression_reward, infeasible_reward
-from n2n_edge.search.rises import PROBED, RATIOS, group_rises, rise_of_loss
+from n2n_edge.search.rises import PROBED, RATIOS, average_rise, group_rises, scale_of_rises
 from n2n_edge.search.store import Fact, Journal, JsonObject, rung_kind
 from n2n_edge.search.surrogate import Sensitivity
 from n2n_edge.search.trial import Trial, TrialCosts
@@ -185,8 +185,8 @@ class Evaluator:
         }
         lost = {group.name: self._lost(group) for group in groups}
         known = {name: rises[name] for name in rises if name in layers}
-        scale = rise_of_loss(probed, lost, known)
-        wholes = _filled(known, sorted(layers), scale)
+        narrowed = group_rises(probed, lost, scale_of_rises(probed, lost, known))
+        wholes = _filled(known, sorted(layers), average_rise(narrowed))
         regions = {
             name.removeprefix(_INT8): rise
             for name, rise in rises.items()
@@ -196,14 +196,14 @@ class Evaluator:
         merged = _filled({name: rises[_MERGE + name] for name in merges if _MERGE + name in rises}, list(merges))
         return Sensitivity(
             wholes,
-            group_rises(probed, lost, scale),
+            narrowed,
             RATIOS,
             _filled(regions, self.meter.precision.open),
             {layer: merged[name] / len(linear) for name, linear in merges.items() for layer in linear},
         )
 
     def _lost(self, group: ChannelGroup) -> Mapping[float, float] | None:
-        shares = self.teacher.lost_shares(group, [_narrowed(group, ratio) for ratio in RATIOS])
+        shares = self.teacher.lost(group, [_narrowed(group, ratio) for ratio in RATIOS])
         return None if shares is None else dict(zip(RATIOS, shares, strict=True))
 
     def _probed(self, distiller: "ShortDistiller", name: str, architecture: Architecture) -> JsonObject:

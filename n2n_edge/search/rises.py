@@ -1,10 +1,11 @@
 """Rises of the loss by group and width, from the few that were probed and what the groups' readers lose."""
 
 from collections.abc import Mapping
+from math import fsum
 
 import numpy as np
 
-__all__ = ["PROBED", "RATIOS", "group_rises", "rise_of_loss"]
+__all__ = ["PROBED", "RATIOS", "average_rise", "group_rises", "scale_of_rises"]
 
 PROBED = (0.25, 0.5)
 """Ratios at which groups are narrowed alone."""
@@ -13,7 +14,7 @@ RATIOS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Ratios at which a profile has their rises; those of `PROBED` are among them."""
 
 _WITHOUT_PROBE = 1.0
-"""The rise of a group whose readers lose all that they give, where nothing was probed."""
+"""The rise of the average group at the least of `RATIOS`, where nothing was probed."""
 
 _HALF_OF_QUARTER = 0.5
 """The rise at half the width, in units of that at a quarter, where none is known."""
@@ -26,10 +27,10 @@ def group_rises(
 ) -> Mapping[str, tuple[float, ...]]:
     """Return the rise of the loss of every group of `lost` at each of `RATIOS`.
 
-    `probed` has what was measured, by group and ratio of `PROBED`; `lost` the error of the layers that read a group at
-    each of `RATIOS`, as a share of what they give, None where that isn't known (see `Teacher.lost_shares`). A group's
-    rises are in proportion to that error, by the nearest ratio of its own that was probed, otherwise `scale` times it
-    (see `rise_of_loss`). Of a group without it, they are a line between its probes, or those of the average group.
+    `probed` has what was measured, by group and ratio of `PROBED`; `lost` what the layers that read a group lose at
+    each of `RATIOS`, None where that isn't known (see `Teacher.lost`). A group's rises are in proportion to that, by
+    the nearest ratio of its own that was probed, otherwise `scale` times it (see `scale_of_rises`). Of a group without
+    it, they are a line between its probes, or those of the average group.
     """
     quarters = [rises[PROBED[0]] for rises in probed.values() if PROBED[0] in rises]
     both = [rises for rises in probed.values() if len(rises) == len(PROBED)]
@@ -55,14 +56,15 @@ def group_rises(
     return {name: rises_of(name, shares) for name, shares in lost.items()}
 
 
-def rise_of_loss(
+def scale_of_rises(
     probed: Mapping[str, Mapping[float, float]],
     lost: Mapping[str, Mapping[float, float] | None],
     layers: Mapping[str, float],
 ) -> float:
-    """Return the rise of the loss where a group's readers lose as much as one of them gives.
+    """Return the rise of the loss for each unit of what readers lose.
 
-    That is by all probes of groups together; where there is none by the mean rise of `layers` taken out alone, or 1.
+    That is by all probes of groups together; where there is none, the average group at the least of `RATIOS` counts as
+    much as one of `layers`, the rises of those taken out alone, or as 1.
     """
     pairs = [
         (rise, shares[ratio])
@@ -70,7 +72,15 @@ def rise_of_loss(
         if (shares := lost.get(name)) is not None
         for ratio, rise in rises.items()
     ]
-    given, whole = sum(share for _, share in pairs), sum(layers.values())
+    given = fsum(share for _, share in pairs)
     if given > 0:
-        return sum(rise for rise, _ in pairs) / given
-    return whole / len(layers) if whole > 0 else _WITHOUT_PROBE
+        return fsum(rise for rise, _ in pairs) / given
+    known = [shares[RATIOS[0]] for shares in lost.values() if shares is not None]
+    mean = fsum(known) / len(known) if known else 0.0
+    whole = fsum(layers.values()) / len(layers) if layers else 0.0
+    return (whole if whole > 0 else _WITHOUT_PROBE) / (mean if mean > 0 else 1.0)
+
+
+def average_rise(rises: Mapping[str, tuple[float, ...]]) -> float:
+    """Return the rise of the average group at the least of `RATIOS`; nought where there is no group."""
+    return fsum(each[0] for each in rises.values()) / len(rises) if rises else 0.0

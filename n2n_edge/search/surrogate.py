@@ -84,6 +84,13 @@ class Sensitivity:
         narrowed = fsum(self.of_group(name, ratio) for name, ratio in estimate.ratios.items())
         return removed, narrowed
 
+    def compounded(self, ratios: Mapping[str, float]) -> float:
+        """Return what widths cost together, for comparing them: rises of cuts made alone, squared and summed.
+
+        Where several parts lose much, what is left of one no longer makes up for another.
+        """
+        return fsum(self.of_group(name, ratio) ** 2 for name, ratio in ratios.items())
+
     def of_group(self, name: str, ratio: float) -> float:
         """Return the rise of one group at `ratio`, between what was tried; nought for one that wasn't."""
         if name not in self.groups:

@@ -4,10 +4,15 @@ A layer that gives W x loses, without some of its inputs x_S and with its other 
 W_S (H^-1)_SS^-1/2 with H = E[x x'], the mean over inputs (Hassibi and Stork, Optimal Brain Surgeon, 1993; for whole
 structures Kurtic et al., ZipLM, 2023). The units of a channel group are given up one after the other, always those that
 cost the layers that read them least, and what was lost when a unit went is its importance.
+
+Errors of layers compare by what they do to the distillation loss, which is least at the teacher and so of second order
+around it: an error e of one output adds E[g^2] e^2 / 2 with g the slope of the loss by it (see `output_slopes`). Within
+a layer all outputs count alike, by the mean over them: few images tell no more.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import fsum
 
 import numpy as np
 import onnx_ir as ir
@@ -18,11 +23,13 @@ from torch import Tensor
 from n2n_edge.data.dataset import Data
 from n2n_edge.graph.groups import ChannelGroup
 from n2n_edge.graph.teacher import Teacher
+from n2n_edge.tasks.choice import task_of
 from n2n_edge.training.augmentation import normalise
 from n2n_edge.training.batches import as_bytes
 from n2n_edge.training.compute import Engine, deterministic, generator
 from n2n_edge.training.evaluation import batch_for
 from n2n_edge.training.executor import GraphModule
+from n2n_edge.training.output_slopes import output_slopes
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.watchdog import step
 
@@ -52,7 +59,7 @@ _Matrix = NDArray[np.float64]
 class _Reader:
     """A layer's `weights` by its inputs ``(outputs, inputs)``, and the inverse of the mean product of these.
 
-    Products are shares of what the layer gives. `axis` is that of the inputs in the graph's own weight.
+    Weights are in units in which errors are rises of the loss. `axis` is that of the inputs in the graph's own weight.
     """
 
     axis: int
@@ -60,13 +67,10 @@ class _Reader:
     inverse: _Matrix
 
     @classmethod
-    def of(cls, axis: int, weights: _Matrix, products: _Matrix) -> "_Reader | None":
-        """Return the layer; None where it gives nothing."""
-        given = float(np.einsum("oi,ij,oj->", weights, products, weights, optimize=True))
-        if not given > 0:
-            return None
+    def of(cls, axis: int, weights: _Matrix, products: _Matrix) -> "_Reader":
+        """Return the layer, what few images can't tell apart added to its products."""
         size = len(products)
-        products = products / given + _RIDGE * np.trace(products) / given / size * np.eye(size)
+        products = products + _RIDGE * np.trace(products) / size * np.eye(size)
         return cls(axis, weights, np.linalg.inv(products).astype(np.float64, copy=False))
 
 
@@ -76,11 +80,16 @@ def data_importance(
     """Return the importance of every label of the teacher's units; NaN for those of groups that no plain layer reads.
 
     `images` training images are looked at, at most; the seed of `settings` decides which. The units of one group
-    compare with each other: the importance is the error of the layers that read them, as a share of what they give.
+    compare with each other, and so do those of several: the importance is the rise of the distillation loss that the
+    error of the layers that read them stands for, or where the loss has no slope a share of what they give.
     """
     found = np.full(teacher.labels.count, np.nan)
     with deterministic(settings.threads):
-        readers = _readers(teacher, data, settings, min(images, len(data.train)))
+        engine = Engine.of(settings)
+        module = engine.module(teacher.model, "teacher").eval()
+        order = torch.randperm(len(data.train), generator=generator(settings.seed, _STREAM))[:images]
+        slopes = output_slopes(module, task_of(teacher.model, data), data, order, settings, engine)
+        readers = _readers(module, data, order, engine, slopes)
     for group in teacher.groups:
         if group.shrinkable:
             order, losses = _given_up(group, list(_own_readers(group, teacher, readers)))
@@ -88,16 +97,15 @@ def data_importance(
     return found
 
 
-def _readers(teacher: Teacher, data: Data, settings: DistillSettings, count: int) -> dict[str, _Reader]:
-    engine = Engine.of(settings)
-    module = engine.module(teacher.model, "teacher").eval()
-    order = torch.randperm(len(data.train), generator=generator(settings.seed, _STREAM))[:count]
-    look = _Look(module, count)
+def _readers(
+    module: GraphModule, data: Data, order: Tensor, engine: Engine, slopes: Mapping[str, Tensor]
+) -> dict[str, _Reader]:
+    look = _Look(module, len(order))
     for part in torch.split(order, batch_for(data)):
         inputs = engine.moved(normalise(as_bytes(data.train, part), data.preprocessing))
         with step("importance of channels"), torch.no_grad():
             module.visit(look, inputs)
-    return look.readers()
+    return look.readers(slopes)
 
 
 class _Look:
@@ -132,17 +140,29 @@ class _Look:
     def after(self, node: ir.Node, outputs: Sequence[Tensor]) -> None:
         """Ignore the outputs."""
 
-    def readers(self) -> dict[str, _Reader]:
-        """Return the layers by the names of their weights; means don't count, since constants make up for them."""
-        found = {}
+    def readers(self, slopes: Mapping[str, Tensor]) -> dict[str, _Reader]:
+        """Return the layers by the names of their weights; means don't count, since constants make up for them.
+
+        A layer without `slopes` counts as much as others do on average.
+        """
+        found: dict[str, _Reader] = {}
+        counts: dict[str, float] = {}
         for name, (products, total, count) in self._sums.items():
             mean = total / count
-            centred = products / count - mean[:, None] * mean
+            centred = (products / count - mean[:, None] * mean).cpu().numpy()
             axis, weight = self._axes[name], self._weights[name].double()
-            weights = weight.movedim(axis, -1).reshape(-1, weight.shape[axis])
-            reader = _Reader.of(axis, weights.cpu().numpy(), centred.cpu().numpy())
-            if reader is not None:
-                found[name] = reader
+            by_output = weight.movedim(axis, -1)  # (outputs, ..., inputs)
+            weights = by_output.reshape(-1, weight.shape[axis]).cpu().numpy()
+            given = np.einsum("oi,ij,oj->o", weights, centred, weights, optimize=True)
+            if not given.sum() > 0:
+                continue
+            found[name] = _Reader.of(axis, weights / np.sqrt(given.sum()), centred)
+            if name in slopes:
+                each = slopes[name].double().repeat_interleave(len(given) // len(slopes[name])).cpu().numpy()
+                counts[name] = float(given @ each) / 2
+        whole = fsum(counts.values())
+        for name, reader in found.items():
+            reader.weights *= np.sqrt(counts.get(name, whole / len(counts)) if whole > 0 else 1.0)
         return found
 
 

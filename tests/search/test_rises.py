@@ -14,7 +14,7 @@ from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.fitting import widths_at
 from n2n_edge.search.precision import Base
 from n2n_edge.search.proposers.suggested import balanced_ratios
-from n2n_edge.search.rises import PROBED, RATIOS, group_rises, rise_of_loss
+from n2n_edge.search.rises import PROBED, RATIOS, average_rise, group_rises, scale_of_rises
 from n2n_edge.search.store import Journal
 
 STEEP = {ratio: (1 - ratio) ** 4 for ratio in RATIOS}
@@ -29,7 +29,7 @@ def test_without_a_probe_readers_tell() -> None:
 
 def test_probes_give_the_scale_of_all_and_their_own_value() -> None:
     probed, lost = {"a": {0.25: 3 * STEEP[0.25]}}, {"a": STEEP, "b": FLAT}
-    rises = group_rises(probed, lost, rise_of_loss(probed, lost, {}))
+    rises = group_rises(probed, lost, scale_of_rises(probed, lost, {}))
     assert rises["a"] == pytest.approx([3 * share for share in STEEP.values()])
     assert rises["b"] == pytest.approx([3 * share for share in FLAT.values()])
 
@@ -48,8 +48,12 @@ def test_without_readers_a_group_counts_as_the_average_of_those_probed() -> None
 
 
 def test_with_no_group_probed_whole_layers_give_the_scale() -> None:
-    assert rise_of_loss({}, {"a": STEEP}, {"conv": 4.0, "other": 2.0}) == 3.0
-    assert rise_of_loss({}, {"a": STEEP}, {}) == 1.0
+    lost = {"a": STEEP, "b": {ratio: 3 * share for ratio, share in STEEP.items()}, "c": None}
+    scale = scale_of_rises({}, lost, {"conv": 4.0, "other": 2.0})
+    assert average_rise(group_rises({}, {"a": lost["a"], "b": lost["b"]}, scale)) == pytest.approx(3.0)
+    scale = scale_of_rises({}, lost, {})
+    assert average_rise(group_rises({}, {"a": lost["a"], "b": lost["b"]}, scale)) == pytest.approx(1.0)
+    assert scale_of_rises({}, {"a": None}, {}) == 1.0
 
 
 def test_probes_are_among_the_ratios() -> None:
@@ -63,9 +67,9 @@ def teacher() -> Teacher:
 
 def test_an_importance_by_data_adds_up(teacher: Teacher) -> None:
     group = next(group for group in teacher.groups if group.shrinkable)
-    assert teacher.lost_shares(group, [group.width // 2]) is None
+    assert teacher.lost(group, [group.width // 2]) is None
     ranked = teacher.ranked(np.arange(teacher.labels.count, dtype=np.float64))
-    shares = ranked.lost_shares(group, range(group.width, 0, -1))
+    shares = ranked.lost(group, range(group.width, 0, -1))
     assert shares is not None
     assert shares[0] == 0
     assert np.diff(np.array(shares)).tolist() == sorted(group.units)[: group.width - 1]

@@ -132,3 +132,11 @@ def test_the_order_of_a_set_changes_nothing() -> None:
         for seed in ("1", "2", "3")
     }
     assert len(said) == 1
+
+
+def test_much_lost_in_one_place_is_worse_than_a_little_in_many() -> None:
+    profile = Sensitivity({}, {"a": (0.8, 0.4), "b": (0.8, 0.4)})
+    assert profile.rise(Estimate(frozenset(), {"a": 0.25, "b": 1.0}, 1, 1))[1] == pytest.approx(
+        profile.rise(Estimate(frozenset(), {"a": 0.5, "b": 0.5}, 1, 1))[1]
+    )
+    assert profile.compounded({"a": 0.25, "b": 1.0}) > 1.5 * profile.compounded({"a": 0.5, "b": 0.5})

@@ -109,13 +109,13 @@ class Estimator:
         equal = {group.name: 1.0 for group in groups if group.shrinkable}
         if not equal or not self._meter.limits:
             return equal
-        balanced = balanced_ratios(self._meter, base, lambda group, ratio: self.profile.of_group(group.name, ratio))
+        balanced = balanced_ratios(self._meter, base, lambda group, ratio: self.profile.compounded({group.name: ratio}))
         if not len(balanced):
             return equal
         table = np.concatenate([balanced, np.ones((1, len(groups)))])
         widths = self._meter.fitted_many(base, table, roughly=True)
         costs = self._meter.predicted(base, widths)
-        suffered = [self.profile.rise(estimate)[1] for estimate in self._costed_rows(base, widths, costs)]
+        suffered = [self.profile.compounded(estimate.ratios) for estimate in self._costed_rows(base, widths, costs)]
         best = int(np.argmin(np.array(suffered) + 1e6 * self._meter.predicted_excesses(costs)))
         return {group.name: float(ratio) for group, ratio in zip(groups, table[best], strict=True) if group.shrinkable}
 
