@@ -27,9 +27,10 @@ from n2n_edge.runs.prepare import Prepared, prepare, refuse_changes
 from n2n_edge.runs.schedule import SEARCH_SHARE, Schedule, make_schedule, retimed
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.unit_order import with_unit_order
+from n2n_edge.search.attempts import note_crash
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, search
-from n2n_edge.search.evaluator import Evaluator, Objective, note_crash
+from n2n_edge.search.evaluator import Evaluator, Objective
 from n2n_edge.search.precision import CandidatePrecision
 from n2n_edge.search.store import Fact, Journal
 from n2n_edge.search.trial import Trial, TrialCosts

@@ -96,6 +96,11 @@ class CostMeter:
         self.timings = 0
         """How often a timing has corrected what is predicted."""
 
+    @property
+    def times_candidates(self) -> bool:
+        """Whether candidates are timed on this host."""
+        return bool(self._timed)
+
     @cached_property
     def merges(self) -> tuple[PricedMerge, ...]:
         """The merges of layers that candidates choose: those that save on every device, where latency counts.
