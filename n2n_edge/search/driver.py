@@ -42,7 +42,8 @@ class SearchPlan:
     """How much to search: trained candidates per stage, and the policy.
 
     `policy_states` (by stage) starts the policies from those of another run; `deadline_s` is a limit on the search's
-    wall-clock seconds, None for no limit; then `profile_s` is one on those of the sensitivity profile.
+    wall-clock seconds, None for no limit; then `profile_s` is one on those of the sensitivity profile. `proposals` are
+    made at once, None: as many as the policy likes.
     """
 
     policy: str
@@ -52,6 +53,7 @@ class SearchPlan:
     policy_states: PolicyStates = field(default_factory=dict)
     deadline_s: float | None = None
     profile_s: float | None = None
+    proposals: int | None = None
 
 
 @dataclass(frozen=True)
@@ -264,7 +266,7 @@ class _Search:
             if stage not in self.begun:
                 suggested = self.proposer.starts()[: max(1, wanted)]
             else:
-                suggested = self.proposer.ask(min(self.proposer.batch, wanted))
+                suggested = self.proposer.ask(min(self.plan.proposals or self.proposer.batch, wanted))
             for actions in suggested:
                 stage.problem.check(actions)
         return suggested

@@ -1,6 +1,6 @@
 """Interface through which candidates are trained and scored, and its implementation in this process."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import onnx_ir as ir
 from onnx import ModelProto
 
+from n2n_edge.closing import ClosedAtExit
 from n2n_edge.search.precision import CandidatePrecision
 from n2n_edge.watchdog import phase
 
@@ -125,7 +126,7 @@ class Pending:
     """How often it was begun and lost."""
 
 
-class Evaluations(ABC):
+class Evaluations(ClosedAtExit):
     """Where candidates are evaluated. What is begun is independent of everything else that is, so order means nothing.
 
     >>> from n2n_edge.search.evaluations import InProcess
@@ -155,16 +156,6 @@ class Evaluations(ABC):
         Raises:
             Exception: what an evaluation raised, as if it had been called.
         """
-
-    @abstractmethod
-    def close(self) -> None:
-        """End it, and what is still under way."""
-
-    def __enter__(self) -> "Evaluations":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class InProcess(Evaluations):
