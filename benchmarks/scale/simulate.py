@@ -98,8 +98,8 @@ def simulated(workers: int, seconds: float, policy: str) -> dict[str, float]:
     trials = EACH * workers
     budgets = [Budget("params", 0.5 * sum(layer.params for layer in teacher.layers))]
     evaluations = Sleeping(workers, seconds)
-    with tempfile.TemporaryDirectory() as folder, WarmWorker() as worker:
-        with Journal.create(Path(folder) / "journal.sqlite", {}) as journal:
+    with tempfile.TemporaryDirectory() as folder:
+        with WarmWorker() as worker, Journal.create(Path(folder) / "journal.sqlite", {}) as journal:
             meter = CostMeter(teacher, load_profile("raspberry-pi-4"), budgets, journal, worker)
             objective = Objective.choose("params", meter.static(build(teacher, teacher.full)), budgets)
             evaluator = Evaluator(teacher, meter, None, 1.0, 0.0, objective, journal, 0, evaluations=evaluations)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -95,8 +96,8 @@ class Connection(ClosedAtExit):
         for name, value in _LOCAL.items():
             self._environment[name] = os.environ.get(name)
             os.environ[name] = value
-        self._environment["RAY_AUTH_TOKEN"] = os.environ.get("RAY_AUTH_TOKEN")
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        if "ray" not in sys.modules:  # which reads these once, so they stay with the process
+            os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
 
     def _restore(self) -> None:
         for name, value in self._environment.items():
@@ -140,7 +141,6 @@ class Connection(ClosedAtExit):
 _LOCAL: Mapping[str, str] = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what makes Ray take 127.0.0.1, and listen there alone
-    "RAY_AUTH_MODE": "token",
 }
 
 

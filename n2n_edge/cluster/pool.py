@@ -172,14 +172,12 @@ class RayEvaluations(Evaluations):
 
         from n2n_edge.cluster.worker import Worker
 
-        actor_class: Any = ray.remote(Worker)
-        actor = actor_class.options(
-            num_cpus=self._threads,
-            num_gpus=self._share,
-            max_restarts=0,
-            max_concurrency=1,
-            concurrency_groups={"control": 1},
-        ).remote(self._threads, {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ})
+        actor_class: Any = ray.remote(
+            num_cpus=self._threads, num_gpus=self._share, max_restarts=0, concurrency_groups={"control": 1}
+        )(Worker)
+        actor = actor_class.remote(
+            self._threads, {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        )
         return _Worker(actor, actor.hello.options(concurrency_group="control").remote())
 
     def _reference(self, distiller: SharedDistiller) -> "ray.ObjectRef":

@@ -116,7 +116,7 @@ class Evaluator:
 
     def price(self, architecture: Architecture) -> Priced:
         """Return what an architecture costs, and which budgets it misses."""
-        model = build(self.teacher, architecture)
+        model = self.meter.built(architecture)
         costs = self.meter.evaluate(architecture, model)
         return Priced(architecture, model, costs, self.meter.excesses(costs))
 

@@ -2,20 +2,23 @@
 
 import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 
-ray = pytest.importorskip("ray", reason="needs Ray, the extra [cluster]")
 
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def two_workers() -> Iterator[None]:
     """Ray with room for two workers; where it runs already, evaluations use it and leave it."""
+    if find_spec("ray") is None:
+        pytest.skip("needs Ray, the extra [cluster]")
     from n2n_edge.cluster.connection import Connection
     from tests.cluster import made_up
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own
         with Connection("local", 2, 0):
+            import ray
+
             ray.cloudpickle.register_pickle_by_value(made_up)
             yield
