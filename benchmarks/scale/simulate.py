@@ -94,20 +94,10 @@ class Sleeping(Evaluations):
 
 def simulated(workers: int, seconds: float, policy: str) -> dict[str, float]:
     """Return how a search of `EACH` trials per worker went, asked for all at once."""
-    teacher = Teacher.load(teacher_path())
-    trials = EACH * workers
-    budgets = [Budget("params", 0.5 * sum(layer.params for layer in teacher.layers))]
     evaluations = Sleeping(workers, seconds)
-    with tempfile.TemporaryDirectory() as folder:
-        with WarmWorker() as worker, Journal.create(Path(folder) / "journal.sqlite", {}) as journal:
-            meter = CostMeter(teacher, load_profile("raspberry-pi-4"), budgets, journal, worker)
-            objective = Objective.choose("params", meter.static(build(teacher, teacher.full)), budgets)
-            evaluator = Evaluator(teacher, meter, None, 1.0, 0.0, objective, journal, 0, evaluations=evaluations)  # type: ignore[arg-type]
-            plan = SearchPlan(policy, 0, 1, trials, proposals=trials)
-            spent, start = time.process_time(), time.monotonic()
-            search(evaluator, plan, journal, [], lambda: None)  # type: ignore[arg-type, return-value]
-            spent, wall = time.process_time() - spent, time.monotonic() - start
-            trained = len({trial.key for trial in journal.trials("shrinkage") if trial.feasible})
+    with tempfile.TemporaryDirectory() as folder, Journal.create(Path(folder) / "journal.sqlite", {}) as journal:
+        spent, wall = searched(evaluations, journal, policy, EACH * workers)
+        trained = len({trial.key for trial in journal.trials("shrinkage") if trial.feasible})
     took = evaluations.last - (evaluations.first or 0.0)
     return {
         "workers": workers,
@@ -119,6 +109,20 @@ def simulated(workers: int, seconds: float, policy: str) -> dict[str, float]:
         "driver_ms_per_trial": round(1000 * spent / evaluations.begun, 2),
         "wall_s": round(wall, 1),
     }
+
+
+def searched(evaluations: Sleeping, journal: Journal, policy: str, trials: int) -> tuple[float, float]:
+    """Search with a half of the parameters as budget, on a predicted device; return processor time and wall time."""
+    teacher = Teacher.load(teacher_path())
+    budgets = [Budget("params", 0.5 * sum(layer.params for layer in teacher.layers))]
+    with WarmWorker() as worker:
+        meter = CostMeter(teacher, load_profile("raspberry-pi-4"), budgets, journal, worker)
+        objective = Objective.choose("params", meter.static(build(teacher, teacher.full)), budgets)
+        evaluator = Evaluator(teacher, meter, None, 1.0, 0.0, objective, journal, 0, evaluations=evaluations)  # type: ignore[arg-type]
+        plan = SearchPlan(policy, 0, 1, trials, proposals=trials)
+        spent, start = time.process_time(), time.monotonic()
+        search(evaluator, plan, journal, [], lambda: None)  # type: ignore[arg-type, return-value]
+        return time.process_time() - spent, time.monotonic() - start
 
 
 def journal_write_ms() -> float:

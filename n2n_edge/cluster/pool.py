@@ -124,6 +124,18 @@ class RayEvaluations(Evaluations):
                 self._assign()
                 return
 
+    def settle(self) -> None:
+        """Wait for workers that are starting; those of a cluster that is reached by an address are elsewhere."""
+        import ray
+
+        while self._cluster in ("local", "auto"):
+            starting = {worker.ready: worker for worker in self._workers if worker.ready is not None}
+            if not starting:
+                return
+            for reference in ray.wait(list(starting), num_returns=1, timeout=_LOOK_S)[0]:
+                self._settle(starting[reference])
+            self._look_after()
+
     def close(self) -> None:
         """End the workers, and Ray where it was started here."""
         if self._connection is not None:

@@ -6,11 +6,12 @@ and only the missing ones are evaluated. That is all there is to resuming.
 
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from n2n_edge.search.evaluator import Evaluator, Priced
+from n2n_edge.search.evaluator import Evaluator, Priced, Score
 from n2n_edge.search.precision import Base, Depth
 from n2n_edge.search.proposers.base import PolicyStates, Proposer, SearchContext, make_proposer, proposer_errors
 from n2n_edge.search.space import Cuts, RemovalStage, ShrinkageStage, Stage
@@ -301,9 +302,9 @@ class _Search:
         last = len(suggested) - 1
         if evaluator.evaluations.aside and evaluator.meter.times_candidates:
             with phase(f"{name} {min(len(count.trained) + 1, total)}/{total}"):
+                evaluator.evaluations.settle()
                 price(last)  # nothing else may run while a candidate is timed
-        for number, (result, fresh) in enumerate(evaluator.scores(wanted())):
-            price(last)
+        for number, (result, fresh) in enumerate(self.all_priced(evaluator.scores(wanted()), price, priced, last)):
             progress = min(1.0, len(count.trained) / total)
             trial = replace(
                 evaluator.trial(priced[number], result, progress, fresh=fresh),
@@ -315,6 +316,23 @@ class _Search:
             self.begun.add(stage)
             self.leaders.add(trial)
             yield trial
+
+    def all_priced(
+        self, results: Iterator[Score], price: Callable[[int], Priced], priced: Sequence[Priced], last: int
+    ) -> Iterator[Score]:
+        """Give results once every candidate up to the `last` is priced, so that none is known before.
+
+        Where workers evaluate, they get more while the rest are priced.
+        """
+        waiting: deque[Score] = deque()
+        for result in results:
+            if not self.evaluator.evaluations.aside:
+                price(last)
+            waiting.append(result)
+            while waiting and len(priced) > last:
+                yield waiting.popleft()
+        price(last)
+        yield from waiting
 
     def states(self) -> PolicyStates:
         """Return what the policies have learned."""

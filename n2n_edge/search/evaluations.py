@@ -157,6 +157,10 @@ class Evaluations(ClosedAtExit):
             Exception: what an evaluation raised, as if it had been called.
         """
 
+    def settle(self) -> None:
+        """Wait until nothing calculates: what is timed is timed alone. Nothing may be under way."""
+        return
+
 
 class InProcess(Evaluations):
     """Evaluations in this process, one after the other, each when it is waited for."""

@@ -24,7 +24,10 @@ from n2n_edge.search.trial import Trial, TrialCosts
 if TYPE_CHECKING:
     from n2n_edge.training.proxy_evaluation import ShortDistiller
 
-__all__ = ["Evaluator", "Objective", "Priced"]
+__all__ = ["Evaluator", "Objective", "Priced", "Score"]
+
+Score = tuple[JsonObject | None, bool]
+"""What the journal keeps of a proxy evaluation, None where a budget is missed, and whether it had to be run."""
 
 _LEAST_ACCURACY = 0.01
 """What a fidelity of nought counts: the loss still tells such candidates apart."""
@@ -120,7 +123,7 @@ class Evaluator:
         costs = self.meter.evaluate(architecture, model)
         return Priced(architecture, model, costs, self.meter.excesses(costs))
 
-    def scores(self, wanted: Iterable[tuple[str, Priced]]) -> Iterator[tuple[JsonObject | None, bool]]:
+    def scores(self, wanted: Iterable[tuple[str, Priced]]) -> Iterator[Score]:
         """Give the result of each candidate's proxy evaluation, in order, and whether it had to be run.
 
         None for one that misses a budget. `wanted`, with the name of the step in messages, is read as far ahead as
