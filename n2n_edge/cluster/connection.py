@@ -140,6 +140,7 @@ class Connection(ClosedAtExit):
 
 _LOCAL: Mapping[str, str] = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what makes Ray take 127.0.0.1, and listen there alone
 }
 

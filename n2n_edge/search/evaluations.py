@@ -12,11 +12,11 @@ import onnx_ir as ir
 from onnx import ModelProto
 
 from n2n_edge.closing import ClosedAtExit
-from n2n_edge.search.precision import CandidatePrecision
 from n2n_edge.watchdog import phase
 
 if TYPE_CHECKING:
     from n2n_edge.data.dataset import Data
+    from n2n_edge.search.precision import CandidatePrecision
     from n2n_edge.training.proxy_evaluation import ProxyResult
     from n2n_edge.training.reconstruct import Kept
 
@@ -67,7 +67,7 @@ class Candidate:
     kept: "Kept"
     seed: int
     int8: frozenset[str] = frozenset()
-    precision: CandidatePrecision | None = None
+    precision: "CandidatePrecision | None" = None
     """What quantizes it where `int8` names regions."""
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A Ray of two workers on this machine, for all tests of a module."""
+"""A Ray with room for four workers on this machine, for all tests."""
 
 import warnings
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def two_workers() -> Iterator[None]:
-    """Ray with room for two workers; where it runs already, evaluations use it and leave it."""
+def local_ray() -> Iterator[None]:
+    """Ray with room for four workers; where it runs already, evaluations use it and leave it."""
     if find_spec("ray") is None:
         pytest.skip("needs Ray, the extra [cluster]")
     from n2n_edge.cluster.connection import Connection
@@ -17,7 +17,7 @@ def two_workers() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own
-        with Connection("local", 2, 0):
+        with Connection("local", 4, 0):
             import ray
 
             ray.cloudpickle.register_pickle_by_value(made_up)

@@ -3,23 +3,34 @@
 import os
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError
-from n2n_edge.training.proxy_evaluation import ProxyResult
 from n2n_edge.watchdog import step
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a `ProxyResult` holds, without the import of torch."""
+
+    accuracy: float
+    loss: float
+    seconds: float
+    training_seconds: float
+    model: ir.Model
 
 
 class Counts:
     """Scores a candidate by its weights alone; `shipped` ones by one per cent less."""
 
-    def evaluate(self, candidate: ir.Model, kept: object = None, *, seed: int, shipped: object = None) -> ProxyResult:
+    def evaluate(self, candidate: ir.Model, kept: object = None, *, seed: int, shipped: object = None) -> Result:
         count = sum(int(np.prod(value.shape.numpy())) for value in candidate.graph.initializers.values())
         score = (1 + count % 97) / (100 + seed) * (0.99 if shipped else 1.0)
-        return ProxyResult(score, 1.0 - score, 0.0, 0.0, candidate)
+        return Result(score, 1.0 - score, 0.0, 0.0, candidate)
 
 
 class Harms(Counts):
@@ -28,7 +39,7 @@ class Harms(Counts):
     def __init__(self, what: str, times: int, count: Path) -> None:
         self.what, self.times, self.count = what, times, count
 
-    def evaluate(self, candidate: ir.Model, kept: object = None, *, seed: int, shipped: object = None) -> ProxyResult:
+    def evaluate(self, candidate: ir.Model, kept: object = None, *, seed: int, shipped: object = None) -> Result:
         with self.count.open("a") as file:
             file.write(".")
         if self.count.stat().st_size <= self.times:

@@ -27,9 +27,7 @@ from n2n_edge.search.evaluations import (
 from n2n_edge.search.precision import CandidatePrecision
 from tests.cluster.made_up import Counts, Harms
 
-pytestmark = pytest.mark.usefixtures("two_workers")
-
-Open = Callable[..., Evaluations]
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +40,16 @@ def said() -> list[str]:
     return []
 
 
-@pytest.fixture(params=["in process", "ray"])
-def evaluations(request: pytest.FixtureRequest, said: list[str]) -> Iterator[Evaluations]:
-    with InProcess() if request.param == "in process" else RayEvaluations(2, tell=said.append) as made:
+@pytest.fixture(scope="module")
+def workers() -> Iterator[RayEvaluations]:
+    """Two workers for all tests that leave them whole."""
+    with RayEvaluations(2) as made:
         yield made
+
+
+@pytest.fixture(params=["in process", "ray"])
+def evaluations(request: pytest.FixtureRequest, workers: RayEvaluations) -> Evaluations:
+    return InProcess() if request.param == "in process" else workers
 
 
 @pytest.fixture
@@ -170,7 +174,8 @@ def test_other_versions_are_refused(
         run(on_ray(), requests(teacher, Counts(), 1))
 
 
-def test_it_listens_on_the_loopback_interface_alone() -> None:
+def test_it_listens_on_the_loopback_interface_alone(workers: RayEvaluations, teacher: Teacher) -> None:
+    run(workers, requests(teacher, Counts(), 1))
     processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
     listening = [
         connection.laddr.ip
