@@ -26,8 +26,8 @@ from n2n_edge.search.evaluator import Evaluator, Objective
 from n2n_edge.search.store import Journal
 
 HERE = Path(__file__).parent
-EACH = 3
-"""Trials for each worker."""
+ALONE = 2
+"""Trials that a search begins its stages with, before it is told anything: they aren't counted."""
 
 
 class Clock:
@@ -61,13 +61,14 @@ class Sleeping(Evaluations):
         self.clock = Clock()
         self.ends: list[End] = []
         self.begun = 0
-        self.first: float | None = None
+        self.first = 0.0
         self.last = 0.0
 
     def begin(self, request: Request) -> Pending:
         pending = Pending(request)
         self.begun += 1
-        self.first = self.clock.now if self.first is None else self.first
+        if self.begun == ALONE + 1:
+            self.first = self.clock.now
         heapq.heappush(self.ends, End(self.clock.now + self.seconds, self.begun, pending))
         return pending
 
@@ -92,20 +93,21 @@ class Sleeping(Evaluations):
         """Nothing."""
 
 
-def simulated(workers: int, seconds: float, policy: str) -> dict[str, float]:
-    """Return how a search of `EACH` trials per worker went, asked for all at once."""
+def simulated(workers: int, seconds: float, policy: str, each: int) -> dict[str, float]:
+    """Return how a search of so many trials for `each` worker went, asked for all at once."""
     evaluations = Sleeping(workers, seconds)
     with tempfile.TemporaryDirectory() as folder, Journal.create(Path(folder) / "journal.sqlite", {}) as journal:
-        spent, wall = searched(evaluations, journal, policy, EACH * workers)
+        spent, wall = searched(evaluations, journal, policy, each * workers + 1)
         trained = len({trial.key for trial in journal.trials("shrinkage") if trial.feasible})
-    took = evaluations.last - (evaluations.first or 0.0)
+    took = evaluations.last - evaluations.first
+    trials = evaluations.begun - ALONE
     return {
         "workers": workers,
         "trial_s": seconds,
-        "trials": evaluations.begun,
+        "trials": trials,
         "trained": trained,
         "took_s": round(took, 3),
-        "linear_share": round(evaluations.begun * seconds / (workers * took), 4),
+        "linear_share": round(trials * seconds / (workers * took), 4),
         "driver_ms_per_trial": round(1000 * spent / evaluations.begun, 2),
         "wall_s": round(wall, 1),
     }
@@ -140,12 +142,14 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--workers", type=int, nargs="+", default=[10, 100, 1000])
     options.add_argument("--per-worker-ms", type=float, nargs="+", default=[200.0, 50.0, 20.0, 10.0, 5.0])
+    options.add_argument("--each", type=int, default=10, help="trials for each worker")
     options.add_argument("--policy", default="random")
+    options.add_argument("--out", type=Path, default=HERE / "simulated.json")
     given = options.parse_args()
     rows = []
     for workers in given.workers:
         for each_ms in given.per_worker_ms:
-            rows.append(simulated(workers, workers * each_ms / 1000, given.policy))
+            rows.append(simulated(workers, workers * each_ms / 1000, given.policy, given.each))
             print(rows[-1], flush=True)
     found = {
         "policy": given.policy,
@@ -154,7 +158,7 @@ def main() -> None:
         "journal_write_ms": round(journal_write_ms(), 2),
         "rows": rows,
     }
-    (HERE / "simulated.json").write_text(json.dumps(found, indent=1) + "\n")
+    given.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -21,11 +21,14 @@ _ADVICE = "the worker is given up, and the evaluation begun again elsewhere"
 
 
 def versions() -> dict[str, str]:
-    """Return the releases here of what has to be the same on every node; of Python major and minor."""
+    """Return the releases here of what has to be the same on every node; of Python major and minor.
+
+    Builds of one release, such as those of torch for a processor or a GPU, count as the same.
+    """
     found = {"Python": ".".join(platform.python_version_tuple()[:2])}
     for name, module in (("n2n-edge", "n2n_edge"), ("torch", "torch")):
         try:
-            found[name] = metadata.version(name)
+            found[name] = metadata.version(name).partition("+")[0]
         except metadata.PackageNotFoundError:
             found[name] = "not installed" if find_spec(module) is None else "0+unknown"
     return found

@@ -34,10 +34,13 @@ class Counts:
 
 
 class Harms(Counts):
-    """The same after it has done `what` to its process so many times, which a file counts."""
+    """The same after it has done `what` to its process so many times, which a file counts.
 
-    def __init__(self, what: str, times: int, count: Path) -> None:
-        self.what, self.times, self.count = what, times, count
+    In a thread that stands for a process it raises what stands for that.
+    """
+
+    def __init__(self, what: str, times: int, count: Path, *, thread: bool) -> None:
+        self.what, self.times, self.count, self.thread = what, times, count, thread
 
     def evaluate(self, candidate: ir.Model, kept: object = None, *, seed: int, shipped: object = None) -> Result:
         with self.count.open("a") as file:
@@ -47,9 +50,17 @@ class Harms(Counts):
         return super().evaluate(candidate, kept, seed=seed, shipped=shipped)
 
     def _kill(self) -> None:
+        if self.thread:
+            from tests.cluster.fake_ray import Died
+
+            raise Died
         os.kill(os.getpid(), signal.SIGKILL)
 
     def _freeze(self) -> None:
+        if self.thread:
+            from tests.cluster.fake_ray import Frozen
+
+            raise Frozen
         os.kill(os.getpid(), signal.SIGSTOP)
 
     def _hang(self) -> None:
