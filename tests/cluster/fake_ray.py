@@ -1,7 +1,8 @@
 """A stand-in for Ray whose workers are threads: what the pool does with losses, at no cost and without a port.
 
-It has what `n2n_edge.cluster` uses. A worker that raises `Died` is gone as if its process were; one that raises `Frozen` says
-nothing any more. Objects are pickled on their way, as they are to another process.
+It has what `n2n_edge.cluster` uses. A worker that raises `Died` is gone as if its process were, and one that raises
+`Frozen` says nothing any more. Objects are pickled on their way, as they are to another process. One task is done at a
+time, since torch has settings for the whole process.
 """
 
 import pickle
@@ -9,6 +10,8 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
+from contextlib import nullcontext
+from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -52,6 +55,9 @@ class OutOfDiskError(RayError):
     """No room there, either."""
 
 
+_at_work = threading.Lock()
+
+
 class Reference:
     """A result that comes, or an object in the store."""
 
@@ -90,7 +96,8 @@ class _Actor:
 
         def work() -> None:
             try:
-                found = getattr(self.object, name)(*sent)
+                with nullcontext() if aside else _at_work:
+                    found = getattr(self.object, name)(*sent)
             except Died:
                 self.end("The actor died unexpectedly")
                 return
@@ -141,6 +148,7 @@ class _Handle:
 def fake_ray(cpus: int = 4) -> ModuleType:
     """Return a module that stands for Ray, running already, with so many cores."""
     ray: Any = ModuleType("ray")
+    ray.__spec__ = ModuleSpec("ray", None)
     actors: list[_Actor] = []
 
     def remote(**options: object) -> Callable[[type], Any]:

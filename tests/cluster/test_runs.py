@@ -15,10 +15,11 @@ import pytest
 import n2n_edge
 from n2n_edge.errors import UnsuitableEnvironmentError
 from n2n_edge.search.store import Journal
+from tests.cluster.fake_ray import fake_ray
 from tests.runs.small import images_npz, teacher_file
 
 SETTINGS = ["--max-params", "4000", "--effort", "quick", "--candidates", "6", "--epochs", "1", "--mean", "0.5"]
-pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray, the extra [cluster]")
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray, the extra [cluster]")
 
 
 def command(out: Path, *words: str) -> list[str]:
@@ -58,6 +59,26 @@ def whole(small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def test_a_run_whose_candidates_go_to_workers_ends_with_the_same_student(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, data = teacher_file(tmp_path / "teacher.onnx"), images_npz(tmp_path / "data.npz")
+
+    def student(name: str, **more: int) -> bytes:
+        return n2n_edge.compress(
+            teacher, data, max_params=4000.0, effort="quick", candidates=4, epochs=1, mean=(0.5,), std=(0.5,),
+            out=tmp_path / name, **more,
+        ).student.read_bytes()  # fmt: skip
+
+    alone = student("alone")
+    ray = fake_ray()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    assert student("workers", workers=3) == alone
+    assert len(ray.actors) == 3
+    assert trials(tmp_path / "workers") == trials(tmp_path / "alone")
+
+
+@needs_ray
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [["--cluster", "local", "--workers", "1"], ["--workers", "4"]], ids=["one", "four"])
 def test_a_run_on_workers_ends_with_the_same_student(
@@ -69,6 +90,7 @@ def test_a_run_on_workers_ends_with_the_same_student(
     assert (tmp_path / "run" / "student.onnx").read_bytes() == (whole / "student.onnx").read_bytes()
 
 
+@needs_ray
 @pytest.mark.slow
 def test_a_run_that_is_killed_takes_its_workers_along_and_goes_on_without_them(
     small: list[str], whole: Path, tmp_path: Path
@@ -93,6 +115,7 @@ def test_a_run_that_is_killed_takes_its_workers_along_and_goes_on_without_them(
     assert json.loads((out / "report.json").read_text())["student"]["params"]["value"] <= 4000
 
 
+@needs_ray
 def test_an_address_where_nothing_answers_is_one_line_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(UnsuitableEnvironmentError, match=r"cluster ray://127.0.0.1:1: nothing answers there") as caught:
         n2n_edge.compress(out=tmp_path / "run", max_mb=0.3, cluster="ray://127.0.0.1:1")
