@@ -8,6 +8,7 @@ doesn't count, and a search of hours takes seconds. Waiting for the disk isn't i
 import argparse
 import heapq
 import json
+import os
 import platform
 import tempfile
 import time
@@ -146,19 +147,19 @@ def main() -> None:
     options.add_argument("--policy", default="random")
     options.add_argument("--out", type=Path, default=HERE / "simulated.json")
     given = options.parse_args()
-    rows = []
-    for workers in given.workers:
-        for each_ms in given.per_worker_ms:
-            rows.append(simulated(workers, workers * each_ms / 1000, given.policy, given.each))
-            print(rows[-1], flush=True)
-    found = {
+    found: dict[str, object] = {
         "policy": given.policy,
         "machine": platform.processor() or platform.machine(),
         "python": platform.python_version(),
         "journal_write_ms": round(journal_write_ms(), 2),
-        "rows": rows,
     }
-    given.out.write_text(json.dumps(found, indent=1) + "\n")
+    rows: list[dict[str, float]] = []
+    for workers in given.workers:
+        for each_ms in given.per_worker_ms:
+            rows.append(simulated(workers, workers * each_ms / 1000, given.policy, given.each))
+            rows[-1]["load"] = round(os.getloadavg()[0], 1)
+            print(rows[-1], flush=True)
+            given.out.write_text(json.dumps({**found, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -229,7 +229,8 @@ class _Held(Store):
         self.shape, self.loading = store.shape, Loading(0, 0.0, store.loading.strict)
         self.paths, self.kinds, self.fingerprints = (), store.kinds, store.fingerprints
         self.conversions = store.conversions
-        self._rows, self._pixels = rows, store.start(rows)()
+        self._rows = rows
+        self._pixels: NDArray[np.uint8] = store.start(rows)()
 
     def __getstate__(self) -> dict[str, object]:
         return vars(self)
@@ -249,7 +250,8 @@ class _Held(Store):
 
     def image(self, row: int) -> NDArray[np.uint8]:
         """Return one image `(H, W, C)`; raises InputError for one that isn't held."""
-        return self.start(np.array([row]))()[0]
+        (image,) = self.start(np.array([row]))()
+        return np.asarray(image)
 
     def start(self, rows: NDArray[np.int64]) -> Callable[[], NDArray[np.uint8]]:
         """Return what gives images `(N, H, W, C)`; raises InputError for one that isn't held."""
