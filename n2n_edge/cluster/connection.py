@@ -122,7 +122,7 @@ class Connection(ClosedAtExit):
                         num_gpus=gpus,
                         include_dashboard=False,
                         log_to_driver=False,
-                        logging_level="error",
+                        logging_level="critical",
                         _temp_dir=str(self._folder),
                     )
             except UnsuitableEnvironmentError:
@@ -151,7 +151,7 @@ def _connect(ray: Any, cluster: str) -> None:
 
     def connect() -> None:
         try:
-            ray.init(address=cluster, log_to_driver=False, logging_level="error")
+            ray.init(address=cluster, log_to_driver=False, logging_level="critical")
         except Exception as error:
             failed.append(error)
 
