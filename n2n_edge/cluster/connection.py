@@ -132,7 +132,8 @@ class Connection(ClosedAtExit):
                     ray.shutdown()
                 if start == _STARTS:
                     raise UnsuitableEnvironmentError(
-                        f"Ray doesn't start on this machine ({first_line(error)}); try again when it does less, or leave ‹workers› out"
+                        f"Ray doesn't start on this machine ({first_line(error)}); try again when it does "
+                        "less, or leave ‹workers› out"
                     ) from error
             else:
                 return
