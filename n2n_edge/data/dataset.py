@@ -69,6 +69,12 @@ class Split:
             _chosen(self.annotations, chosen),
         )
 
+    def held(self, chosen: NDArray[np.int64] | None = None) -> "Split":
+        """Return the same, of images in files the chosen ones (None: all) decoded and the others gone."""
+        if not isinstance(self.images, Pictures):
+            return self
+        return replace(self, images=self.images.held(np.arange(len(self)) if chosen is None else chosen))
+
     def annotated(self, kind: type) -> "Sequence[Label | None] | None":
         """Return the annotations where some are of this kind of label, else None."""
         return self.annotations if kind in kinds_in(self.annotations or ()) else None

@@ -213,6 +213,53 @@ class Pictures:
         """Return the chosen images, not yet decoded."""
         return Pictures(self.store, self.rows[chosen])
 
+    def held(self, chosen: Chosen) -> "Pictures":
+        """Return the same pictures with the chosen ones decoded and no files behind: others can't be had any more.
+
+        So they can be sent to a machine that doesn't have the folder.
+        """
+        rows = np.unique(self.rows[chosen])
+        return Pictures(_Held(self.store, rows), self.rows)
+
+
+class _Held(Store):
+    """Images of a store that were decoded, kept in memory without their files."""
+
+    def __init__(self, store: Store, rows: NDArray[np.int64]) -> None:
+        self.shape, self.loading = store.shape, Loading(0, 0.0, store.loading.strict)
+        self.paths, self.kinds, self.fingerprints = (), store.kinds, store.fingerprints
+        self.conversions = store.conversions
+        self._rows = rows
+        self._pixels: NDArray[np.uint8] = store.start(rows)()
+
+    def __getstate__(self) -> dict[str, object]:
+        return vars(self)
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Nothing: there is no cache."""
+        return 0
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """Nothing: there are no files."""
+        return ()
+
+    def image(self, row: int) -> NDArray[np.uint8]:
+        """Return one image `(H, W, C)`; raises InputError for one that isn't held."""
+        (image,) = self.start(np.array([row]))()
+        return np.asarray(image)
+
+    def start(self, rows: NDArray[np.int64]) -> Callable[[], NDArray[np.uint8]]:
+        """Return what gives images `(N, H, W, C)`; raises InputError for one that isn't held."""
+        places = np.searchsorted(self._rows, rows).clip(max=len(self._rows) - 1)
+        if not np.array_equal(self._rows[places], rows):
+            raise InputError("an image that wasn't drawn for this search is asked for away from its folder")
+        return lambda: self._pixels[places]
+
 
 Images = NDArray[np.uint8] | Pictures
 

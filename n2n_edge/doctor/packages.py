@@ -32,6 +32,7 @@ BASE: Mapping[str, tuple[str, str]] = {
 PURPOSES: Mapping[str, str] = {
     "compress": "`n2n-edge compress`, and torch networks as teachers",
     "example": "the built-in example's images",
+    "cluster": "candidates trained side by side, on several machines",
     "tensorboard": "event files of a run that TensorBoard shows",
     "png": "pictures of a report's charts",
 }

@@ -27,14 +27,18 @@ from n2n_edge.runs.prepare import Prepared, prepare, refuse_changes
 from n2n_edge.runs.schedule import SEARCH_SHARE, Schedule, make_schedule, retimed
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.unit_order import with_unit_order
+from n2n_edge.runs.workers import check_workers, evaluations_of
+from n2n_edge.search.attempts import note_crash
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, search
-from n2n_edge.search.evaluator import Evaluator, Objective, note_crash
+from n2n_edge.search.evaluations import Evaluations
+from n2n_edge.search.evaluator import Evaluator, Objective
 from n2n_edge.search.precision import CandidatePrecision
 from n2n_edge.search.store import Fact, Journal
 from n2n_edge.search.trial import Trial, TrialCosts
 from n2n_edge.tasks.choice import metric_name
 from n2n_edge.training.allocator import give_back_freed_memory, large_buffers_kept
+from n2n_edge.training.compute import Engine
 from n2n_edge.training.proxy_evaluation import ShortDistiller
 from n2n_edge.watchdog import STALL_VARIABLE, phase, watched
 
@@ -59,6 +63,7 @@ def execute(folder: RunFolder, settings: CompressSettings, callback: RunCallback
         return
     with explained_failures(folder.path, folder.resume_command), threads_of_run(settings, callback) as settings:
         profiles = _profiles(folder, settings)
+        check_workers(settings)
         begun = folder.begin(settings)
         _note_crash(folder, callback)
         advice = (
@@ -99,7 +104,9 @@ def _run(
         with phase("importance of channels"):
             prepared = with_unit_order(prepared, journal, schedule, settings.minutes)
         give_back_freed_memory()
-        with WarmWorker() as worker:
+        gpu = Engine.of(prepared.distilling).device.type == "cuda"
+        evaluations = evaluations_of(settings, gpu=gpu, tell=callback.on_message)
+        with WarmWorker() as worker, evaluations:
             meter = CostMeter(
                 prepared.teacher,
                 prepared.profile,
@@ -114,7 +121,9 @@ def _run(
                 ),
                 merging=settings.merging,
             )
-            found = _search(settings, prepared, schedule, meter, journal, callback, time.monotonic() - before)
+            found = _search(
+                settings, prepared, schedule, meter, journal, callback, time.monotonic() - before, evaluations
+            )
         give_back_freed_memory()
         architecture = _winner_or_refusal(found, settings).architecture
         save_policies(found.policy_states, folder.policy)
@@ -185,6 +194,7 @@ def _search(
     journal: Journal,
     callback: RunCallback,
     prepared_s: float,
+    evaluations: Evaluations,
 ) -> SearchResult:
     """Search; getting ready took `prepared_s` of the time that `--minutes` allows."""
     start = time.monotonic()
@@ -231,7 +241,7 @@ def _search(
     )
     evaluator = Evaluator(
         prepared.teacher, meter, distiller, distiller.teacher.metric, distiller.teacher_loss, objective, journal,
-        settings.seed, callback.on_message,
+        settings.seed, callback.on_message, evaluations,
     )  # fmt: skip
     deadline_s = None
     if settings.minutes:
@@ -245,6 +255,7 @@ def _search(
         policy_states=prepared.policy_states,
         deadline_s=deadline_s,
         profile_s=schedule.profile_s,
+        proposals=settings.proposals,
     )
     rungs = [Rung(finalists, times, partial(finals, times)) for finalists, times in effort.rungs]
     return search(evaluator, plan, journal, rungs, profiler, callback.on_trial, callback.on_probe)

@@ -283,6 +283,10 @@ def compress(
     batch: int | None = None,
     cache_gb: float | None = None,
     data_workers: int | None = None,
+    proposals: int | None = None,
+    workers: int | None = None,
+    cluster: str | None = None,
+    retries: int = 2,
     strict_data: bool = False,
     threads: int | None = None,
     budgets: "Sequence[Budget]" = (),
@@ -307,8 +311,8 @@ def compress(
     `min_score`. All other keywords are settings: see
     `CompressSettings`. With `tensorboard` the folder ``tensorboard`` in `out` gets event files.
 
-    With `resume` the run in `out` goes on with its own settings, but for `cache_gb`, `data_workers` and `strict_data`,
-    which change no result. A step that never ends ends the process with exit
+    With `resume` the run in `out` goes on with its own settings, but for `cache_gb`, `data_workers`, `strict_data`,
+    `workers`, `cluster` and `retries`, which change no result. A step that never ends ends the process with exit
     code 3 (after half an hour at least, or what the environment's ``N2N_EDGE_STALL_S`` says; 0 for never).
 
     Raises:

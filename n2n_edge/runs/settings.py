@@ -1,5 +1,6 @@
 """The settings of a run, as a person gives them."""
 
+import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import InitVar, dataclass, field, fields, replace
@@ -31,6 +32,8 @@ BUDGETS, SEARCH, PREPROCESSING = "Budgets", "Search and training", "Preprocessin
 
 REPEATED = ("bind", "measured", "unlabelled")
 """Settings whose option is given once for every value."""
+
+_RAY_ADDRESS = re.compile(r"ray://([\w.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
 
 _Default = TypeVar("_Default")
 
@@ -276,6 +279,35 @@ class CompressSettings:
         shown="one per core",
         may_change=True,
     )
+    proposals: int | None = _setting(
+        None,
+        "Candidates that are proposed at once, and can be trained at once: more keep more workers busy, and know less "
+        "of each other.",
+        SEARCH,
+        shown="4, or as the policy likes",
+    )
+    workers: int | None = _setting(
+        None,
+        "Candidates that are trained side by side, each on as many threads as this machine has or OMP_NUM_THREADS "
+        "says; more than one need the extra [cluster]. Results stay the same.",
+        SEARCH,
+        shown="1, on a cluster as many as it has room for",
+        may_change=True,
+    )
+    cluster: str | None = _setting(
+        None,
+        "Where they are trained: auto (the Ray that runs on this machine), ray://host:10001, or local (Ray is started "
+        "here, as for several workers).",
+        SEARCH,
+        shown="this process",
+        may_change=True,
+    )
+    retries: int = _setting(
+        2,
+        "How often a candidate is begun again whose worker ends, hangs or lacks memory, before it counts as failed.",
+        SEARCH,
+        may_change=True,
+    )
     strict_data: bool = _setting(
         False,
         "Refuse data with an image that can't be read, of which otherwise one per cent are named and passed over.",
@@ -302,7 +334,7 @@ class CompressSettings:
         if self.batch is not None and self.batch < 2:
             raise InputError(f"‹batch› {self.batch}: must be 2 at least, since BatchNorm needs several images")
         check_loading(self.data_workers, self.cache_gb)
-        for name in ("candidates", "minutes", "epochs"):
+        for name in ("candidates", "minutes", "epochs", "proposals", "workers"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and isfinite(value)):
                 raise InputError(f"‹{name}› {value:g}: must be a number above 0")
@@ -312,6 +344,7 @@ class CompressSettings:
             raise InputError(f"threads {self.threads}: must be at least 1")
         if not 0 <= self.label_weight <= 1:
             raise InputError(f"‹label_weight› {self.label_weight:g}: give a number from 0 to 1")
+        _check_cluster(self.cluster, self.retries)
         check_task(self.task)
         _check_input_size(self.input_size)
         if self.decode is not None and not is_function_name(self.decode):
@@ -381,6 +414,14 @@ class CompressSettings:
             text = joint.join(map(str, value)) if isinstance(value, tuple) else str(value)
             words += [f"--{item.name.replace('_', '-')}", shlex.quote(text)]
         return " ".join([*words, "--out", shlex.quote(str(out))])
+
+
+def _check_cluster(cluster: str | None, retries: int) -> None:
+    if retries < 0:
+        raise InputError(f"‹retries› {retries}: give 0 or more")
+    if cluster is None or cluster in ("auto", "local") or _RAY_ADDRESS.fullmatch(cluster):
+        return
+    raise InputError(f"‹cluster› {cluster}: give auto, local, or the address of Ray's client server: ray://host:10001")
 
 
 def _check_input_size(text: str) -> None:

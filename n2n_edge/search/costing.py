@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial, reduce
 from math import lcm
 
@@ -46,6 +47,16 @@ _WIDTH_COSTS_KEPT = 256
 _FILE_ROUNDS = 3
 
 
+@dataclass(frozen=True)
+class _Built:
+    """A candidate's graph as `build` makes it, the form in which it ships, and its costs but for the latency."""
+
+    architecture: Architecture
+    model: ir.Model
+    shipped: ir.Model
+    costs: TrialCosts
+
+
 class CostMeter:
     """Tells what architectures cost: the same for all devices, but for the latency.
 
@@ -88,6 +99,7 @@ class CostMeter:
             )
             for each in (profile, *others)
         )
+        self._last: _Built | None = None
         self._timed = tuple(device for device in self.devices if device.timed)
         self._accept_expected = accept_expected
         self._meets_all: bool | None = None
@@ -95,6 +107,11 @@ class CostMeter:
         self._width_costs: OrderedDict[Base, tuple[WidthCosts, tuple[GraphLatency, ...]]] = OrderedDict()
         self.timings = 0
         """How often a timing has corrected what is predicted."""
+
+    @property
+    def times_candidates(self) -> bool:
+        """Whether candidates are timed on this host."""
+        return bool(self._timed)
 
     @cached_property
     def merges(self) -> tuple[PricedMerge, ...]:
@@ -148,11 +165,26 @@ class CostMeter:
 
         `model` is what `build` makes of it, in the teacher's precision.
         """
-        model = self.precision.shipped(model, architecture.int8)
-        found = self._predicted(self.static(model), model)
+        last = self._last
+        if last is None or last.model is not model:
+            shipped = self.precision.shipped(model, architecture.int8)
+            last = _Built(architecture, model, shipped, self.static(shipped))
+        found = self._predicted(last.costs, last.shipped)
         if not self._timed or self.excesses(found):
             return found
-        return self._measured(found, architecture, model, self._timed)
+        return self._measured(found, architecture, last.shipped, self._timed)
+
+    def built(self, architecture: Architecture) -> ir.Model:
+        """Return what `build` makes of a candidate; the last one that was fitted has been made already."""
+        return self._build(architecture).model
+
+    def _build(self, architecture: Architecture) -> "_Built":
+        """Return a candidate's graph, the form in which it ships, and what these alone tell."""
+        if self._last is None or self._last.architecture != architecture:
+            model = build(self.teacher, architecture)
+            shipped = self.precision.shipped(model, architecture.int8)
+            self._last = _Built(architecture, model, shipped, self.static(shipped))
+        return self._last
 
     def of_teacher(self, *, timed: bool) -> TrialCosts:
         """Return what the teacher costs; its latency is predicted, and measured on this host where `timed`."""
@@ -206,8 +238,9 @@ class CostMeter:
             architecture = self._fitted_file(base, table)
             if architecture == best:
                 break  # something else than the measured latency binds
-            model = self._built(architecture)
-            if self.excesses(self.static(model)):
+            built = self._build(architecture)
+            model = built.shipped
+            if self.excesses(built.costs):
                 return architecture
             over, used = False, False
             for device in self._timed:
@@ -232,7 +265,7 @@ class CostMeter:
         for _ in range(_FILE_ROUNDS):
             widths = self.fitted_many(base, table)
             architecture = self._named(base, widths[0])
-            exact = self.static(self._built(architecture))
+            exact = self._build(architecture).costs
             if not self.excesses(exact):
                 break
             known = self.predicted(base, widths)
@@ -301,10 +334,6 @@ class CostMeter:
             if group.shrinkable:
                 architecture = architecture.resize(group.name, min(width, architecture.width(group.name)))
         return architecture
-
-    def _built(self, architecture: Architecture) -> ir.Model:
-        """Return a candidate in the form in which it ships."""
-        return self.precision.shipped(build(self.teacher, architecture), architecture.int8)
 
     def _costs_at(self, base: Base) -> tuple[WidthCosts, tuple[GraphLatency, ...]]:
         known = self._width_costs.get(base)

@@ -6,11 +6,12 @@ and only the missing ones are evaluated. That is all there is to resuming.
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from n2n_edge.search.evaluator import Evaluator
+from n2n_edge.search.evaluator import Evaluator, Priced, Score
 from n2n_edge.search.precision import Base, Depth
 from n2n_edge.search.proposers.base import PolicyStates, Proposer, SearchContext, make_proposer, proposer_errors
 from n2n_edge.search.space import Cuts, RemovalStage, ShrinkageStage, Stage
@@ -42,7 +43,8 @@ class SearchPlan:
     """How much to search: trained candidates per stage, and the policy.
 
     `policy_states` (by stage) starts the policies from those of another run; `deadline_s` is a limit on the search's
-    wall-clock seconds, None for no limit; then `profile_s` is one on those of the sensitivity profile.
+    wall-clock seconds, None for no limit; then `profile_s` is one on those of the sensitivity profile. `proposals` are
+    made at once, None: as many as the policy likes.
     """
 
     policy: str
@@ -52,6 +54,7 @@ class SearchPlan:
     policy_states: PolicyStates = field(default_factory=dict)
     deadline_s: float | None = None
     profile_s: float | None = None
+    proposals: int | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,8 @@ def search(
         if not evaluator.meter.limits:
             # without budgets this is what stage 1 starts with, whatever the profile says: training begins at once
             with phase("first candidate"):
-                evaluator.evaluate(evaluator.meter.fitted(Base(int8=evaluator.meter.precision.always), {}), 0.0)
+                architecture = evaluator.meter.fitted(Base(int8=evaluator.meter.precision.always), {})
+            evaluator.evaluate(architecture, 0.0, "first candidate")
         first_s = time.monotonic() - start
         return evaluator.sensitivity(
             profiler,
@@ -226,7 +230,7 @@ class _Search:
             self.proposer.start(stage)
         over = False
         while not over and len(count.trained) < wanted and count.trials < wanted * _PROPOSALS_PER_CANDIDATE:
-            if self.is_over(name, recorded):
+            if self.is_over(name, count.trials, recorded):
                 break
             suggested = self.suggested(stage, wanted - len(count.trained))
             if not suggested:
@@ -235,14 +239,8 @@ class _Search:
                 entropy = self.proposer.entropy
             if entropy is not None:
                 self.journal.store(Fact.ENTROPY, f"{name}/{count.batches}", {"entropy": entropy})
-            for actions in suggested:
-                over = self.is_over(name, recorded)
-                if over:
-                    break
-                start = time.monotonic()
-                progress = min(1.0, len(count.trained) / total)
-                with phase(f"{name} {min(len(count.trained) + 1, total)}/{total}"):
-                    trial = self.evaluated(stage, actions, progress)
+            told, start = 0, time.monotonic()
+            for trial in self.evaluated(stage, suggested, recorded, total):
                 if trial.feasible:
                     count.trained.add(trial.key)
                 if count.trials not in recorded:
@@ -250,15 +248,16 @@ class _Search:
                 count.trials += 1
                 with proposer_errors(self.plan.policy):
                     self.proposer.tell(trial)
-                seconds = time.monotonic() - start
+                seconds, start = time.monotonic() - start, time.monotonic()
                 self.on_progress(
                     Progress(name, len(count.trained), total, trial, self.leaders.best, seconds, entropy, self.metric)
                 )
+                told += 1
+            over = told < len(suggested)
             count.batches += 1
 
-    def is_over(self, name: StageName, recorded: set[int]) -> bool:
-        """Tell whether a stage is out of time before its next trial; one is evaluated in any case."""
-        number = self.counts[name].trials
+    def is_over(self, name: StageName, number: int, recorded: set[int]) -> bool:
+        """Tell whether a stage is out of time before a trial; the first is evaluated in any case."""
         least = 1 if self.leaders.best is None else 0
         return number not in recorded and self.clock.stage_is_over(name, number, _STAGE_SHARES[name], least)
 
@@ -268,27 +267,72 @@ class _Search:
             if stage not in self.begun:
                 suggested = self.proposer.starts()[: max(1, wanted)]
             else:
-                suggested = self.proposer.ask(min(self.proposer.batch, wanted))
+                suggested = self.proposer.ask(min(self.plan.proposals or self.proposer.batch, wanted))
             for actions in suggested:
                 stage.problem.check(actions)
         return suggested
 
-    def evaluated(self, stage: Stage, actions: Actions, progress: float) -> Trial:
-        """Evaluate one suggestion at the widths that the budgets leave it."""
+    def evaluated(self, stage: Stage, suggested: Sequence[Actions], recorded: set[int], total: int) -> Iterator[Trial]:
+        """Give the trials of one batch of suggestions in order, at the widths that the budgets leave them.
+
+        All are fitted and priced here before the first is given, so before the proposer hears of any; then nothing that
+        follows depends on where, and how many at once, they are evaluated. Fewer are given where time runs out.
+        """
+        name, count, evaluator = stage.name, self.counts[stage.name], self.evaluator
         with proposer_errors(self.plan.policy):
-            cuts = Cuts(*self.proposer.cuts(actions))
-        architecture = self.evaluator.meter.fitted(cuts.base, cuts.ratios)
-        count = self.counts[stage.name]
-        trial = replace(
-            self.evaluator.evaluate(architecture, progress),
-            stage=stage.name,
-            number=count.trials,
-            batch=count.batches,
-            actions=tuple(actions),
-        )
-        self.begun.add(stage)
-        self.leaders.add(trial)
-        return trial
+            cuts = [Cuts(*self.proposer.cuts(actions)) for actions in suggested]
+        first, batch = count.trials, count.batches
+        priced: list[Priced] = []
+
+        def price(number: int) -> Priced:
+            while len(priced) <= number:
+                each = cuts[len(priced)]
+                priced.append(evaluator.price(evaluator.meter.fitted(each.base, each.ratios)))
+            return priced[number]
+
+        def wanted() -> Iterator[tuple[str, Priced]]:
+            for number in range(len(suggested)):
+                if self.is_over(name, first + number, recorded):
+                    return
+                step = f"{name} {min(len(count.trained) + 1, total)}/{total}"
+                with phase(step):
+                    one = price(number)
+                yield step, one
+
+        last = len(suggested) - 1
+        if evaluator.evaluations.aside and evaluator.meter.times_candidates:
+            with phase(f"{name} {min(len(count.trained) + 1, total)}/{total}"):
+                evaluator.evaluations.settle()
+                price(last)  # nothing else may run while a candidate is timed
+        for number, (result, fresh) in enumerate(self.all_priced(evaluator.scores(wanted()), price, priced, last)):
+            progress = min(1.0, len(count.trained) / total)
+            trial = replace(
+                evaluator.trial(priced[number], result, progress, fresh=fresh),
+                stage=name,
+                number=first + number,
+                batch=batch,
+                actions=tuple(suggested[number]),
+            )
+            self.begun.add(stage)
+            self.leaders.add(trial)
+            yield trial
+
+    def all_priced(
+        self, results: Iterator[Score], price: Callable[[int], Priced], priced: Sequence[Priced], last: int
+    ) -> Iterator[Score]:
+        """Give results once every candidate up to the `last` is priced, so that none is known before.
+
+        Where workers evaluate, they get more while the rest are priced.
+        """
+        waiting: deque[Score] = deque()
+        for result in results:
+            if not self.evaluator.evaluations.aside:
+                price(last)
+            waiting.append(result)
+            while waiting and len(priced) > last:
+                yield waiting.popleft()
+        price(last)
+        yield from waiting
 
     def states(self) -> PolicyStates:
         """Return what the policies have learned."""
@@ -301,7 +345,7 @@ class _Search:
             rewards = {key: self.proposer.reward(trial) for key, trial in self.leaders.feasible.items()}
         ranked = sorted(self.leaders.feasible.values(), key=lambda trial: -rewards[trial.key])
         for number, rung in enumerate(rungs):
-            ranked = ranked[: self.clock.affordable(number, rung, ranked)]
+            ranked = ranked[: self.clock.affordable(number, rung, ranked, self.evaluator.evaluations.width)]
             if len(ranked) < 2:
                 break
             rewards = self.evaluator.refine(ranked, number, rung.make)
@@ -349,15 +393,15 @@ class _Clock:
         self._journal.store(Fact.STAGE_REACHED, stage, {"position": position})
         return False
 
-    def affordable(self, number: int, rung: Rung, finalists: Sequence[Trial]) -> int:
-        """Return how many of `finalists` the time allows for a rung, one at least."""
+    def affordable(self, number: int, rung: Rung, finalists: Sequence[Trial], at_once: int) -> int:
+        """Return how many of `finalists`, so many of them `at_once`, the time allows for a rung, one at least."""
         if self._deadline_s is None:
             return max(1, rung.finalists)
         size = self._journal.cached(Fact.RUNG_SIZE, rung_kind(number))
         if size is None:
             rows = [self._journal.cached(Fact.SCORE, trial.key) or {} for trial in finalists]
             each = rung.times * statistics.median([float(row.get("seconds", 0.0)) for row in rows] or [0.0])
-            most = rung.finalists if each <= 0 else int(_RUNG_SHARE * self._deadline_s / each)
+            most = rung.finalists if each <= 0 else int(_RUNG_SHARE * self._deadline_s * at_once / each)
             size = {"finalists": max(1, min(rung.finalists, most))}
             self._journal.store(Fact.RUNG_SIZE, rung_kind(number), size)
         return int(size["finalists"])

@@ -1,10 +1,9 @@
 """Evaluator of architectures: costs against budgets, then, only if they are met, a short distillation."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import exp, isfinite
+from math import exp
 from typing import TYPE_CHECKING, Literal
 
 import onnx_ir as ir
@@ -14,20 +13,21 @@ from n2n_edge.graph.groups import ChannelGroup
 from n2n_edge.graph.teacher import Teacher, build, surviving
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.search.costing import FAILED_EXCESS, CostMeter
+from n2n_edge.search.evaluations import Candidate, Evaluations, InProcess, Request, SharedDistiller
+from n2n_edge.search.results import LARGEST_RISE, Results
 from n2n_edge.search.reward import compression_reward, infeasible_reward
 from n2n_edge.search.rises import PROBED, RATIOS, average_rise, group_rises, scale_of_rises
 from n2n_edge.search.store import Fact, Journal, JsonObject, rung_kind
 from n2n_edge.search.surrogate import Sensitivity
 from n2n_edge.search.trial import Trial, TrialCosts
-from n2n_edge.watchdog import phase
 
 if TYPE_CHECKING:
-    from n2n_edge.training.proxy_evaluation import ProxyResult, ShortDistiller
+    from n2n_edge.training.proxy_evaluation import ShortDistiller
 
-__all__ = ["Evaluator", "Objective", "note_crash"]
+__all__ = ["Evaluator", "Objective", "Priced", "Score"]
 
-_LARGEST_RISE = 20.0
-"""A loss that rises by more than this says no more than that the cut is fatal."""
+Score = tuple[JsonObject | None, bool]
+"""What the journal keeps of a proxy evaluation, None where a budget is missed, and whether it had to be run."""
 
 _LEAST_ACCURACY = 0.01
 """What a fidelity of nought counts: the loss still tells such candidates apart."""
@@ -40,12 +40,6 @@ _DIGITS = 8
 
 _MERGE = "merge:"
 """Before the name of a merge that is made alone, in the profile."""
-
-_UNDER_WAY = "begun"
-"""Key of the evaluation that is under way."""
-
-_MOST_SILENT = 3
-"""Times that the process may vanish in one evaluation, as with `kill -9` or for want of memory."""
 
 _LOSS_WEIGHT = 0.1
 """How much the logarithm of a candidate's quality falls with its loss (benchmarks/ranking)."""
@@ -72,8 +66,21 @@ class Objective:
         return cls(cost, base[cost], tight.get(cost))
 
 
+@dataclass(frozen=True)
+class Priced:
+    """An architecture with its graph and costs, and the budgets that it misses (see `reward.violation`)."""
+
+    architecture: Architecture
+    model: ir.Model
+    costs: TrialCosts
+    excesses: Mapping[str, float]
+
+
 class Evaluator:
-    """Evaluates architectures, each once: results that the journal holds are taken from there."""
+    """Evaluates architectures, each once: results that the journal holds are taken from there.
+
+    What isn't there is left to `evaluations`, by default in this process; costs are always found here.
+    """
 
     def __init__(
         self,
@@ -86,29 +93,56 @@ class Evaluator:
         journal: Journal,
         seed: int,
         tell: Callable[[str], None] = lambda text: None,
+        evaluations: Evaluations | None = None,
     ) -> None:
-        self._tell, self._attempts = tell, _Attempts(journal)
         self.teacher = teacher
         self.meter = meter
         self.objective = objective
         self.teacher_accuracy = teacher_accuracy
+        self.evaluations = InProcess() if evaluations is None else evaluations
         self._teacher_loss = teacher_loss
-        self._distiller = distiller
+        self._distiller = SharedDistiller("candidates", lambda: distiller)
         self._journal = journal
+        self._results = Results(journal, self.evaluations, tell)
         self._seed = seed
         self._params = sum(layer.params for layer in teacher.layers) or 1
         self._macs = sum(layer.macs for layer in teacher.layers) or 1
 
-    def evaluate(self, architecture: Architecture, progress: float) -> Trial:
-        """Return the candidate's costs, score and reward; `progress` in [0, 1] sharpens the penalty of a miss."""
-        model = build(self.teacher, architecture)
+    def evaluate(self, architecture: Architecture, progress: float, name: str = "candidate") -> Trial:
+        """Return the candidate's costs, score and reward; `progress` in [0, 1] sharpens the penalty of a miss.
+
+        `name` is that of the step in messages.
+        """
+        priced = self.price(architecture)
+        ((result, fresh),) = self.scores([(name, priced)])
+        return self.trial(priced, result, progress, fresh=fresh)
+
+    def price(self, architecture: Architecture) -> Priced:
+        """Return what an architecture costs, and which budgets it misses."""
+        model = self.meter.built(architecture)
         costs = self.meter.evaluate(architecture, model)
-        excesses = self.meter.excesses(costs)
-        if excesses:
+        return Priced(architecture, model, costs, self.meter.excesses(costs))
+
+    def scores(self, wanted: Iterable[tuple[str, Priced]]) -> Iterator[Score]:
+        """Give the result of each candidate's proxy evaluation, in order, and whether it had to be run.
+
+        None for one that misses a budget. `wanted`, with the name of the step in messages, is read as far ahead as
+        there is room for.
+        """
+        return self._results.of(
+            None
+            if priced.excesses
+            else self._request(Fact.SCORE, priced.architecture, self._distiller, name, priced.model)
+            for name, priced in wanted
+        )
+
+    def trial(self, priced: Priced, result: JsonObject | None, progress: float, *, fresh: bool) -> Trial:
+        """Return a candidate with what its evaluation gave; `progress` in [0, 1] sharpens the penalty of a miss."""
+        architecture, costs, excesses = priced.architecture, priced.costs, priced.excesses
+        if result is None:
             reward = infeasible_reward(excesses, progress)
             failed: Literal["runtime"] | None = "runtime" if costs.failed else None
             return Trial(architecture, costs, reward, feasible=False, excesses=excesses, error=failed)
-        result, fresh = self._result(Fact.SCORE, architecture, lambda: self._distiller, model)
         if result.get("failed"):
             excesses = {"evaluation": FAILED_EXCESS}
             reward = infeasible_reward(excesses, progress)
@@ -130,19 +164,15 @@ class Evaluator:
 
         The journal keeps them as results of `rung`.
         """
-        distiller: ShortDistiller | None = None
-
-        def made() -> "ShortDistiller":
-            nonlocal distiller
-            distiller = distiller or make()
-            return distiller
-
+        distiller = SharedDistiller(f"finalists of rung {rung}", make)
+        results = self._results.of(
+            self._request(rung_kind(rung), trial.architecture, distiller, f"finalist {number}/{len(finalists)}")
+            for number, trial in enumerate(finalists, start=1)
+        )
         rewards = {}
-        for number, trial in enumerate(finalists, start=1):
-            with phase(f"finalist {number}/{len(finalists)}"):
-                result = self._result(rung_kind(rung), trial.architecture, made)[0]
-            failed = bool(result.get("failed"))
-            rewards[trial.key] = -1.0 if failed else self._reward(trial.costs, self._quality(result))
+        for trial, (result, _) in zip(finalists, results, strict=True):
+            failed = result is None or bool(result.get("failed"))
+            rewards[trial.key] = -1.0 if result is None or failed else self._reward(trial.costs, self._quality(result))
         return rewards
 
     def sensitivity(
@@ -160,23 +190,22 @@ class Evaluator:
         first, of those the largest, and no more once ``out_of_time(tried)``; the others count as average.
         ``on_probe(done, total)`` is told of every part, before the first one, too.
         """
-        distiller: ShortDistiller | None = None
+        distiller = SharedDistiller("sensitivity profile", make)
         rises: dict[str, float] = {}
         parts = [("", self.teacher.full), *self._parts()[:most]]
-        for count, (name, architecture) in enumerate(parts):
-            result = self._journal.cached(Fact.SENSITIVITY, name)
-            if result is None and out_of_time(count):
-                break
-            on_probe(count, len(parts))
-            if result is None:
-                with phase(f"sensitivity profile {count + 1}/{len(parts)}"):
-                    distiller = distiller or make()
-                    result = self._probed(distiller, name, architecture)
-                self._journal.store(Fact.SENSITIVITY, name, result)
-            rises[name] = float(result["loss"])
-        on_probe(len(rises), len(parts))
+
+        def wanted() -> Iterator[Request]:
+            for count, (name, architecture) in enumerate(parts):
+                if self._journal.cached(Fact.SENSITIVITY, name) is None and out_of_time(count):
+                    return
+                yield self._probe(distiller, name, architecture, f"sensitivity profile {count + 1}/{len(parts)}")
+
+        on_probe(0, len(parts))
+        for (name, _), (result, _) in zip(parts, self._results.of(wanted()), strict=False):
+            rises[name] = LARGEST_RISE if result is None else float(result["loss"])
+            on_probe(len(rises), len(parts))
         base = rises.pop("", 0.0)
-        rises = {name: min(max(rise - base, 0.0), _LARGEST_RISE) for name, rise in rises.items()}
+        rises = {name: min(max(rise - base, 0.0), LARGEST_RISE) for name, rise in rises.items()}
         layers = {layer.name for layer in self.teacher.layers if layer.removable}
         groups = [group for group in self.teacher.groups if group.shrinkable]
         probed = {
@@ -206,19 +235,15 @@ class Evaluator:
         shares = self.teacher.lost(group, [_narrowed(group, ratio) for ratio in RATIOS])
         return None if shares is None else dict(zip(RATIOS, shares, strict=True))
 
-    def _probed(self, distiller: "ShortDistiller", name: str, architecture: Architecture) -> JsonObject:
-        """Return what the journal keeps of one part of the profile."""
+    def _probe(self, distiller: SharedDistiller, name: str, architecture: Architecture, step: str) -> Request:
+        """Return what evaluates one part of the profile."""
         what = f"network without part of {name}" if name else "the whole network"
         if architecture.int8:
             what = f"network with {name.removeprefix(_INT8)} in int8"
         elif architecture.linear:
             what = f"network with {name.removeprefix(_MERGE)} merged"
-        if self._attempts.is_hopeless(Fact.SENSITIVITY, name):
-            self._skip(what)
-            return {"loss": _LARGEST_RISE, "failed": True}
-        with phase(what), self._attempts.attempt(Fact.SENSITIVITY, name):
-            result = self._proxy(distiller, architecture, build(self.teacher, architecture))
-        return {"loss": result.loss if isfinite(result.loss) else _LARGEST_RISE}
+        make = partial(self._candidate, architecture, None)
+        return Request(Fact.SENSITIVITY, name, distiller, make, (step, what))
 
     def _parts(self) -> list[tuple[str, Architecture]]:
         """Return every single cut with its name: whole layers, then groups at each ratio, the largest first."""
@@ -243,44 +268,26 @@ class Evaluator:
         cuts.sort(key=lambda cut: (cut[0], -cut[1]))
         return [(name, architecture) for _, _, name, architecture in cuts]
 
-    def _proxy(self, distiller: "ShortDistiller", architecture: Architecture, model: ir.Model) -> "ProxyResult":
-        kept = surviving(self.teacher, architecture)
-        if not architecture.int8:
-            return distiller.evaluate(model, kept, seed=self._seed)
-        shipped = partial(self.meter.precision.calibrated, int8=architecture.int8)
-        return distiller.evaluate(model, kept, seed=self._seed, shipped=shipped)
-
-    def _result(
+    def _request(
         self,
         kind: str,
         architecture: Architecture,
-        distiller: "Callable[[], ShortDistiller]",
+        distiller: SharedDistiller,
+        step: str,
         model: ir.Model | None = None,
-    ) -> tuple[JsonObject, bool]:
-        """Return what a distillation of this kind makes of a candidate, and whether it had to be run."""
-        cached = self._journal.cached(kind, architecture.key)
-        if cached is not None:
-            return cached, False
+    ) -> Request:
+        make = partial(self._candidate, architecture, model)
         what = f"training candidate {architecture.key[:_DIGITS]}"
-        if self._attempts.is_hopeless(kind, architecture.key):
-            self._skip(what)
-            failed = {"accuracy": 0.0, "loss": None, "seconds": 0.0, "training_seconds": 0.0, "failed": True}
-            self._journal.store(kind, architecture.key, failed)
-            return failed, False
-        made = distiller()
-        with phase(what), self._attempts.attempt(kind, architecture.key):
-            result = self._proxy(made, architecture, model or build(self.teacher, architecture))
-            row = {
-                "accuracy": result.accuracy,
-                "loss": result.loss if isfinite(result.loss) else None,
-                "seconds": result.seconds,
-                "training_seconds": result.training_seconds,
-            }
-            self._journal.store(kind, architecture.key, row)
-        return row, True
+        return Request(kind, architecture.key, distiller, make, (step, what))
 
-    def _skip(self, what: str) -> None:
-        self._tell(f"{what}: left out, since it ended the process before")
+    def _candidate(self, architecture: Architecture, model: ir.Model | None) -> Candidate:
+        return Candidate(
+            model or build(self.teacher, architecture),
+            surviving(self.teacher, architecture),
+            self._seed,
+            architecture.int8,
+            self.meter.precision if architecture.int8 else None,
+        )
 
     def _quality(self, result: JsonObject) -> float:
         """Return the accuracy, in a run with budgets times ``exp(-rise of the loss / 10)``.
@@ -292,7 +299,7 @@ class Evaluator:
         if self.objective.target_ratio is None:
             return accuracy
         loss = result.get("loss")
-        rise = _LARGEST_RISE if loss is None else min(max(float(loss) - self._teacher_loss, 0.0), _LARGEST_RISE)
+        rise = LARGEST_RISE if loss is None else min(max(float(loss) - self._teacher_loss, 0.0), LARGEST_RISE)
         return max(accuracy, _LEAST_ACCURACY) * exp(-_LOSS_WEIGHT * rise)
 
     def _reward(self, costs: TrialCosts, quality: float) -> float:
@@ -300,39 +307,6 @@ class Evaluator:
         return compression_reward(
             quality / max(self.teacher_accuracy, 1e-9), cost / self.objective.base, self.objective.target_ratio
         )
-
-
-class _Attempts:
-    """Evaluations that were begun: one that ends the process is not begun for ever."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-
-    def is_hopeless(self, kind: str, key: str) -> bool:
-        """Tell whether this evaluation crashed or stalled, or ended the process too often without a word."""
-        begun = self._journal.cached(Fact.EVALUATION, _UNDER_WAY) or {}
-        same = (begun.get("kind"), begun.get("key")) == (kind, key)
-        return same and (bool(begun.get("crashed")) or int(begun.get("times", 0)) >= _MOST_SILENT)
-
-    @contextmanager
-    def attempt(self, kind: str, key: str) -> Iterator[None]:
-        """Note that an evaluation is under way while in the block; only the end of the process leaves the note."""
-        begun = self._journal.cached(Fact.EVALUATION, _UNDER_WAY) or {}
-        times = int(begun.get("times", 0)) if (begun.get("kind"), begun.get("key")) == (kind, key) else 0
-        self._journal.store(Fact.EVALUATION, _UNDER_WAY, {"kind": kind, "key": key, "times": times + 1})
-        try:
-            yield
-        finally:
-            self._journal.store(Fact.EVALUATION, _UNDER_WAY, {})
-
-
-def note_crash(journal: Journal) -> bool:
-    """Note that the process crashed or stalled in what was under way; tell whether that was an evaluation."""
-    begun = journal.cached(Fact.EVALUATION, _UNDER_WAY)
-    if not begun:
-        return False
-    journal.store(Fact.EVALUATION, _UNDER_WAY, {**begun, "crashed": True})
-    return True
 
 
 def _narrowed(group: ChannelGroup, ratio: float) -> int:

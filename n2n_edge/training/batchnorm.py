@@ -11,11 +11,17 @@ from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.watchdog import step
 
-__all__ = ["recalibrate"]
+__all__ = ["recalibrate", "recalibrated_on"]
 
 _BATCH = 128
 _STREAM = 2**33
 """Tells this use of the seed from others."""
+
+
+def recalibrated_on(data: Data, settings: DistillSettings, randomness: torch.Generator | None = None) -> torch.Tensor:
+    """Return the numbers of the training images that `recalibrate` looks at, in its order."""
+    drawn = generator(settings.seed, _STREAM) if randomness is None else randomness
+    return torch.randperm(len(data.train), generator=drawn)[: settings.calibration_images]
 
 
 @torch.no_grad()
@@ -29,7 +35,7 @@ def recalibrate(module: GraphModule, data: Data, settings: DistillSettings, epoc
         module.train()
         augment = Augmenter(settings, data)
         randomness = generator(settings.seed, _STREAM)
-        order = torch.randperm(len(data.train), generator=randomness)[: settings.calibration_images]
+        order = recalibrated_on(data, settings, randomness)
         size = batch_for(data, _BATCH)
         # a small last batch would weigh as much as a full one
         batches = [chosen for place, chosen in enumerate(torch.split(order, size)) if not place or len(chosen) == size]

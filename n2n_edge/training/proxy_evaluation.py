@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from math import isfinite
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -17,9 +18,9 @@ from n2n_edge.tasks.outputs import as_tuple
 from n2n_edge.tasks.task import Meter, Tensors
 from n2n_edge.training.augmentation import Augmenter, normalise
 from n2n_edge.training.batches import as_bytes, subset, taught_labels, training_order
-from n2n_edge.training.batchnorm import recalibrate
+from n2n_edge.training.batchnorm import recalibrate, recalibrated_on
 from n2n_edge.training.best import Validation, is_better
-from n2n_edge.training.compute import Engine, deterministic, generator
+from n2n_edge.training.compute import Engine, default_format, deterministic, generator
 from n2n_edge.training.distillation import training_engine
 from n2n_edge.training.evaluation import Evaluation, batch_for, compare, finite_loss, outputs_of
 from n2n_edge.training.executor import GraphModule, write_back
@@ -33,6 +34,9 @@ __all__ = ["ProxyResult", "ShortDistiller", "follows_few_steps"]
 
 _BATCH = 256
 _LEAST_PROFILED = 32
+_LOOKED_THROUGH = 64
+"""Training images, evenly chosen, that what ships of a candidate may be calibrated on."""
+
 _FEW_STEPS = 8
 """Steps of training up to which a candidate may be better off without them."""
 
@@ -105,6 +109,35 @@ class ShortDistiller:
         """
         images = max(_LEAST_PROFILED, batch_for(data))
         return cls(teacher, data, 1, settings, passes=0, validation_images=images, feature_images=images // 2)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to this process; images in files are taken along as pixels, as far as they are drawn.
+
+        A copy that comes to itself elsewhere evaluates the same, on the same kind of device.
+        """
+        kind = self._engine.device.type
+        drawn = recalibrated_on(self._data, self._settings).numpy()
+        rows = len(self._data.train)
+        even = np.linspace(0, rows - 1, min(_LOOKED_THROUGH, rows)).round().astype(np.int64)
+        train = self._data.train.held(np.concatenate([drawn, even, np.arange(min(2, rows))]))
+        validation = self._validation.held()
+        precision = self._settings.precision
+        if precision == "auto" and default_format(precision, self._engine.device) == "fp32":
+            precision = "fp32"  # the other machine may have instructions for more
+        kept = {name: value for name, value in vars(self).items() if name != "_engine"}
+        return {
+            **kept,
+            "_settings": replace(self._settings, device=kind, precision=precision),
+            "_data": replace(self._data, train=train, validation=validation, test=validation),
+            "_validation": validation,
+            "_reference": [tuple(output.cpu() for output in outputs) for outputs in self._reference],
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._engine = Engine.of(self._settings)
+        self._reference = [self._engine.moved(outputs) for outputs in self._reference]
+        self._features.put_on(self._engine)
 
     def _draw(self, images: int) -> tuple[Tensor, Tensor | None]:
         """Draw the fixed set: each training image as it is, those that are drawn again augmented anew each time."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -87,6 +88,18 @@ class FeatureTargets:
             self._start += len(part)
         self.values = {name: torch.cat(parts) for name, parts in self._parts.items()}
         self._parts = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        values = {name: value.cpu() for name, value in self.values.items()}
+        return {"images": self.images.cpu(), "values": values, "samples": self.samples}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update({**state, "_places": {}, "_parts": {}, "_start": 0})
+
+    def put_on(self, engine: Engine) -> None:
+        """Move what came from another process to the device of an engine."""
+        self.engine = engine
+        self.images, self.values = engine.moved(self.images), engine.moved(self.values)
 
     def _given(self, data: Data, chosen: Tensor) -> Tensor:
         return self.engine.moved(normalise(as_bytes(data.train, chosen), data.preprocessing))

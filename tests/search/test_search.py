@@ -14,9 +14,10 @@ from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.precisions import ShippedPrecision
+from n2n_edge.search.attempts import note_crash
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, _Clock, search
-from n2n_edge.search.evaluator import Evaluator, Objective, note_crash
+from n2n_edge.search.evaluator import Evaluator, Objective
 from n2n_edge.search.precision import Base, CandidatePrecision
 from n2n_edge.search.proposers import base
 from n2n_edge.search.proposers.base import Proposer, SearchContext, make_proposer, proposer_names, register_proposer

@@ -1,0 +1,123 @@
+"""Whole runs on workers: the same student as in one process, whatever is killed; what can't be reached is one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+import pytest
+
+import n2n_edge
+from n2n_edge.errors import UnsuitableEnvironmentError
+from n2n_edge.search.store import Journal
+from tests.cluster.fake_ray import fake_ray
+from tests.runs.small import images_npz, teacher_file
+
+SETTINGS = ["--max-params", "4000", "--effort", "quick", "--candidates", "6", "--epochs", "1", "--mean", "0.5"]
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray, the extra [cluster]")
+
+
+def command(out: Path, *words: str) -> list[str]:
+    return [sys.executable, "-m", "n2n_edge", "compress", *words, "--out", str(out)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The words that name a small teacher and its data."""
+    folder = tmp_path_factory.mktemp("small")
+    teacher, data = teacher_file(folder / "teacher.onnx"), images_npz(folder / "data.npz")
+    return [str(teacher), "--data", str(data), "--std", "0.5", *SETTINGS]
+
+
+def run(out: Path, *words: str) -> str:
+    done = subprocess.run(
+        command(out, *words), env=environment(), capture_output=True, text=True, timeout=900, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def trials(out: Path) -> list[tuple[object, ...]]:
+    with Journal.read(out / "journal.sqlite") as journal:
+        return [(trial.stage, trial.number, trial.key, trial.score, trial.reward) for trial in journal.trials()]
+
+
+@pytest.fixture(scope="module")
+def whole(small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in one process."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    run(out, *small)
+    return out
+
+
+def test_a_run_whose_candidates_go_to_workers_ends_with_the_same_student(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, data = teacher_file(tmp_path / "teacher.onnx"), images_npz(tmp_path / "data.npz")
+
+    def student(name: str, **more: int) -> bytes:
+        return n2n_edge.compress(
+            teacher, data, max_params=4000.0, effort="quick", candidates=4, epochs=1, mean=(0.5,), std=(0.5,),
+            out=tmp_path / name, **more,
+        ).student.read_bytes()  # fmt: skip
+
+    alone = student("alone")
+    ray = fake_ray()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    assert student("workers", workers=3) == alone
+    assert len(ray.actors) == 3
+    assert trials(tmp_path / "workers") == trials(tmp_path / "alone")
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["--cluster", "local", "--workers", "1"], ["--workers", "4"]], ids=["one", "four"])
+def test_a_run_on_workers_ends_with_the_same_student(
+    small: list[str], whole: Path, tmp_path: Path, words: list[str]
+) -> None:
+    said = run(tmp_path / "run", *small, *words)
+    assert f"evaluating on {words[-1]} workers of this machine" in said
+    assert trials(tmp_path / "run") == trials(whole)
+    assert (tmp_path / "run" / "student.onnx").read_bytes() == (whole / "student.onnx").read_bytes()
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_run_that_is_killed_takes_its_workers_along_and_goes_on_without_them(
+    small: list[str], whole: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        command(out, *small, "--workers", "2"), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 600
+    while not (out / "journal.sqlite").exists() or not trials(out):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(trials(out)) < len(trials(whole))
+    assert not psutil.wait_procs(children, timeout=60)[1]
+    run(out, "--resume", "--workers", "1")
+    assert trials(out) == trials(whole)
+    assert (out / "student.onnx").read_bytes() == (whole / "student.onnx").read_bytes()
+    assert json.loads((out / "report.json").read_text())["student"]["params"]["value"] <= 4000
+
+
+@needs_ray
+def test_an_address_where_nothing_answers_is_one_line_and_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UnsuitableEnvironmentError, match=r"cluster ray://127.0.0.1:1: nothing answers there") as caught:
+        n2n_edge.compress(out=tmp_path / "run", max_mb=0.3, cluster="ray://127.0.0.1:1")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
