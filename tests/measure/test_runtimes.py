@@ -17,7 +17,8 @@ from n2n_edge.measure import runtimes
 from n2n_edge.measure.bench import bench
 from n2n_edge.measure.conversion import converted, proven, reference
 from n2n_edge.measure.options import BenchOptions
-from n2n_edge.measure.runtimes import ONNXRUNTIME, RUNTIMES, ConversionError, Runtime, parse_runtimes
+from n2n_edge.measure.runtimes import RUNTIMES, ConversionError, Runtime, parse_runtimes
+from n2n_edge.metrics.runtimes import ONNXRUNTIME
 from n2n_edge.report.bench_history import changes_since
 from tests.measure.small_models import write_conv_model
 
