@@ -64,8 +64,8 @@ class LatencyRatio:
         if found.rounds < LEAST_ROUNDS and self.outcome == "inconclusive":
             return (
                 f"about {found.ratio:.3f} times the baseline ({reached} against {baseline}{self._under}); "
-                f"budget at most {1 + self.limit:.4g} times; {found.rounds} of the {LEAST_ROUNDS} rounds that an interval takes "
-                "fitted into the time: allow more (--max-time)"
+                f"budget at most {1 + self.limit:.4g} times; {found.rounds} of the {LEAST_ROUNDS} rounds that an "
+                "interval takes fitted into the time: allow more (--max-time)"
             )
         text = (
             f"{found.ratio:.3f} times the baseline ({found.low:.3f} to {found.high:.3f}; {reached} against "
