@@ -23,8 +23,8 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Json = dict[str, Any]
 
 FIGURE: Json = {
-    "description": "A value with its unit and where it comes from; low and high bound it, n counts observations; a latency "
-    "is of a runtime.",
+    "description": "A value with its unit and where it comes from; low and high bound it, n counts observations; a "
+    "latency is of a runtime.",
     "type": "object",
     "additionalProperties": False,
     "required": ["value", "unit", "provenance"],

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from n2n_edge.errors import N2NError, UnsuitableEnvironmentError
+from n2n_edge.measure.for_ncnn import rewrite_steps
 from n2n_edge.measure.messages import one_line
 from n2n_edge.metrics.runtimes import runtime_named
 
@@ -113,6 +114,7 @@ def _write_ncnn(model: Path, folder: Path, inputs: Sequence[InputType]) -> None:
             raise ConversionError(f"it can't be converted for ncnn: a batch of {given.shape[0]}, ncnn takes one image")
         if given.dtype not in _PNNX_TYPES:
             raise ConversionError(f"it can't be converted for ncnn: an input of type {given.dtype}")
+    rewrite_steps(model)
     shapes = ",".join(f"[{','.join(map(str, given.shape))}]{_PNNX_TYPES[given.dtype]}" for given in inputs)
     _run([str(program), str(model), f"inputshape={shapes}", "fp16=0"], folder, "ncnn")
     for suffix in (".param", ".bin"):
