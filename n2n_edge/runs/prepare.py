@@ -209,7 +209,7 @@ def prepare(
     trained, restored = trainable_teacher(teacher, data)
     with _as_file(path, teacher, resized=sized is not None) as file:
         check_teacher(file, [teacher.model, trained.model] if restored else [teacher.model], data)
-        prove_teacher(file, teacher.model, profiles, data, settings.input_shape, callback.on_message)
+        prove_teacher(file, teacher.model, profiles, data, input_shape, callback.on_message)
     metric, of_metric = _teacher_metric(teacher, data, callback, engine)
     if restored:
         callback.on_message(f"put back the BatchNorm of {len(restored)} layers that had been folded away")
