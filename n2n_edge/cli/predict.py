@@ -146,7 +146,7 @@ def _print(path: Path, found: "Estimate") -> None:
     from n2n_edge.cli.console import Console
 
     console = Console()
-    where = f"{path.name} on {found.profile.name}, {found.profile.runtime}, {_unit(found)}, {_precisions(found)}"
+    where = f"{path.name} on {found.profile.name}, {_unit(found)}, {_precisions(found)}, {found.profile.runtime}"
     table = Table("", "predicted", "nine of ten between", title=Text(where), title_justify="left")
     table.add_row("latency", *_cells(found.figure))
     if found.energy is not None:

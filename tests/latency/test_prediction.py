@@ -581,7 +581,7 @@ def test_timings_with_the_runtime_that_is_asked_for_speak_first(tmp_path: Path) 
 
 
 def test_ncnn_takes_float16_where_there_is_arithmetic_for_it_and_its_interval_is_narrower() -> None:
-    model = net_model()
+    model = net_model(width=64, size=128)
     pi5, pi4 = load_profile("raspberry-pi-5"), load_profile("raspberry-pi-4")
 
     own, ncnn = (LatencyModel(profile).estimate(model) for profile in (pi5, pi5.under("ncnn")))
