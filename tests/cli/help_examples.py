@@ -34,8 +34,16 @@ CHEAP: Mapping[str, tuple[str, ...]] = {
 }
 """Options that an example is given besides, so that a test may run it."""
 
-SLOW = ("compress", "device calibrate", "pareto demo-run", "quantize teacher.onnx --data images/ --epochs")
-"""How the examples begin that take long even so."""
+SLOW = (
+    "bench student.onnx --runtime",
+    "compress",
+    "device calibrate",
+    "gate student.onnx --baseline main.onnx --max-regression",
+    "pareto demo-run",
+    "quantize teacher.onnx --data images/ --epochs",
+    "quantize teacher.onnx --data images/ --keep-float",
+)
+"""How the examples begin that take long even so; other tests of these commands do the same on less."""
 
 
 @dataclass(frozen=True)

@@ -185,8 +185,16 @@ REFUSED: dict[str, tuple[Maker, Callable[[Path], str], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", list(REFUSED))
-@pytest.mark.parametrize("command", ["compress", "gate"])
+@pytest.mark.parametrize(
+    ("command", "case"),
+    [
+        *(("gate", case) for case in REFUSED),
+        *(  # both read labels by the same way: a few tell that `compress` does before it begins
+            pytest.param("compress", case, marks=[pytest.mark.slow] if number % 5 else [])
+            for number, case in enumerate(REFUSED)
+        ),
+    ],
+)
 def test_wrong_labels_are_one_line_before_anything_is_begun(
     call: Call, tmp_path: Path, command: str, case: str
 ) -> None:

@@ -223,6 +223,7 @@ def test_what_training_does_not_better_ships_as_it_was_calibrated(
     assert (tmp_path / "taught.onnx").read_bytes() == (tmp_path / "calibrated.onnx").read_bytes()
 
 
+@pytest.mark.slow
 def test_minutes_alone_and_images_without_labels(model: Path, tmp_path: Path, ratio: object, call: Call) -> None:
     images = images_npz(tmp_path / "unlabelled.npz", labels=False)
     code, out, _ = call("quantize", model, "--data", images, *TAUGHT, "--minutes", "0.01", "--force", "--json")

@@ -18,7 +18,7 @@ from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.latency.model import LatencyModel
 from tests.deep_graphs import DEEP_GRAPHS, deep_model
 
-LEVELS, NODES = 150, 240
+LEVELS, NODES = 100, 150
 """How much deeper Python may go than it is when a test begins, and a graph that is deeper than that."""
 
 QUANTIZED = frozenset({"quantized", "quantized_weight"})

@@ -74,7 +74,7 @@ def pyramid(sizes: Sizes, opset: int, mode: str = "nearest", edge: int = 16) -> 
     return s.to_proto(3, edge, output, free_batch=True, batch=1)
 
 
-@pytest.mark.parametrize("opset", [13, 15, 18, 19])
+@pytest.mark.parametrize("opset", [13, 19])
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_what_is_enlarged_to_another_value_can_shrink(spelling: str, opset: int) -> None:
     if opset < 15 and "attributes" in spelling:
@@ -87,8 +87,8 @@ def test_what_is_enlarged_to_another_value_can_shrink(spelling: str, opset: int)
 
 
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
-@pytest.mark.parametrize("edge", [7, 9, 10, 13])
-@pytest.mark.parametrize("opset", [13, 18])
+@pytest.mark.parametrize("edge", [7, 10, 13])
+@pytest.mark.parametrize("opset", [18])
 def test_sizes_that_no_scale_gives_exactly(opset: int, edge: int, mode: str) -> None:
     teacher = assert_sound(pyramid(SPELLINGS["own batch and channels, other's rows"], opset, mode, edge))
 

@@ -135,7 +135,15 @@ def test_slopes_are_those_of_the_noise() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["teachers/resnet20_jpeg", "models/ultraface_RFB-320", "exam/pfld", "exam/deimv2-atto", "exam/yunet-like"]
+    "name",
+    [
+        "teachers/resnet20_jpeg",
+        "exam/pfld",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("models/ultraface_RFB-320", "exam/deimv2-atto", "exam/yunet-like")
+        ),
+    ],
 )
 def test_real_networks_stay_as_they_are(shared_data: Path, name: str) -> None:
     model = fold_batchnorm(normalise(load_model(shared_data / f"{name}.onnx")))

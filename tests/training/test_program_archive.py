@@ -277,8 +277,7 @@ def test_parts_that_say_nothing_are_one_line(
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("free", [False, True])
-@pytest.mark.parametrize("trusted", [False, True])
+@pytest.mark.parametrize(("free", "trusted"), [(False, True), (True, False)])
 def test_an_honest_program_loads_and_is_the_network(free: bool, trusted: bool, tmp_path: Path) -> None:
     shapes = {"dynamic_shapes": ({0: torch.export.Dim.AUTO},)} if free else {}
     module = saved(tmp_path / "net.pt2", **shapes)
