@@ -1,15 +1,15 @@
 """Holding models against what is asked of them: the file first, then scores, then what has to be timed."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from n2n_edge.errors import InputError, N2NError, UnsuitableEnvironmentError, setting
 from n2n_edge.gating.check import Check, Gated
+from n2n_edge.gating.made_for import refuse_different, runtime_warnings
 from n2n_edge.gating.operators import check_operators
 from n2n_edge.gating.regression import compare as compare_costs
 from n2n_edge.gating.regression import regression_asked
@@ -26,7 +26,7 @@ from n2n_edge.metrics.costs import COSTS
 from n2n_edge.metrics.figures import MB, Figure
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.precisions import share_in_words
-from n2n_edge.metrics.runtimes import ONNXRUNTIME, RuntimeName
+from n2n_edge.metrics.runtimes import ONNXRUNTIME
 from n2n_edge.metrics.scores import drop
 from n2n_edge.metrics.verdict import verdicts_on
 from n2n_edge.reading import is_file
@@ -149,26 +149,14 @@ class _Gate:
             self._checks.append(check_operators(model, self._operators))
 
     def _check_runtime(self, model: ir.Model, baseline: ir.Model | None) -> None:
-        """Compare the runtime that latencies are of with those that the files were made for, where they say.
-
-        Raises:
-            InputError: the two files were made for different ones, and none was asked for.
-        """
+        """Hold the runtime that latencies are of against those that the files were made for."""
         settings = self._settings
-        timing = baseline is not None and not settings.static
-        made_for = recorded_runtime(model)
-        if made_for is None or not (timing or self._limit is not None):
-            return
-        theirs = None if baseline is None else recorded_runtime(baseline)
-        if timing and settings.runtime is None and theirs not in (None, made_for):
-            raise InputError(
-                f"{self._model}: was made for {made_for}, its baseline {settings.baseline} for {theirs}, and latencies "
-                "of different runtimes aren't compared; give the ‹runtime› under which both are timed"
-            )
-        used = self._profile.runtime if self._profile is not None else settings.runtime or ONNXRUNTIME
-        if used != made_for:
-            text = f"the file was made for {made_for}; its latency here is that under {used}"
-            self._warnings.append(Notice("made-for-runtime", text, f"ask for the other with --runtime {made_for}"))
+        timed = [] if baseline is None or settings.static else [baseline]
+        if timed and settings.baseline is not None and settings.runtime is None:
+            refuse_different([self._model, settings.baseline], [model, *timed])
+        if timed or self._limit is not None:
+            used = self._profile.runtime if self._profile is not None else settings.runtime or ONNXRUNTIME
+            self._warnings += runtime_warnings(model, used)
 
     def _sized(self) -> tuple[ir.Model, ir.Model | None]:
         """Return the model and its baseline at the sizes of input that they are counted and timed at."""
@@ -293,16 +281,6 @@ def _profile(settings: GateSettings) -> "Profile | None":
     from n2n_edge.devices.registry import load_profile
 
     return load_profile(settings.device).under(settings.runtime)
-
-
-def recorded_runtime(model: ir.Model) -> str | None:
-    """Return the runtime that a student's file says it was made for; None where it doesn't say."""
-    try:
-        said = json.loads(model.metadata_props.get("n2n_edge.profile", "null"))
-    except ValueError:
-        return None
-    runtime = said.get("runtime") if isinstance(said, dict) else None
-    return runtime if runtime in get_args(RuntimeName) else None
 
 
 def _asked(budget: Budget) -> str:
