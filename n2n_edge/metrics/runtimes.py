@@ -28,9 +28,9 @@ def runtime_named(name: str) -> RuntimeName:
     if found == "litert":
         raise InputError(
             "‹runtime› litert: there is no converter from ONNX that installs beside n2n-edge; see the guide on "
-            f"runtimes, or give one of {known}"
+            f"runtimes, or give {known}"
         )
-    raise InputError(f"‹runtime› {name}: no such runtime; give one of {known}")
+    raise InputError(f"‹runtime› {name}: no such runtime; give {known}")
 
 
 def runtime_family(told: str) -> str:

@@ -132,7 +132,7 @@ def test_a_file_that_was_made_for_another_runtime_is_said_to_be(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--runtime", "tvm"), "no such runtime; give one of onnxruntime, ncnn, openvino"),
+        (("--runtime", "tvm"), "no such runtime; give onnxruntime, ncnn, openvino"),
         (("--runtime", "ncnn", "--providers", "cuda"), "they are ONNX Runtime's own"),
     ],
 )
