@@ -23,7 +23,8 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Json = dict[str, Any]
 
 FIGURE: Json = {
-    "description": "A value with its unit and where it comes from; low and high bound it, n counts observations.",
+    "description": "A value with its unit and where it comes from; low and high bound it, n counts observations; a "
+    "latency is of a runtime.",
     "type": "object",
     "additionalProperties": False,
     "required": ["value", "unit", "provenance"],
@@ -34,6 +35,7 @@ FIGURE: Json = {
         "low": {"type": "number"},
         "high": {"type": "number"},
         "n": {"type": "integer"},
+        "runtime": {"type": "string"},
     },
 }
 

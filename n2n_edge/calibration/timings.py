@@ -119,9 +119,9 @@ def posterior(
 
 
 def with_timings(
-    profile: Profile, timings: Sequence[Timing], threads: int | None = None, precision: Precision = "fp32"
+    profile: Profile, timings: Sequence[Timing], threads: int | None = None, precision: Precision | None = None
 ) -> Profile:
-    """Return a profile that knows `timings` of its board, with so many threads and in this precision.
+    """Return a profile that knows `timings` of its board, with so many threads, in this precision, under its runtime.
 
     >>> timing = n2n_edge.parse_timing(f"{example_teacher}=3.2ms")
     >>> n2n_edge.with_timings(n2n_edge.load_profile("raspberry-pi-4"), [timing]).calibrations[0].models
@@ -152,7 +152,7 @@ def with_timings(
         measured_on=profile.name,
         runtime=f"{profile.runtime} as given",
         threads=latency.threads,
-        precisions=(precision,),
+        precisions=(latency.precision,),
         models=len(timings),
         median_error=round(math.expm1(0.6745 * found.deviation), 3),
         p90_error=round(math.expm1(_NINE_OF_TEN * found.deviation), 3),

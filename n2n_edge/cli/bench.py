@@ -121,8 +121,9 @@ def bench(
     from n2n_edge.gating.regression import parse_percent
     from n2n_edge.graph.bind import bound_where_named
     from n2n_edge.graph.input_shape import at_one_size, parse_input_shape
-    from n2n_edge.measure.runtimes import ONNXRUNTIME, parse_runtimes
+    from n2n_edge.measure.runtimes import parse_runtimes
     from n2n_edge.measure.suite import run_suite
+    from n2n_edge.metrics.runtimes import ONNXRUNTIME
     from n2n_edge.report.bench_document import bench_document
     from n2n_edge.report.bench_history import read_bench
     from n2n_edge.writing import refuse_unwritable
@@ -268,7 +269,6 @@ def _rows(
     from n2n_edge.graph.costs import costs
     from n2n_edge.latency.model import LatencyModel
     from n2n_edge.measure.measurement import alone_in_failing
-    from n2n_edge.measure.runtimes import ONNXRUNTIME
     from n2n_edge.measure.suite import names_of_runs
     from n2n_edge.report.bench_document import Benched
 
@@ -283,11 +283,13 @@ def _rows(
                 with alone_in_failing(str(entry.path)):
                     model = loaded[entry.path]
                     known = costs(model)
-                    if entry.runtime == ONNXRUNTIME and not profile.is_host and target.provenance == "measured":
+                    if not profile.is_host and target.provenance == "measured":
                         within = (
                             options.threads if options.threads is None or options.threads <= profile.cores else None
                         )
-                        predicted = LatencyModel(profile, within).estimate(model).figure
+                        # every runtime is timed in float32
+                        there = LatencyModel(profile.under(entry.runtime), within, "fp32")
+                        predicted = there.estimate(model).figure
             except N2NError as error:
                 what = _NO_COSTS if known is None else "no prediction"
                 print_line(f"{name}: warning: {what}: {error.on_command_line()}", on_stderr=True)

@@ -167,6 +167,15 @@ def gate(
     providers: Annotated[
         str | None, typer.Option(help="Execution providers in order, with commas.", rich_help_panel=_WHERE)
     ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            help="What runs the models: onnxruntime, ncnn or openvino, for which they are converted, and proven the "
+            "same, before they are timed. A prediction rests on timings of that runtime first.",
+            rich_help_panel=_WHERE,
+            show_default="the profile's, onnxruntime",
+        ),
+    ] = None,
     max_time: Annotated[
         float | None,
         typer.Option(
@@ -233,6 +242,7 @@ def gate(
 
     - `n2n-edge gate student.onnx --max-mb 0.6 --max-memory-mb 4`
     - `n2n-edge gate student.onnx --device raspberry-pi-4 --max-latency-ms 20`
+    - `n2n-edge gate student.onnx --device raspberry-pi-5 --runtime ncnn --max-latency-ms 20`
     - `n2n-edge gate student.onnx --baseline main.onnx --max-regression 5%`
     - `n2n-edge gate --init student.onnx --config n2n-edge.toml`
     """
@@ -243,7 +253,7 @@ def gate(
         "classes": classes, "task": task, "decode": decode, **_given(preprocessing), "allowed_ops": allowed_ops or (),
         "input_shape": input_shape, "bind": bind or (), "accept_expected": accept_expected, "baseline": baseline,
         "max_regression": max_regression or (), "static": static, "device": device, "target": target,
-        "threads": threads, "providers": providers, "max_time": max_time,
+        "threads": threads, "providers": providers, "runtime": runtime, "max_time": max_time,
     }  # fmt: skip
     started = time.monotonic()
     try:

@@ -34,13 +34,21 @@ def predict(
         ),
     ],
     threads: Annotated[int | None, typer.Option(help="CPU threads [default: the profile's].")] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            help="What runs the model there: onnxruntime, ncnn or openvino. Timings of that runtime speak first.",
+            show_default="the profile's, onnxruntime",
+        ),
+    ] = None,
     precision: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="What float32 operators would be run in there: fp32, fp16 or int8. What the file itself quantizes, or "
-            "holds in float16, counts so without it."
+            "holds in float16, counts so without it.",
+            show_default="fp32; under ncnn fp16, where there is arithmetic for it",
         ),
-    ] = "fp32",
+    ] = None,
     input_shape: Annotated[
         str | None,
         typer.Option(
@@ -68,6 +76,7 @@ def predict(
 
     - `n2n-edge predict student.onnx --device raspberry-pi-4`
     - `n2n-edge predict student.onnx --device jetson-orin-nano --precision fp16 --json`
+    - `n2n-edge predict student.onnx --device raspberry-pi-5 --runtime ncnn`
     - `n2n-edge predict teacher.onnx student.onnx --device raspberry-pi-4 --device raspberry-pi-5`
     - `n2n-edge predict student.onnx --device cortex-a73 --measured student.onnx=48.5ms`
     """
@@ -78,10 +87,10 @@ def predict(
     from n2n_edge.graph.shapes import batch_of
     from n2n_edge.latency.predict import predict as predict_model
 
-    if precision not in BYTES:
+    if precision is not None and precision not in BYTES:
         raise InputError(f"--precision {precision}: unknown; give one of {', '.join(BYTES)}")
-    run_in = cast("Precision", precision)
-    profiles = {profile.name: profile for profile in map(load_profile, device)}
+    run_in = cast("Precision | None", precision)
+    profiles = {profile.name: profile.under(runtime) for profile in map(load_profile, device)}
     if measured:
         from n2n_edge.calibration.timings import parse_timing, with_timings
 
@@ -137,7 +146,7 @@ def _print(path: Path, found: "Estimate") -> None:
     from n2n_edge.cli.console import Console
 
     console = Console()
-    where = f"{path.name} on {found.profile.name}, {_unit(found)}, {_precisions(found)}"
+    where = f"{path.name} on {found.profile.name}, {_unit(found)}, {_precisions(found)}, {found.profile.runtime}"
     table = Table("", "predicted", "nine of ten between", title=Text(where), title_justify="left")
     table.add_row("latency", *_cells(found.figure))
     if found.energy is not None:
@@ -167,7 +176,7 @@ def _print_table(rows: "Sequence[_Row]") -> None:
     from n2n_edge.cli.console import Console
 
     energy = any(estimate.energy is not None for _, estimate in rows)
-    columns = ["on", "in", "latency", "nine of ten between", *(["energy"] if energy else []), "memory", ""]
+    columns = ["under", "on", "in", "latency", "nine of ten between", *(["energy"] if energy else []), "memory", ""]
     table = Table(
         Column("model", overflow="fold"), Column("device", overflow="fold"), *columns,
         title="predicted", title_justify="left",
@@ -175,7 +184,8 @@ def _print_table(rows: "Sequence[_Row]") -> None:
     for path, found in rows:
         value, interval = _cells(found.figure)
         table.add_row(
-            Text(str(path)), found.profile.name, _unit(found), _precisions(found), value, interval,
+            Text(str(path)), found.profile.name, found.profile.runtime, _unit(found), _precisions(found), value,
+            interval,
             *([_cells(found.energy)[0] if found.energy is not None else ""] if energy else []),
             f"{found.memory.value:.1f} MB", _room(found),
         )  # fmt: skip

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from n2n_edge.devices.terms import TERMS
 from n2n_edge.metrics.precisions import Precision
+from n2n_edge.metrics.runtimes import RuntimeName, runtime_named
 
 __all__ = ["NAME_PATTERN", "Calibration", "PowerMode", "Profile"]
 
@@ -104,7 +105,7 @@ class Profile(BaseModel):
     cores: int = Field(ge=1, le=1024)
     clock_mhz: Positive = Field(le=100_000)
     default_threads: int = Field(ge=1, le=1024)
-    runtime: Literal["onnxruntime"]
+    runtime: RuntimeName
     providers: tuple[Provider, ...] = Field(min_length=1, strict=False)
     compute_unit: Literal["cpu", "gpu"]
     memory_mb: Positive = Field(le=10_000_000)
@@ -133,6 +134,22 @@ class Profile(BaseModel):
     def block(self) -> int:
         """How many channels the kernels compute at once."""
         return self.channel_block or self.channel_multiple
+
+    @property
+    def float_precision(self) -> Precision:
+        """What float32 kernels are calculated in: ncnn takes float16 by itself where there is arithmetic for it."""
+        return "fp16" if self.runtime == "ncnn" and self.peak_fp16_gflops is not None else "fp32"
+
+    def under(self, runtime: str | None) -> Self:
+        """Return the same device with another runtime on it; None for the profile's own.
+
+        >>> n2n_edge.load_profile("raspberry-pi-5").under("ncnn").runtime
+        'ncnn'
+
+        Raises:
+            InputError: no such runtime.
+        """
+        return self if runtime is None else self.model_copy(update={"runtime": runtime_named(runtime)})
 
     def peak(self, precision: Precision) -> float:
         """Return dense 10^9 operations a second; where a precision has no peak of its own, that of the next wider."""

@@ -34,7 +34,7 @@ _SCORE_ROOM = 0.01
 """What a score may fall below today's; a share of it would be most of what a model has learned."""
 
 _KEPT = (
-    "device", "target", "threads", "providers", "data", "classes", "task", "decode", "input_shape", "bind",
+    "device", "target", "threads", "providers", "runtime", "data", "classes", "task", "decode", "input_shape", "bind",
     *PREPROCESSING_OPTIONS,
 )  # fmt: skip
 """Settings that say how a figure was found out, and have to be the same when it is held against its limit."""
@@ -110,7 +110,7 @@ def _figures(model: Path, settings: GateSettings, score_of: ScoreOf, watch: Call
     sized = at_one_size([(model.name, loaded)], settings.input_shape)
     (loaded,) = sized.models
     figures = model_figures(loaded, model)
-    profile = load_profile(settings.device) if settings.device is not None else None
+    profile = load_profile(settings.device).under(settings.runtime) if settings.device is not None else None
     if settings.predicts and profile is not None:
         figures["latency_ms"] = LatencyModel(profile, settings.threads).estimate(loaded).figure
     elif settings.target is not None or profile is not None:

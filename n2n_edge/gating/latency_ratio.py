@@ -63,14 +63,14 @@ class LatencyRatio:
         reached, baseline = (format_value(figure.value, figure.unit) for figure in (self.reached, self.baseline))
         if found.rounds < LEAST_ROUNDS and self.outcome == "inconclusive":
             return (
-                f"about {found.ratio:.3f} times the baseline ({reached} against {baseline}); budget at most "
-                f"{1 + self.limit:.4g} times; {found.rounds} of the {LEAST_ROUNDS} rounds that an interval takes "
-                "fitted into the time: allow more (--max-time)"
+                f"about {found.ratio:.3f} times the baseline ({reached} against {baseline}{self._under}); "
+                f"budget at most {1 + self.limit:.4g} times; {found.rounds} of the {LEAST_ROUNDS} rounds that an "
+                "interval takes fitted into the time: allow more (--max-time)"
             )
         text = (
             f"{found.ratio:.3f} times the baseline ({found.low:.3f} to {found.high:.3f}; {reached} against "
             f"{baseline}); budget at most {1 + self.limit:.4g} times; {found.level:.0%} interval from "
-            f"{found.rounds} rounds in turns on {self.target}"
+            f"{found.rounds} rounds in turns on {self.target}{self._under}"
         )
         noise = noise_of(self.floor, self.limit)
         if noise > 1 and self.floor is not None:
@@ -81,6 +81,10 @@ class LatencyRatio:
         if self.outcome == "inconclusive":
             text += "; allow more time (--max-time) or quieten the machine"
         return text
+
+    @property
+    def _under(self) -> str:
+        return "" if self.reached.runtime is None else f" under {self.reached.runtime}"
 
     def _figure(self, found: Comparison) -> Figure:
         return Figure(found.ratio, "ratio", self.reached.provenance, found.low, min(found.high, _LARGEST), found.rounds)

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from n2n_edge.errors import InputError, N2NError, UnsuitableEnvironmentError, setting
 from n2n_edge.gating.check import Check, Gated
+from n2n_edge.gating.made_for import refuse_different, runtime_warnings
 from n2n_edge.gating.operators import check_operators
 from n2n_edge.gating.regression import compare as compare_costs
 from n2n_edge.gating.regression import regression_asked
@@ -19,11 +20,13 @@ from n2n_edge.graph.input_shape import at_one_size
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.shapes import batch_of
 from n2n_edge.latency.file_figures import inferred_figures, model_figures, predicted_latency
+from n2n_edge.measure.runtimes import ConversionError
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS
 from n2n_edge.metrics.figures import MB, Figure
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.precisions import share_in_words
+from n2n_edge.metrics.runtimes import ONNXRUNTIME
 from n2n_edge.metrics.scores import drop
 from n2n_edge.metrics.verdict import verdicts_on
 from n2n_edge.reading import is_file
@@ -109,6 +112,7 @@ class _Gate:
     def check_file(self) -> None:
         """Check all that follows from the file: size, params, MACs, memory bound, operators, a predicted latency."""
         model, baseline = self._sized()
+        self._check_runtime(model, baseline)
         figures_of = model_figures if self._needs_shapes and not self._settings.static else inferred_figures
         figures = figures_of(model, self._model)
         if batch_of(model) > 1:
@@ -143,6 +147,16 @@ class _Gate:
             ]
         if self._operators:
             self._checks.append(check_operators(model, self._operators))
+
+    def _check_runtime(self, model: ir.Model, baseline: ir.Model | None) -> None:
+        """Hold the runtime that latencies are of against those that the files were made for."""
+        settings = self._settings
+        timed = [] if baseline is None or settings.static else [baseline]
+        if timed and settings.baseline is not None and settings.runtime is None:
+            refuse_different([self._model, settings.baseline], [model, *timed])
+        if timed or self._limit is not None:
+            used = self._profile.runtime if self._profile is not None else settings.runtime or ONNXRUNTIME
+            self._warnings += runtime_warnings(model, used)
 
     def _sized(self) -> tuple[ir.Model, ir.Model | None]:
         """Return the model and its baseline at the sizes of input that they are counted and timed at."""
@@ -237,8 +251,8 @@ class _Gate:
         return next((budget for budget in self._budgets if budget.cost == "latency_ms"), None)
 
     def _unanswered(self, cost: str, asked: Sequence[str], error: N2NError) -> None:
-        """Note what this environment can't tell; any other error ends the gate."""
-        if error.exit_code != UnsuitableEnvironmentError.exit_code:
+        """Note what this environment, or the runtime, can't tell; any other error ends the gate."""
+        if error.exit_code != UnsuitableEnvironmentError.exit_code and not isinstance(error, ConversionError):
             raise error
         self._checks += [Unanswered(cost, one, " ".join(error.on_command_line().split())) for one in asked]
 
@@ -266,7 +280,7 @@ def _profile(settings: GateSettings) -> "Profile | None":
         return None
     from n2n_edge.devices.registry import load_profile
 
-    return load_profile(settings.device)
+    return load_profile(settings.device).under(settings.runtime)
 
 
 def _asked(budget: Budget) -> str:
@@ -297,6 +311,11 @@ def _refuse_contradictions(job: GateJob, budgets: Sequence[Budget], profile: "Pr
                 f"‹max_latency_ms› {limit.limit:g}: ‹target› host is this machine, not {settings.device}; give "
                 "‹target› ssh://..., ‹device› alone for a prediction, or ‹device› cpu"
             )
+    if settings.providers is not None and settings.runtime not in (None, ONNXRUNTIME):
+        raise InputError(
+            f"‹providers› {settings.providers}: they are ONNX Runtime's own; leave out ‹runtime› {settings.runtime}, "
+            "or them"
+        )
     quality = [budget for budget in budgets if COSTS[budget.cost].quality]
     for budget in quality:
         if settings.data is None:

@@ -15,6 +15,7 @@ from n2n_edge.gating.regression import parse_percent
 from n2n_edge.graph.input_shape import parse_input_shape, shape_words
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS, Cost, cost_named, with_present_names
+from n2n_edge.metrics.runtimes import runtime_named
 from n2n_edge.reading import exists, expanded
 
 __all__ = ["DEFAULT_REGRESSION", "GateSettings", "Regressions", "parse_regressions", "settings_of"]
@@ -77,6 +78,7 @@ class GateSettings(BaseModel):
     target: str | None = None
     threads: int | None = Field(default=None, ge=1)
     providers: str | None = None
+    runtime: str | None = None
     max_time: float = Field(default=20.0, gt=0, allow_inf_nan=False)
     accept_expected: bool = False
     static: bool = False
@@ -118,7 +120,8 @@ class GateSettings(BaseModel):
         return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
     @field_validator(
-        "baseline", "data", "classes", "task", "decode", "device", "target", "providers", *PREPROCESSING_OPTIONS,
+        "baseline", "data", "classes", "task", "decode", "device", "target", "providers", "runtime",
+        *PREPROCESSING_OPTIONS,
         mode="before",
     )  # fmt: skip
     @classmethod
@@ -128,6 +131,14 @@ class GateSettings(BaseModel):
         if "\0" in str(value):
             raise ValueError("no name holds a zero byte")
         return None if str(value) == "none" else value
+
+    @field_validator("runtime")
+    @classmethod
+    def _known_runtime(cls, value: str | None) -> str | None:
+        try:
+            return None if value is None else runtime_named(value)
+        except InputError as error:
+            raise ValueError(str(error).removeprefix("‹runtime› ")) from error
 
     @property
     def budgets(self) -> tuple[Budget, ...]:

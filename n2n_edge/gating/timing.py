@@ -1,6 +1,7 @@
 """Timing what a gate asks for: a model alone or beside its baseline, in rounds until the question is settled."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,10 +13,13 @@ from n2n_edge.gating.settings import GateSettings
 from n2n_edge.latency.device_target import open_place, running_on
 from n2n_edge.measure.bench import with_profile
 from n2n_edge.measure.comparison import LEAST_ROUNDS, Standing, compare
+from n2n_edge.measure.conversion import Converted, read_by
 from n2n_edge.measure.measurement import Measurement
 from n2n_edge.measure.options import BenchOptions, parse_providers
+from n2n_edge.measure.runtimes import require
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
+from n2n_edge.metrics.runtimes import ONNXRUNTIME
 from n2n_edge.names import names_of
 
 __all__ = ["Timed", "time_models"]
@@ -52,16 +56,19 @@ def time_models(
 ) -> Timed:
     """Time a model, in turns with its baseline if it has one, until limit and growth are decided or the time is up.
 
-    Every round has fresh processes, and the baseline is timed against itself beside it.
+    Every round has fresh processes, and the baseline is timed against itself beside it. Under another runtime than
+    ONNX Runtime both are converted first, on this host.
 
     Raises:
         InputError: a target that doesn't exist, or a model that the runtime refuses.
+        ConversionError: a model can't be converted for the runtime, or isn't the same there.
         N2NError: the models can't be run here, or the board can't be reached.
     """
     baseline = settings.baseline
     models = [model] if baseline is None else [baseline, model]
     where = settings.target or "host"
-    described = profile or load_profile("cpu")
+    described = profile or load_profile("cpu").under(settings.runtime)
+    require(described.runtime)
     options = _options(settings, where, described)
 
     def settled(standing: Standing) -> bool:
@@ -76,9 +83,14 @@ def time_models(
         rounds = done
         watch(f"timing {' and '.join(names_of(models))}, {done} rounds done")
 
-    with open_place(where, described, settings.threads) as target:
+    with ExitStack() as stack, open_place(where, described, settings.threads) as target:
+        timed: list[Path | Converted] = []
+        for path, short in zip(models, names_of(models), strict=True):
+            if described.runtime != ONNXRUNTIME:
+                watch(f"converting {short} for {described.runtime}")
+            timed.append(stack.enter_context(read_by(described.runtime, path, options)))
         found = compare(
-            models,
+            timed,
             options,
             target,
             threshold=max_growth or 0.01,
@@ -112,6 +124,8 @@ def _good(found: Measurement | N2NError) -> Measurement:
 def _options(settings: GateSettings, target: str, profile: Profile) -> BenchOptions:
     named = parse_providers(settings.providers)[0] if settings.providers is not None else ()
     threads, providers = running_on(target, profile, settings.threads, named)
+    if profile.runtime != ONNXRUNTIME:  # they are ONNX Runtime's own
+        providers = ()
     # rounds end when limit and growth are decided: how well the median itself is known doesn't matter
     return BenchOptions(
         threads=threads,

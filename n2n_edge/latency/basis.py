@@ -14,6 +14,7 @@ from n2n_edge.latency.pooled import POOLED, pooled
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice, texts_of
 from n2n_edge.metrics.precisions import BYTES, Precision
+from n2n_edge.metrics.runtimes import runtime_family
 
 __all__ = ["Basis", "energy_basis", "latency_basis", "lender_of", "threads_in_words"]
 
@@ -39,6 +40,12 @@ _INT8_FASTER = 3.0
 """The same, where int8 is told by float rates, upwards and downwards. Of 806 pairs of ncnn's table, on the CPUs of 66
 boards, nine of ten are between 2.4 times slower and 1.8 times faster in int8; where runtimes use instructions that are
 made for it, up to three times."""
+
+_OTHER_RUNTIME = 1.4
+"""By how much a prediction may be off besides where only another runtime was timed. On a Raspberry Pi
+4 the slowest of ncnn, ArmNN and TFLite takes 1.41 times as long for MobileNet as the fastest. On an x86 host ten plain
+networks took 0.85 to 1.73 times as long under ncnn as under ONNX Runtime, nine of ten within 1.47 times of their mean
+(benchmarks/runtimes)."""
 
 _FAR = 8.0
 """How many times smaller or larger an input may be than all that were timed with the device's own runtime."""
@@ -166,7 +173,7 @@ def latency_basis(
     lender = relative or lender_of(profile)
     if lender is None:
         return _pooled(profile, threads, precision)
-    return _borrowed(profile, lender, threads, precision, pixels)
+    return _borrowed(profile, lender.under(profile.runtime), threads, precision, pixels)
 
 
 def lender_of(profile: Profile) -> Profile | None:
@@ -194,7 +201,8 @@ def _pooled(profile: Profile, threads: int, precision: Precision) -> Basis:
     evidence = found.evidence
     basis = Basis(found.rates, False, evidence.low_ratio, evidence.high_ratio, evidence, (Notice("pooled", told),))
     exact = precision in evidence.precisions or (precision == "fp16" and profile.peak_fp16_gflops is None)
-    return basis if exact else _in_precision(profile, basis, precision)
+    basis = basis if exact else _in_precision(profile, basis, precision)
+    return _under_runtime(profile, basis, exact)
 
 
 def energy_basis(profile: Profile, threads: int, precision: Precision, pixels: float) -> Basis | None:
@@ -214,6 +222,8 @@ def _basis_of(profile: Profile, quantity: str, threads: int, precision: Precisio
     chosen = _at_threads(profile, exact or _widest(known), threads, pixels)
     if not exact:
         chosen = _in_precision(profile, chosen, precision)
+    if quantity == "latency":
+        chosen = _under_runtime(profile, chosen, bool(exact))
     outside = _outside(chosen.evidence, pixels) / math.log(4)  # doublings of a side
     if outside >= 1:
         least, most = (f"{each**0.5:.0f}" for each in chosen.evidence.input_pixels)
@@ -236,7 +246,7 @@ def _at_threads(profile: Profile, known: list[Calibration], threads: int, pixels
         return _basis(profile, best, best.rates)
     by_threads: dict[int, Calibration] = {}
     for each in sorted(known, key=lambda each: _unlike(each, profile, pixels), reverse=True):
-        if each.runtime.split()[0] == best.runtime.split()[0]:  # runtimes are not mixed
+        if runtime_family(each.runtime) == runtime_family(best.runtime):  # runtimes are not mixed
             by_threads[each.threads] = each
     if threads in by_threads:
         return _basis(profile, by_threads[threads], by_threads[threads].rates)
@@ -275,7 +285,7 @@ def _unlike(calibration: Calibration, profile: Profile, pixels: float) -> tuple[
     input's size; then, where no image tells, networks of images as large as most, and more models.
     """
     outside = _outside(calibration, pixels)
-    other_runtime = not calibration.runtime.lower().startswith(profile.runtime)
+    other_runtime = runtime_family(calibration.runtime) != profile.runtime
     elsewhere = calibration.measured_on != profile.name
     small = pixels <= 0 and calibration.input_pixels[1] < _SMALL_PIXELS
     return (elsewhere, other_runtime or outside > math.log(_FAR), outside, small, -calibration.models)
@@ -309,6 +319,18 @@ def _in_precision(profile: Profile, basis: Basis, precision: Precision) -> Basis
     return replace(basis, rates=_scaled(basis.rates, arithmetic, bytes_), measured_here=False).blurred(
         Notice("other-precision", f"timed in {timed}, told by peaks and widths of numbers"), _OTHER_PRECISION
     )
+
+
+def _under_runtime(profile: Profile, basis: Basis, same_precision: bool) -> Basis:
+    """Return a basis for the profile's runtime: less certain where another one was timed.
+
+    Where the precision is another, too, what that adds holds both: it was found between runtimes.
+    """
+    timed = runtime_family(basis.evidence.runtime)
+    if timed == profile.runtime:
+        return basis
+    notice = Notice("other-runtime", f"timed with {timed}, told for {profile.runtime}")
+    return basis.blurred(notice, _OTHER_RUNTIME if same_precision else 1.0)
 
 
 def _borrowed(profile: Profile, relative: Profile, threads: int, precision: Precision, pixels: float) -> Basis:

@@ -157,6 +157,7 @@ class Estimate:
         return {
             "schema_version": SCHEMA_VERSION,
             "device": self.profile.name,
+            "runtime": self.profile.runtime,
             "threads": self.threads,
             "precision": self.precision,
             "latency_ms": self.figure.to_json(),

@@ -113,17 +113,26 @@ class ModelFile:
             self._estimates[profile.name] = LatencyModel(profile).estimate(self.model)
         return self._estimates[profile.name]
 
-    def latency(self, profile: "Profile") -> Latency:
-        """Return the latency of one inference: measured, each time, if the device is this host; predicted otherwise."""
+    def latency(self, profile: "Profile", samples: Path | None = None) -> Latency:
+        """Return the latency of one inference: measured, each time, if the device is this host; predicted otherwise.
+
+        Under another runtime than ONNX Runtime what the file is converted to is timed, once it gives the same on
+        `samples`, an .npz file of inputs ``in0``, or on random ones.
+
+        Raises:
+            ConversionError: it can't be converted, or gives something else.
+        """
         if not profile.is_host:
             return _predicted(self.estimate(profile))
         from n2n_edge.measure.bench import bench
+        from n2n_edge.measure.conversion import read_by
         from n2n_edge.measure.options import BenchOptions
 
         options = BenchOptions(
             threads=profile.default_threads, providers=profile.providers, input_shape=self.input_shape
         )
-        measurement = bench(self.path, options, profiled=False).measurement
+        with read_by(profile.runtime, self.path, options, samples) as made:
+            measurement = bench(made, options, profiled=False).measurement
         return Latency(measurement.latency(), warnings=measurement.warnings)
 
 

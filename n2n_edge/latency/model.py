@@ -5,6 +5,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -23,6 +24,7 @@ from n2n_edge.latency.kernels import Kernels
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.precisions import BYTES, Precision
+from n2n_edge.metrics.runtimes import ONNXRUNTIME
 
 __all__ = ["GraphLatency", "LatencyModel", "input_pixels"]
 
@@ -30,7 +32,8 @@ _UNCOUNTED = 10.0
 """By how much an interval is widened where operators multiply that nobody counts, such as an LSTM."""
 
 _OPEN_WEIGHTS = 3.0
-"""The same, where weights are graph inputs: ONNX Runtime was three times slower on such a file than predicted."""
+"""The same, where weights are graph inputs: ONNX Runtime was three times slower on such a file than predicted. What
+converts a file for another runtime takes them as constants."""
 
 Floats = NDArray[np.float64]
 
@@ -41,9 +44,10 @@ class LatencyModel:
     >>> LatencyModel(load_profile("raspberry-pi-4")).estimate(model).figure
     Figure(value=0.42, unit='ms', provenance='calibrated', low=0.2, high=0.9, n=29)
 
-    `threads` default to the profile's. `precision` is what float32 kernels are run in; those that a file quantizes, or
-    holds in float16, are told by rates of int8 and fp16. `relative` is whose calibrations a device without its own
-    borrows, instead of those of the one that its profile names.
+    `threads` default to the profile's. `precision` is what float32 kernels are run in, by default what the profile's
+    runtime takes (`Profile.float_precision`); those that a file quantizes, or holds in float16, are told by rates of
+    int8 and fp16. `relative` is whose calibrations a device without its own borrows, instead of those of the one that
+    its profile names. For another runtime than the profile's, give ``profile.under("ncnn")``.
 
     Raises:
         InputError: more threads than the device has cores, or fewer than one.
@@ -53,13 +57,13 @@ class LatencyModel:
         self,
         profile: Profile,
         threads: int | None = None,
-        precision: Precision = "fp32",
+        precision: Precision | None = None,
         *,
         relative: Profile | None = None,
     ) -> None:
         self.profile = profile
         self.threads = profile.default_threads if threads is None else threads
-        self.precision = precision
+        self.precision = profile.float_precision if precision is None else precision
         self._relative = relative
         self._chosen: dict[tuple[float, Precision], Basis] = {}
         if not 1 <= self.threads <= profile.cores:
@@ -117,7 +121,7 @@ class GraphLatency:
         }
         open_weights = sum(value.name in model.graph.initializers for value in model.graph.inputs)
         self._open = f"{open_weights} weights are graph inputs, so none can be fused or packed: make them constants"
-        self._any_open = open_weights > 0
+        self._any_open = open_weights > 0 and latency.profile.runtime == ONNXRUNTIME
         self._uncounted = sorted({node.op_type for node in model.graph if _is_uncounted(node)})
 
     def latencies_ms(self, amounts: Amounts) -> Floats:
@@ -142,7 +146,7 @@ class GraphLatency:
         shares = []
         for precision, chosen in self._bases.items():
             basis = self._widened(chosen.within(float(amounts.macs[0])))
-            figure = basis.figure(float(latencies[precision][0]), "ms")
+            figure = replace(basis.figure(float(latencies[precision][0]), "ms"), runtime=self.latency.profile.runtime)
             shares.append(Share(precision, figure, int(macs[precision][0]), basis))
         shares.sort(key=lambda share: -share.figure.value)
         return Estimate(_sum([share.figure for share in shares]), tuple(shares), self, amounts)
@@ -210,6 +214,7 @@ def _sum(figures: Sequence[Figure]) -> Figure:
         low=sum(each.low or 0.0 for each in figures),
         high=sum(each.high or 0.0 for each in figures),
         n=min(each.n or 0 for each in figures),
+        runtime=first.runtime,
     )
 
 

@@ -23,7 +23,8 @@ def predict(
     device: str | Path | Profile = "cpu",
     *,
     threads: int | None = None,
-    precision: Precision = "fp32",
+    precision: Precision | None = None,
+    runtime: str | None = None,
     input_shape: tuple[int, ...] | None = None,
     bind: Sequence[str] = (),
     name: str | None = None,
@@ -34,15 +35,16 @@ def predict(
     >>> estimate.figure.unit, estimate.figure.provenance, estimate.fits
     ('ms', 'calibrated', True)
 
-    `device` is a name, a profile's file or a `Profile`; `threads` are the profile's by default. `precision` is what
-    float32 operators are run in: what the file itself quantizes, or holds in float16, counts so. `input_shape`
-    (without batch) fills the sizes that a model leaves free, `bind` gives further inputs values (``scale=1.0``), `name`
-    is what errors call it: by default its path.
+    `device` is a name, a profile's file or a `Profile`; `threads` and `runtime` are the profile's by default.
+    `precision` is what float32 operators are run in: what the file itself quantizes, or holds in float16, counts so;
+    by default fp32, but for ncnn on cores with arithmetic in float16. `input_shape` (without batch) fills the sizes
+    that a model leaves free, `bind` gives further inputs values (``scale=1.0``), `name` is what errors call it: by
+    default its path.
 
     Raises:
-        InputError: no such file or device, more threads than it has cores, or no input to bind of that name.
+        InputError: no such file, device or runtime, more threads than it has cores, or no input to bind of that name.
     """
-    profile = device if isinstance(device, Profile) else load_profile(device)
+    profile = (device if isinstance(device, Profile) else load_profile(device)).under(runtime)
     latency = LatencyModel(profile, threads, precision)
     where = name or ("the model" if isinstance(model, ir.Model) else str(model))
     (loaded,) = bound_where_named([model if isinstance(model, ir.Model) else load_model(model)], bind)

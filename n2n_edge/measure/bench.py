@@ -40,9 +40,9 @@ from n2n_edge.measure.messages import (
 from n2n_edge.measure.options import BenchOptions, refuse_threads
 from n2n_edge.measure.per_op import OpProfile
 from n2n_edge.measure.process import WorkerProcess
-from n2n_edge.measure.runtimes import ONNXRUNTIME
 from n2n_edge.measure.target import HostTarget, Target
 from n2n_edge.metrics.notices import Notice
+from n2n_edge.metrics.runtimes import ONNXRUNTIME
 
 __all__ = [
     "Bench",
@@ -153,7 +153,7 @@ def run_throughput(model: Path, options: BenchOptions, target: Target, streams: 
 
 
 class WarmWorker(ClosedAtExit):
-    """Times many models in one process, which is replaced when it dies or hangs.
+    """Times many models in one process, which is replaced when it dies or hangs, and for a model of another runtime.
 
     One model fails alone: its `measure` raises, the next one finds a new worker. For one thread at a time.
 
@@ -165,20 +165,21 @@ class WarmWorker(ClosedAtExit):
     def __init__(self, target: Target | None = None) -> None:
         self._target = HostTarget() if target is None else target
         self._process: WorkerProcess | None = None
+        self._runtime: str = ONNXRUNTIME
 
     @property
     def pid(self) -> int | None:
         """Process id of the worker; None before the first model, and after a worker has died."""
         return self._process.pid if self._process is not None and self._process.alive else None
 
-    def measure(self, model: Path | bytes, options: BenchOptions = WARM) -> Measurement:
-        """Time one model, a file or the bytes of one; see `bench`.
+    def measure(self, model: Path | bytes | Converted, options: BenchOptions = WARM) -> Measurement:
+        """Time one model, a file, the bytes of one, or what one was converted to; see `bench`.
 
         Raises:
             InputError: no such file, a model that onnxruntime refuses, an unknown provider.
             MeasurementError: the runtime crashed, hung, ran out of memory or failed; the next call starts a new worker.
         """
-        process = self._living()
+        process = self._living(runtime_of(model))
         try:
             label = "model" if isinstance(model, bytes) else str(model)
             fields = request_fields(self._target, model, options)
@@ -194,11 +195,11 @@ class WarmWorker(ClosedAtExit):
         if process is not None:
             process.close()
 
-    def _living(self) -> WorkerProcess:
-        if self._process is not None and not self._process.alive:
+    def _living(self, runtime: str) -> WorkerProcess:
+        if self._process is not None and not (self._process.alive and self._runtime == runtime):
             self.close()
         if self._process is None:
-            self._process = self._target.start()
+            self._process, self._runtime = self._target.start(runtime=runtime), runtime
         return self._process
 
 

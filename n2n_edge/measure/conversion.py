@@ -17,8 +17,11 @@ from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.runtimes import ConversionError, InputType, convert
 from n2n_edge.measure.target import HostTarget, model_bytes
 from n2n_edge.measure.worker.runtimes import read_arrays
+from n2n_edge.metrics.runtimes import ONNXRUNTIME
 
-__all__ = ["SAMPLES", "TOLERANCE", "Converted", "Parity", "Reference", "converted", "proven", "reference"]
+__all__ = [
+    "SAMPLES", "TOLERANCE", "Converted", "Parity", "Reference", "converted", "proven", "read_by", "reference",
+]  # fmt: skip
 
 SAMPLES = 4
 TOLERANCE = 1e-3
@@ -111,6 +114,23 @@ def reference(model: Path, options: BenchOptions, given: Path | None = None) -> 
                 given_path=None if given is None else str(given.absolute()),
             )
         yield made
+
+
+@contextmanager
+def read_by(runtime: str, model: Path, options: BenchOptions, given: Path | None = None) -> Iterator[Path | Converted]:
+    """Give what a runtime reads in place of an ONNX file: the file itself, or for another runtime what it is there.
+
+    That is proven before it is given, on `given` inputs as for `reference`, and removed with the context.
+
+    Raises:
+        InputError, MeasurementError: as `reference`.
+        ConversionError: as `converted`.
+    """
+    if runtime == ONNXRUNTIME:
+        yield model
+        return
+    with reference(model, options, given) as made:
+        yield converted(made, runtime)
 
 
 def converted(made: Reference, runtime: str) -> Converted:

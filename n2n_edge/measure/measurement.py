@@ -131,7 +131,8 @@ class Measurement:
     def latency(self) -> Figure:
         """Return the median with its 95% interval."""
         times = self.quantiles
-        return Figure(times.p50_ms, "ms", self.provenance, low=times.p50_low_ms, high=times.p50_high_ms, n=times.n)
+        low, high = times.p50_low_ms, times.p50_high_ms
+        return Figure(times.p50_ms, "ms", self.provenance, low=low, high=high, n=times.n, runtime=self.runtime)
 
 
 def summarise(samples_ms: Sequence[float]) -> Quantiles:

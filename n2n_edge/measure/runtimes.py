@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from n2n_edge.errors import InputError, N2NError, UnsuitableEnvironmentError
+from n2n_edge.errors import N2NError, UnsuitableEnvironmentError
+from n2n_edge.measure.for_ncnn import rewrite_steps
 from n2n_edge.measure.messages import one_line
+from n2n_edge.metrics.runtimes import runtime_named
 
-__all__ = ["ONNXRUNTIME", "RUNTIMES", "ConversionError", "Runtime", "convert", "parse_runtimes", "split_names"]
+__all__ = ["RUNTIMES", "ConversionError", "Runtime", "convert", "parse_runtimes", "require", "split_names"]
 
-ONNXRUNTIME = "onnxruntime"
 CONVERSION_TIMEOUT_S = 600.0
 
 
@@ -55,15 +56,7 @@ def parse_runtimes(names: Sequence[str]) -> tuple[str, ...]:
     """
     wanted = split_names(names)
     for name in wanted:
-        if name == "litert":
-            raise InputError(
-                "‹runtime› litert: there is no converter from ONNX that installs beside n2n-edge; see the guide on "
-                f"runtimes, or give {', '.join(RUNTIMES)}"
-            )
-        if name != ONNXRUNTIME and name not in RUNTIMES:
-            raise InputError(f"‹runtime› {name}: no such runtime; give {ONNXRUNTIME}, {', '.join(RUNTIMES)}")
-        if name != ONNXRUNTIME:
-            require(RUNTIMES[name])
+        require(runtime_named(name))
     return wanted
 
 
@@ -73,12 +66,13 @@ def split_names(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name))
 
 
-def require(runtime: Runtime) -> None:
+def require(name: str) -> None:
     """Raise `UnsuitableEnvironmentError` if a package of a runtime isn't installed here."""
-    missing = [module for module in runtime.modules if importlib.util.find_spec(module) is None]
+    modules = RUNTIMES[name].modules if name in RUNTIMES else ()
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
         raise UnsuitableEnvironmentError(
-            f"‹runtime› {runtime.name}: {' and '.join(missing)} can't be found; pip install 'n2n-edge[{runtime.name}]'"
+            f"‹runtime› {name}: {' and '.join(missing)} can't be found; pip install 'n2n-edge[{name}]'"
         )
 
 
@@ -120,6 +114,7 @@ def _write_ncnn(model: Path, folder: Path, inputs: Sequence[InputType]) -> None:
             raise ConversionError(f"it can't be converted for ncnn: a batch of {given.shape[0]}, ncnn takes one image")
         if given.dtype not in _PNNX_TYPES:
             raise ConversionError(f"it can't be converted for ncnn: an input of type {given.dtype}")
+    rewrite_steps(model)
     shapes = ",".join(f"[{','.join(map(str, given.shape))}]{_PNNX_TYPES[given.dtype]}" for given in inputs)
     _run([str(program), str(model), f"inputshape={shapes}", "fp16=0"], folder, "ncnn")
     for suffix in (".param", ".bin"):

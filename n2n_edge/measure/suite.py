@@ -13,9 +13,9 @@ from n2n_edge.measure.conversion import Converted, Parity, Reference, converted,
 from n2n_edge.measure.measurement import Measurement, alone_in_failing
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.per_op import OpProfile
-from n2n_edge.measure.runtimes import ONNXRUNTIME
 from n2n_edge.measure.target import Target
 from n2n_edge.metrics.notices import Notice
+from n2n_edge.metrics.runtimes import ONNXRUNTIME
 from n2n_edge.names import names_of
 
 __all__ = ["Entry", "Suite", "names_of_runs", "run_suite"]

@@ -26,6 +26,8 @@ FigureJson = dict[str, float | int | str]
 class Figure:
     """One value with its unit and provenance; `low`, `high` bound it and `n` counts observations where they apply.
 
+    A latency is of a `runtime`: its name, with the version that was timed; only the name where it is predicted.
+
     >>> n2n_edge.Figure(12.5, "ms", "calibrated", low=9.0, high=17.0, n=29).predicted
     True
     """
@@ -36,6 +38,7 @@ class Figure:
     low: float | None = None
     high: float | None = None
     n: int | None = None
+    runtime: str | None = None
 
     @property
     def predicted(self) -> bool:
@@ -52,9 +55,9 @@ class Figure:
         return self.high
 
     def to_json(self) -> FigureJson:
-        """Return ``{value, unit, provenance[, low, high, n]}``, absent fields left out."""
+        """Return ``{value, unit, provenance[, low, high, n, runtime]}``, absent fields left out."""
         document: FigureJson = {"value": self.value, "unit": self.unit, "provenance": self.provenance}
-        for name in ("low", "high", "n"):
+        for name in ("low", "high", "n", "runtime"):
             bound = getattr(self, name)
             if bound is not None:
                 document[name] = bound

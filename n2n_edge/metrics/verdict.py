@@ -85,6 +85,8 @@ class Verdict:
         bound = "at most" if self.budget.direction == "max" else "at least"
         side = "inside" if self.margin >= 0 else "outside"
         place = f" on {self.device}" if self.device is not None else ""
+        if self.reached.runtime is not None:
+            place += f" under {self.reached.runtime}"
         metric = "" if self.metric is None else f"{metric_label(self.metric)} "
         text = (
             f"{metric}{self._reached_words}{place}, {format_provenance(self.reached.provenance)}; "

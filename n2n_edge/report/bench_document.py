@@ -14,11 +14,11 @@ from n2n_edge.measure.bench import Throughput
 from n2n_edge.measure.comparison import Comparison
 from n2n_edge.measure.measurement import alone_in_failing
 from n2n_edge.measure.per_op import OpProfile
-from n2n_edge.measure.runtimes import ONNXRUNTIME
 from n2n_edge.measure.suite import Entry, Suite, names_of_runs
 from n2n_edge.measure.target import Target
 from n2n_edge.metrics.figures import MB, SCHEMA_VERSION, Figure, FigureJson
 from n2n_edge.metrics.notices import codes_of, texts_of
+from n2n_edge.metrics.runtimes import ONNXRUNTIME
 from n2n_edge.report.histogram import histogram_of
 
 __all__ = ["BenchJson", "Benched", "bench_document", "file_sha256", "names_of_rows", "timed_figures"]

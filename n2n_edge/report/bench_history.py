@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from n2n_edge.errors import InputError
-from n2n_edge.measure.runtimes import ONNXRUNTIME
 from n2n_edge.metrics.figures import SCHEMA_VERSION
+from n2n_edge.metrics.runtimes import ONNXRUNTIME
 from n2n_edge.reading import read_json
 from n2n_edge.report.bench_document import BenchJson, names_of_rows
 

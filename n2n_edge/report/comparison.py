@@ -67,6 +67,7 @@ def figure_of(document: FigureJson) -> Figure:
         low=bounds.get("low"),
         high=bounds.get("high"),
         n=int(document["n"]) if "n" in document else None,
+        runtime=str(document["runtime"]) if "runtime" in document else None,
     )
 
 
@@ -78,6 +79,8 @@ def cell_of(figure: Figure) -> Cell:
     if figure.n is not None:
         parts.append(f"n = {figure.n:,}")
     parts.append(figure.provenance)
+    if figure.runtime is not None:
+        parts.append(f"under {figure.runtime}")
     return Cell(_bare(figure.value, figure.unit), ", ".join(parts), figure.predicted)
 
 
@@ -88,8 +91,11 @@ def device_names(document: RunReport) -> str:
 
 
 def device_text(document: RunReport) -> str:
-    """Return what the run's devices are."""
-    return "; ".join(device["description"] for device in document.get("devices", [document["device"]]))
+    """Return what the run's devices are, and what runs the student there."""
+    return "; ".join(
+        device["description"] + (f", under {device['runtime']}" if "runtime" in device else "")
+        for device in document.get("devices", [document["device"]])
+    )
 
 
 def budget_name(budget: VerdictJson, name: str) -> str:

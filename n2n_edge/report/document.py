@@ -76,6 +76,8 @@ class DeviceJson(TypedDict):
 
     name: str
     description: str
+    runtime: NotRequired[str]
+    """What runs the student there; onnxruntime in reports that don't say."""
     evidence: NotRequired[dict[str, object]]
     """What the student's latency is predicted from, where it wasn't measured on the device."""
     shares: NotRequired[list[dict[str, object]]]

@@ -93,6 +93,8 @@ def _latency(
     figure = None if told is None else figure_of(told)
     predicted = figure is None or figure.predicted
     source = "of unknown origin" if figure is None else PROVENANCE_WORDS[figure.provenance]
+    if figure is not None and figure.runtime is not None:
+        source += f", under {figure.runtime}"
     budget = next(
         (one for one in document["budgets"] if one["cost"] == "latency_ms" and one.get("device", own) == device), None
     )

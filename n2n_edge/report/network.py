@@ -113,11 +113,15 @@ def _latency_chart(layers: Sequence[LayerJson], device: str) -> Chart:
     values = [(_value(pair["teacher"]), _value(pair["student"])) for pair in pairs]
     figures = [figure_of(one) for pair in pairs for one in (pair["teacher"], pair["student"]) if one is not None]
     provenance = figures[0].provenance
+    under = "" if figures[0].runtime is None else f" under {figures[0].runtime}"
     before, after = (sum(column) for column in zip(*values, strict=True))
     if figures[0].predicted:
-        source = f"{PROVENANCE_WORDS[provenance].capitalize()}; nothing was run on the device."
+        source = f"{PROVENANCE_WORDS[provenance].capitalize()}{under}; nothing was run on the device."
     else:
-        source = "Measured by the runtime's own profiler, what it adds taken off, in other runs than those timed above."
+        source = (
+            f"Measured{under} by the runtime's own profiler, what it adds taken off, in other runs than those timed "
+            "above."
+        )
     cells = [_cell(layer, device) for layer in layers]
     return _columns(
         f"layers-{device}",

@@ -12,18 +12,21 @@ from n2n_edge.errors import InputError
 __all__ = ["load_profiles", "profiles_meta", "profiles_of_run"]
 
 
-def load_profiles(names: Sequence[str], measured: Sequence[str] = ()) -> tuple[Profile, ...]:
-    """Return the profiles of devices, given by names or files, in that order.
+def load_profiles(
+    names: Sequence[str], measured: Sequence[str] = (), runtime: str | None = None
+) -> tuple[Profile, ...]:
+    """Return the profiles of devices, given by names or files, in that order, each under `runtime` or its own.
 
     `measured` are timings of the first one, such as ``model.onnx=12.3ms``.
 
     Raises:
-        InputError: an unknown device, a file that isn't a profile, two names of the same device, or a wrong timing.
+        InputError: an unknown device or runtime, a file that isn't a profile, two names of the same device, or a wrong
+            timing.
     """
     given: dict[str, str] = {}
     profiles: list[Profile] = []
     for name in names:
-        profile = load_profile(name)
+        profile = load_profile(name).under(runtime)
         if profile.name in given:
             raise InputError(
                 f"‹device› {name}: {given[profile.name]} is given already, and both are {profile.name}; "
@@ -43,16 +46,20 @@ def profiles_meta(profiles: Sequence[Profile]) -> dict[str, object]:
 
 
 def profiles_of_run(
-    meta: Mapping[str, object], run: object, names: Sequence[str], measured: Sequence[str] = ()
+    meta: Mapping[str, object],
+    run: object,
+    names: Sequence[str],
+    measured: Sequence[str] = (),
+    runtime: str | None = None,
 ) -> tuple[Profile, ...]:
     """Return the profiles that a run began with, from its journal's `meta`; those of `names` where it holds none.
 
-    `measured` is as for `load_profiles`.
+    `measured` and `runtime` are as for `load_profiles`.
 
     Raises:
         InputError: another version of n2n-edge wrote them, or as `load_profiles` does.
     """
-    return _journalled_profiles(meta, run) or load_profiles(names, measured)
+    return _journalled_profiles(meta, run) or load_profiles(names, measured, runtime)
 
 
 def _journalled_profiles(meta: Mapping[str, object], run: object) -> tuple[Profile, ...]:

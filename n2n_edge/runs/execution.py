@@ -166,7 +166,7 @@ def _profiles(folder: RunFolder, settings: CompressSettings) -> tuple[Profile, .
     if folder.journal.exists():
         with Journal.open(folder.journal) as journal:
             meta = journal.meta()
-    return profiles_of_run(meta, folder.path, settings.devices, settings.measured or ())
+    return profiles_of_run(meta, folder.path, settings.devices, settings.measured or (), settings.runtime)
 
 
 def _open_journal(folder: RunFolder, prepared: Prepared) -> Journal:

@@ -17,8 +17,9 @@ from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.measure.conversion import SAMPLES, Converted, Parity, Reference, converted, proven, reference
 from n2n_edge.measure.options import BenchOptions
-from n2n_edge.measure.runtimes import ONNXRUNTIME, RUNTIMES, ConversionError, parse_runtimes, split_names
+from n2n_edge.measure.runtimes import RUNTIMES, ConversionError, parse_runtimes, split_names
 from n2n_edge.metrics.figures import MB, SCHEMA_VERSION, Figure
+from n2n_edge.metrics.runtimes import ONNXRUNTIME
 from n2n_edge.quantize.half import in_half
 from n2n_edge.report.bench_document import file_sha256
 from n2n_edge.runs.accuracy import TestData, real_inputs

@@ -6,16 +6,18 @@ from pathlib import Path
 
 import n2n_edge
 from n2n_edge.data.corruptions import CORRUPTIONS, SEVERITIES, corrupted
+from n2n_edge.data.dataset import Data
 from n2n_edge.devices.profile import Profile
 from n2n_edge.errors import UnsuitableEnvironmentError
 from n2n_edge.foreign import printable
 from n2n_edge.graph.batchnorm import fold_batchnorm
 from n2n_edge.graph.costs import costs
 from n2n_edge.graph.learned import changed_behind, nodes_behind_learned
-from n2n_edge.latency.file_figures import ModelFile
+from n2n_edge.latency.file_figures import Latency, ModelFile
 from n2n_edge.latency.model import LatencyModel
 from n2n_edge.metrics.figures import Figure, FigureJson
 from n2n_edge.metrics.notices import Notice
+from n2n_edge.metrics.runtimes import ONNXRUNTIME
 from n2n_edge.metrics.verdict import Verdict, verdicts_on
 from n2n_edge.quantize.half import in_half
 from n2n_edge.quantize.qdq import folded
@@ -31,6 +33,7 @@ from n2n_edge.runs.layers import layer_rows
 from n2n_edge.runs.metadata import with_metadata, write_in_outer_form
 from n2n_edge.runs.parity import check_parity
 from n2n_edge.runs.prepare import Prepared
+from n2n_edge.runs.proven_runtime import real_samples_of
 from n2n_edge.runs.quality import Quality, quality_of
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.trainable import shipped_form
@@ -97,8 +100,9 @@ def _proven(
     files = ModelFile(prepared.teacher_path, settings.input_shape), ModelFile(student, prepared.input_shape)
     teacher_figures, student_figures = dict(prepared.figures), files[1].figures()
     devices = list({profile.name: profile for profile in (prepared.host, *prepared.profiles)}.values())
-    for file, figures in zip(files, (teacher_figures, student_figures), strict=True):
-        figures |= _latencies(file, devices, prepared, notes, warnings)
+    images = prepared.teacher_data, prepared.data
+    for file, own, figures in zip(files, images, (teacher_figures, student_figures), strict=True):
+        figures |= _latencies(file, own, devices, prepared, notes, warnings)
     quality = quality_of(prepared, student)
     teacher_figures |= quality.teacher
     student_figures |= quality.student
@@ -107,7 +111,7 @@ def _proven(
     if any(not verdict.met and verdict.device in timed for verdict in verdicts):
         text = "the latency was not within the budget for certain when first timed, and was timed again"
         notes.append(Notice("timed-again", text))
-        student_figures |= _latencies(files[1], devices, prepared, notes, warnings)
+        student_figures |= _latencies(files[1], data, devices, prepared, notes, warnings)
         verdicts = _verdicts(student_figures, quality, settings, prepared.profiles)
     return run_report(
         version=n2n_edge.__version__,
@@ -187,7 +191,9 @@ def _devices(student: ModelFile, profiles: Sequence[Profile]) -> list[DeviceJson
     """Return the run's devices, each with what the student's latency on it is predicted from."""
     found: list[DeviceJson] = []
     for profile in profiles:
-        device: DeviceJson = {"name": profile.name, "description": profile.description}
+        device: DeviceJson = {
+            "name": profile.name, "description": profile.description, "runtime": profile.runtime,
+        }  # fmt: skip
         if not profile.is_host:
             estimate = student.estimate(profile)
             device["evidence"] = estimate.basis.to_json()
@@ -198,12 +204,20 @@ def _devices(student: ModelFile, profiles: Sequence[Profile]) -> list[DeviceJson
 
 
 def _latencies(
-    file: ModelFile, devices: Sequence[Profile], prepared: Prepared, notes: list[Notice], warnings: list[Notice]
+    file: ModelFile,
+    data: Data,
+    devices: Sequence[Profile],
+    prepared: Prepared,
+    notes: list[Notice],
+    warnings: list[Notice],
 ) -> dict[str, Figure]:
-    """Return the measured latency on this host, and that on every device that is another; add what is to be said."""
+    """Return the measured latency on this host, and that on every device that is another; add what is to be said.
+
+    `data` are images as the file takes them.
+    """
     found = {}
     for device in devices:
-        name, latency = device.name, file.latency(device)
+        name, latency = device.name, _latency(file, device, data)
         found[f"latency_ms:{name}"] = latency.figure
         for said, told in ((notes, latency.notes), (warnings, latency.warnings)):
             if device.is_host:  # how one file was timed; what is predicted, and from what, holds for both
@@ -212,6 +226,14 @@ def _latencies(
                 told = tuple(each if each.code == "predicted" else each.prefixed(name) for each in told)
             said.extend(each for each in told if each not in said)
     return found
+
+
+def _latency(file: ModelFile, device: Profile, data: Data) -> Latency:
+    """Return the latency on a device; under another runtime than ONNX Runtime real images are the proof before it."""
+    if not device.is_host or device.runtime == ONNXRUNTIME:
+        return file.latency(device)
+    with real_samples_of(data, file.model) as samples:
+        return file.latency(device, samples)
 
 
 def _conditions(student: Path, prepared: Prepared, callback: RunCallback, most: int) -> ConditionsJson:

@@ -193,7 +193,7 @@ def read_trials(run: Path) -> RunTrials:
     report = _report_of(folder)
     winner = None if report is None else find_winner(report, report["search"]["candidates"])
     evaluated_by = "accuracy" if report is None else metric_of(report)
-    devices = profiles_of_run(meta, run, settings.devices, settings.measured or ())
+    devices = profiles_of_run(meta, run, settings.devices, settings.measured or (), settings.runtime)
     return RunTrials(
         run=run,
         metric=str(meta.get("metric", evaluated_by)),

@@ -53,6 +53,7 @@ def gate(
     target: str | None = None,
     threads: int | None = None,
     providers: str | None = None,
+    runtime: str | None = None,
     max_time: float | None = None,
     config: Path | str | None = None,
     on_message: Callable[[str], None] = lambda text: None,

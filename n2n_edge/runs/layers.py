@@ -12,8 +12,9 @@ from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.file_figures import ModelFile
 from n2n_edge.measure.bench import bench
 from n2n_edge.measure.options import BenchOptions
-from n2n_edge.metrics.figures import FigureJson, Provenance
+from n2n_edge.metrics.figures import Figure, FigureJson
 from n2n_edge.metrics.precisions import Precision
+from n2n_edge.metrics.runtimes import ONNXRUNTIME
 from n2n_edge.report.document import LayerJson, LayerLatencyJson
 
 __all__ = ["layer_rows"]
@@ -37,8 +38,9 @@ def layer_rows(
 
     `linear` are those that are merged with what reads them: the last layer of a merge has the costs of all.
 
-    On this host that is the runtime's own profile; for other devices it is predicted. Where a device can't tell, its
-    latencies are left out. What belongs to no layer is summed in a last row called ``other``, of no op type.
+    On this host that is ONNX Runtime's own profile; for other devices it is predicted. Where a device can't tell, since
+    another runtime has no profile, say, its latencies are left out. What belongs to no layer is summed in a last row
+    called ``other``, of no op type.
     """
     times = {
         profile.name: (before, after)
@@ -88,9 +90,9 @@ def _by_layer(file: ModelFile, device: Profile) -> _Latencies | None:
     """Return the latency of each layer of a model on a device; None where that can't be told."""
     try:
         if device.is_host:
-            return _measured(file, device)
+            return _measured(file, device) if device.runtime == ONNXRUNTIME else None
         estimate = file.estimate(device)
-        return _figures(estimate.by_layer(), estimate.figure.provenance)
+        return _figures(estimate.by_layer(), estimate.figure)
     except N2NError:
         return None  # the run is good without
 
@@ -103,17 +105,18 @@ def _measured(file: ModelFile, host: Profile) -> _Latencies | None:
         max_time_s=_PROFILE_S,
         input_shape=file.input_shape,
     )
-    profile = bench(file.path, options, profiled=True).profile
-    if profile is None:
+    timed = bench(file.path, options, profiled=True)
+    if timed.profile is None:
         return None
     sums: dict[str, float] = {}
-    for kernel in profile.kernels:
+    for kernel in timed.profile.kernels:
         sums[kernel.layer] = sums.get(kernel.layer, 0.0) + kernel.latency_ms
-    return _figures(sums, "measured")
+    return _figures(sums, timed.measurement.latency())
 
 
-def _figures(latencies: Mapping[str, float], provenance: Provenance) -> _Latencies:
-    return {name: {"value": ms, "unit": "ms", "provenance": provenance} for name, ms in latencies.items()}
+def _figures(latencies: Mapping[str, float], whole: Figure) -> _Latencies:
+    """Return the parts of a `whole` as figures that say the same of where they come from."""
+    return {name: Figure(ms, "ms", whole.provenance, runtime=whole.runtime).to_json() for name, ms in latencies.items()}
 
 
 def _others(before: _Latencies, after: _Latencies, names: set[str]) -> LayerLatencyJson:

@@ -39,6 +39,7 @@ from n2n_edge.runs.input_size import at_input_size
 from n2n_edge.runs.normalisation import Normalisation, choose_normalisation
 from n2n_edge.runs.policy_file import PolicyStates, load_policies
 from n2n_edge.runs.preprocessing import preprocessing_for
+from n2n_edge.runs.proven_runtime import prove_teacher, refuse_runtime
 from n2n_edge.runs.readiness import export_note, refuse_unready, runtime_note
 from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.teacher_check import check_teacher
@@ -145,9 +146,12 @@ def prepare(
     Images of a large folder are decoded later, into `cache` (the default is that of `folder`).
 
     Raises:
-        InputError: anything wrong with teacher, data, policy or normalisation.
+        InputError: anything wrong with teacher, data, policy, precision or normalisation.
+        ConversionError: the teacher can't be converted for the runtime that the run is for, or isn't the same there.
+        UnsuitableEnvironmentError: that runtime isn't installed.
     """
     check_proposer(settings.policy)
+    refuse_runtime(profiles, settings.precision)
     distilling = distill_settings(settings)
     engine = Engine.of(distilling)
     if engine.device.type == "cuda" and distilling.processes > torch.cuda.device_count():
@@ -205,6 +209,7 @@ def prepare(
     trained, restored = trainable_teacher(teacher, data)
     with _as_file(path, teacher, resized=sized is not None) as file:
         check_teacher(file, [teacher.model, trained.model] if restored else [teacher.model], data)
+        prove_teacher(file, teacher.model, profiles, data, input_shape, callback.on_message)
     metric, of_metric = _teacher_metric(teacher, data, callback, engine)
     if restored:
         callback.on_message(f"put back the BatchNorm of {len(restored)} layers that had been folded away")
@@ -216,7 +221,8 @@ def prepare(
         figures=file_figures(path, settings.input_shape),
         metric=metric,
         profiles=profiles,
-        host=next((profile for profile in profiles if profile.is_host), None) or load_profile("cpu"),
+        host=next((profile for profile in profiles if profile.is_host), None)
+        or load_profile("cpu").under(profiles[0].runtime),
         data=data,
         task_reason=choice.reason,
         distilling=distilling,

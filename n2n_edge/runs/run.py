@@ -205,6 +205,9 @@ class Run:
                 asked, begun = ([load_profile(each).name for each in _several(named)] for named in (value, own))
                 if asked == begun:  # an alias of the same
                     continue
+            if name == "runtime":
+                profile = load_profile(self.settings.devices[0])
+                value, own = (profile.under(each).runtime for each in (str(value), own))
             if value != own and name not in changing:
                 option = name if name == "teacher" else f"‹{name}›"
                 raise InputError(
@@ -236,6 +239,7 @@ def compress(
     classes: Path | str | None = None,
     device: "str | Path | Profile | Sequence[str | Path | Profile]" = "cpu",
     measured: Sequence[str] | None = None,
+    runtime: str | None = None,
     max_mb: float | None = None,
     max_latency_ms: float | None = None,
     max_memory_mb: float | None = None,
@@ -317,6 +321,7 @@ def compress(
 
     Raises:
         InputError: anything wrong with teacher, data, device, settings or folder.
+        ConversionError: the teacher, or the student, can't be converted for `runtime`, or isn't the same there.
         BudgetMissedError: no architecture meets the budgets.
         UnsuitableEnvironmentError: torch (or for `tensorboard` tensorboardX) is missing, or the exported file isn't
             what was trained.

@@ -16,12 +16,13 @@ from n2n_edge.importing import is_function_name
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS, OBJECTIVES, with_present_names
 from n2n_edge.metrics.precisions import SHIPPED
+from n2n_edge.metrics.runtimes import ONNXRUNTIME, runtime_named
 from n2n_edge.reading import expanded, is_file
 from n2n_edge.runs.effort import EFFORTS, Effort
 from n2n_edge.tasks.names import check_task
 from n2n_edge.training.settings import check_augment, check_device
 
-__all__ = ["REPEATED", "CompressSettings", "named_devices"]
+__all__ = ["REPEATED", "CompressSettings", "named_devices", "refuse_precision"]
 
 LARGEST_SEED = 2**32 - 2
 """The largest seed that numpy's frozen generator takes, less the one that is added for the test split."""
@@ -103,6 +104,12 @@ class CompressSettings:
         None,
         "A timing of the device, such as model.onnx=12.3ms: predictions for it are corrected, and their interval "
         "narrows; repeat it for several.",
+    )
+    runtime: str | None = _setting(
+        None,
+        "What runs the student on the device: onnxruntime, ncnn or openvino. Latencies are of that runtime: predicted "
+        "from its timings first, measured on what a file is converted to.",
+        shown="the profile's, onnxruntime",
     )
     max_mb: float | None = _setting(None, "Largest file, MB (10^6 bytes).", BUDGETS)
     max_latency_ms: float | None = _setting(
@@ -327,6 +334,9 @@ class CompressSettings:
             raise InputError(f"‹effort› {self.effort}: no such effort; give one of {', '.join(EFFORTS)}")
         if self.precision not in SHIPPED:
             raise InputError(f"‹precision› {self.precision}: no such precision; give one of {', '.join(SHIPPED)}")
+        if self.runtime is not None:
+            object.__setattr__(self, "runtime", runtime_named(self.runtime))
+        refuse_precision(self.precision, self.runtime)
         check_augment(self.augment, self.flip)
         check_device(self.train_device, self.train_precision, 1 if self.gpus is None else self.gpus)
         if self.gpus is not None and self.gpus > 1 and self.train_device not in ("auto", "cuda"):
@@ -422,6 +432,18 @@ def _check_cluster(cluster: str | None, retries: int) -> None:
     if cluster is None or cluster in ("auto", "local") or _RAY_ADDRESS.fullmatch(cluster):
         return
     raise InputError(f"‹cluster› {cluster}: give auto, local, or the address of Ray's client server: ray://host:10001")
+
+
+def refuse_precision(precision: str, runtime: str | None) -> None:
+    """Raise `InputError` where a student is to ship in a precision that is made, proven and timed for another runtime.
+
+    >>> refuse_precision("fp32", "ncnn")
+    """
+    if precision != "fp32" and runtime not in (None, ONNXRUNTIME):
+        raise InputError(
+            f"‹precision› {precision}: is made and proven for {ONNXRUNTIME} alone; give fp32 for ‹runtime› {runtime}, "
+            "whose own tools quantize it"
+        )
 
 
 def _check_input_size(text: str) -> None:

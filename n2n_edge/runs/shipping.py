@@ -222,7 +222,7 @@ def _prepared(
 ) -> tuple[Prepared, Architecture]:
     """Return what the run began with, unchanged since, and a candidate's architecture."""
     run, meta = folder.path, journal.meta()
-    profiles = profiles_of_run(meta, run, settings.devices, settings.measured or ())
+    profiles = profiles_of_run(meta, run, settings.devices, settings.measured or (), settings.runtime)
     prepared = prepare(replace(settings, policy_from=None), profiles, folder, callback, target.cache)
     refuse_changes(meta, prepared, run)
     prepared = with_kept_order(prepared, journal)

@@ -1,5 +1,8 @@
 """Latency of candidates on one device: measured on this host, predicted for a board that isn't at hand."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -13,9 +16,12 @@ from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.graph.width_costs import WidthCosts
 from n2n_edge.latency.model import GraphLatency, LatencyModel
 from n2n_edge.measure.bench import WarmWorker
+from n2n_edge.measure.conversion import Converted, read_by
 from n2n_edge.measure.measurement import MeasurementError
 from n2n_edge.measure.options import BenchOptions
+from n2n_edge.measure.runtimes import ConversionError
 from n2n_edge.metrics.figures import Figure
+from n2n_edge.metrics.runtimes import ONNXRUNTIME
 from n2n_edge.search.precision import Base, CandidatePrecision
 from n2n_edge.search.store import Fact, Journal, JsonObject
 
@@ -73,9 +79,12 @@ class DeviceLatency:
     def measured(self, architecture: Architecture, model: ir.Model) -> Figure | None:
         """Return the latency of a candidate on this host, timed once per architecture; None where it can't be run.
 
-        A crash or a hang of the runtime is tried once more with a new worker; it fails this candidate alone.
+        A crash or a hang of the runtime is tried once more with a new worker; it fails this candidate alone. For
+        another runtime than ONNX Runtime it is converted first, which fails it, too, unless it gives the same there.
         """
         key = f"{architecture.key}/{self.name}/{self.profile.default_threads}"
+        if self.profile.runtime != ONNXRUNTIME:
+            key += f"/{self.profile.runtime}"
         known = self._journal.cached(Fact.LATENCY, key)
         if known is None:
             known = self._timing(serialize(model))
@@ -109,18 +118,29 @@ class DeviceLatency:
         return self.limit is not None and measured.value >= _FULL * self.limit
 
     def _timing(self, model: bytes) -> JsonObject:
+        options = BenchOptions(
+            threads=self.profile.default_threads,
+            providers=self.profile.providers,
+            min_time_s=0.2,
+            max_time_s=1.0,
+            timeout_s=60.0,
+        )
+        if self.profile.runtime == ONNXRUNTIME:
+            return self._timed(model, options)
+        with TemporaryDirectory(prefix="n2n-edge-") as folder:
+            path = Path(folder) / "candidate.onnx"
+            path.write_bytes(model)
+            try:
+                with read_by(self.profile.runtime, path, options) as made:
+                    return self._timed(made, options)
+            except (ConversionError, MeasurementError, InputError) as error:
+                return {"failed": str(error).replace(str(path), path.name)}
+
+    def _timed(self, model: Path | bytes | Converted, options: BenchOptions) -> JsonObject:
         failure = ""
         for _ in range(2):
             try:
-                options = BenchOptions(
-                    threads=self.profile.default_threads,
-                    providers=self.profile.providers,
-                    min_time_s=0.2,
-                    max_time_s=1.0,
-                    timeout_s=60.0,
-                )
-                measurement = self._worker.measure(model, options)
-                return dict(measurement.latency().to_json())
+                return dict(self._worker.measure(model, options).latency().to_json())
             except (MeasurementError, InputError) as error:
                 failure = str(error)
         return {"failed": failure}

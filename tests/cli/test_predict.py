@@ -104,15 +104,16 @@ def test_json_is_one_document_of_figures(model_path: Path) -> None:
     found = document(model_path, "--device", "rpi4")
 
     assert set(found) == {
-        "schema_version", "model", "device", "threads", "precision", "latency_ms", "energy_mj", "memory_mb", "evidence",
-        "by_precision", "layers", "nodes",
+        "schema_version", "model", "device", "runtime", "threads", "precision", "latency_ms", "energy_mj", "memory_mb",
+        "evidence", "by_precision", "layers", "nodes",
     }  # fmt: skip
     assert found["schema_version"] == 1
-    told = {name: found[name] for name in ("model", "device", "threads", "precision")}
-    assert told == {"model": str(model_path), "device": "raspberry-pi-4", "threads": 4, "precision": "fp32"}
+    told = [found[name] for name in ("model", "device", "runtime", "threads", "precision")]
+    assert told == [str(model_path), "raspberry-pi-4", "onnxruntime", 4, "fp32"]
     for name, unit in (("latency_ms", "ms"), ("energy_mj", "mJ")):
         figure = found[name]
-        assert set(figure) == {"value", "unit", "provenance", "low", "high", "n"}
+        runtime = {"runtime"} if name == "latency_ms" else set()
+        assert set(figure) == {"value", "unit", "provenance", "low", "high", "n"} | runtime
         assert figure["unit"] == unit
         assert 0 < figure["low"] < figure["value"] < figure["high"]
         assert figure["n"] >= 3

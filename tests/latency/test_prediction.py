@@ -563,3 +563,42 @@ def test_a_shipped_board_is_predicted_from_its_own_measurements_or_those_of_othe
         else:
             lender = lender_of(profile)
             assert basis.evidence.measured_on == ("all-boards" if lender is None else lender.name)
+
+
+def test_timings_with_the_runtime_that_is_asked_for_speak_first(tmp_path: Path) -> None:
+    own, other = calibration(rates=rates(4.0)), calibration(runtime="ncnn", rates=rates(1.0), models=40)
+    profile, model = board(own, other), net_model()
+
+    figures = [LatencyModel(profile.under(name)).estimate(model) for name in ("onnxruntime", "ncnn", "openvino")]
+
+    first, second, third = (each.figure for each in figures)
+    assert [each.figure.runtime for each in figures] == ["onnxruntime", "ncnn", "openvino"]
+    assert first.value == pytest.approx(4 * second.value)
+    assert third.value == second.value  # the most models, since neither is of that runtime
+    assert spread(first) == spread(second) < spread(third)
+    assert texts_of(figures[2].basis.warnings) == ("timed with ncnn, told for openvino",)
+    assert [texts_of(each.basis.warnings) for each in figures[:2]] == [(), ()]
+
+
+def test_ncnn_takes_float16_where_there_is_arithmetic_for_it_and_its_interval_is_narrower() -> None:
+    model = net_model(width=64, size=128)
+    pi5, pi4 = load_profile("raspberry-pi-5"), load_profile("raspberry-pi-4")
+
+    own, ncnn = (LatencyModel(profile).estimate(model) for profile in (pi5, pi5.under("ncnn")))
+
+    assert (own.precision, ncnn.precision, LatencyModel(pi4.under("ncnn")).precision) == ("fp32", "fp16", "fp32")
+    assert ncnn.figure.high is not None
+    assert ncnn.figure.high <= 1.5 * ncnn.figure.value
+    assert spread(ncnn.figure) < spread(own.figure)
+    assert ncnn.figure.provenance == "calibrated"
+
+
+def test_weights_that_are_inputs_are_constants_for_another_runtime() -> None:
+    profile, model = board(calibration(), calibration(runtime="ncnn")), net_model()
+    weight = next(iter(model.graph.initializers.values()))
+    model.graph.inputs.append(weight)
+
+    open_weights, converted = (LatencyModel(profile.under(name)).estimate(model) for name in (None, "ncnn"))
+
+    assert [notice.code for notice in open_weights.basis.warnings] == ["open-weights"]
+    assert converted.basis.warnings == ()

@@ -38,6 +38,7 @@ def test_bench_measures_a_model_on_this_host(tmp_path: Path) -> None:
         low=found.p50_low_ms,
         high=found.p50_high_ms,
         n=measurement.n,
+        runtime=measurement.runtime,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
 from typer.testing import CliRunner
@@ -16,8 +17,10 @@ from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.measure import runtimes
 from n2n_edge.measure.bench import bench
 from n2n_edge.measure.conversion import converted, proven, reference
+from n2n_edge.measure.for_ncnn import rewrite_steps
 from n2n_edge.measure.options import BenchOptions
-from n2n_edge.measure.runtimes import ONNXRUNTIME, RUNTIMES, ConversionError, Runtime, parse_runtimes
+from n2n_edge.measure.runtimes import RUNTIMES, ConversionError, Runtime, parse_runtimes
+from n2n_edge.metrics.runtimes import ONNXRUNTIME
 from n2n_edge.report.bench_history import changes_since
 from tests.measure.small_models import write_conv_model
 
@@ -182,3 +185,45 @@ def test_providers_belong_to_onnx_runtime(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["bench", str(path), "--runtime", "openvino", "--providers", "cpu"])
 
     assert isinstance(done.exception, InputError)
+
+
+def write_stepping(path: Path) -> Path:
+    """Write what a Focus does with pixels: every other one, from the first and from the second on."""
+
+    def constant(name: str, *values: int) -> onnx.TensorProto:
+        return numpy_helper.from_array(np.array(values, np.int64), name)
+
+    weights = [constant("zero", 0), constant("one", 1), constant("end", 2**31 - 1), constant("two", 2)]
+    weights += [constant("height", 2), constant("width", 3)]
+    nodes = [
+        onnx.helper.make_node("Slice", ["x", "zero", "end", "height", "two"], ["rows"], name="rows"),
+        onnx.helper.make_node("Slice", ["rows", "one", "end", "width", "two"], ["even"], name="even"),
+        onnx.helper.make_node("Slice", ["rows", "zero", "end", "width", "two"], ["odd"], name="odd"),
+        onnx.helper.make_node("MaxPool", ["odd"], ["pooled"], kernel_shape=[1, 2], strides=[1, 1]),
+        onnx.helper.make_node("Concat", ["even", "pooled"], ["y"], axis=1),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "focus",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, 9, 11])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 6, 5, 5])],
+        weights,
+    )
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def test_a_slice_with_steps_is_the_same_as_a_pooling_which_ncnn_has(tmp_path: Path) -> None:
+    path = write_stepping(tmp_path / "focus.onnx")
+    rewritten = tmp_path / "rewritten.onnx"
+    rewritten.write_bytes(path.read_bytes())
+
+    assert rewrite_steps(rewritten)
+    assert not rewrite_steps(rewritten)
+
+    image = np.random.default_rng(0).standard_normal((1, 3, 9, 11)).astype(np.float32)
+    before, after = (ort.InferenceSession(each).run(None, {"x": image})[0] for each in (path, rewritten))
+    np.testing.assert_array_equal(before, after)
+    installed("ncnn")
+    with reference(path, QUICK) as made:
+        assert converted(made, "ncnn").parity.difference == 0

@@ -17,13 +17,15 @@ from n2n_edge.graph.load import size_of
 from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.graph.width_costs import WidthCosts
 from n2n_edge.latency.model import LatencyModel
+from n2n_edge.measure import runtimes
 from n2n_edge.measure.bench import WarmWorker
+from n2n_edge.measure.runtimes import ConversionError, Runtime
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.precisions import ShippedPrecision
-from n2n_edge.search.costing import CostMeter
+from n2n_edge.search.costing import FAILED_EXCESS, CostMeter
 from n2n_edge.search.fitting import Widths, fit_widths
 from n2n_edge.search.precision import Base, CandidatePrecision
-from n2n_edge.search.store import Journal
+from n2n_edge.search.store import Fact, Journal
 
 
 @pytest.fixture(scope="module")
@@ -292,3 +294,21 @@ def test_a_budget_on_the_file_leaves_quantized_candidates_more_params(teacher: T
             assert size_of(model) <= 100_000
             found.append(costs(model).params)
     assert found[1] > 2 * found[0]
+
+
+def test_a_candidate_that_cannot_be_converted_for_the_runtime_misses_its_budget_and_says_why(
+    teacher: Teacher, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(model: Path, folder: Path, inputs: object) -> None:
+        raise ConversionError("it can't be converted for ncnn: no such operator")
+
+    monkeypatch.setitem(runtimes.RUNTIMES, "ncnn", Runtime("ncnn", (), (".param",), refuse))
+    host = load_profile("cpu").under("ncnn")
+    with WarmWorker() as worker:
+        meter = CostMeter(teacher, host, [Budget("latency_ms", 1000.0)], journal, worker)
+        found = meter.evaluate(teacher.full, teacher.model)
+
+    assert found.failed
+    assert meter.excesses(found) == {"latency_ms": FAILED_EXCESS}
+    known = journal.cached(Fact.LATENCY, f"{teacher.full.key}/cpu/{host.default_threads}/ncnn")
+    assert known == {"failed": "candidate.onnx (ncnn): it can't be converted for ncnn: no such operator"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
+from pathlib import Path
 from typing import Any
 
 from . import RefusedError
@@ -38,7 +39,7 @@ class Ncnn:
         options.use_bf16_storage = False
         for path, load in zip(files, (self.net.load_param, self.net.load_model)):
             if load(path) != 0:
-                raise RefusedError("ncnn refuses what it was converted to: an operator that it hasn't")
+                raise RefusedError(f"ncnn refuses what it was converted to: it has no {unknown_layers(files[0])}")
         self.inputs = sorted(self.net.input_names(), key=number_of)
         self.outputs = sorted(self.net.output_names(), key=number_of)
 
@@ -124,6 +125,13 @@ class OnnxFile:
 
 
 ENGINES: dict[str, Any] = {DEFAULT: OnnxFile, "ncnn": Ncnn, "openvino": OpenVino}
+
+
+def unknown_layers(param: str) -> str:
+    """Return the layers of a file that the converter only passed on: ncnn's own have no dot in their names."""
+    with Path(param).open(encoding="utf-8", errors="replace") as file:
+        kinds = {line.split(None, 1)[0] for line in file if line.strip()}
+    return ", ".join(sorted(kind for kind in kinds if "." in kind)) or "such operator"
 
 
 def number_of(name: str) -> tuple[int, str]:
