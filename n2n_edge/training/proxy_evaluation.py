@@ -201,9 +201,12 @@ class ShortDistiller:
             if start_from is not None and not is_better(found, start_from[0], start_from[0].metric):
                 found, learned = start_from
                 module.load_learned(learned)
+            trained = write_back(candidate, module)
+            if shipped is not None:
+                found = self._validated(self._engine.module(shipped(trained, self._data), "candidate").eval())
         seconds = time.monotonic() - start
         loss = found.loss if isfinite(found.loss) else 0.0
-        return ProxyResult(found.metric, loss, seconds, training_seconds, write_back(candidate, module))
+        return ProxyResult(found.metric, loss, seconds, training_seconds, trained)
 
     def _validated(self, module: GraphModule) -> Validation:
         meter = self._task.meter()

@@ -87,9 +87,9 @@ def data_importance(
     with deterministic(settings.threads):
         engine = Engine.of(settings)
         module = engine.module(teacher.model, "teacher").eval()
-        order = torch.randperm(len(data.train), generator=generator(settings.seed, _STREAM))[:images]
-        slopes = output_slopes(module, task_of(teacher.model, data), data, order, settings, engine)
-        readers = _readers(module, data, order, engine, slopes)
+        chosen = torch.randperm(len(data.train), generator=generator(settings.seed, _STREAM))[:images]
+        slopes = output_slopes(module, task_of(teacher.model, data), data, chosen, settings, engine)
+        readers = _readers(module, data, chosen, engine, slopes)
     for group in teacher.groups:
         if group.shrinkable:
             order, losses = _given_up(group, list(_own_readers(group, teacher, readers)))

@@ -14,6 +14,7 @@ from n2n_edge.data.dataset import Data, load_data
 from n2n_edge.errors import InputError
 from n2n_edge.graph.teacher import Teacher, build, surviving
 from n2n_edge.search.evaluations import Candidate
+from n2n_edge.search.precision import CandidatePrecision
 from n2n_edge.training.proxy_evaluation import ShortDistiller
 from n2n_edge.training.settings import DistillSettings
 from tests.training.small import small_cnn
@@ -38,7 +39,9 @@ def test_what_is_sent_evaluates_the_same(streamed: Data, striped_data: Data, tmp
     teacher = Teacher(small_cnn(width=8, classes=3))
     group = next(group for group in teacher.groups if group.shrinkable)
     narrow = teacher.full.resize(group.name, 5)
-    candidate = Candidate(build(teacher, narrow), surviving(teacher, narrow), seed=3)
+    precision = CandidatePrecision(teacher, "int8")
+    model, kept = build(teacher, narrow), surviving(teacher, narrow)
+    candidate = Candidate(model, kept, 3, precision.always, precision)
     data = streamed if streams else striped_data
     assert data.streams is streams
     short = ShortDistiller(teacher.model, data, 48, SETTINGS, passes=2, validation_images=20, feature_images=16)
@@ -48,6 +51,7 @@ def test_what_is_sent_evaluates_the_same(streamed: Data, striped_data: Data, tmp
     distiller, arrived = pickle.loads(sent)
     assert replace(arrived.evaluated(distiller), seconds=0.0, training_seconds=0.0) == here
     assert 0 < here.accuracy <= 1
+    assert here.loss != Candidate(model, kept, 3).evaluated(short).loss  # which ships as floats
     if streams:
         assert str(tmp_path).encode() not in sent  # no file is named
         drawn = set(distiller._data.train.images.store._rows.tolist())

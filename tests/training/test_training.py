@@ -263,6 +263,22 @@ def test_a_short_judgement_depends_on_candidate_and_seed_alone(striped_data: Dat
     assert weights(short.evaluate(one, seed=4).model) != weights(first.model)
 
 
+def test_what_ships_of_a_candidate_is_what_is_judged(striped_data: Data) -> None:
+    teacher, stranger = small_cnn(width=6, classes=3), small_cnn(width=6, classes=3, seed=9)
+    short = ShortDistiller(teacher, striped_data, 96, QUICK, validation_images=64)
+    plain = short.evaluate(small_cnn(width=4, classes=3, seed=1), seed=3)
+    given: list[ir.Model] = []
+
+    def shipped(model: ir.Model, data: Data) -> ir.Model:
+        given.append(model)
+        return stranger
+
+    found = short.evaluate(small_cnn(width=4, classes=3, seed=1), seed=3, shipped=shipped)
+    assert weights(given[0]) == weights(plain.model) == weights(found.model)
+    assert found.loss == pytest.approx(short.loss_at(stranger, None))
+    assert found.loss != plain.loss
+
+
 def test_a_short_judgement_tells_good_candidates_from_bad_ones(digits: Data, digits_teacher: ir.Model) -> None:
     settings = DistillSettings(batch_size=32, learning_rate=0.05, threads=1)
     short = ShortDistiller(digits_teacher, digits, 640, settings, passes=1)
