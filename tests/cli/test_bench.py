@@ -65,7 +65,7 @@ def test_json_is_one_document_of_figures(tmp_path: Path) -> None:
     computed = {"size_mb", "params", "macs", "memory_bound_mb"}
     assert {"measured"} == {model[name]["provenance"] for name in measured}
     assert {"computed"} == {model[name]["provenance"] for name in computed}
-    assert {"value", "unit", "provenance", "low", "high", "n"} == set(model["p50_ms"])
+    assert {"value", "unit", "provenance", "low", "high", "n", "runtime"} == set(model["p50_ms"])
     assert path.stat().st_size / 1e6 == model["size_mb"]["value"]
     assert "predicted_latency_ms" not in model
 

@@ -372,14 +372,15 @@ def test_a_changed_teacher_stops_it(result: Run, copied: Path, tmp_path: Path) -
 
 def test_a_missed_budget_is_exit_1(copied: Path, result: Run, call: Call) -> None:
     text = (copied / "run.toml").read_text()
-    (copied / "run.toml").write_text(text + "min_accuracy = 0.9999\n")
+    (copied / "run.toml").write_text(text + "min_accuracy = 0.1\nmax_params = 100\n")
     out = copied / "elsewhere"
     code, _, err = call("pareto", copied, "--ship", another(result), "--minutes", "0.001", "--out", out)
     assert code == 1
     report = json.loads((out / "report.json").read_text())
     assert report["command"].endswith(f"--out {out}")
     assert len(report["training"]["epochs"]) == 1  # as many as fit, one at least
-    assert "--min-score" in err.splitlines()[-1]
+    assert "--max-params" in err.splitlines()[-1]
+    assert "--min-score" not in err.splitlines()[-1]
     assert (out / "student.onnx").exists()
 
 
