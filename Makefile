@@ -40,7 +40,7 @@ demo: $(VENV)/.installed-compress
 
 # Two processes (up to four, where there are as many cores) share the tests out by file; JOBS=0 runs all in one.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 # oneDNN chooses other kernels there, and has had faults in them that end or hang the process.
 test-avx2: $(VENV)/.installed-dev

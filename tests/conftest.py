@@ -1,7 +1,6 @@
 """Fixtures that tests of several packages share."""
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +15,6 @@ from tests.fork_server import Forks, running_forks
 from tests.sshd import MISSING, SSHD, Server, running_server
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run files with few tests first: theirs are the long ones, and processes that share files out end together so."""
-    sizes = Counter(item.path for item in items)
-    items.sort(key=lambda item: (sizes[item.path], item.path))
 
 
 @pytest.fixture(scope="session")

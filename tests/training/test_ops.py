@@ -446,9 +446,9 @@ def test_gradients_pass_through_what_has_a_torch_function() -> None:
 
 def test_an_op_that_no_runtime_has_is_named_with_its_node() -> None:
     model, _ = build(case("Relu", PLAIN))
-    model.graph.node[0].op_type, model.graph.node[0].domain = "Snake", "my.ops"
+    model.graph.node[0].op_type, model.graph.node[0].domain = "Hiss", "nobodys.ops"
 
-    with pytest.raises(UnsupportedOpError, match=r"'node' is Snake of domain 'my\.ops'"):
+    with pytest.raises(UnsupportedOpError, match=r"'node' is Hiss of domain 'nobodys\.ops'"):
         GraphModule(ir.from_proto(model))
 
 
