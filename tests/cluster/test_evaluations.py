@@ -159,7 +159,7 @@ def test_what_a_lost_worker_did_is_begun_again(
     wanted = requests(teacher, Harms(what, 1, tmp_path / "count", thread=on != "ray"), 3)
     assert run(opened(), wanted) == expected(wanted, Counts())
     (line,) = [line for line in said if "begun again" in line]
-    assert line.startswith(wanted[0].what)
+    assert line.startswith(tuple(one.what for one in wanted))
     assert re.search(reason + r".*; begun again \(1 of 2\)$", line)
 
 
