@@ -69,6 +69,10 @@ class Split:
             _chosen(self.annotations, chosen),
         )
 
+    def even_rows(self, most: int) -> NDArray[np.int64]:
+        """Return the rows of at most `most` images, evenly chosen."""
+        return np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).round().astype(np.int64))
+
     def held(self, chosen: NDArray[np.int64] | None = None) -> "Split":
         """Return the same, of images in files the chosen ones (None: all) decoded and the others gone."""
         if not isinstance(self.images, Pictures):

@@ -1,6 +1,5 @@
 """The runtime that a student's file says it was made for, beside the one that its latency is told under."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -10,6 +9,7 @@ import onnx_ir as ir
 from n2n_edge.errors import InputError
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.runtimes import RuntimeName
+from n2n_edge.reading import parse_json
 
 __all__ = ["refuse_different", "runtime_warnings"]
 
@@ -40,7 +40,7 @@ def runtime_warnings(model: ir.Model, used: str) -> list[Notice]:
 def _recorded_runtime(model: ir.Model) -> str | None:
     """Return the runtime that a student's file says it was made for; None where it doesn't say."""
     try:
-        said = json.loads(model.metadata_props.get("n2n_edge.profile", "null"))
+        said = parse_json(model.metadata_props.get("n2n_edge.profile", "null"))
     except ValueError:
         return None
     runtime = said.get("runtime") if isinstance(said, dict) else None

@@ -48,17 +48,12 @@ AllOutputs = Sequence[Sequence[Array]]
 
 def image_batches(data: Data, split: Split, most: int) -> Iterator[Array]:
     """Give at most `most` images of a split as inputs ``(N, C, H, W)``, evenly chosen, in batches that fit memory."""
-    chosen = _evenly(split, most)
+    chosen = split.take(split.even_rows(most))
     _, height, width = data.input_shape
     size = max(1, min(_BATCH, _PIXELS // (height * width)))
     for start in range(0, len(chosen), size):
         part = chosen.take(np.arange(start, min(start + size, len(chosen))))
         yield data.inputs(np.asarray(part.images[np.arange(len(part))]))
-
-
-def _evenly(split: Split, most: int) -> Split:
-    """Return at most `most` images of a split, evenly chosen."""
-    return split.take(np.unique(np.linspace(0, len(split) - 1, min(most, len(split))).round().astype(np.int64)))
 
 
 class Validation:
@@ -76,7 +71,7 @@ class Validation:
 
         self._threads, self._settings = threads, DistillSettings()
         self._names = [str(value.name) for value in learned_outputs(model)]
-        chosen = _evenly(split, most)
+        chosen = split.take(split.even_rows(most))
         self._batches = list(image_batches(data, chosen, most))
         self._teacher = self.run(model)
         task = task_of(model, data)

@@ -15,7 +15,7 @@ from n2n_edge.measure.conversion import SAMPLES, read_by
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.measure.runtimes import require
 from n2n_edge.metrics.runtimes import ONNXRUNTIME
-from n2n_edge.runs.settings import refuse_precision
+from n2n_edge.runs.setting_values import refuse_precision
 from n2n_edge.runs.teacher_check import real_images
 
 __all__ = ["prove_teacher", "real_samples_of", "refuse_runtime"]

@@ -14,7 +14,8 @@ from n2n_edge.metrics.costs import COSTS, with_present_names
 from n2n_edge.runs.callbacks import Callbacks, RunCallback, require_tensorboard, tensorboard_callbacks
 from n2n_edge.runs.document import read_report, verdicts_of
 from n2n_edge.runs.folder import RunFolder
-from n2n_edge.runs.settings import CompressSettings, named_devices
+from n2n_edge.runs.setting_values import named_devices
+from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.settings_file import absolute_paths, read_settings, write_settings
 
 if TYPE_CHECKING:

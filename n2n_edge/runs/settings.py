@@ -1,8 +1,6 @@
 """The settings of a run, as a person gives them."""
 
-import re
 import shlex
-from collections.abc import Iterable
 from dataclasses import InitVar, dataclass, field, fields, replace
 from math import isfinite
 from pathlib import Path
@@ -16,13 +14,13 @@ from n2n_edge.importing import is_function_name
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS, OBJECTIVES, with_present_names
 from n2n_edge.metrics.precisions import SHIPPED
-from n2n_edge.metrics.runtimes import ONNXRUNTIME, runtime_named
-from n2n_edge.reading import expanded, is_file
+from n2n_edge.metrics.runtimes import runtime_named
 from n2n_edge.runs.effort import EFFORTS, Effort
+from n2n_edge.runs.setting_values import check_cluster, check_input_size, named_devices, refuse_precision
 from n2n_edge.tasks.names import check_task
 from n2n_edge.training.settings import check_augment, check_device
 
-__all__ = ["REPEATED", "CompressSettings", "named_devices", "refuse_precision"]
+__all__ = ["REPEATED", "CompressSettings"]
 
 LARGEST_SEED = 2**32 - 2
 """The largest seed that numpy's frozen generator takes, less the one that is added for the test split."""
@@ -33,8 +31,6 @@ BUDGETS, SEARCH, PREPROCESSING = "Budgets", "Search and training", "Preprocessin
 
 REPEATED = ("bind", "measured", "unlabelled")
 """Settings whose option is given once for every value."""
-
-_RAY_ADDRESS = re.compile(r"ray://([\w.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
 
 _Default = TypeVar("_Default")
 
@@ -354,9 +350,9 @@ class CompressSettings:
             raise InputError(f"threads {self.threads}: must be at least 1")
         if not 0 <= self.label_weight <= 1:
             raise InputError(f"‹label_weight› {self.label_weight:g}: give a number from 0 to 1")
-        _check_cluster(self.cluster, self.retries)
+        check_cluster(self.cluster, self.retries)
         check_task(self.task)
-        _check_input_size(self.input_size)
+        check_input_size(self.input_size)
         if self.decode is not None and not is_function_name(self.decode):
             raise InputError(f"‹decode› {self.decode}: must be package.module:function")
         check_options(self)
@@ -426,34 +422,6 @@ class CompressSettings:
         return " ".join([*words, "--out", shlex.quote(str(out))])
 
 
-def _check_cluster(cluster: str | None, retries: int) -> None:
-    if retries < 0:
-        raise InputError(f"‹retries› {retries}: give 0 or more")
-    if cluster is None or cluster in ("auto", "local") or _RAY_ADDRESS.fullmatch(cluster):
-        return
-    raise InputError(f"‹cluster› {cluster}: give auto, local, or the address of Ray's client server: ray://host:10001")
-
-
-def refuse_precision(precision: str, runtime: str | None) -> None:
-    """Raise `InputError` where a student is to ship in a precision that is made, proven and timed for another runtime.
-
-    >>> refuse_precision("fp32", "ncnn")
-    """
-    if precision != "fp32" and runtime not in (None, ONNXRUNTIME):
-        raise InputError(
-            f"‹precision› {precision}: is made and proven for {ONNXRUNTIME} alone; give fp32 for ‹runtime› {runtime}, "
-            "whose own tools quantize it"
-        )
-
-
-def _check_input_size(text: str) -> None:
-    parts = text.lower().split("x")
-    if text in ("keep", "auto"):
-        return
-    if len(parts) > 2 or not all(part.isdecimal() and part.isascii() and 0 < int(part) < 2**15 for part in parts):
-        raise InputError(f"‹input_size› {text}: give keep, auto, or height and width such as 320x320")
-
-
 _WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
 
 
@@ -479,29 +447,3 @@ def _is_a(value: object, kind: type) -> bool:
     if isinstance(value, bool) or kind is bool:
         return kind is bool and isinstance(value, bool)
     return isinstance(value, (int, float) if kind is float else kind)
-
-
-def named_devices(given: object) -> str | tuple[str, ...]:
-    """Return devices as settings keep them: one as a string, several as a tuple in the order given.
-
-    `given` is a name or a profile's file, or several of them, in a list or with commas between. A file whose path has a
-    comma in it is left whole.
-
-    Raises:
-        InputError: a name is empty.
-    """
-    texts = [str(given)] if isinstance(given, str | Path) else [str(one) for one in _iterable(given)]
-    names = tuple(name.strip() for text in texts for name in ([text] if _is_file(text) else text.split(",")))
-    if not names or not all(names):
-        raise InputError(f"‹device› {','.join(texts)}: a name is empty; see `n2n-edge profiles list`")
-    return names[0] if len(names) == 1 else names
-
-
-def _iterable(given: object) -> Iterable[object]:
-    if not isinstance(given, Iterable):
-        raise InputError(f"‹device› {given}: must be a name, a profile's file, or a list of these")
-    return given
-
-
-def _is_file(device: str) -> bool:
-    return device.endswith(".toml") and is_file(expanded(device))

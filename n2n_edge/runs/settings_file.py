@@ -7,7 +7,8 @@ from pathlib import Path
 from n2n_edge.errors import InputError
 from n2n_edge.metrics.costs import with_present_names
 from n2n_edge.reading import exists, expanded, read_toml
-from n2n_edge.runs.settings import CompressSettings, named_devices
+from n2n_edge.runs.setting_values import named_devices
+from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.writing import toml_value, write_text
 
 __all__ = ["absolute_paths", "read_settings", "write_settings"]

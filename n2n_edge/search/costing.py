@@ -167,8 +167,7 @@ class CostMeter:
         """
         last = self._last
         if last is None or last.model is not model:
-            shipped = self.precision.shipped(model, architecture.int8)
-            last = _Built(architecture, model, shipped, self.static(shipped))
+            last = self._formed(architecture, model)
         found = self._predicted(last.costs, last.shipped)
         if not self._timed or self.excesses(found):
             return found
@@ -181,10 +180,12 @@ class CostMeter:
     def _build(self, architecture: Architecture) -> "_Built":
         """Return a candidate's graph, the form in which it ships, and what these alone tell."""
         if self._last is None or self._last.architecture != architecture:
-            model = build(self.teacher, architecture)
-            shipped = self.precision.shipped(model, architecture.int8)
-            self._last = _Built(architecture, model, shipped, self.static(shipped))
+            self._last = self._formed(architecture, build(self.teacher, architecture))
         return self._last
+
+    def _formed(self, architecture: Architecture, model: ir.Model) -> "_Built":
+        shipped = self.precision.shipped(model, architecture.int8)
+        return _Built(architecture, model, shipped, self.static(shipped))
 
     def of_teacher(self, *, timed: bool) -> TrialCosts:
         """Return what the teacher costs; its latency is predicted, and measured on this host where `timed`."""

@@ -117,9 +117,8 @@ class ShortDistiller:
         """
         kind = self._engine.device.type
         drawn = recalibrated_on(self._data, self._settings).numpy()
-        rows = len(self._data.train)
-        even = np.linspace(0, rows - 1, min(_LOOKED_THROUGH, rows)).round().astype(np.int64)
-        train = self._data.train.held(np.concatenate([drawn, even, np.arange(min(2, rows))]))
+        train = self._data.train
+        train = train.held(np.concatenate([drawn, train.even_rows(_LOOKED_THROUGH), np.arange(min(2, len(train)))]))
         validation = self._validation.held()
         precision = self._settings.precision
         if precision == "auto" and default_format(precision, self._engine.device) == "fp32":

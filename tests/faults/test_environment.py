@@ -10,22 +10,10 @@ from random import Random
 
 import pytest
 
-from tests.faults.kills import MODULES, Timeline, begin, finished, killed, outcome_of, words
-from tests.fork_server import Forks, running_forks
+from tests.faults.kills import Timeline, begin, finished, killed, outcome_of, words
+from tests.fork_server import Forks
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def run_forks() -> Iterator[Forks]:
-    with running_forks(*MODULES) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def whole(run_forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Timeline]:
-    folder = tmp_path_factory.mktemp("runs")
-    return folder / "whole", finished(run_forks, folder / "whole", words(folder))
 
 
 @contextmanager

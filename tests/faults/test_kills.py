@@ -4,28 +4,13 @@
 """
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from tests.faults.kills import MODULES, PHASES, Killed, Timeline, finished, kills_of_a_run, outcome_of, words
-from tests.fork_server import Forks, running_forks
-
-
-@pytest.fixture(scope="module")
-def run_forks() -> Iterator[Forks]:
-    """A server of processes that have imported what a run needs."""
-    with running_forks(*MODULES) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def whole(run_forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Timeline]:
-    """An unbroken run, and how long its phases took."""
-    folder = tmp_path_factory.mktemp("runs")
-    return folder / "whole", finished(run_forks, folder / "whole", words(folder))
+from tests.faults.kills import PHASES, Killed, Timeline, kills_of_a_run, outcome_of, words
+from tests.fork_server import Forks
 
 
 def check(forks: Forks, whole: tuple[Path, Timeline], number: int, phases: tuple[str, ...]) -> list[Killed]:
