@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from n2n_edge.runs.quantization_report import QuantizationReport
     from n2n_edge.runs.run import Run, compress
     from n2n_edge.runs.settings import CompressSettings
+    from n2n_edge.runs.shipping_several import NotShippedError
     from n2n_edge.search.trial import Trial
     from n2n_edge.tasks.conformance import check_task
     from n2n_edge.tasks.losses import LabelLoss
@@ -83,6 +84,7 @@ __all__ = [
     "Measurement",
     "Meter",
     "N2NError",
+    "NotShippedError",
     "Op",
     "Preprocessing",
     "Profile",
@@ -151,6 +153,7 @@ _HOMES = {
     "runs.quantization": ("quantize_model",),
     "runs.quantization_report": ("QuantizationReport",),
     "runs.settings": ("CompressSettings",),
+    "runs.shipping_several": ("NotShippedError",),
     "gating.check": ("Gated",),
     "latency.predict": ("predict",),
     "latency.estimate": ("Estimate",),

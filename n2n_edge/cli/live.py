@@ -150,10 +150,7 @@ class _Lines(RunCallback):
             )
 
     def on_epoch(self, report: "EpochReport") -> None:
-        self.on_message(
-            f"training epoch {report.epoch}/{report.epochs}: loss {report.train_loss:.3f}, "
-            f"validation {report.validation:.2%}{' (best)' if report.best else ''}"
-        )
+        self.on_message(report.in_words)
 
 
 class _Panel(RunCallback):
@@ -185,6 +182,8 @@ class _Panel(RunCallback):
         self._step = report
 
     def on_epoch(self, report: "EpochReport") -> None:
+        if self._epochs and report.epoch <= self._epochs[-1].epoch:  # another training has begun
+            self._epochs = []
         self._epochs.append(report)
 
     def render(self) -> "Table":

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from n2n_edge.cli.completion import device_names
-from n2n_edge.cli.outcome import conclude
+from n2n_edge.cli.outcome import conclude, conclude_several
 from n2n_edge.cli.output import print_json
 from n2n_edge.cli.stopping import resumable
-from n2n_edge.errors import InputError
+from n2n_edge.errors import InputError, N2NError
 from n2n_edge.metrics.scores import metric_label
 
 if TYPE_CHECKING:
@@ -46,21 +46,45 @@ def pareto(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="List every trained candidate, not only the front.")] = False,
     ship: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            help="Train candidate N to the end, without searching again, and ship it.",
-            metavar="N",
+            help="Train candidate N to the end, without searching again, and ship it; or several, such as 3,5,9, each "
+            "by itself.",
+            metavar="N[,N...]",
             rich_help_panel=_SHIP,
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for it.", show_default="RUN/candidate-N", rich_help_panel=_SHIP)
+        Path | None,
+        typer.Option(
+            help="Folder for it; of several the folder that gets a folder candidate-N for each.",
+            show_default="RUN/candidate-N",
+            rich_help_panel=_SHIP,
+        ),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Epochs of its distillation.", show_default="the run's", rich_help_panel=_SHIP)
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Time limit of its distillation.", rich_help_panel=_SHIP)
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Of several, candidates that are trained side by side, each on as many threads as the run has; needs "
+            "the extra [cluster]. Students stay the same.",
+            show_default="1, on a cluster one for each",
+            rich_help_panel=_SHIP,
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="Where they are trained, as for `compress`: auto, ray://host:10001 or local; its nodes need the run, "
+            "teacher and data under the same paths.",
+            show_default="this process",
+            rich_help_panel=_SHIP,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
@@ -71,13 +95,27 @@ def pareto(
     - `n2n-edge pareto demo-run`
     - `n2n-edge pareto demo-run --cost latency_ms --device raspberry-pi-4 --all`
     - `n2n-edge pareto demo-run --ship 1`
+    - `n2n-edge pareto demo-run --ship 1,3,4 --workers 2`
     """
+    on_workers: dict[str, object] = {"--workers": workers, "--cluster": cluster}
     if ship is None:
-        _refuse("--ship N", {"--out": out, "--epochs": epochs, "--minutes": minutes})
+        _refuse("--ship N", {"--out": out, "--epochs": epochs, "--minutes": minutes, **on_workers})
         _list(run, cost, device, every, as_json)
+        return
+    _refuse("the list, not to --ship", {"--cost": cost, "--device": device, "--all": every or None})
+    numbers = _numbers(ship)
+    if len(numbers) == 1:
+        _refuse("several candidates, such as --ship 3,5", on_workers)
+        _ship(run, numbers[0], out, epochs, minutes, as_json)
     else:
-        _refuse("the list, not to --ship", {"--cost": cost, "--device": device, "--all": every or None})
-        _ship(run, ship, out, epochs, minutes, as_json)
+        _ship_several(run, numbers, out, epochs, minutes, workers, cluster, as_json)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() for part in parts):
+        raise InputError(f"--ship {text}: not a candidate's number; give one such as 3, or several such as 3,5,9")
+    return tuple(map(int, parts))
 
 
 def _refuse(belongs_to: str, options: dict[str, object]) -> None:
@@ -101,6 +139,38 @@ def _ship(run: Path, number: int, out: Path | None, epochs: int | None, minutes:
     ):
         result = Run(folder, settings).ship(number, out=out, epochs=epochs, minutes=minutes, callbacks=[view])
     conclude(result, as_json)
+
+
+def _ship_several(
+    run: Path,
+    numbers: tuple[int, ...],
+    out: Path | None,
+    epochs: int | None,
+    minutes: float | None,
+    workers: int | None,
+    cluster: str | None,
+    as_json: bool,
+) -> None:
+    from n2n_edge.cli.live import live_view
+    from n2n_edge.runs.folder import RunFolder
+    from n2n_edge.runs.run import Run, require_training_packages
+    from n2n_edge.runs.shipping_several import NotShippedError
+
+    require_training_packages()
+    folder, settings = RunFolder.existing(run)
+    errors: dict[int, N2NError] = {}
+    with (
+        resumable(lambda: "go on by giving the same command again"),
+        live_view(settings, as_json) as view,
+    ):
+        try:
+            runs = Run(folder, settings).ship(
+                numbers, out=out, epochs=epochs, minutes=minutes, workers=workers, cluster=cluster, callbacks=[view]
+            )
+            shipped = dict(zip(numbers, runs, strict=True))
+        except NotShippedError as error:
+            errors, shipped = error.errors, error.shipped
+    conclude_several(run, numbers, shipped, errors, as_json)
 
 
 def _list(run: Path, cost: str | None, device: str | None, every: bool, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from n2n_edge.cluster.connection import Connection
 from n2n_edge.cluster.losses import first_words, lacks_memory, reason_of
 from n2n_edge.cluster.worker import versions
 from n2n_edge.errors import N2NError, UnsuitableEnvironmentError, first_line
-from n2n_edge.search.evaluations import Evaluations, Outcome, Pending, Request, SharedDistiller
+from n2n_edge.search.evaluations import WAY_ON, Evaluations, Outcome, Pending, Request, SharedDistiller, unheard
 from n2n_edge.watchdog import STALL_VARIABLE, Limits
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class RayEvaluations(Evaluations):
     `cluster` is ``local`` (Ray is started on this machine for the time being), ``auto`` or ``ray://host:port``;
     `workers` None takes as many as a cluster has room for. Teacher, images and the teacher's outputs go to each node
     once, through Ray's object store. What a worker loses (it ends, its node goes, it doesn't answer, no memory is left)
-    is begun again up to `retries` times; ``tell`` gets a line each time. Nothing is started before it is needed.
+    is begun again up to `retries` times; ``tell`` gets a line each time. Where nothing can go on, errors say `way_on`.
+    Nothing is started before it is needed.
     """
 
     aside = True
@@ -70,10 +71,11 @@ class RayEvaluations(Evaluations):
         threads: int = 1,
         gpu: bool = False,
         retries: int = 2,
-        tell: Callable[[str], None] = lambda text: None,
+        tell: Callable[[str], None] = unheard,
+        way_on: str = WAY_ON,
     ) -> None:
         self._wanted, self._cluster, self._threads, self._gpu = workers, cluster, threads, gpu
-        self._retries, self._tell = retries, tell
+        self._retries, self._tell, self._way_on = retries, tell, way_on
         self._limits = Limits.from_environment()
         self._connection: Connection | None = None
         self._workers: list[_Worker] = []
@@ -94,7 +96,7 @@ class RayEvaluations(Evaluations):
     def begin(self, request: Request) -> Pending:
         """Hand an evaluation to a worker, or put it in line."""
         self._connect()
-        self._reference(request.distiller)
+        self._references_of(request)
         pending = Pending(request)
         self._queue.append(pending)
         self._assign()
@@ -192,6 +194,10 @@ class RayEvaluations(Evaluations):
         )
         return _Worker(actor, actor.hello.options(concurrency_group="control").remote())
 
+    def _references_of(self, request: Request) -> "list[ray.ObjectRef]":
+        """Return the distiller of a request in the object store, where there is one."""
+        return [] if request.distiller is None else [self._reference(request.distiller)]
+
     def _reference(self, distiller: SharedDistiller) -> "ray.ObjectRef":
         """Return the distiller in the object store, put there once."""
         import ray
@@ -204,7 +210,7 @@ class RayEvaluations(Evaluations):
             except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError) as error:
                 raise UnsuitableEnvironmentError(
                     f"Ray's object store has no room for what evaluates {distiller.name} ({first_line(error)}); give "
-                    "it more (`ray start --object-store-memory`) or more disk, and go on with ‹resume›"
+                    f"it more (`ray start --object-store-memory`) or more disk, and {self._way_on}"
                 ) from error
             except (TypeError, AttributeError) as error:
                 raise UnsuitableEnvironmentError(
@@ -223,9 +229,10 @@ class RayEvaluations(Evaluations):
                 return
             if worker.ready is None and worker.pending is None:
                 pending = self._queue.popleft()
-                reference = self._reference(pending.request.distiller)
+                references = self._references_of(pending.request)
+                name = references[0].hex() if references else ""
                 worker.pending, worker.heard, worker.ping = pending, time.monotonic(), None
-                worker.task = worker.actor.evaluate.remote([reference], reference.hex(), pending.request.make())
+                worker.task = worker.actor.evaluate.remote(references, name, pending.request.make())
 
     def _settle(self, worker: _Worker) -> bool:
         """Take what a worker has said; tell whether an evaluation has ended with it."""
@@ -277,8 +284,9 @@ class RayEvaluations(Evaluations):
         import ray
 
         cause = error.cause
-        if isinstance(cause, ray.exceptions.RayError):  # the distiller couldn't be fetched: it is put there again
-            self._references.pop(pending.request.distiller, None)
+        distiller = pending.request.distiller
+        if isinstance(cause, ray.exceptions.RayError) and distiller is not None:
+            self._references.pop(distiller, None)  # it couldn't be fetched: it is put there again
             return self._lost(pending, f"what it needs was lost on {worker.name}")
         if lacks_memory(cause):
             self._replace(worker)
@@ -313,7 +321,7 @@ class RayEvaluations(Evaluations):
         elif now - self._working > _NO_WORKER_S:
             raise UnsuitableEnvironmentError(
                 f"‹cluster› {self._cluster}: no worker has started within {_NO_WORKER_S:.0f} s; look whether it has "
-                f"nodes with {self._needs}, then go on with ‹resume›"
+                f"nodes with {self._needs}, then {self._way_on}"
             )
         for worker in self._workers:
             if worker.pending is None:
@@ -358,8 +366,7 @@ class RayEvaluations(Evaluations):
 
     def _gone(self, error: Exception) -> UnsuitableEnvironmentError:
         return UnsuitableEnvironmentError(
-            f"‹cluster› {self._cluster}: the connection to Ray is lost ({first_line(error)}); go on with ‹resume›, "
-            "without the candidates under way"
+            f"‹cluster› {self._cluster}: the connection to Ray is lost ({first_line(error)}); {self._way_on}"
         )
 
 

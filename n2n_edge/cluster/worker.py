@@ -1,4 +1,4 @@
-"""Worker on a node: it fetches a distiller once, and evaluates the candidates that it is sent.
+"""Worker on a node: it fetches a distiller once, and evaluates the candidates, or does other work, that it is sent.
 
 This module travels to the nodes as it is, so that they can say which versions they have before anything of n2n-edge is
 imported there: it imports nothing but the standard library at its top.
@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from n2n_edge.search.evaluations import Candidate, Outcome
+    from n2n_edge.search.evaluations import Outcome, Work
 
 __all__ = ["Worker", "versions"]
 
@@ -48,22 +48,26 @@ class Worker:
         return versions(), platform.node(), os.getpid()
 
     def ping(self) -> list[str]:
-        """Return what the watchdog has said since it was asked last."""
+        """Return what the work and the watchdog have said since they were asked last."""
         said, self._said = self._said, []
         return said
 
-    def evaluate(self, distiller: Sequence[Any], name: str, candidate: "Candidate") -> "Outcome":
-        """Return what a distiller makes of a candidate; `distiller` holds its reference, `name` is unique."""
+    def evaluate(self, distiller: Sequence[Any], name: str, work: "Work") -> "Outcome":
+        """Return what comes of some work; `distiller` holds the reference of what it needs, `name` is unique."""
         import ray
 
         from n2n_edge.watchdog import watched
 
+        self._said = []
         if self._distiller is None or self._distiller[0] != name:
             self._distiller = None  # its memory first
-            self._distiller = (name, ray.get(distiller[0]))
+            self._distiller = (name, ray.get(distiller[0]) if distiller else None)
         if "torch" in sys.modules:
             import torch
 
             torch.set_num_threads(self._threads)
-        with watched(self._said.append, _ADVICE):
-            return candidate.evaluated(self._distiller[1])
+        with watched(self._tell, _ADVICE):
+            return work.evaluated(self._distiller[1], self._tell)
+
+    def _tell(self, text: str) -> None:
+        self._said.append(text)

@@ -30,6 +30,7 @@ __all__ = [
     "kept_plan",
     "plan_in_words",
     "train_to_the_end",
+    "train_within",
     "trained_within",
 ]
 
@@ -217,7 +218,45 @@ def trained_within(
     Epochs that settings ask for are made in any case. What has regions in int8 is quantized (see `in_precision`);
     `journal` keeps what came of it.
     """
-    from n2n_edge.runs.quantized import TIMING_S, in_precision
+    from n2n_edge.runs.quantized import in_precision
+
+    trained, quantized_ends_at = _floats(prepared, architecture, plan, schedule, settings, folder, callback, ends_at)
+    trained = in_precision(prepared, trained, plan, settings, folder, callback, journal, quantized_ends_at)
+    if ends_at is not None:
+        prepared, schedule = with_tests_within(prepared, retimed(schedule, prepared), ends_at - time.monotonic())
+    return trained, prepared, schedule
+
+
+def train_within(
+    prepared: Prepared,
+    architecture: Architecture,
+    plan: FinalPlan,
+    schedule: Schedule,
+    settings: CompressSettings,
+    folder: RunFolder,
+    callback: RunCallback,
+    ends_at: float | None,
+) -> None:
+    """Train as `trained_within` does, which then finds all epochs in `folder`; nothing is timed or decided."""
+    from n2n_edge.runs.quantized import quantize_trained
+
+    trained, quantized_ends_at = _floats(prepared, architecture, plan, schedule, settings, folder, callback, ends_at)
+    if architecture.int8 and settings.precision != "fp16":
+        quantize_trained(prepared, trained, plan, folder, callback, quantized_ends_at)
+
+
+def _floats(
+    prepared: Prepared,
+    architecture: Architecture,
+    plan: FinalPlan,
+    schedule: Schedule,
+    settings: CompressSettings,
+    folder: RunFolder,
+    callback: RunCallback,
+    ends_at: float | None,
+) -> tuple[Trained, float | None]:
+    """Return an architecture trained as floats, and when its training with quantized values is to end."""
+    from n2n_edge.runs.quantized import TIMING_S
 
     floats_end_at = quantized_ends_at = None
     if ends_at is not None and not settings.epochs:
@@ -229,10 +268,7 @@ def trained_within(
         feature_images=schedule.feature_images,
         ends_at=floats_end_at,
     )  # fmt: skip
-    trained = in_precision(prepared, trained, plan, settings, folder, callback, journal, quantized_ends_at)
-    if ends_at is not None:
-        prepared, schedule = with_tests_within(prepared, retimed(schedule, prepared), ends_at - time.monotonic())
-    return trained, prepared, schedule
+    return trained, quantized_ends_at
 
 
 def _ending(result: DistillResult, plan: FinalPlan) -> str:

@@ -27,7 +27,8 @@ from n2n_edge.metrics.precisions import ShippedPrecision
 from n2n_edge.metrics.verdict import verdicts_on
 from n2n_edge.quantize.device_plan import host_plan, is_x86
 from n2n_edge.quantize.half import in_half
-from n2n_edge.quantize.ptq import Validation, post_train, quantized
+from n2n_edge.quantize.plan import QuantizationPlan
+from n2n_edge.quantize.ptq import Quantized, Validation, post_train, quantized
 from n2n_edge.quantize.qdq import folded
 from n2n_edge.report.document import PrecisionJson, PrecisionStepJson
 from n2n_edge.runs.beside_twin import MEANINGLESS, slow_because, timed_in_turns
@@ -39,10 +40,10 @@ from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.trainable import shipped_form
 from n2n_edge.search.precision import CandidatePrecision
 from n2n_edge.search.store import Fact, Journal
-from n2n_edge.training.quantization_aware import quantize_aware, quantize_aware_settings
+from n2n_edge.training.quantization_aware import QuantizeAwareResult, quantize_aware, quantize_aware_settings
 from n2n_edge.training.settings import DistillSettings
 
-__all__ = ["MOST_DROP", "TIMED", "TIMING_S", "Decision", "decide", "in_precision"]
+__all__ = ["MOST_DROP", "TIMED", "TIMING_S", "Decision", "decide", "in_precision", "quantize_trained"]
 
 MOST_DROP = 1.0
 """Points of a hundred that int8 may cost where ‹max_drop› doesn't say."""
@@ -81,11 +82,50 @@ def in_precision(
     int8 = trained.architecture.int8
     start = time.monotonic()
     twin = shipped_form(trained.result.model, prepared.restored)
-    model = fold_batchnorm(trained.result.model)
     if settings.precision == "fp16":
-        return _halved(trained, twin, model, prepared, settings, journal)
+        return _halved(trained, twin, fold_batchnorm(trained.result.model), prepared, settings, journal)
     if not int8:
         return trained
+    made = quantize_trained(prepared, trained, plan, folder, callback, ends_at)
+    first, validation = made.first, made.validation
+    shipped = folded(made.result.model)
+    forms: tuple[tuple[_Step, ir.Model], ...] = (
+        ("float", made.floats), ("calibrated", first.model), ("distilled", shipped),
+    )  # fmt: skip
+    steps: list[PrecisionStepJson] = [
+        {"step": step, "drop": validation.drop(form), "loss": validation.loss(form)} for step, form in forms
+    ]
+    timed = shipped
+    if is_x86() and made.quantization.activations == "int8":  # ONNX Runtime has no integer kernels for these here
+        timed = quantized(first.graph, first.ranges, host_plan(first.plan.float_nodes))
+    tried = _trial(twin, shipped, timed, prepared, settings, journal)
+    precision = _decided("int8", shipped, tried, steps, first.steps, int8, prepared, settings)
+    trained = replace(trained, precision=precision, seconds=trained.seconds + time.monotonic() - start)
+    return replace(trained, result=replace(trained.result, model=made.result.model)) if trained.int8 else trained
+
+
+@dataclass(frozen=True)
+class QuantizedStudent:
+    """A student as `floats`, calibrated (`first`) and then distilled (`result`); `validation` tells what that costs."""
+
+    floats: ir.Model
+    quantization: QuantizationPlan
+    first: Quantized
+    result: QuantizeAwareResult
+    validation: Validation
+
+
+def quantize_trained(
+    prepared: Prepared,
+    trained: Trained,
+    plan: FinalPlan,
+    folder: RunFolder,
+    callback: RunCallback,
+    ends_at: float | None,
+) -> QuantizedStudent:
+    """Return a trained student calibrated in the int8 of its architecture, and distilled so until `ends_at`."""
+    int8 = trained.architecture.int8
+    model = fold_batchnorm(trained.result.model)
     quantization = CandidatePrecision(prepared.teacher, "int8", prepared.profile).plan(model, int8)
     callback.on_message(f"calibrating {len(int8)} of {len(prepared.teacher.regions)} regions in int8")
     teaching = quantize_aware_settings(
@@ -121,18 +161,7 @@ def in_precision(
         on_epoch=callback.on_epoch,
         on_step=callback.on_step,
     )
-    shipped = folded(result.model)
-    forms: tuple[tuple[_Step, ir.Model], ...] = (("float", model), ("calibrated", first.model), ("distilled", shipped))
-    steps: list[PrecisionStepJson] = [
-        {"step": step, "drop": validation.drop(form), "loss": validation.loss(form)} for step, form in forms
-    ]
-    timed = shipped
-    if is_x86() and quantization.activations == "int8":  # ONNX Runtime has no integer kernels for these here
-        timed = quantized(first.graph, first.ranges, host_plan(first.plan.float_nodes))
-    tried = _trial(twin, shipped, timed, prepared, settings, journal)
-    precision = _decided("int8", shipped, tried, steps, first.steps, int8, prepared, settings)
-    trained = replace(trained, precision=precision, seconds=trained.seconds + time.monotonic() - start)
-    return replace(trained, result=replace(trained.result, model=result.model)) if trained.int8 else trained
+    return QuantizedStudent(model, quantization, first, result, validation)
 
 
 def _within(teaching: DistillSettings, plan: FinalPlan, images: int) -> tuple[DistillSettings, int]:

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.importing import name_of_function
@@ -154,6 +154,7 @@ class Run:
             followers.on_end()
         return self
 
+    @overload
     def ship(
         self,
         candidate: "int | str | Path | nn.Module",
@@ -161,25 +162,62 @@ class Run:
         out: Path | str | None = None,
         epochs: int | None = None,
         minutes: float | None = None,
+        workers: int | None = None,
+        cluster: str | None = None,
         callbacks: Sequence[RunCallback] = (),
-    ) -> "Run":
-        """Ship another student of this run, and return the run of its folder.
+    ) -> "Run": ...
+
+    @overload
+    def ship(
+        self,
+        candidate: Sequence[int],
+        *,
+        out: Path | str | None = None,
+        epochs: int | None = None,
+        minutes: float | None = None,
+        workers: int | None = None,
+        cluster: str | None = None,
+        callbacks: Sequence[RunCallback] = (),
+    ) -> "tuple[Run, ...]": ...
+
+    def ship(
+        self,
+        candidate: "int | str | Path | nn.Module | Sequence[int]",
+        *,
+        out: Path | str | None = None,
+        epochs: int | None = None,
+        minutes: float | None = None,
+        workers: int | None = None,
+        cluster: str | None = None,
+        callbacks: Sequence[RunCallback] = (),
+    ) -> "Run | tuple[Run, ...]":
+        """Ship another student of this run, and return the run of its folder; of several candidates, those of each.
 
         `candidate` is the number of a trial, which is trained to the end (for `epochs`, or as many as fit into
         `minutes`); or the run's student after training of your own: a module that `load_student` gave, or an ONNX file
         of the same network. It goes into ``candidate-N`` or ``retrained`` in the run's folder, or into `out`, once it
         has passed what every student passes: parity, budgets, the test images.
 
+        Of a list of numbers each goes into ``candidate-N`` in the run's folder, or in `out`. With `workers` or a
+        `cluster`, as `compress` takes them, they are trained side by side, to the same students; callbacks hear of the
+        epochs in messages then. Where one fails the others are shipped all the same.
+
         Raises:
             InputError: no such trial, another network, a teacher or data that have changed, or a folder in use.
             UnsuitableEnvironmentError: the exported file isn't what was trained.
+            NotShippedError: some of several candidates failed.
         """
         require_training_packages()
-        from n2n_edge.runs.shipping import ship_candidate, ship_trained
-
         followers = Callbacks(callbacks)
         target = None if out is None else Path(out)
         try:
+            if isinstance(candidate, Sequence) and not isinstance(candidate, str):
+                return self._ship_several(candidate, target, epochs, minutes, workers, cluster, followers)
+            for name, value in (("workers", workers), ("cluster", cluster)):
+                if value is not None:
+                    raise InputError(f"‹{name}› {value}: belongs to several candidates, such as 3,5; leave it out")
+            from n2n_edge.runs.shipping import ship_candidate, ship_trained
+
             if isinstance(candidate, int):
                 return Run(
                     *ship_candidate(
@@ -190,6 +228,28 @@ class Run:
             return Run(ship_trained(self.folder, student, target, followers), self.settings)
         finally:
             followers.on_end()
+
+    def _ship_several(
+        self,
+        numbers: Sequence[int],
+        out: Path | None,
+        epochs: int | None,
+        minutes: float | None,
+        workers: int | None,
+        cluster: str | None,
+        callback: RunCallback,
+    ) -> "tuple[Run, ...]":
+        from n2n_edge.runs.shipping_several import NotShippedError, ship_candidates
+
+        found = ship_candidates(
+            self.folder, numbers, out=out, epochs=epochs, minutes=minutes, workers=workers, cluster=cluster,
+            callback=callback,
+        )  # fmt: skip
+        runs = {each.number: Run(each.folder, each.settings) for each in found if each.settings is not None}
+        errors = {each.number: each.error for each in found if each.error is not None}
+        if errors:
+            raise NotShippedError(errors, runs)
+        return tuple(runs.values())
 
     def take_settings(self, given: Mapping[str, object]) -> None:
         """Take over those of `given`, settings by name, that don't change results; the run keeps them.

@@ -1,8 +1,9 @@
 """Shipping of a student that a person chose: a candidate trained to the end, or one trained elsewhere."""
 
-import shlex
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +13,14 @@ from n2n_edge.errors import InputError
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.load import load_model
 from n2n_edge.graph.teacher import Teacher
-from n2n_edge.reading import read_toml
 from n2n_edge.report.candidates import find_winner
 from n2n_edge.runs.callbacks import RunCallback
+from n2n_edge.runs.candidate_order import BEGUN, Order, begin, begun
 from n2n_edge.runs.candidates import candidate_rows, listed_candidates
 from n2n_edge.runs.devices import profiles_of_run
 from n2n_edge.runs.document import Origin, read_report
 from n2n_edge.runs.environment import explained_failures, threads_of_run
-from n2n_edge.runs.final import FinalPlan, Trained, final_plan, plan_in_words, trained_within
+from n2n_edge.runs.final import FinalPlan, Trained, final_plan, plan_in_words, train_within, trained_within
 from n2n_edge.runs.finish import ship
 from n2n_edge.runs.folder import RunFolder, finished_report
 from n2n_edge.runs.front import objective_of
@@ -35,45 +36,11 @@ from n2n_edge.training.distillation import DistillResult
 from n2n_edge.training.executor import GraphModule, write_back
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.watchdog import STALL_VARIABLE, phase, watched
-from n2n_edge.writing import toml_value, write_text
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ship_candidate", "ship_trained"]
-
-_BEGUN = "candidate.toml"
-_TRAINED = "trained_"
-"""Before the names of a plan's figures in that file."""
-
-
-@dataclass(frozen=True)
-class _Order:
-    """What was asked: candidate `number` of a run, and what overrides the run's epochs or minutes."""
-
-    run: Path
-    number: int
-    epochs: int | None
-    minutes: float | None
-
-    def to_toml(self, plan: FinalPlan) -> str:
-        """Return the text of the file that marks a folder as this candidate's, which is trained by `plan`."""
-        lines = [f"# a candidate of a run; `{self.command(None)}` goes on with it"]
-        lines += [f"{name} = {toml_value(value)}" for name, value in self.asked().items()]
-        lines += [f"{_TRAINED}{name} = {value}" for name, value in asdict(plan).items() if value is not None]
-        return "\n".join(lines) + "\n"
-
-    def asked(self) -> dict[str, object]:
-        """Return what was asked as the file has it."""
-        given = {"run": str(self.run), "candidate": self.number, "epochs": self.epochs, "minutes": self.minutes}
-        return {name: value for name, value in given.items() if value is not None}
-
-    def command(self, out: Path | None) -> str:
-        """Return the command line that ships the same again."""
-        words = ["n2n-edge", "pareto", shlex.quote(str(self.run)), "--ship", str(self.number)]
-        for name, value in (("--epochs", self.epochs), ("--minutes", self.minutes)):
-            words += [] if value is None else [name, f"{value:g}"]
-        return " ".join(words if out is None else [*words, "--out", shlex.quote(str(out))])
+__all__ = ["chosen", "overridden", "ship_candidate", "ship_trained", "train_candidate"]
 
 
 def ship_candidate(
@@ -95,17 +62,98 @@ def ship_candidate(
             that holds something else.
         UnsuitableEnvironmentError: the exported file isn't what was trained.
     """
+    with _training(run, number, out, epochs, minutes, callback) as training:
+        if training.left is not None:
+            training.ship(callback)
+    return training.target, training.settings
+
+
+def train_candidate(
+    run: Path,
+    number: int,
+    *,
+    out: Path | None = None,
+    epochs: int | None = None,
+    minutes: float | None = None,
+    callback: RunCallback,
+) -> None:
+    """Train candidate `number` as `ship_candidate` does, which goes on from there and has only to ship it.
+
+    Nothing is timed: this may happen beside other work. Raises what `ship_candidate` raises.
+    """
+    with _training(run, number, out, epochs, minutes, callback) as training:
+        if training.left is not None:
+            training.train(callback)
+
+
+@dataclass(frozen=True)
+class _Left:
+    """What is left to do for a candidate: its training by `plan`, until `ends_at` on the monotonic clock, and more."""
+
+    prepared: Prepared
+    architecture: Architecture
+    plan: FinalPlan
+    schedule: Schedule
+    origin: Origin
+    ends_at: float | None
+
+
+@dataclass(frozen=True)
+class _Training:
+    """The final training of a candidate that goes to `target`; nothing is `left` where it has been shipped there."""
+
+    target: RunFolder
+    settings: CompressSettings
+    left: _Left | None
+
+    def ship(self, callback: RunCallback) -> None:
+        """Train it to the end, and ship it."""
+        assert self.left is not None
+        left, settings, target = self.left, self.settings, self.target
+        trained, prepared, schedule = trained_within(
+            left.prepared, left.architecture, left.plan, left.schedule, settings, target, callback, left.ends_at
+        )
+        ship(target, settings, prepared, trained, left.origin, callback, condition_images=schedule.condition_images)
+
+    def train(self, callback: RunCallback) -> None:
+        """Train it to the end."""
+        assert self.left is not None
+        left = self.left
+        train_within(
+            left.prepared, left.architecture, left.plan, left.schedule, self.settings, self.target, callback,
+            left.ends_at,
+        )  # fmt: skip
+
+
+@contextmanager
+def _training(
+    run: Path, number: int, out: Path | None, epochs: int | None, minutes: float | None, callback: RunCallback
+) -> Iterator[_Training]:
+    """Give what there is to do for a candidate of a run, and keep its folder for it while in the block."""
+    started = time.monotonic()
     folder, settings = RunFolder.existing(run)
-    settings = _overridden(settings, epochs, minutes)
-    order = _Order(folder.path.absolute(), number, epochs, minutes)
+    settings = overridden(settings, epochs, minutes)
+    order = Order(folder.path.absolute(), number, epochs, minutes)
     target = RunFolder(out if out is not None else folder.of_candidate(number))
+    advice = f"`{order.command(out)}` goes on from the last epoch; {STALL_VARIABLE} sets how long to wait"
     with (
         threads_of_run(settings, callback) as settings,
         explained_failures(folder.path, order.command(out)),
         target.reading_images(),
     ):
-        _ship(folder, settings, order, target, out, callback)
-    return target, settings
+        left = _left(folder, settings, order, target, out, callback, started)
+        if left is None:
+            yield _Training(target, settings, None)
+            return
+        with (
+            held(target.path / BEGUN),
+            watched(callback.on_message, advice),
+            large_buffers_kept(),
+            phase(f"final distillation of candidate {number}"),
+        ):
+            amount = plan_in_words(left.plan, settings, len(left.prepared.data.train))
+            callback.on_message(f"training candidate {number} for {amount}")
+            yield _Training(target, settings, left)
 
 
 def ship_trained(run: Path, student: "nn.Module | Path", out: Path | None, callback: RunCallback) -> RunFolder:
@@ -143,7 +191,7 @@ def ship_trained(run: Path, student: "nn.Module | Path", out: Path | None, callb
             raise InputError(f"{run}: its journal doesn't hold the student's architecture; restore it from a copy")
         prepared, architecture = _prepared(folder, settings, journal, listed[place], callback, target)
         origin = _origin(folder, settings, journal, again, run.absolute(), place)
-        _begin(target, None)
+        begin(target, None)
         trained = Trained(architecture, DistillResult(model, (), 0, 0.0), 0.0)
         ship(target, settings, prepared, trained, origin, callback)
     return target
@@ -168,22 +216,22 @@ def _retrained(own: ir.Model, student: "nn.Module | Path") -> ir.Model:
     return write_back(own, module)
 
 
-def _ship(
+def _left(
     folder: RunFolder,
     settings: CompressSettings,
-    order: _Order,
+    order: Order,
     target: RunFolder,
     out: Path | None,
     callback: RunCallback,
-) -> None:
-    started = time.monotonic()
+    started: float,
+) -> _Left | None:
     run, number = folder.path, order.number
     with Journal.read(folder.journal) as journal:
-        candidate = _chosen(listed_candidates(journal), number, run)
-        plan = _begun(target, order)
+        candidate = chosen(listed_candidates(journal), number, run)
+        plan = begun(target, order)
         if plan is not None and finished_report(target) is not None:
             callback.on_message(f"candidate {number} of {run} has been shipped to {target.path}")
-            return
+            return None
         prepared, architecture = _prepared(folder, settings, journal, candidate, callback, target)
         schedule = Schedule.of_journal(journal, settings) or Schedule("auto", DistillSettings.batch_size, 1)
         prepared = schedule.applied(prepared)
@@ -194,22 +242,10 @@ def _ship(
             left = None if order.minutes is None else order.minutes * 60 - (time.monotonic() - started)
             schedule = schedule if left is None else retimed(schedule, prepared)
             plan = final_plan(settings, prepared, architecture, journal, schedule, left)
-            _begin(target, order.to_toml(plan))
+            begin(target, order.to_toml(plan))
         origin = _origin(folder, settings, journal, order.command(out), order.run, number - 1)
-    advice = f"`{order.command(out)}` goes on from the last epoch; {STALL_VARIABLE} sets how long to wait"
-    with (
-        held(target.path / _BEGUN),
-        watched(callback.on_message, advice),
-        large_buffers_kept(),
-        phase(f"final distillation of candidate {number}"),
-    ):
-        amount = plan_in_words(plan, settings, len(prepared.data.train))
-        callback.on_message(f"training candidate {number} for {amount}")
-        ends_at = None if order.minutes is None else started + order.minutes * 60
-        trained, prepared, schedule = trained_within(
-            prepared, architecture, plan, schedule, settings, target, callback, ends_at
-        )
-        ship(target, settings, prepared, trained, origin, callback, condition_images=schedule.condition_images)
+    ends_at = None if order.minutes is None else started + order.minutes * 60
+    return _Left(prepared, architecture, plan, schedule, origin, ends_at)
 
 
 def _prepared(
@@ -242,13 +278,15 @@ def _origin(
     )
 
 
-def _overridden(settings: CompressSettings, epochs: int | None, minutes: float | None) -> CompressSettings:
+def overridden(settings: CompressSettings, epochs: int | None, minutes: float | None) -> CompressSettings:
+    """Return the settings of a run with these epochs or minutes, where they are given."""
     if epochs is not None:
         return replace(settings, epochs=epochs, minutes=minutes)
     return settings if minutes is None else replace(settings, epochs=None, minutes=minutes)
 
 
-def _chosen(listed: tuple[Trial, ...], number: int, run: Path) -> Trial:
+def chosen(listed: tuple[Trial, ...], number: int, run: Path) -> Trial:
+    """Return a candidate of a run by its number; raises InputError where there is none, or it was never trained."""
     if not 1 <= number <= len(listed):
         there = f"candidates 1 to {len(listed)}" if listed else "no candidates yet"
         raise InputError(f"‹ship› {number}: {run} has {there}; see `n2n-edge pareto {run}`")
@@ -265,45 +303,14 @@ def _chosen(listed: tuple[Trial, ...], number: int, run: Path) -> Trial:
     return candidate
 
 
-def _begun(target: RunFolder, order: _Order) -> FinalPlan | None:
-    """Return the plan of this candidate's training where it was begun in `target`, None where that is still to do.
-
-    Raises:
-        InputError: something else lies there.
-    """
-    path = target.path
-    mark = path / _BEGUN
-    if not mark.exists():
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"{path} holds something else; give another ‹out›")
-        return None
-    try:
-        known = read_toml(mark, wanted="what `pareto --ship` wrote")
-        kept = {name: value for name, value in known.items() if name.startswith(_TRAINED)}
-        plan = FinalPlan(**{name.removeprefix(_TRAINED): int(value) for name, value in kept.items()})
-        begun = _Order(Path(known["run"]), known["candidate"], known.get("epochs"), known.get("minutes"))
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise InputError(f"{mark} can't be read ({error}); give another ‹out›") from error
-    # the run may have moved since: which one it was stands in its journal, and its candidates have numbers
-    if replace(begun, run=order.run) != order:
-        raise InputError(f"{path} was begun by `{begun.command(None)}`; repeat that, or give another ‹out›")
-    return plan
-
-
-def _begin(target: RunFolder, text: str | None) -> None:
-    try:
-        target.path.mkdir(parents=True, exist_ok=True)
-        if text is not None:
-            write_text(target.path / _BEGUN, text)
-    except OSError as error:
-        raise InputError(f"{target.path} can't be written ({error.strerror}); give another ‹out›") from error
-
-
 def _architecture(teacher: Teacher, candidate: Trial, run: Path) -> Architecture:
-    chosen = candidate.architecture
+    architecture = candidate.architecture
     try:
         return teacher.architecture(
-            sorted(chosen.removed), dict(chosen.widths), sorted(chosen.int8), sorted(chosen.linear)
+            sorted(architecture.removed),
+            dict(architecture.widths),
+            sorted(architecture.int8),
+            sorted(architecture.linear),
         )
     except ValueError as error:
         raise InputError(f"{run}: made by a version of n2n-edge that cuts otherwise ({error})") from error

@@ -5,14 +5,14 @@ from importlib.util import find_spec
 
 from n2n_edge.errors import UnsuitableEnvironmentError
 from n2n_edge.runs.settings import CompressSettings
-from n2n_edge.search.evaluations import Evaluations, InProcess
+from n2n_edge.search.evaluations import WAY_ON, Evaluations, InProcess
 
-__all__ = ["check_workers", "evaluations_of"]
+__all__ = ["check_workers", "evaluations_of", "on_workers"]
 
 
 def check_workers(settings: CompressSettings) -> None:
     """Raise UnsuitableEnvironmentError where workers are asked for and Ray isn't installed, or doesn't answer there."""
-    if not _on_workers(settings):
+    if not on_workers(settings):
         return
     if find_spec("ray") is None:
         asked = "workers" if settings.cluster is None else "cluster"
@@ -26,9 +26,14 @@ def check_workers(settings: CompressSettings) -> None:
         check_answers(settings.cluster)
 
 
-def evaluations_of(settings: CompressSettings, *, gpu: bool, tell: Callable[[str], None]) -> Evaluations:
-    """Return what evaluates the candidates of a run that has its number of threads; `gpu`: it trains on one."""
-    if not _on_workers(settings):
+def evaluations_of(
+    settings: CompressSettings, *, gpu: bool, tell: Callable[[str], None], way_on: str = WAY_ON
+) -> Evaluations:
+    """Return what evaluates the candidates of a run that has its number of threads; `gpu`: it trains on one.
+
+    `way_on` says what to do where the workers are lost for good.
+    """
+    if not on_workers(settings):
         return InProcess()
     from n2n_edge.cluster.pool import RayEvaluations
 
@@ -39,8 +44,10 @@ def evaluations_of(settings: CompressSettings, *, gpu: bool, tell: Callable[[str
         gpu=gpu,
         retries=settings.retries,
         tell=tell,
+        way_on=way_on,
     )
 
 
-def _on_workers(settings: CompressSettings) -> bool:
+def on_workers(settings: CompressSettings) -> bool:
+    """Tell whether candidates go to workers."""
     return settings.cluster is not None or (settings.workers or 1) > 1

@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     from n2n_edge.training.proxy_evaluation import ProxyResult
     from n2n_edge.training.reconstruct import Kept
 
-__all__ = ["Candidate", "Distiller", "Evaluations", "InProcess", "Outcome", "Pending", "Request", "SharedDistiller"]
+__all__ = [
+    "WAY_ON", "Candidate", "Distiller", "Evaluations", "InProcess", "Outcome", "Pending", "Request", "SharedDistiller",
+    "Work",
+    "unheard",
+]  # fmt: skip
+
+WAY_ON = "go on with ‹resume›"
+"""What to do where evaluations can't go on."""
+
+
+def unheard(text: str) -> None:
+    """Take a line that nobody wants to hear."""
 
 
 class Distiller(Protocol):
@@ -76,7 +87,7 @@ class Candidate:
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         vars(self).update({**state, "model": ir.from_proto(ModelProto.FromString(state["model"]))})
 
-    def evaluated(self, distiller: Distiller) -> "Outcome":
+    def evaluated(self, distiller: Distiller, tell: Callable[[str], None] = unheard) -> "Outcome":
         """Return what a distiller makes of it."""
         if self.precision is None or not self.int8:
             result = distiller.evaluate(self.model, self.kept, seed=self.seed)
@@ -97,17 +108,25 @@ class Outcome:
     failed: str | None = None
 
 
+class Work(Protocol):
+    """What is done in this process or sent to another one, such as a `Candidate`."""
+
+    def evaluated(self, distiller: Any, tell: Callable[[str], None]) -> "Outcome":
+        """Do it with the distiller that its request names, and tell in lines how it gets on."""
+
+
 @dataclass(frozen=True)
 class Request:
     """An evaluation that is wanted: of which candidate, by which distiller, and under which kind and key it is kept.
 
-    ``make()`` gives the candidate when its turn comes; `phases` say in words what goes on, the last the evaluation.
+    ``make()`` gives the candidate, or other work, when its turn comes; `phases` say in words what goes on, the last the
+    evaluation. Without a `distiller` the work has all that it needs.
     """
 
     kind: str
     key: str
-    distiller: SharedDistiller
-    make: Callable[[], Candidate]
+    distiller: SharedDistiller | None
+    make: Callable[[], Work]
     phases: tuple[str, ...]
 
     @property
@@ -170,7 +189,8 @@ class InProcess(Evaluations):
 
     def begin(self, request: Request) -> Pending:
         """Make what the evaluation needs."""
-        request.distiller.get()
+        if request.distiller is not None:
+            request.distiller.get()
         self._begun.append(Pending(request))
         return self._begun[-1]
 
@@ -187,7 +207,8 @@ class InProcess(Evaluations):
             with ExitStack() as stack:
                 for name in request.phases:
                     stack.enter_context(phase(name))
-                pending.outcome = request.make().evaluated(request.distiller.get())
+                distiller = None if request.distiller is None else request.distiller.get()
+                pending.outcome = request.make().evaluated(distiller, unheard)
 
     def close(self) -> None:
         """Forget what was begun."""

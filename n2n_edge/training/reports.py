@@ -25,6 +25,15 @@ class EpochReport:
     validation_loss: float | None = None
     loader_share: float | None = None
 
+    @property
+    def in_words(self) -> str:
+        """The epoch in a line."""
+        best = " (best)" if self.best else ""
+        return (
+            f"training epoch {self.epoch}/{self.epochs}: loss {self.train_loss:.3f}, "
+            f"validation {self.validation:.2%}{best}"
+        )
+
 
 @dataclass(frozen=True)
 class StepReport:
