@@ -23,7 +23,7 @@ NAMES = [name for name in n2n_edge.__all__ if name != "__version__"]
 WITHOUT_EXAMPLE = {
     "ChannelGroup", "Costs", "DistillSettings", "Gated", "Inspection", "Layer", "Measurement", "Op", "Estimate",
     "Evaluation", "JoinedTask", "LabelLoss", "Meter", "QuantizationReport", "Task", "Verdict", "Weight", "register_op",
-    "Export", "Exported",
+    "Export", "Exported", "NotShippedError",
 }  # fmt: skip
 """Results, which the examples of functions show, and what the page of the reference shows."""
 TRAINS = {"compress", "distill"}

@@ -39,6 +39,7 @@ run = small(Path("run"))
 met: bool = run.met
 numbers: list[int] = [trial.number for trial in run.trials]
 student: Path = run.ship(1, epochs=2).student
+students: list[Path] = [each.student for each in run.ship([1, 2], workers=2)]
 params: int = costs(build(Teacher.load("teacher.onnx"), Teacher.load("teacher.onnx").full)).params
 milliseconds: float = n2n_edge.predict("student.onnx", "raspberry-pi-4").figure.value
 outcomes: list[str] = [str(gated.outcome) for gated in n2n_edge.gate("student.onnx", max_mb=0.5)]
