@@ -157,19 +157,6 @@ class Run:
     @overload
     def ship(
         self,
-        candidate: "int | str | Path | nn.Module",
-        *,
-        out: Path | str | None = None,
-        epochs: int | None = None,
-        minutes: float | None = None,
-        workers: int | None = None,
-        cluster: str | None = None,
-        callbacks: Sequence[RunCallback] = (),
-    ) -> "Run": ...
-
-    @overload
-    def ship(
-        self,
         candidate: Sequence[int],
         *,
         out: Path | str | None = None,
@@ -179,6 +166,19 @@ class Run:
         cluster: str | None = None,
         callbacks: Sequence[RunCallback] = (),
     ) -> "tuple[Run, ...]": ...
+
+    @overload
+    def ship(
+        self,
+        candidate: "int | str | Path | nn.Module",
+        *,
+        out: Path | str | None = None,
+        epochs: int | None = None,
+        minutes: float | None = None,
+        workers: int | None = None,
+        cluster: str | None = None,
+        callbacks: Sequence[RunCallback] = (),
+    ) -> "Run": ...
 
     def ship(
         self,
