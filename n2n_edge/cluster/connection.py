@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from n2n_edge.closing import ClosedAtExit
+from n2n_edge.cluster.losses import why_not
 from n2n_edge.errors import UnsuitableEnvironmentError, first_line
 
 __all__ = ["Connection", "check_answers"]
@@ -160,7 +161,7 @@ def _connect(ray: Any, cluster: str) -> None:
     thread.start()
     thread.join(_CONNECT_S)
     if thread.is_alive() or failed:
-        why = first_line(failed[0]) if failed else f"no answer within {_CONNECT_S:.0f} s"
+        why = why_not(failed[0]) if failed else f"no answer within {_CONNECT_S:.0f} s"
         way_out = "start Ray on this machine (`ray start`), or give ray://host:port"
         raise UnsuitableEnvironmentError(
             f"‹cluster› {cluster}: can't be connected to ({why.rstrip('.')}); "

@@ -1,8 +1,10 @@
 """Losses of workers in words: what Ray and torch say when a worker, its node or its memory has gone."""
 
-from n2n_edge.errors import lack_behind
+from n2n_edge.errors import lack_behind, message_of
 
-__all__ = ["first_words", "lacks_memory", "reason_of"]
+__all__ = ["first_words", "lacks_memory", "reason_of", "why_not"]
+
+_MOST_LETTERS = 300
 
 
 def reason_of(error: Exception, name: str) -> str:
@@ -19,6 +21,16 @@ def first_words(error: Exception) -> str:
     """Return what an error of Ray says first, which may be behind the trace of a remote process."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return next((line for line in reversed(lines) if "Error" in line), lines[0] if lines else type(error).__name__)
+
+
+def why_not(error: Exception) -> str:
+    """Return why Ray couldn't be connected to: the error that a trace of the cluster's ends with, or all of its lines.
+
+    >>> why_not(ConnectionError("Version mismatch: The cluster was started with:\\n  Ray: 2.60.0\\n"))
+    'Version mismatch: The cluster was started with: Ray: 2.60.0'
+    """
+    text = first_words(error) if "Traceback" in str(error) else message_of(error) or type(error).__name__
+    return text if len(text) <= _MOST_LETTERS else f"{text[:_MOST_LETTERS].rstrip()} ..."
 
 
 def lacks_memory(error: BaseException | None) -> bool:

@@ -186,13 +186,15 @@ class RayEvaluations(Evaluations):
 
         from n2n_edge.cluster.worker import Worker
 
+        for beside in (Worker.hello, Worker.ping):  # a client of a cluster can't say it call by call
+            ray.method(concurrency_group="control")(beside)
         actor_class: Any = ray.remote(
             num_cpus=self._threads, num_gpus=self._share, max_restarts=0, concurrency_groups={"control": 1}
         )(Worker)
         actor = actor_class.remote(
             self._threads, {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         )
-        return _Worker(actor, actor.hello.options(concurrency_group="control").remote())
+        return _Worker(actor, actor.hello.remote())
 
     def _references_of(self, request: Request) -> "list[ray.ObjectRef]":
         """Return the distiller of a request in the object store, where there is one."""
@@ -335,7 +337,7 @@ class RayEvaluations(Evaluations):
                     pass  # its task tells
                 worker.ping = None
             if worker.ping is None and now - worker.heard > min(_PING_S, self._stall_s / 4):
-                worker.ping = worker.actor.ping.options(concurrency_group="control").remote()
+                worker.ping = worker.actor.ping.remote()
             if now - worker.heard > self._stall_s:
                 pending, worker.pending, worker.task = worker.pending, None, None
                 self._replace(worker)

@@ -127,11 +127,9 @@ class _Actor:
 
 
 class _Method:
-    def __init__(self, actor: _Actor, name: str, aside: bool = False) -> None:
-        self.actor, self.name, self.aside = actor, name, aside
-
-    def options(self, concurrency_group: str) -> "_Method":
-        return _Method(self.actor, self.name, aside=concurrency_group == "control")
+    def __init__(self, actor: _Actor, name: str) -> None:
+        self.actor, self.name = actor, name
+        self.aside = getattr(getattr(actor.object, name), "group", None) == "control"
 
     def remote(self, *given: object) -> Reference:
         return self.actor.call(self.name, given, aside=self.aside)
@@ -173,7 +171,14 @@ def fake_ray(cpus: int = 4) -> ModuleType:
         done = [each for each in references if each.future.done()][:num_returns]
         return done, [each for each in references if each not in done]
 
-    ray.remote, ray.put, ray.wait = remote, put, wait
+    def method(concurrency_group: str) -> Callable[[Any], Any]:
+        def of(function: Any) -> Any:
+            function.group = concurrency_group
+            return function
+
+        return of
+
+    ray.remote, ray.put, ray.wait, ray.method = remote, put, wait, method
     ray.get = lambda reference: reference.future.result(0)
     ray.kill = lambda handle: handle._actor.end("killed")
     ray.nodes = lambda: [{"Alive": True, "Resources": {"CPU": float(cpus)}}]

@@ -194,6 +194,28 @@ def test_a_cluster_has_as_many_workers_as_there_is_room_for(
         _ = opened(None, threads=8).width
 
 
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (
+            "Initialization failure from server:\nTraceback (most recent):\n  File\nRuntimeError: too slow.\n",
+            "RuntimeError: too slow",
+        ),
+        ("Version mismatch: The cluster has:\n    Ray: 1.0\n", "Version mismatch: The cluster has: Ray: 1.0"),
+    ],
+)
+def test_why_a_cluster_lets_nobody_in_is_one_line(monkeypatch: pytest.MonkeyPatch, raised: str, told: str) -> None:
+    def init(**settings: object) -> None:
+        raise ConnectionAbortedError(raised)
+
+    ray = fake_ray()
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init, raising=False)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with pytest.raises(UnsuitableEnvironmentError, match=rf"can't be connected to \({told}\); look whether"):
+        _ = RayEvaluations(None, "ray://127.0.0.1:1").width
+
+
 @pytest.mark.parametrize("on", [REAL], indirect=True)
 def test_it_listens_on_the_loopback_interface_alone(opened: Open, teacher: Teacher) -> None:
     run(opened(), requests(teacher, Counts(), 1))

@@ -2,10 +2,15 @@
 
 import json
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -88,6 +93,64 @@ def test_a_run_on_workers_ends_with_the_same_student(
     assert f"evaluating on {words[-1]} workers of this machine" in said
     assert trials(tmp_path / "run") == trials(whole)
     assert (tmp_path / "run" / "student.onnx").read_bytes() == (whole / "student.onnx").read_bytes()
+
+
+@pytest.fixture
+def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of the client server of a Ray that was started as a cluster's head, on the loopback interface."""
+    for name, value in {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "200",
+    }.items():
+        monkeypatch.setenv(name, value)
+    ports = free_ports(2)
+    with tempfile.TemporaryDirectory(prefix="head-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        words = ["--port", str(ports[0]), "--ray-client-server-port", str(ports[1]), "--temp-dir", folder]
+        words += ["--node-ip-address", "127.0.0.1", "--num-cpus", "2", "--include-dashboard", "false"]
+        ray = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
+        start = [*ray, "start", "--head", "--block", "--disable-usage-stats", *words]
+        with subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + 300
+            while not answers(ports[1]):
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+            children = psutil.Process(process.pid).children(recursive=True)
+            yield f"ray://127.0.0.1:{ports[1]}"
+            children += psutil.Process(process.pid).children(recursive=True)
+            process.terminate()
+        for child in psutil.wait_procs(children, timeout=60)[1]:
+            child.kill()
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_run_by_the_address_of_a_cluster_ends_with_the_same_student(
+    small: list[str], whole: Path, tmp_path: Path, head: str
+) -> None:
+    pytest.importorskip("grpc", reason="needs grpcio, of the extra [cluster]")
+    said = run(tmp_path / "run", *small, "--cluster", head, "--workers", "2")
+    assert f"evaluating on 2 workers of cluster {head}" in said
+    assert trials(tmp_path / "run") == trials(whole)
+    assert (tmp_path / "run" / "student.onnx").read_bytes() == (whole / "student.onnx").read_bytes()
+    shipped = ["pareto", str(tmp_path / "run"), "--ship", "1,2", "--epochs", "1", "--cluster", head]
+    subprocess.run([sys.executable, "-m", "n2n_edge", *shipped], env=environment(), check=True, timeout=900)
+    assert len(list(tmp_path.glob("run/candidate-*/student.onnx"))) == 2
 
 
 @needs_ray
