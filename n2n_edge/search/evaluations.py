@@ -21,10 +21,14 @@ if TYPE_CHECKING:
     from n2n_edge.training.reconstruct import Kept
 
 __all__ = [
-    "WAY_ON", "Candidate", "Distiller", "Evaluations", "InProcess", "Outcome", "Pending", "Request", "SharedDistiller",
+    "AHEAD", "WAY_ON", "Candidate", "Distiller", "Evaluations", "InProcess", "Outcome", "Pending", "Request",
+    "SharedDistiller",
     "Work",
     "unheard",
 ]  # fmt: skip
+
+AHEAD = 2
+"""Evaluations that stand in line beyond those that other processes are busy with: who ends one begins the next."""
 
 WAY_ON = "go on with ‹resume›"
 """What to do where evaluations can't go on."""
