@@ -89,7 +89,7 @@ class Bench:
             architecture = meter.fitted(Base(), {})
             found: dict[str, object] = {}
             if way in SEARCHED:
-                full = meter.evaluate(self.teacher.full, self.teacher.model)
+                full = meter.evaluate(self.teacher.full)
                 evaluator = Evaluator(
                     self.teacher, meter, self.short, self.short.teacher.metric, self.short.teacher_loss,
                     Objective.choose(None, full, [limit]), journal, 0,

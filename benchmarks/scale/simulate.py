@@ -9,9 +9,11 @@ import argparse
 import heapq
 import json
 import os
+import pickle
 import platform
 import tempfile
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +24,11 @@ from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.driver import SearchPlan, search
-from n2n_edge.search.evaluations import Evaluations, Outcome, Pending, Request
+from n2n_edge.search.evaluations import AHEAD, Evaluations, Outcome, Pending, Request
 from n2n_edge.search.evaluator import Evaluator, Objective
 from n2n_edge.search.store import Journal
 
 HERE = Path(__file__).parent
-ALONE = 2
-"""Trials that a search begins its stages with, before it is told anything: they aren't counted."""
 
 
 class Clock:
@@ -43,6 +43,15 @@ class Clock:
 
     def wait_until(self, then: float) -> None:
         self.waited += max(0.0, then - self.now)
+
+
+@dataclass
+class Batch:
+    """Trials without a pause between them: when the first began, and the last one to begin will end."""
+
+    first: float
+    last: float = 0.0
+    trials: int = 0
 
 
 @dataclass(order=True)
@@ -61,32 +70,47 @@ class Sleeping(Evaluations):
         self.width, self.seconds = workers, seconds
         self.clock = Clock()
         self.ends: list[End] = []
-        self.begun = 0
-        self.first = 0.0
-        self.last = 0.0
+        self.line: deque[Pending] = deque()
+        self.batches: list[Batch] = []
+        self.idle = True
+        self.sent_bytes = 0
+
+    @property
+    def begun(self) -> int:
+        return sum(batch.trials for batch in self.batches)
 
     def begin(self, request: Request) -> Pending:
-        pending = Pending(request)
-        self.begun += 1
-        if self.begun == ALONE + 1:
-            self.first = self.clock.now
-        heapq.heappush(self.ends, End(self.clock.now + self.seconds, self.begun, pending))
+        self.line.append(Pending(request))
+        pending = self.line[-1]
+        self._look()
         return pending
 
     @property
     def full(self) -> bool:
-        while self.ends and self.ends[0].at <= self.clock.now:
-            self._end()
-        return len(self.ends) >= self.width
+        return len(self.line) + len(self.ends) >= self.width + AHEAD
 
     def wait(self) -> None:
         if self.ends:
             self.clock.wait_until(self.ends[0].at)
+            self._look()
+            self.idle = not self.ends  # all that was asked for has ended, and its results are waited for
+
+    def _look(self) -> None:
+        """Take what has ended by now, and send what is in line to the workers that are free."""
+        while self.ends and self.ends[0].at <= self.clock.now:
             self._end()
+        while self.line and len(self.ends) < self.width:
+            pending = self.line.popleft()
+            if self.idle:
+                self.batches.append(Batch(self.clock.now))
+                self.idle = False
+            self.sent_bytes += len(pickle.dumps(pending.request.make()))
+            batch = self.batches[-1]
+            batch.trials, batch.last = batch.trials + 1, self.clock.now + self.seconds
+            heapq.heappush(self.ends, End(batch.last, self.begun, pending))
 
     def _end(self) -> None:
         end = heapq.heappop(self.ends)
-        self.last = end.at
         score = 0.5 + int(end.pending.request.key[:6], 16) % 1000 / 4000
         end.pending.outcome = Outcome(score, 1.0 - score, self.seconds, self.seconds)
 
@@ -100,8 +124,8 @@ def simulated(workers: int, seconds: float, policy: str, each: int) -> dict[str,
     with tempfile.TemporaryDirectory() as folder, Journal.create(Path(folder) / "journal.sqlite", {}) as journal:
         spent, wall = searched(evaluations, journal, policy, each * workers + 1)
         trained = len({trial.key for trial in journal.trials("shrinkage") if trial.feasible})
-    took = evaluations.last - evaluations.first
-    trials = evaluations.begun - ALONE
+    batch = max(evaluations.batches, key=lambda batch: batch.trials)
+    took, trials = batch.last - batch.first, batch.trials
     return {
         "workers": workers,
         "trial_s": seconds,
@@ -110,6 +134,7 @@ def simulated(workers: int, seconds: float, policy: str, each: int) -> dict[str,
         "took_s": round(took, 3),
         "linear_share": round(trials * seconds / (workers * took), 4),
         "driver_ms_per_trial": round(1000 * spent / evaluations.begun, 2),
+        "sent_kb_per_trial": round(evaluations.sent_bytes / 1000 / evaluations.begun, 1),
         "wall_s": round(wall, 1),
     }
 

@@ -12,7 +12,7 @@ from n2n_edge.cluster.connection import Connection
 from n2n_edge.cluster.losses import first_words, lacks_memory, reason_of
 from n2n_edge.cluster.worker import versions
 from n2n_edge.errors import N2NError, UnsuitableEnvironmentError, first_line
-from n2n_edge.search.evaluations import Evaluations, Outcome, Pending, Request, SharedDistiller
+from n2n_edge.search.evaluations import AHEAD, Evaluations, Outcome, Pending, Request, SharedDistiller
 from n2n_edge.watchdog import STALL_VARIABLE, Limits
 
 if TYPE_CHECKING:
@@ -98,31 +98,38 @@ class RayEvaluations(Evaluations):
         pending = Pending(request)
         self._queue.append(pending)
         self._assign()
+        if self._queue:
+            self._hear(0.0)
+            self._assign()
         return pending
 
     @property
     def full(self) -> bool:
-        """Whether every worker has something to do."""
-        return len(self._queue) + sum(worker.pending is not None for worker in self._workers) >= self.width
+        """Whether every worker has something to do, and the next ones to end will find something."""
+        return len(self._queue) + sum(worker.pending is not None for worker in self._workers) >= self.width + AHEAD
 
     def wait(self) -> None:
         """Wait until one more evaluation has ended or failed for good; workers that are lost are replaced meanwhile."""
-        import ray
-
+        look_s = _LOOK_S if self._limits is None else min(_LOOK_S, self._limits.stall_s / 4)
         while self._queue or any(worker.pending is not None for worker in self._workers):
             self._assign()
-            awaited = {worker.awaited: worker for worker in self._workers if worker.awaited is not None}
-            look_s = _LOOK_S if self._limits is None else min(_LOOK_S, self._limits.stall_s / 4)
-            try:
-                done, others = ray.wait(list(awaited), num_returns=1, timeout=look_s)
-                done += ray.wait(others, num_returns=len(others), timeout=0)[0] if others else []
-            except (ConnectionError, ray.exceptions.RaySystemError) as error:
-                raise self._gone(error) from error
-            ended = [self._settle(awaited[reference]) for reference in done]
-            ended += [self._look_after()]
-            if any(ended):
+            ended = self._hear(look_s)
+            if self._look_after() or ended:
                 self._assign()
                 return
+
+    def _hear(self, most_s: float) -> bool:
+        """Take what workers say, waiting for it up to `most_s`; tell whether an evaluation has ended with it."""
+        import ray
+
+        awaited = {worker.awaited: worker for worker in self._workers if worker.awaited is not None}
+        try:
+            done, others = ray.wait(list(awaited), num_returns=1, timeout=most_s)
+            done += ray.wait(others, num_returns=len(others), timeout=0)[0] if others else []
+        except (ConnectionError, ray.exceptions.RaySystemError) as error:
+            raise self._gone(error) from error
+        ended = [self._settle(awaited[reference]) for reference in done]
+        return any(ended)
 
     def settle(self) -> None:
         """Wait for workers that are starting; those of a cluster that is reached by an address are elsewhere."""

@@ -20,8 +20,8 @@ from n2n_edge.graph.subgraphs import flattened, initializers_of
 from n2n_edge.metrics.precisions import Precision
 
 __all__ = [
-    "Amounts", "CostPlan", "Costs", "Figures", "NodeCost", "NodeSpec", "Totals", "costs", "inferred_costs",
-    "node_amounts", "node_costs", "total_costs",
+    "Amounts", "CostPlan", "Costs", "Counted", "Figures", "NodeCost", "NodeSpec", "Totals", "costs", "counted",
+    "inferred_costs", "node_amounts", "node_costs", "total_costs",
 ]  # fmt: skip
 
 Figures = NDArray[np.float64]
@@ -140,16 +140,32 @@ def _totals(flat: ir.Model, types: Types, size_bytes: int) -> Costs:
     return total_costs(plan.totals_at(*plan.sizes_of(types.shapes)), size_bytes)
 
 
-def node_amounts(model: ir.Model) -> tuple[tuple["NodeSpec", ...], Amounts]:
-    """Return the nodes in execution order and what they cost, as one candidate (N = 1)."""
+@dataclass(frozen=True)
+class Counted:
+    """A model that was counted once, for whatever asks: without functions, its nodes in order, and their costs."""
+
+    flat: ir.Model
+    nodes: tuple["NodeSpec", ...]
+    amounts: Amounts
+
+
+def counted(model: ir.Model) -> Counted:
+    """Return the nodes in execution order and what they cost, as one candidate (N = 1).
+
+    Raises:
+        InputError: ONNX Runtime can't run the model, or it holds what can't be counted.
+    """
     with analysing(model):
         flat = flattened(model)
-        return _amounts(flat, types_of(flat))
+        types = types_of(flat)
+        plan = CostPlan(flat, types.kinds)
+        return Counted(flat, plan.nodes, plan.at(*plan.sizes_of(types.shapes)))
 
 
-def _amounts(flat: ir.Model, types: Types) -> tuple[tuple["NodeSpec", ...], Amounts]:
-    plan = CostPlan(flat, types.kinds)
-    return plan.nodes, plan.at(*plan.sizes_of(types.shapes))
+def node_amounts(model: ir.Model) -> tuple[tuple["NodeSpec", ...], Amounts]:
+    """Return the nodes and amounts of `counted`."""
+    found = counted(model)
+    return found.nodes, found.amounts
 
 
 def node_costs(nodes: Sequence["NodeSpec"], found: Amounts) -> tuple[NodeCost, ...]:
@@ -189,7 +205,8 @@ class CostPlan:
         self._stored = self._sum([{str(v.name) for v in initializers if v.const_value is not None}])
         self._in_memory = self._sum([set(constants.read.values())])
         self._lives = lives
-        self._buffers = [[self._index[name] for name in names] for names in lives.members]
+        self._buffers = np.array([self._index[name] for names in lives.members for name in names], np.int64)
+        self._begins = np.cumsum([0, *(len(names) for names in lives.members)])[:-1]
         macs = [(i, found) for i, node in enumerate(self._graph) if (found := _macs(node)) is not None]
         self._multiplying = [i for i, _ in macs]
         self._in_integers = np.array([self._precisions[node] == "int8" for node in self._graph], bool)
@@ -275,10 +292,10 @@ class CostPlan:
     def _largest_live(self, sizes: Figures) -> Figures:
         """Return the bytes of the largest set of activations that are alive at one step: `(N,)`."""
         change = np.zeros((self._lives.steps + 1, sizes.shape[1]))
-        for members, born, dead in zip(self._buffers, self._lives.born, self._lives.dead, strict=True):
-            room = sizes[members].max(axis=0)
-            change[born] += room
-            change[dead] -= room
+        if len(self._begins):
+            room = np.maximum.reduceat(sizes[self._buffers], self._begins, axis=0)
+            np.add.at(change, self._lives.born, room)
+            np.subtract.at(change, self._lives.dead, room)
         largest: Figures = np.cumsum(change[:-1], axis=0).max(axis=0, initial=0.0)
         return largest
 

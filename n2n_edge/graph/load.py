@@ -29,6 +29,9 @@ __all__ = [
 _LARGE_BYTES = 2**16
 """Weights of more bytes aren't shown to the checker, which copies what it is given."""
 
+_COUNTED_BYTES = 2**8
+"""What a tensor of so many bytes or more takes in a file is worked out instead of written."""
+
 GENERATED_NAME = "generated name"
 """Key in the `meta` of nodes whose name isn't their file's."""
 
@@ -217,7 +220,7 @@ def _with_graph(model: ir.Model, graph: ir.Graph) -> ir.Model:
 
 def size_of(model: ir.Model) -> int:
     """Return the bytes of the model as one ONNX file, without copying its weights."""
-    large = {name for name, value in model.graph.initializers.items() if _bytes_of(value) >= _LARGE_BYTES}
+    large = {name for name, value in model.graph.initializers.items() if _bytes_of(value) >= _COUNTED_BYTES}
     proto = to_proto(model, without=large)
     graph_bytes = proto.graph.ByteSize()
     rest = proto.ByteSize() - graph_bytes - _varint_bytes(graph_bytes)

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from n2n_edge.devices.profile import Profile
 from n2n_edge.errors import InputError
 from n2n_edge.foreign import foreign_file
-from n2n_edge.graph.costs import Amounts, NodeSpec, node_amounts
+from n2n_edge.graph.costs import Amounts, Counted, NodeSpec, counted
 from n2n_edge.graph.op import counted_op
-from n2n_edge.graph.shape_run import DEFAULT_SPATIAL_SIZE, analysing
-from n2n_edge.graph.subgraphs import flattened, holds_graph
+from n2n_edge.graph.shape_run import DEFAULT_SPATIAL_SIZE
+from n2n_edge.graph.subgraphs import holds_graph
 from n2n_edge.latency.basis import Basis, energy_basis, latency_basis
 from n2n_edge.latency.estimate import Estimate, Share
 from n2n_edge.latency.kernels import Kernels
@@ -91,10 +91,11 @@ class LatencyModel:
             InputError: the model can't be analysed.
         """
         with foreign_file("the model"):
-            with analysing(model):
-                flat = flattened(model)
-            nodes, amounts = node_amounts(flat)
-            return self.of_graph(flat, nodes).estimate(amounts)
+            return self.of_counted(counted(model))
+
+    def of_counted(self, found: Counted) -> Estimate:
+        """Return the `estimate` of a model that was counted already."""
+        return self.of_graph(found.flat, found.nodes).estimate(found.amounts)
 
     def of_graph(self, model: ir.Model, nodes: Sequence[NodeSpec]) -> "GraphLatency":
         """Return the latency of a flat graph as a function of its amounts, so of the widths of its channel groups."""

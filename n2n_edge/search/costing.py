@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from n2n_edge.devices.profile import Profile
 from n2n_edge.graph.architecture import Architecture
-from n2n_edge.graph.costs import costs
+from n2n_edge.graph.costs import Counted, counted, total_costs
+from n2n_edge.graph.load import size_of
 from n2n_edge.graph.merging import Merge
 from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.graph.width_costs import WidthCosts
@@ -54,6 +55,7 @@ class _Built:
     architecture: Architecture
     model: ir.Model
     shipped: ir.Model
+    counted: Counted
     costs: TrialCosts
 
 
@@ -137,12 +139,15 @@ class CostMeter:
 
     def static(self, model: ir.Model) -> TrialCosts:
         """Return what the graph alone tells."""
-        counted = costs(model)
+        return self._static(model, counted(model))
+
+    def _static(self, model: ir.Model, found: Counted) -> TrialCosts:
+        exact = total_costs(found.amounts, size_of(model))
         return TrialCosts(
-            size_mb=(counted.size_bytes + METADATA_BYTES) / MB,
-            params=counted.params,
-            macs=counted.macs,
-            memory_bound_mb=counted.memory_bound_bytes / MB,
+            size_mb=(exact.size_bytes + METADATA_BYTES) / MB,
+            params=exact.params,
+            macs=exact.macs,
+            memory_bound_mb=exact.memory_bound_bytes / MB,
             accept_expected=self._accept_expected,
         )
 
@@ -160,37 +165,34 @@ class CostMeter:
             reached["latency_ms"], limits["latency_ms"] = max(held, key=lambda pair: pair[0] / pair[1])
         return violation(reached, limits)
 
-    def evaluate(self, architecture: Architecture, model: ir.Model) -> TrialCosts:
-        """Return the costs of a candidate; it is only timed where all that is known without meets the budgets.
-
-        `model` is what `build` makes of it, in the teacher's precision.
-        """
-        last = self._last
-        if last is None or last.model is not model:
-            last = self._formed(architecture, model)
-        found = self._predicted(last.costs, last.shipped)
+    def evaluate(self, architecture: Architecture) -> TrialCosts:
+        """Return the costs of a candidate; it is only timed where all that is known without meets the budgets."""
+        last = self._build(architecture)
+        found = self._predicted(last.costs, last.counted)
         if not self._timed or self.excesses(found):
             return found
         return self._measured(found, architecture, last.shipped, self._timed)
 
     def built(self, architecture: Architecture) -> ir.Model:
-        """Return what `build` makes of a candidate; the last one that was fitted has been made already."""
-        return self._build(architecture).model
+        """Return what `build` makes of a candidate; the last one whose costs were asked for has been made already."""
+        last = self._last
+        return (
+            last.model if last is not None and last.architecture == architecture else build(self.teacher, architecture)
+        )
 
     def _build(self, architecture: Architecture) -> "_Built":
         """Return a candidate's graph, the form in which it ships, and what these alone tell."""
         if self._last is None or self._last.architecture != architecture:
-            self._last = self._formed(architecture, build(self.teacher, architecture))
+            model = build(self.teacher, architecture)
+            shipped = self.precision.shipped(model, architecture.int8)
+            found = counted(shipped)
+            self._last = _Built(architecture, model, shipped, found, self._static(shipped, found))
         return self._last
-
-    def _formed(self, architecture: Architecture, model: ir.Model) -> "_Built":
-        shipped = self.precision.shipped(model, architecture.int8)
-        return _Built(architecture, model, shipped, self.static(shipped))
 
     def of_teacher(self, *, timed: bool) -> TrialCosts:
         """Return what the teacher costs; its latency is predicted, and measured on this host where `timed`."""
         model = build(self.teacher, self.teacher.full)
-        found = self._predicted(self.static(model), model)
+        found = self._on_paper(model)
         hosts = tuple(device for device in self.devices if device.profile.is_host)
         return self._measured(found, self.teacher.full, model, hosts) if timed else found
 
@@ -199,17 +201,22 @@ class CostMeter:
 
         `model` is its normalised graph.
         """
-        found = self._predicted(self.static(model), model)
+        found = self._on_paper(model)
         for device in self.devices:
             if device.profile.is_host:
                 found = found.with_latency(device.name, timed(device.profile))
         return found
 
-    def _predicted(self, found: TrialCosts, model: ir.Model) -> TrialCosts:
+    def _on_paper(self, model: ir.Model) -> TrialCosts:
+        """Return what the graph tells, and the latencies predicted for other devices than this host."""
+        found = counted(model)
+        return self._predicted(self._static(model, found), found)
+
+    def _predicted(self, costs: TrialCosts, found: Counted) -> TrialCosts:
         for device in self.devices:
             if not device.profile.is_host:
-                found = found.with_latency(device.name, device.predicted(model))
-        return found
+                costs = costs.with_latency(device.name, device.predicted(found))
+        return costs
 
     def _measured(
         self, found: TrialCosts, architecture: Architecture, model: ir.Model, hosts: Sequence[DeviceLatency]
@@ -248,7 +255,7 @@ class CostMeter:
                 measured = device.measured(architecture, model)
                 if measured is None:
                     return architecture
-                device.correct(base, measured, model)
+                device.correct(base, measured, built.counted)
                 over, used = over or device.is_over(measured), used or device.is_used(measured)
             self.timings += 1
             if over:
@@ -354,7 +361,7 @@ class CostMeter:
         """Tell whether no budget asks for anything: widths then follow the policy instead of filling a budget."""
         if self._meets_all is None:
             full = self.teacher.full.in_int8(*self.precision.always)
-            self._meets_all = not self.excesses(self.evaluate(full, build(self.teacher, full)))
+            self._meets_all = not self.excesses(self.evaluate(full))
         return self._meets_all
 
 

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from n2n_edge.training.proxy_evaluation import ProxyResult
     from n2n_edge.training.reconstruct import Kept
 
-__all__ = ["Candidate", "Distiller", "Evaluations", "InProcess", "Outcome", "Pending", "Request", "SharedDistiller"]
+__all__ = [
+    "AHEAD", "Candidate", "Distiller", "Evaluations", "InProcess", "Outcome", "Pending", "Request", "SharedDistiller",
+]  # fmt: skip
+
+AHEAD = 2
+"""Evaluations that stand in line beyond those that other processes are busy with: who ends one begins the next."""
 
 
 class Distiller(Protocol):

@@ -6,11 +6,9 @@ from functools import partial
 from math import exp
 from typing import TYPE_CHECKING, Literal
 
-import onnx_ir as ir
-
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.groups import ChannelGroup
-from n2n_edge.graph.teacher import Teacher, build, surviving
+from n2n_edge.graph.teacher import Teacher, surviving
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.search.costing import FAILED_EXCESS, CostMeter
 from n2n_edge.search.evaluations import Candidate, Evaluations, InProcess, Request, SharedDistiller
@@ -68,10 +66,9 @@ class Objective:
 
 @dataclass(frozen=True)
 class Priced:
-    """An architecture with its graph and costs, and the budgets that it misses (see `reward.violation`)."""
+    """An architecture with its costs, and the budgets that it misses (see `reward.violation`)."""
 
     architecture: Architecture
-    model: ir.Model
     costs: TrialCosts
     excesses: Mapping[str, float]
 
@@ -119,9 +116,8 @@ class Evaluator:
 
     def price(self, architecture: Architecture) -> Priced:
         """Return what an architecture costs, and which budgets it misses."""
-        model = self.meter.built(architecture)
-        costs = self.meter.evaluate(architecture, model)
-        return Priced(architecture, model, costs, self.meter.excesses(costs))
+        costs = self.meter.evaluate(architecture)
+        return Priced(architecture, costs, self.meter.excesses(costs))
 
     def scores(self, wanted: Iterable[tuple[str, Priced]]) -> Iterator[Score]:
         """Give the result of each candidate's proxy evaluation, in order, and whether it had to be run.
@@ -130,9 +126,7 @@ class Evaluator:
         there is room for.
         """
         return self._results.of(
-            None
-            if priced.excesses
-            else self._request(Fact.SCORE, priced.architecture, self._distiller, name, priced.model)
+            None if priced.excesses else self._request(Fact.SCORE, priced.architecture, self._distiller, name)
             for name, priced in wanted
         )
 
@@ -242,7 +236,7 @@ class Evaluator:
             what = f"network with {name.removeprefix(_INT8)} in int8"
         elif architecture.linear:
             what = f"network with {name.removeprefix(_MERGE)} merged"
-        make = partial(self._candidate, architecture, None)
+        make = partial(self._candidate, architecture)
         return Request(Fact.SENSITIVITY, name, distiller, make, (step, what))
 
     def _parts(self) -> list[tuple[str, Architecture]]:
@@ -268,21 +262,14 @@ class Evaluator:
         cuts.sort(key=lambda cut: (cut[0], -cut[1]))
         return [(name, architecture) for _, _, name, architecture in cuts]
 
-    def _request(
-        self,
-        kind: str,
-        architecture: Architecture,
-        distiller: SharedDistiller,
-        step: str,
-        model: ir.Model | None = None,
-    ) -> Request:
-        make = partial(self._candidate, architecture, model)
+    def _request(self, kind: str, architecture: Architecture, distiller: SharedDistiller, step: str) -> Request:
+        make = partial(self._candidate, architecture)
         what = f"training candidate {architecture.key[:_DIGITS]}"
         return Request(kind, architecture.key, distiller, make, (step, what))
 
-    def _candidate(self, architecture: Architecture, model: ir.Model | None) -> Candidate:
+    def _candidate(self, architecture: Architecture) -> Candidate:
         return Candidate(
-            model or build(self.teacher, architecture),
+            self.meter.built(architecture),
             surviving(self.teacher, architecture),
             self._seed,
             architecture.int8,

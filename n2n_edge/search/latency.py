@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from n2n_edge.devices.profile import Profile
 from n2n_edge.errors import InputError
 from n2n_edge.graph.architecture import Architecture
-from n2n_edge.graph.costs import Amounts
+from n2n_edge.graph.costs import Amounts, Counted, counted
 from n2n_edge.graph.load import serialize
 from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.graph.width_costs import WidthCosts
@@ -72,9 +72,9 @@ class DeviceLatency:
         """The device's name."""
         return self.profile.name
 
-    def predicted(self, model: ir.Model) -> Figure:
+    def predicted(self, candidate: Counted) -> Figure:
         """Return the predicted latency."""
-        return self._latency.estimate(model).figure
+        return self._latency.of_counted(candidate).figure
 
     def measured(self, architecture: Architecture, model: ir.Model) -> Figure | None:
         """Return the latency of a candidate on this host, timed once per architecture; None where it can't be run.
@@ -104,10 +104,10 @@ class DeviceLatency:
         latencies = (graph.latencies_ms if self._by_expected else graph.upper_ms)(amounts)
         return latencies * self._correction(base)
 
-    def correct(self, base: Base, measured: Figure, model: ir.Model) -> None:
+    def correct(self, base: Base, measured: Figure, candidate: Counted) -> None:
         """Learn from a timing how far off what is predicted for this choice of layers is."""
         factor = _OVERSHOT if self.is_over(measured) else 1.0
-        self._corrections[base] = measured.value / self.predicted(model).value * factor
+        self._corrections[base] = measured.value / self.predicted(candidate).value * factor
 
     def is_over(self, measured: Figure) -> bool:
         """Whether a measured latency is more than candidates may use."""
@@ -158,4 +158,4 @@ class DeviceLatency:
         full = self._teacher.full.in_int8(*int8)
         model = self._precision.shipped(build(self._teacher, full), int8)
         measured = self.measured(full, model)
-        return 1.0 if measured is None else measured.value / self.predicted(model).value
+        return 1.0 if measured is None else measured.value / self.predicted(counted(model)).value

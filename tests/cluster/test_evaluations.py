@@ -2,6 +2,7 @@
 
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.teacher import Teacher, build, surviving
 from n2n_edge.search.evaluations import (
+    AHEAD,
     Candidate,
     Distiller,
     Evaluations,
@@ -116,6 +118,22 @@ def test_what_is_begun_gets_the_outcome_of_a_call(opened: Open, teacher: Teacher
     (quantized,) = run(evaluations, requests(teacher, Counts(), 1, frozenset({teacher.regions[0].name})))
     assert quantized is not None
     assert quantized.accuracy == expected(wanted, Counts())[0].accuracy * 0.99
+
+
+@on_workers
+def test_a_worker_that_ends_one_finds_the_next_in_line(opened: Open, teacher: Teacher) -> None:
+    evaluations = opened(1)
+    first, *others = requests(teacher, Counts(), 1 + AHEAD)
+    begun = [evaluations.begin(first)]
+    for request in others:
+        assert not evaluations.full
+        begun.append(evaluations.begin(request))
+    assert evaluations.full
+    deadline = time.monotonic() + 300.0
+    while begun[1].outcome is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+        evaluations.begin(first)  # who begins another hears of what has ended meanwhile: nothing was waited for
+    assert [pending.outcome for pending in begun[:2]] == expected([first, others[0]], Counts())
 
 
 @everywhere

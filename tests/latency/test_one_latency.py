@@ -172,7 +172,7 @@ def test_the_search_says_the_same_of_a_candidate_as_shipping_of_its_file(
                 CostMeter(teacher, profile, budgets, journal, worker, accept_expected=expected)
                 for expected in (False, True)
             ]
-            latency = meters[0].evaluate(architecture, candidate).latency
+            latency = meters[0].evaluate(architecture).latency
             upper, value = (float(meter.predicted(Base(), widths)["latency_ms"][0]) for meter in meters)
         found = ModelFile(student).latency(profile).figure
         assert latency is not None
@@ -199,7 +199,7 @@ def test_what_nobody_counts_widens_the_interval_in_the_search_too(tmp_path: Path
     plain = LatencyModel(profile).basis()
     with Journal.create(tmp_path / "journal.sqlite") as journal, WarmWorker() as worker:
         meter = CostMeter(teacher, profile, [], journal, worker)
-        latency: Figure | None = meter.evaluate(teacher.full, build(teacher, teacher.full)).latency
+        latency: Figure | None = meter.evaluate(teacher.full).latency
     assert latency is not None
     assert latency.provenance == "analytic"
     assert (latency.low, latency.high) == pytest.approx(

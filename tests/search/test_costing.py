@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from n2n_edge._example import teacher_path
 from n2n_edge.devices.registry import load_profile
-from n2n_edge.graph.costs import costs
+from n2n_edge.graph.costs import costs, counted
 from n2n_edge.graph.load import size_of
 from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.graph.width_costs import WidthCosts
@@ -98,7 +98,7 @@ def test_a_board_is_predicted_and_the_budget_holds_for_the_prediction(
         budgets = [Budget("latency_ms", limit)]
         meter = CostMeter(teacher, profile, budgets, journal, worker, accept_expected=accept_expected)
         architecture = meter.fitted(Base(), {group.name: 1.0 for group in teacher.groups})
-        found = meter.evaluate(architecture, build(teacher, architecture))
+        found = meter.evaluate(architecture)
         assert worker.pid is None  # nothing was run here
     assert found.latency is not None
     assert found.latency.provenance == "calibrated"
@@ -119,7 +119,7 @@ def test_many_are_predicted_as_each_is(teacher: Teacher, journal: Journal, devic
         architecture = teacher.full
         for group, width in zip(groups, widths[0].tolist(), strict=True):
             architecture = architecture.resize(group.name, width) if group.shrinkable else architecture
-        figure = meter.devices[0].predicted(build(teacher, architecture))
+        figure = meter.devices[0].predicted(counted(build(teacher, architecture)))
         predicted = meter.predicted(Base(), widths)["latency_ms"][0]
     assert predicted == pytest.approx(figure.value if profile.is_host else figure.high, rel=1e-6)
 
@@ -132,7 +132,7 @@ def test_a_latency_budget_holds_on_every_device(teacher: Teacher, journal: Journ
         meter = CostMeter(teacher, profiles[0], [Budget("latency_ms", limit)], journal, worker, others=profiles[1:])
         architecture = meter.fitted(Base(), {group.name: 1.0 for group in teacher.groups})
         model = build(teacher, architecture)
-        found, whole = meter.evaluate(architecture, model), meter.evaluate(teacher.full, teacher.model)
+        found, whole = meter.evaluate(architecture), meter.evaluate(teacher.full)
     assert {name: found.held_on(name) for name in full} == pytest.approx(
         {profile.name: LatencyModel(profile).estimate(model).figure.held() for profile in profiles}, rel=1e-6
     )
@@ -176,7 +176,7 @@ def test_this_host_may_be_one_of_several_and_is_timed_only_where_the_others_allo
     for limit, timed in ((0.5 * full, False), (1000.0, True)):
         with WarmWorker() as worker:
             meter = CostMeter(teacher, cpu, [Budget("latency_ms", limit)], journal, worker, others=[pi])
-            found = meter.evaluate(teacher.full, teacher.model)
+            found = meter.evaluate(teacher.full)
             assert (worker.pid is not None) == timed
             assert bool(meter.excesses(found)) == (not timed)
         assert [figure.provenance for figure in found.latencies.values()] == ["calibrated", "measured"][: 1 + timed]
@@ -185,9 +185,9 @@ def test_this_host_may_be_one_of_several_and_is_timed_only_where_the_others_allo
 def test_this_host_is_timed_once_per_architecture(teacher: Teacher, journal: Journal) -> None:
     with WarmWorker() as worker:
         meter = CostMeter(teacher, load_profile("cpu"), [Budget("latency_ms", 1000.0)], journal, worker)
-        first = meter.evaluate(teacher.full, teacher.model).latency
+        first = meter.evaluate(teacher.full).latency
         pid = worker.pid
-    again = meter.evaluate(teacher.full, teacher.model).latency
+    again = meter.evaluate(teacher.full).latency
     assert pid is not None
     assert worker.pid is None  # the second figure came from the journal
     assert first is not None
@@ -198,7 +198,7 @@ def test_this_host_is_timed_once_per_architecture(teacher: Teacher, journal: Jou
 def test_a_missed_budget_is_told_in_proportion(teacher: Teacher, journal: Journal) -> None:
     with WarmWorker() as worker:
         meter = CostMeter(teacher, load_profile("raspberry-pi-4"), [Budget("params", 154_105.0)], journal, worker)
-        found = meter.evaluate(teacher.full, teacher.model)
+        found = meter.evaluate(teacher.full)
     assert meter.excesses(found) == {"params": pytest.approx(1.0)}
 
 
@@ -272,7 +272,7 @@ def test_many_quantized_are_predicted_as_each_is(
         precision = CandidatePrecision(teacher, asked)
         profile = load_profile("raspberry-pi-4")
         meter = CostMeter(teacher, profile, [Budget("size_mb", 1e9)], journal, worker, precision=precision)
-        found = meter.evaluate(architecture, build(teacher, architecture))
+        found = meter.evaluate(architecture)
         told = meter.predicted(Base(int8=frozenset(int8)), widths)
     exact = found.as_mapping()
     assert {name: told[name][0] for name in ("params", "macs")} == {name: exact[name] for name in ("params", "macs")}
@@ -306,7 +306,7 @@ def test_a_candidate_that_cannot_be_converted_for_the_runtime_misses_its_budget_
     host = load_profile("cpu").under("ncnn")
     with WarmWorker() as worker:
         meter = CostMeter(teacher, host, [Budget("latency_ms", 1000.0)], journal, worker)
-        found = meter.evaluate(teacher.full, teacher.model)
+        found = meter.evaluate(teacher.full)
 
     assert found.failed
     assert meter.excesses(found) == {"latency_ms": FAILED_EXCESS}
