@@ -10,11 +10,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.latency_prediction.judge import Judgement, judge
+from benchmarks.latency_prediction.optional_terms import OPTIONAL, choose, runs_on
+from benchmarks.latency_prediction.results_page import results_page
 from benchmarks.latency_prediction.tables import PROFILES, Row, Table, read_ncnn, read_tables, sheet_of
 from n2n_edge.calibration.calibrate import calibration_of
 from n2n_edge.calibration.fitting import fit_rates, leave_out
@@ -24,11 +27,12 @@ from n2n_edge.devices.registry import read_profile
 from n2n_edge.devices.terms import TERMS
 from n2n_edge.latency.data_sheet import data_sheet_rates
 from n2n_edge.latency.model import LatencyModel
+from n2n_edge.metrics.runtimes import RuntimeName, runtime_family
 
 HERE = Path(__file__).parent
 
-STIFFNESS = {"cpu": 0.02, "gpu": 0.1}
-"""Of a fit that starts from a data sheet: the one setting that was chosen by leaving models out (0.005 to 0.3)."""
+STIFFNESS = {"CPU, 1 thread": 0.04, "CPU, more threads": 0.02, "GPU": 0.01}
+"""Of a fit that starts from a data sheet, by `unit_of`: chosen by leaving networks out (`stiffness.py`)."""
 
 INT8_STIFFNESS = 0.1
 """Of a fit on six or seven int8 models that starts from the same device's fp32 rates."""
@@ -46,9 +50,6 @@ BORROWERS = (
 
 LITTLE = 1e-6
 """ns, or nJ: what a term that float rates lack starts from in int8, where it isn't used either."""
-
-OPTIONAL = [TERMS.index(term) for term in ("mac_unpacked", "byte_spilled")]
-"""Terms that a table has only where they help: `helps`."""
 
 Floats = NDArray[np.float64]
 
@@ -76,15 +77,27 @@ def main() -> None:
     options = parser.parse_args()
     start = time.perf_counter()
     tables = read_ncnn(options.data / "ncnn_all.csv") if options.ncnn else read_tables(options.data)
-    fitted: dict[bool, dict[str, Floats]] = {False: {}, True: {}}
+    tables.sort(key=lambda table: table.precision == "int8")
+    fits: dict[str, list[tuple[Table, Fitted, Fitted]]] = {}
+    rates: dict[bool, dict[str, Floats]] = {False: {}, True: {}}
+    for table in tables:
+        plain, full = (_fitted(table, rates[each], with_optional=each) for each in (False, True))
+        rates[False][table.key], rates[True][table.key] = plain.rates, full.rates
+        fits.setdefault(runs_on(table), []).append((table, plain, full))
+        print(f"{time.perf_counter() - start:5.0f} s  {table.key}", flush=True)
+    choices = {
+        kind: choose(
+            [table for table, _, _ in members], [plain.errors for _, plain, _ in members],
+            [full.errors for _, _, full in members],
+        )
+        for kind, members in fits.items()
+    }  # fmt: skip
     judged: dict[str, dict[str, Judgement]] = {}
     calibrations: dict[str, list[Calibration]] = {}
-    for table in sorted(tables, key=lambda table: table.precision == "int8"):
-        values = values_of(table.rows)
-        plain, full = (_fitted(table, fitted[each], with_optional=each) for each in (False, True))
-        fitted[False][table.key], fitted[True][table.key] = plain.rates, full.rates
-        chosen = full if helps(plain.errors, full.errors) else plain
-        errors = _errors_of_choice(plain.errors, full.errors)
+    for table, plain, full in (each for members in fits.values() for each in members):
+        values, choice = values_of(table.rows), choices[runs_on(table)]
+        chosen = full if choice.used else plain
+        errors = choice.errors(table, plain.errors, full.errors)
         judged[table.key] = {"kernel classes": judge(errors, values, _usual(table)), **_yardsticks(table)}
         families = _families(table.rows)
         if 1 < len(np.unique(families)) < len(table.rows):
@@ -93,7 +106,6 @@ def main() -> None:
         calibration = _calibration(table, chosen.rates, errors)
         if (PROFILES / f"{table.device}.toml").exists() and _ships(table):
             calibrations.setdefault(table.device, []).append(calibration)
-        print(f"{time.perf_counter() - start:5.0f} s  {table.key}: {judged[table.key]['kernel classes']}", flush=True)
     if options.ncnn:
         for name, found in calibrations.items():
             known = read_profile(PROFILES / f"{name}.toml").calibrations
@@ -106,15 +118,21 @@ def main() -> None:
             path.write_text(with_calibrations(path.read_text(), found, remark))
             read_profile(path)
     borrowed = _borrowed(profiles, tables) | _without_int8(profiles, tables)
+    told = {kind: str(choice) for kind, choice in choices.items()}
     rows = {key: {way: each.to_json() for way, each in ways.items()} for key, ways in judged.items()}
     if options.ncnn:
-        before = json.loads((HERE / "results.json").read_text())["tables"]
-        others = {key: row for key, row in before.items() if ", ncnn" not in key}
+        before = json.loads((HERE / "results.json").read_text())
+        others = {key: row for key, row in before["tables"].items() if ", ncnn" not in key}
+        told |= {kind: each for kind, each in before.get("optional terms", {}).items() if kind not in told}
         judged |= {key: {way: Judgement(**each) for way, each in row.items()} for key, row in others.items()}
         rows |= others
-    document = {"tables": rows, "borrowed": {key: each.to_json() for key, each in borrowed.items()}}
+    document = {
+        "optional terms": told,
+        "tables": rows,
+        "borrowed": {key: each.to_json() for key, each in borrowed.items()},
+    }
     (HERE / "results.json").write_text(json.dumps(document, indent=1) + "\n")
-    _write_table(judged, borrowed, HERE / "results.md")
+    (HERE / "results.md").write_text(results_page(judged, borrowed, told))
 
 
 def _fitted(table: Table, known: dict[str, Floats], *, with_optional: bool) -> Fitted:
@@ -128,24 +146,6 @@ def _fitted(table: Table, known: dict[str, Floats], *, with_optional: bool) -> F
     if not with_optional:
         rates[OPTIONAL] = 0.0
     return Fitted(rates, errors, terms, guess, stiffness)
-
-
-def helps(plain: Floats, full: Floats) -> bool:
-    """Tell whether further terms lower the errors, those of models left out, beyond what chance does.
-
-    Their mean has to fall by more than its standard error, over the same models, and the median must not rise.
-    """
-    gains = np.abs(plain) - np.abs(full)
-    if not gains.any():  # none of the models has any of these terms
-        return True
-    off = [float(np.median(np.abs(np.expm1(errors)))) for errors in (plain, full)]
-    return bool(gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains))) and off[1] <= off[0]
-
-
-def _errors_of_choice(plain: Floats, full: Floats) -> Floats:
-    """Return each model's error by whichever of two fits the errors of all others choose: choosing is judged, too."""
-    use = [helps(np.delete(plain, model), np.delete(full, model)) for model in range(len(plain))]
-    return np.where(use, full, plain)
 
 
 def _ships(table: Table) -> bool:
@@ -165,7 +165,14 @@ def start_of(table: Table, fitted: dict[str, Floats]) -> tuple[Floats, float]:
     rates = data_sheet_rates(
         profile, min(table.threads, profile.cores), "fp32" if table.precision == "int8" else table.precision
     )
-    return np.array([rates[term] for term in TERMS]), STIFFNESS[profile.compute_unit]
+    return np.array([rates[term] for term in TERMS]), STIFFNESS[unit_of(table)]
+
+
+def unit_of(table: Table) -> str:
+    """Return which stiffness a table's fit has: that of GPUs, or of CPUs with one or more threads."""
+    if sheet_of(table.device).compute_unit == "gpu":
+        return "GPU"
+    return "CPU, 1 thread" if table.threads == 1 else "CPU, more threads"
 
 
 def _yardsticks(table: Table) -> dict[str, Judgement]:
@@ -208,9 +215,8 @@ def _borrowed(profiles: dict[str, Profile], tables: Sequence[Table]) -> dict[str
         for table in tables:
             if (table.device, table.quantity) != (borrower, "latency") or not table.runtime.startswith("ncnn"):
                 continue
-            lent = LatencyModel(target, table.threads, table.precision, relative=profiles[lender])  # type: ignore[arg-type]
             key = f"{borrower} from {lender}, {table.threads} threads, {table.precision}"
-            found[key] = _held(lent, table)
+            found[key] = held(target, table, profiles[lender])
     return found
 
 
@@ -223,20 +229,23 @@ def _without_int8(profiles: dict[str, Profile], tables: Sequence[Table]) -> dict
             continue
         kept = tuple(each for each in profile.calibrations if "int8" not in each.precisions)
         floats = profile.model_copy(update={"calibrations": kept})
-        found[f"{table.device}, {table.threads} threads, int8 from float"] = _held(
-            LatencyModel(floats, table.threads, "int8"), table
-        )
+        found[f"{table.device}, {table.threads} threads, int8 from float"] = held(floats, table)
     return found
 
 
-def _held(latency: LatencyModel, table: Table) -> Judgement:
-    """Return how well a table's models are predicted, and how often the interval holds."""
-    basis = latency.basis()
+def held(profile: Profile, table: Table, relative: Profile | None = None) -> Judgement:
+    """Return how well a table's models are predicted by a profile, and how often the interval holds.
+
+    Predictions are for the runtime that the table was measured under, where `--runtime` can name it.
+    """
+    family = runtime_family(table.runtime)
+    asked = profile.under(family) if family in get_args(RuntimeName) else profile
+    basis = LatencyModel(asked, table.threads, table.precision, relative=relative).basis()  # type: ignore[arg-type]
     rates = np.array([basis.rates.get(term, 0.0) for term in TERMS])
     values = values_of(table.rows)
     errors = np.log(terms_of(table.rows) @ rates) - np.log(values)
-    held = (errors >= -np.log(basis.high_ratio)) & (errors <= -np.log(basis.low_ratio))
-    return replace(judge(errors, values), coverage=float(held.mean()))
+    within = (errors >= -np.log(basis.high_ratio)) & (errors <= -np.log(basis.low_ratio))
+    return replace(judge(errors, values), coverage=float(within.mean()))
 
 
 def terms_of(rows: Sequence[Row]) -> Floats:
@@ -261,35 +270,6 @@ def _usual(table: Table) -> NDArray[np.bool_]:
 def _families(rows: Sequence[Row]) -> NDArray[np.int64]:
     names = sorted({row.family for row in rows})
     return np.array([names.index(row.family) for row in rows])
-
-
-def _write_table(judged: dict[str, dict[str, Judgement]], borrowed: dict[str, Judgement], path: Path) -> None:
-    head = "| {} | models | median error | p90 error | within 10% | within 20% | rank correlation | coverage of 90% |"
-    lines = ["Every figure is of models (or families) that the fit has not seen.", ""]
-    for quantity in ("latency", "energy"):
-        lines += [f"## {quantity.capitalize()}", "", head.format("table | predictor"), "| --- " * 9 + "|"]
-        for key, ways in judged.items():
-            if f", {quantity}, " in key:
-                lines += [
-                    f"| {key.replace(f'{quantity}, ', '')} | {way} | {_cells(each)} |" for way, each in ways.items()
-                ]
-        lines.append("")
-    lines += ["## A device without data, from another one's rates scaled by data sheets", ""]
-    lines += [head.format("predicted"), "| --- " * 8 + "|"]
-    lines += [f"| {key} | {_cells(each)} |" for key, each in borrowed.items()]
-    path.write_text("\n".join(lines) + "\n")
-
-
-def _cells(each: Judgement) -> str:
-    shares = [each.median_error, each.p90_error, each.within_10, each.within_20]
-    return " | ".join(
-        [
-            str(each.models),
-            *(f"{share:.1%}" for share in shares),
-            f"{each.rank_correlation:.3f}",
-            f"{each.coverage:.0%}",
-        ]
-    )
 
 
 if __name__ == "__main__":

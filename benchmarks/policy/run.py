@@ -147,7 +147,7 @@ class Network:
             WarmWorker() as worker,
             Journal.create(Path(folder) / "journal.sqlite") as journal,
         ):
-            meter = CostMeter(self.teacher, profile, budgets, journal, worker)
+            meter = CostMeter(self.teacher, profile, budgets, journal, worker, accept_expected=True)
             base = meter.static(build(self.teacher, self.teacher.full))
             objective = Objective.choose(None, base, budgets)
             known = self.distiller

@@ -93,19 +93,23 @@ def timed(model: Path, seconds: float) -> dict[str, object]:
 
 
 def main() -> None:
-    """Write the results after each model."""
+    """Write the results after each model; rows that are there are kept."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.json"))
     parser.add_argument("--seconds", type=float, default=0.3)
     given = parser.parse_args()
     found: dict[str, dict[str, object]] = {"kernels": {}, "models": {}}
+    if given.out.exists():
+        found |= json.loads(given.out.read_text(encoding="utf-8"))
     paths = {path.stem: path for folder in given.folders for path in sorted(folder.glob("*.onnx"))}
     with tempfile.TemporaryDirectory() as folder:
         chains = kernel_models(Path(folder))
         real = [paths[name] for name in MODELS if name in paths]
         for kind, models in (("models", real[:6]), ("kernels", chains), ("models", real[6:])):
             for model in models:
+                if model.stem in found[kind]:
+                    continue
                 found[kind][model.stem] = timed(model, given.seconds)
                 given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
                 print(model.stem, json.dumps(found[kind][model.stem]), flush=True)

@@ -275,7 +275,7 @@ def _rows(
     rows = []
     names = names_of_runs([(entry.path, entry.runtime) for entry in suite.entries])
     for name, entry in zip(names, suite.entries, strict=True):
-        known, predicted = None, None
+        known, predicted, told_for = None, None, ""
         if entry.error is None and (entry.path in loaded or entry.path in untold):
             try:
                 if entry.path in untold:
@@ -289,11 +289,13 @@ def _rows(
                         )
                         # every runtime is timed in float32
                         there = LatencyModel(profile.under(entry.runtime), within, "fp32")
-                        predicted = there.estimate(model).figure
+                        estimate = there.estimate(model)
+                        predicted = estimate.figure
+                        told_for = f"{estimate.unit}, {estimate.precision}, {entry.runtime}"
             except N2NError as error:
                 what = _NO_COSTS if known is None else "no prediction"
                 print_line(f"{name}: warning: {what}: {error.on_command_line()}", on_stderr=True)
-        rows.append(Benched(name, entry, known, None if predicted is None else profile.name, predicted))
+        rows.append(Benched(name, entry, known, None if predicted is None else profile.name, predicted, told_for))
     return rows
 
 

@@ -122,13 +122,6 @@ def predict(
         _print_table(rows)
 
 
-def _unit(estimate: "Estimate") -> str:
-    """Return what computes: ``1 thread``, ``GPU``."""
-    from n2n_edge.latency.basis import threads_in_words
-
-    return threads_in_words(estimate.threads) if estimate.profile.compute_unit == "cpu" else "GPU"
-
-
 def _precisions(estimate: "Estimate") -> str:
     """Return what it is calculated in: ``fp32``, ``int8 and fp32``."""
     return " and ".join(share.precision for share in estimate.shares)
@@ -146,7 +139,7 @@ def _print(path: Path, found: "Estimate") -> None:
     from n2n_edge.cli.console import Console
 
     console = Console()
-    where = f"{path.name} on {found.profile.name}, {_unit(found)}, {_precisions(found)}, {found.profile.runtime}"
+    where = f"{path.name} on {found.profile.name}, {found.unit}, {_precisions(found)}, {found.profile.runtime}"
     table = Table("", "predicted", "nine of ten between", title=Text(where), title_justify="left")
     table.add_row("latency", *_cells(found.figure))
     if found.energy is not None:
@@ -184,7 +177,7 @@ def _print_table(rows: "Sequence[_Row]") -> None:
     for path, found in rows:
         value, interval = _cells(found.figure)
         table.add_row(
-            Text(str(path)), found.profile.name, found.profile.runtime, _unit(found), _precisions(found), value,
+            Text(str(path)), found.profile.name, found.profile.runtime, found.unit, _precisions(found), value,
             interval,
             *([_cells(found.energy)[0] if found.energy is not None else ""] if energy else []),
             f"{found.memory.value:.1f} MB", _room(found),

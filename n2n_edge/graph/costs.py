@@ -306,12 +306,15 @@ class _Sums:
     def __init__(self, rows: Sequence[Sequence[int]]) -> None:
         self._rows = len(rows)
         self._members = np.array([index for row in rows for index in row], np.int64)
-        self._row_of = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+        lengths = np.array([len(row) for row in rows], np.int64)
+        self._filled = np.flatnonzero(lengths)
+        self._begins = (np.cumsum(lengths) - lengths)[self._filled]
 
     def of(self, figures: Figures) -> Figures:
         """Return the sums over `figures` (values, N) as (rows, N)."""
         total = np.zeros((self._rows, figures.shape[1]))
-        np.add.at(total, self._row_of, figures[self._members])
+        if len(self._filled):
+            total[self._filled] = np.add.reduceat(figures[self._members], self._begins, axis=0)
         return total
 
 

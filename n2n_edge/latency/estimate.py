@@ -8,7 +8,7 @@ from n2n_edge.devices.profile import Profile
 from n2n_edge.foreign import foreign_file
 from n2n_edge.graph.costs import Amounts
 from n2n_edge.graph.layers import layers_by_name
-from n2n_edge.latency.basis import Basis
+from n2n_edge.latency.basis import Basis, threads_in_words
 from n2n_edge.metrics.figures import MB, SCHEMA_VERSION, Figure
 from n2n_edge.metrics.notices import Notice
 from n2n_edge.metrics.precisions import Precision
@@ -85,6 +85,11 @@ class Estimate:
     def threads(self) -> int:
         """The CPU threads that it would be run with."""
         return self.graph.latency.threads
+
+    @property
+    def unit(self) -> str:
+        """What computes: ``1 thread``, ``GPU``."""
+        return threads_in_words(self.threads) if self.profile.compute_unit == "cpu" else "GPU"
 
     @property
     def precision(self) -> Precision:

@@ -45,7 +45,7 @@ class BenchJson(TypedDict):
 class Benched:
     """The entry of one model under one runtime, with what follows from the graph and what is predicted.
 
-    A prediction is for a board that isn't the target.
+    A prediction is for a board that isn't the target; `told_for` says with which threads, precision and runtime.
 
     `name` tells it from the other models; see `names_of`.
     """
@@ -55,6 +55,7 @@ class Benched:
     costs: Costs | None
     device: str | None
     predicted: Figure | None
+    told_for: str = ""
 
 
 def bench_document(suite: Suite, rows: Sequence[Benched], target: Target) -> BenchJson:

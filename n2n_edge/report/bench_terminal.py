@@ -119,12 +119,12 @@ def _comparisons(suite: Suite, rows: Sequence[Benched]) -> Iterator[RenderableTy
 
 
 def _predictions(rows: Sequence[Benched]) -> Table:
-    table = Table("model", "device", "latency ms (interval)", "provenance", title="predicted, not measured")
+    table = Table("model", "device", "with", "latency ms (interval)", "provenance", title="predicted, not measured")
     for row in rows:
         figure = row.predicted
         assert figure is not None
         interval = f"{figure.value:.3g} ({figure.low:.3g} to {figure.high:.3g})"
-        table.add_row(Text(row.name), row.device, interval, figure.provenance)
+        table.add_row(Text(row.name), row.device, row.told_for, interval, figure.provenance)
     return table
 
 

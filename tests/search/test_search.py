@@ -19,9 +19,10 @@ from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, _Clock, search
 from n2n_edge.search.evaluator import Evaluator, Objective
 from n2n_edge.search.precision import Base, CandidatePrecision
-from n2n_edge.search.proposers import base
+from n2n_edge.search.proposers import base, guided
 from n2n_edge.search.proposers.base import Proposer, SearchContext, make_proposer, proposer_names, register_proposer
 from n2n_edge.search.proposers.baselines import random_actions
+from n2n_edge.search.space import Cuts
 from n2n_edge.search.store import Journal
 from n2n_edge.search.trial import Actions, Trial
 from n2n_edge.training.proxy_evaluation import ProxyResult
@@ -31,15 +32,20 @@ from tests.strategies import GraphBuilder, Tensor
 REMOVAL, SHRINKAGE = 5, 6
 
 
-@pytest.fixture(scope="module")
-def teacher() -> Teacher:
-    """Three residual blocks of four widths."""
+def residual(blocks: int) -> Teacher:
+    """Return a network of so many residual blocks."""
     s = GraphBuilder(17, np.random.default_rng(0), batch_norm=True)
     x = s.conv(Tensor("input", 1, (16, 16)), 16)
-    for _ in range(3):
+    for _ in range(blocks):
         x = s.act(s.add(s.conv(s.conv(x, 24), 16, act=False), x))
     output = s.flatten(s.global_pool(s.conv(x, 10, kernel=1, act=False), "GlobalAveragePool"))
     return Teacher(ir.from_proto(s.to_proto(1, 16, output, free_batch=True, batch=1)))
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Teacher:
+    """Three residual blocks of four widths."""
+    return residual(3)
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +256,25 @@ def test_of_candidates_with_equal_hits_the_lower_loss_earns_more_where_there_are
     bound_rewards, free_rewards = ([rewards[bound, loss] for loss in losses] for bound in (True, False))
     assert bound_rewards[0] > bound_rewards[1] > bound_rewards[2] > 0
     assert len(set(free_rewards)) == 1
+
+
+@pytest.mark.slow
+def test_of_a_large_network_fewer_choices_of_layers_are_analysed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+    cuts = guided.GuidedProposer.cuts
+
+    def counted(proposer: guided.GuidedProposer, actions: Actions) -> Cuts:
+        looked_at[-1] += proposer.stage.name == "removal"
+        return cuts(proposer, actions)
+
+    monkeypatch.setattr(guided.GuidedProposer, "cuts", counted)
+    monkeypatch.setattr(guided.GuidedProposer, "starts", lambda proposer: [proposer.stage.problem.default])
+    for name, nodes in (("whole", 150), ("few", 15)):
+        monkeypatch.setattr(guided, "_WHOLE_NODES", nodes)
+        looked_at.append(0)
+        assert run("reinforce", name=name, removal=2, shrinkage=1, teacher=residual(12))[0].winner is not None
+    whole, few = looked_at
+    assert few < whole / 2
 
 
 def test_finalists_are_halved_on_more_and_more_images(run: Run, teacher: Teacher) -> None:
