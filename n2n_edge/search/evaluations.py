@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AHEAD", "WAY_ON", "Candidate", "Distiller", "Evaluations", "InProcess", "Outcome", "Pending", "Request",
-    "SharedDistiller",
-    "Work",
-    "unheard",
+    "SharedDistiller", "Work", "unheard",
 ]  # fmt: skip
 
 AHEAD = 2
