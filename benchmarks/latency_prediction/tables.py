@@ -17,7 +17,7 @@ from benchmarks.latency_prediction.detectors import DETECTORS
 from n2n_edge.devices.profile import Profile
 from n2n_edge.devices.profile_file import with_calibrations
 from n2n_edge.devices.registry import read_profile
-from n2n_edge.graph.costs import Amounts, NodeSpec, node_amounts
+from n2n_edge.graph.costs import Amounts, NodeSpec, counted
 from n2n_edge.latency.kernels import Kernels
 from n2n_edge.latency.model import input_pixels
 
@@ -110,8 +110,9 @@ def read_tables(folder: Path) -> list[Table]:
 
 
 def _graph(model: ir.Model) -> _Graph:
-    places, amounts = node_amounts(model)
-    return _Graph(places, tuple(str(value.name) for value in model.graph.outputs), amounts, input_pixels(model))
+    found = counted(model)
+    outputs = tuple(str(value.name) for value in model.graph.outputs)
+    return _Graph(found.nodes, outputs, found.amounts, input_pixels(model))
 
 
 @cache

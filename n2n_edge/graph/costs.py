@@ -21,7 +21,7 @@ from n2n_edge.metrics.precisions import Precision
 
 __all__ = [
     "Amounts", "CostPlan", "Costs", "Counted", "Figures", "NodeCost", "NodeSpec", "Totals", "costs", "counted",
-    "inferred_costs", "node_amounts", "node_costs", "total_costs",
+    "inferred_costs", "node_costs", "total_costs",
 ]  # fmt: skip
 
 Figures = NDArray[np.float64]
@@ -162,21 +162,16 @@ def counted(model: ir.Model) -> Counted:
         return Counted(flat, plan.nodes, plan.at(*plan.sizes_of(types.shapes)))
 
 
-def node_amounts(model: ir.Model) -> tuple[tuple["NodeSpec", ...], Amounts]:
-    """Return the nodes and amounts of `counted`."""
-    found = counted(model)
-    return found.nodes, found.amounts
-
-
-def node_costs(nodes: Sequence["NodeSpec"], found: Amounts) -> tuple[NodeCost, ...]:
-    """Return one entry per node in execution order, of what `node_amounts` gives."""
+def node_costs(found: Counted) -> tuple[NodeCost, ...]:
+    """Return one entry per node in execution order."""
+    amounts = found.amounts
     return tuple(
         NodeCost(
             node.name, node.op_type, node.inputs, node.outputs,
-            int(found.node_macs[i, 0]), int(found.node_params[i, 0]), int(found.node_weight_bytes[i, 0]),
-            int(found.node_input_bytes[i, 0]), int(found.node_output_bytes[i, 0]),
+            int(amounts.node_macs[i, 0]), int(amounts.node_params[i, 0]), int(amounts.node_weight_bytes[i, 0]),
+            int(amounts.node_input_bytes[i, 0]), int(amounts.node_output_bytes[i, 0]),
         )
-        for i, node in enumerate(nodes)
+        for i, node in enumerate(found.nodes)
     )  # fmt: skip
 
 

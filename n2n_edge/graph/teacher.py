@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from n2n_edge.foreign import foreign_file
 from n2n_edge.graph.architecture import Architecture, Vocabulary
-from n2n_edge.graph.costs import node_amounts, node_costs
+from n2n_edge.graph.costs import counted, node_costs
 from n2n_edge.graph.groups import (
     ChannelGroup,
     Touchable,
@@ -72,8 +72,9 @@ class Teacher:
         """
         self.source = model
         self.model = normalise(model, recorded_shape(model) if input_shape is None else input_shape)
-        places, self.amounts = node_amounts(self.model)
-        self.layers: tuple[Layer, ...] = find_layers(self.model, node_costs(places, self.amounts))
+        found = counted(self.model)
+        self.amounts = found.amounts
+        self.layers: tuple[Layer, ...] = find_layers(self.model, node_costs(found))
         self.labels = propagate(self.model)
         self.groups: tuple[ChannelGroup, ...] = find_groups(self.labels, self.model, self.layers)
         self._scores: Mapping[str, NDArray[np.floating[Any]]] = {}

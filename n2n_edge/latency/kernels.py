@@ -17,7 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from n2n_edge.devices.terms import COMPUTE_CLASSES, TERMS, Rates
-from n2n_edge.graph.costs import Amounts, NodeSpec, node_amounts
+from n2n_edge.graph.costs import Amounts, NodeSpec, counted
 from n2n_edge.graph.op import Op
 from n2n_edge.metrics.precisions import BYTES, Precision
 
@@ -138,8 +138,8 @@ class Kernels:
 
 def kernels_of(model: ir.Model, block: int = 1) -> tuple[Kernels, Amounts]:
     """Return a model's kernels on a device that computes `block` channels at once, and its amounts (N = 1)."""
-    nodes, amounts = node_amounts(model)
-    return Kernels(nodes, [str(value.name) for value in model.graph.outputs], block), amounts
+    found = counted(model)
+    return Kernels(found.nodes, [str(value.name) for value in model.graph.outputs], block), found.amounts
 
 
 def _filled(channels: Floats, block: int) -> Floats:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from n2n_edge.devices.profile import Profile
 from n2n_edge.errors import N2NError
-from n2n_edge.graph.costs import node_amounts
+from n2n_edge.graph.costs import counted
 from n2n_edge.graph.layers import layers_by_name
 from n2n_edge.graph.merging import made_merges
 from n2n_edge.graph.quantized import precision_table
@@ -80,8 +80,8 @@ def _student_layers(file: ModelFile) -> tuple[Mapping[str, int], Mapping[str, Pr
     precisions = {layer.name: layer.precision for layer in precision_table(file.model).layers}
     if set(precisions.values()) <= {"fp32"}:
         return {layer.name: layer.out_channels for layer in Teacher(file.model).layers}, precisions
-    nodes, amounts = node_amounts(file.model)
-    channels = {node.name: int(amounts.node_channels[index, 0]) for index, node in enumerate(nodes)}
+    found = counted(file.model)
+    channels = {node.name: int(found.amounts.node_channels[index, 0]) for index, node in enumerate(found.nodes)}
     layers = {node: layer for node, layer in layers_by_name(file.model).items() if node in channels}
     return {layer: channels[node] for node, layer in layers.items() if channels[node]}, precisions
 

@@ -175,19 +175,22 @@ class CostMeter:
 
     def built(self, architecture: Architecture) -> ir.Model:
         """Return what `build` makes of a candidate; the last one whose costs were asked for has been made already."""
-        last = self._last
-        return (
-            last.model if last is not None and last.architecture == architecture else build(self.teacher, architecture)
-        )
+        known = self._known(architecture)
+        return build(self.teacher, architecture) if known is None else known.model
 
     def _build(self, architecture: Architecture) -> "_Built":
         """Return a candidate's graph, the form in which it ships, and what these alone tell."""
-        if self._last is None or self._last.architecture != architecture:
+        known = self._known(architecture)
+        if known is None:
             model = build(self.teacher, architecture)
             shipped = self.precision.shipped(model, architecture.int8)
             found = counted(shipped)
-            self._last = _Built(architecture, model, shipped, found, self._static(shipped, found))
-        return self._last
+            self._last = known = _Built(architecture, model, shipped, found, self._static(shipped, found))
+        return known
+
+    def _known(self, architecture: Architecture) -> "_Built | None":
+        """Return the last candidate that was built, if it is this one."""
+        return self._last if self._last is not None and self._last.architecture == architecture else None
 
     def of_teacher(self, *, timed: bool) -> TrialCosts:
         """Return what the teacher costs; its latency is predicted, and measured on this host where `timed`."""

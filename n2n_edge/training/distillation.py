@@ -15,7 +15,7 @@ from torch import Tensor
 
 from n2n_edge.data.dataset import Data
 from n2n_edge.data.loading import quiet
-from n2n_edge.graph.costs import node_amounts
+from n2n_edge.graph.costs import counted
 from n2n_edge.tasks.choice import task_of
 from n2n_edge.tasks.task import Tensors
 from n2n_edge.training.batches import evaluation_batches, subset, training_order
@@ -77,9 +77,9 @@ def training_engine(settings: DistillSettings, student: ir.Model, data: Data) ->
 
 def grouped_share(model: ir.Model) -> float:
     """Return the share of what convolutions give, in elements, that comes from grouped and depthwise ones."""
-    nodes, amounts = node_amounts(model)
-    outputs = amounts.node_output_bytes[:, 0]
-    convolutions = [(node.groups, given) for node, given in zip(nodes, outputs, strict=True) if node.op.convolves]
+    found = counted(model)
+    outputs = found.amounts.node_output_bytes[:, 0]
+    convolutions = [(node.groups, given) for node, given in zip(found.nodes, outputs, strict=True) if node.op.convolves]
     grouped = sum(given for groups, given in convolutions if groups > 1)
     return float(grouped / max(sum(given for _, given in convolutions), 1.0))
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from hypothesis import given
 
-from n2n_edge.graph.costs import costs, node_amounts, node_costs
+from n2n_edge.graph.costs import costs, counted, node_costs
 from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.graph.shape_run import run_graph
 from n2n_edge.graph.teacher import Teacher
@@ -86,7 +86,7 @@ def test_macs_and_memory_against_a_count_over_real_values(model: ir.Model) -> No
 def test_nodes_sum_up_to_the_model(model: ir.Model) -> None:
     teacher = Teacher(model).model
 
-    nodes = node_costs(*node_amounts(teacher))
+    nodes = node_costs(counted(teacher))
 
     assert [node.op_type for node in teacher.graph] == [node.op_type for node in nodes]
     assert costs(teacher).macs == sum(node.macs for node in nodes)

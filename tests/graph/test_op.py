@@ -15,7 +15,7 @@ from n2n_edge import Op, Teacher, build, costs, register_op
 from n2n_edge.cli.app import app
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.graph import op
-from n2n_edge.graph.costs import node_amounts, node_costs
+from n2n_edge.graph.costs import counted, node_costs
 from n2n_edge.graph.load import load_model, save_model
 from n2n_edge.graph.op import op_of
 from n2n_edge.graph.ops import STANDARD_OPS
@@ -89,7 +89,7 @@ def test_macs_of_an_op_from_outside_are_counted(own_model: Path) -> None:
     register_op(*own_ops.ROWS)
     pixels = 8 * 8
     by_op: dict[str, int] = {}
-    for node in node_costs(*node_amounts(load_model(own_model))):
+    for node in node_costs(counted(load_model(own_model))):
         by_op[node.op_type] = by_op.get(node.op_type, 0) + node.macs
     assert by_op["WrappedConv"] == pixels * (8 * 3 * 9 + 6 * 8 * 9)
     assert by_op["Snake"] == 0

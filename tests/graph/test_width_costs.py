@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 from hypothesis import given
 
-from n2n_edge.graph.costs import costs, node_amounts, node_costs
+from n2n_edge.graph.costs import costs, counted, node_costs
 from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.graph.width_costs import WidthCosts
 from tests.strategies import GRAPH_SETTINGS, cnn_models
@@ -37,7 +37,7 @@ def test_equal_to_the_built_graphs(model: ir.Model) -> None:
             assert found.macs[index] == exact.macs
             assert abs(found.memory_bound_bytes[index] - exact.memory_bound_bytes) <= 0.01 * exact.memory_bound_bytes
             assert abs(at.size_bytes(found)[index] - exact.size_bytes) <= 400
-            for place, node in enumerate(node_costs(*node_amounts(built)) if index == 0 else ()):
+            for place, node in enumerate(node_costs(counted(built)) if index == 0 else ()):
                 assert (at.plan.nodes[place].name, at.plan.nodes[place].op_type) == (node.name, node.op_type)
                 assert found.node_macs[place, 0] == node.macs
                 assert found.node_output_bytes[place, 0] == node.output_bytes
