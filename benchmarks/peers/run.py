@@ -1,211 +1,230 @@
 """Ways to choose a student, on equal terms: the same budget, the same images, the same distillation.
 
 From the repository's root: ``python -m benchmarks.peers.run TEACHERS CIFAR WORK`` fills ``results.json`` and writes
-``results.md``; rows that are there are kept. TEACHERS holds ``resnet20_jpeg.onnx`` and ``resnet56_jpeg.onnx``, WORK
-gets the students. ``--networks``, ``--budgets``, ``--ways`` and ``--seeds`` choose a part. ``torch-pruning`` is needed
-for its row alone (``pip install --no-deps torch-pruning``).
+``results.md``; rows that are there are kept, a run that was killed is gone on with. TEACHERS holds
+``resnet20_jpeg.onnx`` and ``resnet56_jpeg.onnx``; those of ``benchmarks/teachers`` go by their names. CIFAR is a folder
+of images per class with train/ and test/, WORK gets the runs. ``--networks``, ``--budgets``, ``--ways`` and ``--seeds``
+choose a part. ``torch-pruning`` and ``onnx2torch`` are needed for one row alone.
 """
 
 import argparse
 import json
 import statistics
 import tempfile
-import time
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import torch
+from scipy.stats import t as student_t
 
-from benchmarks.peers.others import by_hand, pruned_by_magnitude
-from n2n_edge.data.dataset import load_data
-from n2n_edge.devices.registry import load_profile
-from n2n_edge.graph.costs import costs
+import n2n_edge
+from benchmarks.precision.joint import MEAN, STD, Progress, few
+from benchmarks.tasks.torch_pruned import pruned_by_torch_pruning
+from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.load import save_model
-from n2n_edge.graph.teacher import Teacher, build, surviving
 from n2n_edge.measure.bench import WarmWorker
-from n2n_edge.measure.comparison import compare
 from n2n_edge.measure.options import BenchOptions
-from n2n_edge.measure.target import HostTarget
 from n2n_edge.metrics.budget import Budget
+from n2n_edge.metrics.costs import Cost
+from n2n_edge.runs.final import FinalPlan, train_to_the_end
+from n2n_edge.runs.folder import RunFolder
+from n2n_edge.runs.prepare import Prepared, prepare
+from n2n_edge.runs.run import Run
+from n2n_edge.runs.schedule import Schedule
+from n2n_edge.runs.unit_order import with_kept_order
 from n2n_edge.search.costing import CostMeter
-from n2n_edge.search.driver import Rung, SearchPlan, search
-from n2n_edge.search.evaluator import Evaluator, Objective
 from n2n_edge.search.precision import Base
 from n2n_edge.search.store import Journal
-from n2n_edge.training.distillation import distill
-from n2n_edge.training.evaluation import evaluate
-from n2n_edge.training.proxy_evaluation import ShortDistiller
-from n2n_edge.training.reconstruct import Kept, reconstructed
-from n2n_edge.training.settings import DistillSettings
+from n2n_edge.tasks.paired import paired_difference
+from n2n_edge.training.file_evaluation import file_meters
 
 HERE = Path(__file__).parent
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SEARCHED = ("reinforce", "n2n", "random", "evolution", "greedy")
-WAYS = (*SEARCHED, "all groups alike", "smaller ResNet by hand", "torch-pruning")
-BUDGETS = {"params/2": ("params", 0.5), "params/4": ("params", 0.25), "latency/2": ("latency_ms", 0.5)}
-CANDIDATES, SHORT_IMAGES, REMOVAL_SHARE = 30, 512, 0.4
-EPOCHS, IMAGES_PER_EPOCH = 2, 32_000
+PI = "raspberry-pi-4"
+SEARCHED: Mapping[str, Mapping[str, Any]] = {
+    "ours": {"policy": "reinforce"},
+    "ours, merging": {"policy": "reinforce", "merging": True},
+    "n2n": {"policy": "n2n"},
+    "random": {"policy": "random"},
+    "random, merging": {"policy": "random", "merging": True},
+    "evolution": {"policy": "evolution"},
+    "greedy": {"policy": "greedy"},
+}
+CUT = ("uniform", "torch-pruning")
+"""Ways that try nothing: every group as wide as the others, and what Torch-Pruning takes by group magnitude."""
+BUDGETS: Mapping[str, tuple[Cost, str, float]] = {
+    "pi4/2": ("latency_ms", PI, 0.5), "pi4/0.35": ("latency_ms", PI, 0.35),
+    "host/2": ("latency_ms", "cpu", 0.5), "host/0.35": ("latency_ms", "cpu", 0.35),
+    "params/4": ("params", PI, 0.25),
+}  # fmt: skip
+"""What is limited, on which device, and to which share of the teacher's."""
+Row = dict[str, Any]
 
 
-@dataclass
-class Bench:
-    """A teacher, its data, and what judges candidates."""
+class Case:
+    """A teacher and a budget, searched on the images of a seed."""
 
-    name: str
-    teachers: Path
-    data_path: str
+    def __init__(self, given: argparse.Namespace, network: str, budget: str, seed: int) -> None:
+        self.given, self.seed = given, seed
+        own = HERE.parent / "teachers" / f"{network}.onnx"
+        self.teacher: Path = own if own.exists() else given.teachers / f"{network}_jpeg.onnx"
+        self.name = f"{network}-{budget}-{seed}".replace("/", "-")
+        self.source = few(given.cifar, given.work, given.images, seed)
+        self.limited, self.device, share = BUDGETS[budget]
+        self.budget = Budget(self.limited, share * self.cost(self.teacher))
 
-    def __post_init__(self) -> None:
-        self.teacher = Teacher.load(self.teachers / f"{self.name}_jpeg.onnx")
-        self.data = load_data(self.data_path, input_shape=(3, 32, 32), classes=10, mean=MEAN, std=STD)
-        short = DistillSettings(calibration_images=512)
-        self.short = ShortDistiller(self.teacher.model, self.data, SHORT_IMAGES, short)
-        self.profiler = ShortDistiller.refitting(self.teacher.model, self.data, short)
-        self.longer = ShortDistiller(self.teacher.model, self.data, 8 * SHORT_IMAGES, short, validation_images=5000)
+    def cost(self, path: Path) -> float:
+        """Return what the budget limits: predicted or measured ms, or parameters."""
+        if self.limited == "params":
+            return float(n2n_edge.costs(n2n_edge.Teacher.load(path).model).params)
+        if self.device == "cpu":
+            return n2n_edge.bench(path, BenchOptions(threads=1, max_time_s=5.0)).measurement.p50_ms
+        return n2n_edge.predict(path, self.device).figure.value
 
-    def student(self, way: str, budget: str, seed: int) -> tuple[ir.Model, Kept | None, dict[str, object]]:
-        """Return an untrained student, what it kept of the teacher if that is known, and what choosing it took."""
-        cost, share = BUDGETS[budget]
-        start = time.perf_counter()
+    def run(self, way: str) -> tuple[Run, Prepared, RunFolder]:
+        """Compress as a way of `SEARCHED` says; a run that was begun is gone on with."""
+        folder = RunFolder(self.given.work / f"{self.name}-{way}".replace(", ", "-"))
+        run = n2n_edge.compress(
+            self.teacher, str(self.source), device=self.device, accept_expected=True, seed=self.seed, effort="quick",
+            candidates=self.given.candidates, epochs=self.given.epochs, mean=MEAN, std=STD, out=folder.path,
+            resume=folder.settings.exists(), callbacks=[Progress()], budgets=[self.budget], **SEARCHED[way],
+        )  # fmt: skip
+        return run, prepare(run.settings, (n2n_edge.load_profile(self.device),), folder, Progress()), folder
+
+    def row(self, way: str) -> Row:
+        """Choose, train and judge a student; what tries nothing trains as ours does, on its order of units."""
+        run, prepared, folder = self.run(way if way in SEARCHED else "ours")
+        data, student, search_s = prepared.data, run.student, 0.0
+        with Journal.read(folder.journal) as journal:
+            schedule = Schedule.of_journal(journal, run.settings)
+            assert schedule is not None
+            if way in SEARCHED:
+                search_s = float(journal.meta()["search_seconds"])
+            prepared = with_kept_order(schedule.applied(prepared), journal)
+        if way in CUT:
+            prepared, architecture = self.uniform(prepared) if way == "uniform" else self.by_torch_pruning(prepared)
+            own = RunFolder(folder.path / way)
+            own.path.mkdir(exist_ok=True)
+            trained = train_to_the_end(
+                prepared, architecture, FinalPlan(self.given.epochs), own, Progress(), lambda _: None,
+                feature_images=schedule.feature_images,
+            )  # fmt: skip
+            student = own.path / "student.onnx"
+            save_model(trained.result.model, student)
+        before, after = file_meters(self.teacher, student, data.test, data, fidelity=(False, True), threads=1)
+        difference, found = paired_difference(before, after), after.evaluation()
+        assert difference is not None
+        counted = n2n_edge.costs(n2n_edge.Teacher.load(student).model)
+        return {
+            "score": found.score, "teacher": before.evaluation().score, "agreement": found.fidelity,
+            "difference": [difference.value, difference.low, difference.high], "params": counted.params,
+            "macs": counted.macs, "cost": self.cost(student), "budget": self.budget.limit, "search_s": round(search_s),
+        }  # fmt: skip
+
+    def uniform(self, prepared: Prepared) -> tuple[Prepared, Architecture]:
+        """Return an architecture whose groups are all as wide, in parts of their own, as the budget allows."""
         with (
             tempfile.TemporaryDirectory() as folder,
             WarmWorker() as worker,
-            Journal.create(Path(folder) / "journal.sqlite") as journal,
+            Journal.create(Path(folder) / "costs.sqlite") as journal,
         ):
-            profile = load_profile("cpu")
-            probe = CostMeter(self.teacher, profile, [], journal, worker)
-            base = probe.static(self.teacher.model).as_mapping()
-            if cost == "latency_ms":
-                measured = probe.devices[0].measured(self.teacher.full, self.teacher.model)
-                assert measured is not None
-                base["latency_ms"] = measured.value
-            limit = Budget(cost, share * base[cost])  # type: ignore[arg-type]
-            meter = CostMeter(self.teacher, profile, [limit], journal, worker)
-            if way == "smaller ResNet by hand":
-                return by_hand(self.name, budget, limit, meter, seed), None, {}
-            if way == "torch-pruning":
-                return pruned_by_magnitude(self.name, self.teacher.model, limit, meter), None, {}
-            architecture = meter.fitted(Base(), {})
-            found: dict[str, object] = {}
-            if way in SEARCHED:
-                full = meter.evaluate(self.teacher.full)
-                evaluator = Evaluator(
-                    self.teacher, meter, self.short, self.short.teacher.metric, self.short.teacher_loss,
-                    Objective.choose(None, full, [limit]), journal, 0,
-                )  # fmt: skip
-                removal = round(REMOVAL_SHARE * CANDIDATES)
-                plan = SearchPlan(way, seed, removal, CANDIDATES - removal)
-                winner = search(
-                    evaluator, plan, journal, [Rung(4, 8, lambda: self.longer)], lambda: self.profiler
-                ).winner
-                assert winner is not None
-                architecture = winner.architecture
-                found = {"search_s": round(time.perf_counter() - start, 1)}
-        kept = surviving(self.teacher, architecture)
-        return build(self.teacher, architecture), kept, {**found, "architecture": architecture.to_json()}
+            profile = n2n_edge.load_profile(self.device)
+            meter = CostMeter(prepared.teacher, profile, [self.budget], journal, worker, accept_expected=True)
+            return prepared, meter.fitted(Base(), {})
 
-    def row(self, way: str, budget: str, seed: int, out: Path) -> dict[str, object]:
-        """Choose, train and judge one student."""
-        student, kept, found = self.student(way, budget, seed)
-        settings = DistillSettings(epochs=EPOCHS, images_per_epoch=IMAGES_PER_EPOCH, seed=seed)
-        if kept is not None:
-            student = reconstructed(student, self.teacher.model, self.data, settings, kept)
-        start = time.perf_counter()
-        trained = distill(student, self.teacher.model, self.data, settings, kept=kept)
-        found["train_s"] = round(time.perf_counter() - start, 1)
-        counted = costs(trained.model)
-        save_model(trained.model, out)
-        accuracy = evaluate(trained.model, self.data.test, self.data).metric
-        return {"accuracy": accuracy, "params": counted.params, "macs": counted.macs, **found}
+    def by_torch_pruning(self, prepared: Prepared) -> tuple[Prepared, Architecture]:
+        """Return what Torch-Pruning cuts until the budget is met."""
+        shape, multiple = prepared.data.input_shape, n2n_edge.load_profile(self.device).channel_multiple
+        teacher, found = pruned_by_torch_pruning(
+            prepared.teacher, shape, multiple, self.cost_of_graph, self.budget.limit
+        )
+        return replace(prepared, teacher=teacher), found
+
+    def cost_of_graph(self, model: ir.Model) -> float:
+        """Return what a graph costs, as `cost` says."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            save_model(model, path)
+            return self.cost(path)
+
+
+def lead(ours: Iterable[float], others: Iterable[float]) -> str:
+    """Return how many points ours is ahead on the same seeds: the mean, and its 95% interval by Student's t."""
+    points = [100 * (one - other) for one, other in zip(ours, others, strict=True)]
+    middle = statistics.mean(points)
+    if len(points) < 2:
+        return f"{middle:+.2f}"
+    half = float(student_t.ppf(0.975, len(points) - 1)) * statistics.stdev(points) / len(points) ** 0.5
+    return f"{middle:+.2f} ({middle - half:+.2f} to {middle + half:+.2f})"
+
+
+def write_table(rows: Mapping[str, Row], path: Path) -> None:
+    """Write means over seeds, and how far ours is ahead of each way on the seeds that both have."""
+    lines = [
+        "| teacher | budget | way | seeds | score, % (least to most) | ours ahead, points (95%) | of the budget "
+        "| params | MACs | search, s |",
+        "| --- " * 10 + "|",
+    ]
+    found: dict[tuple[str, str, str], dict[str, Row]] = {}
+    for key, row in rows.items():
+        network, budget, way, seed = key.split(" | ")
+        found.setdefault((network, budget, way), {})[seed] = row
+    for (network, budget, way), of in sorted(
+        found.items(), key=lambda item: (item[0][:2], -statistics.mean(row["score"] for row in item[1].values()))
+    ):
+        scores = [100 * row["score"] for row in of.values()]
+        own = found.get((network, budget, "ours"), {})
+        both = sorted(own.keys() & of.keys()) if way != "ours" else []
+        ahead = lead((own[seed]["score"] for seed in both), (of[seed]["score"] for seed in both)) if both else ""
+        cells = [
+            network,
+            budget,
+            way,
+            str(len(of)),
+            f"{statistics.mean(scores):.2f} ({min(scores):.2f} to {max(scores):.2f})",
+        ]
+        cells += [ahead, f"{statistics.mean(row['cost'] / row['budget'] for row in of.values()):.3f}"]
+        numbers = ("params", "macs", "search_s")
+        cells += [f"{statistics.mean(row[name] for row in of.values()):,.0f}" for name in numbers]
+        lines.append(f"| {' | '.join(cells)} |")
+    path.write_text("\n".join(lines) + "\n")
 
 
 def main() -> None:
     """Fill in what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("teachers", type=Path)
-    parser.add_argument("data")
-    parser.add_argument("work", type=Path)
-    parser.add_argument("--networks", nargs="*", default=["resnet20", "resnet56"])
-    parser.add_argument("--budgets", nargs="*", default=list(BUDGETS))
-    parser.add_argument("--ways", nargs="*", default=list(WAYS))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("teachers", "cifar", "work"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--networks", nargs="*", default=["resnet20", "mobilenet-v2", "resnet56"])
+    parser.add_argument("--budgets", nargs="*", default=list(BUDGETS), choices=BUDGETS)
+    parser.add_argument("--ways", nargs="*", default=[*SEARCHED, *CUT], choices=[*SEARCHED, *CUT])
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--time", action="store_true", help="only time the students that are there, in turns")
+    parser.add_argument("--candidates", type=int, default=30)
+    parser.add_argument("--images", type=int, default=20_000, help="training images, drawn by the seed")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    options.work.mkdir(parents=True, exist_ok=True)
-    rows = json.loads(options.out.read_text()) if options.out.exists() else {}
-    if options.time:
-        add_latencies(rows, options.teachers, options.work)
-        options.out.write_text(json.dumps(rows, indent=1) + "\n")
-        write_table(rows, options.out.with_suffix(".md"))
-        return
-    for network in options.networks:
-        bench: Bench | None = None
-        for seed in options.seeds:
-            for budget in options.budgets:
-                for way in options.ways:
-                    key = f"{network} | {budget} | {way} | {seed}"
-                    if key in rows:
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    given.work.mkdir(parents=True, exist_ok=True)
+    for budget in given.budgets:
+        for seed in given.seeds:
+            for network in given.networks:
+                for way in given.ways:
+                    rows = json.loads(given.out.read_text()) if given.out.exists() else {}
+                    if (key := f"{network} | {budget} | {way} | {seed}") in rows:
                         continue
-                    bench = bench or Bench(network, options.teachers, options.data)
-                    path = student_path(options.work, key)
-                    rows[key] = bench.row(way, budget, seed, path)
-                    print(key, {k: v for k, v in rows[key].items() if k != "architecture"}, flush=True)
-                    options.out.write_text(json.dumps(rows, indent=1) + "\n")
-                    write_table(rows, options.out.with_suffix(".md"))
-
-
-def student_path(work: Path, key: str) -> Path:
-    """Return where the student of a row is kept."""
-    return work / (key.replace(" | ", "-").replace("/", "-").replace(" ", "-") + ".onnx")
-
-
-def add_latencies(rows: dict[str, dict[str, object]], teachers: Path, work: Path) -> None:
-    """Time the teacher and its students in turns, budget by budget: `latency_ms`, and as a share of the teacher's."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for key in rows:
-        network, budget, *_ = key.split(" | ")
-        if student_path(work, key).is_file():
-            groups.setdefault((network, budget), []).append(key)
-    for (network, _), keys in groups.items():
-        paths = [teachers / f"{network}_jpeg.onnx", *(student_path(work, key) for key in keys)]
-        found = compare(paths, BenchOptions(threads=1, max_time_s=5.0), HostTarget())
-        for key, measured, comparison in zip(keys, found.measurements[1:], found.comparisons[1:], strict=True):
-            if isinstance(measured, Exception) or comparison is None:
-                continue
-            rows[key]["latency_ms"] = measured.p50_ms
-            rows[key]["latency_share"] = [comparison.ratio, comparison.low, comparison.high]
-            print(key, rows[key]["latency_ms"], rows[key]["latency_share"], flush=True)
-
-
-def write_table(rows: dict[str, dict[str, float]], path: Path) -> None:
-    """Write means over seeds with the range of accuracies."""
-    lines = [
-        "| teacher | budget | way | test accuracy (least to most) | seeds | params | MACs | ms | of the teacher's "
-        "| search, s |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    found: dict[str, list[dict[str, float]]] = {}
-    for key, row in sorted(rows.items()):
-        found.setdefault(key.rpartition(" | ")[0], []).append(row)
-    for key, of_seeds in sorted(
-        found.items(), key=lambda item: (item[0].split(" | ")[:2], -statistics.mean(row["accuracy"] for row in item[1]))
-    ):
-        accuracies = [row["accuracy"] for row in of_seeds]
-        cells = [f"{statistics.mean(accuracies):.2%} ({min(accuracies):.2%} to {max(accuracies):.2%})", len(of_seeds)]
-        cells += [f"{statistics.mean(row[name] for row in of_seeds):,.0f}" for name in ("params", "macs")]
-        shares = [row["latency_share"][0] for row in of_seeds if "latency_share" in row]  # type: ignore[index]
-        for name, form in (("latency_ms", ".3f"), ("share", ".1%"), ("search_s", ".0f")):
-            if name == "share":
-                cells.append(f"{statistics.mean(shares):{form}}" if shares else "")
-                continue
-            known = [row[name] for row in of_seeds if name in row]
-            cells.append(f"{statistics.mean(known):{form}}" if known else "")
-        lines.append(f"| {key} | {' | '.join(map(str, cells))} |")
-    path.write_text("\n".join(lines) + "\n")
+                    print(key, flush=True)
+                    try:
+                        rows[key] = Case(given, network, budget, seed).row(way)
+                    except n2n_edge.N2NError as error:
+                        print(key, f"{type(error).__name__}: {error}", flush=True)
+                        continue
+                    print(key, rows[key], flush=True)
+                    given.out.write_text(json.dumps(rows, indent=1) + "\n")
+                    write_table(rows, given.out.with_suffix(".md"))
 
 
 if __name__ == "__main__":

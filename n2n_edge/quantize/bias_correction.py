@@ -58,6 +58,8 @@ def bias_shifts(
         change = None if twin is None or not _is_correctable(twin) else _change_of_weight(node, twin)
         if change is not None:
             changes[_change_name(node)] = change
+            if node.op_type == "Gemm":
+                changes[_nought_name(node)] = np.zeros(1, change.dtype)
             layers.append(node)
     means = _means(reference, batches, {_source(node) for node in layers}) if layers else {}
     if not means:
@@ -124,9 +126,17 @@ def _shift_name(node: ir.Node) -> str:
     return f"{node.outputs[0].name}.shift"
 
 
+def _nought_name(node: ir.Node) -> str:
+    return f"{node.outputs[0].name}.nought"
+
+
 def _reading_change(node: ir.Node) -> ir.Node:
-    """Return a layer, outside any graph, with the change of its weight as its weight, and no bias."""
+    """Return a layer, outside any graph, with the change of its weight as its weight, and nothing added.
+
+    Before opset 11 a Gemm has to add something.
+    """
     inputs = [ir.Value(name=_source(node)), ir.Value(name=_change_name(node))]
+    inputs += [ir.Value(name=_nought_name(node))] * (node.op_type == "Gemm")
     outputs = [ir.Value(name=_shift_name(node))]
     return ir.Node(node.domain, node.op_type, inputs, list(node.attributes.values()), outputs=outputs, name=node.name)
 

@@ -5,6 +5,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from n2n_edge.graph.normalise import normalise
 from n2n_edge.graph.shape_run import run_graph
 from n2n_edge.quantize.bias_correction import correct_biases
 from n2n_edge.quantize.integer_ops import constant_of
@@ -111,6 +112,26 @@ def test_layers_without_a_bias_get_one_and_float_ones_stay() -> None:
     assert old.const_value is not None
     assert np.array_equal(kept.const_value.numpy(), old.const_value.numpy())
     assert convolutions[1].name in quantized_nodes(model, plan)
+
+
+@pytest.mark.parametrize("opset", [7, 9, 10, 11])
+def test_dense_layers_of_every_opset_are_corrected(opset: int) -> None:
+    """Before opset 11 nothing is added by leaving an input out."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(0, 1, (8, 5)).astype(np.float32)
+    weight[0] = 40
+    proto = onnx.parser.parse_model(
+        f"""<ir_version: 6, opset_import: ["": {opset}]>
+        g (float[N, 8] x) => (float[N, 5] y) {{ y = Gemm(x, w, b) }}"""
+    )
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(5, np.float32), "b"))
+    model = normalise(ir.from_proto(proto))
+    images = {"x": rng.normal(1, 1, (32, 8)).astype(np.float32)}
+    quantized = paired(model, images)
+    assert _mean_errors(correct_biases(quantized, model, [images]), model, images) < 0.5 * _mean_errors(
+        quantized, model, images
+    )
 
 
 def test_what_is_folded_afterwards_has_the_correction() -> None:
