@@ -19,7 +19,7 @@ from n2n_edge.runs.candidates import candidate_rows, listed_candidates, place_of
 from n2n_edge.runs.devices import profiles_meta, profiles_of_run
 from n2n_edge.runs.document import Origin
 from n2n_edge.runs.environment import explained_failures, threads_of_run
-from n2n_edge.runs.final import FinalPlan, final_plan, kept_plan, plan_in_words, trained_within
+from n2n_edge.runs.final import FinalPlan, FinalTraining, final_plan, kept_plan, plan_in_words
 from n2n_edge.runs.finish import ship
 from n2n_edge.runs.folder import RunFolder, finished_report
 from n2n_edge.runs.policy_file import save_policies
@@ -135,9 +135,8 @@ def _run(
         callback.on_message(f"training the winner for {plan_in_words(plan, settings, len(prepared.data.train))}")
 
         with phase("final distillation"):
-            trained, prepared, schedule = trained_within(
-                prepared, architecture, plan, schedule, settings, folder, callback, ends_at, journal
-            )
+            training = FinalTraining(prepared, architecture, plan, schedule, settings, folder, ends_at)
+            trained, prepared, schedule = training.result(callback, journal)
         give_back_freed_memory()
         origin = Origin(
             command=settings.command(folder.path),

@@ -24,14 +24,13 @@ from n2n_edge.training.teacher_outputs import affordable_epochs
 
 __all__ = [
     "FinalPlan",
+    "FinalTraining",
     "Precision",
     "Trained",
     "final_plan",
     "kept_plan",
     "plan_in_words",
     "train_to_the_end",
-    "train_within",
-    "trained_within",
 ]
 
 _MARGIN = 0.85
@@ -202,73 +201,63 @@ def train_to_the_end(
     return Trained(architecture, result, max(spent, time.monotonic() - start))
 
 
-def trained_within(
-    prepared: Prepared,
-    architecture: Architecture,
-    plan: FinalPlan,
-    schedule: Schedule,
-    settings: CompressSettings,
-    folder: RunFolder,
-    callback: RunCallback,
-    ends_at: float | None,
-    journal: Journal | None = None,
-) -> tuple[Trained, Prepared, Schedule]:
-    """Train to the end, and return with it what is to be tested: where the run ends at `ends_at`, what fits until then.
+@dataclass(frozen=True)
+class FinalTraining:
+    """What is to be trained to the end: an architecture by its plan, in a folder where killed trainings go on.
 
-    Epochs that settings ask for are made in any case. What has regions in int8 is quantized (see `in_precision`);
-    `journal` keeps what came of it.
+    It ends by `ends_at` on the monotonic clock, None: whenever it does. Epochs that settings ask for are made in any
+    case. What has regions in int8 is then quantized (see `in_precision`).
     """
-    from n2n_edge.runs.quantized import in_precision
 
-    trained, quantized_ends_at = _floats(prepared, architecture, plan, schedule, settings, folder, callback, ends_at)
-    trained = in_precision(prepared, trained, plan, settings, folder, callback, journal, quantized_ends_at)
-    if ends_at is not None:
-        prepared, schedule = with_tests_within(prepared, retimed(schedule, prepared), ends_at - time.monotonic())
-    return trained, prepared, schedule
+    prepared: Prepared
+    architecture: Architecture
+    plan: FinalPlan
+    schedule: Schedule
+    settings: CompressSettings
+    folder: RunFolder
+    ends_at: float | None = None
 
+    def train(self, callback: RunCallback) -> None:
+        """Make all epochs, which `result` then finds in the folder; nothing is timed or decided."""
+        from n2n_edge.runs.quantized import quantize_trained
 
-def train_within(
-    prepared: Prepared,
-    architecture: Architecture,
-    plan: FinalPlan,
-    schedule: Schedule,
-    settings: CompressSettings,
-    folder: RunFolder,
-    callback: RunCallback,
-    ends_at: float | None,
-) -> None:
-    """Train as `trained_within` does, which then finds all epochs in `folder`; nothing is timed or decided."""
-    from n2n_edge.runs.quantized import quantize_trained
+        trained, quantized_ends_at = self._floats(callback)
+        if self.architecture.int8 and self.settings.precision != "fp16":
+            quantize_trained(self.prepared, trained, self.plan, self.folder, callback, quantized_ends_at)
 
-    trained, quantized_ends_at = _floats(prepared, architecture, plan, schedule, settings, folder, callback, ends_at)
-    if architecture.int8 and settings.precision != "fp16":
-        quantize_trained(prepared, trained, plan, folder, callback, quantized_ends_at)
+    def result(self, callback: RunCallback, journal: Journal | None = None) -> tuple[Trained, Prepared, Schedule]:
+        """Train, and return with the student what is to be tested: no more than fits until the end.
 
+        `journal` keeps what came of a quantized student.
+        """
+        from n2n_edge.runs.quantized import in_precision
 
-def _floats(
-    prepared: Prepared,
-    architecture: Architecture,
-    plan: FinalPlan,
-    schedule: Schedule,
-    settings: CompressSettings,
-    folder: RunFolder,
-    callback: RunCallback,
-    ends_at: float | None,
-) -> tuple[Trained, float | None]:
-    """Return an architecture trained as floats, and when its training with quantized values is to end."""
-    from n2n_edge.runs.quantized import TIMING_S
+        trained, quantized_ends_at = self._floats(callback)
+        prepared, schedule = self.prepared, self.schedule
+        trained = in_precision(
+            prepared, trained, self.plan, self.settings, self.folder, callback, journal, quantized_ends_at
+        )
+        if self.ends_at is not None:
+            left_s = self.ends_at - time.monotonic()
+            prepared, schedule = with_tests_within(prepared, retimed(schedule, prepared), left_s)
+        return trained, prepared, schedule
 
-    floats_end_at = quantized_ends_at = None
-    if ends_at is not None and not settings.epochs:
-        share = _INT8_SHARE if architecture.int8 else 0.0
-        quantized_ends_at = ends_at - schedule.tail_s - (2 * TIMING_S if architecture.int8 else 0.0)
-        floats_end_at = quantized_ends_at - share * max(quantized_ends_at - time.monotonic(), 0.0)
-    trained = train_to_the_end(
-        prepared, architecture, plan, folder, callback, callback.on_epoch,
-        feature_images=schedule.feature_images,
-        ends_at=floats_end_at,
-    )  # fmt: skip
-    return trained, quantized_ends_at
+    def _floats(self, callback: RunCallback) -> tuple[Trained, float | None]:
+        """Return the architecture trained as floats, and when its training with quantized values is to end."""
+        from n2n_edge.runs.quantized import TIMING_S
+
+        floats_end_at = quantized_ends_at = None
+        int8 = bool(self.architecture.int8)
+        if self.ends_at is not None and not self.settings.epochs:
+            quantized_ends_at = self.ends_at - self.schedule.tail_s - (2 * TIMING_S if int8 else 0.0)
+            share = _INT8_SHARE if int8 else 0.0
+            floats_end_at = quantized_ends_at - share * max(quantized_ends_at - time.monotonic(), 0.0)
+        trained = train_to_the_end(
+            self.prepared, self.architecture, self.plan, self.folder, callback, callback.on_epoch,
+            feature_images=self.schedule.feature_images,
+            ends_at=floats_end_at,
+        )  # fmt: skip
+        return trained, quantized_ends_at
 
 
 def _ending(result: DistillResult, plan: FinalPlan) -> str:

@@ -20,7 +20,7 @@ from n2n_edge.runs.candidates import candidate_rows, listed_candidates
 from n2n_edge.runs.devices import profiles_of_run
 from n2n_edge.runs.document import Origin, read_report
 from n2n_edge.runs.environment import explained_failures, threads_of_run
-from n2n_edge.runs.final import FinalPlan, Trained, final_plan, plan_in_words, train_within, trained_within
+from n2n_edge.runs.final import FinalTraining, Trained, final_plan, plan_in_words
 from n2n_edge.runs.finish import ship
 from n2n_edge.runs.folder import RunFolder, finished_report
 from n2n_edge.runs.front import objective_of
@@ -64,7 +64,7 @@ def ship_candidate(
     """
     with _training(run, number, out, epochs, minutes, callback) as training:
         if training.left is not None:
-            training.ship(callback)
+            training.left.ship(callback)
     return training.target, training.settings
 
 
@@ -83,19 +83,23 @@ def train_candidate(
     """
     with _training(run, number, out, epochs, minutes, callback) as training:
         if training.left is not None:
-            training.train(callback)
+            training.left.training.train(callback)
 
 
 @dataclass(frozen=True)
 class _Left:
-    """What is left to do for a candidate: its training by `plan`, until `ends_at` on the monotonic clock, and more."""
+    """What is left to do for a candidate: its training, and then its shipping as that of `origin`."""
 
-    prepared: Prepared
-    architecture: Architecture
-    plan: FinalPlan
-    schedule: Schedule
+    training: FinalTraining
     origin: Origin
-    ends_at: float | None
+
+    def ship(self, callback: RunCallback) -> None:
+        """Train it to the end, and ship it."""
+        trained, prepared, schedule = self.training.result(callback)
+        ship(
+            self.training.folder, self.training.settings, prepared, trained, self.origin, callback,
+            condition_images=schedule.condition_images,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -105,24 +109,6 @@ class _Training:
     target: RunFolder
     settings: CompressSettings
     left: _Left | None
-
-    def ship(self, callback: RunCallback) -> None:
-        """Train it to the end, and ship it."""
-        assert self.left is not None
-        left, settings, target = self.left, self.settings, self.target
-        trained, prepared, schedule = trained_within(
-            left.prepared, left.architecture, left.plan, left.schedule, settings, target, callback, left.ends_at
-        )
-        ship(target, settings, prepared, trained, left.origin, callback, condition_images=schedule.condition_images)
-
-    def train(self, callback: RunCallback) -> None:
-        """Train it to the end."""
-        assert self.left is not None
-        left = self.left
-        train_within(
-            left.prepared, left.architecture, left.plan, left.schedule, self.settings, self.target, callback,
-            left.ends_at,
-        )  # fmt: skip
 
 
 @contextmanager
@@ -151,7 +137,7 @@ def _training(
             large_buffers_kept(),
             phase(f"final distillation of candidate {number}"),
         ):
-            amount = plan_in_words(left.plan, settings, len(left.prepared.data.train))
+            amount = plan_in_words(left.training.plan, settings, len(left.training.prepared.data.train))
             callback.on_message(f"training candidate {number} for {amount}")
             yield _Training(target, settings, left)
 
@@ -245,7 +231,7 @@ def _left(
             begin(target, order.to_toml(plan))
         origin = _origin(folder, settings, journal, order.command(out), order.run, number - 1)
     ends_at = None if order.minutes is None else started + order.minutes * 60
-    return _Left(prepared, architecture, plan, schedule, origin, ends_at)
+    return _Left(FinalTraining(prepared, architecture, plan, schedule, settings, target, ends_at), origin)
 
 
 def _prepared(
