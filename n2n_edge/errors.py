@@ -6,7 +6,8 @@ out the unit of seconds, so ``‹max_time_s›`` is ``--max-time`` there.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 __all__ = [
     "BudgetMissedError", "IncompressibleError", "InputError", "LimitExceededError", "MemoryLimitError", "N2NError",
@@ -15,6 +16,7 @@ __all__ = [
     "first_line",
     "lack_behind",
     "message_of",
+    "naming",
     "setting",
 ]  # fmt: skip
 
@@ -94,6 +96,22 @@ class MemoryLimitError(N2NError):
     """The memory budget was exceeded while running (exit code 4)."""
 
     exit_code = 4
+
+
+@contextmanager
+def naming(names: Mapping[object, object]) -> Iterator[None]:
+    """Let errors of the block name what a person knows instead of a file that exists only meanwhile.
+
+    `names` are the known names, or paths, by those of the files.
+    """
+    try:
+        yield
+    except N2NError as error:
+        text, *more = error.args
+        for file, known in names.items():
+            text = str(text).replace(str(file), str(known))
+        error.args = (text, *more)
+        raise
 
 
 def message_of(error: object) -> str:

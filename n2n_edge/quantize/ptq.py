@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from n2n_edge.data.dataset import Data, Split
+from n2n_edge.graph.costs import counted
 from n2n_edge.graph.free_batch import takes_one_image
 from n2n_edge.graph.image_session import ImageSession
 from n2n_edge.graph.input_shape import in_layout, input_layout
@@ -39,6 +40,8 @@ __all__ = [
 ]
 
 _BATCH, _PIXELS = 64, 64 * 96 * 96
+_VALUES_BYTES = 400_000_000
+"""What all values of a network together may take for a batch of which they are looked at."""
 _FEW, _LEAST_FEW, _FEW_PIXELS = 64, 4, 32 * 224 * 224
 """Images that channels are equalised, biases corrected and layers compared by, and pixels that these may have."""
 
@@ -46,11 +49,14 @@ AllOutputs = Sequence[Sequence[Array]]
 """Outputs ``(N, ...)`` by batch."""
 
 
-def image_batches(data: Data, split: Split, most: int) -> Iterator[Array]:
-    """Give at most `most` images of a split as inputs ``(N, C, H, W)``, evenly chosen, in batches that fit memory."""
+def image_batches(data: Data, split: Split, most: int, at_once: int = _BATCH) -> Iterator[Array]:
+    """Give at most `most` images of a split as inputs ``(N, C, H, W)``, evenly chosen, in batches that fit memory.
+
+    A batch has no more than `at_once`.
+    """
     chosen = split.take(split.even_rows(most))
     _, height, width = data.input_shape
-    size = max(1, min(_BATCH, _PIXELS // (height * width)))
+    size = max(1, min(at_once, _PIXELS // (height * width)))
     for start in range(0, len(chosen), size):
         part = chosen.take(np.arange(start, min(start + size, len(chosen))))
         yield data.inputs(np.asarray(part.images[np.arange(len(part))]))
@@ -308,10 +314,15 @@ def lost_in_words(drop: float) -> str:
 
 
 def _fed(model: ir.Model, data: Data, most: int) -> Iterator[dict[str, Array]]:
-    """Give training images as a network takes them, in its layout, one by one where its batch is fixed at one."""
+    """Give training images as a network takes them, in its layout, one by one where its batch is fixed at one.
+
+    A batch is small enough for all of the network's values to be kept.
+    """
     name, layout = str(model.graph.inputs[0].name), input_layout(model)
     alone = takes_one_image(model)
-    for batch in image_batches(data, data.train, most):
+    each = float(counted(model).amounts.node_output_bytes[:, 0].sum())
+    at_once = min(_BATCH, int(_VALUES_BYTES / max(each, 1.0)))
+    for batch in image_batches(data, data.train, most, at_once):
         images = in_layout(batch, layout)
         for part in np.split(images, len(images)) if alone else [images]:
             yield {name: part}

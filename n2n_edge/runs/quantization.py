@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,7 @@ import onnx_ir as ir
 
 from n2n_edge.data.loading import quiet
 from n2n_edge.devices.profile import Profile
-from n2n_edge.errors import BudgetMissedError, InputError
+from n2n_edge.errors import BudgetMissedError, InputError, naming
 from n2n_edge.foreign import foreign_file
 from n2n_edge.graph.free_batch import takes_one_image
 from n2n_edge.graph.free_size import batch_name, free_size
@@ -33,7 +34,7 @@ from n2n_edge.quantize.ptq import Quantized, Validation, post_train, quantized
 from n2n_edge.runs.metadata import data_entries, write_in_outer_form
 from n2n_edge.runs.parity import check_parity
 from n2n_edge.runs.quantization_report import Distillation, QuantizationReport
-from n2n_edge.runs.quantization_source import Source, default_plan, source_of
+from n2n_edge.runs.quantization_source import BOUND, Source, default_plan, source_of
 from n2n_edge.runs.quantization_training import distilled
 from n2n_edge.runs.quantization_verdict import objections, timed_ratio
 from n2n_edge.runs.quantize_settings import QuantizeSettings, checked
@@ -161,18 +162,21 @@ def quantize_file(
     """
     order = checked(settings, out)
     model, profile, out = order.model, order.profile, order.out
-    with quiet(), TemporaryDirectory() as folder:
+    with ExitStack() as stack:
+        stack.enter_context(quiet())
+        folder = stack.enter_context(TemporaryDirectory())
+        file, timed_file = Path(folder, "quantized", out.name), Path(folder, "timed.onnx")
+        stack.enter_context(naming({Path(folder, BOUND): model, file: out, timed_file: out}))
         source = source_of(order, settings, Path(folder), say)
         plan = default_plan(source, profile, settings)
         found, distillation, shipped, timed = _quantized(source, plan, settings, say)
-        Path(folder, "quantized").mkdir()
-        file = Path(folder, "quantized", out.name)
+        file.parent.mkdir()
         _write(shipped, source, settings, file)
         if distillation is not None and found is not None:
             distillation = _proven(distillation, found, source, file, say)
-        timed_file = file
-        if timed is not None:
-            timed_file = Path(folder, "timed.onnx")
+        if timed is None:
+            timed_file = file
+        else:
             _write(timed, source, settings, timed_file)
         report = _report(model, source, file, timed_file, found, profile, settings, say)
         report = replace(report, distillation=distillation)

@@ -29,10 +29,12 @@ from n2n_edge.tasks.choice import task_of
 from n2n_edge.training.compute import Engine
 from n2n_edge.training.settings import DistillSettings
 
-__all__ = ["Source", "default_plan", "source_of"]
+__all__ = ["BOUND", "Source", "default_plan", "source_of"]
 
 _WHOLE_CLASSES = ("classification", "multilabel")
 """Tasks whose last layer is quantized like any other."""
+BOUND = "bound.onnx"
+"""The file's copy whose inputs are bound."""
 _HARMLESS, _OF_TRAINING = ("untouchable",), ("operator", "integer_outputs")
 """Obstacles to compressing that keep a network neither from being quantized nor trained, and not from the former."""
 
@@ -58,7 +60,7 @@ def source_of(order: Order, settings: QuantizeSettings, folder: Path, say: Calla
     assert how.data is not None
     path = model
     if how.bind:
-        path = folder / "bound.onnx"
+        path = folder / BOUND
         save_model(bind_inputs(order.loaded, parse_bindings(how.bind)), path)
     teacher = Teacher.load(path, how.input_shape)
     harmless = _HARMLESS if settings.distils else (*_HARMLESS, *_OF_TRAINING)

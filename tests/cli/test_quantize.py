@@ -405,3 +405,23 @@ def test_outputs_that_are_not_finite_are_told(tmp_path: Path, ratio: object, cal
     code, _, err = call("quantize", model, "--data", tmp_path / "unlabelled.npz", *QUICK, "--task", "regression")
     assert code == 2, err
     assert "isn't finite" in err.splitlines()[-1]
+
+
+def test_errors_name_the_file_that_was_given_and_not_its_bound_copy(tmp_path: Path, data: Path, call: Call) -> None:
+    """256 elements are no rows of 7, which only a run tells."""
+    proto = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]>
+        g (float[N, 3, 12, 12] input, float scale) => (float[N, M, 7] y) {
+            rows = Constant<value_ints=[1, -1, 7]>()
+            y0 = Conv<kernel_shape=[5, 5]>(input, w)
+            y1 = Mul(y0, scale)
+            y = Reshape(y1, rows)
+        }"""
+    )
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((4, 3, 5, 5), np.float32), "w"))
+    model = tmp_path / "two_inputs.onnx"
+    onnx.save(proto, model)
+    code, _, err = call("quantize", model, "--data", data, "--bind", "scale=1.0", *QUICK)
+    assert code == 2
+    assert str(model) in err
+    assert "bound" not in err

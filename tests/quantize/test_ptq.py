@@ -8,7 +8,10 @@ import pytest
 
 from n2n_edge.data.dataset import Data, load_data
 from n2n_edge.data.preprocessing import Preprocessing
+from n2n_edge.graph.costs import counted
 from n2n_edge.graph.teacher import Teacher
+from n2n_edge.quantize import ptq
+from n2n_edge.quantize.equalise import Equalised
 from n2n_edge.quantize.plan import QuantizationPlan
 from n2n_edge.quantize.ptq import Validation, lost_in_words, post_train
 from n2n_edge.quantize.qdq import folded
@@ -69,3 +72,24 @@ def weights_of(model: ir.Model) -> dict[str, bytes]:
 def test_a_gain_is_called_one() -> None:
     assert lost_in_words(0.5) == "0.50 points lost to the float twin"
     assert lost_in_words(-0.5) == "0.50 points gained on the float twin"
+
+
+def test_of_large_values_a_batch_has_fewer_images(
+    teacher: ir.Model, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All values of a batch are kept: what they weigh decides, besides the size of images."""
+    seen: list[int] = []
+    plain = ptq.equalised
+
+    def noted(model: ir.Model, batches: list[dict[str, np.ndarray]]) -> Equalised:
+        seen.extend(len(next(iter(batch.values()))) for batch in batches)
+        return plain(model, batches)
+
+    monkeypatch.setattr(ptq, "equalised", noted)
+    validation = Validation(teacher, data, data.train, 16)
+    each = counted(teacher).amounts.node_output_bytes[:, 0].sum()
+    for room, most in ((1e9, 16), (3.5 * each, 3), (0.1 * each, 1)):
+        seen.clear()
+        monkeypatch.setattr(ptq, "_VALUES_BYTES", room)
+        post_train(teacher, data, validation, QuantizationPlan(), images=16, methods=("minmax",), max_drop=np.inf)
+        assert (sum(seen), max(seen)) == (16, most)
