@@ -15,7 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
+from PIL import Image
 
 import n2n_edge
 
@@ -36,6 +38,9 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "pairlie": {**PLAIN, "bind": ("exposure=0.5",)},
     "ppocrv3-det-en": {**PLAIN, "task": "segmentation", "input_shape": (3, 320, 320)},
 }
+
+WITH_OPACITY = {"mlsd-tiny": 512}
+"""Models that take a fourth channel, and the size of their images."""
 
 
 def main() -> None:
@@ -73,21 +78,31 @@ def linked(source: Path, target: Path, count: int) -> Path:
     return target
 
 
+def opaque(pictures: Path, size: int, path: Path) -> Path:
+    """Write pictures with a fourth channel that says opaque, as arrays."""
+    images = [Image.open(each).convert("RGBA").resize((size, size)) for each in sorted(pictures.iterdir())]
+    np.savez(path, images=np.stack([np.asarray(image) for image in images]))
+    return path
+
+
 def row(path: Path, pictures: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Quantize one file; what stops it is an error of one line."""
     known = next((network.options for network in NETWORKS.values() if Path(network.file).stem == path.stem), None)
     options = SPECIAL.get(path.stem) or (NORMALISED if path.stem in CIFAR else None) or known or PLAIN
+    source = given.cifar if path.stem in CIFAR else pictures
+    if path.stem in WITH_OPACITY:
+        source = opaque(pictures, WITH_OPACITY[path.stem], given.work / f"{path.stem}.npz")
     started = time.monotonic()
     try:
         report = n2n_edge.quantize_model(
-            path, given.cifar if path.stem in CIFAR else pictures, out=given.work / f"{path.stem}-int8.onnx",
+            path, source, out=given.work / f"{path.stem}-int8.onnx",
             images=given.images, max_time=given.max_time, max_drop=given.max_drop, force=True, threads=1,
             calibration=given.calibration,
             on_message=lambda text: print(f"   {time.monotonic() - started:.0f} s: {text}", flush=True),
             **options,  # type: ignore[arg-type]
         )  # fmt: skip
     except n2n_edge.N2NError as error:
-        return {"error": str(error)}
+        return {"error": str(error).replace(f"{path.parent}/", "")}
     assert report.out is not None
     onnxruntime.InferenceSession(str(report.out), providers=["CPUExecutionProvider"])
     macs, found = report.precisions.macs, report.found
