@@ -37,6 +37,9 @@ class VerdictJson(TypedDict):
     """Of a score or drop, the metric that it is in: ``accuracy``, ``map``, ..., ``fidelity``."""
 
 
+_LEAST_SHOWN = 0.0005
+
+
 @dataclass(frozen=True)
 class Verdict:
     """One budget held against the figure that was reached.
@@ -106,12 +109,16 @@ class Verdict:
     def _room(self) -> str:
         if self.cost == "drop":  # a share of few points says nothing
             return format_value(abs(self.budget.limit - self.reached.value), self.budget.unit)
-        return f"{abs(self.margin):.1%}"
+        return "less than 0.1%" if 0 < abs(self.margin) < _LEAST_SHOWN else f"{abs(self.margin):.1%}"
 
     @property
     def _reached_words(self) -> str:
         if self.cost != "drop":
-            return format_figure(self.reached)
+            value, limit, unit = self.reached.value, self.budget.limit, self.reached.unit
+            words = format_figure(self.reached)
+            if value != limit and format_value(value, unit) == format_value(limit, unit):
+                words += f", exactly {value:.10g}"
+            return words
         side = "lower" if self.reached.value >= 0 else "higher"
         return f"{format_value(abs(self.reached.value), self.reached.unit)} {side}"
 

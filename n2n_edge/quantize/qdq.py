@@ -42,6 +42,8 @@ _REMOVABLE = ("Relu", "Clip")
 """Activations that QuantizeLinear does by the way."""
 _FLOAT_OUTPUT = ("gemm", "matmul")
 """Kernels on integers that can give floats."""
+_NOT_BELOW_NOUGHT = ("Relu", "Sigmoid", "HardSigmoid", "Softmax")
+_STEPS = 255
 _SUFFIX = "_quantized"
 
 
@@ -58,8 +60,17 @@ def with_qdq(model: ir.Model, ranges: Mapping[str, Range], plan: QuantizationPla
 
 
 def structural(model: ir.Model, plan: QuantizationPlan) -> ir.Model:
-    """Return the form that would ship, its ranges unknown: for size, multiply-accumulates, memory and latency."""
-    various = {name: (0.0, 1.0 + index / 256) for index, name in enumerate(activations(model, plan))}
+    """Return the form that would ship, its ranges unknown: for size, multiply-accumulates, memory and latency.
+
+    Equal constants are held once, so every value has a scale of its own, and a zero point of its own unless it is known
+    not to fall below nought: the file that ships is hardly larger.
+    """
+    above = {str(node.outputs[0].name) for node in model.graph if node.op_type in _NOT_BELOW_NOUGHT}
+    various: dict[str, Range] = {}
+    for index, name in enumerate(activations(model, plan)):
+        step = (1.0 + index / 256) / _STEPS
+        below = 0 if name in above else 1 + index % (_STEPS - 1)
+        various[name] = (-below * step, (_STEPS - below) * step)
     return _folded(_paired(model, various, plan))
 
 
@@ -285,7 +296,7 @@ def _shorten(model: ir.Model, names: set[str]) -> None:
     for node in model.graph:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             continue
-        node.name = None
+        node.name, node.meta[GENERATED_NAME] = None, True  # copies of the graph name their nodes
         for value in node.outputs:
             if not value.is_graph_output():
                 value.name = next(fresh)

@@ -109,3 +109,14 @@ def test_a_lower_limit_is_met_only_where_the_whole_interval_is(low, high, outcom
 
     assert verdict.outcome == outcome
     assert (verdict.to_json()["met"], verdict.to_json()["outcome"]) == (verdict.met, outcome)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(0.300122, "exactly 0.300122; "), (0.299999, "exactly 0.299999"), (0.3, "0.3 MB, computed"), (0.31, "0.31 MB, ")],
+)
+def test_a_figure_that_looks_like_its_limit_is_told_exactly(value, told):
+    (verdict,) = verdicts_on({"size_mb": Figure(value, "MB", "computed")}, [Budget("size_mb", 0.3)])
+    assert told.rstrip("; ") in verdict.reason
+    assert "0.0% outside" not in verdict.reason
+    assert ("exactly" in verdict.reason) == told.startswith("exactly")

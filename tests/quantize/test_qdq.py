@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from n2n_edge import costs, dequantize
 from n2n_edge.graph.batchnorm import fold_batchnorm
+from n2n_edge.graph.load import serialize, size_of
 from n2n_edge.graph.normalise import normalise
 from n2n_edge.graph.quantized import precision_table
 from n2n_edge.quantize.plan import QuantizationPlan
@@ -111,6 +112,16 @@ def test_the_structure_has_the_costs_of_what_ships() -> None:
     assert abs(assumed.size_bytes - real.size_bytes) < 0.01 * real.size_bytes
     assert abs(assumed.memory_bound_bytes - real.memory_bound_bytes) < 0.01 * real.memory_bound_bytes
     assert real.integer_macs == real.macs
+
+
+@pytest.mark.parametrize("activation", ["Relu", "HardSwish", "Sigmoid"])
+@pytest.mark.parametrize("blocks", [("plain", "residual"), ("inverted", "separable"), ("gated", "grouped")])
+def test_what_ships_is_no_larger_than_its_structure(blocks: tuple[str, ...], activation: str) -> None:
+    """A budget in bytes is held by the structure, before anything is calibrated; copies of a graph name its nodes."""
+    model = network(*blocks, activation=activation)
+    shipped = folded(paired(model, inputs_of(model, 16))).clone()
+    size, assumed = len(serialize(shipped)), size_of(structural(model, FLOAT))
+    assert size <= assumed < 1.02 * size + 256
 
 
 def test_pairs_weigh_little_in_a_small_file() -> None:
