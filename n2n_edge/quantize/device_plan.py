@@ -1,9 +1,9 @@
 """How a device takes its integers: types of activations, bits of weights, zero points."""
 
-import platform
 from collections.abc import Collection
 
 from n2n_edge.devices.profile import Profile
+from n2n_edge.graph.image_session import is_x86
 from n2n_edge.measure.board import cpu_flags
 from n2n_edge.quantize.plan import QuantizationPlan
 
@@ -11,8 +11,6 @@ __all__ = ["VNNI", "has_vnni", "host_plan", "is_x86", "plan_for"]
 
 VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 """Flags of processors that sum products of bytes without saturating."""
-
-_X86 = ("x86_64", "amd64", "i686")
 
 
 def plan_for(profile: Profile, float_nodes: Collection[str] = ()) -> QuantizationPlan:
@@ -31,11 +29,6 @@ def host_plan(float_nodes: Collection[str] = ()) -> QuantizationPlan:
     if is_x86():
         return QuantizationPlan(frozenset(float_nodes), 8 if has_vnni() else 7, "uint8")
     return QuantizationPlan(frozenset(float_nodes))
-
-
-def is_x86() -> bool:
-    """Whether this machine is an x86."""
-    return platform.machine().lower() in _X86
 
 
 def has_vnni() -> bool:
