@@ -95,7 +95,7 @@ def _has_signed_activations(model: ir.Model) -> bool:
         if node.op_type != "QuantizeLinear" or node.inputs[0] is None or node.inputs[0].const_value is not None:
             continue
         zero = node.inputs[2] if len(node.inputs) > 2 else None
-        kind = None if zero is None else zero.dtype
-        if (kind or node.attributes.get_int("output_dtype", 0)) == ir.DataType.INT8:
+        kind = node.attributes.get_int("output_dtype", 0) if zero is None else zero.dtype
+        if kind == ir.DataType.INT8:
             return True
     return False
