@@ -74,12 +74,13 @@ def trained(teacher: Teacher, data: Data, way: str, given: argparse.Namespace, s
         first = round(given.first * left)
         left -= first
         wide = wider(teacher, narrow, given.wider)
-        model = reconstructed(build(teacher, wide), teacher.model, data, settings, surviving(teacher, wide))
+        wide_kept = surviving(teacher, wide)
+        model = reconstructed(build(teacher, wide), teacher.model, data, settings, wide_kept)
         once = replace(settings, epochs=1, images_per_epoch=first)
-        model = distill(model, teacher.model, data, once, kept=surviving(teacher, wide)).model
+        model = distill(model, teacher.model, data, once, kept=wide_kept).model
         found |= {"wide_macs": costs(model).macs, "wide": evaluate(model, data.test, data).metric}
         student = narrowed(teacher, model, wide, narrow)
-    if not way.startswith("wider") or way.endswith("refitted"):
+    if way != "wider first":
         student = reconstructed(student, teacher.model, data, settings, kept)
     found["before"] = evaluate(student, data.test, data).metric
     student = distill(student, teacher.model, data, replace(settings, images_per_epoch=left // 2), kept=kept).model

@@ -8,11 +8,11 @@ choose a part. ``torch-pruning`` and ``onnx2torch`` are needed for one row alone
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import torch
 from scipy.stats import t as student_t
 
 import n2n_edge
-from benchmarks.precision.joint import MEAN, STD, Progress, few
+from benchmarks.precision.joint import MEAN, STD, Progress, add_row, few
 from benchmarks.tasks.torch_pruned import pruned_by_torch_pruning
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.load import save_model
@@ -150,6 +150,11 @@ class Case:
             return self.cost(path)
 
 
+def row_of(given: argparse.Namespace, network: str, budget: str, seed: int, way: str) -> Row:
+    """Return the row of one student."""
+    return Case(given, network, budget, seed).row(way)
+
+
 def lead(ours: Iterable[float], others: Iterable[float]) -> str:
     """Return how many points ours is ahead on the same seeds: the mean, and its 95% interval by Student's t."""
     points = [100 * (one - other) for one, other in zip(ours, others, strict=True)]
@@ -213,18 +218,8 @@ def main() -> None:
         for seed in given.seeds:
             for network in given.networks:
                 for way in given.ways:
-                    rows = json.loads(given.out.read_text()) if given.out.exists() else {}
-                    if (key := f"{network} | {budget} | {way} | {seed}") in rows:
-                        continue
-                    print(key, flush=True)
-                    try:
-                        rows[key] = Case(given, network, budget, seed).row(way)
-                    except n2n_edge.N2NError as error:
-                        print(key, f"{type(error).__name__}: {error}", flush=True)
-                        continue
-                    print(key, rows[key], flush=True)
-                    given.out.write_text(json.dumps(rows, indent=1) + "\n")
-                    write_table(rows, given.out.with_suffix(".md"))
+                    key = f"{network} | {budget} | {way} | {seed}"
+                    add_row(given.out, key, partial(row_of, given, network, budget, seed, way), write_table)
 
 
 if __name__ == "__main__":

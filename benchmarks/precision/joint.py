@@ -12,8 +12,9 @@ training images and train as long: what the float student doesn't spend on quant
 import argparse
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -149,6 +150,22 @@ def few(cifar: Path, work: Path, images: int, seed: int) -> Path:
     return folder
 
 
+def add_row(out: Path, key: str, make: Callable[[], Row], write: Callable[[Mapping[str, Row], Path], None]) -> None:
+    """Make a row that `out` doesn't hold yet, keep it there, and write the table beside it; what stops it is told."""
+    rows = json.loads(out.read_text()) if out.exists() else {}
+    if key in rows:
+        return
+    print(key, flush=True)
+    try:
+        rows[key] = make()
+    except n2n_edge.N2NError as error:
+        print(key, f"{type(error).__name__}: {error}", flush=True)
+        return
+    print(key, rows[key], flush=True)
+    out.write_text(json.dumps(rows, indent=1) + "\n")
+    write(rows, out.with_suffix(".md"))
+
+
 def main() -> None:
     """Fill in what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -170,18 +187,8 @@ def main() -> None:
         data = replace(data, validation=subset(data.validation, 1000, seed))
         for budget in given.budgets:
             for way in given.ways:
-                rows = json.loads(given.out.read_text()) if given.out.exists() else {}
-                if (key := f"{budget} | {seed} | {way}") in rows:
-                    continue
-                print(key, flush=True)
-                try:
-                    rows[key] = row(given, budget, way, seed, data, source)
-                except n2n_edge.N2NError as error:
-                    print(key, f"{type(error).__name__}: {error}", flush=True)
-                    continue
-                print(key, rows[key], flush=True)
-                given.out.write_text(json.dumps(rows, indent=1) + "\n")
-                write_table(rows, given.out.with_suffix(".md"))
+                make = partial(row, given, budget, way, seed, data, source)
+                add_row(given.out, f"{budget} | {seed} | {way}", make, write_table)
 
 
 if __name__ == "__main__":
