@@ -52,8 +52,9 @@ SEARCHED: Mapping[str, Mapping[str, Any]] = {
     "evolution": {"policy": "evolution"},
     "greedy": {"policy": "greedy"},
 }
-CUT = ("uniform", "torch-pruning")
-"""Ways that try nothing: every group as wide as the others, and what Torch-Pruning takes by group magnitude."""
+CUT = ("plan", "uniform", "torch-pruning")
+"""Ways that try nothing: what ours begins with, every group as wide as the others, what Torch-Pruning takes by
+group magnitude."""
 BUDGETS: Mapping[str, tuple[Cost, str, float]] = {
     "pi4/2": ("latency_ms", PI, 0.5), "pi4/0.35": ("latency_ms", PI, 0.35),
     "host/2": ("latency_ms", "cpu", 0.5), "host/0.35": ("latency_ms", "cpu", 0.35),
@@ -103,8 +104,13 @@ class Case:
             if way in SEARCHED:
                 search_s = float(journal.meta()["search_seconds"])
             prepared = with_kept_order(schedule.applied(prepared), journal)
+            planned = journal.trials("removal")[0].architecture
         if way in CUT:
-            prepared, architecture = self.uniform(prepared) if way == "uniform" else self.by_torch_pruning(prepared)
+            architecture = planned
+            if way == "uniform":
+                architecture = self.uniform(prepared)
+            elif way == "torch-pruning":
+                prepared, architecture = self.by_torch_pruning(prepared)
             own = RunFolder(folder.path / way)
             own.path.mkdir(exist_ok=True)
             trained = train_to_the_end(
@@ -123,7 +129,7 @@ class Case:
             "macs": counted.macs, "cost": self.cost(student), "budget": self.budget.limit, "search_s": round(search_s),
         }  # fmt: skip
 
-    def uniform(self, prepared: Prepared) -> tuple[Prepared, Architecture]:
+    def uniform(self, prepared: Prepared) -> Architecture:
         """Return an architecture whose groups are all as wide, in parts of their own, as the budget allows."""
         with (
             tempfile.TemporaryDirectory() as folder,
@@ -132,7 +138,7 @@ class Case:
         ):
             profile = n2n_edge.load_profile(self.device)
             meter = CostMeter(prepared.teacher, profile, [self.budget], journal, worker, accept_expected=True)
-            return prepared, meter.fitted(Base(), {})
+            return meter.fitted(Base(), {})
 
     def by_torch_pruning(self, prepared: Prepared) -> tuple[Prepared, Architecture]:
         """Return what Torch-Pruning cuts until the budget is met."""

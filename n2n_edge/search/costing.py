@@ -17,11 +17,12 @@ from n2n_edge.graph.load import size_of
 from n2n_edge.graph.merging import Merge
 from n2n_edge.graph.teacher import Teacher, build
 from n2n_edge.graph.width_costs import WidthCosts
-from n2n_edge.latency.model import GraphLatency
+from n2n_edge.latency.model import GraphLatency, LatencyModel
 from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS
 from n2n_edge.metrics.figures import MB, Figure
+from n2n_edge.search.branches import limited_shares
 from n2n_edge.search.fitting import Ratios, Widths, fit_widths, widths_at
 from n2n_edge.search.latency import DeviceLatency
 from n2n_edge.search.merging import PricedMerge, offered_merges
@@ -233,6 +234,15 @@ class CostMeter:
         groups = self.teacher.groups
         base = self.predicted(Base(), np.array([[group.width for group in groups]], np.int64))
         return {cost: limit / max(float(base[cost][0]), 1e-12) for cost, limit in self.limits.items()}
+
+    @cached_property
+    def limited_shares(self) -> Mapping[str, float]:
+        """What each layer has of the costs that the budgets limit (see `branches.limited_shares`)."""
+        latencies = [
+            {node.name: node.latency_ms for node in LatencyModel(device.profile).estimate(self.teacher.model).nodes}
+            for device in self.devices
+        ]
+        return limited_shares(self.teacher, self.headroom(), latencies)
 
     def fitted(self, base: Base, ratios: Mapping[str, float]) -> Architecture:
         """Return the widest architecture in proportion to `ratios` (by group) that the budgets allow.

@@ -10,6 +10,7 @@ from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.groups import ChannelGroup
 from n2n_edge.graph.teacher import Teacher, surviving
 from n2n_edge.metrics.budget import Budget
+from n2n_edge.search.branches import branch_name, branches_of, spread_rises
 from n2n_edge.search.costing import FAILED_EXCESS, CostMeter
 from n2n_edge.search.evaluations import Candidate, Evaluations, InProcess, Request, SharedDistiller
 from n2n_edge.search.results import LARGEST_RISE, Results
@@ -29,6 +30,9 @@ Score = tuple[JsonObject | None, bool]
 
 _LEAST_ACCURACY = 0.01
 """What a fidelity of nought counts: the loss still tells such candidates apart."""
+
+_LAYERS_PER_GROUP = 3
+"""So many branches (regions, merges) are tried alone for each group."""
 
 _INT8 = "int8:"
 """Before the name of a region that is in int8 alone, in the profile."""
@@ -102,8 +106,6 @@ class Evaluator:
         self._journal = journal
         self._results = Results(journal, self.evaluations, tell)
         self._seed = seed
-        self._params = sum(layer.params for layer in teacher.layers) or 1
-        self._macs = sum(layer.macs for layer in teacher.layers) or 1
 
     def evaluate(self, architecture: Architecture, progress: float, name: str = "candidate") -> Trial:
         """Return the candidate's costs, score and reward; `progress` in [0, 1] sharpens the penalty of a miss.
@@ -176,12 +178,14 @@ class Evaluator:
         out_of_time: Callable[[int], bool],
         on_probe: Callable[[int, int], None] = lambda done, total: None,
     ) -> Sensitivity:
-        """Return the teacher's profile: the rise of the loss for each removable layer and each group cut alone.
+        """Return the teacher's profile: the rise of the loss for each residual branch and each group cut alone.
 
-        Merges are made alone, too, and regions whose precision is open tried in int8 alone.
+        A branch's rise is divided among its layers; removable layers that lie on none count as branches. Merges are
+        made alone, too, and regions whose precision is open tried in int8 alone.
 
-        `make()` prepares what refits without training. At most `most` parts are tried, layers and the narrowest groups
-        first, of those the largest, and no more once ``out_of_time(tried)``; the others count as average.
+        `make()` prepares what refits without training. At most `most` parts are tried, branches and the narrowest
+        groups first, of those the ones that cost most of what budgets limit, and no more once ``out_of_time(tried)``;
+        the others count as average.
         ``on_probe(done, total)`` is told of every part, before the first one, too.
         """
         distiller = SharedDistiller("sensitivity profile", make)
@@ -200,20 +204,21 @@ class Evaluator:
             on_probe(len(rises), len(parts))
         base = rises.pop("", 0.0)
         rises = {name: min(max(rise - base, 0.0), LARGEST_RISE) for name, rise in rises.items()}
-        layers = {layer.name for layer in self.teacher.layers if layer.removable}
+        branches = branches_of(self.teacher)
+        layers = sorted({name for branch in branches for name in branch})
         groups = [group for group in self.teacher.groups if group.shrinkable]
         probed = {
             group.name: {ratio: rises[f"{group.name}@{ratio}"] for ratio in PROBED if f"{group.name}@{ratio}" in rises}
             for group in groups
         }
         lost = {group.name: self._lost(group) for group in groups}
-        known = {name: rises[name] for name in rises if name in layers}
+        known = spread_rises(rises, branches)
         narrowed = group_rises(probed, lost, scale_of_rises(probed, lost, known))
-        wholes = _filled(known, sorted(layers), average_rise(narrowed))
+        wholes = _filled(known, layers, average_rise(narrowed))
         regions = {
             name.removeprefix(_INT8): rise
             for name, rise in rises.items()
-            if name not in layers and name.startswith(_INT8)
+            if name not in known and name.startswith(_INT8)
         }
         merges = {priced.merge.name: priced.merge.linear for priced in self.meter.merges}
         merged = _filled({name: rises[_MERGE + name] for name in merges if _MERGE + name in rises}, list(merges))
@@ -240,27 +245,41 @@ class Evaluator:
         return Request(Fact.SENSITIVITY, name, distiller, make, (step, what))
 
     def _parts(self) -> list[tuple[str, Architecture]]:
-        """Return every single cut with its name: whole layers, then groups at each ratio, the largest first."""
-        share = {layer.name: layer.params / self._params + layer.macs / self._macs for layer in self.teacher.layers}
-        cuts: list[tuple[int, float, str, Architecture]] = []
-        for layer in self.teacher.layers:
-            if layer.removable and self.teacher.repaired(frozenset({layer.name})):
-                cuts.append((0, share[layer.name], layer.name, self.teacher.full.remove(layer.name)))
+        """Return every single cut with its name.
+
+        Those of layers come three to one group, since how groups compare is known without; the most costly ones first.
+        """
+        share = self.meter.limited_shares
+        of_layers: list[tuple[float, str, Architecture]] = []
+        of_groups: list[tuple[int, float, str, Architecture]] = []
+        for branch in branches_of(self.teacher):
+            if self.teacher.repaired(frozenset(branch)):
+                size = sum(share[name] for name in branch)
+                of_layers.append((size, branch_name(branch), self.teacher.full.remove(*branch)))
+        for region in self.teacher.regions:
+            if region.name in self.meter.precision.open:
+                size = sum(share.get(name, 0.0) for name in region.layers)
+                of_layers.append((size, f"{_INT8}{region.name}", self.teacher.full.in_int8(region.name)))
+        for priced in self.meter.merges:
+            size = sum(share[name] for name in priced.merge.layers)
+            merged = self.teacher.full.linearise(*priced.merge.linear)
+            of_layers.append((size, f"{_MERGE}{priced.merge.name}", merged))
         for group in self.teacher.groups:
             if group.shrinkable:
                 size = sum(share.get(name, 0.0) for name in group.layers)
                 for turn, ratio in enumerate(PROBED):
                     narrow = self.teacher.full.resize(group.name, _narrowed(group, ratio))
-                    cuts.append((turn, size, f"{group.name}@{ratio}", narrow))
-        for region in self.teacher.regions:
-            if region.name in self.meter.precision.open:
-                size = sum(share.get(name, 0.0) for name in region.layers)
-                cuts.append((0, size, f"{_INT8}{region.name}", self.teacher.full.in_int8(region.name)))
-        for priced in self.meter.merges:
-            size = sum(share[name] for name in priced.merge.layers)
-            cuts.append((0, size, f"{_MERGE}{priced.merge.name}", self.teacher.full.linearise(*priced.merge.linear)))
-        cuts.sort(key=lambda cut: (cut[0], -cut[1]))
-        return [(name, architecture) for _, _, name, architecture in cuts]
+                    of_groups.append((turn, size, f"{group.name}@{ratio}", narrow))
+        of_layers.sort(key=lambda cut: -cut[0])
+        of_groups.sort(key=lambda cut: (cut[0], -cut[1]))
+        layers = [cut[-2:] for cut in of_layers]
+        groups = [cut[-2:] for cut in of_groups]
+        turns = max(-(-len(layers) // _LAYERS_PER_GROUP), len(groups))
+        return [
+            cut
+            for turn in range(turns)
+            for cut in (*layers[turn * _LAYERS_PER_GROUP : (turn + 1) * _LAYERS_PER_GROUP], *groups[turn : turn + 1])
+        ]
 
     def _request(self, kind: str, architecture: Architecture, distiller: SharedDistiller, step: str) -> Request:
         make = partial(self._candidate, architecture)

@@ -12,6 +12,7 @@ from n2n_edge.devices.profile import Profile
 from n2n_edge.graph.groups import ChannelGroup
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.model import LatencyModel
+from n2n_edge.search.branches import branches_of
 from n2n_edge.search.merging import PricedMerge
 from n2n_edge.search.precision import Base, CandidatePrecision, Depth
 from n2n_edge.search.trial import Actions, StageName
@@ -197,20 +198,8 @@ class RemovalStage:
     @cached_property
     def branches(self) -> tuple[tuple[int, ...], ...]:
         """The steps of removable layers, those together that lie on one residual branch; others alone."""
-        branches: list[tuple[int, ...]] = []
-        run: list[int] = []
-        for step, layer in enumerate(self.teacher.layers):
-            if layer.skip_start or not layer.removable:
-                branches += [(one,) for one in run]
-                run = []
-            if layer.removable and (layer.skip_start or run):
-                run.append(step)
-                if layer.skip_end:
-                    branches.append(tuple(run))
-                    run = []
-            elif layer.removable:
-                branches.append((step,))
-        return (*branches, *((one,) for one in run))
+        steps = {name: step for step, name in enumerate(self._layers)}
+        return tuple(tuple(steps[name] for name in branch) for branch in branches_of(self.teacher))
 
     def without(self, steps: Iterable[int], int8: Collection[str] = ()) -> Actions:
         """Return the actions that take the cut of `steps` (layers, merges) alone, the open ones of `int8` in that."""

@@ -23,7 +23,19 @@ _LOCALS = (0.1, 0.4, 1.0)
 _LENGTHS = (0.5, 1.0, 2.0)
 """Grids of the hyperparameters: noise and local variation in units of the spread of what was observed, length scale."""
 
-_TREND_VARIANCE = 4.0
+_COMPOUNDED = 2.5
+"""What the root of the squares of rises by narrowing counts beside the sum of those by removal (benchmarks/policy)."""
+
+_RISES = 3
+"""From this column of the trend on there are rises of the loss."""
+
+_TREND_VARIANCE = 0.3
+_SLOPE = 0.5
+"""What is expected of the trend before anything is observed: accuracy falls with each rise of the loss, by half of its
+spread for each standard deviation; and how far the slopes may depart from that (variance of their mean square)."""
+
+_LEAST_SCALE = 0.1
+"""The least that rises are taken to vary by, as a share of the mean of their sum, however alike the observed are."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +89,11 @@ class Sensitivity:
         return fsum(max(self.regions.get(name, 0.0), 0.0) for name in estimate.int8)
 
     def rise(self, estimate: Estimate) -> tuple[float, float]:
-        """Return the summed rises of what `estimate` removes or merges, and of what it narrows."""
+        """Return the summed rises of what `estimate` removes or merges, and what its widths cost together."""
         rises = [self.layers.get(name, 0.0) for name in estimate.removed]
         rises += [self.linear.get(name, 0.0) for name in estimate.linear]
         removed = fsum(max(rise, 0.0) for rise in rises)  # exact: sets have no order
-        narrowed = fsum(self.of_group(name, ratio) for name, ratio in estimate.ratios.items())
-        return removed, narrowed
+        return removed, _COMPOUNDED * float(np.sqrt(self.compounded(estimate.ratios)))
 
     def compounded(self, ratios: Mapping[str, float]) -> float:
         """Return what widths cost together, for comparing them: rises of cuts made alone, squared and summed.
@@ -102,11 +113,11 @@ class Sensitivity:
 class Surrogate:
     """Predicts accuracies, with a standard deviation, from those observed so far.
 
-    A trend in the profile's summed rises and the logarithms of the cost shares, plus a smooth departure from it over
-    which layers go, how narrow groups are and what is in int8, each weighed by its sensitivity: a Gaussian process
-    (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, sections 2.2 and 2.7) whose noise and scales
-    maximise the marginal likelihood over a small grid. Before the first observation it knows the order that the
-    profile suggests, and is very unsure.
+    A trend in the profile's rises and the logarithms of the cost shares, expected to fall with the rises, plus a smooth
+    departure from it over which layers go, how narrow groups are and what is in int8, each weighed by its sensitivity:
+    a Gaussian process (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, sections 2.2 and 2.7)
+    whose noise and scales maximise the marginal likelihood over a small grid. Before the first observation it knows the
+    order that the profile suggests, and is very unsure.
     """
 
     def __init__(
@@ -128,7 +139,7 @@ class Surrogate:
                 _relative([max(profile.linear.get(name, 0.0), 0.0) for name in self._linear]),
             ]
         )
-        self._trends: Matrix = np.zeros((0, 6 if self._regions else 5))
+        self._trends: Matrix = np.zeros((0, _RISES + (3 if self._regions else 2)))
         self._points: Matrix = np.zeros((0, len(self._weights)))
         self._values: Vector = np.zeros(0)
         self._fit: _Fit | None = None
@@ -152,8 +163,7 @@ class Surrogate:
         """Return the expected accuracy of each architecture, and its standard deviation, both `(N,)`."""
         trends, points = self._encoded(estimates)
         if not len(self._values):
-            rises = trends[:, 1] + trends[:, 2] + trends[:, 5:].sum(axis=1)
-            return 1.0 / (1.0 + rises), np.ones(len(estimates))
+            return 1.0 / (1.0 + trends[:, _RISES:].sum(axis=1)), np.ones(len(estimates))
         return self._fitted().predict(trends, points)
 
     def choose(self, estimates: Sequence[Estimate], count: int, exploration: float) -> list[int]:
@@ -182,15 +192,9 @@ class Surrogate:
         trends, points = [], []
         for estimate in estimates:
             removed, narrowed = self._profile.rise(estimate)
-            trends.append(
-                [
-                    1.0,
-                    np.sqrt(removed),
-                    np.sqrt(narrowed),
-                    *np.log(np.maximum([estimate.params_share, estimate.macs_share], _LEAST_SHARE)),
-                    *([np.sqrt(self._profile.quantized(estimate))] if self._regions else ()),
-                ]
-            )
+            shares = np.maximum([estimate.params_share, estimate.macs_share], _LEAST_SHARE)
+            quantized = [np.sqrt(self._profile.quantized(estimate))] if self._regions else []
+            trends.append([1.0, *np.log(shares), removed, narrowed, *quantized])
             gone = [float(name in estimate.removed) for name in self._layers]
             narrow = [-np.log(max(estimate.ratios.get(name, 1.0), _LEAST_RATIO)) for name in self._groups]
             coarse = [float(name in estimate.int8) for name in self._regions]
@@ -229,12 +233,13 @@ class _Fit:
     def of(cls, trends: Matrix, points: Matrix, values: Vector, noise: float, local: float, length: float) -> "_Fit":
         """Condition on `values`; figures are in units of their spread."""
         centre, scale = trends.mean(axis=0), np.maximum(trends.std(axis=0), 1e-3)
+        scale[_RISES:] = np.maximum(scale[_RISES:], _LEAST_SCALE * centre[_RISES:].sum())
         centre[0], scale[0] = 0.0, 1.0
         mean, spread = float(values.mean()), max(float(values.std()), 0.01)
         bare = cls(trends, points, values, centre, scale, mean, spread, noise, local, length, np.zeros((0, 0)), -np.inf)
         covariance = bare._kernel(trends, points, trends, points) + noise**2 * np.eye(len(values))
         factor = np.linalg.cholesky(covariance)
-        half = np.linalg.solve(factor, (values - mean) / spread)
+        half = np.linalg.solve(factor, bare._departures())
         evidence = -0.5 * float(half @ half) - float(np.log(np.diag(factor)).sum())
         inverse: Matrix = np.linalg.inv(covariance).astype(np.float64)
         return cls(trends, points, values, centre, scale, mean, spread, noise, local, length, inverse, evidence)
@@ -242,7 +247,7 @@ class _Fit:
     def predict(self, trends: Matrix, points: Matrix) -> tuple[Vector, Vector]:
         """Return mean and standard deviation of the accuracy itself, without the noise of its evaluation."""
         across = self._kernel(trends, points, self.trends, self.points)
-        mean = self.mean + self.spread * (across @ self.inverse @ ((self.values - self.mean) / self.spread))
+        mean = self.mean + self.spread * (self._expected(trends) + across @ self.inverse @ self._departures())
         prior = _TREND_VARIANCE * (self._scaled(trends) ** 2).sum(axis=1) / trends.shape[1] + self.local**2
         variance = prior - np.einsum("ij,jk,ik->i", across, self.inverse, across)
         return mean, self.spread * np.sqrt(np.maximum(variance, 1e-9))
@@ -264,6 +269,15 @@ class _Fit:
             np.concatenate([self.values, expected]), self.centre, self.scale, self.mean, self.spread,
             self.noise, self.local, self.length, inverse, self.evidence,
         )  # fmt: skip
+
+    def _expected(self, trends: Matrix) -> Vector:
+        """Return what is expected of accuracies before any is observed, in units of their spread around their mean."""
+        fall: Vector = self._scaled(trends)[:, _RISES:].sum(axis=1)
+        return -_SLOPE * fall
+
+    def _departures(self) -> Vector:
+        """Return how far what was observed is from what was expected."""
+        return (self.values - self.mean) / self.spread - self._expected(self.trends)
 
     def _scaled(self, trends: Matrix) -> Matrix:
         scaled: Matrix = (trends - self.centre) / self.scale

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n_edge.graph.architecture import Architecture
-from n2n_edge.graph.layers import Layer
 from n2n_edge.search.evaluator import Evaluator
 from n2n_edge.search.precision import Base, Depth
 from n2n_edge.search.proposers.suggested import balanced_ratios
@@ -21,6 +20,9 @@ __all__ = ["Estimator"]
 _RATIO_DIGITS = 4
 
 _ESTIMATES_KEPT = 5000
+
+_MISSED = 1e6
+"""What missing the budgets by their whole counts, in rises of the loss."""
 
 _MOST_ACCURACY = 1.2
 """Predictions are held below this share of the teacher's accuracy."""
@@ -54,9 +56,13 @@ class Estimator:
         """Whether any budget asks for less than the teacher costs."""
         return any(left < 1 for left in self._meter.headroom().values())
 
-    def share(self, layer: Layer) -> float:
-        """Return a layer's share of the params and of the MACs, summed."""
-        return layer.params / self._params + layer.macs / self._macs
+    def suffered(self, base: Base) -> float:
+        """Return the rise of the loss that the profile expects of a base at the widths that it suggests.
+
+        Where even the narrowest misses the budgets, that is by far more.
+        """
+        estimate = self._costed([Cuts(base.removed, self.suggested_ratios(base), base.int8, base.linear)])[0]
+        return sum(self.profile.rise(estimate)) + _MISSED * estimate.excess
 
     def learn(self, trial: Trial) -> None:
         """Take in the quality of a trained candidate, each architecture once."""
@@ -116,7 +122,7 @@ class Estimator:
         widths = self._meter.fitted_many(base, table, roughly=True)
         costs = self._meter.predicted(base, widths)
         suffered = [self.profile.compounded(estimate.ratios) for estimate in self._costed_rows(base, widths, costs)]
-        best = int(np.argmin(np.array(suffered) + 1e6 * self._meter.predicted_excesses(costs)))
+        best = int(np.argmin(np.array(suffered) + _MISSED * self._meter.predicted_excesses(costs)))
         return {group.name: float(ratio) for group, ratio in zip(groups, table[best], strict=True) if group.shrinkable}
 
     def _costed(self, candidates: Sequence[Cuts]) -> list[Estimate]:

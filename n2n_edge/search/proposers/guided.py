@@ -5,7 +5,7 @@ random candidates and a local search around the best of them, those of the highe
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 
 import numpy as np
@@ -44,8 +44,9 @@ that a batch takes about the same time to propose."""
 
 _BRANCH_MOVES = 0.5
 
-_THINNED = (0.25, 0.5, 0.75)
-"""Shares of the residual branches that stage 1 removes to begin with, the least important first."""
+_STARTS = 4
+_APART = 0.1
+"""With how many choices of layers stage 1 begins, and how far their numbers of branches are apart, of all branches."""
 
 _CHOICES = 5
 _NEIGHBOURS = 16
@@ -88,40 +89,58 @@ class GuidedProposer(ReinforceProposer):
     def starts(self) -> list[Actions]:
         """Return what a stage begins with.
 
-        Stage 1 with everything as wide as the budgets allow, and without the branches that the profile finds least
-        important; stage 2 with the best widths so far for its layers, and those that the profile suggests.
+        Stage 1 without the branches that the profile finds least important for what they cost; stage 2 with the best
+        widths so far for its layers, and those that the profile suggests.
         """
         stage, estimator = self.stage, self._estimator
         if isinstance(stage, ShrinkageStage):
             best = self._best.get(stage.depth)
-            if best is None:
-                choices = self._precisions(stage.depth)
-                first = stage.nearest({}, choices[0])
-            else:
-                choices = (best.architecture.int8,)
-                first = stage.nearest(estimator.ratios_of(best.architecture), choices[0])
-            suggested = estimator.suggested_ratios(Base(stage.depth.removed, choices[0], stage.depth.linear))
-            return list(dict.fromkeys([first, stage.nearest(suggested, choices[0]), stage.nearest({}, choices[0])]))
+            int8 = self._precisions(stage.depth)[0] if best is None else best.architecture.int8
+            suggested = estimator.suggested_ratios(Base(stage.depth.removed, int8, stage.depth.linear))
+            ratios = [suggested] if best is None else [estimator.ratios_of(best.architecture), suggested]
+            return list(dict.fromkeys(stage.nearest(each, int8) for each in ratios))
         if not estimator.is_bound:
             return [stage.problem.default]
-        layers = stage.teacher.layers
-        importance = {
-            branch: sum(estimator.profile.layers.get(layers[step].name, 0.0) for step in branch)
-            / max(sum(estimator.share(layers[step]) for step in branch), 1e-9)
-            for branch in stage.branches
-        }
-        ranked = sorted(stage.branches, key=lambda branch: importance[branch])
-        thinned = [ranked[: round(share * len(ranked))] for share in _THINNED]
-        starts = [stage.without((), int8) for int8 in self._precisions(Depth())]
-        for gone in thinned:
-            steps = tuple(chain(*gone))
-            depth = stage.cuts(stage.without(steps)).base.depth
-            starts.append(stage.without(steps, self._precisions(depth)[0]))
-        starts[1:1] = self._merged(stage, starts[0])
+        first, *others = self._thinned(stage)
+        starts = [stage.without(first, int8) for int8 in self._precisions(stage.cuts(stage.without(first)).base.depth)]
+        starts[1:1] = self._merged(stage, first, starts[0])
+        starts += [self._promising(stage, steps) for steps in others]
         return list(dict.fromkeys(starts))
 
-    def _merged(self, stage: RemovalStage, start: Actions) -> list[Actions]:
-        """Return the start with so many of the merges that lose least for what they save as promise most, if any do."""
+    def _thinned(self, stage: RemovalStage) -> list[tuple[int, ...]]:
+        """Return the branches to begin without: as many as the profile expects to suffer least, then fewer or more.
+
+        They go in the order of what their removal loses for what they have of the costs that budgets limit.
+        """
+        lost, share = self._estimator.profile.layers, self._evaluator.meter.limited_shares
+        names = [layer.name for layer in stage.teacher.layers]
+        price = {
+            branch: sum(lost.get(names[step], 0.0) for step in branch)
+            / max(sum(share[names[step]] for step in branch), 1e-9)
+            for branch in stage.branches
+        }
+        ranked = sorted(price, key=lambda branch: price[branch])
+        counts = sorted({round(count) for count in np.linspace(0, len(ranked), self._few(len(ranked) + 1))})
+        gone = {count: tuple(chain(*ranked[:count])) for count in counts}
+        suffered = {
+            count: self._estimator.suffered(stage.cuts(stage.without(steps)).base) for count, steps in gone.items()
+        }
+        apart = max(1, round(_APART * len(ranked)))
+        chosen: list[int] = []
+        for count in sorted(counts, key=lambda count: suffered[count]):
+            if all(abs(count - other) >= apart for other in chosen):
+                chosen.append(count)
+        return [gone[count] for count in chosen[:_STARTS]]
+
+    def _promising(self, stage: RemovalStage, steps: Iterable[int]) -> Actions:
+        """Return the actions that take the cut of `steps` alone, in the precision that promises most."""
+        return stage.without(steps, self._precisions(stage.cuts(stage.without(steps)).base.depth)[0])
+
+    def _merged(self, stage: RemovalStage, gone: Sequence[int], start: Actions) -> list[Actions]:
+        """Return the `start`, which is without `gone`, with merges made, if that promises more.
+
+        They are those that lose least for what they save, as many as promise most.
+        """
         lost = self._estimator.profile.linear
         price = {
             step: sum(lost.get(name, 0.0) for name in priced.merge.linear) / priced.saved
@@ -129,9 +148,7 @@ class GuidedProposer(ReinforceProposer):
         }
         ranked = sorted(price, key=lambda step: price[step])
         tried = [start]
-        for count in range(1, len(ranked) + 1):
-            depth = stage.cuts(stage.without(ranked[:count])).base.depth
-            tried.append(stage.without(ranked[:count], self._precisions(depth)[0]))
+        tried += [self._promising(stage, (*gone, *ranked[:count])) for count in range(1, len(ranked) + 1)]
         rewards = [one.reward for one in self._estimator.estimates([self.cuts(each) for each in tried], 0.0)]
         best = int(np.argmax(rewards))
         return [tried[best]] if best else []
