@@ -28,6 +28,9 @@ __all__ = ["Progress", "Rung", "SearchPlan", "SearchResult", "search"]
 _PROFILE_SHARE = 0.15
 """Share of the search's time limit that the sensitivity profile may take."""
 
+_LEAST_PROFILED = 24
+"""So many parts of the teacher are tried alone in any case, where it has them: fewer tell little of the rest."""
+
 _STAGE_SHARES = {"removal": 0.4, "shrinkage": 1.0}
 """Share of the search's time limit after which each stage ends."""
 
@@ -136,7 +139,7 @@ def search(
     clock = _Clock(journal, plan.deadline_s)
 
     def sensitivity() -> Sensitivity:
-        most = plan.removal_candidates + plan.shrinkage_candidates
+        most = max(plan.removal_candidates + plan.shrinkage_candidates, _LEAST_PROFILED)
         start = time.monotonic()
         if not evaluator.meter.limits:
             # without budgets this is what stage 1 starts with, whatever the profile says: training begins at once

@@ -23,7 +23,7 @@ _LOCALS = (0.1, 0.4, 1.0)
 _LENGTHS = (0.5, 1.0, 2.0)
 """Grids of the hyperparameters: noise and local variation in units of the spread of what was observed, length scale."""
 
-_COMPOUNDED = 2.5
+_COMPOUNDED = 1.5
 """What the root of the squares of rises by narrowing counts beside the sum of those by removal (benchmarks/policy)."""
 
 _RISES = 3

@@ -44,7 +44,7 @@ that a batch takes about the same time to propose."""
 
 _BRANCH_MOVES = 0.5
 
-_STARTS = 4
+_STARTS = 6
 _APART = 0.1
 """With how many choices of layers stage 1 begins, and how far their numbers of branches are apart, of all branches."""
 
