@@ -34,7 +34,7 @@ _CLIMBERS = 6
 _TRIES = 6
 """Local search in the surrogate: steps, how many of the best candidates take part, and changes tried of each."""
 
-_EXPLORATION_START, _EXPLORATION_END = 1.5, 0.3
+_EXPLORATION_START, _EXPLORATION_END = 0.5, 0.2
 """How many standard deviations above the prediction the upper confidence bound is."""
 
 _WHOLE_NODES = 150
