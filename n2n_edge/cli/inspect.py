@@ -91,7 +91,7 @@ def _print(path: Path, teacher: "Teacher", found: "Inspection") -> None:
     console.print(_layer_table(teacher.layers))
     console.print(_group_table(teacher.groups))
     console.print(_cost_table(path, found.device, found))
-    removable = sum(layer.removable for layer in teacher.layers)
+    removable = len(teacher.removable)
     shrinkable = sum(group.shrinkable for group in teacher.groups)
     console.print(
         f"{removable} of {len(teacher.layers)} layers can be removed, {shrinkable} of {len(teacher.groups)} channel "

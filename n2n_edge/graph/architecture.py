@@ -45,15 +45,20 @@ class Architecture:
         """Return the architecture without `layers`.
 
         Raises:
-            ValueError: a name that the teacher doesn't have, or a layer that can't be removed (with the reason).
+            ValueError: a name that the teacher doesn't have, or a layer that can't be removed (with the reason), some
+                but with all others of their residual branch.
         """
         reasons = dict(self.names.layers)
+        removed = self.removed | set(layers)
+        whole = {name for branch in self.names.branches if removed.issuperset(branch) for name in branch}
         for layer in layers:
             if layer not in reasons:
                 raise ValueError(f"no layer is called {layer!r}; layers: {_some(reasons)}")
-            if reasons[layer]:
-                raise ValueError(f"layer {layer!r} can't be removed: it {reasons[layer]}")
-        return replace(self, removed=self.removed | set(layers))
+            if reasons[layer] and layer not in whole:
+                branch = next((each for each in self.names.branches if layer in each), ())
+                together = f"; it goes with all of its branch ({_some(branch)})" if branch else ""
+                raise ValueError(f"layer {layer!r} can't be removed: it {reasons[layer]}{together}")
+        return replace(self, removed=removed)
 
     def resize(self, group: str, width: int | np.integer[Any]) -> "Architecture":
         """Return the architecture with `width` units in `group`.
@@ -120,13 +125,15 @@ class Architecture:
 class Vocabulary:
     """The names that an architecture of one teacher may use: (layer, why not removable), (group, width, why fixed).
 
-    `regions` are those whose precision can be chosen, `mergeable` the layers that can be merged with what reads them.
+    `regions` are those whose precision can be chosen, `mergeable` the layers that can be merged with what reads them,
+    `branches` those that can be removed together, though some of them not alone.
     """
 
     layers: tuple[tuple[str, str], ...] = ()
     groups: tuple[tuple[str, int, str], ...] = ()
     regions: tuple[str, ...] = ()
     mergeable: tuple[str, ...] = ()
+    branches: tuple[tuple[str, ...], ...] = ()
 
     def full_width(self, group: str) -> int:
         """Return the teacher's width of `group`, refusing unknown names with ValueError."""

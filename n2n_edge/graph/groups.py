@@ -1,6 +1,6 @@
 """Channel groups: units of labels that live or die together, by the weights they touch, and what of layers can go."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -178,11 +178,13 @@ class Touchable:
     reasons: Mapping[str, str]
 
 
-def find_touchable(labels: Labels, layers: Sequence[Layer], groups: Sequence[ChannelGroup]) -> Touchable:
-    """Return what of `layers` can go."""
+def find_touchable(
+    labels: Labels, layers: Sequence[Layer], groups: Sequence[ChannelGroup], removable: Container[str]
+) -> Touchable:
+    """Return what of `layers` can go; the `removable` can go as they are."""
     movable = np.zeros(labels.count, bool)
     movable[[unit for group in groups if group.shrinkable for unit in group.units]] = True
-    shares = [1.0 if layer.removable else _share(layer.weight, labels, movable) for layer in layers]
+    shares = [1.0 if layer.name in removable else _share(layer.weight, labels, movable) for layer in layers]
     frozen = {name: group.reason for group in reversed(groups) if group.reason for name in group.layers}
     return Touchable(
         _weighted(shares, [layer.params for layer in layers]),

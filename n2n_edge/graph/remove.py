@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from n2n_edge.graph.branches import Branch
 from n2n_edge.graph.layers import Layer
 from n2n_edge.graph.load import drop_unused_initializers
 from n2n_edge.graph.op import op_of
@@ -30,19 +31,23 @@ class RemovalConflictError(ValueError):
         self.layer = layer
 
 
-def remove_layers(model: ir.Model, layers: Sequence[Layer], removed: Iterable[str]) -> ir.Model:
+def remove_layers(
+    model: ir.Model, layers: Sequence[Layer], removed: Iterable[str], branches: Iterable[Branch] = ()
+) -> ir.Model:
     """Return a copy of `model` (normalised) without the layers called `removed`.
 
     A removed layer becomes the identity. Where all layers of a residual branch are gone, operands of the op that joins
     it (Add, Sum, Mul, ...) are the same value: it passes the skip on once instead of doubling it, and a Relu behind it
     that would only repeat the one before goes, too. Where the width changes, the weights of every reader keep the rows
-    of the channels that correspond and get zeros elsewhere (N2N, section 3.1).
+    of the channels that correspond and get zeros elsewhere (N2N, section 3.1). A branch of `branches` whose layers are
+    all removed goes with what lies between them.
 
     Raises:
         RemovalConflictError: the removals leave an op with inputs of different widths.
     """
     gone = set(removed)
     model = model.clone()
+    gone -= _drop_branches(model, [branch for branch in branches if gone.issuperset(branch.layers)])
     nodes = {str(node.name): node for node in model.graph}
     joins = _inputs_of_joins(model)
     repeated = {node.name for node in model.graph if _rectifies_again(node)}
@@ -67,6 +72,17 @@ def remove_layers(model: ir.Model, layers: Sequence[Layer], removed: Iterable[st
     _drop_unread_nodes(model)
     drop_unused_initializers(model)
     return model
+
+
+def _drop_branches(model: ir.Model, branches: Sequence[Branch]) -> set[str]:
+    """Let what reads the sums of `branches`, in order, read their skips; return the layers that are gone with them."""
+    values = {str(value.name): value for node in model.graph for value in node.outputs}
+    values |= {str(value.name): value for value in model.graph.inputs}
+    for branch in reversed(branches):  # the skip of one may be the sum of the one before
+        ir.convenience.replace_all_uses_with(values[branch.output], values[branch.skip])
+    if branches:
+        _drop_unread_nodes(model)
+    return {name for branch in branches for name in branch.layers}
 
 
 @dataclass(frozen=True)

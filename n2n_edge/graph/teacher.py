@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from n2n_edge.foreign import foreign_file
 from n2n_edge.graph.architecture import Architecture, Vocabulary
+from n2n_edge.graph.branches import Branch, find_branches
 from n2n_edge.graph.costs import counted, node_costs
 from n2n_edge.graph.groups import (
     ChannelGroup,
@@ -109,6 +110,7 @@ class Teacher:
                 groups=tuple((group.name, group.width, group.reason) for group in self.groups),
                 regions=tuple(region.name for region in self.regions),
                 mergeable=tuple(link.layer for link in self.links),
+                branches=tuple(branch.layers for branch in self.branches),
             )
         )
 
@@ -118,6 +120,17 @@ class Teacher:
         return find_regions(self.model, self.layers)
 
     @cached_property
+    def branches(self) -> tuple[Branch, ...]:
+        """The residual branches that can be removed as a whole, though not each of their layers alone."""
+        return find_branches(self.model, self.layers)
+
+    @cached_property
+    def removable(self) -> frozenset[str]:
+        """The layers that can be removed, alone or with all others of their residual branch."""
+        alone = {layer.name for layer in self.layers if layer.removable}
+        return frozenset(alone.union(*(branch.layers for branch in self.branches)))
+
+    @cached_property
     def links(self) -> tuple[Link, ...]:
         """The layers that can be merged with the one that reads them, in execution order."""
         return find_links(self.model, self.layers)
@@ -125,7 +138,7 @@ class Teacher:
     @cached_property
     def touchable(self) -> Touchable:
         """What can go and, for the rest, why not."""
-        return find_touchable(self.labels, self.layers, self.groups)
+        return find_touchable(self.labels, self.layers, self.groups, self.removable)
 
     def base_graph(self, removed: frozenset[str], linear: frozenset[str] = frozenset()) -> BaseGraph:
         """Return the full-width graph without the layers called `removed`, and with those of `linear` merged.
@@ -176,8 +189,11 @@ class Teacher:
         return None if np.isnan(found).any() else [float(found[: group.width - width].sum()) for width in widths]
 
     def repaired(self, removed: frozenset[str]) -> frozenset[str]:
-        """Return `removed` less the layers that can't be removed together with the others."""
+        """Return `removed` less the layers that can't be removed together with the others, or only with others."""
+        alone = {layer.name for layer in self.layers if layer.removable}
         while True:
+            whole = {name for branch in self.branches if removed.issuperset(branch.layers) for name in branch.layers}
+            removed &= alone | whole
             try:
                 self.base_graph(removed)
                 return removed
@@ -203,7 +219,7 @@ class Teacher:
             return BaseGraph(
                 self.model, self.labels, self.groups, aliases, self._importance_in(self.model, self.labels)
             )
-        model = remove_layers(self.model, self.layers, removed) if removed else self.model
+        model = remove_layers(self.model, self.layers, removed, self.branches) if removed else self.model
         merged: frozenset[str] = frozenset()
         if linear:
             model, merged = merge_layers(model, self.layers, linear)

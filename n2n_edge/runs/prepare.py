@@ -307,7 +307,7 @@ def _as_file(path: Path, teacher: Teacher, *, resized: bool) -> Iterator[Path]:
 
 
 def _summary(teacher: Teacher, path: Path) -> str:
-    removable = sum(layer.removable for layer in teacher.layers)
+    removable = len(teacher.removable)
     shrinkable = sum(group.shrinkable for group in teacher.groups)
     text = (
         f"teacher {path.name}: {removable} of {len(teacher.layers)} layers can be removed, "

@@ -94,7 +94,7 @@ def _of_graph(teacher: Teacher) -> Iterator[Obstacle]:
         more = f" and {len(half) - _NAMES_SHOWN} more" if len(half) > _NAMES_SHOWN else ""
         shown = ", ".join(half[:_NAMES_SHOWN])
         yield Obstacle("half_precision", f"weights are half precision ({shown}{more}); give the float model")
-    if not any(layer.removable for layer in teacher.layers) and not any(group.shrinkable for group in teacher.groups):
+    if not teacher.removable and not any(group.shrinkable for group in teacher.groups):
         reasons = [layer.reason for layer in teacher.layers] or ["it holds no weighted layer"]
         yield Obstacle(
             "untouchable",

@@ -10,7 +10,11 @@ Branch = tuple[str, ...]
 
 
 def branches_of(teacher: Teacher) -> tuple[Branch, ...]:
-    """Return the removable layers, those together that lie on one residual branch; others alone."""
+    """Return the removable layers, those together that lie on one residual branch; others alone.
+
+    Branches that hold layers which can't go alone come last, as a whole; those of their layers that can stand among the
+    others, too.
+    """
     branches: list[Branch] = []
     run: list[str] = []
     for layer in teacher.layers:
@@ -24,7 +28,7 @@ def branches_of(teacher: Teacher) -> tuple[Branch, ...]:
                 run = []
         elif layer.removable:
             branches.append((layer.name,))
-    return (*branches, *((one,) for one in run))
+    return (*branches, *((one,) for one in run), *(branch.layers for branch in teacher.branches))
 
 
 def branch_name(branch: Branch) -> str:
@@ -60,11 +64,12 @@ def limited_shares(
 def spread_rises(rises: Mapping[str, float], branches: Iterable[Branch]) -> Mapping[str, float]:
     """Return the rise of every layer of `branches` that has one in `rises`, where branches go by their names.
 
-    A branch's rise is divided evenly among its layers.
+    A branch's rise, less what is known of some of its layers from branches before, is divided evenly among the others.
     """
-    return {
-        layer: rises[branch_name(branch)] / len(branch)
-        for branch in branches
-        if branch_name(branch) in rises
-        for layer in branch
-    }
+    spread: dict[str, float] = {}
+    for branch in branches:
+        others = [layer for layer in branch if layer not in spread]
+        if branch_name(branch) in rises and others:
+            left = rises[branch_name(branch)] - sum(spread.get(layer, 0.0) for layer in branch)
+            spread |= dict.fromkeys(others, max(left, 0.0) / len(others))
+    return spread

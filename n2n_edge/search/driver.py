@@ -200,7 +200,7 @@ class _Search:
     def remove_layers(self) -> None:
         """Run stage 1, if any layer is removable or can be merged."""
         teacher, meter = self.evaluator.teacher, self.evaluator.meter
-        if meter.merges or any(layer.removable for layer in teacher.layers):
+        if meter.merges or teacher.removable:
             stage = RemovalStage(teacher, meter.profile, meter.headroom(), meter.precision, meter.merges)
             self.run_stage(stage, self.plan.removal_candidates, self.plan.removal_candidates)
 

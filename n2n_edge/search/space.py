@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -154,7 +155,10 @@ class DecisionProblem:
 
 
 class RemovalStage:
-    """Stage 1: keep or remove each removable layer; make or leave each merge; then int8 or not for each open region."""
+    """Stage 1: keep or remove each removable layer; make or leave each merge; then int8 or not for each open region.
+
+    A residual branch that can go as a whole alone is kept or removed by the step of one of its layers.
+    """
 
     name: StageName = "removal"
     depth = Depth()
@@ -179,7 +183,8 @@ class RemovalStage:
         """The steps that make or leave a merge, in the order of `merges`."""
         steps = layers + len(self.merges) + len(self.regions.names)
         mask = np.ones((steps, 2), bool)
-        mask[:layers, 0] = [layer.removable for layer in teacher.layers]
+        self._whole = _steps_of_branches(teacher)
+        mask[:layers, 0] = [layer.removable or step in self._whole for step, layer in enumerate(teacher.layers)]
         bias = np.zeros((steps, 2), np.float32)
         bias[: layers + len(self.merges), 1] = _KEEP_LOG_ODDS
         merging = [_merge_state([states[name] for name in each.merge.layers], each.saved) for each in self.merges]
@@ -197,9 +202,20 @@ class RemovalStage:
 
     @cached_property
     def branches(self) -> tuple[tuple[int, ...], ...]:
-        """The steps of removable layers, those together that lie on one residual branch; others alone."""
+        """The steps of removable layers, those together that lie on one residual branch; others alone.
+
+        Of a branch that can go as a whole alone it is the one step that takes it out.
+        """
         steps = {name: step for step, name in enumerate(self._layers)}
-        return tuple(tuple(steps[name] for name in branch) for branch in branches_of(self.teacher))
+        whole = {branch: step for step, branch in self._whole.items()}
+        by_name = branches_of(self.teacher)
+        alone = by_name[: len(by_name) - len(self.teacher.branches)]
+        return (*(tuple(steps[name] for name in branch) for branch in alone), *((step,) for step in whole.values()))
+
+    def layers_of(self, steps: Iterable[int]) -> tuple[str, ...]:
+        """Return the layers that the cut of `steps` takes out."""
+        names = (self._whole.get(step, (self._layers[step],)) for step in steps)
+        return tuple(dict.fromkeys(chain.from_iterable(names)))
 
     def without(self, steps: Iterable[int], int8: Collection[str] = ()) -> Actions:
         """Return the actions that take the cut of `steps` (layers, merges) alone, the open ones of `int8` in that."""
@@ -213,8 +229,8 @@ class RemovalStage:
 
         A merge is made where all its layers stay.
         """
-        chosen = frozenset(name for name, action in zip(self._layers, actions, strict=False) if action == 0)
-        removed = self.teacher.repaired(chosen)
+        chosen = [step for step, action in enumerate(actions[: len(self._layers)]) if action == 0]
+        removed = self.teacher.repaired(frozenset(self.layers_of(chosen)))
         made = [
             priced.merge
             for step, priced in zip(self.merge_steps, self.merges, strict=True)
@@ -302,6 +318,17 @@ class _Regions:
         start = len(actions) - len(self.names)
         own = [in_int8 if name in int8 else actions[start + i] for i, name in enumerate(self.names)]
         return (*actions[:start], *own)
+
+
+def _steps_of_branches(teacher: Teacher) -> Mapping[int, tuple[str, ...]]:
+    """Return which step of stage 1 takes out which branch as a whole: that of a layer that can't go alone."""
+    found: dict[int, tuple[str, ...]] = {}
+    for branch in teacher.branches:
+        own = [step for step, layer in enumerate(teacher.layers) if layer.name in branch.layers and layer.reason]
+        free = next((step for step in own if step not in found), None)
+        if free is not None:
+            found[free] = branch.layers
+    return found
 
 
 Stage = RemovalStage | ShrinkageStage

@@ -15,6 +15,7 @@ from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.precisions import ShippedPrecision
 from n2n_edge.search.attempts import note_crash
+from n2n_edge.search.branches import branch_name, branches_of
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, _Clock, search
 from n2n_edge.search.evaluator import Evaluator, Objective
@@ -23,7 +24,7 @@ from n2n_edge.search.proposers import base, guided
 from n2n_edge.search.proposers.base import Proposer, SearchContext, make_proposer, proposer_names, register_proposer
 from n2n_edge.search.proposers.baselines import random_actions
 from n2n_edge.search.space import Cuts
-from n2n_edge.search.store import Journal
+from n2n_edge.search.store import Fact, Journal
 from n2n_edge.search.trial import Actions, Trial
 from n2n_edge.training.proxy_evaluation import ProxyResult
 from n2n_edge.training.reconstruct import Kept
@@ -229,6 +230,20 @@ def test_the_profile_shapes_the_widths_of_every_choice_of_layers(run: Run, teach
     trained = [dict(row.architecture.widths) for row in journal.trials("removal") if row.feasible]
     shares = [{round(width / full[group], 1) for group, width in widths.items()} for widths in trained]
     assert any(len(one) > 2 for one in shares)  # not all alike: what suffers little gets narrower
+
+
+def test_stage_1_tries_whole_branches_alone_and_begins_without_those_that_matter_least(run: Run) -> None:
+    teacher = residual(6)
+    _, journal, judge = run("reinforce", teacher=teacher, removal=1, shrinkage=1)
+    branches = [branch for branch in branches_of(teacher) if len(branch) > 1]
+    assert len(branches) == 6
+    assert all(journal.cached(Fact.SENSITIVITY, branch_name(branch)) for branch in branches)
+    lost = {b: 1.0 - judge.evaluate(build(teacher, teacher.full.remove(*b)), seed=0).metric for b in branches}
+    gone = journal.trials("removal")[0].architecture.removed
+    cut = [branch for branch in branches if gone.issuperset(branch)]
+    assert 0 < len(cut) < 6
+    assert gone == {name for branch in cut for name in branch}
+    assert max(lost[branch] for branch in cut) <= min(lost[branch] for branch in branches if branch not in cut)
 
 
 def test_of_candidates_with_equal_hits_the_lower_loss_earns_more_where_there_are_budgets(

@@ -8,6 +8,7 @@ from n2n_edge.devices.registry import load_profile
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.search.precision import CandidatePrecision
 from n2n_edge.search.space import FEATURES, WIDTH_RATIOS, Cuts, RemovalStage, ShrinkageStage
+from tests.graph.test_branches import inverted_residuals
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,20 @@ def test_a_branch_without_its_layers_is_gone(teacher: Teacher) -> None:
         sum(node.op_type == "Add" for node in teacher.base_graph(gone).model.graph) for gone in (frozenset(), removed)
     ]
     assert adds[1] == adds[0] - 1
+
+
+def test_a_branch_that_goes_as_a_whole_alone_has_one_step() -> None:
+    teacher = inverted_residuals(3)
+    stage = RemovalStage(teacher, load_profile("cpu"), {})
+    free = [step for step in range(len(teacher.layers)) if stage.problem.mask[step, 0]]
+    assert len(free) == 3 + sum(layer.removable for layer in teacher.layers)
+    whole = [steps for steps in stage.branches if len(stage.layers_of(steps)) == 3]
+    assert [stage.layers_of(steps) for steps in whole] == [branch.layers for branch in teacher.branches]
+    for steps in whole:
+        assert stage.cuts(stage.without(steps)).base.removed == set(stage.layers_of(steps))
+    everything = stage.cuts(stage.without(free)).base.removed
+    assert everything == teacher.removable
+    assert sorted(step for steps in stage.branches for step in steps) == free
 
 
 def test_the_nearest_proposal_keeps_proportions(teacher: Teacher) -> None:

@@ -136,7 +136,22 @@ def test_the_order_of_a_set_changes_nothing() -> None:
 
 def test_much_lost_in_one_place_is_worse_than_a_little_in_many() -> None:
     profile = Sensitivity({}, {"a": (0.8, 0.4), "b": (0.8, 0.4)})
-    assert profile.rise(Estimate(frozenset(), {"a": 0.25, "b": 1.0}, 1, 1))[1] == pytest.approx(
-        profile.rise(Estimate(frozenset(), {"a": 0.5, "b": 0.5}, 1, 1))[1]
-    )
-    assert profile.compounded({"a": 0.25, "b": 1.0}) > 1.5 * profile.compounded({"a": 0.5, "b": 0.5})
+    one, many = ({"a": 0.25, "b": 1.0}, {"a": 0.5, "b": 0.5})
+    assert profile.compounded(one) > 1.5 * profile.compounded(many)
+    rises = [profile.rise(Estimate(frozenset(), ratios, 1, 1))[1] for ratios in (one, many)]
+    assert rises[0] > 1.2 * rises[1]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_after_few_candidates_more_loss_is_expected_to_cost_accuracy(count: int) -> None:
+    """What was seen says nothing of it: the candidates differ in their costs alone."""
+    surrogate = Surrogate(LAYERS, GROUPS, PROFILE)
+    ratios = dict.fromkeys(GROUPS, 0.5)
+    alike = [Estimate(frozenset(LAYERS[:2]), ratios, 0.3 + 0.01 * turn, 0.3) for turn in range(count)]
+    surrogate.observe(alike, [0.5 + 0.01 * turn for turn in range(count)])
+    narrower = [Estimate(frozenset(LAYERS[:2]), dict.fromkeys(GROUPS, ratio), 0.3, 0.3) for ratio in (0.5, 0.4, 0.25)]
+    shorter = [Estimate(frozenset(LAYERS[:gone]), ratios, 0.3, 0.3) for gone in (2, 4, 8)]
+    for worse_and_worse in (narrower, shorter):
+        expected = surrogate.predict(worse_and_worse)[0].tolist()
+        assert expected == sorted(expected, reverse=True)
+        assert len(set(expected)) == 3

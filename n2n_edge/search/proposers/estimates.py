@@ -36,7 +36,7 @@ class Estimator:
         self._meter = evaluator.meter
         teacher = evaluator.teacher
         self.surrogate = Surrogate(
-            [layer.name for layer in teacher.layers if layer.removable],
+            [layer.name for layer in teacher.layers if layer.name in teacher.removable],
             [group.name for group in teacher.groups if group.shrinkable],
             profile,
             self._meter.precision.open,

@@ -113,11 +113,10 @@ class GuidedProposer(ReinforceProposer):
         They go in the order of what their removal loses for what they have of the costs that budgets limit.
         """
         lost, share = self._estimator.profile.layers, self._evaluator.meter.limited_shares
-        names = [layer.name for layer in stage.teacher.layers]
+        layers = {branch: stage.layers_of(branch) for branch in stage.branches}
         price = {
-            branch: sum(lost.get(names[step], 0.0) for step in branch)
-            / max(sum(share[names[step]] for step in branch), 1e-9)
-            for branch in stage.branches
+            branch: sum(lost.get(name, 0.0) for name in names) / max(sum(share[name] for name in names), 1e-9)
+            for branch, names in layers.items()
         }
         ranked = sorted(price, key=lambda branch: price[branch])
         counts = sorted({round(count) for count in np.linspace(0, len(ranked), self._few(len(ranked) + 1))})
@@ -245,9 +244,10 @@ class GuidedProposer(ReinforceProposer):
         return max(rewards, key=lambda depth: rewards[depth])
 
     def _neighbours(self, depth: Depth, generator: np.random.Generator) -> list[Depth]:
-        """Return choices that differ from `depth` in one layer that is gone, or in one merge."""
+        """Return choices that differ from `depth` in one layer or branch that is gone, or in one merge."""
         merges = [priced.merge for priced in self._evaluator.meter.merges]
-        single: list[str | Merge] = [layer.name for layer in self._teacher.layers if layer.removable]
+        single: list[frozenset[str] | Merge] = [frozenset({one.name}) for one in self._teacher.layers if one.removable]
+        single += [frozenset(branch.layers) for branch in self._teacher.branches]
         single += merges
         found = []
         for index in generator.permutation(len(single))[:_NEIGHBOURS]:
@@ -256,7 +256,8 @@ class GuidedProposer(ReinforceProposer):
             if isinstance(toggled, Merge):
                 linear = linear.symmetric_difference(toggled.linear)
             else:
-                removed = self._teacher.repaired(removed ^ {toggled})
+                changed = removed - toggled if toggled <= removed else removed | toggled
+                removed = self._teacher.repaired(changed)
             kept = [merge for merge in merges if linear.issuperset(merge.linear) and removed.isdisjoint(merge.layers)]
             found.append(Depth(removed, frozenset(name for merge in kept for name in merge.linear)))
         return found
