@@ -88,7 +88,7 @@ def _print(path: Path, teacher: "Teacher", found: "Inspection") -> None:
     from n2n_edge.runs.readiness import export_note, runtime_note
 
     console = Console(highlight=False)
-    console.print(_layer_table(teacher.layers))
+    console.print(_layer_table(teacher))
     console.print(_group_table(teacher.groups))
     console.print(_cost_table(path, found.device, found))
     removable = len(teacher.removable)
@@ -120,12 +120,13 @@ def _print(path: Path, teacher: "Teacher", found: "Inspection") -> None:
         console.print(Text(f"compress would refuse it ({item.code}): {item.text}", style="yellow"), soft_wrap=True)
 
 
-def _layer_table(layers: "Sequence[Layer]") -> "LongTable":
+def _layer_table(teacher: "Teacher") -> "LongTable":
     from rich.table import Table
     from rich.text import Text
 
     from n2n_edge.cli.long_table import LongTable
 
+    together = {layer.name for layer in teacher.layers if not layer.removable} & teacher.removable
     table = Table(title="layers", title_justify="left")
     table.add_column("layer", overflow="fold")
     table.add_column("op", no_wrap=True)
@@ -140,9 +141,9 @@ def _layer_table(layers: "Sequence[Layer]") -> "LongTable":
             Text(f"{layer.in_channels}->{layer.out_channels}"),
             Text(_short(layer.params)),
             Text(_short(layer.macs)),
-            _yes_or(layer.reason),
+            Text("with its branch", style="green") if layer.name in together else _yes_or(layer.reason),
         )
-        for layer in layers
+        for layer in teacher.layers
     ]
     return LongTable(table, rows)
 

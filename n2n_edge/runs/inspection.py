@@ -72,6 +72,8 @@ class Inspection:
     def to_json(self) -> dict[str, object]:
         """Return the document that ``n2n-edge inspect --json`` prints."""
         touchable = None if self.teacher is None else self.teacher.touchable
+        whole = () if self.teacher is None else self.teacher.branches
+        branches = {name: branch.layers for branch in reversed(whole) for name in branch.layers}
         document: dict[str, object] = {
             "schema_version": SCHEMA_VERSION,
             "layers": [
@@ -79,6 +81,7 @@ class Inspection:
                     "name": layer.name,
                     "op_type": layer.op_type,
                     "removable": layer.removable,
+                    "branch": list(branches.get(layer.name, ())),
                     "reason": layer.reason,
                     "in_channels": layer.in_channels,
                     "out_channels": layer.out_channels,
