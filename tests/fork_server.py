@@ -6,6 +6,7 @@ the server, whose fork runs the program. The client ends as the program did; whe
 """
 
 import contextlib
+import gc
 import importlib
 import marshal
 import os
@@ -171,6 +172,7 @@ if __name__ == "__main__":
 
     for module in sys.argv[2:]:
         importlib.import_module(module)
+    gc.freeze()
     arguments, code = _serve(sys.argv[1]), 0
     try:
         _run(arguments)

@@ -12,6 +12,10 @@ from n2n_edge.graph.shapes import is_constant, shapes_of
 __all__ = ["Branch", "find_branches"]
 
 
+_MOST_INSIDE = 500
+"""Nodes of a branch at most: what is as long as that is no residual branch, and many such would take long to follow."""
+
+
 @dataclass(frozen=True)
 class Branch:
     """The `layers` of a residual branch, in execution order; without them the sum `output` is the value `skip`."""
@@ -52,7 +56,7 @@ def find_branches(model: ir.Model, layers: Sequence[Layer]) -> tuple[Branch, ...
 def _between(skip: ir.Value, end: ir.Value, join: ir.Node, place: Mapping[ir.Node, int]) -> dict[str, ir.Node]:
     """Return, by name, the nodes from `skip` to `end` where that is all they do: read it, and give what is joined.
 
-    None where anything else is read, or where what they give is read elsewhere.
+    Empty where anything else is read, or where what they give is read elsewhere.
     """
     start = skip.producer()
     earliest = -1 if start is None else place.get(start, -1)
@@ -63,7 +67,7 @@ def _between(skip: ir.Value, end: ir.Value, join: ir.Node, place: Mapping[ir.Nod
         if value is skip or is_constant(value):
             continue
         node = value.producer()
-        if node is None or place.get(node, -1) <= earliest or not is_understood(node):
+        if node is None or place.get(node, -1) <= earliest or not is_understood(node) or len(inside) == _MOST_INSIDE:
             return {}
         if node not in inside:
             inside[node] = None

@@ -27,6 +27,7 @@ NAMES = {
     "older command": "##[stop-commands]pwned",
     "markup": "[red]x[/] [/] [link=http://evil]y[/link] :smile:",
 }
+TOGETHER = "all together"
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
 OBEYED = re.compile(r"^\s*::stop|##\[", re.MULTILINE)
 
@@ -101,14 +102,19 @@ def hostile_report(folder: Path, name: str) -> None:
     (folder / "report.json").write_text(json.dumps(document))
 
 
+def own_profile(folder: Path, name: str) -> Path:
+    """Write a profile of the user's with a name into a folder's settings."""
+    profile = folder / "config" / "n2n-edge" / "profiles" / f"{name.replace('/', '|')}.toml"
+    profile.parent.mkdir(parents=True, exist_ok=True)
+    profile.write_text(f"name = {json.dumps(name)}\n")
+    return profile
+
+
 def prepared(folder: Path, name: str) -> list[list[str]]:
     """Write files that hold a name in every way, and return the commands that meet it."""
     path = f"./{file_name(name)}"
     write_model(folder / path, name)
-    own = folder / "config" / "n2n-edge" / "profiles"
-    own.mkdir(parents=True)
-    profile = own / f"{name.replace('/', '|')}.toml"
-    profile.write_text(f"name = {json.dumps(name)}\n")
+    profile = own_profile(folder, name)
     (folder / "ops.txt").write_text(f"Conv,{name.split()[0]}")
     (folder / "broken.onnx").write_bytes(b"\x08" + name.encode())
     (folder / "bench.json").write_text(json.dumps({"kind": "bench", "schema_version": name, "models": []}))
@@ -120,7 +126,6 @@ def prepared(folder: Path, name: str) -> list[list[str]]:
         ["gate", path, "missing.onnx", "--no-config", "--max-mb", "1"],
         ["gate", path, f"./{path}", "--no-config", "--max-mb", "0.00001", "--allowed-ops", "Relu"],
         ["inspect", path, path],
-        ["profiles", "list"],
         ["profiles", "show", name],
         ["profiles", "validate", str(profile)],
         ["predict", "broken.onnx", "--device", name],
@@ -138,16 +143,20 @@ def prepared(folder: Path, name: str) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, int]]:
-    """The folder in which each name has met every command, and how many these are."""
+    """The folder in which each name has met every command, and how many these are; all meet the list of profiles."""
     jobs = {}
     for name in NAMES:
         folder = tmp_path_factory.mktemp("names")
         jobs[name] = (folder, prepared(folder, NAMES[name]), {})
+    folder = tmp_path_factory.mktemp("names")
+    for name in NAMES.values():
+        own_profile(folder, name)
+    jobs[TOGETHER] = (folder, [["profiles", "list"]], {})
     run_all(list(jobs.values()))
     return {name: (folder, len(commands)) for name, (folder, commands, _) in jobs.items()}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, TOGETHER])
 def test_names_in_files_and_options_stay_names(name: str, folders: dict[str, tuple[Path, int]]) -> None:
     folder, commands = folders[name]
     assert_ended(folder, commands)

@@ -12,7 +12,8 @@ from n2n_edge._example import teacher_path
 from tests.cli.hostile import write_model
 
 N2N_EDGE = [sys.executable, "-m", "n2n_edge"]
-ENCODINGS = ("ascii", "cp1252")
+ENCODINGS = ("ascii", pytest.param("cp1252", marks=pytest.mark.slow))
+"""The first holds nothing that the second doesn't."""
 
 
 @pytest.fixture

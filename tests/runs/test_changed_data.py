@@ -26,8 +26,8 @@ def images(seed: int) -> np.ndarray:
 def test_a_resumed_run_notices_other_data(tmp_path):
     data, out = tmp_path / "data.npz", tmp_path / "run"
     np.savez(data, x=images(0), y=LABELS)
-    given = {"max_params": 20_000, "candidates": 2, "epochs": 1, "policy": "random", "mean": (0.0,), "std": (1.0,)}
-    begun(out, teacher=teacher_path(), data=str(data), **given)
+    given = {"max_params": 20_000, "effort": "quick", "candidates": 2, "epochs": 1, "policy": "random"}
+    begun(out, teacher=teacher_path(), data=str(data), mean=(0.0,), std=(1.0,), **given)
     np.savez(tmp_path / "again.npz", y=LABELS, x=images(0))
     (tmp_path / "again.npz").replace(data)
     begun(out, resume=True)  # the same images and labels

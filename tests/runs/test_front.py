@@ -1,6 +1,7 @@
 """The front of any journal: nothing in it is beaten by what the journal holds."""
 
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -29,6 +30,11 @@ candidates = st.builds(
 )
 
 
+@cache
+def devices_meta() -> dict[str, object]:
+    return profiles_meta([load_profile(device) for device in DEVICES])
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.lists(candidates, min_size=1, max_size=12))
 def test_no_candidate_of_a_journal_beats_its_front(rows: list[tuple[str, dict[str, float], dict[str, float], float]]):
@@ -36,8 +42,7 @@ def test_no_candidate_of_a_journal_beats_its_front(rows: list[tuple[str, dict[st
         folder = RunFolder(Path(name))
         folder.begin(CompressSettings(device=DEVICES))
         positions = {"removal": 0, "shrinkage": 0}
-        meta = profiles_meta([load_profile(device) for device in DEVICES])
-        with Journal.create(folder.journal, meta) as journal:
+        with Journal.create(folder.journal, devices_meta()) as journal:
             for stage, costs, latencies, accuracy in rows:
                 figures = {device: Figure(value, "ms", "calibrated") for device, value in latencies.items()}
                 static = TrialCosts(**costs, latencies=figures)  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from n2n_edge.runs.settings import CompressSettings
 from n2n_edge.runs.unit_order import with_kept_order, with_unit_order
 from n2n_edge.search.store import Journal
 from tests.runs.small import images_npz, teacher_file
+from tests.runs.stopping import begun
 
 SCHEDULE = Schedule("cpu", 16, 64, evaluate_s=0.1)
 """An image takes a tenth of a second; 4% of a minute are 2.4."""
@@ -69,9 +70,10 @@ def test_a_run_that_began_without_an_order_goes_on_without(given_run: Path, prep
 
 @pytest.fixture
 def given_run(tmp_path: Path) -> Path:
-    out = tmp_path / "finished"
-    n2n_edge.compress(
-        teacher_file(tmp_path / "other.onnx"), images_npz(tmp_path / "other.npz"), max_params=3000, effort="quick",
-        candidates=2, epochs=1, train_device="cpu", train_precision="fp32", out=out,
+    out = tmp_path / "begun"
+    teacher, data = teacher_file(tmp_path / "other.onnx"), images_npz(tmp_path / "other.npz")
+    begun(
+        out, teacher=teacher, data=data, max_params=3000, effort="quick", candidates=2, epochs=1, train_device="cpu",
+        train_precision="fp32",
     )  # fmt: skip
     return out

@@ -46,7 +46,9 @@ _BRANCH_MOVES = 0.5
 
 _STARTS = 6
 _APART = 0.1
-"""With how many choices of layers stage 1 begins, and how far their numbers of branches are apart, of all branches."""
+_THINNED = 24
+"""With how many choices of layers stage 1 begins, how far their numbers of branches are apart, of all branches, and how
+many numbers are looked at for them."""
 
 _CHOICES = 5
 _NEIGHBOURS = 16
@@ -79,6 +81,7 @@ class GuidedProposer(ReinforceProposer):
         self._tried: dict[tuple[str, Depth], set[Actions]] = {}
         self._trained: dict[str, set[str]] = {}
         self._asked_for_layers = 0
+        self._begun_without: list[tuple[int, ...]] = []
 
     def start(self, stage: Stage) -> None:
         """Start a stage, or go on with it."""
@@ -101,7 +104,9 @@ class GuidedProposer(ReinforceProposer):
             return list(dict.fromkeys(stage.nearest(each, int8) for each in ratios))
         if not estimator.is_bound:
             return [stage.problem.default]
-        first, *others = self._thinned(stage)
+        if not self._begun_without:
+            self._begun_without = self._thinned(stage)
+        first, *others = self._begun_without
         starts = [stage.without(first, int8) for int8 in self._precisions(stage.cuts(stage.without(first)).base.depth)]
         starts[1:1] = self._merged(stage, first, starts[0])
         starts += [self._promising(stage, steps) for steps in others]
@@ -119,7 +124,8 @@ class GuidedProposer(ReinforceProposer):
             for branch, names in layers.items()
         }
         ranked = sorted(price, key=lambda branch: price[branch])
-        counts = sorted({round(count) for count in np.linspace(0, len(ranked), self._few(len(ranked) + 1))})
+        tried = min(len(ranked) + 1, max(_STARTS, self._few(_THINNED)))
+        counts = sorted({round(count) for count in np.linspace(0, len(ranked), tried)})
         gone = {count: tuple(chain(*ranked[:count])) for count in counts}
         suffered = {
             count: self._estimator.suffered(stage.cuts(stage.without(steps)).base) for count, steps in gone.items()
