@@ -1,9 +1,8 @@
-"""Best reward against candidates for every policy, over several seeds, from scratch and transferred.
+"""Best reward against candidates for every policy, over several seeds.
 
 ``python benchmarks/policy/run.py TEACHERS CIFAR [--seeds 5] [--candidates 30]`` searches students of ResNet-20 for a
 Raspberry Pi 4 with real short distillations, without training any winner; TEACHERS is the folder with
-``resnet20_jpeg.onnx`` and ``resnet56_jpeg.onnx``. Writes ``results.json`` and ``results.md``; rows that are there are
-kept. Transfers start `reinforce` from the policies of a search for another device, network, or data.
+``resnet20_jpeg.onnx``. Writes ``results.json`` and ``results.md``; rows that are there are kept.
 """
 
 import argparse
@@ -12,13 +11,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
-from n2n_edge._example import teacher_path
 from n2n_edge.data.dataset import load_data
 from n2n_edge.devices.registry import load_profile
 from n2n_edge.graph.teacher import Teacher, build
@@ -32,35 +28,19 @@ from n2n_edge.search.store import Journal
 from n2n_edge.training.proxy_evaluation import ShortDistiller
 from n2n_edge.training.settings import DistillSettings
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 HERE = Path(__file__).parent
 POLICIES, OTHERS = ("reinforce", "random", "n2n"), ("evolution", "greedy")
 REMOVAL_SHARE = 0.4
 PARAMS_SHARE, LATENCY_SHARE = 0.3, 0.5
-"""Budgets: params and predicted latency that the student may have, of the teacher's. On the Jetson it is 0.7 of the
-latency: every op costs the same to start there, and half can't be reached."""
+"""Budgets: params and predicted latency that the student may have, of the teacher's."""
 
-States = Mapping[str, "Mapping[str, Tensor]"]
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is searched."""
-
-    network: str
-    device: str
-    latency: float = LATENCY_SHARE
-
-
-PI = Task("resnet20", "raspberry-pi-4")
-TRANSFERS = {
-    "from the Jetson": (Task("resnet20", "jetson", 0.7), PI),
-    "from the digits": (Task("digits", "raspberry-pi-4"), PI),
-    "ResNet-56 from scratch": (None, Task("resnet56", "raspberry-pi-4")),
-    "ResNet-56 from ResNet-20": (PI, Task("resnet56", "raspberry-pi-4")),
+SCRATCH = {
+    "from the Jetson": "reinforce",
+    "from the digits": "reinforce",
+    "ResNet-56 from scratch": "ResNet-56 from scratch",
+    "ResNet-56 from ResNet-20": "ResNet-56 from scratch",
 }
+"""Rows of an earlier state, whose searches could start from policies of others, and what each is held against."""
 
 
 def main() -> None:
@@ -69,7 +49,7 @@ def main() -> None:
     parser.add_argument("teachers", type=Path)
     parser.add_argument("data")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--other-seeds", type=int, default=3, help="of transfers, evolution and greedy")
+    parser.add_argument("--other-seeds", type=int, default=3, help="of evolution and greedy")
     parser.add_argument("--candidates", type=int, default=30)
     parser.add_argument("--images", type=int, default=512, help="images of a short distillation")
     parser.add_argument("--threads", type=int, default=2)
@@ -77,12 +57,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = json.loads(options.out.read_text()) if options.out.exists() else {}
-    networks: dict[str, Network] = {}
-
-    def run(policy: str, task: Task, seed: int, states: States) -> tuple[dict[str, object], States]:
-        if task.network not in networks:
-            networks[task.network] = Network(task.network, options.teachers, options.data, options.images)
-        return networks[task.network].search(policy, task, seed, options.candidates, states)
+    network = Network(options.teachers / "resnet20_jpeg.onnx", options.data, options.images)
 
     def keep(key: str, row: dict[str, object]) -> None:
         rows[key] = row
@@ -94,37 +69,25 @@ def main() -> None:
         for seed in range(seeds):
             for policy in policies:
                 if f"{policy}/{seed}" not in rows:
-                    keep(f"{policy}/{seed}", run(policy, PI, seed, {})[0])
+                    keep(f"{policy}/{seed}", network.search(policy, seed, options.candidates))
 
     fill(POLICIES, options.seeds)
-    for seed in range(options.other_seeds):
-        for name, (source, target) in TRANSFERS.items():
-            if f"{name}/{seed}" not in rows:
-                states = run("reinforce", source, seed + 100, {})[1] if source is not None else {}
-                keep(f"{name}/{seed}", run("reinforce", target, seed, states)[0])
     fill(OTHERS, options.other_seeds)
 
 
 class Network:
     """A teacher, its data and one distiller that all policies share."""
 
-    def __init__(self, name: str, teachers: Path, data: str, images: int) -> None:
-        if name == "digits":
-            path, shape = teacher_path(), (1, 16, 16)
-            data, mean, std = "builtin:digits", (0.3054,), (0.3187,)
-        else:
-            path, shape = teachers / f"{name}_jpeg.onnx", (3, 32, 32)
-            mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # type: ignore[assignment]
+    def __init__(self, path: Path, data: str, images: int) -> None:
         self.teacher = Teacher.load(path)
-        loaded = load_data(data, input_shape=shape, classes=10, mean=mean, std=std)
+        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        loaded = load_data(data, input_shape=(3, 32, 32), classes=10, mean=mean, std=std)
         settings = DistillSettings(calibration_images=512)
         self.distiller = ShortDistiller(self.teacher.model, loaded, images, settings)
         self.profiler = ShortDistiller.refitting(self.teacher.model, loaded, settings)
 
-    def search(
-        self, policy: str, task: Task, seed: int, candidates: int, states: States
-    ) -> tuple[dict[str, object], States]:
-        """Return the best reward and the seconds after each trained candidate, and what the policies learned."""
+    def search(self, policy: str, seed: int, candidates: int) -> dict[str, object]:
+        """Return the best reward and the seconds after each trained candidate, and the winner."""
         best: list[float] = []
         seconds: list[float] = []
         seen: set[str] = set()
@@ -137,10 +100,10 @@ class Network:
                 best.append(max([trial.reward, *best[-1:]]))
                 seconds.append(round(time.perf_counter() - start, 1))
 
-        profile = load_profile(task.device)
+        profile = load_profile("raspberry-pi-4")
         budgets = [
             Budget("params", PARAMS_SHARE * sum(layer.params for layer in self.teacher.layers)),
-            Budget("latency_ms", task.latency * LatencyModel(profile).estimate(self.teacher.model).figure.value),
+            Budget("latency_ms", LATENCY_SHARE * LatencyModel(profile).estimate(self.teacher.model).figure.value),
         ]
         with (
             tempfile.TemporaryDirectory() as folder,
@@ -155,15 +118,14 @@ class Network:
                 self.teacher, meter, known, known.teacher.metric, known.teacher_loss, objective, journal, seed
             )
             removal = round(REMOVAL_SHARE * candidates)
-            plan = SearchPlan(policy, seed, removal, candidates - removal, states)
+            plan = SearchPlan(policy, seed, removal, candidates - removal)
             found = search(evaluator, plan, journal, [], lambda: self.profiler, watch)
         assert found.winner is not None
-        row = {
+        return {
             "best": [round(value, 5) for value in best],
             "seconds": seconds,
             "winner": found.winner.architecture.to_json(),
         }
-        return row, found.policy_states
 
 
 def write_table(rows: Mapping[str, Mapping[str, list[float]]], path: Path) -> None:
@@ -180,9 +142,8 @@ def write_table(rows: Mapping[str, Mapping[str, list[float]]], path: Path) -> No
     for policy, found in by_policy.items():
         ends = [row["best"][-1] for row in found]
         large = policy.startswith("ResNet-56")
-        scratch = "ResNet-56 from scratch" if large else "reinforce"
         cells = [_needed(found, marks.get(mark), "count") if not large else "" for mark in ("random", "n2n")]
-        cells.append(_needed(found, marks.get(scratch), "count") if policy in TRANSFERS else "")
+        cells.append(_needed(found, marks.get(SCRATCH[policy]), "count") if policy in SCRATCH else "")
         cells.append("" if large else _needed(found, marks.get("random"), "seconds"))
         spread = f"{statistics.median(ends):.4f} ({min(ends):.4f} to {max(ends):.4f})"
         total = statistics.median(row["seconds"][-1] for row in found)

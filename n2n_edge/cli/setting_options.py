@@ -16,7 +16,7 @@ from n2n_edge.runs.settings import REPEATED
 
 __all__ = ["numbers_of", "with_settings"]
 
-_PATHS = ("classes", "policy_from")
+_PATHS = ("classes",)
 
 
 def with_settings(command: Callable[..., None], items: Sequence["Field[Any]"], *, behind: str) -> None:

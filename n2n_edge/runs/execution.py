@@ -22,7 +22,6 @@ from n2n_edge.runs.environment import explained_failures, threads_of_run
 from n2n_edge.runs.final import FinalPlan, FinalTraining, final_plan, kept_plan, plan_in_words
 from n2n_edge.runs.finish import ship
 from n2n_edge.runs.folder import RunFolder, finished_report
-from n2n_edge.runs.policy_file import save_policies
 from n2n_edge.runs.prepare import Prepared, prepare, refuse_changes
 from n2n_edge.runs.schedule import SEARCH_SHARE, Schedule, make_schedule, retimed
 from n2n_edge.runs.settings import CompressSettings
@@ -126,7 +125,6 @@ def _run(
             )
         give_back_freed_memory()
         architecture = _winner_or_refusal(found, settings).architecture
-        save_policies(found.policy_states, folder.policy)
         ends_at = None
         if settings.minutes is not None:
             ends_at = started + settings.minutes * 60
@@ -251,7 +249,6 @@ def _search(
         seed=settings.seed,
         removal_candidates=effort.removal_candidates,
         shrinkage_candidates=effort.shrinkage_candidates,
-        policy_states=prepared.policy_states,
         deadline_s=deadline_s,
         profile_s=schedule.profile_s,
         proposals=settings.proposals,

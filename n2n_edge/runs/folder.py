@@ -101,11 +101,6 @@ class RunFolder:
         return self.stacks.is_file() and self.stacks.stat().st_size > 0
 
     @property
-    def policy(self) -> Path:
-        """What the policies have learned, for `--policy-from`."""
-        return self.path / "policy.safetensors"
-
-    @property
     def tensorboard(self) -> Path:
         """Event files for TensorBoard, where they were asked for."""
         return self.path / "tensorboard"

@@ -37,7 +37,6 @@ from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.folder import RunFolder
 from n2n_edge.runs.input_size import at_input_size
 from n2n_edge.runs.normalisation import Normalisation, choose_normalisation
-from n2n_edge.runs.policy_file import PolicyStates, load_policies
 from n2n_edge.runs.preprocessing import preprocessing_for
 from n2n_edge.runs.proven_runtime import prove_teacher, refuse_runtime
 from n2n_edge.runs.readiness import export_note, refuse_unready, runtime_note
@@ -99,7 +98,6 @@ class Prepared:
     data: Data
     task_reason: str
     distilling: DistillSettings
-    policy_states: PolicyStates
     warnings: tuple[Notice, ...]
     notes: tuple[Notice, ...]
     restored: tuple[str, ...]
@@ -160,7 +158,6 @@ def prepare(
         )
     if engine.device.type != "cuda" and distilling.processes > 1:
         raise UnsuitableEnvironmentError(f"‹gpus› {settings.gpus}: torch finds no CUDA device here; leave it out")
-    states = load_policies(Path(settings.policy_from)) if settings.policy_from else {}
     path = _teacher_file(settings, folder, callback)
     teacher = Teacher.load(path, settings.input_shape)
     refuse_unready(teacher, path)
@@ -226,7 +223,6 @@ def prepare(
         data=data,
         task_reason=choice.reason,
         distilling=distilling,
-        policy_states=states,
         notes=(*normalised, *of_size),
         warnings=(*noted, *data.warnings, *of_metric, *scale_warnings(teacher.model, data, engine)),
         restored=restored,

@@ -317,7 +317,6 @@ def compress(
     epochs: int | None = None,
     seed: int = 0,
     policy: str = "reinforce",
-    policy_from: Path | str | None = None,
     task: str = "auto",
     label_weight: float = 0.1,
     decode: str | None = None,

@@ -141,7 +141,6 @@ class CompressSettings:
     epochs: int | None = _setting(None, "Epochs of the final distillation.", SEARCH)
     seed: int = _setting(0, "Seed of splits, policies and training.", SEARCH)
     policy: str = _setting("reinforce", "reinforce, n2n, random, greedy or evolution.", SEARCH)
-    policy_from: str | None = _setting(None, "Folder of a run whose trained policy to start from.", SEARCH)
     task: str = _setting(
         "auto",
         "What the teacher does: classification, multilabel, segmentation, detection, keypoints, regression (anything "

@@ -31,6 +31,11 @@ def read_settings(path: Path) -> CompressSettings:
         document = with_present_names(read_toml(path, wanted="the run.toml of a run"))
     except InputError as error:
         raise InputError(f"{error.text}; restore it or start a new run") from error
+    if "policy_from" in document:  # of older versions
+        raise InputError(
+            f"{path}: 'policy_from' is gone, no search starts from another run's policies; "
+            "take its line out to go on without, or start a new run"
+        )
     known = {item.name for item in fields(CompressSettings)}
     unknown = sorted(set(document) - known)
     if unknown:
@@ -46,7 +51,7 @@ def _absolute_device(name: str) -> str:
     return str(expanded(name).absolute()) if name.endswith(".toml") else name
 
 
-_PATHS = ("teacher", "weights", "data", "classes", "policy_from")
+_PATHS = ("teacher", "weights", "data", "classes")
 
 
 def absolute_paths(given: Mapping[str, object]) -> dict[str, object]:

@@ -245,7 +245,7 @@ def _prepared(
     """Return what the run began with, unchanged since, and a candidate's architecture."""
     run, meta = folder.path, journal.meta()
     profiles = profiles_of_run(meta, run, settings.devices, settings.measured or (), settings.runtime)
-    prepared = prepare(replace(settings, policy_from=None), profiles, folder, callback, target.cache)
+    prepared = prepare(settings, profiles, folder, callback, target.cache)
     refuse_changes(meta, prepared, run)
     prepared = with_kept_order(prepared, journal)
     return prepared, _architecture(prepared.teacher, candidate, run)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from n2n_edge.search.evaluator import Evaluator, Priced, Score
 from n2n_edge.search.precision import Base, Depth
-from n2n_edge.search.proposers.base import PolicyStates, Proposer, SearchContext, make_proposer, proposer_errors
+from n2n_edge.search.proposers.base import Proposer, SearchContext, make_proposer, proposer_errors
 from n2n_edge.search.space import Cuts, RemovalStage, ShrinkageStage, Stage
 from n2n_edge.search.store import Fact, Journal, rung_kind
 from n2n_edge.search.surrogate import Sensitivity
@@ -45,16 +45,14 @@ _PROPOSALS_PER_CANDIDATE = 8
 class SearchPlan:
     """How much to search: trained candidates per stage, and the policy.
 
-    `policy_states` (by stage) starts the policies from those of another run; `deadline_s` is a limit on the search's
-    wall-clock seconds, None for no limit; then `profile_s` is one on those of the sensitivity profile. `proposals` are
-    made at once, None: as many as the policy likes.
+    `deadline_s` is a limit on the search's wall-clock seconds, None for no limit; then `profile_s` is one on those of
+    the sensitivity profile. `proposals` are made at once, None: as many as the policy likes.
     """
 
     policy: str
     seed: int
     removal_candidates: int
     shrinkage_candidates: int
-    policy_states: PolicyStates = field(default_factory=dict)
     deadline_s: float | None = None
     profile_s: float | None = None
     proposals: int | None = None
@@ -91,14 +89,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The winner (None where nothing met the budgets), the nearest miss, and what the policies have learned.
-
-    `objective` is the cost that the reward counted.
-    """
+    """The winner (None where nothing met the budgets), the nearest miss, and the cost that the reward counted."""
 
     winner: Trial | None
     nearest: Trial | None
-    policy_states: PolicyStates
     objective: str
 
 
@@ -161,11 +155,11 @@ def search(
         journal,
         clock,
         on_progress,
-        make_proposer(plan.policy, SearchContext(plan.seed, expected, plan.policy_states, evaluator, sensitivity)),
+        make_proposer(plan.policy, SearchContext(plan.seed, expected, evaluator, sensitivity)),
     )
     run.remove_layers()
     run.shrink_layers()
-    return SearchResult(run.winner(rungs), run.leaders.nearest, run.states(), evaluator.objective.cost)
+    return SearchResult(run.winner(rungs), run.leaders.nearest, evaluator.objective.cost)
 
 
 @dataclass
@@ -336,11 +330,6 @@ class _Search:
                 yield waiting.popleft()
         price(last)
         yield from waiting
-
-    def states(self) -> PolicyStates:
-        """Return what the policies have learned."""
-        with proposer_errors(self.plan.policy):
-            return self.proposer.states()
 
     def winner(self, rungs: Sequence[Rung]) -> Trial | None:
         """Return the best after successive halving; None where nothing met the budgets."""

@@ -47,7 +47,7 @@ _Vector = npt.NDArray[np.float32]
 
 
 class _State(NamedTuple):
-    """State of a step, normalised; its fields are the same for every network and both stages, so policies transfer.
+    """State of a step, normalised; its fields are the same for every network and both stages.
 
     Shares are square roots of shares of the teacher's, which spreads the many small ones. The last five say what share
     of the teacher's cost the budgets leave, one where there is no budget.

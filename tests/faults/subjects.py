@@ -780,10 +780,10 @@ def _weights() -> Mapping[str, bytes]:
     import torch
     from safetensors.torch import save
 
-    state = {"removal/lstm.weight": torch.ones(3, 4), "shrinkage/head.bias": torch.zeros(2)}
+    state = {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}
     stream = io.BytesIO()
-    torch.save({"state_dict": {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}}, stream)
-    return {"policy.safetensors": save(state), "weights.pt": stream.getvalue()}
+    torch.save({"state_dict": state}, stream)
+    return {"weights.safetensors": save(state), "weights.pt": stream.getvalue()}
 
 
 def make_weights(random: Random) -> Files:
@@ -792,17 +792,12 @@ def make_weights(random: Random) -> Files:
 
 
 def read_weights(folder: Path, random: Random) -> None:
+    import torch
+
+    from n2n_edge.training.torch_teachers import _load_weights
+
     (path,) = folder.iterdir()
-    if path.suffix == ".safetensors":
-        from n2n_edge.runs.policy_file import load_policies
-
-        load_policies(path)
-    else:
-        import torch
-
-        from n2n_edge.training.torch_teachers import _load_weights
-
-        _load_weights(torch.nn.Linear(3, 2), path)
+    _load_weights(torch.nn.Linear(3, 2), path)
 
 
 def read_labels(folder: Path, random: Random) -> None:

@@ -18,7 +18,6 @@ from n2n_edge import Run
 from n2n_edge._example import teacher_path
 from n2n_edge.data.source_digits import read as read_digits
 from n2n_edge.errors import BudgetMissedError, InputError
-from n2n_edge.search.store import Journal
 from n2n_edge.search.trial import Trial
 from tests.runs.small import images_npz, teacher_file
 from tests.runs.stopping import begun
@@ -165,18 +164,6 @@ def test_a_kill_amid_the_search_changes_nothing(small: dict[str, object], tmp_pa
     unbroken = n2n_edge.compress(out=tmp_path / "unbroken", threads=threads, **small)  # type: ignore[arg-type]
     assert again.report["architecture"] == unbroken.report["architecture"]
     assert again.student.read_bytes() == unbroken.student.read_bytes()
-
-
-@pytest.mark.slow
-def test_a_policy_goes_on_from_another_run(result: Run, small: dict[str, object], tmp_path: Path) -> None:
-    def entropy(name: str, **given: object) -> float:
-        begun(tmp_path / name, **small, **given)
-        with Journal.read(tmp_path / name / "journal.sqlite") as journal:
-            return float(journal.cached("entropy", "removal/0")["entropy"])  # type: ignore[index, arg-type]
-
-    anew = entropy("anew")
-    assert entropy("again") == anew
-    assert entropy("later", policy_from=str(result.folder)) != anew
 
 
 @pytest.mark.slow

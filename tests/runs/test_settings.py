@@ -220,9 +220,19 @@ def test_older_runs_held_the_expected_latency_against_the_budget(tmp_path: Path)
     assert not read_settings(path).accept_expected
 
 
+def test_older_runs_that_started_from_another_run_are_refused_until_that_line_goes(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text('seed = 3\npolicy_from = "/runs/first"\n')
+    with pytest.raises(InputError, match=r"run\.toml: 'policy_from' is gone.*; take its line out to go on without"):
+        RunFolder.resume(tmp_path)
+    path.write_text("seed = 3\n")  # what they wrote without it, too
+    (tmp_path / "policy.safetensors").write_bytes(b"")
+    assert RunFolder.resume(tmp_path)[1] == CompressSettings(seed=3, accept_expected=True)
+
+
 @pytest.mark.parametrize("name", ["ü 😀", "a\x7fb", 'q"\\', "\u2028", "\U0010ffff", "tab\tline\n", "'''", "\x85\x9b"])
 def test_any_name_survives_the_file(tmp_path: Path, name: str) -> None:
-    settings = CompressSettings(teacher=f"/{name}/t.onnx", data=name, device=(f"a{name}b", "cpu"), policy_from=name)
+    settings = CompressSettings(teacher=f"/{name}/t.onnx", data=name, device=(f"a{name}b", "cpu"), weights=name)
     write_settings(settings, tmp_path / "run.toml")
     assert read_settings(tmp_path / "run.toml") == settings
 

@@ -208,22 +208,6 @@ def test_how_undecided_the_policy_was_is_kept_for_every_batch(run: Run) -> None:
     assert set(entropies(run("random", 1, removal=2, shrinkage=2)[1])) == {None}
 
 
-def test_the_policy_of_each_stage_goes_on_from_another_run(run: Run) -> None:
-    states = run("n2n", 0, removal=8, shrinkage=8)[0].policy_states
-    assert set(states) == {"removal", "shrinkage"}
-
-    def proposed(*stages: str) -> tuple[list[tuple[int, ...]], ...]:
-        known = {stage: states[stage] for stage in stages}
-        _, journal, _ = run("n2n", 5, name="-".join(["", *stages]), removal=8, shrinkage=8, policy_states=known)
-        return tuple([row.actions for row in journal.trials(stage)] for stage in ("removal", "shrinkage"))
-
-    removal, shrinkage = proposed()
-    assert proposed("removal")[0] != removal
-    kept, changed = proposed("shrinkage")
-    assert kept == removal
-    assert changed != shrinkage
-
-
 def test_the_profile_shapes_the_widths_of_every_choice_of_layers(run: Run, teacher: Teacher) -> None:
     _, journal, _ = run("reinforce", 2)
     full = {group.name: group.width for group in teacher.groups}

@@ -119,7 +119,7 @@ def test_open_regions_are_the_last_decisions_of_both_stages(teacher: Teacher) ->
     shrinkage = ShrinkageStage(teacher, profile, {}, frozenset(), precision)
     for stage in (removal, shrinkage):
         assert stage.problem.choices[-len(names) :] == (2,) * len(names)
-        assert stage.problem.features.shape == (stage.problem.steps, FEATURES)  # policies transfer
+        assert stage.problem.features.shape == (stage.problem.steps, FEATURES)
         assert stage.cuts(stage.problem.default).int8 == frozenset()
     assert removal.cuts(removal.without((), names[:2])).int8 == set(names[:2])
     assert shrinkage.cuts(shrinkage.nearest({}, names[1:])).int8 == set(names[1:])

@@ -18,14 +18,11 @@ from n2n_edge.search.space import Cuts, DecisionProblem, Stage
 from n2n_edge.search.trial import Actions, StageName, Trial
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from n2n_edge.search.evaluator import Evaluator
     from n2n_edge.search.surrogate import Sensitivity
 
 __all__ = [
     "Factory",
-    "PolicyStates",
     "Proposer",
     "SearchContext",
     "Stream",
@@ -38,9 +35,6 @@ __all__ = [
     "register_proposer",
     "varied",
 ]
-
-PolicyStates = Mapping[str, "Mapping[str, Tensor]"]
-"""Weights of policies by stage."""
 
 _GROUP = "n2n_edge.proposers"
 """Entry points under which packages offer proposers: ``name = "package.module:factory"``."""
@@ -74,14 +68,12 @@ def generator_of(stream: Stream, seed: int, *counts: int) -> np.random.Generator
 class SearchContext:
     """What a proposer may use of its search.
 
-    `expected` is how many trained trials each stage will have, about; `learned` the policies of another run to start
-    from. `evaluator` has the teacher and its costs, and `sensitivity` measures how much each part of it matters: that
-    takes a while, so it happens on call.
+    `expected` is how many trained trials each stage will have, about. `evaluator` has the teacher and its costs, and
+    `sensitivity` measures how much each part of it matters: that takes a while, so it happens on call.
     """
 
     seed: int
     expected: Mapping[StageName, int] = field(default_factory=dict)
-    learned: PolicyStates = field(default_factory=dict)
     evaluator: "Evaluator | None" = None
     sensitivity: "Callable[[], Sensitivity] | None" = None
 
@@ -110,15 +102,9 @@ class Proposer(ABC):
     """Most trials that are asked for at once."""
     rounds: ClassVar[int] = 1
     """Parts of stage 2; before each of them `base_layers` is asked anew."""
-    transfers: ClassVar[bool] = False
-    """Whether another run can go on from its `states`."""
     stage: Stage
 
     def __init__(self, context: SearchContext) -> None:
-        if context.learned and not self.transfers:
-            raise InputError(
-                f"policy {self.name} learns nothing that transfers: start from another run with reinforce or n2n only"
-            )
         self.context = context
 
     @property
@@ -168,10 +154,6 @@ class Proposer(ABC):
     def reward(self, trial: Trial) -> float:
         """Return the reward by which feasible trials are ranked in the end."""
         return trial.reward
-
-    def states(self) -> PolicyStates:
-        """Return what another run can go on from, by stage."""
-        return {}
 
 
 Factory = Callable[[SearchContext], Proposer]

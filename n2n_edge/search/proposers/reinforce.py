@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from n2n_edge.errors import InputError
 from n2n_edge.search.precision import Depth
 from n2n_edge.search.proposers.base import Proposer, SearchContext, Stream, choose_distinct, generator_of, varied
 from n2n_edge.search.space import DecisionProblem, Stage
@@ -64,13 +63,12 @@ class ReinforceProposer(Proposer):
     """Samples from a policy of its own for each stage, which learns from every batch of trials."""
 
     name = "n2n"
-    transfers = True
     settings = ReinforceSettings.plain()
 
     def __init__(self, context: SearchContext) -> None:
         super().__init__(context)
         self._policies: dict[tuple[str, Depth], ReinforcePolicy] = {}
-        self._states: dict[str, dict[str, Tensor]] = {}
+        self._learned: dict[str, dict[str, Tensor]] = {}
 
     @property
     def policy(self) -> "ReinforcePolicy":
@@ -84,15 +82,15 @@ class ReinforceProposer(Proposer):
 
     def start(self, stage: Stage) -> None:
         """Go on with the stage's policy, or make one that starts from what this stage learned on other layers."""
-        self._states = self.states()
+        if self._policies:
+            self._learned[self.stage.name] = self.policy.state_dict()
         super().start(stage)
         key = (stage.name, stage.depth)
         if key not in self._policies:
             expected = self.context.expected.get(stage.name, 1)
             policy = ReinforcePolicy(self.problem, seed=self.seed, expected_candidates=expected, settings=self.settings)
-            learned = self._states.get(stage.name, self.context.learned.get(stage.name))
-            if learned is not None:
-                policy.load_state_dict(learned)
+            if stage.name in self._learned:
+                policy.load_state_dict(self._learned[stage.name])
             self._policies[key] = policy
 
     def ask(self, count: int) -> list[Actions]:
@@ -102,10 +100,6 @@ class ReinforceProposer(Proposer):
     def tell(self, trial: Trial) -> None:
         """Keep a trial for the policy, which learns from all of a batch before it is asked again."""
         self.policy.observe(trial.actions, trial.reward)
-
-    def states(self) -> dict[str, dict[str, Tensor]]:
-        """Return the policies' weights by stage."""
-        return {**self._states, self.stage.name: self.policy.state_dict()} if self._policies else {}
 
 
 class ReinforcePolicy:
@@ -220,17 +214,7 @@ class ReinforcePolicy:
         return {name: value.detach().clone() for name, value in self._network.state_dict().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Start from the weights of another run; raises InputError if they are of another kind or size of policy."""
-        if not state:
-            raise InputError(
-                "the policy to start from is empty (random and greedy learn nothing): name a reinforce run"
-            )
-        own = self._network.state_dict()
-        if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in state.items()}:
-            raise InputError(
-                f"the policy to start from doesn't fit the {self._problem.kind} policy of this version: "
-                "name a run that the same version of n2n-edge wrote"
-            )
+        """Start from the weights of another policy of the same kind."""
         self._network.load_state_dict(dict(state))
 
     def _elites(self) -> list[Actions]:
