@@ -148,16 +148,21 @@ class Judge:
 
     def __init__(self, teacher: Teacher) -> None:
         self.full = {name: value.shape for name, value in teacher.model.graph.initializers.items()}
+        self.reach = self._reach(teacher.model)
+
+    def _reach(self, model: ir.Model) -> int:
+        """How far convolutions look in sum: as far when they are merged, not when one is removed."""
+        kernels = [node.attributes.get_ints("kernel_shape") for node in model.graph if node.op_type == "Conv"]
+        return sum(kernel[0] - 1 for kernel in kernels if kernel)
 
     def evaluate(self, model: ir.Model, kept: object = None, *, seed: int, shipped: object = None) -> ProxyResult:
-        there = {node.name for node in model.graph if node.op_type in ("Conv", "Gemm")}
         narrower = [
             name
             for name, value in model.graph.initializers.items()
             if name in self.full and value.shape is not None and self.full[name] is not None
             if value.shape and self.full[name] and value.shape[0] != self.full[name][0]  # type: ignore[index]
         ]
-        lost = 0.02 * len(narrower) + 0.05 * max(0, 5 - len(there))
+        lost = 0.02 * len(narrower) + 0.1 * (self.reach - self._reach(model))
         return ProxyResult(1.0 - min(lost, 1.0), 5.0 * lost, 0.0, 0.0, model)
 
 
@@ -174,7 +179,7 @@ def test_a_search_merges_where_that_is_free_and_repeats_it_from_its_journal(
             meter = CostMeter(teacher, PI, budgets, journal, worker, accept_expected=True, merging=True)
             objective = Objective.choose(None, meter.of_teacher(timed=False), budgets)
             evaluator = Evaluator(teacher, meter, judge, 1.0, 0.0, objective, journal, 0)  # type: ignore[arg-type]
-            plan = SearchPlan(policy, 0, 6, 3)
+            plan = SearchPlan(policy, 0, 9, 3)
             result = search(evaluator, plan, journal, (), lambda: judge)  # type: ignore[arg-type, return-value]
         return result.winner and result.winner.architecture, len(journal.trials())
 

@@ -218,16 +218,16 @@ def test_the_profile_shapes_the_widths_of_every_choice_of_layers(run: Run, teach
 
 def test_stage_1_tries_whole_branches_alone_and_begins_without_those_that_matter_least(run: Run) -> None:
     teacher = residual(6)
-    _, journal, judge = run("reinforce", teacher=teacher, removal=1, shrinkage=1)
+    _, journal, judge = run("reinforce", teacher=teacher, removal=6, shrinkage=1)
     branches = [branch for branch in branches_of(teacher) if len(branch) > 1]
     assert len(branches) == 6
     assert all(journal.cached(Fact.SENSITIVITY, branch_name(branch)) for branch in branches)
-    lost = {b: 1.0 - judge.evaluate(build(teacher, teacher.full.remove(*b)), seed=0).metric for b in branches}
-    gone = journal.trials("removal")[0].architecture.removed
-    cut = [branch for branch in branches if gone.issuperset(branch)]
-    assert 0 < len(cut) < 6
-    assert gone == {name for branch in cut for name in branch}
-    assert max(lost[branch] for branch in cut) <= min(lost[branch] for branch in branches if branch not in cut)
+    lost = {b: 1.0 - judge.evaluate(build(teacher, teacher.full.remove(*b)), seed=0).accuracy for b in branches}
+    starts = [trial.architecture.removed for trial in journal.trials("removal") if trial.batch == 0]
+    cuts = [{branch for branch in branches if gone.issuperset(branch)} for gone in starts]
+    assert len({len(cut) for cut in cuts}) > 2
+    for cut in cuts:  # the branches are alike but for what they lose
+        assert max((lost[branch] for branch in cut), default=0) <= min(lost[branch] for branch in {*branches} - cut)
 
 
 def test_of_candidates_with_equal_hits_the_lower_loss_earns_more_where_there_are_budgets(
