@@ -50,11 +50,11 @@ class Architecture:
         """
         reasons = dict(self.names.layers)
         removed = self.removed | set(layers)
-        whole = {name for branch in self.names.branches if removed.issuperset(branch) for name in branch}
+        free = self.names.removable_of(removed)
         for layer in layers:
             if layer not in reasons:
                 raise ValueError(f"no layer is called {layer!r}; layers: {_some(reasons)}")
-            if reasons[layer] and layer not in whole:
+            if layer not in free:
                 branch = next((each for each in self.names.branches if layer in each), ())
                 together = f"; it goes with all of its branch ({_some(branch)})" if branch else ""
                 raise ValueError(f"layer {layer!r} can't be removed: it {reasons[layer]}{together}")
@@ -134,6 +134,12 @@ class Vocabulary:
     regions: tuple[str, ...] = ()
     mergeable: tuple[str, ...] = ()
     branches: tuple[tuple[str, ...], ...] = ()
+
+    def removable_of(self, removed: frozenset[str]) -> frozenset[str]:
+        """Return which of the layers `removed` can go: those that can alone, and branches of which all are there."""
+        alone = (name for name, reason in self.layers if not reason)
+        whole = (branch for branch in self.branches if removed.issuperset(branch))
+        return removed.intersection({*alone}.union(*whole))
 
     def full_width(self, group: str) -> int:
         """Return the teacher's width of `group`, refusing unknown names with ValueError."""

@@ -1,6 +1,6 @@
 """Residual branches whose layers can only go together: what is added to a skip, of the skip's own shape."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -44,7 +44,7 @@ def find_branches(model: ir.Model, layers: Sequence[Layer]) -> tuple[Branch, ...
                 continue
             inside = _between(skip, end, join, place)
             members = {of_node[name].name: of_node[name] for name in inside if name in of_node}
-            whole = all(inside.keys() >= set(layer.nodes) for layer in members.values())
+            whole = all(inside.issuperset(layer.nodes) for layer in members.values())
             same = shapes[str(skip.name)] == shapes[str(join.outputs[0].name)]
             if whole and same and any(layer.reason for layer in members.values()):
                 names = tuple(layer.name for layer in layers if layer.name in members)
@@ -53,14 +53,14 @@ def find_branches(model: ir.Model, layers: Sequence[Layer]) -> tuple[Branch, ...
     return tuple(found)
 
 
-def _between(skip: ir.Value, end: ir.Value, join: ir.Node, place: Mapping[ir.Node, int]) -> dict[str, ir.Node]:
-    """Return, by name, the nodes from `skip` to `end` where that is all they do: read it, and give what is joined.
+def _between(skip: ir.Value, end: ir.Value, join: ir.Node, place: Mapping[ir.Node, int]) -> set[str]:
+    """Return the names of the nodes from `skip` to `end` where that is all they do: read it, and give what is joined.
 
     Empty where anything else is read, or where what they give is read elsewhere.
     """
     start = skip.producer()
     earliest = -1 if start is None else place.get(start, -1)
-    inside: dict[ir.Node, None] = {}
+    inside: set[ir.Node] = set()
     waiting = [end]
     while waiting:
         value = waiting.pop()
@@ -68,20 +68,16 @@ def _between(skip: ir.Value, end: ir.Value, join: ir.Node, place: Mapping[ir.Nod
             continue
         node = value.producer()
         if node is None or place.get(node, -1) <= earliest or not is_understood(node) or len(inside) == _MOST_INSIDE:
-            return {}
+            return set()
         if node not in inside:
-            inside[node] = None
+            inside.add(node)
             waiting += [read for read in node.inputs if read is not None]
-    return {} if any(_leaves(node, inside, join) for node in inside) else {str(node.name): node for node in inside}
+    readers = {*inside, join}
+    return set() if any(_leaves(node, readers) for node in inside) else {str(node.name) for node in inside}
 
 
-def _leaves(node: ir.Node, inside: Mapping[ir.Node, None], join: ir.Node) -> bool:
-    """Tell whether anything but the nodes `inside` and the `join` reads what a node gives."""
+def _leaves(node: ir.Node, readers: Set[ir.Node]) -> bool:
+    """Tell whether anything but `readers` reads what a node gives."""
     return any(
-        value.is_graph_output() or any(reader not in inside and reader is not join for reader in _readers(value))
-        for value in node.outputs
+        value.is_graph_output() or any(use.node not in readers for use in value.uses()) for value in node.outputs
     )
-
-
-def _readers(value: ir.Value) -> Iterator[ir.Node]:
-    return (use.node for use in value.uses())

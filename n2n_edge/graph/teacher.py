@@ -127,8 +127,7 @@ class Teacher:
     @cached_property
     def removable(self) -> frozenset[str]:
         """The layers that can be removed, alone or with all others of their residual branch."""
-        alone = {layer.name for layer in self.layers if layer.removable}
-        return frozenset(alone.union(*(branch.layers for branch in self.branches)))
+        return self.full.names.removable_of(frozenset(layer.name for layer in self.layers))
 
     @cached_property
     def links(self) -> tuple[Link, ...]:
@@ -190,10 +189,8 @@ class Teacher:
 
     def repaired(self, removed: frozenset[str]) -> frozenset[str]:
         """Return `removed` less the layers that can't be removed together with the others, or only with others."""
-        alone = {layer.name for layer in self.layers if layer.removable}
         while True:
-            whole = {name for branch in self.branches if removed.issuperset(branch.layers) for name in branch.layers}
-            removed &= alone | whole
+            removed = self.full.names.removable_of(removed)
             try:
                 self.base_graph(removed)
                 return removed

@@ -93,6 +93,10 @@ class LatencyModel:
         with foreign_file("the model"):
             return self.of_counted(counted(model))
 
+    def node_ms(self, model: ir.Model) -> dict[str, float]:
+        """Return the predicted milliseconds of every node of a model, by its name; raises as `estimate` does."""
+        return {item.name: item.latency_ms for item in self.estimate(model).nodes}
+
     def of_counted(self, found: Counted) -> Estimate:
         """Return the `estimate` of a model that was counted already."""
         return self.of_graph(found.flat, found.nodes).estimate(found.amounts)

@@ -4,17 +4,21 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from n2n_edge.graph.teacher import Teacher
 
-__all__ = ["branch_name", "branches_of", "limited_shares", "spread_rises"]
+__all__ = ["branch_name", "branches_of", "free_branches", "limited_shares", "spread_rises"]
 
 Branch = tuple[str, ...]
 
 
 def branches_of(teacher: Teacher) -> tuple[Branch, ...]:
-    """Return the removable layers, those together that lie on one residual branch; others alone.
+    """Return the `free_branches`, and behind them, as a whole, the branches that hold layers which can't go alone.
 
-    Branches that hold layers which can't go alone come last, as a whole; those of their layers that can stand among the
-    others, too.
+    Those of their layers that can stand among the free ones, too.
     """
+    return (*free_branches(teacher), *(branch.layers for branch in teacher.branches))
+
+
+def free_branches(teacher: Teacher) -> tuple[Branch, ...]:
+    """Return the layers that can go alone, those together that lie on one residual branch; others by themselves."""
     branches: list[Branch] = []
     run: list[str] = []
     for layer in teacher.layers:
@@ -28,7 +32,7 @@ def branches_of(teacher: Teacher) -> tuple[Branch, ...]:
                 run = []
         elif layer.removable:
             branches.append((layer.name,))
-    return (*branches, *((one,) for one in run), *(branch.layers for branch in teacher.branches))
+    return (*branches, *((one,) for one in run))
 
 
 def branch_name(branch: Branch) -> str:

@@ -238,10 +238,7 @@ class CostMeter:
     @cached_property
     def limited_shares(self) -> Mapping[str, float]:
         """What each layer has of the costs that the budgets limit (see `branches.limited_shares`)."""
-        latencies = [
-            {node.name: node.latency_ms for node in LatencyModel(device.profile).estimate(self.teacher.model).nodes}
-            for device in self.devices
-        ]
+        latencies = [LatencyModel(device.profile).node_ms(self.teacher.model) for device in self.devices]
         return limited_shares(self.teacher, self.headroom(), latencies)
 
     def fitted(self, base: Base, ratios: Mapping[str, float]) -> Architecture:

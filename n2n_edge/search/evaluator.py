@@ -183,9 +183,9 @@ class Evaluator:
         A branch's rise is divided among its layers; removable layers that lie on none count as branches. Merges are
         made alone, too, and regions whose precision is open tried in int8 alone.
 
-        `make()` prepares what refits without training. At most `most` parts are tried, branches and the narrowest
-        groups first, of those the ones that cost most of what budgets limit, and no more once ``out_of_time(tried)``;
-        the others count as average.
+        `make()` prepares what refits without training. At most `most` parts are tried, three of layers to one group,
+        those first that cost most of what budgets limit, and no more once ``out_of_time(tried)``; the others count as
+        average.
         ``on_probe(done, total)`` is told of every part, before the first one, too.
         """
         distiller = SharedDistiller("sensitivity profile", make)
@@ -272,14 +272,9 @@ class Evaluator:
                     of_groups.append((turn, size, f"{group.name}@{ratio}", narrow))
         of_layers.sort(key=lambda cut: -cut[0])
         of_groups.sort(key=lambda cut: (cut[0], -cut[1]))
-        layers = [cut[-2:] for cut in of_layers]
-        groups = [cut[-2:] for cut in of_groups]
-        turns = max(-(-len(layers) // _LAYERS_PER_GROUP), len(groups))
-        return [
-            cut
-            for turn in range(turns)
-            for cut in (*layers[turn * _LAYERS_PER_GROUP : (turn + 1) * _LAYERS_PER_GROUP], *groups[turn : turn + 1])
-        ]
+        turns = [(place // _LAYERS_PER_GROUP, cut[-2:]) for place, cut in enumerate(of_layers)]
+        turns += [(place, cut[-2:]) for place, cut in enumerate(of_groups)]
+        return [cut for _, cut in sorted(turns, key=lambda turn: turn[0])]
 
     def _request(self, kind: str, architecture: Architecture, distiller: SharedDistiller, step: str) -> Request:
         make = partial(self._candidate, architecture)

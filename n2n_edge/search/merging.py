@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import onnx_ir as ir
-
 from n2n_edge.devices.profile import Profile
 from n2n_edge.graph.merging import Merge, merges_of, outline_merged
 from n2n_edge.graph.teacher import Teacher
@@ -47,9 +45,9 @@ def priced_merges(teacher: Teacher, profile: Profile) -> tuple[PricedMerge, ...]
     found: dict[Merge, float] = {}
     before: dict[str, float] = {}
     for disjoint in _rounds(merges_of(teacher.links)):
-        before = before or _node_ms(latency, teacher.model)
+        before = before or latency.node_ms(teacher.model)
         linear = {name for merge in disjoint for name in merge.linear}
-        after = _node_ms(latency, outline_merged(teacher.model, teacher.layers, linear))
+        after = latency.node_ms(outline_merged(teacher.model, teacher.layers, linear))
         for merge in disjoint:
             members = [node for layer in merge.layers for node in nodes[layer]]
             found[merge] = sum(before.get(node, 0.0) - after.get(node, 0.0) for node in members)
@@ -97,7 +95,3 @@ def _rounds(merges: Iterator[Merge]) -> Sequence[Sequence[Merge]]:
         else:
             rounds.append(([merge], set(merge.layers)))
     return [members for members, _ in rounds]
-
-
-def _node_ms(latency: LatencyModel, model: ir.Model) -> dict[str, float]:
-    return {item.name: item.latency_ms for item in latency.estimate(model).nodes}

@@ -13,7 +13,7 @@ from n2n_edge.devices.profile import Profile
 from n2n_edge.graph.groups import ChannelGroup
 from n2n_edge.graph.teacher import Teacher
 from n2n_edge.latency.model import LatencyModel
-from n2n_edge.search.branches import branches_of
+from n2n_edge.search.branches import free_branches
 from n2n_edge.search.merging import PricedMerge
 from n2n_edge.search.precision import Base, CandidatePrecision, Depth
 from n2n_edge.search.trial import Actions, StageName
@@ -207,10 +207,8 @@ class RemovalStage:
         Of a branch that can go as a whole alone it is the one step that takes it out.
         """
         steps = {name: step for step, name in enumerate(self._layers)}
-        whole = {branch: step for step, branch in self._whole.items()}
-        by_name = branches_of(self.teacher)
-        alone = by_name[: len(by_name) - len(self.teacher.branches)]
-        return (*(tuple(steps[name] for name in branch) for branch in alone), *((step,) for step in whole.values()))
+        free = (tuple(steps[name] for name in branch) for branch in free_branches(self.teacher))
+        return (*free, *((step,) for step in self._whole))
 
     def layers_of(self, steps: Iterable[int]) -> tuple[str, ...]:
         """Return the layers that the cut of `steps` takes out."""
@@ -336,7 +334,7 @@ Stage = RemovalStage | ShrinkageStage
 
 def _layer_states(teacher: Teacher, profile: Profile, headroom: Mapping[str, float]) -> dict[str, _State]:
     """Return the state of every layer."""
-    latencies = {item.name: item.latency_ms for item in LatencyModel(profile).estimate(teacher.model).nodes}
+    latencies = LatencyModel(profile).node_ms(teacher.model)
     spent = [sum(latencies.get(node, 0.0) for node in layer.nodes) for layer in teacher.layers]
     params = sum(layer.params for layer in teacher.layers) or 1
     macs = sum(layer.macs for layer in teacher.layers) or 1

@@ -24,7 +24,7 @@ _LENGTHS = (0.5, 1.0, 2.0)
 """Grids of the hyperparameters: noise and local variation in units of the spread of what was observed, length scale."""
 
 _COMPOUNDED = 1.5
-"""What the root of the squares of rises by narrowing counts beside the sum of those by removal (benchmarks/policy)."""
+"""What the root of the squares of rises by narrowing counts beside the sum of those by removal (docs/method.md)."""
 
 _RISES = 3
 """From this column of the trend on there are rises of the loss."""
