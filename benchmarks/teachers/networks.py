@@ -1,10 +1,10 @@
-"""Small networks for 32 px photographs in the forms that boards are given: inverted residuals of three generations."""
+"""Small networks for 32 px photographs in the forms that boards are given: inverted residuals, plain convolutions."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
-__all__ = ["NETWORKS", "InvertedResidual", "mobile_network"]
+__all__ = ["NETWORKS", "InvertedResidual", "mobile_network", "plain_network"]
 
 Activation = Callable[[], nn.Module]
 
@@ -74,6 +74,17 @@ def mobile_network(
     return nn.Sequential(*layers)
 
 
+def plain_network(stages: Sequence[tuple[int, int]], classes: int = 10) -> nn.Module:
+    """Return 3x3 convolutions one after the other, `stages` of width and number, each halved in size at its end."""
+    channels, layers = 3, list[nn.Module]()
+    for width, count in stages:
+        for _ in range(count):
+            layers += [*conv(channels, width, 3), nn.ReLU()]
+            channels = width
+        layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
+
+
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "mobilenet-v2": lambda: mobile_network(
         [(1, 16, 1, 2, 3), (4, 24, 2, 1, 3), (4, 40, 3, 2, 3), (4, 64, 2, 1, 3)], nn.ReLU6
@@ -86,5 +97,7 @@ NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
         nn.SiLU,
         nn.Sigmoid,
     ),
+    "vgg": lambda: plain_network([(32, 2), (64, 3), (128, 3)]),
 }
-"""What MobileNetV2 (Sandler et al. 2018), V3 (Howard et al. 2019) and EfficientNet (Tan and Le 2019) are made of."""
+"""What MobileNetV2 (Sandler et al. 2018), V3 (Howard et al. 2019), EfficientNet (Tan and Le 2019) and VGG (Simonyan
+and Zisserman 2015) are made of."""

@@ -139,6 +139,13 @@ class LayerJson(TypedDict):
     """The layer that it is part of in the student."""
 
 
+class ConfidenceJson(TypedDict):
+    """How sure the winner's place is: its share of samples of the validation images in which no finalist is better."""
+
+    probability: float
+    finalists: int
+
+
 class SearchJson(TypedDict):
     """How the search went; `objective` is the cost that was minimised, `winner` the place of the winner in the list."""
 
@@ -148,6 +155,8 @@ class SearchJson(TypedDict):
     candidates: list[CandidateJson]
     objective: NotRequired[str]
     winner: NotRequired[int | None]
+    confidence: NotRequired[ConfidenceJson]
+    """Where several finalists were judged again."""
 
 
 class GroupJson(TypedDict):

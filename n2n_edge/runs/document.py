@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -25,6 +25,7 @@ from n2n_edge.report.document import (
     CandidateJson,
     ChosenJson,
     ConditionsJson,
+    ConfidenceJson,
     DeviceJson,
     ExamplesJson,
     LayerJson,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from n2n_edge.data.dataset import Data
     from n2n_edge.runs.final import Trained
     from n2n_edge.runs.parity import Parity
+    from n2n_edge.search.evaluator import Confidence
 
 __all__ = ["ModelFigures", "Origin", "precision_recall", "read_report", "run_report", "verdicts_of", "write_json"]
 
@@ -55,7 +57,7 @@ class Origin:
     """Where a student comes from: the command that makes it again, and the candidates of the search.
 
     `place` is the student's among them, `objective` the cost that the search counted. `chosen` says of which run it is
-    a candidate that a person chose; None for a run's winner.
+    a candidate that a person chose; None for a run's winner. `confidence` is that of a winner among finalists.
     """
 
     command: str
@@ -63,6 +65,7 @@ class Origin:
     candidates: Sequence[CandidateJson]
     place: int | None
     chosen: ChosenJson | None = None
+    confidence: "Confidence | None" = None
 
 
 def run_report(
@@ -153,6 +156,8 @@ def run_report(
         document["precision_recall"] = precision_recall
     if len(devices) > 1:
         document["devices"] = list(devices)
+    if origin.confidence is not None:
+        document["search"]["confidence"] = cast("ConfidenceJson", asdict(origin.confidence))
     if origin.chosen is not None:
         document["chosen"] = origin.chosen
     document["layers"] = list(layers)

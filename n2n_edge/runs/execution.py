@@ -45,6 +45,9 @@ __all__ = ["execute"]
 
 _LEAST_OVER = 0.001
 
+_RESAMPLES = 200
+"""Samples of the validation images by which the last finalists are compared."""
+
 _LEAST_SEARCH_S = 1.0
 """What a search gets of `--minutes` where getting ready has taken its share."""
 
@@ -130,6 +133,11 @@ def _run(
             ends_at = started + settings.minutes * 60
             schedule = retimed(schedule, prepared)
         plan = _final_plan(settings, prepared, schedule, architecture, journal, ends_at)
+        if found.confidence is not None:
+            callback.on_message(
+                f"the winner is the best of {found.confidence.finalists} finalists in "
+                f"{found.confidence.probability:.0%} of samples of the validation images"
+            )
         callback.on_message(f"training the winner for {plan_in_words(plan, settings, len(prepared.data.train))}")
 
         with phase("final distillation"):
@@ -141,6 +149,7 @@ def _run(
             objective=found.objective,
             candidates=candidate_rows(journal),
             place=place_of(architecture.key, listed_candidates(journal)),
+            confidence=found.confidence,
         )
         with phase("export and tests"):
             ship(folder, settings, prepared, trained, origin, callback, journal.check_there, schedule.condition_images)
@@ -210,7 +219,7 @@ def _search(
         taught = {"seconds": distiller.teaching_seconds, "bytes": distiller.teaching_bytes}
         journal.store(Fact.FINAL, "teaching", {name: value / schedule.short_images for name, value in taught.items()})
 
-    def finals(times: int) -> ShortDistiller:
+    def finals(times: int, resamples: int) -> ShortDistiller:
         images = schedule.drawn(times, prepared.data)
         return ShortDistiller(
             prepared.teacher.model,
@@ -219,6 +228,7 @@ def _search(
             short.for_images(min(images, each)),
             validation_images=schedule.rung_validation,
             feature_images=schedule.feature_images,
+            resamples=resamples,
         )
 
     def profiler() -> ShortDistiller:
@@ -253,7 +263,10 @@ def _search(
         profile_s=schedule.profile_s,
         proposals=settings.proposals,
     )
-    rungs = [Rung(finalists, times, partial(finals, times)) for finalists, times in effort.rungs]
+    rungs = [
+        Rung(finalists, times, partial(finals, times, _RESAMPLES if number == len(effort.rungs) else 0))
+        for number, (finalists, times) in enumerate(effort.rungs, start=1)
+    ]
     return search(evaluator, plan, journal, rungs, profiler, callback.on_trial, callback.on_probe)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from n2n_edge.search.evaluator import Evaluator, Priced, Score
+from n2n_edge.search.evaluator import Confidence, Evaluator, Priced, Score
 from n2n_edge.search.precision import Base, Depth
 from n2n_edge.search.proposers.base import Proposer, SearchContext, make_proposer, proposer_errors
 from n2n_edge.search.space import Cuts, RemovalStage, ShrinkageStage, Stage
@@ -89,11 +89,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The winner (None where nothing met the budgets), the nearest miss, and the cost that the reward counted."""
+    """The winner (None where nothing met the budgets), the nearest miss, and the cost that the reward counted.
+
+    `confidence` says how sure the winner's place is among the finalists; None where it was the only one.
+    """
 
     winner: Trial | None
     nearest: Trial | None
     objective: str
+    confidence: Confidence | None = None
 
 
 @dataclass
@@ -159,7 +163,8 @@ def search(
     )
     run.remove_layers()
     run.shrink_layers()
-    return SearchResult(run.winner(rungs), run.leaders.nearest, evaluator.objective.cost)
+    winner, confidence = run.winner(rungs)
+    return SearchResult(winner, run.leaders.nearest, evaluator.objective.cost, confidence)
 
 
 @dataclass
@@ -331,8 +336,9 @@ class _Search:
         price(last)
         yield from waiting
 
-    def winner(self, rungs: Sequence[Rung]) -> Trial | None:
-        """Return the best after successive halving; None where nothing met the budgets."""
+    def winner(self, rungs: Sequence[Rung]) -> tuple[Trial | None, Confidence | None]:
+        """Return the best after successive halving, None where nothing met the budgets, and how sure that is."""
+        confidence = None
         with proposer_errors(self.plan.policy):
             rewards = {key: self.proposer.reward(trial) for key, trial in self.leaders.feasible.items()}
         ranked = sorted(self.leaders.feasible.values(), key=lambda trial: -rewards[trial.key])
@@ -341,8 +347,10 @@ class _Search:
             if len(ranked) < 2:
                 break
             rewards = self.evaluator.refine(ranked, number, rung.make)
+            self.clock.spent()
             ranked.sort(key=lambda trial: -rewards[trial.key])
-        return ranked[0] if ranked else None
+            confidence = self.evaluator.confidence(ranked, number)
+        return (ranked[0] if ranked else None), confidence
 
 
 class _Clock:
@@ -368,8 +376,7 @@ class _Clock:
         Of a search without a limit `otherwise_s` is that of the stage; what others took of it, `others_s`, isn't
         counted.
         """
-        spent = self._spent_before + time.monotonic() - self._start
-        self._journal.set_meta("search_seconds", spent)
+        spent = self.spent()
         limit_s = otherwise_s if self._deadline_s is None else self._deadline_s * share
         if limit_s is None:
             return False
@@ -384,6 +391,12 @@ class _Clock:
             return True
         self._journal.store(Fact.STAGE_REACHED, stage, {"position": position})
         return False
+
+    def spent(self) -> float:
+        """Return, and journal, how many seconds the search has taken so far, with what was spent before it went on."""
+        seconds = self._spent_before + time.monotonic() - self._start
+        self._journal.set_meta("search_seconds", seconds)
+        return seconds
 
     def affordable(self, number: int, rung: Rung, finalists: Sequence[Trial], at_once: int) -> int:
         """Return how many of `finalists`, so many of them `at_once`, the time allows for a rung, one at least."""

@@ -96,7 +96,9 @@ class Candidate:
         else:
             shipped = partial(self.precision.calibrated, int8=self.int8)
             result = distiller.evaluate(self.model, self.kept, seed=self.seed, shipped=shipped)
-        return Outcome(result.accuracy, result.loss, result.seconds, result.training_seconds)
+        return Outcome(
+            result.accuracy, result.loss, result.seconds, result.training_seconds, resampled=result.resampled
+        )
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ class Outcome:
     seconds: float = 0.0
     training_seconds: float = 0.0
     failed: str | None = None
+    resampled: tuple[float | None, ...] = ()
+    """The metric on samples of the validation images, where the distiller gives it."""
 
 
 class Work(Protocol):

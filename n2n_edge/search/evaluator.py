@@ -23,7 +23,7 @@ from n2n_edge.search.trial import Trial, TrialCosts
 if TYPE_CHECKING:
     from n2n_edge.training.proxy_evaluation import ShortDistiller
 
-__all__ = ["Evaluator", "Objective", "Priced", "Score"]
+__all__ = ["Confidence", "Evaluator", "Objective", "Priced", "Score"]
 
 Score = tuple[JsonObject | None, bool]
 """What the journal keeps of a proxy evaluation, None where a budget is missed, and whether it had to be run."""
@@ -75,6 +75,14 @@ class Priced:
     architecture: Architecture
     costs: TrialCosts
     excesses: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """How often the best of `finalists` is the best on samples of the validation images: `probability`, in 0..1."""
+
+    probability: float
+    finalists: int
 
 
 class Evaluator:
@@ -170,6 +178,25 @@ class Evaluator:
             failed = result is None or bool(result.get("failed"))
             rewards[trial.key] = -1.0 if result is None or failed else self._reward(trial.costs, self._quality(result))
         return rewards
+
+    def confidence(self, finalists: Sequence[Trial], rung: int) -> Confidence | None:
+        """Return how sure it is that the first of `finalists` is the best of them, which a rung has evaluated.
+
+        It is the share of samples of the validation images with replacement, the same for all, in which its reward is
+        the highest; losses stay as they were found. None where the rung didn't resample.
+        """
+        results = [(trial, self._journal.cached(rung_kind(rung), trial.key) or {}) for trial in finalists]
+        judged = [(trial, result) for trial, result in results if not result.get("failed")]
+        shares = []
+        for metrics in zip(*(result.get("resampled", ()) for _, result in judged), strict=False):
+            if None not in metrics:
+                rewards = [
+                    self._reward(trial.costs, self._quality({**result, "accuracy": metric}))
+                    for (trial, result), metric in zip(judged, metrics, strict=True)
+                ]
+                best = max(rewards)
+                shares.append((rewards[0] == best) / rewards.count(best))
+        return Confidence(sum(shares) / len(shares), len(finalists)) if shares else None
 
     def sensitivity(
         self,

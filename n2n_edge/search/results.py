@@ -105,5 +105,6 @@ def _row(kind: str, outcome: Outcome) -> JsonObject:
         "loss": outcome.loss if isfinite(outcome.loss) else None,
         "seconds": outcome.seconds,
         "training_seconds": outcome.training_seconds,
+        **({"resampled": list(outcome.resampled)} if outcome.resampled else {}),
         **failed,
     }

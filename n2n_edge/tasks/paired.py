@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.tasks.task import Meter
 
-__all__ = ["chance_error", "paired_difference"]
+__all__ = ["chance_error", "paired_difference", "resampled_metrics"]
 
 _RESAMPLES, _FEW_RESAMPLES = 1000, 50
 _SEED = 0
@@ -47,15 +47,19 @@ def chance_error(before: Meter, after: Meter) -> float:
     It is the standard deviation over samples of the images with replacement, the same sample for both (as for
     `paired_difference`); 0 where a meter can't be resampled.
     """
-    source = np.random.default_rng(_SEED)
-    count = after.evaluation().n
-    differences = []
-    for _ in range(_FEW_RESAMPLES):
-        chosen = source.integers(0, count, count)
-        pair = _metric_of(before, chosen), _metric_of(after, chosen)
-        if pair[0] is not None and pair[1] is not None:
-            differences.append(pair[1] - pair[0])
+    pairs = zip(resampled_metrics(before, _FEW_RESAMPLES), resampled_metrics(after, _FEW_RESAMPLES), strict=True)
+    differences = [new - old for old, new in pairs if old is not None and new is not None]
     return float(np.std(differences)) if differences else 0.0
+
+
+def resampled_metrics(meter: Meter, resamples: int) -> tuple[float | None, ...]:
+    """Return a meter's metric, in 0..1, on so many samples of its images with replacement; None where it can't tell.
+
+    The samples are the same for all meters that have seen as many images.
+    """
+    source = np.random.default_rng(_SEED)
+    count = meter.evaluation().n
+    return tuple(_metric_of(meter, source.integers(0, count, count)) for _ in range(resamples))
 
 
 def _metric_of(meter: Meter, chosen: NDArray[np.intp]) -> float | None:

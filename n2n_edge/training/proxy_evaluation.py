@@ -15,6 +15,7 @@ from n2n_edge.data.dataset import Data
 from n2n_edge.data.labels.values import Floats
 from n2n_edge.tasks.choice import task_of
 from n2n_edge.tasks.outputs import as_tuple
+from n2n_edge.tasks.paired import resampled_metrics
 from n2n_edge.tasks.task import Meter, Tensors
 from n2n_edge.training.augmentation import Augmenter, normalise
 from n2n_edge.training.batches import as_bytes, subset, taught_labels, training_order
@@ -52,6 +53,8 @@ class ProxyResult:
 
     `accuracy` is the validation metric in 0..1 (fidelity where there are no labels), `loss` the distillation loss on
     the validation images, `training_seconds` the part of the time that training took, `model` the trained candidate.
+    `resampled` are the metrics on samples of the validation images, the same for every candidate (see
+    `resampled_metrics`), where the distiller is told to.
     """
 
     accuracy: float
@@ -59,6 +62,7 @@ class ProxyResult:
     seconds: float
     training_seconds: float
     model: ir.Model
+    resampled: tuple[float | None, ...] = ()
 
 
 class ShortDistiller:
@@ -66,9 +70,9 @@ class ShortDistiller:
 
     A fixed set of training images is prepared once, with the teacher's outputs for them; each candidate gets
     `passes` passes over it (with none it is only refitted, on `feature_images` images) and is evaluated on a fixed
-    part of the validation split. The result depends on the candidate and the seed alone, not on those evaluated before.
-    `teacher` holds the teacher's own evaluation on the same images, `teacher_loss` its loss, `teaching_seconds` and
-    `teaching_bytes` what its outputs for the training images took.
+    part of the validation split, and on `resamples` samples of that. The result depends on the candidate and the seed
+    alone, not on those evaluated before. `teacher` holds the teacher's own evaluation on the same images,
+    `teacher_loss` its loss, `teaching_seconds` and `teaching_bytes` what its outputs for the training images took.
     """
 
     def __init__(
@@ -81,9 +85,10 @@ class ShortDistiller:
         passes: int = 1,
         validation_images: int = 1000,
         feature_images: int = 512,
+        resamples: int = 0,
     ) -> None:
         task = task_of(teacher, data)
-        self._data, self._passes = replace(data, task=task), passes
+        self._data, self._passes, self._resamples = replace(data, task=task), passes, resamples
         self._settings = replace(settings, images_per_epoch=None, processes=1)
         self._engine = engine = Engine.of(settings)
         self._validation = subset(data.validation, validation_images, settings.seed)
@@ -205,7 +210,8 @@ class ShortDistiller:
                 found = self._validated(self._engine.module(shipped(trained, self._data), "candidate").eval())
         seconds = time.monotonic() - start
         loss = found.loss if isfinite(found.loss) else 0.0
-        return ProxyResult(found.metric, loss, seconds, training_seconds, trained)
+        resampled = resampled_metrics(found.meter, self._resamples)
+        return ProxyResult(found.metric, loss, seconds, training_seconds, trained, resampled)
 
     def _validated(self, module: GraphModule) -> Validation:
         meter = self._task.meter()

@@ -18,7 +18,7 @@ from n2n_edge.search.attempts import note_crash
 from n2n_edge.search.branches import branch_name, branches_of
 from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, _Clock, search
-from n2n_edge.search.evaluator import Evaluator, Objective
+from n2n_edge.search.evaluator import Confidence, Evaluator, Objective
 from n2n_edge.search.precision import Base, CandidatePrecision
 from n2n_edge.search.proposers import base, guided
 from n2n_edge.search.proposers.base import Proposer, SearchContext, make_proposer, proposer_names, register_proposer
@@ -276,6 +276,41 @@ def test_of_a_large_network_fewer_choices_of_layers_are_analysed(run: Run, monke
     assert few < whole / 2
 
 
+def test_for_less_than_a_batch_fewer_choices_of_layers_are_analysed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+    cuts = guided.GuidedProposer.cuts
+
+    def counted(proposer: guided.GuidedProposer, actions: Actions) -> Cuts:
+        looked_at[-1] += proposer.stage.name == "removal"
+        return cuts(proposer, actions)
+
+    monkeypatch.setattr(guided.GuidedProposer, "cuts", counted)
+    monkeypatch.setattr(guided.GuidedProposer, "starts", lambda proposer: [proposer.stage.problem.default])
+    for removal in (2, 1 + guided.GuidedProposer.batch):  # one of them is what stage 1 starts with
+        looked_at.append(0)
+        run("reinforce", name=str(removal), removal=removal, shrinkage=1)
+    one, batch = looked_at
+    assert one < batch / 2
+
+
+def test_the_time_of_a_search_counts_its_finalists(run: Run, teacher: Teacher, tmp_path: Path) -> None:
+    before: list[float] = []
+
+    class Longer(MadeUp):
+        def evaluate(self, model: ir.Model, kept: Kept | None = None, *, seed: int) -> ProxyResult:
+            with Journal.read(opened) as journal:
+                before.append(float(journal.meta()["search_seconds"]))
+            return super().evaluate(model, kept, seed=seed)
+
+    def finals() -> Longer:
+        return Longer(teacher)
+
+    opened = tmp_path / "random-3.sqlite"
+    _, journal, _ = run("random", 3, rungs=[Rung(2, 2, finals)])  # type: ignore[arg-type]
+    assert len(before) == 2
+    assert float(journal.meta()["search_seconds"]) > before[-1]
+
+
 def test_finalists_are_halved_on_more_and_more_images(run: Run, teacher: Teacher) -> None:
     judged: list[tuple[int, int]] = []
 
@@ -293,6 +328,31 @@ def test_finalists_are_halved_on_more_and_more_images(run: Run, teacher: Teacher
     result, _, _ = run("random", 3, rungs=rungs)
     assert [rung for rung, _ in judged] == [0] * 5 + [1] * 2
     assert result.winner is not None
+
+
+def test_the_winner_is_told_to_be_as_sure_as_samples_of_the_images_make_it(run: Run, teacher: Teacher) -> None:
+    class Sampled(MadeUp):
+        def __init__(self, *lead: float | None) -> None:
+            super().__init__(teacher)
+            self.lead, self.count = lead, 0
+
+        def evaluate(self, model: ir.Model, kept: Kept | None = None, *, seed: int) -> ProxyResult:
+            self.count += 1  # the first is the better one, by so much in each sample
+            resampled = tuple(lead if lead is None else 0.5 + lead * (self.count == 1) for lead in self.lead)
+            return ProxyResult(0.9 - 0.1 * self.count, 0.0, 0.0, 0.0, model, resampled)
+
+    def found(name: str, *rungs: Rung) -> Confidence | None:
+        return run("random", 3, name=name, rungs=rungs)[0].confidence
+
+    def rung(finalists: int, *lead: float | None) -> Rung:
+        return Rung(finalists, 2, lambda: Sampled(*lead))  # type: ignore[arg-type, return-value]
+
+    sure = found("sure", rung(3), rung(2, 0.1, 0.1, 0.1, 0.1))
+    assert sure == Confidence(1.0, 2)
+    ties_and_losses = found("unsure", rung(2, 0.1, 0.0, -0.1, 0.1, None))
+    assert ties_and_losses == Confidence((1 + 0.5 + 0 + 1) / 4, 2)
+    assert found("untold", rung(2)) is None
+    assert found("alone", rung(1, 0.1)) is None
 
 
 def test_a_search_with_a_time_limit_is_repeated_as_it_was(run: Run) -> None:

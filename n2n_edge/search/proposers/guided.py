@@ -174,26 +174,30 @@ class GuidedProposer(ReinforceProposer):
         stage, tried = self.stage, self._tried[self.stage.name, self.stage.depth]
         progress = len(self._trained[stage.name]) / self.context.expected[stage.name]
         estimates: dict[Actions, Estimate] = {}
+        share = 1.0 if isinstance(stage, ShrinkageStage) else min(1.0, count / self.batch)
         for _ in range(_UPDATES[stage.name]):
-            samples = self.policy.sample(self._few(_SAMPLES[stage.name]))
+            samples = self.policy.sample(self._few(_SAMPLES[stage.name], share))
             self._estimate(samples, estimates, progress)
             self.policy.simulate(samples, [estimates[sample].reward for sample in samples])
         generator = generator_of(Stream.ACQUISITION, self.context.seed, len(tried))
         drawn = generator_of(Stream.PROPOSALS, int(generator.integers(2**31)), 0)
-        self._estimate(random_actions(stage.problem, self._few(_RANDOM[stage.name]), drawn), estimates, progress)
+        self._estimate(random_actions(stage.problem, self._few(_RANDOM[stage.name], share), drawn), estimates, progress)
         self._estimate([*self.starts(), *sorted(tried)], estimates, progress)
         for _ in range(_CLIMBS[stage.name]):
-            climbers, tries = self._few(_CLIMBERS), self._few(_TRIES)
+            climbers, tries = self._few(_CLIMBERS, share), self._few(_TRIES)
             best = heapq.nlargest(climbers, estimates, key=lambda actions: estimates[actions].reward)
             steps = [_moved(stage, actions, generator) for actions in best for _ in range(tries)]
             self._estimate(steps, estimates, progress)
         return self._acquired(estimates, tried, count, progress)
 
-    def _few(self, count: int) -> int:
-        """Return how many of so many candidates are looked at: in stage 1 each is another graph to analyse."""
-        if isinstance(self.stage, ShrinkageStage) or self._nodes <= _WHOLE_NODES:
-            return count
-        return max(_LEAST, round(count * _WHOLE_NODES / self._nodes))
+    def _few(self, count: int, share: float = 1.0) -> int:
+        """Return how many of so many candidates are looked at, or a `share` of them.
+
+        In stage 1 each is another graph to analyse: of large networks fewer are, and fewer for less than a batch.
+        """
+        if not isinstance(self.stage, ShrinkageStage):
+            share *= min(1.0, _WHOLE_NODES / self._nodes)
+        return max(_LEAST, round(count * share))
 
     def tell(self, trial: Trial) -> None:
         """Let surrogate and policy learn from a trial."""
