@@ -1,8 +1,9 @@
 """Normal form of a teacher, the one that the rest of the program takes.
 
 Afterwards: functions are inlined, constants are initializers, shape arithmetic that doesn't depend on the batch is
-folded, Identity and Dropout are gone, nodes have names, and every value carries its shape, ``N`` being the batch. What
-computes as in training, because it was exported before `eval()` was called, is refused.
+folded, Identity and Dropout are gone, nodes have names, layers share no vector by chance, and every value carries its
+shape, ``N`` being the batch. What computes as in training, because it was exported before `eval()` was called, is
+refused.
 """
 
 import numpy as np
@@ -20,6 +21,7 @@ from n2n_edge.graph.operands import nodes_within
 from n2n_edge.graph.runtime_shapes import drop_ignored_padding
 from n2n_edge.graph.shape_run import Array, example_inputs, run_graph
 from n2n_edge.graph.shapes import Trace, batch_dim, trace_model
+from n2n_edge.graph.shared_vectors import separate_vectors
 from n2n_edge.graph.sizes import free_sizes
 from n2n_edge.graph.subgraphs import inline_settled_branches
 
@@ -57,6 +59,7 @@ def normalise(model: ir.Model, input_shape: tuple[int, ...] | None = None) -> ir
     _drop_identities(model)
     common.RemoveUnusedNodesPass()(model)
     drop_unused_initializers(model)
+    separate_vectors(model)
     _note_shapes(model, one, two)
     _note_kernels(model, one)
     _name_nodes(model)

@@ -343,7 +343,8 @@ class _Search:
             rewards = {key: self.proposer.reward(trial) for key, trial in self.leaders.feasible.items()}
         ranked = sorted(self.leaders.feasible.values(), key=lambda trial: -rewards[trial.key])
         for number, rung in enumerate(rungs):
-            ranked = ranked[: self.clock.affordable(number, rung, ranked, self.evaluator.evaluations.width)]
+            most = self.clock.affordable(number, rung, ranked, self.evaluator.evaluations.width)
+            ranked = _finalists(ranked, most)
             if len(ranked) < 2:
                 break
             rewards = self.evaluator.refine(ranked, number, rung.make)
@@ -351,6 +352,22 @@ class _Search:
             ranked.sort(key=lambda trial: -rewards[trial.key])
             confidence = self.evaluator.confidence(ranked, number)
         return (ranked[0] if ranked else None), confidence
+
+
+def _finalists(ranked: Sequence[Trial], most: int) -> list[Trial]:
+    """Return so many trials to evaluate again: half of them the best, then the best of other choices of layers.
+
+    After a short distillation candidates of the same layers are all but even, and those that have lost fewer layers
+    stand better than they will after a long one (benchmarks/peers).
+    """
+    best = list(ranked[: -(-most // 2)])
+    depths = {Base.of(trial.architecture).depth for trial in best}
+    others: dict[Depth, Trial] = {}
+    for trial in ranked[len(best) :]:
+        others.setdefault(Base.of(trial.architecture).depth, trial)
+    chosen = best + [trial for depth, trial in others.items() if depth not in depths]
+    keys = {trial.key for trial in chosen}
+    return [*chosen, *(trial for trial in ranked if trial.key not in keys)][:most]
 
 
 class _Clock:

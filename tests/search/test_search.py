@@ -24,7 +24,7 @@ from n2n_edge.search.proposers import base, guided
 from n2n_edge.search.proposers.base import Proposer, SearchContext, make_proposer, proposer_names, register_proposer
 from n2n_edge.search.proposers.baselines import random_actions
 from n2n_edge.search.space import Cuts
-from n2n_edge.search.store import Fact, Journal
+from n2n_edge.search.store import Fact, Journal, rung_kind
 from n2n_edge.search.trial import Actions, Trial
 from n2n_edge.training.proxy_evaluation import ProxyResult
 from n2n_edge.training.reconstruct import Kept
@@ -328,6 +328,26 @@ def test_finalists_are_halved_on_more_and_more_images(run: Run, teacher: Teacher
     result, _, _ = run("random", 3, rungs=rungs)
     assert [rung for rung, _ in judged] == [0] * 5 + [1] * 2
     assert result.winner is not None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_finalists_are_of_several_choices_of_layers(run: Run, teacher: Teacher, seed: int) -> None:
+    def depth(trial: Trial) -> object:
+        return trial.architecture.removed, trial.architecture.linear
+
+    most = 4
+    rung = Rung(most, 2, lambda: MadeUp(teacher))  # type: ignore[arg-type, return-value]
+    _, journal, _ = run("random", seed, rungs=[rung], removal=6, shrinkage=8)
+    ranked = {trial.key: trial for trial in sorted(journal.trials(), key=lambda trial: trial.reward) if trial.feasible}
+    trials = list(reversed(ranked.values()))
+    chosen = [trial for trial in trials if journal.cached(rung_kind(0), trial.key) is not None]
+    assert len(chosen) == most
+    half = most // 2
+    assert [trial.key for trial in chosen[:half]] == [trial.key for trial in trials[:half]]
+    best = {depth(trial) for trial in trials[:half]}
+    others = {depth(trial) for trial in trials} - best
+    assert others
+    assert len({depth(trial) for trial in chosen[half:]} - best) == min(half, len(others))
 
 
 def test_the_winner_is_told_to_be_as_sure_as_samples_of_the_images_make_it(run: Run, teacher: Teacher) -> None:
