@@ -23,6 +23,7 @@ from n2n_edge.data.dataset import Data, Split, load_data
 from n2n_edge.graph.load import save_model
 from n2n_edge.graph.torch_export import export_module
 from n2n_edge.training.augmentation import normalise, shifted
+from n2n_edge.training.compute import native_bf16
 
 HERE = Path(__file__).parent
 BATCH = 128
@@ -117,7 +118,7 @@ def train(task: Task, data: Data, path: Path, steps: int | None) -> None:
     while done < total:
         for chosen in torch.randperm(len(data.train), generator=randomness).split(BATCH)[:per_epoch]:
             inputs, labels = batch(data, data.train, chosen, randomness)
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()):
                 loss = nn.functional.cross_entropy(network(inputs), labels, label_smoothing=0.05)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
