@@ -57,7 +57,7 @@ _VARIATIONS = 24
 them, and widths tried for each."""
 
 
-_NEAR = 0.95
+_NEAR = 0.9
 """Choices of layers that have been tried and promise so much of the best one's reward have a round of stage 2 each: a
 short distillation tells widths apart, and choices of layers less (benchmarks/peers)."""
 
