@@ -311,25 +311,6 @@ def test_the_time_of_a_search_counts_its_finalists(run: Run, teacher: Teacher, t
     assert float(journal.meta()["search_seconds"]) > before[-1]
 
 
-@pytest.mark.parametrize("loss_per_layer", [0.0, 0.15])
-def test_stage_2_refines_choices_of_layers_in_turns_unless_one_is_far_better(
-    run: Run, monkeypatch: pytest.MonkeyPatch, loss_per_layer: float
-) -> None:
-    def evaluate(
-        judge: MadeUp, model: ir.Model, kept: Kept | None = None, *, seed: int, shipped: object = None
-    ) -> ProxyResult:
-        gone = len(judge.layers) - sum(node.op_type == "Conv" for node in model.graph)
-        return ProxyResult(0.9 - loss_per_layer * gone, 1 + 5 * loss_per_layer * gone, 0.0, 0.0, model)
-
-    monkeypatch.setattr(MadeUp, "evaluate", evaluate)
-    _, journal, _ = run("reinforce", removal=6, shrinkage=9)
-    removed = {trial.architecture.removed for trial in journal.trials("shrinkage")}
-    if loss_per_layer:
-        assert removed == {frozenset()}
-    else:
-        assert len(removed) == guided.GuidedProposer.rounds
-
-
 def test_finalists_are_halved_on_more_and_more_images(run: Run, teacher: Teacher) -> None:
     judged: list[tuple[int, int]] = []
 

@@ -57,11 +57,6 @@ _VARIATIONS = 24
 them, and widths tried for each."""
 
 
-_NEAR = 0.9
-"""Choices of layers that have been tried and promise so much of the best one's reward have a round of stage 2 each: a
-short distillation tells widths apart, and choices of layers less (benchmarks/peers)."""
-
-
 class GuidedProposer(ReinforceProposer):
     """Suggests the candidates that a surrogate of accuracy finds most worth evaluating.
 
@@ -86,7 +81,6 @@ class GuidedProposer(ReinforceProposer):
         self._tried: dict[tuple[str, Depth], set[Actions]] = {}
         self._trained: dict[str, set[str]] = {}
         self._asked_for_layers = 0
-        self._refined: list[Depth] = []
         self._begun_without: list[tuple[int, ...]] = []
 
     def start(self, stage: Stage) -> None:
@@ -231,8 +225,7 @@ class GuidedProposer(ReinforceProposer):
     def base_layers(self, feasible: Sequence[Trial], nearest: Trial | None, progress: float) -> Depth | frozenset[str]:
         """Return the choice of layers to remove and to merge whose best widths have the highest predicted reward.
 
-        Tried are the choices of the best trials, and single layers or merges more or less than the first. Of the
-        former those that are near the best come in turns.
+        Tried are the choices of the best trials, and single layers or merges more or less than the first.
         """
         if not feasible:
             return super().base_layers(feasible, nearest, progress)
@@ -258,13 +251,7 @@ class GuidedProposer(ReinforceProposer):
                 )
             candidates = [Cuts(depth.removed, each, like.int8, depth.linear) for each in ratios]
             rewards[depth] = max(estimate.reward for estimate in estimator.estimates(candidates, progress))
-        chosen = max(rewards, key=lambda depth: rewards[depth])
-        least = rewards[chosen] - (1 - _NEAR) * abs(rewards[chosen])
-        waiting = [depth for depth in best_of if depth not in self._refined and rewards.get(depth, -1.0) >= least]
-        if self._refined and waiting:
-            chosen = max(waiting, key=lambda depth: rewards[depth])
-        self._refined.append(chosen)
-        return chosen
+        return max(rewards, key=lambda depth: rewards[depth])
 
     def _neighbours(self, depth: Depth, generator: np.random.Generator) -> list[Depth]:
         """Return choices that differ from `depth` in one layer or branch that is gone, or in one merge."""
