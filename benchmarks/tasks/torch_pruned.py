@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from n2n_edge.errors import N2NError
+from n2n_edge.errors import InputError, N2NError
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.file_version import in_version
 from n2n_edge.graph.groups import importance_order
@@ -29,7 +29,7 @@ _STEPS, _RANK = 40, 2
 _MOST = 0.9
 """Of any group no more may go: a global ratio would take all of some."""
 _OPSET = 13
-"""The oldest that onnx2torch has all operators of."""
+"""The one that onnx2torch knows best: of Pad and others it lacks the forms of later ones."""
 
 
 class TorchPruningError(N2NError):
@@ -66,8 +66,11 @@ def pruned_by_torch_pruning(
 def _converted(teacher: Teacher) -> nn.Module:
     from onnx2torch import convert
 
-    own = teacher.model.opset_imports.get("", _OPSET)
-    module: nn.Module = convert(to_proto(in_version(teacher.model, max(own, _OPSET), None))).eval()
+    try:
+        model = in_version(teacher.model, _OPSET, None)
+    except InputError:  # it has newer operators, some of which can be converted
+        model = teacher.model
+    module: nn.Module = convert(to_proto(model)).eval()
     return module
 
 
