@@ -140,7 +140,7 @@ class LayerJson(TypedDict):
 
 
 class ConfidenceJson(TypedDict):
-    """How sure the winner's place is: its share of samples of the validation images in which no finalist is better."""
+    """How sure the winner's place is by the metric alone: its share of samples of the validation images, in 0..1."""
 
     probability: float
     finalists: int

@@ -14,6 +14,7 @@ from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.costs import COSTS
 from n2n_edge.metrics.figures import Figure
 from n2n_edge.metrics.precisions import ShippedPrecision
+from n2n_edge.metrics.scores import metric_label
 from n2n_edge.runs.callbacks import RunCallback
 from n2n_edge.runs.candidates import candidate_rows, listed_candidates, place_of
 from n2n_edge.runs.devices import profiles_meta, profiles_of_run
@@ -135,8 +136,9 @@ def _run(
         plan = _final_plan(settings, prepared, schedule, architecture, journal, ends_at)
         if found.confidence is not None:
             callback.on_message(
-                f"the winner is the best of {found.confidence.finalists} finalists in "
-                f"{found.confidence.probability:.0%} of samples of the validation images"
+                f"by {metric_label(str(journal.meta()['metric']))} alone the winner is the best of "
+                f"{found.confidence.finalists} finalists in {found.confidence.probability:.0%} of samples of the "
+                "validation images"
             )
         callback.on_message(f"training the winner for {plan_in_words(plan, settings, len(prepared.data.train))}")
 

@@ -79,7 +79,10 @@ class Priced:
 
 @dataclass(frozen=True)
 class Confidence:
-    """How often the best of `finalists` is the best on samples of the validation images: `probability`, in 0..1."""
+    """The share (`probability`) of samples of the validation images on which the best of `finalists` has the best metric.
+
+    Equal ones share it.
+    """
 
     probability: float
     finalists: int
@@ -183,7 +186,8 @@ class Evaluator:
         """Return how sure it is that the first of `finalists` is the best of them, which a rung has evaluated.
 
         It is the share of samples of the validation images with replacement, the same for all, in which its reward is
-        the highest; losses stay as they were found. None where the rung didn't resample.
+        the highest by the metric alone, equal ones sharing it: losses aren't resampled, so they don't count here. None
+        where the rung didn't resample.
         """
         results = [(trial, self._journal.cached(rung_kind(rung), trial.key) or {}) for trial in finalists]
         judged = [(trial, result) for trial, result in results if not result.get("failed")]
@@ -191,8 +195,8 @@ class Evaluator:
         for metrics in zip(*(result.get("resampled", ()) for _, result in judged), strict=False):
             if None not in metrics:
                 rewards = [
-                    self._reward(trial.costs, self._quality({**result, "accuracy": metric}))
-                    for (trial, result), metric in zip(judged, metrics, strict=True)
+                    self._reward(trial.costs, self._quality({"accuracy": metric, "loss": self._teacher_loss}))
+                    for (trial, _), metric in zip(judged, metrics, strict=True)
                 ]
                 best = max(rewards)
                 shares.append((rewards[0] == best) / rewards.count(best))
