@@ -79,7 +79,7 @@ class Priced:
 
 @dataclass(frozen=True)
 class Confidence:
-    """The share (`probability`) of samples of the validation images on which the best of `finalists` has the best metric.
+    """Of samples of the validation images, the share in which the winner has the best metric of the `finalists`.
 
     Equal ones share it.
     """
