@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from n2n_edge.graph.load import add_initializer
 from n2n_edge.graph.op import op_of
 from n2n_edge.graph.shape_run import Array
 from n2n_edge.graph.shapes import Shape, Trace
@@ -63,7 +64,7 @@ def fold_static(model: ir.Model, one: Trace, two: Trace, only: Collection[str] |
 def put_constant(model: ir.Model, value: ir.Value, array: Array, one: Trace, two: Trace) -> None:
     """Let everything that reads `value` read a new initializer that holds `array`, as small as its readers allow."""
     for uses, smaller in _by_form(value, _uses(value), array, one, two):
-        _replace(uses, _register(model, f"{value.name}.folded", smaller))
+        _replace(uses, add_initializer(model, f"{value.name}.folded", smaller))
 
 
 def _folds(static: Collection[ir.Node], one: Trace, two: Trace) -> list[_Fold]:
@@ -229,7 +230,7 @@ def _apply(model: ir.Model, folds: Iterable[_Fold], one: Trace) -> None:
         if shared is None:
             shared = made.get(key)
         if shared is None:
-            shared = _register(model, f"{fold.value.name}.folded", fold.array)
+            shared = add_initializer(model, f"{fold.value.name}.folded", fold.array)
         if fold.sources:
             made[key] = shared
         _replace(fold.uses, shared)
@@ -253,16 +254,3 @@ def _keeps_rank(use: _Use, rank: int, shapes: Mapping[str, Shape]) -> bool:
 def _replace(uses: Iterable[_Use], constant: ir.Value) -> None:
     for node, position in uses:
         node.replace_input_with(position, constant)
-
-
-def _register(model: ir.Model, name: str, array: Array) -> ir.Value:
-    constant = ir.Value(name=_free_name(model, name), const_value=ir.Tensor(array))
-    model.graph.register_initializer(constant)
-    return constant
-
-
-def _free_name(model: ir.Model, name: str) -> str:
-    count, free = 2, name
-    while free in model.graph.initializers:
-        free, count = f"{name}.{count}", count + 1
-    return free

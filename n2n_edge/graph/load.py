@@ -2,9 +2,11 @@
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnx_ir.passes import common
 
 from n2n_edge.errors import InputError, first_line
@@ -22,8 +24,8 @@ from n2n_edge.graph.model_file import (
 from n2n_edge.graph.model_text import check_text
 
 __all__ = [
-    "GENERATED_NAME", "as_array", "drop_unused_initializers", "load_model", "load_proto", "save_model", "serialize",
-    "size_of", "to_proto",
+    "GENERATED_NAME", "add_initializer", "as_array", "drop_unused_initializers", "load_model", "load_proto",
+    "save_model", "serialize", "size_of", "to_proto",
 ]  # fmt: skip
 
 _LARGE_BYTES = 2**16
@@ -247,6 +249,16 @@ def save_model(model: ir.Model, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.partial")
     temporary.write_bytes(serialize(model))
     temporary.replace(path)
+
+
+def add_initializer(model: ir.Model, name: str, array: NDArray[Any]) -> ir.Value:
+    """Add an initializer called `name`, or that with a number where it is taken, and return it."""
+    count, free = 2, name
+    while free in model.graph.initializers:
+        free, count = f"{name}.{count}", count + 1
+    added = ir.Value(name=free, const_value=ir.Tensor(array))
+    model.graph.register_initializer(added)
+    return added
 
 
 def drop_unused_initializers(model: ir.Model) -> None:

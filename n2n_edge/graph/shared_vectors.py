@@ -2,6 +2,8 @@
 
 import onnx_ir as ir
 
+from n2n_edge.graph.load import add_initializer
+
 __all__ = ["separate_vectors"]
 
 
@@ -12,37 +14,23 @@ def separate_vectors(model: ir.Model) -> None:
     trained together. What has all of its parameters in common with another, one layer used twice, keeps them.
     """
     for vector in list(model.graph.initializers.values()):
-        if not _is_vector(vector) or vector.is_graph_output():
+        tensor = vector.const_value
+        if tensor is None or not _is_vector(tensor) or vector.is_graph_output():
             continue
         readers: dict[frozenset[str], list[tuple[ir.Node, int]]] = {}
         for node, place in vector.uses():
             readers.setdefault(_parameters_beside(node, vector), []).append((node, place))
-        for number, places in enumerate(list(readers.values())[1:], start=1):
-            copy = _copied(model, vector, number)
+        for places in list(readers.values())[1:]:
+            copy = add_initializer(model, str(vector.name), tensor.numpy())
             for node, place in places:
                 node.replace_input_with(place, copy)
 
 
-def _is_vector(value: ir.Value) -> bool:
-    tensor = value.const_value
-    if tensor is None or not tensor.dtype.is_floating_point():
-        return False
-    sizes = [size for size in tensor.shape.numpy() if size != 1]
-    return len(sizes) == 1
+def _is_vector(tensor: ir.TensorProtocol) -> bool:
+    return tensor.dtype.is_floating_point() and sum(size != 1 for size in tensor.shape.numpy()) == 1
 
 
 def _parameters_beside(node: ir.Node, vector: ir.Value) -> frozenset[str]:
     """Return the names of a node's other initializers, such as its weight and its running mean."""
     others = (value for value in node.inputs if value is not None and value is not vector)
     return frozenset(str(value.name) for value in others if value.is_initializer())
-
-
-def _copied(model: ir.Model, vector: ir.Value, number: int) -> ir.Value:
-    """Return a copy of an initializer under a name of its own."""
-    names = model.graph.initializers
-    name = f"{vector.name}.{number}"
-    while name in names:
-        name += "_"
-    copy = ir.Value(name=name, shape=vector.shape, type=vector.type, const_value=vector.const_value)
-    model.graph.register_initializer(copy)
-    return copy

@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 import onnx_ir as ir
 
+from n2n_edge.graph.load import add_initializer
 from n2n_edge.graph.operands import is_computed, is_fixed, opset_of, repeats_for_batch, slice_plan
 from n2n_edge.graph.shape_run import Array
 from n2n_edge.graph.shapes import Shape, Trace
@@ -96,11 +97,13 @@ def _repeat_for_batch(model: ir.Model, node: ir.Node, first: Array, second: Arra
             batch = None
     made: list[ir.Node] = []
     if batch is None:
-        bounds = [_constant(model, f"{stem}.{name}", np.array([at], np.int64)) for name, at in (("from", 0), ("to", 1))]
+        bounds = [
+            add_initializer(model, f"{stem}.{name}", np.array([at], np.int64)) for name, at in (("from", 0), ("to", 1))
+        ]
         taken = ir.Node("", "Slice", [node.inputs[1], *bounds], name=f"{stem}.batch")
         made.append(taken)
         batch = taken.outputs[0]
-    ones = _constant(model, f"{stem}.rest", rest)
+    ones = add_initializer(model, f"{stem}.rest", rest)
     made.append(ir.Node("", "Concat", [batch, ones], [ir.AttrInt64("axis", 0)], name=f"{stem}.target"))
     for item, length in zip(reversed(made), (len(first), 1), strict=False):
         item.outputs[0].name = item.name
@@ -124,7 +127,9 @@ def _resize(model: ir.Model, node: ir.Node, first: Array, second: Array, one: Sh
         node.attributes["axes"] = ir.AttrInt64s("axes", changed)
         _set(model, node, 3, first[changed])
     elif exact and stretches:
-        constant = _constant(model, f"{node.outputs[0].name}.scales", np.array([float(s) for s in scales], np.float32))
+        constant = add_initializer(
+            model, f"{node.outputs[0].name}.scales", np.array([float(s) for s in scales], np.float32)
+        )
         node.replace_input_with(2, constant)
         node.resize_inputs(3)
     elif not changed or min(changed) >= _KEPT_AXES:
@@ -134,8 +139,10 @@ def _resize(model: ir.Model, node: ir.Node, first: Array, second: Array, one: Sh
 def _take_own_sizes(model: ir.Model, node: ir.Node, sizes: Array) -> None:
     """Let a Resize read batch and channels from the shape of what it resizes (`has_own_sizes`)."""
     stem = str(node.outputs[0].name)
-    bounds = [_constant(model, f"{stem}.{name}", np.array([at], np.int64)) for name, at in (("from", 0), ("to", 2))]
-    rest = _constant(model, f"{stem}.rest", sizes[_KEPT_AXES:].astype(np.int64))
+    bounds = [
+        add_initializer(model, f"{stem}.{name}", np.array([at], np.int64)) for name, at in (("from", 0), ("to", 2))
+    ]
+    rest = add_initializer(model, f"{stem}.rest", sizes[_KEPT_AXES:].astype(np.int64))
     shape = ir.Node("", "Shape", [node.inputs[0]], name=f"{node.name or stem}.shape")
     taken = ir.Node("", "Slice", [shape.outputs[0], *bounds], name=f"{node.name or stem}.taken")
     joined = ir.Node(
@@ -151,14 +158,5 @@ def _take_own_sizes(model: ir.Model, node: ir.Node, sizes: Array) -> None:
 
 def _set(model: ir.Model, node: ir.Node, index: int, values: Array | None) -> None:
     if values is not None:
-        constant = _constant(model, f"{node.outputs[0].name}.shape", values.astype(np.int64))
+        constant = add_initializer(model, f"{node.outputs[0].name}.shape", values.astype(np.int64))
         node.replace_input_with(index, constant)
-
-
-def _constant(model: ir.Model, name: str, array: Array) -> ir.Value:
-    count, free = 2, name
-    while free in model.graph.initializers:
-        free, count = f"{name}.{count}", count + 1
-    constant = ir.Value(name=free, const_value=ir.Tensor(array))
-    model.graph.register_initializer(constant)
-    return constant

@@ -257,17 +257,25 @@ def test_of_candidates_with_equal_hits_the_lower_loss_earns_more_where_there_are
     assert len(set(free_rewards)) == 1
 
 
-@pytest.mark.slow
-def test_of_a_large_network_fewer_choices_of_layers_are_analysed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked_at: list[int] = []
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Choices of layers that stage 1, which begins with the default alone, looks at: counted in the last item."""
+    counts: list[int] = []
     cuts = guided.GuidedProposer.cuts
 
     def counted(proposer: guided.GuidedProposer, actions: Actions) -> Cuts:
-        looked_at[-1] += proposer.stage.name == "removal"
+        counts[-1] += proposer.stage.name == "removal"
         return cuts(proposer, actions)
 
     monkeypatch.setattr(guided.GuidedProposer, "cuts", counted)
     monkeypatch.setattr(guided.GuidedProposer, "starts", lambda proposer: [proposer.stage.problem.default])
+    return counts
+
+
+@pytest.mark.slow
+def test_of_a_large_network_fewer_choices_of_layers_are_analysed(
+    run: Run, monkeypatch: pytest.MonkeyPatch, looked_at: list[int]
+) -> None:
     for name, nodes in (("whole", 150), ("few", 15)):
         monkeypatch.setattr(guided, "_WHOLE_NODES", nodes)
         looked_at.append(0)
@@ -276,16 +284,7 @@ def test_of_a_large_network_fewer_choices_of_layers_are_analysed(run: Run, monke
     assert few < whole / 2
 
 
-def test_for_less_than_a_batch_fewer_choices_of_layers_are_analysed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked_at: list[int] = []
-    cuts = guided.GuidedProposer.cuts
-
-    def counted(proposer: guided.GuidedProposer, actions: Actions) -> Cuts:
-        looked_at[-1] += proposer.stage.name == "removal"
-        return cuts(proposer, actions)
-
-    monkeypatch.setattr(guided.GuidedProposer, "cuts", counted)
-    monkeypatch.setattr(guided.GuidedProposer, "starts", lambda proposer: [proposer.stage.problem.default])
+def test_for_less_than_a_batch_fewer_choices_of_layers_are_analysed(run: Run, looked_at: list[int]) -> None:
     for removal in (2, 1 + guided.GuidedProposer.batch):  # one of them is what stage 1 starts with
         looked_at.append(0)
         run("reinforce", name=str(removal), removal=removal, shrinkage=1)

@@ -174,7 +174,7 @@ class GuidedProposer(ReinforceProposer):
         stage, tried = self.stage, self._tried[self.stage.name, self.stage.depth]
         progress = len(self._trained[stage.name]) / self.context.expected[stage.name]
         estimates: dict[Actions, Estimate] = {}
-        share = 1.0 if isinstance(stage, ShrinkageStage) else min(1.0, count / self.batch)
+        share = min(1.0, count / self.batch)
         for _ in range(_UPDATES[stage.name]):
             samples = self.policy.sample(self._few(_SAMPLES[stage.name], share))
             self._estimate(samples, estimates, progress)
@@ -191,13 +191,13 @@ class GuidedProposer(ReinforceProposer):
         return self._acquired(estimates, tried, count, progress)
 
     def _few(self, count: int, share: float = 1.0) -> int:
-        """Return how many of so many candidates are looked at, or a `share` of them.
+        """Return how many of so many candidates are looked at: in stage 1 each is another graph to analyse.
 
-        In stage 1 each is another graph to analyse: of large networks fewer are, and fewer for less than a batch.
+        So there it is a `share` of them, where less than a batch is asked for, and fewer of large networks.
         """
-        if not isinstance(self.stage, ShrinkageStage):
-            share *= min(1.0, _WHOLE_NODES / self._nodes)
-        return max(_LEAST, round(count * share))
+        if isinstance(self.stage, ShrinkageStage):
+            return count
+        return max(_LEAST, round(count * share * min(1.0, _WHOLE_NODES / self._nodes)))
 
     def tell(self, trial: Trial) -> None:
         """Let surrogate and policy learn from a trial."""
