@@ -70,7 +70,7 @@ def row(path: Path) -> dict[str, object]:
             base = meter.static(build(teacher, teacher.full))
             objective = Objective.choose("latency_ms", meter.of_teacher(timed=False), budgets)
             headroom = meter.headroom()
-        evaluator = Evaluator(teacher, meter, None, 1.0, 0.0, objective, journal, 0)  # type: ignore[arg-type]
+        evaluator = Evaluator(teacher, meter, None, 1.0, 0.0, 20.0, objective, journal, 0)  # type: ignore[arg-type]
         context = SearchContext(0, {"removal": 4, "shrinkage": 8}, evaluator, lambda: made_up(teacher))
         proposer = GuidedProposer(context)
         removes = any(layer.removable for layer in teacher.layers)

@@ -45,6 +45,7 @@ HERE = Path(__file__).parent
 PI = "raspberry-pi-4"
 SEARCHED: Mapping[str, Mapping[str, Any]] = {
     "ours": {"policy": "reinforce"},
+    "ours, half": {"policy": "reinforce", "share": 0.5},
     "ours, merging": {"policy": "reinforce", "merging": True},
     "n2n": {"policy": "n2n"},
     "random": {"policy": "random"},
@@ -52,6 +53,7 @@ SEARCHED: Mapping[str, Mapping[str, Any]] = {
     "evolution": {"policy": "evolution"},
     "greedy": {"policy": "greedy"},
 }
+"""Settings of ways that search; `share` is that of the candidates which the others have."""
 CUT = ("plan", "uniform", "torch-pruning")
 """Ways that try nothing: what ours begins with, every group as wide as the others, what Torch-Pruning takes by
 group magnitude."""
@@ -87,10 +89,12 @@ class Case:
     def run(self, way: str) -> tuple[Run, Prepared, RunFolder]:
         """Compress as a way of `SEARCHED` says; a run that was begun is gone on with."""
         folder = RunFolder(self.given.work / f"{self.name}-{way}".replace(", ", "-"))
+        settings = dict(SEARCHED[way])
+        candidates = round(self.given.candidates * settings.pop("share", 1))
         run = n2n_edge.compress(
             self.teacher, str(self.source), device=self.device, accept_expected=True, seed=self.seed, effort="quick",
-            candidates=self.given.candidates, epochs=self.given.epochs, mean=MEAN, std=STD, out=folder.path,
-            resume=folder.settings.exists(), callbacks=[Progress()], budgets=[self.budget], **SEARCHED[way],
+            candidates=candidates, epochs=self.given.epochs, mean=MEAN, std=STD, out=folder.path,
+            resume=folder.settings.exists(), callbacks=[Progress()], budgets=[self.budget], **settings,
         )  # fmt: skip
         return run, prepare(run.settings, (n2n_edge.load_profile(self.device),), folder, Progress()), folder
 

@@ -115,8 +115,9 @@ class Network:
             objective = Objective.choose(None, base, budgets)
             known = self.distiller
             evaluator = Evaluator(
-                self.teacher, meter, known, known.teacher.metric, known.teacher_loss, objective, journal, seed
-            )
+                self.teacher, meter, known, known.teacher.metric, known.teacher_loss, known.constant_loss, objective,
+                journal, seed,
+            )  # fmt: skip
             removal = round(REMOVAL_SHARE * candidates)
             plan = SearchPlan(policy, seed, removal, candidates - removal)
             found = search(evaluator, plan, journal, [], lambda: self.profiler, watch)

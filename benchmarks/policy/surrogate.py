@@ -71,7 +71,7 @@ def estimator_of(path: Path, journal: Journal) -> tuple[Evaluator, list[Trial]]:
             precision=CandidatePrecision(prepared.teacher, shipped, prepared.profile),
         )  # fmt: skip
         objective = Objective.choose(run.settings.objective, meter.of_teacher(timed=False), run.settings.budgets)
-        evaluator = Evaluator(prepared.teacher, meter, unbuilt, 1.0, 0.0, objective, journal, run.settings.seed)  # type: ignore[arg-type]
+        evaluator = Evaluator(prepared.teacher, meter, unbuilt, 1.0, 0.0, 20.0, objective, journal, run.settings.seed)  # type: ignore[arg-type]
     trials = {trial.key: trial for trial in journal.trials() if trial.feasible and trial.score is not None}
     return evaluator, list(trials.values())
 

@@ -146,7 +146,7 @@ def searched(evaluations: Sleeping, journal: Journal, policy: str, trials: int) 
     with WarmWorker() as worker:
         meter = CostMeter(teacher, load_profile("raspberry-pi-4"), budgets, journal, worker)
         objective = Objective.choose("params", meter.static(build(teacher, teacher.full)), budgets)
-        evaluator = Evaluator(teacher, meter, None, 1.0, 0.0, objective, journal, 0, evaluations=evaluations)  # type: ignore[arg-type]
+        evaluator = Evaluator(teacher, meter, None, 1.0, 0.0, 20.0, objective, journal, 0, evaluations=evaluations)  # type: ignore[arg-type]
         plan = SearchPlan(policy, 0, 1, trials, proposals=trials)
         spent, start = time.process_time(), time.monotonic()
         search(evaluator, plan, journal, [], lambda: None)  # type: ignore[arg-type, return-value]

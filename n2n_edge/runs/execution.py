@@ -249,8 +249,8 @@ def _search(
         f"{effort.shrinkage_candidates} for stage 2; objective {objective.cost}"
     )
     evaluator = Evaluator(
-        prepared.teacher, meter, distiller, distiller.teacher.metric, distiller.teacher_loss, objective, journal,
-        settings.seed, callback.on_message, evaluations,
+        prepared.teacher, meter, distiller, distiller.teacher.metric, distiller.teacher_loss, distiller.constant_loss,
+        objective, journal, settings.seed, callback.on_message, evaluations,
     )  # fmt: skip
     deadline_s = None
     if settings.minutes:

@@ -37,6 +37,9 @@ _STAGE_SHARES = {"removal": 0.4, "shrinkage": 1.0}
 _RUNG_SHARE = 0.2
 """Share of the search's time limit that comparing finalists once more may take, each time."""
 
+_COMPARISON, _COMPARISON_SHARE = "layers", 0.1
+"""The comparison of choices of layers before stage 2 in the journal, and the share of the time limit it may take."""
+
 _PROPOSALS_PER_CANDIDATE = 8
 """A stage ends after so many proposals per wanted candidate: most were infeasible, or had been evaluated already."""
 
@@ -162,6 +165,7 @@ def search(
         make_proposer(plan.policy, SearchContext(plan.seed, expected, evaluator, sensitivity)),
     )
     run.remove_layers()
+    run.compare_layers(rungs)
     run.shrink_layers()
     winner, confidence = run.winner(rungs)
     return SearchResult(winner, run.leaders.nearest, evaluator.objective.cost, confidence)
@@ -194,6 +198,7 @@ class _Search:
         self.leaders = _Leaders()
         self.begun: set[Stage] = set()
         self.counts: dict[str, _Count] = {}
+        self.compared: list[Trial] = []
         self.metric = str(journal.meta().get("metric", "accuracy"))
 
     def remove_layers(self) -> None:
@@ -202,6 +207,31 @@ class _Search:
         if meter.merges or teacher.removable:
             stage = RemovalStage(teacher, meter.profile, meter.headroom(), meter.precision, meter.merges)
             self.run_stage(stage, self.plan.removal_candidates, self.plan.removal_candidates)
+
+    def compare_layers(self, rungs: Sequence[Rung]) -> None:
+        """Judge the best choices of layers on the images of the first rung, if the proposer wants to know.
+
+        A short distillation orders the widths of one choice, but misjudges choices of different depths
+        (benchmarks/peers). All of them are finalists of that rung later, and not judged again.
+        """
+        compared = self.proposer.compared
+        if compared < 2 or not rungs or not self.plan.shrinkage_candidates:
+            return
+        best = list(_best_by_depth(self.ranked()).values())[:compared]
+        most = self.clock.affordable(_COMPARISON, rungs[0], best, self.evaluator.evaluations.width, _COMPARISON_SHARE)
+        if min(len(best), most) < 2:
+            return
+        self.compared = best[:most]
+        rewards = self.evaluator.refine(self.compared, 0, rungs[0].make)
+        self.clock.spent()
+        with proposer_errors(self.plan.policy):
+            self.proposer.tell_compared({Base.of(one.architecture).depth: rewards[one.key] for one in self.compared})
+
+    def ranked(self) -> list[Trial]:
+        """Return all trials that meet the budgets, the best first."""
+        with proposer_errors(self.plan.policy):
+            rewards = {key: self.proposer.reward(trial) for key, trial in self.leaders.feasible.items()}
+        return sorted(self.leaders.feasible.values(), key=lambda trial: -rewards[trial.key])
 
     def shrink_layers(self) -> None:
         """Run stage 2 on the layers that stage 1 left, where a group of them can shrink."""
@@ -339,12 +369,15 @@ class _Search:
     def winner(self, rungs: Sequence[Rung]) -> tuple[Trial | None, Confidence | None]:
         """Return the best after successive halving, None where nothing met the budgets, and how sure that is."""
         confidence = None
-        with proposer_errors(self.plan.policy):
-            rewards = {key: self.proposer.reward(trial) for key, trial in self.leaders.feasible.items()}
-        ranked = sorted(self.leaders.feasible.values(), key=lambda trial: -rewards[trial.key])
+        ranked = self.ranked()
         for number, rung in enumerate(rungs):
-            most = self.clock.affordable(number, rung, ranked, self.evaluator.evaluations.width)
-            ranked = _finalists(ranked, most)
+            width = self.evaluator.evaluations.width
+            most = self.clock.affordable(rung_kind(number), rung, ranked, width, _RUNG_SHARE)
+            finalists = _finalists(ranked, most)
+            if number == 0:  # who is judged already costs nothing
+                keys = {trial.key for trial in finalists}
+                finalists += [trial for trial in self.compared if trial.key not in keys]
+            ranked = finalists
             if len(ranked) < 2:
                 break
             rewards = self.evaluator.refine(ranked, number, rung.make)
@@ -362,12 +395,17 @@ def _finalists(ranked: Sequence[Trial], most: int) -> list[Trial]:
     """
     best = list(ranked[: -(-most // 2)])
     depths = {Base.of(trial.architecture).depth for trial in best}
-    others: dict[Depth, Trial] = {}
-    for trial in ranked[len(best) :]:
-        others.setdefault(Base.of(trial.architecture).depth, trial)
-    chosen = best + [trial for depth, trial in others.items() if depth not in depths]
+    chosen = best + [trial for depth, trial in _best_by_depth(ranked).items() if depth not in depths]
     keys = {trial.key for trial in chosen}
     return [*chosen, *(trial for trial in ranked if trial.key not in keys)][:most]
+
+
+def _best_by_depth(ranked: Sequence[Trial]) -> dict[Depth, Trial]:
+    """Return the first trial of each choice of layers, in order."""
+    best: dict[Depth, Trial] = {}
+    for trial in ranked:
+        best.setdefault(Base.of(trial.architecture).depth, trial)
+    return best
 
 
 class _Clock:
@@ -415,15 +453,18 @@ class _Clock:
         self._journal.set_meta("search_seconds", seconds)
         return seconds
 
-    def affordable(self, number: int, rung: Rung, finalists: Sequence[Trial], at_once: int) -> int:
-        """Return how many of `finalists`, so many of them `at_once`, the time allows for a rung, one at least."""
+    def affordable(self, name: str, rung: Rung, finalists: Sequence[Trial], at_once: int, share: float) -> int:
+        """Return how many of `finalists`, so many of them `at_once`, a `share` of the time allows for a rung.
+
+        That is one at least. `name` is that of the decision in the journal.
+        """
         if self._deadline_s is None:
             return max(1, rung.finalists)
-        size = self._journal.cached(Fact.RUNG_SIZE, rung_kind(number))
+        size = self._journal.cached(Fact.RUNG_SIZE, name)
         if size is None:
             rows = [self._journal.cached(Fact.SCORE, trial.key) or {} for trial in finalists]
             each = rung.times * statistics.median([float(row.get("seconds", 0.0)) for row in rows] or [0.0])
-            most = rung.finalists if each <= 0 else int(_RUNG_SHARE * self._deadline_s * at_once / each)
+            most = rung.finalists if each <= 0 else int(share * self._deadline_s * at_once / each)
             size = {"finalists": max(1, min(rung.finalists, most))}
-            self._journal.store(Fact.RUNG_SIZE, rung_kind(number), size)
+            self._journal.store(Fact.RUNG_SIZE, name, size)
         return int(size["finalists"])

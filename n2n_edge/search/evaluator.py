@@ -43,8 +43,8 @@ _DIGITS = 8
 _MERGE = "merge:"
 """Before the name of a merge that is made alone, in the profile."""
 
-_LOSS_WEIGHT = 0.1
-"""How much the logarithm of a candidate's quality falls with its loss (benchmarks/ranking)."""
+_LOSS_WEIGHT = 2.0
+"""How much the logarithm of a candidate's quality falls where its loss is that of a constant (benchmarks/ranking)."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,7 @@ class Evaluator:
         distiller: "ShortDistiller",
         teacher_accuracy: float,
         teacher_loss: float,
+        constant_loss: float,
         objective: Objective,
         journal: Journal,
         seed: int,
@@ -113,6 +114,7 @@ class Evaluator:
         self.teacher_accuracy = teacher_accuracy
         self.evaluations = InProcess() if evaluations is None else evaluations
         self._teacher_loss = teacher_loss
+        self._constant_loss = constant_loss
         self._distiller = SharedDistiller("candidates", lambda: distiller)
         self._journal = journal
         self._results = Results(journal, self.evaluations, tell)
@@ -322,7 +324,7 @@ class Evaluator:
         )
 
     def _quality(self, result: JsonObject) -> float:
-        """Return the accuracy, in a run with budgets times ``exp(-rise of the loss / 10)``.
+        """Return the accuracy, in a run with budgets less the more of a constant's loss the candidate has.
 
         Of candidates that cost the same the loss tells more of their order than the hits among some images do. Where
         compression is traded for accuracy, the accuracy stays as it is.
@@ -330,9 +332,18 @@ class Evaluator:
         accuracy = float(result["accuracy"])
         if self.objective.target_ratio is None:
             return accuracy
-        loss = result.get("loss")
-        rise = LARGEST_RISE if loss is None else min(max(float(loss) - self._teacher_loss, 0.0), LARGEST_RISE)
-        return max(accuracy, _LEAST_ACCURACY) * exp(-_LOSS_WEIGHT * rise)
+        return max(accuracy, _LEAST_ACCURACY) * exp(-_LOSS_WEIGHT * self._loss_share(result.get("loss")))
+
+    def _loss_share(self, loss: object) -> float:
+        """Return the rise of a loss as a share of that of who answers the same to every image, at most 1.
+
+        So it means the same for every teacher and task: losses come in units of their own. Nought where the teacher
+        itself does little else.
+        """
+        largest = self._constant_loss - self._teacher_loss
+        if loss is None:
+            return 1.0
+        return min(max(float(loss) - self._teacher_loss, 0.0) / largest, 1.0) if largest > 0 else 0.0  # type: ignore[arg-type]
 
     def _reward(self, costs: TrialCosts, quality: float) -> float:
         cost = costs.as_mapping().get(self.objective.cost, self.objective.base)

@@ -106,6 +106,22 @@ class ShortDistiller:
         self.teacher = self._compare(self._reference)
         self.teacher_loss = self.teacher.error or 0.0
 
+    @property
+    def constant_loss(self) -> float:
+        """The loss of who answers with the teacher's mean output to every image, on the validation images.
+
+        Candidates' losses mean something beside it: units are those of the teacher's outputs, such as its logits.
+        """
+        with deterministic(self._settings.threads):
+            sums = [sum(output.sum(dim=0) for output in part) for part in zip(*self._reference, strict=True)]
+            constant = (
+                tuple(
+                    (total / len(self._validation)).expand_as(output) for total, output in zip(sums, own, strict=True)
+                )
+                for own in self._reference
+            )
+            return finite_loss(self._compare(constant).error)
+
     @classmethod
     def refitting(cls, teacher: ir.Model, data: Data, settings: DistillSettings) -> "ShortDistiller":
         """Return what refits without training, on few images: enough for a sensitivity profile.

@@ -178,7 +178,7 @@ def test_a_search_merges_where_that_is_free_and_repeats_it_from_its_journal(
         with WarmWorker() as worker:
             meter = CostMeter(teacher, PI, budgets, journal, worker, accept_expected=True, merging=True)
             objective = Objective.choose(None, meter.of_teacher(timed=False), budgets)
-            evaluator = Evaluator(teacher, meter, judge, 1.0, 0.0, objective, journal, 0)  # type: ignore[arg-type]
+            evaluator = Evaluator(teacher, meter, judge, 1.0, 0.0, 20.0, objective, journal, 0)  # type: ignore[arg-type]
             plan = SearchPlan(policy, 0, 9, 3)
             result = search(evaluator, plan, journal, (), lambda: judge)  # type: ignore[arg-type, return-value]
         return result.winner and result.winner.architecture, len(journal.trials())
@@ -201,7 +201,7 @@ def test_a_run_that_was_begun_before_there_were_merges_goes_on_without(teacher: 
     with WarmWorker() as worker:
         meter = CostMeter(teacher, PI, budgets, journal, worker, accept_expected=True)
         objective = Objective.choose(None, meter.of_teacher(timed=False), budgets)
-        evaluator = Evaluator(teacher, meter, judge, 1.0, 0.0, objective, journal, 0)  # type: ignore[arg-type]
+        evaluator = Evaluator(teacher, meter, judge, 1.0, 0.0, 20.0, objective, journal, 0)  # type: ignore[arg-type]
         search(evaluator, SearchPlan("random", 0, 2, 2), journal, (), lambda: judge)  # type: ignore[arg-type, return-value]
 
         assert not any(trial.architecture.linear for trial in journal.trials())

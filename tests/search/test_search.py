@@ -58,6 +58,8 @@ def example() -> Teacher:
 class MadeUp:
     """Scores by the widths of the layers that are left: each has a sensitivity of its own, some none at all."""
 
+    seconds = 0.0
+
     def __init__(self, teacher: Teacher) -> None:
         random = np.random.default_rng(7)
         weights = [
@@ -77,7 +79,7 @@ class MadeUp:
             ratio = 0.0 if value is None or value.shape is None else int(value.shape[0]) / full  # type: ignore[arg-type]
             lost += dear * (1.0 - ratio) ** 2
         self.scores.append(1.0 - lost)
-        return ProxyResult(1.0 - lost, 5.0 * lost, 0.0, 0.0, model)
+        return ProxyResult(1.0 - lost, 5.0 * lost, self.seconds, 0.0, model)
 
 
 Run = Callable[..., tuple[SearchResult, Journal, MadeUp]]
@@ -119,7 +121,7 @@ def run(teacher: Teacher, tmp_path: Path, probes: list[tuple[int, int]]) -> Iter
             )  # fmt: skip
             base = meter.static(build(teacher, teacher.full))
             objective = Objective.choose(None, base, budgets)
-            evaluator = Evaluator(teacher, meter, judge, 1.0, 0.0, objective, journal, seed)  # type: ignore[arg-type]
+            evaluator = Evaluator(teacher, meter, judge, 1.0, 0.0, 20.0, objective, journal, seed)  # type: ignore[arg-type]
             plan = SearchPlan(policy, seed, removal, shrinkage, **more)  # type: ignore[arg-type]
             steps = rungs or [Rung(2, 4, lambda: judge)]  # type: ignore[arg-type, return-value]
             found = search(
@@ -240,21 +242,30 @@ def test_of_candidates_with_equal_hits_the_lower_loss_earns_more_where_there_are
         def evaluate(self, model: ir.Model, kept: Kept | None = None, *, seed: int) -> ProxyResult:
             return ProxyResult(0.8, self.loss, 0.0, 0.0, model)
 
-    rewards: dict[tuple[bool, float], float] = {}
     losses = (1.0, 4.0, float("nan"))
-    for bound in (True, False):
+
+    def rewards(unit: float, constant: float, *, bound: bool = True) -> list[float]:
+        found = []
         for loss in losses:
             budgets = [Budget("params", 0.5 * sum(layer.params for layer in teacher.layers))] if bound else []
-            with WarmWorker() as worker, Journal.create(tmp_path / f"{bound}{loss}.sqlite") as journal:
+            path = tmp_path / f"{bound}{loss}{unit}{constant}.sqlite"
+            with WarmWorker() as worker, Journal.create(path) as journal:
                 meter = CostMeter(teacher, load_profile("raspberry-pi-4"), budgets, journal, worker)
                 objective = Objective.choose("params", meter.static(build(teacher, teacher.full)), budgets)
-                evaluator = Evaluator(teacher, meter, Says(loss), 1.0, 0.5, objective, journal, 0)  # type: ignore[arg-type]
+                evaluator = Evaluator(
+                    teacher, meter, Says(loss * unit), 1.0, 0.5 * unit, constant * unit, objective, journal, 0  # type: ignore[arg-type]
+                )  # fmt: skip
                 judged = evaluator.evaluate(meter.fitted(Base(), {}), 0.0)
                 assert judged.score == 0.8
-                rewards[bound, loss] = judged.reward
-    bound_rewards, free_rewards = ([rewards[bound, loss] for loss in losses] for bound in (True, False))
-    assert bound_rewards[0] > bound_rewards[1] > bound_rewards[2] > 0
-    assert len(set(free_rewards)) == 1
+                found.append(judged.reward)
+        return found
+
+    bound = rewards(1.0, 20.0)
+    assert bound[0] > bound[1] > bound[2] > 0
+    assert rewards(0.01, 20.0) == pytest.approx(bound)  # losses of another unit, such as that of smaller logits
+    first, second, _ = rewards(1.0, 0.5)  # the teacher itself answers the same to every image
+    assert first == second
+    assert len(set(rewards(1.0, 20.0, bound=False))) == 1
 
 
 @pytest.fixture
@@ -347,6 +358,47 @@ def test_finalists_are_of_several_choices_of_layers(run: Run, teacher: Teacher, 
     others = {depth(trial) for trial in trials} - best
     assert others
     assert len({depth(trial) for trial in chosen[half:]} - best) == min(half, len(others))
+
+
+@pytest.mark.parametrize("rank", range(3))
+def test_the_choice_of_layers_that_is_best_on_more_images_leads_stage_2(run: Run, example: Teacher, rank: int) -> None:
+    judged: list[int] = []
+
+    class Longer(MadeUp):
+        def evaluate(self, model: ir.Model, kept: Kept | None = None, *, seed: int) -> ProxyResult:
+            judged.append(len(judged))
+            score = 0.9 if judged[-1] == rank else 0.5
+            return ProxyResult(score, 1.0 - score, 0.0, 0.0, model)
+
+    rung = Rung(4, 2, lambda: Longer(example))  # type: ignore[arg-type, return-value]
+    _, journal, _ = run("reinforce", rungs=[rung], removal=6, shrinkage=6, teacher=example)
+    compared = [trial for trial in journal.trials("removal") if journal.cached(rung_kind(0), trial.key) is not None]
+    rewards = {trial.key: journal.cached(rung_kind(0), trial.key) for trial in compared}
+    leader = next(trial for trial in compared if (rewards[trial.key] or {})["accuracy"] == 0.9)
+    first = journal.trials("shrinkage")[0]
+    near = leader.architecture.removed ^ first.architecture.removed
+    branches = [frozenset(branch) for branch in branches_of(example)]
+    assert len({Base.of(trial.architecture).depth for trial in compared}) >= 3
+    assert not near or any(near <= example.repaired(branch) for branch in branches)
+    assert len(judged) <= 3 + 4  # who was compared isn't judged again as a finalist
+
+
+@pytest.mark.parametrize(("seconds", "compared"), [(100.0, 0), (70.0, 2), (10.0, 3)])
+def test_choices_of_layers_are_compared_as_far_as_the_time_goes(
+    run: Run, example: Teacher, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seconds: float, compared: int
+) -> None:
+    monkeypatch.setattr(MadeUp, "seconds", seconds)
+    shrunk: list[int] = []
+
+    class Longer(MadeUp):
+        def evaluate(self, model: ir.Model, kept: Kept | None = None, *, seed: int) -> ProxyResult:
+            with Journal.read(tmp_path / "reinforce-0.sqlite") as journal:
+                shrunk.append(len(journal.trials("shrinkage")))
+            return super().evaluate(model, kept, seed=seed)
+
+    rungs = [Rung(4, 2, lambda: Longer(example))]  # type: ignore[arg-type, return-value]
+    run("reinforce", rungs=rungs, removal=6, shrinkage=6, teacher=example, deadline_s=3600.0)
+    assert shrunk.count(0) == compared
 
 
 def test_the_winner_is_told_to_be_as_sure_as_samples_of_the_images_make_it(run: Run, teacher: Teacher) -> None:

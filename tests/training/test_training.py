@@ -11,8 +11,10 @@ import torch
 from n2n_edge.data.dataset import Data, Split, load_data
 from n2n_edge.errors import InputError
 from n2n_edge.tasks.values import Values
+from n2n_edge.training.compute import Engine
 from n2n_edge.training.distillation import distill
-from n2n_edge.training.evaluation import Evaluation, evaluate
+from n2n_edge.training.evaluation import Evaluation, evaluate, outputs_of
+from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.proxy_evaluation import ShortDistiller
 from n2n_edge.training.reports import EpochReport, StepReport
 from n2n_edge.training.settings import DistillSettings
@@ -20,6 +22,7 @@ from tests.training.small import small_cnn
 
 pytestmark = pytest.mark.processor
 
+CPU = Engine(torch.device("cpu"))
 QUICK = DistillSettings(epochs=4, batch_size=32, learning_rate=0.05, kd_weight=0.5, calibration_images=128, threads=1)
 
 
@@ -277,6 +280,21 @@ def test_what_ships_of_a_candidate_is_what_is_judged(striped_data: Data) -> None
     assert weights(given[0]) == weights(plain.model) == weights(found.model)
     assert found.loss == pytest.approx(short.loss_at(stranger, None))
     assert found.loss != plain.loss
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_constant_loses_what_the_mean_output_of_the_teacher_does(
+    digits: Data, digits_teacher: ir.Model, labelled: bool
+) -> None:
+    data = digits if labelled else unlabelled(digits)
+    count = len(data.validation)
+    short = ShortDistiller(digits_teacher, data, 32, DistillSettings(threads=1), validation_images=count)
+    outputs = torch.cat([batch[0] for batch in outputs_of(GraphModule(digits_teacher), data, data.validation, CPU)])
+    constant = digits_teacher.clone()
+    for name, value in (("head.weight", np.zeros((10, 32), np.float32)), ("head.bias", outputs.mean(dim=0).numpy())):
+        constant.graph.initializers[name].const_value = ir.tensor(value, name=name)
+    assert short.constant_loss == pytest.approx(short.loss_at(constant, None), rel=1e-4)
+    assert short.constant_loss > 10 * short.teacher_loss
 
 
 def test_a_short_judgement_tells_good_candidates_from_bad_ones(digits: Data, digits_teacher: ir.Model) -> None:

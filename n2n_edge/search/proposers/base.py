@@ -102,6 +102,8 @@ class Proposer(ABC):
     """Most trials that are asked for at once."""
     rounds: ClassVar[int] = 1
     """Parts of stage 2; before each of them `base_layers` is asked anew."""
+    compared: ClassVar[int] = 0
+    """Choices of layers, each with its best trial of stage 1, that are judged on more images before stage 2."""
     stage: Stage
 
     def __init__(self, context: SearchContext) -> None:
@@ -150,6 +152,10 @@ class Proposer(ABC):
         """
         leader = max(feasible, key=self.reward, default=nearest)
         return Depth() if leader is None else Depth(leader.architecture.removed, leader.architecture.linear)
+
+    def tell_compared(self, rewards: Mapping[Depth, float]) -> None:
+        """Take in what the `compared` choices of layers came to on more images, before `base_layers` is asked."""
+        return
 
     def reward(self, trial: Trial) -> float:
         """Return the reward by which feasible trials are ranked in the end."""

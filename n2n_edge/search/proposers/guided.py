@@ -5,7 +5,7 @@ random candidates and a local search around the best of them, those of the highe
 """
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
@@ -67,6 +67,7 @@ class GuidedProposer(ReinforceProposer):
     name = "reinforce"
     batch = 4
     rounds = 3
+    compared = 3
     settings = ReinforceSettings()
 
     def __init__(self, context: SearchContext) -> None:
@@ -81,6 +82,7 @@ class GuidedProposer(ReinforceProposer):
         self._tried: dict[tuple[str, Depth], set[Actions]] = {}
         self._trained: dict[str, set[str]] = {}
         self._asked_for_layers = 0
+        self._compared: Mapping[Depth, float] = {}
         self._begun_without: list[tuple[int, ...]] = []
 
     def start(self, stage: Stage) -> None:
@@ -222,16 +224,24 @@ class GuidedProposer(ReinforceProposer):
         """Return the reward as the surrogate knows it from all trials together."""
         return self._estimator.reward_of(trial)
 
+    def tell_compared(self, rewards: Mapping[Depth, float]) -> None:
+        """Keep what choices of layers came to on more images: the best of them leads stage 2."""
+        self._compared = rewards
+
     def base_layers(self, feasible: Sequence[Trial], nearest: Trial | None, progress: float) -> Depth | frozenset[str]:
         """Return the choice of layers to remove and to merge whose best widths have the highest predicted reward.
 
-        Tried are the choices of the best trials, and single layers or merges more or less than the first.
+        Tried are the choices of the best trials, and single layers or merges more or less than the first. Where
+        choices were compared on more images, it is the best of them, and what stage 2 went on with since, that count.
         """
         if not feasible:
             return super().base_layers(feasible, nearest, progress)
         estimator = self._estimator
         ranked = sorted(feasible, key=lambda trial: -estimator.reward_of(trial))
         choices = list(dict.fromkeys(Base.of(trial.architecture).depth for trial in ranked))[:_CHOICES]
+        if self._compared:
+            begun = [depth for stage, depth in self._tried if stage == "shrinkage"]
+            choices = list(dict.fromkeys([max(self._compared, key=lambda depth: self._compared[depth]), *begun]))
         self._asked_for_layers += 1
         generator = generator_of(Stream.BASE_LAYERS, self.context.seed, self._asked_for_layers)
         choices += self._neighbours(choices[0], generator)
