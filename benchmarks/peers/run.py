@@ -4,7 +4,7 @@ From the repository's root: ``python -m benchmarks.peers.run TEACHERS CIFAR WORK
 ``results.md``; rows that are there are kept, a run that was killed is gone on with. TEACHERS holds
 ``resnet20_jpeg.onnx`` and ``resnet56_jpeg.onnx``; those of ``benchmarks/teachers`` go by their names. CIFAR is a folder
 of images per class with train/ and test/, WORK gets the runs. ``--networks``, ``--budgets``, ``--ways`` and ``--seeds``
-choose a part. ``torch-pruning`` and ``onnx2torch`` are needed for one row alone.
+choose a part. ``torch-pruning`` and ``onnx2torch`` are needed for one row alone, ``nvidia-modelopt`` for another.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import torch
 from scipy.stats import t as student_t
 
 import n2n_edge
+from benchmarks.peers.fastnas import fastnas_architecture
 from benchmarks.precision.joint import MEAN, STD, Progress, add_row, few
 from benchmarks.tasks.torch_pruned import pruned_by_torch_pruning
 from n2n_edge.graph.architecture import Architecture
@@ -54,11 +55,11 @@ SEARCHED: Mapping[str, Mapping[str, Any]] = {
     "greedy": {"policy": "greedy"},
 }
 """Settings of ways that search; `share` is that of the candidates which the others have."""
-CUT = ("plan", "uniform", "torch-pruning")
-"""Ways that try nothing: what ours begins with, every group as wide as the others, what Torch-Pruning takes by
-group magnitude."""
+CUT = ("plan", "uniform", "torch-pruning", "fastnas")
+"""Ways that train no candidate: what ours begins with, every group as wide as the others, what Torch-Pruning takes by
+group magnitude, and what FastNAS of nvidia-modelopt takes of a ResNet."""
 BUDGETS: Mapping[str, tuple[Cost, str, float]] = {
-    "pi4/2": ("latency_ms", PI, 0.5), "pi4/0.35": ("latency_ms", PI, 0.35),
+    "pi4/0.65": ("latency_ms", PI, 0.65), "pi4/2": ("latency_ms", PI, 0.5), "pi4/0.35": ("latency_ms", PI, 0.35),
     "host/2": ("latency_ms", "cpu", 0.5), "host/0.35": ("latency_ms", "cpu", 0.35),
     "params/4": ("params", PI, 0.25),
 }  # fmt: skip
@@ -115,6 +116,11 @@ class Case:
                 architecture = self.uniform(prepared)
             elif way == "torch-pruning":
                 prepared, architecture = self.by_torch_pruning(prepared)
+            elif way == "fastnas":
+                multiple = n2n_edge.load_profile(self.device).channel_multiple
+                architecture = fastnas_architecture(
+                    prepared.teacher, data, multiple, self.cost_of_graph, self.budget.limit
+                )
             own = RunFolder(folder.path / way)
             own.path.mkdir(exist_ok=True)
             trained = train_to_the_end(

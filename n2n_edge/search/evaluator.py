@@ -334,7 +334,7 @@ class Evaluator:
             return accuracy
         return max(accuracy, _LEAST_ACCURACY) * exp(-_LOSS_WEIGHT * self._loss_share(result.get("loss")))
 
-    def _loss_share(self, loss: object) -> float:
+    def _loss_share(self, loss: float | None) -> float:
         """Return the rise of a loss as a share of that of who answers the same to every image, at most 1.
 
         So it means the same for every teacher and task: losses come in units of their own. Nought where the teacher
@@ -343,7 +343,7 @@ class Evaluator:
         largest = self._constant_loss - self._teacher_loss
         if loss is None:
             return 1.0
-        return min(max(float(loss) - self._teacher_loss, 0.0) / largest, 1.0) if largest > 0 else 0.0  # type: ignore[arg-type]
+        return min(max(loss - self._teacher_loss, 0.0) / largest, 1.0) if largest > 0 else 0.0
 
     def _reward(self, costs: TrialCosts, quality: float) -> float:
         cost = costs.as_mapping().get(self.objective.cost, self.objective.base)
