@@ -101,6 +101,13 @@ def _check_loss(task: Task, outputs: Sequence[NDArray[Any]], other: Sequence[NDA
         all(near < far for far, near in pairwise(losses)),
         f"the loss must fall as outputs approach the teacher's, and was {losses}",
     )
+    constant = tuple(each.mean(dim=0, keepdim=True).expand_as(each) for each in theirs)
+    unknowing = float(measured.loss(constant, theirs, None, _Settings()))
+    _that(
+        losses[-1] < unknowing < float("inf"),
+        f"the loss of the teacher's mean output for every image must be finite and above the teacher's own, and was "
+        f"{unknowing} beside {losses[-1]}",
+    )
     return measured
 
 
