@@ -188,6 +188,8 @@ def test_a_search_merges_where_that_is_free_and_repeats_it_from_its_journal(
     assert first is not None
     if policy == "reinforce":
         assert first.linear  # type: ignore[attr-defined]
+        begun = [trial.architecture.linear for trial in journal.trials("removal") if trial.batch == 0]
+        assert len({made for made in begun if made}) >= 2  # one merge and two, whatever is promised of them
     kept = {trial.key: trial.architecture for trial in journal.trials()}
     assert any(architecture.linear for architecture in kept.values())
     assert found(journal) == (first, trials)

@@ -144,21 +144,22 @@ class GuidedProposer(ReinforceProposer):
         return stage.without(steps, self._precisions(stage.cuts(stage.without(steps)).base.depth)[0])
 
     def _merged(self, stage: RemovalStage, gone: Sequence[int], start: Actions) -> list[Actions]:
-        """Return the `start`, which is without `gone`, with merges made, if that promises more.
+        """Return the `start`, which is without `gone`, with merges made: one, two, and as many as promise most.
 
-        They are those that lose least for what they save, as many as promise most.
+        They are those that lose least for what they save. What several lose together the profile can't tell: where
+        none promises anything one may gain, and where ten do they may be far too many.
         """
         lost = self._estimator.profile.linear
         price = {
             step: sum(lost.get(name, 0.0) for name in priced.merge.linear) / priced.saved
             for step, priced in zip(stage.merge_steps, stage.merges, strict=True)
+            if stage.cuts(stage.without((*gone, step))).linear
         }
         ranked = sorted(price, key=lambda step: price[step])
         tried = [start]
         tried += [self._promising(stage, (*gone, *ranked[:count])) for count in range(1, len(ranked) + 1)]
         rewards = [one.reward for one in self._estimator.estimates([self.cuts(each) for each in tried], 0.0)]
-        best = int(np.argmax(rewards))
-        return [tried[best]] if best else []
+        return [tried[count] for count in sorted({1, 2, int(np.argmax(rewards))}) if 0 < count < len(tried)]
 
     def _precisions(self, depth: Depth) -> tuple[frozenset[str], ...]:
         """Return all of the open regions in float and all in int8, that which promises more first."""
