@@ -111,13 +111,17 @@ class Architecture:
 
     def to_json(self) -> dict[str, object]:
         """Return ``{"removed": [...], "widths": {...}}``, with ``int8`` and ``linear`` where there are any."""
-        order = {name: index for index, (name, _) in enumerate(self.names.layers)}
-        removed = sorted(self.removed, key=lambda name: order.get(name, 0))
+        places = {name: index for index, (name, _) in enumerate(self.names.layers)}
+
+        def place(name: str) -> tuple[int, str]:
+            return places.get(name, len(places)), name  # one that isn't known still has its place: sets have no order
+
+        removed = sorted(self.removed, key=place)
         described: dict[str, object] = {"removed": removed, "widths": dict(self.widths)}
         if self.int8:
             described["int8"] = [name for name in self.names.regions if name in self.int8]
         if self.linear:
-            described["linear"] = sorted(self.linear, key=lambda name: order.get(name, 0))
+            described["linear"] = sorted(self.linear, key=place)
         return described
 
 

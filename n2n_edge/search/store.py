@@ -292,7 +292,8 @@ class Journal(ClosedAtExit):
         try:
             regions, linear = (tuple(str(name) for name in described.get(key, ())) for key in ("int8", "linear"))
             removed = tuple((str(name), "") for name in described["removed"])
-            names = Vocabulary(removed, regions=regions, mergeable=linear)
+            # in the order in which they were written, by which the architecture's key goes
+            names = Vocabulary((*removed, *((name, "") for name in linear)), regions=regions, mergeable=linear)
             widths = tuple((name, int(width)) for name, width in described["widths"].items())
             return Trial(
                 Architecture(

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from n2n_edge.errors import InputError, UnsuitableEnvironmentError
 from n2n_edge.graph.architecture import Architecture, Vocabulary
@@ -69,6 +71,22 @@ def test_gives_back_what_was_recorded(path: Path) -> None:
         assert journal.cached("latency", "a1/other-host") is None
         assert journal.cached("accuracy", "a1/this-host") is None
         assert journal.meta() == {"seed": 3, "budgets": {"size_mb": 0.5}, "stage": "shrinkage"}
+
+
+@given(st.permutations([f"layer{number}" for number in range(8)]), st.integers(0, 8), st.integers(0, 255))
+def test_an_architecture_has_the_same_key_when_it_is_read(
+    tmp_path_factory: pytest.TempPathFactory, layers: list[str], cut: int, kept: int
+) -> None:
+    """Whichever of a network's layers are gone, merged and in int8: reports find its results by the key."""
+    chosen = [name for place, name in enumerate(layers) if kept >> place & 1]
+    removed, linear = frozenset(chosen[:cut]), frozenset(chosen[cut:])
+    names = Vocabulary(tuple((name, "") for name in layers), (), tuple(reversed(layers)), tuple(layers))
+    architecture = Architecture(removed, (("g2", 3), ("g1", 8)), names, frozenset(chosen[::2]), linear)
+    with Journal.create(tmp_path_factory.mktemp("journal") / "journal.sqlite") as journal:
+        journal.record_trial(replace(TRIAL, architecture=architecture))
+        (trial,) = journal.trials()
+    assert trial.architecture == architecture
+    assert trial.key == architecture.key
 
 
 def test_a_journal_of_the_first_version_is_read(path: Path) -> None:
