@@ -6,6 +6,7 @@ at the borders only in the cases that `Convolution.pads_alike` names.
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
@@ -26,9 +27,14 @@ from n2n_edge.graph.shapes import is_constant
 
 Numbers = NDArray[np.float64]
 
-__all__ = ["Link", "Merge", "find_links", "made_merges", "merge_layers", "merges_of", "outline_merged"]
+__all__ = [
+    "Link", "Merge", "find_links", "made_merges", "merge_layers", "merges_of", "more_taps", "outline_merged",
+]  # fmt: skip
 
 _EPSILON = 1e-5
+
+_MORE_TAPS = "n2n_edge.more_taps"
+"""Metadata of a merged node: how many times as many positions its kernel reads as that of its last layer alone."""
 
 _LONGEST = 4
 """Layers of one merge at most: an inverted residual has three."""
@@ -159,6 +165,11 @@ def _merged(
     return model, frozenset(changed)
 
 
+def more_taps(node: ir.Node) -> float:
+    """Return how many times as many positions a merged convolution reads as its last layer did alone; 1 for others."""
+    return float(node.metadata_props.get(_MORE_TAPS, 1.0))
+
+
 _Join = Callable[[Sequence[ir.Node], ir.Node], Convolution | None]
 """Gives the one convolution that stands for the nodes of a layer and the convolution that reads them."""
 
@@ -263,6 +274,8 @@ def _write(model: ir.Model, node: ir.Node, merged: Convolution) -> None:
     assert weight is not None
     assert weight.const_value is not None
     dtype = weight.const_value.dtype
+    before = prod(weight.const_value.shape.numpy()[2:])
+    node.metadata_props[_MORE_TAPS] = str(prod(merged.kernel) / before)
     if bias is None and (merged.bias.any() or not any(merged.bias.strides)):
         bias = ir.Value(name=_free_name(model, f"{node.outputs[0].name}.bias"))
         bias.const_value = ir.Tensor(_stored(merged.bias, dtype.numpy()), name=bias.name)

@@ -6,6 +6,10 @@ hundreds of times that of all others, so that clipping leaves these none and the
 by s and multiplying the weights changes no output; in these terms the gradient is 1/s of what it was, and a step of the
 weights themselves 1/s squared (LeCun et al., Efficient BackProp, 1998, section 4.3, on the scale of inputs).
 
+A merged layer reads what its last layer read at several positions, which are all but alike: t times as many taps add up
+to t times the curvature along what they share, and s is the root of t. A MobileNetV2-type student with four merged
+blocks had a loss of 0.42 after 6,144 images so, 0.50 at the rate of the others (docs/method.md).
+
 The gradient of a quantizer's scale is a sum over all that is rounded by it; LSQ (Esser et al., Learned Step Size
 Quantization, ICLR 2020, section 2.2) brings it to the size of a weight's.
 """
@@ -18,6 +22,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from n2n_edge.graph.merging import more_taps
 from n2n_edge.graph.operands import is_fixed
 from n2n_edge.graph.pairs import behind_pairs, quantized_type
 from n2n_edge.training.executor import GraphModule
@@ -37,14 +42,17 @@ _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def input_scales(module: GraphModule, images: Tensor) -> dict[str, float]:
-    """Return, by the name of their weight, the root mean square of the inputs of layers where that is large.
+    """Return, by the name of their weight, by what the inputs of layers are larger than usual, where they are.
 
-    `images` are some that the network takes; the module is left in evaluation mode.
+    That is their root mean square where it is large, times the root of `more_taps` of a merged layer. `images` are some
+    that the network takes; the module is left in evaluation mode.
     """
     look = _Look(frozenset(module.learned()))
     with torch.no_grad():
         module.eval().visit(look, images)
-    return {name: scale for name, scale in look.scales.items() if scale > _LARGE}
+    scales = {name: size if size > _LARGE else 1.0 for name, size in look.sizes.items()}
+    scales = {name: scale * sqrt(look.taps[name]) for name, scale in scales.items()}
+    return {name: scale for name, scale in scales.items() if scale > 1.0}
 
 
 def _names(value: ir.Value) -> tuple[str, ...]:
@@ -116,7 +124,8 @@ class _Look:
 
     def __init__(self, learned: frozenset[str]) -> None:
         self._learned = learned
-        self.scales: dict[str, float] = {}
+        self.sizes: dict[str, float] = {}
+        self.taps: dict[str, float] = {}
 
     def before(self, node: ir.Node, inputs: Sequence[Tensor | None]) -> None:
         """Keep the size of a layer's inputs, the largest where layers share a weight."""
@@ -129,7 +138,8 @@ class _Look:
                 continue
             size = float(given.float().square().mean().sqrt())
             for name in names:
-                self.scales[name] = max(size, self.scales.get(name, 0.0))
+                self.sizes[name] = max(size, self.sizes.get(name, 0.0))
+                self.taps[name] = max(more_taps(node), self.taps.get(name, 1.0))
 
     def after(self, node: ir.Node, outputs: Sequence[Tensor]) -> None:
         """Ignore the outputs."""
