@@ -44,7 +44,7 @@ class Task:
 
 
 TASKS = {
-    "mnist-vgg13": Task(lambda: vgg(13, 1, 10), (1, 28, 28), 10, 2, 105, "quick", 30, 0.05),
+    "mnist-vgg13": Task(lambda: vgg(13, 1, 10), (1, 28, 28), 10, 2, 130, "quick", 12, 0.05),
     "signs-wide-resnet": Task(
         lambda: ResNet(3, 10, (1, 1, 1), (64, 128, 256)), (3, 32, 32), 10, 40, 21, "quick", 100, 0.05
     ),
