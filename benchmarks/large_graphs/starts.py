@@ -66,7 +66,7 @@ def row(path: Path) -> dict[str, object]:
         Journal.create(Path(folder) / "journal.sqlite", {}) as journal,
     ):
         with timed(found, "costs"):
-            meter = CostMeter(teacher, profile, budgets, journal, worker, accept_expected=True)
+            meter = CostMeter(teacher, profile, budgets, journal, worker, accept_expected=True, merging=True)
             base = meter.static(build(teacher, teacher.full))
             objective = Objective.choose("latency_ms", meter.of_teacher(timed=False), budgets)
             headroom = meter.headroom()

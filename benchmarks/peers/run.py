@@ -45,8 +45,8 @@ from n2n_edge.training.file_evaluation import file_meters
 HERE = Path(__file__).parent
 PI = "raspberry-pi-4"
 SEARCHED: Mapping[str, Mapping[str, Any]] = {
-    "ours": {"policy": "reinforce"},
-    "ours, half": {"policy": "reinforce", "share": 0.5},
+    "ours": {"policy": "reinforce", "merging": False},
+    "ours, half": {"policy": "reinforce", "merging": False, "share": 0.5},
     "ours, merging": {"policy": "reinforce", "merging": True},
     "n2n": {"policy": "n2n"},
     "random": {"policy": "random"},

@@ -122,7 +122,7 @@ def _run(
                 precision=CandidatePrecision(
                     prepared.teacher, cast("ShippedPrecision", settings.precision), prepared.profile
                 ),
-                merging=settings.merging,
+                merging=settings.merges,
             )
             found = _search(
                 settings, prepared, schedule, meter, journal, callback, time.monotonic() - before, evaluations

@@ -339,7 +339,7 @@ def compress(
     flip: bool | None = None,
     corruptions: bool = False,
     accept_expected: bool = False,
-    merging: bool = False,
+    merging: bool | None = None,
     trust_pt2: bool = False,
     train_device: str = "auto",
     train_precision: str = "auto",

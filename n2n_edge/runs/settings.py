@@ -235,12 +235,13 @@ class CompressSettings:
     accept_expected: bool = _setting(
         False, "Hold a predicted latency's expected value against its budget, not its upper bound.", BUDGETS
     )
-    merging: bool = _setting(
-        False,
+    merging: bool | None = _setting(
+        None,
         "Let the search merge layers: the activation between becomes the identity, and both are one convolution. "
         "Merges that lower the latency are tried where it counts.",
         SEARCH,
         flag="--merging/--no-merging",
+        shown="yes for policy reinforce",
     )
     trust_pt2: bool = _setting(
         False,
@@ -382,6 +383,11 @@ class CompressSettings:
         rows = sorted(COSTS.values(), key=lambda row: scarce.index(row.key) if row.key in scarce else len(scarce))
         limits = [(row.key, getattr(self, row.field)) for row in rows]
         return tuple(Budget(cost, limit) for cost, limit in limits if limit is not None)
+
+    @property
+    def merges(self) -> bool:
+        """Whether the search may merge layers: unless told, only with the default policy; others are yardsticks."""
+        return self.policy == "reinforce" if self.merging is None else self.merging
 
     @property
     def amount(self) -> Effort:

@@ -308,3 +308,12 @@ def test_settings_that_say_nothing_of_graphs_and_images_import_no_onnx():
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("policy", "merging", "merges"),
+    [("reinforce", None, True), ("reinforce", False, False), ("n2n", None, False), ("random", True, True)],
+)
+def test_only_the_default_policy_merges_without_being_told(policy: str, merging: bool | None, merges: bool) -> None:
+    settings = CompressSettings(max_latency_ms=1.0, policy=policy, merging=merging)
+    assert settings.merges is merges

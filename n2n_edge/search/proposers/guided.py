@@ -146,8 +146,9 @@ class GuidedProposer(ReinforceProposer):
     def _merged(self, stage: RemovalStage, gone: Sequence[int], start: Actions) -> list[Actions]:
         """Return the `start`, which is without `gone`, with merges made: one, two, and as many as promise most.
 
-        They are those that lose least for what they save. What several lose together the profile can't tell: where
-        none promises anything one may gain, and where ten do they may be far too many.
+        Of these powers of two are looked at. They are those that lose least for what they save. What several lose
+        together the profile can't tell: where none promises anything one may gain, and where ten do they may be far
+        too many.
         """
         lost = self._estimator.profile.linear
         price = {
@@ -156,10 +157,10 @@ class GuidedProposer(ReinforceProposer):
             if stage.cuts(stage.without((*gone, step))).linear
         }
         ranked = sorted(price, key=lambda step: price[step])
-        tried = [start]
-        tried += [self._promising(stage, (*gone, *ranked[:count])) for count in range(1, len(ranked) + 1)]
+        counts = sorted({min(2**power, len(ranked)) for power in range(len(ranked).bit_length() + 1)} - {0})
+        tried = [start, *(self._promising(stage, (*gone, *ranked[:count])) for count in counts)]
         rewards = [one.reward for one in self._estimator.estimates([self.cuts(each) for each in tried], 0.0)]
-        return [tried[count] for count in sorted({1, 2, int(np.argmax(rewards))}) if 0 < count < len(tried)]
+        return [tried[place] for place in sorted({1, 2, int(np.argmax(rewards))}) if 0 < place < len(tried)]
 
     def _precisions(self, depth: Depth) -> tuple[frozenset[str], ...]:
         """Return all of the open regions in float and all in int8, that which promises more first."""
