@@ -30,6 +30,7 @@ _OFF = 0.1
 """Errors of the outputs, in units of their spread over images."""
 
 _MOST_IMAGES = 32
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _STREAM = 2**37
 """Tells this use of the seed from others."""
 
@@ -83,8 +84,10 @@ class _Look:
 
     def after(self, node: ir.Node, outputs: Sequence[Tensor]) -> None:
         """Follow what comes back to a layer's output."""
+        if node.op_type not in _LAYERS or not outputs[0].requires_grad:
+            return  # a scale that several maps are multiplied by is learned, too, and none of its axes is that of units
         name = str(node.inputs[1].name) if len(node.inputs) > 1 and node.inputs[1] is not None else ""
-        if name in self._weights and outputs[0].requires_grad:
+        if name in self._weights:
             axis = 1 if node.op_type in ("Conv", "ConvTranspose") else -1
             outputs[0].register_hook(partial(self._add, name, axis))  # type: ignore[no-untyped-call]
 

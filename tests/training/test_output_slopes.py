@@ -65,6 +65,30 @@ def test_the_rise_of_the_loss_is_foretold() -> None:
     assert foretold == pytest.approx(rise, rel=1.0)
 
 
+class Scaled(nn.Module):
+    """Two maps of other sizes, multiplied by the same constants, as the heads of detectors are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.strided = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, stride=2)
+        self.scale = nn.Parameter(torch.arange(1.0, 5.0).view(1, 4, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        large = self.conv(images)
+        small = self.strided(large)
+        return torch.cat([(large * self.scale).flatten(2), (small * self.scale).flatten(2)], dim=2)
+
+
+def test_a_scale_that_several_maps_share_is_no_layer() -> None:
+    torch.manual_seed(0)
+    teacher = Teacher.from_torch(Scaled().eval(), torch.zeros(1, 3, 12, 12))
+    scales = [node.inputs[1] for node in teacher.model.graph if node.op_type == "Mul"]
+    assert len(scales) == 2
+    assert scales[0] is scales[1]
+    data = replace(random_data(teacher.model), task=Values())
+    assert [len(slope) for slope in slopes_of(teacher, data)] == [4, 4]
+
+
 def test_a_reader_that_nothing_follows_has_no_say() -> None:
     torch.manual_seed(0)
 
