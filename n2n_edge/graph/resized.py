@@ -203,6 +203,8 @@ def _run(old: Shape, new: Shape, output: Shape, sides: Mapping[int, int]) -> lis
         return list(output)
     if len(output) == 1:
         return [prod(new)]
+    if sum(size != 1 for size in output) == 1:  # one axis, with others of one beside it
+        return [size if size == 1 else prod(new) for size in output]
     if old == output:
         return list(new)
     scaled = [sides.get(size, size) for size in output]

@@ -73,6 +73,18 @@ class Unflattened(nn.Module):
         return self.last(rows.reshape(-1, 8, self.size[0] // 2, self.size[1] // 2))
 
 
+class Listed(nn.Module):
+    """Positions as one axis behind another of one, as the grid of a detector has them."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = functional.relu(self.first(x))[0].permute(1, 2, 0)
+        return maps.reshape(1, -1, 4)
+
+
 class Flat(nn.Module):
     """A classifier whose last layer has a weight for each position: for one size alone."""
 
@@ -97,7 +109,7 @@ def exported(
     return model, module
 
 
-@pytest.mark.parametrize("kind", [Shuffled, Upward, Pooled, Unflattened])
+@pytest.mark.parametrize("kind", [Shuffled, Upward, Pooled, Unflattened, Listed])
 def test_a_network_at_another_size_is_the_one_exported_for_it(kind: type[nn.Module]) -> None:
     model, module = exported(kind, BEFORE)
     wanted, _ = exported(kind, AFTER, module)
