@@ -83,8 +83,8 @@ def _architecture(teacher: Teacher, pruned: nn.Module) -> Architecture:
     """Return the teacher with every group as wide as a layer of it in the pruned module."""
     widths = {}
     for name, layer in pruned.named_modules():
-        labels = teacher.labels.dims.get((f"{name}.weight", 0)) if isinstance(layer, nn.Conv2d) else None
-        if labels is not None and isinstance(layer, nn.Conv2d):
+        labels = teacher.labels.dims.get((f"{name}.weight", 0))
+        if isinstance(layer, nn.Conv2d) and labels is not None:
             widths[frozenset(teacher.labels.find(labels).tolist())] = layer.out_channels
     architecture = teacher.full
     for group in teacher.groups:

@@ -30,9 +30,10 @@ from n2n_edge.runs.unit_order import with_unit_order
 from n2n_edge.runs.workers import check_workers, evaluations_of
 from n2n_edge.search.attempts import note_crash
 from n2n_edge.search.costing import CostMeter
-from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, search
+from n2n_edge.search.driver import SearchPlan, SearchResult, search
 from n2n_edge.search.evaluations import Evaluations
 from n2n_edge.search.evaluator import Evaluator, Objective
+from n2n_edge.search.halving import Rung
 from n2n_edge.search.precision import CandidatePrecision
 from n2n_edge.search.store import Fact, Journal
 from n2n_edge.search.trial import Trial, TrialCosts

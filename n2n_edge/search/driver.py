@@ -4,14 +4,15 @@ A run is deterministic given its journal: trials are proposed again, results tha
 and only the missing ones are evaluated. That is all there is to resuming.
 """
 
-import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from n2n_edge.search.clock import Clock
 from n2n_edge.search.evaluator import Confidence, Evaluator, Priced, Score
+from n2n_edge.search.halving import Rung, best_by_depth, finalists_of
 from n2n_edge.search.precision import Base, Depth
 from n2n_edge.search.proposers.base import Proposer, SearchContext, make_proposer, proposer_errors
 from n2n_edge.search.space import Cuts, RemovalStage, ShrinkageStage, Stage
@@ -23,7 +24,7 @@ from n2n_edge.watchdog import phase
 if TYPE_CHECKING:
     from n2n_edge.training.proxy_evaluation import ShortDistiller
 
-__all__ = ["Progress", "Rung", "SearchPlan", "SearchResult", "search"]
+__all__ = ["Progress", "SearchPlan", "SearchResult", "search"]
 
 _PROFILE_SHARE = 0.15
 """Share of the search's time limit that the sensitivity profile may take."""
@@ -59,18 +60,6 @@ class SearchPlan:
     deadline_s: float | None = None
     profile_s: float | None = None
     proposals: int | None = None
-
-
-@dataclass(frozen=True)
-class Rung:
-    """One step of successive halving: so many of the best are evaluated again, on `times` the images of a candidate.
-
-    Jamieson and Talwalkar, Non-stochastic Best Arm Identification and Hyperparameter Optimization, AISTATS 2016.
-    """
-
-    finalists: int
-    times: int
-    make: "Callable[[], ShortDistiller]"
 
 
 @dataclass(frozen=True)
@@ -137,7 +126,7 @@ def search(
     proposers that ask for a sensitivity profile. ``on_probe(done, total)`` follows that profile, `on_progress` the
     trials. Time is looked at before every part of the profile and every trial.
     """
-    clock = _Clock(journal, plan.deadline_s)
+    clock = Clock(journal, plan.deadline_s)
 
     def sensitivity() -> Sensitivity:
         most = max(plan.removal_candidates + plan.shrinkage_candidates, _LEAST_PROFILED)
@@ -188,7 +177,7 @@ class _Search:
         evaluator: Evaluator,
         plan: SearchPlan,
         journal: Journal,
-        clock: "_Clock",
+        clock: "Clock",
         on_progress: Callable[[Progress], None],
         proposer: Proposer,
     ) -> None:
@@ -217,7 +206,7 @@ class _Search:
         compared = self.proposer.compared
         if compared < 2 or not rungs or not self.plan.shrinkage_candidates:
             return
-        best = list(_best_by_depth(self.ranked()).values())[:compared]
+        best = list(best_by_depth(self.ranked()).values())[:compared]
         most = self.clock.affordable(_COMPARISON, rungs[0], best, self.evaluator.evaluations.width, _COMPARISON_SHARE)
         if min(len(best), most) < 2:
             return
@@ -373,11 +362,7 @@ class _Search:
         for number, rung in enumerate(rungs):
             width = self.evaluator.evaluations.width
             most = self.clock.affordable(rung_kind(number), rung, ranked, width, _RUNG_SHARE)
-            finalists = _finalists(ranked, most)
-            if number == 0:  # who is judged already costs nothing
-                keys = {trial.key for trial in finalists}
-                finalists += [trial for trial in self.compared if trial.key not in keys]
-            ranked = finalists
+            ranked = finalists_of(ranked, most, judged=() if number else self.compared)
             if len(ranked) < 2:
                 break
             rewards = self.evaluator.refine(ranked, number, rung.make)
@@ -385,86 +370,3 @@ class _Search:
             ranked.sort(key=lambda trial: -rewards[trial.key])
             confidence = self.evaluator.confidence(ranked, number)
         return (ranked[0] if ranked else None), confidence
-
-
-def _finalists(ranked: Sequence[Trial], most: int) -> list[Trial]:
-    """Return so many trials to evaluate again: half of them the best, then the best of other choices of layers.
-
-    After a short distillation candidates of the same layers are all but even, and those that have lost fewer layers
-    stand better than they will after a long one (benchmarks/peers).
-    """
-    best = list(ranked[: -(-most // 2)])
-    depths = {Base.of(trial.architecture).depth for trial in best}
-    chosen = best + [trial for depth, trial in _best_by_depth(ranked).items() if depth not in depths]
-    keys = {trial.key for trial in chosen}
-    return [*chosen, *(trial for trial in ranked if trial.key not in keys)][:most]
-
-
-def _best_by_depth(ranked: Sequence[Trial]) -> dict[Depth, Trial]:
-    """Return the first trial of each choice of layers, in order."""
-    best: dict[Depth, Trial] = {}
-    for trial in ranked:
-        best.setdefault(Base.of(trial.architecture).depth, trial)
-    return best
-
-
-class _Clock:
-    """Ends stages that run out of time; the decision is journalled, so that a resumed run takes the same one."""
-
-    def __init__(self, journal: Journal, deadline_s: float | None) -> None:
-        self._journal = journal
-        self._deadline_s = deadline_s
-        self._spent_before = float(journal.meta().get("search_seconds", 0.0))
-        self._start = time.monotonic()
-
-    def stage_is_over(
-        self,
-        stage: str,
-        position: int,
-        share: float,
-        least: int,
-        otherwise_s: float | None = None,
-        others_s: float = 0.0,
-    ) -> bool:
-        """Tell whether `stage` ends before its next part, `share` of the time being spent; `least` are done anyway.
-
-        Of a search without a limit `otherwise_s` is that of the stage; what others took of it, `others_s`, isn't
-        counted.
-        """
-        spent = self.spent()
-        limit_s = otherwise_s if self._deadline_s is None else self._deadline_s * share
-        if limit_s is None:
-            return False
-        reached = self._journal.cached(Fact.STAGE_REACHED, stage)
-        if reached is not None and position <= int(reached["position"]):
-            return False
-        end = self._journal.cached(Fact.STAGE_OVER, stage)
-        if end is None and position >= least and spent - others_s > limit_s:
-            end = {"position": position}
-            self._journal.store(Fact.STAGE_OVER, stage, end)
-        if end is not None and position >= int(end["position"]):
-            return True
-        self._journal.store(Fact.STAGE_REACHED, stage, {"position": position})
-        return False
-
-    def spent(self) -> float:
-        """Return, and journal, how many seconds the search has taken so far, with what was spent before it went on."""
-        seconds = self._spent_before + time.monotonic() - self._start
-        self._journal.set_meta("search_seconds", seconds)
-        return seconds
-
-    def affordable(self, name: str, rung: Rung, finalists: Sequence[Trial], at_once: int, share: float) -> int:
-        """Return how many of `finalists`, so many of them `at_once`, a `share` of the time allows for a rung.
-
-        That is one at least. `name` is that of the decision in the journal.
-        """
-        if self._deadline_s is None:
-            return max(1, rung.finalists)
-        size = self._journal.cached(Fact.RUNG_SIZE, name)
-        if size is None:
-            rows = [self._journal.cached(Fact.SCORE, trial.key) or {} for trial in finalists]
-            each = rung.times * statistics.median([float(row.get("seconds", 0.0)) for row in rows] or [0.0])
-            most = rung.finalists if each <= 0 else int(share * self._deadline_s * at_once / each)
-            size = {"finalists": max(1, min(rung.finalists, most))}
-            self._journal.store(Fact.RUNG_SIZE, name, size)
-        return int(size["finalists"])

@@ -28,7 +28,7 @@ from n2n_edge.graph.pairs import behind_pairs, quantized_type
 from n2n_edge.training.executor import GraphModule
 from n2n_edge.training.ops.quantize import RANGES
 
-__all__ = ["MEASURED_IMAGES", "Grid", "grids_of", "input_scales"]
+__all__ = ["LAYERS", "MEASURED_IMAGES", "Grid", "grids_of", "input_scales"]
 
 MEASURED_IMAGES = 8
 """Images on which the inputs of layers are measured."""
@@ -38,7 +38,8 @@ _LARGE = 8.0
 
 _SEVEN_BITS = 64
 
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators that are layers: one of their first two inputs is a weight."""
 
 
 def input_scales(module: GraphModule, images: Tensor) -> dict[str, float]:
@@ -50,8 +51,7 @@ def input_scales(module: GraphModule, images: Tensor) -> dict[str, float]:
     look = _Look(frozenset(module.learned()))
     with torch.no_grad():
         module.eval().visit(look, images)
-    scales = {name: size if size > _LARGE else 1.0 for name, size in look.sizes.items()}
-    scales = {name: scale * sqrt(look.taps[name]) for name, scale in scales.items()}
+    scales = {name: (size if size > _LARGE else 1.0) * sqrt(look.taps[name]) for name, size in look.sizes.items()}
     return {name: scale for name, scale in scales.items() if scale > 1.0}
 
 
@@ -129,7 +129,7 @@ class _Look:
 
     def before(self, node: ir.Node, inputs: Sequence[Tensor | None]) -> None:
         """Keep the size of a layer's inputs, the largest where layers share a weight."""
-        if node.op_type not in _LAYERS or len(inputs) < len(("inputs", "weight")):
+        if node.op_type not in LAYERS or len(inputs) < len(("inputs", "weight")):
             return
         for place, other in ((0, 1), (1, 0)):
             value, given = node.inputs[place], inputs[other]

@@ -21,6 +21,7 @@ from n2n_edge.training.augmentation import normalise
 from n2n_edge.training.batches import as_bytes
 from n2n_edge.training.compute import Engine, generator
 from n2n_edge.training.executor import GraphModule
+from n2n_edge.training.input_scale import LAYERS
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.watchdog import step
 
@@ -30,7 +31,6 @@ _OFF = 0.1
 """Errors of the outputs, in units of their spread over images."""
 
 _MOST_IMAGES = 32
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _STREAM = 2**37
 """Tells this use of the seed from others."""
 
@@ -84,7 +84,7 @@ class _Look:
 
     def after(self, node: ir.Node, outputs: Sequence[Tensor]) -> None:
         """Follow what comes back to a layer's output."""
-        if node.op_type not in _LAYERS or not outputs[0].requires_grad:
+        if node.op_type not in LAYERS or not outputs[0].requires_grad:
             return  # a scale that several maps are multiplied by is learned, too, and none of its axes is that of units
         name = str(node.inputs[1].name) if len(node.inputs) > 1 and node.inputs[1] is not None else ""
         if name in self._weights:

@@ -16,9 +16,11 @@ from n2n_edge.metrics.budget import Budget
 from n2n_edge.metrics.precisions import ShippedPrecision
 from n2n_edge.search.attempts import note_crash
 from n2n_edge.search.branches import branch_name, branches_of
+from n2n_edge.search.clock import Clock
 from n2n_edge.search.costing import CostMeter
-from n2n_edge.search.driver import Rung, SearchPlan, SearchResult, _Clock, search
+from n2n_edge.search.driver import SearchPlan, SearchResult, search
 from n2n_edge.search.evaluator import Confidence, Evaluator, Objective
+from n2n_edge.search.halving import Rung
 from n2n_edge.search.precision import Base, CandidatePrecision
 from n2n_edge.search.proposers import base, guided
 from n2n_edge.search.proposers.base import Proposer, SearchContext, make_proposer, proposer_names, register_proposer
@@ -601,10 +603,10 @@ def test_an_unknown_policy_is_answered_with_the_known_ones() -> None:
 
 def test_a_search_without_a_limit_bounds_its_profile(tmp_path: Path) -> None:
     with Journal.create(tmp_path / "journal.sqlite", {}) as journal:
-        assert not _Clock(journal, None).stage_is_over("profile", 5, 0.15, 1)
-        assert not _Clock(journal, None).stage_is_over("profile", 0, 0.15, 1, 0.0)  # one part in any case
-        assert not _Clock(journal, None).stage_is_over("profile", 1, 0.15, 1, 1000.0)
-        assert _Clock(journal, None).stage_is_over("profile", 2, 0.15, 1, 0.0)
+        assert not Clock(journal, None).stage_is_over("profile", 5, 0.15, 1)
+        assert not Clock(journal, None).stage_is_over("profile", 0, 0.15, 1, 0.0)  # one part in any case
+        assert not Clock(journal, None).stage_is_over("profile", 1, 0.15, 1, 1000.0)
+        assert Clock(journal, None).stage_is_over("profile", 2, 0.15, 1, 0.0)
         # resumed with time to spare it ends where it ended
-        assert not _Clock(journal, None).stage_is_over("profile", 1, 0.15, 1, 1000.0)
-        assert _Clock(journal, None).stage_is_over("profile", 2, 0.15, 1, 1000.0)
+        assert not Clock(journal, None).stage_is_over("profile", 1, 0.15, 1, 1000.0)
+        assert Clock(journal, None).stage_is_over("profile", 2, 0.15, 1, 1000.0)
