@@ -146,6 +146,13 @@ class ConfidenceJson(TypedDict):
     finalists: int
 
 
+class SearchSecondsJson(TypedDict):
+    """What a search took, in seconds, and the part of its sensitivity profile, null where it made none."""
+
+    total: float
+    profile: float | None
+
+
 class SearchJson(TypedDict):
     """How the search went; `objective` is the cost that was minimised, `winner` the place of the winner in the list."""
 
@@ -157,6 +164,8 @@ class SearchJson(TypedDict):
     winner: NotRequired[int | None]
     confidence: NotRequired[ConfidenceJson]
     """Where several finalists were judged again."""
+    seconds: NotRequired[SearchSecondsJson]
+    """Of a run's own student."""
 
 
 class GroupJson(TypedDict):

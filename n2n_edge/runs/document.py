@@ -32,6 +32,7 @@ from n2n_edge.report.document import (
     ModelJson,
     PrecisionRecallJson,
     RunReport,
+    SearchSecondsJson,
     TaskJson,
 )
 from n2n_edge.report.reading import read_document
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from n2n_edge.data.dataset import Data
     from n2n_edge.runs.final import Trained
     from n2n_edge.runs.parity import Parity
+    from n2n_edge.search.clock import Spent
     from n2n_edge.search.evaluator import Confidence
 
 __all__ = ["ModelFigures", "Origin", "precision_recall", "read_report", "run_report", "verdicts_of", "write_json"]
@@ -57,7 +59,8 @@ class Origin:
     """Where a student comes from: the command that makes it again, and the candidates of the search.
 
     `place` is the student's among them, `objective` the cost that the search counted. `chosen` says of which run it is
-    a candidate that a person chose; None for a run's winner. `confidence` is that of a winner among finalists.
+    a candidate that a person chose; None for a run's winner. `confidence` is that of a winner among finalists, `spent`
+    what the search of a run took.
     """
 
     command: str
@@ -66,6 +69,7 @@ class Origin:
     place: int | None
     chosen: ChosenJson | None = None
     confidence: "Confidence | None" = None
+    spent: "Spent | None" = None
 
 
 def run_report(
@@ -158,6 +162,8 @@ def run_report(
         document["devices"] = list(devices)
     if origin.confidence is not None:
         document["search"]["confidence"] = cast("ConfidenceJson", asdict(origin.confidence))
+    if origin.spent is not None:
+        document["search"]["seconds"] = cast("SearchSecondsJson", asdict(origin.spent))
     if origin.chosen is not None:
         document["chosen"] = origin.chosen
     document["layers"] = list(layers)

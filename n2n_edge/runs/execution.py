@@ -141,6 +141,11 @@ def _run(
                 f"{found.confidence.finalists} finalists in {found.confidence.probability:.0%} of samples of the "
                 "validation images"
             )
+        if found.spent.profile is not None and found.spent.total > 0:
+            share = found.spent.profile / found.spent.total
+            callback.on_message(
+                f"the search took {found.spent.total:,.0f} s, {share:.0%} of it the sensitivity profile"
+            )
         callback.on_message(f"training the winner for {plan_in_words(plan, settings, len(prepared.data.train))}")
 
         with phase("final distillation"):
@@ -153,6 +158,7 @@ def _run(
             candidates=candidate_rows(journal),
             place=place_of(architecture.key, listed_candidates(journal)),
             confidence=found.confidence,
+            spent=found.spent,
         )
         with phase("export and tests"):
             ship(folder, settings, prepared, trained, origin, callback, journal.check_there, schedule.condition_images)

@@ -2,13 +2,29 @@
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from n2n_edge.search.halving import Rung
 from n2n_edge.search.store import Fact, Journal
 from n2n_edge.search.trial import Trial
 
-__all__ = ["Clock"]
+__all__ = ["Clock", "Spent"]
+
+
+_SEARCH, _PROFILE = "search_seconds", "profile_seconds"
+"""The seconds of a search and of its profile, in the journal's metadata."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds that a search took, with those before it went on, and how many of them its sensitivity profile took.
+
+    `profile` is None where there was none.
+    """
+
+    total: float
+    profile: float | None
 
 
 class Clock:
@@ -17,7 +33,7 @@ class Clock:
     def __init__(self, journal: Journal, deadline_s: float | None) -> None:
         self._journal = journal
         self._deadline_s = deadline_s
-        self._spent_before = float(journal.meta().get("search_seconds", 0.0))
+        self._spent_before = float(journal.meta().get(_SEARCH, 0.0))
         self._start = time.monotonic()
 
     def stage_is_over(
@@ -50,10 +66,23 @@ class Clock:
         self._journal.store(Fact.STAGE_REACHED, stage, {"position": position})
         return False
 
+    def profiling(self) -> Callable[[], None]:
+        """Return what journals, whenever it is called, how long the profile has taken that begins now or goes on."""
+        before, start = self._profile_seconds() or 0.0, time.monotonic()
+        return lambda: self._journal.set_meta(_PROFILE, before + time.monotonic() - start)
+
+    def _profile_seconds(self) -> float | None:
+        seconds = self._journal.meta().get(_PROFILE)
+        return None if seconds is None else float(seconds)
+
+    def all_spent(self) -> Spent:
+        """Return what the search has taken so far."""
+        return Spent(self.spent(), self._profile_seconds())
+
     def spent(self) -> float:
         """Return, and journal, how many seconds the search has taken so far, with what was spent before it went on."""
         seconds = self._spent_before + time.monotonic() - self._start
-        self._journal.set_meta("search_seconds", seconds)
+        self._journal.set_meta(_SEARCH, seconds)
         return seconds
 
     def affordable(self, name: str, rung: Rung, finalists: Sequence[Trial], at_once: int, share: float) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from n2n_edge.search.clock import Clock
+from n2n_edge.search.clock import Clock, Spent
 from n2n_edge.search.evaluator import Confidence, Evaluator, Priced, Score
 from n2n_edge.search.halving import Rung, best_by_depth, finalists_of
 from n2n_edge.search.precision import Base, Depth
@@ -83,12 +83,14 @@ class Progress:
 class SearchResult:
     """The winner (None where nothing met the budgets), the nearest miss, and the cost that the reward counted.
 
-    `confidence` says how sure the winner's place is among the finalists; None where it was the only one.
+    `spent` is the time it took. `confidence` says how sure the winner's place is among the finalists; None where it was
+    the only one.
     """
 
     winner: Trial | None
     nearest: Trial | None
     objective: str
+    spent: Spent
     confidence: Confidence | None = None
 
 
@@ -136,12 +138,17 @@ def search(
             with phase("first candidate"):
                 architecture = evaluator.meter.fitted(Base(int8=evaluator.meter.precision.always), {})
             evaluator.evaluate(architecture, 0.0, "first candidate")
-        first_s = time.monotonic() - start
+        first_s, journal_time = time.monotonic() - start, clock.profiling()
+
+        def probed(done: int, total: int) -> None:
+            journal_time()
+            on_probe(done, total)
+
         return evaluator.sensitivity(
             profiler,
             most,
             lambda tried: clock.stage_is_over("profile", tried, _PROFILE_SHARE, 1, plan.profile_s, first_s),
-            on_probe,
+            probed,
         )
 
     expected: dict[StageName, int] = {"removal": plan.removal_candidates, "shrinkage": plan.shrinkage_candidates}
@@ -157,7 +164,7 @@ def search(
     run.compare_layers(rungs)
     run.shrink_layers()
     winner, confidence = run.winner(rungs)
-    return SearchResult(winner, run.leaders.nearest, evaluator.objective.cost, confidence)
+    return SearchResult(winner, run.leaders.nearest, evaluator.objective.cost, clock.all_spent(), confidence)
 
 
 @dataclass

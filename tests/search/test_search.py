@@ -327,6 +327,13 @@ def test_the_time_of_a_search_counts_its_finalists(run: Run, teacher: Teacher, t
     assert float(journal.meta()["search_seconds"]) > before[-1]
 
 
+def test_what_a_profile_took_is_told(run: Run) -> None:
+    found, journal, _ = run("reinforce", 3)
+    assert found.spent.profile is not None
+    assert 0 < found.spent.profile < found.spent.total == float(journal.meta()["search_seconds"])
+    assert run("random", 3, name="random")[0].spent.profile is None
+
+
 def test_finalists_are_halved_on_more_and_more_images(run: Run, teacher: Teacher) -> None:
     judged: list[tuple[int, int]] = []
 
