@@ -1,7 +1,8 @@
 """An ONNX graph as a torch module: run it, train it, and write what it learned back to the graph."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, overload
 
@@ -20,7 +21,7 @@ from n2n_edge.training.plan import make_plan
 from n2n_edge.training.tensors import tensor_to_ir
 from n2n_edge.training.trained_weights import constant_tensor
 
-__all__ = ["GraphModule", "Visitor", "image_module", "load_student", "write_back"]
+__all__ = ["GraphModule", "Halfway", "Visitor", "image_module", "load_student", "write_back"]
 
 
 def _precision(model: ir.Model) -> torch.dtype | None:
@@ -65,6 +66,17 @@ def _readable_names(model: ir.Model) -> dict[str, str]:
     return names
 
 
+@dataclass(frozen=True)
+class Halfway:
+    """Where a pass over some inputs stands before a step: the `values` that are needed from there on, by name.
+
+    Of a node all outputs are among them, or none. `nodes` are those of the steps before. Values are not written to.
+    """
+
+    nodes: tuple[ir.Node, ...]
+    values: Mapping[str, Tensor]
+
+
 class GraphModule(nn.Module):
     """Executes an ONNX graph in torch, its weights as parameters and its BatchNorm statistics as buffers.
 
@@ -85,7 +97,8 @@ class GraphModule(nn.Module):
         self.foreign = plan.foreign
         """The nodes through which nothing is learned."""
         self._steps = tuple((step.run, step.inputs, step.outputs, step.finished) for step in plan.steps)
-        self._nodes = tuple(step.node for step in plan.steps)
+        self.nodes = tuple(step.node for step in plan.steps)
+        """The nodes that are run, in order."""
         self.scales = tuple(name for name in plan.trained if name in plan.scales)
         """The names of the trained scales of quantizers, in the graph's order."""
         self._slots = plan.slots
@@ -94,8 +107,10 @@ class GraphModule(nn.Module):
         shape = model.graph.inputs[0].shape if model.graph.inputs else None
         self._channels = shape[-1] if shape is not None and len(shape) else None
         self._precision = _precision(model)
-        self._one_at_a_time = takes_one_image(model)
-        self._input_names = tuple(str(value.name) for value in model.graph.inputs if not value.is_initializer())
+        self.one_at_a_time = takes_one_image(model)
+        """Whether batches are run image by image, since the graph's batch is fixed at one."""
+        self.input_names = tuple(str(value.name) for value in model.graph.inputs if not value.is_initializer())
+        """The names of the inputs, in the graph's order."""
         self._parameter_slots: list[tuple[int, nn.Module, str]] = []
         self._buffer_slots: list[tuple[int, nn.Module, str]] = []
         self._owners: dict[str, tuple[nn.Module, str]] = {}
@@ -141,17 +156,46 @@ class GraphModule(nn.Module):
         owner, key = self._owners[name]
         return owner._parameters.get(key)
 
-    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Run the graph on its inputs, in the graph's order."""
-        return self._run(inputs, None)
+    def forward(self, *inputs: Tensor, halfway: Halfway | None = None) -> Tensor | tuple[Tensor, ...]:
+        """Run the graph on its inputs, in the graph's order; with `halfway` from there on."""
+        return self._run(inputs, None, halfway)
 
-    def visit(self, visitor: "Visitor", *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Run like `forward`, and let `visitor` see every node that isn't folded away before it runs and after it."""
-        return self._run(inputs, visitor)
+    def visit(self, visitor: "Visitor", *inputs: Tensor, halfway: Halfway | None = None) -> Tensor | tuple[Tensor, ...]:
+        """Run like `forward`, and let `visitor` see every node that isn't folded away before it runs and after it.
 
-    def _run(self, inputs: tuple[Tensor, ...], visitor: "Visitor | None") -> Tensor | tuple[Tensor, ...]:
+        Of the nodes that lie before `halfway` it sees the outputs alone, where these are known.
+        """
+        return self._run(inputs, visitor, halfway)
+
+    @property
+    def frontiers(self) -> tuple[frozenset[str], ...]:
+        """The names of the values that are needed from each step on, the graph's inputs and earlier outputs."""
+        names = self._value_names()
+        needed, found = set(self._outputs), []
+        for _, reads, fills, _ in reversed(self._steps):
+            needed = needed.difference(fills).union(reads)
+            found.append(frozenset(names[slot] for slot in needed if slot in names))
+        return tuple(reversed(found))
+
+    def described(self) -> Iterator[tuple[ir.Node, list[Tensor | str]]]:
+        """Give each step's node, and what it reads: weights and constants, or the names of values."""
+        held = {slot: self._tensor(owner, key) for slot, owner, key in (*self._parameter_slots, *self._buffer_slots)}
+        names = self._value_names()
+        for node, (_, reads, _, _) in zip(self.nodes, self._steps, strict=True):
+            yield node, [held[slot] if slot in held else names.get(slot, "") for slot in reads]
+
+    def _value_names(self) -> dict[int, str]:
+        """Return the names of what isn't held, by slot."""
+        names = dict(zip(self._inputs, self.input_names, strict=True))
+        for node, (_, _, fills, _) in zip(self.nodes, self._steps, strict=True):
+            names |= {slot: str(value.name) for slot, value in zip(fills, node.outputs, strict=False)}
+        return names
+
+    def _run(
+        self, inputs: tuple[Tensor, ...], visitor: "Visitor | None", halfway: Halfway | None
+    ) -> Tensor | tuple[Tensor, ...]:
         if len(inputs) != len(self._inputs):
-            raise ValueError(f"{len(inputs)} inputs given, the graph has {len(self._inputs)}: {self._input_names}")
+            raise ValueError(f"{len(inputs)} inputs given, the graph has {len(self._inputs)}: {self.input_names}")
         self._mode.training, self._mode.momentum = self.training, self._momentum
         values: list[Value | None] = [None] * self._slots
         for slot, owner, key in self._parameter_slots:
@@ -162,24 +206,35 @@ class GraphModule(nn.Module):
             if self._precision is not None and tensor.is_floating_point():
                 tensor = tensor.to(self._precision)
             given = _channels_last(tensor) if self._layout == "nchw" else self._in_own_layout(tensor)
-            values[slot] = Images(given) if self._one_at_a_time else given
-        for index, (run, reads, fills, finished) in enumerate(self._steps):
+            values[slot] = Images(given) if self.one_at_a_time else given
+        first = 0 if halfway is None else self._take_up(values, halfway, visitor)
+        for index, (run, reads, fills, finished) in enumerate(self._steps[first:], start=first):
             arguments = [values[slot] for slot in reads]
             if visitor is not None:
-                visitor.before(self._nodes[index], [_whole(value) for value in arguments])
-            if self._one_at_a_time:
-                results: tuple[Value, ...] = run_images(run, op_of(self._nodes[index]), arguments)
+                visitor.before(self.nodes[index], [_whole(value) for value in arguments])
+            if self.one_at_a_time:
+                results: tuple[Value, ...] = run_images(run, op_of(self.nodes[index]), arguments)
             else:
                 result = run(*arguments)
                 results = result if isinstance(result, tuple) else (result,)
             if visitor is not None:
-                visitor.after(self._nodes[index], [_whole(value) for value in results])
+                visitor.after(self.nodes[index], [_whole(value) for value in results])
             for slot, part in zip(fills, results, strict=False):
                 values[slot] = part
             for slot in finished:
                 values[slot] = None
         outputs = tuple(self._output(values[slot]) for slot in self._outputs)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def _take_up(self, values: list[Value | None], halfway: Halfway, visitor: "Visitor | None") -> int:
+        """Fill in what is known halfway, and return the number of the step that comes next."""
+        for node, (_, _, fills, _) in zip(halfway.nodes, self._steps, strict=False):
+            known = [halfway.values[str(v.name)].clone() for v in node.outputs if str(v.name) in halfway.values]
+            for slot, tensor in zip(fills, known, strict=False):
+                values[slot] = tensor
+            if known and visitor is not None:
+                visitor.after(node, known)
+        return len(halfway.nodes)
 
     def _in_own_layout(self, images: Tensor) -> Tensor:
         """Return images of a graph that takes channels last as it takes them."""

@@ -1,7 +1,7 @@
 """Proxy evaluation of a candidate: a short distillation on a fixed set of images with cached teacher outputs."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
@@ -18,7 +18,7 @@ from n2n_edge.tasks.outputs import as_tuple
 from n2n_edge.tasks.paired import resampled_metrics
 from n2n_edge.tasks.task import Meter, Tensors
 from n2n_edge.training.augmentation import Augmenter, normalise
-from n2n_edge.training.batches import as_bytes, subset, taught_labels, training_order
+from n2n_edge.training.batches import as_bytes, evaluation_batches, subset, taught_labels, training_order
 from n2n_edge.training.batchnorm import recalibrate, recalibrated_on
 from n2n_edge.training.best import Validation, is_better
 from n2n_edge.training.compute import Engine, default_format, deterministic, generator
@@ -27,6 +27,7 @@ from n2n_edge.training.evaluation import Evaluation, batch_for, compare, finite_
 from n2n_edge.training.executor import GraphModule, write_back
 from n2n_edge.training.input_scale import MEASURED_IMAGES, grids_of, input_scales
 from n2n_edge.training.optimiser import Lesson, Optimiser, parts_of
+from n2n_edge.training.prefix import TeacherPrefix
 from n2n_edge.training.reconstruct import FeatureTargets, Kept, reconstruct
 from n2n_edge.training.settings import DistillSettings
 from n2n_edge.watchdog import step
@@ -73,6 +74,8 @@ class ShortDistiller:
     part of the validation split, and on `resamples` samples of that. The result depends on the candidate and the seed
     alone, not on those evaluated before. `teacher` holds the teacher's own evaluation on the same images,
     `teacher_loss` its loss, `teaching_seconds` and `teaching_bytes` what its outputs for the training images took.
+    With `profiling` candidates, which differ from the teacher in one place, begin where they differ (see
+    `TeacherPrefix`), as long as they are in this process, and are refitted on few samples.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class ShortDistiller:
         validation_images: int = 1000,
         feature_images: int = 512,
         resamples: int = 0,
+        profiling: bool = False,
     ) -> None:
         task = task_of(teacher, data)
         self._data, self._passes, self._resamples = replace(data, task=task), passes, resamples
@@ -95,13 +99,14 @@ class ShortDistiller:
         self._validation_labels = task.labels(self._validation)
         with deterministic(settings.threads):
             module = engine.module(teacher, "teacher")
-            self._features = FeatureTargets(module, data, self._settings, engine, feature_images)
+            self._features = FeatureTargets(module, data, self._settings, engine, feature_images, few=profiling)
             self._images, self._labels = self._draw(images)
             start = time.monotonic()
             self._taught = self._teach(module, training_engine(settings, teacher, data))
             self.teaching_seconds = time.monotonic() - start
             self.teaching_bytes = sum(output.numel() * output.element_size() for output in self._taught)
             self._reference = list(outputs_of(module, data, self._validation, engine))
+            self._prefix = self._shared(module) if profiling else None
         self._task = task.measured(lambda: self._reference)
         self.teacher = self._compare(self._reference)
         self.teacher_loss = self.teacher.error or 0.0
@@ -129,7 +134,10 @@ class ShortDistiller:
         Of large images fewer are evaluated, so that a part of the profile takes about as long at any size of input.
         """
         images = max(_LEAST_PROFILED, batch_for(data))
-        return cls(teacher, data, 1, settings, passes=0, validation_images=images, feature_images=images // 2)
+        return cls(
+            teacher, data, 1, settings, passes=0, validation_images=images, feature_images=images // 2,
+            profiling=True,
+        )  # fmt: skip
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process; images in files are taken along as pixels, as far as they are drawn.
@@ -147,6 +155,7 @@ class ShortDistiller:
         kept = {name: value for name, value in vars(self).items() if name != "_engine"}
         return {
             **kept,
+            "_prefix": None,
             "_settings": replace(self._settings, device=kind, precision=precision),
             "_data": replace(self._data, train=train, validation=validation, test=validation),
             "_validation": validation,
@@ -158,6 +167,11 @@ class ShortDistiller:
         self._engine = Engine.of(self._settings)
         self._reference = [self._engine.moved(outputs) for outputs in self._reference]
         self._features.put_on(self._engine)
+
+    def _shared(self, teacher: GraphModule) -> TeacherPrefix:
+        """Return what the teacher's first steps give for the images that refit and those that validate."""
+        batches = evaluation_batches(self._data, self._validation, batch_for(self._data))
+        return TeacherPrefix(teacher, [self._features.images, *(self._engine.moved(each.inputs) for each in batches)])
 
     def _draw(self, images: int) -> tuple[Tensor, Tensor | None]:
         """Draw the fixed set: each training image as it is, those that are drawn again augmented anew each time."""
@@ -209,7 +223,8 @@ class ShortDistiller:
         settings = replace(self._settings, seed=seed)
         with deterministic(settings.threads):
             module = self._engine.module(candidate, "candidate")
-            refitted = 0 if kept is None else reconstruct(module, self._features, kept)
+            halfway = None if self._prefix is None else self._prefix.halfway(module, 0)
+            refitted = 0 if kept is None else reconstruct(module, self._features, kept, halfway)
             start_from = self._refitted(module) if refitted else None
             before_training = time.monotonic()
             if self._passes:
@@ -231,8 +246,19 @@ class ShortDistiller:
 
     def _validated(self, module: GraphModule) -> Validation:
         meter = self._task.meter()
-        found = self._compare(outputs_of(module, self._data, self._validation, self._engine), meter)
+        found = self._compare(self._outputs(module), meter)
         return Validation(found.metric, finite_loss(found.error), meter)
+
+    def _outputs(self, module: GraphModule) -> Iterator[tuple[Tensor, ...]]:
+        """Give the outputs on the validation images, batch by batch."""
+        if self._prefix is None:
+            yield from outputs_of(module, self._data, self._validation, self._engine)
+            return
+        module.eval()
+        for number, inputs in enumerate(self._prefix.batches[1:], start=1):
+            with step("evaluation of a batch"), torch.inference_mode():
+                outputs = as_tuple(module(inputs, halfway=self._prefix.halfway(module, number)))
+            yield tuple(output.float() for output in outputs)
 
     def loss_at(self, candidate: ir.Model, learning_rate: float | None) -> float:
         """Return a candidate's distillation loss after training at a peak rate, None: as it is.

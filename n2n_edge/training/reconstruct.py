@@ -15,7 +15,7 @@ from n2n_edge.training.augmentation import normalise
 from n2n_edge.training.batches import as_bytes
 from n2n_edge.training.compute import Engine, deterministic, generator
 from n2n_edge.training.evaluation import batch_for
-from n2n_edge.training.executor import GraphModule, write_back
+from n2n_edge.training.executor import GraphModule, Halfway, write_back
 from n2n_edge.training.ops.registry import Mode, NodeView
 from n2n_edge.training.ops.window import Window, pad_spatial, read_window
 from n2n_edge.training.settings import DistillSettings
@@ -26,8 +26,14 @@ __all__ = ["FeatureTargets", "Kept", "reconstruct", "reconstructed"]
 _SAMPLES_PER_FEATURE = 4
 _LEAST_SAMPLES = 8192
 _MOST_SAMPLES = 16_384
+_QUICK_FEATURES = 288
+"""Up to this many inputs for one output samples take little time, which goes with the square of these."""
+
 _MOST_FEATURES = 4_608
 """Layers that read more than this many inputs for one output are left as they are: the solution grows with the cube."""
+
+_WHOLE_GRAM = 144
+"""Columns up to which halves would save nothing."""
 
 _RIDGE = 0.03
 """Weight of staying near the inherited weights, as a share of the mean squared input."""
@@ -59,6 +65,7 @@ class FeatureTargets:
 
     `images`, or as many as fit into memory; the seed of `settings` decides which. They are not augmented. `values` are
     the samples ``(N, positions, channels)`` of maps and the whole ``(N, channels)`` of vectors, by the value's name.
+    Where they are `few`, layers that read many inputs are refitted on fewer of them.
     """
 
     def __init__(
@@ -68,8 +75,10 @@ class FeatureTargets:
         settings: DistillSettings,
         engine: Engine,
         images: int = _MOST_IMAGES,
+        few: bool = False,
     ) -> None:
         self.values: dict[str, Tensor] = {}
+        self.few = few
         self.engine = engine
         self._places: dict[int, Tensor] = {}
         self._parts: dict[str, list[Tensor]] = {}
@@ -91,7 +100,7 @@ class FeatureTargets:
 
     def __getstate__(self) -> dict[str, Any]:
         values = {name: value.cpu() for name, value in self.values.items()}
-        return {"images": self.images.cpu(), "values": values, "samples": self.samples}
+        return {"images": self.images.cpu(), "values": values, "samples": self.samples, "few": self.few}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update({**state, "_places": {}, "_parts": {}, "_start": 0})
@@ -111,6 +120,13 @@ class FeatureTargets:
             each = min(positions, -(-self.samples // len(self.images)))
             self._places[positions] = self.engine.moved(order[:, :each].contiguous())
         return self._places[positions]
+
+    def samples_for(self, features: int) -> int:
+        """Return on how many samples a layer is refitted that reads so many inputs for one output."""
+        least = _LEAST_SAMPLES
+        if self.few and features > _QUICK_FEATURES:
+            least = round(least * (_QUICK_FEATURES / features) ** 2)
+        return min(_MOST_SAMPLES, max(least, _SAMPLES_PER_FEATURE * features))
 
     def sampled(self, maps: Tensor, start: int = 0) -> Tensor:
         """Return what maps ``(n, C, H, W)`` of the images from `start` on hold at the places ``(n, places, C)``.
@@ -153,10 +169,11 @@ class _Sizes:
         self.channels += outputs[0].shape[1] if _is_aim(node, outputs[0]) else 0
 
 
-def reconstruct(student: GraphModule, targets: FeatureTargets, kept: Kept) -> int:
+def reconstruct(student: GraphModule, targets: FeatureTargets, kept: Kept, halfway: Halfway | None = None) -> int:
     """Refit the student's layers in order, each on what the layers before it, already refitted, feed it.
 
-    Returns how many were looked at.
+    Returns how many were looked at. With `halfway`, what the teacher itself gives for the images before it differs from
+    the student, the layers before that stay as they are.
 
     A layer's new weights minimise the squared distance to the teacher's output of the same layer, over sampled images
     and positions, with a ridge towards the inherited weights. Where the output goes through a norm into a sum, the
@@ -168,8 +185,10 @@ def reconstruct(student: GraphModule, targets: FeatureTargets, kept: Kept) -> in
     left in evaluation mode.
     """
     refit = _Refit(student, targets, kept)
+    before = () if halfway is None else halfway.nodes
+    refit.done = sum(_is_layer(node) and str(node.outputs[0].name) in targets.values for node in before)
     with step("refitting"), torch.no_grad():
-        student.eval().visit(refit, targets.images)
+        student.eval().visit(refit, targets.images, halfway=halfway)
     return refit.done
 
 
@@ -207,7 +226,7 @@ class _Refit:
 
     def before(self, node: ir.Node, inputs: Sequence[Tensor | None]) -> None:
         """Refit a layer that is about to run."""
-        if node.op_type not in ("Conv", "Gemm") or inputs[0] is None or inputs[1] is None:
+        if not _is_layer(node) or inputs[0] is None or inputs[1] is None:
             return
         weight = self.weights.get(str(node.inputs[1].name)) if node.inputs[1] is not None else None
         if weight is None or len(node.inputs[1].uses()) != 1:  # type: ignore[union-attr]
@@ -273,8 +292,7 @@ class _Refit:
         places = self.targets.places(rows * columns)
         if places.shape != wanted.shape[:2] or len(inputs) != len(places):
             return
-        samples = min(_MOST_SAMPLES, max(_LEAST_SAMPLES, _SAMPLES_PER_FEATURE * features))
-        places = places[:, : -(-samples // len(places))]
+        places = places[:, : -(-self.targets.samples_for(features) // len(places))]
         patches = _patches(inputs, places, columns, weight.shape[2:], window)
         values = wanted[:, : places.shape[1]].reshape(-1, outputs)
         self.done += 1
@@ -298,6 +316,10 @@ class _Refit:
         weight.copy_(matrix if turned else matrix.t())
         if bias is not None and constant is not None:
             bias.copy_(constant)
+
+
+def _is_layer(node: ir.Node) -> bool:
+    return node.op_type in ("Conv", "Gemm")
 
 
 def _only_reader(node: ir.Node) -> ir.Node | None:
@@ -330,6 +352,16 @@ def _patches(inputs: Tensor, places: Tensor, columns: int, kernel: torch.Size, w
     return taken.permute(0, 1, 4, 2, 3).reshape(count * each, -1)
 
 
+def _gram(inputs: Tensor) -> Tensor:
+    """Return the products of all pairs of columns; as they are symmetric, blocks beside the diagonal are made once."""
+    size = inputs.shape[1]
+    if size <= _WHOLE_GRAM:
+        return inputs.t() @ inputs
+    first, second = inputs[:, : size // 2], inputs[:, size // 2 :]
+    beside = first.t() @ second
+    return torch.cat([torch.cat([_gram(first), beside], dim=1), torch.cat([beside.t(), _gram(second)], dim=1)])
+
+
 def _solve(inputs: Tensor, wanted: Tensor, start: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Return (outputs, features) weights, and a bias where there was one, nearest to `wanted` in the least squares."""
     constant = None
@@ -342,7 +374,7 @@ def _solve(inputs: Tensor, wanted: Tensor, start: Tensor, bias: Tensor | None) -
     shifted = 0.0 if bias is None else (aim - start @ centre - bias).abs().max()
     if max(rest.abs().max(), shifted) <= _NEAR_ENOUGH * scale:
         return start, bias
-    gram = inputs.t() @ inputs
+    gram = _gram(inputs)
     gram.diagonal().add_(_RIDGE * gram.diagonal().mean() + 1e-8)
     factor, failed = torch.linalg.cholesky_ex(gram)
     if int(failed):
