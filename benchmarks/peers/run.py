@@ -23,9 +23,10 @@ from scipy.stats import t as student_t
 import n2n_edge
 from benchmarks.peers.fastnas import fastnas_architecture
 from benchmarks.precision.joint import MEAN, STD, Progress, add_row, few
-from benchmarks.tasks.torch_pruned import pruned_by_torch_pruning
+from benchmarks.tasks.torch_pruned import pruned_by_torch_pruning, sparse_learned
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.load import save_model
+from n2n_edge.graph.teacher import build, surviving
 from n2n_edge.measure.bench import WarmWorker
 from n2n_edge.measure.options import BenchOptions
 from n2n_edge.metrics.budget import Budget
@@ -40,7 +41,9 @@ from n2n_edge.search.costing import CostMeter
 from n2n_edge.search.precision import Base
 from n2n_edge.search.store import Journal
 from n2n_edge.tasks.paired import paired_difference
+from n2n_edge.training.distillation import distill
 from n2n_edge.training.file_evaluation import file_meters
+from n2n_edge.training.reconstruct import reconstructed
 
 HERE = Path(__file__).parent
 PI = "raspberry-pi-4"
@@ -55,9 +58,9 @@ SEARCHED: Mapping[str, Mapping[str, Any]] = {
     "greedy": {"policy": "greedy"},
 }
 """Settings of ways that search; `share` is that of the candidates which the others have."""
-CUT = ("plan", "uniform", "torch-pruning", "fastnas")
+CUT = ("plan", "uniform", "torch-pruning", "torch-pruning, sparse", "fastnas")
 """Ways that train no candidate: what ours begins with, every group as wide as the others, what Torch-Pruning takes by
-group magnitude, and what FastNAS of nvidia-modelopt takes of a ResNet."""
+group magnitude, without and with its sparse learning, and what FastNAS of nvidia-modelopt takes of a ResNet."""
 BUDGETS: Mapping[str, tuple[Cost, str, float]] = {
     "pi4/0.65": ("latency_ms", PI, 0.65), "pi4/2": ("latency_ms", PI, 0.5), "pi4/0.35": ("latency_ms", PI, 0.35),
     "host/2": ("latency_ms", "cpu", 0.5), "host/0.35": ("latency_ms", "cpu", 0.35),
@@ -102,7 +105,7 @@ class Case:
     def row(self, way: str) -> Row:
         """Choose, train and judge a student; what tries nothing trains as ours does, on its order of units."""
         run, prepared, folder = self.run(way if way in SEARCHED else "ours")
-        data, student, search_s = prepared.data, run.student, 0.0
+        data, student, search_s, taught = prepared.data, run.student, 0.0, prepared.teacher.model
         with Journal.read(folder.journal) as journal:
             schedule = Schedule.of_journal(journal, run.settings)
             assert schedule is not None
@@ -114,21 +117,27 @@ class Case:
             architecture = planned
             if way == "uniform":
                 architecture = self.uniform(prepared)
-            elif way == "torch-pruning":
+            elif way.startswith("torch-pruning"):
+                if way.endswith("sparse"):
+                    sparse = sparse_learned(prepared.teacher, data, prepared.distilling, self.given.epochs)
+                    prepared = replace(prepared, teacher=sparse)
                 prepared, architecture = self.by_torch_pruning(prepared)
             elif way == "fastnas":
                 multiple = n2n_edge.load_profile(self.device).channel_multiple
                 architecture = fastnas_architecture(
                     prepared.teacher, data, multiple, self.cost_of_graph, self.budget.limit
                 )
-            own = RunFolder(folder.path / way)
+            own = RunFolder(folder.path / way.replace(", ", "-"))
             own.path.mkdir(exist_ok=True)
-            trained = train_to_the_end(
-                prepared, architecture, FinalPlan(self.given.epochs), own, Progress(), lambda _: None,
-                feature_images=schedule.feature_images,
-            )  # fmt: skip
+            if way.endswith("sparse"):
+                model = self.distilled(prepared, architecture, taught, schedule.feature_images)
+            else:
+                plan, ignored = FinalPlan(self.given.epochs), Progress()
+                model = train_to_the_end(
+                    prepared, architecture, plan, own, ignored, lambda _: None, feature_images=schedule.feature_images
+                ).result.model
             student = own.path / "student.onnx"
-            save_model(trained.result.model, student)
+            save_model(model, student)
         before, after = file_meters(self.teacher, student, data.test, data, fidelity=(False, True), threads=1)
         difference, found = paired_difference(before, after), after.evaluation()
         assert difference is not None
@@ -138,6 +147,14 @@ class Case:
             "difference": [difference.value, difference.low, difference.high], "params": counted.params,
             "macs": counted.macs, "cost": self.cost(student), "budget": self.budget.limit, "search_s": round(search_s),
         }  # fmt: skip
+
+    def distilled(self, prepared: Prepared, architecture: Architecture, teacher: ir.Model, images: int) -> ir.Model:
+        """Return a student of what was prepared, refitted to its teacher on so many images, distilled from another."""
+        kept = surviving(prepared.teacher, architecture)
+        student = build(prepared.teacher, architecture)
+        settings = replace(prepared.distilling, epochs=self.given.epochs)
+        student = reconstructed(student, prepared.teacher.model, prepared.data, settings, kept, images=images)
+        return distill(student, teacher, prepared.data, settings, kept=kept).model
 
     def uniform(self, prepared: Prepared) -> Architecture:
         """Return an architecture whose groups are all as wide, in parts of their own, as the budget allows."""

@@ -2,11 +2,13 @@
 
 The teacher's graph is converted by onnx2torch and ranked by group magnitude at one global ratio. Which channels it
 would prune is read from its groups, so the student is the teacher's graph without them, trained like any other.
+Before that the teacher may be trained to be sparse by groups.
 """
 
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -14,20 +16,26 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from n2n_edge.data.dataset import Data
 from n2n_edge.errors import InputError, N2NError
 from n2n_edge.graph.architecture import Architecture
 from n2n_edge.graph.file_version import in_version
 from n2n_edge.graph.groups import importance_order
 from n2n_edge.graph.load import to_proto
 from n2n_edge.graph.teacher import Teacher, build
+from n2n_edge.training.batches import training_batches
+from n2n_edge.training.settings import DistillSettings
 
-__all__ = ["TorchPruningError", "pruned_by_torch_pruning"]
+__all__ = ["TorchPruningError", "pruned_by_torch_pruning", "sparse_learned"]
 
 _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 _STEPS, _RANK = 40, 2
 """Ratios are tried in so many steps, smallest first: a larger one may cost more, as what would go as a whole stays."""
 _MOST = 0.9
 """Of any group no more may go: a global ratio would take all of some."""
+_PENALTY, _RATE = 5e-4, 0.01
+"""The weight of the penalty on groups and the rate of learning, as its authors have them for CIFAR
+(github.com/VainF/Torch-Pruning, reproduce/main.py); the rate falls to a hundredth over the last two fifths."""
 _OPSET = 13
 """The one that onnx2torch knows best: of Pad and others it lacks the forms of later ones."""
 
@@ -63,6 +71,53 @@ def pruned_by_torch_pruning(
     raise TorchPruningError(f"no ratio meets the budget of {limit:.3g}: the least is {least:.3g}")
 
 
+def sparse_learned(teacher: Teacher, data: Data, settings: DistillSettings, epochs: int) -> Teacher:
+    """Return a classifier trained on its labels, for so many epochs, with Torch-Pruning's penalty on groups.
+
+    The norms of groups that are small already are pushed down most (Fang and others, *DepGraph*, CVPR 2023).
+    """
+    import torch_pruning
+
+    module = _converted(teacher)
+    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    held = {key: tensor for key, tensor in named.items() if tensor.is_floating_point()}
+    arrays = {
+        (tuple(value.const_value.shape.numpy()), value.const_value.numpy().tobytes()): name
+        for name, value in teacher.model.graph.initializers.items()
+        if value.const_value is not None and value.const_value.dtype == ir.DataType.FLOAT
+    }
+    names: dict[str, str] = {}
+    for key, tensor in held.items():
+        for turned in (tensor, tensor.t() if tensor.dim() == _RANK else tensor):
+            array = np.ascontiguousarray(turned.detach().numpy())
+            names[key] = names.get(key) or arrays.get((array.shape, array.tobytes()), "")
+    pruner = torch_pruning.pruner.GroupNormPruner(
+        module, torch.zeros(1, *data.input_shape), reg=_PENALTY, global_pruning=True,
+        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2, normalizer="max"),
+        ignored_layers=_fixed_layers(teacher, _weights(teacher, module)),
+    )  # fmt: skip
+    sgd = torch.optim.SGD(module.parameters(), lr=_RATE, momentum=0.9)
+    steps = epochs * (len(data.train) // settings.batch_size)
+    rates = torch.optim.lr_scheduler.MultiStepLR(sgd, [3 * steps // 5, 4 * steps // 5], 0.1)
+    module.train()
+    for epoch in range(1, epochs + 1):
+        for batch in training_batches(data, replace(settings, kd_weight=0.0), epoch):
+            sgd.zero_grad()
+            assert batch.labels is not None
+            nn.functional.cross_entropy(module(batch.inputs), batch.labels).backward()
+            pruner.regularize(module)
+            sgd.step()
+            rates.step()
+    model = teacher.model.clone()
+    for key, name in names.items():
+        if name:
+            value = model.graph.initializers[name]
+            tensor = held[key].detach()
+            same = tuple(tensor.shape) == tuple(value.const_value.shape.numpy())  # type: ignore[union-attr]
+            value.const_value = ir.tensor(np.ascontiguousarray((tensor if same else tensor.t()).numpy()), name=name)
+    return Teacher(model)
+
+
 def _converted(teacher: Teacher) -> nn.Module:
     from onnx2torch import convert
 
@@ -81,13 +136,12 @@ def _cut(
     import torch_pruning
 
     names = _weights(teacher, module)
-    fixed = {unit for group in teacher.groups if group.reason for unit in group.units}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pruner = torch_pruning.pruner.MagnitudePruner(
             module, example, torch_pruning.importance.GroupMagnitudeImportance(p=2), global_pruning=True,
             pruning_ratio=ratio, max_pruning_ratio=_MOST, round_to=multiple,
-            ignored_layers=[layer for layer, labels in names.items() if fixed & set(labels.tolist())],
+            ignored_layers=_fixed_layers(teacher, names),
         )  # fmt: skip
         dropped = {
             unit
@@ -108,6 +162,12 @@ def _cut(
         kept[list(group.units)] = standing
         architecture = architecture.resize(group.name, sum(standing))
     return teacher.ranked(kept), architecture
+
+
+def _fixed_layers(teacher: Teacher, names: Mapping[nn.Module, NDArray[np.intp]]) -> list[nn.Module]:
+    """Return the layers whose channels can't go."""
+    fixed = {unit for group in teacher.groups if group.reason for unit in group.units}
+    return [layer for layer, labels in names.items() if fixed & set(labels.tolist())]
 
 
 def _weights(teacher: Teacher, module: nn.Module) -> Mapping[nn.Module, NDArray[np.intp]]:
