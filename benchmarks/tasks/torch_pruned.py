@@ -29,7 +29,7 @@ from n2n_edge.training.settings import DistillSettings
 __all__ = ["TorchPruningError", "pruned_by_torch_pruning", "sparse_learned"]
 
 _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-_STEPS, _RANK = 40, 2
+_STEPS, _RANK = 200, 2
 """Ratios are tried in so many steps, smallest first: a larger one may cost more, as what would go as a whole stays."""
 _MOST = 0.9
 """Of any group no more may go: a global ratio would take all of some."""
