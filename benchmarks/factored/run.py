@@ -64,12 +64,8 @@ def factored(teacher: Teacher) -> Iterator[Change]:
             continue
         name = str(value.name)
         if kernel == [3, 3]:
-            yield (
-                name,
-                "1x1",
-                replaced(teacher, number, [(weight.sum(axis=(2, 3), keepdims=True), "both")]),
-                teacher.full,
-            )
+            point = weight.sum(axis=(2, 3), keepdims=True)
+            yield name, "1x1", replaced(teacher, number, [(point, "both")]), teacher.full
         for share in RANKS:
             rank = max(4, 4 * round(share * outputs / 4))
             if rank >= min(outputs, inputs):
@@ -80,9 +76,7 @@ def factored(teacher: Teacher) -> Iterator[Change]:
                 down = left.T.reshape(rank, inputs, 3, 1)
                 across = right.reshape(rank, outputs, 1, 3).transpose(1, 0, 2, 3)
                 yield name, "3x1 and 1x3", replaced(teacher, number, [(down, "down"), (across, "across")]), teacher.full
-            left, right = halves(weight.reshape(outputs, -1), rank)
-            parts = [(right.reshape(rank, inputs, *kernel), "both"), (left.reshape(outputs, rank, 1, 1), "none")]
-            yield name, "low rank", replaced(teacher, number, parts), teacher.full
+            yield name, "low rank", replaced(teacher, number, low_rank_parts(weight, rank)), teacher.full
 
 
 def halves(matrix: NDArray[np.float32], rank: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -90,6 +84,13 @@ def halves(matrix: NDArray[np.float32], rank: int) -> tuple[NDArray[np.float32],
     left, values, right = np.linalg.svd(matrix, full_matrices=False)
     roots = np.sqrt(values[:rank])
     return left[:, :rank] * roots, roots[:, None] * right[:rank]
+
+
+def low_rank_parts(weight: NDArray[np.float32], rank: int) -> list[tuple[NDArray[np.float32], str]]:
+    """Return a convolution to so many channels, and the 1x1 behind it, for `replaced`."""
+    outputs, *rest = weight.shape
+    left, right = halves(weight.reshape(outputs, -1), rank)
+    return [(right.reshape(rank, *rest), "both"), (left.reshape(outputs, rank, 1, 1), "none")]
 
 
 def replaced(teacher: Teacher, number: int, parts: Sequence[tuple[NDArray[np.float32], str]]) -> ir.Model:
@@ -132,10 +133,7 @@ def with_low_rank(teacher: Teacher, names: Sequence[str], share: float, data: Da
             if node.op_type == "Conv" and node.inputs[1] is not None and node.inputs[1].name == name
         )
         weight = node.inputs[1].const_value.numpy()  # type: ignore[union-attr]
-        outputs, inputs, *kernel = weight.shape
-        rank = round(share * outputs)
-        left, right = halves(weight.reshape(outputs, -1), rank)
-        parts = [(right.reshape(rank, inputs, *kernel), "both"), (left.reshape(outputs, rank, 1, 1), "none")]
+        parts = low_rank_parts(weight, round(share * len(weight)))
         found = Teacher(replaced(found, number, parts))
     kept = surviving(teacher, teacher.full)
     return reconstructed(found.model, teacher.model, data, DistillSettings(threads=1), kept)

@@ -20,7 +20,7 @@ from n2n_edge.tasks.task import Labels, LossSettings, Meter, Task, Tensors
 from n2n_edge.tasks.values import Values
 from n2n_edge.training.batches import evaluation_batches, subset
 from n2n_edge.training.compute import Engine
-from n2n_edge.training.executor import GraphModule
+from n2n_edge.training.executor import GraphModule, Halfway
 from n2n_edge.watchdog import step
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "evaluate",
     "finite_loss",
     "outputs_of",
+    "outputs_on",
     "scale_warnings",
 ]
 
@@ -50,9 +51,16 @@ def outputs_of(module: GraphModule, data: Data, split: Split, engine: Engine) ->
     """Give the module's outputs on a split, batch by batch, in evaluation mode, on the engine's device."""
     module.eval()
     for batch in evaluation_batches(data, split, batch_for(data)):
-        with step("evaluation of a batch"), torch.inference_mode():
-            outputs = as_tuple(module(engine.moved(batch.inputs)))
-        yield tuple(output.float() for output in outputs)
+        yield outputs_on(module, batch.inputs, engine)
+
+
+def outputs_on(
+    module: GraphModule, inputs: Tensor, engine: Engine, halfway: Halfway | None = None
+) -> tuple[Tensor, ...]:
+    """Return the outputs of a module in evaluation mode on one batch, in float32, on the engine's device."""
+    with step("evaluation of a batch"), torch.inference_mode():
+        outputs = as_tuple(module(engine.moved(inputs), halfway=halfway))
+    return tuple(output.float() for output in outputs)
 
 
 def compare(

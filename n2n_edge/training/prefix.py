@@ -82,16 +82,18 @@ class TeacherPrefix:
             self._teacher.visit(keeper, batch)
         return keeper.kept
 
-    def halfway(self, module: GraphModule, batch: int) -> Halfway | None:
-        """Return where `module` can begin with a batch, by its number; None where it begins with its first step."""
+    def halfway(self, module: GraphModule) -> Sequence[Halfway | None]:
+        """Return where `module` can begin with each batch, as its weights are; None: with its first step."""
+        nowhere = [None] * len(self.batches)
         if not self._points:
-            return None
-        shared, frontiers, values = shared_steps(module, self._teacher), module.frontiers, self._values[batch]
+            return nowhere
+        shared, frontiers = shared_steps(module, self._teacher), module.frontiers
         for point in reversed(self._points):
             known = {*point.names, *module.input_names}
             if point.step <= min(shared, len(frontiers) - 1) and frontiers[point.step] <= known:
-                return Halfway(self._teacher.nodes[: point.step], {name: values[name] for name in point.names})
-        return None
+                nodes = self._teacher.nodes[: point.step]
+                return [Halfway(nodes, {name: values[name] for name in point.names}) for values in self._values]
+        return nowhere
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from n2n_edge.training.batchnorm import recalibrate, recalibrated_on
 from n2n_edge.training.best import Validation, is_better
 from n2n_edge.training.compute import Engine, default_format, deterministic, generator
 from n2n_edge.training.distillation import training_engine
-from n2n_edge.training.evaluation import Evaluation, batch_for, compare, finite_loss, outputs_of
+from n2n_edge.training.evaluation import Evaluation, batch_for, compare, finite_loss, outputs_of, outputs_on
 from n2n_edge.training.executor import GraphModule, write_back
 from n2n_edge.training.input_scale import MEASURED_IMAGES, grids_of, input_scales
 from n2n_edge.training.optimiser import Lesson, Optimiser, parts_of
@@ -223,7 +223,7 @@ class ShortDistiller:
         settings = replace(self._settings, seed=seed)
         with deterministic(settings.threads):
             module = self._engine.module(candidate, "candidate")
-            halfway = None if self._prefix is None else self._prefix.halfway(module, 0)
+            halfway = None if self._prefix is None else self._prefix.halfway(module)[0]
             refitted = 0 if kept is None else reconstruct(module, self._features, kept, halfway)
             start_from = self._refitted(module) if refitted else None
             before_training = time.monotonic()
@@ -255,10 +255,8 @@ class ShortDistiller:
             yield from outputs_of(module, self._data, self._validation, self._engine)
             return
         module.eval()
-        for number, inputs in enumerate(self._prefix.batches[1:], start=1):
-            with step("evaluation of a batch"), torch.inference_mode():
-                outputs = as_tuple(module(inputs, halfway=self._prefix.halfway(module, number)))
-            yield tuple(output.float() for output in outputs)
+        for inputs, halfway in zip(self._prefix.batches[1:], self._prefix.halfway(module)[1:], strict=True):
+            yield outputs_on(module, inputs, self._engine, halfway)
 
     def loss_at(self, candidate: ir.Model, learning_rate: float | None) -> float:
         """Return a candidate's distillation loss after training at a peak rate, None: as it is.

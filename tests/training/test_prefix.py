@@ -77,7 +77,7 @@ def test_outputs_are_those_of_a_whole_pass(model: ir.Model, choice: int) -> None
         for _ in range(2):  # what is kept isn't written to
             whole, shared = (
                 outputs if isinstance(outputs, tuple) else (outputs,)
-                for outputs in (module(batch), module(batch, halfway=prefix.halfway(module, 0)))
+                for outputs in (module(batch), module(batch, halfway=prefix.halfway(module)[0]))
             )
             assert all(torch.equal(*pair) for pair in zip(whole, shared, strict=True))
 
@@ -93,7 +93,7 @@ def test_steps_before_a_cut_are_not_run_again() -> None:
     ran = []
     for module in (first, last, whole):
         seen = Seen()
-        module.visit(seen, batch, halfway=prefix.halfway(module, 0))
+        module.visit(seen, batch, halfway=prefix.halfway(module)[0])
         ran.append(seen.ran)
     assert ran[0] > ran[1] > ran[2]
     assert ran[0] == len(first.nodes)
@@ -103,7 +103,7 @@ def test_what_feeds_a_sum_behind_the_start_is_told() -> None:
     """A layer that makes up for what was removed before a sum is refitted to it, wherever the pass begins."""
     teacher = Teacher(small_cnn())
     module, batch = GraphModule(teacher.model), inputs_of(random_data(teacher.model), 4)
-    halfway = TeacherPrefix(module, [batch]).halfway(module, 0)
+    halfway = TeacherPrefix(module, [batch]).halfway(module)[0]
     assert halfway is not None
     seen = Seen()
     module.visit(seen, batch, halfway=halfway)
@@ -155,7 +155,7 @@ def test_parts_of_a_node_are_kept_together(changed: str) -> None:
     batch = torch.from_numpy(random.randn(3, 4, 8, 8).astype(np.float32))
     prefix = TeacherPrefix(one, [batch])
     other.learned()[changed].mul_(2)
-    halfway = prefix.halfway(other, 0)
+    halfway = prefix.halfway(other)[0]
     assert halfway is not None
     with torch.inference_mode():
         whole, shared = other(batch), other(batch, halfway=halfway)
