@@ -253,7 +253,7 @@ def _search(
     journal.set_meta("metric", metric_name(prepared.teacher.model, prepared.data))
     callback.on_message(
         f"searching with policy {settings.policy}: {effort.removal_candidates} candidates for stage 1, "
-        f"{effort.shrinkage_candidates} for stage 2; objective {objective.cost}"
+        f"{effort.shrinkage_candidates} for stage 2; objective {objective.cost}{_timings_in_words(meter)}"
     )
     evaluator = Evaluator(
         prepared.teacher, meter, distiller, distiller.teacher.metric, distiller.teacher_loss, distiller.constant_loss,
@@ -277,6 +277,13 @@ def _search(
         for number, (finalists, times) in enumerate(effort.rungs, start=1)
     ]
     return search(evaluator, plan, journal, rungs, profiler, callback.on_trial, callback.on_probe)
+
+
+def _timings_in_words(meter: CostMeter) -> str:
+    """Return on which devices candidates are timed, and with how many threads; "" where all is predicted."""
+    threads = {device.name: device.profile.default_threads for device in meter.devices if device.timed}
+    timed = [f"{name} with {count} {'thread' if count == 1 else 'threads'}" for name, count in threads.items()]
+    return f"; latency is timed here: {', '.join(timed)}" if timed else ""
 
 
 def _winner_or_refusal(found: SearchResult, settings: CompressSettings) -> Trial:

@@ -1,5 +1,6 @@
 """Runs that end early, for what a search's first candidates show already."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,9 @@ class Stopping(RunCallback):
         raise StopError
 
 
-def begun(out: Path, *, searched: bool = False, **given: object) -> list[Trial]:
+def begun(out: Path, *, searched: bool = False, callbacks: Sequence[RunCallback] = (), **given: object) -> list[Trial]:
     """Begin a run, or go on with one, end it after a candidate or the search, and return its journal's candidates."""
     with pytest.raises(StopError):
-        n2n_edge.compress(out=out, callbacks=[Stopping(searched)], **given)
+        n2n_edge.compress(out=out, callbacks=[*callbacks, Stopping(searched)], **given)
     with Journal.read(out / "journal.sqlite") as journal:
         return list(journal.trials())

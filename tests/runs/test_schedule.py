@@ -41,6 +41,25 @@ def given(tmp_path: Path) -> dict[str, object]:
     }
 
 
+def test_a_run_says_with_how_many_threads_it_times_candidates(given: dict[str, object], tmp_path: Path) -> None:
+    latency = {"max_params": None, "max_latency_ms": 1000.0}
+    threads = n2n_edge.load_profile("cpu").default_threads
+    timed = f"; latency is timed here: cpu with {threads} thread{'s' if threads > 1 else ''}"
+    for number, (own, said) in enumerate(
+        [
+            ({**latency, "device": "cpu"}, timed),
+            ({**latency, "device": ("raspberry-pi-4", "cpu")}, timed),
+            ({**latency, "device": "raspberry-pi-4"}, ""),
+            ({"device": "cpu"}, ""),  # its latency counts for nothing
+        ]
+    ):
+        messages = Messages()
+        begun(tmp_path / str(number), callbacks=[messages], **{**given, **own})
+        (searching,) = [text for text in messages.texts if text.startswith("searching with policy ")]
+        assert searching.endswith(said)
+        assert ("timed" in searching) == bool(said)
+
+
 def test_a_run_tells_its_plan_and_goes_on_with_it(given: dict[str, object], tmp_path: Path) -> None:
     out = tmp_path / "run"
     begun(out, **given, batch=16)
