@@ -282,7 +282,7 @@ def _search(
 def _timings_in_words(meter: CostMeter) -> str:
     """Return on which devices candidates are timed, and with how many threads; "" where all is predicted."""
     threads = {device.name: device.profile.default_threads for device in meter.devices if device.timed}
-    timed = [f"{name} with {count} {'thread' if count == 1 else 'threads'}" for name, count in threads.items()]
+    timed = [f"{name} with {count} thread{'s' if count > 1 else ''}" for name, count in threads.items()]
     return f"; latency is timed here: {', '.join(timed)}" if timed else ""
 
 
